@@ -1,0 +1,34 @@
+# make demo: install and tell the whole story on real digits.  make test: install and test.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check docs clean
+.DEFAULT_GOAL := demo
+
+# The stamps are newer than the files they depend on, so an install is repeated only when it must be.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/all: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[all]'
+	@touch $@
+
+.venv/test: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[all,test]'
+	@touch $@ .venv/all
+
+demo: .venv/all
+	$(BIN)/twinned demo
+
+test: .venv/test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv build site .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,67 @@
+"""Every error that Twinned raises on purpose, in one tree.
+
+    TwinnedError
+    ├── DataError (ValueError)       the images, labels, pairs or lists that were given
+    │   └── ImageError               one image cannot be used; has ``.source`` and ``.reason``
+    ├── SettingError (ValueError)    an option, a name or a number that was given
+    ├── ModelError                   a model folder is missing, damaged or of another version
+    ├── GalleryError                 a gallery is missing, damaged, busy or of another model
+    ├── TrainingError                training cannot go on (NaN, nothing to learn from)
+    └── MissingExtra (ImportError)   a part of Twinned that is not installed
+
+Every message says what came, what was expected and what to do. The command line prints the
+message and exits with 2; anything that is not a ``TwinnedError`` is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class TwinnedError(Exception):
+    """Base of every error that Twinned raises on purpose."""
+
+
+class DataError(TwinnedError, ValueError):
+    """The images, labels, pairs or lists that were given cannot be used."""
+
+
+class ImageError(DataError):
+    """One image cannot be used.
+
+    Args:
+        source: The file's path, or a description of an image that is no file.
+        reason: What is wrong with it, without the path.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+class SettingError(TwinnedError, ValueError):
+    """An option, a name or a number is not one that Twinned can use."""
+
+
+class ModelError(TwinnedError):
+    """A model folder is missing, damaged, or of a version that this Twinned cannot read."""
+
+
+class GalleryError(TwinnedError):
+    """A gallery is missing, damaged, in use by another process, or filled by another model."""
+
+
+class TrainingError(TwinnedError):
+    """Training cannot go on, or cannot start."""
+
+
+class MissingExtra(TwinnedError, ImportError):  # noqa: N818 - it names what is missing
+    """A part of Twinned is not installed.
+
+    Args:
+        extra: The name in ``pip install 'twinned[extra]'``.
+        what: What was asked for, to begin the sentence.
+    """
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'twinned[{extra}]'")
+        self.extra = extra
