@@ -1,0 +1,1 @@
+"""Twinned: tell whether two images show the same thing."""
