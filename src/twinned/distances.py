@@ -132,7 +132,8 @@ def _check(a: Array, b: Array, all_pairs: bool) -> Any:
         raise DataError(f"two arrays of shape (n, d) are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
     if not all_pairs and a.shape[0] != b.shape[0]:
         raise DataError(
-            f"pairs are compared row by row; got {a.shape[0]} rows and {b.shape[0]} (all_pairs=True compares all)"
+            f"pairs are compared row by row; got {a.shape[0]} and {b.shape[0]} rows"
+            " (all_pairs=True compares all with all)"
         )
     if device(a) != device(b):
         raise DataError(f"both arrays must be on one device; got {device(a)} and {device(b)}")

@@ -1,0 +1,32 @@
+"""Data: reading it, parting it by class, drawing pairs, triplets and batches, decoding it once.
+
+readers    folders, CSVs, pair lists, arrays  ->  ImageSet, PairSet
+sets       what those are, and how to part them by class
+tuples     pairs and triplets as index arrays
+batches    which images each training step sees
+cache      images decoded once into one uint8 array
+augment    whole batches warped, turned and recoloured (PyTorch; imported on its own)
+download   the public data sets, by name
+"""
+
+from .batches import Batch, ClassBatches, PairBatches
+from .cache import Decoded, decode
+from .readers import find_images, load, load_images, load_pairs
+from .sets import ImageSet, PairSet
+from .tuples import make_pairs, make_triplets
+
+__all__ = [
+    "Batch",
+    "ClassBatches",
+    "Decoded",
+    "ImageSet",
+    "PairBatches",
+    "PairSet",
+    "decode",
+    "find_images",
+    "load",
+    "load_images",
+    "load_pairs",
+    "make_pairs",
+    "make_triplets",
+]

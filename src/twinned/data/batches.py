@@ -1,0 +1,177 @@
+"""Which images each training step sees.
+
+A batch is a function of the seed and the step alone. So a resumed run sees the batches that an
+uninterrupted one would have seen, and there is no sampler state to save.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .sets import PairSet
+
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's images, and what is known of them.
+
+    Args:
+        index: Which images, shape ``(n,)``.
+        labels: Their classes, shape ``(n,)``; an image that may have no partner has a number of its own.
+        turns: Quarter turns to give each image, shape ``(n,)``, or None.
+        pairs: Places within the batch and sameness ``(left, right, same)``, where the data are pairs.
+    """
+
+    index: Index
+    labels: NDArray[np.int64]
+    turns: NDArray[np.int64] | None = None
+    pairs: tuple[Index, Index, NDArray[np.bool_]] | None = None
+
+
+class ClassBatches:
+    """P classes with K images each; a class comes up at most once an epoch, and few are left out of one.
+
+    Args:
+        labels: Class number of each image, shape ``(n,)``.
+        classes: P, the classes a batch.
+        images: K, the images a class. A class that has fewer gives some of them twice (each is
+            augmented on its own).
+        groups: Group of each image, shape ``(n,)``; a class belongs to one.
+        within_group: Share of the batches drawn from few groups at a time, which makes them harder.
+        quarter_turns: Make four classes of each by turning its images; for glyphs that means something
+            else when turned, and only there.
+        forgery: True where an image imitates its class. Forgeries come along with their class, as many
+            as genuine images, and never as anybody's positive.
+        seed: The same seed draws the same batches.
+
+    Classes with a single image have no positive pair; up to a quarter as many of them as P come along in
+    every batch as impostors.
+
+    Raises:
+        DataError: If fewer than two classes have two images.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        *,
+        classes: int = 48,
+        images: int = 4,
+        groups: NDArray[np.str_] | None = None,
+        within_group: float = 0.0,
+        quarter_turns: bool = False,
+        forgery: NDArray[np.bool_] | None = None,
+        seed: int = 0,
+    ) -> None:
+        genuine = np.ones(len(labels), np.bool_) if forgery is None else ~forgery
+        names = np.unique(labels)
+        members = [np.flatnonzero((labels == name) & genuine) for name in names]
+        self.forged = [np.flatnonzero((labels == name) & ~genuine) for name in names]
+        self.members = members
+        self.usable = np.flatnonzero([len(m) > 1 for m in members])
+        self.singles = np.array([m[0] for m in members if len(m) == 1], dtype=np.intp)
+        if len(self.usable) < 2:
+            raise DataError(f"at least two classes with two images are needed; there are {len(self.usable)}")
+        self.turns = 4 if quarter_turns else 1
+        self.group_of = np.zeros(len(names), dtype=np.int64)
+        if groups is not None:
+            first = np.array([m[0] if len(m) else f[0] for m, f in zip(members, self.forged, strict=True)])
+            self.group_of = np.unique(groups[first], return_inverse=True)[1].reshape(-1)
+        self.within_group = within_group if len(np.unique(self.group_of[self.usable])) > 1 else 0.0
+        self.classes = min(classes, len(self.usable) * self.turns)
+        self.images = images
+        self.seed = seed
+        self.per_epoch = max(1, len(self.usable) * self.turns // self.classes)
+        self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        rng = np.random.default_rng([self.seed, 1, step])
+        place = step % self.per_epoch
+        chosen = self._order(step // self.per_epoch)[place * self.classes : (place + 1) * self.classes]
+        index, label, turn = [], [], []
+        alone = len(self.members) * 4  # numbers from here on belong to one image each
+        for virtual in chosen:
+            base, turned = divmod(int(virtual), self.turns)
+            picked = _draw(self.members[base], self.images, rng)
+            index.append(picked)
+            label.append(np.full(len(picked), virtual))
+            turn.append(np.full(len(picked), turned))
+            if len(self.forged[base]):
+                fakes = _draw(self.forged[base], min(self.images, len(self.forged[base])), rng)
+                index.append(fakes)
+                label.append(alone + np.arange(len(fakes)))
+                turn.append(np.full(len(fakes), turned))
+                alone += len(fakes)
+        if len(self.singles):
+            single = rng.choice(
+                self.singles, min(len(self.singles), max(1, self.classes // 4)), replace=False
+            )
+            index.append(single)
+            label.append(alone + np.arange(len(single)))
+            turn.append(rng.integers(self.turns, size=len(single)))
+        turns = np.concatenate(turn) if self.turns > 1 else None
+        return Batch(np.concatenate(index), np.concatenate(label).astype(np.int64), turns)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Every (class, turn) once, in the order of this epoch; kept until the next is asked for."""
+        if self._epoch[0] != epoch:
+            rng = np.random.default_rng([self.seed, 2, epoch])
+            every = (self.usable[:, None] * self.turns + np.arange(self.turns)).ravel()
+            order = rng.permutation(every)
+            hard = round(self.within_group * self.per_epoch) * self.classes
+            if hard:
+                # Sorted by a random rank of their group, neighbours share a group; whole batches are then
+                # shuffled, so that hard and easy ones alternate.
+                rank = rng.permutation(self.group_of.max() + 1)[self.group_of[order[:hard] // self.turns]]
+                order[:hard] = order[:hard][np.argsort(rank, kind="stable")]
+                whole = order[: self.per_epoch * self.classes].reshape(self.per_epoch, self.classes)
+                order[: whole.size] = whole[rng.permutation(self.per_epoch)].ravel()
+            self._epoch = epoch, order
+        return self._epoch[1]
+
+
+class PairBatches:
+    """Pairs from a list, half of them same where the list allows; each image of a batch comes once.
+
+    Args:
+        pairs: The list.
+        size: Pairs a batch.
+        seed: The same seed draws the same batches.
+
+    Raises:
+        DataError: If the list lacks same or different pairs.
+    """
+
+    def __init__(self, pairs: PairSet, *, size: int = 64, seed: int = 0) -> None:
+        self.pairs, self.seed = pairs, seed
+        self.kinds = [np.flatnonzero(pairs.same), np.flatnonzero(~pairs.same)]
+        if not all(len(kind) for kind in self.kinds):
+            missing = "same" if not len(self.kinds[0]) else "different"
+            raise DataError(f"{pairs.origin}: has no {missing} pair; training needs both kinds")
+        self.half = max(1, size // 2)
+        self.per_epoch = max(1, -(-len(pairs) // (2 * self.half)))
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, counted from 0."""
+        rng = np.random.default_rng([self.seed, 1, step])
+        chosen = np.concatenate([_draw(kind, self.half, rng) for kind in self.kinds])
+        ends = np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]])
+        index, place = np.unique(ends, return_inverse=True)
+        pairs = place[: len(chosen)], place[len(chosen) :], self.pairs.same[chosen]
+        return Batch(index, np.arange(len(index), dtype=np.int64), pairs=pairs)
+
+
+def _draw(members: Index, count: int, rng: np.random.Generator) -> NDArray[Any]:
+    """``count`` of the members, none twice while there are enough."""
+    if len(members) >= count:
+        return rng.choice(members, count, replace=False)
+    whole, rest = divmod(count, len(members))
+    return np.concatenate([np.tile(members, whole), rng.choice(members, rest, replace=False)])

@@ -1,0 +1,219 @@
+"""Reading data: a folder of class folders, a CSV, a pair list, arrays (DESIGN, section 6)."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..images import SUFFIXES, ImageSource
+from .sets import ImageSet, PairSet
+
+_TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}
+
+
+def load_images(
+    source: str | os.PathLike[str] | Sequence[ImageSource] | np.ndarray[Any, Any],
+    labels: Sequence[Any] | np.ndarray[Any, Any] | None = None,
+    *,
+    groups: Sequence[str] | None = None,
+) -> ImageSet:
+    """Find images and their labels; nothing is decoded yet.
+
+    Args:
+        source: A folder of class folders at any depth (the label is the path of the folder that holds
+            the image, the group is its parent), a CSV with the columns
+            ``path,label[,split][,group][,role]``, or a sequence of images (then ``labels`` is needed).
+        labels: The class of each image, where ``source`` is a sequence.
+        groups: The group of each image, where ``source`` is a sequence.
+
+    Returns:
+        The images, sorted by path where they come from a folder.
+
+    Raises:
+        DataError: If nothing is there to read; says what was found and what was expected.
+
+    Example:
+        >>> faces = load_images(np.zeros((4, 8, 8), np.uint8), ["anna", "anna", "ben", "ben"])
+        >>> faces.classes
+        ['anna', 'ben']
+    """
+    if labels is not None:
+        if isinstance(source, (str, os.PathLike)):
+            raise DataError(f"labels belong to a sequence of images; {source} is one path")
+        return _from_sequence(source, labels, groups)
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError("a sequence of images needs labels=, one for each image")
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; a folder of class folders or a CSV is expected")
+    header, rows = _read_csv(path)
+    if not {"path", "label"} <= set(header):
+        hint = "; this is a pair list, which has no class labels" if {"left", "right"} <= set(header) else ""
+        raise DataError(
+            f"{path}: the first line must name the columns path,label[,split][,group][,role];"
+            f" got {','.join(header)}{hint}"
+        )
+    return _from_rows(path, rows)
+
+
+def load_pairs(source: str | os.PathLike[str]) -> PairSet:
+    """Read a pair list: a CSV with the columns ``left,right,same[,relation]``.
+
+    Paths are relative to the CSV, or absolute. ``same`` is 1/0, true/false, yes/no or same/different.
+
+    Raises:
+        DataError: If a column is missing or a value cannot be read; names the line.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; a CSV with the columns left,right,same is expected")
+    header, rows = _read_csv(path)
+    if not {"left", "right", "same"} <= set(header):
+        raise DataError(f"{path}: the first line must name left,right,same; got {','.join(header)}")
+    place: dict[str, int] = {}
+    left: list[int] = []
+    right: list[int] = []
+    same, relation = [], []
+    for line, row in rows:
+        word = row["same"].strip().lower()
+        if word not in _TRUE | _FALSE:
+            raise DataError(f"{path}, line {line}: same must be 1 or 0 (true or false); got {row['same']!r}")
+        for column, ends in (("left", left), ("right", right)):
+            if not row[column].strip():
+                raise DataError(f"{path}, line {line}: {column} is empty; the path of an image is expected")
+            ends.append(place.setdefault(os.path.join(path.parent, row[column].strip()), len(place)))
+        same.append(word in _TRUE)
+        relation.append(row.get("relation", "").strip())
+    if not same:
+        raise DataError(f"{path}: holds no pairs, only its first line")
+    return PairSet(
+        images=list(place),
+        left=np.array(left, dtype=np.intp),
+        right=np.array(right, dtype=np.intp),
+        same=np.array(same, dtype=np.bool_),
+        relation=np.array(relation) if "relation" in header else None,
+        origin=str(path),
+    )
+
+
+def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
+    """Read a folder, a CSV of images or a pair list, whichever it is; as `load_images`, `load_pairs`."""
+    path = Path(source)
+    if path.is_file() and {"left", "right", "same"} <= set(_read_csv(path)[0]):
+        return load_pairs(path)
+    return load_images(path)
+
+
+def find_images(folder: str | os.PathLike[str]) -> list[str]:
+    """Every image file below a folder, sorted; hidden files and folders are passed over."""
+    return [os.path.join(folder, *parts) for parts in sorted(_walk(str(folder)))]
+
+
+def _from_folder(root: Path) -> ImageSet:
+    parts = sorted(_walk(str(root)))
+    inside = [p for p in parts if len(p) > 1]
+    if not parts:
+        raise DataError(f"{root}: holds no images; a folder with one folder for each class is expected")
+    if not inside:
+        raise DataError(
+            f"{root}: holds {len(parts)} images but no class folders; put the images of each class in a"
+            " folder of its own, or name them in a CSV with the columns path,label"
+        )
+    loose = len(parts) - len(inside)
+    notes = (f"{root}: {loose} images lie beside the class folders and are left out",) if loose else ()
+    folders = [p[:-1] for p in inside]
+    return ImageSet(
+        images=[os.path.join(root, *p) for p in inside],
+        labels=np.array(["/".join(f) for f in folders]),
+        groups=np.array(["/".join(f[:-1]) for f in folders]),
+        forgery=np.zeros(len(inside), np.bool_),
+        split=np.full(len(inside), ""),
+        origin=str(root),
+        notes=notes,
+    )
+
+
+def _walk(root: str) -> Iterator[tuple[str, ...]]:
+    """The path of each image below the root, in parts. Follows links, but enters each folder once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            inner.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        inner[:] = sorted(d for d in inner if not d.startswith(".") and d != "__MACOSX")
+        relative = os.path.relpath(folder, root)
+        above = () if relative == "." else tuple(relative.split(os.sep))
+        for file in files:
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES:
+                yield (*above, file)
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The column names, and each row with its line number."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            header = [name.strip().lower() for name in reader.fieldnames or []]
+            reader.fieldnames = header
+            rows = []
+            for row in reader:
+                if None in row:
+                    raise DataError(f"{path}, line {reader.line_num}: has more values than column names")
+                rows.append((reader.line_num, row))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: is not a CSV in UTF-8 ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return header, rows
+
+
+def _from_rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]]) -> ImageSet:
+    images, labels, groups, forgery, split = [], [], [], [], []
+    for line, row in rows:
+        if not row["path"].strip() or not row["label"].strip():
+            raise DataError(f"{path}, line {line}: path and label must not be empty")
+        role = row.get("role", "").strip().lower() or "genuine"
+        if role not in ("genuine", "forgery"):
+            raise DataError(f"{path}, line {line}: role must be genuine or forgery; got {role!r}")
+        images.append(os.path.join(path.parent, row["path"].strip()))
+        labels.append(row["label"].strip())
+        groups.append(row.get("group", "").strip())
+        split.append(row.get("split", "").strip())
+        forgery.append(role == "forgery")
+    if not images:
+        raise DataError(f"{path}: holds no images, only its first line")
+    return ImageSet(
+        images=images,
+        labels=np.array(labels),
+        groups=np.array(groups),
+        forgery=np.array(forgery, np.bool_),
+        split=np.array(split),
+        origin=str(path),
+    )
+
+
+def _from_sequence(images: Any, labels: Any, groups: Sequence[str] | None) -> ImageSet:
+    names = np.asarray([str(label) for label in labels])
+    if len(images) != len(names):
+        raise DataError(f"one label for each image is needed; got {len(images)} images, {len(names)} labels")
+    if groups is not None and len(groups) != len(names):
+        raise DataError(f"one group for each image is needed; got {len(names)} images, {len(groups)} groups")
+    if len(names) == 0:
+        raise DataError("there are no images")
+    return ImageSet(
+        images=images,
+        labels=names,
+        groups=np.array([str(g) for g in groups]) if groups is not None else np.full(len(names), ""),
+        forgery=np.zeros(len(names), np.bool_),
+        split=np.full(len(names), ""),
+    )

@@ -1,0 +1,165 @@
+"""What the readers return: labelled images, or pairs of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..images import ImageSource, source_name
+
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with labels. Nothing is decoded yet: ``images`` holds paths or arrays.
+
+    Args:
+        images: Paths, arrays, bytes or Pillow images, one an entry.
+        labels: The class of each image, shape ``(n,)``, strings.
+        groups: The folder above the class (an alphabet, a site), shape ``(n,)``; "" where there is none.
+        forgery: True where an image imitates the class that it is labelled with, shape ``(n,)``.
+        split: What the CSV's ``split`` column says, shape ``(n,)``; "" where it says nothing.
+        origin: Where the images came from, for messages.
+        notes: What the reader left out and why, one sentence each.
+    """
+
+    images: Sequence[ImageSource]
+    labels: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    forgery: NDArray[np.bool_]
+    split: NDArray[np.str_]
+    origin: str = "arrays"
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def classes(self) -> list[str]:
+        """The distinct labels, sorted."""
+        return [str(label) for label in np.unique(self.labels)]
+
+    @property
+    def class_index(self) -> NDArray[np.int64]:
+        """Each image's place in ``classes``, shape ``(n,)``."""
+        return np.unique(self.labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each image in a message: its path, where it has one."""
+        return [source_name(image) for image in self.images]
+
+    def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:
+        """The chosen images, by index or by mask, in the order given."""
+        index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        images: Any = self.images
+        picked: Any = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
+        return replace(
+            self,
+            images=picked,
+            labels=self.labels[index],
+            groups=self.groups[index],
+            forgery=self.forgery[index],
+            split=self.split[index],
+        )
+
+    def with_classes(self, classes: Sequence[str]) -> ImageSet:
+        """The images of these classes."""
+        return self.subset(np.isin(self.labels, list(classes)))
+
+    def split_classes(
+        self, fraction: float, *, seed: int = 0, whole_groups: bool = False
+    ) -> tuple[ImageSet, ImageSet]:
+        """Part the classes at random, so that no class is on both sides.
+
+        Args:
+            fraction: Share of the classes that goes to the first set, above 0 and below 1.
+            seed: The same seed parts the same classes in the same way.
+            whole_groups: Keep every group on one side, for groups that must not be mixed (a writer, a site).
+
+        Returns:
+            Two sets with at least one class each.
+
+        Raises:
+            DataError: If the fraction is out of range or there are fewer than two classes (groups).
+        """
+        if not 0 < fraction < 1:
+            raise DataError(f"fraction must be above 0 and below 1; got {fraction}")
+        unit = self.groups if whole_groups else self.labels
+        names = np.unique(unit)
+        if len(names) < 2:
+            raise DataError(
+                f"{self.origin}: at least 2 {'groups' if whole_groups else 'classes'} are needed"
+                f" to part them; there is {len(names)}"
+            )
+        order = np.random.default_rng(seed).permutation(len(names))
+        count = min(max(round(fraction * len(names)), 1), len(names) - 1)
+        first = np.isin(unit, names[order[:count]])
+        return self.subset(first), self.subset(~first)
+
+
+@dataclass(frozen=True, eq=False)
+class PairSet:
+    """Pairs of images and whether each shows one thing; no class labels.
+
+    Args:
+        images: The distinct images, each one once.
+        left: Index into ``images``, shape ``(pairs,)``.
+        right: Index into ``images``, shape ``(pairs,)``.
+        same: True where both images are one class, shape ``(pairs,)``.
+        relation: Name of the relation of each pair, or None where the list has no such column.
+        origin: Where the pairs came from, for messages.
+    """
+
+    images: Sequence[ImageSource]
+    left: Index
+    right: Index
+    same: NDArray[np.bool_]
+    relation: NDArray[np.str_] | None = None
+    origin: str = "arrays"
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each image in a message: its path, where it has one."""
+        return [source_name(image) for image in self.images]
+
+    def subset(self, chosen: Index | NDArray[np.bool_]) -> PairSet:
+        """The chosen pairs, by index or by mask; images that no pair uses are dropped."""
+        index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        ends = np.concatenate([self.left[index], self.right[index]])
+        used, place = np.unique(ends, return_inverse=True)
+        return PairSet(
+            images=[self.images[i] for i in used],
+            left=place[: len(index)],
+            right=place[len(index) :],
+            same=self.same[index],
+            relation=None if self.relation is None else self.relation[index],
+            origin=self.origin,
+        )
+
+    def components(self) -> NDArray[np.int64]:
+        """Number of the connected part that each image belongs to, shape ``(images,)``.
+
+        Pairs of different parts share no image, so parts can be kept on one side of a split.
+        """
+        parent = np.arange(len(self.images))
+
+        def root(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = int(parent[i])
+            return i
+
+        for a, b in zip(self.left.tolist(), self.right.tolist(), strict=True):
+            parent[root(a)] = root(b)
+        roots = np.array([root(i) for i in range(len(parent))])
+        return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)

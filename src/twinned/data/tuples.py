@@ -1,0 +1,118 @@
+"""Pairs and triplets as index arrays: no image is copied, and the cost is that of the tuples asked for.
+
+The slide deck's ``create_pairs`` copies both images into every pair. An index array names them instead,
+so the 31 million pairs of 7,900 images cost nothing until some are drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError
+
+Index = NDArray[np.intp]
+
+
+def make_pairs(
+    labels: ArrayLike, *, pairs: int | None = None, same_fraction: float = 0.5, seed: int = 0
+) -> tuple[Index, Index, NDArray[np.bool_]]:
+    """Draw pairs of different images, as many of one class as asked.
+
+    Same-class pairs come from classes in equal shares, so a class with many images does not drown the
+    others. A pair may come twice when few are possible.
+
+    Args:
+        labels: The class of each image, shape ``(n,)``.
+        pairs: How many; by default two an image.
+        same_fraction: Share of the pairs that are one class, in [0, 1].
+        seed: The same seed draws the same pairs.
+
+    Returns:
+        ``left``, ``right`` (indices) and ``same`` (boolean), each of shape ``(pairs,)``.
+
+    Raises:
+        DataError: If no class has two images, or there is only one class.
+
+    Example:
+        >>> left, right, same = make_pairs(["a", "a", "b", "b"], pairs=6, seed=0)
+        >>> int(same.sum())
+        3
+    """
+    classes, members, rng = _classes(labels, seed)
+    if not 0 <= same_fraction <= 1:
+        raise DataError(f"same_fraction must be in [0, 1]; got {same_fraction}")
+    count = 2 * len(classes) if pairs is None else pairs
+    n_same = round(count * same_fraction)
+    left_same, right_same = _positives(members, n_same, rng)
+    left_different = rng.integers(len(classes), size=count - n_same)
+    right_different = _others(classes, members, left_different, rng)
+    left = np.concatenate([left_same, left_different])
+    right = np.concatenate([right_same, right_different])
+    order = rng.permutation(count)
+    return left[order], right[order], order < n_same
+
+
+def make_triplets(
+    labels: ArrayLike, *, triplets: int | None = None, seed: int = 0
+) -> tuple[Index, Index, Index]:
+    """Draw triplets: an anchor, a positive of its class and a negative of another.
+
+    Args:
+        labels: The class of each image, shape ``(n,)``.
+        triplets: How many; by default one an image.
+        seed: The same seed draws the same triplets.
+
+    Returns:
+        ``anchor``, ``positive``, ``negative``: indices, each of shape ``(triplets,)``.
+
+    Raises:
+        DataError: If no class has two images, or there is only one class.
+
+    Example:
+        >>> anchor, positive, negative = make_triplets(["a", "a", "b", "b"], seed=0)
+        >>> len(anchor)
+        4
+    """
+    classes, members, rng = _classes(labels, seed)
+    anchor, positive = _positives(members, len(classes) if triplets is None else triplets, rng)
+    return anchor, positive, _others(classes, members, anchor, rng)
+
+
+def _classes(labels: ArrayLike, seed: int) -> tuple[NDArray[np.intp], list[Index], np.random.Generator]:
+    _, classes = np.unique(np.asarray(labels), return_inverse=True)
+    counts = np.bincount(classes)
+    if len(counts) < 2:
+        raise DataError(f"at least two classes are needed; there is {len(counts)}")
+    members = np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1])
+    return classes, members, np.random.default_rng(seed)
+
+
+def _positives(members: list[Index], count: int, rng: np.random.Generator) -> tuple[Index, Index]:
+    usable = [m for m in members if len(m) > 1]
+    if not usable:
+        raise DataError("no class has two images, so there is no pair of one class")
+    sizes = np.array([len(m) for m in usable])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    flat = np.concatenate(usable)
+    chosen = rng.integers(len(usable), size=count)
+    first = rng.integers(sizes[chosen])
+    second = (first + rng.integers(1, sizes[chosen])) % sizes[chosen]
+    return flat[starts[chosen] + first], flat[starts[chosen] + second]
+
+
+def _others(
+    classes: NDArray[np.intp], members: list[Index], anchors: NDArray[Any], rng: np.random.Generator
+) -> Index:
+    """For each anchor an image of another class, each image with equal chance.
+
+    Images are laid out class by class; a draw skips the anchor's own class by jumping over it.
+    """
+    sizes = np.array([len(m) for m in members])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    own = classes[anchors]
+    draw = rng.integers(len(classes) - sizes[own])
+    others: Index = np.concatenate(members)[np.where(draw < starts[own], draw, draw + sizes[own])]
+    return others

@@ -1,0 +1,48 @@
+"""The progress bar: on standard error, silent when that is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Called as work gets done: how much more, and a few words beside the bar."""
+
+    def __call__(self, amount: int = 1, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator[Advance]:
+    """Show a bar while the block runs.
+
+    Args:
+        what: What is being done, in two or three words.
+        total: How many units there are; None if that is not known.
+        show: False is silent, as is a standard error that is no terminal.
+
+    Yields:
+        A function to call as units get done.
+    """
+    if not show or not sys.stderr.isatty():
+        yield lambda amount=1, note="": None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, note="")
+
+        def advance(amount: int = 1, note: str = "") -> None:
+            bar.update(task, advance=amount, **({"note": note} if note else {}))
+
+        yield advance
