@@ -1,0 +1,134 @@
+"""Augmentation of whole batches at once, from uint8 to floats in [0, 1].
+
+All of a batch is warped by one resampling, so an affine map, a wobble and a quarter turn cost no more
+than any one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far images may be changed; 0 leaves that part out. Every image is changed on its own.
+
+    Args:
+        rotation: Degrees either way.
+        shear: Of each axis, as a share of the other.
+        scale: Of each axis on its own, as a share: 0.2 is from 1/1.2 to 1.2.
+        shift: Share of the image's size either way.
+        probability: Chance of each of the four above, for each image (Koch 2015 has 0.5).
+        elastic: Typical wobble as a share of half the image, smooth over a quarter of it (Simard 2003).
+        flip: Mirror left and right, half of the time.
+        brightness: Added, either way, pixels being in [0, 1].
+        contrast: Share either way.
+        saturation: Share either way; colour images only.
+        erase: Side of a square that is wiped out, as a share of the image, half of the time.
+    """
+
+    rotation: float = 0.0
+    shear: float = 0.0
+    scale: float = 0.0
+    shift: float = 0.0
+    probability: float = 1.0
+    elastic: float = 0.0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    erase: float = 0.0
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels move, but for mirroring."""
+        return any((self.rotation, self.shear, self.scale, self.shift, self.elastic))
+
+    def __call__(self, pixels: Tensor, *, turns: Tensor | None = None, seed: int = 0) -> Tensor:
+        """Change a batch.
+
+        Args:
+            pixels: uint8, shape ``(n, height, width, channels)``.
+            turns: Quarter turns for each image, shape ``(n,)``.
+            seed: The same seed changes a batch in the same way.
+
+        Returns:
+            Floats in [0, 1], shape ``(n, channels, height, width)``, channels last in memory.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        x = pixels.permute(0, 3, 1, 2).float().div_(255)
+        if turns is not None:
+            for turn in range(1, 4):
+                chosen = (turns == turn).nonzero()[:, 0]
+                if len(chosen):
+                    x[chosen] = torch.rot90(x[chosen], turn, (2, 3))
+        if self.warps:
+            x = F.grid_sample(x, self._grid(x, generator), padding_mode="border", align_corners=False)
+        x = self._recolour(x, generator)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _grid(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        n, _, height, width = x.shape
+
+        def either_way(most: float) -> Tensor:
+            drawn = (torch.rand(n, generator=generator) * 2 - 1) * most
+            if self.probability < 1:
+                drawn *= torch.rand(n, generator=generator) < self.probability
+            return drawn
+
+        angle = either_way(math.radians(self.rotation))
+        cos, sin = torch.cos(angle), torch.sin(angle)
+        turn = torch.stack([cos, -sin, sin, cos], dim=1).view(n, 2, 2)
+        stretch = math.log1p(self.scale)
+        wide, high = torch.exp(either_way(stretch)), torch.exp(either_way(stretch))
+        slant = torch.stack([wide, either_way(self.shear), either_way(self.shear), high], dim=1).view(n, 2, 2)
+        shift = torch.stack([either_way(2 * self.shift), either_way(2 * self.shift)], dim=1)  # of [-1, 1]
+        affine = torch.cat([turn @ slant, shift[:, :, None]], dim=2)
+        if self.flip:
+            mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+            affine[:, :, 0] *= mirror[:, None]
+        grid = F.affine_grid(affine, [n, 1, height, width], align_corners=False)
+        if self.elastic:
+            wobble = torch.randn(n, 2, 5, 5, generator=generator) * self.elastic
+            smooth = F.interpolate(wobble, size=(height, width), mode="bicubic", align_corners=True)
+            grid = grid + smooth.permute(0, 2, 3, 1)
+        return grid.to(x.device)
+
+    def _recolour(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        n = len(x)
+
+        def either_way(most: float) -> Tensor:
+            return ((torch.rand(n, generator=generator) * 2 - 1) * most).view(n, 1, 1, 1).to(x.device)
+
+        if self.flip and not self.warps:
+            mirrored = (torch.rand(n, generator=generator) < 0.5).view(n, 1, 1, 1).to(x.device)
+            x = torch.where(mirrored, x.flip(3), x)
+        if self.saturation and x.shape[1] == 3:
+            grey = x.mean(dim=1, keepdim=True)
+            x = grey + (x - grey) * (1 + either_way(self.saturation))
+        if self.contrast:
+            middle = x.mean(dim=(1, 2, 3), keepdim=True)
+            x = middle + (x - middle) * (1 + either_way(self.contrast))
+        if self.brightness:
+            x = x + either_way(self.brightness)
+        if self.saturation or self.contrast or self.brightness:
+            x = x.clamp_(0, 1)
+        if self.erase:
+            x = self._erase(x, generator)
+        return x
+
+    def _erase(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        n, _, height, width = x.shape
+        wiped = torch.rand(n, generator=generator) < 0.5
+        corner = torch.rand(n, 2, generator=generator) * (1 - self.erase)
+        rows = torch.arange(height)[None] / height
+        columns = torch.arange(width)[None] / width
+        inside_rows = (rows >= corner[:, :1]) & (rows < corner[:, :1] + self.erase)
+        inside_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + self.erase)
+        hole = inside_rows[:, None, :, None] & inside_columns[:, None, None, :] & wiped.view(n, 1, 1, 1)
+        return torch.where(hole.to(x.device), x.mean(dim=(2, 3), keepdim=True), x)

@@ -1,0 +1,144 @@
+"""The Siamese network: one encoder, shared by construction, applied to both inputs, and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .encoders import Encoder
+from .heads import Distance, Head
+
+
+class Layer(NamedTuple):
+    """One row of a network's summary."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+
+
+class SiameseNetwork(nn.Module):
+    """One encoder applied to both inputs, then a head that says how far apart they are.
+
+    There is one encoder object, so the branches cannot drift apart: weights are shared by construction.
+
+    Args:
+        encoder: Floats ``(n, channels, height, width)`` to embeddings ``(n, d)``.
+        head: From two embeddings to a distance; by default the cosine distance.
+        normalize: Scale embeddings to length 1 (FaceNet, and every loss on a sphere).
+        mean: Taken off the pixels, which are in [0, 1], one value a channel.
+        std: The pixels are divided by it after that, one value a channel.
+
+    Example:
+        >>> from twinned.encoders import Koch2015
+        >>> from twinned.heads import WeightedL1
+        >>> network = SiameseNetwork(Koch2015(), head=WeightedL1())
+        >>> sum(p.numel() for p in network.parameters())
+        38951745
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Head | None = None,
+        *,
+        normalize: bool = False,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head if head is not None else Distance("cosine")
+        self.normalize = normalize
+        channels = encoder.channels
+        self.register_buffer("mean", torch.tensor(mean or (0.0,) * channels).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or (1.0,) * channels).view(-1, 1, 1), persistent=False)
+        self.head(*torch.zeros(2, 1, encoder.embedding_size))  # a head without a size takes it from here
+
+    @property
+    def embedding_size(self) -> int:
+        """Values of an embedding."""
+        return self.encoder.embedding_size
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed images.
+
+        Args:
+            images: Floats in [0, 1], shape ``(n, channels, height, width)``.
+
+        Returns:
+            Shape ``(n, d)``; of length 1 where the network normalises.
+        """
+        embedding: Tensor = self.encoder((images - self.mean) / self.std)
+        # In float32 whatever the network runs in: the loss needs the digits.
+        return F.normalize(embedding.float()) if self.normalize else embedding.float()
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """How far apart the images of each pair are.
+
+        Args:
+            left: Floats in [0, 1], shape ``(n, channels, height, width)``.
+            right: The same shape.
+
+        Returns:
+            Distances, shape ``(n,)``, at least 0, lower is closer.
+        """
+        distance: Tensor = self.head(self.embed(left), self.embed(right))
+        return distance
+
+    def layers(self) -> list[Layer]:
+        """Every layer that does something, with its output's shape (without the batch) and parameters."""
+        rows: list[Layer] = []
+
+        def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+            def hook(module: nn.Module, _: object, output: Tensor) -> None:
+                count = sum(p.numel() for p in module.parameters())
+                rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), count))
+
+            return hook
+
+        leaves = [
+            (name, m)
+            for name, m in self.encoder.named_modules()
+            if not list(m.children()) and not isinstance(m, nn.Identity)
+        ]
+        handles = [m.register_forward_hook(note(name)) for name, m in leaves]
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                zeros = torch.zeros(
+                    1, self.encoder.channels, *self.encoder.image_size, device=self.mean.device
+                )
+                self.embed(zeros)
+        finally:
+            self.train(was_training)
+            for handle in handles:
+                handle.remove()
+        head = sum(p.numel() for p in self.head.parameters())
+        return [*rows, Layer("head", type(self.head).__name__, (), head)]
+
+    def summary(self) -> str:
+        """The layers, output shapes and parameters as a table, the shared ones counted once."""
+        rows = [
+            (row.name, row.kind, "x".join(map(str, row.output)) or "1", f"{row.parameters:,}")
+            for row in self.layers()
+        ]
+        rows.insert(0, ("layer", "kind", "output", "parameters"))
+        width = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            f"{r[0]:<{width[0]}}  {r[1]:<{width[1]}}  {r[2]:>{width[2]}}  {r[3]:>{width[3]}}" for r in rows
+        ]
+        total = sum(p.numel() for p in self.parameters())
+        lines.insert(1, "-" * len(lines[0]))
+        lines.append("-" * len(lines[0]))
+        lines.append(f"{total:,} parameters; both inputs go through the one encoder above")
+        return "\n".join(lines)
