@@ -36,7 +36,7 @@ def euclidean(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
         Shape ``(n,)``, or ``(n, m)`` with ``all_pairs``; at least 0, lower is closer.
 
     Raises:
-        DataError: If the shapes do not fit.
+        DataError: If the shapes do not fit, or the values are not floats.
 
     Example:
         >>> import numpy as np
@@ -130,6 +130,9 @@ def _check(a: Array, b: Array, all_pairs: bool) -> Any:
     xp = array_namespace(a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise DataError(f"two arrays of shape (n, d) are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
+    if not (xp.isdtype(a.dtype, "real floating") and xp.isdtype(b.dtype, "real floating")):
+        # Unsigned integers would wrap around: 0 - 1 = 255.
+        raise DataError(f"floats are compared; got {a.dtype} and {b.dtype}: convert them first")
     if not all_pairs and a.shape[0] != b.shape[0]:
         raise DataError(
             f"pairs are compared row by row; got {a.shape[0]} and {b.shape[0]} rows"

@@ -33,9 +33,12 @@ class ImageError(DataError):
     """
 
     def __init__(self, source: str, reason: str) -> None:
-        super().__init__(f"{source}: {reason}")
+        super().__init__(source, reason)  # what pickling hands to the constructor again
         self.source = source
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}"
 
 
 class SettingError(TwinnedError, ValueError):
@@ -63,5 +66,9 @@ class MissingExtra(TwinnedError, ImportError):  # noqa: N818 - it names what is 
     """
 
     def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs the extra '{extra}': pip install 'twinned[{extra}]'")
+        super().__init__(extra, what)
         self.extra = extra
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} needs the extra '{self.extra}': pip install 'twinned[{self.extra}]'"
