@@ -1,4 +1,4 @@
-"""What several test files share: the real data sets, unpacked once."""
+"""What several test files share: the real data sets, unpacked once; how Hypothesis runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
+
+# The same examples each time, and no time limit on one: machines are shared.
+settings.register_profile("twinned", derandomize=True, deadline=None)
+settings.load_profile("twinned")
 
 DataSet = Callable[[str], Path]
 

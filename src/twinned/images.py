@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -30,8 +31,9 @@ MAX_BYTES = 256 * 1024 * 1024
 _PHOTOS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 SUFFIXES = frozenset((*_PHOTOS, ".dib", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".ico"))
 
-# Pillow warns of large images on standard error; `MAX_PIXELS` refuses them instead.
+# Pillow warns on standard error of large images, which `MAX_PIXELS` refuses, and of damaged EXIF.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class ImageSpec(BaseModel):
@@ -98,7 +100,8 @@ def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
     Raises:
         ImageError: If it is missing, empty, truncated, no image, or too large; names the file and why.
     """
-    image = open_image(source, at_least=(2 * spec.width, 2 * spec.height))
+    # Ink may fill a corner of its page, so that page is not decoded at a reduced scale.
+    image = open_image(source, at_least=None if spec.ink != "none" else (2 * spec.width, 2 * spec.height))
     image = image.convert("L" if spec.channels == 1 or spec.ink != "none" else "RGB")
     if spec.ink != "none":
         image = _ink(image, binary=spec.ink == "binary")
@@ -135,7 +138,7 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
         raise ImageError(name, str(error)) from None
     except UnidentifiedImageError:
         raise ImageError(name, "is not an image that can be read (or it is damaged)") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(name, f"claims more pixels than the limit of {MAX_PIXELS:,}") from None
     except MemoryError:
         raise ImageError(name, "does not fit in memory") from None
@@ -171,19 +174,23 @@ class _UnusableError(Exception):
 
 def _open_path(path: Path, at_least: tuple[int, int] | None) -> Image.Image:
     try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise _UnusableError("is a folder; an image is expected")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise _UnusableError("is not a file")
+        if status.st_size == 0:
+            raise _UnusableError("is empty (0 bytes)")
+        if status.st_size > MAX_BYTES:
+            raise _UnusableError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise _UnusableError("is empty (0 bytes)")
-            if size > MAX_BYTES:
-                raise _UnusableError(f"has {size:,} bytes; the limit is {MAX_BYTES:,}")
             return _decode(file, at_least)
     except FileNotFoundError:
         raise _UnusableError("no such file") from None
-    except IsADirectoryError:
-        raise _UnusableError("is a folder; an image is expected") from None
-    except PermissionError:
-        raise _UnusableError("cannot be read (no permission)") from None
+    except OSError as error:
+        if error.errno is None:  # Pillow's own: the content is damaged
+            raise
+        raise _UnusableError(f"cannot be read ({error.strerror})") from None
 
 
 def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
@@ -208,7 +215,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         raise _UnusableError(f"has more pixels than the limit of {MAX_PIXELS:,}")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
-    elif array.dtype == np.uint16:
+    elif array.dtype.kind == "u" and array.itemsize == 2:
         array = (array >> 8).astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0 and array.max() <= 1):  # also refuses NaN
@@ -223,22 +230,21 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 def _plain(image: Image.Image) -> Image.Image:
     """To mode L or RGB: palettes looked up, transparency on white, 16 bits to 8."""
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode == "1":
-        return image.convert("L")
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float64)
-        if image.mode.startswith("I;16") or values.max(initial=0) > 255:
-            values = values / 257
-        elif image.mode == "F" and values.max(initial=0) <= 1:
+        top = values.max(initial=0, where=np.isfinite(values))
+        if image.mode.startswith("I;16") or top > 255:
+            values = np.floor(values / 256)
+        elif image.mode == "F" and top <= 1:
             values = values * 255
-        return Image.fromarray(np.nan_to_num(values).clip(0, 255).astype(np.uint8))
+        return Image.fromarray(np.rint(np.nan_to_num(values)).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _resize(image: Image.Image, spec: ImageSpec) -> Image.Image:
