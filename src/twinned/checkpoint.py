@@ -1,0 +1,112 @@
+"""Checkpoints: all that a run needs to go on, in one safetensors file that is replaced atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .errors import TrainingError
+
+
+@dataclass
+class State:
+    """Where a run stands, beside its weights. Batches, augmentation and dropout depend on the step alone,
+    so the step is also the state of the sampler and of every random generator.
+
+    Args:
+        step: Steps taken.
+        total: Steps to take; None until the speed has been measured.
+        seconds: Time spent in the loop, over all its sittings.
+        bfloat16: Whether the network runs in bfloat16; None until that has been measured.
+        best_eer: The lowest held-out equal error rate so far.
+        best_step: The step that had it.
+        stale: Evaluations since then.
+        history: One row for each evaluation: the lines of history.csv.
+    """
+
+    step: int = 0
+    total: int | None = None
+    seconds: float = 0.0
+    bfloat16: bool | None = None
+    best_eer: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+Parts = dict[str, nn.Module]
+
+
+def save(path: Path, *, state: State, parts: Parts, optimizer: torch.optim.Optimizer, run: str) -> None:
+    """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole.
+
+    Args:
+        path: The file.
+        state: Where the run stands.
+        parts: The modules whose weights and buffers are kept, by name.
+        optimizer: Its moments are kept.
+        run: What identifies the run (its settings and data); `load` refuses another.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, module in parts.items():
+        tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
+    # safetensors wants plain memory that nothing else shares.
+    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    save_file(plain, new, metadata={"state": json.dumps(asdict(state)), "run": run})
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str) -> State:
+    """Put a checkpoint's weights and moments back, and return where the run stands.
+
+    Raises:
+        TrainingError: If the file is damaged, or belongs to a run with other settings or data.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        state = State(**json.loads(metadata["state"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path}: the checkpoint is damaged ({error}); delete it to begin anew") from None
+    if metadata["run"] != run:
+        raise TrainingError(
+            f"{path}: was written by a run with other settings or data"
+            f" ({_differences(metadata['run'], run)}); resume with the same command, or use --force to begin anew"
+        )
+    for name, module in parts.items():
+        prefix = f"{name}/"
+        module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            moments.setdefault(int(index), {})[name] = value
+    if moments:
+        groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    return state
+
+
+def _differences(old: str, new: str) -> str:
+    """Which settings differ between two runs, in words."""
+    try:
+        before, after = json.loads(old), json.loads(new)
+    except ValueError:
+        return "unknown"
+    names = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return ", ".join(f"{key}: {before.get(key)} then, {after.get(key)} now" for key in names)

@@ -1,0 +1,128 @@
+"""From a trained network to ONNX: pixels in, embeddings out, checked against PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import MissingExtra, TwinnedError
+from .heads import Distance
+from .images import ImageSpec
+from .network import SiameseNetwork
+
+OPSET = 18
+# How far ONNX Runtime may be from PyTorch: of embeddings of length 1, or relative to the largest value.
+TOLERANCE = 1e-4
+
+
+class ExportError(TwinnedError):
+    """ONNX Runtime does not agree with PyTorch on the exported graph."""
+
+
+class PixelEncoder(nn.Module):
+    """The second half of preprocessing and the encoder: what encoder.onnx holds.
+
+    Args:
+        network: The trained network.
+        spec: Its input, with mean and deviation.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: SiameseNetwork, spec: ImageSpec) -> None:
+        super().__init__()
+        self.encoder = network.encoder
+        self.normalize = network.normalize
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(-1, 1, 1))
+        self.register_buffer("shift", (-mean / std).view(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)``."""
+        embedding: Tensor = self.encoder(pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift)
+        return F.normalize(embedding) if self.normalize else embedding
+
+
+class _Score(nn.Module):
+    def __init__(self, network: SiameseNetwork) -> None:
+        super().__init__()
+        self.head = network.head
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        score: Tensor = 1 - self.head(left, right)
+        return score
+
+
+def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None:
+    """Write encoder.onnx: uint8 ``(n, height, width, channels)``, n free, to embeddings ``(n, d)``.
+
+    Raises:
+        ExportError: If ONNX Runtime's embeddings are not PyTorch's to `TOLERANCE`.
+    """
+    module = PixelEncoder(network, spec).cpu().eval()
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (3, *spec.shape), dtype=np.uint8))
+    _export(module, (pixels,), path, inputs=["pixels"], outputs=["embedding"])
+    _agree(module, (pixels,), path)
+
+
+def export_head(network: SiameseNetwork, path: Path) -> bool:
+    """Write head.onnx, two embeddings ``(n, d)`` to a score ``(n,)``, where the head is learned.
+
+    Returns:
+        Whether there was a head to write.
+    """
+    if isinstance(network.head, Distance):
+        return False
+    module = _Score(network).cpu().eval()
+    left, right = torch.rand(2, 3, network.embedding_size, generator=torch.Generator().manual_seed(0))
+    _export(module, (left, right), path, inputs=["left", "right"], outputs=["score"])
+    _agree(module, (left, right), path)
+    return True
+
+
+def _export(
+    module: nn.Module, example: tuple[Tensor, ...], path: Path, *, inputs: list[str], outputs: list[str]
+) -> None:
+    try:
+        import onnxscript  # noqa: F401 - the exporter needs it and says so only with a traceback
+    except ImportError:
+        raise MissingExtra("train", "writing ONNX files") from None
+    batch = torch.export.Dim("n")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        torch.onnx.export(
+            module,
+            example,
+            str(path),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in example),
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _agree(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = {i.name: value.numpy() for i, value in zip(session.get_inputs(), example, strict=True)}
+    theirs = session.run(None, inputs)[0]
+    with torch.no_grad():
+        ours = module(*example).numpy()
+    difference = float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
+    if not difference <= TOLERANCE:
+        raise ExportError(f"{path.name}: ONNX Runtime differs from PyTorch by {difference:g}")

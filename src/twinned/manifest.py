@@ -1,0 +1,199 @@
+"""model.json: what a model folder says of itself, and the folder's files checked and written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import ModelError
+from .images import ImageSpec
+from .verification import Calibration
+
+FORMAT_VERSION = 1
+_MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+class Manifest(BaseModel):
+    """The contents of model.json.
+
+    Args:
+        format_version: Of this folder's layout.
+        twinned: Version of Twinned that wrote it.
+        encoder: Name of the encoder.
+        spec: The image preprocessing.
+        embedding_size: Values of an embedding.
+        normalized: Whether embeddings have length 1.
+        distance: By which embeddings are compared, and searched.
+        head: Whether head.onnx re-orders and scores.
+        calibration: Threshold and probability.
+        prototype: Identify by the mean of a label's images instead of the nearest one.
+        classes: Names of the classes that training saw.
+        data: Fingerprint of the training data: counts, and a hash over the images' hashes.
+        held_out: Figures on the classes held out of training.
+        recipe: Recipe and settings.
+        notes: What training had to say: what was chosen and why, what went wrong.
+        licence: Of pretrained weights within, where there are any.
+        files: SHA-256 of the folder's other files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format_version: int = FORMAT_VERSION
+    twinned: str
+    encoder: str
+    spec: ImageSpec
+    embedding_size: int
+    normalized: bool
+    distance: str
+    head: bool = False
+    calibration: Calibration
+    prototype: bool = False
+    classes: list[str] = []
+    data: dict[str, Any] = {}
+    held_out: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    notes: list[str] = []
+    licence: str | None = None
+    files: dict[str, str] = {}
+
+
+def read(folder: Path) -> Manifest:
+    """Read and check model.json.
+
+    Raises:
+        ModelError: If the folder or the file is missing, damaged, or of another format.
+    """
+    path = folder / "model.json"
+    if not folder.exists():
+        raise ModelError(f"{folder}: no such model folder; `twinned train DATA -o {folder}` makes one")
+    if not path.is_file():
+        raise ModelError(f"{folder}: is no model folder (it holds no model.json)")
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ModelError(f"{path}: has more than {_MAX_JSON_BYTES:,} bytes")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version != FORMAT_VERSION:
+            raise ModelError(
+                f"{path}: format version is {version}, this Twinned reads {FORMAT_VERSION};"
+                " install the version that wrote it, or train again"
+            )
+        return Manifest(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: is damaged ({error})") from None
+
+
+def checked(folder: Path, name: str, manifest: Manifest) -> Path:
+    """The path of a file of the folder, once its SHA-256 is the one that model.json names.
+
+    Raises:
+        ModelError: If it is missing or was changed.
+    """
+    path = folder / name
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); the model folder is not whole"
+        ) from None
+    if found != manifest.files.get(name):
+        raise ModelError(f"{path}: is not the file that model.json was written with (SHA-256 differs)")
+    return path
+
+
+def write(folder: Path, manifest: Manifest) -> Manifest:
+    """Write model.json, with the SHA-256 of every other file, and README.md, the model card."""
+    write_text(folder / "README.md", card(manifest))
+    files = {
+        p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "model.json"
+    }
+    full = manifest.model_copy(update={"files": files})
+    write_text(folder / "model.json", full.model_dump_json(indent=1) + "\n")
+    return full
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically."""
+    new = path.with_name(f".{path.name}.new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def copy(source: Path, target: Path, *, force: bool = False) -> None:
+    """Copy a model folder so that the target is there whole or not at all.
+
+    Raises:
+        ModelError: If the target exists and ``force`` is not set.
+    """
+    if target.exists() and not force:
+        raise ModelError(f"{target}: exists; choose another name, or force to replace it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        for file in source.iterdir():
+            shutil.copyfile(file, new / file.name)
+        new.chmod(0o755)
+        if target.is_dir():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            os.replace(target, old / "model")
+            os.replace(new, target)
+            shutil.rmtree(old)
+        else:
+            target.unlink(missing_ok=True)
+            os.replace(new, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def card(manifest: Manifest) -> str:
+    """The model card: README.md, in words, from model.json."""
+    spec, fit = manifest.spec, manifest.calibration
+    grey = "grey" if spec.channels == 1 else "colour"
+    unseen = "classes that training never saw" if fit.unseen_classes else "CLASSES SEEN IN TRAINING"
+    interval = "" if fit.eer_ci is None else f" (95 % interval {fit.eer_ci[0]:.4f} to {fit.eer_ci[1]:.4f})"
+    lines = [
+        "# Model card",
+        "",
+        f"Written by Twinned {manifest.twinned} from model.json; edit that, not this.",
+        "",
+        f"- **Encoder** {manifest.encoder}: {grey} images of {spec.height}x{spec.width} to"
+        f" {manifest.embedding_size} values, compared by {manifest.distance} distance"
+        + (", scored by a learned head" if manifest.head else ""),
+        f"- **Trained on** {manifest.data.get('images', 0)} images of {len(manifest.classes)} classes,"
+        f" recipe {manifest.recipe.get('recipe', 'none')}, seed {manifest.recipe.get('seed', 0)}",
+        f"- **Threshold** {fit.threshold:.6g} at"
+        f" {'equal error' if fit.far is None else f'a false accept rate of {fit.far:g}'},"
+        f" from {fit.n_classes} {unseen}:"
+        f" {fit.n_genuine:,} genuine and {fit.n_impostor:,} impostor comparisons"
+        + ("" if fit.supported else f". Not supported: it would take {fit.impostors_needed:,} impostors"),
+        f"- **Equal error rate** on those: {fit.eer:.4f}{interval}",
+    ]
+    if manifest.licence:
+        lines.append(f"- **Licence of the pretrained weights**: {manifest.licence}")
+    lines += [f"- {note}" for note in manifest.notes]
+    lines += [
+        "",
+        "An error rate holds for images like those it was measured on. Measure it on yours:"
+        " `twinned evaluate MODEL DATA`.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,409 @@
+"""The saved model: load it, embed, verify, classify, evaluate. Nothing here needs PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import distances, evaluation, manifest
+from .data import ImageSet, PairSet
+from .errors import DataError, ModelError
+from .evaluation import Evaluation
+from .gallery import Gallery, open_gallery
+from .images import SUFFIXES, ImageSource, ImageSpec, pixels_sha256, read_image, source_name
+from .manifest import Manifest
+from .progress import progress_bar
+from .runtime import Floats, Graph, embed_pixels, embed_stream
+
+Images = ImageSource | Iterable[ImageSource]
+
+
+class Verdict(NamedTuple):
+    """Whether two images show the same thing, and how sure that is.
+
+    Args:
+        same: Whether the distance is within the threshold.
+        probability: Calibrated P(same), in [0, 1].
+        distance: At least 0, lower is closer.
+        threshold: ``same = distance <= threshold``.
+    """
+
+    same: bool
+    probability: float
+    distance: float
+    threshold: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict under its JSON keys."""
+        return self._asdict()
+
+
+class Guess(NamedTuple):
+    """Which class an image shows.
+
+    Args:
+        image: What the image is called.
+        label: The class; None where no class is within the threshold: unknown.
+        probability: Calibrated P(same) with the nearest class, in [0, 1].
+        distance: To the nearest class, at least 0, lower is closer.
+        nearest: The nearest class, be it within the threshold or not.
+    """
+
+    image: str
+    label: str | None
+    probability: float
+    distance: float
+    nearest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The guess under its JSON keys."""
+        return {k: v for k, v in self._asdict().items() if k != "nearest"}
+
+
+class Model:
+    """A trained model, from its folder.
+
+    Args:
+        folder: The model folder.
+        device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.runtime.Graph`.
+        temporary: Holds the folder where nobody has saved the model yet; it goes with the model.
+
+    Raises:
+        ModelError: If the folder is missing, damaged or of another format.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        temporary: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.manifest: Manifest = manifest.read(self.folder)
+        self.device = device
+        self._temporary = temporary
+        self._loading = threading.Lock()
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return f"Model({m.encoder}, {m.spec.height}x{m.spec.width}x{m.spec.channels}, {m.distance}, {self.folder})"
+
+    # ---- what it is
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The image preprocessing."""
+        return self.manifest.spec
+
+    @property
+    def distance(self) -> str:
+        """Name of the encoder's distance."""
+        return self.manifest.distance
+
+    @property
+    def threshold(self) -> float:
+        """The stored threshold: ``same = distance <= threshold``."""
+        return self.manifest.calibration.threshold
+
+    @property
+    def embedding_size(self) -> int:
+        """Values of an embedding."""
+        return self.manifest.embedding_size
+
+    @property
+    def encoder_sha256(self) -> str:
+        """SHA-256 of encoder.onnx: a gallery is bound to it."""
+        return self.manifest.files["encoder.onnx"]
+
+    @property
+    def prototype(self) -> bool:
+        """Whether to identify by the mean of a label's images rather than by the nearest."""
+        return self.manifest.prototype
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the model folder, whole or not at all.
+
+        Raises:
+            ModelError: If the path exists and ``force`` is not set.
+        """
+        manifest.copy(self.folder, Path(path), force=force)
+
+    # ---- embeddings and distances
+
+    @cached_property
+    def encoder(self) -> Graph:
+        """The encoder's graph, loaded when first used."""
+        with self._loading:
+            return Graph(manifest.checked(self.folder, "encoder.onnx", self.manifest), device=self.device)
+
+    @cached_property
+    def head(self) -> Graph | None:
+        """The learned head's graph, where the model has one."""
+        if not self.manifest.head:
+            return None
+        with self._loading:
+            return Graph(manifest.checked(self.folder, "head.onnx", self.manifest), device="cpu")
+
+    def embed(self, images: Images, *, progress: bool = False) -> Floats:
+        """Embed images.
+
+        Args:
+            images: One image or many: paths, Pillow images, arrays, bytes; a generator will do.
+            progress: Show a bar.
+
+        Returns:
+            float32, shape ``(n, d)``; n is 1 for one image.
+
+        Raises:
+            ImageError: At the first image that cannot be opened.
+        """
+        many = _as_many(images)
+        total = len(many) if isinstance(many, Sequence) else None
+        vectors = [np.empty((0, self.embedding_size), np.float32)]
+        with progress_bar("Embedding", total, show=progress) as advance:
+            for chunk in embed_stream(many, self.spec, self.encoder):
+                for error in chunk.errors:
+                    if error is not None:
+                        raise error
+                vectors.append(chunk.vectors)
+                advance(len(chunk.vectors))
+        return np.concatenate(vectors)
+
+    def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
+        """Embed images that `twinned.images.read_image` has opened: uint8 ``(n, *spec.shape)`` to ``(n, d)``."""
+        return embed_pixels(pixels, self.encoder)
+
+    def distances(self, left: Floats, right: Floats) -> Floats:
+        """How far apart all pairs of embeddings are: ``(n, d), (m, d) -> (n, m)``, lower is closer.
+
+        With a learned head this is 1 - score.
+        """
+        if self.head is None:
+            found: Floats = distances.get(self.distance)(left, right, all_pairs=True)
+            return found
+        scored = np.empty((len(left), len(right)), np.float32)
+        for row, vector in enumerate(left):
+            scored[row] = self.head(np.broadcast_to(vector, right.shape).copy(), right)
+        return np.clip(1 - scored, 0, 1)
+
+    def paired_distances(self, left: Floats, right: Floats) -> Floats:
+        """How far apart the embeddings of each pair are: ``(n, d), (n, d) -> (n,)``, lower is closer."""
+        if self.head is None:
+            found: Floats = distances.get(self.distance)(left, right)
+            return found
+        return np.clip(1 - self.head(left, right), 0, 1)
+
+    @property
+    def rerank(self) -> Any:
+        """For a gallery: ``(d,), (n, d) -> (n,)`` by the learned head; None without one."""
+        if not self.manifest.head:
+            return None
+        return lambda query, candidates: self.distances(query[None], candidates)[0]
+
+    def probability(self, distance: Any) -> NDArray[np.float64]:
+        """Calibrated P(same) at each distance, in [0, 1]."""
+        return self.manifest.calibration.probability(distance)
+
+    def identification_threshold(
+        self, labels: int, fpir: float = 0.01, *, images_per_label: float = 1.0
+    ) -> float:
+        """The threshold for a gallery of that many labels; see `Calibration.identification_threshold`."""
+        return self.manifest.calibration.identification_threshold(
+            labels, fpir, images_per_label=images_per_label
+        )
+
+    # ---- verification
+
+    def verify(self, left: ImageSource, right: ImageSource, *, threshold: float | None = None) -> Verdict:
+        """Tell whether two images show the same thing.
+
+        Args:
+            left: An image, or a folder of references: then the nearest of them counts.
+            right: The image asked about.
+            threshold: Instead of the stored one.
+
+        Raises:
+            ImageError: If an image cannot be opened.
+        """
+        references = self.embed(_references(left))
+        asked = self.embed([right])
+        distance = float(self.distances(references, asked).min())
+        return self._verdict(distance, threshold)
+
+    def verify_many(
+        self,
+        left: Iterable[ImageSource],
+        right: Iterable[ImageSource],
+        *,
+        threshold: float | None = None,
+        progress: bool = False,
+    ) -> list[Verdict]:
+        """`verify` for pairs of images, one verdict a pair; each image is opened once.
+
+        Raises:
+            DataError: If there are not as many images on either side.
+        """
+        ours, theirs = list(left), list(right)
+        if len(ours) != len(theirs):
+            raise DataError(f"pairs need as many images on either side; got {len(ours)} and {len(theirs)}")
+        distinct = {_key(image): image for image in (*ours, *theirs)}
+        place = {key: index for index, key in enumerate(distinct)}
+        vectors = self.embed(list(distinct.values()), progress=progress)
+        index = np.array([place[_key(image)] for image in (*ours, *theirs)], np.intp).reshape(2, -1)
+        found = self.paired_distances(vectors[index[0]], vectors[index[1]])
+        return [self._verdict(float(distance), threshold) for distance in found]
+
+    def _verdict(self, distance: float, threshold: float | None) -> Verdict:
+        limit = self.threshold if threshold is None else threshold
+        return Verdict(distance <= limit, float(self.probability(distance)), distance, limit)
+
+    # ---- classification
+
+    def classify(
+        self,
+        images: Images,
+        support: Mapping[str, Sequence[ImageSource]],
+        *,
+        threshold: float | None = None,
+        progress: bool = False,
+    ) -> list[Guess]:
+        """Tell which class each image shows, from as few as one example a class.
+
+        The class of the nearest example wins; where even that is beyond the threshold the image is unknown.
+
+        Args:
+            images: One image or many.
+            support: For each class its example images.
+            threshold: Instead of the stored one; ``float("inf")`` always names a class.
+
+        Raises:
+            DataError: If there is no class, or one without images.
+        """
+        empty = [label for label, examples in support.items() if len(_as_many(examples)) == 0]
+        if not support or empty:
+            raise DataError(f"each class needs an image; none for {', '.join(empty) or 'any class'}")
+        labels = np.repeat(list(support), [len(_as_many(e)) for e in support.values()])
+        known = self.embed([im for e in support.values() for im in _as_many(e)])
+        many = list(_as_many(images))
+        found = self.distances(self.embed(many, progress=progress), known)
+        limit = self.threshold if threshold is None else threshold
+        guesses = []
+        for image, row in zip(many, found, strict=True):
+            nearest = int(row.argmin())
+            distance, label = float(row[nearest]), str(labels[nearest])
+            within = label if distance <= limit else None
+            guesses.append(
+                Guess(source_name(image), within, float(self.probability(distance)), distance, label)
+            )
+        return guesses
+
+    # ---- galleries and figures
+
+    def gallery(
+        self, address: str | os.PathLike[str], *, create: bool = True, read_only: bool = False
+    ) -> Gallery:
+        """Open a gallery: a folder, or the address of a server's collection.
+
+        Raises:
+            GalleryError: If it was filled by another model, is damaged, or in use by another process.
+        """
+        return open_gallery(os.fspath(address), self, create=create, read_only=read_only)
+
+    def evaluate(
+        self,
+        data: ImageSet | PairSet | str | os.PathLike[str],
+        *,
+        protocol: str = "auto",
+        ways: int = 20,
+        shots: int = 1,
+        episodes: int = 1000,
+        far: float | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Evaluation:
+        """Measure the model; the stored threshold is measured and never moved.
+
+        Args:
+            data: Images, pairs, or where they are.
+            protocol: ``classes``, ``pairs``, ``lfw`` or ``omniglot-runs``; ``auto`` goes by the data.
+            ways: Classes of a one-shot episode.
+            shots: Examples a class in it.
+            episodes: How many.
+            far: One more row of TAR at FAR.
+            seed: Of episodes and resampling.
+            progress: Show a bar.
+
+        Raises:
+            DataError: If the data do not fit the protocol.
+        """
+        return evaluation.evaluate(
+            self,
+            data,
+            protocol=protocol,
+            ways=ways,
+            shots=shots,
+            episodes=episodes,
+            far=far,
+            seed=seed,
+            progress=progress,
+        )
+
+    def pixel_sha256(self, image: ImageSource) -> str:
+        """SHA-256 of an image's pixels at the model's size: two files with one picture have one value."""
+        return pixels_sha256(read_image(image, self.spec))
+
+    def describe(self, image: ImageSource) -> str | None:
+        """The absolute path of an image that is a file, else None."""
+        return os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else None
+
+    def training_hashes(self) -> frozenset[str]:
+        """`pixel_sha256` of every image that training saw, the held-out ones not included."""
+        if "training.json" not in self.manifest.files:
+            return frozenset()
+        path = manifest.checked(self.folder, "training.json", self.manifest)
+        try:
+            return frozenset(json.loads(path.read_text(encoding="utf-8"))["images"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path}: is damaged ({error})") from None
+
+
+def load(path: str | os.PathLike[str], *, device: str = "auto") -> Model:
+    """Load a model folder; PyTorch is not needed.
+
+    Raises:
+        ModelError: If the folder is missing, damaged or of another format.
+    """
+    return Model(path, device=device)
+
+
+def _as_many(images: Any) -> Any:
+    """One image as a list of one; a 4-D array as its images; anything else as it is."""
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    if isinstance(images, (str, os.PathLike, bytes, bytearray)) or hasattr(images, "getexif"):
+        return [images]
+    return images
+
+
+def _references(image: ImageSource) -> list[ImageSource]:
+    if isinstance(image, (str, os.PathLike)) and os.path.isdir(image):
+        inside = sorted(os.path.join(image, name) for name in os.listdir(image))
+        files = [p for p in inside if os.path.splitext(p)[1].lower() in SUFFIXES]
+        if not files:
+            raise DataError(f"{os.fspath(image)}: a folder of references must hold images; it holds none")
+        return list(files)
+    return [image]
+
+
+def _key(image: ImageSource) -> Any:
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)

@@ -1,0 +1,356 @@
+"""The training loop.
+
+It is handed a network, batches, an objective, an optimiser and an evaluator, and knows none of them by
+name. `train_network` reads from top to bottom; the few things it decides by itself stand below it.
+
+Everything that is random depends on the seed and the step alone. So a run that is killed and resumed takes
+the very steps that an uninterrupted one would have taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .checkpoint import State
+from .data import Batch
+from .errors import TrainingError
+from .progress import progress_bar
+
+# Steps before the speed is measured, and the share of the budget that measuring may take.
+_SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
+# bfloat16 must be this much faster than float32 to be chosen: it costs digits.
+_BFLOAT16_GAIN = 1.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, how fast to learn, how often to look.
+
+    Args:
+        steps: Steps to take; None to fit them to ``seconds``.
+        seconds: Time for the whole loop, where ``steps`` is None. The number of steps is fixed once, from
+            the speed of the first ones, and kept in the checkpoint.
+        learning_rate: The highest.
+        warmup: Steps over which it rises.
+        decay_from: Share of the steps after which it falls to 0 along half a cosine.
+        average: Decay of the running average of the weights, which is what is evaluated and kept; 0 for none.
+        evaluations: How many times to evaluate on the way.
+        patience: Stop after so many evaluations without a better one; 0 never stops early.
+        clip: Longest gradient; 0 for no limit.
+        bfloat16: Run the network in bfloat16; None measures whether it pays.
+        seed: Of dropout and of the augmentation.
+        checkpoint_seconds: Time between two checkpoints.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    learning_rate: float = 3e-3
+    warmup: int = 30
+    decay_from: float = 0.3
+    average: float = 0.99
+    evaluations: int = 10
+    patience: int = 0
+    clip: float = 0.0
+    bfloat16: bool | None = None
+    seed: int = 0
+    checkpoint_seconds: float = 15.0
+
+    def rate(self, step: int, total: int | None) -> float:
+        """The learning rate of a step. While the total is not known, the fall has not begun."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        done = 0.0 if total is None else step / max(1, total)
+        fall = max(0.0, (done - self.decay_from) / (1 - self.decay_from))
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+class Step(NamedTuple):
+    """What a callback is told after a step."""
+
+    step: int
+    total: int | None
+    loss: float
+    learning_rate: float
+    seconds: float
+    images: int
+    batch: Batch
+    embeddings: Tensor | None
+
+
+class Scores(NamedTuple):
+    """What an evaluator returns. Each in [0, 1]; ``nan`` where there is nothing to measure on."""
+
+    train_accuracy: float
+    held_out_accuracy: float
+    held_out_eer: float
+
+
+class Outcome(NamedTuple):
+    """A finished run: where it stands, and the module with the weights to keep."""
+
+    state: State
+    network: nn.Module
+    stopped: str | None
+
+
+Objective = Callable[[nn.Module, Tensor, Batch], tuple[Tensor, Tensor | None]]
+
+
+class Interrupted(TrainingError):  # noqa: N818 - no error of anybody's
+    """Ctrl-C (or a polite kill) ended the run; the checkpoint holds all of it."""
+
+
+def train_network(
+    network: nn.Module,
+    *,
+    batches: Callable[[int], Batch],
+    load: Callable[[Batch, int], Tensor],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    extra: nn.Module | None = None,
+    evaluate: Callable[[nn.Module], Scores] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+    checkpoint_file: Path | None = None,
+    run: str = "",
+    progress: bool = True,
+    title: str = "Training",
+) -> Outcome:
+    """Train a network.
+
+    Args:
+        network: What is trained, on its device.
+        batches: The images and labels of a step, a function of the step alone.
+        load: A batch's images as floats in [0, 1], ``(n, channels, height, width)``; depends on the step alone.
+        objective: From the network, the images and the batch to the loss (a scalar) and the embeddings.
+        optimizer: Over the network's parameters, and the loss's where it has any. A group's ``scale``
+            multiplies the learning rate for it.
+        plan: How long, how fast, how often.
+        extra: A module whose weights belong to the run but not to the network: a loss with class weights.
+        evaluate: From the network to its scores on held-out classes.
+        on_step: Called after every step.
+        checkpoint_file: Where the run is saved on the way, and resumed from if the file is there.
+        run: What identifies the run, in JSON; a checkpoint of another run is refused.
+        progress: Show a bar.
+        title: What the bar says.
+
+    Returns:
+        The state with its history, and the weights to keep: the best evaluated ones.
+
+    Raises:
+        TrainingError: If the loss is no longer finite and there is nothing good to keep.
+        Interrupted: After Ctrl-C, once everything is saved.
+    """
+    device = next(network.parameters()).device
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(network)
+    best = copy.deepcopy(network)
+    parts = {"network": network, "average": average, "best": best, "extra": extra or nn.Module()}
+    state = State(total=plan.steps, bfloat16=plan.bfloat16)
+    if checkpoint_file is not None and checkpoint_file.exists():
+        state = checkpoint.load(checkpoint_file, parts=parts, optimizer=optimizer, run=run)
+    if state.bfloat16 is None:
+        state.bfloat16 = _bfloat16_pays(network, objective, load(batches(0), 0), batches(0))
+    began = time.monotonic() - state.seconds
+    saved = time.monotonic()
+    stopped = None
+    speed = _Speed(plan, began)
+
+    def save() -> None:
+        if checkpoint_file is not None:
+            checkpoint.save(checkpoint_file, state=state, parts=parts, optimizer=optimizer, run=run)
+
+    with (
+        _polite_stop() as asked_to_stop,
+        progress_bar(title, state.total, show=progress) as advance,
+    ):
+        advance(state.step)
+        network.train()
+        while state.total is None or state.step < state.total:
+            step = state.step
+            torch.manual_seed(_mix(plan.seed, step))  # dropout
+            rate = plan.rate(step, state.total)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("scale", 1.0)
+
+            batch = batches(step)
+            images = load(batch, step)
+            with torch.autocast(device.type, torch.bfloat16, enabled=state.bfloat16):
+                loss, embeddings = objective(network, images, batch)
+            value = loss.item()
+            if not math.isfinite(value):
+                stopped = f"the loss became {value} at step {step}"
+                break
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if plan.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
+            optimizer.step()
+            _follow(average, network, decay=min(plan.average, (1 + step) / (10 + step)))
+
+            state.step += 1
+            state.seconds = time.monotonic() - began
+            if state.total is None:
+                state.total = speed.total(state.step, evaluate, average)
+            if on_step is not None:
+                on_step(Step(step, state.total, value, rate, state.seconds, len(images), batch, embeddings))
+            advance(1, f"loss {value:.3f}  {state.step * len(images) / state.seconds:,.0f} images/s")
+
+            if evaluate is not None and _is_due(state, plan):
+                scores = evaluate(average)
+                network.train()
+                state.history.append(_row(state, value, rate, scores, batches))
+                _keep_best(state, scores, average, best)
+                if plan.patience and state.stale >= plan.patience:
+                    stopped = f"no better for {state.stale} evaluations"
+                    break
+            if time.monotonic() - saved > plan.checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+            if asked_to_stop():
+                save()
+                raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
+            if speed.overrun():
+                stopped = f"time was up after {state.step} of {state.total} steps"
+                break
+    if state.best_step == 0:  # never evaluated: the average is all there is
+        if stopped is not None and state.step == 0:
+            raise TrainingError(f"{stopped}; nothing was learnt. Try a smaller --learning-rate")
+        best.load_state_dict(average.state_dict())
+    if stopped is None:
+        save()
+    return Outcome(state, best.eval(), stopped)
+
+
+class _Speed:
+    """From the speed of the first steps to the number of steps that fit the budget."""
+
+    def __init__(self, plan: Plan, began: float) -> None:
+        self.plan, self.began = plan, began
+        self.steps = 0
+        self.since = 0.0
+
+    def total(
+        self, step: int, evaluate: Callable[[nn.Module], Scores] | None, network: nn.Module
+    ) -> int | None:
+        """The number of steps, once enough have been timed; None before that."""
+        seconds = self.plan.seconds
+        if seconds is None:
+            raise TrainingError("a plan needs steps or seconds")
+        now = time.monotonic()
+        self.steps += 1
+        if self.steps == _SETTLE_STEPS:
+            self.since = now
+        timed = self.steps - _SETTLE_STEPS
+        late = now - self.began > 3 * _MEASURE_SHARE * seconds and timed > 0
+        if not late and (timed < _MEASURE_STEPS or now - self.began < _MEASURE_SHARE * seconds):
+            return None
+        a_step = (now - self.since) / timed
+        looking = 0.0
+        if evaluate is not None:
+            evaluate(network)
+            looking = (time.monotonic() - now) * self.plan.evaluations
+        left = seconds - (time.monotonic() - self.began) - looking
+        return step + max(1, int(0.97 * left / a_step))
+
+    def overrun(self) -> bool:
+        """Whether the machine turned out so much slower that the budget is gone."""
+        return self.plan.seconds is not None and time.monotonic() - self.began > self.plan.seconds
+
+
+def _bfloat16_pays(network: nn.Module, objective: Objective, images: Tensor, batch: Batch) -> bool:
+    """Time two passes either way. Processors with bfloat16 units gain twofold, others lose."""
+    kept = copy.deepcopy(network.state_dict())  # batch norm counts what it sees
+    times = []
+    for enabled in (False, True, False, True):
+        began = time.perf_counter()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
+            loss, _ = objective(network, images, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        network.zero_grad(set_to_none=True)
+        if images.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    network.load_state_dict(kept)
+    return times[2] > _BFLOAT16_GAIN * times[3]
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, network: nn.Module, *, decay: float) -> None:
+    """Move the averaged weights, and batch norm's running figures, towards the network's."""
+    mine, theirs = average.state_dict(), network.state_dict()
+    floats = [key for key, value in mine.items() if value.is_floating_point()]
+    torch._foreach_lerp_([mine[k] for k in floats], [theirs[k] for k in floats], 1 - decay)
+    for key in mine.keys() - set(floats):
+        mine[key].copy_(theirs[key])
+
+
+def _is_due(state: State, plan: Plan) -> bool:
+    if state.total is None:
+        return False
+    return state.step % max(1, state.total // plan.evaluations) == 0 or state.step == state.total
+
+
+def _keep_best(state: State, scores: Scores, average: nn.Module, best: nn.Module) -> None:
+    """Keep the averaged weights if they are the best so far; of two that are as good, the later."""
+    eer = scores.held_out_eer
+    if math.isnan(eer) or state.best_eer is None or eer <= state.best_eer * 1.02:
+        best.load_state_dict(average.state_dict())
+        state.best_step = state.step
+        state.stale = 0
+        if not math.isnan(eer):
+            state.best_eer = min(eer, state.best_eer if state.best_eer is not None else 1.0)
+    else:
+        state.stale += 1
+
+
+def _row(
+    state: State, loss: float, rate: float, scores: Scores, batches: Callable[[int], Batch]
+) -> dict[str, float]:
+    return {
+        "epoch": round(state.step / getattr(batches, "per_epoch", 1), 2),
+        "step": state.step,
+        "seconds": round(state.seconds, 2),
+        "loss": loss,
+        "train_accuracy": scores.train_accuracy,
+        "held_out_accuracy": scores.held_out_accuracy,
+        "held_out_eer": scores.held_out_eer,
+        "learning_rate": rate,
+    }
+
+
+def _mix(seed: int, step: int) -> int:
+    return (seed * 1_000_003 + step) % (1 << 62)
+
+
+@contextmanager
+def _polite_stop() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or polite kill into a question that the loop asks between two steps."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
