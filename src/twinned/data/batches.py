@@ -44,7 +44,8 @@ class ClassBatches:
         images: K, the images a class. A class that has fewer gives some of them twice (each is
             augmented on its own).
         groups: Group of each image, shape ``(n,)``; a class belongs to one.
-        within_group: Share of the batches drawn from few groups at a time, which makes them harder.
+        within_group: Share of the batches drawn from one group at a time (from two, where one ends),
+            which makes them harder.
         quarter_turns: Make four classes of each by turning its images; for glyphs that means something
             else when turned, and only there.
         forgery: True where an image imitates its class. Forgeries come along with their class, as many
@@ -71,9 +72,9 @@ class ClassBatches:
         seed: int = 0,
     ) -> None:
         genuine = np.ones(len(labels), np.bool_) if forgery is None else ~forgery
-        names = np.unique(labels)
-        members = [np.flatnonzero((labels == name) & genuine) for name in names]
-        self.forged = [np.flatnonzero((labels == name) & ~genuine) for name in names]
+        names, place = np.unique(labels, return_inverse=True)
+        members = _members(place, genuine, len(names))
+        self.forged = _members(place, ~genuine, len(names))
         self.members = members
         self.usable = np.flatnonzero([len(m) > 1 for m in members])
         self.singles = np.array([m[0] for m in members if len(m) == 1], dtype=np.intp)
@@ -128,10 +129,11 @@ class ClassBatches:
             order = rng.permutation(every)
             hard = round(self.within_group * self.per_epoch) * self.classes
             if hard:
-                # Sorted by a random rank of their group, neighbours share a group; whole batches are then
-                # shuffled, so that hard and easy ones alternate.
-                rank = rng.permutation(self.group_of.max() + 1)[self.group_of[order[:hard] // self.turns]]
-                order[:hard] = order[:hard][np.argsort(rank, kind="stable")]
+                # Sorted by a random rank of their group, neighbours share a group. The first groups make the
+                # hard batches, the others are mixed; then hard and easy batches are shuffled.
+                rank = rng.permutation(self.group_of.max() + 1)[self.group_of[order // self.turns]]
+                order = order[np.argsort(rank, kind="stable")]
+                order[hard:] = rng.permutation(order[hard:])
                 whole = order[: self.per_epoch * self.classes].reshape(self.per_epoch, self.classes)
                 order[: whole.size] = whole[rng.permutation(self.per_epoch)].ravel()
             self._epoch = epoch, order
@@ -167,6 +169,14 @@ class PairBatches:
         index, place = np.unique(ends, return_inverse=True)
         pairs = place[: len(chosen)], place[len(chosen) :], self.pairs.same[chosen]
         return Batch(index, np.arange(len(index), dtype=np.int64), pairs=pairs)
+
+
+def _members(place: Index, wanted: NDArray[np.bool_], classes: int) -> list[Index]:
+    """The wanted images of each class, in one sort: classes may be many."""
+    order = np.argsort(place, kind="stable")
+    order = order[wanted[order]]
+    ends = np.cumsum(np.bincount(place[order], minlength=classes))
+    return np.split(order, ends[:-1])
 
 
 def _draw(members: Index, count: int, rng: np.random.Generator) -> NDArray[Any]:

@@ -89,7 +89,7 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
         for column, ends in (("left", left), ("right", right)):
             if not row[column].strip():
                 raise DataError(f"{path}, line {line}: {column} is empty; the path of an image is expected")
-            ends.append(place.setdefault(os.path.join(path.parent, row[column].strip()), len(place)))
+            ends.append(place.setdefault(str(path.parent / row[column].strip()), len(place)))
         same.append(word in _TRUE)
         relation.append(row.get("relation", "").strip())
     if not same:
@@ -185,7 +185,7 @@ def _from_rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]]) -> ImageS
         role = row.get("role", "").strip().lower() or "genuine"
         if role not in ("genuine", "forgery"):
             raise DataError(f"{path}, line {line}: role must be genuine or forgery; got {role!r}")
-        images.append(os.path.join(path.parent, row["path"].strip()))
+        images.append(str(path.parent / row["path"].strip()))
         labels.append(row["label"].strip())
         groups.append(row.get("group", "").strip())
         split.append(row.get("split", "").strip())

@@ -34,7 +34,7 @@ def make_pairs(
         ``left``, ``right`` (indices) and ``same`` (boolean), each of shape ``(pairs,)``.
 
     Raises:
-        DataError: If no class has two images, or there is only one class.
+        DataError: If there is only one class, or same-class pairs are asked for and no class has two images.
 
     Example:
         >>> left, right, same = make_pairs(["a", "a", "b", "b"], pairs=6, seed=0)
@@ -92,6 +92,8 @@ def _classes(labels: ArrayLike, seed: int) -> tuple[NDArray[np.intp], list[Index
 
 def _positives(members: list[Index], count: int, rng: np.random.Generator) -> tuple[Index, Index]:
     usable = [m for m in members if len(m) > 1]
+    if count == 0:
+        return np.empty(0, np.intp), np.empty(0, np.intp)
     if not usable:
         raise DataError("no class has two images, so there is no pair of one class")
     sizes = np.array([len(m) for m in usable])

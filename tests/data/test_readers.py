@@ -1,0 +1,267 @@
+"""Readers: folders, CSVs, pair lists and arrays, and what is said when they are wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from twinned.data import ImageSet, PairSet, find_images, load, load_images, load_pairs
+from twinned.errors import DataError
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(path)
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+# Folders
+
+
+def test_classes_at_any_depth(tmp_path: Path) -> None:
+    put(
+        tmp_path, "Greek/alpha/1.png", "Greek/alpha/2.png", "Greek/beta/1.png", "plain/1.png", "a/b/c/d/1.png"
+    )
+    data = load_images(tmp_path)
+    assert data.classes == ["Greek/alpha", "Greek/beta", "a/b/c/d", "plain"]
+    assert data.labels.tolist() == ["Greek/alpha", "Greek/alpha", "Greek/beta", "a/b/c/d", "plain"]
+    assert data.groups.tolist() == ["Greek", "Greek", "Greek", "a/b/c", ""]
+    assert data.images[0] == str(tmp_path / "Greek/alpha/1.png")
+    assert not data.forgery.any()
+    assert data.notes == ()
+    assert data.origin == str(tmp_path)
+
+
+def test_only_images_are_found_hidden_ones_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.PNG", "a/2.jpeg", "a/.hidden.png", ".git/1.png", "__MACOSX/a/1.png", "b/1.png")
+    write(tmp_path / "a/notes.txt", "not an image")
+    assert [os.path.relpath(p, tmp_path) for p in find_images(tmp_path)] == ["a/1.PNG", "a/2.jpeg", "b/1.png"]
+    assert load_images(tmp_path).classes == ["a", "b"]
+
+
+def test_order_does_not_depend_on_the_file_system(tmp_path: Path) -> None:
+    put(tmp_path, "b/2.png", "a/1.png", "b/1.png", "a-b/1.png", "a/z/1.png")
+    images = load_images(tmp_path).images
+    assert [os.path.relpath(str(p), tmp_path) for p in images] == [
+        "a/1.png",
+        "a/z/1.png",
+        "a-b/1.png",
+        "b/1.png",
+        "b/2.png",
+    ]
+
+
+def test_images_beside_the_class_folders_are_left_out_and_said(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/1.png", "cover.png")
+    data = load_images(tmp_path)
+    assert len(data) == 2
+    assert data.notes == (f"{tmp_path}: 1 images lie beside the class folders and are left out",)
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    put(tmp_path / "data", "a/1.png", "b/1.png")
+    put(tmp_path, "elsewhere/1.png")
+    (tmp_path / "data/a/up").symlink_to(tmp_path / "data")
+    (tmp_path / "data/self").symlink_to(tmp_path / "data/self")
+    (tmp_path / "data/c").symlink_to(tmp_path / "elsewhere")
+    assert load_images(tmp_path / "data").labels.tolist() == ["a", "b", "c"]
+
+
+def test_names_in_any_script(tmp_path: Path) -> None:
+    put(tmp_path, "Zoë/été 1.png", "王/一.png", "a b/it's.png")
+    assert load_images(tmp_path).classes == ["Zoë", "a b", "王"]
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [((), "holds no images"), (("1.png", "2.png"), "2 images but no class folders")],
+)
+def test_a_folder_without_classes(files: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    put(tmp_path, *files)
+    with pytest.raises(DataError, match=says) as caught:
+        load_images(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    for read in (load, load_images, load_pairs):
+        with pytest.raises(DataError, match="no such file"):
+            read(tmp_path / "nothing")
+
+
+# CSVs
+
+
+def test_a_csv_with_every_column(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "list.csv",
+        "path,label,split,group,role\n"
+        "a/1.png,anna,train,north,genuine\n"
+        f"{tmp_path}/a/2.png, ben ,test,south,forgery\n"
+        "a/3.png,ben,test,south,\n",
+    )
+    data = load_images(path)
+    assert data.images == [str(tmp_path / f"a/{i}.png") for i in (1, 2, 3)]
+    assert data.labels.tolist() == ["anna", "ben", "ben"]
+    assert data.split.tolist() == ["train", "test", "test"]
+    assert data.groups.tolist() == ["north", "south", "south"]
+    assert data.forgery.tolist() == [False, True, False]
+
+
+def test_a_csv_with_two_columns(tmp_path: Path) -> None:
+    data = load_images(write(tmp_path / "list.csv", "label,path\nanna,1.png\n"))
+    assert data.labels.tolist() == ["anna"]
+    assert (data.groups.tolist(), data.split.tolist(), data.forgery.tolist()) == ([""], [""], [False])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_what_spreadsheets_write(encoding: str, ending: str, tmp_path: Path) -> None:
+    rows = ["Path , LABEL", '"a, b.png",Zoë', "", "c.png,王", ""]
+    data = load_images(write(tmp_path / "list.csv", ending.join(rows), encoding))
+    assert data.labels.tolist() == ["Zoë", "王"]
+    assert data.images[0] == str(tmp_path / "a, b.png")
+
+
+def test_one_file_spelt_in_two_ways_is_one_image(tmp_path: Path) -> None:
+    pairs = load_pairs(
+        write(tmp_path / "p.csv", f"left,right,same\na.png,./a.png,1\n.//a.png,{tmp_path}/a.png,1\n")
+    )
+    assert pairs.images == [str(tmp_path / "a.png")]
+
+
+HEAD = "path,label,split,group,role\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "first line must name the columns path,label"),
+        ("file,class\na.png,b\n", "got file,class"),
+        (HEAD, "holds no images"),
+        (HEAD + "a.png,x,,,\n,x,,,\n", "line 3: path and label must not be empty"),
+        (HEAD + "a.png,x,,,\n\nb.png, ,,,\n", "line 4: path and label must not be empty"),
+        (HEAD + "a.png,x,,,forged\n", "line 2: role must be genuine or forgery; got 'forged'"),
+        (HEAD + "a.png,x,,,,more\n", "line 2: has more values than column names"),
+        (HEAD + "a.png\n", "line 2: path and label must not be empty"),
+        ("left,right,same\na,b,1\n", "pair list"),
+    ],
+)
+def test_a_wrong_csv_names_the_line(text: str, says: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "list.csv", text)
+    with pytest.raises(DataError, match=says) as caught:
+        load_images(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00broken", b"\x89PNG\r\n\x1a\n\x00\x00", b'path,label\n"a' + b"x" * 200_000]
+)
+def test_a_file_that_is_no_csv(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"not a CSV in UTF-8") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+# Pair lists
+
+
+def test_a_pair_list(tmp_path: Path) -> None:
+    words = ["1", "0", "True", "FALSE", "yes", "no", "same", "different"]
+    rows = "".join(f"a.png,{i}.png,{word}\n" for i, word in enumerate(words))
+    pairs = load_pairs(write(tmp_path / "pairs.csv", "left,right,same\n" + rows))
+    assert pairs.same.tolist() == [True, False] * 4
+    assert len(pairs.images) == 9
+    assert pairs.images[0] == str(tmp_path / "a.png")
+    assert pairs.left.tolist() == [0] * 8
+    assert pairs.right.tolist() == list(range(1, 9))
+    assert pairs.relation is None
+
+
+def test_a_pair_list_with_relations(tmp_path: Path) -> None:
+    pairs = load_pairs(write(tmp_path / "p.csv", "left,right,same,relation\na,b,1,twins\nc,a,0,\n"))
+    assert pairs.relation is not None
+    assert pairs.relation.tolist() == ["twins", ""]
+    assert (pairs.left.tolist(), pairs.right.tolist()) == ([0, 2], [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("left,right\na,b\n", "first line must name left,right,same; got left,right"),
+        ("left,right,same\n", "holds no pairs"),
+        ("left,right,same\na,b,1\na,b,maybe\n", "line 3: same must be 1 or 0.*'maybe'"),
+        ("left,right,same\na,b,\n", "line 2: same must be 1 or 0"),
+        ("left,right,same\na,,1\n", "line 2: right is empty"),
+        ("left,right,same\na,b,1,1,1\n", "line 2: has more values"),
+    ],
+)
+def test_a_wrong_pair_list_names_the_line(text: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=says):
+        load_pairs(write(tmp_path / "p.csv", text))
+
+
+def test_load_knows_which_it_is(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/1.png")
+    assert isinstance(load(tmp_path), ImageSet)
+    assert isinstance(load(write(tmp_path / "i.csv", "path,label\na/1.png,a\n")), ImageSet)
+    assert isinstance(load(write(tmp_path / "p.csv", "left,right,same\na,b,1\n")), PairSet)
+
+
+# Arrays
+
+
+def test_arrays() -> None:
+    pixels = np.zeros((4, 8, 8), np.uint8)
+    data = load_images(pixels, [3, 3, "x", 4], groups=["g", "g", "h", "h"])
+    assert data.labels.tolist() == ["3", "3", "x", "4"]
+    assert data.groups.tolist() == ["g", "g", "h", "h"]
+    assert data.classes == ["3", "4", "x"]
+    assert data.names[0] == "array of shape (8, 8)"
+    assert load_images(["a.png", "b.png"], labels=np.array([1, 2])).labels.tolist() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (([np.zeros((8, 8))],), "needs labels="),
+        (("folder", ["a"]), "folder is one path"),
+        ((["a.png"], ["a", "b"]), "1 images, 2 labels"),
+        (([], []), "there are no images"),
+    ],
+)
+def test_wrong_arrays(arguments: tuple[Any, ...], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load_images(*arguments)
+    with pytest.raises(DataError, match="2 images, 1 groups"):
+        load_images(["a", "b"], [1, 2], groups=["g"])
+
+
+# Real data
+
+
+def test_omniglot(data_set: Any) -> None:
+    data = load_images(data_set("omniglot/images_background_small1"))
+    assert (len(data), len(data.classes), len(np.unique(data.groups))) == (2720, 136, 5)
+    assert set(np.unique(data.class_index, return_counts=True)[1]) == {20}
+    assert "Greek/character01" in data.classes
+
+
+def test_orl_faces(data_set: Any) -> None:
+    data = load_images(data_set("orl_faces"))
+    assert (len(data), len(data.classes)) == (400, 40)
+    assert data.notes == ()
