@@ -17,6 +17,7 @@ from ..progress import progress_bar
 
 # Above this many bytes the array lies in a file that the system pages in and out, not in memory.
 IN_MEMORY_BYTES = 2 << 30
+_SOME = 32  # images a task: one alone may take less time than handing it to another thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,20 +46,21 @@ def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = T
     pixels = _allocate((len(images), *spec.shape))
     errors: list[ImageError | None] = [None] * len(images)
 
-    def one(place: int) -> None:
-        try:
-            pixels[place] = read_image(images[place], spec)
-        except ImageError as error:
-            errors[place] = error
+    def some(start: int) -> int:
+        places = range(start, min(start + _SOME, len(images)))
+        for place in places:
+            try:
+                pixels[place] = read_image(images[place], spec)
+            except ImageError as error:
+                errors[place] = error
+        return len(places)
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress_bar("Reading images", len(images), show=progress) as advance,
     ):
-        for start in range(0, len(images), 256):
-            chunk = range(start, min(start + 256, len(images)))
-            for _ in pool.map(one, chunk, chunksize=32):
-                advance()
+        for done in pool.map(some, range(0, len(images), _SOME)):
+            advance(done)
     kept = np.flatnonzero([error is None for error in errors])
     if len(kept) < len(images):
         for place, source in enumerate(kept):  # in place: a large cache is not copied
