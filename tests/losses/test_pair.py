@@ -1,0 +1,91 @@
+import math
+
+import pytest
+import torch
+
+from twinned import losses
+from twinned.errors import DataError, SettingError
+
+GENERATOR = torch.Generator().manual_seed(0)
+DISTANCE = 2 * torch.rand(50, generator=GENERATOR, dtype=torch.float64)
+SAME = torch.rand(50, generator=GENERATOR) < 0.4
+
+
+def slow_contrastive(d: float, same: bool) -> float:
+    return d**2 / 2 if same else max(0.0, 0.8 - d) ** 2 / 2
+
+
+def slow_chopra(d: float, same: bool) -> float:
+    return 2 / 3 * d**2 if same else 2 * 3 * math.exp(-2.77 * d / 3)
+
+
+def slow_cross_entropy(logit: float, same: bool) -> float:
+    score = 1 / (1 + math.exp(-logit))
+    return -math.log(score if same else 1 - score)
+
+
+CASES = [
+    (losses.ContrastiveLoss(margin=0.8), slow_contrastive),
+    (losses.ChopraLoss(bound=3.0), slow_chopra),
+    (losses.PairCrossEntropy(), slow_cross_entropy),
+]
+LOSSES = [loss for loss, _ in CASES]
+
+
+@pytest.mark.parametrize(("loss", "slow"), CASES)
+def test_equals_a_loop(loss, slow):
+    expected = [slow(d, s) for d, s in zip(DISTANCE.tolist(), SAME.tolist())]
+    assert loss(DISTANCE, SAME, reduction="none").tolist() == pytest.approx(expected)
+    assert loss(DISTANCE, SAME).item() == pytest.approx(sum(expected) / 50)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradient_is_right(loss):
+    distance = DISTANCE.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda d: loss(d, SAME), distance)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_half_precision_is_summed_in_full(loss):
+    distance = DISTANCE.bfloat16()
+    value = loss(distance, SAME)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(loss(distance.float(), SAME).item(), abs=1e-7)
+
+
+def test_cross_entropy_is_finite_where_the_head_is_sure_and_wrong():
+    logit = torch.tensor([-1e4, 1e4], requires_grad=True)
+    value = losses.pair_cross_entropy(logit, torch.tensor([True, False]))
+    value.backward()
+    assert value.item() == 1e4
+    assert logit.grad.tolist() == [-0.5, 0.5]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    ("distance", "same", "says"),
+    [
+        (torch.ones(3), torch.ones(2, dtype=torch.bool), r"\(3,\) and same \(2,\)"),
+        (torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool), "shape"),
+        (torch.ones(0), torch.ones(0, dtype=torch.bool), "at least one pair"),
+        (torch.ones(3), torch.ones(3), "booleans"),
+    ],
+)
+def test_refuses_what_is_no_list_of_pairs(loss, distance, same, says):
+    with pytest.raises(DataError, match=says):
+        loss(distance, same)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_refuses_a_setting_that_is_not_positive(value):
+    with pytest.raises(SettingError, match="margin"):
+        losses.ContrastiveLoss(margin=value)
+    with pytest.raises(SettingError, match="margin"):
+        losses.contrastive_loss(DISTANCE, SAME, margin=value)
+    with pytest.raises(SettingError, match="bound"):
+        losses.ChopraLoss(bound=value)
+
+
+def test_refuses_an_unknown_reduction():
+    with pytest.raises(SettingError, match="'sum'"):
+        losses.contrastive_loss(DISTANCE, SAME, reduction="sum")
