@@ -1,0 +1,88 @@
+"""Verification: are two images the same? Figures, thresholds, probabilities, and how sure each of them is.
+
+The sign is stated once, here, and holds everywhere: every function takes a **distance, lower is closer**, and
+``same = distance <= threshold``. A comparison of two images of one class is **genuine**, any other one is an
+**impostor**. FAR is the share of impostors taken for the same, FRR the share of genuine ones that are not.
+Rates are fractions of 1.
+
+    comparisons     distances of pairs, and the classes behind them
+    curves          the exact ROC curve and every figure read off it
+    resampling      what other classes would have given: intervals
+    evidence        from distance to likelihood ratio; Cllr
+    identification  thresholds for 1 to N; open-set rates
+    calibration     threshold and probability as a model stores them
+    results         all figures of one model on one data set
+"""
+
+from __future__ import annotations
+
+from .calibration import Calibration, fit_calibration, impostors_needed, supported
+from .comparisons import Comparisons, Distances, compare_all, compare_pairs
+from .curves import (
+    Folds,
+    Roc,
+    auc,
+    best_threshold,
+    d_prime,
+    eer,
+    far_frr,
+    lfw_folds,
+    roc,
+    tar_at_far,
+    threshold_at_eer,
+    threshold_at_far,
+)
+from .evidence import Isotonic, Logistic, cllr, min_cllr
+from .identification import Identification, OpenSet, open_set
+from .results import (
+    Band,
+    ClassErrors,
+    Mistakes,
+    Reliability,
+    TarAtFar,
+    VerificationResult,
+    class_errors,
+    evaluate_verification,
+    mistakes,
+    reliability,
+)
+
+__all__ = [
+    "Band",
+    "Calibration",
+    "ClassErrors",
+    "Comparisons",
+    "Distances",
+    "Folds",
+    "Identification",
+    "Isotonic",
+    "Logistic",
+    "Mistakes",
+    "OpenSet",
+    "Reliability",
+    "Roc",
+    "TarAtFar",
+    "VerificationResult",
+    "auc",
+    "best_threshold",
+    "class_errors",
+    "cllr",
+    "compare_all",
+    "compare_pairs",
+    "d_prime",
+    "eer",
+    "evaluate_verification",
+    "far_frr",
+    "fit_calibration",
+    "impostors_needed",
+    "lfw_folds",
+    "min_cllr",
+    "mistakes",
+    "open_set",
+    "reliability",
+    "roc",
+    "supported",
+    "tar_at_far",
+    "threshold_at_eer",
+    "threshold_at_far",
+]

@@ -1,0 +1,303 @@
+"""Comparisons: the distances that every figure is computed from, and who was compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Ints: TypeAlias = npt.NDArray[np.integer[Any]]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+Distances: TypeAlias = Callable[[Floats, Floats], Floats]
+"""All pairs: ``(n, d), (m, d) -> (n, m)``; at least 0, lower is closer."""
+
+_BLOCK_VALUES = 1 << 22  # distances formed at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Comparisons:
+    """Distances of image pairs, whether each pair is the same, and the classes behind it.
+
+    Args:
+        distance: float32 ``(n,)``; at least 0, lower is closer.
+        same: bool ``(n,)``; True for a genuine comparison, False for an impostor.
+        left: int32 ``(n,)``: number of the class (person, writer) of the left image. Classes are the
+            unit that is resampled for intervals.
+        right: The same of the right image. A forgery counts as the writer whom it imitates.
+        skilled: bool ``(n,)``, True for an impostor comparison with a forgery; None without forgeries.
+        left_image: int32 ``(n,)``: row of the left image in the embeddings; None for a list of pairs.
+        right_image: The same of the right image.
+
+    Raises:
+        DataError: If the lengths differ or a distance is not finite.
+    """
+
+    distance: Floats
+    same: Bools
+    left: Ints
+    right: Ints
+    skilled: Bools | None = None
+    left_image: Ints | None = None
+    right_image: Ints | None = None
+
+    def __post_init__(self) -> None:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        lengths = {name: len(array) for name, array in given.items() if array is not None}
+        if len(set(lengths.values())) != 1:
+            raise DataError(f"every array of comparisons has one value a comparison; got lengths {lengths}")
+        if bad := np.count_nonzero(~np.isfinite(self.distance)):
+            raise DataError(
+                f"{bad} of {len(self)} distances are NaN or infinite; a distance is a finite number"
+            )
+
+    def __len__(self) -> int:
+        return len(self.distance)
+
+    @property
+    def genuine(self) -> Floats:
+        """Distances of the genuine comparisons."""
+        return self.distance[self.same]
+
+    @property
+    def impostor(self) -> Floats:
+        """Distances of the impostor comparisons."""
+        return self.distance[~self.same]
+
+    @cached_property
+    def classes(self) -> Ints:
+        """Numbers of the classes that take part, ascending."""
+        present = np.zeros(self._past("left", "right"), bool)
+        present[self.left] = present[self.right] = True
+        return np.flatnonzero(present)
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes take part."""
+        return len(self.classes)
+
+    def subset(self, keep: Bools | Ints) -> Comparisons:
+        """The comparisons chosen by a mask or by their positions."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: array[keep] for name, array in given.items() if array is not None})
+
+    def ascending(self) -> Comparisons:
+        """The comparisons in ascending order of distance; themselves where they are already."""
+        if np.all(self.distance[1:] >= self.distance[:-1]):
+            return self
+        return self.subset(np.argsort(self.distance))
+
+    def against(self, impostors: Literal["random", "skilled"]) -> Comparisons:
+        """The genuine comparisons and one kind of impostor: another class (random) or a forgery (skilled)."""
+        skilled = np.zeros(len(self), bool) if self.skilled is None else self.skilled
+        return self.subset(self.same | (skilled == (impostors == "skilled")))
+
+    def hardest(self) -> Comparisons:
+        """Genuine comparisons against skilled forgeries where there are any, else all there are.
+
+        A threshold that stops forgeries stops strangers too; the reverse fails, and a mixture of both
+        would say more about how many of each were at hand than about the model.
+        """
+        return self.against("skilled") if self.skilled is not None and self.skilled.any() else self
+
+    @staticmethod
+    def concatenate(parts: Sequence[Comparisons]) -> Comparisons:
+        """Join comparisons of different classes, as cross-fitting over classes makes them.
+
+        Class and image numbers of each part are shifted, so that parts never share a class or an image.
+
+        Raises:
+            DataError: If there is no part, or only some of them mark forgeries.
+        """
+        if not parts or len({part.skilled is None for part in parts}) > 1:
+            raise DataError(
+                f"comparisons to join all mark forgeries, or none does; got {len(parts)} parts, "
+                f"{sum(part.skilled is not None for part in parts)} with marks"
+            )
+        apart, classes, images = [], 0, 0
+        for part in parts:
+            apart.append(part._renumbered(classes, images))
+            classes, images = apart[-1]._past("left", "right"), apart[-1]._past("left_image", "right_image")
+
+        def join(name: str) -> Any:
+            arrays = [getattr(part, name) for part in apart]
+            return None if any(array is None for array in arrays) else np.concatenate(arrays)
+
+        return Comparisons(**{field.name: join(field.name) for field in fields(Comparisons)})
+
+    def _renumbered(self, classes: int, images: int) -> Comparisons:
+        return replace(
+            self,
+            left=self.left + classes,
+            right=self.right + classes,
+            left_image=None if self.left_image is None else self.left_image + images,
+            right_image=None if self.right_image is None else self.right_image + images,
+        )
+
+    def _past(self, *names: str) -> int:
+        """The first number that these arrays leave free."""
+        arrays = [array for name in names if (array := getattr(self, name)) is not None]
+        return max((int(array.max(initial=-1)) for array in arrays), default=-1) + 1
+
+
+def compare_all(
+    embeddings: npt.ArrayLike,
+    labels: Sequence[object] | npt.NDArray[Any],
+    distances: Distances,
+    *,
+    forgery: npt.ArrayLike | None = None,
+    limit: int = 10_000_000,
+    seed: int = 0,
+) -> Comparisons:
+    """Compare every image with every other one, once, in blocks.
+
+    A forgery is only compared with genuine images of the label that it imitates, as different; two
+    forgeries are never compared.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        labels: Shape ``(n,)``. Class numbers are positions in ``np.unique(labels)``.
+        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
+        forgery: bool ``(n,)``, True where the image imitates its label.
+        limit: About how many comparisons to keep. Beyond it the genuine ones and those with forgeries
+            are all kept (as long as they fill at most half), and of the others a uniform sample: the
+            distances of the rest are never computed.
+        seed: Of that sample.
+
+    Raises:
+        DataError: If the lengths differ, or there are fewer than two images.
+
+    Example:
+        >>> from functools import partial
+        >>> from twinned.distances import euclidean
+        >>> found = compare_all([[0.0], [1.0], [5.0]], "aab", partial(euclidean, all_pairs=True))
+        >>> found.distance.tolist(), found.same.tolist()
+        ([1.0, 5.0, 4.0], [True, False, False])
+    """
+    vectors = np.asarray(embeddings)
+    _, label = np.unique(np.asarray(list(labels)), return_inverse=True)
+    forged = np.zeros(len(label), bool) if forgery is None else np.asarray(forgery, dtype=bool)
+    if not len(vectors) == len(label) == len(forged) or len(label) < 2:
+        raise DataError(
+            "two or more embeddings are compared, each with a label; "
+            f"got {len(vectors)} embeddings, {len(label)} labels and {len(forged)} forgery marks"
+        )
+    real, fake = np.bincount(label[~forged], minlength=label.max() + 1), np.bincount(label[forged])
+    within = int((real * (real - 1)).sum()) // 2 + int((real[: len(fake)] * fake).sum())
+    across = (int(real.sum()) ** 2 - int((real.astype(np.int64) ** 2).sum())) // 2
+    if within + across <= limit:
+        pairs = _every_pair(vectors, label, forged, distances)
+    else:
+        share = min(1.0, max(limit // 2, limit - across) / within) if within else 0.0
+        rest = (limit - share * within) / across if across else 0.0
+        pairs = _some_pairs(vectors, label, forged, distances, share, rest, np.random.default_rng(seed))
+    parts = list(pairs)
+    left, right = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+    distance = np.concatenate([part[2] for part in parts])
+    one_label, with_forgery = label[left] == label[right], forged[left] | forged[right]
+    return Comparisons(
+        distance=distance,
+        same=one_label & ~with_forgery,
+        left=label[left].astype(np.int32),
+        right=label[right].astype(np.int32),
+        skilled=None if forgery is None else with_forgery,
+        left_image=left,
+        right_image=right,
+    )
+
+
+def compare_pairs(
+    distance: npt.ArrayLike,
+    same: npt.ArrayLike,
+    *,
+    left: Sequence[object] | npt.NDArray[Any] | None = None,
+    right: Sequence[object] | npt.NDArray[Any] | None = None,
+    skilled: npt.ArrayLike | None = None,
+) -> Comparisons:
+    """Comparisons from a list of pairs whose distances are known.
+
+    Args:
+        distance: Shape ``(n,)``.
+        same: bool ``(n,)``.
+        left: The class (person, writer) of each pair's left image; without classes each pair is a unit
+            of its own, which makes intervals too narrow where pairs share people.
+        right: The same of the right image.
+        skilled: bool ``(n,)``, True where one image is a forgery.
+
+    Raises:
+        DataError: If the lengths differ, or only one of ``left`` and ``right`` is given.
+
+    Example:
+        >>> found = compare_pairs([0.1, 0.9], [True, False], left=["anna", "anna"], right=["anna", "ben"])
+        >>> found.left.tolist(), found.right.tolist()
+        ([0, 0], [0, 1])
+    """
+    values = np.asarray(distance, dtype=np.float32)
+    if (left is None) != (right is None):
+        raise DataError("the classes of both images of each pair are needed, or of none; got one side")
+    if left is None or right is None:
+        numbers = np.stack([np.arange(len(values))] * 2)
+    else:
+        sides = np.concatenate([np.asarray(left), np.asarray(right)])
+        numbers = np.unique(sides, return_inverse=True)[1]
+        if len(sides) != 2 * len(values):
+            raise DataError(f"each pair has two classes; got {len(values)} pairs and {len(sides)} classes")
+        numbers = numbers.reshape(2, -1)
+    return Comparisons(
+        values,
+        np.asarray(same, dtype=bool),
+        numbers[0].astype(np.int32),
+        numbers[1].astype(np.int32),
+        None if skilled is None else np.asarray(skilled, dtype=bool),
+    )
+
+
+_Pairs: TypeAlias = Iterator[tuple[Ints, Ints, Floats]]  # rows of the left and right images, their distances
+
+
+def _every_pair(vectors: Floats, label: Ints, forged: Bools, distances: Distances) -> _Pairs:
+    n = len(label)
+    rows = max(1, _BLOCK_VALUES // n)
+    for start in range(0, n, rows):
+        i, j = np.arange(start, min(start + rows, n))[:, None], np.arange(start, n)[None, :]
+        comparable = ~(forged[i] | forged[j]) | ((label[i] == label[j]) & ~(forged[i] & forged[j]))
+        left, right = np.nonzero((i < j) & comparable)
+        block = distances(vectors[start : start + rows], vectors[start:])
+        yield _int32(left + start), _int32(right + start), block[left, right].astype(np.float32)
+
+
+def _some_pairs(
+    vectors: Floats,
+    label: Ints,
+    forged: Bools,
+    distances: Distances,
+    within: float,
+    across: float,
+    random: np.random.Generator,
+) -> _Pairs:
+    """A share of the pairs within a label and of those across; only their distances are computed."""
+    for i in range(len(label) - 1):
+        later = np.arange(i + 1, len(label))
+        one_label, either = label[later] == label[i], forged[later] | forged[i]
+        chosen = [
+            random.choice(some, random.binomial(len(some), share), replace=False, shuffle=False)
+            for some, share in (
+                (later[one_label & ~(forged[later] & forged[i])], within),
+                (later[~one_label & ~either], across),
+            )
+        ]
+        j = np.sort(np.concatenate(chosen))
+        if len(j):
+            distance = distances(vectors[i : i + 1], vectors[j])[0]
+            yield _int32(np.full(len(j), i)), _int32(j), distance.astype(np.float32)
+
+
+def _int32(numbers: Ints) -> Ints:
+    return numbers.astype(np.int32, copy=False)

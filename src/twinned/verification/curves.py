@@ -1,0 +1,293 @@
+"""The ROC curve and every figure that is read off it.
+
+All of them take a distance (lower is closer) and follow one rule: ``same = distance <= threshold``.
+Equal distances stay together: no threshold can part them, so the curve has one point for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, SettingError
+from .comparisons import Bools, Floats, Ints
+
+
+class Tally(NamedTuple):
+    """Distinct distances, ascending, with how many genuine and impostor comparisons have each."""
+
+    distance: Floats  # float64
+    genuine: npt.NDArray[Any]  # counts; weights in a resampled set
+    impostor: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Roc:
+    """False accepts and false rejects at every threshold that makes a difference.
+
+    Args:
+        threshold: Ascending; first -inf (nothing is the same), then every distinct distance.
+        far: Share of impostor comparisons with ``distance <= threshold``; from 0 up to 1.
+        frr: Share of genuine comparisons with ``distance > threshold``; from 1 down to 0.
+    """
+
+    threshold: Floats
+    far: Floats
+    frr: Floats
+
+    def eer(self) -> float:
+        """Where FAR and FRR are equal, on the straight line between the two nearest points."""
+        k = self._crossing()
+        gap_before, gap_after = self.frr[k - 1] - self.far[k - 1], self.far[k] - self.frr[k]
+        along = gap_before / (gap_before + gap_after)
+        return float(self.far[k - 1] + along * (self.far[k] - self.far[k - 1]))
+
+    def auc(self) -> float:
+        """Probability that a genuine comparison is closer than an impostor; ties count half."""
+        accepted = 1 - self.frr
+        return float(np.sum(np.diff(self.far) * (accepted[1:] + accepted[:-1])) / 2)
+
+    def d_prime(self) -> float:
+        """Distance between the two means in standard deviations (root mean of both variances)."""
+        distance, genuine, impostor = self.threshold[1:], -np.diff(self.frr), np.diff(self.far)
+        means = genuine @ distance, impostor @ distance
+        spread = genuine @ (distance - means[0]) ** 2 + impostor @ (distance - means[1]) ** 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float((means[1] - means[0]) / np.sqrt(spread / 2))
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """FAR and FRR at a threshold."""
+        k = np.searchsorted(self.threshold, threshold, side="right") - 1
+        return float(self.far[k]), float(self.frr[k])
+
+    def threshold_at_eer(self) -> float:
+        """The threshold at which FAR and FRR are nearest to each other."""
+        k = self._crossing()
+        gap_before, gap_after = self.frr[k - 1] - self.far[k - 1], self.far[k] - self.frr[k]
+        return self._between(k - 1 if gap_before <= gap_after else k)
+
+    def threshold_at_far(self, far: float) -> float:
+        """The largest threshold whose FAR is at most ``far``."""
+        return self._between(self._last(far))
+
+    def tar_at_far(self, far: float) -> float:
+        """Share of genuine comparisons accepted at `threshold_at_far`."""
+        return float(1 - self.frr[self._last(far)])
+
+    def thinned(self, points: int = 500) -> Roc:
+        """The same curve with at most about ``points`` points, dense where either rate is small."""
+        keep = _landmarks(self.far, self.frr, points)
+        return Roc(self.threshold[keep], self.far[keep], self.frr[keep])
+
+    def _crossing(self) -> int:
+        """The first point at which FAR has reached FRR; never the very first one."""
+        return int(np.argmax(self.far >= self.frr))
+
+    def _last(self, far: float) -> int:
+        if not 0 < far < 1:
+            raise SettingError(f"a false accept rate lies between 0 and 1, such as 0.01; got {far}")
+        return int(np.searchsorted(self.far, far, side="right")) - 1
+
+    def _between(self, k: int) -> float:
+        """The middle between two neighbouring distances: the same decisions, safe from rounding."""
+        if k == len(self.threshold) - 1:
+            return float(self.threshold[k])
+        above = float(self.threshold[k + 1])
+        below = float(self.threshold[k]) if k else 0.0 if above > 0 else above - 1
+        return (below + above) / 2
+
+
+def tally(distance: npt.ArrayLike, same: npt.ArrayLike) -> Tally:
+    """Count genuine and impostor comparisons at each distinct distance.
+
+    Raises:
+        DataError: If lengths differ, a distance is not finite, or one kind of comparison is missing.
+    """
+    values, is_same = np.asarray(distance), np.asarray(same, dtype=bool)
+    if values.ndim != 1 or values.shape != is_same.shape:
+        raise DataError(f"one distance and one 'same' a comparison; got {values.shape} and {is_same.shape}")
+    if not np.isfinite(values).all():
+        raise DataError("a distance is a finite number; got NaN or infinity")
+    if is_same.all() or not is_same.any():
+        raise DataError(
+            f"both genuine and impostor comparisons are needed; got {np.count_nonzero(is_same)} and "
+            f"{np.count_nonzero(~is_same)}"
+        )
+    if np.any(values[1:] < values[:-1]):
+        order = np.argsort(values)
+        values, is_same = values[order], is_same[order]
+    return tally_sorted(values, is_same)
+
+
+def tally_sorted(distance: Floats, same: Bools) -> Tally:
+    """`tally` of distances that are already ascending."""
+    last = np.append(np.flatnonzero(distance[1:] != distance[:-1]), len(distance) - 1)
+    genuine = np.diff(np.cumsum(same)[last], prepend=0)
+    return Tally(distance[last].astype(np.float64), genuine, np.diff(last, prepend=-1) - genuine)
+
+
+def roc_of(counts: Tally) -> Roc:
+    """The ROC curve of a tally; the counts may be weights."""
+    accepted, false = np.cumsum(counts.genuine), np.cumsum(counts.impostor)
+    return Roc(
+        threshold=np.concatenate([[-np.inf], counts.distance]),
+        far=np.concatenate([[0.0], false / false[-1]]),
+        frr=np.concatenate([[1.0], (accepted[-1] - accepted) / accepted[-1]]),
+    )
+
+
+def roc(distance: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
+    """The exact ROC curve.
+
+    Args:
+        distance: Shape ``(n,)``; lower is closer.
+        same: bool ``(n,)``.
+
+    Raises:
+        DataError: If lengths differ, a distance is not finite, or one kind of comparison is missing.
+
+    Example:
+        >>> curve = roc([0.1, 0.2, 0.2, 0.4], [True, True, False, False])
+        >>> curve.threshold.tolist(), curve.far.tolist(), curve.frr.tolist()
+        ([-inf, 0.1, 0.2, 0.4], [0.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.0, 0.0])
+    """
+    return roc_of(tally(distance, same))
+
+
+def eer(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """The equal error rate: where FAR and FRR are equal, on the line between the two nearest points."""
+    return roc(distance, same).eer()
+
+
+def auc(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """Probability that a genuine comparison is closer than an impostor; ties count half."""
+    return roc(distance, same).auc()
+
+
+def d_prime(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """``(mean impostor - mean genuine) / sqrt((var genuine + var impostor) / 2)``; NaN without spread."""
+    return roc(distance, same).d_prime()
+
+
+def threshold_at_eer(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """The threshold at which FAR and FRR are nearest to each other."""
+    return roc(distance, same).threshold_at_eer()
+
+
+def threshold_at_far(distance: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
+    """The largest threshold whose FAR is at most ``far``.
+
+    All thresholds between two neighbouring distances decide alike; the middle of that gap is returned,
+    so that rounding of a distance cannot turn a decision.
+    """
+    return roc(distance, same).threshold_at_far(far)
+
+
+def tar_at_far(distance: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
+    """Share of genuine comparisons accepted at the largest threshold whose FAR is at most ``far``."""
+    return roc(distance, same).tar_at_far(far)
+
+
+def far_frr(distance: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> tuple[float, float]:
+    """FAR and FRR at a threshold."""
+    return roc(distance, same).at(threshold)
+
+
+def best_threshold(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """The threshold with the highest accuracy; of several the lowest."""
+    counts = tally(distance, same)
+    # Accepting one more distance gains its genuine comparisons and loses its impostors.
+    gained = np.concatenate([[0], np.cumsum(counts.genuine - counts.impostor)])
+    return roc_of(counts)._between(int(np.argmax(gained)))
+
+
+class Folds(NamedTuple):
+    """Accuracy on each fold, with the threshold of the other folds."""
+
+    accuracies: Floats
+    mean: float
+    standard_error: float
+
+
+def lfw_folds(distance: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike) -> Folds:
+    """Accuracy as Labeled Faces in the Wild reports it: each fold's threshold comes from the others.
+
+    Args:
+        distance: Shape ``(n,)``.
+        same: bool ``(n,)``.
+        fold: Shape ``(n,)``: the fold of each pair.
+
+    Returns:
+        Accuracies in the order of ``np.unique(fold)``, their mean and its standard error.
+
+    Raises:
+        DataError: If there are fewer than two folds.
+
+    References:
+        Huang, Ramesh, Berg & Learned-Miller, UMass Amherst TR 07-49, 2007, section IV: View 2.
+    """
+    values, is_same, folds = np.asarray(distance, dtype=np.float64), np.asarray(same, bool), np.asarray(fold)
+    names = np.unique(folds)
+    if len(names) < 2:
+        raise DataError(
+            f"two folds or more are needed, since each gets its threshold from the others; got {len(names)}"
+        )
+    accuracies = np.empty(len(names))
+    for k, name in enumerate(names):
+        held_out = folds == name
+        threshold = best_threshold(values[~held_out], is_same[~held_out])
+        accuracies[k] = np.mean((values[held_out] <= threshold) == is_same[held_out])
+    return Folds(accuracies, float(accuracies.mean()), float(accuracies.std(ddof=1) / np.sqrt(len(names))))
+
+
+def pooled(counts: Tally) -> Tally:
+    """Pool neighbours until the share of genuine comparisons falls with the distance (PAV, isotonic fit).
+
+    The blocks are the segments of the ROC curve's convex hull. Whole runs of neighbours in the wrong
+    order are pooled at once, in exact integers, so millions of distances take a few passes.
+
+    Returns:
+        One row a block: its largest distance and its counts.
+
+    References:
+        Barlow et al., Statistical Inference under Order Restrictions, 1972: pool adjacent violators.
+        Brummer & du Preez, "The PAV algorithm optimizes binary proper scoring rules", 2013.
+    """
+    distance, genuine, impostor = counts
+    while len(distance) > 1:
+        wrong = genuine[1:] * impostor[:-1] >= genuine[:-1] * impostor[1:]
+        if not wrong.any():
+            break
+        first = np.flatnonzero(np.concatenate([[True], ~wrong]))
+        genuine, impostor = np.add.reduceat(genuine, first), np.add.reduceat(impostor, first)
+        distance = distance[np.append(first[1:], len(distance)) - 1]
+    return Tally(distance, genuine, impostor)
+
+
+def coarse(counts: Tally, points: int = 4096) -> Tally:
+    """At most about ``points`` rows: neighbours joined, finely where FAR or FRR is small.
+
+    Each joined row keeps its largest distance, so FAR and FRR at the distances that remain are exact.
+    """
+    curve = roc_of(counts)
+    keep = _landmarks(curve.far, curve.frr, points)
+    ends = keep[1:]  # as rows of the curve, which has one row more in front
+    first = np.concatenate([[0], ends[:-1]])
+    return Tally(
+        counts.distance[ends - 1],
+        np.add.reduceat(counts.genuine, first),
+        np.add.reduceat(counts.impostor, first),
+    )
+
+
+def _landmarks(far: Floats, frr: Floats, points: int) -> Ints:
+    """Rows of a curve, first and last among them, evenly spread in FAR and FRR and in their logarithms."""
+    if len(far) <= points:
+        return np.arange(len(far))
+    quarter = max(2, points // 4)
+    rates = np.concatenate([np.linspace(0, 1, quarter), np.geomspace(1e-7, 1, quarter)])
+    rows = np.concatenate([np.searchsorted(far, rates), len(frr) - 1 - np.searchsorted(frr[::-1], rates)])
+    return np.unique(np.concatenate([[0], rows.clip(0, len(far) - 1), [len(far) - 1]]))
