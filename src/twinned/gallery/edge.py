@@ -1,0 +1,435 @@
+"""The embedded gallery: one folder, one process, Qdrant Edge. The only module that imports it.
+
+    people.gallery/
+        gallery.json     what it is bound to, which shard is in use, how many images it holds at least
+        shard-1a2b3c4d/  Qdrant Edge's segments and its write-ahead log
+
+**On disk before it is acknowledged.** A write is appended to Qdrant's write-ahead log and the log is
+synchronised, one `fsync`; the segments follow at every `_FLUSH_EVERY` writes and on close. Opening
+replays what the segments lack, so neither kill -9 nor a power cut loses what was acknowledged.
+
+**Never silently emptied.** gallery.json is replaced in one step and bounds the count from below: raised
+after segments are on disk, lowered before a deletion. Opening compares it with what is found.
+
+**Threads.** Qdrant Edge 0.9 holds the GIL in every call, so a search sees a write whole or not at all.
+Writers share one lock, `writing`. Building an index takes minutes: a child process builds it on a copy
+while this one goes on reading and writing, then what was written meanwhile is carried over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge
+
+from ..errors import GalleryError
+from . import store
+from .folder import (
+    Manifest,
+    damaged,
+    need_room,
+    read_manifest,
+    size_on_disk,
+    sync_file,
+    sync_folder,
+    write_manifest,
+)
+from .store import Binding, Filter, Found, IndexReport, Record, Value, Vectors
+
+_FLUSH_EVERY = 64  # writes between two flushes of the segments; opening replays at most so many
+_BATCH = 256
+_COMPACT = """
+import sys, qdrant_edge
+shard = qdrant_edge.EdgeShard.load(sys.argv[1])
+shard.optimize()
+shard.flush()
+shard.close()
+"""
+qdrant: Any = qdrant_edge  # its stubs are stricter than it is
+_METRIC = {
+    "cosine": qdrant.Distance.Cosine,
+    "euclidean": qdrant.Distance.Euclid,
+    "squared_euclidean": qdrant.Distance.Euclid,
+    "manhattan": qdrant.Distance.Manhattan,
+}
+
+
+class EdgeStore:
+    """A folder of embeddings; see the module.
+
+    Args:
+        folder: The gallery's folder, made by `create`.
+
+    Raises:
+        GalleryError: If it is damaged or in use, or the disk is full.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder)
+        self.writing = threading.RLock()
+        self._folder = folder
+        self._manifest = read_manifest(folder)
+        self._labels: dict[str, int] | None = None
+        self._unflushed = 0
+        self._log: set[str] = set()  # the log's files at the last synchronisation
+        self._touched: set[str] | None = None  # ids written while the index is built on a copy
+        need_room(folder, 0)
+        self._shard = self._load(self._manifest.shard)
+        try:
+            self._check()
+            self._check_log()
+        except BaseException:
+            self._shard.close()
+            raise
+        for stray in folder.glob("shard-*"):  # an index whose building was cut off
+            if stray.name != self._manifest.shard:
+                shutil.rmtree(stray, ignore_errors=True)
+
+    @property
+    def binding(self) -> Binding:
+        """What the gallery is bound to."""
+        return self._manifest.binding
+
+    @property
+    def report(self) -> IndexReport | None:
+        """How well the index finds, measured when it was built."""
+        return self._manifest.report
+
+    def set_report(self, report: IndexReport | None) -> None:
+        """Keep the index's measurement."""
+        with self.writing:
+            self._save(report=report)
+
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Insert or replace records; on disk when this returns."""
+        points = [
+            qdrant.Point(id=record.id, vector=values, payload=store.payload(record, vector))
+            for record, vector, values in zip(records, vectors, vectors.tolist())
+        ]
+        self._update(qdrant.UpdateOperation.upsert_points(points), [r.id for r in records], vectors.nbytes)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Forget records; on disk when this returns."""
+        with self.writing:
+            left = max(0, self.count(Filter()) - len(ids))
+            self._save(at_least=min(self._manifest.at_least, left))
+            self._update(qdrant.UpdateOperation.delete_points(list(ids)), ids, 0)
+
+    def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
+        """Replace the payload's keys that are given; on disk when this returns."""
+        self._update(qdrant.UpdateOperation.set_payload(list(ids), dict(payload)), ids, 0)
+
+    def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
+        """The records of those ids that are stored, in no order, and their embeddings if asked for."""
+        with self._explain("reading"):
+            points = self._shard.retrieve(list(ids), with_payload=True, with_vector=vectors)
+        return store.records(points), store.embeddings(points, self.binding)
+
+    def page(
+        self, only: Filter, *, after: str | None, limit: int, vectors: bool = False
+    ) -> tuple[list[Record], Vectors, str | None]:
+        """Records in the order of their ids from ``after`` on, and where the next page begins."""
+        request = qdrant.ScrollRequest(
+            limit=limit, offset=after, filter=_filter(only), with_payload=True, with_vector=vectors
+        )
+        with self._explain("reading"):
+            points, following = self._shard.scroll(request)
+        return store.records(points), store.embeddings(points, self.binding), following and str(following)
+
+    def count(self, only: Filter) -> int:
+        """How many records pass the filter."""
+        return self._count(_filter(only))
+
+    def labels(self, only: Filter) -> dict[str, int]:
+        """How many images each label has."""
+        if only:
+            return self._facet(only)
+        if (labels := self._labels) is None:
+            with self.writing:  # or a write between counting and keeping would be missed
+                labels = self._labels = self._facet(only)
+        return labels
+
+    def search(
+        self, queries: Vectors, k: int, only: Filter, *, exact: bool, vectors: bool = False
+    ) -> list[Found]:
+        """The k nearest records of each query, by embedding."""
+        parameters = qdrant.SearchParams(
+            exact=exact,
+            hnsw_ef=max(store.HNSW_SEARCH_WIDTH, k),
+            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=store.OVERSAMPLING),
+        )
+        requests = [
+            qdrant.QueryRequest(
+                query=qdrant.Query.Nearest(query),
+                limit=k,
+                filter=_filter(only),
+                params=parameters,
+                with_payload=True,
+                with_vector=vectors,
+            )
+            for query in queries.tolist()
+        ]
+        with self._explain("searching"):
+            answers = self._shard.query_batch(qdrant.QueryBatchRequest(requests))
+        return [store.found(points, self.binding) for points in answers]
+
+    def indexed(self) -> int:
+        """How many embeddings are in the HNSW index."""
+        with self._explain("reading"):
+            return int(self._shard.info().indexed_vectors_count)
+
+    def index_due(self) -> bool:
+        """Whether so many are outside the index that building it pays."""
+        return self.count(Filter()) - self.indexed() >= store.exact_below(self.binding)
+
+    def compact(self) -> None:
+        """Drop what was deleted and index if the size calls for it, in a child process, on a copy."""
+        copy = self._folder / f"shard-{uuid.uuid4().hex[:8]}"
+        with self.writing:
+            if self._touched is not None:
+                raise GalleryError(f"{self.address}: its index is being built already; wait for that to end")
+            self._touched = set()
+        try:
+            with self.writing:
+                self._flush()
+                source = self._folder / self._manifest.shard
+                need_room(self._folder, 3 * size_on_disk(source))
+                shutil.copytree(source, copy)
+            command = [sys.executable, "-c", _COMPACT, str(copy)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+                raise GalleryError(
+                    f"{self.address}: the index could not be built ({reason}); the gallery is as it was"
+                )
+            with self.writing:
+                self._carry_over(copy.name)
+        except BaseException:
+            if copy.name != self._manifest.shard:
+                shutil.rmtree(copy, ignore_errors=True)
+            raise
+        finally:
+            self._touched = None
+
+    def adopt(self, other: EdgeStore) -> None:
+        """Take over another store's content and binding, in one step; the other is used up."""
+        with self.writing:
+            other.close()
+            shard = f"shard-{uuid.uuid4().hex[:8]}"
+            (other._folder / other._manifest.shard).rename(self._folder / shard)
+            sync_folder(self._folder)
+            self._replace(shard, self._load(shard), manifest=other._manifest)
+        shutil.rmtree(other._folder)
+
+    def close(self) -> None:
+        """Bring everything to its final place and let another process open the gallery."""
+        with self.writing:
+            if self._unflushed:
+                self._flush()
+            self._shard.close()
+
+    def _count(self, condition: Any) -> int:
+        with self._explain("counting"):
+            return int(self._shard.count(qdrant.CountRequest(exact=True, filter=condition)))
+
+    def _facet(self, only: Filter) -> dict[str, int]:
+        limit = max(1, self.count(Filter()))
+        request = qdrant.FacetRequest(key="label", limit=limit, exact=True, filter=_filter(only))
+        with self._explain("counting labels"):
+            hits = self._shard.facet(request).hits
+        return {hit.value: hit.count for hit in hits if hit.count}  # a label that is gone stays, with 0
+
+    def _update(self, operation: Any, ids: Sequence[str], size: int) -> None:
+        with self.writing:
+            need_room(self._folder, 4 * size)
+            with self._explain("writing"):
+                self._shard.update(operation)
+            self._labels = None
+            if self._touched is not None:
+                self._touched.update(ids)
+            self._unflushed += 1
+            if self._unflushed >= _FLUSH_EVERY or sys.platform != "linux":
+                self._flush()
+            else:
+                self._sync_log()
+
+    def _sync_log(self) -> None:
+        """Bring the write-ahead log to disk; unlike a flush this does not hold the GIL.
+
+        The log's files are ``open-N``, the lowest of them being written, and ``closed-N``. On Linux
+        `fsync` covers what was changed through a memory map; elsewhere segments are flushed each time.
+        """
+        log = self._folder / self._manifest.shard / "wal"
+        with self._explain("writing"):
+            names = {entry.name for entry in log.iterdir()}
+            current = min((n for n in names if n.startswith("open-")), key=lambda n: int(n[5:]))
+            for name in {current} | {n for n in names - self._log if n.startswith("closed-")}:
+                sync_file(log / name)
+            if names != self._log:
+                sync_folder(log)
+        self._log = names
+
+    def _flush(self) -> None:
+        with self._explain("writing"):
+            self._shard.flush()
+        self._unflushed = 0
+        self._save(at_least=self.count(Filter()), written=_written(self._folder / self._manifest.shard))
+
+    def _save(self, **changes: Any) -> None:
+        manifest = self._manifest.model_copy(update=changes)
+        if manifest != self._manifest:
+            with self._explain("writing"):
+                write_manifest(self._folder, manifest)
+            self._manifest = manifest
+
+    def _carry_over(self, shard: str) -> None:
+        """Go over to a compacted copy, with what was written since it was made."""
+        new = self._load(shard)
+        touched = sorted(self._touched or ())
+        with self._explain("carrying over what was written meanwhile"):
+            for start in range(0, len(touched), _BATCH):
+                ids = touched[start : start + _BATCH]
+                points = self._shard.retrieve(ids, with_payload=True, with_vector=True)
+                points = [qdrant.Point(id=p.id, vector=p.vector, payload=p.payload) for p in points]
+                new.update(qdrant.UpdateOperation.delete_points(ids))
+                new.update(qdrant.UpdateOperation.upsert_points(points))
+            new.flush()
+        bounds = {"at_least": self.count(Filter()), "written": _written(self._folder / shard)}
+        self._replace(shard, new, manifest=self._manifest.model_copy(update=bounds))
+
+    def _replace(self, shard: str, opened: Any, *, manifest: Manifest) -> None:
+        old = self._folder / self._manifest.shard
+        self._save(**{**dict(manifest), "shard": shard})
+        # A search in another thread may still read the old shard: it is closed with the last reference.
+        self._shard, self._labels, self._log, self._unflushed = opened, None, set(), 0
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _load(self, shard: str) -> Any:
+        path = self._folder / shard
+        if not (path / "segments").is_dir():
+            raise damaged(self._folder, f"{shard}/segments is missing")
+        try:
+            return qdrant.EdgeShard.load(str(path))
+        except BaseException as error:
+            if not _is_edge_error(error):
+                raise
+            if "WouldBlock" in str(error):
+                raise GalleryError(
+                    f"{self._folder}: is open already, in another process or in this one, and an embedded "
+                    "gallery can be open once; close the other, or ask the service that holds it"
+                ) from None
+            raise damaged(self._folder, str(error)) from error
+
+    def _check(self) -> None:
+        """Compare what is there with what must be: Qdrant opens without some of its files and is silent."""
+        count = self.count(Filter())
+        if count < self._manifest.at_least:
+            expected = self._manifest.at_least
+            raise damaged(self._folder, f"{count:,} images were found where {expected:,} were stored")
+        embedded = self._count(qdrant.Filter(must=[qdrant.HasVectorCondition("")]))
+        described = self._count(qdrant.Filter(must_not=[qdrant.IsEmptyCondition("norm")]))
+        if min(embedded, described) < count:
+            raise damaged(
+                self._folder,
+                f"of {count:,} images {count - embedded:,} lack their embedding and {count - described:,} "
+                "their record",
+            )
+
+    def _check_log(self) -> None:
+        """Writes are numbered by the log; with a lost log they would begin at 0 and be taken for old ones."""
+        with self._explain("checking"):
+            self._shard.update(qdrant.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
+            self._shard.flush()
+        written = _written(self._folder / self._manifest.shard)
+        if written <= self._manifest.written:
+            raise damaged(self._folder, "its write-ahead log is missing or cut short")
+        self._save(written=written)
+
+    @contextlib.contextmanager
+    def _explain(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            if not _is_edge_error(error) and not isinstance(error, OSError):
+                raise
+            raise GalleryError(
+                f"{self.address}: {doing} failed ({error}); what was acknowledged is stored: close the "
+                "gallery and open it again"
+            ) from error
+
+
+def create(folder: Path, binding: Binding) -> None:
+    """Make an empty gallery; the folder appears whole or not at all.
+
+    Raises:
+        GalleryError: If it cannot be made.
+    """
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    shard = f"shard-{uuid.uuid4().hex[:8]}"
+    try:
+        (draft / shard).mkdir(parents=True)
+        need_room(draft, 0)
+        opened = qdrant.EdgeShard.create(str(draft / shard), _config(binding))
+        opened.update(qdrant.UpdateOperation.create_field_index("label", qdrant.PayloadSchemaType.Keyword))
+        opened.flush()
+        opened.close()
+        write_manifest(draft, Manifest(binding=binding, shard=shard))
+        draft.replace(folder)  # onto nothing, or onto an empty folder
+        sync_folder(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not _is_edge_error(error) and not isinstance(error, OSError):
+            raise
+        raise GalleryError(f"{folder}: a gallery could not be made there ({error})") from error
+
+
+def _config(binding: Binding) -> Any:
+    return qdrant.EdgeConfig(
+        vectors=qdrant.EdgeVectorParams(size=binding.embedding_size, distance=_METRIC[binding.distance]),
+        hnsw_config=qdrant.HnswIndexConfig(
+            m=store.HNSW_LINKS, ef_construct=store.HNSW_BUILD_WIDTH, full_scan_threshold=10_000
+        ),
+        quantization_config=qdrant.ScalarQuantizationConfig(
+            type=qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
+        ),
+        optimizers=qdrant.EdgeOptimizersConfig(indexing_threshold=store.EXACT_BELOW_KB),
+    )
+
+
+def _filter(only: Filter) -> Any:
+    if not only:
+        return None
+    must = []
+    if only.labels is not None:
+        must.append(qdrant.FieldCondition(key="label", match=qdrant.MatchAny(list(only.labels))))
+    for key, values in only.where.items():
+        must.append(qdrant.Filter(should=[_equals(store.metadata_path(key), value) for value in values]))
+    return qdrant.Filter(must=must, must_not=[qdrant.IsEmptyCondition("label")] if only.labelled else None)
+
+
+def _equals(path: str, value: Value) -> Any:
+    if isinstance(value, float):
+        return qdrant.FieldCondition(key=path, range=qdrant.RangeFloat(gte=value, lte=value))
+    # The bindings take Python's True for the integer 1; NumPy's arrives as a boolean.
+    match = qdrant.MatchValue(np.bool_(value) if isinstance(value, bool) else value)
+    return qdrant.FieldCondition(key=path, match=match)
+
+
+def _written(shard: Path) -> int:
+    """Number of the last write that has gone from the log to the segments."""
+    return int(json.loads((shard / "wal" / "first-index").read_bytes())["ack_index"])
+
+
+def _is_edge_error(error: BaseException) -> bool:
+    """Qdrant Edge raises plain `Exception`, and Rust's panics as a `BaseException`."""
+    return type(error) is Exception or type(error).__name__ == "PanicException"

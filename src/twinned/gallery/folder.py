@@ -1,0 +1,112 @@
+"""The embedded gallery's own file, gallery.json, and writing so that a crash does no harm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import GalleryError
+from .store import Binding, IndexReport
+
+_NAME = "gallery.json"
+# Qdrant's files are sparse and mapped into memory: a disk that fills up under them ends the process (SIGBUS).
+# So this much must be free before anything is opened or written.
+_RESERVE_BYTES = 64 << 20
+
+
+class Manifest(BaseModel):
+    """gallery.json.
+
+    Args:
+        format: Of this file.
+        binding: The model that the gallery belongs to.
+        shard: The folder in use.
+        at_least: So many images are in it; fewer means damage.
+        written: Number of the last write that Qdrant's log had passed on; a lower one means damage.
+        report: How well the index finds.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+    binding: Binding
+    shard: str
+    at_least: int = 0
+    written: int = -1
+    report: IndexReport | None = None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read gallery.json.
+
+    Raises:
+        GalleryError: If it is missing or damaged.
+    """
+    try:
+        return Manifest.model_validate_json((folder / _NAME).read_bytes())
+    except FileNotFoundError:
+        raise GalleryError(
+            f"{folder}: has no {_NAME}, so it is no gallery, or a damaged one; choose another folder, or "
+            "restore it from a backup"
+        ) from None
+    except ValidationError as error:
+        raise damaged(folder, f"{_NAME}: {error.errors()[0]['msg']}") from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace gallery.json in one step; on disk when this returns."""
+    draft = folder / f".{_NAME}"
+    draft.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    sync_file(draft)
+    draft.replace(folder / _NAME)
+    sync_folder(folder)
+
+
+def need_room(folder: Path, size: int) -> None:
+    """Refuse to go on where the disk has no room for ``size`` bytes and a reserve.
+
+    Raises:
+        GalleryError: If there is less.
+    """
+    free, needed = shutil.disk_usage(folder).free, _RESERVE_BYTES + size
+    if free < needed:
+        raise GalleryError(
+            f"{folder}: the disk is full ({free >> 20:,} MB free, {needed >> 20:,} MB are needed); what was "
+            "acknowledged is stored: free some space and run this again"
+        )
+
+
+def damaged(folder: Path, reason: str) -> GalleryError:
+    """What to say of a damaged gallery."""
+    return GalleryError(
+        f"{folder}: is damaged ({reason}); nothing was changed: restore the folder from a backup, or move "
+        "it away and add the images again"
+    )
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's content to disk."""
+    _sync(path, os.O_RDWR)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's names to disk; Windows cannot."""
+    if os.name != "nt":
+        _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes that a folder of sparse files takes."""
+    return sum(512 * entry.stat().st_blocks for entry in folder.rglob("*"))

@@ -1,0 +1,69 @@
+"""One gallery in three places: a folder, qdrant-client's local mode, a real server."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # fake_model, which subprocesses import too
+
+from fake_model import FakeModel
+
+from twinned.gallery import Gallery, open_gallery
+
+Opener = Callable[..., Gallery]
+_SERVER = "TWINNED_QDRANT_URL"
+
+
+def _folder(tmp_path: Path) -> Opener:
+    return lambda model, name="people": open_gallery(tmp_path / f"{name}.gallery", model)
+
+
+def _local_mode() -> Opener:
+    qdrant_client = pytest.importorskip("qdrant_client")
+    from twinned.gallery import cluster
+    from twinned.gallery.embedder import binding_of
+
+    client = qdrant_client.QdrantClient(":memory:")
+    client.close = lambda: None  # like a server it keeps what it holds when a client goes
+
+    def open_it(model: FakeModel, name: str = "people") -> Gallery:
+        with warnings.catch_warnings():  # payload indexes have no effect there, it says
+            warnings.simplefilter("ignore")
+            cluster.create(client, name, binding_of(model), address=name)
+        return Gallery(cluster.ClusterStore(client, name, address=name), model)
+
+    return open_it
+
+
+def _server() -> Iterator[Opener]:
+    from qdrant_client import QdrantClient
+
+    url = os.environ[_SERVER]
+    run, made = uuid.uuid4().hex[:8], set()
+
+    def open_it(model: FakeModel, name: str = "people") -> Gallery:
+        made.add(f"twinned-test-{run}-{name}")
+        return open_gallery(f"{url.rstrip('/')}/twinned-test-{run}-{name}", model)
+
+    yield open_it
+    client = QdrantClient(url=url)
+    for collection in made:
+        client.delete_collection(collection)
+
+
+@pytest.fixture(params=["folder", "local"] + ["server"] * (_SERVER in os.environ))
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    """Opens a gallery of a model, by name."""
+    if request.param == "folder":
+        yield _folder(tmp_path)
+    elif request.param == "local":
+        yield _local_mode()
+    else:
+        yield from _server()

@@ -1,0 +1,54 @@
+"""A model whose embedding is the first row of pixels, so that every distance can be worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from twinned.images import ImageSpec
+
+SIZE = 8
+
+
+@dataclass
+class FakeModel:
+    distance: str = "euclidean"
+    encoder_sha256: str = "a" * 64
+    embedding_size: int = SIZE
+    threshold: float = 1.0
+    prototype: bool = False
+    rerank: Callable[..., Any] | None = None
+    embedded: int = 0
+    spec: ImageSpec = ImageSpec(height=SIZE, width=SIZE, channels=1)
+
+    def embed_pixels(self, pixels):
+        self.embedded += len(pixels)
+        return pixels[:, 0, : self.embedding_size, 0].astype(np.float32) / 10
+
+    def probability(self, distance):
+        return 1 / (1 + np.asarray(distance, np.float64))
+
+    def identification_threshold(self, labels, fpir=0.01, *, images_per_label=1.0):
+        return self.threshold * fpir * 100 / (labels * images_per_label)
+
+
+def image(*values: int, salt: int = 0) -> np.ndarray:
+    """An image whose embedding is ``values / 10``; with another salt it is another image with the same one."""
+    pixels = np.zeros((SIZE, SIZE), np.uint8)
+    pixels[0, : len(values)] = values
+    pixels[1] = np.frombuffer(salt.to_bytes(SIZE, "big"), np.uint8)
+    return pixels
+
+
+def images(count: int, *, seed: int = 0) -> list[np.ndarray]:
+    """Different images at random."""
+    random = np.random.default_rng(seed)
+    return [image(*random.integers(1, 256, SIZE), salt=number) for number in range(count)]
+
+
+def vectors(images: list[np.ndarray]) -> np.ndarray:
+    """Their embeddings."""
+    return np.stack(images)[:, 0].astype(np.float32) / 10
