@@ -86,7 +86,7 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     if metadata["run"] != run:
         raise TrainingError(
             f"{path}: was written by a run with other settings or data"
-            f" ({_differences(metadata['run'], run)}); resume with the same command, or use --force to begin anew"
+            f" ({_differences(metadata['run'], run)}); give the same, or --force to begin anew"
         )
     for name, module in parts.items():
         prefix = f"{name}/"

@@ -77,6 +77,41 @@ class Evaluation:
             "notes": self.notes,
         }
 
+    def text(self) -> str:
+        """The figures in a few lines."""
+        lines = []
+        if (v := self.verification) is not None:
+            lines.append(f"verification  {v.n_genuine:,} genuine and {v.n_impostor:,} impostor comparisons")
+            for name, value, ci in (
+                ("equal error rate", v.eer, v.eer_ci),
+                ("area under ROC", v.auc, v.auc_ci),
+                ("FAR at the stored threshold", v.far, v.far_ci),
+                ("FRR at the stored threshold", v.frr, v.frr_ci),
+            ):
+                lines.append(f"  {name:<28} {_figure(value, ci)}")
+            for far, row in v.tar_at_far.items():
+                mark = "" if row.supported else "  (not supported: too few comparisons)"
+                lines.append(f"  {f'TAR at FAR {far:g}':<28} {_figure(row.tar, row.ci)}{mark}")
+        if (o := self.one_shot) is not None:
+            lines.append(
+                f"{o.ways}-way {o.shots}-shot  {_figure(o.accuracy, o.ci)}  ({o.episodes:,} episodes)"
+            )
+        if (r := self.retrieval) is not None:
+            figures = {
+                k: v for k, v in r.to_json().items() if k in ("recall_at_1", "recall_at_5", "map_at_r")
+            }
+            lines.append("retrieval  " + "  ".join(f"{k} {_figure(v, None)}" for k, v in figures.items()))
+        if "lfw" in self.details:
+            lfw = self.details["lfw"]
+            lines.append(f"LFW, ten folds: {lfw['accuracy']:.4f} +- {lfw['standard_error']:.4f}")
+        return "\n".join(lines)
+
+
+def _figure(value: float | None, ci: Sequence[float] | None) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4f}" + ("" if ci is None else f"  [{ci[0]:.4f}, {ci[1]:.4f}]")
+
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedSet:
@@ -135,7 +170,8 @@ def evaluate(
         raise SettingError(f"protocol {protocol!r} is not known; choose one of {', '.join(PROTOCOLS)}")
     if ways < 2 or shots < 1 or episodes < 1:
         raise SettingError(
-            f"at least 2 ways, 1 shot and 1 episode are needed; got {ways} ways, {shots} shots, {episodes} episodes"
+            f"at least 2 ways, 1 shot and 1 episode are needed;"
+            f" got {ways} ways, {shots} shots, {episodes} episodes"
         )
     if protocol in ("lfw", "omniglot-runs"):
         if not isinstance(data, (str, os.PathLike)):
@@ -267,8 +303,7 @@ def _omniglot_runs(
         correct.append(apart.argmin(axis=1) == answers)
         images.append(found)
         labels.append(answers)
-    # Runs come in two for each alphabet, ten runs apart.
-    alphabet = np.arange(len(runs)) % max(1, len(runs) // 2)
+    alphabet = np.arange(len(runs)) // 2  # the official runs come in twos: run01 and run02 are Atlantean
     accuracy, ci = runs_accuracy(np.array(correct), alphabet, seed=seed)
     ways = len(labels[0])
     one_shot = OneShot(ways=ways, shots=1, episodes=int(np.size(correct)), accuracy=accuracy, ci=ci)

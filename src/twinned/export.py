@@ -94,6 +94,7 @@ def _export(
     module: nn.Module, example: tuple[Tensor, ...], path: Path, *, inputs: list[str], outputs: list[str]
 ) -> None:
     try:
+        import onnx  # noqa: F401
         import onnxscript  # noqa: F401 - the exporter needs it and says so only with a traceback
     except ImportError:
         raise MissingExtra("train", "writing ONNX files") from None
@@ -113,6 +114,22 @@ def _export(
             external_data=False,
             verbose=False,
         )
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Take out the exporter's notes: stack traces, which name the files of this machine."""
+    import onnx
+
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    onnx.save(model, str(path))
 
 
 def _agree(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:

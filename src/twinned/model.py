@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from .manifest import Manifest
 from .progress import progress_bar
 from .runtime import Floats, Graph, embed_pixels, embed_stream
 
-Images = ImageSource | Iterable[ImageSource]
+Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 
 
 class Verdict(NamedTuple):
@@ -95,8 +95,8 @@ class Model:
         self._loading = threading.Lock()
 
     def __repr__(self) -> str:
-        m = self.manifest
-        return f"Model({m.encoder}, {m.spec.height}x{m.spec.width}x{m.spec.channels}, {m.distance}, {self.folder})"
+        shape = "x".join(map(str, self.spec.shape))
+        return f"Model({self.manifest.encoder}, {shape}, {self.distance}, {self.folder})"
 
     # ---- what it is
 
@@ -180,7 +180,7 @@ class Model:
         return np.concatenate(vectors)
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Embed images that `twinned.images.read_image` has opened: uint8 ``(n, *spec.shape)`` to ``(n, d)``."""
+        """Embed images that are open: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
         return embed_pixels(pixels, self.encoder)
 
     def distances(self, left: Floats, right: Floats) -> Floats:
@@ -210,7 +210,7 @@ class Model:
             return None
         return lambda query, candidates: self.distances(query[None], candidates)[0]
 
-    def probability(self, distance: Any) -> NDArray[np.float64]:
+    def probability(self, distance: Any) -> NDArray[np.floating[Any]]:
         """Calibrated P(same) at each distance, in [0, 1]."""
         return self.manifest.calibration.probability(distance)
 

@@ -43,6 +43,8 @@ def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator
         task = bar.add_task(what, total=total, note="")
 
         def advance(amount: int = 1, note: str = "") -> None:
-            bar.update(task, advance=amount, **({"note": note} if note else {}))
+            bar.advance(task, amount)
+            if note:
+                bar.update(task, note=note)
 
         yield advance

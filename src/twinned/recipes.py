@@ -38,9 +38,9 @@ class Augment(BaseModel):
 class Settings(BaseModel):
     """Every setting of a training run; `Settings.change` sets some of them by name.
 
-    How long: ``minutes`` (from start to saved model), ``steps`` or ``epochs`` (an epoch is as many steps as show as
-    many images as there are). The rest is named as in `twinned.training.Plan`, `twinned.data.ClassBatches`,
-    `twinned.images.ImageSpec` and the losses.
+    How long: ``minutes`` (from start to saved model), ``steps`` or ``epochs`` (as many steps as it takes to
+    show as many images as there are). The rest is named as in `twinned.training.Plan`,
+    `twinned.data.ClassBatches`, `twinned.images.ImageSpec` and the losses.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -121,72 +121,108 @@ class Settings(BaseModel):
             raise SettingError(f"setting {where}: {first['msg']}; got {first['input']!r}") from None
 
 
-_WARP = {"rotation": 10, "shear": 0.3, "scale": 0.2, "shift": 0.06}
-
 RECIPES: dict[str, Settings] = {
     "glyph": Settings(
         recipe="glyph",
-        **{"height": 35, "width": 35, "channels": 1},
+        height=35,
+        width=35,
+        channels=1,
         temperature=0.1,
         quarter_turns=True,
         within_group=0.5,
-        augment=Augment(**_WARP, elastic=0.04),
+        augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),
         minutes=2,
     ),
     "face": Settings(
         recipe="face",
-        **{"height": 96, "width": 96, "channels": 1},
+        height=96,
+        width=96,
+        channels=1,
         temperature=0.1,
-        **{"classes_per_batch": 32, "images_per_class": 4},
+        classes_per_batch=32,
+        images_per_class=4,
         augment=Augment(rotation=8, scale=0.12, shift=0.05, flip=True, brightness=0.15, contrast=0.3),
         minutes=3,
     ),
     "signature": Settings(
         recipe="signature",
-        **{"height": 64, "width": 128, "channels": 1, "fit": "pad", "ink": "binary"},
+        height=64,
+        width=128,
+        channels=1,
+        fit="pad",
+        ink="binary",
         temperature=0.1,
-        **{"classes_per_batch": 16, "images_per_class": 6},
+        classes_per_batch=16,
+        images_per_class=6,
         augment=Augment(rotation=6, shear=0.1, scale=0.12, shift=0.04, elastic=0.02),
         minutes=3,
     ),
     "photo": Settings(
         recipe="photo",
         temperature=0.1,
-        **{"classes_per_batch": 24, "images_per_class": 4},
+        classes_per_batch=24,
+        images_per_class=4,
         augment=Augment(
-            **{"rotation": 10, "scale": 0.25, "shift": 0.1, "flip": True, "erase": 0.3},
-            **{"brightness": 0.2, "contrast": 0.4, "saturation": 0.5},
+            rotation=10,
+            scale=0.25,
+            shift=0.1,
+            flip=True,
+            erase=0.3,
+            brightness=0.2,
+            contrast=0.4,
+            saturation=0.5,
         ),
         minutes=3,
     ),
     # Koch, Zemel & Salakhutdinov 2015. Rates were searched for and never published; these are ours.
     "koch2015": Settings(
         recipe="koch2015",
-        **{"height": 105, "width": 105, "channels": 1},
-        **{"encoder": "koch2015", "normalize": False, "head": "weighted-l1", "loss": "cross-entropy"},
-        **{"classes_per_batch": 32, "images_per_class": 2},
+        height=105,
+        width=105,
+        channels=1,
+        encoder="koch2015",
+        normalize=False,
+        head="weighted-l1",
+        loss="cross-entropy",
+        classes_per_batch=32,
+        images_per_class=2,
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=2 / 105, probability=0.5),
-        **{"optimizer": "adamw", "learning_rate": 1e-4, "average": 0.99, "warmup": 100},
+        optimizer="adamw",
+        learning_rate=1e-4,
+        average=0.99,
+        warmup=100,
         minutes=30,
     ),
     # Schroff, Kalenichenko & Philbin 2015: triplet loss on squared distances of unit vectors, semi-hard.
     "facenet": Settings(
         recipe="facenet",
-        **{"height": 96, "width": 96, "channels": 3},
-        **{"embedding_size": 128, "distance": "squared_euclidean"},
-        **{"loss": "triplet", "margin": 0.2, "miner": "semi-hard"},
-        **{"classes_per_batch": 24, "images_per_class": 6},
+        height=96,
+        width=96,
+        channels=3,
+        embedding_size=128,
+        distance="squared_euclidean",
+        loss="triplet",
+        margin=0.2,
+        miner="semi-hard",
+        classes_per_batch=24,
+        images_per_class=6,
         augment=Augment(flip=True, shift=0.03),
         minutes=5,
     ),
     # Chopra, Hadsell & LeCun 2005: L1 distance and an exponential loss for impostors.
     "chopra2005": Settings(
         recipe="chopra2005",
-        **{"height": 56, "width": 46, "channels": 1},
-        **{"encoder": "chopra2005", "normalize": False, "distance": "manhattan", "loss": "chopra"},
-        **{"classes_per_batch": 20, "images_per_class": 4},
+        height=56,
+        width=46,
+        channels=1,
+        encoder="chopra2005",
+        normalize=False,
+        distance="manhattan",
+        loss="chopra",
+        classes_per_batch=20,
+        images_per_class=4,
         augment=Augment(shift=0.04, flip=True),
-        **{"learning_rate": 1e-3},
+        learning_rate=1e-3,
         minutes=3,
     ),
 }

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -97,15 +97,19 @@ class Scores(NamedTuple):
     held_out_eer: float
 
 
-class Outcome(NamedTuple):
-    """A finished run: where it stands, and the module with the weights to keep."""
+Network = TypeVar("Network", bound=nn.Module)
+
+# From the network, the images and the batch to the loss (a scalar) and the embeddings.
+Objective: TypeAlias = Callable[[Network, Tensor, Batch], tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome(Generic[Network]):
+    """A finished run: where it stands, the weights to keep, and why it stopped early, if it did."""
 
     state: State
-    network: nn.Module
+    network: Network
     stopped: str | None
-
-
-Objective = Callable[[nn.Module, Tensor, Batch], tuple[Tensor, Tensor | None]]
 
 
 class Interrupted(TrainingError):  # noqa: N818 - no error of anybody's
@@ -113,27 +117,27 @@ class Interrupted(TrainingError):  # noqa: N818 - no error of anybody's
 
 
 def train_network(
-    network: nn.Module,
+    network: Network,
     *,
     batches: Callable[[int], Batch],
     load: Callable[[Batch, int], Tensor],
-    objective: Objective,
+    objective: Objective[Network],
     optimizer: torch.optim.Optimizer,
     plan: Plan,
     extra: nn.Module | None = None,
-    evaluate: Callable[[nn.Module], Scores] | None = None,
+    evaluate: Callable[[Network], Scores] | None = None,
     on_step: Callable[[Step], None] | None = None,
     checkpoint_file: Path | None = None,
     run: str = "",
     progress: bool = True,
     title: str = "Training",
-) -> Outcome:
+) -> Outcome[Network]:
     """Train a network.
 
     Args:
         network: What is trained, on its device.
         batches: The images and labels of a step, a function of the step alone.
-        load: A batch's images as floats in [0, 1], ``(n, channels, height, width)``; depends on the step alone.
+        load: A batch's images as floats in [0, 1], ``(n, channels, height, width)``; by the step alone.
         objective: From the network, the images and the batch to the loss (a scalar) and the embeddings.
         optimizer: Over the network's parameters, and the loss's where it has any. A group's ``scale``
             multiplies the learning rate for it.
@@ -157,7 +161,12 @@ def train_network(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     best = copy.deepcopy(network)
-    parts = {"network": network, "average": average, "best": best, "extra": extra or nn.Module()}
+    parts: checkpoint.Parts = {
+        "network": network,
+        "average": average,
+        "best": best,
+        "extra": extra or nn.Module(),
+    }
     state = State(total=plan.steps, bfloat16=plan.bfloat16)
     if checkpoint_file is not None and checkpoint_file.exists():
         state = checkpoint.load(checkpoint_file, parts=parts, optimizer=optimizer, run=run)
@@ -231,7 +240,8 @@ def train_network(
         best.load_state_dict(average.state_dict())
     if stopped is None:
         save()
-    return Outcome(state, best.eval(), stopped)
+    best.eval()
+    return Outcome(state, best, stopped)
 
 
 class _Speed:
@@ -242,9 +252,7 @@ class _Speed:
         self.steps = 0
         self.since = 0.0
 
-    def total(
-        self, step: int, evaluate: Callable[[nn.Module], Scores] | None, network: nn.Module
-    ) -> int | None:
+    def total(self, step: int, evaluate: Callable[[Network], Scores] | None, network: Network) -> int | None:
         """The number of steps, once enough have been timed; None before that."""
         seconds = self.plan.seconds
         if seconds is None:
@@ -270,7 +278,7 @@ class _Speed:
         return self.plan.seconds is not None and time.monotonic() - self.began > self.plan.seconds
 
 
-def _bfloat16_pays(network: nn.Module, objective: Objective, images: Tensor, batch: Batch) -> bool:
+def _bfloat16_pays(network: Network, objective: Objective[Network], images: Tensor, batch: Batch) -> bool:
     """Time two passes either way. Processors with bfloat16 units gain twofold, others lose."""
     kept = copy.deepcopy(network.state_dict())  # batch norm counts what it sees
     times = []

@@ -1,0 +1,150 @@
+"""The settings of a run: a recipe (``auto`` looks at the images), changed by what the user said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import encoders, losses, recipes
+from .data import ImageSet, PairSet
+from .errors import DataError, ImageError, SettingError
+from .images import ImageSource, open_image
+from .recipes import Settings
+
+Say = Callable[[str], None]
+
+_LOOK_AT = 48  # images
+
+
+def settle(
+    source: ImageSet | PairSet,
+    recipe: str | Settings,
+    named: dict[str, Any],
+    *,
+    image_size: str | int | tuple[int, int] | None,
+    batch_size: int | None,
+    extra: Mapping[str, Any],
+    seed: int,
+    tell: Say,
+) -> Settings:
+    """The settings of this run: the recipe's, changed by what the user said, made to fit each other."""
+    if isinstance(recipe, Settings):
+        base = recipe
+    elif recipe == "auto":
+        base, why = choose(source, seed=seed)
+        tell(why)
+    else:
+        base = recipes.get(recipe)
+    changes = (
+        {name: value for name, value in named.items() if value is not None} | dict(extra) | {"seed": seed}
+    )
+    lengths = [name for name in ("minutes", "steps", "epochs") if changes.get(name) is not None]
+    if len(lengths) > 1:
+        raise SettingError(f"only one of minutes, steps and epochs can be set; got {' and '.join(lengths)}")
+    if lengths:
+        changes = {"minutes": None, "steps": None, "epochs": None} | changes
+    if image_size is not None:
+        changes["height"], changes["width"] = _height_width(image_size)
+    shape = encoders.input_shape(changes.get("encoder", base.encoder))
+    if shape is not None:
+        for name, value in zip(("height", "width", "channels"), shape, strict=True):
+            changes.setdefault(name, value)
+    settings = base.change(changes)
+    if batch_size is not None:
+        if batch_size < 4:
+            raise SettingError(f"a batch needs 4 images or more (two classes of two); got {batch_size}")
+        images = min(settings.images_per_class, batch_size // 2)
+        settings = settings.change(
+            {"images_per_class": images, "classes_per_batch": max(2, batch_size // images)}
+        )
+    if isinstance(source, PairSet) and _loss_trait(settings.loss, "kind") != "pair":
+        tell(f"a pair list has no class labels, so the loss is contrastive instead of {settings.loss}")
+        settings = settings.change({"loss": "contrastive", "distance": "euclidean", "miner": None})
+    if _loss_trait(settings.loss, "wants") == "logit" and settings.head == "distance":
+        settings = settings.change({"head": "weighted-l1"})
+    if settings.minutes is None and settings.steps is None and settings.epochs is None:
+        settings = settings.change({"minutes": 2})
+    return settings
+
+
+def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[Settings, str]:
+    """Choose a recipe from the images' size, colour and roles.
+
+    Args:
+        data: What is to be trained on.
+        seed: Of the sample that is looked at.
+
+    Returns:
+        The recipe's settings, fitted to the images, and one sentence that says why.
+
+    Raises:
+        DataError: If none of the images looked at can be read.
+    """
+    width, height, colourful, two_toned = _look(data.images, seed)
+    size = f"{width}x{height} (median width x height)"
+    if isinstance(data, ImageSet) and data.forgery.any():
+        return recipes.get("signature"), "recipe signature: some images are marked as forgeries"
+    if not colourful and two_toned > 0.9:
+        if width >= 1.6 * height and min(width, height) > 48:
+            return recipes.get("signature"), f"recipe signature: dark on light and wide, {size}"
+        side = int(np.clip(round(max(width, height)), 16, 35)) if max(width, height) < 35 else 35
+        settings = recipes.get("glyph").change({"height": max(side, 16), "width": max(side, 16)})
+        classes = len(data.classes) if isinstance(data, ImageSet) else 0
+        if classes < 20:
+            settings = settings.change({"quarter_turns": False})
+            return settings, f"recipe glyph without turns: two tones, {size}, {classes} classes"
+        return settings, f"recipe glyph: two tones, {size}, each class turned makes three more"
+    if max(width, height) < 32 and not colourful:
+        settings = recipes.get("glyph").change({"quarter_turns": False, "height": 32, "width": 32})
+        return settings, f"recipe glyph without turns: small and grey, {size}"
+    if not colourful:
+        return recipes.get("face"), f"recipe face: grey photographs, {size}"
+    return recipes.get("photo"), f"recipe photo: colour images, {size}"
+
+
+def _look(images: Sequence[ImageSource], seed: int) -> tuple[float, float, bool, float]:
+    """Median width and height, whether most are in colour, and the median share of extreme pixels."""
+    order = np.random.default_rng(seed).permutation(len(images))[: 4 * _LOOK_AT]
+    sizes: list[tuple[int, int]] = []
+    colour: list[bool] = []
+    tones: list[float] = []
+    error: ImageError | None = None
+    for place in order:
+        try:
+            image = open_image(images[int(place)])
+        except ImageError as found:
+            error = found
+            continue
+        sizes.append(image.size)
+        values = np.asarray(image.convert("RGB").resize((64, 64))).astype(np.int16)
+        colour.append(bool((values.max(axis=2) - values.min(axis=2)).mean() > 6))
+        # Dark strokes on a plain ground: most pixels lie near the two levels that the image consists of.
+        grey = values.mean(axis=2)
+        low, high = np.percentile(grey, [1, 99])
+        spread = max(float(high - low), 1.0)
+        tones.append(float(((grey - low < 0.25 * spread) | (high - grey < 0.25 * spread)).mean()))
+        if len(sizes) == _LOOK_AT:
+            break
+    if not sizes:
+        raise DataError(f"none of {len(order)} images looked at can be read; the first: {error}")
+    width, height = np.median(np.array(sizes), axis=0)
+    return float(width), float(height), float(np.mean(colour)) > 0.5, float(np.median(tones))
+
+
+def _loss_trait(name: str, trait: str) -> str | None:
+    """What a loss says of itself; see `twinned.losses`. An unknown name is refused when it is built."""
+    return getattr(losses.LOSSES.get(name), trait, None)
+
+
+def _height_width(size: str | int | tuple[int, int]) -> tuple[int, int]:
+    try:
+        if isinstance(size, str):
+            parts = [int(p) for p in size.lower().split("x")]
+        else:
+            parts = [size] if isinstance(size, int) else list(size)
+        height, width = parts if len(parts) == 2 else (parts[0], parts[0])
+        return int(height), int(width)
+    except (ValueError, TypeError, IndexError):
+        raise SettingError(f"an image size is HxW, such as 96x96; got {size!r}") from None

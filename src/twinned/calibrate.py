@@ -1,0 +1,86 @@
+"""Refitting a saved model's threshold and probability on new data."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from . import manifest
+from .data import ImageSet, PairSet, decode, load
+from .errors import DataError
+from .images import pixels_sha256
+from .model import Model
+from .verification import Calibration, compare_all, compare_pairs, fit_calibration
+
+
+def calibrate(
+    model: str | os.PathLike[str],
+    data: ImageSet | PairSet | str | os.PathLike[str],
+    *,
+    far: float | None = None,
+    prior: float = 0.5,
+    seed: int = 0,
+    progress: bool = True,
+) -> Calibration:
+    """Fit the threshold anew and store it in the model folder.
+
+    Args:
+        model: The model folder; model.json and README.md are rewritten, atomically.
+        data: Images or pairs that training has not seen, or where they are.
+        far: False accept rate to choose the threshold at; equal error by default.
+        prior: P(same) before looking.
+        seed: Of resampling and folds.
+        progress: Show a bar.
+
+    Returns:
+        The new calibration.
+
+    Raises:
+        DataError: If an image was seen in training, or there are too few.
+    """
+    loaded = Model(model)
+    source = load(data) if isinstance(data, (str, os.PathLike)) else data
+    decoded = decode(source.images, loaded.spec, progress=progress)
+    trained = loaded.training_hashes()
+    seen = [i for i, p in zip(decoded.kept, decoded.pixels, strict=True) if pixels_sha256(p) in trained]
+    if seen:
+        names = source.names
+        raise DataError(
+            f"{len(seen)} of {len(decoded.kept)} images were seen in training, so a threshold from them"
+            f" would be too hopeful; take others (the first: {names[seen[0]]})"
+        )
+    vectors = loaded.embed_pixels(decoded.pixels)
+    if isinstance(source, ImageSet):
+        forgery = source.forgery[decoded.kept]
+        comparisons = compare_all(
+            vectors,
+            source.labels[decoded.kept],
+            loaded.distances,
+            forgery=forgery if forgery.any() else None,
+            seed=seed,
+        )
+    else:
+        place = np.full(len(source.images), -1)
+        place[decoded.kept] = np.arange(len(decoded.kept))
+        left, right = place[source.left], place[source.right]
+        whole = (left >= 0) & (right >= 0)
+        part = source.components()
+        comparisons = compare_pairs(
+            loaded.paired_distances(vectors[left[whole]], vectors[right[whole]]),
+            source.same[whole],
+            left=part[source.left[whole]],
+            right=part[source.right[whole]],
+        )
+    calibration = fit_calibration(comparisons, far=far, prior=prior, seed=seed)
+    note = f"threshold refitted on {len(decoded.kept)} new images (twinned calibrate)"
+    changed = loaded.manifest.model_copy(
+        update={"calibration": calibration, "notes": [*loaded.manifest.notes, note]}
+    )
+    with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
+        manifest.copy(loaded.folder, Path(folder), force=True)
+        manifest.write(Path(folder), changed)
+        manifest.copy(Path(folder), loaded.folder, force=True)
+    return calibration

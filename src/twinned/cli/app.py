@@ -1,0 +1,92 @@
+"""The program: options that all commands share, how errors end it, how results are printed.
+
+Exit 0 done; 1 only where a command says so (different, --strict); 2 for anything that went wrong, usage and
+Ctrl-C included, with one line on standard error and no traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import Exit, TyperException
+
+from .. import __version__
+from ..errors import TwinnedError
+
+app = typer.Typer(
+    name="twinned",
+    help="Tell whether two images show the same thing: train on your own, verify, recognise, search.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars, no notes.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.", min=0)]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ... where the network runs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"twinned {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def note(sentence: str) -> None:
+    """Something a user should read, on standard error."""
+    print(f"twinned: {sentence}", file=sys.stderr)
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """`note`, or silence."""
+    return (lambda sentence: None) if quiet else note
+
+
+def emit(value: Any, *, as_json: bool, text: str) -> None:
+    """Print a result: as one JSON value, or in words."""
+    print(json.dumps(value, allow_nan=False) if as_json else text)
+
+
+def main() -> None:
+    """Run the program and exit."""
+    try:
+        from . import galleries, learning, pictures, serving, using  # noqa: F401 - they register their commands
+
+        result = app(standalone_mode=False)
+        sys.stdout.flush()
+        code = result if isinstance(result, int) else 0
+    except Exit as stop:
+        code = stop.exit_code
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined]
+        code = 2
+    except TwinnedError as error:
+        note(str(error))
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        note("stopped")
+        code = 2
+    except BrokenPipeError:  # whoever read our output has gone away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 2
+    except OSError as error:
+        note(f"{error.filename or 'the system'}: {error.strerror or error}")
+        code = 2
+    sys.exit(code)

@@ -1,0 +1,3 @@
+"""Commands that draw: plot ..., explain."""
+
+from __future__ import annotations

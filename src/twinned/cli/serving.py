@@ -1,0 +1,3 @@
+"""The command that serves a model over HTTP."""
+
+from __future__ import annotations

@@ -1,0 +1,143 @@
+"""Commands that run a model: verify, classify, embed, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import DataError, SettingError
+from .app import Device, Force, Json, Quiet, Seed, app, emit, note, teller
+
+ModelFolder = Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")]
+
+
+@app.command()
+def verify(
+    model: ModelFolder,
+    a: Annotated[Path, typer.Argument(help="An image, or a folder of references.")],
+    b: Annotated[Path, typer.Argument(help="The image asked about.")],
+    threshold: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell whether two images show the same thing: exit 0 same, 1 different, 2 trouble."""
+    from ..model import load
+
+    verdict = load(model, device="cpu").verify(a, b, threshold=threshold)
+    word = "same" if verdict.same else "different"
+    emit(
+        verdict.to_json(),
+        as_json=json,
+        text=f"{word}  probability {verdict.probability:.3f}  distance {verdict.distance:.4g}"
+        f"  threshold {verdict.threshold:.4g}",
+    )
+    raise typer.Exit(0 if verdict.same else 1)
+
+
+@app.command()
+def classify(
+    model: ModelFolder,
+    support: Annotated[Path, typer.Argument(help="One folder a class, as few as one image each.")],
+    images: Annotated[list[Path], typer.Argument(help="The images to classify.", metavar="IMAGE...")],
+    threshold: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell which class each image shows, from as few as one example a class; or that it is none of them."""
+    from ..data import load_images
+    from ..model import load
+
+    examples = load_images(support)
+    classes = {name: list(examples.with_classes([name]).images) for name in examples.classes}
+    guesses = load(model).classify([str(i) for i in images], classes, threshold=threshold, progress=not quiet)
+    lines = [
+        f"{g.image}  {g.label or 'unknown'}  probability {g.probability:.3f}  distance {g.distance:.4g}"
+        for g in guesses
+    ]
+    emit([g.to_json() for g in guesses], as_json=json, text="\n".join(lines))
+
+
+@app.command()
+def embed(
+    model: ModelFolder,
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE...")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.npz or FILE.parquet")],
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an unreadable image.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Embed images into a file: arrays path, vector and error."""
+    from ..data import find_images
+    from ..embeddings import embed_to_file
+    from ..model import load
+
+    paths = [p for given in images for p in (find_images(given) if given.is_dir() else [str(given)])]
+    if not paths:
+        raise DataError(f"no images in {', '.join(map(str, images))}")
+    written = embed_to_file(
+        load(model, device=device),
+        paths,
+        output,
+        strict=strict,
+        resume=resume,
+        force=force,
+        progress=not quiet,
+    )
+    for error in written.errors[:20]:
+        note(error)
+    if len(written.errors) > 20:
+        note(f"and {len(written.errors) - 20} more unreadable images; all are named in {output}")
+    emit(
+        {"images": written.images, "errors": len(written.errors), "output": str(output)},
+        as_json=json,
+        text=f"{output}: {written.images - len(written.errors)} images embedded"
+        + (f", {len(written.errors)} unreadable" if written.errors else ""),
+    )
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    data: Annotated[Path, typer.Argument(help="Class folders, a CSV, a pair list, or a protocol's folder.")],
+    protocol: Annotated[str, typer.Option(help="auto, classes, pairs, lfw or omniglot-runs")] = "auto",
+    ways: Annotated[int, typer.Option(help="Classes of a one-shot episode.")] = 20,
+    shots: Annotated[int, typer.Option(help="Examples a class in it.")] = 1,
+    episodes: Annotated[int, typer.Option(help="How many episodes.")] = 1000,
+    far: Annotated[float | None, typer.Option(help="One more row of TAR at FAR.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report, FILE.html.")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on data it has not seen; the stored threshold is measured, never moved."""
+    from ..model import load
+
+    if report is not None and report.exists() and not force:
+        raise SettingError(f"{report}: exists; choose another name, or --force to replace it")
+    loaded = load(model, device=device)
+    found = loaded.evaluate(
+        str(data),
+        protocol=protocol,
+        ways=ways,
+        shots=shots,
+        episodes=episodes,
+        far=far,
+        seed=seed,
+        progress=not quiet,
+    )
+    say = teller(quiet)
+    for sentence in found.notes:
+        say(sentence)
+    emit(found.to_json(), as_json=json, text=found.text())
+    if report is not None:
+        from ..report import write_report
+
+        write_report(loaded, found, report, data=str(data))
+        say(f"report written to {report}")

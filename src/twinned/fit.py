@@ -1,0 +1,248 @@
+"""From images to a model: recipe -> loop -> threshold -> export -> Model, in one place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from . import export, manifest
+from .auto import settle
+from .data import ImageSet, PairSet
+from .data import load as load_data
+from .errors import SettingError
+from .images import ImageSpec
+from .manifest import Manifest
+from .material import Material, Say, fingerprint, hold_out, read, statistics
+from .model import Model
+from .network import SiameseNetwork
+from .recipes import Settings
+from .runs import FOLD_SHARE, FOLDS, Run, training_device
+from .training import Interrupted, Outcome, Step
+from .verification import fit_calibration
+
+# Seconds of a budget that are kept for threshold, export and saving.
+FINISH_SECONDS = 7.0
+
+
+def train(
+    data: ImageSet | PairSet | str | os.PathLike[str],
+    *,
+    recipe: str | Settings = "auto",
+    encoder: str | None = None,
+    loss: str | None = None,
+    distance: str | None = None,
+    image_size: str | int | tuple[int, int] | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    margin: float | None = None,
+    embedding_size: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    far: float | None = None,
+    seed: int = 0,
+    validate: ImageSet | PairSet | str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    on_step: Callable[[Step], None] | None = None,
+    say: Say | None = None,
+) -> Model:
+    """Train a Siamese network on your images and return the saved model.
+
+    A fifth of the classes (at least 4) is held out of training to choose the threshold on. With fewer than
+    12 classes none can be spared: the threshold comes from cross-fitting over classes instead.
+
+    Args:
+        data: Images or pairs, or where they are (see `twinned.data.load_images`, `load_pairs`).
+        recipe: A name of `twinned.recipes`, ``auto``, or settings.
+        encoder: Name of the encoder, instead of the recipe's.
+        loss: Name of the loss.
+        distance: Name of the distance.
+        image_size: ``"HxW"``, (height, width), or one number for both.
+        minutes: Time from start to saved model.
+        steps: Steps to train for, instead.
+        epochs: Times to show as many images as there are, instead.
+        batch_size: Images a step.
+        learning_rate: The highest.
+        margin: Of the loss.
+        embedding_size: Values of an embedding.
+        settings: Any other settings by name; see `twinned.recipes.Settings`.
+        far: False accept rate to choose the threshold at; equal error by default.
+        seed: The same seed, data and machine give the same model.
+        validate: Images to choose the threshold on, instead of classes held out.
+        output: The model folder to write. Without it the model lies in a temporary folder until saved.
+        resume: Go on with an interrupted run that wrote to ``output``.
+        force: Replace ``output``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: Show bars.
+        on_step: Called after each step.
+        say: Called with each sentence that a user should read; by default kept in the model only.
+
+    Raises:
+        DataError: If there are fewer than two classes with two readable images.
+        SettingError: If a setting is wrong, or ``output`` exists.
+        TrainingError: If nothing could be learnt.
+    """
+    began = time.monotonic()
+    target = None if output is None else Path(output)
+    if target is not None and resume and manifest_exists(target) and not partial(target).exists():
+        return Model(target)
+    if target is not None and target.exists() and not (force or resume):
+        raise SettingError(f"{target}: exists; choose another name, --force to replace it, or --resume")
+    if target is not None and not resume:
+        shutil.rmtree(partial(target), ignore_errors=True)
+    notes: list[str] = []
+
+    def tell(sentence: str) -> None:
+        notes.append(sentence)
+        if say is not None:
+            say(sentence)
+
+    source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    plan = settle(
+        source,
+        recipe,
+        {
+            "encoder": encoder,
+            "loss": loss,
+            "distance": distance,
+            "minutes": minutes,
+            "steps": steps,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "margin": margin,
+            "embedding_size": embedding_size,
+            "far": far,
+        },
+        image_size=image_size,
+        batch_size=batch_size,
+        extra=settings or {},
+        seed=seed,
+        tell=tell,
+    )
+    spec = ImageSpec(**plan.model_dump(include={"height", "width", "channels", "fit", "ink"}))
+    material = read(source, spec, tell=tell, progress=progress)
+    spec = spec.model_copy(update=statistics(material.pixels))
+    held_out: Material | None
+    if validate is not None:
+        other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+        learn, held_out = material, read(other, spec, tell=tell, progress=progress)
+    else:
+        learn, held_out = hold_out(material, plan)
+
+    run = Run(plan, spec, torch.device(training_device(device)), progress, on_step)
+    if plan.minutes is not None:
+        shares = 1 + (0 if held_out is not None else FOLDS * FOLD_SHARE)
+        run.seconds = max(1.0, plan.minutes * 60 - FINISH_SECONDS - (time.monotonic() - began)) / shares
+    work = partial(target) if target is not None else None
+    try:
+        outcome = run.train(learn, held_out, work and work / "main.safetensors", title="Training")
+        if outcome.stopped:
+            tell(f"training stopped early: {outcome.stopped}; the best weights so far are kept")
+        if held_out is not None:
+            comparisons, unseen = run.compare(outcome.network, held_out), True
+        else:
+            comparisons, unseen = run.cross_fit(learn, outcome, work, tell)
+    except Interrupted as stop:
+        hint = f"go on with the same command and --resume (saved in {work})" if work else "nothing was saved"
+        raise Interrupted(f"{stop}; {hint}") from None
+    calibration = fit_calibration(comparisons, far=plan.far, unseen_classes=unseen, seed=plan.seed)
+    if not unseen:
+        tell("the threshold is not from unseen classes: there are fewer than 4, so it is too hopeful")
+    with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
+        _write(Path(folder), run, outcome, learn, held_out, calibration, notes)
+        if target is not None:
+            manifest.copy(Path(folder), target, force=force or resume)
+            shutil.rmtree(partial(target), ignore_errors=True)
+            return Model(target)
+        kept: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
+        manifest.copy(Path(folder), Path(kept.name), force=True)
+        return Model(kept.name, temporary=kept)
+
+
+def partial(target: Path) -> Path:
+    """Where an unfinished run that will write to ``target`` keeps its checkpoints."""
+    return target.with_name(target.name + ".partial")
+
+
+def manifest_exists(target: Path) -> bool:
+    """Whether a finished model lies there."""
+    return (target / "model.json").is_file()
+
+
+def _write(
+    folder: Path,
+    run: Run,
+    outcome: Outcome[SiameseNetwork],
+    learn: Material,
+    held_out: Material | None,
+    calibration: Any,
+    notes: list[str],
+) -> None:
+    """Fill a model folder."""
+    from . import __version__
+
+    network = outcome.network.eval().cpu()
+    export.export_encoder(network, run.spec, folder / "encoder.onnx")
+    has_head = export.export_head(network, folder / "head.onnx")
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
+    classes = learn.labelled.classes if learn.labelled else []
+    settings = run.settings.model_dump(mode="json")
+    manifest.write_text(
+        folder / "training.json",
+        json.dumps(
+            {
+                "recipe": settings["recipe"],
+                "settings": settings,
+                "seed": run.settings.seed,
+                "steps": outcome.state.step,
+                "seconds": round(outcome.state.seconds, 2),
+                "bfloat16": outcome.state.bfloat16,
+                "classes": classes,
+                "held_out_classes": held_out.labelled.classes if held_out and held_out.labelled else [],
+                "images": sorted(learn.hashes),
+                "held_out_images": sorted(held_out.hashes) if held_out else [],
+            },
+            indent=1,
+        )
+        + "\n",
+    )
+    names = list(outcome.state.history[0]) if outcome.state.history else ["step"]
+    rows = [",".join(f"{row[n]:.6g}" for n in names) for row in outcome.state.history]
+    manifest.write_text(folder / "history.csv", "\n".join([",".join(names), *rows]) + "\n")
+    manifest.write(
+        folder,
+        Manifest(
+            twinned=__version__,
+            encoder=run.settings.encoder,
+            spec=run.spec,
+            embedding_size=network.embedding_size,
+            normalized=network.normalize,
+            distance=network.head.name,
+            head=has_head,
+            calibration=calibration,
+            classes=classes,
+            data=fingerprint(learn) | {"classes": len(classes)},
+            held_out={
+                "images": len(held_out.hashes) if held_out else 0,
+                "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
+                "eer": calibration.eer,
+                "eer_ci": calibration.eer_ci,
+            },
+            recipe=settings,
+            notes=notes,
+        ),
+    )

@@ -1,0 +1,176 @@
+"""Training data, decoded: read once, parted into what is learnt from and what the threshold is chosen on."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import ImageSet, PairSet, decode
+from .errors import DataError
+from .images import ImageSpec, Pixels, pixels_sha256
+from .recipes import Settings
+
+Say = Callable[[str], None]
+
+# Below so many classes none can be spared: the threshold comes from cross-fitting over classes.
+CROSS_FIT_BELOW = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Decoded training data: pixels, and either classes or pairs.
+
+    Args:
+        pixels: uint8, shape ``(n, height, width, channels)``.
+        labelled: The labelled images, or None where the data are pairs.
+        pairs: The pairs, or None.
+        hashes: SHA-256 of each image's pixels.
+        notes: What was left out.
+    """
+
+    pixels: Pixels
+    labelled: ImageSet | None
+    pairs: PairSet | None
+    hashes: list[str]
+    notes: list[str]
+
+    @property
+    def images(self) -> ImageSet:
+        """The labelled images.
+
+        Raises:
+            DataError: If the data are pairs.
+        """
+        if self.labelled is None:
+            raise DataError("a pair list has no class labels")
+        return self.labelled
+
+    def part(self, chosen: NDArray[Any]) -> Material:
+        """Some of the images (or of the pairs), by index."""
+        if self.pairs is not None:
+            used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
+            pairs = self.pairs.subset(chosen)
+            return Material(self.pixels[used], None, pairs, [self.hashes[i] for i in used], self.notes)
+        images = self.images.subset(chosen)
+        return Material(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen], self.notes)
+
+
+def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bool) -> Material:
+    """Decode all images once; unreadable ones are named once and left out, with their pairs.
+
+    Raises:
+        DataError: If no image is readable.
+    """
+    decoded = decode(source.images, spec, progress=progress)
+    if decoded.unreadable:
+        shown = "; ".join(str(error) for error in decoded.unreadable[:5])
+        more = f"; and {len(decoded.unreadable) - 5} more" if len(decoded.unreadable) > 5 else ""
+        tell(f"{len(decoded.unreadable)} unreadable images left out: {shown}{more}")
+    if len(decoded.kept) == 0:
+        raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
+    hashes = [pixels_sha256(p) for p in decoded.pixels]
+    if isinstance(source, ImageSet):
+        for note in source.notes:
+            tell(note)
+        return Material(decoded.pixels, source.subset(decoded.kept), None, hashes, [])
+    place = np.full(len(source.images), -1, np.intp)
+    place[decoded.kept] = np.arange(len(decoded.kept))
+    whole = (place[source.left] >= 0) & (place[source.right] >= 0)
+    relation = None if source.relation is None else source.relation[whole]
+    pairs = PairSet(
+        images=[source.images[i] for i in decoded.kept],
+        left=place[source.left[whole]],
+        right=place[source.right[whole]],
+        same=source.same[whole],
+        relation=relation,
+        origin=source.origin,
+    )
+    return Material(decoded.pixels, None, pairs, hashes, [])
+
+
+def hold_out(material: Material, settings: Settings) -> tuple[Material, Material | None]:
+    """Part the classes (or connected pairs) into those to learn from and those for the threshold."""
+    if material.pairs is not None:
+        part = material.pairs.components()
+        return _hold_out_pairs(material, material.pairs, part, settings)
+    usable = usable_classes(material.images)
+    if len(usable) < 2:
+        raise DataError(
+            f"{material.images.origin}: training needs two classes with two readable images each;"
+            f" {len(usable)} of {len(material.images.classes)} classes have two. Add images, or check the"
+            " folders: one for each class"
+        )
+    if len(usable) < CROSS_FIT_BELOW:
+        return material, None
+    rng = np.random.default_rng([settings.seed, 3])
+    count = max(4, round(settings.held_out * len(usable)))
+    out = list(rng.permutation(usable)[:count])
+    single = sorted(set(material.images.classes) - set(usable))
+    out += list(rng.permutation(single)[: round(settings.held_out * len(single))]) if single else []
+    held = np.isin(material.images.labels, out)
+    return material.part(np.flatnonzero(~held)), material.part(np.flatnonzero(held))
+
+
+def _hold_out_pairs(
+    material: Material, pairs: PairSet, part: NDArray[np.int64], settings: Settings
+) -> tuple[Material, Material]:
+    rng = np.random.default_rng([settings.seed, 3])
+    of_pair = part[pairs.left]
+    rank = rng.permutation(part.max() + 1)[of_pair]
+    order = np.argsort(rank, kind="stable")
+    cut = max(1, round(settings.held_out * len(pairs)))
+    out = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
+    if out.all() or not (pairs.same[out].any() and (~pairs.same[out]).any()):
+        # The list hangs together by shared images: hold out images, and drop the pairs that cross.
+        image_out = rng.random(len(material.pixels)) < math.sqrt(settings.held_out)
+        both = image_out[pairs.left] & image_out[pairs.right]
+        none = ~image_out[pairs.left] & ~image_out[pairs.right]
+    else:
+        both, none = out, ~out
+    for kept, what in ((both, "held out"), (none, "to learn from")):
+        if not (pairs.same[kept].any() and (~pairs.same[kept]).any()):
+            raise DataError(
+                f"{pairs.origin}: too few pairs: those {what} need both same and different ones, with no"
+                " image on both sides; add pairs, or give others with --validate"
+            )
+    return material.part(np.flatnonzero(none)), material.part(np.flatnonzero(both))
+
+
+def usable_classes(images: ImageSet) -> list[str]:
+    """The classes with two genuine images or more."""
+    names, counts = np.unique(images.labels[~images.forgery], return_counts=True)
+    return [str(name) for name in names[counts > 1]]
+
+
+def thin(material: Material, most: int) -> Material:
+    """Whole classes up to about so many images, spread over the classes; the same ones each time."""
+    if material.images is None or len(material.pixels) <= most:
+        return material
+    names = np.random.default_rng(0).permutation(material.images.classes)
+    _, counts = np.unique(material.images.labels, return_counts=True)
+    size = dict(zip(material.images.classes, counts, strict=True))
+    upto = np.cumsum([size[name] for name in names])
+    keep = names[: max(2, int(np.searchsorted(upto, most)))]
+    return material.part(np.flatnonzero(np.isin(material.images.labels, keep)))
+
+
+def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation of each channel over a sample of the images, pixels scaled to [0, 1]."""
+    sample = pixels[:: max(1, len(pixels) // 1000)].astype(np.float64) / 255
+    mean = sample.mean(axis=(0, 1, 2))
+    std = np.maximum(sample.std(axis=(0, 1, 2)), 0.02)
+    return {
+        "mean": tuple(round(float(v), 4) for v in mean),
+        "std": tuple(round(float(v), 4) for v in std),
+    }
+
+
+def fingerprint(material: Material) -> dict[str, Any]:
+    digest = hashlib.sha256("".join(sorted(material.hashes)).encode()).hexdigest()
+    return {"images": len(material.hashes), "sha256": digest}
