@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -27,7 +28,7 @@ from .network import SiameseNetwork
 from .recipes import Settings
 from .runs import FOLD_SHARE, FOLDS, Run, training_device
 from .training import Interrupted, Outcome, Step
-from .verification import fit_calibration
+from .verification import Calibration, Comparisons, fit_calibration, roc
 
 # Seconds of a budget that are kept for threshold, export and saving.
 FINISH_SECONDS = 7.0
@@ -163,7 +164,7 @@ def train(
     if not unseen:
         tell("the threshold is not from unseen classes: there are fewer than 4, so it is too hopeful")
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
-        _write(Path(folder), run, outcome, learn, held_out, calibration, notes)
+        _write(Path(folder), run, outcome, learn, held_out, comparisons, calibration, notes)
         if target is not None:
             manifest.copy(Path(folder), target, force=force or resume)
             shutil.rmtree(partial(target), ignore_errors=True)
@@ -189,7 +190,8 @@ def _write(
     outcome: Outcome[SiameseNetwork],
     learn: Material,
     held_out: Material | None,
-    calibration: Any,
+    comparisons: Comparisons,
+    calibration: Calibration,
     notes: list[str],
 ) -> None:
     """Fill a model folder."""
@@ -211,6 +213,7 @@ def _write(
                 "steps": outcome.state.step,
                 "seconds": round(outcome.state.seconds, 2),
                 "bfloat16": outcome.state.bfloat16,
+                "layers": network.layers(),
                 "classes": classes,
                 "held_out_classes": held_out.labelled.classes if held_out and held_out.labelled else [],
                 "images": sorted(learn.hashes),
@@ -241,8 +244,20 @@ def _write(
                 "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
                 "eer": calibration.eer,
                 "eer_ci": calibration.eer_ci,
+                "curve": _curve(comparisons),
             },
             recipe=settings,
             notes=notes,
         ),
     )
+
+
+def _curve(comparisons: Comparisons) -> dict[str, list[float]]:
+    """How false accepts and false rejects trade on the held-out comparisons, in at most 200 points or so."""
+    pairs = comparisons.hardest()
+    found = roc(pairs.distance, pairs.same).thinned(200)
+    finite = np.isfinite(found.threshold)
+    return {
+        name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
+        for name in ("threshold", "far", "frr")
+    }

@@ -55,6 +55,7 @@ class Settings(BaseModel):
     # the network
     encoder: str = "conv4"
     embedding_size: int | None = Field(None, ge=2, le=8192)
+    dropout: float = Field(0.0, ge=0, lt=1)
     normalize: bool = True
     head: str = "distance"
     distance: Literal["euclidean", "squared_euclidean", "manhattan", "cosine"] = "cosine"
@@ -127,7 +128,8 @@ RECIPES: dict[str, Settings] = {
         height=35,
         width=35,
         channels=1,
-        temperature=0.1,
+        temperature=0.07,
+        dropout=0.2,
         quarter_turns=True,
         within_group=0.5,
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),

@@ -55,6 +55,7 @@ class Run:
             image_size=(self.spec.height, self.spec.width),
             channels=self.spec.channels,
             embedding_size=s.embedding_size,
+            dropout=s.dropout,
         )
         head = heads.build(s.head, distance=s.distance, embedding_size=encoder.embedding_size)
         network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)

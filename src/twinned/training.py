@@ -31,6 +31,8 @@ from .progress import progress_bar
 
 # Steps before the speed is measured, and the share of the budget that measuring may take.
 _SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
+# Evaluations are at least so many steps apart, so that a short run is not spent on them.
+_LOOK_EVERY = 25
 # bfloat16 must be this much faster than float32 to be chosen: it costs digits.
 _BFLOAT16_GAIN = 1.2
 
@@ -308,7 +310,8 @@ def _follow(average: nn.Module, network: nn.Module, *, decay: float) -> None:
 def _is_due(state: State, plan: Plan) -> bool:
     if state.total is None:
         return False
-    return state.step % max(1, state.total // plan.evaluations) == 0 or state.step == state.total
+    every = max(_LOOK_EVERY, state.total // plan.evaluations)
+    return state.step % every == 0 or state.step == state.total
 
 
 def _keep_best(state: State, scores: Scores, average: nn.Module, best: nn.Module) -> None:

@@ -4,9 +4,9 @@
     conv4            any size              0.3 M       the usual few-shot network (Vinyals et al. 2016), wider
     resnet           any size              1 to 3 M    a small residual network (He et al. 2016)
     koch2015         105 x 105 x 1        38.9 M       Koch et al. 2015, figure 4
-    chopra2005       56 x 46 x 1           0.5 M       Chopra et al. 2005, section 3
+    chopra2005       56 x 46 x 1           0.3 M       Chopra et al. 2005, section 3
     deck_face        96 x 96 x 3           8.0 M       the slide deck's face network
-    deck_signature   100 x 200 x 1         4.5 M       the slide deck's signature network
+    deck_signature   100 x 200 x 1         9.1 M       the slide deck's signature network
 
 An encoder takes floats of shape ``(n, channels, height, width)``, already scaled, and has the attributes
 ``image_size`` (height, width), ``channels`` and ``embedding_size``; ``features(x)`` is its last feature
@@ -74,6 +74,7 @@ def build(
     image_size: tuple[int, int],
     channels: int,
     embedding_size: int | None = None,
+    dropout: float = 0.0,
 ) -> Encoder:
     """Make an encoder by name.
 
@@ -82,6 +83,7 @@ def build(
         image_size: Height and width of its input.
         channels: 1 or 3.
         embedding_size: Values of the embedding; None for the encoder's own default.
+        dropout: Share of the last map's values left out in training; conv4 and resnet only.
 
     Raises:
         SettingError: If the name is not known, or the encoder cannot have that size.
@@ -95,6 +97,10 @@ def build(
             f"encoder {name} takes images of {shape[0]}x{shape[1]} with {shape[2]} channels;"
             f" got {image_size[0]}x{image_size[1]} with {channels}"
         )
+    if dropout:
+        if shape is not None:
+            raise SettingError(f"encoder {name} has no dropout; leave it at 0")
+        settings["dropout"] = dropout
     if embedding_size is not None:
         if size_name is None:
             raise SettingError(f"encoder {name} has an embedding of fixed size; leave --embedding-size out")

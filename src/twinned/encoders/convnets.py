@@ -55,6 +55,7 @@ class Conv4(Encoder):
         channels: 1 or 3.
         embedding_size: With a number, a linear layer brings the embedding to that size.
         filters: Of the four blocks.
+        dropout: Share of the last map's values left out in training: few classes are soon learnt by heart.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Conv4(Encoder):
         channels: int = 1,
         embedding_size: int | None = None,
         filters: tuple[int, ...] = (64, 64, 128, 128),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(image_size=image_size, channels=channels)
         if min(image_size) < 16:
@@ -72,6 +74,7 @@ class Conv4(Encoder):
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in zip(before, filters, strict=True)))
         flat = _to_grid(self._features_of_zeros()).flatten(1).shape[1]
         self.embedding_size = embedding_size or flat
+        self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(flat, embedding_size) if embedding_size else nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class Conv4(Encoder):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.dense(_to_grid(self.features(x)).flatten(1))
+        embedding: Tensor = self.dense(self.dropout(_to_grid(self.features(x)).flatten(1)))
         return embedding
 
     def stages(self) -> list[nn.Module]:
@@ -94,6 +97,7 @@ class ResNet(Encoder):
         channels: 1 or 3.
         embedding_size: With a number, a linear layer brings the embedding to that size.
         filters: Of the stem and of each residual block; every block but the last halves the image.
+        dropout: Share of the last map's values left out in training.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class ResNet(Encoder):
         channels: int = 1,
         embedding_size: int | None = None,
         filters: tuple[int, ...] = (64, 96, 128, 192),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(image_size=image_size, channels=channels)
         if min(image_size) < 16:
@@ -120,6 +125,7 @@ class ResNet(Encoder):
         self.blocks = nn.Sequential(stem, *blocks)
         flat = _to_grid(self._features_of_zeros()).flatten(1).shape[1]
         self.embedding_size = embedding_size or flat
+        self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(flat, embedding_size) if embedding_size else nn.Identity()
 
     def features(self, x: Tensor) -> Tensor:
@@ -127,7 +133,7 @@ class ResNet(Encoder):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.dense(_to_grid(self.features(x)).flatten(1))
+        embedding: Tensor = self.dense(self.dropout(_to_grid(self.features(x)).flatten(1)))
         return embedding
 
     def stages(self) -> list[nn.Module]:
