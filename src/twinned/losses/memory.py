@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingError
+from ..errors import DataError, SettingError
 from .inputs import Indices, check_batch
 
 
@@ -75,6 +75,9 @@ class CrossBatchMemory(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor, indices: Indices | None = None) -> Tensor:
         check_batch(embeddings, labels)
+        given, expected = embeddings.shape[1], self.embeddings.shape[1]
+        if given != expected:
+            raise DataError(f"embeddings have {given} values; this memory was made for {expected}")
         filled = min(self._written, len(self.labels))
         reference = (self.embeddings[:filled], self.labels[:filled]) if filled and self.training else None
         value: Tensor = self.loss(embeddings, labels, indices, reference=reference)
