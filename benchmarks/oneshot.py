@@ -1,0 +1,217 @@
+"""One-shot accuracy for minutes of training: Twinned, pytorch-metric-learning, the slide deck's recipe.
+
+    python benchmarks/oneshot.py --train images_background_small1 --runs all_runs --minutes 2 --seeds 0
+
+Everybody gets the same images, the same minutes on the same cores, the same encoder (conv4 at 35x35), and is
+measured on the official 20 runs of 20-way within-alphabet one-shot classification. A row is added to
+benchmarks/results/oneshot.csv for each training; the table is made from all rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_metric_learning import losses as pml
+from torch import Tensor
+from torch.nn import functional as F
+
+from twinned import load_images
+from twinned.data import ClassBatches, decode, make_pairs
+from twinned.data.augment import Augmentation
+from twinned.distances import cosine
+from twinned.encoders import Conv4
+from twinned.evaluation import evaluate
+from twinned.heads import WeightedL1
+from twinned.images import ImageSpec
+from twinned.recipes import get
+
+SPEC = ImageSpec(height=35, width=35, channels=1)
+RESULTS = Path(__file__).parent / "results" / "oneshot.csv"
+FIELDS = ["train", "method", "minutes", "seed", "accuracy", "low", "high", "steps", "cores", "date"]
+
+
+class AsModel:
+    """A PyTorch network in the clothes that an evaluation knows."""
+
+    spec = SPEC
+    manifest = SimpleNamespace(classes=[])
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], apart: Callable[[Any, Any], Any]) -> None:
+        self.embed, self.distances = embed, apart
+
+    def training_hashes(self) -> frozenset[str]:
+        return frozenset()
+
+    @torch.no_grad()
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        return self.embed(plain(torch.from_numpy(pixels))).numpy()
+
+
+plain = Augmentation()
+
+
+def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, int]]:
+    """A loss of pytorch-metric-learning over conv4: 48 classes x 4 images, AdamW, cosine schedule."""
+    loss = {
+        "triplet": pml.TripletMarginLoss(),
+        "contrastive": pml.ContrastiveLoss(),
+        "ntxent": pml.NTXentLoss(0.1),
+    }[name]
+    warp = Augmentation(**get("glyph").augment.model_dump()) if augment else plain
+
+    def train(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int) -> tuple[AsModel, int]:
+        torch.manual_seed(seed)
+        net = Conv4().to(memory_format=torch.channels_last)
+        batches = ClassBatches(labels, quarter_turns=augment, seed=seed)
+        optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+        began, step = time.monotonic(), 0
+        while (now := time.monotonic()) < deadline:
+            done = (now - began) / (deadline - began)
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * 0.5 * (1 + np.cos(np.pi * done))
+            batch = batches(step)
+            turns = None if batch.turns is None else torch.from_numpy(batch.turns)
+            x = warp(pixels[torch.from_numpy(batch.index)], turns=turns, seed=step)
+            value = loss(net(x), torch.from_numpy(batch.labels))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            step += 1
+        net.eval()
+        return AsModel(lambda x: F.normalize(net(x)), lambda a, b: cosine(a, b, all_pairs=True)), step
+
+    return train
+
+
+def deck(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int) -> tuple[AsModel, int]:
+    """The deck's recipe: pairs, |a - b| into one sigmoid, cross-entropy, Adam 1e-3, 32 pairs a batch."""
+    torch.manual_seed(seed)
+    net = Conv4(embedding_size=128).to(memory_format=torch.channels_last)
+    head = WeightedL1(128)
+    optimizer = torch.optim.Adam([*net.parameters(), *head.parameters()], 1e-3)
+    step = 0
+    left, right, same = make_pairs(labels, pairs=32 * 20000, seed=seed)
+    while time.monotonic() < deadline:
+        part = slice(32 * step, 32 * step + 32)
+        a, b = (plain(pixels[torch.from_numpy(side[part])]) for side in (left, right))
+        logit = head.logit(torch.relu(net(a)), torch.relu(net(b)))
+        value = F.binary_cross_entropy_with_logits(logit, torch.from_numpy(same[part]).float())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        step += 1
+    net.eval()
+
+    @torch.no_grad()
+    def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        rows = [head(torch.from_numpy(row)[None].expand(len(b), -1), torch.from_numpy(b)) for row in a]
+        return torch.stack(rows).numpy()
+
+    return AsModel(lambda x: torch.relu(net(x)), apart), step
+
+
+METHODS: dict[str, Callable[..., tuple[AsModel, int]]] = {
+    "deck": deck,
+    "pml-triplet": metric_learning("triplet", False),
+    "pml-contrastive": metric_learning("contrastive", False),
+    "pml-ntxent": metric_learning("ntxent", False),
+    "pml-ntxent+augmentation": metric_learning("ntxent", True),
+}
+
+
+def ours(data: Path, runs: Path, minutes: float, seed: int) -> tuple[float, Any, int]:
+    """Twinned as a user runs it: two commands. The classes held out for the threshold are not trained on."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "m.twin"
+        command = ["twinned", "train", str(data), "-o", str(model), "--recipe", "glyph"]
+        subprocess.run([*command, "--minutes", str(minutes), "--seed", str(seed), "--quiet"], check=True)
+        found = subprocess.run(
+            ["twinned", "evaluate", str(model), str(runs), "--protocol", "omniglot-runs", "--json"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        steps = json.loads((model / "training.json").read_text())["steps"]
+    shot = json.loads(found.stdout)["one_shot"]
+    return shot["accuracy"], shot["ci"], steps
+
+
+def theirs(method: str, data: Path, runs: Path, minutes: float, seed: int) -> tuple[float, Any, int]:
+    """Another way to train, for as many minutes."""
+    images = load_images(data)
+    deadline = time.monotonic() + 60 * minutes
+    pixels = torch.from_numpy(decode(images.images, SPEC, progress=False).pixels)
+    model, steps = METHODS[method](pixels, images.class_index, deadline, seed)
+    shot = evaluate(model, runs, protocol="omniglot-runs", progress=False).one_shot  # type: ignore[arg-type]
+    return shot.accuracy, shot.ci, steps
+
+
+def table() -> str:
+    """A markdown table of all rows: the mean over trainings, and their range."""
+    with RESULTS.open() as file:
+        rows = list(csv.DictReader(file))
+    keys = list(dict.fromkeys((r["train"], r["minutes"], r["method"]) for r in rows))
+    lines = [
+        "| trained on | minutes | method | accuracy | range | seeds | steps |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key in sorted(keys):
+        mine = [r for r in rows if (r["train"], r["minutes"], r["method"]) == key]
+        found = [float(r["accuracy"]) for r in mine]
+        steps = round(np.mean([int(r["steps"]) for r in mine]))
+        lines.append(
+            f"| {key[0]} | {key[1]} | {key[2]} | {np.mean(found):.4f} | {min(found):.4f} to {max(found):.4f}"
+            f" | {len(found)} | {steps} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", type=Path, nargs="+", required=True, help="unpacked background folders")
+    parser.add_argument("--runs", type=Path, required=True, help="the unpacked all_runs")
+    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", default=["twinned", *METHODS], choices=["twinned", *METHODS])
+    options = parser.parse_args()
+    RESULTS.parent.mkdir(exist_ok=True)
+    fresh = not RESULTS.exists()
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if fresh:
+            writer.writeheader()
+        for seed in options.seeds:
+            for data in options.train:
+                for method in options.methods:
+                    run = ours if method == "twinned" else lambda *a, m=method: theirs(m, *a)
+                    accuracy, ci, steps = run(data, options.runs, options.minutes, seed)
+                    low, high = ci or (None, None)
+                    row = {"train": data.name, "method": method, "minutes": options.minutes, "seed": seed}
+                    row |= {"accuracy": round(accuracy, 4), "low": low, "high": high, "steps": steps}
+                    writer.writerow(row | {"cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")})
+                    file.flush()
+                    print(json.dumps(row), file=sys.stderr)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    text = f"20-way one-shot accuracy ({machine})\n\n{table()}\n"
+    RESULTS.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
