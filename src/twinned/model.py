@@ -368,13 +368,32 @@ class Model:
 
     def training_hashes(self) -> frozenset[str]:
         """`pixel_sha256` of every image that training saw, the held-out ones not included."""
+        return frozenset(self._training.get("images", ()))
+
+    def layers(self) -> list[tuple[str, str, tuple[int, ...], int]]:
+        """Name, kind, output shape and parameters of each layer; empty for an encoder that was wrapped."""
+        rows = self._training.get("layers", ())
+        return [(name, kind, tuple(shape), count) for name, kind, shape, count in rows]
+
+    def history(self) -> dict[str, NDArray[np.float64]]:
+        """The columns of history.csv: one value for each evaluation while training; empty without training."""
+        if "history.csv" not in self.manifest.files:
+            return {}
+        path = manifest.checked(self.folder, "history.csv", self.manifest)
+        names, *rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
+        return {name: np.array([float(row[k]) for row in rows]) for k, name in enumerate(names)}
+
+    @cached_property
+    def _training(self) -> dict[str, Any]:
+        """What training.json holds; nothing where there is none."""
         if "training.json" not in self.manifest.files:
-            return frozenset()
+            return {}
         path = manifest.checked(self.folder, "training.json", self.manifest)
         try:
-            return frozenset(json.loads(path.read_text(encoding="utf-8"))["images"])
-        except (ValueError, KeyError, TypeError) as error:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise ModelError(f"{path}: is damaged ({error})") from None
+        return found
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto") -> Model:
