@@ -46,7 +46,7 @@ def euclidean(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
     xp = array_namespace(a, b)
     squared = squared_euclidean(a, b, all_pairs=all_pairs)
     # Where two rows are equal, sqrt is taken of a constant 1 and multiplied by 0: value and gradient are 0.
-    apart = squared > 0
+    apart = squared != 0  # true of NaN as well, which must not come out as 0
     return xp.sqrt(xp.where(apart, squared, xp.ones_like(squared))) * xp.astype(apart, squared.dtype)
 
 

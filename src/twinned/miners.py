@@ -113,8 +113,9 @@ def multi_similarity(distance: Tensor, labels: Tensor, *, epsilon: float = 0.1) 
     positive, negative = _masks(distance, labels)
     nearest = torch.where(negative, distance, _INF).amin(1, keepdim=True)
     farthest = torch.where(positive, distance, -_INF).amax(1, keepdim=True)
-    hard_positive = positive & (distance + epsilon > nearest)
-    hard_negative = negative & (distance - epsilon < farthest)
+    # Written as what is left out, so that NaN is chosen and comes out in the loss.
+    hard_positive = positive & ~(distance + epsilon <= nearest)
+    hard_negative = negative & ~(distance - epsilon >= farthest)
     return *hard_positive.nonzero(as_tuple=True), *hard_negative.nonzero(as_tuple=True)
 
 

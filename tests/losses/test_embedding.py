@@ -243,6 +243,16 @@ def test_a_batch_without_triplets_costs_nothing(loss, distance, miner, labels):
     assert adapted.active.item() == 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "distance"), [*PAIR, *TRIPLET, (losses.SupConLoss(), None), (losses.MultiSimilarityLoss(), None)]
+)
+@pytest.mark.parametrize("miner", [None, *miners.MINERS.values()])
+def test_nan_is_never_left_out_of_the_mean(loss, distance, miner):
+    embeddings = torch.full((6, 3), float("nan"))
+    value = embedding_loss(loss, distance=distance, miner=miner)(embeddings, torch.tensor([0, 0, 1, 1, 2, 2]))
+    assert torch.isnan(value)
+
+
 def test_half_precision_is_compared_in_full(batch):
     embeddings, labels = batch[0].bfloat16(), batch[1]
     adapted = embedding_loss(losses.ContrastiveLoss(), distance="cosine")

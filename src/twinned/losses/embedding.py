@@ -164,7 +164,7 @@ class EmbeddingLoss(nn.Module):
             self.active = torch.zeros((), device=matrix.device)
             return mean_where(torch.zeros_like(matrix, dtype=torch.bool), matrix)
         costs = self.loss(positive.flatten(), negative.flatten(), reduction="none").view_as(chosen)
-        costly = chosen & (costs > 0)
+        costly = chosen & ~(costs <= 0)  # NaN counts too: it must come out, not be left out
         self.active = costly.sum() / chosen.sum().clamp(min=1)
         return mean_where(costly, costs)
 
