@@ -376,7 +376,7 @@ class Model:
         return [(name, kind, tuple(shape), count) for name, kind, shape, count in rows]
 
     def history(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of history.csv: one value for each evaluation while training; empty without training."""
+        """The columns of history.csv: one value an evaluation; empty where nothing was trained."""
         if "history.csv" not in self.manifest.files:
             return {}
         path = manifest.checked(self.folder, "history.csv", self.manifest)

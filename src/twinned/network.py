@@ -100,7 +100,7 @@ class SiameseNetwork(nn.Module):
 
         def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
             def hook(module: nn.Module, _: object, output: Tensor) -> None:
-                count = sum(p.numel() for p in module.parameters())
+                count = sum(p.numel() for p in module.parameters(recurse=False))
                 rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), count))
 
             return hook
@@ -108,7 +108,8 @@ class SiameseNetwork(nn.Module):
         leaves = [
             (name, m)
             for name, m in self.encoder.named_modules()
-            if not list(m.children()) and not isinstance(m, nn.Identity)
+            if (not list(m.children()) or list(m.parameters(recurse=False)))
+            and not isinstance(m, nn.Identity)
         ]
         handles = [m.register_forward_hook(note(name)) for name, m in leaves]
         was_training = self.training
