@@ -90,7 +90,7 @@ def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identifica
     if impostors.skilled is not None and not impostors.skilled.all():
         impostors = impostors.subset(~impostors.skilled)
     if impostors.left_image is None or impostors.right_image is None:
-        tables = {1: {1: _quantiles(impostors.distance, len(impostors))}}
+        tables = {1: {1: _quantiles(impostors.distance, len(impostors), len(impostors))}}
     else:
         random = np.random.default_rng(seed)
         sides = np.stack([impostors.left_image, impostors.right_image])
@@ -149,12 +149,13 @@ def _tables(matrix: Floats, label: Ints, random: np.random.Generator) -> dict[in
                 column = np.argmax(held_up[enough] >= size, axis=1)
                 closest.setdefault(size, []).append(so_far[enough, column])
         tables[images] = {
-            size: _quantiles(np.concatenate(closest[size]), len(matrix)) for size in sorted(closest)
+            size: _quantiles(np.concatenate(closest[size]), len(matrix), len(first))
+            for size in sorted(closest)
         }
     return tables
 
 
-def _quantiles(closest: Floats, strangers: int) -> Floats:
+def _quantiles(closest: Floats, strangers: int, classes: int) -> Floats:
     """Distances below which each rate lies; a power law carries on below what ``strangers`` can support."""
     support = max(1.0, min(_SUPPORT, strangers / 2))
     anchor, rates = support / strangers, np.asarray(_RATES)
@@ -162,7 +163,7 @@ def _quantiles(closest: Floats, strangers: int) -> Floats:
     tail = closest[closest <= start].astype(np.float64)
     # Hill: 1 / power is the mean log of how far the tail reaches below its start.
     reach = np.mean(np.log(start / np.maximum(tail, start * _TINY))) if start > 0 else 0.0
-    reach /= max(1 - support**-0.5, 0.1)
+    reach /= max(1 - min(support, classes) ** -0.5, 0.1)
     found: Floats = np.where(rates >= anchor, np.quantile(closest, rates), start * (rates / anchor) ** reach)
     return found
 

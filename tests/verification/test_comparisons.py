@@ -1,0 +1,111 @@
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from twinned.distances import euclidean
+from twinned.errors import DataError
+from twinned.verification import Comparisons, compare_all, compare_pairs
+from twinned.verification import comparisons as module
+
+distances = partial(euclidean, all_pairs=True)
+
+
+def by_loops(vectors, labels, forged):
+    names = sorted(set(labels))
+    rows = []
+    for i, j in combinations(range(len(labels)), 2):
+        one_label = labels[i] == labels[j]
+        if forged[i] and forged[j]:
+            continue
+        if (forged[i] or forged[j]) and not one_label:
+            continue
+        with_forgery = forged[i] or forged[j]
+        distance = np.linalg.norm(vectors[i] - vectors[j])
+        same = one_label and not with_forgery
+        rows.append((i, j, same, names.index(labels[i]), names.index(labels[j]), with_forgery, distance))
+    return rows
+
+
+@pytest.mark.parametrize("block", [1 << 22, 30])
+def test_compare_all_against_loops(monkeypatch, block):
+    monkeypatch.setattr(module, "_BLOCK_VALUES", block)
+    random = np.random.default_rng(0)
+    labels = [str(c) for c in random.choice(["anna", "ben", "cleo", "dora"], size=25)]
+    vectors, forged = random.normal(size=(25, 3)).astype(np.float32), random.random(25) < 0.3
+    found = compare_all(vectors, labels, distances, forgery=forged)
+    columns = list(zip(*by_loops(vectors, labels, forged)))
+    fields = (found.left_image, found.right_image, found.same, found.left, found.right, found.skilled)
+    for column, field in zip(columns, fields):
+        assert list(field) == list(column)
+    np.testing.assert_allclose(found.distance, columns[-1], rtol=1e-5)
+    assert (found.distance.dtype, found.left.dtype, found.same.dtype) == (np.float32, np.int32, np.bool_)
+
+
+def test_beyond_the_limit_genuine_and_forgeries_stay_and_impostors_are_drawn_evenly():
+    random = np.random.default_rng(1)
+    label = np.repeat(np.arange(60), 6)
+    vectors, forged = random.normal(size=(360, 2)).astype(np.float32), np.tile([0] * 5 + [1], 60).astype(bool)
+    whole = compare_all(vectors, label, distances, forgery=forged)
+    some = compare_all(vectors, label, distances, forgery=forged, limit=9_000, seed=3)
+    again = compare_all(vectors, label, distances, forgery=forged, limit=9_000, seed=3)
+    assert np.array_equal(some.distance, again.distance)
+    assert len(some) == pytest.approx(9_000, rel=0.05)
+    rare = [c.subset(c.same | c.skilled) for c in (whole, some)]
+    assert np.array_equal(rare[0].distance, rare[1].distance)
+    everyone = {*zip(whole.left_image, whole.right_image, whole.distance.round(4))}
+    drawn = [*zip(some.left_image, some.right_image, some.distance.round(4))]
+    assert len({*drawn}) == len(drawn)
+    assert {*drawn} <= everyone
+    # Even over the rows: early and late images are drawn alike.
+    strangers = some.subset(~some.same & ~some.skilled)
+    expected = np.bincount(whole.against("random").subset(~whole.against("random").same).left // 12)
+    share = np.bincount(strangers.left // 12) / expected
+    assert share.max() - share.min() < 0.06
+
+
+def test_more_genuine_than_the_limit_fill_half():
+    vectors = np.random.default_rng(0).normal(size=(300, 2))
+    found = compare_all(vectors, np.arange(300) % 2, distances, limit=4_000)
+    assert np.count_nonzero(found.same) == pytest.approx(2_000, rel=0.1)
+    assert np.count_nonzero(~found.same) == pytest.approx(2_000, rel=0.1)
+
+
+def test_compare_pairs_numbers_classes_of_both_sides():
+    found = compare_pairs([1, 2, 3], [True, False, False], left=["b", "b", "c"], right=["b", "a", "a"])
+    assert found.left.tolist() == [1, 1, 2]
+    assert found.right.tolist() == [1, 0, 0]
+    assert found.n_classes == 3
+    assert compare_pairs([1, 2], [True, False]).left.tolist() == [0, 1]
+
+
+def test_concatenate_keeps_classes_and_images_apart():
+    parts = [compare_all(np.eye(4), [0, 0, 1, 1], distances) for _ in range(2)]
+    joined = Comparisons.concatenate(parts)
+    assert joined.left.tolist() == [*parts[0].left, *(parts[1].left + 2)]
+    assert joined.right_image.tolist() == [*parts[0].right_image, *(parts[1].right_image + 4)]
+    assert joined.n_classes == 4
+    assert joined.skilled is None
+
+
+def test_hardest_means_forgeries_where_there_are_any():
+    found = compare_pairs([1, 2, 3], [True, False, False], skilled=[False, True, False])
+    assert found.hardest().distance.tolist() == [1, 2]
+    assert found.against("random").distance.tolist() == [1, 3]
+    plain = compare_pairs([1, 2], [True, False])
+    assert plain.hardest() is plain
+
+
+def test_refusals():
+    with pytest.raises(DataError, match="1 of 2 distances are NaN"):
+        compare_pairs([1, np.nan], [True, False])
+    with pytest.raises(DataError, match="lengths"):
+        compare_pairs([1, 2, 3], [True, False])
+    with pytest.raises(DataError, match="both images"):
+        compare_pairs([1, 2], [True, False], left=["a", "b"])
+    with pytest.raises(DataError, match="two or more"):
+        compare_all([[1.0]], ["a"], distances)
+    parts = [compare_pairs([1], [True], skilled=[False]), compare_pairs([1], [True])]
+    with pytest.raises(DataError, match="got 2 parts, 1 with marks"):
+        Comparisons.concatenate(parts)
