@@ -151,15 +151,20 @@ class PairSet:
 
         Pairs of different parts share no image, so parts can be kept on one side of a split.
         """
-        parent = np.arange(len(self.images))
+        return connected(len(self.images), self.left, self.right)
 
-        def root(i: int) -> int:
-            while parent[i] != i:
-                parent[i] = parent[parent[i]]
-                i = int(parent[i])
-            return i
 
-        for a, b in zip(self.left.tolist(), self.right.tolist(), strict=True):
-            parent[root(a)] = root(b)
-        roots = np.array([root(i) for i in range(len(parent))])
-        return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
+def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:
+    """Number of the connected part that each of ``count`` things belongs to, given pairs of them."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for a, b in zip(left.tolist(), right.tolist(), strict=True):
+        parent[root(a)] = root(b)
+    roots = np.array([root(i) for i in range(count)], dtype=np.int64)
+    return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
