@@ -46,10 +46,13 @@ class PixelEncoder(nn.Module):
         self.register_buffer("scale", (1 / (255 * std)).view(-1, 1, 1))
         self.register_buffer("shift", (-mean / std).view(-1, 1, 1))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)``."""
-        embedding: Tensor = self.encoder(pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift)
-        return F.normalize(embedding) if self.normalize else embedding
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and the last feature map."""
+        x = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        embedding: Tensor = self.encoder(x)
+        # The exporter finds that both need the same convolutions, and keeps them once.
+        features: Tensor = self.encoder.features(x)
+        return F.normalize(embedding) if self.normalize else embedding, features
 
 
 class _Score(nn.Module):
@@ -65,13 +68,15 @@ class _Score(nn.Module):
 def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None:
     """Write encoder.onnx: uint8 ``(n, height, width, channels)``, n free, to embeddings ``(n, d)``.
 
+    The second output is the last feature map, from which `twinned.explain` tells what matched.
+
     Raises:
         ExportError: If ONNX Runtime's embeddings are not PyTorch's to `TOLERANCE`.
     """
     module = PixelEncoder(network, spec).cpu().eval()
     rng = np.random.default_rng(0)
     pixels = torch.from_numpy(rng.integers(0, 256, (3, *spec.shape), dtype=np.uint8))
-    _export(module, (pixels,), path, inputs=["pixels"], outputs=["embedding"])
+    _export(module, (pixels,), path, inputs=["pixels"], outputs=["embedding", "features"])
     _agree(module, (pixels,), path)
 
 
@@ -139,7 +144,8 @@ def _agree(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     inputs = {i.name: value.numpy() for i, value in zip(session.get_inputs(), example, strict=True)}
     theirs = session.run(None, inputs)[0]
     with torch.no_grad():
-        ours = module(*example).numpy()
+        found = module(*example)
+    ours = (found[0] if isinstance(found, tuple) else found).numpy()
     difference = float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
     if not difference <= TOLERANCE:
         raise ExportError(f"{path.name}: ONNX Runtime differs from PyTorch by {difference:g}")

@@ -54,12 +54,13 @@ class Graph:
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise ModelError(f"{path}: ONNX Runtime cannot load it ({error})") from None
         self.inputs = [i.name for i in self.session.get_inputs()]
+        self.outputs = [o.name for o in self.session.get_outputs()]
 
-    def __call__(self, *arrays: NDArray[Any]) -> NDArray[np.float32]:
-        """Run the graph and return its first output."""
+    def __call__(self, *arrays: NDArray[Any], output: str | None = None) -> NDArray[np.float32]:
+        """Run the graph and return one of its outputs, by default the first."""
         feed = dict(zip(self.inputs, arrays, strict=True))
-        first: NDArray[np.float32] = self.session.run(None, feed)[0]
-        return first
+        found: NDArray[np.float32] = self.session.run([output or self.outputs[0]], feed)[0]
+        return found
 
 
 def choose_providers(device: str, available: list[str]) -> tuple[list[str], str | None]:
