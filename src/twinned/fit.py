@@ -19,6 +19,7 @@ from . import export, manifest
 from .auto import settle
 from .data import ImageSet, PairSet
 from .data import load as load_data
+from .doctor import examine
 from .errors import SettingError
 from .images import ImageSpec
 from .manifest import Manifest
@@ -144,7 +145,7 @@ def train(
     else:
         learn, held_out = hold_out(material, plan)
 
-    run = Run(plan, spec, torch.device(training_device(device)), progress, on_step)
+    run = Run(plan, spec, torch.device(training_device(device)), progress, on_step, tell)
     if plan.minutes is not None:
         shares = 1 + (0 if held_out is not None else FOLDS * FOLD_SHARE)
         run.seconds = max(1.0, plan.minutes * 60 - FINISH_SECONDS - (time.monotonic() - began)) / shares
@@ -161,8 +162,7 @@ def train(
         hint = f"go on with the same command and --resume (saved in {work})" if work else "nothing was saved"
         raise Interrupted(f"{stop}; {hint}") from None
     calibration = fit_calibration(comparisons, far=plan.far, unseen_classes=unseen, seed=plan.seed)
-    if not unseen:
-        tell("the threshold is not from unseen classes: there are fewer than 4, so it is too hopeful")
+    examine(calibration, tell)
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         _write(Path(folder), run, outcome, learn, held_out, comparisons, calibration, notes)
         if target is not None:

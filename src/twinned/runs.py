@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from . import distances, encoders, heads, losses, miners
 from .data import Batch, ClassBatches, PairBatches
 from .data.augment import Augmentation
+from .doctor import Doctor
 from .errors import SettingError
 from .images import ImageSpec, Pixels
 from .material import Material, Say, fingerprint, thin, usable_classes
@@ -41,9 +42,10 @@ class Run:
         device: torch.device,
         progress: bool,
         on_step: Callable[[Step], None] | None,
+        tell: Say,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
-        self.progress, self.on_step = progress, on_step
+        self.progress, self.on_step, self.tell = progress, on_step, tell
         self.seconds: float | None = None
 
     def build(self) -> SiameseNetwork:
@@ -95,7 +97,20 @@ class Run:
             ),
             bfloat16={"auto": None, "float32": False, "bfloat16": True}[s.precision],
         )
-        return train_network(
+        doctor = Doctor(
+            self.tell if title == "Training" else lambda sentence: None,
+            classes=frozenset(batches.drawable.tolist())
+            if isinstance(batches, ClassBatches)
+            else frozenset(),
+            active=lambda: getattr(extra, "active", None),
+        )
+
+        def watch(step: Step) -> None:
+            doctor.watch(step)
+            if self.on_step is not None:
+                self.on_step(step)
+
+        outcome = train_network(
             network,
             batches=batches,
             load=load,
@@ -104,7 +119,7 @@ class Run:
             plan=plan,
             extra=extra,
             evaluate=_evaluator(learn, held_out, self),
-            on_step=self.on_step,
+            on_step=watch,
             checkpoint_file=checkpoint,
             run=json.dumps(
                 s.model_dump(mode="json") | {"data": fingerprint(learn)["sha256"]}, sort_keys=True
@@ -112,6 +127,8 @@ class Run:
             progress=self.progress,
             title=title,
         )
+        doctor.finish()
+        return outcome
 
     def compare(self, network: SiameseNetwork, material: Material) -> Comparisons:
         """Every comparison of some images, or of the pairs of a list."""
@@ -282,14 +299,18 @@ def _evaluator(learn: Material, held_out: Material | None, run: Run) -> Callable
     def error(network: SiameseNetwork, material: Material | None) -> float:
         if material is None:
             return math.nan
+        if not torch.isfinite(run.embed(network, material.pixels[:2])).all():
+            return math.inf
         found = run.compare(network, material)
         if found.same.all() or not found.same.any():
             return math.nan
         return float(equal_error_rate(found.distance, found.same))
 
     def evaluate(network: SiameseNetwork) -> Scores:
-        eer = error(network, unseen)
-        return Scores(1 - error(network, seen), 1 - eer, eer)
+        eer, trained = error(network, unseen), error(network, seen)
+        if math.isinf(trained):
+            return Scores(math.nan, math.nan, math.inf)
+        return Scores(1 - trained, 1 - eer, eer)
 
     return evaluate
 

@@ -92,7 +92,10 @@ class Step(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What an evaluator returns. Each in [0, 1]; ``nan`` where there is nothing to measure on."""
+    """What an evaluator returns, each in [0, 1].
+
+    ``nan`` where there is nothing to measure on; an error rate of infinity where embeddings are not finite.
+    """
 
     train_accuracy: float
     held_out_accuracy: float
@@ -237,8 +240,11 @@ def train_network(
                 stopped = f"time was up after {state.step} of {state.total} steps"
                 break
     if state.best_step == 0:  # never evaluated: the average is all there is
-        if stopped is not None and state.step == 0:
-            raise TrainingError(f"{stopped}; nothing was learnt. Try a smaller --learning-rate")
+        if not all(torch.isfinite(p).all() for p in average.parameters()):
+            raise TrainingError(
+                f"{stopped or 'the weights became infinite'}, before anything was worth keeping; try a smaller"
+                " --learning-rate"
+            )
         best.load_state_dict(average.state_dict())
     if stopped is None:
         save()
@@ -317,7 +323,9 @@ def _is_due(state: State, plan: Plan) -> bool:
 def _keep_best(state: State, scores: Scores, average: nn.Module, best: nn.Module) -> None:
     """Keep the averaged weights if they are the best so far; of two that are as good, the later."""
     eer = scores.held_out_eer
-    if math.isnan(eer) or state.best_eer is None or eer <= state.best_eer * 1.02:
+    if math.isinf(eer):  # the weights are no longer finite
+        state.stale += 1
+    elif math.isnan(eer) or state.best_eer is None or eer <= state.best_eer * 1.02:
         best.load_state_dict(average.state_dict())
         state.best_step = state.step
         state.stale = 0

@@ -85,6 +85,7 @@ class ClassBatches:
         if groups is not None:
             first = np.array([m[0] if len(m) else f[0] for m, f in zip(members, self.forged, strict=True)])
             self.group_of = np.unique(groups[first], return_inverse=True)[1].reshape(-1)
+        self.drawable = (self.usable[:, None] * self.turns + np.arange(self.turns)).ravel()
         self.within_group = within_group if len(np.unique(self.group_of[self.usable])) > 1 else 0.0
         self.classes = min(classes, len(self.usable) * self.turns)
         self.images = images
@@ -125,8 +126,7 @@ class ClassBatches:
         """Every (class, turn) once, in the order of this epoch; kept until the next is asked for."""
         if self._epoch[0] != epoch:
             rng = np.random.default_rng([self.seed, 2, epoch])
-            every = (self.usable[:, None] * self.turns + np.arange(self.turns)).ravel()
-            order = rng.permutation(every)
+            order = rng.permutation(self.drawable)
             hard = round(self.within_group * self.per_epoch) * self.classes
             if hard:
                 # Sorted by a random rank of their group, neighbours share a group. The first groups make the

@@ -1,0 +1,110 @@
+"""The training doctor: notices what goes wrong, says so once, in one line with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .training import Step
+from .verification import Calibration
+
+_LOOK_EVERY = 10  # steps
+# Embeddings whose spread is below this share of their length are taken to have collapsed to one point.
+_COLLAPSED = 0.02
+_IDLE_LOOKS = 5  # looks in a row at which nothing in the batch cost anything
+_FEW_GENUINE, _FEW_CLASSES = 30, 4
+
+
+class Doctor:
+    """Watches a run of the loop; `watch` is its callback.
+
+    Args:
+        tell: Called with each finding, once.
+        classes: The labels that batches may draw; none where the data are pairs.
+        active: The fraction of the last batch's pairs or triplets that cost anything, or None where the loss
+            does not say.
+    """
+
+    def __init__(
+        self, tell: Callable[[str], None], *, classes: frozenset[int], active: Callable[[], Tensor | None]
+    ) -> None:
+        self.tell, self.classes, self.active = tell, classes, active
+        self._said: set[str] = set()
+        self._undrawn = set(classes)
+        self._idle = 0
+        self._whole = False  # a resumed run is not seen from its start
+
+    def watch(self, step: Step) -> None:
+        """Look at a step; most are passed over, to cost nothing."""
+        if self._undrawn:
+            self._undrawn.difference_update(step.batch.labels.tolist())
+        self._whole = self._whole or step.step == 1
+        if step.step % _LOOK_EVERY:
+            return
+        if step.embeddings is not None and len(step.embeddings) > 1:
+            self._look_at_embeddings(step.embeddings.detach(), step.step)
+        active = self.active()
+        self._idle = self._idle + 1 if active is not None and float(active) == 0 else 0
+        if self._idle >= _IDLE_LOOKS:
+            self._say(
+                "idle",
+                "no pair or triplet has cost anything since step"
+                f" {step.step - _LOOK_EVERY * self._idle}: nothing more is learnt. Use a larger --margin, or mine harder ones (--set miner=batch-hard)",
+            )
+
+    def finish(self) -> None:
+        """Say what only the whole run shows."""
+        if self._whole and self._undrawn:
+            self._say(
+                "undrawn",
+                f"{len(self._undrawn)} of {len(self.classes)} classes (turns counted) were never drawn:"
+                " train for more steps, or with more classes a batch (--set classes_per_batch=N)",
+            )
+
+    def _look_at_embeddings(self, embeddings: Tensor, step: int) -> None:
+        spread = embeddings.std(dim=0).norm()
+        length = embeddings.norm(dim=1).mean()
+        if not torch.isfinite(length) or spread > _COLLAPSED * length:
+            return
+        self._say(
+            "collapsed",
+            f"the embeddings have collapsed to one point (step {step}): every two images look the same. Use a"
+            " smaller --learning-rate, or the loss supcon, or with triplets the miner semi-hard",
+        )
+
+    def _say(self, kind: str, sentence: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            self.tell(f"doctor: {sentence}")
+
+
+def examine(calibration: Calibration, tell: Callable[[str], None]) -> None:
+    """Look at the threshold and at what it was chosen on."""
+    fit = calibration
+    if not fit.unseen_classes:
+        tell(
+            "doctor: the threshold is not from unseen classes (there are fewer than 4), so it is too hopeful:"
+            " give more classes, or others with --validate"
+        )
+    if fit.n_genuine < _FEW_GENUINE or fit.n_classes < _FEW_CLASSES:
+        tell(
+            f"doctor: the threshold rests on {fit.n_classes} classes and {fit.n_genuine} genuine comparisons,"
+            " too few to mean much: give more with --validate, or run twinned calibrate on more"
+        )
+    if fit.threshold <= 0:
+        tell(
+            f"doctor: the threshold is {fit.threshold:g}, so only identical images are the same:"
+            " train for longer"
+        )
+    if fit.eer > 0.4:
+        tell(
+            f"doctor: the equal error rate on held-out classes is {fit.eer:.2f}, near guessing (0.5): train"
+            " for longer, give more classes, or look at the data with twinned check"
+        )
+    if fit.far is not None and not fit.supported:
+        tell(
+            f"doctor: a false accept rate of {fit.far:g} is not supported by {fit.n_impostor:,} impostor"
+            f" comparisons: it takes {fit.impostors_needed:,}"
+        )
