@@ -1,0 +1,212 @@
+"""From image files to embeddings: Twinned's pipeline against the usual loop, in one run, turn and turn about.
+
+    python benchmarks/embed.py --small images_background --photos lfw_crop96
+
+The usual loop: Pillow opens and resizes each image, the same network runs in PyTorch, batches of 32.
+Both read the same files from disk, and both are warmed up. Ratios are what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from twinned.data import find_images
+from twinned.encoders import build
+from twinned.export import export_encoder
+from twinned.images import ImageSpec, read_image
+from twinned.network import SiameseNetwork
+from twinned.runtime import Graph, embed_stream
+
+RESULTS = Path(__file__).parent / "results" / "embed.md"
+
+
+def usual_loop(network: SiameseNetwork, spec: ImageSpec, files: Sequence[str]) -> np.ndarray:
+    """What a user writes first: one thread decodes, PyTorch embeds, batches of 32."""
+    found = []
+    mode = "L" if spec.channels == 1 else "RGB"
+    with torch.inference_mode():
+        for start in range(0, len(files), 32):
+            images = []
+            for file in files[start : start + 32]:
+                with Image.open(file) as image:
+                    small = image.convert(mode).resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+                array = np.asarray(small, np.float32).reshape(spec.shape) / 255
+                images.append(torch.from_numpy(array).permute(2, 0, 1))
+            found.append(network.embed(torch.stack(images)))
+    return torch.cat(found).numpy()
+
+
+def ours(graph: Graph, spec: ImageSpec, files: Sequence[str]) -> np.ndarray:
+    """Twinned's pipeline."""
+    return np.concatenate([chunk.vectors for chunk in embed_stream(files, spec, graph)])
+
+
+def decode_only(spec: ImageSpec, files: Sequence[str]) -> None:
+    """The bound that decoding sets, on one thread."""
+    for file in files:
+        read_image(file, spec)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def in_turn(*runs: Callable[[], object], times: int) -> list[float]:
+    """The median seconds of each, run turn and turn about after one warm-up."""
+    for run in runs:
+        run()
+    taken = [[seconds(run) for run in runs] for _ in range(times)]
+    return [statistics.median(column) for column in zip(*taken, strict=True)]
+
+
+def network_and_graph(encoder: str, spec: ImageSpec, folder: Path) -> tuple[SiameseNetwork, Graph]:
+    torch.manual_seed(0)
+    made = build(encoder, image_size=(spec.height, spec.width), channels=spec.channels)
+    network = SiameseNetwork(made, normalize=True, mean=spec.mean, std=spec.std).eval()
+    path = folder / f"{encoder}{spec.height}.onnx"
+    export_encoder(network, spec, path)
+    return network, Graph(path)
+
+
+def compare(name: str, encoder: str, spec: ImageSpec, files: Sequence[str], folder: Path, times: int) -> str:
+    network, graph = network_and_graph(encoder, spec, folder)
+    gap = np.abs(usual_loop(network, spec, files[:64]) - ours(graph, spec, files[:64])).max()
+    if gap > 0.05:  # a JPEG decoded at reduced scale is a slightly different picture
+        raise SystemExit(f"{name}: the two disagree by {gap:g}")
+    loop, pipeline, decoding = in_turn(
+        lambda: usual_loop(network, spec, files),
+        lambda: ours(graph, spec, files),
+        lambda: decode_only(spec, files),
+        times=times,
+    )
+    pixels = np.zeros((64, *spec.shape), np.uint8)
+    alone = seconds(lambda: [graph(pixels) for _ in range(10)]) / 640 * len(files)
+    cores = os.cpu_count() or 1
+    bound = max((decoding + alone * cores) / cores, alone)
+    speeds = f"{len(files) / loop:,.0f} | {len(files) / pipeline:,.0f} | {loop / pipeline:.2f}"
+    return f"| {name} | {len(files)} | {speeds} | {decoding / cores:.2f} | {alone:.2f} | {bound / pipeline:.0%} |"
+
+
+def network_alone(encoder: str, spec: ImageSpec, folder: Path) -> list[str]:
+    """Our wrapper around a session against the bare session."""
+    import onnxruntime
+
+    _, graph = network_and_graph(encoder, spec, folder)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    path = folder / f"{encoder}{spec.height}.onnx"
+    bare = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = bare.get_inputs()[0].name
+    rows = []
+    for batch in (1, 64):
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, *spec.shape), dtype=np.uint8)
+        repeats = 400 // batch + 5
+        a, b = in_turn(
+            lambda n=repeats, p=pixels: [graph(p) for _ in range(n)],
+            lambda n=repeats, p=pixels: [bare.run(["embedding"], {name: p}) for _ in range(n)],
+            times=9,
+        )
+        rows.append(
+            f"| {encoder} {spec.height}x{spec.width}, batch {batch} | {a / repeats * 1e3:.3f} ms |"
+            f" {b / repeats * 1e3:.3f} ms | {a / b:.3f} |"
+        )
+    return rows
+
+
+def cold_start(model: Path, image: str) -> str:
+    """`twinned verify A B`, whole process, against importing torch alone."""
+    program = Path(sys.executable).with_name("twinned")
+    verify, importing = in_turn(
+        lambda: subprocess.run([program, "verify", model, image, image], capture_output=True, check=False),
+        lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True),
+        times=7,
+    )
+    ratio = f"{verify / importing:.2f}"
+    return f"| `twinned verify A B` | {verify:.2f} s | `import torch` | {importing:.2f} s | {ratio} |"
+
+
+def memory(spec: ImageSpec, onnx: Path, file: str, count: int) -> float:
+    """Peak memory in MB of a process that embeds one file so many times."""
+    code = (
+        "import sys, resource; from pathlib import Path\n"
+        "from twinned.runtime import Graph, embed_stream; from twinned.images import ImageSpec\n"
+        f"spec = ImageSpec(**{spec.model_dump()!r}); graph = Graph(Path(sys.argv[1]))\n"
+        "for chunk in embed_stream((sys.argv[2] for _ in range(int(sys.argv[3]))), spec, graph): pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(onnx), file, str(count)], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--small", type=Path, help="a folder of small images (Omniglot)")
+    parser.add_argument("--photos", type=Path, help="a folder of photographs (LFW)")
+    parser.add_argument("--model", type=Path, help="a model folder, for the cold start")
+    parser.add_argument("--times", type=int, default=3)
+    options = parser.parse_args()
+    lines = [
+        f"Embedding, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        "",
+        "| what | images | usual loop, images/s | Twinned, images/s | ratio | decoding, s | network, s"
+        " | of the bound |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    alone = ["", "| network alone | through Twinned | bare session | ratio |", "|---|---|---|---|"]
+    rest = [""]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.small:
+            files = find_images(options.small)[:5000]
+            for side in (35, 56):
+                spec = ImageSpec(height=side, width=side, channels=1, mean=(0.92,), std=(0.25,))
+                lines.append(
+                    compare(f"small PNGs, conv4 {side} px", "conv4", spec, files, folder, options.times)
+                )
+            alone += network_alone("conv4", ImageSpec(height=35, width=35, channels=1), folder)
+            few, many = (memory(spec, folder / "conv456.onnx", files[0], n) for n in (1000, 20000))
+            rest.append(f"Peak memory: {few:.0f} MB for 1,000 images, {many:.0f} MB for 20,000.")
+        if options.photos:
+            files = find_images(options.photos)[:2000]
+            spec = ImageSpec(height=224, width=224, channels=3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+            lines.append(
+                compare(
+                    "JPEG photos, efficientnet_lite0",
+                    "efficientnet_lite0",
+                    spec,
+                    files,
+                    folder,
+                    options.times,
+                )
+            )
+            alone += network_alone("efficientnet_lite0", spec, folder)
+        if options.model and options.small:
+            rest += ["", "| whole process | | against | | ratio |", "|---|---|---|---|---|"]
+            rest.append(cold_start(options.model, find_images(options.small)[0]))
+    text = "\n".join([*lines, *alone, *rest]) + "\n"
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Verification of people and of signatures that training never saw: ORL faces, CEDAR signatures, LFW.
+
+    python benchmarks/verification.py orl   --data orl_faces        --minutes 0.5 --seeds 0 1 2
+    python benchmarks/verification.py cedar --data cedar_signatures --minutes 2   --seeds 0 1 2
+    python benchmarks/verification.py lfw   --data FOLDER           --minutes 10  --seeds 0
+
+ORL: eight disjoint choices of 5 test people, trained on the other 35 (Chopra 2005 has one such split). CEDAR: test
+writers in fives, skilled forgeries, ink made binary; beside the error stands how well ONE image alone tells genuine
+from forged (AUC of the strongest of three probes), which is the shortcut that flatters such figures. LFW: View 2,
+ten folds, trained on people outside the fold, threshold from training people held out. FOLDER holds the images
+and the official lists. Rows go to benchmarks/results/verification.csv as they come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import twinned as tw
+from twinned.data import ImageSet, decode
+from twinned.evaluation import read_lfw_pairs
+from twinned.recipes import get
+from twinned.verification import eer, far_frr
+
+RESULTS = Path(__file__).parent / "results" / "verification.csv"
+FIELDS = ["task", "split", "seed", "minutes", "eer", "fr_at_fa_5", "fr_at_fa_7_5", "fr_at_fa_10", "accuracy"]
+FIELDS += ["far", "frr", "eer_random", "date"]
+
+
+def false_rejects(found: tw.Evaluation, fa: float) -> float:
+    """FRR at a false accept rate."""
+    roc = found.comparisons
+    curve = tw.verification.roc(roc.distance, roc.same)
+    return 1 - curve.tar_at_far(fa)
+
+
+def splits_of(classes: list[str], size: int) -> Iterator[list[str]]:
+    """Disjoint choices of so many classes, the same ones each time."""
+    order = np.random.default_rng(0).permutation(sorted(classes))
+    for start in range(0, len(order) - size + 1, size):
+        yield sorted(order[start : start + size].tolist())
+
+
+def one(
+    data: ImageSet, test: list[str], recipe: str, minutes: float, seed: int, changes: dict[str, object]
+) -> dict[str, float]:
+    """Train on the other classes, measure on these."""
+    others = [c for c in data.classes if c not in test]
+    settings = {k: v for k, v in changes.items()}
+    model = tw.train(
+        data.with_classes(others),
+        recipe=recipe,
+        minutes=minutes,
+        seed=seed,
+        settings=settings,
+        progress=False,
+    )
+    found = model.evaluate(data.with_classes(test), ways=2, progress=False)
+    v = found.verification
+    random = v.parts.get("random")
+    pairs = found.comparisons.hardest()
+    curve = tw.verification.roc(pairs.distance, pairs.same)
+    rejects = {
+        f"fr_at_fa_{name}": 1 - curve.tar_at_far(fa)
+        for name, fa in (("5", 0.05), ("7_5", 0.075), ("10", 0.1))
+    }
+    return {"eer": v.eer, "far": v.far, "frr": v.frr, "eer_random": random.eer if random else None, **rejects}
+
+
+def cedar(folder: Path) -> ImageSet:
+    """CEDAR's files as a CSV with roles, read as anybody's data."""
+    rows = ["path,label,role"]
+    for role, inside, stem in (("genuine", "full_org", "original"), ("forgery", "full_forg", "forgeries")):
+        for path in sorted((folder / inside).glob(f"{stem}_*.png")):
+            rows.append(f"{path.resolve()},writer{path.stem.split('_')[1]},{role}")
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "cedar.csv"
+        file.write_text("\n".join(rows) + "\n")
+        return tw.load_images(file)
+
+
+def one_image_probes(data: ImageSet) -> dict[str, float]:
+    """How well ONE image alone, as the model sees it, tells genuine from forged, on unseen writers: AUC."""
+    recipe = get("signature")
+    spec = recipe.spec()
+    pixels = decode(data.images, spec, progress=False).pixels[..., 0].astype(np.float32) / 255
+    ink = pixels < 0.5
+    rows, columns = ink.sum(axis=2), ink.sum(axis=1)
+    edges = np.abs(np.diff(pixels, axis=1)).sum(axis=(1, 2)), np.abs(np.diff(pixels, axis=2)).sum(axis=(1, 2))
+    statistics = np.stack(
+        [ink.mean(axis=(1, 2)), *edges, rows.std(axis=1), columns.std(axis=1), pixels.mean(axis=(1, 2))]
+        + [edges[0] / (ink.sum(axis=(1, 2)) + 1), edges[1] / (ink.sum(axis=(1, 2)) + 1)],
+        axis=1,
+    )
+    small = pixels[:, : spec.height // 4 * 4, : spec.width // 4 * 4]
+    small = (
+        small.reshape(len(pixels), spec.height // 4, 4, spec.width // 4, 4)
+        .mean(axis=(2, 4))
+        .reshape(len(pixels), -1)
+    )
+    probes = {
+        "ink statistics": (statistics, make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))),
+        "forest on the thumbnail": (small, RandomForestClassifier(300, random_state=0, n_jobs=2)),
+        "network on the thumbnail": (
+            small,
+            MLPClassifier((128,), max_iter=60, random_state=0, early_stopping=True),
+        ),
+    }
+    folds = GroupKFold(5)
+    return {
+        name: float(
+            roc_auc_score(
+                data.forgery,
+                cross_val_predict(
+                    probe, x, data.forgery, groups=data.labels, cv=folds, method="predict_proba"
+                )[:, 1],
+            )
+        )
+        for name, (x, probe) in probes.items()
+    }
+
+
+def lfw(folder: Path, minutes: float, seed: int, changes: dict[str, object]) -> Iterator[dict[str, object]]:
+    """View 2: a model a fold."""
+    pairs_file = next(iter(folder.rglob("pairs.txt")))
+    people_file = next(iter(folder.rglob("people.txt")))
+    folders = {p.parent.name: p.parent for p in folder.rglob("*.jpg")}
+    left, right, same, fold, _ = read_lfw_pairs(pairs_file, folders)
+    lines = people_file.read_text(encoding="utf-8").splitlines()
+    people: list[list[str]] = []
+    cursor = 1
+    for _ in range(int(lines[0])):
+        count = int(lines[cursor])
+        people.append([line.split("\t")[0] for line in lines[cursor + 1 : cursor + 1 + count]])
+        cursor += 1 + count
+    root = next(iter(folders.values())).parent
+    data = tw.load_images(root)
+    for number, tested in enumerate(people):
+        others = [c for c in data.classes if c not in set(tested)]
+        model = tw.train(
+            data.with_classes(others),
+            recipe="face",
+            minutes=minutes,
+            seed=seed,
+            settings=changes,
+            progress=False,
+        )
+        chosen = np.flatnonzero(fold == number)
+        a, b = model.embed([left[i] for i in chosen]), model.embed([right[i] for i in chosen])
+        distance = model.paired_distances(a, b)
+        far, frr = far_frr(distance, same[chosen], model.threshold)
+        yield {
+            "split": number,
+            "eer": eer(distance, same[chosen]),
+            "accuracy": float(((distance <= model.threshold) == same[chosen]).mean()),
+            "far": far,
+            "frr": frr,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=["orl", "cedar", "lfw"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--splits", type=int, default=8, help="at most so many choices of test classes")
+    parser.add_argument("--set", nargs="*", default=[], help="settings to try, name=value")
+    options = parser.parse_args()
+    changes = dict(pair.split("=", 1) for pair in options.set)
+    RESULTS.parent.mkdir(exist_ok=True)
+    fresh = not RESULTS.exists()
+    rows = []
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if fresh:
+            writer.writeheader()
+
+        def keep(row: dict[str, object], seed: int) -> None:
+            full = {
+                "task": options.task,
+                "seed": seed,
+                "minutes": options.minutes,
+                "date": time.strftime("%Y-%m-%d"),
+            }
+            full |= {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(full)
+            file.flush()
+            rows.append(full)
+            print(json.dumps(full), flush=True)
+
+        for seed in options.seeds:
+            if options.task == "lfw":
+                for row in lfw(options.data, options.minutes, seed, changes):
+                    keep(row, seed)
+                continue
+            recipe = "face" if options.task == "orl" else "signature"
+            data = tw.load_images(options.data) if options.task == "orl" else cedar(options.data)
+            for number, test in enumerate(splits_of(data.classes, 5)):
+                if number == options.splits:
+                    break
+                keep({"split": number} | one(data, test, recipe, options.minutes, seed, changes), seed)
+    summary = {
+        name: f"{np.mean(values):.4f} (from {min(values):.4f} to {max(values):.4f}, {len(values)} trainings)"
+        for name in FIELDS[4:-1]
+        if (values := [row[name] for row in rows if isinstance(row.get(name), float)])
+    }
+    if options.task == "cedar":
+        summary["one-image probes, AUC"] = one_image_probes(data)
+    print(json.dumps(summary, indent=1))
+
+
+if __name__ == "__main__":
+    main()
