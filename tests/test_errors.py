@@ -12,7 +12,7 @@ from twinned import errors
 
 def test_everything_we_raise_is_a_twinned_error() -> None:
     ours = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)]
-    assert len(ours) == 8
+    assert len(ours) == 10
     assert all(issubclass(e, errors.TwinnedError) for e in ours)
     assert issubclass(errors.DataError, ValueError)
     assert issubclass(errors.SettingError, ValueError)

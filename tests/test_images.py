@@ -69,6 +69,21 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path) -> 
         read_image(tmp_path, GREY)
 
 
+def test_formats_that_make_pillow_start_a_program_are_refused(tmp_path: Path) -> None:
+    page = saved(tmp_path / "page.eps", picture(32, 32))
+    page.rename(tmp_path / "page.png")
+    with pytest.raises(ImageError, match="is not an image that can be read"):
+        read_image(tmp_path / "page.png", GREY)
+
+
+def test_bytes_that_have_a_name_are_called_by_it() -> None:
+    class Upload(bytes):
+        name = "photo.jpg"
+
+    with pytest.raises(ImageError, match="photo.jpg: is not an image"):
+        read_image(Upload(b"text"), GREY)
+
+
 def test_a_link_that_leads_nowhere_or_round_in_circles_is_an_image_error(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")

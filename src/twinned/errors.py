@@ -6,6 +6,8 @@
     ├── SettingError (ValueError)    an option, a name or a number that was given
     ├── ModelError                   a model folder is missing, damaged or of another version
     ├── GalleryError                 a gallery is missing, damaged, busy or of another model
+    │   ├── NotEnrolledError         no image of the gallery has that id or label
+    │   └── LabelConflictError       the same image is enrolled under another label
     ├── TrainingError                training cannot go on (NaN, nothing to learn from)
     └── MissingExtra (ImportError)   a part of Twinned that is not installed
 
@@ -51,6 +53,14 @@ class ModelError(TwinnedError):
 
 class GalleryError(TwinnedError):
     """A gallery is missing, damaged, in use by another process, or filled by another model."""
+
+
+class NotEnrolledError(GalleryError):
+    """No image of the gallery has that id or label."""
+
+
+class LabelConflictError(GalleryError):
+    """The same image is enrolled under another label already."""
 
 
 class TrainingError(TwinnedError):

@@ -31,6 +31,9 @@ MAX_BYTES = 256 * 1024 * 1024
 _PHOTOS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 SUFFIXES = frozenset((*_PHOTOS, ".dib", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".ico"))
 
+# What Pillow may open: for some of its other formats it starts programs (EPS) or reads other files.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "ICO")
+
 # Pillow warns on standard error of large images, which `MAX_PIXELS` refuses, and of damaged EXIF.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -165,7 +168,7 @@ def source_name(source: ImageSource) -> str:
         return f"array of shape {source.shape}"
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or f"{source.width}x{source.height} image")
-    return "image bytes"
+    return getattr(source, "name", "image bytes")
 
 
 class _UnusableError(Exception):
@@ -194,7 +197,7 @@ def _open_path(path: Path, at_least: tuple[int, int] | None) -> Image.Image:
 
 
 def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise _UnusableError(f"is {image.width}x{image.height}; the limit is {MAX_PIXELS:,} pixels")
         if at_least is not None and image.format == "JPEG":

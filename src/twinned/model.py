@@ -134,7 +134,7 @@ class Model:
         """Write the model folder, whole or not at all.
 
         Raises:
-            ModelError: If the path exists and ``force`` is not set.
+            SettingError: If the path exists and ``force`` is not set, or is anything but a model folder.
         """
         manifest.copy(self.folder, Path(path), force=force)
 
@@ -238,7 +238,7 @@ class Model:
         references = self.embed(_references(left))
         asked = self.embed([right])
         distance = float(self.distances(references, asked).min())
-        return self._verdict(distance, threshold)
+        return self.verdict(distance, threshold)
 
     def verify_many(
         self,
@@ -261,9 +261,10 @@ class Model:
         vectors = self.embed(list(distinct.values()), progress=progress)
         index = np.array([place[_key(image)] for image in (*ours, *theirs)], np.intp).reshape(2, -1)
         found = self.paired_distances(vectors[index[0]], vectors[index[1]])
-        return [self._verdict(float(distance), threshold) for distance in found]
+        return [self.verdict(float(distance), threshold) for distance in found]
 
-    def _verdict(self, distance: float, threshold: float | None) -> Verdict:
+    def verdict(self, distance: float, threshold: float | None = None) -> Verdict:
+        """What a distance between two images says."""
         limit = self.threshold if threshold is None else threshold
         return Verdict(distance <= limit, float(self.probability(distance)), distance, limit)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from ..errors import GalleryError, ImageError
+from ..errors import ImageError, LabelConflictError
 from ..images import ImageSource, ImageSpec, Pixels, pixels_sha256, read_image
 from .store import Record, Value
 
@@ -69,7 +69,7 @@ def unstored(records: Iterable[Record], stored: Iterable[Record]) -> list[Record
     """Those that are new, each once; one that is stored without a label comes again with its label.
 
     Raises:
-        GalleryError: If an image comes under two labels; names both.
+        LabelConflictError: If an image comes under two labels; names both.
     """
     known = {record.id: record for record in stored}
     new: dict[str, Record] = {}
@@ -81,7 +81,7 @@ def unstored(records: Iterable[Record], stored: Iterable[Record]) -> list[Record
             merged = {**same.metadata, **record.metadata}
             new[record.id] = replace(same, label=record.label, metadata=merged)
         elif record.label not in (None, same.label):
-            raise GalleryError(
+            raise LabelConflictError(
                 f"{record.image or 'an image'} was given the label {record.label!r}, but the same image is "
                 f"enrolled as {same.label!r} ({same.image or 'not from a file'}, id {same.id}), and an image "
                 "has one label: leave one of them out, or update or remove that id"

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GalleryError, ImageError, SettingError
+from ..errors import GalleryError, ImageError, NotEnrolledError, SettingError
 from ..images import ImageSource, Pixels, read_image, source_name
 from ..progress import progress_bar
 from .embedder import Embedder
@@ -415,7 +415,7 @@ class Gallery:
         valid = [id for id in ids if _is_uuid(id)]
         found = {record.id: record for record in self.store.get(valid)[0]} if valid else {}
         if missing := [id for id in ids if id not in found]:
-            raise GalleryError(
+            raise NotEnrolledError(
                 f"{self.store.address}: there is no image with the id {_some(missing)}; "
                 "twinned gallery list shows the ids"
             )
@@ -426,7 +426,7 @@ class Gallery:
         records = [record for page, _ in pages(self.store, Filter(labels=(label,))) for record in page]
         if not records:
             there = _some(self.labels()) or "none"
-            raise GalleryError(f"{self.store.address}: no image has the label {label!r}; labels: {there}")
+            raise NotEnrolledError(f"{self.store.address}: no image has the label {label!r}; labels: {there}")
         return records
 
     def _closest(
@@ -438,7 +438,9 @@ class Gallery:
         if self.store.count(only) > sum(counts.values()):
             only = replace(only, labelled=True)
         found = nearest(self.store, self._embedder, queries, 1, only)
-        return [one.records[0].label or "" for one in found], np.array([one.distances[0] for one in found])
+        # Nothing is found if another thread has removed the last image since they were counted.
+        labels = [one.records[0].label or "" if one.records else "" for one in found]
+        return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
 
     def _may_write(self) -> None:
         if self._read_only:
