@@ -99,7 +99,8 @@ def compare(name: str, encoder: str, spec: ImageSpec, files: Sequence[str], fold
     cores = os.cpu_count() or 1
     bound = max((decoding + alone * cores) / cores, alone)
     speeds = f"{len(files) / loop:,.0f} | {len(files) / pipeline:,.0f} | {loop / pipeline:.2f}"
-    return f"| {name} | {len(files)} | {speeds} | {decoding / cores:.2f} | {alone:.2f} | {bound / pipeline:.0%} |"
+    bounds = f"{decoding / cores:.2f} | {alone:.2f} | {bound / pipeline:.0%}"
+    return f"| {name} | {len(files)} | {speeds} | {bounds} |"
 
 
 def network_alone(encoder: str, spec: ImageSpec, folder: Path) -> list[str]:

@@ -2,13 +2,13 @@
 
     python benchmarks/verification.py orl   --data orl_faces        --minutes 0.5 --seeds 0 1 2
     python benchmarks/verification.py cedar --data cedar_signatures --minutes 2   --seeds 0 1 2
-    python benchmarks/verification.py lfw   --data FOLDER           --minutes 10  --seeds 0
+    python benchmarks/verification.py lfw --data FOLDER --minutes 10 --seeds 0
 
-ORL: eight disjoint choices of 5 test people, trained on the other 35 (Chopra 2005 has one such split). CEDAR: test
-writers in fives, skilled forgeries, ink made binary; beside the error stands how well ONE image alone tells genuine
-from forged (AUC of the strongest of three probes), which is the shortcut that flatters such figures. LFW: View 2,
-ten folds, trained on people outside the fold, threshold from training people held out. FOLDER holds the images
-and the official lists. Rows go to benchmarks/results/verification.csv as they come.
+ORL: eight disjoint choices of 5 test people, trained on the other 35 (Chopra 2005 has one such split).
+CEDAR: test writers in fives, skilled forgeries, ink made binary; beside the error stands how well ONE image
+alone tells genuine from forged (AUC of three probes), the shortcut that flatters such figures.
+LFW: View 2, ten folds, trained on people outside the fold, threshold from training people held out.
+FOLDER holds the images and the official lists. Rows go to benchmarks/results/verification.csv.
 """
 
 from __future__ import annotations
@@ -34,18 +34,11 @@ import twinned as tw
 from twinned.data import ImageSet, decode
 from twinned.evaluation import read_lfw_pairs
 from twinned.recipes import get
-from twinned.verification import eer, far_frr
+from twinned.verification import eer, far_frr, roc
 
 RESULTS = Path(__file__).parent / "results" / "verification.csv"
 FIELDS = ["task", "split", "seed", "minutes", "eer", "fr_at_fa_5", "fr_at_fa_7_5", "fr_at_fa_10", "accuracy"]
 FIELDS += ["far", "frr", "eer_random", "date"]
-
-
-def false_rejects(found: tw.Evaluation, fa: float) -> float:
-    """FRR at a false accept rate."""
-    roc = found.comparisons
-    curve = tw.verification.roc(roc.distance, roc.same)
-    return 1 - curve.tar_at_far(fa)
 
 
 def splits_of(classes: list[str], size: int) -> Iterator[list[str]]:
@@ -60,20 +53,19 @@ def one(
 ) -> dict[str, float]:
     """Train on the other classes, measure on these."""
     others = [c for c in data.classes if c not in test]
-    settings = {k: v for k, v in changes.items()}
     model = tw.train(
         data.with_classes(others),
         recipe=recipe,
         minutes=minutes,
         seed=seed,
-        settings=settings,
+        settings=changes,
         progress=False,
     )
     found = model.evaluate(data.with_classes(test), ways=2, progress=False)
     v = found.verification
     random = v.parts.get("random")
     pairs = found.comparisons.hardest()
-    curve = tw.verification.roc(pairs.distance, pairs.same)
+    curve = roc(pairs.distance, pairs.same)
     rejects = {
         f"fr_at_fa_{name}": 1 - curve.tar_at_far(fa)
         for name, fa in (("5", 0.05), ("7_5", 0.075), ("10", 0.1))
@@ -85,8 +77,8 @@ def cedar(folder: Path) -> ImageSet:
     """CEDAR's files as a CSV with roles, read as anybody's data."""
     rows = ["path,label,role"]
     for role, inside, stem in (("genuine", "full_org", "original"), ("forgery", "full_forg", "forgeries")):
-        for path in sorted((folder / inside).glob(f"{stem}_*.png")):
-            rows.append(f"{path.resolve()},writer{path.stem.split('_')[1]},{role}")
+        files = sorted((folder / inside).glob(f"{stem}_*.png"))
+        rows += [f"{path.resolve()},writer{path.stem.split('_')[1]},{role}" for path in files]
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "cedar.csv"
         file.write_text("\n".join(rows) + "\n")
@@ -100,12 +92,11 @@ def one_image_probes(data: ImageSet) -> dict[str, float]:
     pixels = decode(data.images, spec, progress=False).pixels[..., 0].astype(np.float32) / 255
     ink = pixels < 0.5
     rows, columns = ink.sum(axis=2), ink.sum(axis=1)
-    edges = np.abs(np.diff(pixels, axis=1)).sum(axis=(1, 2)), np.abs(np.diff(pixels, axis=2)).sum(axis=(1, 2))
-    statistics = np.stack(
-        [ink.mean(axis=(1, 2)), *edges, rows.std(axis=1), columns.std(axis=1), pixels.mean(axis=(1, 2))]
-        + [edges[0] / (ink.sum(axis=(1, 2)) + 1), edges[1] / (ink.sum(axis=(1, 2)) + 1)],
-        axis=1,
-    )
+    down = np.abs(np.diff(pixels, axis=1)).sum(axis=(1, 2))
+    across = np.abs(np.diff(pixels, axis=2)).sum(axis=(1, 2))
+    area = ink.sum(axis=(1, 2)) + 1
+    figures = [area, down, across, down / area, across / area, rows.std(axis=1), columns.std(axis=1)]
+    statistics = np.stack(figures, axis=1)
     small = pixels[:, : spec.height // 4 * 4, : spec.width // 4 * 4]
     small = (
         small.reshape(len(pixels), spec.height // 4, 4, spec.width // 4, 4)

@@ -77,7 +77,6 @@ def run(
 
     found = model.evaluate(novel, ways=3, shots=1, seed=seed, progress=progress)
     say("\nDigits never seen in training:\n" + found.text())
-    rng = np.random.default_rng(seed)
     names = {label: list(novel.with_classes([label]).images) for label in novel.classes}
     left, right = names[novel.classes[0]][:2], names[novel.classes[1]][:2]
     for a, b in ((left[0], left[1]), (left[0], right[0])):
@@ -103,9 +102,8 @@ def run(
             f" {', '.join(str(h.label) for h in hits)}"
         )
 
-    chosen = rng.permutation(len(novel))[:300]
-    shown = novel.subset(chosen)
-    pictures = plots.story(model, shown, output, seed=seed)
+    some = np.sort(np.random.default_rng(seed).permutation(len(novel))[:300])
+    pictures = plots.story(model, novel.subset(some), output, seed=seed)
     for picture in pictures:
         say(f"picture: {picture}")
     say(f"\nThe whole story took {time.monotonic() - began:.0f} s. It lies in {output.resolve()}")

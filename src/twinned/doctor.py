@@ -51,7 +51,8 @@ class Doctor:
             self._say(
                 "idle",
                 "no pair or triplet has cost anything since step"
-                f" {step.step - _LOOK_EVERY * self._idle}: nothing more is learnt. Use a larger --margin, or mine harder ones (--set miner=batch-hard)",
+                f" {step.step - _LOOK_EVERY * self._idle}: nothing more is learnt. Use a larger --margin,"
+                " or mine harder ones (--set miner=batch-hard)",
             )
 
     def finish(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import SettingError
+from .images import ImageSpec
 
 
 class Augment(BaseModel):
@@ -89,6 +90,10 @@ class Settings(BaseModel):
     held_out: float = Field(0.2, gt=0, lt=0.9)
     far: float | None = Field(None, gt=0, lt=1)
     seed: int = Field(0, ge=0, lt=1 << 31)
+
+    def spec(self) -> ImageSpec:
+        """The input that the images are brought to; mean and deviation are measured later."""
+        return ImageSpec(**self.model_dump(include={"height", "width", "channels", "fit", "ink"}))
 
     def change(self, changes: dict[str, Any]) -> Settings:
         """The same settings but for some; ``augment.rotation`` names a setting of the augmentation.
