@@ -13,6 +13,9 @@ from twinned.images import ImageSpec
 SIZE = 8
 
 
+SPEC = ImageSpec(height=SIZE, width=SIZE, channels=1)
+
+
 @dataclass
 class FakeModel:
     distance: str = "euclidean"
@@ -22,7 +25,7 @@ class FakeModel:
     prototype: bool = False
     rerank: Callable[..., Any] | None = None
     embedded: int = 0
-    spec: ImageSpec = ImageSpec(height=SIZE, width=SIZE, channels=1)
+    spec: ImageSpec = SPEC
 
     def embed_pixels(self, pixels):
         self.embedded += len(pixels)
@@ -36,7 +39,7 @@ class FakeModel:
 
 
 def image(*values: int, salt: int = 0) -> np.ndarray:
-    """An image whose embedding is ``values / 10``; with another salt it is another image with the same one."""
+    """An image whose embedding is ``values / 10``; another salt makes another image with the same one."""
     pixels = np.zeros((SIZE, SIZE), np.uint8)
     pixels[0, : len(values)] = values
     pixels[1] = np.frombuffer(salt.to_bytes(SIZE, "big"), np.uint8)

@@ -15,6 +15,7 @@ from twinned import distances
 from twinned.errors import DataError, GalleryError, ImageError, SettingError
 from twinned.gallery import Gallery, copy, gallery
 
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
 NAMES = ["ann", "ben", "cleo", "dan", "eve"]
 
 
@@ -69,11 +70,10 @@ def test_one_image_twice_is_one_record_whatever_file_it_came_from(opener, tmp_pa
 def test_one_image_under_two_labels_is_refused_naming_both(opener, tmp_path, at_once):
     Image.fromarray(image(1, 2)).save(tmp_path / "one.png")
     with opener(FakeModel()) as people:
-        with pytest.raises(GalleryError, match=r"'ben'.*'ann'.*one\.png"):
-            if at_once:
-                people.add([tmp_path / "one.png", image(1, 2)], ["ann", "ben"])
+        if not at_once:
             people.add(tmp_path / "one.png", "ann")
-            people.add(image(1, 2), "ben")
+        with pytest.raises(GalleryError, match=r"'ben'.*'ann'.*one\.png"):
+            people.add([tmp_path / "one.png", image(1, 2)], ["ann", "ben"])
         assert set(people.labels()) <= {"ann"}
 
 
@@ -306,7 +306,7 @@ def test_search_on_from_an_enrolled_image_leaves_it_out(people):
     assert len(hits) == 5
     assert id not in [hit.id for hit in hits]
     probe = people.embeddings(limit=1)[1]
-    records, kept = people.embeddings()
+    _, kept = people.embeddings()
     nearest = np.sort(distances.euclidean(probe, kept, all_pairs=True)[0])[1:6]
     np.testing.assert_allclose([hit.distance for hit in hits], nearest, rtol=1e-5)
 
@@ -398,7 +398,10 @@ def test_prototypes_are_the_means_after_every_kind_of_change(opener, name):
     def check():
         labels = sorted(set(truth))
         means = np.stack(
-            [np.mean([vectors([s])[0] for s, t in zip(shown, truth) if t == label], axis=0) for label in labels]
+            [
+                np.mean([vectors([s])[0] for s, t in zip(shown, truth) if t == label], axis=0)
+                for label in labels
+            ]
         )
         probes = images(20, seed=2)
         expected = distances.get(name)(vectors(probes), means, all_pairs=True)
@@ -406,7 +409,10 @@ def test_prototypes_are_the_means_after_every_kind_of_change(opener, name):
         np.testing.assert_allclose([a.distance for a in answers], expected.min(axis=1), rtol=1e-4)
         named = people.identify(probes, fpir=0.999, label=labels)
         assert [a.distance for a in named] == pytest.approx([a.distance for a in answers], rel=1e-6)
-        within = [labels[i] if d <= answers[0].threshold else None for i, d in zip(expected.argmin(1), expected.min(1))]
+        within = [
+            labels[i] if d <= answers[0].threshold else None
+            for i, d in zip(expected.argmin(1), expected.min(1))
+        ]
         assert [a.label for a in answers] == within
 
     with opener(FakeModel(distance=name, prototype=True, threshold=10)) as people:
@@ -432,7 +438,9 @@ def test_prototypes_pass_a_head(opener):
         return np.abs(candidates[:, -1] - query[-1]) / 100
 
     with opener(FakeModel(prototype=True, rerank=head)) as people:
-        people.add([image(0, 0, 0, 0, 0, 0, 0, v, salt=v) for v in (0, 20, 100, 140)], ["ann", "ann", "ben", "ben"])
+        people.add(
+            [image(0, 0, 0, 0, 0, 0, 0, v, salt=v) for v in (0, 20, 100, 140)], ["ann", "ann", "ben", "ben"]
+        )
         answer = people.identify(image(50, 0, 0, 0, 0, 0, 0, 110), fpir=0.5)[0]
         assert (answer.label, answer.distance) == ("ben", pytest.approx(0.01))
 
@@ -496,7 +504,7 @@ def test_another_model_is_refused(opener, other, tmp_path):
     opener(FakeModel()).close()
     if not (tmp_path / "people.gallery").exists():
         pytest.skip("opened by address only in a folder or on a server")
-    with pytest.raises(GalleryError, match="another model.*twinned gallery rebuild"):
+    with pytest.raises(GalleryError, match=r"another model.*twinned gallery rebuild"):
         open_gallery(tmp_path / "people.gallery", other)
     opener(FakeModel()).close()  # and is free again
 
@@ -514,9 +522,9 @@ def test_copy_goes_on_where_it_was_cut_off(opener, people):
 
 
 def test_copy_refuses_another_model(opener, people):
-    with opener(FakeModel(encoder_sha256="b" * 64), "backup") as other:
-        with pytest.raises(GalleryError, match="different models"):
-            copy(people, other)
+    other = opener(FakeModel(encoder_sha256="b" * 64), "backup")
+    with other, pytest.raises(GalleryError, match="different models"):
+        copy(people, other)
 
 
 def test_copy_from_a_folder_to_a_server_and_back_keeps_everything(tmp_path):

@@ -198,7 +198,11 @@ def create(client: QdrantClient, collection: str, binding: Binding, *, address: 
             vectors_config=models.VectorParams(
                 size=binding.embedding_size, distance=_METRIC[binding.distance]
             ),
-            hnsw_config=models.HnswConfigDiff(m=store.HNSW_LINKS, ef_construct=store.HNSW_BUILD_WIDTH),
+            hnsw_config=models.HnswConfigDiff(
+                m=store.HNSW_LINKS,
+                ef_construct=store.HNSW_BUILD_WIDTH,
+                full_scan_threshold=store.FULL_SCAN_KB,
+            ),
             quantization_config=models.ScalarQuantization(
                 scalar=models.ScalarQuantizationConfig(
                     type=models.ScalarType.INT8, quantile=0.99, always_ram=True

@@ -35,7 +35,10 @@ import qdrant_edge
 from ..errors import GalleryError
 from . import store
 from .folder import (
+    ROOM_TO_ADD,
+    ROOM_TO_OPEN,
     Manifest,
+    copy_sparse,
     damaged,
     need_room,
     read_manifest,
@@ -83,7 +86,7 @@ class EdgeStore:
         self._unflushed = 0
         self._log: set[str] = set()  # the log's files at the last synchronisation
         self._touched: set[str] | None = None  # ids written while the index is built on a copy
-        need_room(folder, 0)
+        need_room(folder, ROOM_TO_OPEN)
         self._shard = self._load(self._manifest.shard)
         try:
             self._check()
@@ -116,18 +119,20 @@ class EdgeStore:
             qdrant.Point(id=record.id, vector=values, payload=store.payload(record, vector))
             for record, vector, values in zip(records, vectors, vectors.tolist())
         ]
-        self._update(qdrant.UpdateOperation.upsert_points(points), [r.id for r in records], vectors.nbytes)
+        size = vectors.nbytes + sum(len(str(record.metadata)) for record in records)
+        operation = qdrant.UpdateOperation.upsert_points(points)
+        self._update(operation, [record.id for record in records], room=ROOM_TO_ADD + 4 * size)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Forget records; on disk when this returns."""
         with self.writing:
             left = max(0, self.count(Filter()) - len(ids))
             self._save(at_least=min(self._manifest.at_least, left))
-            self._update(qdrant.UpdateOperation.delete_points(list(ids)), ids, 0)
+            self._update(qdrant.UpdateOperation.delete_points(list(ids)), ids)
 
     def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
         """Replace the payload's keys that are given; on disk when this returns."""
-        self._update(qdrant.UpdateOperation.set_payload(list(ids), dict(payload)), ids, 0)
+        self._update(qdrant.UpdateOperation.set_payload(list(ids), dict(payload)), ids)
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
         """The records of those ids that are stored, in no order, and their embeddings if asked for."""
@@ -148,7 +153,8 @@ class EdgeStore:
 
     def count(self, only: Filter) -> int:
         """How many records pass the filter."""
-        return self._count(_filter(only))
+        with self._explain("counting"):
+            return int(self._shard.count(qdrant.CountRequest(exact=True, filter=_filter(only))))
 
     def labels(self, only: Filter) -> dict[str, int]:
         """How many images each label has."""
@@ -203,8 +209,8 @@ class EdgeStore:
             with self.writing:
                 self._flush()
                 source = self._folder / self._manifest.shard
-                need_room(self._folder, 3 * size_on_disk(source))
-                shutil.copytree(source, copy)
+                need_room(self._folder, ROOM_TO_ADD + 3 * size_on_disk(source))
+                copy_sparse(source, copy)
             command = [sys.executable, "-c", _COMPACT, str(copy)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -238,10 +244,6 @@ class EdgeStore:
                 self._flush()
             self._shard.close()
 
-    def _count(self, condition: Any) -> int:
-        with self._explain("counting"):
-            return int(self._shard.count(qdrant.CountRequest(exact=True, filter=condition)))
-
     def _facet(self, only: Filter) -> dict[str, int]:
         limit = max(1, self.count(Filter()))
         request = qdrant.FacetRequest(key="label", limit=limit, exact=True, filter=_filter(only))
@@ -249,9 +251,9 @@ class EdgeStore:
             hits = self._shard.facet(request).hits
         return {hit.value: hit.count for hit in hits if hit.count}  # a label that is gone stays, with 0
 
-    def _update(self, operation: Any, ids: Sequence[str], size: int) -> None:
+    def _update(self, operation: Any, ids: Sequence[str], *, room: int = ROOM_TO_OPEN) -> None:
         with self.writing:
-            need_room(self._folder, 4 * size)
+            need_room(self._folder, room)
             with self._explain("writing"):
                 self._shard.update(operation)
             self._labels = None
@@ -318,26 +320,21 @@ class EdgeStore:
         path = self._folder / shard
         if not (path / "segments").is_dir():
             raise damaged(self._folder, f"{shard}/segments is missing")
-        try:
+        with _opening(self._folder):
             return qdrant.EdgeShard.load(str(path))
-        except BaseException as error:
-            if not _is_edge_error(error):
-                raise
-            if "WouldBlock" in str(error):
-                raise GalleryError(
-                    f"{self._folder}: is open already, in another process or in this one, and an embedded "
-                    "gallery can be open once; close the other, or ask the service that holds it"
-                ) from None
-            raise damaged(self._folder, str(error)) from error
 
     def _check(self) -> None:
         """Compare what is there with what must be: Qdrant opens without some of its files and is silent."""
-        count = self.count(Filter())
+        embedding = qdrant.Filter(must=[qdrant.HasVectorCondition("")])
+        payload = qdrant.Filter(must_not=[qdrant.IsEmptyCondition("norm")])
+        with _opening(self._folder):
+            count, embedded, described = (
+                self._shard.count(qdrant.CountRequest(exact=True, filter=condition))
+                for condition in (None, embedding, payload)
+            )
         if count < self._manifest.at_least:
             expected = self._manifest.at_least
             raise damaged(self._folder, f"{count:,} images were found where {expected:,} were stored")
-        embedded = self._count(qdrant.Filter(must=[qdrant.HasVectorCondition("")]))
-        described = self._count(qdrant.Filter(must_not=[qdrant.IsEmptyCondition("norm")]))
         if min(embedded, described) < count:
             raise damaged(
                 self._folder,
@@ -347,7 +344,7 @@ class EdgeStore:
 
     def _check_log(self) -> None:
         """Writes are numbered by the log; with a lost log they would begin at 0 and be taken for old ones."""
-        with self._explain("checking"):
+        with _opening(self._folder):
             self._shard.update(qdrant.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
             self._shard.flush()
         written = _written(self._folder / self._manifest.shard)
@@ -378,7 +375,7 @@ def create(folder: Path, binding: Binding) -> None:
     shard = f"shard-{uuid.uuid4().hex[:8]}"
     try:
         (draft / shard).mkdir(parents=True)
-        need_room(draft, 0)
+        need_room(draft, ROOM_TO_ADD)
         opened = qdrant.EdgeShard.create(str(draft / shard), _config(binding))
         opened.update(qdrant.UpdateOperation.create_field_index("label", qdrant.PayloadSchemaType.Keyword))
         opened.flush()
@@ -397,7 +394,9 @@ def _config(binding: Binding) -> Any:
     return qdrant.EdgeConfig(
         vectors=qdrant.EdgeVectorParams(size=binding.embedding_size, distance=_METRIC[binding.distance]),
         hnsw_config=qdrant.HnswIndexConfig(
-            m=store.HNSW_LINKS, ef_construct=store.HNSW_BUILD_WIDTH, full_scan_threshold=10_000
+            m=store.HNSW_LINKS,
+            ef_construct=store.HNSW_BUILD_WIDTH,
+            full_scan_threshold=store.FULL_SCAN_KB,
         ),
         quantization_config=qdrant.ScalarQuantizationConfig(
             type=qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
@@ -423,6 +422,21 @@ def _equals(path: str, value: Value) -> Any:
     # The bindings take Python's True for the integer 1; NumPy's arrives as a boolean.
     match = qdrant.MatchValue(np.bool_(value) if isinstance(value, bool) else value)
     return qdrant.FieldCondition(key=path, match=match)
+
+
+@contextlib.contextmanager
+def _opening(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        if not _is_edge_error(error):
+            raise
+        if "WouldBlock" in str(error):
+            raise GalleryError(
+                f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
+                "be open once; close the other, or ask the service that holds it"
+            ) from None
+        raise damaged(folder, str(error)) from error
 
 
 def _written(shard: Path) -> int:

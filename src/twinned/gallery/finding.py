@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -74,6 +75,8 @@ class Prototypes:
             counts: How many of them each label has.
         """
         means = self._means(only, counts)
+        if not means:  # another thread has removed the last image since they were counted
+            return [""] * len(queries), np.full(len(queries), np.inf)
         labels, prototypes = list(means), np.stack(list(means.values()))
         apart = np.asarray(
             distances.get(self._embedder.distance)(queries, prototypes, all_pairs=True), np.float64
@@ -95,17 +98,17 @@ class Prototypes:
             before = self._changes
             scope = only if len(stale) == len(counts) else replace(only, labels=tuple(stale))
             sums = {label: np.zeros(self._embedder.embedding_size) for label in stale}
+            seen = Counter[str]()
             for records, vectors in pages(self._store, scope, vectors=True):
                 for record, vector in zip(records, vectors):
                     if record.label in sums:
                         sums[record.label] += vector
-            fresh = {
-                label: (count, (sums[label] / count).astype(np.float32)) for label, count in stale.items()
-            }
+                        seen[record.label] += 1
+            fresh = {label: (n, (sums[label] / n).astype(np.float32)) for label, n in seen.items()}
             kept |= fresh
             if whole and before == self._changes:
                 self._kept |= fresh
-        return {label: kept[label][1] for label in counts}
+        return {label: kept[label][1] for label in counts if label in kept}
 
 
 def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[list[Record]]:

@@ -13,9 +13,12 @@ from ..errors import GalleryError
 from .store import Binding, IndexReport
 
 _NAME = "gallery.json"
-# Qdrant's files are sparse and mapped into memory: a disk that fills up under them ends the process (SIGBUS).
-# So this much must be free before anything is opened or written.
-_RESERVE_BYTES = 64 << 20
+# Qdrant's files are sparse and mapped into memory: a disk that fills up under them ends the process
+# (SIGBUS). So room is asked for first: to open, for its housekeeping; to add, so much more that a gallery
+# that could be added to can be opened again and images removed from it.
+ROOM_TO_OPEN = 16 << 20
+ROOM_TO_ADD = 64 << 20
+_BLOCK = bytes(1 << 16)
 
 
 class Manifest(BaseModel):
@@ -66,13 +69,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     sync_folder(folder)
 
 
-def need_room(folder: Path, size: int) -> None:
-    """Refuse to go on where the disk has no room for ``size`` bytes and a reserve.
+def need_room(folder: Path, needed: int) -> None:
+    """Refuse to go on where the disk has no room for so many bytes.
 
     Raises:
         GalleryError: If there is less.
     """
-    free, needed = shutil.disk_usage(folder).free, _RESERVE_BYTES + size
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise GalleryError(
             f"{folder}: the disk is full ({free >> 20:,} MB free, {needed >> 20:,} MB are needed); what was "
@@ -105,6 +108,21 @@ def _sync(path: Path, flags: int) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a folder of sparse files; what is empty in them stays so."""
+    shutil.copytree(source, target, copy_function=_copy_file)
+
+
+def _copy_file(source: str, target: str) -> None:
+    with open(source, "rb") as whole, open(target, "wb") as sparse:
+        while block := whole.read(len(_BLOCK)):
+            if block == _BLOCK[: len(block)]:
+                sparse.seek(len(block), os.SEEK_CUR)
+            else:
+                sparse.write(block)
+        sparse.truncate()
 
 
 def size_on_disk(folder: Path) -> int:

@@ -23,6 +23,8 @@ Value: TypeAlias = str | int | float | bool
 # Below this many kilobytes of embeddings every search compares with all of them; above, HNSW is built.
 # 25 MB are 50,000 embeddings of 128 values: 1.6 ms a query on two cores, the network itself costs more.
 EXACT_BELOW_KB = 25_000
+# A filter that leaves less than this is searched exactly as well.
+FULL_SCAN_KB = 10_000
 # Measured on 100,000 x 128 Omniglot pixels: recall@10 0.997 at a sixteenth of the exact query's time.
 HNSW_LINKS = 16
 HNSW_BUILD_WIDTH = 100
@@ -192,7 +194,7 @@ def records(points: Sequence[Any]) -> list[Record]:
 
 
 def embeddings(points: Sequence[Any], binding: Binding) -> Vectors:
-    """The embeddings of retrieved points as the encoder gave them, ``(n, d)``; ``(n, 0)`` if not asked for."""
+    """Embeddings of retrieved points as the encoder gave them, ``(n, d)``; ``(n, 0)`` if not asked for."""
     if points and points[0].vector is None:
         return np.empty((len(points), 0), np.float32)
     stored = np.array([point.vector for point in points], np.float32).reshape(-1, binding.embedding_size)

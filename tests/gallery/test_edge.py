@@ -1,0 +1,441 @@
+"""The embedded gallery: what is acknowledged survives, damage is reported, threads and processes agree."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_model import FakeModel, image, images, vectors
+from processes import Children
+
+from twinned.errors import GalleryError, SettingError
+from twinned.gallery import Gallery, edge, folder, open_gallery, store
+
+KILLS = 50
+
+
+@pytest.fixture
+def people(tmp_path):
+    with open_gallery(tmp_path / "people.gallery", FakeModel()) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def children():
+    with Children() as started:
+        yield started
+
+
+@pytest.fixture
+def small_index(monkeypatch):
+    """An index from 256 embeddings on."""
+    monkeypatch.setattr(store, "EXACT_BELOW_KB", 8)
+    monkeypatch.setattr(store, "FULL_SCAN_KB", 1)
+
+
+# ---- what is acknowledged survives
+
+
+def test_kill_9_at_random_moments_loses_nothing_acknowledged(tmp_path, children):
+    path = tmp_path / "people.gallery"
+    moments = random.Random(0)
+    state: dict[str, str | None] = {}  # id -> label, None once removed
+    acknowledged = 0
+    for kill in range(KILLS):
+        writer = children.start("write", path, kill)
+        assert not list(children.said(until="open"))
+        time.sleep(moments.uniform(0, 0.15))
+        os.kill(writer, signal.SIGKILL)
+        pending: list[str] = []
+        for what, *about in children.said():
+            if what == "begin":
+                (pending,) = about
+            else:
+                label, ids = about
+                state |= dict.fromkeys(ids, label)
+                pending, acknowledged = [], acknowledged + 1
+        for id in pending:  # begun and not acknowledged: either is right
+            state.pop(id)
+        with open_gallery(path, FakeModel(), create=False) as people:
+            there = {item.id: item.label for item in people.list().items}
+            assert {id: there.get(id) for id in state} == state
+            assert people.count() == len(people.embeddings()[1]) == len(there)
+    assert acknowledged > KILLS, "the writers were killed before they wrote"
+    assert sum(label is not None for label in state.values()) > 1000
+
+
+def test_the_log_alone_brings_back_what_the_segments_lack(tmp_path, monkeypatch):
+    """A power cut: of what was written since the last flush only the synchronised log is left."""
+    monkeypatch.setattr(edge, "_FLUSH_EVERY", 1000)
+    path = tmp_path / "people.gallery"
+    before, cut = tmp_path / "before", tmp_path / "cut"
+    people = open_gallery(path, FakeModel())
+    people.add(images(600), "ann")
+    people.store._flush()
+    subprocess.run(["cp", "-a", "--sparse=always", path, before], check=True)
+    for number in range(5):
+        people.add(images(100, seed=number + 1), f"new {number}")
+    people.remove(label="new 3")
+    people.rename("new 4", "newest")
+    expected = people.list(), people.labels(), people.embeddings()[1].tolist()
+    subprocess.run(["cp", "-a", "--sparse=always", before, cut], check=True)
+    (shard,) = cut.glob("shard-*")
+    shutil.rmtree(shard / "wal")
+    subprocess.run(["cp", "-a", "--sparse=always", path / shard.name / "wal", shard / "wal"], check=True)
+    people.close()
+    with open_gallery(cut, FakeModel()) as people:
+        assert (people.list(), people.labels(), people.embeddings()[1].tolist()) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the segments are flushed each time")
+def test_every_file_of_the_log_that_a_write_changes_is_synchronised(people, monkeypatch):
+    synchronised: set[str] = set()
+    monkeypatch.setattr(edge, "sync_file", lambda path: synchronised.add(path.name))
+    (shard,) = Path(people.store.address).glob("shard-*")
+
+    def content():
+        return {f.name: hash(f.read_bytes()) for f in (shard / "wal").iterdir() if f.name != "first-index"}
+
+    before, names = content(), set()
+    for number in range(12):  # 4 MB each; the log goes on to its next file after 32
+        synchronised.clear()
+        people.add(images(64, seed=number), "ann", metadata={"text": "x" * 65_536})
+        after = content()
+        changed = {name for name in after if before.get(name) != after[name]}
+        written = {name for name in changed if any((shard / "wal" / name).read_bytes()[:4096])}
+        assert written
+        assert {n for n in written if n in before or n.startswith("closed")} <= synchronised | {
+            "open-3",
+            "open-4",
+        }
+        before, names = after, names | set(after)
+    assert any(name.startswith("closed-") for name in names), "the log never changed files"
+
+
+def test_a_batch_is_committed_whole_before_it_is_acknowledged(people):
+    seen = []
+    people.add(images(300), "ann", acknowledge=lambda ids: seen.append((len(ids), people.count())))
+    assert seen == [(256, 256), (44, 300)]
+
+
+# ---- damage is reported
+
+
+def test_no_damaged_file_goes_unnoticed(tmp_path, small_index, children):
+    path = tmp_path / "people.gallery"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(images(600), ["ann", "ben"] * 300)
+        people.compact()
+        for number in range(3):
+            people.add(images(200, seed=number + 1), ["ann", "ben"] * 100, metadata={"text": "x" * 2000})
+            people.store._flush()
+    files = [str(file.relative_to(path)) for file in sorted(path.glob("shard-*/**/*")) if file.is_file()]
+    cases = [(name, how) for name in files for how in ("missing", "empty", "half")]
+    random.Random(0).shuffle(cases)
+    cases = cases[: int(os.environ.get("TWINNED_DAMAGE_CASES", "50"))]
+    outcome: dict[tuple[str, str], str] = {}
+    while remaining := cases[len(outcome) :]:
+        (tmp_path / "cases").write_text(json.dumps(remaining))
+        (scratch := tmp_path / f"from-{len(outcome)}").mkdir()
+        children.start("damage", path, scratch, tmp_path / "cases")
+        for what, number, *result in children.said():
+            outcome[remaining[number]] = result[0] if what == "result" else "the process died"
+    reported = ("is damaged", "what was acknowledged is stored")
+    assert not {
+        c: what for c, what in outcome.items() if what != "whole" and not any(r in what for r in reported)
+    }
+    assert sum(reported[1] in what for what in outcome.values()) <= len(cases) / 20  # mostly when opened
+    assert {"whole"} < set(outcome.values())
+
+
+@pytest.mark.parametrize("lost", ["segments", "wal", "shard", "one segment"])
+def test_lost_folders_are_reported(tmp_path, lost, small_index):
+    path = tmp_path / "people.gallery"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(images(600), "ann")
+        people.compact()
+        people.add(images(10, seed=1), "ben")
+    (shard,) = path.glob("shard-*")
+    if lost == "one segment":
+        shutil.rmtree(next(shard.glob("segments/*/vector_index/graph.bin")).parent.parent)
+    else:
+        shutil.rmtree(shard if lost == "shard" else shard / lost)
+    with pytest.raises(GalleryError, match="damaged"):
+        open_gallery(path, FakeModel())
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format": 2}', "[]"])
+def test_a_damaged_manifest_is_reported(tmp_path, text):
+    path = tmp_path / "people.gallery"
+    open_gallery(path, FakeModel()).close()
+    (path / "gallery.json").write_text(text)
+    with pytest.raises(GalleryError, match=r"people\.gallery: is damaged \(gallery\.json"):
+        open_gallery(path, FakeModel())
+    (path / "gallery.json").unlink()
+    with pytest.raises(GalleryError, match=r"has no gallery\.json"):
+        open_gallery(path, FakeModel())
+
+
+def test_what_is_no_gallery_is_left_alone(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(GalleryError, match="is a file"):
+        open_gallery(tmp_path / "file", FakeModel())
+    with pytest.raises(GalleryError, match=r"has no gallery\.json"):
+        open_gallery(tmp_path, FakeModel())
+    for nothing in (tmp_path / "none", tmp_path / "empty"):
+        with pytest.raises(GalleryError, match="there is no gallery"):
+            open_gallery(nothing, FakeModel(), create=False)
+        with pytest.raises(GalleryError, match="there is no gallery"):
+            open_gallery(nothing, FakeModel(), read_only=True)
+    with pytest.raises(SettingError, match="is no gallery's address"):
+        open_gallery("ftp://host/people", FakeModel())
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file"]
+    (tmp_path / "empty").mkdir()
+    open_gallery(tmp_path / "empty", FakeModel()).close()
+    open_gallery(tmp_path / "new" / "deep", FakeModel()).close()
+
+
+# ---- a full disk
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_full_disk_is_a_clear_error_before_anything_is_harmed(people, monkeypatch):
+    people.add(images(300), "ann")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**6))
+    for write in (
+        lambda: people.add(images(10, seed=1), "ben"),
+        lambda: people.rename("ann", "ben"),
+        lambda: people.remove(label="ann"),
+        lambda: people.compact(),
+        lambda: open_gallery(people.store.address + "2", FakeModel()),
+    ):
+        with pytest.raises(GalleryError, match="the disk is full"):
+            write()
+    assert people.labels() == {"ann": 300}
+    assert people.search(images(1)[0], k=1)[0].label == "ann"
+    monkeypatch.undo()
+    people.add(images(10, seed=1), "ben")
+    assert people.labels() == {"ann": 300, "ben": 10}
+
+
+def test_a_disk_that_really_fills_up_loses_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", disk], capture_output=True
+    ).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        people, safe = open_gallery(disk / "people.gallery", FakeModel()), []
+
+        def fill():
+            for number in itertools.count():
+                people.add(
+                    images(256, seed=number), "ann", metadata={"text": "x" * 4000}, acknowledge=safe.extend
+                )
+
+        with pytest.raises(GalleryError, match="the disk is full"):
+            fill()
+        assert len(safe) > 256
+        assert people.count() == len(safe)
+        people.close()
+        with open_gallery(disk / "people.gallery", FakeModel()) as people:
+            assert {item.id for item in people.list().items} == set(safe)
+            with pytest.raises(GalleryError, match="the disk is full"):
+                people.add(images(256, seed=10**6), "ann", metadata={"text": "x" * 40_000})
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        with open_gallery(disk / "people.gallery", FakeModel()) as people:
+            people.add(images(256, seed=10**6), "ann", acknowledge=safe.extend)
+            assert {item.id for item in people.list().items} == set(safe)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# ---- processes and threads
+
+
+def test_a_second_process_is_told_so(tmp_path, children):
+    path = tmp_path / "people.gallery"
+    holder = children.start("hold", path)
+    assert not list(children.said(until="open"))
+    for _ in range(2):
+        with pytest.raises(GalleryError, match="is open already, in another process"):
+            open_gallery(path, FakeModel())
+    os.kill(holder, signal.SIGKILL)
+    assert not list(children.said())
+    with open_gallery(path, FakeModel()) as people:
+        assert len(people) == 1
+        with pytest.raises(GalleryError, match="is open already"):
+            open_gallery(path, FakeModel())
+
+
+def test_threads_read_and_write_while_an_index_is_built(tmp_path, small_index):
+    people = open_gallery(tmp_path / "people.gallery", FakeModel())
+    people.add(images(600), "first")
+    people.add(images(50, seed=7), "always")
+    errors: list[BaseException] = []
+    stop = threading.Event()
+    searches = []
+
+    def run(work):
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    def enrol(number):
+        for step in range(8):  # two threads enrol the same images
+            people.add(
+                images(30, seed=100 * (1 + number // 2) + step), f"thread {number // 2}", progress=False
+            )
+
+    def come_and_go():
+        for _ in range(5):
+            people.restore(people.remove(label="first"))
+            people.update(people.search(images(1)[0], k=1)[0].id, metadata={"seen": True})
+
+    def look():
+        while not stop.is_set():
+            hits = people.search(images(1, seed=9)[0], k=10)
+            assert [hit.distance for hit in hits] == sorted(hit.distance for hit in hits)
+            assert len({hit.id for hit in hits}) == 10
+            people.labels()
+            people.identify(images(2, seed=3))
+            searches.append(1)
+
+    writers = [threading.Thread(target=run, args=(lambda n=n: enrol(n),)) for n in range(4)]
+    writers += [threading.Thread(target=run, args=(work,)) for work in (come_and_go, people.compact)]
+    readers = [threading.Thread(target=run, args=(look,)) for _ in range(2)]
+    for thread in writers + readers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in readers:
+        thread.join()
+    assert errors == []
+    expected = {"always": 50, "first": 600, "thread 0": 240, "thread 1": 240}
+    assert people.labels() == expected
+    assert len(searches) > 10
+    assert people.stats().search == "hnsw"
+    people.close()
+    with open_gallery(tmp_path / "people.gallery", FakeModel()) as people:
+        assert people.labels() == expected
+        assert len(list(Path(people.store.address).glob("shard-*"))) == 1
+
+
+# ---- the index
+
+
+def test_the_index_is_built_above_a_size_and_measured(tmp_path, small_index):
+    shown, probes = images(3000), images(50, seed=1)
+    with open_gallery(tmp_path / "people.gallery", FakeModel()) as people:
+        people.add(shown[:200], "ann")
+        assert people.compact().search == "exact"  # too few
+        people.add(shown, "ann")
+        stats = people.stats()
+        assert (stats.search, stats.indexed) == ("hnsw", 3000)
+        assert stats.recall_at_10 >= 0.97
+        truth = vectors(shown)
+        found = 0
+        for probe in probes:
+            apart = np.sort(np.linalg.norm(truth - vectors([probe]), axis=1))[:10]
+            np.testing.assert_allclose(
+                [h.distance for h in people.search(probe, k=10, exact=True)], apart, rtol=1e-4
+            )
+            found += sum(hit.distance <= apart[-1] + 1e-4 for hit in people.search(probe, k=10))
+        assert found >= 0.97 * 500
+        tail = people.add(image(7, 7, 7), "ben").ids
+        assert people.search(image(7, 7, 7), k=1)[0].id == tail[0]  # outside the index and found
+        assert people.stats().indexed == 3000
+        people.remove(label="ann")
+        assert [hit.id for hit in people.search(probes[0], k=5)] == tail
+    with open_gallery(tmp_path / "people.gallery", FakeModel()) as people:
+        assert people.stats().recall_at_10 == stats.recall_at_10
+        assert people.compact().search == "exact"
+        assert people.count() == 1
+
+
+def test_enrolling_one_by_one_never_builds_the_index(people, small_index, monkeypatch):
+    monkeypatch.setattr(Gallery, "compact", lambda self: pytest.fail("built"))
+    for number in range(3):
+        people.add(images(200, seed=number), "ann")
+    assert people.stats().search == "exact"
+
+
+def test_an_index_that_cannot_be_built_leaves_all_as_it_was(people, small_index, monkeypatch):
+    people.add(images(200), "ann")
+    monkeypatch.setattr(edge, "_COMPACT", "raise SystemExit('no memory')")
+    with pytest.raises(GalleryError, match=r"no memory.*as it was"):
+        people.compact()
+    assert people.labels() == {"ann": 200}
+    assert len(list(Path(people.store.address).glob("shard-*"))) == 1
+    monkeypatch.undo()
+    people.compact()
+    people.remove(label="ann")
+    people.add(image(1), "ben")
+    assert people.labels() == {"ben": 1}
+
+
+def test_an_index_whose_building_was_cut_off_is_cleared_away(tmp_path):
+    path = tmp_path / "people.gallery"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(images(10), "ann")
+    (shard,) = path.glob("shard-*")
+    shutil.copytree(shard, path / "shard-cutoff")
+    with open_gallery(path, FakeModel()) as people:
+        assert people.labels() == {"ann": 10}
+    assert list(path.glob("shard-*")) == [shard]
+
+
+def test_room_that_was_deleted_is_given_back(tmp_path_factory):
+    path = tmp_path_factory.mktemp("disk") / "people.gallery"  # in memory, mapping a file fills its holes
+
+    def size():
+        return sum(folder.size_on_disk(segments) for segments in path.glob("shard-*/segments"))
+
+    with open_gallery(path, FakeModel()) as people:
+        texts = [{"text": random.Random(number).randbytes(1000).hex()} for number in range(1000)]
+        people.add(images(1000), "ann", metadata=texts)
+        people.add(images(10, seed=1), "ben")
+        people.remove(label="ann")
+        before = size()
+        people.compact()
+        assert size() < before / 5
+        assert people.labels() == {"ben": 10}
+
+
+def test_a_closed_gallery_says_so_and_may_be_closed_again(people):
+    people.add(image(1), "ann")
+    people.close()
+    people.close()
+    for use in (people.count, people.list, people.labels, lambda: people.add(image(2), "ann")):
+        with pytest.raises(GalleryError, match=r"failed .*not initialized.*open it again"):
+            use()
+
+
+def test_nothing_is_left_open(tmp_path):
+    def handles():
+        return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    path = tmp_path / "people.gallery"
+    open_gallery(path, FakeModel()).close()
+    before = handles()
+    for number in range(5):
+        with open_gallery(path, FakeModel()) as people:
+            people.add(images(10, seed=number), "ann")
+            people.compact()
+    assert handles() <= before

@@ -1,0 +1,123 @@
+"""A gallery embedded again for another model; copies are part of the contract in test_gallery."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_model import FakeModel, image, images
+from PIL import Image
+
+from twinned.errors import DataError, GalleryError, SettingError
+from twinned.gallery import open_gallery, rebuild
+from twinned.gallery.edge import EdgeStore
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for number, pixels in enumerate(images(30)):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def gallery(tmp_path, files):
+    path = tmp_path / "people.gallery"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(files, ["ann", "ben"] * 15, metadata=[{"n": number} for number in range(30)])
+    return path
+
+
+NEW = FakeModel(encoder_sha256="b" * 64, embedding_size=4, distance="cosine")
+
+
+def test_rebuild_replaces_the_embeddings_and_keeps_the_records(gallery):
+    with open_gallery(gallery, FakeModel()) as people:
+        before = people.list()
+    added = rebuild(gallery, NEW)
+    assert (added.stored, added.skipped, added.unreadable) == (30, 0, [])
+    with open_gallery(gallery, NEW) as people:
+        assert people.list() == before
+        assert people.embeddings()[1].shape == (30, 4)
+        assert people.search(images(30)[3], k=1)[0].metadata == {"n": 3}
+        people.remove(label="ann")
+        people.add(image(1), "cleo")
+    with open_gallery(gallery, NEW) as people:
+        assert people.labels() == {"ben": 15, "cleo": 1}
+    with pytest.raises(GalleryError, match="another model"):
+        open_gallery(gallery, FakeModel())
+    assert sorted(entry.name[:6] for entry in gallery.iterdir()) == ["galler", "shard-"]
+
+
+def test_rebuild_refuses_lost_files_before_it_begins(gallery, files):
+    files[3].unlink()
+    files[4].unlink()
+    model = FakeModel(encoder_sha256="b" * 64)
+    with pytest.raises(GalleryError, match=r"2 of 30 images have no file any more.*\.png.*--skip-missing"):
+        rebuild(gallery, model)
+    assert model.embedded == 0
+    added = rebuild(gallery, model, skip_missing=True)
+    assert (added.stored, len(added.unreadable)) == (28, 2)
+
+
+def test_rebuild_counts_images_that_never_were_files(gallery):
+    with open_gallery(gallery, FakeModel()) as people:
+        id = people.add(image(1), "cleo").ids[0]
+    with pytest.raises(GalleryError, match=f"1 of 31.*id {id} .not from a file"):
+        rebuild(gallery, NEW)
+    assert rebuild(gallery, NEW, skip_missing=True).stored == 30
+
+
+class Cut(BaseException):
+    """As Ctrl-C or a failure at that moment."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "error"), [("embedding", Cut), ("reading", DataError), ("replacing", Cut)]
+)
+def test_a_rebuild_that_is_cut_off_leaves_the_gallery_as_it_was(gallery, files, monkeypatch, moment, error):
+    def cut(*_, **__):
+        raise Cut
+
+    with open_gallery(gallery, FakeModel()) as people:
+        before, vectors = people.list(), people.embeddings()[1]
+    whole = files[7].read_bytes()
+    if moment == "embedding":
+        monkeypatch.setattr(FakeModel, "embed_pixels", cut)
+    elif moment == "reading":
+        files[7].write_bytes(b"no image")
+    else:
+        monkeypatch.setattr(EdgeStore, "_replace", cut)
+    with pytest.raises(error):
+        rebuild(gallery, NEW)
+    monkeypatch.undo()
+    files[7].write_bytes(whole)
+    with open_gallery(gallery, FakeModel()) as people:
+        assert people.list() == before
+        np.testing.assert_array_equal(people.embeddings()[1], vectors)
+    assert rebuild(gallery, NEW).stored == 30
+
+
+def test_rebuild_into_another_gallery_leaves_the_first(gallery, tmp_path):
+    assert rebuild(gallery, NEW, into=tmp_path / "new.gallery").stored == 30
+    assert rebuild(gallery, NEW, into=tmp_path / "new.gallery").skipped == 30
+    with open_gallery(gallery, FakeModel()) as old, open_gallery(tmp_path / "new.gallery", NEW) as new:
+        assert old.list() == new.list()
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes:UserWarning")
+def test_a_gallery_on_a_server_is_rebuilt_into_a_new_one(monkeypatch):
+    qdrant_client = pytest.importorskip("qdrant_client")
+    from twinned.gallery import cluster
+    from twinned.gallery.embedder import binding_of
+
+    client = qdrant_client.QdrantClient(":memory:")
+    cluster.create(client, "people", binding_of(FakeModel()), address="people")
+    monkeypatch.setattr(
+        cluster,
+        "open_collection",
+        lambda address, binding: cluster.ClusterStore(client, "people", address=address),
+    )
+    with pytest.raises(SettingError, match="into"):
+        rebuild("http://host/people", NEW)
