@@ -1,0 +1,46 @@
+"""Pictures: fine in print, told apart by colour-blind readers, drawn without pyplot.
+
+Each function draws what somebody else computed and returns matplotlib axes, which `save` writes to a .png or
+.svg file. matplotlib is loaded when this package is.
+
+    network      architecture
+    training     history, accuracy over time
+    curves       ROC, DET, distances, reliability, confusion
+    embeddings   the map: projected, drawn with thumbnails
+    panels       neighbours, a one-shot question, hardest pairs, what matches what
+    story        the pictures of a trained model, as files
+    style        house style, saving
+"""
+
+from __future__ import annotations
+
+from .curves import confusion, det, distances, reliability, roc
+from .embeddings import embedding_map, project
+from .network import architecture
+from .panels import Shown, hardest_pairs, matches, neighbours, one_shot
+from .story import story
+from .style import png, save, svg, target
+from .training import accuracy_over_time, history
+
+__all__ = [
+    "Shown",
+    "accuracy_over_time",
+    "architecture",
+    "confusion",
+    "det",
+    "distances",
+    "embedding_map",
+    "hardest_pairs",
+    "history",
+    "matches",
+    "neighbours",
+    "one_shot",
+    "png",
+    "project",
+    "reliability",
+    "roc",
+    "save",
+    "story",
+    "svg",
+    "target",
+]
