@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -267,7 +267,9 @@ def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, prog
     left, right = left[whole], right[whole]
     distance = model.paired_distances(found.embeddings[left], found.embeddings[right])
     # Without class labels the image is the unit that is resampled.
-    comparisons = compare_pairs(distance, data.same[whole], left=left, right=right)
+    comparisons = replace(
+        compare_pairs(distance, data.same[whole], left=left, right=right), left_image=left, right_image=right
+    )
     verification = evaluate_verification(comparisons, model.manifest.calibration, extra_far=far, seed=seed)
     return Evaluation(verification, None, None, "pairs", found.notes(), data=found, comparisons=comparisons)
 
@@ -326,7 +328,11 @@ def _lfw(model: Measured, root: Path, *, far: float | None, seed: int, progress:
         raise DataError(f"the official pairs must be whole: {found.unreadable[0]}")
     a, b = (np.array([place[p] for p in side]) for side in (left, right))
     distance = model.paired_distances(found.embeddings[a], found.embeddings[b])
-    comparisons = compare_pairs(distance, same, left=found.labels[a], right=found.labels[b])
+    comparisons = replace(
+        compare_pairs(distance, same, left=found.labels[a], right=found.labels[b]),
+        left_image=a,
+        right_image=b,
+    )
     verification = evaluate_verification(comparisons, model.manifest.calibration, extra_far=far, seed=seed)
     folds = lfw_folds(distance, same, fold)
     trained = sorted(set(model.manifest.classes) & people)
