@@ -1,0 +1,152 @@
+"""The parts put together: routes, the page, errors, and the guard around them."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..errors import TwinnedError
+from ..gallery import Gallery
+from ..model import Model
+from . import asking, enrolled, metrics, problems, uploads
+from .batching import Plan
+from .describing import document
+from .guard import Guard, Hosts
+from .limits import Limits
+from .problems import Problem
+from .schemas import Health
+from .service import Service
+from .thumbnails import Thumbnails, folder_of
+
+_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+
+def create_app(
+    model: Model,
+    gallery: Gallery | None = None,
+    *,
+    token: str | None = None,
+    host: str = "127.0.0.1",
+    names: Iterable[str] = (),
+    read_only: bool = False,
+    limits: Limits | None = None,
+    plan: Plan | None = None,
+) -> Guard:
+    """The service as an ASGI application; it closes the gallery when it ends.
+
+    Args:
+        model: What answers. Its encoder is replaced by one for many callers.
+        gallery: To identify and search in.
+        token: What ``Authorization: Bearer`` must bring; None lets everybody in.
+        host: What it will listen on; it tells which Host headers are known.
+        names: Further names that it answers to.
+        read_only: Refuse every change of the gallery.
+        limits: What requests may ask for.
+        plan: How to run the encoder; measured by default.
+
+    Returns:
+        The application.
+    """
+    service = Service(model, gallery, read_only=read_only, limits=limits or Limits(), plan=plan)
+    folder = None if gallery is None else folder_of(gallery.store.address)
+    people = enrolled.Enrolled(service, Thumbnails(folder, read_only=read_only))
+    people.sweep()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="Twinned",
+        version=__version__,
+        description="Tell whether two images show the same thing, recognise from one example, search.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.include_router(asking.routes(service))
+    app.include_router(enrolled.routes(service, people))
+    _add_page(app)
+    _add_upkeep(app, service)
+    _add_errors(app)
+    app.openapi = document(app)  # type: ignore[method-assign]
+    return Guard(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
+
+
+def _add_upkeep(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", response_model=Health, tags=["upkeep"], summary="That the service answers")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response, tags=["upkeep"], summary="Figures for Prometheus")
+    async def get_metrics() -> Response:
+        return Response(await service.work.run(service.metrics.text), media_type=metrics.MEDIA_TYPE)
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page's files, read once: no path of a request is ever looked up on disk."""
+    page = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
+
+    def serve(name: str) -> Response:
+        if name not in page:
+            raise Problem(404, f"the page has no file {name[:100]!r}")
+        kind = _TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
+        return Response(page[name], media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    @app.get("/", include_in_schema=False)
+    async def get_page() -> Response:
+        return serve("index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def get_docs() -> Response:
+        return serve("docs.html")
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def get_icon() -> Response:
+        return serve("icon.svg")
+
+    @app.get("/static/{name}", include_in_schema=False)
+    async def get_file(name: str) -> Response:
+        return serve(name)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Whatever goes wrong is answered as problem+json."""
+
+    async def problem(_: Request, error: Any) -> Response:
+        answer: Response = error.response()
+        return answer
+
+    async def ours(_: Request, error: Any) -> Response:
+        return problems.of(error).response()
+
+    async def invalid(_: Request, error: Any) -> Response:
+        return Problem(422, uploads.sentence(error.errors()[0])).response()
+
+    async def http(request: Request, error: Any) -> Response:
+        said = {404: "there is nothing at this address", 405: f"{request.method} is not answered here"}
+        return Problem(
+            error.status_code, said.get(error.status_code, str(error.detail)), error.headers
+        ).response()
+
+    async def bug(_: Request, error: Any) -> Response:
+        return Problem(500, "this is a bug of the service; its log says more").response()
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(TwinnedError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, bug)
+
+
+__all__ = ["create_app"]

@@ -1,0 +1,76 @@
+"""The OpenAPI document: bodies that come in two ways, and errors as problem+json."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from .problems import MEDIA_TYPE
+from .schemas import ProblemDetails
+
+_COMMON = {401: "The token is missing or wrong.", 403: "This host, origin or change is not allowed."}
+_BODY = {
+    400: "The connection ended early.",
+    408: "The request took too long to arrive.",
+    413: "Too many bytes or images.",
+    415: "Neither multipart nor JSON.",
+    422: "Something in the request cannot be used.",
+    503: "Too much at the moment, or the disk is full.",
+}
+
+
+def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Errors that a route answers with, beside those of every route."""
+    known = {**_COMMON, **_BODY, 404: "There is no such thing.", 409: "It has another label already."}
+    return {code: {"model": ProblemDetails, "description": known[code]} for code in (*_COMMON, *codes)}
+
+
+def body_of(kind: type[BaseModel]) -> dict[str, Any]:
+    """A request's body for the document: the same fields as multipart or as JSON."""
+    schema = kind.model_json_schema()
+    as_parts = copy.deepcopy(schema)
+    for name, field in list(as_parts["properties"].items()):
+        for choice in field.get("anyOf", [field]):
+            inner = choice.get("items") or choice
+            if inner.get("format") == "byte":
+                inner["format"] = "binary"
+                inner["description"] = "An image file."
+            elif choice.get("type") == "object" and "format" in str(choice):
+                # In multipart a mapping of images is one field an entry.
+                del as_parts["properties"][name]
+                as_parts["required"] = [n for n in as_parts.get("required", []) if n != name]
+                as_parts["patternProperties"] = {
+                    rf"^{name}\[.+\]$": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": as_parts}, "application/json": {"schema": schema}},
+        }
+    }
+
+
+def document(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """What makes the document, once."""
+
+    def make() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            for path in found["paths"].values():
+                for operation in path.values():
+                    for status, response in operation["responses"].items():
+                        if status[0] in "45" and "content" in response:
+                            response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
+            found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            found["security"] = [{}, {"token": []}]
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    return make

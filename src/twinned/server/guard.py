@@ -1,0 +1,168 @@
+"""Who may ask, and the headers of every answer. Outermost, so that nothing runs before it.
+
+A page in the visitor's browser must not be able to use a service on the visitor's own machine. The ``Host``
+header stops a foreign name that was made to point here (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site``
+stop what a foreign page sends under our own name.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+import time
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .metrics import Metrics
+from .problems import Problem
+
+LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+# The page itself holds nothing secret and is what asks for the token.
+_OPEN = frozenset(("/", "/docs", "/healthz", "/openapi.json", "/favicon.ico"))
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class Hosts:
+    """Names that this service answers to.
+
+    A foreign name can be made to point at any address, an address cannot: so where the service listens
+    beyond this machine, addresses are let through, and names only if they are its own.
+
+    Args:
+        host: What the service listens on.
+        names: Further names.
+    """
+
+    def __init__(self, host: str, names: Iterable[str] = ()) -> None:
+        self.local = host in LOOPBACK
+        own = set() if self.local else {socket.gethostname().lower()}
+        self._names = LOOPBACK | {host.lower(), *own, *(name.lower() for name in names)}
+
+    def __contains__(self, header: str) -> bool:
+        name = _host_of(header)
+        return name in self._names or (not self.local and _is_address(name))
+
+
+class Guard:
+    """Lets a request through to the application, or answers it.
+
+    Args:
+        app: The application.
+        hosts: Names that this service answers to.
+        token: What ``Authorization: Bearer`` must bring; None lets everybody in.
+        metrics: Where answers are counted.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Hosts, token: str | None, metrics: Metrics) -> None:
+        self.app = app
+        self._hosts = hosts
+        self._token = None if token is None else token.encode()
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+        private = scope["path"].startswith(("/v1/", "/metrics"))
+
+        async def dress(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), *_RAW_HEADERS]
+                if private and not any(name == b"cache-control" for name, _ in headers):
+                    headers.append(_NO_STORE)
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            self._check(scope)
+        except Problem as problem:
+            await problem.response()(scope, receive, dress)
+        else:
+            await self.app(scope, receive, dress)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.answered(route, scope["method"], status, time.perf_counter() - began)
+
+    def _check(self, scope: Scope) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        if host not in self._hosts:
+            raise Problem(
+                403,
+                f"this service does not answer to the name {_host_of(host)!r}; use its address, or start it "
+                "with --allow-host NAME",
+            )
+        _check_origin(scope, headers, host)
+        path = scope["path"]
+        if path in _OPEN or path.startswith("/static/"):
+            return
+        if self._token is not None:
+            scheme, _, given = headers.get(b"authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
+            if scheme.lower() != "bearer" or not right:
+                came = "another one came" if given else "none came"
+                raise Problem(
+                    401,
+                    f"this service needs its token, and {came}; send the header Authorization: Bearer TOKEN",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+
+
+def _check_origin(scope: Scope, headers: dict[bytes, str], host: str) -> None:
+    """A browser names the page that a request comes from; it must be ours, or an address typed or clicked."""
+    origin = headers.get(b"origin")
+    if origin is not None and (
+        not origin.startswith(("http://", "https://")) or _netloc(origin) != host.lower()
+    ):
+        raise Problem(
+            403, f"a page of {origin[:200]!r} may not use this service; open the service's own page"
+        )
+    foreign = headers.get(b"sec-fetch-site") in ("cross-site", "same-site")
+    opened = headers.get(b"sec-fetch-mode") == "navigate" and scope["method"] == "GET"
+    if foreign and not opened:
+        raise Problem(403, "a page of another site may not use this service; open the service's own page")
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # not an address at all
+        return ""
+
+
+def _host_of(header: str) -> str:
+    """The name or address of a Host header, without its port."""
+    header = header.strip().lower()
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,118 @@
+"""Small pictures of enrolled images, made anew from their pixels so that no metadata comes along.
+
+    people.gallery/thumbnails/1a/1a2b3c4d-....webp
+
+They lie inside the gallery's folder, so that whoever copies, backs up or deletes the gallery takes them
+along, and the gallery itself needs none of them. A gallery on a server has no folder: the last ones are kept
+in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import ImageError
+from ..images import ImageSource, open_image
+
+SIDE = 192  # pixels: twice what the page shows, for fine screens
+MEDIA_TYPE = "image/webp"
+_KEPT = 2048  # in memory; about 4 KB each
+
+
+class Thumbnails:
+    """Thumbnails by the ids of records.
+
+    Args:
+        folder: Where to keep them; None keeps the last ones in memory.
+        read_only: Read the folder, write nothing into it.
+    """
+
+    def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
+        self._folder = folder
+        self._read_only = read_only
+        self._memory: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, id: str) -> bytes | None:
+        """The thumbnail's file, if there is one."""
+        with self._lock:
+            if id in self._memory:
+                self._memory.move_to_end(id)
+                return self._memory[id]
+        try:
+            return None if self._folder is None else _path(self._folder, id).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def make(self, id: str, source: ImageSource) -> bytes | None:
+        """Make and keep a thumbnail; None if the image cannot be opened."""
+        try:
+            data = shrink(source)
+        except ImageError:
+            return None
+        self.put(id, data)
+        return data
+
+    def put(self, id: str, data: bytes) -> None:
+        """Keep a thumbnail."""
+        if self._folder is not None and not self._read_only:
+            path = _path(self._folder, id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
+            draft.write_bytes(data)
+            draft.replace(path)
+            return
+        with self._lock:
+            self._memory[id] = data
+            while len(self._memory) > _KEPT:
+                self._memory.popitem(last=False)
+
+    def take(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """Remove thumbnails; what there was of them is returned."""
+        taken = {}
+        for id in ids:
+            if (data := self.get(id)) is not None:
+                taken[id] = data
+            with self._lock:
+                self._memory.pop(id, None)
+            if self._folder is not None:
+                _path(self._folder, id).unlink(missing_ok=True)
+        return taken
+
+    def stored(self) -> Iterator[str]:
+        """The ids that have a file."""
+        if self._folder is not None and self._folder.is_dir():
+            for entry in self._folder.glob("??/*.webp"):
+                yield entry.stem
+
+
+def shrink(source: ImageSource) -> bytes:
+    """An image as a small WebP file: pixels only.
+
+    Raises:
+        ImageError: If it cannot be opened.
+    """
+    image = open_image(source, at_least=(SIDE, SIDE))
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    bare = Image.frombytes(image.mode, image.size, image.tobytes())
+    file = io.BytesIO()
+    bare.save(file, "WEBP", quality=80, method=2)
+    return file.getvalue()
+
+
+def folder_of(address: str) -> Path | None:
+    """Where the thumbnails of a gallery lie; None if it is on a server."""
+    return None if "://" in address else Path(os.path.abspath(address), "thumbnails")
+
+
+def _path(folder: Path, id: str) -> Path:
+    id = str(uuid.UUID(id))  # never a name that leads elsewhere
+    return folder / id[:2] / f"{id}.webp"

@@ -1,0 +1,123 @@
+"""A model trained for two steps on drawn shapes, and the service around it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+
+from starlette.testclient import TestClient
+
+import twinned as tw
+from twinned.gallery import Gallery
+from twinned.model import Model
+from twinned.server import Limits, create_app
+from twinned.server.batching import Plan
+
+SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
+
+
+def drawing(shape: str, seed: int, size: int = 64) -> Image.Image:
+    """A shape somewhere on a light ground; each seed draws it differently."""
+    random = np.random.default_rng([SHAPES.index(shape), seed])
+    ground = tuple(int(v) for v in random.integers(200, 256, 3))
+    ink = tuple(int(v) for v in random.integers(0, 120, 3))
+    image = Image.new("RGB", (size, size), ground)
+    pen = ImageDraw.Draw(image)
+    half = int(size * random.uniform(0.2, 0.3))
+    x, y = (int(size * random.uniform(0.42, 0.58)) for _ in range(2))
+    box = (x - half, y - half, x + half, y + half)
+    if shape == "circle":
+        pen.ellipse(box, fill=ink)
+    elif shape == "square":
+        pen.rectangle(box, fill=ink)
+    elif shape == "triangle":
+        pen.polygon([(x, y - half), (x - half, y + half), (x + half, y + half)], fill=ink)
+    elif shape == "cross":
+        pen.line((x - half, y - half, x + half, y + half), fill=ink, width=size // 10)
+        pen.line((x - half, y + half, x + half, y - half), fill=ink, width=size // 10)
+    elif shape == "ring":
+        pen.ellipse(box, outline=ink, width=size // 10)
+    else:
+        pen.rectangle((x - half, y - half // 4, x + half, y + half // 4), fill=ink)
+    return image
+
+
+def png(shape: str = "circle", seed: int = 0, size: int = 64) -> bytes:
+    """A drawing as a PNG file."""
+    return encoded(drawing(shape, seed, size), "PNG")
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """An image as a file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight drawings of each shape, a folder a shape."""
+    return _drawn(tmp_path_factory.mktemp("shapes"), range(8))
+
+
+def _drawn(root: Path, seeds: range) -> Path:
+    for shape in SHAPES:
+        (root / shape).mkdir()
+        for seed in seeds:
+            (root / shape / f"{seed}.png").write_bytes(png(shape, seed))
+    return root
+
+
+@pytest.fixture(scope="session")
+def model_folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's folder."""
+    pytest.importorskip("torch", reason="the model is trained here")
+    folder = tmp_path_factory.mktemp("models") / "shapes.twin"
+    others = _drawn(tmp_path_factory.mktemp("others"), range(100, 104))
+    tw.train(
+        shapes, validate=others, output=folder, recipe="photo", image_size=32, steps=2, seed=0, progress=False
+    )
+    return folder
+
+
+@pytest.fixture
+def model(model_folder: Path) -> Model:
+    """The model, loaded anew: a service replaces its encoder."""
+    return tw.load(model_folder, device="cpu")
+
+
+@pytest.fixture
+def gallery(model: Model, tmp_path: Path) -> Iterator[Gallery]:
+    """An empty gallery."""
+    opened = model.gallery(tmp_path / "shapes.gallery")
+    yield opened
+    opened.close()
+
+
+Client = Callable[..., TestClient]
+
+
+@pytest.fixture
+def client(model: Model, gallery: Gallery) -> Iterator[Client]:
+    """A client of a service: ``client()`` with a gallery, ``client(gallery=None)`` without, and so on."""
+    clients = []
+
+    def make(**options: object) -> TestClient:
+        options = {"gallery": gallery, "plan": Plan(model.encoder, 2, False, (0, 0))} | options
+        app = create_app(model, **options)  # type: ignore[arg-type]
+        clients.append(TestClient(app, base_url="http://127.0.0.1:8000"))
+        return clients[-1]
+
+    yield make
+    for one in clients:
+        one.close()
+
+
+__all__ = ["Limits"]
