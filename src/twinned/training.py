@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -110,11 +110,10 @@ Objective: TypeAlias = Callable[[Network, Tensor, Batch], tuple[Tensor, Tensor |
 
 @dataclass(frozen=True, eq=False)
 class Outcome(Generic[Network]):
-    """A finished run: where it stands, the weights to keep, and why it stopped early, if it did."""
+    """A finished run: where it stands, and the weights to keep."""
 
     state: State
     network: Network
-    stopped: str | None
 
 
 class Interrupted(TrainingError):  # noqa: N818 - no error of anybody's
@@ -176,11 +175,10 @@ def train_network(
     if checkpoint_file is not None and checkpoint_file.exists():
         state = checkpoint.load(checkpoint_file, parts=parts, optimizer=optimizer, run=run)
     if state.bfloat16 is None:
-        state.bfloat16 = _bfloat16_pays(network, objective, load(batches(0), 0), batches(0))
-    began = time.monotonic() - state.seconds
-    saved = time.monotonic()
-    stopped = None
-    speed = _Speed(plan, began)
+        state.bfloat16 = _bfloat16_pays(parts, objective, load(batches(0), 0), batches(0))
+    saved = sat_down = time.monotonic()
+    began = sat_down - state.seconds
+    speed = _Speed(plan, sat_down)
 
     def save() -> None:
         if checkpoint_file is not None:
@@ -192,7 +190,7 @@ def train_network(
     ):
         advance(state.step)
         network.train()
-        while state.total is None or state.step < state.total:
+        while state.stopped is None and (state.total is None or state.step < state.total):
             step = state.step
             torch.manual_seed(_mix(plan.seed, step))  # dropout
             rate = plan.rate(step, state.total)
@@ -203,14 +201,16 @@ def train_network(
             images = load(batch, step)
             with torch.autocast(device.type, torch.bfloat16, enabled=state.bfloat16):
                 loss, embeddings = objective(network, images, batch)
-            value = loss.item()
-            if not math.isfinite(value):
-                stopped = f"the loss became {value} at step {step}"
-                break
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            length = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+            value, slope = torch.stack([loss.detach(), length]).tolist()  # both at once: a GPU waits here
+            if not (math.isfinite(value) and math.isfinite(slope)):
+                what = "gradient" if math.isfinite(value) else f"loss ({value})"
+                state.stopped = f"the {what} was not finite at step {step}"
+                break
             if plan.clip:
-                nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
+                nn.utils.clip_grads_with_norm_(network.parameters(), plan.clip, length)
             optimizer.step()
             _follow(average, network, decay=min(plan.average, (1 + step) / (10 + step)))
 
@@ -228,35 +228,33 @@ def train_network(
                 state.history.append(_row(state, value, rate, scores, batches))
                 _keep_best(state, scores, average, best)
                 if plan.patience and state.stale >= plan.patience:
-                    stopped = f"no better for {state.stale} evaluations"
-                    break
+                    state.stopped = f"no better for {state.stale} evaluations"
             if time.monotonic() - saved > plan.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
             if asked_to_stop():
                 save()
                 raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
-            if speed.overrun():
-                stopped = f"time was up after {state.step} of {state.total} steps"
-                break
+            if speed.overrun() and state.step != state.total:
+                state.stopped = f"time was up after {state.step} of {state.total or 'more'} steps"
     if state.best_step == 0:  # never evaluated: the average is all there is
-        if not all(torch.isfinite(p).all() for p in average.parameters()):
+        finite = all(torch.isfinite(p).all() for p in average.parameters())
+        if not finite or (evaluate is not None and math.isinf(evaluate(average).held_out_eer)):
             raise TrainingError(
-                f"{stopped or 'the weights became infinite'}, before anything was worth keeping; try a smaller"
-                " --learning-rate"
+                f"{state.stopped or 'the weights became infinite'}, before anything was worth keeping;"
+                " try a smaller --learning-rate"
             )
         best.load_state_dict(average.state_dict())
-    if stopped is None:
-        save()
+    save()
     best.eval()
-    return Outcome(state, best, stopped)
+    return Outcome(state, best)
 
 
 class _Speed:
     """From the speed of the first steps to the number of steps that fit the budget."""
 
     def __init__(self, plan: Plan, began: float) -> None:
-        self.plan, self.began = plan, began
+        self.plan, self.began = plan, began  # in this sitting: a resumed run has the whole budget again
         self.steps = 0
         self.since = 0.0
 
@@ -286,21 +284,24 @@ class _Speed:
         return self.plan.seconds is not None and time.monotonic() - self.began > self.plan.seconds
 
 
-def _bfloat16_pays(network: Network, objective: Objective[Network], images: Tensor, batch: Batch) -> bool:
-    """Time two passes either way. Processors with bfloat16 units gain twofold, others lose."""
-    kept = copy.deepcopy(network.state_dict())  # batch norm counts what it sees
+def _bfloat16_pays(parts: checkpoint.Parts, objective: Objective[Any], images: Tensor, batch: Batch) -> bool:
+    """Time passes either way, turn about. Processors with bfloat16 units gain twofold, others lose."""
+    # Batch norm counts what it sees, and a memory of embeddings fills up.
+    kept = {name: copy.deepcopy(parts[name].state_dict()) for name in ("network", "extra")}
     times = []
-    for enabled in (False, True, False, True):
+    for enabled in (False, True) * 4:
         began = time.perf_counter()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
-            loss, _ = objective(network, images, batch)
+            loss, _ = objective(parts["network"], images, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        network.zero_grad(set_to_none=True)
+        parts["network"].zero_grad(set_to_none=True)
         if images.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    network.load_state_dict(kept)
-    return times[2] > _BFLOAT16_GAIN * times[3]
+    for name, values in kept.items():
+        parts[name].load_state_dict(values)
+    # The quickest of each, after the first, which also loads code: a busy machine only ever adds time.
+    return min(times[2::2]) > _BFLOAT16_GAIN * min(times[3::2])
 
 
 @torch.no_grad()
