@@ -51,6 +51,13 @@ def settle(
     if shape is not None:
         for name, value in zip(("height", "width", "channels"), shape, strict=True):
             changes.setdefault(name, value)
+    if changes.get("loss", base.loss) != base.loss:  # what the recipe set for its own loss
+        for name in ("margin", "temperature", "miner"):
+            changes.setdefault(name, None)
+        changes.setdefault("distance", _loss_trait(changes["loss"], "distance") or base.distance)
+    if changes.get("encoder", base.encoder) != base.encoder:
+        changes.setdefault("embedding_size", None)
+        changes.setdefault("dropout", 0.0)
     settings = base.change(changes)
     if batch_size is not None:
         if batch_size < 4:
@@ -83,7 +90,7 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[Settings, str]:
         DataError: If none of the images looked at can be read.
     """
     width, height, colourful, two_toned = _look(data.images, seed)
-    size = f"{width}x{height} (median width x height)"
+    size = f"{width:g}x{height:g} (median width x height)"
     if isinstance(data, ImageSet) and data.forgery.any():
         return recipes.get("signature"), "recipe signature: some images are marked as forgeries"
     if not colourful and two_toned > 0.9:
@@ -91,14 +98,10 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[Settings, str]:
             return recipes.get("signature"), f"recipe signature: dark on light and wide, {size}"
         side = int(np.clip(round(max(width, height)), 16, 35)) if max(width, height) < 35 else 35
         settings = recipes.get("glyph").change({"height": max(side, 16), "width": max(side, 16)})
-        classes = len(data.classes) if isinstance(data, ImageSet) else 0
-        if classes < 20:
-            settings = settings.change({"quarter_turns": False})
-            return settings, f"recipe glyph without turns: two tones, {size}, {classes} classes"
         return settings, f"recipe glyph: two tones, {size}, each class turned makes three more"
     if max(width, height) < 32 and not colourful:
-        settings = recipes.get("glyph").change({"quarter_turns": False, "height": 32, "width": 32})
-        return settings, f"recipe glyph without turns: small and grey, {size}"
+        settings = recipes.get("glyph").change({"height": 32, "width": 32})
+        return settings, f"recipe glyph: small and grey, {size}, each class turned makes three more"
     if not colourful:
         return recipes.get("face"), f"recipe face: grey photographs, {size}"
     return recipes.get("photo"), f"recipe photo: colour images, {size}"
@@ -144,7 +147,7 @@ def _height_width(size: str | int | tuple[int, int]) -> tuple[int, int]:
             parts = [int(p) for p in size.lower().split("x")]
         else:
             parts = [size] if isinstance(size, int) else list(size)
-        height, width = parts if len(parts) == 2 else (parts[0], parts[0])
+        height, width = parts if len(parts) > 1 else (parts[0], parts[0])
         return int(height), int(width)
     except (ValueError, TypeError, IndexError):
         raise SettingError(f"an image size is HxW, such as 96x96; got {size!r}") from None

@@ -18,7 +18,7 @@ from .recipes import get
 
 # Trained on; the other digits are never seen in training.
 KNOWN = ("0", "1", "2", "3", "4", "5", "7")
-_PER_DIGIT, _STEPS = 120, 150
+_PER_DIGIT, _STEPS = 120, 200
 
 
 def digits(folder: Path) -> ImageSet:
@@ -69,7 +69,7 @@ def run(
     )
 
     settings = get("glyph").change(
-        {"quarter_turns": False, "height": 32, "width": 32, "classes_per_batch": 7, "images_per_class": 12}
+        {"height": 32, "width": 32, "classes_per_batch": 14, "images_per_class": 8}
         | {"minutes": None, "steps": _STEPS, "temperature": 0.1}
     )
     model = train(known, recipe=settings, seed=seed, progress=progress, output=output / "digits.twin")

@@ -277,7 +277,7 @@ class _Speed:
             evaluate(network)
             looking = (time.monotonic() - now) * self.plan.evaluations
         left = seconds - (time.monotonic() - self.began) - looking
-        return step + max(1, int(0.97 * left / a_step))
+        return step + max(1, int(0.95 * left / a_step))
 
     def overrun(self) -> bool:
         """Whether the machine turned out so much slower that the budget is gone."""
