@@ -29,6 +29,7 @@ class State:
         best_eer: The lowest held-out equal error rate so far.
         best_step: The step that had it.
         stale: Evaluations since then.
+        stopped: Why the run ended before its last step; None while it goes on.
         history: One row for each evaluation: the lines of history.csv.
     """
 
@@ -39,6 +40,7 @@ class State:
     best_eer: float | None = None
     best_step: int = 0
     stale: int = 0
+    stopped: str | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -54,6 +56,9 @@ def save(path: Path, *, state: State, parts: Parts, optimizer: torch.optim.Optim
         parts: The modules whose weights and buffers are kept, by name.
         optimizer: Its moments are kept.
         run: What identifies the run (its settings and data); `load` refuses another.
+
+    Raises:
+        TrainingError: If it cannot be written: the disk is full, for one.
     """
     tensors: dict[str, Tensor] = {}
     for name, module in parts.items():
@@ -62,12 +67,15 @@ def save(path: Path, *, state: State, parts: Parts, optimizer: torch.optim.Optim
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
     # safetensors wants plain memory that nothing else shares.
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    save_file(plain, new, metadata={"state": json.dumps(asdict(state)), "run": run})
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(plain, new, metadata={"state": json.dumps(asdict(state)), "run": run})
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path}: the checkpoint cannot be written ({error})") from None
 
 
 def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str) -> State:
@@ -81,12 +89,13 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         state = State(**json.loads(metadata["state"]))
+        before = json.loads(metadata["run"] or "{}")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path}: the checkpoint is damaged ({error}); delete it to begin anew") from None
-    if metadata["run"] != run:
+    if differences := setting_differences(before, json.loads(run or "{}")):
         raise TrainingError(
             f"{path}: was written by a run with other settings or data"
-            f" ({_differences(metadata['run'], run)}); give the same, or --force to begin anew"
+            f" ({differences}); give the same, or --force to begin anew"
         )
     for name, module in parts.items():
         prefix = f"{name}/"
@@ -102,11 +111,7 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     return state
 
 
-def _differences(old: str, new: str) -> str:
-    """Which settings differ between two runs, in words."""
-    try:
-        before, after = json.loads(old), json.loads(new)
-    except ValueError:
-        return "unknown"
-    names = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return ", ".join(f"{key}: {before.get(key)} then, {after.get(key)} now" for key in names)
+def setting_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Which settings differ between two runs, in words; empty where none does."""
+    names = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return ", ".join(f"{key}: {old.get(key)} then, {new.get(key)} now" for key in names)

@@ -17,17 +17,27 @@ from safetensors.torch import save_file
 
 from . import export, manifest
 from .auto import settle
+from .checkpoint import setting_differences
 from .data import ImageSet, PairSet
 from .data import load as load_data
 from .doctor import examine
 from .errors import SettingError
-from .images import ImageSpec
 from .manifest import Manifest
-from .material import Material, Say, fingerprint, hold_out, read, statistics
+from .material import (
+    Material,
+    Say,
+    check_classes,
+    check_validation,
+    fingerprint,
+    hold_out,
+    read,
+    shared_classes,
+    statistics,
+)
 from .model import Model
 from .network import SiameseNetwork
 from .recipes import Settings
-from .runs import FOLD_SHARE, FOLDS, Run, training_device
+from .runs import FOLD_SHARE, Run, fold_count, training_device
 from .training import Interrupted, Outcome, Step
 from .verification import Calibration, Comparisons, fit_calibration, roc
 
@@ -99,13 +109,7 @@ def train(
         TrainingError: If nothing could be learnt.
     """
     began = time.monotonic()
-    target = None if output is None else Path(output)
-    if target is not None and resume and manifest_exists(target) and not partial(target).exists():
-        return Model(target)
-    if target is not None and target.exists() and not (force or resume):
-        raise SettingError(f"{target}: exists; choose another name, --force to replace it, or --resume")
-    if target is not None and not resume:
-        shutil.rmtree(partial(target), ignore_errors=True)
+    where = torch.device(training_device(device))
     notes: list[str] = []
 
     def tell(sentence: str) -> None:
@@ -114,6 +118,9 @@ def train(
             say(sentence)
 
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    if isinstance(source, ImageSet):
+        check_classes(source)
+    remarks: list[str] = []  # kept back until nothing can be wrong with what was asked for
     plan = settle(
         source,
         recipe,
@@ -133,34 +140,45 @@ def train(
         batch_size=batch_size,
         extra=settings or {},
         seed=seed,
-        tell=tell,
+        tell=remarks.append,
     )
-    spec = ImageSpec(**plan.model_dump(include={"height", "width", "channels", "fit", "ink"}))
+    other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+    target = None if output is None else Path(output)
+    if target is not None:
+        given = [source.origin, *([other.origin] if other is not None else [])]
+        finished = _claim(target, plan, given, resume=resume, force=force, tell=tell)
+        if finished is not None:
+            return finished
+    for remark in remarks:
+        tell(remark)
+    spec = plan.spec()
     material = read(source, spec, tell=tell, progress=progress)
     spec = spec.model_copy(update=statistics(material.pixels))
     held_out: Material | None
-    if validate is not None:
-        other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+    if other is not None:
         learn, held_out = material, read(other, spec, tell=tell, progress=progress)
+        check_validation(learn, held_out)
     else:
         learn, held_out = hold_out(material, plan)
 
-    run = Run(plan, spec, torch.device(training_device(device)), progress, on_step, tell)
+    run = Run(plan, spec, where, progress, on_step, tell)
     if plan.minutes is not None:
-        shares = 1 + (0 if held_out is not None else FOLDS * FOLD_SHARE)
-        run.seconds = max(1.0, plan.minutes * 60 - FINISH_SECONDS - (time.monotonic() - began)) / shares
+        run.deadline = began + plan.minutes * 60 - FINISH_SECONDS
     work = partial(target) if target is not None else None
     try:
-        outcome = run.train(learn, held_out, work and work / "main.safetensors", title="Training")
-        if outcome.stopped:
-            tell(f"training stopped early: {outcome.stopped}; the best weights so far are kept")
+        share = 1 if held_out is not None else 1 / (1 + FOLD_SHARE * fold_count(learn))
+        file = work and work / "main.safetensors"
+        outcome = run.train(learn, held_out, file, title="Training", share=share)
+        if outcome.state.stopped:
+            tell(f"training stopped early: {outcome.state.stopped}; the best weights so far are kept")
         if held_out is not None:
-            comparisons, unseen = run.compare(outcome.network, held_out), True
+            comparisons, unseen = run.compare(outcome.network, held_out), not shared_classes(learn, held_out)
         else:
             comparisons, unseen = run.cross_fit(learn, outcome, work, tell)
-    except Interrupted as stop:
-        hint = f"go on with the same command and --resume (saved in {work})" if work else "nothing was saved"
-        raise Interrupted(f"{stop}; {hint}") from None
+    except (Interrupted, KeyboardInterrupt) as stop:
+        saved = work is not None and work.exists()
+        hint = f"saved in {work}; go on with the same command and --resume" if saved else "nothing was saved"
+        raise Interrupted(f"{str(stop) or 'stopped'}; {hint}") from None
     calibration = fit_calibration(comparisons, far=plan.far, unseen_classes=unseen, seed=plan.seed)
     examine(calibration, tell)
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
@@ -179,9 +197,32 @@ def partial(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def manifest_exists(target: Path) -> bool:
-    """Whether a finished model lies there."""
-    return (target / "model.json").is_file()
+def _claim(
+    target: Path, plan: Settings, data: list[str], *, resume: bool, force: bool, tell: Say
+) -> Model | None:
+    """Make sure that the model may be written, before any work is done for it.
+
+    Returns:
+        The model, where the run to resume is finished already.
+    """
+    work = partial(target)
+    if resume and not work.exists():
+        if (target / "model.json").is_file():
+            model = Model(target)
+            differences = setting_differences(model.manifest.recipe, plan.model_dump(mode="json"))
+            if differences:
+                raise SettingError(f"{target}: is finished, by a run with other settings ({differences})")
+            tell(f"{target}: this run is finished; there is nothing to resume")
+            return model
+        tell(f"{work}: no interrupted run is there, so this one starts from the beginning")
+    manifest.refuse_target(target, force=force or resume, data=data)
+    if work.exists() and not resume:
+        if not force:
+            raise SettingError(
+                f"{work}: an interrupted run; --resume to go on with it, --force to begin anew"
+            )
+        shutil.rmtree(work)
+    return None
 
 
 def _write(

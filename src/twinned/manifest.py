@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import ModelError
+from . import outputs
+from .errors import ModelError, SettingError
 from .images import ImageSpec
 from .verification import Calibration
 
@@ -136,10 +138,9 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
     """Copy a model folder so that the target is there whole or not at all.
 
     Raises:
-        ModelError: If the target exists and ``force`` is not set.
+        SettingError: If the target exists and ``force`` is not set, or is anything but a model folder.
     """
-    if target.exists() and not force:
-        raise ModelError(f"{target}: exists; choose another name, or force to replace it")
+    refuse_target(target, force=force)
     target.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -152,10 +153,24 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
             os.replace(new, target)
             shutil.rmtree(old)
         else:
-            target.unlink(missing_ok=True)
             os.replace(new, target)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def refuse_target(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Raise where a model folder must not be written; see `twinned.outputs.refuse`.
+
+    Raises:
+        SettingError: As there; or if ``force`` would replace something that is no model folder.
+    """
+    outputs.refuse(target, force=force, data=data)
+    if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
+        raise SettingError(f"{target}: is no model folder, so it is not replaced; choose another name")
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.iterdir(), None) is None
 
 
 def file_sha256(path: Path) -> str:

@@ -99,13 +99,8 @@ def hold_out(material: Material, settings: Settings) -> tuple[Material, Material
     if material.pairs is not None:
         part = material.pairs.components()
         return _hold_out_pairs(material, material.pairs, part, settings)
+    check_classes(material.images)
     usable = usable_classes(material.images)
-    if len(usable) < 2:
-        raise DataError(
-            f"{material.images.origin}: training needs two classes with two readable images each;"
-            f" {len(usable)} of {len(material.images.classes)} classes have two. Add images, or check the"
-            " folders: one for each class"
-        )
     if len(usable) < CROSS_FIT_BELOW:
         return material, None
     rng = np.random.default_rng([settings.seed, 3])
@@ -142,6 +137,52 @@ def _hold_out_pairs(
     return material.part(np.flatnonzero(none)), material.part(np.flatnonzero(both))
 
 
+def check_classes(images: ImageSet) -> None:
+    """Make sure that there is something to learn.
+
+    Raises:
+        DataError: If fewer than two classes have two genuine images.
+    """
+    usable = usable_classes(images)
+    if len(usable) < 2:
+        raise DataError(
+            f"{images.origin}: training needs two classes with two readable images each;"
+            f" {len(usable)} of {len(images.classes)} classes have two. Add images, or check the"
+            " folders: one for each class"
+        )
+
+
+def check_validation(learn: Material, held_out: Material) -> None:
+    """Make sure, before training, that a threshold can be chosen on images given for it.
+
+    Raises:
+        DataError: If training would see some of them too, or they give no genuine or no impostor comparison.
+    """
+    both = len(set(learn.hashes) & set(held_out.hashes))
+    if both:
+        raise DataError(
+            f"{both} of {len(held_out.hashes)} images to validate on are training images too, so a threshold"
+            " from them would be too hopeful; give others"
+        )
+    if held_out.pairs is not None:
+        same = held_out.pairs.same
+        enough = bool(same.any() and not same.all())
+    else:
+        enough = len(held_out.images.classes) > 1 and len(usable_classes(held_out.images)) > 0
+    if not enough:
+        raise DataError(
+            "images to validate on must give both same and different pairs: two classes, and two readable"
+            " images of one of them"
+        )
+
+
+def shared_classes(learn: Material, held_out: Material) -> bool:
+    """Whether a class is on both sides, so that the threshold is not from unseen classes."""
+    if learn.labelled is None or held_out.labelled is None:
+        return False
+    return not set(learn.labelled.classes).isdisjoint(held_out.labelled.classes)
+
+
 def usable_classes(images: ImageSet) -> list[str]:
     """The classes with two genuine images or more."""
     names, counts = np.unique(images.labels[~images.forgery], return_counts=True)
@@ -150,7 +191,7 @@ def usable_classes(images: ImageSet) -> list[str]:
 
 def thin(material: Material, most: int) -> Material:
     """Whole classes up to about so many images, spread over the classes; the same ones each time."""
-    if material.images is None or len(material.pixels) <= most:
+    if material.labelled is None or len(material.pixels) <= most:
         return material
     names = np.random.default_rng(0).permutation(material.images.classes)
     _, counts = np.unique(material.images.labels, return_counts=True)

@@ -21,7 +21,7 @@ from .images import ImageSpec
 class Augment(BaseModel):
     """How far training images may be changed; see `twinned.data.augment.Augmentation`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rotation: float = Field(0.0, ge=0, le=180)
     shear: float = Field(0.0, ge=0, le=1)
@@ -44,7 +44,7 @@ class Settings(BaseModel):
     `twinned.data.ClassBatches`, `twinned.images.ImageSpec` and the losses.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     recipe: str = "photo"
     # what it looks at
@@ -86,6 +86,7 @@ class Settings(BaseModel):
     evaluations: int = Field(10, ge=1)
     patience: int = Field(0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_seconds: float = Field(15.0, ge=0)
     # what is held out, and the threshold
     held_out: float = Field(0.2, gt=0, lt=0.9)
     far: float | None = Field(None, gt=0, lt=1)
@@ -106,10 +107,12 @@ class Settings(BaseModel):
         values = self.model_dump()
         for name, value in changes.items():
             target, _, inner = name.partition(".")
-            if target not in values or (inner and not isinstance(values[target], dict)):
-                known = [*(n for n in values if n != "augment"), *(f"augment.{n}" for n in values["augment"])]
+            if target not in values or target == "recipe" or (inner and target != "augment"):
+                known = [n for n in values if n not in ("recipe", "augment")]
+                known += [f"augment.{n}" for n in values["augment"]]
                 raise SettingError(f"setting {name!r} is not known; choose from {', '.join(known)}")
-            plain = None if isinstance(value, str) and value.lower() == "none" else value
+            optional = Settings.model_fields[target].default is None
+            plain = None if optional and isinstance(value, str) and value.lower() == "none" else value
             if inner:
                 if inner not in values[target]:
                     raise SettingError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Run:
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
         self.progress, self.on_step, self.tell = progress, on_step, tell
-        self.seconds: float | None = None
+        self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
 
     def build(self) -> SiameseNetwork:
         """A network with fresh weights, the same ones for the same seed."""
@@ -71,8 +72,9 @@ class Run:
         *,
         title: str,
         steps: int | None = None,
+        share: float = 1.0,
     ) -> Outcome[SiameseNetwork]:
-        """Train a fresh network on some of the data."""
+        """Train a fresh network on some of the data, in a share of the time that is left."""
         s = self.settings
         network = self.build()
         batches = _batches(learn, s)
@@ -90,10 +92,10 @@ class Run:
             steps = max(1, round(s.epochs * len(pixels) / len(batches(0).index)))
         plan = Plan(
             steps=steps if steps is not None else s.steps,
-            seconds=self.seconds,
+            seconds=None if self.deadline is None else max(0.5, share * (self.deadline - time.monotonic())),
             **s.model_dump(
                 include={"learning_rate", "warmup", "decay_from", "average", "evaluations"}
-                | {"patience", "clip", "seed"}
+                | {"patience", "clip", "seed", "checkpoint_seconds"}
             ),
             bfloat16={"auto": None, "float32": False, "bfloat16": True}[s.precision],
         )
@@ -122,7 +124,9 @@ class Run:
             on_step=watch,
             checkpoint_file=checkpoint,
             run=json.dumps(
-                s.model_dump(mode="json") | {"data": fingerprint(learn)["sha256"]}, sort_keys=True
+                s.model_dump(mode="json")
+                | {"data": fingerprint(learn)["sha256"]}
+                | {"held_out": None if held_out is None else fingerprint(held_out)["sha256"]}
             ),
             progress=self.progress,
             title=title,
@@ -178,9 +182,9 @@ class Run:
         """
         labels = learn.images.labels
         usable = usable_classes(learn.images)
-        if len(usable) < 4:
+        folds = fold_count(learn)
+        if not folds:
             return self.compare(main.network, learn), False
-        folds = min(FOLDS, len(usable) // 2)
         tell(
             f"{len(usable)} classes are too few to hold some out:"
             f" the threshold comes from {folds} folds of them"
@@ -193,9 +197,16 @@ class Run:
             inside, outside = learn.part(np.flatnonzero(~out)), learn.part(np.flatnonzero(out))
             file = work and work / f"fold{fold + 1}.safetensors"
             title = f"Threshold {fold + 1}/{folds}"
-            network = self.train(inside, None, file, title=title, steps=steps).network
+            share = 1 / (folds - fold)
+            network = self.train(inside, None, file, title=title, steps=steps, share=share).network
             parts.append(self.compare(network, outside))
         return Comparisons.concatenate(parts), True
+
+
+def fold_count(learn: Material) -> int:
+    """How many folds cross-fitting takes: each needs two classes; 0 with fewer than 4."""
+    usable = len(usable_classes(learn.images))
+    return min(FOLDS, usable // 2) if usable >= 4 else 0
 
 
 def _batches(learn: Material, s: Settings) -> ClassBatches | PairBatches:

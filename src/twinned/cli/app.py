@@ -1,7 +1,8 @@
 """The program: options that all commands share, how errors end it, how results are printed.
 
 Exit 0 done; 1 only where a command says so (different, --strict); 2 for anything that went wrong, usage and
-Ctrl-C included, with one line on standard error and no traceback.
+Ctrl-C included, with one line on standard error and no traceback; 3 for a bug of ours, whose traceback is
+shown where TWINNED_TRACEBACK is set.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from .. import __version__
-from ..errors import TwinnedError
+from ..errors import MissingExtra, TwinnedError
+
+# What only the extra `train` installs.
+TRAINING = ("torch", "onnx", "onnxscript", "lightning_fabric")
 
 app = typer.Typer(
     name="twinned",
@@ -64,6 +68,17 @@ def emit(value: Any, *, as_json: bool, text: str) -> None:
     print(json.dumps(value, allow_nan=False) if as_json else text)
 
 
+def _misused(error: TyperException) -> int:
+    """Say in one line how a command was misused; without any arguments, show its help instead."""
+    text, context = error.format_message(), getattr(error, "ctx", None)
+    if text.startswith("Usage:"):
+        print(text, file=sys.stderr)
+    else:
+        command = context.command_path if context is not None else "twinned"
+        note(f"{' '.join(text.split()).rstrip('.')}; see {command} --help")
+    return 2
+
+
 def main() -> None:
     """Run the program and exit."""
     try:
@@ -75,10 +90,14 @@ def main() -> None:
     except Exit as stop:
         code = stop.exit_code
     except TyperException as error:
-        error.show()  # type: ignore[attr-defined]
-        code = 2
+        code = _misused(error)
     except TwinnedError as error:
         note(str(error))
+        code = 2
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING:
+            raise
+        note(str(MissingExtra("train", "this command")))
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         note("stopped")
@@ -89,4 +108,9 @@ def main() -> None:
     except OSError as error:
         note(f"{error.filename or 'the system'}: {error.strerror or error}")
         code = 2
+    except Exception as error:  # a bug of ours; 1 would read as "different"
+        if os.environ.get("TWINNED_TRACEBACK"):
+            raise
+        note(f"a bug in Twinned, please report it: {type(error).__name__}: {error}")
+        code = 3
     sys.exit(code)
