@@ -127,6 +127,43 @@ def explain(
     return _by_occlusion(model, a, b, cells)
 
 
+def draw(found: Explanation, *, threshold: float, probability: float) -> Any:
+    """The explanation as a picture; see `twinned.plots.matches`.
+
+    Args:
+        found: Of `explain`.
+        threshold: The model's.
+        probability: P(same) at this distance.
+
+    Returns:
+        Matplotlib axes.
+    """
+    from . import plots
+
+    verdict = "the same" if found.distance <= threshold else "different"
+    if found.method == "exact":
+        caption = (
+            f"Blue: a region's share of the similarity; all add up to {found.left_share.sum():.3f}."
+            " Orange: speaks against. Lines: the pairs of regions with the largest shares."
+        )
+    else:
+        most = max(float(abs(found.left_share).max()), float(abs(found.right_share).max()))
+        caption = (
+            f"Blue: covering it moves the images apart, by at most {most:.2g}. Orange: brings them closer."
+            " Lines: regions that count together."
+        )
+    return plots.matches(
+        found.left,
+        found.right,
+        left_map=found.left_share,
+        right_map=found.right_share,
+        links=found.strongest(),
+        title=f"Said to be {verdict}: distance {found.distance:.4g}, threshold {threshold:.4g},"
+        f" P(same) {probability:.3f}",
+        caption=caption,
+    )
+
+
 def _exact(model: Explainable, a: Pixels, b: Pixels) -> Explanation | None:
     """The sum over pairs of regions, or None where the model is not one that it holds for."""
     graph: Any = getattr(model, "encoder", None)

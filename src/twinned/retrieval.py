@@ -142,3 +142,27 @@ def _search(
             first[k] = rank[0]
             precision[k] = np.sum((nth / rank)[rank <= len(hit)]) / len(hit)
     return queries, first, precision
+
+
+def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> npt.NDArray[Any]:
+    """The label of each image's nearest other image: what a search for it would answer.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        labels: Shape ``(n,)``.
+        distances: All pairs, ``(n, d), (m, d) -> (n, m)``; called on blocks of rows.
+
+    Raises:
+        DataError: If there are fewer than two images, or not one label each.
+    """
+    vectors, label = np.asarray(embeddings), np.asarray(list(labels))
+    if len(vectors) != len(label) or len(label) < 2:
+        raise DataError(f"two images or more, each with a label; got {len(vectors)} and {len(label)} labels")
+    nearest = np.empty(len(label), dtype=np.intp)
+    rows = max(1, _BLOCK_VALUES // len(label))
+    for start in range(0, len(label), rows):
+        distance = distances(vectors[start : start + rows], vectors)
+        distance[np.arange(len(distance)), start + np.arange(len(distance))] = np.inf  # never finds itself
+        nearest[start : start + rows] = distance.argmin(axis=1)
+    found: npt.NDArray[Any] = label[nearest]
+    return found

@@ -14,12 +14,12 @@ Each function draws what somebody else computed and returns matplotlib axes, whi
 
 from __future__ import annotations
 
-from .curves import confusion, det, distances, reliability, roc
+from .curves import confusion, det, distances, overview, reliability, roc
 from .embeddings import embedding_map, project
 from .network import architecture
-from .panels import Shown, hardest_pairs, matches, neighbours, one_shot
-from .story import story
-from .style import png, save, svg, target
+from .panels import Shown, hardest_pairs, matches, neighbours, one_shot, worst_mistakes
+from .story import draw_architecture, story
+from .style import plain, png, save, svg, target, thumbnail
 from .training import accuracy_over_time, history
 
 __all__ = [
@@ -29,12 +29,15 @@ __all__ = [
     "confusion",
     "det",
     "distances",
+    "draw_architecture",
     "embedding_map",
     "hardest_pairs",
     "history",
     "matches",
     "neighbours",
     "one_shot",
+    "overview",
+    "plain",
     "png",
     "project",
     "reliability",
@@ -43,4 +46,6 @@ __all__ = [
     "story",
     "svg",
     "target",
+    "thumbnail",
+    "worst_mistakes",
 ]

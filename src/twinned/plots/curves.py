@@ -18,6 +18,8 @@ from .style import (
     RULE,
     VERMILLION,
     Axes,
+    ConstrainedLayoutEngine,
+    Figure,
     FuncFormatter,
     NullLocator,
     dress,
@@ -81,8 +83,35 @@ def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(low, 0.6), ylim=(low, 0.6))
     ax.plot([low, 0.6], [low, 0.6], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     dress(ax, title="DET", x="false accept rate", y="false reject rate")
-    legend(ax, loc="upper right")
+    # A good curve runs near the lower left corner, a bad one near the upper right.
+    legend(ax, loc="upper right" if (result.eer or 0) < 0.08 else "lower left")
     return ax
+
+
+def overview(
+    result: VerificationResult, comparisons: Comparisons, found: Reliability
+) -> tuple[Axes, Axes, Axes, Axes]:
+    """ROC, DET, distances and reliability on one sheet.
+
+    Args:
+        result: Of `twinned.verification.evaluate_verification`.
+        comparisons: That it was computed from.
+        found: Of `twinned.verification.reliability`.
+
+    Returns:
+        The four axes, row by row.
+
+    Raises:
+        DataError: If there is no curve: genuine or impostor comparisons are missing.
+    """
+    figure = Figure(figsize=(9.4, 8.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    first, second, third, fourth = figure.subplots(2, 2).flat
+    return (
+        roc(result, ax=first),
+        det(result, ax=second),
+        distances(comparisons, result.threshold, ax=third),
+        reliability(found, ax=fourth),
+    )
 
 
 def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any]) -> Axes:

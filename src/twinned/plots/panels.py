@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..images import ImageSource
+from ..verification import Comparisons, mistakes
 from .style import (
     BLUE,
     GREY,
@@ -203,6 +204,47 @@ def hardest_pairs(
         if names:
             words(ax, x, y + 1.4, " / ".join(dict.fromkeys(names)), ha="left", size=7, color=GREY)
     return ax
+
+
+def worst_mistakes(
+    comparisons: Comparisons,
+    images: Sequence[ImageSource],
+    labels: Sequence[object] | NDArray[Any],
+    *,
+    threshold: float,
+    count: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
+    """`hardest_pairs` of an evaluation: the most confident mistakes of either kind.
+
+    Args:
+        comparisons: With the images behind them.
+        images: That they were computed from.
+        labels: The class of each.
+        threshold: ``same = distance <= threshold``.
+        count: Of either kind.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If the images behind the comparisons are not known, or there is no mistake to draw.
+        ImageError: If an image cannot be opened any more.
+    """
+    c = comparisons
+    wrong = mistakes(c, threshold, count=count)
+    rows = np.concatenate([wrong.false_accepts, wrong.false_rejects])
+    if c.left_image is None or c.right_image is None or not len(rows):
+        known = c.left_image is not None
+        raise DataError(
+            "there is no mistake to draw" if known else "the images of these comparisons are not known"
+        )
+    pairs = [
+        (
+            Shown(images[c.left_image[k]], str(labels[c.left_image[k]])),
+            Shown(images[c.right_image[k]], str(labels[c.right_image[k]]), float(c.distance[k])),
+        )
+        for k in rows
+    ]
+    return hardest_pairs(pairs, c.same[rows].tolist(), threshold=threshold, ax=ax)
 
 
 def matches(

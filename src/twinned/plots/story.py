@@ -44,7 +44,7 @@ def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, s
         The files.
 
     Raises:
-        SettingError: If a file is there already, or the folder is not.
+        SettingError: If a file is there already.
     """
     points = project(model.embed(images.images), distance=model.distance, seed=seed)
     pictures: dict[str, Axes | Sequence[Axes]] = {

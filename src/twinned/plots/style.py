@@ -14,7 +14,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +24,14 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from ..errors import SettingError
 from ..images import ImageSource, open_image
+from ..outputs import refuse
 
 __all__ = [
     "BLUE",
@@ -45,7 +47,7 @@ __all__ = [
     "SKY",
     "VERMILLION",
     "Axes",
-    "ConnectionPatch",
+    "ConstrainedLayoutEngine",
     "FancyArrowPatch",
     "FancyBboxPatch",
     "Figure",
@@ -213,19 +215,23 @@ def picture(
 # ---- files
 
 
-def target(path: str | os.PathLike[str], *, force: bool = False) -> Path:
+def target(
+    path: str | os.PathLike[str], *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()
+) -> Path:
     """The path, once a picture may be written there; ask before long work.
 
+    Args:
+        path: The file, .png or .svg.
+        force: Whether it may replace what is there.
+        data: Files and folders that were given to be read: nothing is written into them.
+
     Raises:
-        SettingError: If it is no .png or .svg, exists (without ``force``), or its folder is missing.
+        SettingError: If it is no .png or .svg, or must not be written (see `twinned.outputs.refuse`).
     """
     file = Path(path)
     if file.suffix.lower() not in (".png", ".svg"):
         raise SettingError(f"{file}: a picture is written as .png or .svg; name the file so")
-    if file.exists() and not force:
-        raise SettingError(f"{file}: exists; choose another name, or --force to replace it")
-    if not file.parent.is_dir():
-        raise SettingError(f"{file.parent}: no such folder; make it first")
+    refuse(file, force=force, data=data)
     return file
 
 
@@ -241,9 +247,10 @@ def save(
         dpi: Dots an inch, for .png.
 
     Raises:
-        SettingError: If the path is no .png or .svg, exists (without ``force``), or its folder is missing.
+        SettingError: If the path is no .png or .svg, or exists and ``force`` is not set.
     """
     file = target(path, force=force)
+    file.parent.mkdir(parents=True, exist_ok=True)
     content = png(drawn, dpi=dpi) if file.suffix.lower() == ".png" else _render(drawn, "svg", text="path")
     descriptor, new = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
