@@ -13,7 +13,22 @@ def test_x(client: Client) -> None:
     print(r.status_code, r.text, r.headers)
     r = c.post("/v1/verify", json={"a": base64.b64encode(png()).decode(), "b": "xx"})
     print(r.status_code, r.text)
-    r = c.post("/v1/gallery", files=[("images", ("a.png", png())), ("images", ("b.png", b"text"))], data={"label": "anna"})
+    r = c.post(
+        "/v1/gallery",
+        files=[("images", ("a.png", png())), ("images", ("b.png", b"text"))],
+        data={"label": "anna"},
+    )
     print(r.status_code, r.text)
-    for url in ("/v1/gallery", "/v1/gallery/labels", "/v1/gallery/map", "/v1/model", "/healthz", "/metrics", "/openapi.json", "/", "/nope", "/v1/gallery/x"):
+    for url in (
+        "/v1/gallery",
+        "/v1/gallery/labels",
+        "/v1/gallery/map",
+        "/v1/model",
+        "/healthz",
+        "/metrics",
+        "/openapi.json",
+        "/",
+        "/nope",
+        "/v1/gallery/x",
+    ):
         r = c.get(url)

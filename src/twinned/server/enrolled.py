@@ -141,21 +141,22 @@ class Enrolled:
         """Enrol images; on disk when this returns."""
         gallery, images = self.service.changing(), asked.all()
         self.service.metrics.images.inc(len(images))
-        added = gallery.add(images, asked.label, metadata=asked.metadata, progress=False)
-        if len(added.unreadable) == len(images):
-            raise (
-                added.unreadable[0] if len(images) == 1 else DataError("; ".join(map(str, added.unreadable)))
-            )
+        usable = [image for image in images if image.refused is None]
+        added = gallery.add(usable, asked.label, metadata=asked.metadata, progress=False)
+        unreadable = [*(image.refused for image in images if image.refused), *added.unreadable]
+        if len(unreadable) == len(images):
+            raise unreadable[0] if len(images) == 1 else DataError("; ".join(map(str, unreadable)))
         self._changes += 1
-        for id, image in zip(added.ids, images):
-            if id is not None and self.thumbnails.get(id) is None:
-                self.thumbnails.make(id, image)
+        ids = dict(zip(map(id, usable), added.ids))
+        for image in usable:
+            if (found := ids[id(image)]) is not None and self.thumbnails.get(found) is None:
+                self.thumbnails.make(found, image)
         return {
             "stored": added.stored,
             "skipped": added.skipped,
-            "unreadable": [str(error) for error in added.unreadable],
+            "unreadable": [str(error) for error in unreadable],
             "count": gallery.count(),
-            "ids": added.ids,
+            "ids": [ids.get(id(image)) for image in images],
         }
 
     def update(self, id: str, asked: schemas.UpdateRequest) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from .problems import Problem, overloaded
 Body = TypeVar("Body", bound=BaseModel)
 
 # What browsers and phones send; the fewer decoders a stranger can reach, the better.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 _MAX_PARTS = 1000
 _NAME_CHARACTERS = 100
 
