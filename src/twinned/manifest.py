@@ -87,7 +87,10 @@ def read(folder: Path) -> Manifest:
                 f"{path}: format version is {version}, this Twinned reads {FORMAT_VERSION};"
                 " install the version that wrote it, or train again"
             )
-        return Manifest(**values)
+        found = Manifest(**values)
+        if strange := [name for name in found.files if Path(name).name != name]:
+            raise ModelError(f"{path}: files: {strange[0]!r} is no name of a file in the folder")
+        return found
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -102,14 +105,17 @@ def checked(folder: Path, name: str, manifest: Manifest) -> Path:
         ModelError: If it is missing or was changed.
     """
     path = folder / name
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; the model folder is not whole. Restore it from a copy")
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); the model folder is not whole"
-        ) from None
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
     if found != manifest.files.get(name):
-        raise ModelError(f"{path}: is not the file that model.json was written with (SHA-256 differs)")
+        raise ModelError(
+            f"{path}: is not the file that model.json was written with (SHA-256 differs);"
+            " restore it from a copy, or train again"
+        )
     return path
 
 
@@ -141,6 +147,11 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
         SettingError: If the target exists and ``force`` is not set, or is anything but a model folder.
     """
     refuse_target(target, force=force)
+    place(source, target)
+
+
+def place(source: Path, target: Path) -> None:
+    """Copy a folder's files in place of the target, which is whole at every moment."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

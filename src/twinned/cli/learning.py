@@ -158,6 +158,30 @@ def calibrate(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
+    int8: Annotated[
+        Path | None, typer.Option(help="Images to calibrate an eight-bit encoder on, in class folders.")
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the encoder in the forms that other programs want, each checked against the original."""
+    from ..model import load
+    from ..portable import export_model
+
+    result = export_model(load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet)
+    lines = [f"{output}: {', '.join(result['files'])} (opset {result['opset']})"]
+    if (cost := result["int8"]) is not None:
+        before, after = cost["before"], cost["after"]
+        lines.append(f"int8: equal error rate {before['eer']:.4f} before, {after['eer']:.4f} after")
+        lines.append(f"      one-shot accuracy {before['one_shot']} before, {after['one_shot']} after")
+    emit(result, as_json=json, text="\n".join(lines))
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for model and pictures.")] = Path(
         "demo"
