@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from . import distances, evaluation, manifest
 from .data import ImageSet, PairSet
-from .errors import DataError, ModelError
+from .errors import DataError, ModelError, SettingError
 from .evaluation import Evaluation
 from .gallery import Gallery, open_gallery
 from .images import SUFFIXES, ImageSource, ImageSpec, pixels_sha256, read_image, source_name
@@ -90,6 +91,9 @@ class Model:
     ) -> None:
         self.folder = Path(folder)
         self.manifest: Manifest = manifest.read(self.folder)
+        needed = ["encoder.onnx", *(["head.onnx"] if self.manifest.head else [])]
+        for name in sorted({*needed, *self.manifest.files}):
+            manifest.checked(self.folder, name, self.manifest)
         self.device = device
         self._temporary = temporary
         self._loading = threading.Lock()
@@ -144,7 +148,18 @@ class Model:
     def encoder(self) -> Graph:
         """The encoder's graph, loaded when first used."""
         with self._loading:
-            return Graph(manifest.checked(self.folder, "encoder.onnx", self.manifest), device=self.device)
+            graph = Graph(self.folder / "encoder.onnx", device=self.device)
+        self._check(graph.input_shape, self.spec.shape, "takes images")
+        self._check(graph.output_shape, (self.embedding_size,), "gives embeddings")
+        return graph
+
+    def _check(self, found: tuple[int | str, ...], said: tuple[int, ...], verb: str) -> None:
+        """The graph's sizes are those of model.json; a name in place of a number stands for any."""
+        if len(found) != len(said) or any(f != s for f, s in zip(found, said) if isinstance(f, int)):
+            raise ModelError(
+                f"{self.folder}: encoder.onnx {verb} of {found}, model.json says {said}: one was changed."
+                " Restore the folder from a copy, or train again"
+            )
 
     @cached_property
     def head(self) -> Graph | None:
@@ -152,7 +167,7 @@ class Model:
         if not self.manifest.head:
             return None
         with self._loading:
-            return Graph(manifest.checked(self.folder, "head.onnx", self.manifest), device="cpu")
+            return Graph(self.folder / "head.onnx", device="cpu")
 
     def embed(self, images: Images, *, progress: bool = False) -> Floats:
         """Embed images.
@@ -234,7 +249,10 @@ class Model:
 
         Raises:
             ImageError: If an image cannot be opened.
+            SettingError: If the threshold is not a finite number.
         """
+        if threshold is not None and not math.isfinite(threshold):
+            raise SettingError(f"a threshold is a finite number; got {threshold}")
         references = self.embed(_references(left))
         asked = self.embed([right])
         distance = float(self.distances(references, asked).min())
@@ -289,7 +307,10 @@ class Model:
 
         Raises:
             DataError: If there is no class, or one without images.
+            SettingError: If the threshold is not a number.
         """
+        if threshold is not None and math.isnan(threshold):
+            raise SettingError("a threshold is a number; got nan")
         empty = [label for label, examples in support.items() if len(_as_many(examples)) == 0]
         if not support or empty:
             raise DataError(f"each class needs an image; none for {', '.join(empty) or 'any class'}")
@@ -389,7 +410,7 @@ class Model:
         """What training.json holds; nothing where there is none."""
         if "training.json" not in self.manifest.files:
             return {}
-        path = manifest.checked(self.folder, "training.json", self.manifest)
+        path = self.folder / "training.json"
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -54,6 +54,9 @@ class Graph:
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise ModelError(f"{path}: ONNX Runtime cannot load it ({error})") from None
         self.inputs = [i.name for i in self.session.get_inputs()]
+        # Without the batch; a name stands for any size.
+        self.input_shape: tuple[int | str, ...] = tuple(self.session.get_inputs()[0].shape[1:])
+        self.output_shape: tuple[int | str, ...] = tuple(self.session.get_outputs()[0].shape[1:])
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def __call__(self, *arrays: NDArray[Any], output: str | None = None) -> NDArray[np.float32]:

@@ -49,7 +49,9 @@ def _pairs(given: list[str] | None) -> dict[str, Any]:
 def add(
     model: ModelFolder,
     gallery: Address,
-    images: Annotated[list[Path], typer.Argument(help="Folders of class folders, CSVs, or images.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Folders of class folders, CSVs, or images.", metavar="DATA...")
+    ],
     label: Annotated[str | None, typer.Option(help="Of all these images.")] = None,
     metadata: Annotated[list[str] | None, typer.Option("--meta", help="key=value for all of them.")] = None,
     json: Json = False,
@@ -256,7 +258,7 @@ def identify(
 def search(
     model: ModelFolder,
     gallery: Address,
-    image: Annotated[Path, typer.Argument(help="The image asked about.")],
+    image: Annotated[Path, typer.Argument(help="The image asked about.", metavar="IMAGE")],
     k: Annotated[int, typer.Option("-k", help="How many.")] = 5,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with all, even with an index.")] = False,
     label: OnlyLabel = None,

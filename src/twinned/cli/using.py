@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DataError, SettingError
+from .. import outputs
+from ..errors import DataError
 from .app import Device, Force, Json, Quiet, Seed, app, emit, note, teller
 
+if TYPE_CHECKING:
+    from ..model import Model
+
 ModelFolder = Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")]
+
+
+def _on(device: str, model: Model) -> Model:
+    """The model, with a note where ONNX Runtime does not offer the device that was asked for."""
+    if device not in ("auto", "cpu") and model.encoder.note is not None:
+        note(model.encoder.note)
+    return model
 
 
 @app.command()
 def verify(
     model: ModelFolder,
-    a: Annotated[Path, typer.Argument(help="An image, or a folder of references.")],
-    b: Annotated[Path, typer.Argument(help="The image asked about.")],
+    a: Annotated[Path, typer.Argument(help="An image, or a folder of references.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="The image asked about.", metavar="B")],
     threshold: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -39,7 +50,9 @@ def verify(
 @app.command()
 def classify(
     model: ModelFolder,
-    support: Annotated[Path, typer.Argument(help="One folder a class, as few as one image each.")],
+    support: Annotated[
+        Path, typer.Argument(help="One folder a class, as few as one image each.", metavar="SUPPORT_DIR")
+    ],
     images: Annotated[list[Path], typer.Argument(help="The images to classify.", metavar="IMAGE...")],
     threshold: Annotated[float | None, typer.Option(help="Instead of the model's own.")] = None,
     json: Json = False,
@@ -76,11 +89,15 @@ def embed(
     from ..embeddings import embed_to_file
     from ..model import load
 
+    for given in images:
+        if not given.exists():
+            raise DataError(f"{given}: no such file or folder")
+    outputs.refuse(output, force=force or resume, data=images)
     paths = [p for given in images for p in (find_images(given) if given.is_dir() else [str(given)])]
     if not paths:
         raise DataError(f"no images in {', '.join(map(str, images))}")
     written = embed_to_file(
-        load(model, device=device),
+        _on(device, load(model, device=device)),
         paths,
         output,
         strict=strict,
@@ -92,6 +109,8 @@ def embed(
         note(error)
     if len(written.errors) > 20:
         note(f"and {len(written.errors) - 20} more unreadable images; all are named in {output}")
+    if len(written.errors) == written.images:
+        raise DataError(f"none of {written.images} images could be read; {output} says why")
     emit(
         {"images": written.images, "errors": len(written.errors), "output": str(output)},
         as_json=json,
@@ -103,7 +122,10 @@ def embed(
 @app.command()
 def evaluate(
     model: ModelFolder,
-    data: Annotated[Path, typer.Argument(help="Class folders, a CSV, a pair list, or a protocol's folder.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Class folders, a CSV, a pair list, or a protocol's folder.", metavar="DATA"),
+    ],
     protocol: Annotated[str, typer.Option(help="auto, classes, pairs, lfw or omniglot-runs")] = "auto",
     ways: Annotated[int, typer.Option(help="Classes of a one-shot episode.")] = 20,
     shots: Annotated[int, typer.Option(help="Examples a class in it.")] = 1,
@@ -119,9 +141,10 @@ def evaluate(
     """Measure a model on data it has not seen; the stored threshold is measured, never moved."""
     from ..model import load
 
-    if report is not None and report.exists() and not force:
-        raise SettingError(f"{report}: exists; choose another name, or --force to replace it")
-    loaded = load(model, device=device)
+    if report is not None:
+        outputs.refuse(report, force=force, data=[data])
+        report.parent.mkdir(parents=True, exist_ok=True)
+    loaded = _on(device, load(model, device=device))
     found = loaded.evaluate(
         str(data),
         protocol=protocol,
