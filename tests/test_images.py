@@ -80,7 +80,7 @@ def test_bytes_that_have_a_name_are_called_by_it() -> None:
     class Upload(bytes):
         name = "photo.jpg"
 
-    with pytest.raises(ImageError, match="photo.jpg: is not an image"):
+    with pytest.raises(ImageError, match=r"photo.jpg: is not an image"):
         read_image(Upload(b"text"), GREY)
 
 
