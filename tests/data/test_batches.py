@@ -152,9 +152,9 @@ def test_too_few_classes_are_counted() -> None:
 
 def test_many_classes_are_set_up_quickly() -> None:
     labels = np.repeat(np.arange(20_000), 5)
-    start = time.perf_counter()
+    start = time.process_time()
     ClassBatches(labels)(0)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def pair_set(same: list[bool]) -> PairSet:
