@@ -12,7 +12,6 @@ import io
 import os
 import stat
 import warnings
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -105,7 +104,9 @@ def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
     """
     # Ink may fill a corner of its page, so that page is not decoded at a reduced scale.
     image = open_image(source, at_least=None if spec.ink != "none" else (2 * spec.width, 2 * spec.height))
-    image = image.convert("L" if spec.channels == 1 or spec.ink != "none" else "RGB")
+    mode = "L" if spec.channels == 1 or spec.ink != "none" else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
     if spec.ink != "none":
         image = _ink(image, binary=spec.ink == "binary")
     image = _resize(image, spec)
@@ -134,7 +135,7 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
         if isinstance(source, Image.Image):
             return _plain(ImageOps.exif_transpose(source))
         if isinstance(source, (str, os.PathLike)):
-            return _open_path(Path(source), at_least)
+            return _open_path(source, at_least)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return _decode(io.BytesIO(source), at_least)
     except _UnusableError as error:
@@ -171,13 +172,17 @@ def source_name(source: ImageSource) -> str:
     return getattr(source, "name", "image bytes")
 
 
+# Where a picture's orientation may be said.
+_ORIENTED = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
+
+
 class _UnusableError(Exception):
     """Why an image is refused, in words that follow its name."""
 
 
-def _open_path(path: Path, at_least: tuple[int, int] | None) -> Image.Image:
+def _open_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> Image.Image:
     try:
-        status = path.stat()
+        status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise _UnusableError("is a folder; an image is expected")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
@@ -186,8 +191,9 @@ def _open_path(path: Path, at_least: tuple[int, int] | None) -> Image.Image:
             raise _UnusableError("is empty (0 bytes)")
         if status.st_size > MAX_BYTES:
             raise _UnusableError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
-        with path.open("rb") as file:
-            return _decode(file, at_least)
+        # At one go: each small read of Pillow's would hand the interpreter to another thread and back.
+        with open(path, "rb", buffering=0) as file:
+            return _decode(io.BytesIO(file.read()), at_least)
     except FileNotFoundError:
         raise _UnusableError("no such file") from None
     except OSError as error:
@@ -204,9 +210,8 @@ def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
             turned = image.getexif().get(0x0112, 1) >= 5  # rotated by a quarter: width and height swap
             image.draft(image.mode, at_least[::-1] if turned else at_least)
         image.load()
-        if image.format in ("JPEG", "TIFF", "PNG", "WEBP", "MPO", "AVIF"):
-            return _plain(ImageOps.exif_transpose(image))
-        return _plain(image)
+        turnable = image.format == "TIFF" or not _ORIENTED.isdisjoint(image.info)
+        return _plain(ImageOps.exif_transpose(image) if turnable else image)
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,9 @@ class Graph:
     def __init__(self, path: Path, *, device: str = "auto", threads: int = 0) -> None:
         import onnxruntime
 
+        self.path = path
+        self._single: Graph | None = None
+        self._loading = threading.Lock()
         self.providers, self.note = choose_providers(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or (os.cpu_count() or 1)
@@ -58,6 +62,18 @@ class Graph:
         self.input_shape: tuple[int | str, ...] = tuple(self.session.get_inputs()[0].shape[1:])
         self.output_shape: tuple[int | str, ...] = tuple(self.session.get_outputs()[0].shape[1:])
         self.outputs = [o.name for o in self.session.get_outputs()]
+
+    def single_threaded(self) -> Graph:
+        """The same graph for use by several workers at once, each with one thread; loaded once.
+
+        On another device than the processor it is this graph: the workers take turns there.
+        """
+        if self.providers != [_PROVIDERS["cpu"]]:
+            return self
+        with self._loading:
+            if self._single is None:
+                self._single = Graph(self.path, device="cpu", threads=1)
+        return self._single
 
     def __call__(self, *arrays: NDArray[Any], output: str | None = None) -> NDArray[np.float32]:
         """Run the graph and return one of its outputs, by default the first."""
@@ -93,7 +109,10 @@ class Embedded(NamedTuple):
 def embed_stream(
     images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, *, batch: int = BATCH
 ) -> Iterator[Embedded]:
-    """Embed any number of images in bounded memory, decoding ahead of the network.
+    """Embed any number of images in bounded memory, every core busy.
+
+    Each worker decodes a batch and runs the network on it with one thread, so that decoding and network share
+    the cores without waiting for each other and without more threads than cores.
 
     Args:
         images: May be a generator; it is read a few batches ahead.
@@ -104,22 +123,20 @@ def embed_stream(
     Yields:
         The images in order, a batch at a time.
     """
+    source, start = iter(images), 0
+    first = list(itertools.islice(source, batch))
+    if len(first) < batch:  # too few to share out: every core works on the one batch
+        if first:
+            yield Embedded(0, *_embed(first, spec, graph))
+        return
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[tuple[Pixels, list[ImageError | None]]]] = deque()
-        source = iter(images)
-        start = 0
-        while True:
-            while len(waiting) <= workers:
-                chunk = list(itertools.islice(source, batch))
-                if not chunk:
-                    break
-                waiting.append(pool.submit(_decode, chunk, spec))
-            if not waiting:
-                return
-            pixels, errors = waiting.popleft().result()
-            vectors = np.array(graph(pixels), np.float32)
-            vectors[[error is not None for error in errors]] = np.nan
+    lane = graph.single_threaded() if workers > 1 else graph
+    with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
+        waiting = deque([pool.submit(_embed, first, spec, lane)])
+        while waiting:
+            while len(waiting) <= workers and (chunk := list(itertools.islice(source, batch))):
+                waiting.append(pool.submit(_embed, chunk, spec, lane))
+            vectors, errors = waiting.popleft().result()
             yield Embedded(start, vectors, errors)
             start += len(errors)
 
@@ -133,7 +150,10 @@ def embed_pixels(pixels: Pixels, graph: Graph, *, batch: int = BATCH) -> Floats:
     )
 
 
-def _decode(images: list[ImageSource], spec: ImageSpec) -> tuple[Pixels, list[ImageError | None]]:
+def _embed(
+    images: list[ImageSource], spec: ImageSpec, graph: Graph
+) -> tuple[Floats, list[ImageError | None]]:
+    """Decode a batch and run the network on it; an image that cannot be read gets NaN and its error."""
     pixels = np.zeros((len(images), *spec.shape), np.uint8)
     errors: list[ImageError | None] = [None] * len(images)
     for place, image in enumerate(images):
@@ -141,4 +161,6 @@ def _decode(images: list[ImageSource], spec: ImageSpec) -> tuple[Pixels, list[Im
             pixels[place] = read_image(image, spec)
         except ImageError as error:
             errors[place] = error
-    return pixels, errors
+    vectors = np.array(graph(pixels), np.float32)
+    vectors[[error is not None for error in errors]] = np.nan
+    return vectors, errors
