@@ -190,6 +190,8 @@ def run(
         "vectors_mb": vectors.nbytes / 2**20,
     }
     if store.indexed():
+        for probe in probes:  # the new index is read into memory
+            by_index(probe[None])
         after = side_by_side({"index": by_index, "exact": exact}, probes[:200])
         row |= {
             "build_s": build,
@@ -233,8 +235,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     about = (
         f"{rows[0]['values']} values, {rows[0]['distance']} distance, from {rows[0]['source']} by jitter; "
         f"{os.cpu_count()} cores, Python {platform.python_version()}. Medians of 200 probes, ten nearest "
-        "with payload. Insert: every 256 on disk before the next. p99: through the index, in a new process, as "
-        "are the time to open and the memory (resident, with mapped files). Build: by a child process, while "
+        "with payload. Insert: every 256 on disk before the next. p99: through the index, in a new process, "
+        "as are the time to open and the memory (resident, with mapped files). Build: by a child process, while "
         "the gallery answers."
     )
     return "\n".join([*lines, "", *textwrap.wrap(about, 110), ""])

@@ -188,6 +188,16 @@ def test_a_damaged_manifest_is_reported(tmp_path, text):
         open_gallery(path, FakeModel())
 
 
+def test_the_manifest_is_replaced_in_one_step(people, monkeypatch):
+    people.add(images(10), "ann")
+    path = Path(people.store.address) / "gallery.json"
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("cut off")))
+    with pytest.raises(GalleryError, match="cut off"):
+        people.store._flush()
+    assert path.read_bytes() == before
+
+
 def test_what_is_no_gallery_is_left_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(GalleryError, match="is a file"):
@@ -367,6 +377,36 @@ def test_the_index_is_built_above_a_size_and_measured(tmp_path, small_index):
         assert people.stats().recall_at_10 == stats.recall_at_10
         assert people.compact().search == "exact"
         assert people.count() == 1
+
+
+def test_what_is_written_while_the_index_is_built_is_carried_over(people, small_index, monkeypatch):
+    shown = images(600)
+    ids = people.add(shown, ["ann", "ben", "cleo"] * 200).ids
+    build = subprocess.run
+    expected = []
+
+    def meanwhile(*arguments, **options):
+        people.remove(label="ann")
+        people.rename("ben", "bea")
+        people.update(ids[2], metadata={"seen": True})
+        people.add(images(20, seed=1), "dan")
+        expected.append((people.list(), people.embeddings()[1].tolist(), people.search(shown[5], k=1000)))
+        with pytest.raises(GalleryError, match="being built already"):
+            people.compact()
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "run", meanwhile)
+    people.compact()
+    people.close()
+    with open_gallery(people.store.address, FakeModel()) as again:
+        assert (
+            again.list(),
+            again.embeddings()[1].tolist(),
+            again.search(shown[5], k=1000, exact=True),
+        ) == expected[0]
+        assert again.labels() == {"bea": 200, "cleo": 200, "dan": 20}
+        again.remove(label="bea")
+        assert again.labels() == {"cleo": 200, "dan": 20}
 
 
 def test_enrolling_one_by_one_never_builds_the_index(people, small_index, monkeypatch):

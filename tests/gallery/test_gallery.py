@@ -77,6 +77,24 @@ def test_one_image_under_two_labels_is_refused_naming_both(opener, tmp_path, at_
         assert set(people.labels()) <= {"ann"}
 
 
+def test_an_image_that_another_thread_adds_meanwhile_is_seen_before_it_is_stored(opener):
+    class Meanwhile(FakeModel):
+        def embed_pixels(self, pixels):
+            if len(pixels) > 1:
+                people.add(image(1, 2), label)
+            return super().embed_pixels(pixels)
+
+    with opener(Meanwhile()) as people:
+        label = "ben"
+        with pytest.raises(GalleryError, match=r"'ann'.*'ben'"):
+            people.add([image(1, 2), image(3)], "ann")
+        assert people.labels() == {"ben": 1}
+        label = "ann"
+        people.remove(label="ben")
+        assert people.add([image(1, 2), image(3)], "ann").stored == 1
+        assert people.labels() == {"ann": 2}
+
+
 def test_an_image_without_a_label_gets_one_later_and_keeps_its_metadata(opener):
     with opener(FakeModel()) as people:
         people.add(image(1), metadata={"a": 1, "b": 1})

@@ -65,8 +65,8 @@ class ClusterStore:
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Insert or replace records; applied by every shard when this returns."""
         points = [
-            models.PointStruct(id=record.id, vector=values, payload=store.payload(record, vector))
-            for record, vector, values in zip(records, vectors, vectors.tolist())
+            models.PointStruct(id=record.id, vector=vector, payload=payload)
+            for record, vector, payload in zip(records, vectors.tolist(), store.payloads(records, vectors))
         ]
         with self._explain("writing"), self.writing:
             self._client.upsert(self._collection, points, wait=True)

@@ -51,6 +51,7 @@ from .store import Binding, Filter, Found, IndexReport, Record, Value, Vectors
 
 _FLUSH_EVERY = 64  # writes between two flushes of the segments; opening replays at most so many
 _BATCH = 256
+_CHECKED = 1000  # records read on opening; ids are hashes, so they are a random sample
 _COMPACT = """
 import sys, qdrant_edge
 shard = qdrant_edge.EdgeShard.load(sys.argv[1])
@@ -116,8 +117,8 @@ class EdgeStore:
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Insert or replace records; on disk when this returns."""
         points = [
-            qdrant.Point(id=record.id, vector=values, payload=store.payload(record, vector))
-            for record, vector, values in zip(records, vectors, vectors.tolist())
+            qdrant.Point(id=record.id, vector=vector, payload=payload)
+            for record, vector, payload in zip(records, vectors.tolist(), store.payloads(records, vectors))
         ]
         size = vectors.nbytes + sum(len(str(record.metadata)) for record in records)
         operation = qdrant.UpdateOperation.upsert_points(points)
@@ -325,21 +326,19 @@ class EdgeStore:
 
     def _check(self) -> None:
         """Compare what is there with what must be: Qdrant opens without some of its files and is silent."""
-        embedding = qdrant.Filter(must=[qdrant.HasVectorCondition("")])
-        payload = qdrant.Filter(must_not=[qdrant.IsEmptyCondition("norm")])
+        everything = qdrant.CountRequest(exact=True)
+        embedded = qdrant.CountRequest(exact=True, filter=qdrant.Filter(must=[qdrant.HasVectorCondition("")]))
+        some = qdrant.ScrollRequest(limit=_CHECKED, with_payload=["norm"])
         with _opening(self._folder):
-            count, embedded, described = (
-                self._shard.count(qdrant.CountRequest(exact=True, filter=condition))
-                for condition in (None, embedding, payload)
-            )
+            count = self._shard.count(everything)
+            lacking = count - self._shard.count(embedded)
+            undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
         if count < self._manifest.at_least:
             expected = self._manifest.at_least
             raise damaged(self._folder, f"{count:,} images were found where {expected:,} were stored")
-        if min(embedded, described) < count:
+        if lacking or undescribed:
             raise damaged(
-                self._folder,
-                f"of {count:,} images {count - embedded:,} lack their embedding and {count - described:,} "
-                "their record",
+                self._folder, f"{lacking:,} images lack their embedding, {undescribed:,} or more their record"
             )
 
     def _check_log(self) -> None:

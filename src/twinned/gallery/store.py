@@ -178,18 +178,17 @@ def exact_below(binding: Binding) -> int:
     return EXACT_BELOW_KB * 1024 // (4 * binding.embedding_size)
 
 
-def payload(record: Record, vector: Vectors) -> dict[str, Any]:
-    """What is kept beside an embedding."""
-    return {
-        "label": record.label,
-        "image": record.image,
-        "metadata": dict(record.metadata),
-        "norm": float(np.linalg.norm(vector)),
-    }
+def payloads(records: Sequence[Record], vectors: Vectors) -> list[dict[str, Any]]:
+    """What is kept beside each embedding."""
+    norms = np.linalg.norm(vectors, axis=1).tolist()
+    return [
+        {"label": record.label, "image": record.image, "metadata": dict(record.metadata), "norm": norm}
+        for record, norm in zip(records, norms)
+    ]
 
 
 def records(points: Sequence[Any]) -> list[Record]:
-    """The records that `payload` was made from."""
+    """The records that `payloads` were made of."""
     return [Record(str(p.id), p.payload["label"], p.payload["image"], p.payload["metadata"]) for p in points]
 
 
