@@ -1,7 +1,8 @@
-"""What several test files share: the real data sets, unpacked once; how Hypothesis runs."""
+"""What several test files share: the real data sets, unpacked once; how Hypothesis runs; a small model."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,13 +10,19 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import settings as hypothesis_settings
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+# Several processes of tests share the cores, so that one network to a core is quickest.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time, and no time limit on one: machines are shared.
-settings.register_profile("twinned", derandomize=True, deadline=None)
-settings.load_profile("twinned")
+hypothesis_settings.register_profile("twinned", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("twinned")
 
 DataSet = Callable[[str], Path]
 
@@ -58,3 +65,144 @@ def _unpacked(name: str) -> Path:
             part.rename(root)
     inner = root / archive.stem
     return inner if inner.is_dir() else root
+
+
+Squares = Callable[..., NDArray[np.uint8]]
+
+
+@pytest.fixture(scope="session")
+def squares() -> Squares:
+    """``squares((colour, row, column), ...)``: 4x4 squares on a black 32x32 image, on a grid of 8x8."""
+    colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+
+    def draw(*spots: tuple[str, int, int]) -> NDArray[np.uint8]:
+        image = np.zeros((32, 32, 3), np.uint8)
+        for color, row, column in spots:
+            image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = colors[color]
+        return image
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder made by hand: the embedding is the mean colour, the features those of 8x8 regions.
+
+    Its threshold comes from made-up comparisons. So that everything it says can be worked out.
+    """
+    onnx = pytest.importorskip("onnx", reason="the graph is made here")
+    from twinned import __version__, manifest
+    from twinned.images import ImageSpec
+    from twinned.verification import compare_pairs, fit_calibration
+
+    make = onnx.helper.make_node
+    nodes = [
+        make("Cast", ["pixels"], ["floats"], to=onnx.TensorProto.FLOAT),
+        make("Mul", ["floats", "scale"], ["scaled"]),
+        make("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
+        make("AveragePool", ["planes"], ["features"], kernel_shape=[4, 4], strides=[4, 4]),
+        make("ReduceMean", ["features", "axes"], ["embedding"], keepdims=0),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    constants = [
+        onnx.numpy_helper.from_array(np.float32(1 / 255), "scale"),
+        onnx.numpy_helper.from_array(np.array([2, 3]), "axes"),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "colors",
+        [value("pixels", onnx.TensorProto.UINT8, ["n", 32, 32, 3])],
+        [
+            value("embedding", onnx.TensorProto.FLOAT, ["n", 3]),
+            value("features", onnx.TensorProto.FLOAT, ["n", 3, 8, 8]),
+        ],
+        constants,
+    )
+    folder = tmp_path_factory.mktemp("models") / "colors.twin"
+    folder.mkdir()
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), folder / "encoder.onnx")
+    random = np.random.default_rng(0)
+    classes = random.integers(0, 12, (2, 400))
+    same = classes[0] == classes[1]
+    calibration = fit_calibration(
+        compare_pairs(
+            random.normal(np.where(same, 0.2, 0.6), 0.1).clip(0), same, left=classes[0], right=classes[1]
+        ),
+        bootstrap=20,
+    )
+    layers = [["pool", "AvgPool2d", [3, 8, 8], 0], ["mean", "AvgPool2d", [3], 0], ["head", "Distance", [], 0]]
+    training = {"seed": 7, "layers": layers, "classes": ["old"], "images": []}
+    manifest.write_text(folder / "training.json", json.dumps(training))
+    history = "step,seconds,epoch,loss,train_accuracy,held_out_accuracy,held_out_eer\n"
+    rows = ["25,1,1,2.5,0.7,0.6,0.4", "50,2,2,1.5,0.8,0.75,0.25", "75,3,3,1.2,0.9,0.7,0.3"]
+    manifest.write_text(folder / "history.csv", history + "\n".join(rows) + "\n")
+    manifest.write(
+        folder,
+        manifest.Manifest(
+            twinned=__version__,
+            encoder="colors",
+            spec=ImageSpec(height=32, width=32, channels=3),
+            embedding_size=3,
+            normalized=False,
+            distance="cosine",
+            calibration=calibration,
+            classes=["old"],
+            data={"images": 40, "sha256": "f" * 64},
+            held_out={"classes": ["held"]},
+            recipe={"recipe": "by hand", "steps": 75, "seed": 7},
+        ),
+    )
+    return folder
+
+
+DrawGlyphs = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def draw_glyphs() -> DrawGlyphs:
+    """``draw_glyphs(folder, classes=16, images=6)`` writes PNGs of made-up characters: three strokes each."""
+    return _draw_glyphs
+
+
+def _draw_glyphs(root: Path, *, classes: int = 16, images: int = 6, size: int = 20, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    for name in range(classes):
+        strokes = rng.uniform(0.15, 0.85, (3, 2, 2))
+        folder = root / f"glyph{name:02d}"
+        folder.mkdir(parents=True)
+        for number in range(images):
+            page = Image.new("L", (4 * size, 4 * size), 255)
+            pen = ImageDraw.Draw(page)
+            for a, b in (strokes + rng.normal(0, 0.03, strokes.shape)) * 4 * size:
+                pen.line([*a, *b], fill=0, width=size // 3)
+            page.resize((size, size), Image.Resampling.BOX).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 classes of 6 glyphs, 20x20: what `tiny_model` was trained on. Read only."""
+    return _draw_glyphs(tmp_path_factory.mktemp("glyphs") / "glyphs")
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 classes of 6 glyphs that `tiny_model` has never seen. Read only."""
+    return _draw_glyphs(tmp_path_factory.mktemp("strangers") / "strangers", classes=8, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model trained for a moment on `glyphs`. Read only: copy it to change it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # one for all processes
+    folder = root / "tiny.twin"
+    with FileLock(root / "tiny.lock"):
+        if not folder.exists():
+            from twinned import train
+
+            settings = {"warmup": 5, "augment.elastic": 0, "classes_per_batch": 12, "precision": "float32"}
+            train(glyphs, recipe="glyph", image_size=20, steps=40, settings=settings, output=folder)
+    return folder

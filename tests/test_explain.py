@@ -166,7 +166,8 @@ def test_explaining_loads_neither_torch_nor_pictures(color_model):
     code = (
         "import sys, json, numpy as np, twinned as tw; from twinned.explain import explain;"
         f"m = tw.load({str(color_model)!r}); i = np.zeros((32, 32, 3), np.uint8); i[:9] = 200;"
-        "explain(m, i, i); print(json.dumps([n for n in ('torch', 'matplotlib', 'sklearn') if n in sys.modules]))"
+        "explain(m, i, i); heavy = ('torch', 'matplotlib', 'sklearn');"
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ

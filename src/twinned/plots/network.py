@@ -36,7 +36,7 @@ Row: TypeAlias = Sequence[Any]
 
 MOST_STAGES = 12
 # Where things stand, in units of the board: the two branches, and the weights between them.
-_LEFT, _MIDDLE, _RIGHT, _WIDTH, _CARD = 2.75, 5.85, 8.95, 11.7, 4.1
+_LEFT, _MIDDLE, _RIGHT, _WIDTH, _CARD = 2.95, 6.05, 9.15, 12.1, 4.1
 _TOP, _STEP = 1.9, 1.12
 
 
@@ -98,7 +98,7 @@ def architecture(
         stages.append(Stage(title, (embedding_size or laid_out,), 0))
 
     foot = _TOP + _STEP * len(stages)
-    ax = board(_WIDTH, foot + 2.75, inches=0.6, ax=ax)
+    ax = board(_WIDTH, foot + 2.75, inches=0.58, ax=ax)
     known = [stage.parameters for stage in stages if stage.parameters is not None]
     total = sum(known) + (int(head[3]) if head is not None and head[3] else 0)
     words(ax, 0.25, 0.42, "A Siamese network", size=11, weight="bold", ha="left")
@@ -301,9 +301,9 @@ def _shared(ax: Axes, heights: list[float], stages: list[Stage], total: int) -> 
                 Rectangle((left + 0.15, y + 0.25), length, 0.045, color=ORANGE, linewidth=0, zorder=3)
             )
         words(ax, _MIDDLE, y - 0.13, short(stage.title, 38), weight="bold", size=8, zorder=3)
-        count = {None: "parameters not recorded", 0: "nothing to learn"}.get(
-            stage.parameters, f"{stage.parameters:,} parameters"
-        )
+        count = "parameters not recorded" if stage.parameters is None else f"{stage.parameters:,} parameters"
+        if stage.parameters == 0:
+            count = "nothing to learn"
         words(ax, _MIDDLE, y + 0.11, count, color=GREY, size=7.5, zorder=3)
 
 
