@@ -1,0 +1,95 @@
+"""The Siamese network: one encoder for both inputs, preprocessing within, a summary that adds up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from twinned import encoders, heads
+from twinned.network import SiameseNetwork
+
+
+@pytest.fixture
+def network() -> SiameseNetwork:
+    torch.manual_seed(0)
+    encoder = encoders.Conv4(image_size=(24, 20), channels=3, embedding_size=8)
+    return SiameseNetwork(encoder, normalize=True, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+
+
+def test_koch_with_its_head_has_the_papers_parameters():
+    network = SiameseNetwork(encoders.Koch2015(), head=heads.WeightedL1())
+    assert sum(p.numel() for p in network.parameters()) == 38_951_745
+    assert sum(row.parameters for row in network.layers()) == 38_951_745
+    assert "38,951,745 parameters" in network.summary()
+
+
+def test_both_inputs_go_through_the_same_weights(network):
+    images = torch.rand(6, 3, 24, 20)
+    left, right = images[:3], images[3:]
+    network.eval()
+    apart = network(left, right)
+    torch.testing.assert_close(apart, network(right, left))
+    torch.testing.assert_close(network(left, left), torch.zeros(3), atol=1e-6, rtol=0)
+    assert apart.shape == (3,)
+    assert (apart > 1e-6).all()
+    # A step on one branch alone moves the other as well: there is no second set of weights.
+    before = network.embed(right).detach()
+    network.embed(left).sum().backward()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter -= 0.1 * parameter.grad
+    assert not torch.allclose(network.embed(right), before)
+    assert len({id(p) for p in network.parameters()}) == len(list(network.encoder.parameters()))
+
+
+def test_embeddings_are_those_of_the_encoder_on_standardised_pixels(network):
+    network.eval()
+    images = torch.rand(4, 3, 24, 20)
+    mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
+    std = torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
+    plain = network.encoder((images - mean) / std)
+    torch.testing.assert_close(network.embed(images), plain / plain.norm(dim=1, keepdim=True))
+    network.normalize = False
+    torch.testing.assert_close(network.embed(images), plain)
+
+
+def test_embeddings_are_float32_under_bfloat16(network):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network.embed(torch.rand(2, 3, 24, 20)).dtype == torch.float32
+
+
+def test_a_saved_network_takes_its_weights_back(network):
+    other = SiameseNetwork(encoders.Conv4(image_size=(24, 20), channels=3, embedding_size=8))
+    other.load_state_dict(network.state_dict())
+    assert set(network.state_dict()) == {f"encoder.{key}" for key in network.encoder.state_dict()}
+
+
+def test_the_summary_counts_each_layer_once_and_changes_nothing(network):
+    network.train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    rows = {row.name: row for row in network.layers()}
+    assert network.training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert rows["blocks.0.0"].output == (64, 24, 20)
+    assert rows["blocks.3.3"].output == (128, 1, 1)
+    assert rows["dense"].parameters == 128 * 8 + 8
+    assert sum(row.parameters for row in rows.values()) == sum(p.numel() for p in network.parameters())
+    lines = network.summary().splitlines()
+    assert len({len(line) for line in lines[:-1]}) == 1
+    assert "64x24x20" in lines[2]
+
+
+def test_the_head_decides_the_distance():
+    torch.manual_seed(0)
+    left, right = torch.rand(2, 5, 1, 16, 16)
+    encoder = encoders.Conv4(image_size=(16, 16), channels=1).eval()
+    a, b = encoder(left), encoder(right)
+    expected = {
+        "euclidean": (a - b).square().sum(1).sqrt(),
+        "squared_euclidean": (a - b).square().sum(1),
+        "manhattan": (a - b).abs().sum(1),
+        "cosine": 1 - torch.cosine_similarity(a, b),
+    }
+    for name, distance in expected.items():
+        network = SiameseNetwork(encoder, heads.Distance(name)).eval()
+        torch.testing.assert_close(network(left, right), distance, atol=1e-5, rtol=1e-4)
