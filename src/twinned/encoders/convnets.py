@@ -12,36 +12,65 @@ from ..errors import SettingError
 
 
 class Encoder(nn.Module):
-    """What every encoder has: the size of its input and of its embedding.
+    """What every encoder has: the size of its input and of its embedding, and parts that can be frozen.
+
+    The image goes through the stages one after the other, which gives the feature map; that is laid out as
+    one vector an image, and the last stage, the embedding layer, makes the embedding of it.
 
     Args:
         image_size: Height and width of the input, in pixels.
         channels: 1 or 3.
+
+    Attributes:
+        mean: Of the pixels that pretrained weights are used to; None to measure it on the training images.
+        std: Their deviation, likewise.
+        licence: Of pretrained weights, where there are any.
+        sequential: Whether all stages but the last can be run one after the other from outside.
     """
 
     embedding_size: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    licence: str | None = None
+    sequential = True
 
     def __init__(self, *, image_size: tuple[int, int], channels: int) -> None:
         super().__init__()
         self.image_size = image_size
         self.channels = channels
 
+    def stages(self) -> list[nn.Module]:
+        """The parts from the input on, in order; the last is the embedding layer, or an identity."""
+        raise NotImplementedError
+
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: ``(n, channels, height, width) -> (n, filters, rows, columns)``."""
-        raise NotImplementedError
+        for stage in self.stages()[:-1]:
+            x = stage(x)
+        return x
 
-    def stages(self) -> list[nn.Module]:
-        """The parts from the input to the embedding, in order."""
-        raise NotImplementedError
+    def flat(self, maps: Tensor) -> Tensor:
+        """What the embedding layer sees: ``(n, filters, rows, columns) -> (n, values)``."""
+        return maps.flatten(1)
 
-    def _features_of_zeros(self) -> Tensor:
-        """The feature map of two black images, to learn its size when the network is built."""
+    def last(self, flat: Tensor) -> Tensor:
+        """The embedding: ``(n, values) -> (n, embedding_size)``."""
+        embedding: Tensor = self.stages()[-1](flat)
+        return embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embeddings: ``(n, channels, height, width) -> (n, embedding_size)``."""
+        return self.last(self.flat(self.features(x)))
+
+    def _flat_size(self) -> int:
+        """How many values the embedding layer sees, tried out with a black image before there is one."""
+        self.dense: nn.Module = nn.Identity()
         was_training = self.training
         self.eval()
         with torch.no_grad():
-            features = self.features(torch.zeros(2, self.channels, *self.image_size))
+            size = self.flat(self.features(torch.zeros(1, self.channels, *self.image_size))).shape[1]
         self.train(was_training)
-        return features
+        return size
 
 
 class Conv4(Encoder):
@@ -72,21 +101,20 @@ class Conv4(Encoder):
             raise SettingError(f"conv4 needs images of at least 16x16; got {image_size[0]}x{image_size[1]}")
         before = (channels, *filters[:-1])
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in zip(before, filters, strict=True)))
-        flat = _to_grid(self._features_of_zeros()).flatten(1).shape[1]
+        flat = self._flat_size()
         self.embedding_size = embedding_size or flat
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(flat, embedding_size) if embedding_size else nn.Identity()
 
-    def features(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.blocks(x)
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.dense(self.dropout(_to_grid(self.features(x)).flatten(1)))
-        return embedding
-
     def stages(self) -> list[nn.Module]:
         return [*self.blocks, self.dense]
+
+    def flat(self, maps: Tensor) -> Tensor:
+        return _to_grid(maps).flatten(1)
+
+    def last(self, flat: Tensor) -> Tensor:
+        embedding: Tensor = self.dense(self.dropout(flat))
+        return embedding
 
 
 class ResNet(Encoder):
@@ -123,21 +151,20 @@ class ResNet(Encoder):
             for n, (i, o) in enumerate(pairwise(filters))
         ]
         self.blocks = nn.Sequential(stem, *blocks)
-        flat = _to_grid(self._features_of_zeros()).flatten(1).shape[1]
+        flat = self._flat_size()
         self.embedding_size = embedding_size or flat
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(flat, embedding_size) if embedding_size else nn.Identity()
 
-    def features(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.blocks(x)
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.dense(self.dropout(_to_grid(self.features(x)).flatten(1)))
-        return embedding
-
     def stages(self) -> list[nn.Module]:
         return [*self.blocks, self.dense]
+
+    def flat(self, maps: Tensor) -> Tensor:
+        return _to_grid(maps).flatten(1)
+
+    def last(self, flat: Tensor) -> Tensor:
+        embedding: Tensor = self.dense(self.dropout(flat))
+        return embedding
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

@@ -38,12 +38,8 @@ class Koch2015(Encoder):
                 if layer.bias is not None:
                     nn.init.normal_(layer.bias, 0.5, 0.01)
 
-    def features(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.convolutions(x)
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(self.dense(self.features(x).flatten(1)))
+    def last(self, flat: Tensor) -> Tensor:
+        return torch.sigmoid(self.dense(flat))
 
     def stages(self) -> list[nn.Module]:
         return [*(self.convolutions[i : i + 3] for i in (0, 3, 6, 9)), self.dense]
@@ -73,14 +69,6 @@ class Chopra2005(Encoder):
         )
         self.dense = nn.Linear(250, embedding_size)
 
-    def features(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.convolutions(x)
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedding: Tensor = self.dense(self.features(x).flatten(1))
-        return embedding
-
     def stages(self) -> list[nn.Module]:
         return [self.convolutions[:3], self.convolutions[3:6], self.convolutions[6:], self.dense]
 
@@ -109,14 +97,10 @@ class Deck(Encoder):
             )
         )
         self.embedding_size = dense
-        self.dense = nn.Linear(self._features_of_zeros()[0].numel(), dense)
+        self.dense = nn.Linear(self._flat_size(), dense)
 
-    def features(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.convolutions(x)
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.dense(self.features(x).flatten(1)))
+    def last(self, flat: Tensor) -> Tensor:
+        return torch.relu(self.dense(flat))
 
     def stages(self) -> list[nn.Module]:
         return [*self.convolutions, self.dense]
