@@ -236,8 +236,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"{rows[0]['values']} values, {rows[0]['distance']} distance, from {rows[0]['source']} by jitter; "
         f"{os.cpu_count()} cores, Python {platform.python_version()}. Medians of 200 probes, ten nearest "
         "with payload. Insert: every 256 on disk before the next. p99: through the index, in a new process, "
-        "as are the time to open and the memory (resident, with mapped files). Build: by a child process, while "
-        "the gallery answers."
+        "as are the time to open and the memory (resident, with mapped files). Build: by a child process, "
+        "while the gallery answers."
     )
     return "\n".join([*lines, "", *textwrap.wrap(about, 110), ""])
 

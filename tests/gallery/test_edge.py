@@ -144,7 +144,7 @@ def test_no_damaged_file_goes_unnoticed(tmp_path, small_index, children):
     files = [str(file.relative_to(path)) for file in sorted(path.glob("shard-*/**/*")) if file.is_file()]
     cases = [(name, how) for name in files for how in ("missing", "empty", "half")]
     random.Random(0).shuffle(cases)
-    cases = cases[: int(os.environ.get("TWINNED_DAMAGE_CASES", "50"))]
+    cases = cases[: int(os.environ.get("TWINNED_DAMAGE_CASES", "30"))]
     outcome: dict[tuple[str, str], str] = {}
     while remaining := cases[len(outcome) :]:
         (tmp_path / "cases").write_text(json.dumps(remaining))
