@@ -1,0 +1,47 @@
+"""Where results may not be written."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from twinned import outputs
+from twinned.errors import SettingError
+
+
+def test_new_names_are_fine_and_old_ones_need_force(tmp_path):
+    outputs.refuse(tmp_path / "new")
+    outputs.refuse(tmp_path / "a" / "b" / "new")
+    (tmp_path / "old").write_text("")
+    with pytest.raises(SettingError, match="exists; choose another name, or --force"):
+        outputs.refuse(tmp_path / "old")
+    outputs.refuse(tmp_path / "old", force=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SettingError, match="exists"):
+        outputs.refuse(tmp_path / "dangling")
+
+
+def test_nothing_is_written_into_the_data_over_it_or_around_it(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    (data / "a").mkdir(parents=True)
+    (data / "list.csv").write_text("path,label")
+    (tmp_path / "link").symlink_to(data)
+    monkeypatch.chdir(data)
+    inside = [data, data / "m.twin", data / "a" / "b" / "m.twin", tmp_path / "link" / "m.twin"]
+    for target in (*inside, tmp_path, data / "a" / ".." / "m.twin"):
+        with pytest.raises(SettingError, match="would be written into the data"):
+            outputs.refuse(target, force=True, data=[data])
+    with pytest.raises(SettingError, match="into the data"):
+        outputs.refuse(data / "list.csv", force=True, data=["list.csv"])
+    outputs.refuse(data / "m.twin", data=["list.csv"])  # beside a CSV, which is the data
+    outputs.refuse(tmp_path / "m.twin", data=[data, "arrays"])
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingError, match="is a file"):
+        outputs.refuse(tmp_path / "file" / "m.twin")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SettingError, match="cannot be written to"):
+        outputs.refuse(tmp_path / "m.twin")
