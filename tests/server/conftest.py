@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 import twinned as tw
 from twinned.gallery import Gallery
 from twinned.model import Model
-from twinned.server import Limits, create_app
+from twinned.server import create_app
 from twinned.server.batching import Plan
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
@@ -104,13 +105,34 @@ def gallery(model: Model, tmp_path: Path) -> Iterator[Gallery]:
 Client = Callable[..., TestClient]
 
 
+def pictures(*names: str, field: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
+    """Drawings to send: ``circle-3`` is the circle that the seed 3 draws."""
+    sent = []
+    for name in names:
+        shape, _, seed = name.partition("-")
+        sent.append((field, (f"{name}.png", png(shape, int(seed or 0)))))
+    return sent
+
+
+def detail(answer: httpx.Response, status: int) -> str:
+    """The sentence of a problem with that status."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    return str(problem["detail"])
+
+
 @pytest.fixture
-def client(model: Model, gallery: Gallery) -> Iterator[Client]:
+def client(model: Model, request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client of a service: ``client()`` with a gallery, ``client(gallery=None)`` without, and so on."""
     clients = []
 
     def make(**options: object) -> TestClient:
-        options = {"gallery": gallery, "plan": Plan(model.encoder, 2, False, (0, 0))} | options
+        if "gallery" not in options:
+            options["gallery"] = request.getfixturevalue("gallery")
+        options = {"plan": Plan(model.encoder, 2, False, (0, 0))} | options
         app = create_app(model, **options)  # type: ignore[arg-type]
         clients.append(TestClient(app, base_url="http://127.0.0.1:8000"))
         return clients[-1]
@@ -118,6 +140,3 @@ def client(model: Model, gallery: Gallery) -> Iterator[Client]:
     yield make
     for one in clients:
         one.close()
-
-
-__all__ = ["Limits"]

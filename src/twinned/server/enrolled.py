@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from typing import Annotated, Any, NamedTuple
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -256,10 +257,10 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
     @router.get("/v1/gallery", response_model=schemas.Items, responses=_LOOKING, summary="Enrolled images")
     async def get_items(
         label: Label = None,
-        after: Annotated[str | None, Query(max_length=100, description="From the page before.")] = None,
+        after: Annotated[UUID | None, Query(description="From the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
     ) -> Response:
-        return await service.run(lambda: enrolled.list(label, after, limit))
+        return await service.run(lambda: enrolled.list(label, after and str(after), limit))
 
     @router.delete(
         "/v1/gallery", response_model=schemas.Removed, responses=_LOOKING, summary="Remove a label's images"
