@@ -251,8 +251,6 @@ class Model:
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not a finite number.
         """
-        if threshold is not None and not math.isfinite(threshold):
-            raise SettingError(f"a threshold is a finite number; got {threshold}")
         references = self.embed(_references(left))
         asked = self.embed([right])
         distance = float(self.distances(references, asked).min())
@@ -282,8 +280,14 @@ class Model:
         return [self.verdict(float(distance), threshold) for distance in found]
 
     def verdict(self, distance: float, threshold: float | None = None) -> Verdict:
-        """What a distance between two images says."""
+        """What a distance between two images says.
+
+        Raises:
+            SettingError: If the threshold is not a finite number.
+        """
         limit = self.threshold if threshold is None else threshold
+        if not math.isfinite(limit):
+            raise SettingError(f"a threshold is a finite number; got {limit}")
         return Verdict(distance <= limit, float(self.probability(distance)), distance, limit)
 
     # ---- classification

@@ -1,0 +1,193 @@
+"""The saved model at work: embed, verify, classify, from any kind of image, as loops and NumPy would."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import twinned
+from twinned.errors import DataError, ImageError, SettingError
+from twinned.images import pixels_sha256, read_image
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> twinned.Model:
+    return twinned.load(tiny_model)
+
+
+@pytest.fixture
+def seen(glyphs: Path) -> list[list[str]]:
+    """For each of four classes its files."""
+    return [sorted(map(str, folder.iterdir())) for folder in sorted(glyphs.iterdir())[:4]]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"no image")
+    return path
+
+
+def test_one_picture_has_one_embedding_however_it_comes(model, seen):
+    path = seen[0][0]
+    image = Image.open(path)
+    expected = model.embed(path)
+    assert expected.shape == (1, model.embedding_size)
+    assert expected.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(expected), 1, atol=1e-5)
+    array, encoded = np.asarray(image), Path(path).read_bytes()
+    forms = [
+        Path(path),
+        image,
+        array,
+        array[..., None],
+        array / 255.0,
+        encoded,
+        io.BytesIO(encoded).getvalue(),
+    ]
+    for form in forms:
+        np.testing.assert_allclose(model.embed(form), expected, atol=1e-6)
+    np.testing.assert_allclose(model.embed(forms), np.repeat(expected, len(forms), axis=0), atol=1e-5)
+    np.testing.assert_allclose(model.embed(f for f in forms)[2:3], expected, atol=1e-5)
+    np.testing.assert_allclose(model.embed(np.stack([array[..., None]] * 3))[:1], expected, atol=1e-5)
+    assert model.embed([]).shape == (0, model.embedding_size)
+
+
+def test_other_sizes_and_colour_are_brought_to_the_models(model, seen):
+    image = Image.open(seen[0][0])
+    large = image.resize((200, 120)).convert("RGB")
+    assert model.embed(large).shape == (1, model.embedding_size)
+    np.testing.assert_allclose(model.embed(image.convert("RGBA")), model.embed(image), atol=1e-5)
+
+
+def test_verify_is_the_distance_of_the_embeddings_against_the_threshold(model, seen):
+    for left in (seen[0][0], seen[1][1]):
+        for right in (seen[0][1], seen[2][0]):
+            a, b = model.embed(left)[0], model.embed(right)[0]
+            distance = 1 - float(a @ b)
+            verdict = model.verify(left, right)
+            assert verdict.distance == pytest.approx(distance, abs=1e-6)
+            assert verdict.threshold == model.threshold
+            assert verdict.same == (distance <= model.threshold)
+            assert 0 <= verdict.probability <= 1
+            assert verdict.probability == pytest.approx(float(model.probability(verdict.distance)))
+            assert verdict == model.verify(right, left)._replace(distance=verdict.distance)
+            assert type(verdict.same) is bool
+    assert model.verify(left, left).same
+    assert not model.verify(left, right, threshold=-1.0).same
+    assert model.verify(left, right, threshold=2.0).same
+
+
+def test_probability_never_rises_with_the_distance(model):
+    probability = model.probability(np.linspace(0, 2, 200))
+    assert (np.diff(probability) <= 1e-12).all()
+    assert probability[0] > 0.5 > probability[-1]
+
+
+def test_with_a_folder_of_references_the_nearest_counts(model, seen, tmp_path):
+    folder = tmp_path / "references"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match="a folder of references must hold images; it holds none"):
+        model.verify(folder, seen[0][0])
+    for name, source in enumerate([seen[1][0], seen[0][2], seen[2][3]]):
+        shutil.copy(source, folder / f"{name}.png")
+    distances = [model.verify(p, seen[0][0]).distance for p in sorted(folder.glob("*.png"))]
+    assert model.verify(folder, seen[0][0]).distance == pytest.approx(min(distances), abs=1e-6)
+    with pytest.raises(ImageError, match="is a folder; an image is expected"):
+        model.verify(seen[0][0], folder)
+
+
+def test_verify_many_is_verify_for_each_pair(model, seen):
+    left = [seen[0][0], seen[0][0], seen[1][0], Image.open(seen[2][0])]
+    right = [seen[0][1], seen[1][1], seen[1][2], np.asarray(Image.open(seen[2][1]))]
+    together = model.verify_many(left, right)
+    for a, b, verdict in zip(left, right, together, strict=True):
+        alone = model.verify(a, b)
+        assert verdict.same == alone.same
+        assert verdict.distance == pytest.approx(alone.distance, abs=1e-5)
+    assert model.verify_many([], []) == []
+    with pytest.raises(DataError, match="got 2 and 1"):
+        model.verify_many(left[:2], right[:1])
+
+
+def test_classify_names_the_class_of_the_nearest_example_or_none(model, seen):
+    support = {f"class {n}": files[:2] for n, files in enumerate(seen)}
+    queries = [files[-1] for files in seen]
+    flat = [(label, f) for label, files in support.items() for f in files]
+    for query, guess in zip(queries, model.classify(queries, support), strict=True):
+        distance, label = min((model.verify(f, query).distance, label) for label, f in flat)
+        assert guess.nearest == label
+        assert guess.distance == pytest.approx(distance, abs=1e-5)
+        assert guess.label == (label if distance <= model.threshold else None)
+        assert guess.image == query
+        assert set(guess.to_json()) == {"image", "label", "probability", "distance"}
+    assert [g.nearest for g in model.classify(queries, support)] == list(support)
+    assert [g.label for g in model.classify(queries, support, threshold=-1)] == [None] * 4
+    assert [g.label for g in model.classify(queries, support, threshold=float("inf"))] == list(support)
+    one = {"only": seen[0][0]}
+    assert model.classify(seen[0][1], one, threshold=2)[0].label == "only"
+
+
+def test_what_cannot_be_used_is_refused(model, seen, broken):
+    image = seen[0][0]
+    for pair in ((image, broken), (broken, image), (image, "nowhere.png")):
+        with pytest.raises(ImageError):
+            model.verify(*pair)
+        with pytest.raises(ImageError):
+            model.verify_many([pair[0]], [pair[1]])
+    with pytest.raises(ImageError, match="broken"):
+        model.embed([image, broken])
+    with pytest.raises(ImageError, match="broken"):
+        model.classify(broken, {"a": [image]})
+    with pytest.raises(ImageError, match="broken"):
+        model.classify(image, {"a": [image], "b": [broken]})
+    for support, message in (({}, "none for any class"), ({"a": [image], "b": []}, "none for b")):
+        with pytest.raises(DataError, match=message):
+            model.classify(image, support)
+    for threshold in (float("nan"), float("inf")):
+        with pytest.raises(SettingError, match="a threshold is a finite number"):
+            model.verify(image, image, threshold=threshold)
+    with pytest.raises(SettingError, match="a threshold is a number; got nan"):
+        model.classify(image, {"a": [image]}, threshold=float("nan"))
+
+
+def test_a_model_knows_the_images_it_was_trained_on(model, glyphs):
+    trained = model.training_hashes()
+    assert len(trained) == 72
+    by_class = {
+        folder.name: {model.pixel_sha256(f) in trained for f in folder.iterdir()}
+        for folder in glyphs.iterdir()
+    }
+    assert {name for name, hits in by_class.items() if hits == {True}} == set(model.manifest.classes)
+    assert {name for name, hits in by_class.items() if hits == {False}} == set(
+        model.manifest.held_out["classes"]
+    )
+    file = next(glyphs.rglob("*.png"))
+    assert model.pixel_sha256(file) == pixels_sha256(read_image(file, model.spec))
+
+
+def test_a_model_says_what_it_is(model, tiny_model):
+    assert repr(model) == f"Model(conv4, 20x20x1, cosine, {tiny_model})"
+    assert model.distance == "cosine"
+    assert model.spec.shape == (20, 20, 1)
+    assert len(model.encoder_sha256) == 64
+    assert model.head is None
+    assert model.rerank is None
+    assert model.describe("a.png").endswith("/a.png")
+    assert model.describe(np.zeros((2, 2))) is None
+
+
+def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
+    with model.gallery(tmp_path / "g.gallery") as gallery:
+        gallery.add([files[0] for files in seen], ["a", "b", "c", "d"])
+        hits = gallery.search(seen[2][0], k=2)
+        assert hits[0].label == "c"
+        assert hits[0].distance == pytest.approx(0, abs=1e-5)
+        expected = sorted(model.verify(seen[2][0], files[0]).distance for files in seen)[1]
+        assert hits[1].distance == pytest.approx(expected, abs=1e-5)
