@@ -88,3 +88,17 @@ def test_refusals():
         evaluate_retrieval(np.eye(3), list("aa"), distances)
     with pytest.raises(SettingError, match="1 or more"):
         evaluate_retrieval(np.eye(2), list("aa"), distances, ks=(0,))
+
+
+def test_the_nearest_label_is_that_of_the_nearest_other_image(monkeypatch):
+    random = np.random.default_rng(0)
+    vectors, labels = random.normal(size=(30, 3)), random.choice(list("abc"), 30)
+    expected = []
+    for k in range(30):
+        apart = [np.linalg.norm(vectors[k] - v) if n != k else np.inf for n, v in enumerate(vectors)]
+        expected.append(labels[int(np.argmin(apart))])
+    assert retrieval.nearest_labels(vectors, labels, distances).tolist() == expected
+    monkeypatch.setattr(retrieval, "_BLOCK_VALUES", 70)  # two rows at a time
+    assert retrieval.nearest_labels(vectors, labels, distances).tolist() == expected
+    with pytest.raises(DataError, match="two images or more"):
+        retrieval.nearest_labels(vectors[:1], labels[:1], distances)

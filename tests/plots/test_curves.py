@@ -73,6 +73,15 @@ def test_det_has_normal_deviate_axes(world):
     assert np.allclose(ax.lines[0].get_ydata(), world["result"].roc.thinned().frr, atol=1e-6)
 
 
+def test_a_threshold_that_accepts_everything_stays_in_the_picture(world):
+    everything = world["calibration"].model_copy(update={"threshold": 99.0})
+    result = evaluate_verification(world["comparisons"], everything, bootstrap=5)
+    for ax in (plots.roc(result), plots.det(result)):
+        point = next(line for line in ax.lines if line.get_marker() == "o").get_xydata()[0]
+        assert ax.get_xlim()[0] <= point[0] <= ax.get_xlim()[1]
+        assert ax.get_ylim()[0] <= point[1] <= ax.get_ylim()[1]
+
+
 def test_forgeries_and_strangers_have_curves_of_their_own(world):
     for draw in (plots.roc, plots.det):
         ax = draw(world["against forgeries"])

@@ -36,6 +36,7 @@ _RATES = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4)
 _NORMAL = NormalDist()
 _deviate = np.vectorize(lambda rate: _NORMAL.inv_cdf(min(max(rate, 1e-9), 1 - 1e-9)), otypes=[float])
 _rate = np.vectorize(_NORMAL.cdf, otypes=[float])
+_WORST = 0.6  # where the axes of the DET end
 _TINY = 1e-9  # stands for a rate of 0, which neither scale has
 
 
@@ -52,7 +53,7 @@ def roc(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
     Raises:
         DataError: If there is no curve: genuine or impostor comparisons are missing.
     """
-    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: 1 - frr)
+    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: 1 - frr, most=1.0)
     ax.set(xscale="log", xlim=(_lowest(result), 1), ylim=(0, 1.01))
     ax.xaxis.set_major_formatter(FuncFormatter(_decimal))
     dress(ax, title="ROC", x="false accept rate", y="true accept rate")
@@ -73,15 +74,15 @@ def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
     References:
         Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
-    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: frr)
+    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: frr, most=_WORST)
     low = max(_lowest(result), 1e-4)
     for axis, set_scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
         set_scale("function", functions=(_deviate, _rate))
         axis.set_ticks([rate for rate in _RATES if rate >= low])
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(_decimal))
-    ax.set(xlim=(low, 0.6), ylim=(low, 0.6))
-    ax.plot([low, 0.6], [low, 0.6], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    ax.set(xlim=(low, _WORST), ylim=(low, _WORST))
+    ax.plot([low, _WORST], [low, _WORST], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     dress(ax, title="DET", x="false accept rate", y="false reject rate")
     # A good curve runs near the lower left corner, a bad one near the upper right.
     legend(ax, loc="upper right" if (result.eer or 0) < 0.08 else "lower left")
@@ -114,7 +115,7 @@ def overview(
     )
 
 
-def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any]) -> Axes:
+def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], *, most: float) -> Axes:
     """What ROC and DET share: curves, bands, the stored threshold, the rates that are not supported."""
     if result.roc is None:
         raise DataError(
@@ -148,8 +149,8 @@ def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any]) 
             )
     if result.far is not None and result.frr is not None:
         ax.plot(
-            max(result.far, _lowest(result)),
-            height(max(result.frr, _lowest(result))),
+            np.clip(result.far, _lowest(result), most),
+            height(np.clip(result.frr, _lowest(result), most)),
             "o",
             markersize=6.5,
             markerfacecolor=PAPER,
