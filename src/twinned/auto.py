@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def settle(
     *,
     image_size: str | int | tuple[int, int] | None,
     batch_size: int | None,
-    extra: Mapping[str, Any],
+    extra: dict[str, Any],
     seed: int,
     tell: Say,
 ) -> Settings:
@@ -37,9 +37,7 @@ def settle(
         tell(why)
     else:
         base = recipes.get(recipe)
-    changes = (
-        {name: value for name, value in named.items() if value is not None} | dict(extra) | {"seed": seed}
-    )
+    changes = {name: value for name, value in named.items() if value is not None} | {"seed": seed} | extra
     lengths = [name for name in ("minutes", "steps", "epochs") if changes.get(name) is not None]
     if len(lengths) > 1:
         raise SettingError(f"only one of minutes, steps and epochs can be set; got {' and '.join(lengths)}")
@@ -51,10 +49,24 @@ def settle(
     if shape is not None:
         for name, value in zip(("height", "width", "channels"), shape, strict=True):
             changes.setdefault(name, value)
-    if changes.get("loss", base.loss) != base.loss:  # what the recipe set for its own loss
+    loss = changes.get("loss", base.loss)
+    if isinstance(source, PairSet) and _loss_trait(loss, "kind") != "pair":
+        if "loss" in changes:
+            raise SettingError(
+                f"loss {loss} needs class labels, which a pair list has not; choose one of {_pair_losses()}"
+            )
+        tell(f"a pair list has no class labels, so the loss is contrastive instead of {loss}")
+        changes["loss"] = loss = "contrastive"
+        changes.setdefault("distance", "euclidean")
+    if loss != base.loss:  # what the recipe set for its own loss
         for name in ("margin", "temperature", "miner"):
             changes.setdefault(name, None)
-        changes.setdefault("distance", _loss_trait(changes["loss"], "distance") or base.distance)
+        changes.setdefault("distance", _loss_trait(loss, "distance") or base.distance)
+    learns_head = _loss_trait(loss, "wants") == "logit"
+    if learns_head and changes.get("head", base.head) == "distance":
+        changes["head"] = "weighted-l1"
+    elif not learns_head:
+        changes.setdefault("head", "distance")
     if changes.get("encoder", base.encoder) != base.encoder:
         changes.setdefault("embedding_size", None)
         changes.setdefault("dropout", 0.0)
@@ -66,11 +78,8 @@ def settle(
         settings = settings.change(
             {"images_per_class": images, "classes_per_batch": max(2, batch_size // images)}
         )
-    if isinstance(source, PairSet) and _loss_trait(settings.loss, "kind") != "pair":
-        tell(f"a pair list has no class labels, so the loss is contrastive instead of {settings.loss}")
-        settings = settings.change({"loss": "contrastive", "distance": "euclidean", "miner": None})
-    if _loss_trait(settings.loss, "wants") == "logit" and settings.head == "distance":
-        settings = settings.change({"head": "weighted-l1"})
+    if settings.head != "distance" and not learns_head:
+        raise SettingError(f"head {settings.head} is learned by the loss cross-entropy; got {settings.loss}")
     if settings.minutes is None and settings.steps is None and settings.epochs is None:
         settings = settings.change({"minutes": 2})
     return settings
@@ -134,6 +143,10 @@ def _look(images: Sequence[ImageSource], seed: int) -> tuple[float, float, bool,
         raise DataError(f"none of {len(order)} images looked at can be read; the first: {error}")
     width, height = np.median(np.array(sizes), axis=0)
     return float(width), float(height), float(np.mean(colour)) > 0.5, float(np.median(tones))
+
+
+def _pair_losses() -> str:
+    return ", ".join(name for name in losses.LOSSES if _loss_trait(name, "kind") == "pair")
 
 
 def _loss_trait(name: str, trait: str) -> str | None:

@@ -138,7 +138,7 @@ def train(
         },
         image_size=image_size,
         batch_size=batch_size,
-        extra=settings or {},
+        extra=dict(settings or {}),
         seed=seed,
         tell=remarks.append,
     )
