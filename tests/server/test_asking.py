@@ -22,7 +22,7 @@ def b64(data: bytes) -> str:
 def test_verify_says_what_the_model_says(client: Client, model: Model) -> None:
     for left, right in ((png("circle", 0), png("circle", 1)), (png("circle", 0), png("bar", 1))):
         expected = model.verify(left, right)
-        answer = client().post("/v1/verify", files={"a": ("a.png", left), "b": ("b.png", right)})
+        answer = client(gallery=None).post("/v1/verify", files={"a": ("a.png", left), "b": ("b.png", right)})
         assert answer.status_code == 200
         found = answer.json()
         assert found.keys() == {"same", "probability", "distance", "threshold"}
@@ -33,7 +33,7 @@ def test_verify_says_what_the_model_says(client: Client, model: Model) -> None:
 
 
 def test_multipart_and_json_are_two_ways_to_ask_the_same(client: Client) -> None:
-    service = client()
+    service = client(gallery=None)
     left, right = png("ring"), png("cross")
     parts = service.post("/v1/verify", files={"a": left, "b": right}, data={"threshold": "0.5"})
     as_json = service.post("/v1/verify", json={"a": b64(left), "b": b64(right), "threshold": 0.5})
@@ -45,17 +45,17 @@ def test_a_jpeg_on_its_side_is_read_as_the_library_reads_it(client: Client, mode
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(drawing("triangle", 3, 900), "JPEG", exif=exif)
-    answer = client().post("/v1/verify", files={"a": turned, "b": png()})
+    answer = client(gallery=None).post("/v1/verify", files={"a": turned, "b": png()})
     assert answer.json()["distance"] == pytest.approx(model.verify(turned, png()).distance, abs=1e-6)
 
 
 def test_embed_gives_a_vector_an_image_by_its_name(client: Client, model: Model) -> None:
-    answer = client().post("/v1/embed", files=pictures("circle", "bar-2"))
+    answer = client(gallery=None).post("/v1/embed", files=pictures("circle", "bar-2"))
     found = answer.json()
     assert [one["image"] for one in found] == ["circle.png", "bar-2.png"]
     expected = model.embed([png("circle"), png("bar", 2)])
     np.testing.assert_allclose([one["vector"] for one in found], expected, atol=1e-5)
-    one = client().post("/v1/embed", json={"image": b64(png())}).json()
+    one = client(gallery=None).post("/v1/embed", json={"image": b64(png())}).json()
     np.testing.assert_allclose(one[0]["vector"], expected[0], atol=1e-5)
 
 
@@ -67,9 +67,9 @@ def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
         *pictures("circle-1", "circle-2", field="support[circle]"),
         *pictures("bar-1", field="support[bar]"),
     ]
-    parts = client().post("/v1/classify", files=files, data={"threshold": "1e9"}).json()
+    parts = client(gallery=None).post("/v1/classify", files=files, data={"threshold": "1e9"}).json()
     as_json = (
-        client()
+        client(gallery=None)
         .post(
             "/v1/classify",
             json={
@@ -110,7 +110,7 @@ def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
 def test_what_cannot_be_used_is_told_in_one_sentence(
     client: Client, asked: dict[str, object], status: int, says: str
 ) -> None:
-    sentence = detail(client().post("/v1/verify", **asked), status)
+    sentence = detail(client(gallery=None).post("/v1/verify", **asked), status)
     assert pytest.importorskip("re").search(says, sentence), sentence
     assert "\n" not in sentence
 
@@ -119,7 +119,7 @@ def test_the_sentence_is_the_command_lines(client: Client, model: Model, tmp_pat
     (tmp_path / "photo.jpg").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"photo\.jpg") as caught:
         model.verify(tmp_path / "photo.jpg", png())
-    answer = client().post("/v1/verify", files={"a": ("photo.jpg", b"not an image"), "b": png()})
+    answer = client(gallery=None).post("/v1/verify", files={"a": ("photo.jpg", b"not an image"), "b": png()})
     assert detail(answer, 422) == str(caught.value).removeprefix(f"{tmp_path}/")
 
 
@@ -135,7 +135,9 @@ def bomb(side: int) -> bytes:
 
 def test_an_image_is_refused_by_its_header(client: Client) -> None:
     for side in (8_000, 12_000, 60_000):
-        sentence = detail(client().post("/v1/verify", files={"a": ("b.png", bomb(side)), "b": png()}), 422)
+        sentence = detail(
+            client(gallery=None).post("/v1/verify", files={"a": ("b.png", bomb(side)), "b": png()}), 422
+        )
         assert sentence.startswith("b.png: ")
         assert "pixels" in sentence
 
@@ -143,11 +145,13 @@ def test_an_image_is_refused_by_its_header(client: Client) -> None:
 def test_formats_that_only_a_stranger_would_send_are_refused(client: Client) -> None:
     for kind in ("EPS", "TGA", "ICO", "PCX"):
         data = encoded(drawing("circle", 0), kind)
-        assert "is not an image" in detail(client().post("/v1/embed", files={"image": ("x", data)}), 422)
+        assert "is not an image" in detail(
+            client(gallery=None).post("/v1/embed", files={"image": ("x", data)}), 422
+        )
 
 
 def test_too_many_images_or_bytes_are_refused(client: Client) -> None:
-    small = client(limits=Limits(images=2, body_bytes=20_000))
+    small = client(gallery=None, limits=Limits(images=2, body_bytes=20_000))
     assert "at most 2" in detail(
         small.post("/v1/embed", json={"images": [b64(png(seed=seed)) for seed in range(3)]}), 413
     )
@@ -159,10 +163,10 @@ def test_too_many_images_or_bytes_are_refused(client: Client) -> None:
 
 def test_a_name_is_told_as_text_of_one_short_line(client: Client) -> None:
     name = "../../etc/<script>alert(1)</script>\r\n" + "x" * 500 + ".png"
-    sentence = detail(client().post("/v1/embed", files={"image": (name, b"text")}), 422)
+    sentence = detail(client(gallery=None).post("/v1/embed", files={"image": (name, b"text")}), 422)
     assert sentence.startswith("script>")
     assert len(sentence) < 200
-    found = client().post("/v1/embed", files={"image": ("C:\\photos\\me.png", png())}).json()
+    found = client(gallery=None).post("/v1/embed", files={"image": ("C:\\photos\\me.png", png())}).json()
     assert found[0]["image"] == "me.png"
 
 

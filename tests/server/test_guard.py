@@ -31,13 +31,12 @@ def test_this_machine_answers_to_its_own_names(client: Client, host: str) -> Non
         "[::2]",
     ],
 )
-@pytest.mark.parametrize(
-    "path", ["/", "/healthz", "/v1/model", "/static/app.js", "/openapi.json", "/nothing"]
-)
-def test_a_foreign_name_that_points_here_gets_nothing(client: Client, host: str, path: str) -> None:
+def test_a_foreign_name_that_points_here_gets_nothing(client: Client, host: str) -> None:
     """DNS rebinding: the attacker's page is of the same origin as far as the browser knows."""
-    sentence = detail(client().get(path, headers={"host": host, "origin": f"http://{host}"}), 403)
-    assert "does not answer to the name" in sentence
+    service = client(gallery=None)
+    for path in ("/", "/healthz", "/v1/model", "/static/app.js", "/openapi.json", "/nothing"):
+        sentence = detail(service.get(path, headers={"host": host, "origin": f"http://{host}"}), 403)
+        assert "does not answer to the name" in sentence
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_beyond_this_machine_addresses_are_known_and_foreign_names_are_not() -> 
 
 
 def test_the_token_opens_and_nothing_else_does(client: Client) -> None:
-    service = client(token=TOKEN, host="0.0.0.0")
+    service = client(token=TOKEN, host="0.0.0.0", gallery=None)
     for headers in (
         {},
         {"authorization": TOKEN},
@@ -90,7 +89,7 @@ def test_the_token_opens_and_nothing_else_does(client: Client) -> None:
         {"authorization": "Bearer "},
         {"authorization": "Bearer ÿÿ".encode("latin-1")},
     ):
-        for path in ("/v1/model", "/v1/gallery", "/metrics"):
+        for path in ("/v1/model", "/v1/gallery", "/metrics", "/v1", "/nothing"):
             answer = service.get(path, headers=headers)
             assert "needs its token" in detail(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -100,10 +99,9 @@ def test_the_token_opens_and_nothing_else_does(client: Client) -> None:
 
 
 def test_what_asks_for_the_token_needs_none(client: Client) -> None:
-    service = client(token=TOKEN, host="0.0.0.0")
+    service = client(token=TOKEN, host="0.0.0.0", gallery=None)
     for path in ("/", "/docs", "/static/app.js", "/healthz", "/openapi.json"):
         assert service.get(path).status_code == 200, path
-    assert service.get("/v1/../healthz").status_code in (200, 401)  # normalised by the client
     assert detail(service.get("/static/../v1/model", headers={}), 401)
 
 
@@ -112,7 +110,7 @@ def test_the_body_of_a_refused_request_is_not_even_read(client: Client) -> None:
         yield b"x"
         raise AssertionError("the body was read")
 
-    service = client(token=TOKEN)
+    service = client(token=TOKEN, gallery=None)
     answer = service.post("/v1/embed", content=endless(), headers={"content-type": "application/json"})
     assert answer.status_code == 401
 
@@ -137,7 +135,7 @@ def test_every_answer_carries_the_security_headers(client: Client) -> None:
     "name", ["../guard.py", "..%2fguard.py", "%2e%2e/guard.py", "/etc/passwd", "guard.py", "."]
 )
 def test_no_file_but_the_pages_own_is_served(client: Client, name: str) -> None:
-    answer = client().get(f"/static/{name}")
+    answer = client(gallery=None).get(f"/static/{name}")
     assert answer.status_code == 404
     assert "class Guard" not in answer.text
 

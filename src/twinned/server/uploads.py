@@ -177,10 +177,12 @@ def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Lim
     """Multipart's parts as the values that JSON would have; ``support[anna]`` is anna's in support."""
     if sum(isinstance(value, Upload) for _, value in parts) > limits.images:
         raise Problem(413, f"more than {limits.images} images came with one request; send fewer")
-    lists, objects = _shapes(kind)
+    lists, objects, files = _shapes(kind)
     values: dict[str, Any] = {}
     for field, value in parts:
         name, bracket, key = field.partition("[")
+        if isinstance(value, Upload) and name not in files:
+            raise Problem(422, f"{field[:100]}: a file came; expected text, or a field that takes images")
         if bracket and name in objects and key.endswith("]"):
             inside = values.setdefault(name, {})
             if not isinstance(inside, dict):
@@ -198,8 +200,8 @@ def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Lim
 
 
 @cache
-def _shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str]]:
-    """The fields that are lists, and those that are objects."""
+def _shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """The fields that are lists, those that are objects, and those that hold images."""
     fields = kind.model_json_schema()["properties"]
 
     def of_type(wanted: str) -> frozenset[str]:
@@ -209,7 +211,8 @@ def _shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str]]:
             if any(choice.get("type") == wanted for choice in field.get("anyOf", [field]))
         )
 
-    return of_type("array"), of_type("object")
+    images = frozenset(name for name, field in fields.items() if "'byte'" in str(field))
+    return of_type("array"), of_type("object"), images
 
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
