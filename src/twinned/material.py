@@ -31,14 +31,12 @@ class Material:
         labelled: The labelled images, or None where the data are pairs.
         pairs: The pairs, or None.
         hashes: SHA-256 of each image's pixels.
-        notes: What was left out.
     """
 
     pixels: Pixels
     labelled: ImageSet | None
     pairs: PairSet | None
     hashes: list[str]
-    notes: list[str]
 
     @property
     def images(self) -> ImageSet:
@@ -56,9 +54,9 @@ class Material:
         if self.pairs is not None:
             used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
             pairs = self.pairs.subset(chosen)
-            return Material(self.pixels[used], None, pairs, [self.hashes[i] for i in used], self.notes)
+            return Material(self.pixels[used], None, pairs, [self.hashes[i] for i in used])
         images = self.images.subset(chosen)
-        return Material(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen], self.notes)
+        return Material(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen])
 
 
 def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bool) -> Material:
@@ -78,7 +76,11 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
     if isinstance(source, ImageSet):
         for note in source.notes:
             tell(note)
-        return Material(decoded.pixels, source.subset(decoded.kept), None, hashes, [])
+        images = source.subset(decoded.kept)
+        single = len(images.classes) - len(usable_classes(images))
+        if single:
+            tell(f"{single} of {len(images.classes)} classes have one image: they serve as impostors only")
+        return Material(decoded.pixels, images, None, hashes)
     place = np.full(len(source.images), -1, np.intp)
     place[decoded.kept] = np.arange(len(decoded.kept))
     whole = (place[source.left] >= 0) & (place[source.right] >= 0)
@@ -91,7 +93,7 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
         relation=relation,
         origin=source.origin,
     )
-    return Material(decoded.pixels, None, pairs, hashes, [])
+    return Material(decoded.pixels, None, pairs, hashes)
 
 
 def hold_out(material: Material, settings: Settings) -> tuple[Material, Material | None]:
@@ -104,7 +106,7 @@ def hold_out(material: Material, settings: Settings) -> tuple[Material, Material
     if len(usable) < CROSS_FIT_BELOW:
         return material, None
     rng = np.random.default_rng([settings.seed, 3])
-    count = max(4, round(settings.held_out * len(usable)))
+    count = min(max(4, round(settings.held_out * len(usable))), len(usable) - 2)
     out = list(rng.permutation(usable)[:count])
     single = sorted(set(material.images.classes) - set(usable))
     out += list(rng.permutation(single)[: round(settings.held_out * len(single))]) if single else []
@@ -197,7 +199,7 @@ def thin(material: Material, most: int) -> Material:
     _, counts = np.unique(material.images.labels, return_counts=True)
     size = dict(zip(material.images.classes, counts, strict=True))
     upto = np.cumsum([size[name] for name in names])
-    keep = names[: max(2, int(np.searchsorted(upto, most)))]
+    keep = names[: max(2, int(np.searchsorted(upto, most, side="right")))]
     return material.part(np.flatnonzero(np.isin(material.images.labels, keep)))
 
 
