@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import MissingExtra, TwinnedError
-from .heads import Distance
+from .heads import Distance, Relation
 from .images import ImageSpec
 from .network import SiameseNetwork
 
@@ -60,8 +60,10 @@ class _Score(nn.Module):
         super().__init__()
         self.head = network.head
 
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+    def forward(self, left: Tensor, right: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         score: Tensor = 1 - self.head(left, right)
+        if isinstance(self.head, Relation):
+            return score, self.head.probabilities(left, right)
         return score
 
 
@@ -83,14 +85,17 @@ def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None
 def export_head(network: SiameseNetwork, path: Path) -> bool:
     """Write head.onnx, two embeddings ``(n, d)`` to a score ``(n,)``, where the head is learned.
 
+    A relation head has the probabilities of the relations, ``(n, relations)``, as a second output.
+
     Returns:
         Whether there was a head to write.
     """
     if isinstance(network.head, Distance):
         return False
     module = _Score(network).cpu().eval()
+    outputs = ["score", "relations"] if isinstance(network.head, Relation) else ["score"]
     left, right = torch.rand(2, 3, network.embedding_size, generator=torch.Generator().manual_seed(0))
-    _export(module, (left, right), path, inputs=["left", "right"], outputs=["score"])
+    _export(module, (left, right), path, inputs=["left", "right"], outputs=outputs)
     _agree(module, (left, right), path)
     return True
 

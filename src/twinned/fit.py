@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from . import export, manifest
 from .auto import settle
+from .check import check_data
 from .checkpoint import setting_differences
 from .data import ImageSet, PairSet
 from .data import load as load_data
@@ -153,6 +154,9 @@ def train(
         tell(remark)
     spec = plan.spec()
     material = read(source, spec, tell=tell, progress=progress)
+    for problem in check_data(source, spec=spec, seed=seed, progress=False, quick=True).problems:
+        if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):  # said elsewhere
+            tell(f"check: {problem.message}")
     spec = spec.model_copy(update=statistics(material.pixels))
     held_out: Material | None
     if other is not None:

@@ -7,6 +7,8 @@ is one of the four distances. A learned head has a score in [0, 1], and its dist
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -105,12 +107,70 @@ class SigmoidDistance(nn.Module):
         return 1 - self.score(a, b)
 
 
-Head = Distance | WeightedL1 | SigmoidDistance
-HEADS = ("distance", "weighted-l1", "sigmoid-distance")
+class Relation(nn.Module):
+    """Which of several relations two images stand in (slide deck, slide 13): softmax over the relations.
+
+    It looks at ``|a - b|`` and ``a * b``, so both orders of a pair give one answer. Its score, P(same), is
+    that of the relations whose pairs count as same, taken together.
+
+    Args:
+        same: For each relation, whether its pairs are *same*; at least two relations.
+        embedding_size: Values of an embedding.
+        hidden: Units of the layer in between.
+
+    Raises:
+        SettingError: If there are fewer than two relations.
+
+    Example:
+        >>> head = Relation([True, False, False], embedding_size=4)
+        >>> a, b = torch.rand(2, 5, 4)
+        >>> head.probabilities(a, b).shape
+        torch.Size([5, 3])
+    """
+
+    learned = True
+    name = "cosine"  # by which a search finds candidates, before the head re-orders them
+    same: Tensor
+
+    def __init__(self, same: Sequence[bool], embedding_size: int, *, hidden: int = 64) -> None:
+        super().__init__()
+        if len(same) < 2:
+            raise SettingError(f"the relation head tells two relations or more apart; got {len(same)}")
+        self.register_buffer("same", torch.tensor(same, dtype=torch.float32))
+        self.layers = nn.Sequential(
+            nn.Linear(2 * embedding_size, hidden), nn.ReLU(), nn.Linear(hidden, len(same))
+        )
+
+    def logits(self, a: Tensor, b: Tensor) -> Tensor:
+        """Before the softmax: ``(n, d), (n, d) -> (n, relations)``."""
+        logits: Tensor = self.layers(torch.cat([(a - b).abs(), a * b], dim=1))
+        return logits
+
+    def probabilities(self, a: Tensor, b: Tensor) -> Tensor:
+        """Of each relation, summing to 1: ``(n, d), (n, d) -> (n, relations)``."""
+        return torch.softmax(self.logits(a, b), dim=1)
+
+    def score(self, a: Tensor, b: Tensor) -> Tensor:
+        """Learned P(same), in [0, 1], HIGHER is closer: ``(n, d), (n, d) -> (n,)``."""
+        return self.probabilities(a, b) @ self.same
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances of pairs, 1 - score, in [0, 1]: ``(n, d), (n, d) -> (n,)``."""
+        return self.probabilities(a, b) @ (1 - self.same)
 
 
-def build(name: str, *, distance: str, embedding_size: int) -> Head:
+Head = Distance | WeightedL1 | SigmoidDistance | Relation
+HEADS = ("distance", "weighted-l1", "sigmoid-distance", "relation")
+
+
+def build(name: str, *, distance: str, embedding_size: int, relations: Sequence[bool] = ()) -> Head:
     """Make a head by name: one of ``HEADS``.
+
+    Args:
+        name: One of ``HEADS``.
+        distance: Of the heads that have one underneath.
+        embedding_size: Values of an embedding.
+        relations: For the relation head: of each relation, whether its pairs are *same*.
 
     Raises:
         SettingError: If the name is not known.
@@ -121,4 +181,6 @@ def build(name: str, *, distance: str, embedding_size: int) -> Head:
         return WeightedL1(embedding_size)
     if name == "sigmoid-distance":
         return SigmoidDistance(distance)
+    if name == "relation":
+        return Relation(relations, embedding_size)
     raise SettingError(f"head {name!r} is not known; choose one of {', '.join(HEADS)}")

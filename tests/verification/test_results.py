@@ -117,3 +117,15 @@ def test_class_errors_and_mistakes_against_loops(world):
     assert not found.same[accepts].any()
     missed = np.sort(found.genuine[found.genuine > threshold])[::-1][:5]
     assert found.distance[rejects].tolist() == missed.tolist()
+
+
+def test_one_hard_pair_of_classes_does_not_hide_the_other_mistakes():
+    left = [0, 1, 0, 0, 2, 3, 3]
+    right = [1, 0, 1, 2, 3, 3, 3]
+    same = [False] * 5 + [True] * 2
+    comparisons = v.compare_pairs([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 0.8], same, left=left, right=right)
+    assert v.mistakes(comparisons, 0.6, count=3).false_accepts.tolist() == [0, 1, 2]
+    spread = v.mistakes(comparisons, 0.6, count=3, each=1)
+    assert spread.false_accepts.tolist() == [0, 3, 4]
+    assert spread.false_rejects.tolist() == [5]
+    assert v.mistakes(comparisons, 0.6, count=9, each=2).false_accepts.tolist() == [0, 1, 3, 4]

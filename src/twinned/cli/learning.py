@@ -31,7 +31,8 @@ def check(
 
     found = check_data(load(data), seed=seed, progress=not quiet)
     result = found.to_json()
-    lines = [f"{result['images']} images, {result['classes']} classes"]
+    classes = "a pair list" if result["classes"] is None else f"{result['classes']} classes"
+    lines = [f"{result['images']} images, {classes}"]
     for problem in result["problems"]:
         lines.append(f"{problem['severity']}  {problem['kind']}: {problem['message']}")
         lines += [f"    {file}" for file in problem["files"][:5]]

@@ -257,7 +257,17 @@ def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
         found.stated, found.observed, "-o", color=BLUE, linewidth=1.4, markersize=4.5, zorder=3, clip_on=False
     )
     for side, words in ((1, "stated too low"), (-1, "stated too high")):
-        ax.text(0.5 - 0.2 * side, 0.5 + 0.2 * side, words, fontsize=8, color=GREY, ha="center", va="center")
+        ax.text(
+            0.5 - 0.24 * side,
+            0.5 + 0.27 * side,
+            words,
+            fontsize=8,
+            color=GREY,
+            ha="center",
+            va="center",
+            path_effects=halo(),
+            zorder=2,
+        )
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     dress(ax, title="Reliability", x="stated P(same)", y="share that was the same")
     return ax

@@ -215,7 +215,7 @@ def worst_mistakes(
     count: int = 6,
     ax: Axes | None = None,
 ) -> Axes:
-    """`hardest_pairs` of an evaluation: the most confident mistakes of either kind.
+    """`hardest_pairs` of an evaluation: the most confident mistakes, at most two of the same two classes.
 
     Args:
         comparisons: With the images behind them.
@@ -230,7 +230,7 @@ def worst_mistakes(
         ImageError: If an image cannot be opened any more.
     """
     c = comparisons
-    wrong = mistakes(c, threshold, count=count)
+    wrong = mistakes(c, threshold, count=count, each=2)
     rows = np.concatenate([wrong.false_accepts, wrong.false_rejects])
     if c.left_image is None or c.right_image is None or not len(rows):
         known = c.left_image is not None
@@ -260,7 +260,7 @@ def matches(
 ) -> Axes:
     """Why two images match: each beside its map of regions, lines between regions that match each other.
 
-    Blue regions speak for "the same", orange ones against it; the deeper, the more.
+    Blue regions speak for "the same", orange ones against it; the deeper, the more, in each image by itself.
 
     Args:
         left: An image, uint8 ``(h, w, channels)``.
@@ -279,7 +279,6 @@ def matches(
     whole = 4 * width + 2 * 0.2 + gap + 2 * side
     ax = board(whole, height + top + 0.75, inches=0.62, ax=ax)
     lefts = [side, side + width + 0.2, side + 2 * width + 0.2 + gap, side + 3 * width + 0.4 + gap]
-    most = max(float(np.abs(left_map).max()), float(np.abs(right_map).max()), 1e-12)
     boxes = []
     for pixels, regions, plain_x, map_x, name in (
         (left, left_map, lefts[0], lefts[1], "A"),
@@ -289,7 +288,14 @@ def matches(
         picture(ax, colors, at=(plain_x, top), size=(width, height))
         words(ax, plain_x + width / 2, top - 0.2, f"image {name}", weight="bold", color=GREY)
         words(ax, map_x + width / 2, top - 0.2, f"what counts in {name}", weight="bold")
-        boxes.append(picture(ax, _tinted(colors, regions / most), at=(map_x, top), size=(width, height)))
+        boxes.append(
+            picture(
+                ax,
+                _tinted(colors, regions / max(float(np.abs(regions).max()), 1e-12)),
+                at=(map_x, top),
+                size=(width, height),
+            )
+        )
     if title:
         words(ax, side, 0.28, title, ha="left", weight="bold", size=10)
     if caption:
@@ -329,7 +335,7 @@ def _tile(
     picture(ax, thumbnail(shown.image), at=at, size=1.0, frame=frame, line=line)
     below = []
     if shown.label is not None:
-        below.append((mark + short(shown.label, 13), INK))
+        below.append((mark + short(shown.label, 13 - len(mark)), INK))
     if shown.distance is not None:
         below.append((f"{shown.distance:.3f}", GREY))
     for n, (line_of_words, color) in enumerate(below):

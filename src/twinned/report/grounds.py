@@ -13,7 +13,7 @@ from ..model import Model
 from ..verification import Comparisons, VerificationResult, class_errors, mistakes
 from .page import Html, facts, number, photo, table, tag
 
-_MISTAKES, _CLASSES = 6, 10
+_MISTAKES, _OF_A_PAIR, _CLASSES = 6, 2, 10
 
 
 def worst_pairs(model: Model, found: Evaluation) -> list[Html] | None:
@@ -21,8 +21,8 @@ def worst_pairs(model: Model, found: Evaluation) -> list[Html] | None:
     c, data = found.comparisons, found.data
     if c is None or data is None or c.left_image is None or c.right_image is None:
         return None
-    wrong = mistakes(c, model.threshold, count=_MISTAKES)
-    parts: list[Html] = []
+    wrong = mistakes(c, model.threshold, count=_MISTAKES, each=_OF_A_PAIR)
+    parts = [tag("p", f"At most {_OF_A_PAIR} of the same two classes are shown.", class_="quiet")]
     for rows, title in (
         (wrong.false_accepts, "Taken for the same, and different"),
         (wrong.false_rejects, "Taken for different, and the same"),

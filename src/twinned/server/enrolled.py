@@ -260,7 +260,7 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
         after: Annotated[UUID | None, Query(description="From the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
     ) -> Response:
-        return await service.run(lambda: enrolled.list(label, after and str(after), limit))
+        return await service.run(lambda: enrolled.list(label, None if after is None else str(after), limit))
 
     @router.delete(
         "/v1/gallery", response_model=schemas.Removed, responses=_LOOKING, summary="Remove a label's images"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -259,11 +260,39 @@ class Mistakes(NamedTuple):
     false_rejects: Ints
 
 
-def mistakes(comparisons: Comparisons, threshold: float, *, count: int = 12) -> Mistakes:
-    """The most confident mistakes: the closest impostors accepted and the farthest genuine ones rejected."""
+def mistakes(
+    comparisons: Comparisons, threshold: float, *, count: int = 12, each: int | None = None
+) -> Mistakes:
+    """The most confident mistakes: the closest impostors accepted and the farthest genuine ones rejected.
+
+    Args:
+        comparisons: Of one data set.
+        threshold: ``same = distance <= threshold``.
+        count: How many of either kind.
+        each: At most so many of the same two classes, so that one hard pair does not hide the others.
+    """
     accepted = comparisons.distance.astype(np.float64) <= threshold
     false_accepts = np.flatnonzero(accepted & ~comparisons.same)
     false_rejects = np.flatnonzero(~accepted & comparisons.same)
-    by_distance = np.argsort(comparisons.distance[false_accepts], kind="stable")
-    by_closeness = np.argsort(-comparisons.distance[false_rejects], kind="stable")
-    return Mistakes(false_accepts[by_distance[:count]], false_rejects[by_closeness[:count]])
+    by_distance = false_accepts[np.argsort(comparisons.distance[false_accepts], kind="stable")]
+    by_closeness = false_rejects[np.argsort(-comparisons.distance[false_rejects], kind="stable")]
+    return Mistakes(
+        _spread(comparisons, by_distance, count, each), _spread(comparisons, by_closeness, count, each)
+    )
+
+
+def _spread(comparisons: Comparisons, rows: Ints, count: int, each: int | None) -> Ints:
+    """The first rows, at most ``each`` of the same two classes."""
+    if each is None:
+        return rows[:count]
+    taken: Counter[tuple[int, int]] = Counter()
+    kept: list[int] = []
+    for row in rows.tolist():
+        a, b = int(comparisons.left[row]), int(comparisons.right[row])
+        pair = (min(a, b), max(a, b))
+        taken[pair] += 1
+        if taken[pair] <= each:
+            kept.append(row)
+        if len(kept) == count:
+            break
+    return np.array(kept, dtype=np.intp)
