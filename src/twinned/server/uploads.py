@@ -85,7 +85,6 @@ class Intake:
                     408,
                     f"the request had not arrived after {seconds:g} seconds; send it again, with smaller "
                     "images if the connection is slow",
-                    {"Connection": "close"},
                 ) from None
             except ClientDisconnect:
                 raise Problem(400, "the connection ended before the whole request had come") from None
