@@ -34,6 +34,7 @@ class Manifest(BaseModel):
         normalized: Whether embeddings have length 1.
         distance: By which embeddings are compared, and searched.
         head: Whether head.onnx re-orders and scores.
+        relations: Names of the relations that the head tells apart, where it does.
         calibration: Threshold and probability.
         prototype: Identify by the mean of a label's images instead of the nearest one.
         classes: Names of the classes that training saw.
@@ -55,6 +56,7 @@ class Manifest(BaseModel):
     normalized: bool
     distance: str
     head: bool = False
+    relations: list[str] = []
     calibration: Calibration
     prototype: bool = False
     classes: list[str] = []
@@ -203,7 +205,8 @@ def card(manifest: Manifest) -> str:
         "",
         f"- **Encoder** {manifest.encoder}: {grey} images of {spec.height}x{spec.width} to"
         f" {manifest.embedding_size} values, compared by {manifest.distance} distance"
-        + (", scored by a learned head" if manifest.head else ""),
+        + (", scored by a learned head" if manifest.head else "")
+        + (f" that tells {', '.join(manifest.relations)} apart" if manifest.relations else ""),
         f"- **Trained on** {manifest.data.get('images', 0)} images of {len(manifest.classes)} classes,"
         f" recipe {manifest.recipe.get('recipe', 'none')}, seed {manifest.recipe.get('seed', 0)}",
         f"- **Threshold** {fit.threshold:.6g} at"

@@ -36,16 +36,20 @@ class Verdict(NamedTuple):
         probability: Calibrated P(same), in [0, 1].
         distance: At least 0, lower is closer.
         threshold: ``same = distance <= threshold``.
+        relation: The likeliest relation, where the model has a relation head.
+        relation_probability: Of that relation, by the head, in [0, 1].
     """
 
     same: bool
     probability: float
     distance: float
     threshold: float
+    relation: str | None = None
+    relation_probability: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The verdict under its JSON keys."""
-        return self._asdict()
+        """The verdict under its JSON keys; those of the relation only where there is one."""
+        return {key: value for key, value in self._asdict().items() if value is not None}
 
 
 class Guess(NamedTuple):
@@ -253,8 +257,10 @@ class Model:
         """
         references = self.embed(_references(left))
         asked = self.embed([right])
-        distance = float(self.distances(references, asked).min())
-        return self.verdict(distance, threshold)
+        apart = self.distances(references, asked)[:, 0]
+        nearest = int(apart.argmin())
+        (relations,) = self.relations(references[nearest : nearest + 1], asked)
+        return self.verdict(float(apart[nearest]), threshold, relations=relations)
 
     def verify_many(
         self,
@@ -276,11 +282,32 @@ class Model:
         place = {key: index for index, key in enumerate(distinct)}
         vectors = self.embed(list(distinct.values()), progress=progress)
         index = np.array([place[_key(image)] for image in (*ours, *theirs)], np.intp).reshape(2, -1)
-        found = self.paired_distances(vectors[index[0]], vectors[index[1]])
-        return [self.verdict(float(distance), threshold) for distance in found]
+        sides = vectors[index[0]], vectors[index[1]]
+        return [
+            self.verdict(float(distance), threshold, relations=relations)
+            for distance, relations in zip(self.paired_distances(*sides), self.relations(*sides), strict=True)
+        ]
 
-    def verdict(self, distance: float, threshold: float | None = None) -> Verdict:
+    def relations(self, left: Floats, right: Floats) -> list[dict[str, float]]:
+        """The probability of each relation for each pair of embeddings; empty without a relation head."""
+        if self.head is None or not self.manifest.relations:
+            return [{} for _ in left]
+        found = self.head(left, right, output="relations")
+        return [dict(zip(self.manifest.relations, row, strict=True)) for row in found.tolist()]
+
+    def verdict(
+        self,
+        distance: float,
+        threshold: float | None = None,
+        *,
+        relations: Mapping[str, float] | None = None,
+    ) -> Verdict:
         """What a distance between two images says.
+
+        Args:
+            distance: Between the two.
+            threshold: Instead of the stored one.
+            relations: Probability of each relation, where the model tells relations apart.
 
         Raises:
             SettingError: If the threshold is not a finite number.
@@ -288,7 +315,8 @@ class Model:
         limit = self.threshold if threshold is None else threshold
         if not math.isfinite(limit):
             raise SettingError(f"a threshold is a finite number; got {limit}")
-        return Verdict(distance <= limit, float(self.probability(distance)), distance, limit)
+        likeliest = max(relations.items(), key=lambda item: item[1]) if relations else (None, None)
+        return Verdict(distance <= limit, float(self.probability(distance)), distance, limit, *likeliest)
 
     # ---- classification
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from . import distances, encoders, heads, losses, miners
 from .data import Batch, ClassBatches, PairBatches
@@ -44,9 +45,11 @@ class Run:
         progress: bool,
         on_step: Callable[[Step], None] | None,
         tell: Say,
+        relations: dict[str, bool] | None = None,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
         self.progress, self.on_step, self.tell = progress, on_step, tell
+        self.relations = relations or {}
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
 
     def build(self) -> SiameseNetwork:
@@ -60,7 +63,12 @@ class Run:
             embedding_size=s.embedding_size,
             dropout=s.dropout,
         )
-        head = heads.build(s.head, distance=s.distance, embedding_size=encoder.embedding_size)
+        head = heads.build(
+            s.head,
+            distance=s.distance,
+            embedding_size=encoder.embedding_size,
+            relations=list(self.relations.values()),
+        )
         network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)
         return network.to(self.device)
 
@@ -77,7 +85,7 @@ class Run:
         """Train a fresh network on some of the data, in a share of the time that is left."""
         s = self.settings
         network = self.build()
-        batches = _batches(learn, s)
+        batches = _batches(learn, s, list(self.relations) if s.head == "relation" else [])
         objective, extra = _objective(network, s, batches)
         extra.to(self.device)
         warp = Augmentation(**s.augment.model_dump())
@@ -209,9 +217,10 @@ def fold_count(learn: Material) -> int:
     return min(FOLDS, usable // 2) if usable >= 4 else 0
 
 
-def _batches(learn: Material, s: Settings) -> ClassBatches | PairBatches:
+def _batches(learn: Material, s: Settings, relations: list[str]) -> ClassBatches | PairBatches:
     if learn.pairs is not None:
-        return PairBatches(learn.pairs, size=s.classes_per_batch * s.images_per_class // 2, seed=s.seed)
+        size = s.classes_per_batch * s.images_per_class // 2
+        return PairBatches(learn.pairs, size=size, relations=relations, seed=s.seed)
     return ClassBatches(
         learn.images.class_index,
         classes=s.classes_per_batch,
@@ -228,6 +237,8 @@ def _objective(
     network: SiameseNetwork, s: Settings, batches: ClassBatches | PairBatches
 ) -> tuple[Objective[SiameseNetwork], nn.Module]:
     """From a batch to its loss; and the loss, where it has weights or a memory of its own."""
+    if isinstance(network.head, heads.Relation):
+        return _of_relations, nn.Module()
     num_classes = len(batches.members) * batches.turns if isinstance(batches, ClassBatches) else None
     loss = losses.get(
         s.loss,
@@ -261,12 +272,23 @@ def _objective(
     return of_classes, total
 
 
+def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Cross-entropy of the relations."""
+    if batch.pairs is None or batch.relation is None or not isinstance(net.head, heads.Relation):
+        raise SettingError("the relation head learns from a pair list with a column relation")
+    z = net.embed(images)
+    left, right, relation = (
+        torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
+    )
+    return F.cross_entropy(net.head.logits(z[left], z[right]), relation), z
+
+
 def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
     """The head's logits for all pairs: ``(n, d), (m, d) -> (n, m)``."""
 
     def logits(a: Tensor, b: Tensor, *, all_pairs: bool = True) -> Tensor:
         head = network.head
-        if isinstance(head, heads.Distance):
+        if isinstance(head, (heads.Distance, heads.Relation)):
             raise SettingError("the cross-entropy loss needs a learned head: weighted-l1 or sigmoid-distance")
         if not all_pairs:
             return head.logit(a, b)

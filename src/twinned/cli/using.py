@@ -42,7 +42,8 @@ def verify(
         verdict.to_json(),
         as_json=json,
         text=f"{word}  probability {verdict.probability:.3f}  distance {verdict.distance:.4g}"
-        f"  threshold {verdict.threshold:.4g}",
+        f"  threshold {verdict.threshold:.4g}"
+        + (f"  {verdict.relation} {verdict.relation_probability:.3f}" if verdict.relation else ""),
     )
     raise typer.Exit(0 if verdict.same else 1)
 

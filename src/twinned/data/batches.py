@@ -6,6 +6,7 @@ uninterrupted one would have seen, and there is no sampler state to save.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +28,14 @@ class Batch:
         labels: Their classes, shape ``(n,)``; an image that may have no partner has a number of its own.
         turns: Quarter turns to give each image, shape ``(n,)``, or None.
         pairs: Places within the batch and sameness ``(left, right, same)``, where the data are pairs.
+        relation: Number of each pair's relation, shape ``(pairs,)``, where a relation is learnt.
     """
 
     index: Index
     labels: NDArray[np.int64]
     turns: NDArray[np.int64] | None = None
     pairs: tuple[Index, Index, NDArray[np.bool_]] | None = None
+    relation: Index | None = None
 
 
 class ClassBatches:
@@ -146,29 +149,46 @@ class PairBatches:
     Args:
         pairs: The list.
         size: Pairs a batch.
+        relations: Names of the relations to learn, in order: then as many pairs of each are drawn instead.
         seed: The same seed draws the same batches.
 
     Raises:
-        DataError: If the list lacks same or different pairs.
+        DataError: If the list lacks same or different pairs, or pairs of a relation.
     """
 
-    def __init__(self, pairs: PairSet, *, size: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self, pairs: PairSet, *, size: int = 64, relations: Sequence[str] = (), seed: int = 0
+    ) -> None:
         self.pairs, self.seed = pairs, seed
-        self.kinds = [np.flatnonzero(pairs.same), np.flatnonzero(~pairs.same)]
-        if not all(len(kind) for kind in self.kinds):
-            missing = "same" if not len(self.kinds[0]) else "different"
-            raise DataError(f"{pairs.origin}: has no {missing} pair; training needs both kinds")
-        self.half = max(1, size // 2)
-        self.per_epoch = max(1, -(-len(pairs) // (2 * self.half)))
+        kind = ~pairs.same if not relations else _numbers(pairs, relations)
+        self.names = list(relations) or ["same", "different"]
+        self.kinds = [np.flatnonzero(kind == number) for number in range(len(self.names))]
+        missing = [name for name, members in zip(self.names, self.kinds, strict=True) if not len(members)]
+        if missing:
+            raise DataError(
+                f"{pairs.origin}: has no {missing[0]} pair; training needs {' and '.join(self.names)} ones"
+            )
+        self.relation = kind.astype(np.intp) if relations else None
+        self.each = max(1, size // len(self.kinds))
+        self.per_epoch = max(1, -(-len(pairs) // (len(self.kinds) * self.each)))
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, counted from 0."""
         rng = np.random.default_rng([self.seed, 1, step])
-        chosen = np.concatenate([_draw(kind, self.half, rng) for kind in self.kinds])
+        chosen = np.concatenate([_draw(kind, self.each, rng) for kind in self.kinds])
         ends = np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]])
         index, place = np.unique(ends, return_inverse=True)
         pairs = place[: len(chosen)], place[len(chosen) :], self.pairs.same[chosen]
-        return Batch(index, np.arange(len(index), dtype=np.int64), pairs=pairs)
+        relation = None if self.relation is None else self.relation[chosen]
+        return Batch(index, np.arange(len(index), dtype=np.int64), pairs=pairs, relation=relation)
+
+
+def _numbers(pairs: PairSet, relations: Sequence[str]) -> Index:
+    """Each pair's place in the list of relations."""
+    if pairs.relation is None:
+        raise DataError(f"{pairs.origin}: has no column relation, which the relation head learns from")
+    order = np.argsort(np.array(relations))
+    return order[np.searchsorted(np.array(relations)[order], pairs.relation)]
 
 
 def _members(place: Index, wanted: NDArray[np.bool_], classes: int) -> list[Index]:

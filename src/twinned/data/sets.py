@@ -146,6 +146,27 @@ class PairSet:
             origin=self.origin,
         )
 
+    def relations(self) -> dict[str, bool]:
+        """Each relation's name, sorted, and whether its pairs are same; empty without such a column.
+
+        Raises:
+            DataError: If a pair has no relation, or a relation has both same and different pairs.
+        """
+        if self.relation is None:
+            return {}
+        found: dict[str, bool] = {}
+        for name in np.unique(self.relation):
+            same = self.same[self.relation == name]
+            if name == "":
+                raise DataError(f"{self.origin}: {len(same)} pairs have no relation; each pair needs one")
+            if same.any() and not same.all():
+                raise DataError(
+                    f"{self.origin}: relation {str(name)!r} has {same.sum()} same pairs and {(~same).sum()}"
+                    " different ones; a relation is one or the other"
+                )
+            found[str(name)] = bool(same[0])
+        return found
+
     def components(self) -> NDArray[np.int64]:
         """Number of the connected part that each image belongs to, shape ``(images,)``.
 
