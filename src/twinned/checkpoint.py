@@ -101,10 +101,14 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
         prefix = f"{name}/"
         module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
     moments: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
             _, index, name = key.split("/")
-            moments.setdefault(int(index), {})[name] = value
+            like = parameters[int(index)]
+            # In the parameter's own layout (channels last): another one may round otherwise.
+            laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            moments.setdefault(int(index), {})[name] = laid_out.detach()
     if moments:
         groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
