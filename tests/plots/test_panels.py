@@ -129,9 +129,21 @@ def test_matches_tints_what_speaks_for_and_against_and_ties_regions():
     plots.matches(white, white, left_map=0 * left, right_map=0 * right)  # nothing matches, nothing fails
 
 
-def test_wide_images_keep_their_shape():
-    wide = np.zeros((100, 200, 3), np.uint8)
-    ax = plots.matches(wide, wide, left_map=np.ones((2, 4)), right_map=np.ones((2, 4)))
-    left, right, low, high = ax.images[1].get_extent()
-    assert (right - left) / abs(high - low) == pytest.approx(2)
-    assert ax.images[3].get_extent()[1] <= ax.get_xlim()[1]
+@pytest.mark.parametrize("shape", [(100, 100), (100, 250), (300, 100)])
+def test_images_of_any_shape_keep_it_and_stay_inside(shape):
+    image = np.zeros((*shape, 3), np.uint8)
+    ax = plots.matches(image, image, left_map=np.ones((2, 4)), right_map=np.ones((2, 4)), caption="wi " * 60)
+    assert len(ax.images) == 4
+    boxes = [drawn.get_extent() for drawn in ax.images]
+    for left, right, low, high in boxes:
+        assert (right - left) / abs(high - low) == pytest.approx(shape[1] / shape[0])
+        assert 0 <= left < right <= ax.get_xlim()[1]
+        assert 0 <= min(low, high) < max(low, high) <= ax.get_ylim()[0]
+    assert boxes[1][1] < boxes[3][0]  # the maps face each other
+    assert boxes[1][2:] == boxes[3][2:]
+    ax.figure.canvas.draw()
+    page = ax.figure.bbox
+    for text in ax.texts:
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0 < box.x1 <= page.x1
+        assert page.y0 <= box.y0 < box.y1 <= page.y1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -272,34 +273,29 @@ def matches(
         caption: Below it.
         ax: Where to draw, instead of a new figure.
     """
-    height = 2.9
-    width = height * min(2.2, max(0.6, left.shape[1] / left.shape[0]))
-    height = min(height, width * left.shape[0] / left.shape[1])
+    shape = min(4.0, max(0.5, left.shape[1] / left.shape[0]))
+    width, height = (4.6, 4.6 / shape) if shape > 1.4 else (2.9 * shape, 2.9)
     gap, side, top = 1.5, 0.15, 0.95
-    whole = 4 * width + 2 * 0.2 + gap + 2 * side
-    ax = board(whole, height + top + 0.75, inches=0.62, ax=ax)
-    lefts = [side, side + width + 0.2, side + 2 * width + 0.2 + gap, side + 3 * width + 0.4 + gap]
+    # The maps stand beside the images, or below where images are wide; lines run from map to map.
+    across, down = (0.0, height + 0.55) if shape > 1.4 else (width + 0.2, 0.0)
+    whole = 2 * (width + across) + gap + 2 * side
+    below = wrap(caption, int(9 * whole))
+    ax = board(whole, top + height + down + 0.45 + 0.3 * len(below), inches=0.62, ax=ax)
     boxes = []
-    for pixels, regions, plain_x, map_x, name in (
-        (left, left_map, lefts[0], lefts[1], "A"),
-        (right, right_map, lefts[3], lefts[2], "B"),
+    for pixels, regions, outer, inner, name in (
+        (left, left_map, side, side + across, "A"),
+        (right, right_map, whole - side - width, whole - side - width - across, "B"),
     ):
         colors = pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
-        picture(ax, colors, at=(plain_x, top), size=(width, height))
-        words(ax, plain_x + width / 2, top - 0.2, f"image {name}", weight="bold", color=GREY)
-        words(ax, map_x + width / 2, top - 0.2, f"what counts in {name}", weight="bold")
-        boxes.append(
-            picture(
-                ax,
-                _tinted(colors, regions / max(float(np.abs(regions).max()), 1e-12)),
-                at=(map_x, top),
-                size=(width, height),
-            )
-        )
+        picture(ax, colors, at=(outer, top), size=(width, height))
+        words(ax, outer + width / 2, top - 0.2, f"image {name}", weight="bold", color=GREY)
+        words(ax, inner + width / 2, top + down - 0.2, f"what counts in {name}", weight="bold")
+        tinted = _tinted(colors, regions / max(float(np.abs(regions).max()), 1e-12))
+        boxes.append(picture(ax, tinted, at=(inner, top + down), size=(width, height)))
     if title:
         words(ax, side, 0.28, title, ha="left", weight="bold", size=10)
-    if caption:
-        words(ax, side, top + height + 0.38, caption, ha="left", color=GREY, size=8)
+    for n, line in enumerate(below):
+        words(ax, side, top + height + down + 0.38 + 0.3 * n, line, ha="left", color=GREY, size=8)
     heaviest = max((abs(weight) for *_, weight in links), default=1.0)
     for k, (a, b, weight) in enumerate(links, 1):
         start, end = (

@@ -1,0 +1,28 @@
+"""The pictures of a trained model, as files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import twinned as tw
+from twinned import plots
+from twinned.errors import SettingError
+
+
+def test_a_model_is_told_in_three_pictures_that_replace_nothing(color_model, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    images = tw.load_images(pixels, list("aabbccdd"))
+    files = plots.story(tw.load(color_model), images, tmp_path / "new", seed=0)
+    assert [f.name for f in files] == ["architecture.png", "history.png", "embeddings.png"]
+    assert sorted(files) == sorted((tmp_path / "new").iterdir())
+    with pytest.raises(SettingError, match="exists"):
+        plots.story(tw.load(color_model), images, tmp_path / "new", seed=0)
+
+
+def test_a_wrapped_encoder_is_one_box(color_model):
+    model = tw.load(color_model)
+    model.layers = list
+    texts = [t.get_text() for t in plots.draw_architecture(model).texts]
+    assert "parameters not recorded" in texts
+    assert texts.count("3 values") == texts.count("32 × 32 × 3") == 2
