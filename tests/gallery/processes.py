@@ -153,8 +153,8 @@ if __name__ == "__main__":
         job, *arguments = json.loads(line)
         child = os.fork()
         if child == 0:
+            say(os.getpid())
             {"write": write, "hold": hold, "damage": damage}[job](*arguments)
             os._exit(0)
-        say(child)
         os.waitpid(child, 0)
         say("ended")
