@@ -49,6 +49,12 @@ def settle(
     if shape is not None:
         for name, value in zip(("height", "width", "channels"), shape, strict=True):
             changes.setdefault(name, value)
+    relations = isinstance(source, PairSet) and source.relation is not None
+    if relations and base.head == "distance" and "head" not in changes and "loss" not in changes:
+        tell("the pairs have a column relation, so the head learns to tell the relations apart")
+        changes |= {"head": "relation", "loss": "cross-entropy"}
+    elif changes.get("head") == "relation" and not relations:
+        raise SettingError("the relation head learns from a pair list with a column relation; there is none")
     loss = changes.get("loss", base.loss)
     if isinstance(source, PairSet) and _loss_trait(loss, "kind") != "pair":
         if "loss" in changes:
@@ -78,6 +84,12 @@ def settle(
         settings = settings.change(
             {"images_per_class": images, "classes_per_batch": max(2, batch_size // images)}
         )
+    if settings.quarter_turns and settings.height != settings.width:
+        if "quarter_turns" in changes:
+            raise SettingError(
+                f"quarter turns need square images; got {settings.height}x{settings.width} (--image-size)"
+            )
+        settings = settings.change({"quarter_turns": False})
     if settings.head != "distance" and not learns_head:
         raise SettingError(f"head {settings.head} is learned by the loss cross-entropy; got {settings.loss}")
     if settings.minutes is None and settings.steps is None and settings.epochs is None:

@@ -39,6 +39,7 @@ class Measured(Protocol):
     def embed_pixels(self, pixels: Any) -> Floats: ...
     def distances(self, left: Floats, right: Floats) -> Floats: ...
     def paired_distances(self, left: Floats, right: Floats) -> Floats: ...
+    def relations(self, left: Floats, right: Floats) -> list[dict[str, float]]: ...
     def training_hashes(self) -> frozenset[str]: ...
 
 
@@ -101,6 +102,9 @@ class Evaluation:
                 k: v for k, v in r.to_json().items() if k in ("recall_at_1", "recall_at_5", "map_at_r")
             }
             lines.append("retrieval  " + "  ".join(f"{k} {_figure(v, None)}" for k, v in figures.items()))
+        if "relations" in self.details:
+            relations = self.details["relations"]
+            lines.append(f"relations  accuracy {relations['accuracy']:.4f}  ({relations['pairs']:,} pairs)")
         if "lfw" in self.details:
             lfw = self.details["lfw"]
             lines.append(f"LFW, ten folds: {lfw['accuracy']:.4f} +- {lfw['standard_error']:.4f}")
@@ -271,7 +275,17 @@ def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, prog
         compare_pairs(distance, data.same[whole], left=left, right=right), left_image=left, right_image=right
     )
     verification = evaluate_verification(comparisons, model.manifest.calibration, extra_far=far, seed=seed)
-    return Evaluation(verification, None, None, "pairs", found.notes(), data=found, comparisons=comparisons)
+    details = {}
+    if data.relation is not None and model.manifest.relations:
+        guesses = model.relations(found.embeddings[left], found.embeddings[right])
+        right_ones = [
+            max(guess, key=guess.__getitem__) == name
+            for guess, name in zip(guesses, data.relation[whole], strict=True)
+        ]
+        details["relations"] = {"accuracy": float(np.mean(right_ones)), "pairs": len(right_ones)}
+    return Evaluation(
+        verification, None, None, "pairs", found.notes(), details, data=found, comparisons=comparisons
+    )
 
 
 def _omniglot_runs(

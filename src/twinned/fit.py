@@ -165,7 +165,8 @@ def train(
     else:
         learn, held_out = hold_out(material, plan)
 
-    run = Run(plan, spec, where, progress, on_step, tell)
+    relations = source.relations() if plan.head == "relation" and isinstance(source, PairSet) else {}
+    run = Run(plan, spec, where, progress, on_step, tell, relations)
     if plan.minutes is not None:
         run.deadline = began + plan.minutes * 60 - FINISH_SECONDS
     work = partial(target) if target is not None else None
@@ -281,6 +282,7 @@ def _write(
             normalized=network.normalize,
             distance=network.head.name,
             head=has_head,
+            relations=list(run.relations),
             calibration=calibration,
             classes=classes,
             data=fingerprint(learn) | {"classes": len(classes)},

@@ -1,0 +1,166 @@
+"""The relation head, from a pair list with a column relation to the answer of ``verify``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from twinned import heads
+from twinned.data import PairSet, load_pairs
+from twinned.data.batches import PairBatches
+from twinned.errors import DataError, SettingError
+from twinned.fit import train
+
+RELATIONS = {"other model": False, "same": True, "same model, other colour": False}
+
+
+def _car(rng: np.random.Generator, model: int, colour: int) -> Image.Image:
+    """A bar, upright or lying, in one of three colours, somewhere on a noisy ground."""
+    pixels = rng.integers(0, 60, (24, 24, 3))
+    row, column = rng.integers(1, 5, 2)
+    high, wide = (18, 6) if model else (6, 18)
+    pixels[row : row + high, column : column + wide, colour] = 255
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def pair_list(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cars")
+    rng = np.random.default_rng(0)
+    kinds = [(model, colour) for model in range(2) for colour in range(3) for _ in range(20)]
+    for number, kind in enumerate(kinds):
+        _car(rng, *kind).save(folder / f"{number}.png")
+    rows = []
+    for _ in range(600):
+        left, right = rng.choice(len(kinds), 2, replace=False)
+        (one, colour), (two, other) = kinds[left], kinds[right]
+        relation = "other model" if one != two else "same" if colour == other else "same model, other colour"
+        rows.append((f"{left}.png", f"{right}.png", int(RELATIONS[relation]), relation))
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("left", "right", "same", "relation"), *rows])
+    return folder / "pairs.csv"
+
+
+@pytest.fixture(scope="module")
+def model(pair_list: Path, tmp_path_factory: pytest.TempPathFactory):
+    output = tmp_path_factory.mktemp("model") / "cars.twin"
+    return train(
+        pair_list,
+        recipe="photo",
+        encoder="conv4",
+        image_size=24,
+        steps=120,
+        learning_rate=3e-3,
+        settings={"augment.flip": False, "augment.saturation": 0, "augment.rotation": 0, "augment.erase": 0},
+        output=output,
+        progress=False,
+    )
+
+
+def test_learns_the_relations(model, pair_list):
+    said = model.evaluate(pair_list, progress=False).to_json()
+    assert said["relations"]["accuracy"] > 0.8  # the commonest relation alone would give 0.5
+    assert said["relations"]["pairs"] == 600
+    assert model.manifest.relations == list(RELATIONS)
+    assert model.manifest.head
+    assert model.manifest.held_out["eer"] < 0.2
+
+
+def test_verify_names_the_relation(model, pair_list):
+    pairs = load_pairs(pair_list)
+    verdicts = model.verify_many(
+        [pairs.images[i] for i in pairs.left[:60]], [pairs.images[i] for i in pairs.right[:60]]
+    )
+    named = [verdict.relation for verdict in verdicts]
+    assert np.mean(np.array(named) == pairs.relation[:60]) > 0.75
+    first = model.verify(pairs.images[pairs.left[0]], pairs.images[pairs.right[0]])
+    assert first.relation == verdicts[0].relation
+    assert first.relation_probability == pytest.approx(verdicts[0].relation_probability, abs=1e-5)
+    assert 1 / 3 <= first.relation_probability <= 1
+    assert set(json.loads(json.dumps(first.to_json()))) == {
+        *("same", "probability", "distance", "threshold"),
+        *("relation", "relation_probability"),
+    }
+    # A pair in the other order has the same answer.
+    turned = model.verify(pairs.images[pairs.right[0]], pairs.images[pairs.left[0]])
+    assert turned.distance == pytest.approx(first.distance, abs=1e-6)
+    assert turned.relation == first.relation
+
+
+def test_distance_is_one_minus_the_probability_of_the_same_relations(model, pair_list):
+    pairs = load_pairs(pair_list)
+    vectors = model.embed(pairs.images[:6])
+    found = model.relations(vectors[:3], vectors[3:])
+    for row, distance in zip(found, model.paired_distances(vectors[:3], vectors[3:]), strict=True):
+        assert sum(row.values()) == pytest.approx(1, abs=1e-5)
+        assert distance == pytest.approx(1 - row["same"], abs=1e-5)
+
+
+def test_head_equals_a_loop():
+    torch.manual_seed(0)
+    head = heads.Relation([True, False, True], embedding_size=5, hidden=7)
+    a, b = torch.randn(2, 4, 5)
+    first, last = head.layers[0], head.layers[2]
+    for i in range(4):
+        seen = torch.cat([(a[i] - b[i]).abs(), a[i] * b[i]])
+        logits = last.weight @ F.relu(first.weight @ seen + first.bias) + last.bias
+        odds = logits.exp() / logits.exp().sum()
+        assert torch.allclose(head.probabilities(a, b)[i], odds, atol=1e-6)
+        assert torch.isclose(head(a, b)[i], odds[1], atol=1e-6)
+        assert torch.isclose(head.score(a, b)[i], odds[0] + odds[2], atol=1e-6)
+
+
+def test_batches_hold_as_many_pairs_of_each_relation():
+    names = np.array(["a"] * 50 + ["b"] * 5 + ["c"] * 20)
+    pairs = PairSet(
+        images=list(range(75)),
+        left=np.arange(75),
+        right=np.roll(np.arange(75), 1),
+        same=names == "a",
+        relation=names,
+    )
+    batches = PairBatches(pairs, size=12, relations=["a", "b", "c"])
+    batch = batches(3)
+    assert batch.relation is not None
+    assert np.bincount(batch.relation).tolist() == [4, 4, 4]
+    left, right, same = batch.pairs
+    for place in range(12):
+        ends = batch.index[left[place]], batch.index[right[place]]
+        (row,) = np.flatnonzero((pairs.left == ends[0]) & (pairs.right == ends[1]))
+        assert names[row] == "abc"[batch.relation[place]]
+        assert same[place] == (names[row] == "a")
+    with pytest.raises(DataError, match="has no d pair"):
+        PairBatches(pairs, relations=["a", "b", "c", "d"])
+
+
+def _list(tmp_path: Path, rows: list[str]) -> Path:
+    file = tmp_path / "pairs.csv"
+    file.write_text("\n".join(["left,right,same,relation", *rows]) + "\n")
+    return file
+
+
+def test_a_relation_is_same_or_different_and_never_empty(tmp_path):
+    mixed = load_pairs(_list(tmp_path, ["a.png,b.png,1,twin", "a.png,c.png,0,twin"]))
+    with pytest.raises(DataError, match="'twin' has 1 same pairs and 1 different"):
+        mixed.relations()
+    empty = load_pairs(_list(tmp_path, ["a.png,b.png,1,twin", "a.png,c.png,0,"]))
+    with pytest.raises(DataError, match="1 pairs have no relation"):
+        empty.relations()
+
+
+def test_refused_without_the_column(pair_list, tmp_path):
+    plain = tmp_path / "plain.csv"
+    rows = list(csv.reader(pair_list.open()))
+    with plain.open("w", newline="") as file:
+        csv.writer(file).writerows([row[:3] for row in rows])
+    with pytest.raises(SettingError, match="column relation; there is none"):
+        train(plain, recipe="photo", settings={"head": "relation"}, steps=1, progress=False)
+    with pytest.raises(SettingError, match="two relations or more"):
+        heads.Relation([True], embedding_size=4)
