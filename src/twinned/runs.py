@@ -158,12 +158,11 @@ class Run:
                 right=part[material.pairs.right],
             )
         material = thin(material, _CALIBRATE)
-        forgery = material.images.forgery
         return compare_all(
             self.embed(network, material.pixels).numpy(),
             material.images.labels,
             lambda a, b: _all_distances(network, a, b, self.device),
-            forgery=forgery if forgery.any() else None,
+            forgery=material.images.forgery,
             limit=2_000_000,
         )
 
