@@ -124,16 +124,12 @@ class Enrolled:
         gallery = self.service.opened()
         return {"count": gallery.count(), "labels": gallery.labels()}
 
-    def thumbnail(self, id: str) -> bytes:
+    def thumbnail(self, id: str) -> bytes | None:
         """A small picture of an enrolled image: kept since it was sent, or made of the record's own file."""
         record = self.service.opened().get(id)
         data = self.thumbnails.get(id)
         if data is None and record.image is not None:
             data = self.thumbnails.make(id, record.image)
-        if data is None:
-            raise Problem(
-                404, f"there is no picture of {id}: it was enrolled without one, or its file is gone"
-            )
         return data
 
     # ---- changing
@@ -302,11 +298,14 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
     @router.get(
         "/v1/gallery/{id}/thumbnail",
         response_class=Response,
-        responses=_LOOKING | {200: {"content": {MEDIA_TYPE: {}}}},
+        responses=_LOOKING
+        | {200: {"content": {MEDIA_TYPE: {}}}, 204: {"description": "It was enrolled without one."}},
         summary="A small picture of an enrolled image",
     )
     async def get_thumbnail(id: str) -> Response:
         data = await service.work.run(lambda: enrolled.thumbnail(id))
+        if data is None:
+            return Response(status_code=204)
         # The id is made from the picture, so the picture behind it never changes.
         return Response(data, media_type=MEDIA_TYPE, headers={"Cache-Control": "private, max-age=86400"})
 

@@ -87,8 +87,7 @@ export function thumbnail(id) {
   let found = thumbnails.get(id);
   if (!found) {
     found = request(`/v1/gallery/${id}/thumbnail`)
-      .then((response) => response.blob())
-      .then((blob) => URL.createObjectURL(blob))
+      .then(async (response) => (response.status === 204 ? null : URL.createObjectURL(await response.blob())))
       .catch(() => null);
   }
   thumbnails.delete(id);

@@ -1,0 +1,513 @@
+"""The five places in real Chromium, as a visitor uses them: mouse, keyboard, phone, a bad connection."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import twinned as tw
+from twinned.gallery import Record
+
+from .conftest import SHAPES, png
+from .processes import Running, running
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
+expect = playwright.expect
+
+CHROMIUM = "/usr/bin/chromium"
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not os.path.exists(CHROMIUM), reason=f"{CHROMIUM} is not installed"),
+]
+MARKUP = "<img src=x onerror=\"document.title='broken in'\">"
+PHONE = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as start:
+        browser = start.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+                *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+                *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def service(model_folder: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service with four drawings of each shape enrolled, but for the bars."""
+    folder = tmp_path_factory.mktemp("page") / "shapes.gallery"
+    known = [(shape, seed) for shape in SHAPES if shape != "bar" for seed in range(4)]
+    with tw.load(model_folder).gallery(folder) as gallery:
+        files = [shapes / shape / f"{seed}.png" for shape, seed in known]
+        gallery.add(files, [shape for shape, _ in known], progress=False)
+    with running(model_folder, "--gallery", folder) as started:
+        yield started
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page; at the end nothing may have been asked of another host or gone wrong in the console."""
+    opened: list[tuple[Any, list[str]]] = []
+
+    def open_page(service: Running, place: str = "", **options: Any) -> Any:
+        context = chromium.new_context(**options)
+        page = context.new_page()
+        wrong: list[str] = []
+        page.on(
+            "console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: (
+                wrong.append(asked.url)
+                if not asked.url.startswith((service.address, f"blob:{service.address}"))
+                else None
+            ),
+        )
+        page.goto(f"{service.address}/{place}")
+        opened.append((context, wrong))
+        page.wrong = wrong
+        return page
+
+    yield open_page
+    for context, wrong in opened:
+        context.close()
+        assert not wrong
+
+
+def refused(page: Any, status: int) -> None:
+    """A refusal that is part of the test: Chromium notes each in its console."""
+    page.wait_for_timeout(50)
+    page.wrong[:] = [one for one in page.wrong if f"status of {status}" not in one]
+
+
+def file(name: str, data: bytes) -> dict[str, Any]:
+    return {"name": name, "mimeType": "image/png", "buffer": data}
+
+
+def drawn(shape: str, seed: int = 0) -> dict[str, Any]:
+    return file(f"{shape}-{seed}.png", png(shape, seed))
+
+
+def give(page: Any, place: str, *files: dict[str, Any], tile: int = 0) -> None:
+    page.locator(f"#place-{place} input[type=file]").nth(tile).set_input_files(list(files))
+
+
+# ---- Compare
+
+
+def test_compare_tells_same_from_different_and_the_slider_moves_the_line(
+    visit: Callable[..., Any], service: Running
+) -> None:
+    page = visit(service)
+    verdict = page.locator("#place-compare .verdict")
+    expect(verdict).to_have_text("Choose two images.")
+    give(page, "compare", drawn("circle"))
+    expect(verdict).to_have_text("Choose one more.")
+    give(page, "compare", drawn("circle"), tile=1)
+    expect(verdict).to_have_text("Same")
+    expect(page.locator("#place-compare .sure")).to_contain_text("likely to show the same, at distance 0")
+    slider = page.get_by_label("Threshold", exact=True)
+    before = page.locator(".trade").text_content()
+    slider.focus()
+    page.keyboard.press("End")
+    assert page.locator(".trade").text_content() != before
+    give(page, "compare", drawn("bar", 3), tile=1)
+    page.keyboard.press("Home")
+    expect(verdict).to_have_text("Different")
+    page.get_by_role("button", name="Back to the model's threshold").click()
+    assert page.locator(".trade").text_content() == before
+    page.get_by_label("Second image: remove").click()
+    expect(verdict).to_have_text("Choose one more.")
+
+
+def test_compare_takes_drops_pastes_and_the_camera(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service)
+    page.locator("#place-compare .tile").first.wait_for()
+    transfer = page.evaluate_handle(
+        """async () => {
+            const canvas = document.createElement("canvas");
+            canvas.width = canvas.height = 40;
+            const blob = await new Promise((done) => canvas.toBlob(done));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([blob], "dropped.png", {type: "image/png"}));
+            return transfer;
+        }"""
+    )
+    page.dispatch_event("#place-compare .tile >> nth=0", "drop", {"dataTransfer": transfer})
+    expect(page.locator("#place-compare .file-name").first).to_have_text("dropped.png")
+    page.evaluate(
+        "files => document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: files, bubbles: true}))",
+        transfer,
+    )
+    expect(page.locator("#place-compare .verdict")).to_have_text("Same")
+    page.get_by_label("Second image: remove").click()
+    page.get_by_role("button", name="Camera").click()
+    page.get_by_role("button", name="Take the picture").click()
+    expect(page.locator("#place-compare .file-name").nth(1)).to_have_text("camera.jpg")
+    expect(page.locator("#place-compare .verdict")).to_have_text(re.compile("Same|Different"))
+
+
+def test_what_cannot_be_used_is_told_where_it_lies(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service)
+    give(page, "compare", drawn("circle"))
+    give(page, "compare", file("notes.png", b"no image"), tile=1)
+    expect(page.locator(".tile .error").nth(1)).to_have_text(
+        "notes.png: is not an image that can be read (or it is damaged)"
+    )
+    expect(page.locator("#place-compare .verdict")).to_have_text("One of the images cannot be used.")
+    refused(page, 422)
+    huge = page.evaluate_handle(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(33 << 20)], "huge.jpg", {type: "image/jpeg"}));
+            return transfer;
+        }"""
+    )
+    page.dispatch_event("#place-compare .tile >> nth=1", "drop", {"dataTransfer": huge})
+    expect(page.locator(".tile .error").nth(1)).to_contain_text(
+        "huge.jpg has 33 MB; at most 31.9 MB are taken."
+    )
+    give(page, "compare", drawn("circle"), tile=1)
+    expect(page.locator("#place-compare .verdict")).to_have_text("Same")
+    expect(page.locator(".tile .error").nth(1)).to_be_hidden()
+
+
+def test_a_busy_service_is_asked_again_and_a_dead_one_told(
+    visit: Callable[..., Any], service: Running
+) -> None:
+    page = visit(service)
+    page.locator("#place-compare .tile").first.wait_for()
+    times: list[int] = []
+
+    def busy(route: Any) -> None:
+        times.append(1)
+        if len(times) == 1:
+            route.fulfill(status=503, headers={"Retry-After": "0.05"}, body="{}")
+        elif len(times) == 2:
+            route.continue_()
+        else:
+            route.abort()
+
+    page.route("**/v1/verify", busy)
+    give(page, "compare", drawn("ring"))
+    give(page, "compare", drawn("ring"), tile=1)
+    expect(page.locator("#place-compare .verdict")).to_have_text("Same")
+    refused(page, 503)
+    give(page, "compare", drawn("ring", 1), tile=1)
+    expect(page.locator("#place-compare .failure")).to_contain_text("The service does not answer.")
+    page.unroute("**/v1/verify")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#place-compare .verdict")).to_have_text(re.compile("Same|Different"))
+    page.wrong[:] = [one for one in page.wrong if "ERR_FAILED" not in one]
+
+
+# ---- Identify and Search
+
+
+def test_identify_names_and_shows_the_nearest(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service, "#identify")
+    give(page, "identify", drawn("cross", 2))
+    expect(page.locator("#place-identify .verdict")).to_have_text("cross")
+    expect(page.locator("#place-identify .strip li")).to_have_count(6)
+    expect(page.locator("#place-identify .strip .name").first).to_have_text("cross")
+    page.locator("#strict").select_option("0.001")
+    give(page, "identify", drawn("bar", 55))
+    expect(page.locator("#place-identify .verdict")).to_have_text("Unknown")
+    expect(page.locator("#place-identify .sure")).to_contain_text("Closest is")
+
+
+def test_search_goes_on_and_comes_back(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service, "#search")
+    give(page, "search", drawn("ring", 1))
+    hits = page.locator("#place-search .grid li")
+    expect(hits).to_have_count(20)
+    expect(hits.first.locator(".figure")).to_have_text("0")
+    hits.nth(3).locator("a").click()
+    expect(page.locator(".trail .step")).to_have_count(2)
+    expect(hits).to_have_count(19)
+    page.locator(".trail button").first.click()
+    expect(hits).to_have_count(20)
+    page.go_back()
+    expect(hits).to_have_count(19)
+
+
+# ---- Enrol
+
+
+def test_enrol_list_rename_remove_and_undo(
+    visit: Callable[..., Any], model_folder: Path, tmp_path: Path
+) -> None:
+    with running(model_folder, "--gallery", tmp_path / "new.gallery") as service:
+        page = visit(service, "#identify")
+        page.get_by_role("link", name="Enrol the first images").click()
+        name, go = page.get_by_label("Name", exact=True), page.locator("#place-enrol button[type=submit]")
+        expect(go).to_be_disabled()
+        give(page, "enrol", drawn("circle"), drawn("circle", 1), file("bad.png", b"text"))
+        expect(page.locator("#place-enrol")).to_contain_text("Now give them a name.")
+        name.fill(MARKUP)
+        expect(go).to_have_text("Enrol 3 images")
+        name.press("Enter")
+        expect(page.locator(".queue .done")).to_have_count(2)
+        expect(page.locator(".queue .failed .status")).to_have_text(
+            "is not an image that can be read (or it is damaged)"
+        )
+        expect(page.locator("#place-enrol form [role=status]")).to_contain_text("2 images enrolled as <img")
+        refused(page, 422)
+        expect(page.locator(".people bdi.name")).to_have_text(MARKUP)
+        expect(page.locator(".people .images .face img")).to_have_count(2)
+        assert page.title() == "Enrol · Twinned"
+
+        page.get_by_role("button", name=f"Rename {MARKUP}").click()
+        page.locator(".rename").fill("anna")
+        page.keyboard.press("Enter")
+        expect(page.locator(".people bdi.name")).to_have_text("anna")
+        expect(page.locator(".toast")).to_contain_text("is now called anna")
+        page.get_by_role("button", name="Rename anna").click()
+        page.locator(".rename").fill("ben")
+        page.keyboard.press("Escape")
+        expect(page.locator(".people bdi.name")).to_have_text("anna")
+
+        page.get_by_role("button", name="Remove anna").click()
+        expect(page.locator(".people")).to_contain_text("Nothing is enrolled yet")
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator(".people bdi.name")).to_have_text("anna")
+        page.locator(".images .card").first.hover()
+        page.get_by_role("button", name="Remove this image").first.click()
+        expect(page.locator(".people .line .note")).to_have_text("1 image")
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator(".people .line .note")).to_have_text("2 images")
+        page.reload()
+        expect(page.locator(".people bdi.name")).to_have_text("anna")
+
+
+def test_ten_thousand_names_with_markup(
+    visit: Callable[..., Any], model_folder: Path, tmp_path: Path
+) -> None:
+    """Names, search and map stay usable; nothing in a name is taken for markup."""
+    model = tw.load(model_folder)
+    random = np.random.default_rng(0)
+    with model.gallery(tmp_path / "many.gallery") as gallery:
+        for start in range(0, 10_000, 2000):
+            records = [
+                Record(f"00000000-0000-4000-8000-{place:012}", f"{MARKUP} {place}", None)
+                for place in range(start, start + 2000)
+            ]
+            vectors = random.normal(size=(2000, model.embedding_size)).astype(np.float32)
+            gallery.insert(records, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    with running(model_folder, "--gallery", tmp_path / "many.gallery") as service:
+        page = visit(service, "#enrol")
+        rows = page.locator(".people > li")
+        expect(rows).to_have_count(60, timeout=20_000)
+        page.get_by_label("Find a name", exact=True).fill("> 9999")
+        expect(rows).to_have_count(1)
+        page.goto(f"{service.address}/#map")
+        expect(page.locator(".legend button")).to_have_count(14, timeout=20_000)
+        # A whole frame of 10,000 dots, drawn while the map is dragged.
+        frames = page.evaluate(
+            """async () => {
+                const canvas = document.querySelector(".canvas canvas");
+                const times = [];
+                for (let step = 0; step < 10; step += 1) {
+                    const began = performance.now();
+                    canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}));
+                    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+                    times.push(performance.now() - began);
+                }
+                return times.sort((a, b) => a - b);
+            }"""
+        )
+        assert frames[5] < 250, frames
+        assert page.title() == "Map · Twinned"
+
+
+# ---- Map
+
+
+def test_the_map_shows_leads_on_and_reports(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service, "#map", viewport={"width": 1200, "height": 900})
+    expect(page.locator(".legend button")).to_have_count(5)
+    canvas = page.get_by_role("application")
+    canvas.focus()
+    page.keyboard.press("+")
+    expect(page.locator(".tip")).to_be_visible()
+    label = page.locator(".tip bdi").text_content()
+    assert label in SHAPES
+    page.keyboard.press("Enter")
+    expect(page.locator("#place-search .trail .step")).to_have_count(1)
+    expect(page.locator("#place-search .grid li")).to_have_count(19)
+    page.go_back()
+    page.keyboard.press("0")
+    page.locator(".segments").get_by_text("t-SNE").click()
+    expect(page.locator(".map-state")).to_contain_text("t-SNE is at work")
+    expect(page.locator(".map-state")).to_be_empty(timeout=60_000)
+    page.get_by_role("button", name="cross").click()
+    expect(page.get_by_role("button", name="cross")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("tab", name="The model's report").click()
+    expect(page.locator(".report")).to_contain_text("Equal error rate")
+    expect(page.locator(".report .plot .curve")).to_have_count(2)
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the model card").click()
+    assert saved.value.suggested_filename == "model-card.md"
+
+
+# ---- who may see it, and on what
+
+
+def test_the_token_is_asked_for_once(visit: Callable[..., Any], model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a-token-that-nobody-guesses\n")
+    with running(model_folder, "--token-file", tmp_path / "token") as service:
+        page = visit(service)
+        field = page.get_by_label("Token", exact=True)
+        field.fill("something-else-entirely")
+        field.press("Enter")
+        expect(page.locator("#token-error")).to_have_text("That is not the token of this service.")
+        field.fill("a-token-that-nobody-guesses")
+        field.press("Enter")
+        expect(page.locator("#place-compare .tile").first).to_be_visible()
+        refused(page, 401)
+        page.reload()
+        give(page, "compare", drawn("circle"))
+        give(page, "compare", drawn("circle"), tile=1)
+        expect(page.locator("#place-compare .verdict")).to_have_text("Same")
+        page.goto(f"{service.address}/#identify")
+        expect(page.locator("#place-identify")).to_contain_text("This service has no gallery.")
+        page.get_by_role("button", name="Forget the token").click()
+        expect(field).to_be_visible()
+        refused(page, 401)
+
+
+def test_read_only_shows_and_changes_nothing(
+    visit: Callable[..., Any], model_folder: Path, tmp_path: Path
+) -> None:
+    with tw.load(model_folder).gallery(tmp_path / "g.gallery") as gallery:
+        gallery.add([png("ring")], "ring", progress=False)
+    with running(model_folder, "--gallery", tmp_path / "g.gallery", "--read-only") as service:
+        page = visit(service, "#enrol")
+        expect(page.locator("#place-enrol .banner")).to_contain_text("read-only")
+        expect(page.locator(".people bdi.name")).to_have_text("ring")
+        expect(page.locator("#place-enrol form")).to_have_count(0)
+        expect(page.get_by_role("button", name="Remove ring")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    "options", [PHONE, {"viewport": {"width": 320, "height": 640}}], ids=["phone", "narrow"]
+)
+def test_on_a_phone_everything_fits(
+    visit: Callable[..., Any], service: Running, options: dict[str, Any]
+) -> None:
+    page = visit(service, **options)
+    give(page, "compare", drawn("circle"))
+    give(page, "compare", drawn("square"), tile=1)
+    expect(page.locator("#place-compare .verdict")).to_have_text(re.compile("Same|Different"))
+    for place in ("compare", "identify", "enrol", "search", "map", "map/report"):
+        page.goto(f"{service.address}/#{place}")
+        page.locator(f"#place-{place.partition('/')[0]}").wait_for()
+        if place in ("identify", "search"):
+            give(page, place, drawn("ring", 2))
+            page.locator(f"#place-{place} .face.loaded").first.wait_for()
+        page.wait_for_timeout(200)
+        assert (
+            page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        ), place
+        nav = page.locator(".places").bounding_box()
+        assert nav["y"] + nav["height"] == pytest.approx(options["viewport"]["height"], abs=1)
+
+
+def test_the_keyboard_reaches_everything(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service)
+    page.locator("#place-compare .tile").first.wait_for()
+    reached = []
+    for _ in range(16):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate(
+                """() => {
+                    const at = document.activeElement;
+                    return at.getAttribute("aria-label") || at.textContent.trim();
+                }"""
+            )
+        )
+    for wanted in (
+        "Skip to the content",
+        "Identify",
+        "Map",
+        "First image: choose a file",
+        "Camera",
+        "Threshold",
+    ):
+        assert wanted in reached, reached
+    page.goto(f"{service.address}/#search")
+    page.keyboard.press("Tab")
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, a")].filter((one) =>
+            one.offsetParent && !one.ariaLabel && !one.textContent.trim() && !one.labels?.length
+        ).map((one) => one.outerHTML)"""
+    )
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_their_ground(visit: Callable[..., Any], service: Running, scheme: str) -> None:
+    """WCAG AA: 4.5 to 1 for text, in both schemes."""
+    page = visit(service, color_scheme=scheme)
+    names = ["ground", "panel", "raised", "ink", "muted", "same", "different", "same-soft", "different-soft",
+             "accent", "on-accent", "error", "error-soft"]  # fmt: skip
+    colors = page.evaluate(
+        """(names) => {
+            const style = getComputedStyle(document.documentElement);
+            return Object.fromEntries(names.map((one) => [one, style.getPropertyValue("--" + one).trim()]));
+        }""",
+        names,
+    )
+
+    def luminance(name: str) -> float:
+        channels = np.array([int(colors[name][i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    for words, ground in (
+        *(("ink", g) for g in ("ground", "panel", "raised")),
+        *(("muted", g) for g in ("ground", "panel", "raised")),
+        *((c, "panel") for c in ("same", "different", "error", "accent")),
+        ("same", "same-soft"),
+        ("different", "different-soft"),
+        ("error", "error-soft"),
+        ("on-accent", "accent"),
+    ):
+        light, dark = sorted((luminance(words), luminance(ground)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (words, ground)
+
+
+def test_the_theme_is_kept(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service, color_scheme="light")
+    page.get_by_role("button", name="Switch between light and dark").click()
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_the_documentation_lists_every_operation(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service, "docs")
+    expect(page.locator(".operation").first).to_contain_text("/v1/verify")
+    listed = page.locator(".operation h2").all_text_contents()
+    for wanted in (
+        "POST/v1/embed",
+        "POST/v1/classify",
+        "PATCH/v1/gallery/{id}",
+        "DELETE/v1/gallery",
+        "GET/healthz",
+    ):
+        assert wanted in listed
