@@ -451,7 +451,7 @@ def test_a_finished_run_is_handed_back(quick, some, tmp_path):
     assert steps == []
     assert again.encoder_sha256 == model.encoder_sha256
     assert said[-1] == f"{output}: this run is finished; there is nothing to resume"
-    with pytest.raises(SettingError, match=r"is finished, by a run with other settings .steps: 3 then, 4 now"):
+    with pytest.raises(SettingError, match=r"finished, by a run with other settings \(steps: 3 then, 4 now"):
         quick(some(12), output=output, resume=True, steps=4)
 
 
