@@ -203,6 +203,20 @@ def thin(material: Material, most: int) -> Material:
     return material.part(np.flatnonzero(np.isin(material.images.labels, keep)))
 
 
+def sample(material: Material, most: int, *, seed: int) -> Material:
+    """Up to so many of the labelled images, as evenly from each class as can be."""
+    if material.labelled is None or len(material.pixels) <= most:
+        return material
+    order = np.random.default_rng(seed).permutation(len(material.pixels))
+    _, place = np.unique(material.labelled.labels[order], return_inverse=True)
+    grouped = np.argsort(place, kind="stable")
+    starts = np.cumsum(np.bincount(place)) - np.bincount(place)
+    rank = np.empty(len(order), np.intp)
+    rank[grouped] = np.arange(len(order)) - starts[place[grouped]]
+    chosen = order[np.argsort(rank, kind="stable")[:most]]
+    return material.part(np.sort(chosen))
+
+
 def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
     """Mean and deviation of each channel over a sample of the images, pixels scaled to [0, 1]."""
     sample = pixels[:: max(1, len(pixels) // 1000)].astype(np.float64) / 255

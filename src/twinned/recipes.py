@@ -57,6 +57,11 @@ class Settings(BaseModel):
     encoder: str = "conv4"
     embedding_size: int | None = Field(None, ge=2, le=8192)
     dropout: float = Field(0.0, ge=0, lt=1)
+    weights: str | None = None
+    freeze: str = "none"
+    thaw: float | None = Field(None, ge=0, lt=1)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    views: int = Field(6, ge=0, le=1000)
     normalize: bool = True
     head: str = "distance"
     distance: Literal["euclidean", "squared_euclidean", "manhattan", "cosine"] = "cosine"

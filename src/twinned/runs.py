@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from . import distances, encoders, heads, losses, miners
-from .data import Batch, ClassBatches, PairBatches
+from . import encoders, heads
+from .data import ClassBatches
 from .data.augment import Augmentation
 from .doctor import Doctor
 from .errors import SettingError
-from .images import ImageSpec, Pixels
-from .material import Material, Say, fingerprint, thin, usable_classes
+from .feeds import Feed, Front, PixelFeed, whole
+from .freezing import Freezing, frozen_stages, parameter_groups
+from .images import ImageSpec
+from .material import Material, Say, fingerprint, sample, thin, usable_classes
 from .network import SiameseNetwork
+from .objectives import all_distances, make_batches, make_objective
 from .recipes import Settings
-from .training import Objective, Outcome, Plan, Scores, Step, train_network
+from .training import Outcome, Plan, Scores, Step, train_network
 from .verification import Comparisons, compare_all, compare_pairs
 from .verification import eer as equal_error_rate
 
@@ -32,6 +33,8 @@ FOLDS = 3
 # A fold's run is this share of the main one's steps.
 FOLD_SHARE = 0.5
 _LOOK_TRAIN, _LOOK_HELD_OUT, _CALIBRATE = 400, 1000, 6000
+# Shares of the time that is left: for every image to go through the frozen stages once, and for their views.
+_FRONT_SHARE, _VIEWS_SHARE = 0.4, 0.3
 
 
 class Run:
@@ -46,14 +49,19 @@ class Run:
         on_step: Callable[[Step], None] | None,
         tell: Say,
         relations: dict[str, bool] | None = None,
+        start: SiameseNetwork | None = None,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
         self.progress, self.on_step, self.tell = progress, on_step, tell
         self.relations = relations or {}
+        self.start = start
+        self.front: Front | None = None
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
 
     def build(self) -> SiameseNetwork:
-        """A network with fresh weights, the same ones for the same seed."""
+        """The network to start from; without one, fresh or pretrained weights, the same for the same seed."""
+        if self.start is not None:
+            return copy.deepcopy(self.start).to(self.device)
         s = self.settings
         torch.manual_seed(s.seed)
         encoder = encoders.build(
@@ -62,7 +70,10 @@ class Run:
             channels=self.spec.channels,
             embedding_size=s.embedding_size,
             dropout=s.dropout,
+            pretrained=s.weights is None,
         )
+        if s.weights is not None:
+            encoders.load_weights(encoder, s.weights)
         head = heads.build(
             s.head,
             distance=s.distance,
@@ -71,6 +82,52 @@ class Run:
         )
         network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)
         return network.to(self.device)
+
+    def prepare(self, material: Material) -> Material:
+        """Run all images through the stages that stay frozen, once; fewer images where time is too short.
+
+        Nothing is done where no stage stays frozen, or where there is no room for what comes out.
+        """
+        s, network = self.settings, self.build()
+        encoder = network.encoder
+        stages = frozen_stages(encoder, s.freeze)
+        last = len(encoder.stages()) - 1
+        if not stages or s.thaw is not None or s.quarter_turns or not (encoder.sequential or stages == last):
+            return material
+        front = Front(network, stages, warp=self.warp, views=s.views, seed=s.seed)
+        left = None if self.deadline is None else self.deadline - time.monotonic()
+        if left is not None:
+            most = max(64, int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels)))
+            if most < len(material.pixels):
+                self.tell(f"time allows for {most} of {len(material.pixels)} images, spread over the classes")
+                material = sample(material, most, seed=s.seed)
+        if front.run(
+            material.pixels,
+            material.hashes,
+            seconds=None if left is None else _VIEWS_SHARE * left,
+            progress=self.progress,
+        ):
+            self.front = front
+        return material
+
+    @property
+    def warp(self) -> Augmentation:
+        """The augmentation."""
+        return Augmentation(**self.settings.augment.model_dump())
+
+    def feed(self, material: Material) -> Feed:
+        """Images as a network of this run takes them."""
+        if self.front is not None:
+            return self.front.feed(material.hashes)
+        return PixelFeed(material.pixels, self.warp, device=self.device, seed=self.settings.seed)
+
+    def tail(self, network: SiameseNetwork) -> SiameseNetwork:
+        """The part of a network that learns, where its front is frozen; the whole network otherwise."""
+        return network if self.front is None else self.front.tail(network)
+
+    def whole(self, network: SiameseNetwork) -> SiameseNetwork:
+        """The whole network of a part that has learnt."""
+        return whole(network, mean=self.spec.mean, std=self.spec.std)
 
     def train(
         self,
@@ -82,22 +139,17 @@ class Run:
         steps: int | None = None,
         share: float = 1.0,
     ) -> Outcome[SiameseNetwork]:
-        """Train a fresh network on some of the data, in a share of the time that is left."""
+        """Train a network on some of the data, in a share of the time that is left."""
         s = self.settings
-        network = self.build()
-        batches = _batches(learn, s, list(self.relations) if s.head == "relation" else [])
-        objective, extra = _objective(network, s, batches)
+        network = self.tail(self.build())
+        batches = make_batches(learn, s, list(self.relations) if s.head == "relation" else [])
+        objective, extra = make_objective(network, s, batches)
         extra.to(self.device)
-        warp = Augmentation(**s.augment.model_dump())
-        pixels = torch.from_numpy(np.asarray(learn.pixels))
-
-        def load(batch: Batch, step: int) -> Tensor:
-            turns = None if batch.turns is None else torch.from_numpy(batch.turns)
-            chosen = pixels[torch.from_numpy(batch.index)]
-            return warp(chosen, turns=turns, seed=s.seed * 1_000_003 + step).to(self.device)
-
+        feed = self.feed(learn)
+        frozen = 0 if self.front is not None else frozen_stages(network.encoder, s.freeze)
+        freezing = Freezing(frozen, s.thaw)
         if steps is None and s.epochs is not None:
-            steps = max(1, round(s.epochs * len(pixels) / len(batches(0).index)))
+            steps = max(1, round(s.epochs * len(feed) / len(batches(0).index)))
         plan = Plan(
             steps=steps if steps is not None else s.steps,
             seconds=None if self.deadline is None else max(0.5, share * (self.deadline - time.monotonic())),
@@ -117,14 +169,15 @@ class Run:
 
         def watch(step: Step) -> None:
             doctor.watch(step)
+            freezing.watch(step)
             if self.on_step is not None:
                 self.on_step(step)
 
         outcome = train_network(
             network,
             batches=batches,
-            load=load,
-            objective=objective,
+            load=feed.batch,
+            objective=freezing.around(objective),
             optimizer=_optimizer(network, extra, s),
             plan=plan,
             extra=extra,
@@ -145,7 +198,7 @@ class Run:
     def compare(self, network: SiameseNetwork, material: Material) -> Comparisons:
         """Every comparison of some images, or of the pairs of a list."""
         if material.pairs is not None:
-            vectors = self.embed(network, material.pixels)
+            vectors = self.embed(network, material)
             left, right = vectors[material.pairs.left], vectors[material.pairs.right]
             with torch.no_grad():
                 distance = network.head(left.to(self.device), right.to(self.device)).cpu().numpy()
@@ -159,25 +212,23 @@ class Run:
             )
         material = thin(material, _CALIBRATE)
         return compare_all(
-            self.embed(network, material.pixels).numpy(),
+            self.embed(network, material).numpy(),
             material.images.labels,
-            lambda a, b: _all_distances(network, a, b, self.device),
+            lambda a, b: all_distances(network, a, b, self.device),
             forgery=material.images.forgery,
             limit=2_000_000,
         )
 
     @torch.no_grad()
-    def embed(self, network: SiameseNetwork, pixels: Pixels) -> Tensor:
-        """Embed decoded images with PyTorch: ``(n, height, width, channels) -> (n, d)``."""
+    def embed(self, network: SiameseNetwork, material: Material, *, most: int | None = None) -> Tensor:
+        """Embed images, or the first few of them, with PyTorch: shape ``(n, d)``."""
         network.eval()
-        plain = Augmentation()
-        chunks = [
-            network.embed(
-                plain(torch.from_numpy(np.ascontiguousarray(pixels[i : i + 256]))).to(self.device)
-            ).cpu()
-            for i in range(0, len(pixels), 256)
-        ]
-        return torch.cat(chunks)
+        feed = self.feed(material)
+        count = len(feed) if most is None else min(most, len(feed))
+        some = int(np.clip((1 << 22) // (self.spec.height * self.spec.width), 1, 256))
+        return torch.cat(
+            [network.embed(feed.plain(i, min(i + some, count))).cpu() for i in range(0, count, some)]
+        )
 
     def cross_fit(
         self, learn: Material, main: Outcome[SiameseNetwork], work: Path | None, tell: Say
@@ -216,108 +267,8 @@ def fold_count(learn: Material) -> int:
     return min(FOLDS, usable // 2) if usable >= 4 else 0
 
 
-def _batches(learn: Material, s: Settings, relations: list[str]) -> ClassBatches | PairBatches:
-    if learn.pairs is not None:
-        size = s.classes_per_batch * s.images_per_class // 2
-        return PairBatches(learn.pairs, size=size, relations=relations, seed=s.seed)
-    return ClassBatches(
-        learn.images.class_index,
-        classes=s.classes_per_batch,
-        images=s.images_per_class,
-        groups=learn.images.groups,
-        within_group=s.within_group,
-        quarter_turns=s.quarter_turns,
-        forgery=learn.images.forgery if learn.images.forgery.any() else None,
-        seed=s.seed,
-    )
-
-
-def _objective(
-    network: SiameseNetwork, s: Settings, batches: ClassBatches | PairBatches
-) -> tuple[Objective[SiameseNetwork], nn.Module]:
-    """From a batch to its loss; and the loss, where it has weights or a memory of its own."""
-    if isinstance(network.head, heads.Relation):
-        return _of_relations, nn.Module()
-    num_classes = len(batches.members) * batches.turns if isinstance(batches, ClassBatches) else None
-    loss = losses.get(
-        s.loss,
-        margin=s.margin,
-        temperature=s.temperature,
-        num_classes=num_classes,
-        embedding_size=network.embedding_size,
-    )
-    by_logit = getattr(loss, "wants", None) == "logit"
-
-    def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        if batch.pairs is None:
-            raise SettingError(f"loss {s.loss} learns from pairs here, and the batch has none")
-        left, right, same = (torch.from_numpy(np.asarray(p)).to(images.device) for p in batch.pairs)
-        z = net.embed(images)
-        value = net.head.logit(z[left], z[right]) if by_logit else net.head(z[left], z[right])  # type: ignore[operator]
-        return loss(value, same), z
-
-    if isinstance(batches, PairBatches):
-        return of_pairs, loss
-    measure = _all_logits(network) if by_logit else s.distance
-    whole = losses.embedding_loss(
-        loss, distance=measure, miner=miners.get(s.miner) if s.miner is not None else None
-    )
-    total = losses.CrossBatchMemory(whole, network.embedding_size, size=s.memory) if s.memory else whole
-
-    def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        z = net.embed(images)
-        return total(z, torch.from_numpy(batch.labels).to(images.device)), z
-
-    return of_classes, total
-
-
-def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Cross-entropy of the relations."""
-    if batch.pairs is None or batch.relation is None or not isinstance(net.head, heads.Relation):
-        raise SettingError("the relation head learns from a pair list with a column relation")
-    z = net.embed(images)
-    left, right, relation = (
-        torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
-    )
-    return F.cross_entropy(net.head.logits(z[left], z[right]), relation), z
-
-
-def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
-    """The head's logits for all pairs: ``(n, d), (m, d) -> (n, m)``."""
-
-    def logits(a: Tensor, b: Tensor, *, all_pairs: bool = True) -> Tensor:
-        head = network.head
-        if isinstance(head, (heads.Distance, heads.Relation)):
-            raise SettingError("the cross-entropy loss needs a learned head: weighted-l1 or sigmoid-distance")
-        if not all_pairs:
-            return head.logit(a, b)
-        n, m = len(a), len(b)
-        flat = head.logit(a.repeat_interleave(m, dim=0), b.repeat(n, 1))
-        return flat.view(n, m)
-
-    return logits
-
-
-@torch.no_grad()
-def _all_distances(
-    network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any], device: torch.device
-) -> NDArray[Any]:
-    if isinstance(network.head, heads.Distance):
-        plain: NDArray[Any] = distances.get(network.head.name)(a, b, all_pairs=True)
-        return plain
-    left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
-    rows = [network.head(row.expand(len(right), -1), right) for row in left]
-    found: NDArray[Any] = torch.stack(rows).cpu().numpy()
-    return found
-
-
 def _optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.optim.Optimizer:
-    """Weights decay; biases and batch norm do not."""
-    parameters = [*network.parameters(), *extra.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": s.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups = parameter_groups(network, extra, weight_decay=s.weight_decay, layer_decay=s.layer_decay)
     if s.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
     return torch.optim.AdamW(groups, lr=s.learning_rate)
@@ -331,7 +282,7 @@ def _evaluator(learn: Material, held_out: Material | None, run: Run) -> Callable
     def error(network: SiameseNetwork, material: Material | None) -> float:
         if material is None:
             return math.nan
-        if not torch.isfinite(run.embed(network, material.pixels[:2])).all():
+        if not torch.isfinite(run.embed(network, material, most=2)).all():
             return math.inf
         found = run.compare(network, material)
         if found.same.all() or not found.same.any():

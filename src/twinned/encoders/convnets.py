@@ -105,13 +105,13 @@ class Conv4(Encoder):
             raise SettingError(f"conv4 needs images of at least 16x16; got {image_size[0]}x{image_size[1]}")
         before = (channels, *filters[:-1])
         self.blocks = nn.Sequential(*(_block(i, o) for i, o in zip(before, filters, strict=True)))
+        self.dropout = nn.Dropout(dropout)
         flat = self._flat_size()
         self.embedding_size = embedding_size or flat
-        self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(flat, embedding_size) if embedding_size else nn.Identity()
 
     def stages(self) -> list[nn.Module]:
-        return [*self.blocks, self.dense]
+        return [*self.blocks, nn.Sequential(self.dropout, self.dense)]
 
     def flat(self, maps: Tensor) -> Tensor:
         return _to_grid(maps).flatten(1)
@@ -155,13 +155,13 @@ class ResNet(Encoder):
             for n, (i, o) in enumerate(pairwise(filters))
         ]
         self.blocks = nn.Sequential(stem, *blocks)
+        self.dropout = nn.Dropout(dropout)
         flat = self._flat_size()
         self.embedding_size = embedding_size or flat
-        self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(flat, embedding_size) if embedding_size else nn.Identity()
 
     def stages(self) -> list[nn.Module]:
-        return [*self.blocks, self.dense]
+        return [*self.blocks, nn.Sequential(self.dropout, self.dense)]
 
     def flat(self, maps: Tensor) -> Tensor:
         return _to_grid(maps).flatten(1)

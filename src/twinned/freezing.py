@@ -1,0 +1,110 @@
+"""Which stages of an encoder learn, when, and how fast: freezing, unfreezing by schedule, smaller rates.
+
+A frozen stage is left alone altogether: no gradient, no weight decay, and its batch norms go on using the
+statistics they came with. A stage that learns moves its batch norms' statistics too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .encoders import Encoder
+from .errors import SettingError
+from .network import SiameseNetwork
+from .training import Objective, Step
+
+
+def frozen_stages(encoder: Encoder, freeze: str) -> int:
+    """How many of an encoder's stages stay frozen, counted from the input.
+
+    Args:
+        encoder: Its last stage, the embedding layer, always learns.
+        freeze: ``none``, ``all``, or a number.
+
+    Raises:
+        SettingError: If it is none of these, or there are not so many stages.
+    """
+    most = len(encoder.stages()) - 1
+    if freeze in ("none", "all"):
+        return most if freeze == "all" else 0
+    if freeze.isdecimal() and int(freeze) <= most:
+        return int(freeze)
+    raise SettingError(
+        f"freeze is none, all, or how many stages from the input stay frozen, at most {most}; got {freeze!r}"
+    )
+
+
+class Freezing:
+    """Keeps the first stages of a network's encoder frozen while it learns.
+
+    Args:
+        frozen: Stages that are frozen at the start.
+        thaw: Share of the steps after which they begin to learn one by one, the last first, spread evenly
+            over the rest of the run; None where they stay frozen.
+    """
+
+    def __init__(self, frozen: int, thaw: float | None = None) -> None:
+        self.start, self.thaw = frozen, thaw
+        self.now = frozen
+
+    def watch(self, step: Step) -> None:
+        """After a step: how many stages are frozen in the next one."""
+        if self.thaw is None or not step.total:
+            return
+        done = (step.step + 1) / step.total
+        thawed = 0 if done < self.thaw else 1 + int(self.start * (done - self.thaw) / (1 - self.thaw))
+        self.now = max(0, self.start - thawed)
+
+    def apply(self, network: SiameseNetwork) -> None:
+        """Freeze a network's first stages, and let the others learn."""
+        stage = stage_of(network)
+        for parameter in network.parameters():
+            parameter.requires_grad_(stage.get(parameter, self.now) >= self.now)
+        for module in network.encoder.stages()[: self.now]:
+            module.eval()
+
+    def around(self, objective: Objective[SiameseNetwork]) -> Objective[SiameseNetwork]:
+        """The objective, of a network that is frozen as far as it should be at that moment."""
+
+        def frozen(network: SiameseNetwork, images: Tensor, batch: Any) -> tuple[Tensor, Tensor | None]:
+            self.apply(network)
+            return objective(network, images, batch)
+
+        return frozen if self.start else objective
+
+
+def stage_of(network: SiameseNetwork) -> dict[nn.Parameter, int]:
+    """The stage of each of the encoder's parameters; one that belongs to no stage counts to the first."""
+    found = dict.fromkeys(network.encoder.parameters(), 0)
+    for number, stage in enumerate(network.encoder.stages()):
+        found.update(dict.fromkeys(stage.parameters(), number))
+    return found
+
+
+def parameter_groups(
+    network: SiameseNetwork, extra: nn.Module, *, weight_decay: float, layer_decay: float
+) -> list[dict[str, Any]]:
+    """An optimiser's groups: weights decay, biases and batch norm do not; earlier stages learn more slowly.
+
+    Args:
+        network: Its head and its embedding layer learn at the full rate.
+        extra: A loss with weights, at the full rate as well.
+        weight_decay: Of the weights.
+        layer_decay: The rate of a stage as a share of the next one's; 1 for one rate.
+    """
+    stage = stage_of(network)
+    last = max(stage.values(), default=0)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for parameter in (*network.parameters(), *extra.parameters()):
+        behind = last - stage.get(parameter, last) if layer_decay != 1 else 0
+        groups.setdefault((behind, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if weights else 0.0,
+            "scale": layer_decay**behind,
+        }
+        for (behind, weights), parameters in groups.items()
+    ]

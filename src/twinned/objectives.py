@@ -1,0 +1,115 @@
+"""What a run learns from: its batches, and from a batch to its loss, as the settings name them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import distances, heads, losses, miners
+from .data import Batch, ClassBatches, PairBatches
+from .errors import SettingError
+from .material import Material
+from .network import SiameseNetwork
+from .recipes import Settings
+from .training import Objective
+
+
+def make_batches(learn: Material, s: Settings, relations: list[str]) -> ClassBatches | PairBatches:
+    if learn.pairs is not None:
+        size = s.classes_per_batch * s.images_per_class // 2
+        return PairBatches(learn.pairs, size=size, relations=relations, seed=s.seed)
+    return ClassBatches(
+        learn.images.class_index,
+        classes=s.classes_per_batch,
+        images=s.images_per_class,
+        groups=learn.images.groups,
+        within_group=s.within_group,
+        quarter_turns=s.quarter_turns,
+        forgery=learn.images.forgery if learn.images.forgery.any() else None,
+        seed=s.seed,
+    )
+
+
+def make_objective(
+    network: SiameseNetwork, s: Settings, batches: ClassBatches | PairBatches
+) -> tuple[Objective[SiameseNetwork], nn.Module]:
+    """From a batch to its loss; and the loss, where it has weights or a memory of its own."""
+    if isinstance(network.head, heads.Relation):
+        return _of_relations, nn.Module()
+    num_classes = len(batches.members) * batches.turns if isinstance(batches, ClassBatches) else None
+    loss = losses.get(
+        s.loss,
+        margin=s.margin,
+        temperature=s.temperature,
+        num_classes=num_classes,
+        embedding_size=network.embedding_size,
+    )
+    by_logit = getattr(loss, "wants", None) == "logit"
+
+    def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        if batch.pairs is None:
+            raise SettingError(f"loss {s.loss} learns from pairs here, and the batch has none")
+        left, right, same = (torch.from_numpy(np.asarray(p)).to(images.device) for p in batch.pairs)
+        z = net.embed(images)
+        value = net.head.logit(z[left], z[right]) if by_logit else net.head(z[left], z[right])  # type: ignore[operator]
+        return loss(value, same), z
+
+    if isinstance(batches, PairBatches):
+        return of_pairs, loss
+    measure = _all_logits(network) if by_logit else s.distance
+    whole = losses.embedding_loss(
+        loss, distance=measure, miner=miners.get(s.miner) if s.miner is not None else None
+    )
+    total = losses.CrossBatchMemory(whole, network.embedding_size, size=s.memory) if s.memory else whole
+
+    def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        z = net.embed(images)
+        return total(z, torch.from_numpy(batch.labels).to(images.device)), z
+
+    return of_classes, total
+
+
+def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Cross-entropy of the relations."""
+    if batch.pairs is None or batch.relation is None or not isinstance(net.head, heads.Relation):
+        raise SettingError("the relation head learns from a pair list with a column relation")
+    z = net.embed(images)
+    left, right, relation = (
+        torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
+    )
+    return F.cross_entropy(net.head.logits(z[left], z[right]), relation), z
+
+
+def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
+    """The head's logits for all pairs: ``(n, d), (m, d) -> (n, m)``."""
+
+    def logits(a: Tensor, b: Tensor, *, all_pairs: bool = True) -> Tensor:
+        head = network.head
+        if isinstance(head, (heads.Distance, heads.Relation)):
+            raise SettingError("the cross-entropy loss needs a learned head: weighted-l1 or sigmoid-distance")
+        if not all_pairs:
+            return head.logit(a, b)
+        n, m = len(a), len(b)
+        flat = head.logit(a.repeat_interleave(m, dim=0), b.repeat(n, 1))
+        return flat.view(n, m)
+
+    return logits
+
+
+@torch.no_grad()
+def all_distances(
+    network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any], device: torch.device
+) -> NDArray[Any]:
+    if isinstance(network.head, heads.Distance):
+        plain: NDArray[Any] = distances.get(network.head.name)(a, b, all_pairs=True)
+        return plain
+    left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
+    rows = [network.head(row.expand(len(right), -1), right) for row in left]
+    found: NDArray[Any] = torch.stack(rows).cpu().numpy()
+    return found
