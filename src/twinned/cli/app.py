@@ -7,9 +7,11 @@ shown where TWINNED_TRACEBACK is set.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ from typer.exceptions import Exit, TyperException
 from .. import __version__
 from ..errors import MissingExtra, TwinnedError
 
+_CTRL_C = 130  # what typer makes of KeyboardInterrupt
 # What only the extra `train` installs.
 TRAINING = ("torch", "onnx", "onnxscript", "lightning_fabric")
 
@@ -65,7 +68,7 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:
     """Print a result: as one JSON value, or in words."""
-    print(json.dumps(value, allow_nan=False) if as_json else text)
+    print(json.dumps(value, allow_nan=False) if as_json else text, flush=True)
 
 
 def _misused(error: TyperException) -> int:
@@ -81,36 +84,43 @@ def _misused(error: TyperException) -> int:
 
 def main() -> None:
     """Run the program and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the name of a file may be no text at all
+            stream.reconfigure(errors="backslashreplace")
     try:
         from . import galleries, learning, pictures, serving, using  # noqa: F401 - they register their commands
 
-        result = app(standalone_mode=False)
-        sys.stdout.flush()
+        result = app(prog_name="twinned", standalone_mode=False)
         code = result if isinstance(result, int) else 0
+        if code == _CTRL_C:
+            code = _explain(KeyboardInterrupt())
     except Exit as stop:
         code = stop.exit_code
-    except TyperException as error:
-        code = _misused(error)
-    except TwinnedError as error:
-        note(str(error))
-        code = 2
-    except ModuleNotFoundError as error:
-        if error.name not in TRAINING:
-            raise
-        note(str(MissingExtra("train", "this command")))
-        code = 2
-    except (KeyboardInterrupt, typer.Abort):
-        note("stopped")
-        code = 2
-    except BrokenPipeError:  # whoever read our output has gone away
+    except (BrokenPipeError, SystemExit):  # whoever read our output has gone away; typer would exit with 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 2
-    except OSError as error:
-        note(f"{error.filename or 'the system'}: {error.strerror or error}")
-        code = 2
-    except Exception as error:  # a bug of ours; 1 would read as "different"
-        if os.environ.get("TWINNED_TRACEBACK"):
-            raise
-        note(f"a bug in Twinned, please report it: {type(error).__name__}: {error}")
-        code = 3
+    except (Exception, KeyboardInterrupt) as error:
+        code = _explain(error)
     sys.exit(code)
+
+
+def _explain(error: BaseException) -> int:
+    """Say in one line what ended the program; the exit code."""
+    if isinstance(error, TyperException):
+        return _misused(error)
+    if isinstance(error, TwinnedError):
+        note(str(error))
+    elif isinstance(error, ModuleNotFoundError) and error.name in TRAINING:
+        note(str(MissingExtra("train", "this command")))
+    elif isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        note("stopped")
+    elif isinstance(error, MemoryError):
+        note("out of memory; smaller images, batches or data need less")
+    elif isinstance(error, OSError):
+        note(f"{error.filename or 'the system'}: {error.strerror or error}")
+    else:  # a bug of ours; exit code 1 would read as "different"
+        if os.environ.get("TWINNED_TRACEBACK"):
+            traceback.print_exception(error)
+        note(f"a bug in Twinned, please report it: {type(error).__name__}: {error}")
+        return 3
+    return 2
