@@ -49,7 +49,8 @@ class Verdict(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """The verdict under its JSON keys; those of the relation only where there is one."""
-        return {key: value for key, value in self._asdict().items() if value is not None}
+        answer = self._asdict()
+        return answer if self.relation else {key: answer[key] for key in answer if "relation" not in key}
 
 
 class Guess(NamedTuple):

@@ -1,0 +1,321 @@
+"""verify, classify, embed, evaluate: what they print, how they end, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import twinned as tw
+
+pytestmark = pytest.mark.usefixtures("place")
+
+
+@pytest.fixture(scope="module")
+def pair(glyphs: Path) -> tuple[str, str]:
+    return str(glyphs / "glyph00" / "0.png"), str(glyphs / "glyph00" / "1.png")
+
+
+@pytest.fixture(scope="module")
+def other(glyphs: Path) -> str:
+    return str(glyphs / "glyph05" / "0.png")
+
+
+# ---- verify
+
+
+def test_verify_answers_by_its_exit_code_and_in_json(twinned, tiny_model, pair, other):
+    model = tw.load(tiny_model)
+    for right in (pair[1], other):
+        verdict = model.verify(pair[0], right)
+        shown = twinned("verify", tiny_model, pair[0], right, "--json")
+        assert shown.json == pytest.approx(verdict.to_json())
+        assert set(shown.json) == {"same", "probability", "distance", "threshold"}
+        assert type(shown.json["same"]) is bool
+        assert shown.code == (0 if verdict.same else 1)
+        assert shown.err == ""
+        assert len(shown.out.splitlines()) == 1
+        plain = twinned("verify", tiny_model, pair[0], right)
+        assert plain.out.startswith("same " if verdict.same else "different ")
+        assert plain.code == shown.code
+    assert twinned("verify", tiny_model, *pair, "--threshold", "-0.1").code == 1
+    assert twinned("verify", tiny_model, pair[0], other, "--threshold", "2").code == 0
+
+
+def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, other):
+    distance = twinned("verify", tiny_model, glyphs / "glyph00", pair[0], "--json").json["distance"]
+    assert distance == pytest.approx(0, abs=1e-5)
+    assert twinned("verify", tiny_model, glyphs / "glyph00", other).code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["nowhere", "image.png", "image.png"],
+            "nowhere: no such model folder; `twinned train DATA -o nowhere`",
+        ),
+        (["empty", "image.png", "image.png"], "empty: is no model folder"),
+        (["image.png", "image.png", "image.png"], "image.png: is no model folder"),
+        (["MODEL", "nowhere.png", "image.png"], "nowhere.png: no such file"),
+        (["MODEL", "image.png", "nowhere.png"], "nowhere.png: no such file"),
+        (["MODEL", "text.png", "image.png"], "text.png: is not an image that can be read"),
+        (["MODEL", "image.png", "cut.png"], "cut.png: is damaged or truncated"),
+        (["MODEL", "zero.png", "image.png"], "zero.png: is empty (0 bytes)"),
+        (["MODEL", "empty", "image.png"], "empty: a folder of references must hold images; it holds none"),
+        (["MODEL", "broken/a", "image.png"], "broken/a/0.png: is not an image"),
+        (["MODEL", "image.png", "flat"], "flat: is a folder; an image is expected"),
+        (["MODEL", "/dev/zero", "image.png"], "/dev/zero: is not a file"),
+        (
+            ["MODEL", "image.png", "image.png", "--threshold", "nan"],
+            "a threshold is a finite number; got nan",
+        ),
+        (
+            ["MODEL", "image.png", "image.png", "--threshold", "inf"],
+            "a threshold is a finite number; got inf",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_verify_refuses(twinned, tiny_model, arguments, message, form):
+    arguments = [tiny_model if a == "MODEL" else a for a in arguments]
+    assert twinned("verify", *arguments, *form).error.startswith(message)
+
+
+# ---- classify
+
+
+def test_classify_names_a_class_or_none(twinned, tiny_model, glyphs, strangers, pair):
+    images = [pair[0], str(strangers / "glyph03" / "0.png")]
+    shown = twinned("classify", tiny_model, glyphs, *images, "--json")
+    assert shown.code == 0
+    assert shown.err == ""
+    assert [set(row) for row in shown.json] == [{"image", "label", "probability", "distance"}] * 2
+    assert [row["image"] for row in shown.json] == images
+    assert shown.json[0]["label"] == "glyph00"
+    nobody = twinned("classify", tiny_model, glyphs, *images, "--json", "--threshold", "-1").json
+    assert [row["label"] for row in nobody] == [None, None]
+    plain = twinned("classify", tiny_model, glyphs, *images, "--threshold", "-1").out.splitlines()
+    assert len(plain) == 2
+    assert all("unknown" in line for line in plain)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["empty", "image.png"], "empty: holds no images"),
+        (["flat", "image.png"], "flat: holds 2 images but no class folders"),
+        (["nowhere", "image.png"], "nowhere: no such file or folder"),
+        (["broken", "image.png"], "broken/a/0.png: is not an image"),
+        (["list.csv", "image.png"], "list.csv: the first line must name the columns path,label"),
+        (["one_class", "text.png"], "text.png: is not an image"),
+        (["one_class", "image.png", "nowhere.png"], "nowhere.png: no such file"),
+        (["one_class", "flat"], "flat: is a folder; an image is expected"),
+        (["one_class", "image.png", "--threshold", "nan"], "a threshold is a number; got nan"),
+    ],
+)
+def test_classify_refuses(twinned, tiny_model, arguments, message):
+    assert twinned("classify", tiny_model, *arguments).error.startswith(message)
+
+
+# ---- embed
+
+
+def test_embed_writes_paths_vectors_and_errors(twinned, tiny_model, pair, glyphs):
+    shown = twinned("embed", tiny_model, glyphs / "glyph02", "text.png", pair[0], "-o", "v.npz", "--json")
+    assert shown.code == 0
+    assert shown.json == {"images": 8, "errors": 1, "output": "v.npz"}
+    assert shown.err.splitlines() == [
+        "twinned: text.png: is not an image that can be read (or it is damaged)"
+    ]
+    with np.load("v.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == {"path", "vector", "error"}
+        path, vector, error = arrays["path"], arrays["vector"], arrays["error"]
+    assert path.tolist() == [*(str(glyphs / "glyph02" / f"{n}.png") for n in range(6)), "text.png", pair[0]]
+    assert vector.dtype == np.float32
+    good = error == ""
+    assert good.tolist() == [True] * 6 + [False, True]
+    np.testing.assert_allclose(vector[good], tw.load(tiny_model).embed(path[good].tolist()), atol=1e-5)
+    assert np.isnan(vector[6]).all()
+    assert "text.png" in error[6]
+
+
+def test_embed_writes_the_same_columns_as_parquet(twinned, tiny_model, pair):
+    pq = pytest.importorskip("pyarrow.parquet")
+    assert twinned("embed", tiny_model, *pair, "text.png", "-o", "v.parquet").code == 0
+    table = pq.read_table("v.parquet").to_pydict()
+    assert set(table) == {"path", "vector", "error"}
+    assert table["path"] == [*pair, "text.png"]
+    expected = tw.load(tiny_model).embed(list(pair))
+    np.testing.assert_allclose(table["vector"][:2], expected, atol=1e-5)
+    assert table["error"][:2] == ["", ""]
+    assert math.isnan(table["vector"][2][0])
+
+
+def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
+    assert twinned("embed", tiny_model, *pair, "-o", "v.npz").code == 0
+    assert (
+        "exists; choose another name, or --force"
+        in twinned("embed", tiny_model, pair[0], "-o", "v.npz").error
+    )
+    assert twinned("embed", tiny_model, pair[0], "-o", "v.npz", "--force").code == 0
+    assert len(np.load("v.npz", allow_pickle=False)["path"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["image.png", "-o", "v.txt"], "v.txt: the name must end in .npz or .parquet"),
+        (["image.png", "-o", "list.csv/v.npz"], "list.csv/v.npz: cannot be written, since"),
+        (["empty", "-o", "v.npz"], "no images in empty"),
+        (["nowhere", "-o", "v.npz"], "nowhere: no such file or folder"),
+        (["image.png", "nowhere.png", "-o", "v.npz"], "nowhere.png: no such file or folder"),
+        (["text.png", "image.png", "-o", "v.npz", "--strict"], "text.png: is not an image"),
+        (["flat", "-o", "flat/v.npz"], "flat/v.npz: would be written into the data (flat)"),
+        (["image.png", "-o", "image.png", "--force"], "image.png: would be written into the data"),
+        (["image.png", "-o", "v.npz", "--device", "tpu"], "device 'tpu' is not known; choose auto, cpu"),
+    ],
+)
+def test_embed_refuses(twinned, tiny_model, arguments, message):
+    assert twinned("embed", tiny_model, *arguments).error.startswith(message)
+    assert not Path("v.npz").exists()
+
+
+def test_embed_says_so_when_nothing_could_be_read(twinned, tiny_model):
+    shown = twinned("embed", tiny_model, "broken", "-o", "v.npz")
+    assert shown.code == 2
+    assert shown.out == ""
+    assert shown.err.splitlines()[-1] == "twinned: none of 4 images could be read; v.npz says why"
+
+
+def test_a_device_that_is_not_offered_is_said_in_one_line(twinned, tiny_model, pair):
+    shown = twinned("embed", tiny_model, *pair, "-o", "v.npz", "--device", "openvino")
+    assert shown.code == 0
+    assert shown.err == "twinned: device openvino is not offered by this ONNX Runtime; running on the CPU\n"
+
+
+# ---- evaluate
+
+
+def test_evaluate_prints_the_keys_that_others_rely_on(twinned, tiny_model, strangers):
+    shown = twinned(
+        "evaluate", tiny_model, strangers, "--ways", "5", "--episodes", "100", "--far", "0.05", "--json", "-q"
+    )
+    assert shown.code == 0
+    assert shown.err == ""
+    found = shown.json
+    verification = {"eer", "eer_ci", "auc", "threshold", "far", "frr", "n_genuine", "n_impostor"}
+    verification |= {"tar_at_far", "cllr", "min_cllr"}
+    assert verification <= set(found["verification"])
+    assert found["verification"]["n_genuine"] == 8 * 15
+    assert found["verification"]["n_impostor"] == 28 * 36
+    assert found["verification"]["threshold"] == tw.load(tiny_model).threshold, "measured, never moved"
+    assert set(found["verification"]["tar_at_far"]) >= {"0.1", "0.05", "0.01", "0.001", "0.0001"}
+    assert all(set(row) == {"tar", "ci", "supported"} for row in found["verification"]["tar_at_far"].values())
+    assert set(found["one_shot"]) == {"ways", "shots", "episodes", "accuracy", "ci"}
+    assert (found["one_shot"]["ways"], found["one_shot"]["shots"], found["one_shot"]["episodes"]) == (
+        5,
+        1,
+        100,
+    )
+    assert {"recall_at_1", "recall_at_5", "map_at_r"} <= set(found["retrieval"])
+    again = twinned(
+        "evaluate", tiny_model, strangers, "--ways", "5", "--episodes", "100", "--far", "0.05", "--json"
+    )
+    assert again.json == found
+    text = twinned("evaluate", tiny_model, strangers, "--episodes", "20").out
+    assert "equal error rate" in text
+    assert "8-way 1-shot" in text, "fewer ways than asked for where there are fewer classes"
+
+
+def test_evaluate_says_which_images_were_seen_in_training(twinned, tiny_model, glyphs):
+    shown = twinned("evaluate", tiny_model, glyphs, "--episodes", "10", "--json")
+    assert "72 of 96 images were seen in training" in shown.err
+    assert any("72 of 96" in note for note in shown.json["notes"])
+
+
+def test_evaluate_of_a_pair_list_has_null_for_what_it_cannot_give(twinned, tiny_model, strangers):
+    rows = [f"{strangers}/glyph0{a}/{n}.png,{strangers}/glyph0{b}/{n + 1}.png,{int(a == b)}"
+            for a in range(4) for b in range(4) for n in range(3)]  # fmt: skip
+    Path("pairs.csv").write_text("\n".join(["left,right,same", *rows]))
+    found = twinned("evaluate", tiny_model, "pairs.csv", "--json").json
+    assert found["one_shot"] is None
+    assert found["retrieval"] is None
+    assert (found["verification"]["n_genuine"], found["verification"]["n_impostor"]) == (12, 36)
+
+
+def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
+    shown = twinned("evaluate", tiny_model, strangers, "--episodes", "10", "--report", "out/r.html")
+    assert shown.code == 0, shown.err
+    assert Path("out/r.html").read_text().startswith("<!")
+    refused = twinned("evaluate", tiny_model, strangers, "--report", "out/r.html")
+    assert "exists; choose another name, or --force" in refused.error
+    refused = twinned("evaluate", tiny_model, strangers, "--report", strangers / "r.html")
+    assert "would be written into the data" in refused.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["empty"], "empty: holds no images"),
+        (["flat"], "flat: holds 2 images but no class folders"),
+        (["single"], "single: figures need two classes, and two images of one of them"),
+        (["one_class"], "one_class: figures need two classes"),
+        (["broken"], "none of 4 images could be read; the first: broken/a/0.png"),
+        (["list.csv"], "list.csv: the first line must name"),
+        (
+            ["one_class", "--protocol", "foo"],
+            "protocol 'foo' is not known; choose one of classes, pairs, lfw",
+        ),
+        (
+            ["one_class", "--protocol", "pairs"],
+            "one_class: protocol pairs needs a CSV with the columns left,right",
+        ),
+        (["one_class", "--protocol", "lfw"], "one_class: holds no pairs.txt"),
+        (["one_class", "--protocol", "omniglot-runs"], "one_class: holds no run"),
+        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: no such folder"),
+        (["one_class", "--ways", "1"], "at least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
+        (["one_class", "--shots", "0"], "at least 2 ways"),
+        (["one_class", "--episodes", "-3"], "at least 2 ways"),
+        (["DATA", "--far", "0"], "a false accept rate lies between 0 and 1"),
+        (["DATA", "--far", "nan"], "a false accept rate lies between 0 and 1"),
+        (["one_class", "--device", "tpu"], "device 'tpu' is not known"),
+        (["one_class", "--report", "one_class/r.html"], "one_class/r.html: would be written into the data"),
+    ],
+)
+def test_evaluate_refuses(twinned, tiny_model, strangers, arguments, message):
+    arguments = [strangers if a == "DATA" else a for a in arguments]
+    assert twinned("evaluate", tiny_model, *arguments).error.startswith(message)
+
+
+# ---- damaged models
+
+
+@pytest.mark.parametrize(
+    "command", ["verify", "classify", "embed", "evaluate", "calibrate", "search", "list"]
+)
+def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, command):
+    shutil.copytree(tiny_model, "m.twin")
+    said = json.loads(Path("m.twin/model.json").read_text())
+    rest = {
+        "verify": ["verify", "m.twin", "image.png", "image.png"],
+        "classify": ["classify", "m.twin", glyphs, "image.png"],
+        "embed": ["embed", "m.twin", "image.png", "-o", "v.npz"],
+        "evaluate": ["evaluate", "m.twin", glyphs],
+        "calibrate": ["calibrate", "m.twin", glyphs],
+        "search": ["search", "m.twin", "g", "image.png"],
+        "list": ["gallery", "list", "m.twin", "g"],
+    }[command]
+    for name in ("encoder.onnx", "training.json", "weights.safetensors"):
+        content = Path("m.twin", name).read_bytes()
+        Path("m.twin", name).write_bytes(content[:-1])
+        assert f"m.twin/{name}: is not the file that model.json was written with" in twinned(*rest).error
+        Path("m.twin", name).write_bytes(content)
+    for text in ("", "{", "[]", json.dumps(said | {"calibration": {}}), json.dumps(said | {"spec": 3})):
+        Path("m.twin/model.json").write_text(text)
+        assert "m.twin/model.json: " in twinned(*rest).error
