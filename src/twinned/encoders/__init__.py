@@ -2,6 +2,7 @@
 
     name             input                parameters   from
     conv4            any size              0.3 M       the usual few-shot network (Vinyals et al. 2016), wider
+    conv4_wide       any size              0.6 M       conv4 with more filters where the map is small: about as fast
     resnet           any size              1 to 3 M    a small residual network (He et al. 2016)
     koch2015         105 x 105 x 1        38.9 M       Koch et al. 2015, figure 4
     chopra2005       56 x 46 x 1           0.3 M       Chopra et al. 2005, section 3
@@ -91,6 +92,7 @@ class Entry(NamedTuple):
 
 ENCODERS: dict[str, Entry] = {
     "conv4": Entry(Conv4, dropout=True),
+    "conv4_wide": Entry(partial(Conv4, filters=(32, 96, 192, 256)), dropout=True),
     "resnet": Entry(ResNet, dropout=True),
     "koch2015": Entry(Koch2015, (105, 105, 1), fixed=True, size_name=None),
     "chopra2005": Entry(Chopra2005, (56, 46, 1), fixed=True),
@@ -140,7 +142,7 @@ def build(
         image_size: Height and width of its input.
         channels: 1 or 3.
         embedding_size: Values of the embedding; None for the encoder's own default.
-        dropout: Share of the last map's values left out in training; conv4 and resnet only.
+        dropout: Share of the last map's values left out in training; conv4, conv4_wide and resnet only.
         pretrained: Load the weights that the encoder brings along, where it does.
 
     Raises:
