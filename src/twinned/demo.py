@@ -11,28 +11,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from . import data
 from .data import ImageSet, load_images
-from .errors import MissingExtra, SettingError
+from .data.conversion import KNOWN_DIGITS as KNOWN
+from .errors import SettingError
 from .fit import train
 from .recipes import get
 
-# Trained on; the other digits are never seen in training.
-KNOWN = ("0", "1", "2", "3", "4", "5", "7")
 _PER_DIGIT, _STEPS = 120, 200
 
 
 def digits(folder: Path) -> ImageSet:
     """Write scikit-learn's digits as PNG files, one folder a digit, and read them as anybody's images."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise MissingExtra("all", "the demo's digits") from None
-    bunch = load_digits()
-    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    images = data.digits()
     for digit in range(10):
         (folder / str(digit)).mkdir(parents=True)
-        for place in np.flatnonzero(bunch.target == digit)[:_PER_DIGIT]:
-            Image.fromarray(pixels[place]).save(folder / str(digit) / f"{place:04d}.png")
+        for place in np.flatnonzero(images.labels == str(digit))[:_PER_DIGIT]:
+            Image.fromarray(np.asarray(images.images[place])).save(folder / str(digit) / f"{place:04d}.png")
     return load_images(folder)
 
 

@@ -265,3 +265,18 @@ def test_orl_faces(data_set: Any) -> None:
     data = load_images(data_set("orl_faces"))
     assert (len(data), len(data.classes)) == (400, 40)
     assert data.notes == ()
+
+
+def test_a_list_in_a_folder_names_its_images_instead_of_the_folders(tmp_path):
+    for name in ("scans/1.png", "scans/2.png", "other/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "images.csv").write_text(
+        "path,label,role\nscans/1.png,anna,genuine\nscans/2.png,anna,forgery\n"
+    )
+    images = load_images(tmp_path)
+    assert images.labels.tolist() == ["anna", "anna"]
+    assert images.forgery.tolist() == [False, True]
+    assert images.images[0] == str(tmp_path / "scans/1.png")
+    (tmp_path / "images.csv").write_text("anything,else\n1,2\n")
+    assert load_images(tmp_path).classes == ["other", "scans"], "another file of that name is left alone"

@@ -6,16 +6,20 @@ tuples     pairs and triplets as index arrays
 batches    which images each training step sees
 cache      images decoded once into one uint8 array
 augment    whole batches warped, turned and recoloured (PyTorch; imported on its own)
-download   the public data sets, by name
+download   the public data sets by name: catalogue (whose, where), unpack (without trust), conversion
 """
 
 from .batches import Batch, ClassBatches, PairBatches
 from .cache import Decoded, decode
+from .catalogue import DATA_SETS
+from .conversion import digits
+from .download import find, get
 from .readers import find_images, load, load_images, load_pairs
 from .sets import ImageSet, PairSet
 from .tuples import make_pairs, make_triplets
 
 __all__ = [
+    "DATA_SETS",
     "Batch",
     "ClassBatches",
     "Decoded",
@@ -23,7 +27,10 @@ __all__ = [
     "PairBatches",
     "PairSet",
     "decode",
+    "digits",
+    "find",
     "find_images",
+    "get",
     "load",
     "load_images",
     "load_pairs",

@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..images import SUFFIXES, ImageSource
 from .sets import ImageSet, PairSet
 
+LIST = "images.csv"  # in a folder, it names the images and their labels instead of the folders
 _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}
 
 
@@ -28,7 +29,8 @@ def load_images(
     Args:
         source: A folder of class folders at any depth (the label is the path of the folder that holds
             the image, the group is its parent), a CSV with the columns
-            ``path,label[,split][,group][,role]``, or a sequence of images (then ``labels`` is needed).
+            ``path,label[,split][,group][,role]``, a folder with such a CSV in it under the name
+            ``images.csv``, or a sequence of images (then ``labels`` is needed).
         labels: The class of each image, where ``source`` is a sequence.
         groups: The group of each image, where ``source`` is a sequence.
 
@@ -51,6 +53,9 @@ def load_images(
         raise DataError("a sequence of images needs labels=, one for each image")
     path = Path(source)
     if path.is_dir():
+        listed = path / LIST
+        if listed.is_file() and {"path", "label"} <= set(_read_csv(listed)[0]):
+            return load_images(listed)
         return _from_folder(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; a folder of class folders or a CSV is expected")
