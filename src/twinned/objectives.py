@@ -31,6 +31,7 @@ def make_batches(learn: Material, s: Settings, relations: list[str]) -> ClassBat
         groups=learn.images.groups,
         within_group=s.within_group,
         quarter_turns=s.quarter_turns,
+        mirrors=s.mirrors,
         forgery=learn.images.forgery if learn.images.forgery.any() else None,
         seed=s.seed,
     )
@@ -42,7 +43,7 @@ def make_objective(
     """From a batch to its loss; and the loss, where it has weights or a memory of its own."""
     if isinstance(network.head, heads.Relation):
         return _of_relations, nn.Module()
-    num_classes = len(batches.members) * batches.turns if isinstance(batches, ClassBatches) else None
+    num_classes = len(batches.members) * len(batches.turns) if isinstance(batches, ClassBatches) else None
     loss = losses.get(
         s.loss,
         margin=s.margin,

@@ -140,13 +140,13 @@ def test_half_of_the_images_are_mirrored_left_and_right(others):
     torch.testing.assert_close(where[:, 0], torch.full((400,), 15.0), atol=0.05, rtol=0)
 
 
-def test_quarter_turns_are_rot90():
-    pixels = batch(4, channels=1)
-    turned = Augmentation()(pixels, turns=torch.tensor([0, 1, 2, 3]))
-    for turn in range(4):
-        np.testing.assert_array_equal(
-            turned[turn, 0], np.rot90(pixels[turn, :, :, 0] / 255, turn).astype("f4")
-        )
+def test_quarter_turns_are_rot90_and_mirrors_come_first():
+    pixels = batch(8, channels=1)
+    turned = Augmentation()(pixels, turns=torch.arange(8))
+    for turn in range(8):
+        image = pixels[turn, :, :, 0].numpy() / 255
+        mirrored = image[:, ::-1] if turn >= 4 else image
+        np.testing.assert_array_equal(turned[turn, 0], np.rot90(mirrored, turn % 4).astype("f4"))
 
 
 def test_colour_changes_are_those_of_their_formulas():

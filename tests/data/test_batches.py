@@ -101,6 +101,20 @@ def test_quarter_turns_are_classes_of_their_own() -> None:
     assert len(ClassBatches(LABELS, classes=500, quarter_turns=True)(0).index) == 480
 
 
+def test_mirrored_classes_are_classes_of_their_own() -> None:
+    mirrored = ClassBatches(LABELS, classes=40, images=2, mirrors=True)
+    both = ClassBatches(LABELS, classes=40, images=2, mirrors=True, quarter_turns=True)
+    for batches, turns in ((mirrored, [0, 4]), (both, list(range(8)))):
+        seen = set()
+        for step in range(batches.per_epoch):
+            batch = batches(step)
+            assert batch.turns is not None
+            variant = batch.labels - LABELS[batch.index] * len(turns)
+            np.testing.assert_array_equal(np.array(turns)[variant], batch.turns)
+            seen |= set(batch.labels.tolist())
+        assert len(seen) == len(turns) * len(np.unique(LABELS))
+
+
 def test_single_images_come_as_impostors() -> None:
     labels = np.concatenate([LABELS, 100 + np.arange(40)])
     for turned in (False, True):

@@ -54,7 +54,7 @@ class Augmentation:
 
         Args:
             pixels: uint8, shape ``(n, height, width, channels)``.
-            turns: Quarter turns for each image, shape ``(n,)``.
+            turns: Quarter turns for each image, shape ``(n,)``; from 4 on it is mirrored first.
             seed: The same seed changes a batch in the same way.
 
         Returns:
@@ -63,10 +63,11 @@ class Augmentation:
         generator = torch.Generator().manual_seed(seed)
         x = pixels.permute(0, 3, 1, 2).float().div_(255)
         if turns is not None:
-            for turn in range(1, 4):
+            for turn in range(1, 8):
                 chosen = (turns == turn).nonzero()[:, 0]
                 if len(chosen):
-                    x[chosen] = torch.rot90(x[chosen], turn, (2, 3))
+                    image = x[chosen] if turn < 4 else x[chosen].flip(3)
+                    x[chosen] = torch.rot90(image, turn % 4, (2, 3))
         if self.warps:
             x = F.grid_sample(x, self._grid(x, generator), padding_mode="border", align_corners=False)
         x = self._recolour(x, generator)

@@ -26,7 +26,7 @@ class Batch:
     Args:
         index: Which images, shape ``(n,)``.
         labels: Their classes, shape ``(n,)``; an image that may have no partner has a number of its own.
-        turns: Quarter turns to give each image, shape ``(n,)``, or None.
+        turns: Quarter turns to give each image, shape ``(n,)``; from 4 on it is mirrored first. Or None.
         pairs: Places within the batch and sameness ``(left, right, same)``, where the data are pairs.
         relation: Number of each pair's relation, shape ``(pairs,)``, where a relation is learnt.
     """
@@ -49,8 +49,9 @@ class ClassBatches:
         groups: Group of each image, shape ``(n,)``; a class belongs to one.
         within_group: Share of the batches drawn from one group at a time (from two, where one ends),
             which makes them harder.
-        quarter_turns: Make four classes of each by turning its images; for glyphs that means something
+        quarter_turns: Make four classes of each by turning its images; for glyphs that mean something
             else when turned, and only there.
+        mirrors: Make two classes of each by mirroring its images, likewise.
         forgery: True where an image imitates its class. Forgeries come along with their class, as many
             as genuine images, and never as anybody's positive.
         seed: The same seed draws the same batches.
@@ -71,6 +72,7 @@ class ClassBatches:
         groups: NDArray[np.str_] | None = None,
         within_group: float = 0.0,
         quarter_turns: bool = False,
+        mirrors: bool = False,
         forgery: NDArray[np.bool_] | None = None,
         seed: int = 0,
     ) -> None:
@@ -83,17 +85,17 @@ class ClassBatches:
         self.singles = np.array([m[0] for m in members if len(m) == 1], dtype=np.intp)
         if len(self.usable) < 2:
             raise DataError(f"at least two classes with two images are needed; there are {len(self.usable)}")
-        self.turns = 4 if quarter_turns else 1
+        self.turns = np.arange(8).reshape(2, 4)[: 1 + mirrors, : 4 if quarter_turns else 1].ravel()
         self.group_of = np.zeros(len(names), dtype=np.int64)
         if groups is not None:
             first = np.array([m[0] if len(m) else f[0] for m, f in zip(members, self.forged, strict=True)])
             self.group_of = np.unique(groups[first], return_inverse=True)[1].reshape(-1)
-        self.drawable = (self.usable[:, None] * self.turns + np.arange(self.turns)).ravel()
+        self.drawable = (self.usable[:, None] * len(self.turns) + np.arange(len(self.turns))).ravel()
         self.within_group = within_group if len(np.unique(self.group_of[self.usable])) > 1 else 0.0
-        self.classes = min(classes, len(self.usable) * self.turns)
+        self.classes = min(classes, len(self.drawable))
         self.images = images
         self.seed = seed
-        self.per_epoch = max(1, len(self.usable) * self.turns // self.classes)
+        self.per_epoch = max(1, len(self.drawable) // self.classes)
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __call__(self, step: int) -> Batch:
@@ -102,9 +104,10 @@ class ClassBatches:
         place = step % self.per_epoch
         chosen = self._order(step // self.per_epoch)[place * self.classes : (place + 1) * self.classes]
         index, label, turn = [], [], []
-        alone = len(self.members) * 4  # numbers from here on belong to one image each
+        alone = len(self.members) * len(self.turns)  # numbers from here on belong to one image each
         for virtual in chosen:
-            base, turned = divmod(int(virtual), self.turns)
+            base, variant = divmod(int(virtual), len(self.turns))
+            turned = self.turns[variant]
             picked = _draw(self.members[base], self.images, rng)
             index.append(picked)
             label.append(np.full(len(picked), virtual))
@@ -121,12 +124,12 @@ class ClassBatches:
             )
             index.append(single)
             label.append(alone + np.arange(len(single)))
-            turn.append(rng.integers(self.turns, size=len(single)))
-        turns = np.concatenate(turn) if self.turns > 1 else None
+            turn.append(rng.choice(self.turns, size=len(single)))
+        turns = np.concatenate(turn) if len(self.turns) > 1 else None
         return Batch(np.concatenate(index), np.concatenate(label).astype(np.int64), turns)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Every (class, turn) once, in the order of this epoch; kept until the next is asked for."""
+        """Every class in all its turns once, in the order of this epoch; kept until the next is asked for."""
         if self._epoch[0] != epoch:
             rng = np.random.default_rng([self.seed, 2, epoch])
             order = rng.permutation(self.drawable)
@@ -134,7 +137,7 @@ class ClassBatches:
             if hard:
                 # Sorted by a random rank of their group, neighbours share a group. The first groups make the
                 # hard batches, the others are mixed; then hard and easy batches are shuffled.
-                rank = rng.permutation(self.group_of.max() + 1)[self.group_of[order // self.turns]]
+                rank = rng.permutation(self.group_of.max() + 1)[self.group_of[order // len(self.turns)]]
                 order = order[np.argsort(rank, kind="stable")]
                 order[hard:] = rng.permutation(order[hard:])
                 whole = order[: self.per_epoch * self.classes].reshape(self.per_epoch, self.classes)
