@@ -75,6 +75,7 @@ class Settings(BaseModel):
     images_per_class: int = Field(4, ge=2)
     within_group: float = Field(0.0, ge=0, le=1)
     quarter_turns: bool = False
+    mirrors: bool = False
     augment: Augment = Augment()
     # how long and how fast
     minutes: float | None = Field(None, gt=0)
@@ -141,9 +142,11 @@ RECIPES: dict[str, Settings] = {
         height=35,
         width=35,
         channels=1,
+        encoder="conv4_wide",
         temperature=0.07,
         dropout=0.2,
         quarter_turns=True,
+        mirrors=True,
         within_group=0.5,
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),
         minutes=2,
