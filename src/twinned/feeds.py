@@ -40,6 +40,10 @@ class Feed(Protocol):
         """Some images as they are."""
         ...
 
+    def view(self, number: int, start: int, stop: int) -> Tensor | None:
+        """Some images, each augmented in one way; number 0 is as they are, None if there are not so many."""
+        ...
+
 
 class PixelFeed:
     """Images as pixels, augmented anew each time.
@@ -66,6 +70,11 @@ class PixelFeed:
     def plain(self, start: int, stop: int) -> Tensor:
         return _PLAIN(self.pixels[start:stop].contiguous()).to(self.device)
 
+    def view(self, number: int, start: int, stop: int) -> Tensor | None:
+        warp = self.warp if number else _PLAIN
+        seed = (self.seed + 7) * 1_000_003 + number * 10_007 + start
+        return warp(self.pixels[start:stop].contiguous(), seed=seed).to(self.device)
+
 
 class MapFeed:
     """Images as the maps that frozen stages made of them, one of an image's views drawn each time.
@@ -89,10 +98,11 @@ class MapFeed:
         return self._ready(self.maps[self.rows[torch.from_numpy(batch.index)], view])
 
     def plain(self, start: int, stop: int) -> Tensor:
-        return self.view(0, start, stop)
+        return self._ready(self.maps[self.rows[start:stop], 0])
 
-    def view(self, number: int, start: int, stop: int) -> Tensor:
-        """Some images, one view of each."""
+    def view(self, number: int, start: int, stop: int) -> Tensor | None:
+        if number >= self.maps.shape[1]:
+            return None
         return self._ready(self.maps[self.rows[start:stop], number])
 
     def _ready(self, maps: Tensor) -> Tensor:
@@ -123,6 +133,10 @@ class Tail(Encoder):
 
     def last(self, flat: Tensor) -> Tensor:
         return self.whole[0].last(flat)
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        return self.whole[0].linear
 
 
 class Front:

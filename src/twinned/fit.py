@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from . import export, manifest
 from .auto import settle
 from .check import check_data
-from .checkpoint import setting_differences
+from .checkpoint import State, setting_differences
 from .data import ImageSet, PairSet
 from .data import load as load_data
 from .doctor import examine
@@ -34,18 +35,73 @@ from .material import (
     read,
     shared_classes,
     statistics,
+    usable_classes,
 )
 from .memory import keep_freed_memory
 from .model import Model
 from .network import SiameseNetwork
 from .recipes import Settings
-from .runs import FOLD_SHARE, Run, fold_count, training_device
-from .training import Interrupted, Outcome, Step
+from .runs import FOLD_SHARE, Judged, Run, fold_count, training_device, untouched_encoder
+from .training import Interrupted, Step
+from .untouched import UNTOUCHED
 from .verification import Calibration, Comparisons, fit_calibration, roc
 
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
 # take 10 more than its budget.
 FINISH_SECONDS = 3.0
+# With an untouched encoder to compare with: two to export.
+FINISH_UNTOUCHED = 10.0
+# With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
+JUDGE_BELOW = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A model to start from.
+
+    Args:
+        model: Its folder.
+        network: Its network, at the new image size and number of channels.
+        whole: Whether all of its weights came along, so that it is of use as it is.
+    """
+
+    model: Model
+    network: SiameseNetwork
+    whole: bool
+
+    def saw(self, material: Material) -> bool:
+        """Whether it was trained on some of these images or, at another size, classes of their names."""
+        if self.model.spec.shape == material.pixels.shape[1:]:
+            return not self.model.training_hashes().isdisjoint(material.hashes)
+        classes = material.labelled.classes if material.labelled is not None else []
+        return not set(self.model.manifest.classes).isdisjoint(classes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """What a run comes to.
+
+    Args:
+        network: The one to keep.
+        settings: Those that describe it.
+        learn: What it learnt from; nothing where it is the untouched encoder.
+        held_out: What the threshold is chosen on; None where it comes from folds of what was learnt from.
+        judged: What it makes of these.
+        unseen: Whether their classes are others than those learnt from.
+        state: Of training.
+        untouched: What the encoder made of them before, where that was worse.
+    """
+
+    network: SiameseNetwork
+    settings: Settings
+    learn: Material
+    held_out: Material | None
+    judged: Judged
+    unseen: bool
+    state: State
+    untouched: Judged | None = None
+
+
 
 
 def train(
@@ -146,10 +202,61 @@ def train(
         seed=seed,
         tell=remarks.append,
     )
-    other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
-    target = None if output is None else Path(output)
+    return make_model(
+        source,
+        plan,
+        other=load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate,
+        target=None if output is None else Path(output),
+        resume=resume,
+        force=force,
+        device=where,
+        progress=progress,
+        on_step=on_step,
+        tell=tell,
+        notes=notes,
+        remarks=remarks,
+        began=began,
+    )
+
+
+def make_model(
+    source: ImageSet | PairSet,
+    plan: Settings,
+    *,
+    other: ImageSet | PairSet | None,
+    target: Path | None,
+    resume: bool,
+    force: bool,
+    device: torch.device,
+    progress: bool,
+    on_step: Callable[[Step], None] | None,
+    tell: Say,
+    notes: list[str],
+    remarks: list[str],
+    began: float,
+    parent: Parent | None = None,
+) -> Model:
+    """From images and settings to a saved model: what `train` and `twinned.finetune.finetune` share.
+
+    Args:
+        source: What to learn from.
+        plan: The settings.
+        other: Images to choose the threshold on, where they are others.
+        target: The model folder to write; None for a temporary one.
+        resume: Go on with an interrupted run.
+        force: Replace the target.
+        device: Where to train.
+        progress: Show bars.
+        on_step: Called after each step.
+        tell: Called with each sentence that a user should read; it appends to ``notes``.
+        notes: What was said; it is kept in the model.
+        remarks: To be said once nothing can be wrong any more with what was asked for.
+        began: When the command began, by the monotonic clock.
+        parent: The model to start from.
+    """
     if target is not None:
         given = [source.origin, *([other.origin] if other is not None else [])]
+        given += [] if parent is None else [os.fspath(parent.model.folder)]
         finished = _claim(target, plan, given, resume=resume, force=force, tell=tell)
         if finished is not None:
             return finished
@@ -157,40 +264,38 @@ def train(
         tell(remark)
     spec = plan.spec()
     material = read(source, spec, tell=tell, progress=progress)
-    for problem in check_data(source, spec=spec, seed=seed, progress=False, quick=True).problems:
+    for problem in check_data(source, spec=spec, seed=plan.seed, progress=False, quick=True).problems:
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):  # said elsewhere
             tell(f"check: {problem.message}")
-    spec = spec.model_copy(update=statistics(material.pixels))
-    held_out: Material | None
-    if other is not None:
-        learn, held_out = material, read(other, spec, tell=tell, progress=progress)
-        check_validation(learn, held_out)
-    else:
-        learn, held_out = hold_out(material, plan)
-
+    validation = None if other is None else read(other, spec, tell=tell, progress=progress)
+    if validation is not None:
+        check_validation(material, validation)
     relations = source.relations() if plan.head == "relation" and isinstance(source, PairSet) else {}
-    run = Run(plan, spec, where, progress, on_step, tell, relations)
+    start = None if parent is None else parent.network
+    untouched = untouched_encoder(plan, spec) if parent is None else start if parent.whole else None
+    known = start or untouched
+    spec = spec.model_copy(update=statistics(material.pixels) if known is None else known.statistics)
+    if relations:
+        untouched = None  # it has no answer to what is asked now
+    run = Run(plan, spec, device, progress, on_step, tell, relations, start, untouched)
     if plan.minutes is not None:
-        run.deadline = began + plan.minutes * 60 - FINISH_SECONDS
+        finish = FINISH_SECONDS if untouched is None else FINISH_UNTOUCHED
+        run.deadline = began + plan.minutes * 60 - finish
     work = partial(target) if target is not None else None
     try:
-        share = 1 if held_out is not None else 1 / (1 + FOLD_SHARE * fold_count(learn))
-        file = work and work / "main.safetensors"
-        outcome = run.train(learn, held_out, file, title="Training", share=share)
-        if outcome.state.stopped:
-            tell(f"training stopped early: {outcome.state.stopped}; the best weights so far are kept")
-        if held_out is not None:
-            comparisons, unseen = run.compare(outcome.network, held_out), not shared_classes(learn, held_out)
-        else:
-            comparisons, unseen = run.cross_fit(learn, outcome, work, tell)
+        learnt = _learn(run, material, validation, work, parent)
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = work is not None and work.exists()
         hint = f"saved in {work}; go on with the same command and --resume" if saved else "nothing was saved"
         raise Interrupted(f"{str(stop) or 'stopped'}; {hint}") from None
-    calibration = fit_calibration(comparisons, far=plan.far, unseen_classes=unseen, seed=plan.seed)
+    if parent is not None and parent.saw(learnt.held_out or material):
+        learnt = replace(learnt, unseen=False)
+    calibration = fit_calibration(
+        learnt.judged.comparisons, far=plan.far, unseen_classes=learnt.unseen, seed=plan.seed
+    )
     examine(calibration, tell)
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
-        _write(Path(folder), run, outcome, learn, held_out, comparisons, calibration, notes)
+        _write(Path(folder), run, learnt, calibration, notes, parent)
         if target is not None:
             manifest.copy(Path(folder), target, force=force or resume)
             shutil.rmtree(partial(target), ignore_errors=True)
@@ -198,6 +303,68 @@ def train(
         kept: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
         manifest.copy(Path(folder), Path(kept.name), force=True)
         return Model(kept.name, temporary=kept)
+
+
+def _learn(
+    run: Run, material: Material, validation: Material | None, work: Path | None, parent: Parent | None
+) -> _Learnt:
+    """Train, and measure on classes held out; where the untouched encoder is as good on them, keep that."""
+    s, untouched = run.settings, run.untouched
+    if untouched is not None and s.steps == 0 and s.embedding_size is None:
+        return _leave(run, untouched, material, validation, parent)
+    material = run.prepare(material, validation, note=work and work / "prepared.json")
+    learn, held_out = material, validation
+    classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
+    if validation is None and not (untouched is not None and 0 < classes < JUDGE_BELOW):
+        learn, held_out = hold_out(material, s)
+    folds = 0 if held_out is not None else fold_count(learn)
+    if untouched is not None and held_out is None and not folds:
+        run.tell(
+            "fewer than 4 classes are too few to judge what is learnt from them: the encoder stays as it is"
+        )
+        return _leave(run, untouched, material, None, parent)
+    file, share = work and work / "main.safetensors", 1 / (1 + FOLD_SHARE * folds)
+    outcome = run.train(learn, held_out, file, title="Training", share=share)
+    if outcome.state.stopped:
+        run.tell(f"training stopped early: {outcome.state.stopped}; the best weights so far are kept")
+    before: Judged | None = None
+    if folds:
+        judged, before = run.cross_fit(learn, outcome, work)
+    else:
+        judged = run.judge(outcome.network, held_out or learn)
+        if untouched is not None and held_out is not None:
+            before = run.judge(run.tail(untouched.to(run.device)), held_out)
+    if before is not None and untouched is not None:
+        figures = f"on classes that it did not see: {before} untouched, {judged} after training"
+        if before.errors <= judged.errors:
+            run.tell(f"the encoder stays untouched, because training made it no better {figures}")
+            return _leave(run, untouched, material, validation, parent, before)
+        run.tell(f"better than the untouched encoder {figures}")
+    unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
+    return _Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
+
+
+def _leave(
+    run: Run,
+    untouched: SiameseNetwork,
+    material: Material,
+    validation: Material | None,
+    parent: Parent | None,
+    judged: Judged | None = None,
+) -> _Learnt:
+    """The untouched encoder, its threshold from all images: it learnt from none of them."""
+    described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
+    if parent is not None:
+        described = {name: parent.model.manifest.recipe[name] for name in described}
+    return _Learnt(
+        untouched,
+        run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None}),
+        material.part(np.array([], np.intp)),
+        validation or material,
+        judged or run.judge(run.tail(untouched.to(run.device)), validation or material),
+        True,
+        State(total=0),
+    )
 
 
 def partial(target: Path) -> Path:
@@ -236,22 +403,29 @@ def _claim(
 def _write(
     folder: Path,
     run: Run,
-    outcome: Outcome[SiameseNetwork],
-    learn: Material,
-    held_out: Material | None,
-    comparisons: Comparisons,
+    learnt: _Learnt,
     calibration: Calibration,
     notes: list[str],
+    parent: Parent | None,
 ) -> None:
     """Fill a model folder."""
     from . import __version__
 
-    network = outcome.network.eval().cpu()
+    learn, held_out, state = learnt.learn, learnt.held_out, learnt.state
+    network = learnt.network.eval().cpu()
     export.export_encoder(network, run.spec, folder / "encoder.onnx")
+    if learnt.untouched is not None and run.untouched is not None and not run.untouched.head.learned:
+        if parent is not None and parent.model.spec == run.spec:
+            shutil.copyfile(parent.model.folder / "encoder.onnx", folder / UNTOUCHED)
+        else:
+            export.export_encoder(run.untouched.eval().cpu(), run.spec, folder / UNTOUCHED)
     has_head = export.export_head(network, folder / "head.onnx")
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
     classes = learn.labelled.classes if learn.labelled else []
-    settings = run.settings.model_dump(mode="json")
+    before: dict[str, Any] = {}
+    if learnt.untouched is not None and run.untouched is not None:
+        before = {"untouched": _figures(learnt.untouched) | {"distance": run.untouched.head.name}}
+    settings = learnt.settings.model_dump(mode="json")
     manifest.write_text(
         folder / "training.json",
         json.dumps(
@@ -259,9 +433,9 @@ def _write(
                 "recipe": settings["recipe"],
                 "settings": settings,
                 "seed": run.settings.seed,
-                "steps": outcome.state.step,
-                "seconds": round(outcome.state.seconds, 2),
-                "bfloat16": outcome.state.bfloat16,
+                "steps": state.step,
+                "seconds": round(state.seconds, 2),
+                "bfloat16": state.bfloat16,
                 "layers": network.layers(),
                 "classes": classes,
                 "held_out_classes": held_out.labelled.classes if held_out and held_out.labelled else [],
@@ -272,8 +446,8 @@ def _write(
         )
         + "\n",
     )
-    names = list(outcome.state.history[0]) if outcome.state.history else ["step"]
-    rows = [",".join(f"{row[n]:.6g}" for n in names) for row in outcome.state.history]
+    names = list(state.history[0]) if state.history else ["step"]
+    rows = [",".join(f"{row[n]:.6g}" for n in names) for row in state.history]
     manifest.write_text(folder / "history.csv", "\n".join([",".join(names), *rows]) + "\n")
     manifest.write(
         folder,
@@ -285,7 +459,7 @@ def _write(
             normalized=network.normalize,
             distance=network.head.name,
             head=has_head,
-            relations=list(run.relations),
+            relations=list(run.relations) if has_head else [],
             calibration=calibration,
             classes=classes,
             data=fingerprint(learn) | {"classes": len(classes)},
@@ -294,12 +468,18 @@ def _write(
                 "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
                 "eer": calibration.eer,
                 "eer_ci": calibration.eer_ci,
-                "curve": _curve(comparisons),
-            },
+                "curve": _curve(learnt.judged.comparisons),
+            }
+            | before,
             recipe=settings,
             notes=notes,
+            licence=network.encoder.licence or (parent.model.manifest.licence if parent else None),
         ),
     )
+
+
+def _figures(judged: Judged) -> dict[str, float]:
+    return {"eer": judged.eer, "recall_at_1": judged.recall}
 
 
 def _curve(comparisons: Comparisons) -> dict[str, list[float]]:

@@ -1,7 +1,8 @@
 """Which stages of an encoder learn, when, and how fast: freezing, unfreezing by schedule, smaller rates.
 
 A frozen stage is left alone altogether: no gradient, no weight decay, and its batch norms go on using the
-statistics they came with. A stage that learns moves its batch norms' statistics too.
+statistics they came with. A stage that learns moves its batch norms' statistics too, unless these are kept:
+the few images of a batch know less of the world than those that the encoder has seen.
 """
 
 from __future__ import annotations
@@ -43,10 +44,15 @@ class Freezing:
         frozen: Stages that are frozen at the start.
         thaw: Share of the steps after which they begin to learn one by one, the last first, spread evenly
             over the rest of the run; None where they stay frozen.
+        norms: ``moving`` where the statistics of the batch norms in stages that learn move, or ``kept``.
+        solved: Whether the last stage, the embedding layer, is left alone too, because it is solved.
     """
 
-    def __init__(self, frozen: int, thaw: float | None = None) -> None:
+    def __init__(
+        self, frozen: int, thaw: float | None = None, *, norms: str = "moving", solved: bool = False
+    ) -> None:
         self.start, self.thaw = frozen, thaw
+        self.norms, self.solved = norms, solved
         self.now = frozen
 
     def watch(self, step: Step) -> None:
@@ -59,11 +65,16 @@ class Freezing:
 
     def apply(self, network: SiameseNetwork) -> None:
         """Freeze a network's first stages, and let the others learn."""
-        stage = stage_of(network)
+        stage, stages = stage_of(network), network.encoder.stages()
+        end = len(stages) - 1 if self.solved else len(stages)
         for parameter in network.parameters():
-            parameter.requires_grad_(stage.get(parameter, self.now) >= self.now)
-        for module in network.encoder.stages()[: self.now]:
+            parameter.requires_grad_(parameter not in stage or self.now <= stage[parameter] < end)
+        for module in stages[: self.now]:
             module.eval()
+        if self.norms == "kept":
+            for module in network.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def around(self, objective: Objective[SiameseNetwork]) -> Objective[SiameseNetwork]:
         """The objective, of a network that is frozen as far as it should be at that moment."""
@@ -72,7 +83,7 @@ class Freezing:
             self.apply(network)
             return objective(network, images, batch)
 
-        return frozen if self.start else objective
+        return frozen if self.start or self.solved or self.norms == "kept" else objective
 
 
 def stage_of(network: SiameseNetwork) -> dict[nn.Parameter, int]:

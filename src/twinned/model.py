@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -24,6 +24,7 @@ from .images import SUFFIXES, ImageSource, ImageSpec, pixels_sha256, read_image,
 from .manifest import Manifest
 from .progress import progress_bar
 from .runtime import Floats, Graph, embed_pixels, embed_stream
+from .untouched import UNTOUCHED, UntouchedEncoder, figures
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 
@@ -386,7 +387,9 @@ class Model:
         seed: int = 0,
         progress: bool = True,
     ) -> Evaluation:
-        """Measure the model; the stored threshold is measured and never moved.
+        """Measure the model, and beside it the encoder that it was trained from, where that came untouched.
+
+        The stored threshold is measured and never moved.
 
         Args:
             data: Images, pairs, or where they are.
@@ -401,9 +404,9 @@ class Model:
         Raises:
             DataError: If the data do not fit the protocol.
         """
-        return evaluation.evaluate(
-            self,
-            data,
+        measure = partial(
+            evaluation.evaluate,
+            data=data,
             protocol=protocol,
             ways=ways,
             shots=shots,
@@ -412,6 +415,11 @@ class Model:
             seed=seed,
             progress=progress,
         )
+        found = measure(self)
+        if UNTOUCHED in self.manifest.files:
+            before = UntouchedEncoder(self.folder, self.manifest, device=self.device)
+            found.details["untouched"] = figures(measure(before))
+        return found
 
     def pixel_sha256(self, image: ImageSource) -> str:
         """SHA-256 of an image's pixels at the model's size: two files with one picture have one value."""

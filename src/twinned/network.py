@@ -64,6 +64,14 @@ class SiameseNetwork(nn.Module):
         self.head(*torch.zeros(2, 1, encoder.embedding_size))  # a head without a size takes it from here
 
     @property
+    def statistics(self) -> dict[str, tuple[float, ...]]:
+        """Mean and deviation of the pixels, as an `ImageSpec` has them."""
+        named = {"mean": self.mean, "std": self.std}
+        return {
+            name: tuple(round(v, 6) for v in value.flatten().tolist()) for name, value in named.items()
+        }
+
+    @property
     def embedding_size(self) -> int:
         """Values of an embedding."""
         return self.encoder.embedding_size

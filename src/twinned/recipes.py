@@ -4,7 +4,8 @@ auto         looks at the images and chooses one of the next four, and says why
 glyph        characters, symbols, icons: small, few colours, many classes
 face         aligned faces
 signature    handwriting: the ink alone is looked at; genuine and forged
-photo        colour photographs of things
+photo        colour photographs of things: a network that has seen a million of them, fitted to yours
+photo-small  the same with a small network that has seen nothing
 koch2015, facenet, chopra2005    the three papers of the slide deck, as they were written
 """
 
@@ -39,8 +40,11 @@ class Augment(BaseModel):
 class Settings(BaseModel):
     """Every setting of a training run; `Settings.change` sets some of them by name.
 
-    How long: ``minutes`` (from start to saved model), ``steps`` or ``epochs`` (as many steps as it takes to
-    show as many images as there are). The rest is named as in `twinned.training.Plan`,
+    How long: ``minutes`` (from start to saved model; ``enough`` epochs may be fewer), ``steps`` or ``epochs``
+    (as many steps as it takes to show as many images as there are). For an encoder that is not fresh:
+    ``freeze`` and ``thaw`` as in `twinned.freezing`, ``norms`` (whether the batch norms' statistics move),
+    ``views`` kept of each image, and whether the embedding ``layer`` is learned by gradient or solved
+    (`twinned.solving`, with ``shrink``). The rest is named as in `twinned.training.Plan`,
     `twinned.data.ClassBatches`, `twinned.images.ImageSpec` and the losses.
     """
 
@@ -61,6 +65,9 @@ class Settings(BaseModel):
     freeze: str = "none"
     thaw: float | None = Field(None, ge=0, lt=1)
     layer_decay: float = Field(1.0, gt=0, le=1)
+    norms: Literal["moving", "kept"] = "moving"
+    layer: Literal["learned", "solved"] = "learned"
+    shrink: float = Field(1.0, gt=0)
     views: int = Field(6, ge=0, le=1000)
     normalize: bool = True
     head: str = "distance"
@@ -81,6 +88,7 @@ class Settings(BaseModel):
     minutes: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=0)
     epochs: float | None = Field(None, gt=0)
+    enough: float | None = Field(None, gt=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
@@ -175,8 +183,8 @@ RECIPES: dict[str, Settings] = {
         augment=Augment(rotation=6, shear=0.1, scale=0.12, shift=0.04, elastic=0.02),
         minutes=3,
     ),
-    "photo": Settings(
-        recipe="photo",
+    "photo-small": Settings(
+        recipe="photo-small",
         temperature=0.1,
         classes_per_batch=24,
         images_per_class=4,
@@ -244,6 +252,34 @@ RECIPES: dict[str, Settings] = {
         minutes=3,
     ),
 }
+
+# How an encoder learns that has seen the world: its first stages stay as they are, the others move a little.
+PRETRAINED: dict[str, Any] = {
+    "embedding_size": 256,
+    "layer": "solved",
+    "norms": "kept",
+    "dropout": 0.0,
+    "quarter_turns": False,
+    "mirrors": False,
+    "classes_per_batch": 8,
+    "images_per_class": 4,
+    "learning_rate": 3e-4,
+    "weight_decay": 0.01,
+    "warmup": 20,
+    "decay_from": 0.0,
+    "average": 0.95,
+    "evaluations": 3,
+    "enough": 8,
+}
+# How many stages of each stay as they are; of others all of them.
+FREEZE = {"efficientnet_lite0": "6"}
+
+RECIPES["photo"] = RECIPES["photo-small"].change(
+    {"encoder": "efficientnet_lite0", "freeze": FREEZE["efficientnet_lite0"], "height": 224, "width": 224}
+    | {"augment.erase": 0, "augment.flip": False}  # writing does not look the same in a mirror
+    | PRETRAINED
+)
+RECIPES["photo"] = RECIPES["photo"].model_copy(update={"recipe": "photo"})
 
 
 def get(name: str) -> Settings:

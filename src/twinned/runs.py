@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,13 @@ from .errors import SettingError
 from .feeds import Feed, Front, PixelFeed, whole
 from .freezing import Freezing, frozen_stages, parameter_groups
 from .images import ImageSpec
+from .manifest import write_text
 from .material import Material, Say, fingerprint, sample, thin, usable_classes
 from .network import SiameseNetwork
 from .objectives import all_distances, make_batches, make_objective
 from .recipes import Settings
+from .retrieval import evaluate_retrieval
+from .solving import solve_layer
 from .training import Outcome, Plan, Scores, Step, train_network
 from .verification import Comparisons, compare_all, compare_pairs
 from .verification import eer as equal_error_rate
@@ -35,10 +38,51 @@ FOLD_SHARE = 0.5
 _LOOK_TRAIN, _LOOK_HELD_OUT, _CALIBRATE = 400, 1000, 6000
 # Shares of the time that is left: for every image to go through the frozen stages once, and for their views.
 _FRONT_SHARE, _VIEWS_SHARE = 0.4, 0.3
+# Views of each image that an embedding layer is solved from.
+_SOLVE_VIEWS = 4
+
+
+class Judged(NamedTuple):
+    """What a network makes of images that it was not trained on.
+
+    Args:
+        comparisons: All of them.
+        recall: Share of images whose nearest other one is of their class; 1 for pairs, which have no classes.
+        images: How many there are.
+    """
+
+    comparisons: Comparisons
+    recall: float
+    images: int
+
+    @property
+    def eer(self) -> float:
+        """Equal error rate."""
+        return float(equal_error_rate(self.comparisons.distance, self.comparisons.same))
+
+    @property
+    def errors(self) -> float:
+        """Both kinds of error, by which networks are put in order: lower is better."""
+        return self.eer + 1 - self.recall
+
+    def __str__(self) -> str:
+        return f"equal error rate {self.eer:.4f}, recall@1 {self.recall:.4f}"
 
 
 class Run:
-    """The settings of one call of `train`, and the runs of the loop that they lead to."""
+    """The settings of one call of `train`, and the runs of the loop that they lead to.
+
+    Args:
+        settings: All of them.
+        spec: The input, with mean and deviation.
+        device: Where to train.
+        progress: Show bars.
+        on_step: Called after each step.
+        tell: Called with each sentence that a user should read.
+        relations: For a relation head: of each relation, whether its pairs are *same*.
+        start: The network whose weights are carried over; without one they are fresh or pretrained.
+        untouched: What there was before anything is learnt, where that is of any use.
+    """
 
     def __init__(
         self,
@@ -50,18 +94,17 @@ class Run:
         tell: Say,
         relations: dict[str, bool] | None = None,
         start: SiameseNetwork | None = None,
+        untouched: SiameseNetwork | None = None,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
         self.progress, self.on_step, self.tell = progress, on_step, tell
         self.relations = relations or {}
-        self.start = start
+        self.start, self.untouched = start, untouched
         self.front: Front | None = None
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
 
     def build(self) -> SiameseNetwork:
-        """The network to start from; without one, fresh or pretrained weights, the same for the same seed."""
-        if self.start is not None:
-            return copy.deepcopy(self.start).to(self.device)
+        """The network before training; whatever is fresh in it is the same for the same seed."""
         s = self.settings
         torch.manual_seed(s.seed)
         encoder = encoders.build(
@@ -70,23 +113,38 @@ class Run:
             channels=self.spec.channels,
             embedding_size=s.embedding_size,
             dropout=s.dropout,
-            pretrained=s.weights is None,
+            pretrained=s.weights is None and self.start is None,
         )
         if s.weights is not None:
             encoders.load_weights(encoder, s.weights)
+        elif self.start is not None:
+            encoders.carry_over(encoder, self.start.encoder.state_dict())
         head = heads.build(
             s.head,
             distance=s.distance,
             embedding_size=encoder.embedding_size,
             relations=list(self.relations.values()),
         )
+        if self.start is not None and _fits(head, self.start.head):
+            head.load_state_dict(self.start.head.state_dict())
         network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)
         return network.to(self.device)
 
-    def prepare(self, material: Material) -> Material:
+    def prepare(
+        self, material: Material, other: Material | None = None, *, note: Path | None = None
+    ) -> Material:
         """Run all images through the stages that stay frozen, once; fewer images where time is too short.
 
         Nothing is done where no stage stays frozen, or where there is no room for what comes out.
+
+        Args:
+            material: What is learnt from.
+            other: Images that the threshold is chosen on, where they are others.
+            note: Where it is kept how many images and views there was time for, so that a run that is resumed
+                goes on with as many.
+
+        Returns:
+            The material, or as much of it as there is time for.
         """
         s, network = self.settings, self.build()
         encoder = network.encoder
@@ -95,20 +153,57 @@ class Run:
         if not stages or s.thaw is not None or s.quarter_turns or not (encoder.sequential or stages == last):
             return material
         front = Front(network, stages, warp=self.warp, views=s.views, seed=s.seed)
-        left = None if self.deadline is None else self.deadline - time.monotonic()
+        before = json.loads(note.read_text()) if note is not None and note.exists() else {}
+        left = None if self.deadline is None or before else self.deadline - time.monotonic()
         if left is not None:
-            most = max(64, int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels)))
-            if most < len(material.pixels):
-                self.tell(f"time allows for {most} of {len(material.pixels)} images, spread over the classes")
-                material = sample(material, most, seed=s.seed)
+            before["images"] = max(64, int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels)))
+        front.views = before.get("views", front.views)
+        if (most := before.get("images", len(material.pixels))) < len(material.pixels):
+            self.tell(f"time allows for {most} of {len(material.pixels)} images, spread over the classes")
+            material = sample(material, most, seed=s.seed)
+        parts = [material] if other is None else [material, other]
         if front.run(
-            material.pixels,
-            material.hashes,
+            np.concatenate([part.pixels for part in parts]) if other is not None else material.pixels,
+            [name for part in parts for name in part.hashes],
             seconds=None if left is None else _VIEWS_SHARE * left,
             progress=self.progress,
         ):
             self.front = front
+            if note is not None:
+                note.parent.mkdir(parents=True, exist_ok=True)
+                write_text(note, json.dumps({"images": most, "views": front.maps.shape[1] - 1}))
         return material
+
+    @torch.no_grad()
+    def solve(self, network: SiameseNetwork, learn: Material) -> None:
+        """Solve the embedding layer of a network, where it has one that is to be solved."""
+        layer, encoder = network.encoder.linear, network.encoder.eval()
+        if self.settings.layer != "solved" or layer is None:
+            return
+        feed, some = self.feed(learn), self._batch
+        values, places = [], []
+        for number in range(1 + min(_SOLVE_VIEWS - 1, self.settings.views)):
+            for start in range(0, len(feed), some):
+                images = feed.view(number, start, start + some)
+                if images is None:
+                    break
+                values.append(encoder.values((images - network.mean) / network.std).float().cpu())
+                places.append(torch.arange(start, start + len(images)))
+        place = torch.cat(places).numpy()
+        genuine = ~learn.images.forgery[place]
+        weight, bias = solve_layer(
+            torch.cat(values)[torch.from_numpy(genuine)],
+            torch.from_numpy(learn.images.class_index[place][genuine]),
+            size=layer.out_features,
+            shrink=self.settings.shrink,
+        )
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+
+    @property
+    def _batch(self) -> int:
+        """Images that are embedded at once."""
+        return int(np.clip((1 << 22) // (self.spec.height * self.spec.width), 1, 256))
 
     @property
     def warp(self) -> Augmentation:
@@ -142,22 +237,31 @@ class Run:
         """Train a network on some of the data, in a share of the time that is left."""
         s = self.settings
         network = self.tail(self.build())
+        began = time.monotonic()
+        self.solve(network, learn)
+        solving = time.monotonic() - began
+        solved = s.layer == "solved" and network.encoder.linear is not None
+        if solved and self.front is not None and len(network.encoder.stages()) == 1:
+            steps = 0  # the layer is all that there is to learn
         batches = make_batches(learn, s, list(self.relations) if s.head == "relation" else [])
         objective, extra = make_objective(network, s, batches)
         extra.to(self.device)
         feed = self.feed(learn)
         frozen = 0 if self.front is not None else frozen_stages(network.encoder, s.freeze)
-        freezing = Freezing(frozen, s.thaw)
-        if steps is None and s.epochs is not None:
-            steps = max(1, round(s.epochs * len(feed) / len(batches(0).index)))
+        freezing = Freezing(frozen, s.thaw, norms=s.norms, solved=solved)
+        epoch = len(feed) / len(batches(0).index)
+        if steps is None:
+            steps = s.steps if s.epochs is None else max(1, round(s.epochs * epoch))
+        left = None if self.deadline is None else share * (self.deadline - time.monotonic()) - solving
         plan = Plan(
-            steps=steps if steps is not None else s.steps,
-            seconds=None if self.deadline is None else max(0.5, share * (self.deadline - time.monotonic())),
+            steps=steps,
+            seconds=None if left is None else max(0.5, left),
+            most=None if s.enough is None else max(1, round(s.enough * epoch)),
             **s.model_dump(
                 include={"learning_rate", "warmup", "decay_from", "average", "evaluations"}
                 | {"patience", "clip", "seed", "checkpoint_seconds"}
             ),
-            bfloat16={"auto": None, "float32": False, "bfloat16": True}[s.precision],
+            bfloat16=False if steps == 0 else {"auto": None, "float32": False, "bfloat16": True}[s.precision],
         )
         doctor = Doctor(
             self.tell if title == "Training" else lambda sentence: None,
@@ -193,7 +297,22 @@ class Run:
             title=title,
         )
         doctor.finish()
+        if outcome.state.total:
+            self.solve(outcome.network, learn)
         return outcome
+
+    def judge(self, network: SiameseNetwork, material: Material) -> Judged:
+        """What a network makes of images that it was not trained on."""
+        found = self.compare(network, material)
+        if material.pairs is not None:
+            return Judged(found, 1.0, len(material.pixels))
+        genuine = thin(material.part(np.flatnonzero(~material.images.forgery)), _CALIBRATE)
+        nearest = evaluate_retrieval(
+            self.embed(network, genuine).numpy(),
+            genuine.images.labels,
+            lambda a, b: all_distances(network, a, b, self.device),
+        )
+        return Judged(found, nearest.recall_at[1], nearest.queries)
 
     def compare(self, network: SiameseNetwork, material: Material) -> Comparisons:
         """Every comparison of some images, or of the pairs of a list."""
@@ -225,31 +344,32 @@ class Run:
         network.eval()
         feed = self.feed(material)
         count = len(feed) if most is None else min(most, len(feed))
-        some = int(np.clip((1 << 22) // (self.spec.height * self.spec.width), 1, 256))
         return torch.cat(
-            [network.embed(feed.plain(i, min(i + some, count))).cpu() for i in range(0, count, some)]
+            [
+                network.embed(feed.plain(i, min(i + self._batch, count))).cpu()
+                for i in range(0, count, self._batch)
+            ]
         )
 
     def cross_fit(
-        self, learn: Material, main: Outcome[SiameseNetwork], work: Path | None, tell: Say
-    ) -> tuple[Comparisons, bool]:
-        """Comparisons of classes that a network did not see, by training one more network for each fold.
+        self, learn: Material, main: Outcome[SiameseNetwork], work: Path | None
+    ) -> tuple[Judged, Judged | None]:
+        """What networks make of classes that they did not see, by training one more for each fold of them.
 
         Returns:
-            The comparisons, and whether they are of unseen classes (not with fewer than 4).
+            The trained ones, and the untouched one where there is one. Needs two folds; see `fold_count`.
         """
         labels = learn.images.labels
         usable = usable_classes(learn.images)
         folds = fold_count(learn)
-        if not folds:
-            return self.compare(main.network, learn), False
-        tell(
+        self.tell(
             f"{len(usable)} classes are too few to hold some out:"
             f" the threshold comes from {folds} folds of them"
         )
         order = np.random.default_rng(self.settings.seed).permutation(usable)
-        parts = []
-        steps = max(1, round((main.state.total or 1) * FOLD_SHARE))
+        trained, untouched = [], []
+        start = None if self.untouched is None else self.tail(self.untouched.to(self.device))
+        steps = max(1, round(main.state.total * FOLD_SHARE)) if main.state.total else 0
         for fold, classes in enumerate(np.array_split(order, folds)):
             out = np.isin(labels, classes)
             inside, outside = learn.part(np.flatnonzero(~out)), learn.part(np.flatnonzero(out))
@@ -257,8 +377,41 @@ class Run:
             title = f"Threshold {fold + 1}/{folds}"
             share = 1 / (folds - fold)
             network = self.train(inside, None, file, title=title, steps=steps, share=share).network
-            parts.append(self.compare(network, outside))
-        return Comparisons.concatenate(parts), True
+            trained.append(self.judge(network, outside))
+            if start is not None:
+                untouched.append(self.judge(start, outside))
+        return _together(trained), _together(untouched) if untouched else None
+
+
+def untouched_encoder(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
+    """A pretrained encoder as it is, by the cosine of its values; None for any other encoder."""
+    if not encoders.is_pretrained(settings.encoder):
+        return None
+    encoder = encoders.build(
+        settings.encoder,
+        image_size=(spec.height, spec.width),
+        channels=spec.channels,
+        pretrained=settings.weights is None,
+    )
+    if settings.weights is not None:
+        encoders.load_weights(encoder, settings.weights)
+    return SiameseNetwork(encoder, normalize=True, mean=encoder.mean, std=encoder.std)
+
+
+def _fits(head: nn.Module, other: nn.Module) -> bool:
+    """Whether a head can take another one's weights."""
+    mine, theirs = head.state_dict(), other.state_dict()
+    return (
+        type(head) is type(other)
+        and mine.keys() == theirs.keys()
+        and all(mine[name].shape == theirs[name].shape for name in mine)
+    )
+
+
+def _together(parts: list[Judged]) -> Judged:
+    images = [part.images for part in parts]
+    recall = float(np.average([part.recall for part in parts], weights=images))
+    return Judged(Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images))
 
 
 def fold_count(learn: Material) -> int:

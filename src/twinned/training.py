@@ -45,6 +45,7 @@ class Plan:
         steps: Steps to take; None to fit them to ``seconds``.
         seconds: Time for the whole loop, where ``steps`` is None. The number of steps is fixed once, from
             the speed of the first ones, and kept in the checkpoint.
+        most: Steps that are enough, however much time there is; None for as many as fit.
         learning_rate: The highest.
         warmup: Steps over which it rises.
         decay_from: Share of the steps after which it falls to 0 along half a cosine.
@@ -59,6 +60,7 @@ class Plan:
 
     steps: int | None = None
     seconds: float | None = None
+    most: int | None = None
     learning_rate: float = 3e-3
     warmup: int = 30
     decay_from: float = 0.3
@@ -277,7 +279,8 @@ class _Speed:
             evaluate(network)
             looking = (time.monotonic() - now) * self.plan.evaluations
         left = seconds - (time.monotonic() - self.began) - looking
-        return step + max(1, int(0.95 * left / a_step))
+        fitting = step + max(1, int(0.95 * left / a_step))
+        return fitting if self.plan.most is None else max(step, min(fitting, self.plan.most))
 
     def overrun(self) -> bool:
         """Whether the machine turned out so much slower that the budget is gone."""

@@ -62,6 +62,12 @@ class Encoder(nn.Module):
         embedding: Tensor = self.stages()[-1](flat)
         return embedding
 
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The embedding layer, where there is one and what it gives is the embedding."""
+        layer = getattr(self, "dense", None)
+        return layer if isinstance(layer, nn.Linear) else None
+
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings: ``(n, channels, height, width) -> (n, embedding_size)``."""
         return self.last(self.values(x))

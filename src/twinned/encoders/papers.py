@@ -22,6 +22,7 @@ class Koch2015(Encoder):
     """
 
     embedding_size = 4096
+    linear = None
 
     def __init__(self) -> None:
         super().__init__(image_size=(105, 105), channels=1)
@@ -82,6 +83,8 @@ class Deck(Encoder):
         image_size: Height and width.
         channels: 1 or 3.
     """
+
+    linear = None
 
     def __init__(
         self, *, filters: tuple[int, ...], dense: int, image_size: tuple[int, int], channels: int

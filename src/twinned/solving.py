@@ -1,0 +1,64 @@
+"""The embedding layer solved instead of learnt, which a handful of classes suffices for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .errors import TrainingError
+
+
+def solve_layer(
+    values: Tensor, labels: Tensor, *, size: int | None = None, shrink: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The linear layer in whose output images of one class are spread alike in all directions.
+
+    What tells two images of one class apart is measured over all classes, and weighed down; what is left
+    tells classes apart, also new ones. A layer learnt by gradient from a few classes tells these apart and no
+    others.
+
+    Args:
+        values: What the layer sees, shape ``(n, d)``; several views of an image count as several images.
+        labels: Their classes, shape ``(n,)``.
+        size: Outputs of the layer: the directions in which the images are spread most; None for ``d``.
+        shrink: Drawn towards a spread alike in all directions, by so many times the average spread. The fewer
+            the images, the more it takes.
+
+    Returns:
+        The weight, shape ``(size, d)``, and the bias, shape ``(size,)``. The outputs have mean 0 and, as a
+        root mean square, length 1.
+
+    Raises:
+        TrainingError: If no class has two images, or all of them are alike.
+
+    Example:
+        Two classes that differ in the second value, while the first varies within both.
+
+        >>> values = torch.tensor([[-9.0, 1], [9, 1], [-9, -1], [9, -1]])
+        >>> weight, bias = solve_layer(values, torch.tensor([0, 0, 1, 1]), shrink=0.001)
+        >>> (weight.abs()[:, 1] > weight.abs()[:, 0]).all().item()
+        True
+
+    References:
+        Hatch, Kajarekar & Stolcke, Within-class covariance normalization for SVM-based speaker recognition,
+        Interspeech 2006. The shrinkage is Ledoit & Wolf's target (2004), its weight fixed.
+    """
+    x = values.double()
+    mean = x.mean(dim=0)
+    _, place, count = torch.unique(labels, return_inverse=True, return_counts=True)
+    centre = torch.zeros(len(count), x.shape[1], dtype=x.dtype).index_add_(0, place, x) / count[:, None]
+    apart = x - centre[place]
+    within = apart.T @ apart / len(x)
+    average = within.diagonal().mean()
+    if not average > 0:
+        raise TrainingError("an embedding layer is solved from two different images of one class or more")
+    within.diagonal().add_(shrink * average)
+    whiten = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(within), torch.eye(x.shape[1], dtype=x.dtype), upper=False
+    )
+    if size is not None:
+        spread = (x - mean) @ whiten.T
+        _, directions = torch.linalg.eigh((spread.T @ spread).float())
+        whiten = directions[:, -size:].T.double() @ whiten
+    weight = whiten / ((x - mean) @ whiten.T).square().sum(dim=1).mean().sqrt()
+    return weight.float(), -(weight @ mean).float()

@@ -1,0 +1,72 @@
+"""The solved embedding layer, against the covariance written out in loops, and on classes it did not see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from twinned.errors import TrainingError
+from twinned.solving import solve_layer
+
+
+@pytest.fixture
+def values() -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(6).repeat_interleave(5)
+    centres = torch.randn(6, 7, generator=random)
+    spread = torch.tensor([3.0, 1, 1, 0.3, 0.3, 0.1, 0.1])
+    return centres[labels] + spread * torch.randn(30, 7, generator=random) + 4, labels
+
+
+@pytest.mark.parametrize("shrink", [0.01, 1.0])
+def test_within_a_class_the_shrunk_spread_is_alike_in_all_directions(values, shrink):
+    x, labels = values
+    weight, bias = solve_layer(x, labels, shrink=shrink)
+    within = np.zeros((7, 7))
+    for label in range(6):
+        own = x[labels == label].double().numpy()
+        for row in own:
+            apart = row - own.mean(axis=0)
+            within += np.outer(apart, apart) / len(x)
+    within += shrink * np.trace(within) / 7 * np.eye(7)
+    w = weight.double().numpy()
+    spread = w @ within @ w.T
+    np.testing.assert_allclose(spread, spread[0, 0] * np.eye(7), atol=1e-5)
+    out = x @ weight.T + bias
+    torch.testing.assert_close(out.mean(dim=0), torch.zeros(7), atol=1e-5, rtol=0)
+    assert out.square().sum(dim=1).mean() == pytest.approx(1, abs=1e-5)
+
+
+def test_fewer_outputs_are_the_directions_in_which_the_images_differ_most(values):
+    x, labels = values
+    whole = x @ solve_layer(x, labels)[0].T
+    some = x @ solve_layer(x, labels, size=3)[0].T
+    apart = [(z - z.mean(dim=0)).square().sum() for z in (whole, some)]
+    singular = torch.linalg.svdvals(whole - whole.mean(dim=0)).square()
+    # Both are scaled to one length; so the share kept shows in the ratio of nearest to whole distances.
+    ours = torch.linalg.svdvals(some - some.mean(dim=0)).square()
+    torch.testing.assert_close(ours / apart[1], singular[:3] / singular[:3].sum(), atol=1e-4, rtol=1e-3)
+
+
+def test_new_classes_are_told_apart_better():
+    random = torch.Generator().manual_seed(1)
+    labels = torch.arange(12).repeat_interleave(8)
+    noise = torch.cat([torch.full((5,), 4.0), torch.full((5,), 0.2)])
+    x = torch.randn(12, 10, generator=random)[labels] + noise * torch.randn(96, 10, generator=random)
+    weight, bias = solve_layer(x[labels < 6], labels[labels < 6], shrink=0.1)
+
+    def nearest_is_own(z: torch.Tensor, own: torch.Tensor) -> float:
+        apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
+        return float((own[apart.argmin(dim=1)] == own).float().mean())
+
+    new = labels >= 6
+    plain = nearest_is_own(x[new], labels[new])
+    assert nearest_is_own(x[new] @ weight.T + bias, labels[new]) > plain + 0.3
+
+
+def test_what_cannot_be_solved_is_refused():
+    with pytest.raises(TrainingError, match="two different images of one class"):
+        solve_layer(torch.eye(4), torch.arange(4))
+    with pytest.raises(TrainingError, match="two different images of one class"):
+        solve_layer(torch.ones(4, 3), torch.zeros(4, dtype=torch.long))
