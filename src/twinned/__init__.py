@@ -26,6 +26,7 @@ _HOME = {
     "distances": "",
     "encoders": "",
     "errors": "",
+    "finetune": "finetuning",
     "heads": "",
     "load": "model",
     "load_images": "data",

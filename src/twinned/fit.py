@@ -236,7 +236,7 @@ def make_model(
     began: float,
     parent: Parent | None = None,
 ) -> Model:
-    """From images and settings to a saved model: what `train` and `twinned.finetune.finetune` share.
+    """From images and settings to a saved model: what `train` and `twinned.finetuning.finetune` share.
 
     Args:
         source: What to learn from.
@@ -336,12 +336,17 @@ def _learn(
             before = run.judge(run.tail(untouched.to(run.device)), held_out)
     if before is not None and untouched is not None:
         figures = f"on classes that it did not see: {before} untouched, {judged} after training"
-        if before.errors <= judged.errors:
+        if not _better(before, judged):
             run.tell(f"the encoder stays untouched, because training made it no better {figures}")
             return _leave(run, untouched, material, validation, parent, before)
         run.tell(f"better than the untouched encoder {figures}")
     unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
     return _Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
+
+
+def _better(before: Judged, after: Judged) -> bool:
+    """Whether both kinds of error together are fewer."""
+    return after.errors < before.errors
 
 
 def _leave(

@@ -150,7 +150,8 @@ class Run:
         encoder = network.encoder
         stages = frozen_stages(encoder, s.freeze)
         last = len(encoder.stages()) - 1
-        if not stages or s.thaw is not None or s.quarter_turns or not (encoder.sequential or stages == last):
+        turned = s.quarter_turns or s.mirrors  # classes of their own, which the kept maps are not
+        if not stages or s.thaw is not None or turned or not (encoder.sequential or stages == last):
             return material
         front = Front(network, stages, warp=self.warp, views=s.views, seed=s.seed)
         before = json.loads(note.read_text()) if note is not None and note.exists() else {}

@@ -88,7 +88,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # the name of a file may be no text at all
             stream.reconfigure(errors="backslashreplace")
     try:
-        from . import datasets, galleries, learning, pictures, serving, using  # noqa: F401 - they register their commands
+        from . import adapting, datasets, galleries, learning, pictures, serving, using  # noqa: F401 - they register their commands
 
         result = app(prog_name="twinned", standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import SettingError
 from .app import Force, Json, Quiet, Seed, app, emit, teller
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 Data = Annotated[
     Path, typer.Argument(help="A folder of class folders, a CSV, or a pair list.", metavar="DATA")
@@ -101,6 +104,11 @@ def train(
         progress=not quiet,
         say=say,
     )
+    emit_model(model, output, as_json=json)
+
+
+def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
+    """Print what a command made."""
     fit = model.manifest.calibration
     emit(
         {
@@ -110,8 +118,9 @@ def train(
             "eer_ci": fit.eer_ci,
             "classes": len(model.manifest.classes),
             "notes": model.manifest.notes,
+            **(more or {}),
         },
-        as_json=json,
+        as_json=as_json,
         text=f"{output}: equal error rate {fit.eer:.4f}"
         f" on {fit.n_classes} {'held-out' if fit.unseen_classes else 'TRAINING'} classes,"
         f" threshold {fit.threshold:.4g}",

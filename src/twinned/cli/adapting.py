@@ -1,0 +1,92 @@
+"""Commands that start from somebody else's network: finetune, wrap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import Force, Json, Quiet, Seed, app, teller
+from .learning import Data, Output, Set, emit_model, parse_settings
+
+Far = Annotated[float | None, typer.Option(help="False accept rate of the threshold (default: equal error).")]
+
+
+@app.command()
+def finetune(
+    model: Annotated[Path, typer.Argument(help="The model folder to start from.", metavar="MODEL")],
+    data: Data,
+    output: Output,
+    freeze: Annotated[
+        str | None, typer.Option(help="Stages that stay as they are: none, all, or how many.")
+    ] = None,
+    thaw: Annotated[
+        float | None, typer.Option(help="Share of the steps after which frozen stages begin to learn.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Learning rate of a stage, as a share of the next one's.")
+    ] = None,
+    old: Annotated[
+        Path | None, typer.Option(help="Images of the old task, to measure what was kept.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="How to learn, instead of the model's way.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Instead of the model's.")] = None,
+    distance: Annotated[str | None, typer.Option(help="Instead of the model's.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Height and width, HxW.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="From start to saved model.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps to train for, instead.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs to train for, instead.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Of the loss.")] = None,
+    embedding_size: Annotated[int | None, typer.Option(help="Values of an embedding.")] = None,
+    set_: Set = None,
+    far: Far = None,
+    seed: Seed = 0,
+    validate: Annotated[Path | None, typer.Option(help="Images for the threshold.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Force = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model further on other images: new classes, a new task, a new size. Never ends worse."""
+    from ..finetuning import finetune as run
+
+    found = run(
+        model,
+        data,
+        output=output,
+        freeze=freeze,
+        thaw=thaw,
+        layer_decay=layer_decay,
+        old=old,
+        recipe=recipe,
+        loss=loss,
+        distance=distance,
+        image_size=image_size,
+        minutes=minutes,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        margin=margin,
+        embedding_size=embedding_size,
+        settings=parse_settings(set_ or []),
+        far=far,
+        seed=seed,
+        validate=validate,
+        resume=resume,
+        force=force,
+        device=device,
+        progress=not quiet,
+        say=teller(quiet),
+    )
+    held_out = found.manifest.held_out
+    emit_model(
+        found,
+        output,
+        as_json=json,
+        more={"untouched": held_out.get("untouched"), "old": held_out.get("old")},
+    )

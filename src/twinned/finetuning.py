@@ -1,0 +1,266 @@
+"""From a model to a better one: other classes, another task, another image size, a few images."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from . import encoders, heads, manifest, recipes
+from .auto import settle
+from .data import ImageSet, PairSet
+from .data import load as load_data
+from .errors import DataError, ModelError, SettingError
+from .fit import Parent, make_model
+from .material import Say, check_classes
+from .memory import keep_freed_memory
+from .model import Model
+from .network import SiameseNetwork
+from .recipes import Settings
+from .runs import training_device
+from .training import Step
+from .untouched import figures
+
+# A network that knows something already learns at this share of the rate that it began with.
+_GENTLER = 0.3
+_MINUTES = 2.0
+
+
+def finetune(
+    model: Model | str | os.PathLike[str],
+    data: ImageSet | PairSet | str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    freeze: str | int | None = None,
+    thaw: float | None = None,
+    layer_decay: float | None = None,
+    old: ImageSet | PairSet | str | os.PathLike[str] | None = None,
+    recipe: str | None = None,
+    loss: str | None = None,
+    distance: str | None = None,
+    image_size: str | int | tuple[int, int] | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    margin: float | None = None,
+    embedding_size: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    far: float | None = None,
+    seed: int = 0,
+    validate: ImageSet | PairSet | str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    on_step: Callable[[Step], None] | None = None,
+    say: Say | None = None,
+) -> Model:
+    """Train a model further, on other images: new classes, a new task, a new image size.
+
+    The result is never worse than the model as it was, on classes that training did not see: with fewer than
+    40 classes, folds of them are held out in turn. Where training does not help, the encoder stays untouched,
+    with a threshold for the new images, and the model says so.
+
+    Args:
+        model: The model to start from, or its folder.
+        data: Images or pairs, or where they are.
+        output: The model folder to write; without it the model lies in a temporary folder until saved.
+        freeze: How many stages of the encoder, from the input on, stay as they are; ``all`` but the embedding
+            layer, or ``none``. What they make of an image is computed once.
+        thaw: Share of the steps after which frozen stages begin to learn, the last first.
+        layer_decay: The learning rate of a stage as a share of the next one's.
+        old: Images of the old task: both models are measured on them.
+        recipe: How to learn, instead of the way that the model was trained in. What it looks at and its
+            network stay the model's.
+        loss: As in `twinned.fit.train`, and so are the arguments that follow, but that what is not given is
+            the model's own, and the learning rate less.
+
+    Raises:
+        SettingError: If the model was wrapped, or cannot have what is asked for.
+        DataError: If there are fewer than two classes with two readable images.
+    """
+    began = time.monotonic()
+    where = torch.device(training_device(device))
+    keep_freed_memory()
+    before = model if isinstance(model, Model) else Model(model)
+    theirs = _settings_of(before)
+    base = _gentler(theirs) if recipe is None else _as_recipe(theirs, recipe)
+    source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    if isinstance(source, ImageSet):
+        check_classes(source)
+    earlier = load_data(old) if isinstance(old, (str, os.PathLike)) else old
+    notes: list[str] = []
+
+    def tell(sentence: str) -> None:
+        notes.append(sentence)
+        if say is not None:
+            say(sentence)
+
+    remarks = [f"finetuned from a model of {len(before.manifest.classes)} classes ({base.encoder})"]
+    plan = settle(
+        source,
+        base,
+        {
+            "encoder": base.encoder,
+            "loss": loss,
+            "distance": distance,
+            "minutes": minutes,
+            "steps": steps,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "margin": margin,
+            "embedding_size": embedding_size,
+            "far": far,
+            "freeze": None if freeze is None else str(freeze),
+            "thaw": thaw,
+            "layer_decay": layer_decay,
+        },
+        image_size=image_size,
+        batch_size=batch_size,
+        extra={name: getattr(base, name) for name in ("height", "width", "channels")} | dict(settings or {}),
+        seed=seed,
+        tell=remarks.append,
+    )
+    if plan.encoder != theirs.encoder or plan.weights is not None:
+        raise SettingError(
+            f"finetune keeps the model's encoder, {theirs.encoder}, and its weights; with others, use train"
+        )
+    parent = _parent(before, theirs, plan, remarks.append)
+    result = make_model(
+        source,
+        plan,
+        other=load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate,
+        target=None if output is None else Path(output),
+        resume=resume,
+        force=force,
+        device=where,
+        progress=progress,
+        on_step=on_step,
+        tell=tell,
+        notes=notes,
+        remarks=remarks,
+        began=began,
+        parent=parent,
+    )
+    return result if earlier is None else _measure_old(before, result, earlier, seed, progress, tell)
+
+
+def _settings_of(model: Model) -> Settings:
+    """The settings that a model was trained with."""
+    if "weights.safetensors" not in model.manifest.files:
+        raise SettingError(
+            f"{model.folder}: its encoder was wrapped: an ONNX graph can be run and not trained. Train it"
+            " further in the framework that it came from, and wrap it again"
+        )
+    try:
+        return Settings(**model.manifest.recipe)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{model.folder}: model.json: recipe: {where}: {first['msg']}") from None
+
+
+def _gentler(theirs: Settings) -> Settings:
+    """The settings for training further: a pretrained encoder's own, or a lower rate."""
+    changes: dict[str, Any] = {
+        "weights": None,
+        "far": None,
+        "minutes": _MINUTES,
+        "steps": None,
+        "epochs": None,
+    }
+    if not encoders.is_pretrained(theirs.encoder):
+        changes["learning_rate"] = _GENTLER * theirs.learning_rate
+    elif theirs.layer == "solved" and theirs.embedding_size is None:  # it stayed untouched so far
+        changes["embedding_size"] = recipes.PRETRAINED["embedding_size"]
+    return theirs.change(changes)
+
+
+def _as_recipe(theirs: Settings, name: str) -> Settings:
+    """A recipe's settings, for the network of a model and what it looks at."""
+    own = ("height", "width", "channels", "fit", "ink", "encoder", "embedding_size", "dropout", "normalize")
+    given = recipes.get(name)
+    kept = {setting: getattr(theirs, setting) for setting in own}
+    if encoders.is_pretrained(given.encoder) != encoders.is_pretrained(theirs.encoder):
+        kept |= {"layer": theirs.layer, "freeze": theirs.freeze, "norms": theirs.norms}
+    return given.change(kept)
+
+
+def _parent(model: Model, theirs: Settings, plan: Settings, tell: Say) -> Parent:
+    """The model's network, at the image size and number of channels that are wanted now."""
+    state = load_file(manifest.checked(model.folder, "weights.safetensors", model.manifest))
+    encoder = encoders.build(
+        theirs.encoder,
+        image_size=(plan.height, plan.width),
+        channels=plan.channels,
+        embedding_size=theirs.embedding_size,
+        dropout=theirs.dropout,
+        pretrained=False,
+    )
+    fresh = encoders.carry_over(
+        encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
+    )
+    wrong = [name for name in fresh if not name.startswith("dense.")]
+    if wrong:
+        raise ModelError(
+            f"{model.folder}: weights.safetensors does not hold the weights of encoder {theirs.encoder}:"
+            f" {wrong[0]} is missing or of another shape"
+        )
+    if fresh:
+        tell(
+            f"the embedding layer does not fit images of {plan.height}x{plan.width} with {plan.channels}"
+            " channels, so it starts anew"
+        )
+    same = state.get("head.same", torch.empty(0)).bool().tolist()
+    head = heads.build(
+        theirs.head, distance=theirs.distance, embedding_size=encoder.embedding_size, relations=same
+    )
+    of_head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
+    if not fresh or all(of_head[name].shape == value.shape for name, value in head.state_dict().items()):
+        head.load_state_dict(of_head)
+    mean, std = (_for_channels(values, plan.channels) for values in (model.spec.mean, model.spec.std))
+    network = SiameseNetwork(encoder, head, normalize=theirs.normalize, mean=mean, std=std)
+    return Parent(model, network.eval(), whole=not fresh)
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def _measure_old(
+    before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool, tell: Say
+) -> Model:
+    """Measure both models on the old task and keep the figures in the new one's folder."""
+    try:
+        found = {
+            when: figures(model.evaluate(data, seed=seed, progress=progress))
+            for when, model in (("before", before), ("after", after))
+        }
+    except DataError as error:
+        raise DataError(f"--old: {error}; the model is saved in {after.folder}") from None
+    names = {"eer": "equal error rate", "one_shot": "one-shot accuracy", "recall_at_1": "recall@1"}
+    said = [
+        f"{names[key]} {value:.4f} before, {found['after'][key]:.4f} after"
+        for key, value in found["before"].items()
+    ]
+    sentence = f"on the old classes: {'; '.join(said)}"
+    tell(sentence)
+    held_out = after.manifest.held_out | {"old": found}
+    changed = after.manifest.model_copy(
+        update={"held_out": held_out, "notes": [*after.manifest.notes, sentence]}
+    )
+    with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
+        manifest.copy(after.folder, Path(folder), force=True)
+        manifest.write(Path(folder), changed)
+        manifest.copy(Path(folder), after.folder, force=True)
+    after.manifest = manifest.read(after.folder)
+    return after

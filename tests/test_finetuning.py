@@ -1,0 +1,214 @@
+"""From a model to another: what is carried over, what stays frozen, and that it never ends worse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import twinned
+from twinned import export, manifest
+from twinned.errors import ModelError, SettingError
+
+QUICK = {"precision": "float32", "warmup": 2, "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
+
+
+@pytest.fixture
+def finetune(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., twinned.Model]:
+    """Finetune `tiny_model` for a moment; graphs are its own, unless the size is another."""
+
+    def borrowed(network: Any, spec: Any, path: Path) -> None:
+        shutil.copyfile(tiny_model / "encoder.onnx", path)
+
+    def run(data: Any, *, whole: bool = False, **given: Any) -> twinned.Model:
+        if not whole:
+            monkeypatch.setattr(export, "export_encoder", borrowed)
+        settings = QUICK | given.pop("settings", {})
+        defaults = {"steps": 3, "progress": False}
+        return twinned.finetune(given.pop("model", tiny_model), data, settings=settings, **defaults | given)
+
+    return run
+
+
+def weights(model: twinned.Model | Path) -> dict[str, torch.Tensor]:
+    folder = model if isinstance(model, Path) else model.folder
+    return load_file(folder / "weights.safetensors")
+
+
+def test_it_goes_on_from_the_weights_and_beats_them_or_keeps_them(finetune, tiny_model, strangers, glyphs):
+    said: list[str] = []
+    model = finetune(strangers, steps=40, whole=True, old=glyphs, say=said.append)
+    fit = model.manifest.calibration
+    assert fit.n_classes == 8
+    assert fit.unseen_classes
+    before = twinned.load(tiny_model).evaluate(strangers, progress=False).verification
+    assert before is not None
+    assert fit.eer <= before.eer + 0.05, "folds of it, so not the very same figure"
+    beaten = model.manifest.held_out.get("untouched")
+    if beaten is None:
+        assert any("the encoder stays untouched" in note for note in said)
+        assert all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
+    else:
+        assert any("better than the untouched encoder" in note for note in said)
+        assert not all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
+        assert model.evaluate(strangers, progress=False).details["untouched"]["eer"] == before.eer
+    # --old: both measured on the old task, and kept.
+    old = model.manifest.held_out["old"]
+    ours = model.evaluate(glyphs, progress=False).verification
+    assert ours is not None
+    assert old["after"]["eer"] == pytest.approx(ours.eer)
+    theirs = twinned.load(tiny_model).evaluate(glyphs, progress=False).verification
+    assert theirs is not None
+    assert old["before"]["eer"] == pytest.approx(theirs.eer)
+    assert any(note.startswith("on the old classes: equal error rate") for note in model.manifest.notes)
+    assert twinned.load(model.folder).manifest == model.manifest
+
+
+def test_training_that_ruins_it_is_thrown_away(finetune, tiny_model, strangers):
+    said: list[str] = []
+    ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}
+    model = finetune(strangers, steps=12, say=said.append, **ruin)
+    assert any("the encoder stays untouched, because training made it no better" in note for note in said)
+    assert all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
+    assert model.manifest.classes == [], "it learnt from none of them"
+    assert model.training_hashes() == frozenset()
+    assert model.manifest.calibration.unseen_classes
+    assert "untouched" not in model.manifest.held_out
+
+
+def test_frozen_stages_stay_and_their_norms_too(finetune, tiny_model, strangers, monkeypatch):
+    monkeypatch.setattr("twinned.fit._better", lambda before, after: True)
+    before = weights(tiny_model)
+    model = finetune(strangers, steps=6, freeze=2)
+    after = weights(model)
+    stage = {name: name.split(".")[2] for name in before if name.startswith("encoder.blocks.")}
+    moved = {stage[name] for name in stage if not torch.equal(before[name], after[name])}
+    assert moved == {"2", "3"}
+    assert model.manifest.recipe["freeze"] == "2"
+
+
+def test_thawed_stages_move_and_earlier_ones_less(finetune, tiny_model, strangers, monkeypatch):
+    monkeypatch.setattr("twinned.fit._better", lambda before, after: True)
+    before = weights(tiny_model)
+    model = finetune(strangers, steps=12, freeze=2, thaw=0.5, layer_decay=0.3, settings={"average": 0})
+    after = weights(model)
+
+    def far(stage: int) -> float:
+        name = f"encoder.blocks.{stage}.0.weight"
+        return float((after[name] - before[name]).abs().mean())
+
+    assert far(1) > 0
+    assert far(0) < far(1) < far(2) < far(3)
+    assert far(2) < 0.6 * far(3), "a stage further from the end learns more slowly"
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"), [({"image_size": 28}, (28, 28, 1)), ({"channels": 3}, (20, 20, 3))]
+)
+def test_another_size_or_colour(finetune, tiny_model, strangers, given, shape):
+    settings = {"channels": 3} if "channels" in given else {}
+    size = {} if "channels" in given else given
+    model = finetune(strangers, whole=True, settings=settings, **size)
+    assert model.spec.shape == shape
+    assert model.embed([next(strangers.rglob("*.png"))]).shape == (1, model.embedding_size)
+    if "channels" in given:  # grey is three equal channels: the untouched network gives the same as before
+        grey, mean = twinned.load(tiny_model), model.spec.mean
+        assert mean == pytest.approx(grey.spec.mean * 3)
+
+
+def test_a_layer_that_cannot_follow_starts_anew_and_that_is_said(glyphs, strangers, tmp_path):
+    settings = QUICK | {"embedding_size": 12, "classes_per_batch": 8}
+    first = tmp_path / "m.twin"
+    twinned.train(
+        glyphs,
+        recipe="glyph",
+        encoder="conv4",
+        image_size=20,
+        steps=2,
+        settings=settings,
+        output=first,
+        progress=False,
+    )
+    said: list[str] = []
+    model = twinned.finetune(
+        first, strangers, image_size=56, steps=2, settings=QUICK, progress=False, say=said.append
+    )
+    assert "the embedding layer does not fit images of 56x56 with 1 channels, so it starts anew" in said
+    assert model.spec.height == 56
+    assert model.manifest.classes, "there is no untouched encoder to go back to"
+
+
+def test_networks_of_one_size_alone_say_so(tiny_model, strangers, tmp_path):
+    """Koch's dense layer cannot follow."""
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    found = manifest.read(folder)
+    recipe = found.recipe | {
+        "encoder": "koch2015",
+        "height": 105,
+        "width": 105,
+        "embedding_size": None,
+        "dropout": 0,
+    }
+    manifest.write(folder, found.model_copy(update={"recipe": recipe}))
+    with pytest.raises(SettingError, match="koch2015 takes images of 105x105 with 1 channels; got 64x64"):
+        twinned.finetune(folder, strangers, image_size=64, steps=1, progress=False)
+
+
+def test_weights_of_another_encoder_are_refused(tiny_model, strangers, tmp_path):
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    state = {name: v for name, v in weights(folder).items() if ".blocks.0." not in name}
+    save_file(state, folder / "weights.safetensors")
+    manifest.write(folder, manifest.read(folder))
+    with pytest.raises(ModelError, match=r"does not hold the weights of encoder .*blocks\.0\..* is missing"):
+        twinned.finetune(folder, strangers, steps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"freeze": 9},
+            "freeze is none, all, or how many stages from the input stay frozen, at most 4; got '9'",
+        ),
+        ({"freeze": "some"}, "got 'some'"),
+        ({"thaw": 2}, "thaw: .*less than 1"),
+        ({"layer_decay": 0}, "layer_decay: .*greater than 0"),
+        ({"settings": {"encoder": "resnet"}}, "finetune keeps the model's encoder"),
+        ({"recipe": "foo"}, "recipe 'foo' is not known"),
+        ({"epochs": 1}, "only one of minutes, steps and epochs"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(finetune, strangers, tmp_path, given, message):
+    with pytest.raises(SettingError, match=message):
+        finetune(strangers, output=tmp_path / "new.twin", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_itself_is_not_written_over(finetune, strangers, tiny_model, tmp_path):
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    with pytest.raises(SettingError):
+        finetune(strangers, model=folder, output=folder, force=True)
+    assert json.loads((folder / "model.json").read_text()) == json.loads(
+        (tiny_model / "model.json").read_text()
+    )
+
+
+def test_a_recipe_teaches_in_its_own_way(finetune, strangers):
+    model = finetune(strangers, recipe="facenet")
+    recipe = model.manifest.recipe
+    assert (recipe["height"], recipe["channels"], recipe["encoder"]) == (
+        20,
+        1,
+        twinned.load(model.folder).manifest.encoder,
+    )
+    assert np.isfinite(model.threshold)
