@@ -32,7 +32,7 @@ from sklearn.preprocessing import StandardScaler
 
 import twinned as tw
 from twinned.data import ImageSet, decode
-from twinned.evaluation import read_lfw_pairs
+from twinned.data.official import read_lfw
 from twinned.recipes import get
 from twinned.verification import eer, far_frr, roc
 
@@ -127,10 +127,9 @@ def one_image_probes(data: ImageSet) -> dict[str, float]:
 
 def lfw(folder: Path, minutes: float, seed: int, changes: dict[str, object]) -> Iterator[dict[str, object]]:
     """View 2: a model a fold."""
-    pairs_file = next(iter(folder.rglob("pairs.txt")))
+    official = read_lfw(folder)
+    pairs = official.pairs
     people_file = next(iter(folder.rglob("people.txt")))
-    folders = {p.parent.name: p.parent for p in folder.rglob("*.jpg")}
-    left, right, same, fold, _ = read_lfw_pairs(pairs_file, folders)
     lines = people_file.read_text(encoding="utf-8").splitlines()
     people: list[list[str]] = []
     cursor = 1
@@ -138,8 +137,7 @@ def lfw(folder: Path, minutes: float, seed: int, changes: dict[str, object]) -> 
         count = int(lines[cursor])
         people.append([line.split("\t")[0] for line in lines[cursor + 1 : cursor + 1 + count]])
         cursor += 1 + count
-    root = next(iter(folders.values())).parent
-    data = tw.load_images(root)
+    data = tw.load_images(Path(pairs.images[0]).parent.parent)
     for number, tested in enumerate(people):
         others = [c for c in data.classes if c not in set(tested)]
         model = tw.train(
@@ -150,14 +148,14 @@ def lfw(folder: Path, minutes: float, seed: int, changes: dict[str, object]) -> 
             settings=changes,
             progress=False,
         )
-        chosen = np.flatnonzero(fold == number)
-        a, b = model.embed([left[i] for i in chosen]), model.embed([right[i] for i in chosen])
-        distance = model.paired_distances(a, b)
-        far, frr = far_frr(distance, same[chosen], model.threshold)
+        fold = pairs.subset(official.fold == number)
+        vectors = model.embed(fold.images)
+        distance = model.paired_distances(vectors[fold.left], vectors[fold.right])
+        far, frr = far_frr(distance, fold.same, model.threshold)
         yield {
             "split": number,
-            "eer": eer(distance, same[chosen]),
-            "accuracy": float(((distance <= model.threshold) == same[chosen]).mean()),
+            "eer": eer(distance, fold.same),
+            "accuracy": float(((distance <= model.threshold) == fold.same).mean()),
             "far": far,
             "frr": frr,
         }

@@ -13,7 +13,7 @@ from .data import ImageSet, PairSet, decode, load
 from .errors import DataError
 from .images import pixels_sha256
 from .model import Model
-from .verification import Calibration, compare_all, compare_pairs, fit_calibration
+from .verification import Calibration, choose_enrolment, compare_all, compare_pairs, fit_calibration
 
 
 def calibrate(
@@ -77,8 +77,14 @@ def calibrate(
     calibration = fit_calibration(comparisons, far=far, prior=prior, seed=seed)
     note = f"threshold refitted on {len(decoded.kept)} new images (twinned calibrate)"
     changed = loaded.manifest.model_copy(
-        update={"calibration": calibration, "notes": [*loaded.manifest.notes, note]}
+        update={"calibration": calibration, "notes": [*loaded.manifest.notes, note], "prototype": False}
     )
+    if isinstance(source, ImageSet) and loaded.head is None:
+        genuine = ~forgery
+        found = choose_enrolment(
+            vectors[genuine], source.labels[decoded.kept][genuine], loaded.distances, seed=seed
+        )
+        changed = changed.enrolling(found)
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         manifest.copy(loaded.folder, Path(folder), force=True)
         manifest.write(Path(folder), changed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from .data import ImageSet, PairSet, decode, load
+from .data.official import official_protocol, read_lfw, read_omniglot_runs
 from .errors import DataError, SettingError
 from .fewshot import OneShot, one_shot_accuracy, possible_ways, runs_accuracy
 from .images import ImageSource, ImageSpec, pixels_sha256
@@ -20,13 +20,17 @@ from .verification import (
     Calibration,
     Comparisons,
     VerificationResult,
+    closest_labels,
     compare_all,
     compare_pairs,
     evaluate_verification,
     lfw_folds,
+    open_set,
 )
 
 PROTOCOLS = ("classes", "pairs", "lfw", "omniglot-runs")
+_FPIR = 0.01  # of open-set identification
+_ENROLLED = 4  # images a label in it, at most
 
 
 class Measured(Protocol):
@@ -40,6 +44,9 @@ class Measured(Protocol):
     def distances(self, left: Floats, right: Floats) -> Floats: ...
     def paired_distances(self, left: Floats, right: Floats) -> Floats: ...
     def relations(self, left: Floats, right: Floats) -> list[dict[str, float]]: ...
+    @property
+    def prototype(self) -> bool: ...
+    def identification_threshold(self, labels: int, fpir: float, *, images_per_label: float) -> float: ...
     def training_hashes(self) -> frozenset[str]: ...
 
 
@@ -56,6 +63,7 @@ class Evaluation:
         details: Figures that only this protocol has.
         data: Names, labels and embeddings behind the figures, for pictures and reports.
         comparisons: Behind the verification figures.
+        seed: Of episodes and resampling.
     """
 
     verification: VerificationResult | None
@@ -66,6 +74,7 @@ class Evaluation:
     details: dict[str, Any] = field(default_factory=dict)
     data: EmbeddedSet | None = None
     comparisons: Comparisons | None = None
+    seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The figures under their JSON keys."""
@@ -102,12 +111,22 @@ class Evaluation:
                 k: v for k, v in r.to_json().items() if k in ("recall_at_1", "recall_at_5", "map_at_r")
             }
             lines.append("retrieval  " + "  ".join(f"{k} {_figure(v, None)}" for k, v in figures.items()))
+        if (s := self.details.get("open_set")) is not None:
+            lines.append(
+                f"open set  {s['labels']} labels enrolled, at the threshold for a FPIR of {s['target']:g}"
+            )
+            for name, rate in (("strangers given a name", "fpir"), ("enrolled not recognised", "fnir")):
+                lines.append(f"  {name:<28} {_figure(s[rate], s[rate + '_ci'])}")
         if "relations" in self.details:
             relations = self.details["relations"]
             lines.append(f"relations  accuracy {relations['accuracy']:.4f}  ({relations['pairs']:,} pairs)")
         if "lfw" in self.details:
             lfw = self.details["lfw"]
-            lines.append(f"LFW, ten folds: {lfw['accuracy']:.4f} +- {lfw['standard_error']:.4f}")
+            lines.append(
+                f"LFW, {len(lfw['folds'])} folds: {lfw['accuracy']:.4f} +- {lfw['standard_error']:.4f}"
+                if "folds" in lfw
+                else f"LFW, accuracy at the stored threshold: {lfw['accuracy']:.4f}"
+            )
         if "untouched" in self.details:
             before = self.details["untouched"]
             said = {"eer": "equal error rate", "one_shot": "one-shot", "recall_at_1": "recall_at_1"}
@@ -183,13 +202,15 @@ def evaluate(
             f"at least 2 ways, 1 shot and 1 episode are needed;"
             f" got {ways} ways, {shots} shots, {episodes} episodes"
         )
-    if protocol in ("lfw", "omniglot-runs"):
-        if not isinstance(data, (str, os.PathLike)):
-            raise DataError(f"protocol {protocol} reads a folder; got {type(data).__name__}")
-        if not Path(data).is_dir():
-            raise DataError(f"{data}: no such folder; protocol {protocol} reads the official one")
-        run = _lfw if protocol == "lfw" else _omniglot_runs
-        return run(model, Path(data), far=far, seed=seed, progress=progress)
+    if isinstance(data, (str, os.PathLike)):
+        if protocol == "auto":
+            protocol = official_protocol(data) or protocol
+        if protocol == "lfw":
+            return _lfw(model, os.fspath(data), far=far, seed=seed, progress=progress)
+        if protocol == "omniglot-runs":
+            return _omniglot_runs(model, os.fspath(data), seed=seed)
+    elif protocol in ("lfw", "omniglot-runs"):
+        raise DataError(f"protocol {protocol} reads a folder; got {type(data).__name__}")
     loaded = load(data) if isinstance(data, (str, os.PathLike)) else data
     if isinstance(loaded, PairSet):
         if protocol == "classes":
@@ -260,9 +281,51 @@ def _classes(
             genuine, labels, model.distances, ways=min(ways, most), shots=shots, episodes=episodes, seed=seed
         )
     retrieval = evaluate_retrieval(genuine, labels, model.distances)
+    rates = None if forgery.any() else _open_set(model, genuine, labels, seed=seed)
     return Evaluation(
-        verification, one_shot, retrieval, "classes", notes, data=found, comparisons=comparisons
+        verification,
+        one_shot,
+        retrieval,
+        "classes",
+        notes,
+        {} if rates is None else {"open_set": rates},
+        found,
+        comparisons,
+        seed,
     )
+
+
+def _open_set(
+    model: Measured, vectors: Floats, labels: np.ndarray[Any, Any], *, seed: int
+) -> dict[str, Any] | None:
+    """Half of the classes enrolled with half of their images, at most four; all others held up to them.
+
+    At the threshold that the model has for a gallery of that size. None with fewer than 8 classes.
+    """
+    names, code, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts > 1)
+    if len(names) < 8 or len(several) < 4:
+        return None
+    random = np.random.default_rng(seed)
+    order = np.lexsort((random.random(len(code)), code))
+    rank = np.empty(len(code), np.intp)
+    rank[order] = np.arange(len(code)) - np.searchsorted(code[order], code[order])
+    inside = np.isin(code, random.permutation(several)[: min(len(several) - 1, len(names) // 2)])
+    known = inside & (rank < np.minimum(counts // 2, _ENROLLED)[code])
+    size = len(np.unique(code[known]))
+    label, apart = closest_labels(
+        vectors[~known], vectors[known], code[known], model.distances, prototype=model.prototype
+    )
+    threshold = model.identification_threshold(size, _FPIR, images_per_label=known.sum() / size)
+    rates = open_set(
+        apart,
+        threshold,
+        label=names[code[~known]],
+        enrolled=inside[~known],
+        correct=label == code[~known],
+        seed=seed,
+    )
+    return {"target": _FPIR, "labels": size, "images": int(known.sum()), **rates.to_json()}
 
 
 def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, progress: bool) -> Evaluation:
@@ -289,128 +352,66 @@ def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, prog
             for guess, name in zip(guesses, data.relation[whole], strict=True)
         ]
         details["relations"] = {"accuracy": float(np.mean(right_ones)), "pairs": len(right_ones)}
-    return Evaluation(
-        verification, None, None, "pairs", found.notes(), details, data=found, comparisons=comparisons
-    )
+    return Evaluation(verification, None, None, "pairs", found.notes(), details, found, comparisons, seed)
 
 
-def _omniglot_runs(
-    model: Measured, root: Path, *, far: float | None, seed: int, progress: bool
-) -> Evaluation:
+def _omniglot_runs(model: Measured, root: str, *, seed: int) -> Evaluation:
     """The 20 official runs of 20-way within-alphabet one-shot classification (Lake et al. 2015).
 
     Each query is answered on its own. Two runs share an alphabet, so pairs of runs are resampled.
     """
-    runs = [p for p in sorted(root.iterdir()) if (p / "class_labels.txt").is_file()]
-    if not runs:
-        raise DataError(
-            f"{root}: holds no run; the unpacked all_runs is expected, with runNN/class_labels.txt"
-        )
-    correct, images, labels = [], [], []
+    runs = read_omniglot_runs(root)
+    correct, notes = [], []
     for run in runs:
-        lines = [line.split() for line in (run / "class_labels.txt").read_text().splitlines() if line.strip()]
-        if not lines or any(len(line) != 2 for line in lines):
-            raise DataError(f"{run / 'class_labels.txt'}: each line must name a test and a training image")
-        queries = [root / query for query, _ in lines]
-        support = sorted((run / "training").glob("*.png"))
-        names = [root / answer for _, answer in lines]
-        missing = [p for p in (*queries, *names) if not p.is_file()]
-        if missing:
-            raise DataError(f"{missing[0]}: is named in {run / 'class_labels.txt'} and is not there")
-        answers = [support.index(name) for name in names]
-        found = _embed(model, [*queries, *support], np.arange(len(queries) + len(support)), False)
-        if found.unreadable:
-            raise DataError(f"the official runs must be whole: {found.unreadable[0]}")
-        apart = model.distances(found.embeddings[: len(queries)], found.embeddings[len(queries) :])
-        correct.append(apart.argmin(axis=1) == answers)
-        images.append(found)
-        labels.append(answers)
+        found = _embed_whole(model, [*run.queries, *run.support], False)
+        queries, support = np.split(found.embeddings, [len(run.queries)])
+        correct.append(model.distances(queries, support).argmin(axis=1) == run.answers)
+        notes += found.notes()
     alphabet = np.arange(len(runs)) // 2  # the official runs come in twos: run01 and run02 are Atlantean
-    accuracy, ci = runs_accuracy(np.array(correct), alphabet, seed=seed)
-    ways = len(labels[0])
-    one_shot = OneShot(ways=ways, shots=1, episodes=int(np.size(correct)), accuracy=accuracy, ci=ci)
-    notes = [note for found in images for note in found.notes()]
+    accuracy, ci = runs_accuracy(correct, alphabet, seed=seed)
+    ways = max(len(run.support) for run in runs)
+    episodes = sum(len(run.queries) for run in runs)
+    one_shot = OneShot(ways=ways, shots=1, episodes=episodes, accuracy=accuracy, ci=ci)
     details = {"runs": [float(np.mean(c)) for c in correct]}
-    return Evaluation(None, one_shot, None, "omniglot-runs", notes, details)
+    return Evaluation(None, one_shot, None, "omniglot-runs", notes, details, seed=seed)
 
 
-def _lfw(model: Measured, root: Path, *, far: float | None, seed: int, progress: bool) -> Evaluation:
-    """View 2 of Labeled Faces in the Wild: ten folds, each with its threshold from the other nine."""
-    pairs_file = next(iter(sorted(root.rglob("pairs.txt"))), None)
-    if pairs_file is None:
-        raise DataError(f"{root}: holds no pairs.txt; the LFW images and the official lists are expected")
-    folders = {p.parent.name: p.parent for p in root.rglob("*.jpg")}
-    left, right, same, fold, people = read_lfw_pairs(pairs_file, folders)
-    images = sorted({*left, *right})
-    place = {path: index for index, path in enumerate(images)}
-    found = _embed(model, images, [Path(p).parent.name for p in images], progress)
-    if found.unreadable:
-        raise DataError(f"the official pairs must be whole: {found.unreadable[0]}")
-    a, b = (np.array([place[p] for p in side]) for side in (left, right))
-    distance = model.paired_distances(found.embeddings[a], found.embeddings[b])
+def _lfw(model: Measured, root: str, *, far: float | None, seed: int, progress: bool) -> Evaluation:
+    """Labeled Faces in the Wild: ten folds, each with its threshold from the other nine; or View 1."""
+    official = read_lfw(root)
+    pairs = official.pairs
+    found = _embed_whole(model, pairs.images, progress, official.people)
+    distance = model.paired_distances(found.embeddings[pairs.left], found.embeddings[pairs.right])
     comparisons = replace(
-        compare_pairs(distance, same, left=found.labels[a], right=found.labels[b]),
-        left_image=a,
-        right_image=b,
+        compare_pairs(distance, pairs.same, left=found.labels[pairs.left], right=found.labels[pairs.right]),
+        left_image=pairs.left,
+        right_image=pairs.right,
     )
-    verification = evaluate_verification(comparisons, model.manifest.calibration, extra_far=far, seed=seed)
-    folds = lfw_folds(distance, same, fold)
-    trained = sorted(set(model.manifest.classes) & people)
+    calibration: Calibration = model.manifest.calibration
+    verification = evaluate_verification(comparisons, calibration, extra_far=far, seed=seed)
+    trained = sorted(set(model.manifest.classes) & set(found.labels.tolist()))
+    lfw: dict[str, Any] = {"people_seen_in_training": trained}
     notes = found.notes()
+    if official.fold.any():
+        folds = lfw_folds(distance, pairs.same, official.fold)
+        lfw |= {"accuracy": folds.mean, "standard_error": folds.standard_error}
+        lfw["folds"] = folds.accuracies.tolist()
+    else:
+        lfw["accuracy"] = float(np.mean((distance <= calibration.threshold) == pairs.same))
+        notes.append(f"{pairs.origin}: one fold, so its accuracy is that at the stored threshold")
     if trained:
         notes.append(
             f"{len(trained)} people of the folds were in training, so this is not View 2:"
             f" {', '.join(trained[:5])}{' ...' if len(trained) > 5 else ''}"
         )
-    details = {
-        "lfw": {
-            "accuracy": folds.mean,
-            "standard_error": folds.standard_error,
-            "folds": [float(x) for x in folds.accuracies],
-            "people_seen_in_training": trained,
-        }
-    }
-    return Evaluation(verification, None, None, "lfw", notes, details, data=found, comparisons=comparisons)
+    return Evaluation(verification, None, None, "lfw", notes, {"lfw": lfw}, found, comparisons, seed)
 
 
-def read_lfw_pairs(
-    path: Path, folders: dict[str, Path]
-) -> tuple[list[str], list[str], np.ndarray[Any, Any], np.ndarray[Any, Any], set[str]]:
-    """Read an official LFW pair list: pairs.txt (View 2) or pairsDev*.txt (View 1).
-
-    Args:
-        path: The list.
-        folders: For each person the folder of images.
-
-    Returns:
-        The left and right image of each pair, whether they are one person, the fold, and all people named.
-
-    Raises:
-        DataError: If a line cannot be read or names somebody who has no folder.
-    """
-    left: list[str] = []
-    right: list[str] = []
-    same: list[bool] = []
-    people: set[str] = set()
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    head = [int(value) for value in lines[0]]
-    folds, each = (head[0], head[1]) if len(head) == 2 else (1, head[0])
-
-    def image(person: str, number: str, line: int) -> str:
-        if person not in folders:
-            raise DataError(f"{path}, line {line}: {person} has no folder among the images")
-        people.add(person)
-        return str(folders[person] / f"{person}_{int(number):04d}.jpg")
-
-    for number, parts in enumerate(lines[1:], start=2):
-        if len(parts) == 3:
-            left.append(image(parts[0], parts[1], number))
-            right.append(image(parts[0], parts[2], number))
-        elif len(parts) == 4:
-            left.append(image(parts[0], parts[1], number))
-            right.append(image(parts[2], parts[3], number))
-        else:
-            raise DataError(f"{path}, line {number}: 3 or 4 values are expected; got {len(parts)}")
-        same.append(len(parts) == 3)
-    fold = np.minimum(np.arange(len(same)) // (2 * each), folds - 1)
-    return left, right, np.array(same, np.bool_), fold, people
+def _embed_whole(
+    model: Measured, images: Sequence[ImageSource], progress: bool, labels: Any = None
+) -> EmbeddedSet:
+    """Embed images of an official list, of which none may be left out."""
+    found = _embed(model, images, np.arange(len(images)) if labels is None else labels, progress)
+    if found.unreadable:
+        raise DataError(f"the official images must be whole: {found.unreadable[0]}")
+    return found

@@ -35,6 +35,7 @@ from .material import (
     read,
     shared_classes,
     statistics,
+    thin,
     usable_classes,
 )
 from .memory import keep_freed_memory
@@ -44,7 +45,7 @@ from .recipes import Settings
 from .runs import FOLD_SHARE, Judged, Run, fold_count, training_device, untouched_encoder
 from .training import Interrupted, Step
 from .untouched import UNTOUCHED
-from .verification import Calibration, Comparisons, fit_calibration, roc
+from .verification import Calibration, Comparisons, choose_enrolment, fit_calibration, roc
 
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
 # take 10 more than its budget.
@@ -102,6 +103,8 @@ class _Learnt:
     untouched: Judged | None = None
 
 
+# Pixel values of held-out images by which the way to tell labels in a gallery is chosen: half a second.
+_ENROL_VALUES = 20_000_000
 
 
 def train(
@@ -481,6 +484,18 @@ def _write(
             licence=network.encoder.licence or (parent.model.manifest.licence if parent else None),
         ),
     )
+    if held_out is not None and held_out.labelled is not None and not has_head:
+        _choose_enrolment(folder, held_out, run.settings.seed)
+
+
+def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
+    """Whether a gallery tells a label by the nearest of its images or by their mean, kept in model.json."""
+    some = thin(held_out, min(2000, _ENROL_VALUES // held_out.pixels[0].size))
+    genuine = ~some.images.forgery
+    model = Model(folder)
+    vectors = model.embed_pixels(some.pixels[genuine])
+    found = choose_enrolment(vectors, some.images.labels[genuine], model.distances, seed=seed)
+    manifest.write(folder, model.manifest.enrolling(found))
 
 
 def _figures(judged: Judged) -> dict[str, float]:

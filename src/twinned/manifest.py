@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from . import outputs
 from .errors import ModelError, SettingError
 from .images import ImageSpec
-from .verification import Calibration
+from .verification import Calibration, Enrolment
 
 FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 64 * 1024 * 1024
@@ -66,6 +66,16 @@ class Manifest(BaseModel):
     notes: list[str] = []
     licence: str | None = None
     files: dict[str, str] = {}
+
+    def enrolling(self, found: Enrolment) -> Manifest:
+        """The same, telling labels in a gallery in the way that was found to be better."""
+        calibration = self.calibration
+        if found.identification is not None:
+            calibration = calibration.model_copy(update={"identification": found.identification})
+        held_out = self.held_out | {"identified": found.named}
+        return self.model_copy(
+            update={"prototype": found.prototype, "calibration": calibration, "held_out": held_out}
+        )
 
 
 def read(folder: Path) -> Manifest:
@@ -216,6 +226,12 @@ def card(manifest: Manifest) -> str:
         + ("" if fit.supported else f". Not supported: it would take {fit.impostors_needed:,} impostors"),
         f"- **Equal error rate** on those: {fit.eer:.4f}{interval}",
     ]
+    if named := manifest.held_out.get("identified"):
+        chosen = "the mean of its images" if manifest.prototype else "the nearest of its images"
+        lines.append(
+            f"- **In a gallery** a label is told by {chosen}: of held-out probes {named['nearest']:.4f} are"
+            f" named by the nearest, {named['prototype']:.4f} by the mean"
+        )
     if manifest.licence:
         lines.append(f"- **Licence of the pretrained weights**: {manifest.licence}")
     lines += [f"- {note}" for note in manifest.notes]

@@ -239,6 +239,8 @@ class Model:
         self, labels: int, fpir: float = 0.01, *, images_per_label: float = 1.0
     ) -> float:
         """The threshold for a gallery of that many labels; see `Calibration.identification_threshold`."""
+        if self.prototype:  # more images make a mean better; they are no further labels to be taken for
+            images_per_label = min(images_per_label, max(self.manifest.calibration.identification.images))
         return self.manifest.calibration.identification_threshold(
             labels, fpir, images_per_label=images_per_label
         )

@@ -278,7 +278,7 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
         ),
         (["one_class", "--protocol", "lfw"], "one_class: holds no pairs.txt"),
         (["one_class", "--protocol", "omniglot-runs"], "one_class: holds no run"),
-        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: no such folder"),
+        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: holds no run"),
         (["one_class", "--ways", "1"], "at least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
         (["one_class", "--shots", "0"], "at least 2 ways"),
         (["one_class", "--episodes", "-3"], "at least 2 ways"),

@@ -241,7 +241,7 @@ class Gallery:
         counts = self.store.labels(only)
         if not counts:
             return [Identification(source_name(image), None, 0.0, math.inf, 0.0) for image in images]
-        many = 1.0 if self._embedder.prototype else sum(counts.values()) / len(counts)
+        many = sum(counts.values()) / len(counts)
         threshold = self._embedder.identification_threshold(len(counts), fpir, images_per_label=many)
         answers: Identifications = []
         for start in range(0, len(images), BATCH):

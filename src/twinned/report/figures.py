@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from .. import plots
 from ..evaluation import Evaluation
 from ..intervals import Interval
 from ..model import Model
-from ..verification import OpenSet, impostors_needed, open_set, reliability
+from ..verification import impostors_needed, reliability
 from .grounds import known_classes
 from .page import Html, between, figure, number, one_in, table, tag
 
@@ -226,22 +224,13 @@ def recognition(model: Model, found: Evaluation) -> list[Html] | None:
                 [f"recall at {k}", number(recall), between(r.recall_at_ci[k]), f"{r.queries:,} queries"]
             )
         rows.append(["MAP at R", number(r.map_at_r), between(r.map_at_r_ci), f"{r.queries:,} queries"])
-    if (unknown := open_set_rates(model, found)) is not None:
-        result, size = unknown
-        rows += [
-            [
-                "strangers taken for somebody (FPIR)",
-                number(result.fpir),
-                between(result.fpir_ci),
-                f"{result.n_strangers:,} probes, {size} labels",
-            ],
-            [
-                "enrolled ones not recognised (FNIR)",
-                number(result.fnir),
-                between(result.fnir_ci),
-                f"{result.n_enrolled:,} probes, {size} labels",
-            ],
-        ]
+    if (unknown := found.details.get("open_set")) is not None:
+        for name, rate, count in (
+            ("strangers taken for somebody (FPIR)", "fpir", "n_strangers"),
+            ("enrolled ones not recognised (FNIR)", "fnir", "n_enrolled"),
+        ):
+            probes = f"{unknown[count]:,} probes, {unknown['labels']} labels"
+            rows.append([name, number(unknown[rate]), between(unknown[f"{rate}_ci"]), probes])
     for name, values in (
         ("run", found.details.get("runs")),
         ("fold", found.details.get("lfw", {}).get("folds")),
@@ -256,34 +245,11 @@ def recognition(model: Model, found: Evaluation) -> list[Html] | None:
         parts.append(
             tag(
                 "p",
-                "Open set: one image of every second class is enrolled; all other images are held up to that"
-                " gallery, at the threshold stored for one of its size and a FPIR of 0.01.",
+                "Open set: half of the classes are enrolled, with half of their images (at most four); all"
+                " other images are held up to that gallery, at the threshold stored for one of its size and a"
+                f" FPIR of {unknown['target']:g}. A label is told by"
+                f" {'the mean of its images' if model.prototype else 'the nearest of its images'}.",
                 class_="quiet",
             )
         )
     return parts
-
-
-def open_set_rates(model: Model, found: Evaluation) -> tuple[OpenSet, int] | None:
-    """Half of the classes enrolled with one image each, everybody else held up to them."""
-    data = found.data
-    if data is None or found.protocol != "classes":
-        return None
-    if found.comparisons is not None and found.comparisons.skilled is not None:
-        return None  # forgeries are neither strangers nor enrolled
-    names, first, code = np.unique(data.labels, return_index=True, return_inverse=True)
-    if len(names) < 8:
-        return None
-    inside = np.arange(len(names)) % 2 == 0
-    probe = ~(np.isin(np.arange(len(code)), first) & inside[code])
-    apart = model.distances(data.embeddings[probe], data.embeddings[first[inside]])
-    nearest = apart.argmin(axis=1)
-    size = int(inside.sum())
-    result = open_set(
-        apart.min(axis=1),
-        model.identification_threshold(size),
-        label=names[code[probe]],
-        enrolled=inside[code[probe]],
-        correct=np.flatnonzero(inside)[nearest] == code[probe],
-    )
-    return result, size

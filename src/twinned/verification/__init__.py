@@ -10,6 +10,7 @@ Rates are fractions of 1.
     resampling      what other classes would have given: intervals
     evidence        from distance to likelihood ratio; Cllr
     identification  thresholds for 1 to N; open-set rates
+    enrolment       by the nearest image of a label, or by their mean
     calibration     threshold and probability as a model stores them
     results         all figures of one model on one data set
 """
@@ -32,6 +33,7 @@ from .curves import (
     threshold_at_eer,
     threshold_at_far,
 )
+from .enrolment import Enrolment, choose_enrolment, closest_labels
 from .evidence import Isotonic, Logistic, cllr, min_cllr
 from .identification import Identification, OpenSet, open_set
 from .results import (
@@ -53,6 +55,7 @@ __all__ = [
     "ClassErrors",
     "Comparisons",
     "Distances",
+    "Enrolment",
     "Folds",
     "Identification",
     "Isotonic",
@@ -65,8 +68,10 @@ __all__ = [
     "VerificationResult",
     "auc",
     "best_threshold",
+    "choose_enrolment",
     "class_errors",
     "cllr",
+    "closest_labels",
     "compare_all",
     "compare_pairs",
     "d_prime",

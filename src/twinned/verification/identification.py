@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ _RATES = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 _IMAGES = (1, 2, 4, 8)  # images a label
 _SIZES = tuple(int(first * 10**power) for power in range(4) for first in (1, 2, 5))  # labels in the gallery
 _GALLERIES = 10  # galleries drawn for each number of images a label
-_PROBES = 1000
+PROBES = 1000
 _SUPPORT = 20  # strangers below a quantile for it to be taken as it is
 _TINY = 1e-12
 
@@ -95,6 +95,11 @@ def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identifica
         random = np.random.default_rng(seed)
         sides = np.stack([impostors.left_image, impostors.right_image])
         tables = _tables(*_strangers(impostors, sides, random), random)
+    return table_of(tables)
+
+
+def table_of(tables: dict[int, dict[int, Floats]]) -> Identification:
+    """What `tabulate` gave, as a model stores it."""
     # The same strangers before more labels are never farther, save where some met too few labels.
     rows = [np.minimum.accumulate(list(by_size.values()), axis=0).tolist() for by_size in tables.values()]
     return Identification(
@@ -115,7 +120,7 @@ def _strangers(impostors: Comparisons, sides: Ints, random: np.random.Generator)
     images = np.argsort(label, kind="stable")[np.count_nonzero(label < 0) :]
     column, row = np.full((2, len(label)), -1)
     column[images] = np.arange(len(images))
-    probes = random.permutation(images)[:_PROBES]
+    probes = random.permutation(images)[:PROBES]
     row[probes] = np.arange(len(probes))
     matrix = np.full((len(probes), len(images)), np.inf, dtype=np.float32)
     for one, other in (sides, sides[::-1]):
@@ -131,6 +136,34 @@ def _tables(matrix: Floats, label: Ints, random: np.random.Generator) -> dict[in
     known = np.add.reduceat(np.isfinite(matrix), first, axis=1, dtype=np.int64)
     # Several images a label make a gallery only where a stranger was compared with all of a label's images.
     most_images = np.median(counts) if np.isin(known / counts, (0, 1)).all() else 1
+
+    def nearest(enrolled: Ints, begin: Ints) -> Floats:
+        found: Floats = np.minimum.reduceat(matrix[:, enrolled], begin, axis=1)
+        return found
+
+    return tabulate(nearest, label, int(most_images), strangers=len(matrix), random=random)
+
+
+def tabulate(
+    nearest: Callable[[Ints, Ints], Floats],
+    label: Ints,
+    most_images: int,
+    *,
+    strangers: int,
+    random: np.random.Generator,
+) -> dict[int, dict[int, Floats]]:
+    """Distances at each rate from galleries drawn at random: ``{images a label: {labels: (rates,)}}``.
+
+    Args:
+        nearest: From the enrolled images, label by label, and where in them each label begins, how far each
+            stranger is from each label: ``(strangers, labels)``, inf where the label is the stranger's own.
+        label: Of each image, ascending.
+        most_images: Images a label to go up to.
+        strangers: How many there are.
+        random: Where chance comes from.
+    """
+    first = np.flatnonzero(np.diff(label, prepend=-1))
+    counts = np.diff(first, append=len(label))
     tables: dict[int, dict[int, Floats]] = {}
     for images in (k for k in _IMAGES if k <= most_images):
         closest: dict[int, list[Floats]] = {}
@@ -138,19 +171,16 @@ def _tables(matrix: Floats, label: Ints, random: np.random.Generator) -> dict[in
             shuffled = np.lexsort((random.random(len(label)), label))
             enrolled = shuffled[np.arange(len(label)) - np.repeat(first, counts) < images]
             begin = np.flatnonzero(np.diff(label[enrolled], prepend=-1))
-            nearest = np.minimum.reduceat(matrix[:, enrolled], begin, axis=1)[
-                :, random.permutation(len(first))
-            ]
-            held_up = np.cumsum(np.isfinite(nearest), axis=1)
-            so_far = np.minimum.accumulate(nearest, axis=1)
+            apart = nearest(enrolled, begin)[:, random.permutation(len(first))]
+            held_up = np.cumsum(np.isfinite(apart), axis=1)
+            so_far = np.minimum.accumulate(apart, axis=1)
             most = max(1, int(np.quantile(held_up[:, -1], 0.05)))
             for size in (*(size for size in _SIZES if size < most), most):
                 enough = held_up[:, -1] >= size
                 column = np.argmax(held_up[enough] >= size, axis=1)
                 closest.setdefault(size, []).append(so_far[enough, column])
         tables[images] = {
-            size: _quantiles(np.concatenate(closest[size]), len(matrix), len(first))
-            for size in sorted(closest)
+            size: _quantiles(np.concatenate(closest[size]), strangers, len(first)) for size in sorted(closest)
         }
     return tables
 

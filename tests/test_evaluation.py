@@ -1,0 +1,146 @@
+"""Measuring by a protocol: what each gives, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import twinned as tw
+from twinned import manifest
+from twinned.errors import DataError
+from twinned.verification import Identification
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return tw.load(tiny_model)
+
+
+def by_gallery(model, strangers, seed, folder):
+    """FNIR and FPIR of a real gallery in which the same half of the classes is enrolled."""
+    random = np.random.default_rng(seed)
+    images = tw.load_images(strangers)
+    order = np.lexsort((random.random(48), images.class_index))
+    inside = set(random.permutation(8)[:4].tolist())
+    enrolled = [n for c in sorted(inside) for n in order[6 * c : 6 * c + 3]]
+    rest = [n for n in range(48) if n not in enrolled]
+    with model.gallery(folder) as gallery:
+        gallery.add([images.images[n] for n in enrolled], images.labels[enrolled].tolist(), progress=False)
+        answers = gallery.identify([images.images[n] for n in rest])
+    known = np.array([images.class_index[n] in inside for n in rest])
+    right = np.array([a.label == images.labels[n] for n, a in zip(rest, answers)])
+    named = np.array([a.label is not None for a in answers])
+    return np.mean(~right[known]), np.mean(named[~known])
+
+
+@pytest.mark.parametrize("prototype", [False, True])
+def test_open_set_rates_are_those_of_a_gallery(tiny_model, strangers, tmp_path, prototype):
+    """Half of the classes enrolled: a gallery names and rejects as the evaluation says, by either rule."""
+    said = manifest.read(tiny_model)
+    tight = said.calibration.threshold * (0.1 if prototype else 0.3)  # so that some are named, some not
+    near = Identification(images=(1,), labels=((1,),), fpir=(0.001, 0.1), threshold=(((tight, 2 * tight),),))
+    calibration = said.calibration.model_copy(update={"identification": near})
+    shutil.copytree(tiny_model, tmp_path / "m.twin")
+    manifest.write(
+        tmp_path / "m.twin", said.model_copy(update={"prototype": prototype, "calibration": calibration})
+    )
+    model = tw.load(tmp_path / "m.twin")
+    found = model.evaluate(strangers, episodes=10, seed=3, progress=False)
+    assert found.seed == 3
+    rates = found.to_json()["open_set"]
+    assert (rates["labels"], rates["images"], rates["n_strangers"], rates["n_enrolled"]) == (4, 12, 24, 12)
+    assert rates == model.evaluate(strangers, episodes=10, seed=3, progress=False).details["open_set"]
+    assert rates["threshold"] == model.identification_threshold(4, 0.01, images_per_label=3)
+    assert (rates["fnir"], rates["fpir"]) == pytest.approx(by_gallery(model, strangers, 3, tmp_path / "g"))
+    assert 0 < rates["fnir"] < 1
+    assert "enrolled not recognised" in found.text()
+
+
+def test_open_set_needs_eight_classes_and_no_forgeries(model, strangers, tmp_path):
+    few = tw.load_images(strangers).with_classes([f"glyph0{n}" for n in range(7)])
+    assert "open_set" not in model.evaluate(few, episodes=10, progress=False).to_json()
+    rows = [f"{strangers}/glyph0{c}/{n}.png,g{c},{'forgery' if n > 3 else 'genuine'}"
+            for c in range(8) for n in range(6)]  # fmt: skip
+    (tmp_path / "f.csv").write_text("\n".join(["path,label,role", *rows]))
+    found = model.evaluate(tmp_path / "f.csv", episodes=10, progress=False)
+    assert "open_set" not in found.to_json()
+    assert found.verification.n_impostor == 8 * 4 * 2, "forgeries against the genuine ones they imitate"
+
+
+@pytest.fixture
+def lfw(tmp_path: Path, strangers: Path) -> Path:
+    """Strangers as people, in two folds of six pairs."""
+    lines = ["2\t3"]
+    for person in range(4):
+        folder = tmp_path / "lfw" / "images" / f"Person_{person}"
+        folder.mkdir(parents=True)
+        for n in range(6):
+            target = folder / f"Person_{person}_{n + 1:04d}.png"
+            shutil.copy(strangers / f"glyph0{person}" / f"{n}.png", target)
+    for fold in (0, 2):
+        lines += [f"Person_{fold}\t{n}\t{n + 1}" for n in (1, 2, 3)]
+        lines += [f"Person_{fold}\t{n}\tPerson_{fold + 1}\t{n}" for n in (1, 2, 3)]
+    (tmp_path / "lfw" / "pairs.txt").write_text("\n".join(lines))
+    (tmp_path / "lfw" / "pairsDevTest.txt").write_text("\n".join(["3", *lines[1:7]]))
+    return tmp_path / "lfw"
+
+
+def test_lfw_by_its_folds(model, lfw):
+    for protocol in ("lfw", "auto"):
+        found = model.evaluate(lfw, protocol=protocol, progress=False)
+        assert found.protocol == "lfw"
+        assert (found.one_shot, found.retrieval) == (None, None)
+        assert (found.verification.n_genuine, found.verification.n_impostor) == (6, 6)
+        figures = found.to_json()["lfw"]
+        assert len(figures["folds"]) == 2
+        assert figures["accuracy"] == pytest.approx(np.mean(figures["folds"]))
+        assert figures["people_seen_in_training"] == []
+    json.dumps(found.to_json(), allow_nan=False)
+    assert "LFW, 2 folds" in found.text()
+
+
+def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    manifest.write(folder, manifest.read(folder).model_copy(update={"classes": ["Person_1", "Nobody"]}))
+    model = tw.load(folder)
+    found = model.evaluate(lfw / "pairsDevTest.txt", protocol="lfw", progress=False)
+    figures = found.details["lfw"]
+    c = found.comparisons
+    assert figures["accuracy"] == np.mean((c.distance <= model.threshold) == c.same)
+    assert "folds" not in figures
+    assert figures["people_seen_in_training"] == ["Person_1"]
+    assert any("1 people of the folds were in training" in note for note in found.notes)
+    assert "LFW, accuracy at the stored threshold" in found.text()
+
+
+def test_official_images_must_be_whole(model, lfw):
+    (lfw / "images" / "Person_0" / "Person_0_0001.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"the official images must be whole: .*Person_0_0001"):
+        model.evaluate(lfw, progress=False)
+
+
+def test_omniglot_runs(model, strangers, tmp_path):
+    """Two runs of four classes; the second asks with the very images of the support: it must be right."""
+    for run, query in (("run01", 1), ("run02", 0)):
+        lines = []
+        for side, n in (("test", query), ("training", 0)):
+            (tmp_path / run / side).mkdir(parents=True)
+            for c in range(4):
+                shutil.copy(strangers / f"glyph0{c}" / f"{n}.png", tmp_path / run / side / f"{c}.png")
+        lines = [f"{run}/test/{c}.png {run}/training/{c}.png" for c in range(4)]
+        (tmp_path / run / "class_labels.txt").write_text("\n".join(lines))
+    found = model.evaluate(tmp_path, progress=False)
+    assert found.protocol == "omniglot-runs"
+    queries, support = (
+        model.embed([strangers / f"glyph0{c}" / f"{n}.png" for c in range(4)]) for n in (1, 0)
+    )
+    first = np.mean(model.distances(queries, support).argmin(axis=1) == np.arange(4))
+    assert found.details["runs"] == [first, 1.0]
+    assert found.one_shot.accuracy == (first + 1) / 2
+    assert (found.one_shot.ways, found.one_shot.episodes) == (4, 8)
+    assert (found.verification, found.retrieval) == (None, None)
