@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,8 @@ class Work:
 
     def __init__(self, threads: int, *, waiting: int, wait_seconds: float) -> None:
         self.threads = threads
-        self.pending = 0  # begun or waiting; counted on the event loop alone
+        self.pending = 0  # begun or waiting
+        self._counting = threading.Lock()
         self._most = threads + waiting
         self._seconds = wait_seconds
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
@@ -48,14 +50,16 @@ class Work:
                 raise overloaded(f"the service was too busy to begin within {self._seconds:g} seconds")
             return job()
 
-        self.pending += 1
-        future = asyncio.get_running_loop().run_in_executor(self._pool, begin)
-        future.add_done_callback(self._done)
-        return await future
+        with self._counting:
+            self.pending += 1
+        future = self._pool.submit(begin)
+        future.add_done_callback(self._done)  # when the thread is free again, be the caller there or not
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
         """Finish what was begun."""
         self._pool.shutdown()
 
     def _done(self, _: object) -> None:
-        self.pending -= 1
+        with self._counting:
+            self.pending -= 1
