@@ -2,8 +2,8 @@
 
     python benchmarks/oneshot.py --train images_background_small1 --runs all_runs --minutes 2 --seeds 0
 
-Everybody gets the same images, the same minutes on the same cores, the same encoder (conv4 at 35x35), and is
-measured on the official 20 runs of 20-way within-alphabet one-shot classification. A row is added to
+Everybody gets the same images, the same minutes on the same cores, the same encoder (conv4_wide at 35x35),
+and is measured on the official 20 runs of 20-way within-alphabet one-shot classification. A row is added to
 benchmarks/results/oneshot.csv for each training; the table is made from all rows.
 """
 
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,10 +34,11 @@ from twinned import load_images
 from twinned.data import ClassBatches, decode, make_pairs
 from twinned.data.augment import Augmentation
 from twinned.distances import cosine
-from twinned.encoders import Conv4
+from twinned.encoders import build
 from twinned.evaluation import evaluate
 from twinned.heads import WeightedL1
 from twinned.images import ImageSpec
+from twinned.memory import keep_freed_memory
 from twinned.recipes import get
 
 SPEC = ImageSpec(height=35, width=35, channels=1)
@@ -62,21 +64,23 @@ class AsModel:
 
 
 plain = Augmentation()
+encoder = partial(build, get("glyph").encoder, image_size=(35, 35), channels=1)
 
 
 def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, int]]:
-    """A loss of pytorch-metric-learning over conv4: 48 classes x 4 images, AdamW, cosine schedule."""
+    """A loss of pytorch-metric-learning: 48 classes x 4 images, AdamW, cosine schedule."""
+    recipe = get("glyph")
     loss = {
         "triplet": pml.TripletMarginLoss(),
         "contrastive": pml.ContrastiveLoss(),
         "ntxent": pml.NTXentLoss(0.1),
     }[name]
-    warp = Augmentation(**get("glyph").augment.model_dump()) if augment else plain
+    warp = Augmentation(**recipe.augment.model_dump()) if augment else plain
 
     def train(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int) -> tuple[AsModel, int]:
         torch.manual_seed(seed)
-        net = Conv4().to(memory_format=torch.channels_last)
-        batches = ClassBatches(labels, quarter_turns=augment, seed=seed)
+        net = encoder().to(memory_format=torch.channels_last)
+        batches = ClassBatches(labels, quarter_turns=augment, mirrors=augment, seed=seed)
         optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
         began, step = time.monotonic(), 0
         while (now := time.monotonic()) < deadline:
@@ -100,7 +104,7 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
 def deck(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int) -> tuple[AsModel, int]:
     """The deck's recipe: pairs, |a - b| into one sigmoid, cross-entropy, Adam 1e-3, 32 pairs a batch."""
     torch.manual_seed(seed)
-    net = Conv4(embedding_size=128).to(memory_format=torch.channels_last)
+    net = encoder(embedding_size=128).to(memory_format=torch.channels_last)
     head = WeightedL1(128)
     optimizer = torch.optim.Adam([*net.parameters(), *head.parameters()], 1e-3)
     step = 0
@@ -190,6 +194,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=["twinned", *METHODS], choices=["twinned", *METHODS])
     options = parser.parse_args()
+    keep_freed_memory()  # so do they all
     RESULTS.parent.mkdir(exist_ok=True)
     fresh = not RESULTS.exists()
     with RESULTS.open("a", newline="") as file:
