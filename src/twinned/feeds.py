@@ -32,8 +32,8 @@ class Feed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, batch: Batch, step: int) -> Tensor:
-        """A batch's images, augmented; the same ones for the same step."""
+    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
+        """A batch's images, or some rows of them, augmented; the same ones for the same step."""
         ...
 
     def plain(self, start: int, stop: int) -> Tensor:
@@ -62,10 +62,13 @@ class PixelFeed:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def batch(self, batch: Batch, step: int) -> Tensor:
-        turns = None if batch.turns is None else torch.from_numpy(batch.turns)
-        chosen = self.pixels[torch.from_numpy(batch.index)]
-        return self.warp(chosen, turns=turns, seed=self.seed * 1_000_003 + step).to(self.device)
+    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
+        turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
+        chosen = self.pixels[torch.from_numpy(batch.index[rows])].to(
+            self.device
+        )  # bytes take less time than floats
+        seed = self.seed * 1_000_003 + step
+        return self.warp(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
 
     def plain(self, start: int, stop: int) -> Tensor:
         return _PLAIN(self.pixels[start:stop].contiguous()).to(self.device)
@@ -92,10 +95,10 @@ class MapFeed:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, batch: Batch, step: int) -> Tensor:
+    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
         rng = np.random.default_rng([self.seed, 4, step])
-        view = torch.from_numpy(rng.integers(self.maps.shape[1], size=len(batch.index)))
-        return self._ready(self.maps[self.rows[torch.from_numpy(batch.index)], view])
+        view = torch.from_numpy(rng.integers(self.maps.shape[1], size=len(batch.index))[rows])
+        return self._ready(self.maps[self.rows[torch.from_numpy(batch.index[rows])], view])
 
     def plain(self, start: int, stop: int) -> Tensor:
         return self._ready(self.maps[self.rows[start:stop], 0])

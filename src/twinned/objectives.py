@@ -1,4 +1,7 @@
-"""What a run learns from: its batches, and from a batch to its loss, as the settings name them."""
+"""What a run learns from: its batches, and from a batch to its loss, as the settings name them.
+
+The images of a batch may be shared out among processes; the loss is that of the whole batch in each of them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from .errors import SettingError
 from .material import Material
 from .network import SiameseNetwork
 from .recipes import Settings
+from .together import embed_together
 from .training import Objective
 
 
@@ -57,7 +61,7 @@ def make_objective(
         if batch.pairs is None:
             raise SettingError(f"loss {s.loss} learns from pairs here, and the batch has none")
         left, right, same = (torch.from_numpy(np.asarray(p)).to(images.device) for p in batch.pairs)
-        z = net.embed(images)
+        z = embed_together(net.embed, images, len(batch.index))
         value = net.head.logit(z[left], z[right]) if by_logit else net.head(z[left], z[right])  # type: ignore[operator]
         return loss(value, same), z
 
@@ -70,7 +74,7 @@ def make_objective(
     total = losses.CrossBatchMemory(whole, network.embedding_size, size=s.memory) if s.memory else whole
 
     def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        z = net.embed(images)
+        z = embed_together(net.embed, images, len(batch.index))
         return total(z, torch.from_numpy(batch.labels).to(images.device)), z
 
     return of_classes, total
@@ -80,7 +84,7 @@ def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Te
     """Cross-entropy of the relations."""
     if batch.pairs is None or batch.relation is None or not isinstance(net.head, heads.Relation):
         raise SettingError("the relation head learns from a pair list with a column relation")
-    z = net.embed(images)
+    z = embed_together(net.embed, images, len(batch.index))
     left, right, relation = (
         torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
     )

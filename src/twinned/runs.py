@@ -28,6 +28,7 @@ from .objectives import all_distances, make_batches, make_objective
 from .recipes import Settings
 from .retrieval import evaluate_retrieval
 from .solving import solve_layer
+from .together import my_rows
 from .training import Outcome, Plan, Scores, Step, train_network
 from .verification import Comparisons, compare_all, compare_pairs
 from .verification import eer as equal_error_rate
@@ -281,7 +282,7 @@ class Run:
         outcome = train_network(
             network,
             batches=batches,
-            load=feed.batch,
+            load=lambda batch, step: feed.batch(batch, step, my_rows()),
             objective=freezing.around(objective),
             optimizer=_optimizer(network, extra, s),
             plan=plan,

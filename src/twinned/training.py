@@ -4,7 +4,8 @@ It is handed a network, batches, an objective, an optimiser and an evaluator, an
 name. `train_network` reads from top to bottom; the few things it decides by itself stand below it.
 
 Everything that is random depends on the seed and the step alone. So a run that is killed and resumed takes
-the very steps that an uninterrupted one would have taken.
+the very steps that an uninterrupted one would have taken. Several processes take each step together: each has
+a share of the images, all have the loss of the whole batch, and the first decides what a clock decides.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from . import checkpoint
+from . import checkpoint, together
 from .checkpoint import State
 from .data import Batch
 from .errors import TrainingError
@@ -143,8 +144,10 @@ def train_network(
     Args:
         network: What is trained, on its device.
         batches: The images and labels of a step, a function of the step alone.
-        load: A batch's images as floats in [0, 1], ``(n, channels, height, width)``; by the step alone.
-        objective: From the network, the images and the batch to the loss (a scalar) and the embeddings.
+        load: A batch's images as floats in [0, 1], ``(n, channels, height, width)``; by the step alone. Of
+            several processes each loads its share of them.
+        objective: From the network, the images and the batch to the loss (a scalar) and the embeddings, both
+            of the whole batch.
         optimizer: Over the network's parameters, and the loss's where it has any. A group's ``scale``
             multiplies the learning rate for it.
         plan: How long, how fast, how often.
@@ -174,16 +177,18 @@ def train_network(
         "extra": extra or nn.Module(),
     }
     state = State(total=plan.steps, bfloat16=plan.bfloat16)
-    if checkpoint_file is not None and checkpoint_file.exists():
+    if checkpoint_file is not None and together.from_first(checkpoint_file.exists):
         state = checkpoint.load(checkpoint_file, parts=parts, optimizer=optimizer, run=run)
+    together.copy_first(value for part in parts.values() for value in (*part.parameters(), *part.buffers()))
     if state.bfloat16 is None:
-        state.bfloat16 = _bfloat16_pays(parts, objective, load(batches(0), 0), batches(0))
+        pays = _bfloat16_pays(parts, objective, load(batches(0), 0), batches(0))
+        state.bfloat16 = together.from_first(lambda: pays)
     saved = sat_down = time.monotonic()
     began = sat_down - state.seconds
     speed = _Speed(plan, sat_down)
 
     def save() -> None:
-        if checkpoint_file is not None:
+        if checkpoint_file is not None and together.number() == 0:
             checkpoint.save(checkpoint_file, state=state, parts=parts, optimizer=optimizer, run=run)
 
     with (
@@ -194,7 +199,7 @@ def train_network(
         network.train()
         while state.stopped is None and (state.total is None or state.step < state.total):
             step = state.step
-            torch.manual_seed(_mix(plan.seed, step))  # dropout
+            torch.manual_seed(_mix(plan.seed + together.number(), step))  # dropout
             rate = plan.rate(step, state.total)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("scale", 1.0)
@@ -205,6 +210,7 @@ def train_network(
                 loss, embeddings = objective(network, images, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            together.average_gradients(optimizer)
             length = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
             value, slope = torch.stack([loss.detach(), length]).tolist()  # both at once: a GPU waits here
             if not (math.isfinite(value) and math.isfinite(slope)):
@@ -219,13 +225,14 @@ def train_network(
             state.step += 1
             state.seconds = time.monotonic() - began
             if state.total is None:
-                state.total = speed.total(state.step, evaluate, average)
+                state.total = together.from_first(lambda: speed.total(state.step, evaluate, average))
+            size = len(batch.index)
             if on_step is not None:
-                on_step(Step(step, state.total, value, rate, state.seconds, len(images), batch, embeddings))
-            advance(1, f"loss {value:.3f}  {state.step * len(images) / state.seconds:,.0f} images/s")
+                on_step(Step(step, state.total, value, rate, state.seconds, size, batch, embeddings))
+            advance(1, f"loss {value:.3f}  {state.step * size / state.seconds:,.0f} images/s")
 
             if evaluate is not None and _is_due(state, plan):
-                scores = evaluate(average)
+                scores = together.from_first(lambda: evaluate(average))
                 network.train()
                 state.history.append(_row(state, value, rate, scores, batches))
                 _keep_best(state, scores, average, best)
@@ -234,14 +241,17 @@ def train_network(
             if time.monotonic() - saved > plan.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
-            if asked_to_stop():
+            asked, late = together.anywhere(asked_to_stop(), speed.overrun())
+            if asked:
                 save()
                 raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
-            if speed.overrun() and state.step != state.total:
+            if late and state.step != state.total:
                 state.stopped = f"time was up after {state.step} of {state.total or 'more'} steps"
     if state.best_step == 0:  # never evaluated: the average is all there is
         finite = all(torch.isfinite(p).all() for p in average.parameters())
-        if not finite or (evaluate is not None and math.isinf(evaluate(average).held_out_eer)):
+        if not finite or (
+            evaluate is not None and math.isinf(together.from_first(lambda: evaluate(average)).held_out_eer)
+        ):
             raise TrainingError(
                 f"{state.stopped or 'the weights became infinite'}, before anything was worth keeping;"
                 " try a smaller --learning-rate"

@@ -49,18 +49,28 @@ class Augmentation:
         """Whether pixels move, but for mirroring."""
         return any((self.rotation, self.shear, self.scale, self.shift, self.elastic))
 
-    def __call__(self, pixels: Tensor, *, turns: Tensor | None = None, seed: int = 0) -> Tensor:
+    def __call__(
+        self,
+        pixels: Tensor,
+        *,
+        turns: Tensor | None = None,
+        seed: int = 0,
+        rows: slice = slice(None),
+        whole: int | None = None,
+    ) -> Tensor:
         """Change a batch.
 
         Args:
             pixels: uint8, shape ``(n, height, width, channels)``.
             turns: Quarter turns for each image, shape ``(n,)``; from 4 on it is mirrored first.
             seed: The same seed changes a batch in the same way.
+            rows: Which rows of a larger batch these images are; they are changed as they would be in it.
+            whole: Images of that larger batch.
 
         Returns:
             Floats in [0, 1], shape ``(n, channels, height, width)``, channels last in memory.
         """
-        generator = torch.Generator().manual_seed(seed)
+        chance = _Chance(seed, rows, len(pixels) if whole is None else whole)
         x = pixels.permute(0, 3, 1, 2).float().div_(255)
         if turns is not None:
             for turn in range(1, 8):
@@ -69,17 +79,17 @@ class Augmentation:
                     image = x[chosen] if turn < 4 else x[chosen].flip(3)
                     x[chosen] = torch.rot90(image, turn % 4, (2, 3))
         if self.warps:
-            x = F.grid_sample(x, self._grid(x, generator), padding_mode="border", align_corners=False)
-        x = self._recolour(x, generator)
+            x = F.grid_sample(x, self._grid(x, chance), padding_mode="border", align_corners=False)
+        x = self._recolour(x, chance)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _grid(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _grid(self, x: Tensor, chance: _Chance) -> Tensor:
         n, _, height, width = x.shape
 
         def either_way(most: float) -> Tensor:
-            drawn = (torch.rand(n, generator=generator) * 2 - 1) * most
+            drawn = chance.either_way(most)
             if self.probability < 1:
-                drawn *= torch.rand(n, generator=generator) < self.probability
+                drawn *= chance.uniform() < self.probability
             return drawn
 
         angle = either_way(math.radians(self.rotation))
@@ -91,23 +101,23 @@ class Augmentation:
         shift = torch.stack([either_way(2 * self.shift), either_way(2 * self.shift)], dim=1)  # of [-1, 1]
         affine = torch.cat([turn @ slant, shift[:, :, None]], dim=2)
         if self.flip:
-            mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+            mirror = torch.where(chance.uniform() < 0.5, -1.0, 1.0)
             affine[:, :, 0] *= mirror[:, None]
-        grid = F.affine_grid(affine, [n, 1, height, width], align_corners=False)
+        grid = F.affine_grid(affine.to(x.device), [n, 1, height, width], align_corners=False)
         if self.elastic:
-            wobble = torch.randn(n, 2, 5, 5, generator=generator) * self.elastic
+            wobble = chance.normal(2, 5, 5).to(x.device) * self.elastic
             smooth = F.interpolate(wobble, size=(height, width), mode="bicubic", align_corners=True)
             grid = grid + smooth.permute(0, 2, 3, 1)
-        return grid.to(x.device)
+        return grid
 
-    def _recolour(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _recolour(self, x: Tensor, chance: _Chance) -> Tensor:
         n = len(x)
 
         def either_way(most: float) -> Tensor:
-            return ((torch.rand(n, generator=generator) * 2 - 1) * most).view(n, 1, 1, 1).to(x.device)
+            return chance.either_way(most).view(n, 1, 1, 1).to(x.device)
 
         if self.flip and not self.warps:
-            mirrored = (torch.rand(n, generator=generator) < 0.5).view(n, 1, 1, 1).to(x.device)
+            mirrored = (chance.uniform() < 0.5).view(n, 1, 1, 1).to(x.device)
             x = torch.where(mirrored, x.flip(3), x)
         if self.saturation and x.shape[1] == 3:
             grey = x.mean(dim=1, keepdim=True)
@@ -120,16 +130,39 @@ class Augmentation:
         if self.saturation or self.contrast or self.brightness:
             x = x.clamp_(0, 1)
         if self.erase:
-            x = self._erase(x, generator)
+            x = self._erase(x, chance)
         return x
 
-    def _erase(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def _erase(self, x: Tensor, chance: _Chance) -> Tensor:
         n, _, height, width = x.shape
-        wiped = torch.rand(n, generator=generator) < 0.5
-        corner = torch.rand(n, 2, generator=generator) * (1 - self.erase)
+        wiped = chance.uniform() < 0.5
+        corner = chance.uniform(2) * (1 - self.erase)
         rows = torch.arange(height)[None] / height
         columns = torch.arange(width)[None] / width
         inside_rows = (rows >= corner[:, :1]) & (rows < corner[:, :1] + self.erase)
         inside_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + self.erase)
         hole = inside_rows[:, None, :, None] & inside_columns[:, None, None, :] & wiped.view(n, 1, 1, 1)
         return torch.where(hole.to(x.device), x.mean(dim=(2, 3), keepdim=True), x)
+
+
+class _Chance:
+    """Random numbers for some rows of a batch: drawn for all of it, so that each image has its own.
+
+    They are drawn on the processor, wherever the images are: another device has another generator.
+    """
+
+    def __init__(self, seed: int, rows: slice, whole: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.rows, self.whole = rows, whole
+
+    def uniform(self, *shape: int) -> Tensor:
+        """In [0, 1), shape ``(n, *shape)``."""
+        return torch.rand(self.whole, *shape, generator=self.generator)[self.rows]
+
+    def normal(self, *shape: int) -> Tensor:
+        """With deviation 1, shape ``(n, *shape)``."""
+        return torch.randn(self.whole, *shape, generator=self.generator)[self.rows]
+
+    def either_way(self, most: float) -> Tensor:
+        """Up to so far on both sides of 0, shape ``(n,)``."""
+        return (self.uniform() * 2 - 1) * most
