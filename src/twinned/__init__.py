@@ -22,6 +22,7 @@ _HOME = {
     "SiameseNetwork": "network",
     "TwinnedError": "errors",
     "Verdict": "model",
+    "check_data": "check",
     "data": "",
     "distances": "",
     "encoders": "",
@@ -37,6 +38,7 @@ _HOME = {
     "recipes": "",
     "train": "fit",
     "training": "",
+    "wrap": "wrapping",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

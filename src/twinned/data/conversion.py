@@ -36,7 +36,7 @@ def digits() -> ImageSet:
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     nothing = np.full(len(pixels), "")
     forgery = np.zeros(len(pixels), np.bool_)
-    return ImageSet(pixels, bunch.target.astype(str), nothing, forgery, nothing, "digits")
+    return ImageSet(list(pixels), bunch.target.astype(str), nothing, forgery, nothing, "digits")
 
 
 def write_digits(folder: Path) -> None:

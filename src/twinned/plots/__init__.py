@@ -7,6 +7,7 @@ Each function draws what somebody else computed and returns matplotlib axes, whi
     training     history, accuracy over time
     curves       ROC, DET, distances, reliability, confusion
     embeddings   the map: projected, drawn with thumbnails
+    forces       what a loss pulls and pushes
     panels       neighbours, a one-shot question, hardest pairs, what matches what
     story        the pictures of a trained model, as files
     style        house style, saving
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from .curves import confusion, det, distances, overview, reliability, roc
 from .embeddings import embedding_map, project
+from .forces import forces
 from .network import architecture
 from .panels import Shown, hardest_pairs, matches, neighbours, one_shot, worst_mistakes
 from .story import draw_architecture, story
@@ -31,6 +33,7 @@ __all__ = [
     "distances",
     "draw_architecture",
     "embedding_map",
+    "forces",
     "hardest_pairs",
     "history",
     "matches",

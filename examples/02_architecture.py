@@ -1,0 +1,20 @@
+"""Slide 2: the architecture, drawn.
+
+What the slide says: two branches, one set of weights, a distance between both embeddings.
+Where its code goes wrong: it is a drawing made by hand, of one network.
+What you see here: any network draws itself, as PNG and as SVG: 02_architecture.png has the slide's network
+for faces, the two branches tied to one set of weights; 02_koch2015.svg has Koch's of 38,951,745
+parameters.
+"""
+
+import twinned as tw
+
+face = tw.SiameseNetwork(tw.encoders.deck(filters=(64, 128), dense=128), tw.heads.Distance("euclidean"))
+for file in ("02_architecture.png", "02_architecture.svg"):
+    tw.plots.save(tw.plots.architecture(face), file, force=True)
+
+koch = tw.SiameseNetwork(tw.encoders.Koch2015(), tw.heads.WeightedL1())
+tw.plots.save(tw.plots.architecture(koch), "02_koch2015.svg", force=True)
+
+print(face.summary())
+print("\ndrawn: 02_architecture.png, 02_architecture.svg, 02_koch2015.svg")

@@ -1,0 +1,43 @@
+"""Slide 5: contrastive and triplet loss.
+
+What the slide says: pull what is the same together, push what is different apart.
+Where its code goes wrong: it multiplies labels of type int32 by distances of type float, which raises; and
+labels of shape (n,) against distances of shape (n, 1) become n x n costs by broadcasting, silently.
+What you see here: both losses and, in 05_losses.png, where each wants every point to go: contrastive pulls
+all of a class together and pushes strangers to its margin, triplet is content as soon as the order is
+right.
+"""
+
+import torch
+
+import twinned as tw
+
+torch.manual_seed(3)
+labels = torch.arange(3).repeat_interleave(6)
+middles = torch.tensor([[0.0, 0.0], [1.1, 0.2], [0.4, 1.0]])
+points = (middles[labels] + 0.28 * torch.randn(18, 2)).requires_grad_()
+
+apart = tw.distances.euclidean(points, points, all_pairs=True)
+same = labels[:, None] == labels[None]
+upper = torch.ones_like(same).triu(1)  # each pair once
+contrastive = tw.losses.ContrastiveLoss(margin=0.8)(apart[upper], same[upper])
+
+anchor, positive, negative = tw.miners.semi_hard(apart.detach(), labels)
+triplet = tw.losses.TripletLoss(margin=0.2)(apart[anchor, positive], apart[anchor, negative])
+
+figures = []
+for name, loss in (("Contrastive loss", contrastive), ("Triplet loss, semi-hard", triplet)):
+    (gradient,) = torch.autograd.grad(loss, points, retain_graph=True)
+    figures.append((f"{name}: {loss.item():.3f}", -gradient))  # what training would do to each point
+    print(f"{name}: {loss.item():.4f}; {int((gradient.norm(dim=1) < 1e-6).sum())} of 18 points are content")
+
+drawn = tw.plots.forces(points.detach(), figures, labels.tolist())
+tw.plots.save(drawn, "05_losses.png", force=True)
+
+# What the slide's code does without saying so: (n,) against (n, 1).
+wrong = torch.ones(18) * torch.ones(18, 1)
+print("\nlabels (18,) times distances (18, 1):", tuple(wrong.shape), "- here that is refused:")
+try:
+    tw.losses.contrastive_loss(torch.ones(18, 1), same[0])
+except tw.TwinnedError as error:
+    print(" ", error)

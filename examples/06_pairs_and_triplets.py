@@ -1,0 +1,39 @@
+"""Slide 6: making pairs and triplets.
+
+What the slide says: train on pairs labelled same or different, or on triplets.
+Where its code goes wrong: it copies both images into every pair (80,240 pairs for 2,720 images), and two
+images drawn at random are almost never of one class, so that "always different" is nearly always right.
+What you see here: pairs and triplets are numbers that point at images; nothing is copied, and half are the
+same.
+"""
+
+import numpy as np
+
+import twinned as tw
+
+digits = tw.data.digits()
+n, size = len(digits), digits.images[0].nbytes
+
+left, right, same = tw.data.make_pairs(digits.labels, pairs=10_000, seed=0)
+print(f"{len(same):,} pairs, {same.mean():.0%} of them the same; {left.nbytes + right.nbytes:,} bytes")
+print(f"the same pairs as copies of images, as floats: {2 * 4 * size * len(same):,} bytes")
+assert (digits.labels[left] == digits.labels[right])[same].all()
+assert (left != right).all()  # no image is its own partner
+
+rng = np.random.default_rng(0)
+a, b = rng.integers(n, size=(2, 10_000))
+print(f"pairs drawn at random: {(digits.labels[a] == digits.labels[b]).mean():.0%} the same")
+
+every = n * (n - 1) // 2
+print(
+    f"all {every:,} pairs: {2 * 4 * size * every / 1e9:.1f} GB as copies; all are seen here, batch by batch:"
+)
+
+anchor, positive, negative = tw.data.make_triplets(digits.labels, triplets=5, seed=0)
+for k in range(5):
+    print("  triplet", *(f"{digits.labels[i]} (image {i})" for i in (anchor[k], positive[k], negative[k])))
+
+batches = tw.data.ClassBatches(digits.class_index, classes=10, images=8, seed=0)
+batch = batches(0)  # 80 images, each embedded once, give all their pairs
+alike = (batch.labels[:, None] == batch.labels).sum() - len(batch.labels)
+print(f"one batch of {len(batch.index)} images: {len(batch.index) * 79 // 2:,} pairs, {alike // 2} the same")

@@ -1,0 +1,40 @@
+"""Slide 12: image similarity search.
+
+What the slide says: embed a collection once, then find the nearest embeddings of a query.
+Where its code goes wrong: it takes the embedding from a layer by a name that nobody gave to a layer.
+What you see here: a gallery on disk, in which images are enrolled, searched, named (or called unknown) and
+removed; 12_search.png shows three queries with what was found.
+"""
+
+import shutil
+
+import twinned as tw
+
+digits = tw.data.digits()
+known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
+model = tw.train(known, recipe="glyph", image_size=32, steps=60, validate=held_out, seed=0)
+
+shutil.rmtree("12_digits.gallery", ignore_errors=True)
+enrolled, asked = novel.images[6:], novel.images[:3]  # a 4, a 7 and a 9 are asked about
+with model.gallery("12_digits.gallery") as gallery:
+    gallery.add(enrolled, novel.labels[6:].tolist(), progress=False)
+    print(gallery)
+    for image, label in zip(asked, novel.labels, strict=False):
+        hits = gallery.search(image, k=6)
+        print(f"like this {label}:", ", ".join(f"{hit.label} ({hit.distance:.3f})" for hit in hits))
+    for image, label in zip(asked, novel.labels, strict=False):
+        answer = gallery.identify(image, fpir=0.2)[0]  # one stranger in five may be given a name
+        print(
+            f"which digit is this {label}? {answer.label or 'unknown'}, probability {answer.probability:.2f}"
+        )
+    gallery.remove(label="9")
+    print("without the nines:", gallery.labels())
+
+vectors = model.embed(list(enrolled))
+apart = model.distances(model.embed(list(asked)), vectors)
+found = [
+    [tw.plots.Shown(enrolled[n], novel.labels[6 + n], float(row[n])) for n in row.argsort()[:6]]
+    for row in apart
+]
+queries = [tw.plots.Shown(image, label) for image, label in zip(asked, novel.labels, strict=False)]
+tw.plots.save(tw.plots.neighbours(queries, found, threshold=model.threshold), "12_search.png", force=True)

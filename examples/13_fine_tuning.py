@@ -1,0 +1,43 @@
+"""Slide 13: fine-tuning to a new task.
+
+What the slide says: take a trained network, freeze its first layers, give it a new size and num_classes
+outputs, and train on.
+Where its code goes wrong: it hands one tensor to a model of two inputs, which raises; and it measures nothing
+before and after, so nobody knows whether fine-tuning helped.
+What you see here: a model of five digits is brought to two others, of which there are twenty images each, at
+another size, with its first stages frozen, and kept as it was where that does not help; then to a new task with
+num_classes = 3: is a pair the same digit, the same with one of them on its side, or two digits?
+"""
+
+import numpy as np
+
+import twinned as tw
+
+digits = tw.data.digits()
+known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
+before = tw.train(known, recipe="glyph", image_size=32, steps=40, validate=held_out, seed=0)
+
+few = held_out.subset(np.arange(len(held_out)) < 40)
+after = tw.finetune(before, few, image_size=24, freeze=2, steps=20, validate=known, seed=0)
+for name, model in (("before", before), ("after", after)):
+    found = model.evaluate(novel, ways=3, progress=False)
+    print(
+        f"{name:6} {model.spec.height}x{model.spec.width}: equal error rate {found.verification.eer:.3f}"
+        f" and 3-way one-shot {found.one_shot.accuracy:.3f} on digits that neither saw"
+    )
+print("it says:", *after.manifest.notes, sep="\n  ")
+
+# A new task: not the same or different, but one of three relations. Pairs with a name each are all it takes.
+left, right, same = tw.data.make_pairs(digits.labels, pairs=900, same_fraction=2 / 3, seed=0)
+turned = same & (np.arange(900) % 2 == 0)  # every other of the same pairs: one of the two lies on its side
+images = [*digits.images, *(np.rot90(image).copy() for image in digits.images)]
+relation = np.where(turned, "same, turned", np.where(same, "same", "different"))
+pairs = tw.PairSet(images, left, np.where(turned, right + len(digits), right), same, relation=relation)
+three = tw.finetune(before, pairs.subset(np.arange(700)), steps=60, learning_rate=3e-3, seed=0)
+print("\nnum_classes = 3:", three.manifest.relations)
+asked = three.evaluate(pairs.subset(np.arange(700, 900)), progress=False)
+print(
+    f"the right one of three for {asked.details['relations']['accuracy']:.1%} of 200 pairs; by chance, a third"
+)
+verdict = three.verify(digits.images[0], np.rot90(digits.images[10]).copy())  # two noughts
+print(f"a nought and one on its side: {verdict.relation}, probability {verdict.relation_probability:.2f}")

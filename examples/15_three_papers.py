@@ -1,0 +1,45 @@
+"""Slide 15: the three papers.
+
+What the slide says: Koch 2015 (one-shot), FaceNet 2015 (triplets), Chopra 2005 (contrastive loss).
+Where it goes wrong: the address that it gives for Koch is another paper's.
+What you see here: the three as recipes, as they were written where that is known: what each asks of a
+network, and a moment of training of each on the same digits, with figures on digits never seen. The
+papers' own tasks take minutes to hours: docs/papers.md has the commands, our figures and theirs.
+"""
+
+import twinned as tw
+
+digits = tw.data.digits()
+known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
+papers = {
+    "koch2015": "Koch, Zemel & Salakhutdinov, ICML Deep Learning Workshop 2015",
+    "facenet": "Schroff, Kalenichenko & Philbin, CVPR 2015, arXiv:1503.03832",
+    "chopra2005": "Chopra, Hadsell & LeCun, CVPR 2005",
+}
+# Koch's network has 39 million parameters, for 105x105: here its head and its loss on a small one.
+smaller = {
+    "koch2015": {"encoder": "conv4", "height": 20, "width": 20, "learning_rate": 1e-3, "warmup": 10},
+    "facenet": {"height": 20, "width": 20, "channels": 1},
+    "chopra2005": {},
+}
+
+for name, paper in papers.items():
+    settings = tw.recipes.get(name)
+    print(f"{name}: {paper}")
+    print(
+        f"  images {settings.height}x{settings.width}x{settings.channels}, encoder {settings.encoder},"
+        f" loss {settings.loss}, head {settings.head}, distance {settings.distance}"
+    )
+    model = tw.train(
+        known,
+        recipe=name,
+        steps=40,
+        settings=smaller[name] | {"classes_per_batch": 5, "images_per_class": 8, "minutes": None},
+        validate=held_out,
+        seed=0,
+    )
+    found = model.evaluate(novel, ways=3, progress=False)
+    print(
+        f"  after 40 steps: equal error rate {found.verification.eer:.3f},"
+        f" 3-way one-shot {found.one_shot.accuracy:.3f}"
+    )

@@ -1,0 +1,50 @@
+"""Every example runs as it is, in a folder of its own, and draws what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9][0-9]_*.py"))
+_MOST_LINES, _MOST_SECONDS = 60, 300  # seconds: a machine may be slow, and shared
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where data sets are unpacked once for all examples."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_there_is_one_for_each_slide():
+    assert [int(path.name[:2]) for path in EXAMPLES] == list(range(1, 16))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_leaves_the_pictures_that_it_names(path, tmp_path, cache):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < _MOST_LINES
+    assert re.match(r'"""Slide \d+: ', text)
+    assert "What the slide says: " in text
+    assert re.search(r"Where (its code|it) goes wrong: ", text)
+    assert "What you see here: " in text
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache), "PYTHONWARNINGS": "error::RuntimeWarning"}
+    run = subprocess.run(
+        [sys.executable, path],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_MOST_SECONDS,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+    named = set(re.findall(r'"(\d\d_\w+\.(?:png|svg))"', text))
+    missing = {name for name in named if not (tmp_path / name).stat().st_size}
+    assert not missing
+    written = {file.name for file in tmp_path.iterdir()}
+    assert all(name.startswith(path.name[:2]) for name in written), "each writes files of its own name only"
