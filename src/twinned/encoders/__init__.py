@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ..errors import SettingError
-from .convnets import Conv4, Encoder, ResNet
+from .convnets import Conv4, Encoder, ResNet, conv4_wide
 from .papers import Chopra2005, Deck, Koch2015
 from .pretrained import TIMM, EfficientNetLite0, Timm, carry_over, load_weights, timm_config
 
@@ -92,7 +92,7 @@ class Entry(NamedTuple):
 
 ENCODERS: dict[str, Entry] = {
     "conv4": Entry(Conv4, dropout=True),
-    "conv4_wide": Entry(partial(Conv4, filters=(32, 96, 192, 256)), dropout=True),
+    "conv4_wide": Entry(conv4_wide, dropout=True),
     "resnet": Entry(ResNet, dropout=True),
     "koch2015": Entry(Koch2015, (105, 105, 1), fixed=True, size_name=None),
     "chopra2005": Entry(Chopra2005, (56, 46, 1), fixed=True),
