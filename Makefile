@@ -1,4 +1,5 @@
 # make demo: install and tell the whole story on real digits.  make test: install and test.
+# make check: style, types, layers.  make docs: the pages, into site/.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -18,6 +19,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 	$(PIP) -e '.[all,test]'
 	@touch $@ .venv/all
 
+.venv/docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[all,docs]'
+	@touch $@ .venv/all
+
 demo: .venv/all
 	$(BIN)/twinned demo
 
@@ -29,6 +34,10 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "the pages lie in site/"
 
 clean:
 	rm -rf .venv build site .mypy_cache .ruff_cache .pytest_cache

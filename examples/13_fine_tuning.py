@@ -5,7 +5,7 @@ outputs, and train on.
 Where its code goes wrong: it hands one tensor to a model of two inputs, which raises; and it measures nothing
 before and after, so nobody knows whether fine-tuning helped.
 What you see here: a model of five digits is brought to two others, of which there are twenty images each, at
-another size, with its first stages frozen, and kept as it was where that does not help; then to a new task with
+another size, its first stages frozen, and stays as it was if that does not help; then to a new task with
 num_classes = 3: is a pair the same digit, the same with one of them on its side, or two digits?
 """
 
@@ -36,8 +36,6 @@ pairs = tw.PairSet(images, left, np.where(turned, right + len(digits), right), s
 three = tw.finetune(before, pairs.subset(np.arange(700)), steps=60, learning_rate=3e-3, seed=0)
 print("\nnum_classes = 3:", three.manifest.relations)
 asked = three.evaluate(pairs.subset(np.arange(700, 900)), progress=False)
-print(
-    f"the right one of three for {asked.details['relations']['accuracy']:.1%} of 200 pairs; by chance, a third"
-)
+print(f"right for {asked.details['relations']['accuracy']:.1%} of 200 new pairs; by chance, a third")
 verdict = three.verify(digits.images[0], np.rot90(digits.images[10]).copy())  # two noughts
 print(f"a nought and one on its side: {verdict.relation}, probability {verdict.relation_probability:.2f}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DataError
-from .style import CYCLE, GREY, INK, MARKERS, PAPER, Axes, Figure, dress, words
+from .style import CYCLE, GREY, INK, MARKERS, PAPER, RULE, Axes, Figure, dress, words
 
 _REACH = 0.2  # the longest arrow, as a share of the picture
 _STILL = 1e-3  # what is shorter than that share of the longest counts as no force
@@ -69,7 +69,7 @@ def forces(
             ax.scatter(
                 where[mine, 0],
                 where[mine, 1],
-                s=34,
+                s=26,
                 marker=MARKERS[k % len(MARKERS)],
                 facecolors=[color if moves else PAPER for moves in moved[mine]],
                 edgecolors=color,
@@ -82,9 +82,11 @@ def forces(
                 (x + dx, y + dy),
                 (x, y),
                 arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0},
-                zorder=2,
+                zorder=4,
             )
         dress(ax, title=title, grid="")
+        for spine in ax.spines.values():
+            spine.set(visible=True, color=RULE)
         ax.set(xlim=middle[0] + half * np.array([-1, 1]), ylim=middle[1] + half * np.array([-1, 1]))
         ax.set(aspect="equal", xticks=[], yticks=[])
         still = int((~moved).sum())

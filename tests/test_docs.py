@@ -1,0 +1,117 @@
+"""What README and docs tell a reader to type is typed here, as written.
+
+A block of shell or Python runs where the comment ``<!-- run -->`` stands above it: page by page from top to
+bottom, in one folder, *Start here* first, since other pages use what it leaves. ``run: data`` needs the
+real data sets, ``run: curl`` that program, and ``run: repository`` runs there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"<!-- run(?:: (?P<needs>\w+))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#]+)[^)]*\)")
+PAGES = ["start.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md") if p.name != "start.md")]
+
+
+class Block(NamedTuple):
+    """A block that a reader is told to run."""
+
+    needs: str | None
+    kind: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    return [
+        Block(*found.group("needs", "kind", "text")) for found in _BLOCK.finditer(page.read_text("utf-8"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader works through the pages."""
+    return tmp_path_factory.mktemp("reader")
+
+
+def type_in(block: Block, place: Path) -> None:
+    if block.needs == "data" and not os.environ.get("TWINNED_DATA"):
+        pytest.skip("TWINNED_DATA is not set")
+    if block.needs == "curl" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    here = Path(sys.executable).parent
+    command = {"sh": ["bash", "-eu", "-c", block.text], "python": [sys.executable, "-c", block.text]}[
+        block.kind
+    ]
+    run = subprocess.run(
+        command,
+        cwd=ROOT if block.needs == "repository" else place,
+        env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "no_proxy": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, f"{block.text}\n{run.stdout}\n{run.stderr}"
+    assert "Traceback" not in run.stderr, run.stderr
+
+
+@pytest.fixture(scope="module")
+def started(place: Path) -> Path:
+    """A reader who has worked through *Start here*."""
+    for block in blocks(ROOT / "docs" / "start.md"):
+        type_in(block, place)
+    return place
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(ROOT / "docs" / p)])
+def test_what_a_page_says_to_type_works(page, started):
+    if page == "start.md":
+        assert (started / "digits.twin" / "model.json").is_file()
+        assert (started / "report.html").stat().st_size > 10_000
+        return
+    todo = blocks(ROOT / "docs" / page)
+    for block in todo:
+        type_in(block, started)
+
+
+def test_the_pages_that_teach_have_something_to_type():
+    for page in ("start", "losses", "threshold", "faces", "signatures", "search", "serve", "formats", "deck"):
+        assert blocks(ROOT / "docs" / f"{page}.md"), page
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name
+)
+def test_every_link_leads_somewhere(page):
+    missing = [link for link in _LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_the_readme_example_runs(started):
+    text = (ROOT / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    made = {"faces/": "digits/known/", "minutes=3": "steps=5", "a.jpg": "digits/novel/6/0006.png"}
+    for written, there in (made | {"b.jpg": "digits/novel/6/0016.png", "faces.twin": "readme.twin"}).items():
+        assert written in example
+        example = example.replace(written, there)
+    type_in(Block(None, "python", example), started)
+
+
+def test_the_readme_names_commands_that_there_are():
+    text = (ROOT / "README.md").read_text("utf-8")
+    named = set(re.findall(r"^    twinned (\w+)", text, re.MULTILINE))
+    assert named
+    for command in sorted(named):
+        run = subprocess.run(
+            [sys.executable, "-m", "twinned", command, "--help"], capture_output=True, timeout=60
+        )
+        assert run.returncode == 0, command
