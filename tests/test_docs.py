@@ -115,3 +115,17 @@ def test_the_readme_names_commands_that_there_are():
             [sys.executable, "-m", "twinned", command, "--help"], capture_output=True, timeout=60
         )
         assert run.returncode == 0, command
+
+
+def test_the_pages_are_made_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    run = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (run.returncode, run.stderr.strip()) == (0, "")
+    assert (tmp_path / "site" / "reference" / "losses" / "index.html").is_file()
