@@ -45,7 +45,7 @@ def settle(
     if lengths:
         changes = {"minutes": None, "steps": None, "epochs": None} | changes
     if image_size is not None:
-        changes["height"], changes["width"] = _height_width(image_size)
+        changes["height"], changes["width"] = height_width(image_size)
     shape = encoders.input_shape(changes.get("encoder", base.encoder))
     if shape is not None:
         for name, value in zip(("height", "width", "channels"), shape, strict=True):
@@ -191,7 +191,12 @@ def _loss_trait(name: str, trait: str) -> str | None:
     return getattr(losses.LOSSES.get(name), trait, None)
 
 
-def _height_width(size: str | int | tuple[int, int]) -> tuple[int, int]:
+def height_width(size: str | int | tuple[int, int]) -> tuple[int, int]:
+    """An image size in any of the forms in which it is given, as (height, width).
+
+    Raises:
+        SettingError: If it is none.
+    """
     try:
         if isinstance(size, str):
             parts = [int(p) for p in size.lower().split("x")]

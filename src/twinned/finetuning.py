@@ -18,7 +18,8 @@ from .auto import settle
 from .data import ImageSet, PairSet
 from .data import load as load_data
 from .errors import DataError, ModelError, SettingError
-from .fit import Parent, make_model
+from .fit import make_model
+from .learning import Parent
 from .material import Say, check_classes
 from .memory import keep_freed_memory
 from .model import Model

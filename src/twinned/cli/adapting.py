@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import SettingError
 from .app import Force, Json, Quiet, Seed, app, teller
 from .learning import Data, Output, Set, emit_model, parse_settings
 
@@ -90,3 +91,64 @@ def finetune(
         as_json=json,
         more={"untouched": held_out.get("untouched"), "old": held_out.get("old")},
     )
+
+
+@app.command()
+def wrap(
+    encoder: Annotated[
+        Path, typer.Argument(help="An ONNX file: an image in, a vector out.", metavar="ENCODER.onnx")
+    ],
+    data: Data,
+    output: Output,
+    layout: Annotated[
+        str | None, typer.Option(help="nchw (PyTorch) or nhwc (TensorFlow, Keras, JAX).")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Pixels, 0 to 255, are multiplied by it.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Taken off after that: one value, or one a channel, with commas.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Divided by after that, likewise.")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Height and width, HxW, where it is free.")] = None,
+    channels: Annotated[int | None, typer.Option(help="1 or 3, where it is free.")] = None,
+    fit: Annotated[str, typer.Option(help="Images of another shape: stretch, pad or crop.")] = "stretch",
+    distance: Annotated[str | None, typer.Option(help="Instead of cosine or Euclidean.")] = None,
+    far: Far = None,
+    licence: Annotated[str | None, typer.Option(help="Of the encoder, for the model card.")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a model of another framework's encoder: threshold and probability fitted, guesses checked."""
+    from ..wrapping import wrap as run
+
+    model = run(
+        encoder,
+        data,
+        output=output,
+        layout=layout,
+        scale=scale,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        image_size=image_size,
+        channels=channels,
+        fit=fit,
+        distance=distance,
+        far=far,
+        licence=licence,
+        seed=seed,
+        force=force,
+        progress=not quiet,
+        say=teller(quiet),
+    )
+    emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    """One number, or several with commas between."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingError(
+            f"{option} takes a number, or one a channel such as 0.5,0.5,0.5; got {text!r}"
+        ) from None

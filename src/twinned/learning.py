@@ -1,0 +1,132 @@
+"""A run of training, judged on classes that it did not see against the encoder that it started from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .checkpoint import State
+from .material import Material, hold_out, shared_classes, usable_classes
+from .model import Model
+from .network import SiameseNetwork
+from .recipes import Settings
+from .runs import FOLD_SHARE, Judged, Run, fold_count
+
+# With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
+JUDGE_BELOW = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A model to start from.
+
+    Args:
+        model: Its folder.
+        network: Its network, at the new image size and number of channels.
+        whole: Whether all of its weights came along, so that it is of use as it is.
+    """
+
+    model: Model
+    network: SiameseNetwork
+    whole: bool
+
+    def saw(self, material: Material) -> bool:
+        """Whether it was trained on some of these images or, at another size, classes of their names."""
+        if self.model.spec.shape == material.pixels.shape[1:]:
+            return not self.model.training_hashes().isdisjoint(material.hashes)
+        classes = material.labelled.classes if material.labelled is not None else []
+        return not set(self.model.manifest.classes).isdisjoint(classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What a run comes to.
+
+    Args:
+        network: The one to keep.
+        settings: Those that describe it.
+        learn: What it learnt from; nothing where it is the untouched encoder.
+        held_out: What the threshold is chosen on; None where it comes from folds of what was learnt from.
+        judged: What it makes of these.
+        unseen: Whether their classes are others than those learnt from.
+        state: Of training.
+        untouched: What the encoder made of them before, where that was worse.
+    """
+
+    network: SiameseNetwork
+    settings: Settings
+    learn: Material
+    held_out: Material | None
+    judged: Judged
+    unseen: bool
+    state: State
+    untouched: Judged | None = None
+
+
+def learn_and_judge(
+    run: Run, material: Material, validation: Material | None, work: Path | None, parent: Parent | None
+) -> Learnt:
+    """Train, and measure on classes held out; where the untouched encoder is as good on them, keep that."""
+    s, untouched = run.settings, run.untouched
+    if untouched is not None and s.steps == 0 and s.embedding_size is None:
+        return _leave(run, untouched, material, validation, parent)
+    material = run.prepare(material, validation, note=work and work / "prepared.json")
+    learn, held_out = material, validation
+    classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
+    if validation is None and not (untouched is not None and 0 < classes < JUDGE_BELOW):
+        learn, held_out = hold_out(material, s)
+    folds = 0 if held_out is not None else fold_count(learn)
+    if untouched is not None and held_out is None and not folds:
+        run.tell(
+            "fewer than 4 classes are too few to judge what is learnt from them: the encoder stays as it is"
+        )
+        return _leave(run, untouched, material, None, parent)
+    file, share = work and work / "main.safetensors", 1 / (1 + FOLD_SHARE * folds)
+    outcome = run.train(learn, held_out, file, title="Training", share=share)
+    if outcome.state.stopped:
+        run.tell(f"training stopped early: {outcome.state.stopped}; the best weights so far are kept")
+    before: Judged | None = None
+    if folds:
+        judged, before = run.cross_fit(learn, outcome, work)
+    else:
+        judged = run.judge(outcome.network, held_out or learn)
+        if untouched is not None and held_out is not None:
+            before = run.judge(run.tail(untouched.to(run.device)), held_out)
+    if before is not None and untouched is not None:
+        figures = f"on classes that it did not see: {before} untouched, {judged} after training"
+        if not _better(before, judged):
+            run.tell(f"the encoder stays untouched, because training made it no better {figures}")
+            return _leave(run, untouched, material, validation, parent, before)
+        run.tell(f"better than the untouched encoder {figures}")
+    unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
+    return Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
+
+
+def _better(before: Judged, after: Judged) -> bool:
+    """Whether both kinds of error together are fewer."""
+    return after.errors < before.errors
+
+
+def _leave(
+    run: Run,
+    untouched: SiameseNetwork,
+    material: Material,
+    validation: Material | None,
+    parent: Parent | None,
+    judged: Judged | None = None,
+) -> Learnt:
+    """The untouched encoder, its threshold from all images: it learnt from none of them."""
+    described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
+    if parent is not None:
+        described = {name: parent.model.manifest.recipe[name] for name in described}
+    return Learnt(
+        untouched,
+        run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None}),
+        material.part(np.array([], np.intp)),
+        validation or material,
+        judged or run.judge(run.tail(untouched.to(run.device)), validation or material),
+        True,
+        State(total=0),
+    )

@@ -1,0 +1,128 @@
+"""What a run came to, as a model folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from . import export, manifest
+from .learning import Learnt, Parent
+from .manifest import Manifest
+from .material import Material, fingerprint, thin
+from .model import Model
+from .runs import Judged, Run
+from .untouched import UNTOUCHED
+from .verification import Calibration, Comparisons, choose_enrolment, roc
+
+# Pixel values of held-out images by which the way to tell labels in a gallery is chosen: half a second.
+_ENROL_VALUES = 20_000_000
+
+
+def write_model(
+    folder: Path,
+    run: Run,
+    learnt: Learnt,
+    calibration: Calibration,
+    notes: list[str],
+    parent: Parent | None,
+) -> None:
+    """Fill a model folder."""
+    from . import __version__
+
+    learn, held_out, state = learnt.learn, learnt.held_out, learnt.state
+    network = learnt.network.eval().cpu()
+    export.export_encoder(network, run.spec, folder / "encoder.onnx")
+    if learnt.untouched is not None and run.untouched is not None and not run.untouched.head.learned:
+        if parent is not None and parent.model.spec == run.spec:
+            shutil.copyfile(parent.model.folder / "encoder.onnx", folder / UNTOUCHED)
+        else:
+            export.export_encoder(run.untouched.eval().cpu(), run.spec, folder / UNTOUCHED)
+    has_head = export.export_head(network, folder / "head.onnx")
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
+    classes = learn.labelled.classes if learn.labelled else []
+    before: dict[str, Any] = {}
+    if learnt.untouched is not None and run.untouched is not None:
+        before = {"untouched": _figures(learnt.untouched) | {"distance": run.untouched.head.name}}
+    settings = learnt.settings.model_dump(mode="json")
+    manifest.write_text(
+        folder / "training.json",
+        json.dumps(
+            {
+                "recipe": settings["recipe"],
+                "settings": settings,
+                "seed": run.settings.seed,
+                "steps": state.step,
+                "seconds": round(state.seconds, 2),
+                "bfloat16": state.bfloat16,
+                "layers": network.layers(),
+                "classes": classes,
+                "held_out_classes": held_out.labelled.classes if held_out and held_out.labelled else [],
+                "images": sorted(learn.hashes),
+                "held_out_images": sorted(held_out.hashes) if held_out else [],
+            },
+            indent=1,
+        )
+        + "\n",
+    )
+    names = list(state.history[0]) if state.history else ["step"]
+    rows = [",".join(f"{row[n]:.6g}" for n in names) for row in state.history]
+    manifest.write_text(folder / "history.csv", "\n".join([",".join(names), *rows]) + "\n")
+    manifest.write(
+        folder,
+        Manifest(
+            twinned=__version__,
+            encoder=run.settings.encoder,
+            spec=run.spec,
+            embedding_size=network.embedding_size,
+            normalized=network.normalize,
+            distance=network.head.name,
+            head=has_head,
+            relations=list(run.relations) if has_head else [],
+            calibration=calibration,
+            classes=classes,
+            data=fingerprint(learn) | {"classes": len(classes)},
+            held_out={
+                "images": len(held_out.hashes) if held_out else 0,
+                "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
+                "eer": calibration.eer,
+                "eer_ci": calibration.eer_ci,
+                "curve": error_curve(learnt.judged.comparisons),
+            }
+            | before,
+            recipe=settings,
+            notes=notes,
+            licence=network.encoder.licence or (parent.model.manifest.licence if parent else None),
+        ),
+    )
+    if held_out is not None and held_out.labelled is not None and not has_head:
+        _choose_enrolment(folder, held_out, run.settings.seed)
+
+
+def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
+    """Whether a gallery tells a label by the nearest of its images or by their mean, kept in model.json."""
+    some = thin(held_out, min(2000, _ENROL_VALUES // held_out.pixels[0].size))
+    genuine = ~some.images.forgery
+    model = Model(folder)
+    vectors = model.embed_pixels(some.pixels[genuine])
+    found = choose_enrolment(vectors, some.images.labels[genuine], model.distances, seed=seed)
+    manifest.write(folder, model.manifest.enrolling(found))
+
+
+def _figures(judged: Judged) -> dict[str, float]:
+    return {"eer": judged.eer, "recall_at_1": judged.recall}
+
+
+def error_curve(comparisons: Comparisons) -> dict[str, list[float]]:
+    """How false accepts and false rejects trade on the held-out comparisons, in at most 200 points or so."""
+    pairs = comparisons.hardest()
+    found = roc(pairs.distance, pairs.same).thinned(200)
+    finite = np.isfinite(found.threshold)
+    return {
+        name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
+        for name in ("threshold", "far", "frr")
+    }
