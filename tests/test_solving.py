@@ -70,3 +70,13 @@ def test_what_cannot_be_solved_is_refused():
         solve_layer(torch.eye(4), torch.arange(4))
     with pytest.raises(TrainingError, match="two different images of one class"):
         solve_layer(torch.ones(4, 3), torch.zeros(4, dtype=torch.long))
+
+
+def test_fewer_images_than_values_and_values_that_are_always_0():
+    """What a network's last map often is: single precision does not find its directions."""
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(48, 1280, generator=random).relu() * (torch.rand(1280, generator=random) < 0.6)
+    weight, bias = solve_layer(values, torch.arange(48) // 8, size=128)
+    assert torch.isfinite(weight).all()
+    assert torch.isfinite(bias).all()
+    assert (values @ weight.T + bias).square().sum(dim=1).mean() == pytest.approx(1, rel=1e-3)

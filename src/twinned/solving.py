@@ -58,7 +58,7 @@ def solve_layer(
     )
     if size is not None:
         spread = (x - mean) @ whiten.T
-        _, directions = torch.linalg.eigh((spread.T @ spread).float())
-        whiten = directions[:, -size:].T.double() @ whiten
+        _, directions = torch.linalg.eigh(spread.T @ spread)
+        whiten = directions[:, -size:].T @ whiten
     weight = whiten / ((x - mean) @ whiten.T).square().sum(dim=1).mean().sqrt()
     return weight.float(), -(weight @ mean).float()
