@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import ValidationError
 
 from twinned import images
-from twinned.errors import ImageError
+from twinned.errors import ImageError, SettingError
 from twinned.images import ImageSpec, open_image, otsu, pixels_sha256, read_image, source_name
 
 GREY = ImageSpec(height=16, width=24, channels=1)
@@ -492,9 +491,15 @@ def test_spec_fills_in_mean_and_deviation_and_survives_json() -> None:
         {"mean": (float("nan"), 0.0, 0.0)},
         {"std": (float("inf"), 1.0, 1.0)},
         {"fit": "squash"},
-        {"colour": True},
     ],
 )
 def test_a_wrong_spec_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingError, match=r"^image .*; got "):
         ImageSpec(**{"height": 16, "width": 16, **wrong})
+
+
+def test_a_spec_has_no_other_words() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        ImageSpec(height=16, width=16, colour=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="height"):
+        ImageSpec(width=16)  # type: ignore[call-arg]

@@ -12,14 +12,15 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import ImageError
+from .errors import ImageError, SettingError
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -52,6 +53,9 @@ class ImageSpec(BaseModel):
             to the ink and leaves black on white; ``grey`` does so and keeps the ink's grey values.
         mean: Taken off after scaling to [0, 1], one value a channel; done by the graph.
         std: Divided by after that, one value a channel; done by the graph.
+
+    Raises:
+        SettingError: If a value cannot be used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,14 +68,34 @@ class ImageSpec(BaseModel):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    def __init__(
+        self,
+        *,
+        height: int,
+        width: int,
+        channels: int = 3,
+        fit: str = "stretch",
+        ink: str = "none",
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
+    ) -> None:
+        try:
+            super().__init__(
+                height=height, width=width, channels=channels, fit=fit, ink=ink, mean=mean, std=std
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise SettingError(f"image {where}: {first['msg']}; got {first['input']!r}") from None
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            channels = int(values.get("channels", 3))
+            channels = 1 if values.get("channels") == 1 else 3
             values = {**values}
-            values["mean"] = tuple(values.get("mean") or (0.0,) * channels)
-            values["std"] = tuple(values.get("std") or (1.0,) * channels)
+            values["mean"] = values.get("mean") or (0.0,) * channels
+            values["std"] = values.get("std") or (1.0,) * channels
         return values
 
     @model_validator(mode="after")
