@@ -90,7 +90,8 @@ def export_model(
         ModelError: If an exported graph does not agree with the original.
     """
     target = Path(output)
-    refuse(target, force=force, data=[model.folder])
+    given = [int8] if isinstance(int8, (str, os.PathLike)) else []
+    refuse(target, force=force, data=[model.folder, *given])
     if target.exists() and not (target / "encoder_float.onnx").is_file() and any(target.iterdir()):
         raise SettingError(f"{target}: is no exported model, so it is not replaced; choose another name")
     try:

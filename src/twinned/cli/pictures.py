@@ -24,7 +24,9 @@ Views = Literal["overview", "roc", "det", "distances", "reliability", "mistakes"
 
 
 @plot.command()
-def architecture(model: ModelFolder, output: Output, force: Force = False, json: Json = False) -> None:
+def architecture(
+    model: ModelFolder, output: Output, force: Force = False, json: Json = False, quiet: Quiet = False
+) -> None:
     """The network: shapes, parameter counts, two branches and one set of weights."""
     from .. import plots
     from ..model import load
@@ -42,6 +44,7 @@ def history(
     ] = "step",
     force: Force = False,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """How training went: loss, held-out error and accuracy. Of several models: accuracy over the seconds."""
     from .. import plots
@@ -177,6 +180,7 @@ def one_shot(
     force: Force = False,
     device: Device = "auto",
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """A one-shot question: the query, one example of each class, the answer."""
     from .. import plots
@@ -209,6 +213,7 @@ def explain(
     force: Force = False,
     device: Device = "auto",
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw why two images match: which regions of one go with which of the other."""
     from .. import plots

@@ -176,7 +176,9 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
                     raise DataError(f"{path}, line {reader.line_num}: has more values than column names")
                 rows.append((reader.line_num, row))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: is not a CSV in UTF-8 ({error})") from None
+        raise DataError(
+            f"{path}: is not a CSV in UTF-8 ({error}); a folder of class folders or a CSV is expected"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     return header, rows
