@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from . import together
 from .data import Batch
 from .data.augment import Augmentation
 from .encoders import Encoder
@@ -196,7 +197,7 @@ class Front:
         took = time.monotonic() - began
         count = min(self.views, MAP_BYTES // size - 1)
         if seconds is not None:
-            count = min(count, int(seconds / max(took, 1e-3)))
+            count = together.from_first(lambda: min(count, int(seconds / max(took, 1e-3))))
         for number in range(count):
             title = f"View {number + 1}/{count}"
             views.append(self._view(pixels, keep, self.warp, title, progress, number + 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from . import encoders, heads, manifest, recipes
+from . import encoders, heads, manifest, recipes, together
 from .auto import settle
 from .data import ImageSet, PairSet
 from .data import load as load_data
+from .devices import asked_at, on_devices, training_device
 from .errors import DataError, ModelError, SettingError
 from .fit import make_model
 from .learning import Parent
@@ -25,7 +25,6 @@ from .memory import keep_freed_memory
 from .model import Model
 from .network import SiameseNetwork
 from .recipes import Settings
-from .runs import training_device
 from .training import Step
 from .untouched import figures
 
@@ -34,6 +33,7 @@ _GENTLER = 0.3
 _MINUTES = 2.0
 
 
+@on_devices
 def finetune(
     model: Model | str | os.PathLike[str],
     data: ImageSet | PairSet | str | os.PathLike[str],
@@ -61,6 +61,7 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     device: str = "auto",
+    devices: int = 1,
     progress: bool = True,
     on_step: Callable[[Step], None] | None = None,
     say: Say | None = None,
@@ -89,7 +90,7 @@ def finetune(
         SettingError: If the model was wrapped, or cannot have what is asked for.
         DataError: If there are fewer than two classes with two readable images.
     """
-    began = time.monotonic()
+    began = asked_at()
     where = torch.device(training_device(device))
     keep_freed_memory()
     before = model if isinstance(model, Model) else Model(model)
@@ -152,7 +153,9 @@ def finetune(
         began=began,
         parent=parent,
     )
-    return result if earlier is None else _measure_old(before, result, earlier, seed, progress, tell)
+    if earlier is None or together.number() > 0:
+        return result
+    return _measure_old(before, result, earlier, seed, progress, tell)
 
 
 def _settings_of(model: Model) -> Settings:

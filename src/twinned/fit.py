@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import encoders, manifest
+from . import encoders, manifest, together
 from .auto import settle
 from .check import check_data
 from .checkpoint import setting_differences
 from .data import ImageSet, PairSet
 from .data import load as load_data
+from .devices import asked_at, on_devices, training_device
 from .doctor import examine
 from .errors import SettingError
 from .learning import Parent, learn_and_judge
@@ -34,7 +34,7 @@ from .material import (
 from .memory import keep_freed_memory
 from .model import Model
 from .recipes import Settings
-from .runs import Run, training_device, untouched_encoder
+from .runs import Run, untouched_encoder
 from .saving import write_model
 from .training import Interrupted, Step
 from .trial import TRIAL_SHARE, choose_network
@@ -54,6 +54,7 @@ _TRIED: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]]
 }
 
 
+@on_devices
 def train(
     data: ImageSet | PairSet | str | os.PathLike[str],
     *,
@@ -77,6 +78,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     device: str = "auto",
+    devices: int = 1,
     progress: bool = True,
     on_step: Callable[[Step], None] | None = None,
     say: Say | None = None,
@@ -108,6 +110,8 @@ def train(
         resume: Go on with an interrupted run that wrote to ``output``.
         force: Replace ``output``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: How many of them, each with a process of its own and a share of every batch; the model is the
+            one that a single process would have trained on the whole batch (docs/devices.md).
         progress: Show bars.
         on_step: Called after each step.
         say: Called with each sentence that a user should read; by default kept in the model only.
@@ -117,7 +121,7 @@ def train(
         SettingError: If a setting is wrong, or ``output`` exists.
         TrainingError: If nothing could be learnt.
     """
-    began = time.monotonic()
+    began = asked_at()
     where = torch.device(training_device(device))
     keep_freed_memory()
     notes: list[str] = []
@@ -240,9 +244,10 @@ def make_model(
     if target is not None:
         given = [source.origin, *([other.origin] if other is not None else [])]
         given += [] if parent is None else [os.fspath(parent.model.folder)]
-        finished = _claim(target, plan, given, resume=resume, force=force, tell=tell)
-        if finished is not None:
-            return finished
+        if together.from_first(
+            lambda: _is_finished(target, plan, given, resume=resume, force=force, tell=tell)
+        ):
+            return Model(target)
     for remark in remarks:
         tell(remark)
     spec = plan.spec()
@@ -273,19 +278,23 @@ def make_model(
         raise Interrupted(f"{str(stop) or 'stopped'}; {hint}") from None
     if parent is not None and parent.saw(learnt.held_out or material):
         learnt = replace(learnt, unseen=False)
-    calibration = fit_calibration(
-        learnt.judged.comparisons, far=plan.far, unseen_classes=learnt.unseen, seed=plan.seed
-    )
-    examine(calibration, tell)
-    with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
-        write_model(Path(folder), run, learnt, calibration, notes, parent)
-        if target is not None:
-            manifest.copy(Path(folder), target, force=force or resume)
-            shutil.rmtree(partial(target), ignore_errors=True)
-            return Model(target)
-        kept: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
-        manifest.copy(Path(folder), Path(kept.name), force=True)
-        return Model(kept.name, temporary=kept)
+
+    def save(target: Path, *, replace: bool) -> None:
+        calibration = fit_calibration(
+            learnt.judged.comparisons, far=plan.far, unseen_classes=learnt.unseen, seed=plan.seed
+        )
+        examine(calibration, tell)
+        with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
+            write_model(Path(folder), run, learnt, calibration, notes, parent)
+            manifest.copy(Path(folder), target, force=replace)
+        shutil.rmtree(partial(target), ignore_errors=True)
+
+    if target is not None:
+        together.from_first(lambda: save(target, replace=force or resume))
+        return Model(target)
+    kept: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
+    save(Path(kept.name), replace=True)
+    return Model(kept.name, temporary=kept)
 
 
 def partial(target: Path) -> Path:
@@ -293,23 +302,23 @@ def partial(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def _claim(
+def _is_finished(
     target: Path, plan: Settings, data: list[str], *, resume: bool, force: bool, tell: Say
-) -> Model | None:
+) -> bool:
     """Make sure that the model may be written, before any work is done for it.
 
     Returns:
-        The model, where the run to resume is finished already.
+        Whether the run to resume is finished already.
     """
     work = partial(target)
     if resume and not work.exists():
         if (target / "model.json").is_file():
-            model = Model(target)
-            differences = setting_differences(model.manifest.recipe, plan.model_dump(mode="json"))
+            recipe = Model(target).manifest.recipe
+            differences = setting_differences(recipe, plan.model_dump(mode="json"))
             if differences:
                 raise SettingError(f"{target}: is finished, by a run with other settings ({differences})")
             tell(f"{target}: this run is finished; there is nothing to resume")
-            return model
+            return True
         tell(f"{work}: no interrupted run is there, so this one starts from the beginning")
     manifest.refuse_target(target, force=force or resume, data=data)
     if work.exists() and not resume:
@@ -318,4 +327,4 @@ def _claim(
                 f"{work}: an interrupted run; --resume to go on with it, --force to begin anew"
             )
         shutil.rmtree(work)
-    return None
+    return False

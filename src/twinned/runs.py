@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import encoders, heads
+from . import encoders, heads, together
 from .data import ClassBatches
 from .data.augment import Augmentation
 from .doctor import Doctor
-from .errors import SettingError
 from .feeds import Feed, Front, PixelFeed, whole
 from .freezing import Freezing, frozen_stages, parameter_groups
 from .images import ImageSpec
@@ -28,7 +27,6 @@ from .objectives import all_distances, make_batches, make_objective
 from .recipes import Settings
 from .retrieval import evaluate_retrieval
 from .solving import solve_layer
-from .together import my_rows
 from .training import Outcome, Plan, Scores, Step, train_network
 from .verification import Comparisons, compare_all, compare_pairs
 from .verification import eer as equal_error_rate
@@ -155,10 +153,13 @@ class Run:
         if not stages or s.thaw is not None or turned or not (encoder.sequential or stages == last):
             return material
         front = Front(network, stages, warp=self.warp, views=s.views, seed=s.seed)
-        before = json.loads(note.read_text()) if note is not None and note.exists() else {}
+        before: dict[str, int] = together.from_first(
+            lambda: json.loads(note.read_text()) if note is not None and note.exists() else {}
+        )
         left = None if self.deadline is None or before else self.deadline - time.monotonic()
         if left is not None:
-            before["images"] = max(64, int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels)))
+            time_for = int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels))
+            before["images"] = max(64, together.from_first(lambda: time_for))
         front.views = before.get("views", front.views)
         if (most := before.get("images", len(material.pixels))) < len(material.pixels):
             self.tell(f"time allows for {most} of {len(material.pixels)} images, spread over the classes")
@@ -171,7 +172,7 @@ class Run:
             progress=self.progress,
         ):
             self.front = front
-            if note is not None:
+            if note is not None and together.number() == 0:
                 note.parent.mkdir(parents=True, exist_ok=True)
                 write_text(note, json.dumps({"images": most, "views": front.maps.shape[1] - 1}))
         return material
@@ -282,7 +283,7 @@ class Run:
         outcome = train_network(
             network,
             batches=batches,
-            load=lambda batch, step: feed.batch(batch, step, my_rows()),
+            load=lambda batch, step: feed.batch(batch, step, together.my_rows()),
             objective=freezing.around(objective),
             optimizer=_optimizer(network, extra, s),
             plan=plan,
@@ -451,18 +452,3 @@ def _evaluator(learn: Material, held_out: Material | None, run: Run) -> Callable
         return Scores(1 - trained, 1 - eer, eer)
 
     return evaluate
-
-
-def training_device(name: str) -> str:
-    offered = ["cpu"]
-    if torch.cuda.is_available():
-        offered.insert(0, "cuda")
-    if torch.backends.mps.is_available():
-        offered.insert(0, "mps")
-    if name == "auto":
-        return offered[0]
-    if name not in offered:
-        raise SettingError(
-            f"device {name!r} cannot be used for training here; choose auto or {', '.join(offered)}"
-        )
-    return name

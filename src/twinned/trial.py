@@ -7,6 +7,7 @@ import time
 import numpy as np
 import torch
 
+from . import together
 from .data import ImageSet
 from .material import Material, Say, read, sample, statistics, usable_classes
 from .recipes import Settings
@@ -53,7 +54,9 @@ def choose_network(
     began = time.monotonic()
     known = _pretrained(few, unseen, large, began + _PRETRAINED_SHARE * seconds, device)
     fresh = _fresh(few, unseen, small, began + seconds, device)
-    chosen, other = (large, small) if known.errors <= fresh.errors else (small, large)
+    chosen, other = (small, large)
+    if together.from_first(lambda: known.errors <= fresh.errors):
+        chosen, other = (large, small)
     tell(
         f"encoder {chosen.encoder} and not {other.encoder}, by a trial of {time.monotonic() - began:.0f} s on"
         f" {len(unseen)} classes held out: {known} with {large.encoder}, {fresh} with {small.encoder}"

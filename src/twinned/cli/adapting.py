@@ -49,6 +49,7 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: Force = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    devices: Annotated[int, typer.Option(help="How many, each with a share of every batch.")] = 1,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,6 +82,7 @@ def finetune(
         resume=resume,
         force=force,
         device=device,
+        devices=devices,
         progress=not quiet,
         say=teller(quiet),
     )

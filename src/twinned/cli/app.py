@@ -68,7 +68,8 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
 def emit(value: Any, *, as_json: bool, text: str) -> None:
     """Print a result: as one JSON value, or in words."""
-    print(json.dumps(value, allow_nan=False) if as_json else text, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
+        print(json.dumps(value, allow_nan=False) if as_json else text, flush=True)
 
 
 def _misused(error: TyperException) -> int:
