@@ -67,9 +67,7 @@ class SiameseNetwork(nn.Module):
     def statistics(self) -> dict[str, tuple[float, ...]]:
         """Mean and deviation of the pixels, as an `ImageSpec` has them."""
         named = {"mean": self.mean, "std": self.std}
-        return {
-            name: tuple(round(v, 6) for v in value.flatten().tolist()) for name, value in named.items()
-        }
+        return {name: tuple(round(v, 6) for v in value.flatten().tolist()) for name, value in named.items()}
 
     @property
     def embedding_size(self) -> int:
