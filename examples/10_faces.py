@@ -18,7 +18,7 @@ if folder is None:
     size, minutes = (32, 32), 0.2
 else:
     known, novel = tw.load_images(folder).split_classes(0.75, seed=0)  # no person on both sides
-    size, minutes = (96, 96), 0.3
+    size, minutes = (96, 96), 0.5
 print(f"{len(known)} images of {len(known.classes)} classes to learn from, {len(novel.classes)} never seen")
 
 model = tw.train(
@@ -27,7 +27,7 @@ model = tw.train(
     encoder="deck_face",
     image_size=size,
     minutes=minutes,  # from here to the saved model
-    settings={"channels": 3, "classes_per_batch": 8, "images_per_class": 3, "normalize": True},
+    settings={"channels": 3, "classes_per_batch": 8, "images_per_class": 2, "normalize": True},
     seed=0,
 )
 tw.plots.save(tw.plots.history(model.history()), "10_training.png", force=True)
