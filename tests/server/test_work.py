@@ -69,6 +69,22 @@ def test_the_event_loop_goes_on_while_threads_work() -> None:
     assert asyncio.run(ask()) < 0.2
 
 
+def test_a_caller_who_goes_away_leaves_the_thread_counted_until_it_is_free() -> None:
+    async def ask() -> None:
+        work = Work(1, waiting=0, wait_seconds=5)
+        release = threading.Event()
+        task = asyncio.create_task(work.run(lambda: release.wait(5)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.sleep(0.05)
+        assert work.pending == 1
+        release.set()
+        work.close()
+        assert work.pending == 0
+
+    asyncio.run(ask())
+
+
 def test_an_error_of_a_job_reaches_who_asked() -> None:
     async def ask() -> None:
         work = Work(1, waiting=1, wait_seconds=5)

@@ -35,6 +35,8 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     schema = kind.model_json_schema()
     as_parts = copy.deepcopy(schema)
     for name, field in list(as_parts["properties"].items()):
+        if "anyOf" in field:  # a form has no null: a field is there or not
+            field["anyOf"] = [choice for choice in field["anyOf"] if choice.get("type") != "null"]
         for choice in field.get("anyOf", [field]):
             inner = choice.get("items") or choice
             if inner.get("format") == "byte":

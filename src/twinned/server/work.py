@@ -50,9 +50,9 @@ class Work:
                 raise overloaded(f"the service was too busy to begin within {self._seconds:g} seconds")
             return job()
 
+        future = self._pool.submit(begin)
         with self._counting:
             self.pending += 1
-        future = self._pool.submit(begin)
         future.add_done_callback(self._done)  # when the thread is free again, be the caller there or not
         return await asyncio.wrap_future(future)
 
