@@ -1,0 +1,108 @@
+"""A pretrained encoder: as it is, fitted, and against a small network; it is kept where nothing is gained."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import twinned
+from twinned import encoders, export, recipes, trial
+from twinned.data import load_images
+from twinned.runs import Judged
+from twinned.untouched import UNTOUCHED
+from twinned.verification import compare_pairs
+
+needs_weights = pytest.mark.skipif(
+    not encoders.installed("efficientnet_lite0"), reason="the extra pretrained is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def untouched(strangers: Path) -> twinned.Model:
+    return twinned.train(
+        strangers, recipe="photo", encoder="efficientnet_lite0", image_size=32, steps=0, progress=False
+    )
+
+
+@needs_weights
+def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(untouched, strangers):
+    said = untouched.manifest
+    assert (said.embedding_size, said.encoder, said.distance) == (1280, "efficientnet_lite0", "cosine")
+    assert said.classes == []
+    assert said.calibration.n_classes == 8
+    assert said.calibration.unseen_classes
+    assert said.spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert "Apache-2.0: EfficientNet-Lite0" in (untouched.folder / "README.md").read_text()
+    network = encoders.build("efficientnet_lite0", image_size=(32, 32), channels=3).eval()
+    file = next(strangers.rglob("*.png"))
+    pixels = twinned.images.read_image(file, said.spec)
+    x = (
+        torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor(said.spec.mean).view(3, 1, 1)
+    ) / (torch.tensor(said.spec.std).view(3, 1, 1))
+    with torch.no_grad():
+        values = torch.nn.functional.normalize(network(x)).numpy()
+    np.testing.assert_allclose(untouched.embed([file]), values, atol=1e-4)
+
+
+@needs_weights
+def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs, monkeypatch):
+    def borrowed(network: Any, spec: Any, path: Path) -> None:
+        shutil.copyfile(untouched.folder / "encoder.onnx", path)
+
+    monkeypatch.setattr(export, "export_encoder", borrowed)
+    given = {
+        "image_size": 32,
+        "embedding_size": 1280,
+        "settings": {"views": 0, "freeze": "all"},
+        "progress": False,
+    }
+    for better in (True, False):
+        monkeypatch.setattr("twinned.learning._better", lambda before, after, answer=better: answer)
+        model = twinned.train(strangers, recipe="photo", steps=1, **given)
+        found = model.evaluate(glyphs, ways=4, episodes=20, progress=False)
+        assert (UNTOUCHED in model.manifest.files) == better
+        assert ("untouched" in found.to_json()) == better
+        assert ("before training  equal error rate" in found.text()) == better
+        assert model.manifest.recipe["embedding_size"] == (1280 if better else None)
+        assert len(model.manifest.classes) == (8 if better else 0)
+
+
+def judged(errors: float) -> Judged:
+    same = np.array([True, False] * 10)
+    distance = np.where(same, 0.1, 0.9)
+    return Judged(compare_pairs(distance, same, left=np.arange(20), right=np.arange(20)), 1 - errors, 20)
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "chosen"), [(0.2, 0.1, "conv4"), (0.1, 0.2, "efficientnet_lite0")]
+)
+def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkeypatch, large, small, chosen):
+    monkeypatch.setattr(trial, "_pretrained", lambda *_: judged(large))
+    monkeypatch.setattr(trial, "_fresh", lambda *_: judged(small))
+    said: list[str] = []
+    ways = recipes.get("photo-small"), recipes.get("photo")
+    images = load_images(strangers)
+    found = trial.choose_network(images, *ways, seconds=1, device=torch.device("cpu"), tell=said.append)
+    assert found.encoder == chosen
+    assert said[0].startswith(f"encoder {chosen} and not ")
+    assert "on 4 classes held out" in said[0]
+
+
+@needs_weights
+def test_a_trial_runs_in_its_time_and_judges_unseen_classes(strangers):
+    said: list[str] = []
+    small = recipes.get("photo-small").change({"height": 32, "width": 32})
+    large = recipes.get("photo").change({"height": 32, "width": 32})
+    images = load_images(strangers)
+    found = trial.choose_network(
+        images, small, large, seconds=3, device=torch.device("cpu"), tell=said.append
+    )
+    assert found in (small, large)
+    few = images.with_classes(images.classes[:3])
+    trial.choose_network(few, small, large, seconds=3, device=torch.device("cpu"), tell=said.append)
+    assert said[1].startswith("fewer than 4 classes are too few")
