@@ -22,7 +22,11 @@ CASES = {
     for name, changes in {
         "supcon": {"loss": "supcon"},
         "triplets": TRIPLET,
-        "proxies": {"loss": "proxy-anchor", "learning_rate": 1e-3},  # its gradients are long
+        "proxies": {
+            "loss": "proxy-anchor",
+            "learning_rate": 1e-3,
+            "proxy_rate": 1.0,
+        },  # its gradients are long
         "memory": {"loss": "contrastive", "distance": "euclidean", "memory": 40},
         "head": {"loss": "cross-entropy", "head": "weighted-l1"},
         "augmented": {

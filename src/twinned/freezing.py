@@ -95,27 +95,36 @@ def stage_of(network: SiameseNetwork) -> dict[nn.Parameter, int]:
 
 
 def parameter_groups(
-    network: SiameseNetwork, extra: nn.Module, *, weight_decay: float, layer_decay: float
+    network: SiameseNetwork,
+    extra: nn.Module,
+    *,
+    weight_decay: float,
+    layer_decay: float,
+    proxy_rate: float,
 ) -> list[dict[str, Any]]:
     """An optimiser's groups: weights decay, biases and batch norm do not; earlier stages learn more slowly.
 
     Args:
         network: Its head and its embedding layer learn at the full rate.
-        extra: A loss with weights, at the full rate as well.
+        extra: A loss that may have weights, its proxies.
         weight_decay: Of the weights.
         layer_decay: The rate of a stage as a share of the next one's; 1 for one rate.
+        proxy_rate: The rate of proxies as a multiple of the network's: each moves only by the few images that
+            it meets.
     """
     stage = stage_of(network)
     last = max(stage.values(), default=0)
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-    for parameter in (*network.parameters(), *extra.parameters()):
-        behind = last - stage.get(parameter, last) if layer_decay != 1 else 0
-        groups.setdefault((behind, parameter.ndim > 1), []).append(parameter)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        scale = layer_decay ** (last - stage.get(parameter, last))
+        groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
+    for parameter in extra.parameters():
+        groups.setdefault((proxy_rate, parameter.ndim > 1), []).append(parameter)
     return [
         {
             "params": parameters,
             "weight_decay": weight_decay if weights else 0.0,
-            "scale": layer_decay**behind,
+            "scale": scale,
         }
-        for (behind, weights), parameters in groups.items()
+        for (scale, weights), parameters in groups.items()
     ]

@@ -44,7 +44,8 @@ class Settings(BaseModel):
     (as many steps as it takes to show as many images as there are). For an encoder that is not fresh:
     ``freeze`` and ``thaw`` as in `twinned.freezing`, ``norms`` (whether the batch norms' statistics move),
     ``views`` kept of each image, and whether the embedding ``layer`` is learned by gradient or solved
-    (`twinned.solving`, with ``shrink``). The rest is named as in `twinned.training.Plan`,
+    (`twinned.solving`, with ``shrink``). ``proxy_rate`` is the learning rate of a loss's
+    proxies, as a multiple of the network's. The rest is named as in `twinned.training.Plan`,
     `twinned.data.ClassBatches`, `twinned.images.ImageSpec` and the losses.
     """
 
@@ -91,6 +92,7 @@ class Settings(BaseModel):
     enough: float | None = Field(None, gt=0)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0)
+    proxy_rate: float = Field(10.0, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     warmup: int = Field(30, ge=0)

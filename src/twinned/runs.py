@@ -424,7 +424,9 @@ def fold_count(learn: Material) -> int:
 
 
 def _optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.optim.Optimizer:
-    groups = parameter_groups(network, extra, weight_decay=s.weight_decay, layer_decay=s.layer_decay)
+    groups = parameter_groups(
+        network, extra, weight_decay=s.weight_decay, layer_decay=s.layer_decay, proxy_rate=s.proxy_rate
+    )
     if s.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
     return torch.optim.AdamW(groups, lr=s.learning_rate)

@@ -1,0 +1,33 @@
+"""Which parameters learn how fast."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from twinned.encoders import Conv4
+from twinned.freezing import parameter_groups
+from twinned.losses import ProxyAnchorLoss
+from twinned.network import SiameseNetwork
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_every_parameter_learns_once_and_proxies_faster(layer_decay):
+    network = SiameseNetwork(Conv4(embedding_size=8))
+    loss = ProxyAnchorLoss(5, 8)
+    groups = parameter_groups(network, loss, weight_decay=0.1, layer_decay=layer_decay, proxy_rate=30.0)
+    scale = {parameter: group["scale"] for group in groups for parameter in group["params"]}
+    decay = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(scale)
+    assert scale.keys() == {*network.parameters(), *loss.parameters()}
+    assert scale[loss.weight] == 30
+    for behind, stage in enumerate(reversed(network.encoder.stages())):
+        for parameter in stage.parameters():
+            assert scale[parameter] == pytest.approx(layer_decay**behind)
+            assert decay[parameter] == (0.1 if parameter.ndim > 1 else 0)
+
+
+def test_a_loss_without_weights_adds_no_group():
+    network = SiameseNetwork(Conv4(embedding_size=8))
+    groups = parameter_groups(network, nn.Module(), weight_decay=0.0, layer_decay=1.0, proxy_rate=10.0)
+    assert {group["scale"] for group in groups} == {1.0}
