@@ -34,9 +34,17 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     """A request's body for the document: the same fields as multipart or as JSON."""
     schema = kind.model_json_schema()
     as_parts = copy.deepcopy(schema)
+    for either in as_parts.get("oneOf", ()):
+        either.pop("properties")
+    if as_parts.pop("anyOf", None):  # one image or many: in a form one field says both
+        del as_parts["properties"]["image"]
+        as_parts["properties"]["images"] |= {"minItems": 1, "description": "Or `image`, for a single one."}
+        as_parts["required"] = [*as_parts.get("required", []), "images"]
     for name, field in list(as_parts["properties"].items()):
         if "anyOf" in field:  # a form has no null: a field is there or not
             field["anyOf"] = [choice for choice in field["anyOf"] if choice.get("type") != "null"]
+            if len(field["anyOf"]) == 1:
+                field |= field.pop("anyOf")[0]
         for choice in field.get("anyOf", [field]):
             inner = choice.get("items") or choice
             if inner.get("format") == "byte":

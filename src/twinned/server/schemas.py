@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from .uploads import Upload
 
@@ -45,7 +46,13 @@ Picture = Annotated[
     PlainValidator(_image),
     WithJsonSchema({"type": "string", "format": "byte", "description": "An image file, as base64."}),
 ]
-Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_label)]
+# One line of printable text that is not blank, as far as a pattern can say it.
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$"
+Label = Annotated[
+    str,
+    Field(min_length=1, max_length=200, json_schema_extra={"pattern": _PRINTABLE}),
+    AfterValidator(_label),
+]
 Scalar = str | bool | int | float
 Threshold = Annotated[
     float | None, Field(default=None, allow_inf_nan=False, description="Instead of the model's own.")
@@ -61,8 +68,16 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+# What fields alone cannot say.
+_AN_IMAGE: JsonDict = {"required": ["image"], "properties": {"image": {"type": "string"}}}
+_IMAGES: JsonDict = {"required": ["images"], "properties": {"images": {"minItems": 1}}}
+_AN_ID: JsonDict = {"required": ["id"], "properties": {"id": {"type": "string"}}}
+
+
 class _Images(_Body):
     """One image or many."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_AN_IMAGE, _IMAGES]})
 
     image: Picture | None = None
     images: list[Picture] = Field(default=[], description="Instead of `image`, or further ones.")
@@ -116,6 +131,8 @@ class IdentifyRequest(_Images):
 
 class SearchRequest(_Body):
     """An image, or the id of one that is enrolled."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_AN_IMAGE, _AN_ID]})
 
     image: Picture | None = None
     id: str | None = Field(default=None, max_length=100, description="Search on from an enrolled image.")
