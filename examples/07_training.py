@@ -16,7 +16,7 @@ losses = []
 model = tw.train(
     known,
     recipe="glyph",
-    image_size=32,
+    image_size=24,
     steps=60,
     seed=0,
     validate=held_out,  # 3 and 8: for the held-out curves, and for the threshold
