@@ -173,7 +173,7 @@ def test_a_model_knows_the_images_it_was_trained_on(model, glyphs):
 
 
 def test_a_model_says_what_it_is(model, tiny_model):
-    assert repr(model) == f"Model(conv4, 20x20x1, cosine, {tiny_model})"
+    assert repr(model) == f"Model(conv4_wide, 20x20x1, cosine, {tiny_model})"
     assert model.distance == "cosine"
     assert model.spec.shape == (20, 20, 1)
     assert len(model.encoder_sha256) == 64
