@@ -294,7 +294,8 @@ def test_many_threads_enrol_and_ask_at_once(client: Client, gallery: Gallery) ->
             answer = service.post(
                 "/v1/gallery", files=pictures(f"ring-{10 * place + seed}"), data={"label": f"p{place}"}
             )
-            asked = service.post("/v1/identify", files=pictures(f"ring-{10 * place + seed}"))
+            picture = pictures(f"ring-{10 * place + seed}", field="image")
+            asked = service.post("/v1/search", files=picture)
             if answer.status_code != 200 or asked.json()[0]["label"] != f"p{place}":
                 wrong.append(asked.text)
 
