@@ -28,6 +28,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 # An image that claims more pixels than this is refused before any memory is set aside for it.
 MAX_PIXELS = 89_478_485
 MAX_BYTES = 256 * 1024 * 1024
+_DARK = 0.65  # ink is at most so much of the paper's level
 _PHOTOS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 SUFFIXES = frozenset((*_PHOTOS, ".dib", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".ico"))
 
@@ -49,8 +50,9 @@ class ImageSpec(BaseModel):
         fit: What happens when the image has another shape than the model. ``stretch`` resizes each
             side; ``pad`` keeps the shape and fills up with the background; ``crop`` keeps the shape
             and cuts the middle out.
-        ink: For handwriting. ``binary`` finds the ink (Otsu's threshold), removes the background, crops
-            to the ink and leaves black on white; ``grey`` does so and keeps the ink's grey values.
+        ink: For handwriting. ``binary`` finds the ink (darker than 0.65 of the paper; where it is
+            fainter, by Otsu's threshold), removes the background, crops to the ink and leaves black on
+            white; ``grey`` does so and keeps the ink's grey values.
         mean: Taken off after scaling to [0, 1], one value a channel; done by the graph.
         std: Divided by after that, one value a channel; done by the graph.
 
@@ -309,7 +311,9 @@ def _ink(image: Image.Image, *, binary: bool) -> Image.Image:
     values = np.asarray(image)
     if np.median(values) < 128:  # light ink on a dark ground
         values = 255 - values
-    ink = values <= otsu(values)
+    ink, dark = values <= otsu(values), _DARK * np.median(values)
+    if ink.any() and values[ink].mean() <= dark:
+        ink = values <= dark  # Otsu's level follows the pen: strokes would be as thick as it is dark
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if ink.all() or rows.size == 0:
         return Image.fromarray(np.full_like(values, 255))

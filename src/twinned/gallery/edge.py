@@ -391,7 +391,10 @@ def create(folder: Path, binding: Binding) -> None:
 
 def _config(binding: Binding) -> Any:
     return qdrant.EdgeConfig(
-        vectors=qdrant.EdgeVectorParams(size=binding.embedding_size, distance=_METRIC[binding.distance]),
+        vectors=qdrant.EdgeVectorParams(
+            size=binding.embedding_size, distance=_METRIC[binding.distance], memory=qdrant.Memory.Cold
+        ),
+        payload_memory=qdrant.Memory.Cold,
         hnsw_config=qdrant.HnswIndexConfig(
             m=store.HNSW_LINKS,
             ef_construct=store.HNSW_BUILD_WIDTH,
