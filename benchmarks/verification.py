@@ -8,7 +8,8 @@ ORL: eight disjoint choices of 5 test people, trained on the other 35 (Chopra 20
 CEDAR: test writers in fives, skilled forgeries, ink made binary; beside the error stands how well ONE image
 alone tells genuine from forged (AUC of three probes), the shortcut that flatters such figures.
 LFW: View 2, ten folds, trained on people outside the fold, threshold from training people held out.
-FOLDER holds the images and the official lists. Rows go to benchmarks/results/verification.csv.
+FOLDER holds the images and the official lists. A row for each training goes to
+benchmarks/results/verification.csv; verification.md is made from all rows.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from twinned.recipes import get
 from twinned.verification import eer, far_frr, roc
 
 RESULTS = Path(__file__).parent / "results" / "verification.csv"
+PROBES = RESULTS.with_name("probes.json")
 FIELDS = ["task", "split", "seed", "minutes", "eer", "fr_at_fa_5", "fr_at_fa_7_5", "fr_at_fa_10", "accuracy"]
 FIELDS += ["far", "frr", "eer_random", "date"]
 
@@ -163,6 +165,33 @@ def lfw(
         }
 
 
+def table() -> str:
+    """A markdown table of all rows: the mean over trainings, and their range, for each task and budget."""
+    with RESULTS.open() as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| task | minutes | trainings | seeds | EER | range | FR at FA 5 / 7.5 / 10 % | accuracy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, minutes in sorted({(row["task"], row["minutes"]) for row in rows}):
+        mine = [row for row in rows if (row["task"], row["minutes"]) == (task, minutes)]
+
+        def mean(name: str, mine: list[dict[str, str]] = mine) -> str:
+            values = [float(row[name]) for row in mine if row[name]]
+            if not values:
+                return ""
+            error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
+            return f"{100 * np.mean(values):.1f} % +- {100 * error:.1f}"
+
+        found = [float(row["eer"]) for row in mine]
+        rejects = " / ".join(mean(f"fr_at_fa_{at}") for at in ("5", "7_5", "10"))
+        lines.append(
+            f"| {task} | {minutes} | {len(mine)} | {len({row['seed'] for row in mine})} | {mean('eer')}"
+            f" | {100 * min(found):.1f} to {100 * max(found):.1f} % | {rejects} | {mean('accuracy')} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -214,7 +243,15 @@ def main() -> None:
     }
     if options.task == "cedar":
         summary["one-image probes, AUC"] = one_image_probes(data)
+        PROBES.write_text(json.dumps(summary["one-image probes, AUC"], indent=1) + "\n")
     print(json.dumps(summary, indent=1))
+    probes = PROBES.read_text() if PROBES.exists() else "not taken yet"
+    RESULTS.with_suffix(".md").write_text(
+        "People and writers that training never saw; +- is a standard error over trainings."
+        f"\n\n{table()}\n\n"
+        "CEDAR: how well ONE image alone, as the model sees it, tells genuine from forged (AUC):"
+        f"\n\n```json\n{probes.strip()}\n```\n"
+    )
 
 
 if __name__ == "__main__":
