@@ -133,7 +133,9 @@ def lfw(
     """View 2: a model a fold."""
     official = read_lfw(folder)
     pairs = official.pairs
-    people_file = next(iter(folder.rglob("people.txt")))
+    people_file = next(iter(folder.rglob("people.txt")), None)
+    if people_file is None:
+        raise SystemExit(f"no people.txt under {folder}: the folder must hold LFW's official lists")
     lines = people_file.read_text(encoding="utf-8").splitlines()
     people: list[list[str]] = []
     cursor = 1
@@ -184,7 +186,7 @@ def table() -> str:
             return f"{100 * np.mean(values):.1f} % +- {100 * error:.1f}"
 
         found = [float(row["eer"]) for row in mine]
-        rejects = " / ".join(mean(f"fr_at_fa_{at}") for at in ("5", "7_5", "10"))
+        rejects = " / ".join(filter(None, (mean(f"fr_at_fa_{at}") for at in ("5", "7_5", "10"))))
         lines.append(
             f"| {task} | {minutes} | {len(mine)} | {len({row['seed'] for row in mine})} | {mean('eer')}"
             f" | {100 * min(found):.1f} to {100 * max(found):.1f} % | {rejects} | {mean('accuracy')} |"
