@@ -1,0 +1,144 @@
+"""What the training loop costs beside the network itself, and how its memory grows.
+
+    python benchmarks/training.py --data images_background
+
+Throughput: images a second of `twinned.train`'s loop (data, augmentation, averaged weights and all) against a
+bare loop over the same network, loss and optimiser on one batch of tensors that is in memory, run turn and
+turn about. Memory: the peak of a process that trains on n, 4 n and 16 n of the images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import twinned as tw
+from twinned.material import Material, read
+from twinned.memory import keep_freed_memory
+from twinned.objectives import make_batches, make_objective
+from twinned.recipes import Settings, get
+from twinned.runs import Run
+
+RESULTS = Path(__file__).parent / "results" / "training.md"
+SMALLEST = 1000  # images
+
+
+def whole_loop(settings: Settings, material: Material, steps: int) -> float:
+    """Seconds a step of the loop as users run it, over all steps but the first."""
+    ends: list[float] = []
+    spec = settings.spec()
+    run = Run(
+        settings, spec, torch.device("cpu"), False, lambda _: ends.append(time.perf_counter()), lambda _: None
+    )
+    run.train(material, None, None, title="whole", steps=steps)
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def bare_loop(settings: Settings, material: Material, steps: int) -> float:
+    """Seconds a step of forward, backward and the optimiser on one batch that is in memory."""
+    run = Run(settings, settings.spec(), torch.device("cpu"), False, None, lambda _: None)
+    network = run.build().to(memory_format=torch.channels_last).train()
+    batches = make_batches(material, settings, [])
+    objective, _ = make_objective(network, settings, batches)
+    optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate)
+    batch = batches(0)
+    images = run.feed(material).batch(batch, 0)
+    ends = []
+    for _ in range(steps):
+        loss, _ = objective(network, images, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        ends.append(time.perf_counter())
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def throughput(data: tw.data.ImageSet, steps: int, times: int) -> list[str]:
+    """A table: images a second of both, for one recipe."""
+    settings = get("glyph").change({"minutes": None, "steps": steps, "precision": "float32"})
+    material = read(data, settings.spec(), tell=print, progress=False)
+    size = len(make_batches(material, settings, [])(0).index)
+    taken = [
+        (whole_loop(settings, material, steps), bare_loop(settings, material, steps)) for _ in range(times)
+    ]
+    whole, bare = (statistics.median(side) for side in zip(*taken, strict=True))
+    share = [b / w for w, b in taken]
+    return [
+        "| recipe | images a step | bare loop, images/s | whole loop, images/s | share | range |",
+        "|---|---|---|---|---|---|",
+        f"| {settings.recipe} | {size} | {size / bare:,.0f} | {size / whole:,.0f} |"
+        f" {100 * statistics.median(share):.1f} % | {100 * min(share):.1f} to {100 * max(share):.1f} % |",
+    ]
+
+
+def peak(data: Path, images: int, steps: int) -> dict[str, float]:
+    """Peak memory in MB of a process that trains on so many images, and what it took to import."""
+    code = (
+        "import json, resource, sys, numpy as np, twinned as tw, twinned.runs\n"
+        "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "before = most(); data = tw.load_images(sys.argv[1])\n"
+        "some = np.linspace(0, len(data.images) - 1, int(sys.argv[2])).astype(int)\n"
+        "tw.train(data.subset(some), recipe='glyph', steps=int(sys.argv[3]), progress=False)\n"
+        "print(json.dumps({'import': before, 'peak': most()}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(data), str(images), str(steps)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def memory(data: Path, steps: int) -> list[str]:
+    """A table: peak memory at 1, 4 and 16 times the images."""
+    lines = [
+        "| images | pairs among them | bytes of pixels, MB | peak, MB | more than for the fewest, MB |",
+        "|---|---|---|---|---|",
+    ]
+    spec = get("glyph").spec()
+    first = None
+    for images in (SMALLEST, 4 * SMALLEST, 16 * SMALLEST):
+        found = peak(data, images, steps)
+        first = first or found["peak"]
+        pixels = images * int(np.prod(spec.shape)) / 1e6
+        lines.append(
+            f"| {images:,} | {images * (images - 1) // 2:,} | {pixels:.1f} | {found['peak']:,.0f} |"
+            f" {found['peak'] - first:,.0f} |"
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--times", type=int, default=5)
+    options = parser.parse_args()
+    keep_freed_memory()  # as `twinned.train` does
+    lines = [
+        f"The training loop ({platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__})",
+        "",
+    ]
+    lines += throughput(tw.load_images(options.data), options.steps, options.times)
+    lines += ["", *memory(options.data, options.steps)]
+    text = "\n".join(lines) + "\n"
+    RESULTS.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
