@@ -1,6 +1,6 @@
 """From image files to embeddings: Twinned's pipeline against the usual loop, in one run, turn and turn about.
 
-    python benchmarks/embed.py --small images_background --photos lfw_crop96
+    python benchmarks/embed.py --small images_background --photos lfw_crop96 --model MODEL --int8 logos27
 
 The usual loop: Pillow opens and resizes each image, the same network runs in PyTorch, batches of 32.
 Both read the same files from disk, and both are warmed up. Ratios are what counts.
@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from twinned import load_images, train
 from twinned.data import find_images
 from twinned.encoders import build
 from twinned.export import export_encoder
 from twinned.images import ImageSpec, read_image
 from twinned.network import SiameseNetwork
+from twinned.portable import export_model
 from twinned.runtime import Graph, embed_stream
 
 RESULTS = Path(__file__).parent / "results" / "embed.md"
@@ -129,6 +131,40 @@ def network_alone(encoder: str, spec: ImageSpec, folder: Path) -> list[str]:
     return rows
 
 
+def eight_bits(labelled: Path, folder: Path) -> list[str]:
+    """The pretrained encoder in eight bits against itself in 32, and what that costs.
+
+    Half of the classes calibrate, the other half measure: see `twinned.portable.export_model`.
+    """
+    data = load_images(labelled)
+    model = train(data, recipe="photo", steps=0, progress=False)
+    found = export_model(model, folder / "int8", int8=data, progress=False)["int8"]
+    full, small = (Graph(folder / "int8" / name) for name in ("encoder.onnx", "encoder_int8.onnx"))
+    rows = []
+    for batch in (1, 64):
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, *model.spec.shape), dtype=np.uint8)
+        repeats = 400 // batch + 5
+        a, b = in_turn(
+            lambda n=repeats, p=pixels: [full(p) for _ in range(n)],
+            lambda n=repeats, p=pixels: [small(p) for _ in range(n)],
+            times=5,
+        )
+        cost = [
+            f"{100 * found[when][what]:.1f}" for what in ("eer", "one_shot") for when in ("before", "after")
+        ]
+        rows.append(
+            f"| {batch} | {a / repeats * 1e3:.2f} ms | {b / repeats * 1e3:.2f} ms | {a / b:.2f} |"
+            f" {cost[0]} to {cost[1]} % | {cost[2]} to {cost[3]} % |"
+        )
+    ways = f"{found['ways']}-way one-shot"
+    return [
+        "",
+        f"| int8, efficientnet_lite0, batch | 32 bits | 8 bits | ratio | EER | {ways} |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
 def cold_start(model: Path, image: str) -> str:
     """`twinned verify A B`, whole process, against importing torch alone."""
     program = Path(sys.executable).with_name("twinned")
@@ -163,6 +199,7 @@ def main() -> None:
     parser.add_argument("--small", type=Path, help="a folder of small images (Omniglot)")
     parser.add_argument("--photos", type=Path, help="a folder of photographs (LFW)")
     parser.add_argument("--model", type=Path, help="a model folder, for the cold start")
+    parser.add_argument("--int8", type=Path, help="a folder of labelled photographs, for eight bits")
     parser.add_argument("--times", type=int, default=3)
     options = parser.parse_args()
     lines = [
@@ -203,6 +240,8 @@ def main() -> None:
         if options.model and options.small:
             rest += ["", "| whole process | | against | | ratio |", "|---|---|---|---|---|"]
             rest.append(cold_start(options.model, find_images(options.small)[0]))
+        if options.int8:
+            alone += eight_bits(options.int8, folder)
     text = "\n".join([*lines, *alone, *rest]) + "\n"
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(text)
