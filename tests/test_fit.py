@@ -501,3 +501,13 @@ def test_minutes_bound_the_whole_command(quick, some, tmp_path, monkeypatch, cla
     training = json.loads((model.folder / "training.json").read_text())
     assert training["steps"] > 10
     assert training["settings"]["minutes"] == 0.1
+
+
+@pytest.mark.parametrize("wrong", [{"loss": "nosuch"}, {"validate": "nowhere"}])
+def test_what_is_wrong_is_said_before_any_note(
+    quick: Callable[..., twinned.Model], glyphs: Path, wrong: dict[str, str]
+) -> None:
+    told: list[str] = []
+    with pytest.raises((DataError, SettingError), match=r"nosuch|nowhere"):
+        quick(glyphs, recipe="auto", say=told.append, **wrong)
+    assert told == []

@@ -63,6 +63,8 @@ def settle(
         if str(changes.get("steps")) == "0":
             changes.setdefault("embedding_size", None)
     loss = changes.get("loss", base.loss)
+    if loss not in losses.LOSSES:
+        raise SettingError(f"loss {loss!r} is not known; choose one of {', '.join(losses.LOSSES)}")
     if isinstance(source, PairSet) and _loss_trait(loss, "kind") != "pair":
         if "loss" in changes:
             raise SettingError(
@@ -187,7 +189,7 @@ def _pair_losses() -> str:
 
 
 def _loss_trait(name: str, trait: str) -> str | None:
-    """What a loss says of itself; see `twinned.losses`. An unknown name is refused when it is built."""
+    """What a loss says of itself; see `twinned.losses`. Nothing for an unknown one."""
     return getattr(losses.LOSSES.get(name), trait, None)
 
 

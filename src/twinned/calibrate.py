@@ -44,6 +44,11 @@ def calibrate(
     loaded = Model(model)
     source = load(data) if isinstance(data, (str, os.PathLike)) else data
     decoded = decode(source.images, loaded.spec, progress=progress)
+    if not len(decoded.kept):
+        raise DataError(
+            f"{source.origin}: none of {len(source.images)} images can be read, and a threshold needs two"
+            f" classes, and two images of one of them; the first: {decoded.unreadable[0]}"
+        )
     trained = loaded.training_hashes()
     seen = [i for i, p in zip(decoded.kept, decoded.pixels, strict=True) if pixels_sha256(p) in trained]
     if seen:

@@ -97,6 +97,7 @@ def finetune(
     theirs = _settings_of(before)
     base = _gentler(theirs) if recipe is None else _as_recipe(theirs, recipe)
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
     if isinstance(source, ImageSet):
         check_classes(source)
     earlier = load_data(old) if isinstance(old, (str, os.PathLike)) else old
@@ -140,7 +141,7 @@ def finetune(
     result = make_model(
         source,
         plan,
-        other=load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate,
+        other=other,
         target=None if output is None else Path(output),
         resume=resume,
         force=force,

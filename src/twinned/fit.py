@@ -132,6 +132,7 @@ def train(
             say(sentence)
 
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
     if isinstance(source, ImageSet):
         check_classes(source)
     remarks: list[str] = []  # kept back until nothing can be wrong with what was asked for
@@ -176,7 +177,7 @@ def train(
     return make_model(
         source,
         plan,
-        other=load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate,
+        other=other,
         target=target,
         resume=resume,
         force=force,

@@ -319,3 +319,16 @@ def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, comm
     for text in ("", "{", "[]", json.dumps(said | {"calibration": {}}), json.dumps(said | {"spec": 3})):
         Path("m.twin/model.json").write_text(text)
         assert "m.twin/model.json: " in twinned(*rest).error
+
+
+@pytest.mark.parametrize("command", ["calibrate", "export"])
+def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_path, command):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bad" / name).write_text("no image")
+    bad = tmp_path / "bad"
+    more = [bad] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
+    told = twinned(command, tiny_model, *more)
+    assert told.code == 2
+    assert "none of 4 images can be read" in told.err
+    assert "1.png" in told.err

@@ -280,3 +280,13 @@ def test_a_list_in_a_folder_names_its_images_instead_of_the_folders(tmp_path):
     assert images.images[0] == str(tmp_path / "scans/1.png")
     (tmp_path / "images.csv").write_text("anything,else\n1,2\n")
     assert load_images(tmp_path).classes == ["other", "scans"], "another file of that name is left alone"
+
+
+def test_rows_of_nothing_but_commas_are_passed_over(tmp_path: Path) -> None:
+    listed = write(tmp_path / "a.csv", "path,label\n\na.png,a\n , \n,\nb.png,b\n,\n")
+    assert load_images(listed).labels.tolist() == ["a", "b"]
+
+
+def test_semicolons_are_named_as_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="semicolons; commas are expected"):
+        load(write(tmp_path / "a.csv", "path;label\na.png;a\n"))

@@ -172,6 +172,8 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
             reader.fieldnames = header
             rows = []
             for row in reader:
+                if not any(value.strip() for key, value in row.items() if key is not None):
+                    continue  # a spreadsheet leaves rows of commas behind
                 if None in row:
                     raise DataError(f"{path}, line {reader.line_num}: has more values than column names")
                 rows.append((reader.line_num, row))
@@ -181,6 +183,10 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(header) == 1 and ";" in header[0]:
+        raise DataError(
+            f"{path}: its values are parted by semicolons; commas are expected: save it with those"
+        )
     return header, rows
 
 
