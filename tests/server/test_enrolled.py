@@ -144,7 +144,8 @@ def test_the_list_comes_in_pages(client: Client, gallery: Gallery) -> None:
     assert len(set(seen)) == 5
     assert service.get("/v1/gallery/labels").json() == {"count": 5, "labels": {"circle": 5}}
     assert service.get("/v1/gallery", params={"label": "nobody"}).json()["items"] == []
-    assert "limit" in detail(service.get("/v1/gallery", params={"limit": 0}), 422)
+    told = detail(service.get("/v1/gallery", params={"limit": 0}), 422)
+    assert told == "limit: '0' came; expected greater than or equal to 1"
     assert detail(service.get("/v1/gallery", params={"after": "x"}), 422)
 
 
@@ -250,6 +251,16 @@ def test_without_a_gallery_it_says_how_to_get_one(client: Client) -> None:
         service.get(f"/v1/gallery/{uuid.uuid4()}/thumbnail"),
     ):
         assert "--gallery" in detail(answer, 404)
+
+
+def test_what_is_not_enrolled_is_told_without_where_the_gallery_lies(client: Client) -> None:
+    service = client()
+    for answer in (
+        service.delete(f"/v1/gallery/{uuid.uuid4()}"),
+        service.delete("/v1/gallery", params={"label": "nobody"}),
+        service.get("/v1/gallery/nothing/thumbnail"),
+    ):
+        assert detail(answer, 404).startswith("shapes.gallery: ")
 
 
 def test_read_only_refuses_every_change(client: Client, gallery: Gallery) -> None:

@@ -59,6 +59,14 @@ def test_the_page_itself_may(client: Client) -> None:
         assert client().get("/v1/model", headers={"origin": origin}).status_code == 200
 
 
+def test_head_is_answered_as_get_without_the_body(client: Client) -> None:
+    service = client(token="t" * 16)
+    for path, status in (("/", 200), ("/healthz", 200), ("/v1/model", 401), ("/v1/nothing", 401)):
+        head, got = service.head(path), service.get(path)
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content))
+
+
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_a_foreign_page_cannot_embed_but_may_link(client: Client, site: str) -> None:
     service = client()

@@ -78,7 +78,7 @@ def create_app(
     app.include_router(enrolled.routes(service, people))
     _add_page(app)
     _add_upkeep(app, service)
-    _add_errors(app)
+    _add_errors(app, "" if gallery is None else gallery.store.address)
     app.openapi = document(app)  # type: ignore[method-assign]
     return Guard(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
 
@@ -120,21 +120,24 @@ def _add_page(app: FastAPI) -> None:
         return serve(name)
 
 
-def _add_errors(app: FastAPI) -> None:
-    """Whatever goes wrong is answered as problem+json."""
+def _add_errors(app: FastAPI, address: str) -> None:
+    """Whatever goes wrong is answered as problem+json; it names the gallery, not where it lies."""
 
     async def problem(_: Request, error: Any) -> Response:
         answer: Response = error.response()
         return answer
 
     async def ours(_: Request, error: Any) -> Response:
-        return problems.of(error).response()
+        return problems.of(error, address).response()
 
     async def invalid(_: Request, error: Any) -> Response:
-        return Problem(422, uploads.sentence(error.errors()[0])).response()
+        return Problem(422, uploads.sentence(error.errors())).response()
 
     async def http(request: Request, error: Any) -> Response:
-        said = {404: "there is nothing at this address", 405: f"{request.method} is not answered here"}
+        said = {
+            404: "there is nothing at this address; /docs lists what there is",
+            405: f"{request.method} is not answered here; /docs tells what is",
+        }
         return Problem(
             error.status_code, said.get(error.status_code, str(error.detail)), error.headers
         ).response()

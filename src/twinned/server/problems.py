@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -52,10 +53,11 @@ def overloaded(why: str) -> Problem:
     return Problem(503, f"{why}; try again in a moment", {"Retry-After": "1"})
 
 
-def of(error: TwinnedError) -> Problem:
-    """The problem that an error of ours is to whoever asked."""
+def of(error: TwinnedError, address: str = "") -> Problem:
+    """The problem that an error of ours is to whoever asked, who learns only a gallery's name."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
-    return Problem(status, str(error), {"Retry-After": "60"} if status == 503 else None)
+    detail = str(error).replace(address, os.path.basename(address)) if address else str(error)
+    return Problem(status, detail, {"Retry-After": "60"} if status == 503 else None)
 
 
 def body(status: int, detail: str) -> bytes:

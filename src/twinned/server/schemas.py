@@ -28,9 +28,12 @@ def _image(value: Any, info: ValidationInfo) -> Upload:
     if not isinstance(value, str):
         raise ValueError("expected an image: a file in multipart, or base64 in JSON")
     try:
-        return Upload.called(info.field_name or "image", base64.b64decode(value, validate=True))
+        data = base64.b64decode("".join(value.split()), validate=True)  # base64 is often broken into lines
     except (binascii.Error, ValueError):
-        raise ValueError("expected an image as base64, or as a file in multipart") from None
+        raise ValueError(
+            "expected an image as base64 (without data:...), or as a file in multipart"
+        ) from None
+    return Upload.called(info.field_name or "image", data)
 
 
 def _label(text: str) -> str:

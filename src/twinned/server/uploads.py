@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import reprlib
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, TypeVar
@@ -123,7 +124,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
     try:
         found = kind.model_validate(values)
     except ValidationError as error:
-        raise Problem(422, sentence(error.errors(include_url=False)[0])) from None
+        raise Problem(422, sentence(error.errors(include_url=False), kind.model_fields)) from None
     images = list(_uploads(dict(found)))
     if len(images) > limits.images:
         raise Problem(413, f"{len(images)} images came with one request; send at most {limits.images}")
@@ -151,17 +152,29 @@ def check(upload: Upload, limits: Limits) -> None:
     except UnidentifiedImageError:
         raise ImageError(upload.name, "is not an image that can be read (or it is damaged)") from None
     except Image.DecompressionBombError:
-        raise ImageError(upload.name, f"has more pixels than the limit of {limits.pixels:,}") from None
+        raise ImageError(upload.name, f"claims more pixels than the limit of {limits.pixels:,}") from None
     except Exception as error:  # Pillow's readers raise almost anything on damaged files
         raise ImageError(upload.name, f"is damaged or truncated ({error})") from None
     if width * height > limits.pixels:
         raise ImageError(upload.name, f"is {width}x{height}; the limit is {limits.pixels:,} pixels")
 
 
-def sentence(error: Any) -> str:
-    """One of pydantic's errors in a sentence."""
-    where = ".".join(str(step) for step in error["loc"] if step not in ("body", "query", "path"))
+def sentence(errors: Sequence[Any], fields: Iterable[str] = ()) -> str:
+    """The first of pydantic's errors in a sentence; a field that there is not tells most, so it is first."""
+    error = min(errors, key=lambda one: one["type"] != "extra_forbidden")
+    where = ".".join(str(step) for step in error["loc"] if step not in ("body", "query", "path", "[key]"))
     said = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        said = "is missing; the request needs it"
+    elif error["type"] == "extra_forbidden":
+        said = f"there is no such field; expected {', '.join(fields)}"
+    elif error["type"] == "model_type":
+        said = f"{reprlib.repr(error['input'])} came; expected an object with the fields {', '.join(fields)}"
+    elif error["type"] == "string_too_short":
+        said = "is empty; expected text"
+    elif said.startswith("Input should be "):
+        expected = said.removeprefix("Input should be ").partition(", ")[0]
+        said = f"{reprlib.repr(error['input'])} came; expected {expected}"
     return f"{where[:200]}: {said}" if where else said
 
 
@@ -180,7 +193,7 @@ def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Lim
     values: dict[str, Any] = {}
     for field, value in parts:
         name, bracket, key = field.partition("[")
-        if isinstance(value, Upload) and name not in files:
+        if isinstance(value, Upload) and name in kind.model_fields and name not in files:
             raise Problem(422, f"{field[:100]}: a file came; expected text, or a field that takes images")
         if bracket and name in objects and key.endswith("]"):
             inside = values.setdefault(name, {})
