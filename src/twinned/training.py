@@ -33,7 +33,7 @@ from .progress import progress_bar
 # Steps before the speed is measured, and the share of the budget that measuring may take.
 _SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
 # Evaluations are at least so many steps apart, so that a short run is not spent on them.
-_LOOK_EVERY = 25
+_LOOK_EVERY = 10
 # bfloat16 must be this much faster than float32 to be chosen: it costs digits.
 _BFLOAT16_GAIN = 1.2
 

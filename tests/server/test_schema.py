@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
@@ -58,12 +58,12 @@ def test_every_answer_is_what_the_document_says(document: Any, mode: str) -> Non
     operations = [found.ok() for found in document.get_all_operations()]
     assert len(operations) >= 17
     for operation in operations:
+        if operation.path == "/v1/classify" and mode == "POSITIVE":
+            continue  # its schema cannot say which names `support` may not have
 
         @settings(max_examples=15, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
         @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
         def ask(case: Any) -> None:
-            # Its schema cannot say which names `support` may not have.
-            assume(not (case.path == "/v1/classify" and mode == "POSITIVE"))
             # What schemathesis calls invalid may be valid in another way (a number made text in a union).
             case.call_and_validate(excluded_checks=[negative_data_rejection])
 
