@@ -57,12 +57,13 @@ Label = Annotated[
     AfterValidator(_label),
 ]
 Scalar = str | bool | int | float
+Key = Annotated[str, Field(min_length=1)]
 Threshold = Annotated[
     float | None, Field(default=None, allow_inf_nan=False, description="Instead of the model's own.")
 ]
 Labels = Annotated[list[Label] | None, Field(default=None, description="Only these labels.")]
 Where = Annotated[
-    dict[str, Scalar | list[Scalar]] | None,
+    dict[Key, Scalar | list[Scalar]] | None,
     Field(default=None, description="Only images with this metadata."),
 ]
 
@@ -151,14 +152,14 @@ class AddRequest(_Images):
     leaves_out_unreadable: ClassVar[bool] = True
 
     label: Label | None = None
-    metadata: dict[str, Scalar] = {}
+    metadata: dict[Key, Scalar] = {}
 
 
 class UpdateRequest(_Body):
     """What to change."""
 
     label: Label | None = None
-    metadata: dict[str, Scalar] | None = None
+    metadata: dict[Key, Scalar] | None = None
 
 
 class RenameRequest(_Body):

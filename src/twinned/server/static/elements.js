@@ -41,7 +41,7 @@ export function icon(name) {
 
 /** 0.0312 rather than 0.031249998; 1,234 rather than 1234. */
 export const number = (value, digits = 3) =>
-  value === null || value === undefined ? "–" : Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  value === null || value === undefined ? "–" : value.toLocaleString("en", { minimumSignificantDigits: digits, maximumSignificantDigits: digits });
 export const count = (value) => value.toLocaleString("en");
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 export const megabytes = (bytes) => `${(bytes / 1024 / 1024).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;

@@ -8,6 +8,7 @@ import { acceptDrops, camera, takePicture } from "./picker.js";
 const AT_ONCE = 3;
 const PREVIEWS = 60;
 const SHOWN = 60;
+const NAMELESS = "Now give them a name.";
 const WORDS = { waiting: "waiting", sending: "enrolling …", done: "enrolled", skipped: "enrolled already" };
 
 export function enrol(place, facts, toast) {
@@ -58,7 +59,8 @@ function enrolment(facts, done) {
     go.disabled = running || waiting === 0 || !name.value.trim();
     go.textContent = waiting ? `Enrol ${plural(waiting, "image")}` : "Enrol";
     clear.hidden = running || entries.length === 0;
-    if (!running) summary.textContent = waiting && !name.value.trim() ? "Now give them a name." : summary.textContent;
+    const nameless = waiting > 0 && !name.value.trim();
+    if (!running && (nameless || summary.textContent === NAMELESS)) summary.textContent = nameless ? NAMELESS : "";
   }
 
   function add(files) {

@@ -31,6 +31,7 @@ export function identify(place, facts) {
     h("div", { class: "panel result" }, said, near),
   );
   const empty = emptyGallery(facts.read_only);
+  empty.hidden = true; // until it is known
   place.append(empty, body);
   let round = 0;
   invite();

@@ -58,6 +58,7 @@ function drawn(place, facts) {
   const blurb = h("p", { class: "note" });
   const body = h("div", {}, h("div", { class: "row bar" }, method, find, blurb), said, frame, legend);
   const empty = emptyGallery(facts.read_only);
+  empty.hidden = true; // until it is known
   place.append(empty, body);
 
   let data = null;

@@ -24,6 +24,7 @@ export function search(place, facts) {
     h("div", { class: "panel result" }, trail, said, grid),
   );
   const empty = emptyGallery(facts.read_only);
+  empty.hidden = true; // until it is known
   place.append(empty, body);
   let steps = []; // {file} or {id, label}
   let round = 0;
