@@ -4,7 +4,8 @@
 
 Everybody gets the same images, the same minutes on the same cores, the same encoder (conv4_wide at 35x35),
 and is measured on the official 20 runs of 20-way within-alphabet one-shot classification. A row is added to
-benchmarks/results/oneshot.csv for each training; the table is made from all rows.
+benchmarks/results/oneshot.csv for each training; the table, and the picture of accuracy over seconds (each
+point a training of its own), are made from all rows. --methods with none after it only makes these anew.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from twinned.evaluation import evaluate
 from twinned.heads import WeightedL1
 from twinned.images import ImageSpec
 from twinned.memory import keep_freed_memory
+from twinned.plots import accuracy_over_time
 from twinned.recipes import get
 
 SPEC = ImageSpec(height=35, width=35, channels=1)
@@ -184,6 +186,25 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def picture(train: str, most: float) -> None:
+    """Accuracy over seconds of training, of every method that has several budgets on these images."""
+    with RESULTS.open() as file:
+        rows = [r for r in csv.DictReader(file) if r["train"] == train and float(r["minutes"]) <= most]
+    runs: dict[str, dict[str, list[float]]] = {}
+    for method in ("twinned", *METHODS):
+        mine = [r for r in rows if r["method"] == method]
+        budgets = sorted({float(r["minutes"]) for r in mine})
+        if len(budgets) > 1:
+            at = [[float(r["accuracy"]) for r in mine if float(r["minutes"]) == budget] for budget in budgets]
+            runs[method] = {
+                "seconds": [60 * budget for budget in budgets],
+                "20-way one-shot accuracy": [float(np.mean(found)) for found in at],
+            }
+    axes = accuracy_over_time(runs, measure="20-way one-shot accuracy")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.figure.savefig(RESULTS.with_suffix(".png"), dpi=160, bbox_inches="tight")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -192,7 +213,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="the unpacked all_runs")
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--methods", nargs="+", default=["twinned", *METHODS], choices=["twinned", *METHODS])
+    parser.add_argument("--methods", nargs="*", default=["twinned", *METHODS], choices=["twinned", *METHODS])
     options = parser.parse_args()
     keep_freed_memory()  # so do they all
     RESULTS.parent.mkdir(exist_ok=True)
@@ -215,6 +236,7 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     text = f"20-way one-shot accuracy ({machine})\n\n{table()}\n"
     RESULTS.with_suffix(".md").write_text(text)
+    picture("images_background_small1", 2.0)
     print(text)
 
 
