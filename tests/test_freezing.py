@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from twinned.encoders import Conv4
+from twinned.encoders import Conv4, Koch2015
+from twinned.errors import SettingError
 from twinned.freezing import parameter_groups
+from twinned.heads import WeightedL1
 from twinned.losses import ProxyAnchorLoss
 from twinned.network import SiameseNetwork
 
@@ -31,3 +33,16 @@ def test_a_loss_without_weights_adds_no_group():
     network = SiameseNetwork(Conv4(embedding_size=8))
     groups = parameter_groups(network, nn.Module(), weight_decay=0.0, layer_decay=1.0, proxy_rate=10.0)
     assert {group["scale"] for group in groups} == {1.0}
+
+
+def test_each_stage_may_have_a_weight_decay_of_its_own():
+    network = SiameseNetwork(Koch2015(), head=WeightedL1())
+    settings = {"weight_decay": 0.0, "layer_decay": 1.0, "proxy_rate": 1.0}
+    each = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    groups = parameter_groups(network, nn.Module(), **settings, stage_decay=each)
+    decay = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+    for stage, expected in zip([*network.encoder.stages(), network.head], each, strict=True):
+        for parameter in stage.parameters():
+            assert decay[parameter] == (expected if parameter.ndim > 1 else 0)
+    with pytest.raises(SettingError, match=r"5 stages and one for the head, 6 in all; got 2"):
+        parameter_groups(network, nn.Module(), **settings, stage_decay=each[:2])

@@ -51,7 +51,17 @@ def test_the_papers_recipes_say_what_the_papers_say():
 
 
 def test_settings_that_plan_and_batches_take_have_their_names():
-    shared = {"learning_rate", "warmup", "decay_from", "average", "evaluations", "patience", "clip", "seed"}
+    shared = {
+        "learning_rate",
+        "warmup",
+        "decay_from",
+        "epoch_decay",
+        "average",
+        "evaluations",
+        "patience",
+        "clip",
+        "seed",
+    }
     assert shared | {"checkpoint_seconds"} <= set(Plan.__dataclass_fields__) & set(Settings.model_fields)
 
 

@@ -85,6 +85,14 @@ def test_the_rate_rises_stays_and_falls_along_half_a_cosine():
     assert falling == sorted(falling, reverse=True)
 
 
+def test_the_rate_may_fall_by_epochs_and_momentum_rise_over_the_run():
+    p = Plan(learning_rate=2.0, warmup=0, decay_from=1, epoch_decay=0.9, per_epoch=10, momentum=(0.5, 0.9))
+    assert [p.rate(step, 100) for step in (0, 9, 10, 99)] == pytest.approx([2, 2, 1.8, 2 * 0.9**9])
+    assert [p.settings(step, 100)["momentum"] for step in (0, 50)] == pytest.approx([0.5, 0.7])
+    assert p.settings(10, 100, scale=0.5)["lr"] == pytest.approx(0.9)
+    assert "momentum" not in plan().settings(0, 20)
+
+
 def test_each_group_has_its_share_of_the_rate():
     seen: list[list[float]] = []
     network, optimizer = fresh()

@@ -7,6 +7,7 @@ the few images of a batch know less of the world than those that the encoder has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -101,6 +102,7 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float,
     proxy_rate: float,
+    stage_decay: Sequence[float] = (),
 ) -> list[dict[str, Any]]:
     """An optimiser's groups: weights decay, biases and batch norm do not; earlier stages learn more slowly.
 
@@ -111,20 +113,29 @@ def parameter_groups(
         layer_decay: The rate of a stage as a share of the next one's; 1 for one rate.
         proxy_rate: The rate of proxies as a multiple of the network's: each moves only by the few images that
             it meets.
+        stage_decay: The weight decay of each stage and then of the head, instead of one for all (Koch 2015
+            penalises each layer by itself).
+
+    Raises:
+        SettingError: If ``stage_decay`` has another number of values.
     """
     stage = stage_of(network)
+    stages = len(network.encoder.stages())
+    if stage_decay and len(stage_decay) != stages + 1:
+        raise SettingError(
+            f"stage_decay has a value for each of the encoder's {stages} stages and one for the head,"
+            f" {stages + 1} in all; got {len(stage_decay)}"
+        )
     last = max(stage.values(), default=0)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in network.parameters():
-        scale = layer_decay ** (last - stage.get(parameter, last))
-        groups.setdefault((scale, parameter.ndim > 1), []).append(parameter)
+        number = stage.get(parameter, stages)
+        decay = stage_decay[number] if stage_decay else weight_decay
+        scale = layer_decay ** max(0, last - number)
+        groups.setdefault((scale, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     for parameter in extra.parameters():
-        groups.setdefault((proxy_rate, parameter.ndim > 1), []).append(parameter)
+        groups.setdefault((proxy_rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": weight_decay if weights else 0.0,
-            "scale": scale,
-        }
-        for (scale, weights), parameters in groups.items()
+        {"params": parameters, "weight_decay": decay, "scale": scale}
+        for (scale, decay), parameters in groups.items()
     ]

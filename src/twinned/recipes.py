@@ -11,12 +11,19 @@ koch2015, facenet, chopra2005    the three papers of the slide deck, as they wer
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import SettingError
 from .images import ImageSpec
+
+Rate = Annotated[float, Field(ge=0)]
+
+
+def _listed(value: Any) -> Any:
+    """Numbers as they come from a command line: ``0.1,0.2``."""
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
 class Augment(BaseModel):
@@ -45,7 +52,9 @@ class Settings(BaseModel):
     ``freeze`` and ``thaw`` as in `twinned.freezing`, ``norms`` (whether the batch norms' statistics move),
     ``views`` kept of each image, and whether the embedding ``layer`` is learned by gradient or solved
     (`twinned.solving`, with ``shrink``). ``proxy_rate`` is the learning rate of a loss's
-    proxies, as a multiple of the network's. The rest is named as in `twinned.training.Plan`,
+    proxies, as a multiple of the network's. ``stage_decay`` is the weight decay of each stage and then of
+    the head, instead of one for all; ``momentum_from`` is where SGD's momentum starts, to rise to
+    ``momentum`` over the run. The rest is named as in `twinned.training.Plan`,
     `twinned.data.ClassBatches`, `twinned.images.ImageSpec` and the losses.
     """
 
@@ -94,9 +103,12 @@ class Settings(BaseModel):
     learning_rate: float = Field(3e-3, gt=0)
     proxy_rate: float = Field(10.0, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
+    stage_decay: Annotated[tuple[Rate, ...], BeforeValidator(_listed)] = ()
     momentum: float = Field(0.9, ge=0, lt=1)
+    momentum_from: float | None = Field(None, ge=0, lt=1)
     warmup: int = Field(30, ge=0)
-    decay_from: float = Field(0.3, ge=0, lt=1)
+    decay_from: float = Field(0.3, ge=0, le=1)
+    epoch_decay: float = Field(1.0, gt=0, le=1)
     average: float = Field(0.99, ge=0, lt=1)
     clip: float = Field(0.0, ge=0)
     evaluations: int = Field(10, ge=1)

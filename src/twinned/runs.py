@@ -261,9 +261,11 @@ class Run:
             seconds=None if left is None else max(0.5, left),
             most=None if s.enough is None else max(1, round(s.enough * epoch)),
             **s.model_dump(
-                include={"learning_rate", "warmup", "decay_from", "average", "evaluations"}
+                include={"learning_rate", "warmup", "decay_from", "epoch_decay", "average", "evaluations"}
                 | {"patience", "clip", "seed", "checkpoint_seconds"}
             ),
+            per_epoch=max(1, round(epoch)),
+            momentum=None if s.momentum_from is None else (s.momentum_from, s.momentum),
             bfloat16=False if steps == 0 else {"auto": None, "float32": False, "bfloat16": True}[s.precision],
         )
         doctor = Doctor(
@@ -425,10 +427,16 @@ def fold_count(learn: Material) -> int:
 
 def _optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.optim.Optimizer:
     groups = parameter_groups(
-        network, extra, weight_decay=s.weight_decay, layer_decay=s.layer_decay, proxy_rate=s.proxy_rate
+        network,
+        extra,
+        weight_decay=s.weight_decay,
+        layer_decay=s.layer_decay,
+        proxy_rate=s.proxy_rate,
+        stage_decay=s.stage_decay,
     )
     if s.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
+        nesterov = s.momentum > 0 and s.momentum_from is None
+        return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=nesterov)
     return torch.optim.AdamW(groups, lr=s.learning_rate)
 
 

@@ -49,7 +49,10 @@ class Plan:
         most: Steps that are enough, however much time there is; None for as many as fit.
         learning_rate: The highest.
         warmup: Steps over which it rises.
-        decay_from: Share of the steps after which it falls to 0 along half a cosine.
+        decay_from: Share of the steps after which it falls to 0 along half a cosine; 1 for never.
+        epoch_decay: The rate is multiplied by it after each epoch of ``per_epoch`` steps.
+        per_epoch: Steps of an epoch.
+        momentum: Of SGD, which rises linearly over the run: the first and the last; None leaves it as it is.
         average: Decay of the running average of the weights, which is what is evaluated and kept; 0 for none.
         evaluations: How many times to evaluate on the way.
         patience: Stop after so many evaluations without a better one; 0 never stops early.
@@ -65,6 +68,9 @@ class Plan:
     learning_rate: float = 3e-3
     warmup: int = 30
     decay_from: float = 0.3
+    epoch_decay: float = 1.0
+    per_epoch: int = 1
+    momentum: tuple[float, float] | None = None
     average: float = 0.99
     evaluations: int = 10
     patience: int = 0
@@ -77,8 +83,17 @@ class Plan:
         """The learning rate of a step. While the total is not known, the fall has not begun."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         done = 0.0 if total is None else step / max(1, total)
-        fall = max(0.0, (done - self.decay_from) / (1 - self.decay_from))
-        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
+        fall = 0.0 if done <= self.decay_from else (done - self.decay_from) / (1 - self.decay_from)
+        slower = self.epoch_decay ** (step // self.per_epoch)
+        return self.learning_rate * rise * slower * 0.5 * (1 + math.cos(math.pi * fall))
+
+    def settings(self, step: int, total: int | None, *, scale: float = 1.0) -> dict[str, float]:
+        """What a group of an optimiser's parameters, with its own scale of the rate, is set to at a step."""
+        found = {"lr": scale * self.rate(step, total)}
+        if self.momentum is not None:
+            first, last = self.momentum
+            found["momentum"] = first + (last - first) * (0.0 if total is None else step / max(1, total))
+        return found
 
 
 class Step(NamedTuple):
@@ -202,7 +217,7 @@ def train_network(
             torch.manual_seed(_mix(plan.seed + together.number(), step))  # dropout
             rate = plan.rate(step, state.total)
             for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("scale", 1.0)
+                group.update(plan.settings(step, state.total, scale=group.get("scale", 1.0)))
 
             batch = batches(step)
             images = load(batch, step)
