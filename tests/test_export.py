@@ -23,7 +23,8 @@ def trained(name: str) -> tuple[SiameseNetwork, ImageSpec]:
     """A network whose weights and batch statistics have moved, and the spec of its input."""
     torch.manual_seed(1)
     height, width, channels = encoders.input_shape(name) or (35, 28, 3)
-    encoder = encoders.build(name, image_size=(height, width), channels=channels)
+    size = (height, width)
+    encoder = encoders.build(name, image_size=size, channels=channels, symmetric=name == "conv4_wide")
     mean, std = (0.6, 0.5, 0.4)[:channels], (0.2, 0.3, 0.4)[:channels]
     network = SiameseNetwork(
         encoder, HEADS.get(name, heads.Distance)(), normalize=name not in HEADS, mean=mean, std=std

@@ -50,7 +50,7 @@ class PixelEncoder(nn.Module):
         """uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and the last feature map."""
         x = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
         features: Tensor = self.encoder.features(x)
-        if self.encoder.sequential:
+        if self.encoder.sequential and not self.encoder.symmetric:
             embedding: Tensor = self.encoder.last(self.encoder.flat(features))
         else:  # the exporter finds that both need the same layers, and keeps them once
             embedding = self.encoder(x)

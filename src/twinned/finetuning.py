@@ -192,7 +192,8 @@ def _gentler(theirs: Settings) -> Settings:
 
 def _as_recipe(theirs: Settings, name: str) -> Settings:
     """A recipe's settings, for the network of a model and what it looks at."""
-    own = ("height", "width", "channels", "fit", "ink", "encoder", "embedding_size", "dropout", "normalize")
+    own = ["height", "width", "channels", "fit", "ink"]
+    own += ["encoder", "embedding_size", "dropout", "symmetric", "normalize"]
     given = recipes.get(name)
     kept = {setting: getattr(theirs, setting) for setting in own}
     if encoders.is_pretrained(given.encoder) != encoders.is_pretrained(theirs.encoder):
@@ -210,6 +211,7 @@ def _parent(model: Model, theirs: Settings, plan: Settings, tell: Say) -> Parent
         embedding_size=theirs.embedding_size,
         dropout=theirs.dropout,
         pretrained=False,
+        symmetric=theirs.symmetric,
     )
     fresh = encoders.carry_over(
         encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}

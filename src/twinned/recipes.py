@@ -47,6 +47,7 @@ class Augment(BaseModel):
 class Settings(BaseModel):
     """Every setting of a training run; `Settings.change` sets some of them by name.
 
+    ``symmetric``: an image is embedded together with its mirror image (`twinned.encoders`).
     How long: ``minutes`` (from start to saved model; ``enough`` epochs may be fewer), ``steps`` or ``epochs``
     (as many steps as it takes to show as many images as there are). For an encoder that is not fresh:
     ``freeze`` and ``thaw`` as in `twinned.freezing`, ``norms`` (whether the batch norms' statistics move),
@@ -71,6 +72,7 @@ class Settings(BaseModel):
     encoder: str = "conv4"
     embedding_size: int | None = Field(None, ge=2, le=8192)
     dropout: float = Field(0.0, ge=0, lt=1)
+    symmetric: bool = False
     weights: str | None = None
     freeze: str = "none"
     thaw: float | None = Field(None, ge=0, lt=1)
@@ -181,6 +183,7 @@ RECIPES: dict[str, Settings] = {
         encoder="conv4_wide",
         temperature=0.03,
         dropout=0.2,
+        symmetric=True,
         classes_per_batch=32,
         images_per_class=4,
         augment=Augment(
@@ -285,6 +288,7 @@ PRETRAINED: dict[str, Any] = {
     "layer": "solved",
     "norms": "kept",
     "dropout": 0.0,
+    "symmetric": False,
     "quarter_turns": False,
     "mirrors": False,
     "classes_per_batch": 8,

@@ -113,6 +113,7 @@ class Run:
             embedding_size=s.embedding_size,
             dropout=s.dropout,
             pretrained=s.weights is None and self.start is None,
+            symmetric=s.symmetric,
         )
         if s.weights is not None:
             encoders.load_weights(encoder, s.weights)
@@ -149,7 +150,8 @@ class Run:
         encoder = network.encoder
         stages = frozen_stages(encoder, s.freeze)
         last = len(encoder.stages()) - 1
-        turned = s.quarter_turns or s.mirrors  # classes of their own, which the kept maps are not
+        # Classes of their own, or images of their own, which the kept maps are not.
+        turned = s.quarter_turns or s.mirrors or s.symmetric
         if not stages or s.thaw is not None or turned or not (encoder.sequential or stages == last):
             return material
         front = Front(network, stages, warp=self.warp, views=s.views, seed=s.seed)

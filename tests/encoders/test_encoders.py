@@ -122,3 +122,14 @@ def test_deck_networks_are_the_slides():
     assert [block[0].out_channels for block in signature.convolutions] == [32, 64]
     assert face.dense.out_features == signature.dense.out_features == 128
     assert (face(torch.rand(2, 3, 96, 96)) >= 0).all()
+
+
+def test_a_symmetric_encoder_sees_an_image_and_its_mirror_image_as_one_but_learns_from_each():
+    encoder = encoders.build("conv4", image_size=(20, 24), channels=1, symmetric=True)
+    plain = encoders.build("conv4", image_size=(20, 24), channels=1)
+    plain.load_state_dict(encoder.state_dict())
+    x = torch.rand(3, 1, 20, 24)
+    assert torch.equal(encoder(x), plain(x))  # while training
+    encoder.eval(), plain.eval()
+    assert torch.allclose(encoder(x), encoder(x.flip(3)), atol=1e-6)
+    assert torch.allclose(encoder(x), (plain(x) + plain(x.flip(3))) / 2)

@@ -134,6 +134,7 @@ def build(
     embedding_size: int | None = None,
     dropout: float = 0.0,
     pretrained: bool = True,
+    symmetric: bool = False,
 ) -> Encoder:
     """Make an encoder by name.
 
@@ -144,6 +145,7 @@ def build(
         embedding_size: Values of the embedding; None for the encoder's own default.
         dropout: Share of the last map's values left out in training; conv4, conv4_wide and resnet only.
         pretrained: Load the weights that the encoder brings along, where it does.
+        symmetric: Embed each image together with its mirror image; see `Encoder`.
 
     Raises:
         SettingError: If the name is not known, or the encoder cannot have that size.
@@ -169,7 +171,9 @@ def build(
         settings[entry.size_name] = embedding_size
     if entry.pretrained:
         settings["pretrained"] = pretrained
-    return entry.builder(**settings)
+    encoder = entry.builder(**settings)
+    encoder.symmetric = symmetric
+    return encoder
 
 
 def _find(name: str) -> Entry:

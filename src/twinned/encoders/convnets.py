@@ -26,6 +26,8 @@ class Encoder(nn.Module):
         std: Their deviation, likewise.
         licence: Of pretrained weights, where there are any.
         sequential: Whether all stages but the last can be run one after the other from outside.
+        symmetric: Whether, but for training, an image's embedding is the mean of its own and of its mirror
+            image's, for things that a mirror leaves much the same. It takes twice the time.
     """
 
     embedding_size: int
@@ -33,6 +35,7 @@ class Encoder(nn.Module):
     std: tuple[float, ...] | None = None
     licence: str | None = None
     sequential = True
+    symmetric = False
 
     def __init__(self, *, image_size: tuple[int, int], channels: int) -> None:
         super().__init__()
@@ -70,7 +73,10 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings: ``(n, channels, height, width) -> (n, embedding_size)``."""
-        return self.last(self.values(x))
+        embedding = self.last(self.values(x))
+        if self.symmetric and not self.training:
+            embedding = (embedding + self.last(self.values(x.flip(3)))) / 2
+        return embedding
 
     def _flat_size(self) -> int:
         """How many values the embedding layer sees, tried out with a black image before there is one."""
