@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -291,6 +292,23 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
 def test_evaluate_refuses(twinned, tiny_model, strangers, arguments, message):
     arguments = [strangers if a == "DATA" else a for a in arguments]
     assert twinned("evaluate", tiny_model, *arguments).error.startswith(message)
+
+
+# ---- gallery
+
+
+def test_enrolling_says_so_when_nothing_could_be_read(twinned, tiny_model):
+    for given in (["broken"], ["text.png", "zero.png", "nowhere.png", "--label", "ann"]):
+        shown = twinned("gallery", "add", tiny_model, "g", *given)
+        assert (shown.code, shown.out) == (2, "")
+        assert re.match(r"twinned: none of [34] images can be read: ", shown.err.splitlines()[-1])
+
+
+def test_enrolling_goes_on_and_names_what_it_left_out(twinned, tiny_model):
+    shown = twinned("gallery", "add", tiny_model, "g", "text.png", "image.png", "--label", "ann", "--json")
+    assert shown.code == 0
+    assert (shown.json["stored"], len(shown.json["unreadable"])) == (1, 1)
+    assert "twinned: left out: text.png: is not an image" in shown.err
 
 
 # ---- damaged models

@@ -149,6 +149,8 @@ def test_images_come_as_one_or_many(opener):
         ("ann", {"size": float("nan")}, "'size': nan"),
         ("ann", {"size": [1]}, "'size'"),
         ("ann", {"size": 2**63}, "64 bits"),
+        ("ann\ud800", None, "not Unicode text"),
+        ("ann", {"text": "\ud800"}, "not Unicode text"),
     ],
 )
 def test_wrong_labels_and_metadata_are_refused(people, labels, metadata, error):
@@ -157,9 +159,35 @@ def test_wrong_labels_and_metadata_are_refused(people, labels, metadata, error):
     assert len(people) == 40
 
 
-def test_metadata_keys_are_text(people):
+@pytest.mark.parametrize("key", ['a"b', "a\\", "\ud800", "", 7])
+def test_metadata_keys_are_text(people, key):
     with pytest.raises(SettingError, match="metadata key"):
-        people.add(image(1), metadata={'a"b': 1})
+        people.add(image(1), metadata={key: 1})
+    with pytest.raises(SettingError, match="metadata key"):
+        people.count(where={key: 1})
+
+
+def test_a_key_may_hold_what_paths_are_made_of(people):
+    keys = ("a.b", "a[]", "[0]", "'", "é ☃", "*", "\n")
+    for number, key in enumerate(keys):
+        people.add(image(100 + number), "ann", metadata={key: "here"})
+    assert [people.count(where={key: "here"}) for key in keys] == [1] * len(keys)
+
+
+def test_a_filter_without_values_is_refused(people):
+    with pytest.raises(DataError, match="where 'site': no value came"):
+        people.count(where={"site": []})
+
+
+def test_a_file_whose_name_is_not_unicode_is_left_out(people, tmp_path):
+    broken = tmp_path / "caf\udce9.png"  # é in Latin-1
+    try:
+        Image.fromarray(image(90)).save(broken)
+    except OSError:
+        pytest.skip("this file system keeps Unicode names only")
+    added = people.add([broken, image(91)], "ann")
+    assert (added.stored, len(added.unreadable)) == (1, 1)
+    assert "not Unicode text" in str(added.unreadable[0])
 
 
 def test_embeddings_that_are_not_finite_are_refused(opener):

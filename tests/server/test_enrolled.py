@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import threading
 import uuid
 from pathlib import Path
@@ -128,6 +130,24 @@ def test_only_some_labels_or_metadata_take_part(client: Client) -> None:
     assert "is not JSON" in detail(
         service.post("/v1/search", files=pictures("circle", field="image"), data={"where": "{"}), 422
     )
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({"a\\": "b"}, "metadata key"),
+        ({"a": "\ud800"}, "not Unicode text"),
+        ({"a": []}, "no value came"),
+        ({"a": 2**70}, "64 bits"),
+    ],
+)
+def test_what_the_gallery_cannot_look_up_is_told(client: Client, where: dict[str, object], said: str) -> None:
+    service, json_type = client(), {"Content-Type": "application/json"}
+    image = base64.b64encode(png()).decode()
+    for path, field in (("/v1/identify", "where"), ("/v1/search", "where"), ("/v1/gallery", "metadata")):
+        body = json.dumps({"image": image, field: where})
+        if (path, said) != ("/v1/gallery", "no value came"):
+            assert said in detail(service.post(path, content=body, headers=json_type), 422)
 
 
 def test_the_list_comes_in_pages(client: Client, gallery: Gallery) -> None:

@@ -399,6 +399,9 @@ def test_read_only_shows_and_changes_nothing(
         page = visit(service, "#enrol")
         expect(page.locator("#place-enrol .banner")).to_contain_text("read-only")
         expect(page.locator(".people bdi.name")).to_have_text("ring")
+        page.locator(
+            ".people .face.loaded"
+        ).wait_for()  # or it would be fetched after the service has stopped
         expect(page.locator("#place-enrol form")).to_have_count(0)
         expect(page.get_by_role("button", name="Remove ring")).to_have_count(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,8 @@ Where = Annotated[
     list[str] | None, typer.Option("--where", help="Only images with this metadata: key=value.")
 ]
 OnlyLabel = Annotated[list[str] | None, typer.Option("--label", help="Only this label; may be given again.")]
+
+_NAMED = 20  # unreadable images
 
 
 def _open(model: Path, address: str, *, create: bool = False) -> Any:
@@ -78,8 +81,13 @@ def add(
     with _open(model, gallery, create=True) as opened:
         added = opened.add(paths, labels, metadata=_pairs(metadata), progress=not quiet)
         count = opened.count()
-    for error in added.unreadable[:20]:
-        note(str(error))
+    if len(added.unreadable) == len(paths):
+        named = "; ".join(str(error) for error in added.unreadable[:_NAMED])
+        raise DataError(f"none of {len(paths):,} images can be read: {named}{_further(added.unreadable)}")
+    for error in added.unreadable[:_NAMED]:
+        note(f"left out: {error}")
+    if further := _further(added.unreadable):
+        note(f"left out{further}")
     emit(
         {
             "stored": added.stored,
@@ -91,6 +99,10 @@ def add(
         text=f"{gallery}: {added.stored} images enrolled, {added.skipped} there already,"
         f" {len(added.unreadable)} unreadable; {count} in all",
     )
+
+
+def _further(unreadable: Sequence[object]) -> str:
+    return f" and {len(unreadable) - _NAMED:,} more" if len(unreadable) > _NAMED else ""
 
 
 @galleries.command()

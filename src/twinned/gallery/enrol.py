@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import ImageError, LabelConflictError
 from ..images import ImageSource, ImageSpec, Pixels, pixels_sha256, read_image
-from .store import Record, Value
+from .store import Record, Value, is_unicode
 
 # Images opened by one task: handing each to a thread of its own takes longer than opening a small one.
 BATCH = 64
@@ -62,6 +62,10 @@ def _candidate(
     # One image, one id: added again after it was removed, it has the same one.
     id = str(uuid.uuid5(_NAMESPACE, pixels_sha256(pixels)))
     path = os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else None
+    if path is not None and not is_unicode(path):
+        return ImageError(
+            str(image), "has a name that is not Unicode text, which a gallery cannot keep; rename it"
+        )
     return Candidate(Record(id, label, path, dict(metadata)), pixels)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import DataError
 from ..images import ImageSource
-from .store import Filter, Value, metadata_path
+from .store import Filter, Value, is_unicode, metadata_path
 
 Where: TypeAlias = Mapping[str, Value | Sequence[Value]]
 T = TypeVar("T")
@@ -48,6 +48,8 @@ def check_labels(labels: Iterable[Any]) -> None:
     for label in labels:
         if label is not None and (not isinstance(label, str) or not label):
             raise DataError(f"label {label!r} cannot be used; expected text that is not empty, or None")
+        if label is not None and not is_unicode(label):
+            raise DataError(f"label {label!r} is not Unicode text; give it (or its folder) another name")
 
 
 def check_metadata(metadata: Iterable[Mapping[Any, Any]]) -> None:
@@ -66,6 +68,10 @@ def check_metadata(metadata: Iterable[Mapping[Any, Any]]) -> None:
                 raise DataError(
                     f"metadata {key!r}: {value!r} cannot be kept; expected text, a finite number or a boolean"
                 )
+            if isinstance(value, str) and not is_unicode(value):
+                raise DataError(
+                    f"metadata {key!r}: {value!r} is not Unicode text; send text that UTF-8 can hold"
+                )
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 raise DataError(f"metadata {key!r}: {value} does not fit in 64 bits; give it as text")
 
@@ -76,6 +82,9 @@ def filter_by(label: str | Sequence[str] | None, where: Where | None) -> Filter:
         key: tuple(values) if isinstance(values, (list, tuple, set, frozenset)) else (values,)
         for key, values in (where or {}).items()
     }
+    for key, values in listed.items():
+        if not values:
+            raise DataError(f"where {key!r}: no value came; expected one, or a list of some")
     check_metadata({key: value} for key, values in listed.items() for value in values)
     labels = (label,) if isinstance(label, str) else label
     return Filter(labels=None if labels is None else tuple(labels), where=listed)

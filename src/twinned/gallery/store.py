@@ -212,8 +212,23 @@ def found(points: Sequence[Any], binding: Binding) -> Found:
     return Found(records(points), distances, embeddings(points, binding))
 
 
+def is_unicode(text: str) -> bool:
+    """Whether text can be kept: half of a surrogate pair (JSON's "\\ud800", a file's broken name) cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def metadata_path(key: str) -> str:
-    """Where a metadata key lies in the payload."""
-    if not isinstance(key, str) or not key or '"' in key:
-        raise SettingError(f'metadata key {key!r} cannot be used: a key is text without the sign "')
+    """Where a metadata key lies in the payload.
+
+    Raises:
+        SettingError: If the key is one that Qdrant's paths cannot hold.
+    """
+    if not isinstance(key, str) or not key or '"' in key or "\\" in key or not is_unicode(key):
+        raise SettingError(
+            f'metadata key {key!r} cannot be used: a key is Unicode text that is not empty, without " and \\'
+        )
     return f'metadata."{key}"'

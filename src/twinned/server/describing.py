@@ -34,12 +34,13 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     """A request's body for the document: the same fields as multipart or as JSON."""
     schema = kind.model_json_schema()
     as_parts = copy.deepcopy(schema)
-    for either in as_parts.get("oneOf", ()):
-        either.pop("properties")
-    if as_parts.pop("anyOf", None):  # one image or many: in a form one field says both
+    if "images" in as_parts["properties"]:  # one image or many: in a form one field says both
+        del as_parts["anyOf"]
         del as_parts["properties"]["image"]
         as_parts["properties"]["images"] |= {"minItems": 1, "description": "Or `image`, for a single one."}
         as_parts["required"] = [*as_parts.get("required", []), "images"]
+    for either in (*as_parts.get("oneOf", ()), *as_parts.get("anyOf", ())):
+        either.pop("properties")  # they say that it is not null, which a field of a form never is
     for name, field in list(as_parts["properties"].items()):
         if "anyOf" in field:  # a form has no null: a field is there or not
             field["anyOf"] = [choice for choice in field["anyOf"] if choice.get("type") != "null"]

@@ -58,12 +58,16 @@ Label = Annotated[
 ]
 Scalar = str | bool | int | float
 Key = Annotated[str, Field(min_length=1)]
+# What a gallery can keep as a key; checked there, where the command line meets it as well.
+_KEYS: JsonDict = {"propertyNames": {"pattern": r'^[^"\\]+$'}}
+Metadata = Annotated[dict[Key, Scalar], Field(json_schema_extra=_KEYS)]
+Values = Scalar | Annotated[list[Scalar], Field(json_schema_extra={"minItems": 1})]
 Threshold = Annotated[
     float | None, Field(default=None, allow_inf_nan=False, description="Instead of the model's own.")
 ]
 Labels = Annotated[list[Label] | None, Field(default=None, description="Only these labels.")]
 Where = Annotated[
-    dict[Key, Scalar | list[Scalar]] | None,
+    Annotated[dict[Key, Values], Field(json_schema_extra=_KEYS)] | None,
     Field(default=None, description="Only images with this metadata."),
 ]
 
@@ -76,6 +80,8 @@ class _Body(BaseModel):
 _AN_IMAGE: JsonDict = {"required": ["image"], "properties": {"image": {"type": "string"}}}
 _IMAGES: JsonDict = {"required": ["images"], "properties": {"images": {"minItems": 1}}}
 _AN_ID: JsonDict = {"required": ["id"], "properties": {"id": {"type": "string"}}}
+_A_LABEL: JsonDict = {"required": ["label"], "properties": {"label": {"type": "string"}}}
+_METADATA: JsonDict = {"required": ["metadata"], "properties": {"metadata": {"type": "object"}}}
 
 
 class _Images(_Body):
@@ -152,14 +158,16 @@ class AddRequest(_Images):
     leaves_out_unreadable: ClassVar[bool] = True
 
     label: Label | None = None
-    metadata: dict[Key, Scalar] = {}
+    metadata: Metadata = {}
 
 
 class UpdateRequest(_Body):
     """What to change."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_A_LABEL, _METADATA]})
+
     label: Label | None = None
-    metadata: dict[Key, Scalar] | None = None
+    metadata: Metadata | None = None
 
 
 class RenameRequest(_Body):

@@ -39,9 +39,12 @@ export function icon(name) {
   return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
 }
 
-/** 0.0312 rather than 0.031249998; 1,234 rather than 1234. */
-export const number = (value, digits = 3) =>
-  value === null || value === undefined ? "–" : value.toLocaleString("en", { minimumSignificantDigits: digits, maximumSignificantDigits: digits });
+/** 0.0312 rather than 0.031249998; 1,234 rather than 1234; 0 rather than 0.00, or than what rounding left of it. */
+export function number(value, digits = 3) {
+  if (value === null || value === undefined) return "–";
+  if (Math.abs(value) < 1e-6) return "0";
+  return value.toLocaleString("en", { minimumSignificantDigits: digits, maximumSignificantDigits: digits });
+}
 export const count = (value) => value.toLocaleString("en");
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 export const megabytes = (bytes) => `${(bytes / 1024 / 1024).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
