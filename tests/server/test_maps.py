@@ -24,6 +24,27 @@ def test_principal_is_pca_up_to_signs() -> None:
         np.testing.assert_allclose(sign * ours[:, axis], theirs[:, axis], atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(900, 40), (40, 900), (900, 600), (600, 900)], ids=str)
+@pytest.mark.parametrize("groups", [2, 40])
+def test_every_way_to_the_axes_agrees_with_the_whole_decomposition(
+    shape: tuple[int, int], groups: int
+) -> None:
+    """By either product, and by the iteration, on groups as embeddings have them."""
+    random = np.random.default_rng(3)
+    centres = random.normal(size=(groups, shape[1]))
+    vectors = centres[random.integers(0, groups, shape[0])] + 0.5 * random.normal(size=shape)
+    centred = vectors - vectors.mean(axis=0)
+    places, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = places[:, :2] * lengths[:2]
+    found = principal(vectors.astype(np.float32))
+    found *= np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found, expected, atol=5e-3 * lengths[0] / np.sqrt(shape[0]))
+
+
+def test_ten_thousand_points_that_do_not_differ_have_a_place() -> None:
+    assert not principal(np.ones((10_000, 600), np.float32)).any()
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (1, 5), (2, 5), (6, 1)])
 def test_few_images_or_values_still_have_a_place(shape: tuple[int, int]) -> None:
     points = principal(np.random.default_rng(1).normal(size=shape).astype(np.float32))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,11 @@ from ..runtime import Floats
 
 MOST = 20_000  # ids come from hashes, so the first so many are a fair sample
 Method = Literal["pca", "tsne"]
+Projection: TypeAlias = Callable[[Floats], NDArray[np.floating[Any]]]
+_EXACT = 512  # images or values: a tenth of a second
+_BLOCK = 32  # directions turned at once; what lies beyond them in length fades with each turn
+_TURNS = 30
+_STILL = 1e-6  # of an axis' squared length
 
 
 class Maps:
@@ -39,7 +44,7 @@ class Maps:
         if found is not None and found[0] == version:
             return found[1]
         if method == "pca":
-            return self._make("pca", version, principal)
+            return self._make("pca", version, _undisturbing(principal))
         if self._failed is not None:
             error, self._failed = self._failed, None
             raise error
@@ -50,15 +55,13 @@ class Maps:
 
     def _in_background(self, version: object) -> None:
         try:
-            self._make("tsne", version, self._by_neighbours)
+            self._make("tsne", version, _undisturbing(self._by_neighbours))
         except TwinnedError as error:
             self._failed = error
         finally:
             self._making.release()
 
-    def _make(
-        self, method: Method, version: object, project: Callable[[Floats], NDArray[np.floating[Any]]]
-    ) -> dict[str, Any]:
+    def _make(self, method: Method, version: object, project: Projection) -> dict[str, Any]:
         gallery = self._opened()
         records, vectors = gallery.embeddings(limit=MOST)
         made = _described(method, records, project(vectors), gallery.count())
@@ -66,22 +69,60 @@ class Maps:
         return made
 
     def _by_neighbours(self, vectors: Floats) -> NDArray[np.floating[Any]]:
-        from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
         from ..plots import project  # brings matplotlib
 
         if len(vectors) < 4:  # nothing to tell apart
             return principal(vectors)
-        with threadpool_limits(1):  # the other cores go on answering
-            return project(vectors, distance=self._opened().store.binding.distance)
+        return project(vectors, distance=self._opened().store.binding.distance)
+
+
+def _undisturbing(project: Projection) -> Projection:
+    """On one core: the others go on answering, and threads of BLAS that share a busy core take far longer."""
+
+    def alone(vectors: Floats) -> NDArray[np.floating[Any]]:
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+        with threadpool_limits(1):
+            return project(vectors)
+
+    return alone
 
 
 def principal(vectors: Floats) -> NDArray[np.float64]:
-    """The two directions in which embeddings differ most, shape ``(n, 2)``."""
-    centred = vectors - vectors.mean(axis=0) if len(vectors) else vectors
-    _, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
-    points = centred @ axes[:, :-3:-1]
-    return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
+    """The two directions in which embeddings differ most, shape ``(n, 2)``.
+
+    Up to `_EXACT` images or values by the eigenvectors of the smaller of the two products. Beyond that these
+    take seconds, so a block of random directions is turned towards the axes until their lengths stand still.
+    """
+    count, size = vectors.shape
+    centred = vectors - vectors.mean(axis=0) if count else vectors
+    if min(count, size) > _EXACT:
+        points = centred @ _leading(centred)
+    elif size <= count:
+        wide = centred.astype(np.float64)
+        points = wide @ np.linalg.eigh(wide.T @ wide)[1][:, :-3:-1]
+    else:  # the eigenvectors of the images' own products are the places, but for the axes' lengths
+        wide = centred.astype(np.float64)
+        squares, places = np.linalg.eigh(wide @ wide.T)
+        points = (places * np.sqrt(np.clip(squares, 0, None)))[:, :-3:-1]
+    return np.pad(points.astype(np.float64), ((0, 0), (0, 2 - points.shape[1])))
+
+
+def _leading(centred: Floats) -> Floats:
+    """The two longest principal axes, shape ``(values, 2)``, by block power iteration (Halko et al. 2011)."""
+    block = np.random.default_rng(0).normal(size=(centred.shape[1], _BLOCK)).astype(centred.dtype)
+    before = np.zeros(2)
+    for _ in range(_TURNS):
+        axes, _ = np.linalg.qr(block)  # (values, block)
+        seen = centred @ axes  # (images, block)
+        squares, turn = np.linalg.eigh(seen.T.astype(np.float64) @ seen)
+        longest = squares[:-3:-1]
+        if np.allclose(longest, before, rtol=_STILL, atol=0):
+            break
+        before = longest
+        block = centred.T @ seen
+    leading: Floats = (axes @ turn[:, :-3:-1]).astype(centred.dtype)
+    return leading
 
 
 def _described(
