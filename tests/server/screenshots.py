@@ -1,6 +1,7 @@
 """The pictures of the page in the README and the pages, taken in Chromium from the README's own files.
 
-python tests/server/screenshots.py digits.twin digits.gallery digits/novel docs/pictures
+twinned data get digits && twinned demo -o demo
+python tests/server/screenshots.py demo/digits.twin demo/digits.gallery digits/novel pictures [PLACE ...]
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from processes import running
 
-DESKTOP = {"viewport": {"width": 1200, "height": 760}}
+DESKTOP = {"viewport": {"width": 1200, "height": 800}}
 PHONE = {
     "viewport": {"width": 390, "height": 844},
     "device_scale_factor": 2,
     "is_mobile": True,
     "has_touch": True,
 }
+KINDS = {"page": DESKTOP, "dark": DESKTOP | {"color_scheme": "dark"}, "phone": PHONE}
 
 
 def compare(page: Any, images: Path) -> None:
-    left, right = sorted((images / "7").iterdir())[:2]
+    left, right = sorted((images / "6").iterdir())[:2]
     for tile, one in enumerate((left, right)):
         page.locator("#place-compare input[type=file]").nth(tile).set_input_files(one)
     page.locator("#place-compare .verdict:not(.waiting)").wait_for()
@@ -30,16 +33,14 @@ def compare(page: Any, images: Path) -> None:
 
 def identify(page: Any, images: Path) -> None:
     page.locator("#place-identify input[type=file]").first.set_input_files(
-        sorted((images / "8").iterdir())[-1]
+        sorted((images / "9").iterdir())[-2]
     )
     page.locator("#place-identify .face.loaded").nth(5).wait_for()
 
 
 def enrol(page: Any, images: Path) -> None:
-    page.locator("#enrol-name").fill("seven")
-    page.locator("#place-enrol input[type=file]").first.set_input_files(
-        sorted((images / "7").iterdir())[10:14]
-    )
+    page.locator("#enrol-name").fill("six")
+    page.locator("#place-enrol input[type=file]").first.set_input_files(sorted((images / "6").iterdir())[-4:])
     page.locator("#place-enrol .people .face.loaded").first.wait_for()
 
 
@@ -50,28 +51,35 @@ def search(page: Any, images: Path) -> None:
 
 def map_(page: Any, images: Path) -> None:
     page.locator(".legend li").first.wait_for()
+    page.get_by_role("application").focus()
+    page.keyboard.press("+")  # shows the image in the middle
+    page.keyboard.press("-")
+    page.locator(".tip .face.loaded").wait_for()
+    page.evaluate("document.activeElement.blur()")
 
 
 PLACES = {"compare": compare, "identify": identify, "enrol": enrol, "search": search, "map": map_}
 
 
-def main(model: Path, gallery: Path, images: Path, into: Path) -> None:
+def main(model: Path, gallery: Path, images: Path, into: Path, *places: str) -> None:
     into.mkdir(parents=True, exist_ok=True)
     with running(model, "--gallery", gallery) as service, sync_playwright() as start:
         browser = start.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
         )
-        for kind, options in (("page", DESKTOP), ("phone", PHONE)):
-            for name, act in PLACES.items():
+        for kind, options in KINDS.items():
+            for name in places or PLACES:
                 page = browser.new_context(**options).new_page()
                 page.goto(f"{service.address}/#{name}")
                 page.locator(f"#place-{name}").wait_for()
-                act(page, images)
+                PLACES[name](page, images)
                 page.wait_for_timeout(800)
-                page.screenshot(path=into / f"{kind}-{name}.png")
+                picture = into / f"{kind}-{name}.png"
+                page.screenshot(path=picture, full_page=name == "compare" and kind != "phone")
+                Image.open(picture).convert("RGB").quantize(256).save(picture, optimize=True)
                 page.close()
         browser.close()
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:5]))
+    main(*map(Path, sys.argv[1:5]), *sys.argv[5:])

@@ -502,6 +502,18 @@ def test_the_theme_is_kept(visit: Callable[..., Any], service: Running) -> None:
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+def test_the_documentation_can_be_read_on_a_phone(visit: Callable[..., Any], service: Running) -> None:
+    page = visit(service, "docs", **PHONE)
+    page.locator(".operation td").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    narrow = page.evaluate(
+        """() => [...document.querySelectorAll(".operation td")]
+            .filter((one) => one.textContent.trim() && one.offsetHeight > 160)
+            .map((one) => one.textContent)"""
+    )
+    assert narrow == []
+
+
 def test_the_documentation_lists_every_operation(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service, "docs")
     expect(page.locator(".operation").first).to_contain_text("/v1/verify")

@@ -39,6 +39,7 @@ function example(method, path, operation) {
   if (method !== "get" && !body) parts.push(`-X ${method.toUpperCase()}`);
   if (method === "patch") parts.push("-X PATCH");
   const names = fields(body).filter(([name, type, words]) => /Required/.test(words) || /^images?$/.test(name)).map(([name, type]) => (type.includes("image") ? `-F '${name.replace("CLASS", "anna")}=@photo.jpg'` : `-F ${name}=...`));
+  if (method === "patch" && !names.length) names.push(`-F ${fields(body)[0][0]}=...`); // any of them will do
   return [...parts, ...new Set(names.filter((one) => !one.includes("'image=") || !names.some((other) => other.includes("'images="))))].join(" ");
 }
 

@@ -49,10 +49,10 @@ export const count = (value) => value.toLocaleString("en");
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 export const megabytes = (bytes) => `${(bytes / 1024 / 1024).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
 
-/** A probability in words that do not claim more than is known. */
+/** A probability, as a sentence begins with it, in words that do not claim more than is known. */
 export function percent(value) {
-  if (value > 0.995) return "over 99 %";
-  if (value < 0.005) return "under 1 %";
+  if (value > 0.995) return "Over 99 %";
+  if (value < 0.005) return "Under 1 %";
   return `${Math.round(100 * value)} %`;
 }
 

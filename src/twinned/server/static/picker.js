@@ -2,6 +2,7 @@
 
 import { h, icon, megabytes } from "./elements.js";
 
+const NOTHING = "There is no picture to show.";
 export const camera = { offered: Boolean(navigator.mediaDevices?.getUserMedia) };
 
 /** Opens the camera; resolves to a File, or null if it was cancelled. */
@@ -113,14 +114,14 @@ export function picker({ label, limits, changed }) {
     if (!tile.file) return;
     picture.hidden = true;
     unseen.hidden = false;
-    unseen.textContent = "This browser cannot show the image; the service may well read it.";
+    unseen.textContent = problem.hidden ? "This browser cannot show the image; the service may well read it." : NOTHING;
   };
 
   tile.fail = (sentence) => {
     problem.textContent = sentence ?? "";
     problem.hidden = !sentence;
     tile.element.classList.toggle("failed", Boolean(sentence));
-    if (sentence) unseen.textContent = "";
+    if (sentence) unseen.textContent = NOTHING;
   };
   tile.put = (file) => {
     tile.fail(null);

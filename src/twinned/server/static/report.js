@@ -10,6 +10,8 @@ export function report(place, facts) {
   const rate = (value) => `${number(100 * value, 3)} %`;
   const tile = (name, value, under) => h("div", { class: "fact" }, h("dt", {}, name), h("dd", {}, value, under ? h("span", { class: "note" }, under) : null));
 
+  // The cost is measured on folds, which may happen to be easier than the whole that the best one is taken from.
+  const best = fit.min_cllr < fit.cllr ? `${number(fit.min_cllr)} with the best calibration` : null;
   const figures = h(
     "dl",
     { class: "facts" },
@@ -17,7 +19,7 @@ export function report(place, facts) {
     tile("Threshold", number(facts.threshold, 4), fit.threshold_ci && `95 % interval ${interval(fit.threshold_ci, (v) => number(v, 3))}`),
     tile("Chosen for", fit.far === null ? "equal errors" : `${rate(fit.far)} false accepts`, fit.supported ? null : `not supported: it takes ${count(fit.impostors_needed)} comparisons`),
     tile("Measured on", plural(fit.n_classes, "class", "classes"), `${count(fit.n_genuine)} genuine, ${count(fit.n_impostor)} impostor comparisons`),
-    fit.cllr === null ? null : tile("Cost of the evidence", `${number(fit.cllr)} bit`, `${number(fit.min_cllr)} with the best calibration`),
+    fit.cllr === null ? null : tile("Cost of the evidence", `${number(fit.cllr)} bit`, best),
   );
   const line = scale({ stored: facts.threshold, curve: facts.held_out.curve });
   line.set({});

@@ -58,12 +58,6 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
         parts.push(svg("path", { class: `curve ${rate}`, d: "M" + line.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L") }));
         parts.push(svg("circle", { class: `on ${rate}`, cx: cut, cy: y(at(usable.threshold, usable[rate], state.threshold)), r: 4 }));
       }
-      const named = (rate, words, where, anchor) => {
-        const over = Math.max(...[-40, 0, 40].map((aside) => at(usable.threshold, usable[rate], ((x(where) + aside - EDGE) / (width - 2 * EDGE)) * end)));
-        parts.push(text(x(where), Math.max(top + 12, y(over) - 8), words, `curve-name ${rate}`, anchor));
-      };
-      named("far", "false accepts", end * 0.985, "end");
-      named("frr", "false rejects", end * 0.09, "start");
     }
     const roomLeft = cut - EDGE > 60;
     const roomRight = width - EDGE - cut > 80;
@@ -78,6 +72,20 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
       parts.push(svg("line", { class: `marker ${kind}`, x1: here, x2: here, y1: top, y2: floor }));
       parts.push(svg("circle", { class: `marker-dot ${kind}`, cx: here, cy: floor, r: 7 }));
       marks.push([here, `distance ${number(state.distance)}`, "mark"]);
+    }
+    if (usable) {
+      // Each name stands on the hollow side of its curve, where that has come to a height of its own.
+      const room = 86; // pixels that the words take
+      const reaches = (rate, height) => {
+        const place = usable[rate].findIndex((value) => (rate === "far" ? value >= height : value <= height));
+        const where = Math.min(end, usable.threshold[place] ?? end);
+        return [x(where), y(at(usable.threshold, usable[rate], where)) - 4];
+      };
+      const [left, high] = reaches("frr", 0.75);
+      let [right, low] = reaches("far", 0.75);
+      if (right - left < 2 * room + 32) [right, low] = reaches("far", 0.4);
+      parts.push(text(Math.min(width - EDGE - room, left + 8), high, "false rejects", "curve-name frr", "start"));
+      parts.push(text(Math.max(EDGE + room, right - 8), low, "false accepts", "curve-name far", "end"));
     }
     marks.push([cut, `threshold ${number(state.threshold)}`, "mark quiet"]);
     parts.push(...spread(marks, width, floor + 18));
