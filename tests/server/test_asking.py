@@ -106,6 +106,7 @@ def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
         ({"json": {"a": b64(png()), "b": "data:image/png;base64," + b64(png())}}, 422, "without data:"),
         ({"json": {"a": b64(png()), "b": 7}}, 422, "b: expected an image"),
         ({"json": {"a": b64(png()), "b": b64(png()), "c": 1}}, 422, "^c: there is no such field"),
+        ({"json": {"a": b64(png()), "b": b64(png()), "path": "x"}}, 422, "^path: there is no such field"),
         (
             {"json": {"a": b64(png()), "b": b64(png()), "threshold": "wide"}},
             422,
@@ -114,7 +115,7 @@ def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
         ({"json": [1]}, 422, r"^\[1\] came; expected an object with the fields a, b, threshold$"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "is not JSON"),
         ({"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, 422, "is not JSON"),
-        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 422, "boundary"),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 422, "has no boundary"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 422, "damaged"),
         ({"content": png(), "headers": {"content-type": "image/png"}}, 415, "'image/png' is not read"),
         ({"content": b""}, 415, "is not read"),

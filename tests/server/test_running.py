@@ -31,13 +31,15 @@ def test_it_serves_until_it_is_told_to_stop(model_folder: Path, tmp_path: Path) 
         with service.client() as client:
             assert client.get("/healthz").json() == {"status": "ok"}
             client.post("/v1/gallery", files=pictures("circle"), data={"label": "c"}).raise_for_status()
+            damaged = {"Content-Type": "multipart/form-data; boundary=b"}
+            assert client.post("/v1/gallery", content=b"x", headers=damaged).status_code == 422
             figures = client.get("/metrics").text
             assert 'twinned_requests_total{method="POST",route="/v1/gallery",status="200"} 1.0' in figures
             assert "twinned_gallery_images 1.0" in figures
             assert "process_resident_memory_bytes" in figures
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(20) == 0
-        assert len(service.said) == 1, service.said
+        assert len(service.said) == 1, service.said  # that damaged body left nothing in the log
     with tw.load(model_folder).gallery(tmp_path / "new.gallery", create=False) as gallery:
         assert gallery.labels() == {"c": 1}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterable
 from types import FrameType
@@ -67,6 +68,8 @@ def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -
         limits: Of connections and of the stop.
     """
     bounds = limits or Limits()
+    # What is damaged in a body is told in the answer; whoever sends it must not be able to fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
     class Connection(_Connection):
         limits = bounds

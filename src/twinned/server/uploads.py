@@ -162,7 +162,10 @@ def check(upload: Upload, limits: Limits) -> None:
 def sentence(errors: Sequence[Any], fields: Iterable[str] = ()) -> str:
     """The first of pydantic's errors in a sentence; a field that there is not tells most, so it is first."""
     error = min(errors, key=lambda one: one["type"] != "extra_forbidden")
-    where = ".".join(str(step) for step in error["loc"] if step not in ("body", "query", "path", "[key]"))
+    steps = error["loc"]
+    if len(steps) > 1 and steps[0] in ("body", "query", "path"):  # where FastAPI found the field
+        steps = steps[1:]
+    where = ".".join(str(step) for step in steps if step != "[key]")
     said = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         said = "is missing; the request needs it"
@@ -229,6 +232,8 @@ def _shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str], froz
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
     """Each part's field with its text, or its file as an `Upload`."""
+    if not boundary:
+        raise Problem(422, "the multipart body has no boundary; the header Content-Type must name it")
     headers: list[dict[bytes, bytes]] = []
     contents: list[list[bytes]] = []
     name = value = b""
@@ -267,8 +272,6 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
         parser.finalize()
     except (MultipartParseError, ValueError) as error:
         raise Problem(422, f"the multipart body is damaged ({error})") from None
-    if not boundary:
-        raise Problem(422, "the multipart body has no boundary; the header Content-Type must name it")
     for header, content in zip(headers, contents):
         _, options = parse_options_header(header.get(b"content-disposition", b""))
         field = options.get(b"name", b"").decode("utf-8", "replace")
