@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
-from processes import running
 
 DESKTOP = {"viewport": {"width": 1200, "height": 800}}
 PHONE = {
@@ -62,6 +60,10 @@ PLACES = {"compare": compare, "identify": identify, "enrol": enrol, "search": se
 
 
 def main(model: Path, gallery: Path, images: Path, into: Path, *places: str) -> None:
+    # Here, since pytest looks into this file too, for doctests, from elsewhere and maybe without playwright.
+    from playwright.sync_api import sync_playwright
+    from processes import running
+
     into.mkdir(parents=True, exist_ok=True)
     with running(model, "--gallery", gallery) as service, sync_playwright() as start:
         browser = start.chromium.launch(
