@@ -80,3 +80,15 @@ def test_fewer_images_than_values_and_values_that_are_always_0():
     assert torch.isfinite(weight).all()
     assert torch.isfinite(bias).all()
     assert (values @ weight.T + bias).square().sum(dim=1).mean() == pytest.approx(1, rel=1e-3)
+
+
+def test_with_fewer_images_than_values_the_short_way_tells_the_same():
+    torch.manual_seed(0)
+    labels = torch.arange(20) % 5
+    values = torch.randn(20, 60) + 2 * torch.randn(5, 60)[labels]
+    weight, bias = solve_layer(values, labels, size=6, shrink=0.5)
+    # The long way: the same images, told often enough that there are more of them than values.
+    again = solve_layer(values.repeat(4, 1), labels.repeat(4), size=6, shrink=0.5)
+    short, long = values @ weight.T + bias, values @ again[0].T + again[1]
+    assert weight.shape == (6, 60)
+    torch.testing.assert_close(torch.cdist(short, short), torch.cdist(long, long), rtol=1e-4, atol=1e-4)

@@ -59,7 +59,9 @@ def settle(
     if encoders.is_pretrained(encoder := changes.get("encoder", base.encoder)):
         if encoder != base.encoder:
             freeze = recipes.FREEZE.get(encoder, "all")
-            changes = {"freeze": freeze, "augment.erase": 0} | recipes.PRETRAINED | changes
+            whole = changes.get("freeze", freeze) == "all"  # maps that are kept know no mirror image
+            kept = {"freeze": freeze, "symmetric": base.symmetric and whole, "augment.erase": 0}
+            changes = kept | recipes.PRETRAINED | changes
         if str(changes.get("steps")) == "0":
             changes.setdefault("embedding_size", None)
     loss = changes.get("loss", base.loss)

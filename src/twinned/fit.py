@@ -50,7 +50,8 @@ FINISH_UNTOUCHED = 10.0
 _PRETRAINED = "efficientnet_lite0"
 _TRIED: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
     "photo": (("photo-small", {}), ("photo", {})),
-    "face": (("face", {}), ("face", {"encoder": _PRETRAINED})),
+    "face": (("face", {}), ("face", {"encoder": f"{_PRETRAINED}_face"})),
+    "signature": (("signature", {}), ("signature", {"encoder": f"{_PRETRAINED}_signature"})),
 }
 
 

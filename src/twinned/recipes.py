@@ -288,7 +288,6 @@ PRETRAINED: dict[str, Any] = {
     "layer": "solved",
     "norms": "kept",
     "dropout": 0.0,
-    "symmetric": False,
     "quarter_turns": False,
     "mirrors": False,
     "classes_per_batch": 8,

@@ -150,11 +150,12 @@ class Run:
         encoder = network.encoder
         stages = frozen_stages(encoder, s.freeze)
         last = len(encoder.stages()) - 1
-        # Classes of their own, or images of their own, which the kept maps are not.
-        turned = s.quarter_turns or s.mirrors or s.symmetric
-        if not stages or s.thaw is not None or turned or not (encoder.sequential or stages == last):
+        turned = s.quarter_turns or s.mirrors  # classes of their own, which the kept maps are not
+        within = stages < last and (s.symmetric or not encoder.sequential)
+        if not stages or s.thaw is not None or turned or within:
             return material
-        front = Front(network, stages, warp=self.warp, views=s.views, seed=s.seed)
+        views = min(s.views, _SOLVE_VIEWS - 1) if stages == last and s.layer == "solved" else s.views
+        front = Front(network, stages, warp=self.warp, views=views, seed=s.seed)
         before: dict[str, int] = together.from_first(
             lambda: json.loads(note.read_text()) if note is not None and note.exists() else {}
         )

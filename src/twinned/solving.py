@@ -44,21 +44,28 @@ def solve_layer(
         Interspeech 2006. The shrinkage is Ledoit & Wolf's target (2004), its weight fixed.
     """
     x = values.double()
-    mean = x.mean(dim=0)
+    mean, wide = x.mean(dim=0), x.shape[1]
+    # With fewer images than values nothing varies outside of what the images span: the same in less time.
+    span = torch.linalg.qr((x - mean).T)[0] if size is not None and size < len(x) < wide else None
+    if span is not None:
+        x = (x - mean) @ span
     _, place, count = torch.unique(labels, return_inverse=True, return_counts=True)
     centre = torch.zeros(len(count), x.shape[1], dtype=x.dtype).index_add_(0, place, x) / count[:, None]
     apart = x - centre[place]
     within = apart.T @ apart / len(x)
-    average = within.diagonal().mean()
+    average = within.diagonal().sum() / wide
     if not average > 0:
         raise TrainingError("an embedding layer is solved from two different images of one class or more")
     within.diagonal().add_(shrink * average)
+    middle = x.mean(dim=0)
     whiten = torch.linalg.solve_triangular(
         torch.linalg.cholesky(within), torch.eye(x.shape[1], dtype=x.dtype), upper=False
     )
     if size is not None:
-        spread = (x - mean) @ whiten.T
+        spread = (x - middle) @ whiten.T
         _, directions = torch.linalg.eigh(spread.T @ spread)
         whiten = directions[:, -size:].T @ whiten
-    weight = whiten / ((x - mean) @ whiten.T).square().sum(dim=1).mean().sqrt()
+    weight = whiten / ((x - middle) @ whiten.T).square().sum(dim=1).mean().sqrt()
+    if span is not None:
+        weight = weight @ span.T
     return weight.float(), -(weight @ mean).float()

@@ -26,8 +26,9 @@ class Encoder(nn.Module):
         std: Their deviation, likewise.
         licence: Of pretrained weights, where there are any.
         sequential: Whether all stages but the last can be run one after the other from outside.
-        symmetric: Whether, but for training, an image's embedding is the mean of its own and of its mirror
-            image's, for things that a mirror leaves much the same. It takes twice the time.
+        symmetric: Whether, but for training, an image is seen together with its mirror image: the embedding
+            layer is given the mean of what both give. For things that a mirror leaves much the same; it takes
+            twice the time.
     """
 
     embedding_size: int
@@ -56,9 +57,14 @@ class Encoder(nn.Module):
         """A feature map as one vector an image: ``(n, filters, rows, columns) -> (n, values)``."""
         return maps.flatten(1)
 
-    def values(self, x: Tensor) -> Tensor:
-        """What the embedding layer sees: ``(n, channels, height, width) -> (n, values)``."""
+    def seen(self, x: Tensor) -> Tensor:
+        """What there is to see of images as they are: ``(n, channels, height, width) -> (n, values)``."""
         return self.flat(self.features(x))
+
+    def values(self, x: Tensor) -> Tensor:
+        """What the embedding layer is given: ``(n, channels, height, width) -> (n, values)``."""
+        values = self.seen(x)
+        return (values + self.seen(x.flip(3))) / 2 if self.symmetric and not self.training else values
 
     def last(self, flat: Tensor) -> Tensor:
         """The embedding: ``(n, values) -> (n, embedding_size)``."""
@@ -73,10 +79,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embeddings: ``(n, channels, height, width) -> (n, embedding_size)``."""
-        embedding = self.last(self.values(x))
-        if self.symmetric and not self.training:
-            embedding = (embedding + self.last(self.values(x.flip(3)))) / 2
-        return embedding
+        return self.last(self.values(x))
 
     def _flat_size(self) -> int:
         """How many values the embedding layer sees, tried out with a black image before there is one."""

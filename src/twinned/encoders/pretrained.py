@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import MissingExtra, SettingError
 from .convnets import Encoder
@@ -80,6 +81,55 @@ class EfficientNetLite0(Encoder):
         return maps.mean(dim=(2, 3))
 
 
+class EfficientNetMaps(EfficientNetLite0):
+    """What EfficientNet-Lite0 sees on the way, and where: some of its maps, averaged over a grid of cells.
+
+    For images that are laid out alike, such as aligned faces or signatures: what a cell of one shows is
+    compared with what the same cell of the other shows. The values of a map have length 1, whatever the
+    contrast. They are of use once a layer is solved over them (`twinned.solving`).
+
+    Args:
+        grids: For each map, by the number of its stage, the rows and columns of cells.
+        image_size: Height and width.
+        channels: 1 or 3.
+        embedding_size: With a number, a linear layer brings the values to that size.
+        pretrained: Load the ImageNet weights.
+
+    Raises:
+        MissingExtra: If the packages that hold the network and its weights are not installed.
+    """
+
+    sequential = False  # values come from several stages
+
+    def __init__(
+        self,
+        *,
+        grids: dict[int, tuple[int, int]],
+        image_size: tuple[int, int],
+        channels: int,
+        embedding_size: int | None = None,
+        pretrained: bool = True,
+    ) -> None:
+        super().__init__(image_size=image_size, channels=channels, pretrained=pretrained)
+        self.grids = grids
+        self.blocks = nn.Sequential(*list(self.blocks)[: max(grids)])  # the stem is stage 0
+        self.top = nn.Sequential()
+        values = self._flat_size()
+        self.embedding_size = embedding_size or values
+        self.dense = nn.Linear(values, embedding_size) if embedding_size else nn.Identity()
+
+    def stages(self) -> list[nn.Module]:
+        return [self.stem, *self.blocks, self.dense]
+
+    def seen(self, x: Tensor) -> Tensor:
+        found = []
+        for number, stage in enumerate(self.stages()[:-1]):
+            x = stage(x)
+            if number in self.grids:
+                found.append(F.normalize(F.adaptive_avg_pool2d(x, self.grids[number]).flatten(1)))
+        return torch.cat(found, dim=1)
+
+
 class Timm(Encoder):
     """Any image model of the timm library, without its classifier.
 
@@ -140,7 +190,7 @@ class Timm(Encoder):
             return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
         return maps.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "") == "NHWC" else maps
 
-    def values(self, x: Tensor) -> Tensor:
+    def seen(self, x: Tensor) -> Tensor:
         values: Tensor = self.model(x)
         return values
 
