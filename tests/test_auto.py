@@ -178,3 +178,12 @@ def test_unknown_names_are_refused():
     for named in ({"encoder": "vgg"}, {"distance": "hamming"}, {"extra": {"colour": 1}}, {"recipe": "none"}):
         with pytest.raises(SettingError):
             settled(**named)
+
+
+def test_a_frozen_encoder_gets_a_layer_solved_over_it_but_none_without_steps():
+    s = settled(recipe="face", encoder="efficientnet_lite0_face")
+    assert (s.embedding_size, s.layer, s.freeze, s.symmetric) == (256, "solved", "all", True)
+    assert (s.height, s.width, s.channels) == (160, 160, 3)
+    assert settled(recipe="face", encoder="efficientnet_lite0_face", steps=0).embedding_size is None
+    # The maps of an encoder whose last stages learn are kept, and know no mirror image.
+    assert settled(recipe="face", encoder="efficientnet_lite0").symmetric is False

