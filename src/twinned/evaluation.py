@@ -24,6 +24,7 @@ from .verification import (
     compare_all,
     compare_pairs,
     evaluate_verification,
+    impostors_needed,
     lfw_folds,
     open_set,
 )
@@ -100,7 +101,11 @@ class Evaluation:
             ):
                 lines.append(f"  {name:<28} {_figure(value, ci)}")
             for far, row in v.tar_at_far.items():
-                mark = "" if row.supported else "  (not supported: too few comparisons)"
+                mark = (
+                    ""
+                    if row.supported
+                    else f"  (not supported: it takes {impostors_needed(far):,} impostor comparisons)"
+                )
                 lines.append(f"  {f'TAR at FAR {far:g}':<28} {_figure(row.tar, row.ci)}{mark}")
         if (o := self.one_shot) is not None:
             lines.append(

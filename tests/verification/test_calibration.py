@@ -33,6 +33,11 @@ def test_rule_of_thirty(world):
     assert not v.supported(0.001, 29_999)
     perfect = v.fit_calibration(v.compare_pairs([0, 0, 1, 1, 1], [True, True, False, False, False]))
     assert (perfect.eer, perfect.supported, perfect.impostors_needed) == (0, False, 90)
+    # what a rate takes does not depend on how few comparisons there are
+    for far, needed in ((0.0001, 300_000), (1e-310, 30 * 10**12)):
+        asked = v.fit_calibration(found, far=far, bootstrap=5)
+        assert (asked.supported, asked.impostors_needed) == (False, needed)
+        assert not v.supported(far, 30_000)
 
 
 def test_decisions_and_probability_agree_with_the_distance(world):

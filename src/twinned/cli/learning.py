@@ -157,7 +157,13 @@ def calibrate(
 
     fit = run(model, data, far=far, seed=seed, progress=not quiet)
     emit(
-        {"model": str(model), "threshold": fit.threshold, "eer": fit.eer, "supported": fit.supported},
+        {
+            "model": str(model),
+            "threshold": fit.threshold,
+            "eer": fit.eer,
+            "supported": fit.supported,
+            "impostors_needed": fit.impostors_needed,
+        },
         as_json=json,
         text=f"{model}: threshold {fit.threshold:.4g} from {fit.n_classes} classes,"
         f" equal error rate {fit.eer:.4f}"

@@ -18,6 +18,7 @@ from .identification import Identification, fit_identification
 from .resampling import replicates, unit_count
 
 RULE = 30  # expected errors for a rate to be supported
+_RAREST = 1e-12  # a rate below it counts as this one: no data come near it
 
 
 def _ordered(ends: Interval) -> Interval:
@@ -167,7 +168,7 @@ def fit_calibration(
         threshold_ci=interval([threshold_of(r) for r in resampled], figure=threshold, units=units),
         far=far,
         supported=supported(rate, n_impostor),
-        impostors_needed=impostors_needed(max(rate, 1 / n_impostor)),
+        impostors_needed=impostors_needed(max(equal, 1 / n_impostor) if far is None else far),
         n_genuine=n_genuine,
         n_impostor=n_impostor,
         n_classes=pairs.n_classes,
@@ -193,7 +194,7 @@ def impostors_needed(far: float) -> int:
         >>> impostors_needed(0.001)
         30000
     """
-    return math.ceil(round(RULE / far, 6))
+    return math.ceil(round(RULE / max(far, _RAREST), 6))
 
 
 def supported(far: float, n_impostor: int) -> bool:
