@@ -82,6 +82,12 @@ def test_change_sets_what_it_names_and_nothing_else():
     assert base.change({"ink": "none"}).ink == "none", "a value that is called none"
 
 
+def test_channels_may_come_from_a_command_line():
+    assert recipes.get("face").change({"channels": "3"}).channels == 3
+    with pytest.raises(SettingError, match="channels: Input should be 1 or 3; got 2"):
+        recipes.get("face").change({"channels": "2"})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

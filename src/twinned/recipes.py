@@ -26,6 +26,11 @@ def _listed(value: Any) -> Any:
     return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
+def _whole(value: Any) -> Any:
+    """A whole number as it comes from a command line, for settings that are one of a few."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 class Augment(BaseModel):
     """How far training images may be changed; see `twinned.data.augment.Augmentation`."""
 
@@ -65,7 +70,7 @@ class Settings(BaseModel):
     # what it looks at
     height: int = Field(96, ge=8, le=2048)
     width: int = Field(96, ge=8, le=2048)
-    channels: Literal[1, 3] = 3
+    channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] = 3
     fit: Literal["stretch", "pad", "crop"] = "stretch"
     ink: Literal["none", "binary", "grey"] = "none"
     # the network
