@@ -180,6 +180,8 @@ def test_weights_of_another_encoder_are_refused(tiny_model, strangers, tmp_path)
             "freeze is none, all, or how many stages from the input stay frozen, at most 4; got '9'",
         ),
         ({"freeze": "some"}, "got 'some'"),
+        ({"freeze": "all"}, "freeze=all leaves nothing to learn in encoder conv4"),
+        ({"freeze": "all", "thaw": 0.5}, "freeze=all leaves nothing to learn at first in encoder conv4"),
         ({"thaw": 2}, "thaw: .*less than 1"),
         ({"layer_decay": 0}, "layer_decay: .*greater than 0"),
         ({"settings": {"encoder": "resnet"}}, "finetune keeps the model's encoder"),

@@ -77,6 +77,11 @@ class Freezing:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
+    def learns(self, network: SiameseNetwork) -> bool:
+        """Whether any of a network's weights learn in the next step."""
+        self.apply(network)
+        return any(parameter.requires_grad for parameter in network.parameters())
+
     def around(self, objective: Objective[SiameseNetwork]) -> Objective[SiameseNetwork]:
         """The objective, of a network that is frozen as far as it should be at that moment."""
 

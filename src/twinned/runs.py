@@ -18,6 +18,7 @@ from .data import ClassBatches
 from .data.augment import Augmentation
 from .doctor import Doctor
 from .feeds import Feed, Front, PixelFeed, whole
+from .errors import SettingError
 from .freezing import Freezing, frozen_stages, parameter_groups
 from .images import ImageSpec
 from .manifest import write_text
@@ -145,11 +146,22 @@ class Run:
 
         Returns:
             The material, or as much of it as there is time for.
+
+        Raises:
+            SettingError: If nothing is left that learns.
         """
         s, network = self.settings, self.build()
         encoder = network.encoder
         stages = frozen_stages(encoder, s.freeze)
         last = len(encoder.stages()) - 1
+        solved = s.layer == "solved" and encoder.linear is not None
+        learns = Freezing(stages, s.thaw, norms=s.norms, solved=solved).learns(network)
+        if s.steps != 0 and not learns and (s.thaw is not None or not solved):
+            raise SettingError(
+                f"freeze={s.freeze} leaves nothing to learn{'' if s.thaw is None else ' at first'} in encoder"
+                f" {s.encoder}, which has no layer behind its stages that learns: freeze fewer of them, or give"
+                " it one with --embedding-size"
+            )
         turned = s.quarter_turns or s.mirrors  # classes of their own, which the kept maps are not
         within = stages < last and (s.symmetric or not encoder.sequential)
         if not stages or s.thaw is not None or turned or within:
@@ -247,14 +259,14 @@ class Run:
         self.solve(network, learn)
         solving = time.monotonic() - began
         solved = s.layer == "solved" and network.encoder.linear is not None
-        if solved and self.front is not None and len(network.encoder.stages()) == 1:
-            steps = 0  # the layer is all that there is to learn
         batches = make_batches(learn, s, list(self.relations) if s.head == "relation" else [])
         objective, extra = make_objective(network, s, batches)
         extra.to(self.device)
         feed = self.feed(learn)
         frozen = 0 if self.front is not None else frozen_stages(network.encoder, s.freeze)
         freezing = Freezing(frozen, s.thaw, norms=s.norms, solved=solved)
+        if solved and s.thaw is None and not freezing.learns(network):
+            steps = 0  # the layer is all that there is to learn
         epoch = len(feed) / len(batches(0).index)
         if steps is None:
             steps = s.steps if s.epochs is None else max(1, round(s.epochs * epoch))
