@@ -166,6 +166,30 @@ def test_pairs_that_hang_together_are_parted_by_image():
         assert not side.pairs.same.all()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_list_whose_pairs_nearly_all_hang_together_is_not_held_out_whole(seed):
+    random = np.random.default_rng(0)
+    classes = [[8 * c + n for n in range(8)] for c in range(24)]
+    ends: list[tuple[int, int]] = []
+    for n in range(160):  # half of them same; as anybody draws them
+        a, b = (classes[c] for c in random.choice(24, 2, replace=False))
+        ends.append(
+            tuple(random.choice(a, 2, replace=False)) if n % 2 else (random.choice(a), random.choice(b))
+        )
+    left, right = (np.unique(ends, return_inverse=True)[1].reshape(-1, 2).T).tolist()
+    learn, held = hold_out(
+        pairs_of(left, right, [n % 2 == 1 for n in range(160)]), SETTINGS.change({"seed": seed})
+    )
+    assert held is not None
+    assert learn.pairs is not None
+    assert held.pairs is not None
+    assert not set(learn.hashes) & set(held.hashes)
+    assert len(learn.pairs) > 40
+    assert len(held.pairs) > 20
+    # nothing that the list calls the same is on both sides: every same pair is on one
+    assert learn.pairs.same.sum() + held.pairs.same.sum() == 80
+
+
 def test_too_few_pairs_are_refused():
     with pytest.raises(DataError, match=r"p.csv: too few pairs: .*give others with --validate"):
         hold_out(pairs_of([0, 2], [1, 3], [True, False]), SETTINGS)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import ImageSet, PairSet, decode
+from .data.sets import connected
 from .errors import DataError
 from .images import ImageSpec, Pixels, pixels_sha256
 from .recipes import Settings
@@ -20,6 +21,8 @@ Say = Callable[[str], None]
 
 # Below so many classes none can be spared: the threshold comes from cross-fitting over classes.
 CROSS_FIT_BELOW = 12
+# A part of a pair list that hangs together is not held out where it is so many times what should be.
+_TOO_MANY = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +102,7 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
 def hold_out(material: Material, settings: Settings) -> tuple[Material, Material | None]:
     """Part the classes (or connected pairs) into those to learn from and those for the threshold."""
     if material.pairs is not None:
-        part = material.pairs.components()
-        return _hold_out_pairs(material, material.pairs, part, settings)
+        return _hold_out_pairs(material, material.pairs, settings)
     check_classes(material.images)
     usable = usable_classes(material.images)
     if len(usable) < CROSS_FIT_BELOW:
@@ -114,29 +116,40 @@ def hold_out(material: Material, settings: Settings) -> tuple[Material, Material
     return material.part(np.flatnonzero(~held)), material.part(np.flatnonzero(held))
 
 
-def _hold_out_pairs(
-    material: Material, pairs: PairSet, part: NDArray[np.int64], settings: Settings
-) -> tuple[Material, Material]:
+def _hold_out_pairs(material: Material, pairs: PairSet, settings: Settings) -> tuple[Material, Material]:
     rng = np.random.default_rng([settings.seed, 3])
+    part = pairs.components()
     of_pair = part[pairs.left]
     rank = rng.permutation(part.max() + 1)[of_pair]
     order = np.argsort(rank, kind="stable")
     cut = max(1, round(settings.held_out * len(pairs)))
-    out = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
-    if out.all() or not (pairs.same[out].any() and (~pairs.same[out]).any()):
-        # The list hangs together by shared images: hold out images, and drop the pairs that cross.
-        image_out = rng.random(len(material.pixels)) < math.sqrt(settings.held_out)
-        both = image_out[pairs.left] & image_out[pairs.right]
-        none = ~image_out[pairs.left] & ~image_out[pairs.right]
-    else:
-        both, none = out, ~out
+    both = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
+    none = ~both
+    if not (_enough(pairs, both) and _enough(pairs, none)) or both.sum() > _TOO_MANY * cut:
+        # The list hangs together by shared images: hold out what pairs call the same; drop those that cross.
+        share = math.sqrt(settings.held_out)
+        thing = connected(len(pairs.images), pairs.left[pairs.same], pairs.right[pairs.same])
+        image_out = (rng.permutation(thing.max() + 1) < share * (thing.max() + 1))[thing]
+        both, none = _sides(pairs, image_out)
+        if not (_enough(pairs, both) and _enough(pairs, none)):
+            both, none = _sides(pairs, rng.random(len(material.pixels)) < share)
     for kept, what in ((both, "held out"), (none, "to learn from")):
-        if not (pairs.same[kept].any() and (~pairs.same[kept]).any()):
+        if not _enough(pairs, kept):
             raise DataError(
                 f"{pairs.origin}: too few pairs: those {what} need both same and different ones, with no"
                 " image on both sides; add pairs, or give others with --validate"
             )
     return material.part(np.flatnonzero(none)), material.part(np.flatnonzero(both))
+
+
+def _sides(pairs: PairSet, image_out: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The pairs whose images are both held out, and those of which neither is."""
+    return image_out[pairs.left] & image_out[pairs.right], ~image_out[pairs.left] & ~image_out[pairs.right]
+
+
+def _enough(pairs: PairSet, kept: NDArray[np.bool_]) -> bool:
+    """Whether some pairs are same and some different."""
+    return bool(pairs.same[kept].any() and not pairs.same[kept].all())
 
 
 def check_classes(images: ImageSet) -> None:

@@ -17,8 +17,8 @@ from . import encoders, heads, together
 from .data import ClassBatches
 from .data.augment import Augmentation
 from .doctor import Doctor
-from .feeds import Feed, Front, PixelFeed, whole
 from .errors import SettingError
+from .feeds import Feed, Front, PixelFeed, whole
 from .freezing import Freezing, frozen_stages, parameter_groups
 from .images import ImageSpec
 from .manifest import write_text
@@ -159,8 +159,8 @@ class Run:
         if s.steps != 0 and not learns and (s.thaw is not None or not solved):
             raise SettingError(
                 f"freeze={s.freeze} leaves nothing to learn{'' if s.thaw is None else ' at first'} in encoder"
-                f" {s.encoder}, which has no layer behind its stages that learns: freeze fewer of them, or give"
-                " it one with --embedding-size"
+                f" {s.encoder}, which has no layer behind its stages that learns: freeze fewer of them, or"
+                " give it one with --embedding-size"
             )
         turned = s.quarter_turns or s.mirrors  # classes of their own, which the kept maps are not
         within = stages < last and (s.symmetric or not encoder.sequential)
