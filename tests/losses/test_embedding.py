@@ -352,3 +352,11 @@ def test_every_loss_can_be_got_by_name_and_says_what_it_is():
 def test_get_refuses_what_a_loss_does_not_have(name, settings, says):
     with pytest.raises(SettingError, match=says):
         losses.get(name, **settings)
+
+
+def test_their_losses_with_class_weights_fit_too():
+    embeddings, labels = torch.randn(16, 8), torch.arange(16) // 4
+    loss = theirs.ProxyAnchorLoss(num_classes=4, embedding_size=8)
+    ours = embedding_loss(loss)
+    assert ours.proxies is False
+    torch.testing.assert_close(ours(embeddings, labels), loss(embeddings, labels))

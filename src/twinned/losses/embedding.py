@@ -59,7 +59,7 @@ def embedding_loss(
         )
     if right is not None and distance not in (None, right):
         raise SettingError(f"{name} is right for the distance {right!r} alone; got {distance!r}")
-    if getattr(loss, "proxies", False) and miner is not None:
+    if _of_proxies(loss) and miner is not None:
         raise SettingError(f"{name} compares images with classes, not with images; leave the miner out")
     distance = distance or right
     if distance is None and measures:
@@ -71,6 +71,11 @@ def embedding_loss(
         measure=measure if measures else None,
         miner=miner,
     )
+
+
+def _of_proxies(loss: nn.Module) -> bool:
+    """Whether one of our losses holds class weights; others may keep theirs under the same name."""
+    return getattr(loss, "proxies", False) is True
 
 
 class EmbeddingLoss(nn.Module):
@@ -95,7 +100,7 @@ class EmbeddingLoss(nn.Module):
         super().__init__()
         self.loss = loss
         self.distance = distance
-        self.proxies: bool = getattr(loss, "proxies", False)
+        self.proxies = _of_proxies(loss)
         self._measure = measure
         self._miner = miner
 

@@ -54,7 +54,7 @@ class CrossBatchMemory(nn.Module):
                 f"{type(loss).__name__} cannot use a memory by itself; "
                 "give embedding_loss(loss, distance=...) instead"
             )
-        if getattr(loss, "proxies", False):
+        if getattr(loss, "proxies", False) is True:
             raise SettingError(
                 f"{type(loss).__name__} compares images with classes, not with images; leave the memory out"
             )
