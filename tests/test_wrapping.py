@@ -202,6 +202,8 @@ def test_pairs_fit_a_threshold_too(write, strangers, tmp_path):
         ({}, {"image_size": 24}, "takes images of 20x20; got 24x24"),
         ({}, {"channels": 3}, "takes 1 channels, nchw; got 3"),
         ({}, {"layout": "chw"}, "a layout is nchw or nhwc; got 'chw'"),
+        ({}, {"layout": "nhwc"}, r"its input is \(\?, 1, 20, 20\), which is nchw; got layout nhwc"),
+        ({}, {"far": 3}, r"a false accept rate lies between 0 and 1, such as 0\.01; got 3"),
         ({}, {"mean": [1, 2, 3]}, "one value, or one a channel"),
         ({}, {"std": 0}, "scale and std are above 0"),
         ({}, {"distance": "hamming"}, "hamming"),

@@ -92,6 +92,8 @@ def wrap(
         if say is not None:
             say(sentence)
 
+    if far is not None and not 0 < far < 1:
+        raise SettingError(f"a false accept rate lies between 0 and 1, such as 0.01; got {far}")
     path = Path(encoder)
     found = open_foreign(path)
     ways = _ways(found, layout, scale, mean, std, image_size, channels, fit)
@@ -135,10 +137,16 @@ def _ways(
 ) -> list[Fed]:
     """Every way to feed an encoder that its file and the user leave open."""
     require_layout(layout)
-    layouts = layouts_of(found) if layout is None else [layout]
+    layouts = layouts_of(found)
     shown = ", ".join("?" if size is None else str(size) for size in found.shape)
     if not layouts:
         raise ModelError(f"{found.path}: its input is ({shown}); an image has 1 or 3 channels, first or last")
+    if layout is not None:
+        if layout not in layouts:
+            raise SettingError(
+                f"{found.path}: its input is ({shown}), which is {' or '.join(layouts)}; got layout {layout}"
+            )
+        layouts = [layout]
     given = None if image_size is None else height_width(image_size)
     if found.kind == "uint8":
         if any(value is not None for value in (scale, mean, std)):
