@@ -180,6 +180,14 @@ def test_unknown_names_are_refused():
             settled(**named)
 
 
+def test_what_would_have_no_effect_or_is_no_name_is_refused():
+    with pytest.raises(SettingError, match="momentum_from belongs to optimizer=sgd; got optimizer adamw"):
+        settled(extra={"momentum_from": "0.5"})
+    assert settled(extra={"momentum_from": "0.5", "optimizer": "sgd"}).momentum_from == 0.5
+    with pytest.raises(SettingError, match=r"loss takes a name, and got a object: .*embedding_loss"):
+        settled(loss=object())
+
+
 def test_a_frozen_encoder_gets_a_layer_solved_over_it_but_none_without_steps():
     s = settled(recipe="face", encoder="efficientnet_lite0_face")
     assert (s.embedding_size, s.layer, s.freeze, s.symmetric) == (256, "solved", "all", True)

@@ -65,6 +65,11 @@ def settle(
             kept = {"freeze": freeze, "symmetric": base.symmetric and whole, "augment.erase": 0}
             changes = kept | recipes.PRETRAINED | changes
     loss = changes.get("loss", base.loss)
+    if not isinstance(loss, str):
+        raise SettingError(
+            f"loss takes a name, and got a {type(loss).__name__}: a loss of your own goes into your own loop,"
+            " with twinned.losses.embedding_loss"
+        )
     if loss not in losses.LOSSES:
         raise SettingError(f"loss {loss!r} is not known; choose one of {', '.join(losses.LOSSES)}")
     if isinstance(source, PairSet) and _loss_trait(loss, "kind") != "pair":
@@ -107,6 +112,8 @@ def settle(
         settings = settings.change({"quarter_turns": False})
     if settings.head != "distance" and not learns_head:
         raise SettingError(f"head {settings.head} is learned by the loss cross-entropy; got {settings.loss}")
+    if settings.momentum_from is not None and settings.optimizer != "sgd":
+        raise SettingError(f"momentum_from belongs to optimizer=sgd; got optimizer {settings.optimizer}")
     if settings.minutes is None and settings.steps is None and settings.epochs is None:
         settings = settings.change({"minutes": 2})
     return settings
