@@ -92,3 +92,18 @@ def test_with_fewer_images_than_values_the_short_way_tells_the_same():
     short, long = values @ weight.T + bias, values @ again[0].T + again[1]
     assert weight.shape == (6, 60)
     torch.testing.assert_close(torch.cdist(short, short), torch.cdist(long, long), rtol=1e-4, atol=1e-4)
+
+
+def test_fewer_images_than_outputs_are_solved_in_their_span_too():
+    torch.manual_seed(0)
+    values, labels = torch.randn(12, 60), torch.arange(12) // 3
+    weight, bias = solve_layer(values, labels, size=20)
+    whole, shift = solve_layer(values, labels)
+    assert weight.shape == (20, 60)
+    assert torch.isfinite(weight).all()
+    torch.testing.assert_close(
+        torch.cdist(values @ weight.T + bias, values @ weight.T + bias),
+        torch.cdist(values @ whole.T + shift, values @ whole.T + shift),
+        rtol=1e-3,
+        atol=1e-3,
+    )

@@ -46,8 +46,13 @@ def solve_layer(
     x = values.double()
     mean, wide = x.mean(dim=0), x.shape[1]
     # With fewer images than values nothing varies outside of what the images span: the same in less time.
-    span = torch.linalg.qr((x - mean).T)[0] if size is not None and size < len(x) < wide else None
-    if span is not None:
+    span = None
+    if size is not None and max(size, len(x)) < wide:
+        # Where the outputs are more than the images, the others may be any that these do not span.
+        any_other = torch.randn(
+            wide, max(0, size - len(x)), dtype=x.dtype, generator=torch.Generator().manual_seed(0)
+        )
+        span = torch.linalg.qr(torch.cat([(x - mean).T, any_other], dim=1))[0]
         x = (x - mean) @ span
     _, place, count = torch.unique(labels, return_inverse=True, return_counts=True)
     centre = torch.zeros(len(count), x.shape[1], dtype=x.dtype).index_add_(0, place, x) / count[:, None]
