@@ -4,7 +4,7 @@ What the slide says: compare a new image with one example of each class; the mos
 Where its code goes wrong: it takes the largest number, which for a distance is the least similar class;
 and it always names a class, also for an image that belongs to none.
 What you see here: digits that training never saw, told apart from one example each, and an "unknown" where
-no example is near enough. 09_one_shot.png shows a question and its answer.
+no example is near enough. 09_one_shot.png shows a question and its answer, with the three distances.
 """
 
 import twinned as tw
@@ -35,11 +35,11 @@ print(
 found = model.evaluate(novel, ways=3, shots=1, progress=False).one_shot
 print(f"\n{found.ways}-way 1-shot over {found.episodes} episodes: {found.accuracy:.3f}")
 
-query = rest["7"][7]
+query = rest["9"][0]
 distances = model.distances(model.embed(query), model.embed([e[0] for e in examples.values()]))[0]
 support = [
     tw.plots.Shown(example[0], label, float(distance))
     for (label, example), distance in zip(examples.items(), distances, strict=True)
 ]
-drawn = tw.plots.one_shot(tw.plots.Shown(query, "7"), support, threshold=model.threshold)
+drawn = tw.plots.one_shot(tw.plots.Shown(query, "9"), support, threshold=model.threshold)
 tw.plots.save(drawn, "09_one_shot.png", force=True)

@@ -80,7 +80,13 @@ def test_thumbnails_do_not_cover_each_other():
         for other in boxes[k + 1 :]:
             wide = min(right, other[1]) - max(left, other[0])
             assert not (wide > 0 and min(high, max(other[2:])) - max(low, min(other[2:])) > 0)
-    assert len(_apart(np.zeros((5, 2)), 1.0, 10)) == 1
+    nowhere = np.empty((0, 4))
+    assert len(_apart(np.zeros((5, 2)), 1.0, 10, nowhere)) == 1
+
+
+def test_thumbnails_leave_the_names_free():
+    spots = np.array([[0.0, 0.0], [3.0, 3.0]])
+    assert _apart(spots, 1.0, 10, np.array([[0.2, 0.2, 0.3, 0.3]])) == [1]
 
 
 def test_names_are_moved_until_none_covers_another():

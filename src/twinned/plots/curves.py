@@ -18,8 +18,6 @@ from .style import (
     RULE,
     VERMILLION,
     Axes,
-    ConstrainedLayoutEngine,
-    Figure,
     FuncFormatter,
     NullLocator,
     dress,
@@ -27,6 +25,7 @@ from .style import (
     legend,
     plain,
     ramp,
+    sheet,
     short,
 )
 
@@ -105,8 +104,7 @@ def overview(
     Raises:
         DataError: If there is no curve: genuine or impostor comparisons are missing.
     """
-    figure = Figure(figsize=(9.4, 8.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-    first, second, third, fourth = figure.subplots(2, 2).flat
+    first, second, third, fourth = sheet(9.4, 8.4).subplots(2, 2).flat
     return (
         roc(result, ax=first),
         det(result, ax=second),
@@ -211,9 +209,10 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
             continue
         height, _ = np.histogram(comparisons.distance[chosen], edges, density=True)
         top = max(top, float(height.max()))
-        ax.stairs(
-            height, edges, color=color, linewidth=1.4, linestyle=line, label=f"{name} ({chosen.sum():,})"
-        )
+        accepted = float((comparisons.distance[chosen] <= threshold).mean())
+        mistaken = f"{1 - accepted:.3f} missed" if name == "same" else f"{accepted:.3f} accepted"
+        words = f"{name} ({chosen.sum():,}): {mistaken}"
+        ax.stairs(height, edges, color=color, linewidth=1.4, linestyle=line, label=words)
         # The bin that holds the threshold is cut in two there.
         cut = np.sort(np.append(edges, np.clip(threshold, edges[0], edges[-1])))
         middle = (cut[1:] + cut[:-1]) / 2
@@ -221,10 +220,10 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
         inside = height[np.clip(np.searchsorted(edges, middle) - 1, 0, len(height) - 1)]
         ax.stairs(np.where(wrong, inside, 0.0), cut, color=color, alpha=0.3, fill=True, linewidth=0)
     ax.axvline(threshold, color=INK, linewidth=1)
-    ax.set(ylim=(0, top * 1.18), xlim=(edges[0], edges[-1]))
+    ax.set(ylim=(0, top * 1.3), xlim=(edges[0], edges[-1]))
     ax.annotate(
         f"threshold {threshold:.4g} ",
-        (threshold, top * 1.16),
+        (threshold, top * 1.29),
         ha="right" if threshold > edges.mean() else "left",
         va="top",
         fontsize=8,
@@ -233,10 +232,13 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
         textcoords="offset points",
         path_effects=halo(),
     )
-    dress(ax, title="Distances", x="distance (lower is closer)", grid="x")
+    dress(ax, title="Distances", x="distance (lower is closer); filled: decided wrongly", grid="x")
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    legend(ax, loc="upper left" if threshold > edges.mean() else "upper right")
+    # Below the line of the threshold's name, whichever side that runs to.
+    legend(
+        ax, loc="upper left" if threshold > edges.mean() else "upper right", bbox_to_anchor=(0, 0, 1, 0.94)
+    )
     return ax
 
 
@@ -255,6 +257,17 @@ def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
     ax.bar(found.stated, 0.13 * weight / weight.max(), width=0.035, color=RULE, zorder=1)
     ax.plot(
         found.stated, found.observed, "-o", color=BLUE, linewidth=1.4, markersize=4.5, zorder=3, clip_on=False
+    )
+    ax.annotate(
+        "bars: how many pairs, logarithmic",
+        (1, 0.135),
+        xytext=(-4, 1),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=7,
+        color=GREY,
+        path_effects=halo(),
     )
     for side, words in ((1, "stated too low"), (-1, "stated too high")):
         ax.text(
@@ -298,7 +311,7 @@ def confusion(truth: Sequence[str], answer: Sequence[str], *, most: int = 20, ax
         title += f": the {most} hardest of {len(names)}"
         kept = np.sort(np.argsort(-wrong, kind="stable")[:most])
         names, share = names[kept], share[np.ix_(kept, kept)]
-    side = max(2.6, 0.26 * len(names)) + 1.6
+    side = max(0.45 * min(len(names), 6), 0.26 * len(names)) + 1.6
     ax = ax or plain(side, side)
     ax.imshow(share, cmap=ramp(PAPER, BLUE, "#00263d"), vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(share):
@@ -309,13 +322,17 @@ def confusion(truth: Sequence[str], answer: Sequence[str], *, most: int = 20, ax
                 f"{value:.2f}".lstrip("0") if value < 0.995 else "1",
                 ha="center",
                 va="center",
-                fontsize=7,
+                fontsize=7 if len(names) > 6 else 9,
                 color=PAPER if value > 0.4 else INK,
             )
-    dress(ax, title=title, x="answer", y="truth", grid="")
+    dress(ax, title=title, x="answer", y="truth (rows add up to 1)", grid="")
     labels = [short(name, 18) for name in names]
-    ax.set_xticks(range(len(names)), labels, rotation=90, parse_math=False)
+    upright = max(map(len, labels)) > 3
+    ax.set_xticks(range(len(names)), labels, rotation=90 if upright else 0, parse_math=False)
     ax.set_yticks(range(len(names)), labels, parse_math=False)
+    edges = np.arange(len(names) + 1) - 0.5
+    ax.hlines(edges, edges[0], edges[-1], color=RULE, linewidth=0.5)
+    ax.vlines(edges, edges[0], edges[-1], color=RULE, linewidth=0.5)
     for spine in ax.spines.values():
         spine.set_visible(False)
     ax.tick_params(length=0)

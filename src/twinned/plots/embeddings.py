@@ -134,17 +134,18 @@ def embedding_map(
             edgecolors="none",
             zorder=2,
         )
-    if images is not None:
-        for row in _apart(where, 1.12 * _SIDE, thumbnails):
-            corner = where[row, 0] - _SIDE / 2, where[row, 1] - _SIDE / 2
-            picture(ax, thumbnail(images[row], 96), at=corner, size=_SIDE, frame=colors[code[row]], line=1.3)
+    named = np.empty((0, 4))
     if len(classes) <= MOST_LABELS:
-        _label(
+        named = _label(
             ax,
             [short(name, 16) for name in classes],
             np.array([_top(where[code == k]) for k in range(len(classes))]),
             [GREY if faint else color for faint, color in zip(pale, colors, strict=True)],
         )
+    if images is not None:
+        for row in _apart(where, 1.12 * _SIDE, thumbnails, named):
+            corner = where[row, 0] - _SIDE / 2, where[row, 1] - _SIDE / 2
+            picture(ax, thumbnail(images[row], 96), at=corner, size=_SIDE, frame=colors[code[row]], line=1.3)
     caption = f"{len(names):,} images of {len(classes)} classes"
     if seen is not None:
         caption += f", {sum(pale) or 'none'} of them seen in training" + (" (pale)" if any(pale) else "")
@@ -155,20 +156,25 @@ def embedding_map(
     return ax
 
 
-def _label(ax: Axes, names: list[str], spots: NDArray[np.float64], colors: list[str]) -> None:
+def _label(ax: Axes, names: list[str], spots: NDArray[np.float64], colors: list[str]) -> NDArray[np.float64]:
+    """Write the names; where they stand: middle, width and height of each."""
     points = 8.0 if len(names) > 12 else 9.5
     sizes = np.array([[0.011 * points * len(name), 0.022 * points] for name in names])
-    for name, (x, y), color in zip(names, _unstacked(spots, sizes), colors, strict=True):
+    placed = _unstacked(spots, sizes)
+    for name, (x, y), color in zip(names, placed, colors, strict=True):
         text = ax.text(x, y, name, ha="center", va="center", fontsize=points, color=color, zorder=6)
         text.set(fontweight="bold", path_effects=halo(PAPER, 3), parse_math=False)
+    return np.hstack([placed, sizes])
 
 
-def _apart(where: NDArray[np.float64], gap: float, most: int) -> list[int]:
-    """Rows of points no two of which are nearer than ``gap`` along both axes; the same ones each time."""
+def _apart(where: NDArray[np.float64], gap: float, most: int, named: NDArray[np.float64]) -> list[int]:
+    """Rows of points no two of which are nearer than ``gap`` along both axes, nor on a name; always these."""
     chosen: list[int] = []
     for row in np.random.default_rng(0).permutation(len(where)):
         if len(chosen) == most:
             break
+        if (np.abs(named[:, :2] - where[row]) < (named[:, 2:] + _SIDE) / 2).all(axis=1).any():
+            continue
         if not len(chosen) or (np.abs(where[chosen] - where[row]).max(axis=1) >= gap).all():
             chosen.append(int(row))
     return chosen
@@ -179,7 +185,7 @@ def _top(points: NDArray[np.float64]) -> NDArray[np.float64]:
     middle = np.median(points, axis=0)
     apart = np.linalg.norm(points - middle, axis=1)
     near = points[apart <= 2 * np.median(apart) + 1e-12]
-    return np.array([middle[0], near[:, 1].max() + 0.7 * _SIDE])
+    return np.array([middle[0], near[:, 1].max() + 0.35 * _SIDE])
 
 
 def _unstacked(spots: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DataError
-from .style import CYCLE, GREY, INK, MARKERS, PAPER, RULE, Axes, Figure, dress, words
+from .style import CYCLE, GREY, INK, MARKERS, PAPER, RULE, Axes, dress, sheet, words
 
 _REACH = 0.2  # the longest arrow, as a share of the picture
 _STILL = 1e-3  # what is shorter than that share of the longest counts as no force
@@ -54,7 +54,7 @@ def forces(
         )
     if axes is None:
         size = 4.1 * len(figures), 4.4
-        axes = list(Figure(figsize=size, layout="constrained").subplots(1, len(figures), squeeze=False).flat)
+        axes = list(sheet(*size).subplots(1, len(figures), squeeze=False).flat)
     classes, code = np.unique(names, return_inverse=True)
     middle, half = (
         (where.max(axis=0) + where.min(axis=0)) / 2,

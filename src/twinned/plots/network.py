@@ -103,7 +103,14 @@ def architecture(
     total = sum(known) + (int(head[3]) if head is not None and head[3] else 0)
     words(ax, 0.25, 0.42, "A Siamese network", size=11, weight="bold", ha="left")
     count = f"{total:,} parameters, counted once" if known else "one encoder"
-    words(ax, 0.25, 0.82, f"{count}: both images go through the same weights", color=GREY, ha="left")
+    words(
+        ax,
+        0.25,
+        0.82,
+        f"{count}: both images go through the same weights; bars: where they lie",
+        color=GREY,
+        ha="left",
+    )
 
     shapes = [image_shape and (image_shape[2], *image_shape[:2]), *(stage.shape for stage in stages)]
     heights = [_TOP + _STEP * k for k in range(len(shapes))]
@@ -295,8 +302,8 @@ def _shared(ax: Axes, heights: list[float], stages: list[Stage], total: int) -> 
                 zorder=2,
             )
         )
-        if stage.parameters and total:  # how much of all weights lies here
-            length = (_CARD - 0.3) * stage.parameters / total
+        length = (_CARD - 0.3) * (stage.parameters or 0) / max(total, 1)  # how much of all weights lies here
+        if length > 0.06:
             ax.add_patch(
                 Rectangle((left + 0.15, y + 0.25), length, 0.045, color=ORANGE, linewidth=0, zorder=3)
             )

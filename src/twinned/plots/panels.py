@@ -132,7 +132,7 @@ def one_shot(
     columns = min(len(support), max(5, math.ceil(math.sqrt(2 * len(support)))))
     rows = math.ceil(len(support) / columns)
     step, row, size = 1.12, 1.55, 1.9
-    height = 0.62 + max(row * rows, size + 1.25)
+    height = 0.62 + max(row * rows + 0.4 * (threshold is not None), size + 1.25)
     ax = board(size + 1.3 + step * columns, height, inches=0.8, ax=ax)
     words(ax, 0.15, 0.3, "Query", ha="left", weight="bold")
     words(ax, size + 1.1, 0.3, f"Support: one of {len(support)}?", ha="left", weight="bold")
@@ -152,6 +152,9 @@ def one_shot(
     if query.label is not None:
         verdict = "✓ right" if right else f"✗ it is {short(query.label, 14)}"
         words(ax, x, y + 0.95, verdict, size=8.5, color=BLUE if right else VERMILLION)
+    if threshold is not None:
+        said = f"{apart[nearest]:.3f} is {'within' if known else 'beyond'} the threshold {threshold:.3f}"
+        words(ax, size + 1.1, 0.75 + row * rows, said, ha="left", color=GREY, size=8)
     for k, shown in enumerate(support):
         at = size + 1.1 + step * (k % columns), 0.6 + row * (k // columns)
         chosen = known and k == nearest

@@ -6,6 +6,7 @@ that a grey print still reads.
 
 References:
     Okabe & Ito, "Color Universal Design", 2008.
+    Tol, "Colour schemes", 2021.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ __all__ = [
     "png",
     "ramp",
     "save",
+    "sheet",
     "short",
     "svg",
     "target",
@@ -76,15 +78,21 @@ __all__ = [
 INK, GREY, RULE, PAPER = "#1a2029", "#66707c", "#d3d9e0", "#ffffff"
 BLUE, VERMILLION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 PURPLE, SKY = "#cc79a7", "#56b4e9"
-CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK)
+# Three of Tol's follow Okabe and Ito's, so that ten classes, such as the digits, have a colour each.
+CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK, "#882255", "#8a8a1e", "#a5744a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _TEXT = 9.0  # points; nothing is set below 7
 
 
 def plain(width: float = 5.0, height: float = 3.6) -> Axes:
     """Axes of a new figure, so many inches wide and high."""
-    axes: Axes = Figure(figsize=(width, height), layout="constrained").add_subplot()
+    axes: Axes = sheet(width, height).add_subplot()
     return axes
+
+
+def sheet(width: float, height: float) -> Figure:
+    """A new figure, so many inches wide and high, that lays itself out with a margin all around."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
 def board(width: float, height: float, *, inches: float, ax: Axes | None = None) -> Axes:

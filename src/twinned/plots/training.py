@@ -17,11 +17,11 @@ from .style import (
     MARKERS,
     VERMILLION,
     Axes,
-    Figure,
     MaxNLocator,
     dress,
     legend,
     plain,
+    sheet,
     short,
 )
 
@@ -51,7 +51,7 @@ def history(
     """
     x = _column(table, over)
     if axes is None:
-        axes = Figure(figsize=(5.4, 4.6), layout="constrained").subplots(2, sharex=True, height_ratios=(2, 3))
+        axes = sheet(5.4, 4.6).subplots(2, sharex=True, height_ratios=(2, 3))
     above, below = axes
     above.plot(x, _column(table, "loss"), color=INK, linewidth=1.4, marker="o", markersize=3)
     dress(above, title="Training", y="loss")
@@ -79,10 +79,10 @@ def history(
             color=VERMILLION,
         )
     below.set(ylim=(0, 1.02))
-    below.xaxis.set_major_locator(MaxNLocator(integer=over == "step", nbins=8))
+    below.xaxis.set_major_locator(MaxNLocator(integer=over == "step", nbins=8, steps=[1, 2, 2.5, 5, 10]))
     dress(below, x=_NAMES[over])
     above.tick_params(labelbottom=False)
-    legend(below, loc="center right")
+    legend(below, loc="best")
     return above, below
 
 
