@@ -100,7 +100,7 @@ def test_the_readme_example_runs(started):
     text = (ROOT / "README.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     made = {"faces/": "digits/known/", "minutes=3": "steps=5", "a.jpg": "digits/novel/6/0006.png"}
-    for written, there in (made | {"b.jpg": "digits/novel/6/0016.png", "faces.twin": "readme.twin"}).items():
+    for written, there in (made | {"b.jpg": "digits/novel/6/0016.png", "people.twin": "readme.twin"}).items():
         assert written in example
         example = example.replace(written, there)
     type_in(Block(None, "python", example), started)

@@ -51,6 +51,8 @@ def run(
     from . import plots
 
     began = time.monotonic()
+    if output.is_file():
+        raise SettingError(f"{output}: is a file; choose a folder with -o")
     if output.exists():
         if any(output.iterdir()) and not (output / "digits.twin").exists():
             raise SettingError(f"{output}: exists and is no demo; choose another folder with -o")

@@ -281,7 +281,9 @@ def _classes(
         notes.append(f"no {shots}-shot figure: it needs 2 classes with {shots + 1} images")
     else:
         if most < ways:
-            notes.append(f"{ways}-way asked for, {most} classes have {shots + 1} images: {most}-way")
+            notes.append(
+                f"{ways}-way was asked for; {most} classes have {shots + 1} images or more: {most}-way"
+            )
         one_shot = one_shot_accuracy(
             genuine, labels, model.distances, ways=min(ways, most), shots=shots, episodes=episodes, seed=seed
         )

@@ -9,12 +9,12 @@ Each is a function ``(distance, labels) -> indices``:
   of ``distance`` for anchors, columns for the others. Every loss takes either, as do those of
   pytorch-metric-learning. All are empty where the batch has nothing to choose.
 
-=================  ======================================================================
-all                every comparison. The plainest; most soon teach nothing
-batch-hard         the farthest positive and the nearest negative of each image. For clean labels
-semi-hard          for each genuine pair a negative just beyond it. For FaceNet's triplet loss
-multi-similarity   pairs that are harder than the image's hardest of the other kind
-=================  ======================================================================
+| miner            | what it keeps |
+| ---------------- | --- |
+| all              | every comparison. The plainest; most soon teach nothing |
+| batch-hard       | the farthest positive and the nearest negative of each image. For clean labels |
+| semi-hard        | for each genuine pair a negative just beyond it. For FaceNet's triplet loss |
+| multi-similarity | pairs that are harder than the image's hardest of the other kind |
 
 How many are chosen depends on the values, so on a GPU a miner waits for them.
 """

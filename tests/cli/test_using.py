@@ -350,3 +350,10 @@ def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_p
     assert told.code == 2
     assert "none of 4 images can be read" in told.err
     assert "1.png" in told.err
+
+
+def test_a_gallery_and_a_demo_refuse_what_is_not_there_or_is_a_file(twinned, tiny_model, tmp_path):
+    refused = twinned("gallery", "add", tiny_model, "people.gallery", "nowhere")
+    assert refused.error == "nowhere: no such file or folder"
+    (tmp_path / "plain.txt").write_text("hello")
+    assert "is a file; choose a folder" in twinned("demo", "-o", str(tmp_path / "plain.txt")).error

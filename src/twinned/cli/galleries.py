@@ -74,6 +74,8 @@ def add(
             data = load_images(given)
             paths += list(data.images)
             labels += [str(name) for name in data.labels]
+        elif not given.exists():
+            raise DataError(f"{given}: no such file or folder")
         else:
             raise SettingError(f"{given}: an image needs --label; folders of class folders bring their own")
     if not paths:

@@ -64,7 +64,7 @@ def load_images(
         hint = "; this is a pair list, which has no class labels" if {"left", "right"} <= set(header) else ""
         raise DataError(
             f"{path}: the first line must name the columns path,label[,split][,group][,role];"
-            f" got {','.join(header)}{hint}"
+            f" got {','.join(header) or 'an empty file'}{hint}"
         )
     return _from_rows(path, rows)
 

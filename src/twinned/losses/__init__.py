@@ -1,20 +1,18 @@
 """Losses: what a network is taught by, and which to choose for your data.
 
-===========================================  ==================================================
-your data                                    loss
-===========================================  ==================================================
-classes of 2 to 20 images, many classes      `InfoNCELoss`, `SupConLoss`, `CircleLoss`, or
-                                             `TripletLoss` with `miners.semi_hard`
-the same, and a threshold must hold for all  `ContrastiveLoss`: it asks for a distance
-noisy labels                                 `SupConLoss`; no batch-hard miner
-small batches, hard impostors are rare       `CrossBatchMemory` around any of these
-tens of images a class                       `MultiSimilarityLoss` with its miner, `ProxyAnchorLoss`
-thousands of classes, tens of images each    `ArcFaceLoss`
-pairs marked same or different, no classes   `ContrastiveLoss`
-such pairs, and a learned head               `PairCrossEntropy`
-one image a class in a batch                 `ArcFaceLoss`, `ProxyAnchorLoss`: no pairs needed
-no margin that you know how to choose        `SoftTripletLoss`, `ChopraLoss` (Manhattan)
-===========================================  ==================================================
+| your data                                   | loss |
+| ------------------------------------------- | --- |
+| classes of 2 to 20 images, many classes     | `InfoNCELoss`, `SupConLoss`, `CircleLoss` |
+| the same, by triplets                       | `TripletLoss` with `miners.semi_hard` |
+| the same, and a threshold must hold for all | `ContrastiveLoss`: it asks for a distance |
+| noisy labels                                | `SupConLoss`; no batch-hard miner |
+| small batches, hard impostors are rare      | `CrossBatchMemory` around any of these |
+| tens of images a class                      | `MultiSimilarityLoss` with its miner, `ProxyAnchorLoss` |
+| thousands of classes, tens of images each   | `ArcFaceLoss` |
+| pairs marked same or different, no classes  | `ContrastiveLoss` |
+| such pairs, and a learned head              | `PairCrossEntropy` |
+| one image a class in a batch                | `ArcFaceLoss`, `ProxyAnchorLoss`: no pairs needed |
+| no margin that you know how to choose       | `SoftTripletLoss`, `ChopraLoss` (Manhattan) |
 
 Every loss is a module with these attributes, which is all that a training loop asks about:
 
