@@ -279,12 +279,12 @@ def test_a_budget_becomes_a_number_of_steps_once_from_the_first_ones():
 
 def test_evaluations_are_within_the_budget():
     def evaluate(network: nn.Module) -> Scores:
-        time.sleep(0.1)
+        time.sleep(0.3)
         return Scores(0.5, 0.5, 0.5)
 
     began = time.monotonic()
-    outcome = run(plan(None, seconds=2.0, evaluations=5), load=slow(0.005), evaluate=evaluate)
-    assert time.monotonic() - began < 2.4
+    outcome = run(plan(None, seconds=4.0, evaluations=5), load=slow(0.005), evaluate=evaluate)
+    assert time.monotonic() - began < 5.2  # 5.8 if they came on top, also on a busy machine
     assert len(outcome.state.history) >= 4
 
 

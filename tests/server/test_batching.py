@@ -98,9 +98,9 @@ def test_the_faster_way_is_taken(pays: bool) -> None:
         def encode(pixels: np.ndarray) -> np.ndarray:
             if pays:
                 with busy:
-                    time.sleep(0.004)
+                    time.sleep(0.02)
             else:
-                time.sleep(0.002 * len(pixels))
+                time.sleep(0.01 * len(pixels))
             return mean(pixels)
 
         return encode
