@@ -148,6 +148,9 @@ class Convnet(ClassifierMixin, BaseEstimator):
                 optimizer.step()
         return self
 
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self.classes_[self.predict_proba(x).argmax(axis=1)]
+
     @torch.no_grad()
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         score = torch.sigmoid(
