@@ -42,6 +42,6 @@ tw.plots.save(drawn, "10_verification.png", force=True)
 
 first = novel.with_classes([novel.classes[0]]).images
 other = novel.with_classes([novel.classes[1]]).images
-for name, a, b in (("one", first[0], first[1]), ("two", first[0], other[0])):
+for name, a, b in (("of one class", first[0], first[1]), ("of two", first[0], other[0])):
     verdict = model.verify(a, b)
-    print(f"{name}: same {verdict.same}, probability {verdict.probability:.2f}")
+    print(f"two images {name}: same {verdict.same}, probability {verdict.probability:.2f}")
