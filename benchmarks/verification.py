@@ -1,8 +1,9 @@
 """Verification of people and of signatures that training never saw: ORL faces, CEDAR signatures, LFW.
 
-    python benchmarks/verification.py orl   --data orl_faces        --steps 600 --seeds 0 1 2
-    python benchmarks/verification.py orl   --data orl_faces --steps 1 --encoder efficientnet_lite0_face
-    python benchmarks/verification.py cedar --data cedar_signatures --steps 400
+    python benchmarks/verification.py orl --data orl_faces --steps 600
+    python benchmarks/verification.py orl --data orl_faces --steps 1 --seeds 0 1 2 \
+        --encoder efficientnet_lite0_face
+    python benchmarks/verification.py cedar --data cedar_signatures --minutes 2 --splits 5 --set held_out=0.2
     python benchmarks/verification.py cedar --data cedar_signatures --steps 1 --splits 5 --set views=0 \
         --encoder efficientnet_lite0_signature
     python benchmarks/verification.py lfw --data FOLDER --minutes 2 --seeds 0
