@@ -89,7 +89,9 @@ def test_probability_never_rises_with_the_distance(model):
     assert probability[0] > 0.5 > probability[-1]
 
 
-def test_with_a_folder_of_references_the_nearest_counts(model, seen, tmp_path):
+def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_threshold(
+    model, seen, tmp_path
+):
     folder = tmp_path / "references"
     folder.mkdir()
     (folder / "notes.txt").write_text("no image")
@@ -97,8 +99,16 @@ def test_with_a_folder_of_references_the_nearest_counts(model, seen, tmp_path):
         model.verify(folder, seen[0][0])
     for name, source in enumerate([seen[1][0], seen[0][2], seen[2][3]]):
         shutil.copy(source, folder / f"{name}.png")
-    distances = [model.verify(p, seen[0][0]).distance for p in sorted(folder.glob("*.png"))]
-    assert model.verify(folder, seen[0][0]).distance == pytest.approx(min(distances), abs=1e-6)
+    files = sorted(folder.glob("*.png"))
+    fitted = model.manifest.calibration.references
+    to, among = (model.distances(model.embed(files), model.embed(some)) for some in ([seen[0][0]], files))
+    verdict, row = model.verify(folder, seen[0][0]), fitted.row(3)
+    assert verdict.distance == pytest.approx(float(fitted.distance(to, among)[0]), abs=1e-6)
+    assert verdict.threshold == row.threshold
+    assert verdict.probability == pytest.approx(float(row.probability(verdict.distance)), abs=1e-6)
+    files[2].unlink()
+    files[1].unlink()  # one reference is a pair of images
+    assert model.verify(folder, seen[0][0]) == model.verify(files[0], seen[0][0])
     with pytest.raises(ImageError, match="is a folder; an image is expected"):
         model.verify(seen[0][0], folder)
 

@@ -23,6 +23,7 @@ from .verification import (
     closest_labels,
     compare_all,
     compare_pairs,
+    compare_references,
     evaluate_verification,
     impostors_needed,
     lfw_folds,
@@ -32,6 +33,7 @@ from .verification import (
 PROTOCOLS = ("classes", "pairs", "lfw", "omniglot-runs")
 _FPIR = 0.01  # of open-set identification
 _ENROLLED = 4  # images a label in it, at most
+_OF_REFERENCES = ("eer", "eer_ci", "threshold", "far", "far_ci", "frr", "frr_ci", "n_genuine", "n_impostor")
 
 
 class Measured(Protocol):
@@ -122,6 +124,11 @@ class Evaluation:
             )
             for name, rate in (("strangers given a name", "fpir"), ("enrolled not recognised", "fnir")):
                 lines.append(f"  {name:<28} {_figure(s[rate], s[rate + '_ci'])}")
+        for count, s in self.details.get("references", {}).items():
+            lines.append(
+                f"{count} references  equal error rate {_figure(s['eer'], s['eer_ci'])},"
+                f" FAR {s['far']:.4f}, FRR {s['frr']:.4f} at the threshold stored for them"
+            )
         if "relations" in self.details:
             relations = self.details["relations"]
             lines.append(f"relations  accuracy {relations['accuracy']:.4f}  ({relations['pairs']:,} pairs)")
@@ -288,18 +295,34 @@ def _classes(
             genuine, labels, model.distances, ways=min(ways, most), shots=shots, episodes=episodes, seed=seed
         )
     retrieval = evaluate_retrieval(genuine, labels, model.distances)
-    rates = None if forgery.any() else _open_set(model, genuine, labels, seed=seed)
+    details = {}
+    if (rates := None if forgery.any() else _open_set(model, genuine, labels, seed=seed)) is not None:
+        details["open_set"] = rates
+    if several := _references(comparisons, calibration, seed=seed):
+        details["references"] = several
     return Evaluation(
         verification,
         one_shot,
         retrieval,
         "classes",
         notes,
-        {} if rates is None else {"open_set": rates},
+        details,
         found,
         comparisons,
         seed,
     )
+
+
+def _references(comparisons: Comparisons, calibration: Calibration, *, seed: int) -> dict[str, Any]:
+    """Sets of references drawn from these classes, at the thresholds stored for them, by their size."""
+    if (fitted := calibration.references) is None:
+        return {}
+    found = {}
+    for count, pairs in compare_references(comparisons, fitted, seed=seed).items():
+        row = fitted.row(count)
+        figures = evaluate_verification(pairs, row, seed=seed).to_json()
+        found[str(count)] = {"scaled": row.scaled} | {name: figures[name] for name in _OF_REFERENCES}
+    return found
 
 
 def _open_set(

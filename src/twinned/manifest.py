@@ -226,6 +226,9 @@ def card(manifest: Manifest) -> str:
         + ("" if fit.supported else f". Not supported: it would take {fit.impostors_needed:,} impostors"),
         f"- **Equal error rate** on those: {fit.eer:.4f}{interval}",
     ]
+    if (several := fit.references) is not None:
+        found = ", ".join(f"{row.eer:.4f} with {row.images}" for row in several.rows)
+        lines.append(f"- **With several references** of a class the equal error rate is {found}")
     if named := manifest.held_out.get("identified"):
         chosen = "the mean of its images" if manifest.prototype else "the nearest of its images"
         lines.append(

@@ -25,6 +25,7 @@ from .manifest import Manifest
 from .progress import progress_bar
 from .runtime import Floats, Graph, embed_pixels, embed_stream
 from .untouched import UNTOUCHED, UntouchedEncoder, figures
+from .verification import FittedThreshold
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 
@@ -251,7 +252,9 @@ class Model:
         """Tell whether two images show the same thing.
 
         Args:
-            left: An image, or a folder of references: then the nearest of them counts.
+            left: An image, or a folder of references. Then the distance is that to all of them, with a
+                threshold of its own (`twinned.verification.references`); to the nearest where the model was
+                given too few classes or images to fit one.
             right: The image asked about.
             threshold: Instead of the stored one.
 
@@ -264,7 +267,12 @@ class Model:
         apart = self.distances(references, asked)[:, 0]
         nearest = int(apart.argmin())
         (relations,) = self.relations(references[nearest : nearest + 1], asked)
-        return self.verdict(float(apart[nearest]), threshold, relations=relations)
+        fitted = self.manifest.calibration.references
+        if fitted is None or len(references) < 2:
+            return self.verdict(float(apart[nearest]), threshold, relations=relations)
+        (distance,) = fitted.distance(apart[:, None], self.distances(references, references))
+        row = fitted.row(len(references))
+        return self.verdict(float(distance), threshold, fitted=row, relations=relations)
 
     def verify_many(
         self,
@@ -304,6 +312,7 @@ class Model:
         distance: float,
         threshold: float | None = None,
         *,
+        fitted: FittedThreshold | None = None,
         relations: Mapping[str, float] | None = None,
     ) -> Verdict:
         """What a distance between two images says.
@@ -311,16 +320,18 @@ class Model:
         Args:
             distance: Between the two.
             threshold: Instead of the stored one.
+            fitted: The stored one, where it is not that for two images.
             relations: Probability of each relation, where the model tells relations apart.
 
         Raises:
             SettingError: If the threshold is not a finite number.
         """
-        limit = self.threshold if threshold is None else threshold
+        stored = self.manifest.calibration if fitted is None else fitted
+        limit = stored.threshold if threshold is None else threshold
         if not math.isfinite(limit):
             raise SettingError(f"a threshold is a finite number; got {limit}")
         likeliest = max(relations.items(), key=lambda item: item[1]) if relations else (None, None)
-        return Verdict(distance <= limit, float(self.probability(distance)), distance, limit, *likeliest)
+        return Verdict(distance <= limit, float(stored.probability(distance)), distance, limit, *likeliest)
 
     # ---- classification
 

@@ -161,7 +161,7 @@ def curves(model: Model, found: Evaluation) -> list[Html] | None:
 
 
 def rates(found: Evaluation) -> list[Html] | None:
-    """True accept rates at false accept rates, and forgeries apart from strangers."""
+    """True accept rates at false accept rates, forgeries apart from strangers, sets of references."""
     v = found.verification
     if v is None or not v.tar_at_far:
         return None
@@ -182,6 +182,23 @@ def rates(found: Evaluation) -> list[Html] | None:
                         number(part.auc),
                     ]
                     for kind, part in v.parts.items()
+                ],
+            )
+        )
+    if several := found.details.get("references"):
+        parts.append(
+            table(
+                ["references of a class", "EER", "95 % interval", "FAR", "FRR", "distance"],
+                [
+                    [
+                        count,
+                        number(row["eer"]),
+                        between(row["eer_ci"]),
+                        number(row["far"]),
+                        number(row["frr"]),
+                        "mean, by their spread" if row["scaled"] else "to the nearest",
+                    ]
+                    for count, row in several.items()
                 ],
             )
         )

@@ -11,13 +11,15 @@ Rates are fractions of 1.
     evidence        from distance to likelihood ratio; Cllr
     identification  thresholds for 1 to N; open-set rates
     enrolment       by the nearest image of a label, or by their mean
-    calibration     threshold and probability as a model stores them
+    thresholds      threshold and probability, and the counts behind them
+    references      several references of one class
+    calibration     all that a model stores of it
     results         all figures of one model on one data set
 """
 
 from __future__ import annotations
 
-from .calibration import Calibration, fit_calibration, impostors_needed, supported
+from .calibration import Calibration, fit_calibration
 from .comparisons import Comparisons, Distances, compare_all, compare_pairs
 from .curves import (
     Folds,
@@ -36,6 +38,7 @@ from .curves import (
 from .enrolment import Enrolment, choose_enrolment, closest_labels
 from .evidence import Isotonic, Logistic, cllr, min_cllr
 from .identification import Identification, OpenSet, open_set
+from .references import References, ReferenceThreshold, compare_references, fit_references
 from .results import (
     Band,
     ClassErrors,
@@ -48,6 +51,7 @@ from .results import (
     mistakes,
     reliability,
 )
+from .thresholds import FittedThreshold, fit_threshold, impostors_needed, supported
 
 __all__ = [
     "Band",
@@ -56,12 +60,15 @@ __all__ = [
     "Comparisons",
     "Distances",
     "Enrolment",
+    "FittedThreshold",
     "Folds",
     "Identification",
     "Isotonic",
     "Logistic",
     "Mistakes",
     "OpenSet",
+    "ReferenceThreshold",
+    "References",
     "Reliability",
     "Roc",
     "TarAtFar",
@@ -74,11 +81,14 @@ __all__ = [
     "closest_labels",
     "compare_all",
     "compare_pairs",
+    "compare_references",
     "d_prime",
     "eer",
     "evaluate_verification",
     "far_frr",
     "fit_calibration",
+    "fit_references",
+    "fit_threshold",
     "impostors_needed",
     "lfw_folds",
     "min_cllr",

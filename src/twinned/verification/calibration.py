@@ -1,102 +1,25 @@
-"""The threshold as a saved artefact: where "same" ends, how sure that is, and what a distance is worth."""
+"""All that a model stores of its calibration: thresholds for two images, for references, for galleries."""
 
 from __future__ import annotations
 
-import math
-from typing import Annotated
-
-import numpy as np
-import numpy.typing as npt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from ..errors import DataError, SettingError
-from ..intervals import Interval, interval, rate_interval
-from .comparisons import Bools, Comparisons, Floats
-from .curves import Roc, roc_of, tally_sorted
-from .evidence import Evidence, fit_evidence, min_cllr_of
+from .comparisons import Comparisons
 from .identification import Identification, fit_identification
-from .resampling import replicates, unit_count
-
-RULE = 30  # expected errors for a rate to be supported
-_RAREST = 1e-12  # a rate below it counts as this one: no data come near it
+from .references import References, fit_references
+from .thresholds import FittedThreshold, fit_threshold
 
 
-def _ordered(ends: Interval) -> Interval:
-    if ends[0] > ends[1]:
-        raise ValueError(f"an interval runs from low to high; got {ends[0]} to {ends[1]}")
-    return ends
-
-
-_Ends = Annotated[Interval, AfterValidator(_ordered)]
-_Rate = Annotated[float, Field(ge=0, le=1)]
-
-
-class Calibration(BaseModel):
-    """A threshold and a probability, fitted on comparisons and stored with the model.
+class Calibration(FittedThreshold):
+    """Threshold and probability for two images, and what is stored beside them.
 
     Args:
-        threshold: In units of the distance; ``same = distance <= threshold``.
-        threshold_ci: Its 95 % interval from resampling classes; None where nothing could be resampled.
-        far: The false accept rate that was asked for; None for equal error.
-        supported: Whether at least 30 false accepts are expected at that rate (at the EER for equal error).
-        impostors_needed: How many impostor comparisons that takes.
-        n_genuine: Genuine comparisons behind it.
-        n_impostor: Impostor comparisons behind it; those with forgeries alone where there are any.
-        n_classes: Classes behind it.
         unseen_classes: False where the encoder was trained on these classes: a threshold too hopeful.
-        evidence: From a distance to a log likelihood ratio, logistic or isotonic, whichever had the lower
-            Cllr in cross-validation over classes.
-        prior: P(same) before looking.
-        cllr: Cost of the evidence in bits, cross-validated; None with too few classes.
-        min_cllr: What is left of it with the best possible calibration of these distances.
-        eer: Equal error rate of these comparisons.
-        eer_ci: Its interval.
         identification: Thresholds for galleries.
+        references: Thresholds for several references of one class; None where none could be fitted.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    threshold: float
-    threshold_ci: _Ends | None
-    far: Annotated[float, Field(gt=0, lt=1)] | None
-    supported: bool
-    impostors_needed: int = Field(ge=1)
-    n_genuine: int = Field(ge=1)
-    n_impostor: int = Field(ge=1)
-    n_classes: int = Field(ge=1)
     unseen_classes: bool
-    evidence: Evidence
-    prior: float = Field(gt=0, lt=1)
-    cllr: Annotated[float, Field(ge=0)] | None
-    min_cllr: float = Field(ge=0)
-    eer: _Rate
-    eer_ci: _Ends | None
     identification: Identification
-
-    def same(self, distance: npt.ArrayLike) -> Bools:
-        """Whether each distance is within the threshold."""
-        return np.asarray(np.asarray(distance, dtype=np.float64) <= self.threshold)
-
-    def llr(self, distance: npt.ArrayLike) -> Floats:
-        """Log likelihood ratio of same against different; above 0 speaks for same."""
-        return np.asarray(self.evidence.llr(distance))
-
-    def probability(self, distance: npt.ArrayLike, *, prior: float | None = None) -> Floats:
-        """Calibrated P(same) at each distance, in [0, 1]; never rises with the distance.
-
-        Args:
-            distance: Any shape, or one number.
-            prior: P(same) before looking, between 0 and 1: the share of same pairs where this is used. The
-                stored one (0.5) by default.
-
-        Raises:
-            SettingError: If the prior is not between 0 and 1.
-        """
-        prior = self.prior if prior is None else prior
-        if not 0 < prior < 1:
-            raise SettingError(f"a prior is a probability between 0 and 1, such as 0.5; got {prior}")
-        logit = self.llr(distance) + math.log(prior / (1 - prior))
-        return np.asarray(0.5 * (1 + np.tanh(logit / 2)))
+    references: References | None = None
 
     def identification_threshold(
         self, labels_in_gallery: int, fpir: float = 0.01, *, images_per_label: float = 1.0
@@ -125,7 +48,7 @@ def fit_calibration(
     bootstrap: int = 200,
     seed: int = 0,
 ) -> Calibration:
-    """Choose the threshold and fit the probability.
+    """Choose the thresholds and fit the probabilities.
 
     Where some impostors are skilled forgeries, threshold and probability are fitted against those alone (see
     `Comparisons.hardest`); identification always against strangers.
@@ -133,70 +56,18 @@ def fit_calibration(
     Args:
         comparisons: Of classes that the encoder was not trained on.
         far: The false accept rate to hold, between 0 and 1; equal error by default.
-        prior: P(same) before looking; stored as the default of `Calibration.probability`.
+        prior: P(same) before looking; stored as the default of `FittedThreshold.probability`.
         unseen_classes: False where the classes were seen in training after all.
         bootstrap: How many resampled sets the intervals come from.
-        seed: Of folds, resampling and galleries.
+        seed: Of folds, resampling, sets of references and galleries.
 
     Raises:
         DataError: If there is no genuine or no impostor comparison.
         SettingError: If ``far`` or ``prior`` is not between 0 and 1.
     """
-    if not 0 < prior < 1:
-        raise SettingError(f"a prior is a probability between 0 and 1, such as 0.5; got {prior}")
-    pairs = comparisons.hardest().ascending()
-    n_genuine = int(np.count_nonzero(pairs.same))
-    n_impostor = len(pairs) - n_genuine
-    if not n_genuine or not n_impostor:
-        raise DataError(
-            "a threshold needs two classes, and two images of one of them; "
-            f"got {n_genuine} genuine and {n_impostor} impostor comparisons"
-        )
-    counts = tally_sorted(pairs.distance, pairs.same)
-    curve = roc_of(counts)
-
-    def threshold_of(curve: Roc) -> float:
-        return curve.threshold_at_eer() if far is None else curve.threshold_at_far(far)
-
-    threshold, equal = threshold_of(curve), curve.eer()
-    resampled = list(replicates(pairs, count=bootstrap, seed=seed))
-    units = unit_count(pairs)
-    evidence, cost = fit_evidence(pairs, seed=seed)
-    rate = equal if far is None else far
     return Calibration(
-        threshold=threshold,
-        threshold_ci=interval([threshold_of(r) for r in resampled], figure=threshold, units=units),
-        far=far,
-        supported=supported(rate, n_impostor),
-        impostors_needed=impostors_needed(max(equal, 1 / n_impostor) if far is None else far),
-        n_genuine=n_genuine,
-        n_impostor=n_impostor,
-        n_classes=pairs.n_classes,
+        **dict(fit_threshold(comparisons, far=far, prior=prior, bootstrap=bootstrap, seed=seed)),
         unseen_classes=unseen_classes,
-        evidence=evidence,
-        prior=prior,
-        cllr=cost,
-        min_cllr=min_cllr_of(counts),
-        eer=equal,
-        eer_ci=rate_interval(
-            [r.eer() for r in resampled], figure=equal, units=units, trials=min(n_genuine, n_impostor)
-        ),
         identification=fit_identification(comparisons, seed=seed),
+        references=fit_references(comparisons, far=far, prior=prior, seed=seed),
     )
-
-
-def impostors_needed(far: float) -> int:
-    """Impostor comparisons that a false accept rate takes: the rule of 30.
-
-    Thirty errors give the rate to within 30 % in nine cases of ten, were comparisons independent.
-
-    Example:
-        >>> impostors_needed(0.001)
-        30000
-    """
-    return math.ceil(round(RULE / max(far, _RAREST), 6))
-
-
-def supported(far: float, n_impostor: int) -> bool:
-    """Whether so many comparisons are enough for this false accept rate: at least 30 errors expected."""
-    return far > 0 and n_impostor >= impostors_needed(far)

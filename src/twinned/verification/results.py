@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from ..errors import SettingError
 from ..intervals import Interval, interval, rate_interval
-from .calibration import Calibration, supported
 from .comparisons import Bools, Comparisons, Floats, Ints
 from .curves import Roc, roc_of, tally, tally_sorted
 from .evidence import cllr, min_cllr_of
 from .resampling import replicates, unit_count
+from .thresholds import FittedThreshold, supported
 
 FARS = (0.1, 0.01, 0.001, 0.0001)
 
@@ -88,7 +88,7 @@ class VerificationResult:
 
 def evaluate_verification(
     comparisons: Comparisons,
-    calibration: Calibration,
+    calibration: FittedThreshold,
     *,
     extra_far: float | None = None,
     bootstrap: int = 200,
@@ -122,7 +122,7 @@ def evaluate_verification(
 def _measure(
     pairs: Comparisons,
     impostors: Literal["all", "random", "skilled"],
-    calibration: Calibration,
+    calibration: FittedThreshold,
     fars: Sequence[float],
     bootstrap: int,
     seed: int,
@@ -198,7 +198,7 @@ class Reliability(NamedTuple):
     comparisons: Ints  # how many
 
 
-def reliability(comparisons: Comparisons, calibration: Calibration, *, bins: int = 10) -> Reliability:
+def reliability(comparisons: Comparisons, calibration: FittedThreshold, *, bins: int = 10) -> Reliability:
     """The reliability diagram: does 0.8 come true eight times in ten?
 
     Comparisons are weighted so that same has the share of the calibration's prior, whatever its share in
