@@ -84,8 +84,11 @@ def test_rows_end_where_classes_have_too_few_images(world):
     assert [known.row(count).images for count in (2, 3, 4, 5, 6, 40)] == [2, 3, 5, 5, 5, 5]
 
 
+def test_a_few_classes_are_too_few_to_choose_a_distance_by():
+    assert not any(row.scaled for row in v.fit_references(writers(classes=3)).rows)
+
+
 def test_none_without_classes_to_draw_from(world):
-    assert v.fit_references(world(classes=3)) is None
     assert v.fit_references(world(classes=8, images=2)) is None
     assert v.fit_references(v.compare_pairs([0.1, 0.9], [True, False])) is None
     assert v.fit_calibration(v.compare_pairs([0.1, 0.9], [True, False])).references is None

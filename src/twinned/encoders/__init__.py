@@ -102,7 +102,11 @@ ENCODERS: dict[str, Entry] = {
     "deck_face": Entry(deck, (96, 96, 3), size_name="dense"),
     "deck_signature": Entry(_deck_signature, (100, 200, 1), size_name="dense"),
     "efficientnet_lite0": Entry(EfficientNetLite0, (224, 224, 3), pretrained=True),
-    # Grids and sizes were chosen on View 1 of LFW, and on 30 writers of CEDAR that no figure is taken on.
+    # Grids and sizes were chosen on View 1 of LFW, on 30 writers of CEDAR that no figure is taken on, and on
+    # folds of every second class of logos27.
+    "efficientnet_lite0_photo": Entry(
+        partial(EfficientNetMaps, grids={6: (3, 3), 7: (1, 1)}), (224, 224, 3), pretrained=True
+    ),
     "efficientnet_lite0_face": Entry(
         partial(EfficientNetMaps, grids={4: (3, 3), 6: (4, 4)}), (160, 160, 3), pretrained=True
     ),

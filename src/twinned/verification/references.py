@@ -25,7 +25,7 @@ from .thresholds import FittedThreshold, fit_threshold
 
 COUNTS = (2, 3, 5, 10)
 _CLASSES = 60  # at most so many that sets are drawn from
-_LEAST = 4  # at least so many
+_TO_CHOOSE = 4  # at least so many for the choice of a distance; with fewer, the nearest reference counts
 _SETS = 4  # drawn of each class
 _PROBES = 30  # held up to a set, at most: genuine ones, and as many impostors
 _IMAGES = 4096  # compared all with all at a time
@@ -123,7 +123,7 @@ def fit_references(
         seed: Of the sets.
 
     Returns:
-        None for a list of pairs, and where fewer than four classes have three images.
+        None for a list of pairs, and where fewer than two classes have three images.
     """
     drawn = _draw(comparisons, seed)
     if not drawn:
@@ -135,7 +135,8 @@ def fit_references(
         measured = _held_up(drawn, count, typical, scaled=True)
         if nearest is None or measured is None:
             break
-        scaled = eer(measured.distance, measured.same) < eer(nearest.distance, nearest.same)
+        enough = len(np.unique(measured.left)) >= _TO_CHOOSE
+        scaled = enough and eer(measured.distance, measured.same) < eer(nearest.distance, nearest.same)
         fitted = fit_threshold(measured if scaled else nearest, far=far, prior=prior, seed=seed)
         rows.append(ReferenceThreshold(**dict(fitted), images=count, scaled=scaled))
     return References(typical=typical, rows=tuple(rows)) if rows else None
@@ -168,7 +169,7 @@ def _draw(comparisons: Comparisons, seed: int) -> list[_Drawn]:
     genuine[pairs.left_image[pairs.same]] = genuine[pairs.right_image[pairs.same]] = True
     counts = np.bincount(label[genuine], minlength=label.max() + 1)
     several = random.permutation(np.flatnonzero(counts >= 3))[:_CLASSES]
-    if len(several) < _LEAST:
+    if len(several) < 2:
         return []
     inside = np.isin(label, several)
     others = random.permutation(np.flatnonzero(~inside & (label >= 0)))[: max(0, _IMAGES - inside.sum())]
@@ -199,9 +200,9 @@ def _draw(comparisons: Comparisons, seed: int) -> list[_Drawn]:
 
 
 def _held_up(drawn: Sequence[_Drawn], count: int, typical: float, *, scaled: bool) -> Comparisons | None:
-    """Every set's probes against its first ``count`` images; None with fewer than four classes."""
+    """Every set's probes against its first ``count`` images; None with fewer than two classes."""
     enough = [one for one in drawn if len(one.among) > count]
-    if len({one.label for one in enough}) < _LEAST:
+    if len({one.label for one in enough}) < 2:
         return None
     distance, same, right = [], [], []
     for one in enough:
