@@ -1,10 +1,11 @@
-"""What the training loop costs beside the network itself, and how its memory grows.
+"""What the training loop costs beside the network itself, what compiling would gain, how its memory grows.
 
     python benchmarks/training.py --data images_background
 
 Throughput: images a second of `twinned.train`'s loop (data, augmentation, averaged weights and all) against a
 bare loop over the same network, loss and optimiser on one batch of tensors that is in memory, run turn and
-turn about. Memory: the peak of a process that trains on n, 4 n and 16 n of the images.
+turn about. Compiled: a step with the network through torch.compile, against one without. Memory: the peak of
+a process that trains on n, 4 n and 16 n of the images.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import twinned as tw
+from twinned import losses
 from twinned.material import Material, read
 from twinned.memory import keep_freed_memory
 from twinned.objectives import make_batches, make_objective
@@ -63,8 +67,35 @@ def bare_loop(settings: Settings, material: Material, steps: int) -> float:
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
+def compiled(settings: Settings, material: Material, steps: int) -> list[str]:
+    """A table: what torch.compile takes, and the speed of a step after it, as a multiple of that before."""
+    run = Run(settings, settings.spec(), torch.device("cpu"), False, None, lambda _: None)
+    network = run.build().to(memory_format=torch.channels_last).train()
+    batch = make_batches(material, settings, [])(0)
+    images, labels = run.feed(material).batch(batch, 0), torch.from_numpy(batch.labels)
+    loss = losses.get(settings.loss, temperature=settings.temperature)
+
+    def seconds(embed: Callable[[Tensor], Tensor]) -> float:
+        began = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(embed(images), labels)
+        value.backward()
+        network.zero_grad(set_to_none=True)
+        return time.perf_counter() - began
+
+    faster = torch.compile(network.embed)
+    to_compile = seconds(faster)
+    ratio = [seconds(network.embed) / seconds(faster) for _ in range(steps)]
+    return [
+        "| recipe | seconds to compile | speed of a step once compiled, eager = 1 | range |",
+        "|---|---|---|---|",
+        f"| {settings.recipe} | {to_compile:.0f} | {statistics.median(ratio):.2f} |"
+        f" {min(ratio):.2f} to {max(ratio):.2f} |",
+    ]
+
+
 def throughput(data: tw.data.ImageSet, steps: int, times: int) -> list[str]:
-    """A table: images a second of both, for one recipe."""
+    """Tables: images a second of both loops, and what compiling comes to, for one recipe."""
     settings = get("glyph").change({"minutes": None, "steps": steps, "precision": "float32"})
     material = read(data, settings.spec(), tell=print, progress=False)
     size = len(make_batches(material, settings, [])(0).index)
@@ -78,6 +109,8 @@ def throughput(data: tw.data.ImageSet, steps: int, times: int) -> list[str]:
         "|---|---|---|---|---|---|",
         f"| {settings.recipe} | {size} | {size / bare:,.0f} | {size / whole:,.0f} |"
         f" {100 * statistics.median(share):.1f} % | {100 * min(share):.1f} to {100 * max(share):.1f} % |",
+        "",
+        *compiled(settings, material, 20),
     ]
 
 
