@@ -106,9 +106,16 @@ def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_t
     assert verdict.distance == pytest.approx(float(fitted.distance(to, among)[0]), abs=1e-6)
     assert verdict.threshold == row.threshold
     assert verdict.probability == pytest.approx(float(row.probability(verdict.distance)), abs=1e-6)
+    (folder / "._0.png").write_bytes(b"what macOS leaves beside a file")
+    (folder / "more.png").mkdir()
+    assert model.verify(folder, seen[0][0]) == verdict
+    for number in range(3, 9):
+        shutil.copy(files[0], folder / f"{number}.png")  # copies tell nothing new
+    assert model.verify(folder, seen[0][0]).distance == pytest.approx(verdict.distance, abs=1e-5)
     files[2].unlink()
-    files[1].unlink()  # one reference is a pair of images
-    assert model.verify(folder, seen[0][0]) == model.verify(files[0], seen[0][0])
+    files[1].unlink()  # and one reference is a pair of images
+    assert model.verify(folder, seen[0][0]).threshold == model.threshold
+    assert model.verify(folder, seen[0][0]).same == model.verify(files[0], seen[0][0]).same
     with pytest.raises(ImageError, match="is a folder; an image is expected"):
         model.verify(seen[0][0], folder)
 

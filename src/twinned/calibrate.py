@@ -13,7 +13,15 @@ from .data import ImageSet, PairSet, decode, load
 from .errors import DataError
 from .images import pixels_sha256
 from .model import Model
-from .verification import Calibration, choose_enrolment, compare_all, compare_pairs, fit_calibration
+from .verification import (
+    Calibration,
+    ReferenceSet,
+    choose_enrolment,
+    compare_all,
+    compare_pairs,
+    fit_calibration,
+    reference_sets,
+)
 
 
 def calibrate(
@@ -58,11 +66,14 @@ def calibrate(
             f" would be too hopeful; take others (the first: {names[seen[0]]})"
         )
     vectors = loaded.embed_pixels(decoded.pixels)
+    sets: list[ReferenceSet] = []
     if isinstance(source, ImageSet):
         forgery = source.forgery[decoded.kept]
+        labels = source.labels[decoded.kept]
+        sets = reference_sets(vectors, labels, loaded.distances, forgery=forgery, seed=seed)
         comparisons = compare_all(
             vectors,
-            source.labels[decoded.kept],
+            labels,
             loaded.distances,
             forgery=forgery if forgery.any() else None,
             seed=seed,
@@ -79,16 +90,14 @@ def calibrate(
             left=part[source.left[whole]],
             right=part[source.right[whole]],
         )
-    calibration = fit_calibration(comparisons, far=far, prior=prior, seed=seed)
+    calibration = fit_calibration(comparisons, sets=sets, far=far, prior=prior, seed=seed)
     note = f"threshold refitted on {len(decoded.kept)} new images (twinned calibrate)"
     changed = loaded.manifest.model_copy(
         update={"calibration": calibration, "notes": [*loaded.manifest.notes, note], "prototype": False}
     )
     if isinstance(source, ImageSet) and loaded.head is None:
         genuine = ~forgery
-        found = choose_enrolment(
-            vectors[genuine], source.labels[decoded.kept][genuine], loaded.distances, seed=seed
-        )
+        found = choose_enrolment(vectors[genuine], labels[genuine], loaded.distances, seed=seed)
         changed = changed.enrolling(found)
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         manifest.copy(loaded.folder, Path(folder), force=True)

@@ -109,3 +109,8 @@ def examine(calibration: Calibration, tell: Callable[[str], None]) -> None:
             f"doctor: a false accept rate of {fit.far:g} is not supported by {fit.n_impostor:,} impostor"
             f" comparisons: it takes {fit.impostors_needed:,}"
         )
+    elif fit.far is not None and fit.references and not all(row.supported for row in fit.references.rows):
+        tell(
+            f"doctor: for several references a false accept rate of {fit.far:g} is not supported: their"
+            f" thresholds rest on {min(row.n_impostor for row in fit.references.rows):,} impostor comparisons"
+        )

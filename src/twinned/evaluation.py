@@ -19,6 +19,7 @@ from .runtime import Floats
 from .verification import (
     Calibration,
     Comparisons,
+    ReferenceSet,
     VerificationResult,
     closest_labels,
     compare_all,
@@ -28,6 +29,7 @@ from .verification import (
     impostors_needed,
     lfw_folds,
     open_set,
+    reference_sets,
 )
 
 PROTOCOLS = ("classes", "pairs", "lfw", "omniglot-runs")
@@ -128,6 +130,7 @@ class Evaluation:
             lines.append(
                 f"{count} references  equal error rate {_figure(s['eer'], s['eer_ci'])},"
                 f" FAR {s['far']:.4f}, FRR {s['frr']:.4f} at the threshold stored for them"
+                + ("" if s["supported"] else " (not supported)")
             )
         if "relations" in self.details:
             relations = self.details["relations"]
@@ -298,7 +301,8 @@ def _classes(
     details = {}
     if (rates := None if forgery.any() else _open_set(model, genuine, labels, seed=seed)) is not None:
         details["open_set"] = rates
-    if several := _references(comparisons, calibration, seed=seed):
+    sets = reference_sets(found.embeddings, found.labels, model.distances, forgery=forgery, seed=seed)
+    if several := _references(sets, calibration, seed=seed):
         details["references"] = several
     return Evaluation(
         verification,
@@ -313,15 +317,19 @@ def _classes(
     )
 
 
-def _references(comparisons: Comparisons, calibration: Calibration, *, seed: int) -> dict[str, Any]:
+def _references(sets: Sequence[ReferenceSet], calibration: Calibration, *, seed: int) -> dict[str, Any]:
     """Sets of references drawn from these classes, at the thresholds stored for them, by their size."""
     if (fitted := calibration.references) is None:
         return {}
     found = {}
-    for count, pairs in compare_references(comparisons, fitted, seed=seed).items():
-        row = fitted.row(count)
+    for row, pairs in compare_references(sets, fitted):
         figures = evaluate_verification(pairs, row, seed=seed).to_json()
-        found[str(count)] = {"scaled": row.scaled} | {name: figures[name] for name in _OF_REFERENCES}
+        found[str(row.images)] = {
+            "scaled": row.scaled,
+            "supported": row.supported,
+            **{name: figures[name] for name in _OF_REFERENCES},
+            "n_classes": len(np.unique(pairs.left)),
+        }
     return found
 
 

@@ -283,7 +283,11 @@ def make_model(
 
     def save(target: Path, *, replace: bool) -> None:
         calibration = fit_calibration(
-            learnt.judged.comparisons, far=plan.far, unseen_classes=learnt.unseen, seed=plan.seed
+            learnt.judged.comparisons,
+            sets=learnt.judged.sets,
+            far=plan.far,
+            unseen_classes=learnt.unseen,
+            seed=plan.seed,
         )
         examine(calibration, tell)
         with tempfile.TemporaryDirectory(prefix="twinned-") as folder:

@@ -256,13 +256,15 @@ class Model:
                 threshold of its own (`twinned.verification.references`); to the nearest where the model was
                 given too few classes or images to fit one.
             right: The image asked about.
-            threshold: Instead of the stored one.
+            threshold: Instead of the stored one, and like it in units of the distance that the verdict tells.
 
         Raises:
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not a finite number.
         """
         references = self.embed(_references(left))
+        copies = np.unique(references.round(4), axis=0, return_index=True)[1]  # of one image tell nothing new
+        references = references[np.sort(copies)]
         asked = self.embed([right])
         apart = self.distances(references, asked)[:, 0]
         nearest = int(apart.argmin())
@@ -493,11 +495,16 @@ def _as_many(images: Any) -> Any:
 def _references(image: ImageSource) -> list[ImageSource]:
     if isinstance(image, (str, os.PathLike)) and os.path.isdir(image):
         inside = sorted(os.path.join(image, name) for name in os.listdir(image))
-        files = [p for p in inside if os.path.splitext(p)[1].lower() in SUFFIXES]
+        files = [p for p in inside if os.path.splitext(p)[1].lower() in SUFFIXES and _is_image_file(p)]
         if not files:
             raise DataError(f"{os.fspath(image)}: a folder of references must hold images; it holds none")
         return list(files)
     return [image]
+
+
+def _is_image_file(path: str) -> bool:
+    """Not a folder, and not what macOS leaves beside a file."""
+    return os.path.isfile(path) and not os.path.basename(path).startswith(".")
 
 
 def _key(image: ImageSource) -> Any:

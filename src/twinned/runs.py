@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import encoders, heads, together
@@ -29,7 +30,7 @@ from .recipes import Settings
 from .retrieval import evaluate_retrieval
 from .solving import solve_layer
 from .training import Outcome, Plan, Scores, Step, train_network
-from .verification import Comparisons, compare_all, compare_pairs
+from .verification import Comparisons, ReferenceSet, compare_all, compare_pairs, reference_sets
 from .verification import eer as equal_error_rate
 
 FOLDS = 3
@@ -49,11 +50,13 @@ class Judged(NamedTuple):
         comparisons: All of them.
         recall: Share of images whose nearest other one is of their class; 1 for pairs, which have no classes.
         images: How many there are.
+        sets: References and probes drawn from them; none for pairs.
     """
 
     comparisons: Comparisons
     recall: float
     images: int
+    sets: Sequence[ReferenceSet] = ()
 
     @property
     def eer(self) -> float:
@@ -326,13 +329,15 @@ class Run:
         found = self.compare(network, material)
         if material.pairs is not None:
             return Judged(found, 1.0, len(material.pixels))
-        genuine = thin(material.part(np.flatnonzero(~material.images.forgery)), _CALIBRATE)
-        nearest = evaluate_retrieval(
-            self.embed(network, genuine).numpy(),
-            genuine.images.labels,
-            lambda a, b: all_distances(network, a, b, self.device),
-        )
-        return Judged(found, nearest.recall_at[1], nearest.queries)
+        some = thin(material, _CALIBRATE)
+        vectors, labels, forgery = self.embed(network, some).numpy(), some.images.labels, some.images.forgery
+
+        def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+            return all_distances(network, a, b, self.device)
+
+        nearest = evaluate_retrieval(vectors[~forgery], labels[~forgery], apart)
+        sets = reference_sets(vectors, labels, apart, forgery=forgery, seed=self.settings.seed)
+        return Judged(found, nearest.recall_at[1], nearest.queries, sets)
 
     def compare(self, network: SiameseNetwork, material: Material) -> Comparisons:
         """Every comparison of some images, or of the pairs of a list."""
@@ -431,7 +436,8 @@ def _fits(head: nn.Module, other: nn.Module) -> bool:
 def _together(parts: list[Judged]) -> Judged:
     images = [part.images for part in parts]
     recall = float(np.average([part.recall for part in parts], weights=images))
-    return Judged(Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images))
+    sets = [one for part in parts for one in part.sets]
+    return Judged(Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets)
 
 
 def fold_count(learn: Material) -> int:

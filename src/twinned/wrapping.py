@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ from .material import Material, Say, fingerprint, read, sample, usable_classes
 from .model import Model
 from .runtime import Floats, Graph, embed_pixels
 from .saving import error_curve
-from .verification import Calibration, Comparisons, compare_all, compare_pairs, eer, fit_calibration
+from .verification import (
+    Calibration,
+    Comparisons,
+    ReferenceSet,
+    compare_all,
+    compare_pairs,
+    eer,
+    fit_calibration,
+    reference_sets,
+)
 
 # What float encoders are fed, by how often one meets it: pixels times a scale, minus a mean, by a deviation.
 _FED: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
@@ -113,7 +123,8 @@ def wrap(
         vectors = embed_pixels(material.pixels, Graph(folder / "encoder.onnx", device="cpu"))
         _refuse_useless(vectors, path)
         comparisons = _compare(vectors, material, metric, seed)
-        calibration = fit_calibration(comparisons, far=far, seed=seed)
+        sets = [] if material.pairs is not None else _sets(vectors, material, metric, seed)
+        calibration = fit_calibration(comparisons, sets=sets, far=far, seed=seed)
         tell(f"the encoder was trained elsewhere; whether on these classes too, {path.name} does not say")
         examine(calibration, tell)
         _write(folder, path, way, metric, vectors, material, comparisons, calibration, licence, seed, notes)
@@ -263,6 +274,13 @@ def _compare(vectors: Floats, material: Material, metric: str, seed: int) -> Com
         forgery=forgery if forgery.any() else None,
         seed=seed,
     )
+
+
+def _sets(vectors: Floats, material: Material, metric: str, seed: int) -> list[ReferenceSet]:
+    """References and probes drawn from the images."""
+    apart = partial(distances.get(metric), all_pairs=True)
+    some = material.images
+    return reference_sets(vectors, some.labels, apart, forgery=some.forgery, seed=seed)
 
 
 def _check(material: Material, origin: str) -> None:

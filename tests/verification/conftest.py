@@ -27,3 +27,9 @@ def world() -> World:
         return compare_all(*embed(seed, classes, images), partial(euclidean, all_pairs=True))
 
     return make
+
+
+@pytest.fixture
+def made_up() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Embeddings and their labels, by seed, classes and images."""
+    return embed

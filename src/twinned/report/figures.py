@@ -188,14 +188,27 @@ def rates(found: Evaluation) -> list[Html] | None:
     if several := found.details.get("references"):
         parts.append(
             table(
-                ["references of a class", "EER", "95 % interval", "FAR", "FRR", "distance"],
+                [
+                    "references",
+                    "classes",
+                    "EER",
+                    "95 % interval",
+                    "FAR",
+                    "FRR",
+                    "supported",
+                    "distance",
+                ],
                 [
                     [
                         count,
+                        row["n_classes"],
                         number(row["eer"]),
                         between(row["eer_ci"]),
                         number(row["far"]),
                         number(row["frr"]),
+                        tag("span", "yes", class_="fine")
+                        if row["supported"]
+                        else tag("span", "no", class_="mark"),
                         "mean, by their spread" if row["scaled"] else "to the nearest",
                     ]
                     for count, row in several.items()

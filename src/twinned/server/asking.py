@@ -50,7 +50,8 @@ def routes(service: Service) -> APIRouter:
 
     def facts() -> dict[str, Any]:
         said = model.manifest
-        calibration = said.calibration.model_dump(mode="json", exclude={"evidence", "identification"})
+        apart = {"evidence", "identification", "references"}
+        calibration = said.calibration.model_dump(mode="json", exclude=apart)
         gallery = None
         if service.gallery is not None:
             stats = service.gallery.stats().to_json()

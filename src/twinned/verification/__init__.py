@@ -38,7 +38,14 @@ from .curves import (
 from .enrolment import Enrolment, choose_enrolment, closest_labels
 from .evidence import Isotonic, Logistic, cllr, min_cllr
 from .identification import Identification, OpenSet, open_set
-from .references import References, ReferenceThreshold, compare_references, fit_references
+from .references import (
+    References,
+    ReferenceSet,
+    ReferenceThreshold,
+    compare_references,
+    fit_references,
+    reference_sets,
+)
 from .results import (
     Band,
     ClassErrors,
@@ -67,6 +74,7 @@ __all__ = [
     "Logistic",
     "Mistakes",
     "OpenSet",
+    "ReferenceSet",
     "ReferenceThreshold",
     "References",
     "Reliability",
@@ -94,6 +102,7 @@ __all__ = [
     "min_cllr",
     "mistakes",
     "open_set",
+    "reference_sets",
     "reliability",
     "roc",
     "supported",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .comparisons import Comparisons
 from .identification import Identification, fit_identification
-from .references import References, fit_references
+from .references import References, ReferenceSet, fit_references
 from .thresholds import FittedThreshold, fit_threshold
 
 
@@ -42,6 +44,7 @@ class Calibration(FittedThreshold):
 def fit_calibration(
     comparisons: Comparisons,
     *,
+    sets: Sequence[ReferenceSet] = (),
     far: float | None = None,
     prior: float = 0.5,
     unseen_classes: bool = True,
@@ -55,11 +58,12 @@ def fit_calibration(
 
     Args:
         comparisons: Of classes that the encoder was not trained on.
+        sets: References of the same classes and probes, for thresholds of their own.
         far: The false accept rate to hold, between 0 and 1; equal error by default.
         prior: P(same) before looking; stored as the default of `FittedThreshold.probability`.
         unseen_classes: False where the classes were seen in training after all.
         bootstrap: How many resampled sets the intervals come from.
-        seed: Of folds, resampling, sets of references and galleries.
+        seed: Of folds, resampling and galleries.
 
     Raises:
         DataError: If there is no genuine or no impostor comparison.
@@ -69,5 +73,5 @@ def fit_calibration(
         **dict(fit_threshold(comparisons, far=far, prior=prior, bootstrap=bootstrap, seed=seed)),
         unseen_classes=unseen_classes,
         identification=fit_identification(comparisons, seed=seed),
-        references=fit_references(comparisons, far=far, prior=prior, seed=seed),
+        references=fit_references(sets, far=far, prior=prior, seed=seed),
     )

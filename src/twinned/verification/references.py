@@ -14,21 +14,24 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .comparisons import Comparisons, Floats, Ints
+from .comparisons import Comparisons, Distances, Floats, compare_pairs
 from .curves import eer
 from .thresholds import FittedThreshold, fit_threshold
 
 COUNTS = (2, 3, 5, 10)
-_CLASSES = 60  # at most so many that sets are drawn from
-_TO_CHOOSE = 4  # at least so many for the choice of a distance; with fewer, the nearest reference counts
-_SETS = 4  # drawn of each class
-_PROBES = 30  # held up to a set, at most: genuine ones, and as many impostors
-_IMAGES = 4096  # compared all with all at a time
+_CLASSES = 60  # at most so many that sets of one size are drawn from
+_TO_CHOOSE = 4  # classes that it takes to choose a distance by, and for a row after the first
+_SETS = 240  # drawn in all, and of each class at least
+_SETS_OF_A_CLASS = 4
+_PROBES = 30  # held up to a set, at most: genuine ones
+_IMPOSTORS = 200  # and impostors
+_LEAST = 30  # comparisons of either kind behind a threshold
 
 
 class ReferenceThreshold(FittedThreshold):
@@ -39,7 +42,7 @@ class ReferenceThreshold(FittedThreshold):
         scaled: Whether the distance is the mean one, measured by the references' spread; else the nearest.
     """
 
-    images: int = Field(ge=2)
+    images: int = Field(ge=2, le=1000)
     scaled: bool
 
 
@@ -53,12 +56,18 @@ class References(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    typical: float = Field(ge=0)
+    typical: float = Field(ge=0, le=1e30)
     rows: tuple[ReferenceThreshold, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _ascending(self) -> References:
+        if np.any(np.diff([row.images for row in self.rows]) <= 0):
+            raise ValueError("the numbers of references must rise from row to row")
+        return self
+
     def row(self, count: int) -> ReferenceThreshold:
-        """What was fitted for so many references, or for the next larger number; the largest beyond that."""
-        return next((row for row in self.rows if row.images >= count), self.rows[-1])
+        """What was fitted for so many references, or for the next smaller number."""
+        return [row for row in self.rows if row.images <= count or row is self.rows[0]][-1]
 
     def distance(self, to: Floats, among: Floats) -> Floats:
         """How far each probe is from a set of references, shape ``(n,)``, at least 0, lower is closer.
@@ -67,22 +76,26 @@ class References(BaseModel):
             to: Distances of the references to the probes, shape ``(k, n)``, k at least 2.
             among: Distances of the references to each other, shape ``(k, k)``.
         """
-        return set_distance(to, among, typical=self.typical, scaled=self.row(len(to)).scaled)
+        row = self.row(len(to))
+        return set_distance(to, among, typical=self.typical, scaled=row.scaled, images=row.images)
 
 
-def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool) -> Floats:
+def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool, images: int) -> Floats:
     """The distance to the nearest reference, or the mean one measured by the references' spread.
 
-    ``mean(d) * sqrt(typical / spread)``, where the spread is the references' mean distance from each other,
-    with the typical one counted once among them. Where references differ as much as is typical it is the
-    mean distance; a writer of steady hand is judged more strictly, one of unsteady hand more leniently.
-    The square root stands between no scaling and dividing by the spread: a few references tell it poorly.
+    Nearest: of more references than the threshold was fitted for, the nearest of so many drawn from them, on
+    average; the nearest of all would be nearer the more there are. Scaled: ``mean(d) * sqrt(typical /
+    spread)``, where the spread is the references' mean distance from each other, with the typical one counted
+    once among them. Where references differ as much as is typical it is the mean distance; a writer of steady
+    hand is judged more strictly, one of unsteady hand more leniently. The square root stands between no
+    scaling and dividing by the spread: a few references tell it poorly.
 
     Args:
         to: Shape ``(k, n)``.
         among: Shape ``(k, k)``.
         typical: Mean distance of two images of one class.
         scaled: Which of the two.
+        images: How many references the threshold is for.
 
     Returns:
         Shape ``(n,)``, at least 0, lower is closer.
@@ -91,130 +104,140 @@ def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool) -> 
         Two references that are alike, and two that are not, each 0.4 from the probe.
 
         >>> to = np.array([[0.4], [0.4]])
-        >>> alike, unlike = np.array([[0, 0.1], [0.1, 0]]), np.array([[0, 0.3], [0.3, 0]])
-        >>> [float(set_distance(to, a, typical=0.2, scaled=True)[0].round(3)) for a in (alike, unlike)]
+        >>> sets = [np.array([[0, apart], [apart, 0]]) for apart in (0.1, 0.3)]
+        >>> [float(set_distance(to, among, typical=0.2, scaled=True, images=2)[0].round(3)) for among in sets]
         [0.462, 0.358]
     """
+    count = len(to)
     if not scaled:
-        return np.asarray(to.min(axis=0))
-    pairs = among[np.triu_indices(len(among), 1)]
-    spread = (pairs.sum() + typical) / (len(pairs) + 1)
-    return np.asarray(to.mean(axis=0) * (np.sqrt(typical / spread) if spread > 0 else 1.0))
+        # The i-th nearest is the nearest of a draw that leaves out the i before it.
+        share = np.ones(count)
+        for i in range(1, count):
+            share[i] = share[i - 1] * max(0, count - i + 1 - min(images, count)) / (count - i + 1)
+        share -= np.append(share[1:], 0.0)
+        return np.asarray(share @ np.sort(to, axis=0).astype(np.float64))
+    pairs = among[np.triu_indices(count, 1)]
+    spread = (pairs.sum(dtype=np.float64) + typical) / (len(pairs) + 1)
+    return np.asarray(to.mean(axis=0, dtype=np.float64) * (np.sqrt(typical / spread) if spread > 0 else 1.0))
 
 
-class _Drawn(NamedTuple):
-    """Images of one class in random order, the first of them references, and impostors."""
+class ReferenceSet(NamedTuple):
+    """Images of one class in random order, the first of them references, and impostors.
 
-    label: int
-    among: Floats  # (n, n): of the class's images
-    impostor: Floats  # (n, m): of those images to impostors
-    who: Ints  # (m,): the impostors' classes
+    Args:
+        label: The class.
+        genuine: Distances of the first images to all of them, shape ``(k, n)``.
+        impostor: Distances of the first images to impostors, shape ``(k, m)``.
+        impostors: Their classes, shape ``(m,)``.
+    """
+
+    label: Any
+    genuine: Floats
+    impostor: Floats
+    impostors: npt.NDArray[Any]
+
+
+def reference_sets(
+    embeddings: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    distances: Distances,
+    *,
+    forgery: npt.ArrayLike | None = None,
+    seed: int = 0,
+) -> list[ReferenceSet]:
+    """Draw sets of references, with probes to hold up to them.
+
+    Impostors are the forgeries of a class where there are any, else images of other classes.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        labels: Shape ``(n,)``.
+        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
+        forgery: bool ``(n,)``, True where the image imitates its label.
+        seed: Of the draw.
+
+    Returns:
+        None of them where fewer than two classes have three images.
+    """
+    vectors, label = np.asarray(embeddings), np.asarray(labels)
+    forged = np.zeros(len(label), bool) if forgery is None else np.asarray(forgery, bool)
+    names, code = np.unique(label, return_inverse=True)
+    counts = np.bincount(code[~forged], minlength=len(names))
+    random = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for count in reversed(COUNTS):  # the largest classes serve every number
+        more = random.permutation(np.setdiff1d(np.flatnonzero(counts > count), chosen))
+        chosen += more[: max(0, _CLASSES - len(chosen))].tolist()
+    if len(chosen) < 2:
+        return []
+    drawn = []
+    for number in chosen:
+        own = np.flatnonzero((code == number) & ~forged)
+        imitate = np.flatnonzero((code == number) & forged)
+        others = imitate if forged.any() else np.flatnonzero(code != number)
+        for _ in range(max(_SETS_OF_A_CLASS, _SETS // len(chosen)) if len(others) else 0):
+            order = random.permutation(own)[: COUNTS[-1] + _PROBES]
+            strangers = random.permutation(others)[:_IMPOSTORS]
+            apart = distances(vectors[order[: COUNTS[-1]]], vectors[np.concatenate([order, strangers])])
+            genuine, impostor = np.split(apart, [len(order)], axis=1)
+            drawn.append(ReferenceSet(names[number], genuine, impostor, names[code[strangers]]))
+    return drawn
 
 
 def fit_references(
-    comparisons: Comparisons, *, far: float | None = None, prior: float = 0.5, seed: int = 0
+    drawn: Sequence[ReferenceSet], *, far: float | None = None, prior: float = 0.5, seed: int = 0
 ) -> References | None:
     """Thresholds for as many references as held-out classes have images.
 
     Args:
-        comparisons: Of classes that the encoder was not trained on, every image with every other one.
+        drawn: From classes that the encoder was not trained on.
         far: The false accept rate to hold; equal error by default.
         prior: P(same) before looking.
-        seed: Of the sets.
+        seed: Of folds and resampling.
 
     Returns:
-        None for a list of pairs, and where fewer than two classes have three images.
+        None where there are too few sets for any threshold.
     """
-    drawn = _draw(comparisons, seed)
-    if not drawn:
-        return None
-    typical = float(np.mean(comparisons.genuine))
-    rows = []
+    rows: list[ReferenceThreshold] = []
+    typical = float(np.mean([np.mean(one.genuine[0, 1:]) for one in drawn])) if drawn else 0.0
     for count in COUNTS:
         nearest = _held_up(drawn, count, typical, scaled=False)
         measured = _held_up(drawn, count, typical, scaled=True)
-        if nearest is None or measured is None:
+        classes = len(np.unique(nearest.left))
+        fewest = min(len(nearest.genuine), len(nearest.impostor))
+        if fewest < _LEAST or classes < (_TO_CHOOSE if rows else 2):
             break
-        enough = len(np.unique(measured.left)) >= _TO_CHOOSE
-        scaled = enough and eer(measured.distance, measured.same) < eer(nearest.distance, nearest.same)
+        scaled = classes >= _TO_CHOOSE and (
+            eer(measured.distance, measured.same) < eer(nearest.distance, nearest.same)
+        )
         fitted = fit_threshold(measured if scaled else nearest, far=far, prior=prior, seed=seed)
-        rows.append(ReferenceThreshold(**dict(fitted), images=count, scaled=scaled))
+        rows.append(ReferenceThreshold(**dict(fitted) | {"n_classes": classes}, images=count, scaled=scaled))
     return References(typical=typical, rows=tuple(rows)) if rows else None
 
 
 def compare_references(
-    comparisons: Comparisons, references: References, *, seed: int = 0
-) -> dict[int, Comparisons]:
-    """Probes held up to sets of references drawn from these classes, for each number of references.
-
-    Numbers that the classes here are too few or too small for are left out.
-    """
-    drawn = _draw(comparisons, seed)
-    found = {
-        row.images: _held_up(drawn, row.images, references.typical, scaled=row.scaled)
-        for row in references.rows
-    }
-    return {images: pairs for images, pairs in found.items() if pairs is not None}
+    drawn: Sequence[ReferenceSet], references: References
+) -> list[tuple[ReferenceThreshold, Comparisons]]:
+    """Probes held up to sets of references, for each threshold; none for which there are too few images."""
+    found = [
+        (row, _held_up(drawn, row.images, references.typical, scaled=row.scaled)) for row in references.rows
+    ]
+    return [(row, pairs) for row, pairs in found if len(pairs.genuine) and len(pairs.impostor)]
 
 
-def _draw(comparisons: Comparisons, seed: int) -> list[_Drawn]:
-    """Several orders of each class's images, with impostors: forgeries where there are any."""
-    pairs = comparisons.hardest()
-    if pairs.left_image is None or pairs.right_image is None or not len(pairs):
-        return []
-    random = np.random.default_rng(seed)
-    label = np.full(int(max(pairs.left_image.max(), pairs.right_image.max())) + 1, -1)
-    label[pairs.left_image], label[pairs.right_image] = pairs.left, pairs.right
-    genuine = np.zeros(len(label), bool)
-    genuine[pairs.left_image[pairs.same]] = genuine[pairs.right_image[pairs.same]] = True
-    counts = np.bincount(label[genuine], minlength=label.max() + 1)
-    several = random.permutation(np.flatnonzero(counts >= 3))[:_CLASSES]
-    if len(several) < 2:
-        return []
-    inside = np.isin(label, several)
-    others = random.permutation(np.flatnonzero(~inside & (label >= 0)))[: max(0, _IMAGES - inside.sum())]
-    kept = np.sort(np.concatenate([np.flatnonzero(inside)[:_IMAGES], others]))
-    place = np.full(len(label), -1)
-    place[kept] = np.arange(len(kept))
-    matrix = np.full((len(kept), len(kept)), np.nan, np.float32)
-    left, right = place[pairs.left_image], place[pairs.right_image]
-    both = (left >= 0) & (right >= 0)
-    matrix[left[both], right[both]] = matrix[right[both], left[both]] = pairs.distance[both]
-    np.fill_diagonal(matrix, 0)
-    label, genuine = label[kept], genuine[kept]
-    drawn = []
-    for name in several.tolist():
-        own = np.flatnonzero(genuine & (label == name))
-        for _ in range(_SETS):
-            order = random.permutation(own)[: COUNTS[-1] + _PROBES]
-            compared = np.isfinite(matrix[order]).all(axis=0)
-            compared[own] = False
-            strangers = random.permutation(np.flatnonzero(compared))[:_PROBES]
-            if np.isfinite(matrix[np.ix_(order, order)]).all() and len(strangers):
-                drawn.append(
-                    _Drawn(
-                        name, matrix[np.ix_(order, order)], matrix[np.ix_(order, strangers)], label[strangers]
-                    )
-                )
-    return drawn
-
-
-def _held_up(drawn: Sequence[_Drawn], count: int, typical: float, *, scaled: bool) -> Comparisons | None:
-    """Every set's probes against its first ``count`` images; None with fewer than two classes."""
-    enough = [one for one in drawn if len(one.among) > count]
-    if len({one.label for one in enough}) < 2:
-        return None
-    distance, same, right = [], [], []
-    for one in enough:
-        probes = one.among[:count, count : count + _PROBES]
-        to = np.concatenate([probes, one.impostor[:count]], axis=1)
-        distance.append(set_distance(to, one.among[:count, :count], typical=typical, scaled=scaled))
-        same.append(np.arange(to.shape[1]) < probes.shape[1])
-        right.append(np.concatenate([np.full(probes.shape[1], one.label), one.who]))
-    left = np.repeat([one.label for one in enough], [len(part) for part in distance])
-    return Comparisons(
-        np.concatenate(distance).astype(np.float32),
-        np.concatenate(same),
-        left.astype(np.int32),
-        np.concatenate(right).astype(np.int32),
-    )
+def _held_up(drawn: Sequence[ReferenceSet], count: int, typical: float, *, scaled: bool) -> Comparisons:
+    """Every set's probes against its first ``count`` images, of the sets that have more."""
+    distance: list[Floats] = [np.empty(0)]
+    same = [np.empty(0, bool)]
+    left: list[object] = []
+    right: list[object] = []
+    for one in drawn:
+        if one.genuine.shape[1] > count:
+            probes = one.genuine[:count, count : count + _PROBES]
+            to = np.concatenate([probes, one.impostor[:count]], axis=1)
+            among = one.genuine[:count, :count]
+            distance.append(set_distance(to, among, typical=typical, scaled=scaled, images=count))
+            same.append(np.arange(to.shape[1]) < probes.shape[1])
+            left += [one.label] * to.shape[1]
+            right += [one.label] * probes.shape[1] + one.impostors.tolist()
+    return compare_pairs(np.concatenate(distance), np.concatenate(same), left=left, right=right)
