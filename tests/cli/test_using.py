@@ -48,8 +48,11 @@ def test_verify_answers_by_its_exit_code_and_in_json(twinned, tiny_model, pair, 
 
 
 def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, other):
-    distance = twinned("verify", tiny_model, glyphs / "glyph00", pair[0], "--json").json["distance"]
-    assert distance == pytest.approx(0, abs=1e-5)
+    found = twinned("verify", tiny_model, glyphs / "glyph00", pair[0], "--json")
+    assert found.code == 0
+    fitted = tw.load(tiny_model).manifest.calibration.references
+    count = len(list((glyphs / "glyph00").iterdir()))
+    assert found.json["threshold"] == fitted.row(count).threshold
     assert twinned("verify", tiny_model, glyphs / "glyph00", other).code == 1
 
 
