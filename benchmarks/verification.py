@@ -4,7 +4,7 @@
     python benchmarks/verification.py orl --data orl_faces --steps 1 --seeds 0 1 2 \
         --encoder efficientnet_lite0_face
     python benchmarks/verification.py orl --data orl_faces --steps 600 --recipe chopra2005
-    python benchmarks/verification.py orl --data orl_faces --steps 600 --recipe facenet
+    python benchmarks/verification.py orl --data orl_faces --steps 200 --recipe facenet
     python benchmarks/verification.py cedar --data cedar_signatures --steps 400 --splits 5 --set held_out=0.2
     python benchmarks/verification.py cedar --data cedar_signatures --steps 1 --splits 5 --set views=0 \
         --encoder efficientnet_lite0_signature
