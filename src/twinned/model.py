@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import distances, evaluation, manifest
-from .data import ImageSet, PairSet
+from .data import ImageSet, PairSet, find_images
 from .errors import DataError, ModelError, SettingError
 from .evaluation import Evaluation
 from .gallery import Gallery, open_gallery
-from .images import SUFFIXES, ImageSource, ImageSpec, pixels_sha256, read_image, source_name
+from .images import ImageSource, ImageSpec, pixels_sha256, read_image, source_name
 from .manifest import Manifest
 from .progress import progress_bar
 from .runtime import Floats, Graph, embed_pixels, embed_stream
@@ -493,18 +493,13 @@ def _as_many(images: Any) -> Any:
 
 
 def _references(image: ImageSource) -> list[ImageSource]:
-    if isinstance(image, (str, os.PathLike)) and os.path.isdir(image):
-        inside = sorted(os.path.join(image, name) for name in os.listdir(image))
-        files = [p for p in inside if os.path.splitext(p)[1].lower() in SUFFIXES and _is_image_file(p)]
-        if not files:
-            raise DataError(f"{os.fspath(image)}: a folder of references must hold images; it holds none")
-        return list(files)
-    return [image]
-
-
-def _is_image_file(path: str) -> bool:
-    """Not a folder, and not what macOS leaves beside a file."""
-    return os.path.isfile(path) and not os.path.basename(path).startswith(".")
+    if not isinstance(image, (str, os.PathLike)) or not os.path.isdir(image):
+        return [image]
+    folder = os.path.normpath(image)
+    files = [path for path in find_images(folder) if os.path.dirname(path) == folder]
+    if not files:
+        raise DataError(f"{os.fspath(image)}: a folder of references must hold images; it holds none")
+    return list(files)
 
 
 def _key(image: ImageSource) -> Any:

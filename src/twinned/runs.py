@@ -326,11 +326,12 @@ class Run:
 
     def judge(self, network: SiameseNetwork, material: Material) -> Judged:
         """What a network makes of images that it was not trained on."""
-        found = self.compare(network, material)
-        if material.pairs is not None:
-            return Judged(found, 1.0, len(material.pixels))
         some = thin(material, _CALIBRATE)
-        vectors, labels, forgery = self.embed(network, some).numpy(), some.images.labels, some.images.forgery
+        embeddings = self.embed(network, some)
+        found = self.compare(network, some, embeddings)
+        if some.pairs is not None:
+            return Judged(found, 1.0, len(some.pixels))
+        vectors, labels, forgery = embeddings.numpy(), some.images.labels, some.images.forgery
 
         def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
             return all_distances(network, a, b, self.device)
@@ -339,10 +340,9 @@ class Run:
         sets = reference_sets(vectors, labels, apart, forgery=forgery, seed=self.settings.seed)
         return Judged(found, nearest.recall_at[1], nearest.queries, sets)
 
-    def compare(self, network: SiameseNetwork, material: Material) -> Comparisons:
-        """Every comparison of some images, or of the pairs of a list."""
+    def compare(self, network: SiameseNetwork, material: Material, vectors: Tensor) -> Comparisons:
+        """Every comparison of some images, or of the pairs of a list, from their embeddings."""
         if material.pairs is not None:
-            vectors = self.embed(network, material)
             left, right = vectors[material.pairs.left], vectors[material.pairs.right]
             with torch.no_grad():
                 distance = network.head(left.to(self.device), right.to(self.device)).cpu().numpy()
@@ -354,9 +354,8 @@ class Run:
                 left=part[material.pairs.left],
                 right=part[material.pairs.right],
             )
-        material = thin(material, _CALIBRATE)
         return compare_all(
-            self.embed(network, material).numpy(),
+            vectors.numpy(),
             material.images.labels,
             lambda a, b: all_distances(network, a, b, self.device),
             forgery=material.images.forgery,
@@ -471,7 +470,8 @@ def _evaluator(learn: Material, held_out: Material | None, run: Run) -> Callable
             return math.nan
         if not torch.isfinite(run.embed(network, material, most=2)).all():
             return math.inf
-        found = run.compare(network, material)
+        some = thin(material, _CALIBRATE)
+        found = run.compare(network, some, run.embed(network, some))
         if found.same.all() or not found.same.any():
             return math.nan
         return float(equal_error_rate(found.distance, found.same))
