@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import distances, evaluation, manifest
-from .data import ImageSet, PairSet, find_images
+from .data import ImageSet, PairSet, references_of
 from .errors import DataError, ModelError, SettingError
 from .evaluation import Evaluation
 from .gallery import Gallery, open_gallery
@@ -262,7 +262,7 @@ class Model:
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not a finite number.
         """
-        references = self.embed(_references(left))
+        references = self.embed(references_of(left))
         copies = np.unique(references.round(4), axis=0, return_index=True)[1]  # of one image tell nothing new
         references = references[np.sort(copies)]
         asked = self.embed([right])
@@ -490,16 +490,6 @@ def _as_many(images: Any) -> Any:
     if isinstance(images, (str, os.PathLike, bytes, bytearray)) or hasattr(images, "getexif"):
         return [images]
     return images
-
-
-def _references(image: ImageSource) -> list[ImageSource]:
-    if not isinstance(image, (str, os.PathLike)) or not os.path.isdir(image):
-        return [image]
-    folder = os.path.normpath(image)
-    files = [path for path in find_images(folder) if os.path.dirname(path) == folder]
-    if not files:
-        raise DataError(f"{os.fspath(image)}: a folder of references must hold images; it holds none")
-    return list(files)
 
 
 def _key(image: ImageSource) -> Any:

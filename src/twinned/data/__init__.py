@@ -14,7 +14,7 @@ from .cache import Decoded, decode
 from .catalogue import DATA_SETS
 from .conversion import digits
 from .download import find, get
-from .readers import find_images, load, load_images, load_pairs
+from .readers import find_images, load, load_images, load_pairs, references_of
 from .sets import ImageSet, PairSet
 from .tuples import make_pairs, make_triplets
 
@@ -36,4 +36,5 @@ __all__ = [
     "load_pairs",
     "make_pairs",
     "make_triplets",
+    "references_of",
 ]

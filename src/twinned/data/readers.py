@@ -122,6 +122,21 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     return [os.path.join(folder, *parts) for parts in sorted(_walk(str(folder)))]
 
 
+def references_of(image: ImageSource) -> list[ImageSource]:
+    """The image itself, or those that lie in a folder of references.
+
+    Raises:
+        DataError: If the folder holds none.
+    """
+    if not isinstance(image, (str, os.PathLike)) or not os.path.isdir(image):
+        return [image]
+    folder = os.path.normpath(image)
+    files = [path for path in find_images(folder) if os.path.dirname(path) == folder]
+    if not files:
+        raise DataError(f"{os.fspath(image)}: a folder of references must hold images; it holds none")
+    return list(files)
+
+
 def _from_folder(root: Path) -> ImageSet:
     parts = sorted(_walk(str(root)))
     inside = [p for p in parts if len(p) > 1]
