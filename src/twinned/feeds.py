@@ -65,10 +65,9 @@ class PixelFeed:
 
     def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
         turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
-        chosen = self.pixels[torch.from_numpy(batch.index[rows])].to(
-            self.device
-        )  # bytes take less time than floats
+        chosen = self.pixels.index_select(0, torch.from_numpy(batch.index[rows]))
         seed = self.seed * 1_000_003 + step
+        chosen = chosen.to(self.device)  # as bytes, a quarter of the floats
         return self.warp(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
 
     def plain(self, start: int, stop: int) -> Tensor:

@@ -457,7 +457,7 @@ def _optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.
     if s.optimizer == "sgd":
         nesterov = s.momentum > 0 and s.momentum_from is None
         return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=s.learning_rate)
+    return torch.optim.AdamW(groups, lr=s.learning_rate, fused=True)
 
 
 def _evaluator(learn: Material, held_out: Material | None, run: Run) -> Callable[[SiameseNetwork], Scores]:

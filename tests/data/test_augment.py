@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from twinned.data.augment import Augmentation
 
@@ -146,7 +147,34 @@ def test_quarter_turns_are_rot90_and_mirrors_come_first():
     for turn in range(8):
         image = pixels[turn, :, :, 0].numpy() / 255
         mirrored = image[:, ::-1] if turn >= 4 else image
-        np.testing.assert_array_equal(turned[turn, 0], np.rot90(mirrored, turn % 4).astype("f4"))
+        np.testing.assert_allclose(turned[turn, 0], np.rot90(mirrored, turn % 4), atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 35, 35), (3, 24, 40)])
+def test_a_warp_is_torchs_affine_grid_and_a_wobble_is_bicubic_between_its_knots(channels, height, width):
+    pixels = batch(8, height, width, channels)
+    x = pixels.permute(0, 3, 1, 2) / 255
+    turned = Augmentation(rotation=30, elastic=0.05)(pixels, seed=4)
+    chance = torch.Generator().manual_seed(4)
+    angle = (torch.rand(8, generator=chance) * 2 - 1) * math.radians(30)
+    for _ in range(6):  # two scales, two shears, two shifts
+        torch.rand(8, generator=chance)
+    knots = torch.randn(8, 2, 5, 5, generator=chance) * 0.05
+    zero = torch.zeros(8)
+    rows = [torch.cos(angle), -torch.sin(angle), zero, torch.sin(angle), torch.cos(angle), zero]
+    affine = torch.stack(rows, dim=1).view(8, 2, 3)
+    grid = F.affine_grid(affine, [8, 1, height, width], align_corners=False)
+    wobble = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
+    slow = F.grid_sample(x, grid + wobble.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+    torch.testing.assert_close(turned, slow, atol=1e-4, rtol=0)
+    if height == width:
+        turns = torch.arange(8)
+        first = torch.stack([torch.rot90(i.flip(2) if t > 3 else i, t % 4, (1, 2)) for t, i in enumerate(x)])
+        both = Augmentation(rotation=30, elastic=0.05)(pixels, turns=turns, seed=4)
+        slow = F.grid_sample(
+            first, grid + wobble.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
+        )
+        torch.testing.assert_close(both, slow, atol=1e-4, rtol=0)
 
 
 def test_colour_changes_are_those_of_their_formulas():
