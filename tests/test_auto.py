@@ -193,5 +193,4 @@ def test_a_frozen_encoder_gets_a_layer_solved_over_it_but_none_without_steps():
     assert (s.embedding_size, s.layer, s.freeze, s.symmetric) == (256, "solved", "all", True)
     assert (s.height, s.width, s.channels) == (160, 160, 3)
     assert settled(recipe="face", encoder="efficientnet_lite0_face", steps=0).embedding_size is None
-    # The maps of an encoder whose last stages learn are kept, and know no mirror image.
-    assert settled(recipe="face", encoder="efficientnet_lite0").symmetric is False
+    assert settled(recipe="face", encoder="efficientnet_lite0").symmetric is True

@@ -61,8 +61,7 @@ def settle(
             changes.setdefault("embedding_size", None)
         if encoder != base.encoder:
             freeze = recipes.FREEZE.get(encoder, "all")
-            whole = changes.get("freeze", freeze) == "all"  # maps that are kept know no mirror image
-            kept = {"freeze": freeze, "symmetric": base.symmetric and whole, "augment.erase": 0}
+            kept = {"freeze": freeze, "symmetric": base.symmetric, "augment.erase": 0}
             changes = kept | recipes.PRETRAINED | changes
     loss = changes.get("loss", base.loss)
     if not isinstance(loss, str):
@@ -112,6 +111,14 @@ def settle(
         settings = settings.change({"quarter_turns": False})
     if settings.head != "distance" and not learns_head:
         raise SettingError(f"head {settings.head} is learned by the loss cross-entropy; got {settings.loss}")
+    placed = settings.normalize and settings.distance != "manhattan" and not learns_head
+    if settings.cohort and (isinstance(source, PairSet) or not placed):
+        if "cohort" in extra:
+            raise SettingError(
+                "a cohort needs class labels, embeddings of length 1 and a plain distance that is not manhattan;"
+                " leave it out"
+            )
+        settings = settings.change({"cohort": 0})
     if settings.momentum_from is not None and settings.optimizer != "sgd":
         raise SettingError(f"momentum_from belongs to optimizer=sgd; got optimizer {settings.optimizer}")
     if settings.minutes is None and settings.steps is None and settings.epochs is None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .errors import MissingExtra, TwinnedError
 from .heads import Distance, Relation
@@ -40,8 +39,7 @@ class PixelEncoder(nn.Module):
 
     def __init__(self, network: SiameseNetwork, spec: ImageSpec) -> None:
         super().__init__()
-        self.encoder = network.encoder
-        self.normalize = network.normalize
+        self.network, self.encoder = network, network.encoder
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         self.register_buffer("scale", (1 / (255 * std)).view(-1, 1, 1))
         self.register_buffer("shift", (-mean / std).view(-1, 1, 1))
@@ -54,7 +52,7 @@ class PixelEncoder(nn.Module):
             embedding: Tensor = self.encoder.last(self.encoder.flat(features))
         else:  # the exporter finds that both need the same layers, and keeps them once
             embedding = self.encoder(x)
-        return F.normalize(embedding) if self.normalize else embedding, features
+        return self.network.finished(embedding), features
 
 
 class _Score(nn.Module):

@@ -83,7 +83,8 @@ class MapFeed:
     """Images as the maps that frozen stages made of them, one of an image's views drawn each time.
 
     Args:
-        maps: Shape ``(m, views, filters, rows, columns)``; the first view is the image as it is.
+        maps: Shape ``(m, views, filters, rows, columns)``; the first view is the image as it is. Where the
+            stages behind see each image together with its mirror image, ``(m, views, 2, filters, ...)``.
         rows: Which of the m these images are, shape ``(n,)``.
         device: Where the network is.
         seed: Of the draw.
@@ -98,7 +99,9 @@ class MapFeed:
     def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
         rng = np.random.default_rng([self.seed, 4, step])
         view = torch.from_numpy(rng.integers(self.maps.shape[1], size=len(batch.index))[rows])
-        return self._ready(self.maps[self.rows[torch.from_numpy(batch.index[rows])], view])
+        chosen = self.rows[torch.from_numpy(batch.index[rows])]
+        # Learnt from as it is, as from pixels.
+        return self._ready(self.maps[chosen, view, 0] if self.maps.ndim == 6 else self.maps[chosen, view])
 
     def plain(self, start: int, stop: int) -> Tensor:
         return self._ready(self.maps[self.rows[start:stop], 0])
@@ -109,7 +112,8 @@ class MapFeed:
         return self._ready(self.maps[self.rows[start:stop], number])
 
     def _ready(self, maps: Tensor) -> Tensor:
-        return maps.to(self.device).float().contiguous(memory_format=torch.channels_last)
+        ready = maps.to(self.device).float()
+        return ready if ready.ndim == 5 else ready.contiguous(memory_format=torch.channels_last)
 
 
 class Tail(Encoder):
@@ -124,6 +128,7 @@ class Tail(Encoder):
     def __init__(self, encoder: Encoder, start: int, maps: Tensor) -> None:
         _, filters, rows, columns = maps.shape
         super().__init__(image_size=(rows, columns), channels=filters)
+        self.start = start
         self.parts = nn.ModuleList(encoder.stages()[start:])
         self.whole = [encoder]  # in a list, so that the frozen stages are no part of this module
         self.embedding_size = encoder.embedding_size
@@ -131,8 +136,14 @@ class Tail(Encoder):
     def stages(self) -> list[nn.Module]:
         return list(self.parts)
 
-    def flat(self, maps: Tensor) -> Tensor:
-        return maps.flatten(1) if len(self.parts) == 1 else self.whole[0].flat(maps)
+    def seen(self, x: Tensor, start: int = 0) -> Tensor:
+        return x.flatten(1) if len(self.parts) == 1 else self.whole[0].seen(x, self.start)
+
+    def values(self, x: Tensor) -> Tensor:
+        if x.ndim == 4:
+            return self.seen(x)
+        here, mirrored = x.unbind(1)
+        return (self.seen(here) + self.seen(mirrored)) / 2
 
     def last(self, flat: Tensor) -> Tensor:
         return self.whole[0].last(flat)
@@ -159,6 +170,7 @@ class Front:
         self.network, self.stages = network, stages
         self.warp, self.views, self.seed = warp, views, seed
         self.device = network.mean.device
+        self.both = network.encoder.symmetric and stages < len(network.encoder.stages()) - 1
         self.maps = torch.empty(0)
         self.row: dict[str, int] = {}
 
@@ -210,8 +222,10 @@ class Front:
 
     def tail(self, network: SiameseNetwork) -> SiameseNetwork:
         """What is left of a network behind the frozen stages; it shares the network's weights."""
-        encoder = Tail(network.encoder, self.stages, self.maps[:1, 0])
-        return SiameseNetwork(encoder, network.head, normalize=network.normalize).to(self.device)
+        maps = self.maps[:1, 0, 0] if self.both else self.maps[:1, 0]
+        encoder = Tail(network.encoder, self.stages, maps)
+        tail = SiameseNetwork(encoder, network.head, normalize=network.normalize, cohort=network.cohort)
+        return tail.to(self.device)
 
     def _view(
         self,
@@ -240,9 +254,12 @@ class Front:
         x = (images.to(self.device) - network.mean) / network.std
         if self.stages == len(encoder.stages()) - 1:
             return encoder.values(x)[:, :, None, None].cpu()
-        for stage in encoder.stages()[: self.stages]:
-            x = stage(x)
-        return x.half().cpu()
+        found = []
+        for image in (x, x.flip(3)) if self.both else (x,):
+            for stage in encoder.stages()[: self.stages]:
+                image = stage(image)
+            found.append(image.half().cpu())
+        return torch.stack(found, dim=1) if self.both else found[0]
 
 
 def whole(tail: SiameseNetwork, *, mean: tuple[float, ...], std: tuple[float, ...]) -> SiameseNetwork:
@@ -256,5 +273,7 @@ def whole(tail: SiameseNetwork, *, mean: tuple[float, ...], std: tuple[float, ..
     if not isinstance(tail.encoder, Tail):
         return tail
     encoder = tail.encoder.whole[0]
-    joined = SiameseNetwork(encoder, tail.head, normalize=tail.normalize, mean=mean, std=std)
+    joined = SiameseNetwork(
+        encoder, tail.head, normalize=tail.normalize, cohort=tail.cohort, mean=mean, std=std
+    )
     return joined.to(tail.mean.device)

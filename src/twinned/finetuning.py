@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from . import encoders, heads, manifest, recipes, together
 from .auto import settle
+from .cohort import Cohort
 from .data import ImageSet, PairSet
 from .data import load as load_data
 from .devices import asked_at, on_devices, training_device
@@ -198,6 +199,7 @@ def _as_recipe(theirs: Settings, name: str) -> Settings:
     kept = {setting: getattr(theirs, setting) for setting in own}
     if encoders.is_pretrained(given.encoder) != encoders.is_pretrained(theirs.encoder):
         kept |= {"layer": theirs.layer, "freeze": theirs.freeze, "norms": theirs.norms}
+        kept["cohort"] = theirs.cohort
     return given.change(kept)
 
 
@@ -235,7 +237,9 @@ def _parent(model: Model, theirs: Settings, plan: Settings, tell: Say) -> Parent
     if not fresh or all(of_head[name].shape == value.shape for name, value in head.state_dict().items()):
         head.load_state_dict(of_head)
     mean, std = (_for_channels(values, plan.channels) for values in (model.spec.mean, model.spec.std))
-    network = SiameseNetwork(encoder, head, normalize=theirs.normalize, mean=mean, std=std)
+    names = ("cohort.members", "cohort.usual")
+    cohort = Cohort(*(state[name] for name in names)) if not fresh and names[0] in state else None
+    network = SiameseNetwork(encoder, head, normalize=theirs.normalize, cohort=cohort, mean=mean, std=std)
     return Parent(model, network.eval(), whole=not fresh)
 
 

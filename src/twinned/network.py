@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .cohort import Cohort
 from .encoders import Encoder
 from .heads import Distance, Head
 
@@ -31,6 +32,7 @@ class SiameseNetwork(nn.Module):
         encoder: Floats ``(n, channels, height, width)`` to embeddings ``(n, d)``.
         head: From two embeddings to a distance; by default the cosine distance.
         normalize: Scale embeddings to length 1 (FaceNet, and every loss on a sphere).
+        cohort: Compares embeddings with some of the training images, which adds a value to them.
         mean: Taken off the pixels, which are in [0, 1], one value a channel.
         std: The pixels are divided by it after that, one value a channel.
 
@@ -51,6 +53,7 @@ class SiameseNetwork(nn.Module):
         head: Head | None = None,
         *,
         normalize: bool = False,
+        cohort: Cohort | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
     ) -> None:
@@ -58,6 +61,7 @@ class SiameseNetwork(nn.Module):
         self.encoder = encoder
         self.head = head if head is not None else Distance("cosine")
         self.normalize = normalize
+        self.cohort = cohort
         channels = encoder.channels
         self.register_buffer("mean", torch.tensor(mean or (0.0,) * channels).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or (1.0,) * channels).view(-1, 1, 1), persistent=False)
@@ -72,7 +76,7 @@ class SiameseNetwork(nn.Module):
     @property
     def embedding_size(self) -> int:
         """Values of an embedding."""
-        return self.encoder.embedding_size
+        return self.encoder.embedding_size + (self.cohort is not None)
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images.
@@ -84,8 +88,12 @@ class SiameseNetwork(nn.Module):
             Shape ``(n, d)``; of length 1 where the network normalises.
         """
         embedding: Tensor = self.encoder((images - self.mean) / self.std)
-        # In float32 whatever the network runs in: the loss needs the digits.
-        return F.normalize(embedding.float()) if self.normalize else embedding.float()
+        return self.finished(embedding.float())  # whatever the network runs in: the loss needs the digits
+
+    def finished(self, embedding: Tensor) -> Tensor:
+        """What the encoder gives as it is handed out: scaled to length 1, and compared with the cohort."""
+        embedding = F.normalize(embedding) if self.normalize else embedding
+        return embedding if self.cohort is None else self.cohort(embedding)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """How far apart the images of each pair are.

@@ -53,6 +53,8 @@ class Settings(BaseModel):
     """Every setting of a training run; `Settings.change` sets some of them by name.
 
     ``symmetric``: an image is embedded together with its mirror image (`twinned.encoders`).
+    ``cohort``: so many training images that every embedding is compared with, which adds a value to it
+    (`twinned.cohort`); 0 for none.
     How long: ``minutes`` (from start to saved model; ``enough`` epochs may be fewer), ``steps`` or ``epochs``
     (as many steps as it takes to show as many images as there are). For an encoder that is not fresh:
     ``freeze`` and ``thaw`` as in `twinned.freezing`, ``norms`` (whether the batch norms' statistics move),
@@ -78,6 +80,7 @@ class Settings(BaseModel):
     embedding_size: int | None = Field(None, ge=2, le=8192)
     dropout: float = Field(0.0, ge=0, lt=1)
     symmetric: bool = False
+    cohort: int = Field(0, ge=0, le=4096)
     weights: str | None = None
     freeze: str = "none"
     thaw: float | None = Field(None, ge=0, lt=1)
@@ -189,6 +192,7 @@ RECIPES: dict[str, Settings] = {
         temperature=0.03,
         dropout=0.2,
         symmetric=True,
+        cohort=512,
         classes_per_batch=32,
         images_per_class=4,
         augment=Augment(
@@ -308,12 +312,13 @@ PRETRAINED: dict[str, Any] = {
     "enough": 8,
 }
 # How many stages of each stay as they are; of others all of them.
-FREEZE = {"efficientnet_lite0": "6"}
+FREEZE = {"efficientnet_lite0": "6", "efficientnet_lite0_photo": "6"}
 
 RECIPES["photo"] = RECIPES["photo-small"].change(
-    {"encoder": "efficientnet_lite0", "freeze": FREEZE["efficientnet_lite0"], "height": 224, "width": 224}
+    {"encoder": "efficientnet_lite0_photo", "symmetric": True, "cohort": 512, "height": 224, "width": 224}
     | {"augment.erase": 0, "augment.flip": False}  # writing does not look the same in a mirror
     | PRETRAINED
+    | {"freeze": FREEZE["efficientnet_lite0_photo"], "shrink": 3, "views": 3}
 )
 RECIPES["photo"] = RECIPES["photo"].model_copy(update={"recipe": "photo"})
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import encoders, heads, together
+from .cohort import Cohort
 from .data import ClassBatches
 from .data.augment import Augmentation
 from .doctor import Doctor
@@ -166,8 +167,7 @@ class Run:
                 " give it one with --embedding-size"
             )
         turned = s.quarter_turns or s.mirrors  # classes of their own, which the kept maps are not
-        within = stages < last and (s.symmetric or not encoder.sequential)
-        if not stages or s.thaw is not None or turned or within:
+        if not stages or s.thaw is not None or turned or (stages < last and not encoder.splits(stages)):
             return material
         views = min(s.views, _SOLVE_VIEWS - 1) if stages == last and s.layer == "solved" else s.views
         front = Front(network, stages, warp=self.warp, views=views, seed=s.seed)
@@ -220,6 +220,16 @@ class Run:
         )
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
+
+    @torch.no_grad()
+    def gather(self, network: SiameseNetwork, learn: Material) -> None:
+        """Give a network its cohort, some of the images that it learnt from, where it is to have one."""
+        s = self.settings
+        if not s.cohort or s.steps == 0:
+            return
+        some = sample(learn.part(np.flatnonzero(~learn.images.forgery)), s.cohort, seed=s.seed)
+        members = self.embed(network, some)
+        network.cohort = Cohort.of(members, torch.from_numpy(some.images.class_index)).to(self.device)
 
     @property
     def _batch(self) -> int:
@@ -322,6 +332,7 @@ class Run:
         doctor.finish()
         if outcome.state.total:
             self.solve(outcome.network, learn)
+        self.gather(outcome.network, learn)
         return outcome
 
     def judge(self, network: SiameseNetwork, material: Material) -> Judged:

@@ -47,6 +47,10 @@ class Encoder(nn.Module):
         """The parts from the input on, in order; the last is the embedding layer, or an identity."""
         raise NotImplementedError
 
+    def splits(self, stage: int) -> bool:
+        """Whether what a stage is given is all that it and those behind it need to know of an image."""
+        return self.sequential
+
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: ``(n, channels, height, width) -> (n, filters, rows, columns)``."""
         for stage in self.stages()[:-1]:
@@ -57,9 +61,16 @@ class Encoder(nn.Module):
         """A feature map as one vector an image: ``(n, filters, rows, columns) -> (n, values)``."""
         return maps.flatten(1)
 
-    def seen(self, x: Tensor) -> Tensor:
-        """What there is to see of images as they are: ``(n, channels, height, width) -> (n, values)``."""
-        return self.flat(self.features(x))
+    def seen(self, x: Tensor, start: int = 0) -> Tensor:
+        """What there is to see of images as they are: ``(n, channels, height, width) -> (n, values)``.
+
+        Args:
+            x: Images; or what the first stages made of them.
+            start: How many stages that were.
+        """
+        for stage in self.stages()[start:-1]:
+            x = stage(x)
+        return self.flat(x)
 
     def values(self, x: Tensor) -> Tensor:
         """What the embedding layer is given: ``(n, channels, height, width) -> (n, values)``."""

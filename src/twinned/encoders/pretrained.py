@@ -121,9 +121,12 @@ class EfficientNetMaps(EfficientNetLite0):
     def stages(self) -> list[nn.Module]:
         return [self.stem, *self.blocks, self.dense]
 
-    def seen(self, x: Tensor) -> Tensor:
+    def splits(self, stage: int) -> bool:
+        return stage <= min(self.grids)
+
+    def seen(self, x: Tensor, start: int = 0) -> Tensor:
         found = []
-        for number, stage in enumerate(self.stages()[:-1]):
+        for number, stage in enumerate(self.stages()[start:-1], start):
             x = stage(x)
             if number in self.grids:
                 found.append(F.normalize(F.adaptive_avg_pool2d(x, self.grids[number]).flatten(1)))
@@ -190,7 +193,7 @@ class Timm(Encoder):
             return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
         return maps.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "") == "NHWC" else maps
 
-    def seen(self, x: Tensor) -> Tensor:
+    def seen(self, x: Tensor, start: int = 0) -> Tensor:
         values: Tensor = self.model(x)
         return values
 
