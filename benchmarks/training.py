@@ -4,8 +4,9 @@
 
 Throughput: images a second of `twinned.train`'s loop (data, augmentation, averaged weights and the ten
 evaluations on held-out classes, over as many steps as two minutes have) against a bare loop over the same
-network, loss and optimiser on one batch of tensors that is in memory, run turn and turn about. Compiled: a step with the network through torch.compile, against one without. Memory: the peak of
-a process that trains on n, 4 n and 16 n of the images.
+network, loss and optimiser on one batch of tensors that is in memory, run turn and turn about. Compiled: a
+step with the network through torch.compile, against one without. Memory: the peak of a process that trains
+on n, 4 n and 16 n of the images.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A cohort: one value more, which brings the similarity of two images nearer to what their surroundings say."""
+"""A cohort: one value more, which corrects the similarity of two images by how crowded their places are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from twinned.cohort import Cohort
 from twinned.export import export_encoder
 from twinned.images import ImageSpec
 from twinned.network import SiameseNetwork
+from twinned.runtime import Graph, embed_pixels
 
 
 def some(count: int, seed: int = 0, size: int = 16) -> torch.Tensor:
@@ -47,13 +48,12 @@ def test_two_images_in_a_crowd_move_apart_and_two_that_lie_apart_move_together()
 def test_a_network_with_a_cohort_is_exported_with_it(tmp_path):
     torch.manual_seed(0)
     encoder = encoders.build("conv4", image_size=(20, 24), channels=1, embedding_size=16)
-    network = SiameseNetwork(encoder, normalize=True, cohort=Cohort.of(some(40), torch.arange(40) // 4)).eval()
+    cohort = Cohort.of(some(40), torch.arange(40) // 4)
+    network = SiameseNetwork(encoder, normalize=True, cohort=cohort).eval()
     assert network.embedding_size == 17
     spec = ImageSpec(height=20, width=24, channels=1, mean=(0.0,), std=(1.0,))
     export_encoder(network, spec, tmp_path / "encoder.onnx")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 1), dtype=np.uint8)
-    from twinned.runtime import Graph, embed_pixels
-
     with torch.no_grad():
         expected = network.embed(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255)
     found = embed_pixels(pixels, Graph(tmp_path / "encoder.onnx"))

@@ -13,11 +13,9 @@ from twinned.feeds import Front, PixelFeed, whole
 from twinned.network import SiameseNetwork
 
 
-def made(name: str, size: tuple[int, int], channels: int, *, symmetric: bool, **more: object) -> SiameseNetwork:
+def made(name: str, size: tuple[int, int], channels: int, *, symmetric: bool) -> SiameseNetwork:
     torch.manual_seed(0)
-    encoder = encoders.build(
-        name, image_size=size, channels=channels, embedding_size=12, symmetric=symmetric, **more
-    )
+    encoder = encoders.build(name, image_size=size, channels=channels, embedding_size=12, symmetric=symmetric)
     return SiameseNetwork(encoder, normalize=True, mean=(0.4,) * channels, std=(0.3,) * channels).eval()
 
 

