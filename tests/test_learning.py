@@ -58,7 +58,8 @@ def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs,
     given = {
         "image_size": 32,
         "embedding_size": 1280,
-        "settings": {"views": 0, "freeze": "all"},
+        "encoder": "efficientnet_lite0",
+        "settings": {"views": 0, "freeze": "all", "cohort": 0},
         "progress": False,
     }
     for better in (True, False):
@@ -79,7 +80,7 @@ def judged(errors: float) -> Judged:
 
 
 @pytest.mark.parametrize(
-    ("large", "small", "chosen"), [(0.2, 0.1, "conv4"), (0.1, 0.2, "efficientnet_lite0")]
+    ("large", "small", "chosen"), [(0.2, 0.1, "conv4"), (0.1, 0.2, "efficientnet_lite0_photo")]
 )
 def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkeypatch, large, small, chosen):
     monkeypatch.setattr(trial, "_pretrained", lambda *_: judged(large))

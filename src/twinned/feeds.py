@@ -131,7 +131,7 @@ class Tail(Encoder):
         self.start = start
         self.parts = nn.ModuleList(encoder.stages()[start:])
         self.whole = [encoder]  # in a list, so that the frozen stages are no part of this module
-        self.embedding_size = encoder.embedding_size
+        self.embedding_size, self.symmetric = encoder.embedding_size, encoder.symmetric
 
     def stages(self) -> list[nn.Module]:
         return list(self.parts)
@@ -140,10 +140,9 @@ class Tail(Encoder):
         return x.flatten(1) if len(self.parts) == 1 else self.whole[0].seen(x, self.start)
 
     def values(self, x: Tensor) -> Tensor:
-        if x.ndim == 4:
-            return self.seen(x)
-        here, mirrored = x.unbind(1)
-        return (self.seen(here) + self.seen(mirrored)) / 2
+        here, *mirrored = (x,) if x.ndim == 4 else x.unbind(1)
+        values = self.seen(here)
+        return (values + self.seen(mirrored[0])) / 2 if mirrored and self.symmetric else values
 
     def last(self, flat: Tensor) -> Tensor:
         return self.whole[0].last(flat)
@@ -170,7 +169,7 @@ class Front:
         self.network, self.stages = network, stages
         self.warp, self.views, self.seed = warp, views, seed
         self.device = network.mean.device
-        self.both = network.encoder.symmetric and stages < len(network.encoder.stages()) - 1
+        self.both = network.encoder.symmetric
         self.maps = torch.empty(0)
         self.row: dict[str, int] = {}
 
@@ -252,13 +251,14 @@ class Front:
         """Images in [0, 1] to what comes out of the frozen stages, in half precision where that is a map."""
         network, encoder = self.network.eval(), self.network.encoder
         x = (images.to(self.device) - network.mean) / network.std
-        if self.stages == len(encoder.stages()) - 1:
-            return encoder.values(x)[:, :, None, None].cpu()
         found = []
-        for image in (x, x.flip(3)) if self.both else (x,):
+        for side in (x, x.flip(3)) if self.both else (x,):
+            if self.stages == len(encoder.stages()) - 1:
+                found.append(encoder.seen(side)[:, :, None, None].cpu())
+                continue
             for stage in encoder.stages()[: self.stages]:
-                image = stage(image)
-            found.append(image.half().cpu())
+                side = stage(side)
+            found.append(side.half().cpu())
         return torch.stack(found, dim=1) if self.both else found[0]
 
 

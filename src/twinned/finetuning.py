@@ -188,6 +188,7 @@ def _gentler(theirs: Settings) -> Settings:
         changes["learning_rate"] = _GENTLER * theirs.learning_rate
     elif theirs.layer == "solved" and theirs.embedding_size is None:  # it stayed untouched so far
         changes["embedding_size"] = recipes.PRETRAINED["embedding_size"]
+        changes["symmetric"] = recipes.get(theirs.recipe).symmetric
     return theirs.change(changes)
 
 

@@ -119,8 +119,9 @@ def _leave(
 ) -> Learnt:
     """The untouched encoder, its threshold from all images: it learnt from none of them."""
     described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
+    described |= {"symmetric": False}
     if parent is not None:
-        described = {name: parent.model.manifest.recipe[name] for name in described}
+        described = {name: parent.model.manifest.recipe.get(name, is_) for name, is_ in described.items()}
     return Learnt(
         untouched,
         run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None}),
