@@ -119,6 +119,8 @@ class MapFeed:
 class Tail(Encoder):
     """The stages of an encoder from one of them on; it takes the maps that those before it make.
 
+    They are ``(n, filters, rows, columns)``, or ``(n, 2, filters, rows, columns)`` of images and mirror images.
+
     Args:
         encoder: The whole encoder; its stages are shared.
         start: The first of them. The last one, alone, takes vectors of shape ``(n, values, 1, 1)``.
