@@ -119,7 +119,7 @@ class MapFeed:
 class Tail(Encoder):
     """The stages of an encoder from one of them on; it takes the maps that those before it make.
 
-    They are ``(n, filters, rows, columns)``, or ``(n, 2, filters, rows, columns)`` of images and mirror images.
+    They are ``(n, filters, rows, columns)``; of images and mirror images ``(n, 2, filters, rows, columns)``.
 
     Args:
         encoder: The whole encoder; its stages are shared.

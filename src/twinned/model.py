@@ -260,7 +260,7 @@ class Model:
 
         Raises:
             ImageError: If an image cannot be opened.
-            SettingError: If the threshold is not a finite number, or below 0.
+            SettingError: If the threshold is not a finite number.
         """
         references = self.embed(references_of(left))
         copies = np.unique(references.round(4), axis=0, return_index=True)[1]  # of one image tell nothing new
@@ -326,12 +326,12 @@ class Model:
             relations: Probability of each relation, where the model tells relations apart.
 
         Raises:
-            SettingError: If the threshold is not a finite number, or below 0.
+            SettingError: If the threshold is not a finite number.
         """
         stored = self.manifest.calibration if fitted is None else fitted
         limit = stored.threshold if threshold is None else threshold
-        if not math.isfinite(limit) or (threshold is not None and threshold < 0):
-            raise SettingError(f"a threshold is a finite number, 0 or more; got {limit}")
+        if not math.isfinite(limit):
+            raise SettingError(f"a threshold is a finite number; got {limit}")
         likeliest = max(relations.items(), key=lambda item: item[1]) if relations else (None, None)
         return Verdict(distance <= limit, float(stored.probability(distance)), distance, limit, *likeliest)
 
