@@ -253,15 +253,12 @@ class Front:
         """Images in [0, 1] to what comes out of the frozen stages, in half precision where that is a map."""
         network, encoder = self.network.eval(), self.network.encoder
         x = (images.to(self.device) - network.mean) / network.std
-        found = []
-        for side in (x, x.flip(3)) if self.both else (x,):
-            if self.stages == len(encoder.stages()) - 1:
-                found.append(encoder.seen(side)[:, :, None, None].cpu())
-                continue
-            for stage in encoder.stages()[: self.stages]:
-                side = stage(side)
-            found.append(side.half().cpu())
-        return torch.stack(found, dim=1) if self.both else found[0]
+        vectors = self.stages == len(encoder.stages()) - 1
+        found = [
+            encoder.seen(side)[:, :, None, None] if vectors else encoder.through(side, 0, self.stages).half()
+            for side in ((x, x.flip(3)) if self.both else (x,))
+        ]
+        return (torch.stack(found, dim=1) if self.both else found[0]).cpu()
 
 
 def whole(tail: SiameseNetwork, *, mean: tuple[float, ...], std: tuple[float, ...]) -> SiameseNetwork:

@@ -121,7 +121,7 @@ def _leave(
     described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
     described |= {"symmetric": False}
     if parent is not None:
-        described = {name: parent.model.manifest.recipe.get(name, is_) for name, is_ in described.items()}
+        described = {name: parent.model.manifest.recipe.get(name, value) for name, value in described.items()}
     return Learnt(
         untouched,
         run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None}),

@@ -227,7 +227,9 @@ class Run:
         s = self.settings
         if not s.cohort or s.steps == 0:
             return
-        some = sample(learn.part(np.flatnonzero(~learn.images.forgery)), s.cohort, seed=s.seed)
+        forgery = learn.images.forgery
+        genuine = learn.part(np.flatnonzero(~forgery)) if forgery.any() else learn
+        some = sample(genuine, s.cohort, seed=s.seed)
         members = self.embed(network, some)
         network.cohort = Cohort.of(members, torch.from_numpy(some.images.class_index)).to(self.device)
 

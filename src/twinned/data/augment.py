@@ -117,7 +117,7 @@ class Augmentation:
             warp = torch.cat([warp, wobble], dim=2)
         if turns is not None:
             warp = _TURNS[turns] @ warp
-        places = _places(height, width)[: warp.shape[2]].to(x.device)
+        places = _places(height, width, self.elastic > 0).to(x.device)
         grid = warp.to(x.device).view(2 * n, -1) @ places
         return grid.view(n, 2, height, width).permute(0, 2, 3, 1)
 
@@ -179,13 +179,18 @@ class _Chance:
         return (self.uniform() * 2 - 1) * most
 
 
-@functools.lru_cache(maxsize=8)
-def _places(height: int, width: int) -> Tensor:
-    """What a warp is linear in at each pixel: x, y, 1, the share of each knot; ``(3 + knots, pixels)``."""
+@functools.lru_cache(maxsize=2)
+def _places(height: int, width: int, elastic: bool) -> Tensor:
+    """What a warp is linear in at each pixel: x, y, 1, and the share of each knot of a wobble.
+
+    Shape ``(3, pixels)`` or ``(3 + knots, pixels)``; kept, since all batches of a run have one size.
+    """
     x = (2 * torch.arange(width) + 1) / width - 1
     y = (2 * torch.arange(height) + 1) / height - 1
     one = torch.ones(height, width)
     affine = torch.stack([x * one, y[:, None] * one, one])
+    if not elastic:
+        return affine.flatten(1)
     knots = torch.eye(_KNOTS * _KNOTS).view(-1, 1, _KNOTS, _KNOTS)
     share = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
     return torch.cat([affine, share[:, 0]]).flatten(1)

@@ -51,11 +51,15 @@ class Encoder(nn.Module):
         """Whether what a stage is given is all that it and those behind it need to know of an image."""
         return self.sequential
 
-    def features(self, x: Tensor) -> Tensor:
-        """The last feature map: ``(n, channels, height, width) -> (n, filters, rows, columns)``."""
-        for stage in self.stages()[:-1]:
+    def through(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """What some of the stages, one after the other, make of what those before them made."""
+        for stage in self.stages()[start:stop]:
             x = stage(x)
         return x
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last feature map: ``(n, channels, height, width) -> (n, filters, rows, columns)``."""
+        return self.through(x, 0, -1)
 
     def flat(self, maps: Tensor) -> Tensor:
         """A feature map as one vector an image: ``(n, filters, rows, columns) -> (n, values)``."""
@@ -68,9 +72,7 @@ class Encoder(nn.Module):
             x: Images; or what the first stages made of them.
             start: How many stages that were.
         """
-        for stage in self.stages()[start:-1]:
-            x = stage(x)
-        return self.flat(x)
+        return self.flat(self.through(x, start, -1))
 
     def values(self, x: Tensor) -> Tensor:
         """What the embedding layer is given: ``(n, channels, height, width) -> (n, values)``."""
