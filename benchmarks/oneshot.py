@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,19 @@ from twinned.recipes import get
 
 SPEC = ImageSpec(height=35, width=35, channels=1)
 RESULTS = Path(__file__).parent / "results" / "oneshot.csv"
-FIELDS = ["train", "method", "minutes", "seed", "accuracy", "low", "high", "steps", "cores", "date"]
+FIELDS = [
+    "train",
+    "method",
+    "minutes",
+    "seed",
+    "accuracy",
+    "low",
+    "high",
+    "steps",
+    "cores",
+    "date",
+    "processor",
+]
 
 
 class AsModel:
@@ -170,26 +183,37 @@ def table() -> str:
     """A markdown table of all rows: the mean over trainings, and their range."""
     with RESULTS.open() as file:
         rows = list(csv.DictReader(file))
-    keys = list(dict.fromkeys((r["train"], r["minutes"], r["method"]) for r in rows))
+    by = ("train", "minutes", "method", "processor")
     lines = [
-        "| trained on | minutes | method | accuracy | range | seeds | steps |",
-        "|---|---|---|---|---|---|---|",
+        "| trained on | minutes | method | processor | accuracy | range | seeds | steps |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for key in sorted(keys):
-        mine = [r for r in rows if (r["train"], r["minutes"], r["method"]) == key]
+    for key in sorted({tuple(r[name] for name in by) for r in rows}):
+        mine = [r for r in rows if tuple(r[name] for name in by) == key]
         found = [float(r["accuracy"]) for r in mine]
         steps = round(np.mean([int(r["steps"]) for r in mine]))
         lines.append(
-            f"| {key[0]} | {key[1]} | {key[2]} | {np.mean(found):.4f} | {min(found):.4f} to {max(found):.4f}"
+            f"| {' | '.join(key)} | {np.mean(found):.4f} | {min(found):.4f} to {max(found):.4f}"
             f" | {len(found)} | {steps} |"
         )
     return "\n".join(lines)
 
 
+def processor() -> str:
+    """What decides how much a minute is worth: the widest vectors, and whether bfloat16 has units."""
+    units = " with bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ""
+    return f"{torch.backends.cpu.get_cpu_capability()}{units}"
+
+
 def picture(train: str, most: float) -> None:
-    """Accuracy over seconds of training, of every method that has several budgets on these images."""
+    """Accuracy over seconds of training, of every method with several budgets on these images.
+
+    All of them on one processor, that of the most trainings.
+    """
     with RESULTS.open() as file:
         rows = [r for r in csv.DictReader(file) if r["train"] == train and float(r["minutes"]) <= most]
+    usual = statistics.mode(r["processor"] for r in rows)
+    rows = [r for r in rows if r["processor"] == usual]
     runs: dict[str, dict[str, list[float]]] = {}
     for method in ("twinned", *METHODS):
         mine = [r for r in rows if r["method"] == method]
@@ -230,7 +254,8 @@ def main() -> None:
                     low, high = ci or (None, None)
                     row = {"train": data.name, "method": method, "minutes": options.minutes, "seed": seed}
                     row |= {"accuracy": round(accuracy, 4), "low": low, "high": high, "steps": steps}
-                    writer.writerow(row | {"cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")})
+                    row |= {"cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
+                    writer.writerow(row | {"processor": processor()})
                     file.flush()
                     print(json.dumps(row), file=sys.stderr)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"

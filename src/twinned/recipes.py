@@ -176,7 +176,6 @@ RECIPES: dict[str, Settings] = {
         channels=1,
         encoder="conv4_wide",
         temperature=0.05,
-        dropout=0.2,
         quarter_turns=True,
         mirrors=True,
         within_group=0.5,

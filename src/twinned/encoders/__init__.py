@@ -2,7 +2,7 @@
 
     name             input                parameters   from
     conv4            any size              0.3 M       the usual few-shot network (Vinyals et al. 2016), wider
-    conv4_wide       any size              0.6 M       conv4, more filters where the map is small
+    conv4_wide       any size          0.4 or 0.6 M    conv4, more filters where the map is small
     resnet           any size              1 to 3 M    a small residual network (He et al. 2016)
     koch2015         105 x 105 x 1        38.9 M       Koch et al. 2015, figure 4
     chopra2005       56 x 46 x 1           0.3 M       Chopra et al. 2005, section 3
