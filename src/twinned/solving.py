@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,7 +69,8 @@ def solve_layer(
     )
     if size is not None:
         spread = (x - middle) @ whiten.T
-        _, directions = torch.linalg.eigh(spread.T @ spread)
+        # NumPy's, because on some processors torch's gives up where many directions are empty.
+        directions = torch.from_numpy(np.linalg.eigh((spread.T @ spread).numpy()).eigenvectors)
         whiten = directions[:, -size:].T @ whiten
     weight = whiten / ((x - middle) @ whiten.T).square().sum(dim=1).mean().sqrt()
     if span is not None:
