@@ -107,3 +107,12 @@ def test_fewer_images_than_outputs_are_solved_in_their_span_too():
         rtol=1e-3,
         atol=1e-3,
     )
+
+
+def test_values_that_are_mostly_empty():
+    values = torch.relu(torch.randn(30, 640, generator=torch.Generator().manual_seed(0)) - 1.5)
+    values[:, 200:] = 0
+    weight, bias = solve_layer(values, torch.arange(30) // 6, size=640)
+    outputs = values @ weight.T + bias
+    assert torch.isfinite(outputs).all()
+    assert outputs.square().sum(dim=1).mean().item() == pytest.approx(1, rel=1e-4)
