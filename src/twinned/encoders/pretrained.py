@@ -122,11 +122,11 @@ class EfficientNetMaps(EfficientNetLite0):
         return [self.stem, *self.blocks, self.dense]
 
     def splits(self, stage: int) -> bool:
-        return stage <= min(self.grids) + 1  # the first map that is read may be what that stage is given
+        return stage <= min(self.grids)
 
     def seen(self, x: Tensor, start: int = 0) -> Tensor:
         found = []
-        for number, stage in enumerate([nn.Identity(), *self.stages()[start:-1]], start - 1):
+        for number, stage in enumerate(self.stages()[start:-1], start):
             x = stage(x)
             if number in self.grids:
                 found.append(F.normalize(F.adaptive_avg_pool2d(x, self.grids[number]).flatten(1)))
