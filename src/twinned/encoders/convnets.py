@@ -164,8 +164,8 @@ def conv4_wide(
     dropout: float = 0.0,
 ) -> Conv4:
     """`Conv4` with its filters where the map is small, which costs little; for images of 64x64 or more the
-    first convolution has stride 2, so that these take no longer than small ones, and the middle ones have
-    more filters: they pay there, and on a small image twice the steps in the same time pay more.
+    first convolution has stride 2, so that these take no longer than small ones. Small images get fewer
+    filters in the middle, half the work: in the same time twice the steps teach more.
 
     Args:
         image_size: Height and width, at least 16.
