@@ -134,21 +134,46 @@ def test_verify_many_is_verify_for_each_pair(model, seen):
 
 
 def test_classify_names_the_class_of_the_nearest_example_or_none(model, seen):
-    support = {f"class {n}": files[:2] for n, files in enumerate(seen)}
+    support = {f"class {n}": files[n : n + 1] for n, files in enumerate(seen)}
     queries = [files[-1] for files in seen]
-    flat = [(label, f) for label, files in support.items() for f in files]
     for query, guess in zip(queries, model.classify(queries, support), strict=True):
-        distance, label = min((model.verify(f, query).distance, label) for label, f in flat)
+        distance, label = min((model.verify(f, query).distance, label) for label, (f,) in support.items())
         assert guess.nearest == label
         assert guess.distance == pytest.approx(distance, abs=1e-5)
         assert guess.label == (label if distance <= model.threshold else None)
         assert guess.image == query
         assert set(guess.to_json()) == {"image", "label", "probability", "distance"}
-    assert [g.nearest for g in model.classify(queries, support)] == list(support)
-    assert [g.label for g in model.classify(queries, support, threshold=-1)] == [None] * 4
-    assert [g.label for g in model.classify(queries, support, threshold=float("inf"))] == list(support)
     one = {"only": seen[0][0]}
     assert model.classify(seen[0][1], one, threshold=2)[0].label == "only"
+
+
+def test_classify_holds_an_image_to_all_examples_of_the_nearest_class_as_verify_does(model, seen):
+    support = {f"class {n}": files[: n + 1] for n, files in enumerate(seen)}  # one to four of them
+    support["class 3"] += support["class 3"][:1]  # a copy tells nothing new
+    queries = [files[-1] for files in seen]
+    flat = [(label, f) for label, files in support.items() for f in files]
+    thresholds = set()
+    for query, guess in zip(queries, model.classify(queries, support), strict=True):
+        assert guess.nearest == min((model.verify(f, query).distance, label) for label, f in flat)[1]
+        verdict = model.verify(support[guess.nearest], query)
+        assert guess.distance == pytest.approx(verdict.distance, abs=1e-5)
+        assert guess.probability == pytest.approx(verdict.probability, abs=1e-4)
+        assert guess.label == (guess.nearest if verdict.same else None)
+        thresholds.add(verdict.threshold)
+    assert len(thresholds) > 2
+    names = list(support)
+    assert [g.nearest for g in model.classify(queries, support)] == names
+    assert [g.label for g in model.classify(queries, support, threshold=-1)] == [None] * 4
+    assert [g.label for g in model.classify(queries, support, threshold=float("inf"))] == names
+
+
+def test_references_are_a_list_as_well_as_a_folder(model, seen, tmp_path):
+    for name, source in enumerate(seen[0][:3]):
+        shutil.copy(source, tmp_path / f"{name}.png")
+    assert model.verify(seen[0][:3], seen[1][0]) == model.verify(tmp_path, seen[1][0])
+    assert model.verify(seen[0][:1], seen[1][0]) == model.verify(seen[0][0], seen[1][0])
+    with pytest.raises(DataError, match="one reference or more, is expected to compare with; got none"):
+        model.verify([], seen[1][0])
 
 
 def test_what_cannot_be_used_is_refused(model, seen, broken):

@@ -21,7 +21,7 @@ _HOME = {
     "PairSet": "data",
     "SiameseNetwork": "network",
     "TwinnedError": "errors",
-    "Verdict": "model",
+    "Verdict": "answers",
     "check_data": "check",
     "data": "",
     "distances": "",

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import distances, evaluation, manifest
+from .answers import Guess, Verdict
 from .data import ImageSet, PairSet, references_of
 from .errors import DataError, ModelError, SettingError
 from .evaluation import Evaluation
@@ -28,53 +29,6 @@ from .untouched import UNTOUCHED, UntouchedEncoder, figures
 from .verification import FittedThreshold
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
-
-
-class Verdict(NamedTuple):
-    """Whether two images show the same thing, and how sure that is.
-
-    Args:
-        same: Whether the distance is within the threshold.
-        probability: Calibrated P(same), in [0, 1].
-        distance: At least 0, lower is closer.
-        threshold: ``same = distance <= threshold``.
-        relation: The likeliest relation, where the model has a relation head.
-        relation_probability: Of that relation, by the head, in [0, 1].
-    """
-
-    same: bool
-    probability: float
-    distance: float
-    threshold: float
-    relation: str | None = None
-    relation_probability: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The verdict under its JSON keys; those of the relation only where there is one."""
-        answer = self._asdict()
-        return answer if self.relation else {key: answer[key] for key in answer if "relation" not in key}
-
-
-class Guess(NamedTuple):
-    """Which class an image shows.
-
-    Args:
-        image: What the image is called.
-        label: The class; None where no class is within the threshold: unknown.
-        probability: Calibrated P(same) with the nearest class, in [0, 1].
-        distance: To the nearest class, at least 0, lower is closer.
-        nearest: The nearest class, be it within the threshold or not.
-    """
-
-    image: str
-    label: str | None
-    probability: float
-    distance: float
-    nearest: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The guess under its JSON keys."""
-        return {k: v for k, v in self._asdict().items() if k != "nearest"}
 
 
 class Model:
@@ -248,33 +202,44 @@ class Model:
 
     # ---- verification
 
-    def verify(self, left: ImageSource, right: ImageSource, *, threshold: float | None = None) -> Verdict:
+    def verify(self, left: Images, right: ImageSource, *, threshold: float | None = None) -> Verdict:
         """Tell whether two images show the same thing.
 
         Args:
-            left: An image, or a folder of references. Then the distance is that to all of them, with a
-                threshold of its own (`twinned.verification.references`); to the nearest where the model was
-                given too few classes or images to fit one.
+            left: An image, or several references, as a list or a folder. Then the distance is that to all of
+                them, with a threshold of its own (`twinned.verification.references`); to the nearest where
+                the model was given too few classes or images to fit one.
             right: The image asked about.
             threshold: Instead of the stored one, and like it in units of the distance that the verdict tells.
 
         Raises:
+            DataError: If there is no reference.
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not a finite number.
         """
-        references = self.embed(references_of(left))
-        copies = np.unique(references.round(4), axis=0, return_index=True)[1]  # of one image tell nothing new
-        references = references[np.sort(copies)]
-        asked = self.embed([right])
-        apart = self.distances(references, asked)[:, 0]
-        nearest = int(apart.argmin())
+        images = [reference for given in _as_many(left) for reference in references_of(given)]
+        if not images:
+            raise DataError("an image, or one reference or more, is expected to compare with; got none")
+        vectors = self.embed([*images, right])
+        references, asked = _distinct(vectors[:-1]), vectors[-1:]
+        apart = self.distances(references, asked)
+        nearest = int(apart[:, 0].argmin())
         (relations,) = self.relations(references[nearest : nearest + 1], asked)
+        (distance,), fitted = self._to_all(references, apart)
+        return self.verdict(float(distance), threshold, fitted=fitted, relations=relations)
+
+    def _to_all(self, references: Floats, apart: Floats) -> tuple[Floats, FittedThreshold]:
+        """How far images are from all references of one thing, and what was fitted for so many.
+
+        Args:
+            references: Shape ``(k, d)``, no copies.
+            apart: Distances of each to the images, shape ``(k, n)``.
+        """
         fitted = self.manifest.calibration.references
         if fitted is None or len(references) < 2:
-            return self.verdict(float(apart[nearest]), threshold, relations=relations)
-        (distance,) = fitted.distance(apart[:, None], self.distances(references, references))
-        row = fitted.row(len(references))
-        return self.verdict(float(distance), threshold, fitted=row, relations=relations)
+            return apart.min(axis=0), self.manifest.calibration
+        among = self.distances(references, references)
+        return fitted.distance(apart, among), fitted.row(len(references))
 
     def verify_many(
         self,
@@ -347,12 +312,15 @@ class Model:
     ) -> list[Guess]:
         """Tell which class each image shows, from as few as one example a class.
 
-        The class of the nearest example wins; where even that is beyond the threshold the image is unknown.
+        The class of the nearest example wins. Whether the image is of that class at all is told as `verify`
+        tells it of a folder of references: from the distance to all examples of the class, with the threshold
+        fitted for so many. Beyond it the image is unknown.
 
         Args:
             images: One image or many.
             support: For each class its example images.
-            threshold: Instead of the stored one; ``float("inf")`` always names a class.
+            threshold: Instead of the stored one, and like it in units of the distance that the guess tells;
+                ``float("inf")`` always names a class.
 
         Raises:
             DataError: If there is no class, or one without images.
@@ -360,22 +328,25 @@ class Model:
         """
         if threshold is not None and math.isnan(threshold):
             raise SettingError("a threshold is a number; got nan")
-        empty = [label for label, examples in support.items() if len(_as_many(examples)) == 0]
+        examples = {label: _as_many(given) for label, given in support.items()}
+        empty = [label for label, given in examples.items() if len(given) == 0]
         if not support or empty:
             raise DataError(f"each class needs an image; none for {', '.join(empty) or 'any class'}")
-        labels = np.repeat(list(support), [len(_as_many(e)) for e in support.values()])
-        known = self.embed([im for e in support.values() for im in _as_many(e)])
+        known = self.embed([image for given in examples.values() for image in given])
+        ends = np.cumsum([len(given) for given in examples.values()])
+        classes = [_distinct(rows) for rows in np.split(known, ends[:-1])]
         many = list(_as_many(images))
-        found = self.distances(self.embed(many, progress=progress), known)
-        limit = self.threshold if threshold is None else threshold
+        asked = self.embed(many, progress=progress)
+        apart = [self.distances(rows, asked) for rows in classes]
+        to_all = [self._to_all(rows, distance) for rows, distance in zip(classes, apart, strict=True)]
+        nearest = np.argmin([distance.min(axis=0) for distance in apart], axis=0)
         guesses = []
-        for image, row in zip(many, found, strict=True):
-            nearest = int(row.argmin())
-            distance, label = float(row[nearest]), str(labels[nearest])
-            within = label if distance <= limit else None
-            guesses.append(
-                Guess(source_name(image), within, float(self.probability(distance)), distance, label)
-            )
+        for place, (image, number) in enumerate(zip(many, nearest, strict=True)):
+            label, (to, fitted) = list(examples)[number], to_all[number]
+            distance = float(to[place])
+            within = label if distance <= (fitted.threshold if threshold is None else threshold) else None
+            probability = float(fitted.probability(distance))
+            guesses.append(Guess(source_name(image), within, probability, distance, label))
         return guesses
 
     # ---- galleries and figures
@@ -490,6 +461,11 @@ def _as_many(images: Any) -> Any:
     if isinstance(images, (str, os.PathLike, bytes, bytearray)) or hasattr(images, "getexif"):
         return [images]
     return images
+
+
+def _distinct(references: Floats) -> Floats:
+    """References without copies: one image twice tells nothing new."""
+    return references[np.sort(np.unique(references.round(4), axis=0, return_index=True)[1])]
 
 
 def _key(image: ImageSource) -> Any:

@@ -41,6 +41,24 @@ def test_multipart_and_json_are_two_ways_to_ask_the_same(client: Client) -> None
     assert as_json.json()["threshold"] == 0.5
 
 
+def test_verify_takes_several_references(client: Client, model: Model) -> None:
+    service, references = client(gallery=None), [png("ring", n) for n in range(3)]
+    expected = model.verify(references, png("cross"))
+    assert expected.threshold == model.manifest.calibration.references.row(3).threshold
+    parts = service.post(
+        "/v1/verify", files=[*(("a", ("r.png", one)) for one in references), ("b", ("c.png", png("cross")))]
+    )
+    as_json = service.post("/v1/verify", json={"a": list(map(b64, references)), "b": b64(png("cross"))})
+    for found in (parts.json(), as_json.json()):
+        assert found["threshold"] == expected.threshold
+        assert found["distance"] == pytest.approx(expected.distance, abs=1e-5)
+    for refused, says in (([], "a: holds no image"), ([b64(png()), "no base64!"], "a: expected an image as")):
+        answer = service.post("/v1/verify", json={"a": refused, "b": b64(png())})
+        assert detail(answer, 422).startswith(says)
+    broken = service.post("/v1/verify", json={"a": [b64(png()), b64(b"text")], "b": b64(png())})
+    assert detail(broken, 422).startswith("a[1]: is not an image")
+
+
 def test_base64_may_be_broken_into_lines(client: Client) -> None:
     lines = base64.encodebytes(png("ring")).decode()
     assert "\n" in lines.strip()

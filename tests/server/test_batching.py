@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from twinned.images import ImageSpec
+from twinned.runtime import embed_stream
 from twinned.server.batching import Together, choose, rate
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
@@ -60,6 +61,12 @@ def test_everybody_gets_their_own_answer() -> None:
 
 def test_a_request_larger_than_a_batch_is_run_by_itself() -> None:
     assert Together(mean, most=4)(image(7, 11)).shape == (11, 1)
+
+
+def test_more_images_than_a_batch_go_through_it_one_batch_after_another() -> None:
+    images = [np.full((8, 8), n, np.uint8) for n in range(70)]
+    found = np.concatenate([part.vectors for part in embed_stream(images, SPEC, Together(mean))])
+    assert found[:, 0].tolist() == list(range(70))
 
 
 def test_an_error_reaches_everybody_who_was_joined_and_nobody_after() -> None:

@@ -70,6 +70,10 @@ class Together:
             raise mine.outcome
         return mine.outcome
 
+    def single_threaded(self) -> Together:
+        """Itself: whatever runs beside it waits for its turn; see `twinned.runtime.embed_stream`."""
+        return self
+
     def _next(self) -> list[_Request]:
         """The oldest requests that fit into one batch, at least one."""
         with self._changing:

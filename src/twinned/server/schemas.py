@@ -36,6 +36,18 @@ def _image(value: Any, info: ValidationInfo) -> Upload:
     return Upload.called(info.field_name or "image", data)
 
 
+def _references(value: Any, info: ValidationInfo) -> list[Upload]:
+    if not isinstance(value, list):
+        return [_image(value, info)]
+    if not value:
+        raise ValueError("holds no image; send one reference or more")
+    images = [_image(one, info) for one in value]
+    for place, image in enumerate(images):
+        if image.name == info.field_name and len(images) > 1:
+            image.name = f"{image.name}[{place}]"
+    return images
+
+
 def _label(text: str) -> str:
     if not text.strip():
         raise ValueError("a label is text that is not empty")
@@ -44,10 +56,17 @@ def _label(text: str) -> str:
     return text.strip()
 
 
-Picture = Annotated[
-    Upload,
-    PlainValidator(_image),
-    WithJsonSchema({"type": "string", "format": "byte", "description": "An image file, as base64."}),
+_PICTURE: JsonDict = {"type": "string", "format": "byte", "description": "An image file, as base64."}
+Picture = Annotated[Upload, PlainValidator(_image), WithJsonSchema(_PICTURE)]
+References = Annotated[
+    list[Upload],
+    PlainValidator(_references),
+    WithJsonSchema(
+        {
+            "anyOf": [_PICTURE, {"type": "array", "minItems": 1, "items": _PICTURE}],
+            "description": "An image, or several references; in multipart the field comes several times.",
+        }
+    ),
 ]
 # One line of printable text that is not blank, as far as a pattern can say it.
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$"
@@ -107,9 +126,9 @@ class _Images(_Body):
 
 
 class VerifyRequest(_Body):
-    """Two images."""
+    """Two images, or references and an image."""
 
-    a: Picture
+    a: References
     b: Picture
     threshold: Threshold
 
@@ -184,12 +203,14 @@ class UndoRequest(_Body):
 
 
 class Verdict(BaseModel):
-    """Whether two images show the same thing."""
+    """Whether two images show the same thing; a relation only where the model tells relations apart."""
 
     same: bool
     probability: float
     distance: float
     threshold: float
+    relation: str | None = None
+    relation_probability: float | None = None
 
 
 class Vector(BaseModel):
