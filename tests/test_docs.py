@@ -84,7 +84,8 @@ def test_what_a_page_says_to_type_works(page, started):
 
 
 def test_the_pages_that_teach_have_something_to_type():
-    for page in ("start", "losses", "threshold", "faces", "signatures", "search", "serve", "formats", "deck"):
+    pages = ("start", "losses", "threshold", "finetune", "faces", "signatures", "search", "serve")
+    for page in (*pages, "formats", "deck"):
         assert blocks(ROOT / "docs" / f"{page}.md"), page
 
 

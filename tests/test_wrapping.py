@@ -108,6 +108,15 @@ def test_colour_channels_last(write, strangers):
     np.testing.assert_allclose(model.embed_pixels(x), fed.reshape(3, -1) @ weight, rtol=1e-3, atol=1e-3)
 
 
+def test_a_vector_beside_its_feature_map_is_the_output(tiny_model, strangers, tmp_path):
+    theirs = twinned.load(tiny_model)
+    graph = onnx.load(tiny_model / "encoder.onnx").graph
+    assert [len(value.type.tensor_type.shape.dim) for value in graph.output] == [2, 4]
+    model = wrap(tiny_model / "encoder.onnx", strangers, distance="cosine")
+    images = load_images(strangers).images[:5]
+    np.testing.assert_allclose(model.embed(images), theirs.embed(images), atol=1e-5)
+
+
 def test_another_frameworks_exporter(strangers, tmp_path):
     """Principal components by scikit-learn, exported by skl2onnx; an image is laid out as a row before it."""
     to_onnx = pytest.importorskip("skl2onnx").to_onnx

@@ -86,8 +86,8 @@ def examine(calibration: Calibration, tell: Callable[[str], None]) -> None:
     fit = calibration
     if not fit.unseen_classes:
         tell(
-            "doctor: the threshold is not from unseen classes (there are fewer than 4), so it is too hopeful:"
-            " give more classes, or others with --validate"
+            "doctor: the threshold is from classes that training saw, this one or one before, so it is too"
+            " hopeful: give others with --validate, or 4 classes or more"
         )
     if fit.n_genuine < _FEW_GENUINE or fit.n_classes < _FEW_CLASSES:
         tell(

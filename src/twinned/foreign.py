@@ -90,7 +90,9 @@ def open_foreign(path: Path) -> Foreign:
             f" {_listed(inputs)}"
         )
     outputs = {v.name: _tensor(v) for v in proto.graph.output}
-    vectors = [name for name, (_, shape) in outputs.items() if _is_vector(shape)]
+    flat = [name for name, (_, shape) in outputs.items() if len(shape) == 2]
+    # A map of 1x1 is a vector too, where it does not stand beside one.
+    vectors = flat or [name for name, (_, shape) in outputs.items() if _is_pooled(shape)]
     if len(vectors) != 1:
         raise ModelError(
             f"{path}: one output is expected that is a vector an image, (n, d); it has {_listed(outputs)}."
@@ -253,9 +255,9 @@ def _tensor(value: Any) -> tuple[str, tuple[int | None, ...]]:
     return kind, tuple(sizes)
 
 
-def _is_vector(shape: tuple[int | None, ...]) -> bool:
-    """``(n, d)``, or that with sizes of 1 behind."""
-    return len(shape) == 2 or (len(shape) == 4 and 1 in (shape[1], shape[3]) and shape[2] == 1)
+def _is_pooled(shape: tuple[int | None, ...]) -> bool:
+    """A map of 1x1: ``(n, d, 1, 1)`` or ``(n, 1, 1, d)``."""
+    return len(shape) == 4 and 1 in (shape[1], shape[3]) and shape[2] == 1
 
 
 def _listed(tensors: dict[str, tuple[str, tuple[int | None, ...]]]) -> str:
