@@ -84,7 +84,7 @@ def test_training_that_ruins_it_is_thrown_away(finetune, tiny_model, strangers):
 
 
 def test_frozen_stages_stay_and_their_norms_too(finetune, tiny_model, strangers, monkeypatch):
-    monkeypatch.setattr("twinned.learning._better", lambda before, after: True)
+    monkeypatch.setattr("twinned.judging._better", lambda before, after: True)
     before = weights(tiny_model)
     model = finetune(strangers, steps=6, freeze=2)
     after = weights(model)
@@ -95,7 +95,7 @@ def test_frozen_stages_stay_and_their_norms_too(finetune, tiny_model, strangers,
 
 
 def test_thawed_stages_move_and_earlier_ones_less(finetune, tiny_model, strangers, monkeypatch):
-    monkeypatch.setattr("twinned.learning._better", lambda before, after: True)
+    monkeypatch.setattr("twinned.judging._better", lambda before, after: True)
     before = weights(tiny_model)
     model = finetune(strangers, steps=12, freeze=2, thaw=0.5, layer_decay=0.3, settings={"average": 0})
     after = weights(model)

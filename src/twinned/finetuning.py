@@ -20,7 +20,7 @@ from .data import load as load_data
 from .devices import asked_at, on_devices, training_device
 from .errors import DataError, ModelError, SettingError
 from .fit import make_model
-from .learning import Parent
+from .judging import Parent
 from .material import Say, check_classes
 from .memory import keep_freed_memory
 from .model import Model

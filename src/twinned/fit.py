@@ -23,7 +23,7 @@ from .data import load as load_data
 from .devices import asked_at, on_devices, training_device
 from .doctor import examine
 from .errors import SettingError
-from .learning import Parent, learn_and_judge
+from .judging import Parent, learn_and_judge
 from .material import (
     Say,
     check_classes,

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from . import export, manifest
-from .learning import Learnt, Parent
+from .judging import Learnt, Parent
 from .manifest import Manifest
 from .material import Material, fingerprint, thin
 from .model import Model

@@ -63,7 +63,7 @@ def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs,
         "progress": False,
     }
     for better in (True, False):
-        monkeypatch.setattr("twinned.learning._better", lambda before, after, answer=better: answer)
+        monkeypatch.setattr("twinned.judging._better", lambda before, after, answer=better: answer)
         model = twinned.train(strangers, recipe="photo", steps=1, **given)
         found = model.evaluate(glyphs, ways=4, episodes=20, progress=False)
         assert (UNTOUCHED in model.manifest.files) == better
