@@ -19,6 +19,7 @@ from .verification import (
     choose_enrolment,
     compare_all,
     compare_pairs,
+    error_curve,
     fit_calibration,
     reference_sets,
 )
@@ -92,8 +93,21 @@ def calibrate(
         )
     calibration = fit_calibration(comparisons, sets=sets, far=far, prior=prior, seed=seed)
     note = f"threshold refitted on {len(decoded.kept)} new images (twinned calibrate)"
+    held_out = loaded.manifest.held_out | {
+        "images": len(decoded.kept),
+        "classes": np.unique(labels).tolist() if isinstance(source, ImageSet) else [],
+        "eer": calibration.eer,
+        "eer_ci": calibration.eer_ci,
+        "curve": error_curve(comparisons),
+    }
+    held_out.pop("identified", None)
     changed = loaded.manifest.model_copy(
-        update={"calibration": calibration, "notes": [*loaded.manifest.notes, note], "prototype": False}
+        update={
+            "calibration": calibration,
+            "notes": [*loaded.manifest.notes, note],
+            "prototype": False,
+            "held_out": held_out,
+        }
     )
     if isinstance(source, ImageSet) and loaded.head is None:
         genuine = ~forgery

@@ -13,7 +13,8 @@ from .data import ImageSet, PairSet, decode, load
 from .data.official import official_protocol, read_lfw, read_omniglot_runs
 from .errors import DataError, SettingError
 from .fewshot import OneShot, one_shot_accuracy, possible_ways, runs_accuracy
-from .images import ImageSource, ImageSpec, pixels_sha256
+from .images import ImageSource, ImageSpec, pixels_sha256, source_name
+from .intervals import mean_interval
 from .retrieval import Retrieval, evaluate_retrieval
 from .runtime import Floats
 from .verification import (
@@ -25,6 +26,7 @@ from .verification import (
     compare_all,
     compare_pairs,
     compare_references,
+    distinct_probes,
     evaluate_verification,
     impostors_needed,
     lfw_folds,
@@ -35,7 +37,7 @@ from .verification import (
 PROTOCOLS = ("classes", "pairs", "lfw", "omniglot-runs")
 _FPIR = 0.01  # of open-set identification
 _ENROLLED = 4  # images a label in it, at most
-_OF_REFERENCES = ("eer", "eer_ci", "threshold", "far", "far_ci", "frr", "frr_ci", "n_genuine", "n_impostor")
+_OF_REFERENCES = ("eer", "eer_ci", "threshold", "far", "far_ci", "frr", "frr_ci")
 
 
 class Measured(Protocol):
@@ -96,7 +98,10 @@ class Evaluation:
         """The figures in a few lines."""
         lines = []
         if (v := self.verification) is not None:
-            lines.append(f"verification  {v.n_genuine:,} genuine and {v.n_impostor:,} impostor comparisons")
+            against = {"all": "impostor", "skilled": "skilled-forgery", "random": "random-impostor"}[
+                v.impostors
+            ]
+            lines.append(f"verification  {v.n_genuine:,} genuine and {v.n_impostor:,} {against} comparisons")
             for name, value, ci in (
                 ("equal error rate", v.eer, v.eer_ci),
                 ("area under ROC", v.auc, v.auc_ci),
@@ -111,6 +116,13 @@ class Evaluation:
                     else f"  (not supported: it takes {impostors_needed(far):,} impostor comparisons)"
                 )
                 lines.append(f"  {f'TAR at FAR {far:g}':<28} {_figure(row.tar, row.ci)}{mark}")
+            if v.cllr is not None and v.min_cllr is not None:
+                lines.append(f"  {'Cllr (at best)':<28} {v.cllr:.4f}  ({v.min_cllr:.4f})")
+            if (other := v.parts.get("random")) is not None:
+                lines.append(
+                    f"  against {other.n_impostor:,} random impostors: equal error rate"
+                    f" {_figure(other.eer, other.eer_ci)}, FAR {_figure(other.far, other.far_ci)}"
+                )
         if (o := self.one_shot) is not None:
             lines.append(
                 f"{o.ways}-way {o.shots}-shot  {_figure(o.accuracy, o.ci)}  ({o.episodes:,} episodes)"
@@ -134,7 +146,8 @@ class Evaluation:
             )
         if "relations" in self.details:
             relations = self.details["relations"]
-            lines.append(f"relations  accuracy {relations['accuracy']:.4f}  ({relations['pairs']:,} pairs)")
+            figure = _figure(relations["accuracy"], relations["ci"])
+            lines.append(f"relations  accuracy {figure}  ({relations['pairs']:,} pairs)")
         if "lfw" in self.details:
             lfw = self.details["lfw"]
             lines.append(
@@ -149,6 +162,12 @@ class Evaluation:
                 "before training  " + "  ".join(f"{said[k]} {_figure(v, None)}" for k, v in before.items())
             )
         return "\n".join(lines)
+
+
+def _first(sentences: Sequence[str], most: int = 3) -> str:
+    """The first few, and how many more."""
+    more = f" and {len(sentences) - most} more" if len(sentences) > most else ""
+    return "; ".join(sentences[:most]) + more
 
 
 def _figure(value: float | None, ci: Sequence[float] | None) -> str:
@@ -176,19 +195,21 @@ class EmbeddedSet:
     unreadable: list[str]
     kept: np.ndarray[Any, Any]
 
+    def details(self) -> dict[str, Any]:
+        """Which images training saw, where it saw some."""
+        names = [source_name(image) for image, seen in zip(self.images, self.seen, strict=True) if seen]
+        return {"seen_in_training": names} if names else {}
+
     def notes(self) -> list[str]:
         """What must be said of these images."""
         found = []
-        if self.seen.any():
+        if names := self.details().get("seen_in_training"):
             found.append(
-                f"{int(self.seen.sum())} of {len(self.seen)} images were seen in training: these figures"
-                " flatter the model; evaluate on others"
+                f"{len(names)} of {len(self.seen)} images were seen in training ({_first(names)}): these"
+                " figures flatter the model; evaluate on others"
             )
         if self.unreadable:
-            more = f" and {len(self.unreadable) - 3} more" if len(self.unreadable) > 3 else ""
-            found.append(
-                f"{len(self.unreadable)} unreadable images left out: {'; '.join(self.unreadable[:3])}{more}"
-            )
+            found.append(f"{len(self.unreadable)} unreadable images left out: {_first(self.unreadable)}")
         return found
 
 
@@ -268,6 +289,11 @@ def _classes(
     found = _embed(model, data.images, data.labels, progress)
     forgery = data.forgery[found.kept]
     notes = [*data.notes, *found.notes()]
+    if chose := sorted({*model.manifest.held_out.get("classes", [])} & {*map(str, found.labels)}):
+        notes.append(
+            f"{len(chose)} classes of the same name chose the threshold ({_first(chose)}): what is measured"
+            " at it flatters the model"
+        )
     _, counts = np.unique(found.labels[~forgery], return_counts=True)
     if len(counts) < 2 or counts.max() < 2:
         raise DataError(
@@ -292,13 +318,14 @@ def _classes(
     else:
         if most < ways:
             notes.append(
-                f"{ways}-way was asked for; {most} classes have {shots + 1} images or more: {most}-way"
+                f"{most} classes have {shots + 1} images or more, so one-shot is {most}-way instead of"
+                f" {ways}-way"
             )
         one_shot = one_shot_accuracy(
             genuine, labels, model.distances, ways=min(ways, most), shots=shots, episodes=episodes, seed=seed
         )
     retrieval = evaluate_retrieval(genuine, labels, model.distances)
-    details = {}
+    details = found.details()
     if (rates := None if forgery.any() else _open_set(model, genuine, labels, seed=seed)) is not None:
         details["open_set"] = rates
     sets = reference_sets(found.embeddings, found.labels, model.distances, forgery=forgery, seed=seed)
@@ -328,6 +355,7 @@ def _references(sets: Sequence[ReferenceSet], calibration: Calibration, *, seed:
             "scaled": row.scaled,
             "supported": row.supported,
             **{name: figures[name] for name in _OF_REFERENCES},
+            **dict(zip(("n_genuine", "n_impostor"), distinct_probes(sets, row.images), strict=True)),
             "n_classes": len(np.unique(pairs.left)),
         }
     return found
@@ -382,14 +410,15 @@ def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, prog
         compare_pairs(distance, data.same[whole], left=left, right=right), left_image=left, right_image=right
     )
     verification = evaluate_verification(comparisons, model.manifest.calibration, extra_far=far, seed=seed)
-    details = {}
+    details = found.details()
     if data.relation is not None and model.manifest.relations:
         guesses = model.relations(found.embeddings[left], found.embeddings[right])
         right_ones = [
             max(guess, key=guess.__getitem__) == name
             for guess, name in zip(guesses, data.relation[whole], strict=True)
         ]
-        details["relations"] = {"accuracy": float(np.mean(right_ones)), "pairs": len(right_ones)}
+        ci = mean_interval(np.array(right_ones), found.labels[left], seed=seed)
+        details["relations"] = {"accuracy": float(np.mean(right_ones)), "ci": ci, "pairs": len(right_ones)}
     return Evaluation(verification, None, None, "pairs", found.notes(), details, found, comparisons, seed)
 
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import save_file
 
 from . import export, manifest
@@ -17,7 +16,7 @@ from .material import Material, fingerprint, thin
 from .model import Model
 from .runs import Judged, Run
 from .untouched import UNTOUCHED
-from .verification import Calibration, Comparisons, choose_enrolment, roc
+from .verification import Calibration, choose_enrolment, error_curve
 
 # Pixel values of held-out images by which the way to tell labels in a gallery is chosen: half a second.
 _ENROL_VALUES = 20_000_000
@@ -115,14 +114,3 @@ def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
 
 def _figures(judged: Judged) -> dict[str, float]:
     return {"eer": judged.eer, "recall_at_1": judged.recall}
-
-
-def error_curve(comparisons: Comparisons) -> dict[str, list[float]]:
-    """How false accepts and false rejects trade on the held-out comparisons, in at most 200 points or so."""
-    pairs = comparisons.hardest()
-    found = roc(pairs.distance, pairs.same).thinned(200)
-    finite = np.isfinite(found.threshold)
-    return {
-        name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
-        for name in ("threshold", "far", "frr")
-    }

@@ -23,7 +23,6 @@ from .manifest import Manifest
 from .material import Material, Say, fingerprint, read, sample, usable_classes
 from .model import Model
 from .runtime import Floats, Graph, embed_pixels
-from .saving import error_curve
 from .verification import (
     Calibration,
     Comparisons,
@@ -31,6 +30,7 @@ from .verification import (
     compare_all,
     compare_pairs,
     eer,
+    error_curve,
     fit_calibration,
     reference_sets,
 )

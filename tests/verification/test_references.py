@@ -124,7 +124,16 @@ def test_the_classes_with_the_most_images_are_drawn_from(made_up):
 def test_many_images_make_no_difference(sets):
     rows = v.fit_references(sets(0, 300, 20)).rows  # more comparisons than are kept elsewhere
     assert [row.images for row in rows] == [2, 3, 5, 10]
-    assert all(row.n_impostor == 60 * 4 * 200 for row in rows)
+    assert all(60 * 200 < row.n_impostor < 60 * 4 * 200 for row in rows)
+
+
+def test_an_image_held_up_to_several_sets_of_a_class_counts_once(sets):
+    drawn = sets(0, 8, 6)
+    row = v.fit_references(drawn, far=0.01).rows[0]
+    assert len(drawn) == 8 * 30  # every set is held up to all 42 images of the other classes
+    assert (row.n_genuine, row.n_impostor) == (8 * 6, 8 * 42)
+    assert not row.supported
+    assert row.impostors_needed == 3000
 
 
 def test_a_few_classes_are_too_few_to_choose_a_distance_by():

@@ -41,6 +41,7 @@ def test_json_has_the_agreed_keys_and_no_nan(world, calibration):
     found = v.evaluate_verification(world(), calibration, extra_far=0.05).to_json()
     assert set(found) >= KEYS
     assert [*found["tar_at_far"]] == ["0.1", "0.05", "0.01", "0.001", "0.0001"]
+    assert found["impostors_needed"]["0.01"] == 3000
     assert set(found["tar_at_far"]["0.01"]) == {"tar", "ci", "supported"}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 

@@ -19,7 +19,7 @@ Rates are fractions of 1.
 
 from __future__ import annotations
 
-from .calibration import Calibration, fit_calibration
+from .calibration import Calibration, error_curve, fit_calibration
 from .comparisons import Comparisons, Distances, compare_all, compare_pairs
 from .curves import (
     Folds,
@@ -43,6 +43,7 @@ from .references import (
     ReferenceSet,
     ReferenceThreshold,
     compare_references,
+    distinct_probes,
     fit_references,
     reference_sets,
 )
@@ -91,7 +92,9 @@ __all__ = [
     "compare_pairs",
     "compare_references",
     "d_prime",
+    "distinct_probes",
     "eer",
+    "error_curve",
     "evaluate_verification",
     "far_frr",
     "fit_calibration",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .comparisons import Comparisons
+from .curves import roc
 from .identification import Identification, fit_identification
 from .references import References, ReferenceSet, fit_references
 from .thresholds import FittedThreshold, fit_threshold
@@ -75,3 +78,14 @@ def fit_calibration(
         identification=fit_identification(comparisons, seed=seed),
         references=fit_references(sets, far=far, prior=prior, seed=seed),
     )
+
+
+def error_curve(comparisons: Comparisons) -> dict[str, list[float]]:
+    """How false accepts and false rejects trade on some comparisons, in at most 200 points or so."""
+    pairs = comparisons.hardest()
+    found = roc(pairs.distance, pairs.same).thinned(200)
+    finite = np.isfinite(found.threshold)
+    return {
+        name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
+        for name in ("threshold", "far", "frr")
+    }

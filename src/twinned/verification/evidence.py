@@ -6,7 +6,7 @@ whatever the prior; a prior turns it into a probability: ``logit P(same) = llr +
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -146,7 +146,9 @@ def min_cllr_of(counts: Tally) -> float:
     return _weighted_cllr(ratio, blocks.genuine, blocks.impostor)
 
 
-def fit_evidence(comparisons: Comparisons, *, seed: int = 0) -> tuple[Logistic | Isotonic, float | None]:
+def fit_evidence(
+    comparisons: Comparisons, *, seed: int = 0
+) -> tuple[Logistic | Isotonic, float | None, float]:
     """The better of both fits, chosen on classes it was not fitted on.
 
     Classes are dealt into at most five folds. A fit sees the comparisons among the other folds' classes and
@@ -154,8 +156,9 @@ def fit_evidence(comparisons: Comparisons, *, seed: int = 0) -> tuple[Logistic |
     distinct distances neighbours are joined (see `coarse`).
 
     Returns:
-        The fit on everything, and its cross-validated Cllr; the logistic fit and None where there are too few
-        classes for two folds with genuine and impostor comparisons.
+        The fit on everything, its cross-validated Cllr, and the lowest Cllr of the same comparisons. Where
+        there are too few classes for two folds with genuine and impostor comparisons, the logistic fit, None,
+        and the lowest Cllr of all comparisons.
     """
     pairs = comparisons.ascending()
     counts = coarse(tally_sorted(pairs.distance, pairs.same))
@@ -168,7 +171,7 @@ def fit_evidence(comparisons: Comparisons, *, seed: int = 0) -> tuple[Logistic |
             genuine, impostor = (np.concatenate([own[kind] for own in tested]) for kind in (1, 2))
             costs[fit] = _weighted_cllr(llr, genuine, impostor)
     best = min(costs, key=costs.__getitem__, default=fit_logistic)
-    return best(counts), costs.get(best)
+    return best(counts), costs.get(best), min_cllr_of(_joined(tested) if costs else counts)
 
 
 def _splits(pairs: Comparisons, counts: Tally, seed: int) -> Iterator[tuple[Tally, Tally]]:
@@ -190,6 +193,15 @@ def _filled(distance: Floats, table: npt.NDArray[np.int64]) -> Tally:
     """Rows with a comparison; ``table``: impostor and genuine counts."""
     some = table.any(axis=0)
     return Tally(distance[some], table[1, some], table[0, some])
+
+
+def _joined(tallies: Sequence[Tally]) -> Tally:
+    """Several tallies as one."""
+    distance, genuine, impostor = (np.concatenate(column) for column in zip(*tallies, strict=True))
+    each, place = np.unique(distance, return_inverse=True)
+    return Tally(
+        each, *(np.bincount(place, column, len(each)).astype(np.int64) for column in (genuine, impostor))
+    )
 
 
 def _weighted_cllr(llr: Floats, genuine: npt.NDArray[Any], impostor: npt.NDArray[Any]) -> float:

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .comparisons import Comparisons, Distances, Floats, compare_pairs
+from .comparisons import Comparisons, Distances, Floats, Ints, compare_pairs
 from .curves import eer
-from .thresholds import FittedThreshold, fit_threshold
+from .thresholds import FittedThreshold, fit_threshold, supported
 
 COUNTS = (2, 3, 5, 10)
 _CLASSES = 60  # at most so many that sets of one size are drawn from
@@ -129,12 +129,14 @@ class ReferenceSet(NamedTuple):
         genuine: Distances of the first images to all of them, shape ``(k, n)``.
         impostor: Distances of the first images to impostors, shape ``(k, m)``.
         impostors: Their classes, shape ``(m,)``.
+        rows: The first images and the impostors by number, shapes ``(n,)`` and ``(m,)``.
     """
 
     label: Any
     genuine: Floats
     impostor: Floats
     impostors: npt.NDArray[Any]
+    rows: tuple[Ints, Ints]
 
 
 def reference_sets(
@@ -180,7 +182,9 @@ def reference_sets(
             strangers = random.permutation(others)[:_IMPOSTORS]
             apart = distances(vectors[order[: COUNTS[-1]]], vectors[np.concatenate([order, strangers])])
             genuine, impostor = np.split(apart, [len(order)], axis=1)
-            drawn.append(ReferenceSet(names[number], genuine, impostor, names[code[strangers]]))
+            drawn.append(
+                ReferenceSet(names[number], genuine, impostor, names[code[strangers]], (order, strangers))
+            )
     return drawn
 
 
@@ -211,7 +215,14 @@ def fit_references(
             eer(measured.distance, measured.same) < eer(nearest.distance, nearest.same)
         )
         fitted = fit_threshold(measured if scaled else nearest, far=far, prior=prior, seed=seed)
-        rows.append(ReferenceThreshold(**dict(fitted) | {"n_classes": classes}, images=count, scaled=scaled))
+        n_genuine, n_impostor = distinct_probes(drawn, count)
+        figures = {
+            "n_classes": classes,
+            "n_genuine": n_genuine,
+            "n_impostor": n_impostor,
+            "supported": supported(fitted.eer if far is None else far, n_impostor),
+        }
+        rows.append(ReferenceThreshold(**dict(fitted) | figures, images=count, scaled=scaled))
     return References(typical=typical, rows=tuple(rows)) if rows else None
 
 
@@ -223,6 +234,21 @@ def compare_references(
         (row, _held_up(drawn, row.images, references.typical, scaled=row.scaled)) for row in references.rows
     ]
     return [(row, pairs) for row, pairs in found if len(pairs.genuine) and len(pairs.impostor)]
+
+
+def distinct_probes(drawn: Sequence[ReferenceSet], count: int) -> tuple[int, int]:
+    """How many images, genuine ones and impostors, are held up to some set of so many references of a class.
+
+    One image held up to several sets of a class says little more than held up to one: each counts once.
+    """
+    genuine: set[tuple[Any, int]] = set()
+    impostor: set[tuple[Any, int]] = set()
+    for one in drawn:
+        if one.genuine.shape[1] > count:
+            own, strangers = one.rows
+            genuine.update((one.label, int(row)) for row in own[count : count + _PROBES])
+            impostor.update((one.label, int(row)) for row in strangers)
+    return len(genuine), len(impostor)
 
 
 def _held_up(drawn: Sequence[ReferenceSet], count: int, typical: float, *, scaled: bool) -> Comparisons:

@@ -17,7 +17,7 @@ from .comparisons import Bools, Comparisons, Floats, Ints
 from .curves import Roc, roc_of, tally, tally_sorted
 from .evidence import cllr, min_cllr_of
 from .resampling import replicates, unit_count
-from .thresholds import FittedThreshold, supported
+from .thresholds import FittedThreshold, impostors_needed, supported
 
 FARS = (0.1, 0.01, 0.001, 0.0001)
 
@@ -80,9 +80,14 @@ class VerificationResult:
             name: list(value) if isinstance(value, tuple) else value for name, value in figures.items()
         }
         figures["tar_at_far"] = {
-            f"{far:g}": {"tar": row.tar, "ci": row.ci and list(row.ci), "supported": row.supported}
+            f"{far:g}": {
+                "tar": row.tar,
+                "ci": row.ci and list(row.ci),
+                "supported": row.supported,
+            }
             for far, row in self.tar_at_far.items()
         }
+        figures["impostors_needed"] = {f"{far:g}": impostors_needed(far) for far in self.tar_at_far}
         return figures | {kind: part.to_json() for kind, part in self.parts.items()}
 
 

@@ -13,7 +13,7 @@ from ..errors import DataError, SettingError
 from ..intervals import Interval, interval, rate_interval
 from .comparisons import Bools, Comparisons, Floats
 from .curves import Roc, roc_of, tally_sorted
-from .evidence import Evidence, fit_evidence, min_cllr_of
+from .evidence import Evidence, fit_evidence
 from .resampling import replicates, unit_count
 
 RULE = 30  # expected errors for a rate to be supported
@@ -46,7 +46,7 @@ class FittedThreshold(BaseModel):
             Cllr in cross-validation over classes.
         prior: P(same) before looking.
         cllr: Cost of the evidence in bits, cross-validated; None with too few classes.
-        min_cllr: What is left of it with the best possible calibration of these distances.
+        min_cllr: What is left of it with the best possible calibration of the same comparisons.
         eer: Equal error rate of these comparisons.
         eer_ci: Its interval.
     """
@@ -135,7 +135,7 @@ def fit_threshold(
     threshold, equal = threshold_of(curve), curve.eer()
     resampled = list(replicates(pairs, count=bootstrap, seed=seed))
     units = unit_count(pairs)
-    evidence, cost = fit_evidence(pairs, seed=seed)
+    evidence, cost, least = fit_evidence(pairs, seed=seed)
     rate = equal if far is None else far
     return FittedThreshold(
         threshold=threshold,
@@ -149,7 +149,7 @@ def fit_threshold(
         evidence=evidence,
         prior=prior,
         cllr=cost,
-        min_cllr=min_cllr_of(counts),
+        min_cllr=least,
         eer=equal,
         eer_ci=rate_interval(
             [r.eer() for r in resampled], figure=equal, units=units, trials=min(n_genuine, n_impostor)
