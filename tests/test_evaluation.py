@@ -11,6 +11,7 @@ import pytest
 
 import twinned as tw
 from twinned import manifest
+from twinned.calibrate import calibrate
 from twinned.errors import DataError
 from twinned.verification import Identification
 
@@ -69,6 +70,34 @@ def test_open_set_needs_eight_classes_and_no_forgeries(model, strangers, tmp_pat
     found = model.evaluate(tmp_path / "f.csv", episodes=10, progress=False)
     assert "open_set" not in found.to_json()
     assert found.verification.n_impostor == 8 * 4 * 2, "forgeries against the genuine ones they imitate"
+    assert "64 skilled-forgery comparisons" in found.text()
+    random = found.verification.parts["random"]
+    assert (
+        f"against {random.n_impostor:,} random impostors: equal error rate {random.eer:.4f}" in found.text()
+    )
+
+
+def test_images_seen_in_training_are_named(model, glyphs, strangers):
+    fresh = model.evaluate(strangers, episodes=10, progress=False)
+    assert "seen_in_training" not in fresh.to_json()
+    found = model.evaluate(glyphs, episodes=10, progress=False).to_json()
+    named = found["seen_in_training"]
+    assert len(named) == len(model.training_hashes())
+    assert {path.split("/")[-2] for path in named} == set(model.manifest.classes)
+    assert any(note.startswith("72 of 96 images were seen in training (") for note in found["notes"])
+    assert any("classes of the same name chose the threshold" in note for note in found["notes"])
+
+
+def test_a_threshold_refitted_on_the_very_data_is_no_news(model, strangers, tmp_path):
+    model.save(tmp_path / "m.twin")
+    fitted = calibrate(tmp_path / "m.twin", strangers, far=0.05, progress=False)
+    again = tw.load(tmp_path / "m.twin")
+    said = again.manifest.held_out
+    assert (said["images"], said["classes"]) == (48, sorted(p.name for p in strangers.iterdir()))
+    assert (said["eer"], tuple(said["eer_ci"])) == (fitted.eer, fitted.eer_ci)
+    assert said["curve"] != model.manifest.held_out["curve"]
+    notes = again.evaluate(strangers, episodes=10, progress=False).notes
+    assert any(note.startswith("8 classes of the same name chose the threshold (") for note in notes)
 
 
 @pytest.fixture

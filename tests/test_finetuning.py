@@ -77,8 +77,11 @@ def test_training_that_ruins_it_is_thrown_away(finetune, tiny_model, strangers):
     model = finetune(strangers, steps=12, say=said.append, **ruin)
     assert any("the encoder stays untouched, because training made it no better" in note for note in said)
     assert all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
-    assert model.manifest.classes == [], "it learnt from none of them"
-    assert model.training_hashes() == frozenset()
+    before = twinned.load(tiny_model)
+    assert model.manifest.classes == before.manifest.classes, "it learnt from none of them"
+    assert model.manifest.data == before.manifest.data
+    assert model.training_hashes() == before.training_hashes()
+    assert "Trained on** 72 images" in (model.folder / "README.md").read_text()
     assert model.manifest.calibration.unseen_classes
     assert "untouched" not in model.manifest.held_out
 
@@ -203,6 +206,20 @@ def test_the_model_itself_is_not_written_over(finetune, strangers, tiny_model, t
     assert json.loads((folder / "model.json").read_text()) == json.loads(
         (tiny_model / "model.json").read_text()
     )
+
+
+def test_an_untouched_encoder_has_not_forgotten_and_is_not_trained_twice(finetune, glyphs, tmp_path):
+    ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}
+    some = twinned.load_images(glyphs).with_classes([f"glyph0{n}" for n in range(4)])
+    said: list[str] = []
+    one = tmp_path / "one.twin"
+    model = finetune(some, whole=True, steps=4, image_size=24, output=one, say=said.append, **ruin)
+    assert any("though the model before it did" in sentence for sentence in said)
+    assert not model.manifest.calibration.unseen_classes
+    assert finetune(some, steps=4, image_size=24, output=one, resume=True, say=said.append, **ruin)
+    assert said[-1] == f"{one}: this run is finished; there is nothing to resume"
+    third = finetune(some, whole=True, model=one, steps=4, image_size=20, **ruin)
+    assert not third.manifest.calibration.unseen_classes, "at another size classes are known by their names"
 
 
 def test_a_recipe_teaches_in_its_own_way(finetune, strangers):

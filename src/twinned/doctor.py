@@ -85,14 +85,17 @@ def examine(calibration: Calibration, tell: Callable[[str], None]) -> None:
     """Look at the threshold and at what it was chosen on."""
     fit = calibration
     if not fit.unseen_classes:
+        more = ", or 4 classes or more" if fit.n_classes < 4 else ""
         tell(
             "doctor: the threshold is from classes that training saw, this one or one before, so it is too"
-            " hopeful: give others with --validate, or 4 classes or more"
+            f" hopeful: give others with --validate{more}"
         )
-    if fit.n_genuine < _FEW_GENUINE or fit.n_classes < _FEW_CLASSES:
+    few = [f"{fit.n_classes} classes"] if fit.n_classes < _FEW_CLASSES else []
+    few += [f"{fit.n_genuine} genuine comparisons"] if fit.n_genuine < _FEW_GENUINE else []
+    if few:
         tell(
-            f"doctor: the threshold rests on {fit.n_classes} classes and {fit.n_genuine} genuine comparisons,"
-            " too few to mean much: give more with --validate, or run twinned calibrate on more"
+            f"doctor: the threshold rests on {' and '.join(few)}, too few to mean much: give more, or run"
+            " twinned calibrate on more"
         )
     if fit.threshold <= 0:
         tell(

@@ -291,8 +291,8 @@ def _classes(
     notes = [*data.notes, *found.notes()]
     if chose := sorted({*model.manifest.held_out.get("classes", [])} & {*map(str, found.labels)}):
         notes.append(
-            f"{len(chose)} classes of the same name chose the threshold ({_first(chose)}): what is measured"
-            " at it flatters the model"
+            f"{len(chose)} classes of the same name chose the threshold ({_first(chose)}): if they are"
+            " the same, what is measured at it flatters the model"
         )
     _, counts = np.unique(found.labels[~forgery], return_counts=True)
     if len(counts) < 2 or counts.max() < 2:

@@ -101,6 +101,11 @@ def finetune(
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
     if isinstance(source, ImageSet):
         check_classes(source)
+    if theirs.head == "relation" and not (isinstance(source, PairSet) and source.relation is not None):
+        raise SettingError(
+            f"{before.folder}: tells relations apart, and {source.origin} names none: give a pair list with a"
+            " column relation, or finetune the model that this one came from"
+        )
     earlier = load_data(old) if isinstance(old, (str, os.PathLike)) else old
     notes: list[str] = []
 

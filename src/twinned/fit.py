@@ -254,6 +254,8 @@ def make_model(
         tell(remark)
     spec = plan.spec()
     material = read(source, spec, tell=tell, progress=progress)
+    if plan.weights is not None:
+        tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
     for problem in check_data(source, spec=spec, seed=plan.seed, progress=False, quick=True).problems:
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):  # said elsewhere
             tell(f"check: {problem.message}")
@@ -319,8 +321,8 @@ def _is_finished(
     work = partial(target)
     if resume and not work.exists():
         if (target / "model.json").is_file():
-            recipe = Model(target).manifest.recipe
-            differences = setting_differences(recipe, plan.model_dump(mode="json"))
+            asked = Model(target).settings_asked()
+            differences = setting_differences(asked, plan.model_dump(mode="json"))
             if differences:
                 raise SettingError(f"{target}: is finished, by a run with other settings ({differences})")
             tell(f"{target}: this run is finished; there is nothing to resume")

@@ -69,7 +69,8 @@ def open_foreign(path: Path) -> Foreign:
     except ImportError:
         raise MissingExtra("train", "wrapping an encoder") from None
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; an ONNX file is expected")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}; an ONNX file is expected")
     try:
         proto = onnx.load(str(path))
         onnx.checker.check_model(proto)

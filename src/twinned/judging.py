@@ -95,7 +95,11 @@ def learn_and_judge(
         if untouched is not None and held_out is not None:
             before = run.judge(run.tail(untouched.to(run.device)), held_out)
     if before is not None and untouched is not None:
-        figures = f"on classes that it did not see: {before} untouched, {judged} after training"
+        flattered = parent is not None and parent.saw(held_out or learn)
+        figures = (
+            f"on classes that it did not see{', though the model before it did' if flattered else ''}:"
+            f" {before} untouched, {judged} after training"
+        )
         if not _better(before, judged):
             run.tell(f"the encoder stays untouched, because training made it no better {figures}")
             return _leave(run, untouched, material, validation, parent, before)

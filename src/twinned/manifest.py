@@ -202,11 +202,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _trained_on(manifest: Manifest) -> str:
+    recipe = manifest.recipe.get("recipe", "none")
+    if recipe == "wrap":
+        return "- **Trained** elsewhere, on what the file does not say"
+    images, classes = manifest.data.get("images", 0), manifest.data.get("classes", len(manifest.classes))
+    return (
+        f"- **Trained on** {images} images of {classes} classes, recipe {recipe},"
+        f" seed {manifest.recipe.get('seed', 0)}"
+    )
+
+
 def card(manifest: Manifest) -> str:
     """The model card: README.md, in words, from model.json."""
     spec, fit = manifest.spec, manifest.calibration
     grey = "grey" if spec.channels == 1 else "colour"
     unseen = "classes that training never saw" if fit.unseen_classes else "CLASSES SEEN IN TRAINING"
+    if manifest.recipe.get("recipe") == "wrap":
+        unseen = "classes of which nobody knows whether training saw them"
     interval = "" if fit.eer_ci is None else f" (95 % interval {fit.eer_ci[0]:.4f} to {fit.eer_ci[1]:.4f})"
     lines = [
         "# Model card",
@@ -217,8 +230,7 @@ def card(manifest: Manifest) -> str:
         f" {manifest.embedding_size} values, compared by {manifest.distance} distance"
         + (", scored by a learned head" if manifest.head else "")
         + (f" that tells {', '.join(manifest.relations)} apart" if manifest.relations else ""),
-        f"- **Trained on** {manifest.data.get('images', 0)} images of {len(manifest.classes)} classes,"
-        f" recipe {manifest.recipe.get('recipe', 'none')}, seed {manifest.recipe.get('seed', 0)}",
+        _trained_on(manifest),
         f"- **Threshold** {fit.threshold:.6g} at"
         f" {'equal error' if fit.far is None else f'a false accept rate of {fit.far:g}'},"
         f" from {fit.n_classes} {unseen}:"

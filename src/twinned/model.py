@@ -419,6 +419,11 @@ class Model:
         """`pixel_sha256` of every image that training saw, the held-out ones not included."""
         return frozenset(self._training.get("images", ()))
 
+    def settings_asked(self) -> dict[str, Any]:
+        """The settings that training began with; model.json has those that describe what came of it."""
+        asked: dict[str, Any] = self._training.get("asked", self.manifest.recipe)
+        return asked
+
     def layers(self) -> list[tuple[str, str, tuple[int, ...], int]]:
         """Name, kind, output shape and parameters of each layer; empty for an encoder that was wrapped."""
         rows = self._training.get("layers", ())

@@ -43,7 +43,12 @@ def write_model(
             export.export_encoder(run.untouched.eval().cpu(), run.spec, folder / UNTOUCHED)
     has_head = export.export_head(network, folder / "head.onnx")
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
-    classes = learn.labelled.classes if learn.labelled else []
+    classes = own = learn.labelled.classes if learn.labelled else []
+    images, data = set(learn.hashes), fingerprint(learn) | {"classes": len(own)}
+    if parent is not None:  # what its encoder has learnt from is not forgotten
+        classes = sorted({*own, *parent.model.manifest.classes})
+        images |= parent.model.training_hashes()
+        data = data if learn.hashes else parent.model.manifest.data
     before: dict[str, Any] = {}
     if learnt.untouched is not None and run.untouched is not None:
         before = {"untouched": _figures(learnt.untouched) | {"distance": run.untouched.head.name}}
@@ -54,6 +59,7 @@ def write_model(
             {
                 "recipe": settings["recipe"],
                 "settings": settings,
+                "asked": run.settings.model_dump(mode="json"),
                 "seed": run.settings.seed,
                 "steps": state.step,
                 "seconds": round(state.seconds, 2),
@@ -61,7 +67,7 @@ def write_model(
                 "layers": network.layers(),
                 "classes": classes,
                 "held_out_classes": held_out.labelled.classes if held_out and held_out.labelled else [],
-                "images": sorted(learn.hashes),
+                "images": sorted(images),
                 "held_out_images": sorted(held_out.hashes) if held_out else [],
             },
             indent=1,
@@ -84,7 +90,7 @@ def write_model(
             relations=list(run.relations) if has_head else [],
             calibration=calibration,
             classes=classes,
-            data=fingerprint(learn) | {"classes": len(classes)},
+            data=data,
             held_out={
                 "images": len(held_out.hashes) if held_out else 0,
                 "classes": held_out.labelled.classes if held_out and held_out.labelled else [],

@@ -170,7 +170,9 @@ def _ways(
         )
         times = scale if scale is not None else 1.0 if below.max() > 1 else 1 / 255
         if not (np.isfinite([times, *below, *by]).all() and times > 0 and (by > 0).all()):
-            raise SettingError(f"scale and std are above 0, and mean finite; got {times:g}, {std} and {mean}")
+            said = {"scale": scale, "mean": mean, "std": std}
+            got = ", ".join(f"{name} {value}" for name, value in said.items() if value is not None)
+            raise SettingError(f"scale and std are above 0, and mean is finite; got {got}")
         words = f"as (pixels * {times:.4g} - {below.tolist()}) / {by.tolist()}"
         fed = {words: (times, tuple(below.tolist()), tuple(by.tolist()))}
     else:

@@ -116,6 +116,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         {
             "model": str(output),
             "threshold": fit.threshold,
+            "far": fit.far,
             "eer": fit.eer,
             "eer_ci": fit.eer_ci,
             "classes": len(model.manifest.classes),
@@ -125,8 +126,12 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         as_json=as_json,
         text=f"{output}: equal error rate {fit.eer:.4f}"
         f" on {fit.n_classes} {'held-out' if fit.unseen_classes else 'TRAINING'} classes,"
-        f" threshold {fit.threshold:.4g}",
+        f" threshold {fit.threshold:.4g}{_at(fit.far)}",
     )
+
+
+def _at(far: float | None) -> str:
+    return "" if far is None else f" at a false accept rate of {far:g}"
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -160,12 +165,16 @@ def calibrate(
         {
             "model": str(model),
             "threshold": fit.threshold,
+            "threshold_ci": fit.threshold_ci,
+            "far": fit.far,
             "eer": fit.eer,
+            "n_genuine": fit.n_genuine,
+            "n_impostor": fit.n_impostor,
             "supported": fit.supported,
             "impostors_needed": fit.impostors_needed,
         },
         as_json=json,
-        text=f"{model}: threshold {fit.threshold:.4g} from {fit.n_classes} classes,"
+        text=f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {fit.n_classes} classes,"
         f" equal error rate {fit.eer:.4f}"
         + (
             ""

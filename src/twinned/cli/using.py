@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import outputs
-from ..errors import DataError
+from ..errors import DataError, SettingError
 from .app import Device, Force, Json, Quiet, Seed, app, emit, note, teller
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def evaluate(
     from ..model import load
 
     if report is not None:
+        if report.suffix.lower() not in (".html", ".htm"):
+            raise SettingError(f"{report}: a report is a page, FILE.html; twinned plot makes pictures")
         outputs.refuse(report, force=force, data=[data])
         report.parent.mkdir(parents=True, exist_ok=True)
     loaded = _on(device, load(model, device=device))

@@ -61,7 +61,10 @@ def load_images(
         raise DataError(f"{path}: no such file or folder; a folder of class folders or a CSV is expected")
     header, rows = _read_csv(path)
     if not {"path", "label"} <= set(header):
-        hint = "; this is a pair list, which has no class labels" if {"left", "right"} <= set(header) else ""
+        pairs = {"left", "right"} <= set(header)
+        hint = "; this is a pair list, which has no class labels" if pairs else ""
+        if pairs and "same" not in header:
+            hint = "; a pair list names left,right,same"
         raise DataError(
             f"{path}: the first line must name the columns path,label[,split][,group][,role];"
             f" got {','.join(header) or 'an empty file'}{hint}"
