@@ -44,6 +44,8 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     for name, field in list(as_parts["properties"].items()):
         if "anyOf" in field:  # a form has no null: a field is there or not
             field["anyOf"] = [choice for choice in field["anyOf"] if choice.get("type") != "null"]
+            lists = [choice for choice in field["anyOf"] if choice.get("items", {}).get("format") == "byte"]
+            field["anyOf"] = lists or field["anyOf"]  # a field that comes once is a list of one
             if len(field["anyOf"]) == 1:
                 field |= field.pop("anyOf")[0]
         for choice in field.get("anyOf", [field]):
