@@ -111,7 +111,8 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
             f" {min(30 / max(v.n_impostor, 1), 1):.2g} (rule of 30); what lies below is marked.",
         )
     for sentence in found.notes:
-        yield _check(None, sentence)
+        if data is None or "flatter" not in sentence:  # what flatters stands above
+            yield _check(None, sentence)
 
 
 def _check(good: bool | None, sentence: str) -> Html:

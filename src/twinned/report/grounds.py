@@ -162,7 +162,9 @@ def _training(model: Model) -> _Facts:
     return [
         (
             "training images",
-            f"{m.data['images']:,} of {len(m.classes):,} classes" if m.data else "not recorded",
+            f"{m.data['images']:,} of {m.data.get('classes', len(m.classes)):,} classes"
+            if m.data
+            else "not recorded",
         ),
         ("their fingerprint", tag("code", m.data["sha256"]) if "sha256" in m.data else None),
         ("held out of training", f"{len(held):,} classes, for the threshold" if held else None),
