@@ -19,8 +19,8 @@ from .verification import (
     choose_enrolment,
     compare_all,
     compare_pairs,
-    error_curve,
     fit_calibration,
+    held_out_figures,
     reference_sets,
 )
 
@@ -96,9 +96,7 @@ def calibrate(
     held_out = loaded.manifest.held_out | {
         "images": len(decoded.kept),
         "classes": np.unique(labels).tolist() if isinstance(source, ImageSet) else [],
-        "eer": calibration.eer,
-        "eer_ci": calibration.eer_ci,
-        "curve": error_curve(comparisons),
+        **held_out_figures(calibration, comparisons),
     }
     held_out.pop("identified", None)
     changed = loaded.manifest.model_copy(

@@ -338,11 +338,12 @@ class Model:
         many = list(_as_many(images))
         asked = self.embed(many, progress=progress)
         apart = [self.distances(rows, asked) for rows in classes]
-        to_all = [self._to_all(rows, distance) for rows, distance in zip(classes, apart, strict=True)]
         nearest = np.argmin([distance.min(axis=0) for distance in apart], axis=0)
+        to_all = {number: self._to_all(classes[number], apart[number]) for number in np.unique(nearest)}
+        names = list(examples)
         guesses = []
         for place, (image, number) in enumerate(zip(many, nearest, strict=True)):
-            label, (to, fitted) = list(examples)[number], to_all[number]
+            label, (to, fitted) = names[number], to_all[number]
             distance = float(to[place])
             within = label if distance <= (fitted.threshold if threshold is None else threshold) else None
             probability = float(fitted.probability(distance))

@@ -16,7 +16,7 @@ from .material import Material, fingerprint, thin
 from .model import Model
 from .runs import Judged, Run
 from .untouched import UNTOUCHED
-from .verification import Calibration, choose_enrolment, error_curve
+from .verification import Calibration, choose_enrolment, held_out_figures
 
 # Pixel values of held-out images by which the way to tell labels in a gallery is chosen: half a second.
 _ENROL_VALUES = 20_000_000
@@ -94,9 +94,7 @@ def write_model(
             held_out={
                 "images": len(held_out.hashes) if held_out else 0,
                 "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
-                "eer": calibration.eer,
-                "eer_ci": calibration.eer_ci,
-                "curve": error_curve(learnt.judged.comparisons),
+                **held_out_figures(calibration, learnt.judged.comparisons),
             }
             | before,
             recipe=settings,

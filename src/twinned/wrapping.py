@@ -30,8 +30,8 @@ from .verification import (
     compare_all,
     compare_pairs,
     eer,
-    error_curve,
     fit_calibration,
+    held_out_figures,
     reference_sets,
 )
 
@@ -342,9 +342,7 @@ def _write(
             held_out={
                 **fingerprint(material),
                 "classes": classes,
-                "eer": calibration.eer,
-                "eer_ci": calibration.eer_ci,
-                "curve": error_curve(comparisons),
+                **held_out_figures(calibration, comparisons),
             },
             recipe=told,
             notes=notes,

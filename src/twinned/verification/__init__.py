@@ -19,7 +19,7 @@ Rates are fractions of 1.
 
 from __future__ import annotations
 
-from .calibration import Calibration, error_curve, fit_calibration
+from .calibration import Calibration, fit_calibration, held_out_figures
 from .comparisons import Comparisons, Distances, compare_all, compare_pairs
 from .curves import (
     Folds,
@@ -94,12 +94,12 @@ __all__ = [
     "d_prime",
     "distinct_probes",
     "eer",
-    "error_curve",
     "evaluate_verification",
     "far_frr",
     "fit_calibration",
     "fit_references",
     "fit_threshold",
+    "held_out_figures",
     "impostors_needed",
     "lfw_folds",
     "min_cllr",

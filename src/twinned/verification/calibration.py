@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -80,12 +81,16 @@ def fit_calibration(
     )
 
 
-def error_curve(comparisons: Comparisons) -> dict[str, list[float]]:
-    """How false accepts and false rejects trade on some comparisons, in at most 200 points or so."""
+def held_out_figures(calibration: Calibration, comparisons: Comparisons) -> dict[str, Any]:
+    """What model.json says of the comparisons that a threshold was fitted on.
+
+    The equal error rate, its interval, and how false accepts and false rejects trade, in 200 points or so.
+    """
     pairs = comparisons.hardest()
     found = roc(pairs.distance, pairs.same).thinned(200)
     finite = np.isfinite(found.threshold)
-    return {
+    curve = {
         name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
         for name in ("threshold", "far", "frr")
     }
+    return {"eer": calibration.eer, "eer_ci": calibration.eer_ci, "curve": curve}

@@ -80,11 +80,7 @@ class VerificationResult:
             name: list(value) if isinstance(value, tuple) else value for name, value in figures.items()
         }
         figures["tar_at_far"] = {
-            f"{far:g}": {
-                "tar": row.tar,
-                "ci": row.ci and list(row.ci),
-                "supported": row.supported,
-            }
+            f"{far:g}": {"tar": row.tar, "ci": row.ci and list(row.ci), "supported": row.supported}
             for far, row in self.tar_at_far.items()
         }
         figures["impostors_needed"] = {f"{far:g}": impostors_needed(far) for far in self.tar_at_far}
