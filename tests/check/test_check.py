@@ -55,6 +55,19 @@ def test_good_data_has_no_problems(tmp_path: Path) -> None:
     assert found.to_json() == {"images": 39, "classes": 13, "problems": []}
 
 
+def test_images_with_nothing_in_them_and_what_is_left_out(tmp_path: Path) -> None:
+    folders(tmp_path)
+    Image.new("RGB", (48, 48), "white").save(tmp_path / "c00/3.png")
+    Image.new("L", (40, 40), 1).save(tmp_path / "c01/3.png")
+    (tmp_path / "c02/4.heic").touch()
+    data = load(tmp_path)
+    left_out, blank = problems(check_data(data), "unreadable")
+    assert "1 .heic" in left_out.message
+    assert left_out.severity == blank.severity == "warning"
+    assert relative(blank.files, tmp_path) == ["c00/3.png", "c01/3.png"]
+    assert problems(check_data(data, quick=True), "unreadable") == []
+
+
 def test_json_is_the_contract(tmp_path: Path) -> None:
     folders(tmp_path, classes=3)
     (tmp_path / "c00/0.png").write_bytes(b"")

@@ -69,6 +69,24 @@ def test_images_beside_the_class_folders_are_left_out_and_said(tmp_path: Path) -
     assert data.notes == (f"{tmp_path}: 1 images lie beside the class folders and are left out",)
 
 
+def test_pictures_that_are_not_read_and_folders_without_any_are_said(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "deep/b/1.png")
+    for name in ("a/2.HEIC", "phone/1.heic", "phone/scan.pdf", "a/notes.txt", ".hidden/1.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "zoë").mkdir()
+    kinds, folders = load_images(tmp_path).notes
+    assert "left out (2 .heic, 1 .pdf): save them as PNG or JPEG" in kinds
+    assert folders.endswith("folders without an image are no class: phone; zoë")
+
+
+def test_only_pictures_that_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna/1.heic").touch()
+    with pytest.raises(DataError, match=r"holds no images of a kind that is read \(1 .heic: save them as"):
+        load_images(tmp_path)
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     put(tmp_path / "data", "a/1.png", "b/1.png")
     put(tmp_path, "elsewhere/1.png")

@@ -59,6 +59,8 @@ def check_data(
     facts = gather(data.images, decode=not quick, spec=spec, progress=progress)
     problems = list(counts.unreadable(facts, names_of(data.images)))
     if isinstance(data, ImageSet):
+        if not quick:  # training says the notes itself
+            problems += [Problem("unreadable", "warning", note, []) for note in data.notes]
         readable = data.subset(facts.readable)
         problems += _of_images(readable, facts.at(facts.readable), spec=spec, seed=seed)
     else:
@@ -83,8 +85,7 @@ def _of_images(data: ImageSet, facts: Facts, *, spec: ImageSpec | None, seed: in
     if facts.thumbnails is not None:
         near = _near(data.images, facts.thumbnails, same, seed)
         yield from _same_pictures(near, names, tag, side, exact=False, within=True)
-        yield from counts.modes(facts, names)
-        yield from counts.sizes(facts, names, spec)
+        yield from _decoded(facts, names, spec)
     if data.forgery.any():
         yield from _shortcuts(shortcuts.of_roles(data, facts, spec=spec, seed=seed))
     yield from _shortcuts(shortcuts.of_classes(data, facts, spec=spec, seed=seed))
@@ -99,9 +100,15 @@ def _of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None, seed: int
     if facts.thumbnails is not None:
         near = _near(pairs.images, facts.thumbnails, same, seed)
         yield from _pairs_of_one_picture(near, pairs, names, exact=False)
-        yield from counts.modes(facts, names)
-        yield from counts.sizes(facts, names, spec)
+        yield from _decoded(facts, names, spec)
     yield from _shortcuts(shortcuts.of_pairs(pairs, facts, spec=spec, seed=seed))
+
+
+def _decoded(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Problem]:
+    """What shows once images are decoded."""
+    yield from counts.blank(facts, names)
+    yield from counts.modes(facts, names)
+    yield from counts.sizes(facts, names, spec)
 
 
 def _near(images: Sequence[ImageSource], thumbnails: Pixels, same: Groups, seed: int) -> Groups:

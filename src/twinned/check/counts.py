@@ -16,6 +16,7 @@ from .problems import Problem, Severity, many, some
 Strings = NDArray[np.str_]
 
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+_FLAT = 2  # grey levels between the darkest and the lightest part of a thumbnail
 _LOSSLESS = ("1", "L", "P", "RGB")  # modes that lose nothing on the way to grey or colour
 
 
@@ -29,6 +30,22 @@ def unreadable(facts: Facts, names: list[str]) -> Iterator[Problem]:
             f"{many(len(reasons), 'image')} of {len(facts):,} cannot be read and training would leave them"
             f" out: {some(reasons)}. Save them again or remove them",
             [names[i] for i in facts.errors],
+        )
+
+
+def blank(facts: Facts, names: list[str]) -> Iterator[Problem]:
+    """Images with nothing in them, as a scanner or a camera with its lid on makes."""
+    if facts.thumbnails is None or not len(facts):
+        return
+    flat = np.flatnonzero(np.ptp(facts.thumbnails.reshape(len(facts), -1), axis=1) <= _FLAT)
+    if len(flat):
+        files = [names[i] for i in flat]
+        yield Problem(
+            "unreadable",
+            "warning",
+            f"{many(len(flat), 'image')} of one colour, with nothing to see: {some(files)}. Whatever they are"
+            " called, they look the same: remove them",
+            files,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ..errors import DataError
 from ..images import SUFFIXES, ImageSource
 from .sets import ImageSet, PairSet
 
+# Pictures that people have and that are not read here; other files beside images are nobody's loss.
+_PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".pdf", ".eps")
 LIST = "images.csv"  # in a folder, it names the images and their labels instead of the folders
 _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}
 
@@ -122,7 +125,8 @@ def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
     """Every image file below a folder, sorted; hidden files and folders are passed over."""
-    return [os.path.join(folder, *parts) for parts in sorted(_walk(str(folder)))]
+    found = sorted((*above, file) for above, images, _ in _folders(str(folder)) for file in images)
+    return [os.path.join(folder, *parts) for parts in found]
 
 
 def references_of(image: ImageSource) -> list[ImageSource]:
@@ -141,31 +145,47 @@ def references_of(image: ImageSource) -> list[ImageSource]:
 
 
 def _from_folder(root: Path) -> ImageSet:
-    parts = sorted(_walk(str(root)))
-    inside = [p for p in parts if len(p) > 1]
-    if not parts:
-        raise DataError(f"{root}: holds no images; a folder with one folder for each class is expected")
+    folders = list(_folders(str(root)))
+    inside = sorted((*above, file) for above, images, _ in folders for file in images if above)
+    loose = sum(len(images) for above, images, _ in folders if not above)
+    foreign = Counter(suffix for _, _, others in folders for suffix in others)
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in foreign.most_common())
+    if not inside and not loose:
+        hint = f" of a kind that is read ({kinds}: save them as PNG or JPEG)" if kinds else ""
+        raise DataError(f"{root}: holds no images{hint}; a folder with one folder for each class is expected")
     if not inside:
         raise DataError(
-            f"{root}: holds {len(parts)} images but no class folders; put the images of each class in a"
+            f"{root}: holds {loose} images but no class folders; put the images of each class in a"
             " folder of its own, or name them in a CSV with the columns path,label"
         )
-    loose = len(parts) - len(inside)
-    notes = (f"{root}: {loose} images lie beside the class folders and are left out",) if loose else ()
-    folders = [p[:-1] for p in inside]
+    notes = []
+    if loose:
+        notes.append(f"{root}: {loose} images lie beside the class folders and are left out")
+    if kinds:
+        advice = "save them as PNG or JPEG"
+        notes.append(f"{root}: pictures of kinds that are not read are left out ({kinds}): {advice}")
+    holding = {above[:depth] for above, images, _ in folders if images for depth in range(len(above) + 1)}
+    empty = ["/".join(above) for above, _, _ in folders if above not in holding]
+    if empty:
+        named = "; ".join(empty[:3]) + (f"; and {len(empty) - 3:,} more" if len(empty) > 3 else "")
+        notes.append(f"{root}: folders without an image are no class: {named}")
+    labels = ["/".join(parts[:-1]) for parts in inside]
     return ImageSet(
-        images=[os.path.join(root, *p) for p in inside],
-        labels=np.array(["/".join(f) for f in folders]),
-        groups=np.array(["/".join(f[:-1]) for f in folders]),
+        images=[os.path.join(root, *parts) for parts in inside],
+        labels=np.array(labels),
+        groups=np.array(["/".join(parts[:-2]) for parts in inside]),
         forgery=np.zeros(len(inside), np.bool_),
         split=np.full(len(inside), ""),
         origin=str(root),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
-def _walk(root: str) -> Iterator[tuple[str, ...]]:
-    """The path of each image below the root, in parts. Follows links, but enters each folder once."""
+def _folders(root: str) -> Iterator[tuple[tuple[str, ...], list[str], list[str]]]:
+    """Each folder from the root down, its path in parts: its images, and the kinds of pictures not read.
+
+    Follows links, but enters each folder once.
+    """
     seen: set[tuple[int, int]] = set()
     for folder, inner, files in os.walk(root, followlinks=True):
         status = os.stat(folder)
@@ -176,9 +196,9 @@ def _walk(root: str) -> Iterator[tuple[str, ...]]:
         inner[:] = sorted(d for d in inner if not d.startswith(".") and d != "__MACOSX")
         relative = os.path.relpath(folder, root)
         above = () if relative == "." else tuple(relative.split(os.sep))
-        for file in files:
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES:
-                yield (*above, file)
+        kinds = [(file, os.path.splitext(file)[1].lower()) for file in files if not file.startswith(".")]
+        images = [file for file, suffix in kinds if suffix in SUFFIXES]
+        yield above, images, [suffix for _, suffix in kinds if suffix in _PICTURES]
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
