@@ -100,7 +100,20 @@ def test_reliability_against_loops(world, calibration):
                     cell.sum(),
                 )
             )
-    np.testing.assert_allclose(np.stack(got, 1), rows)
+    np.testing.assert_allclose(np.stack(got[:3], 1), rows)
+    assert (got.low <= got.observed).all()
+    assert (got.observed <= got.high).all()
+
+
+def test_intervals_of_reliability_hold_what_other_classes_give(world, calibration):
+    truth = v.reliability(world(seed=5, classes=400), calibration, bins=5, bootstrap=2).observed
+    held = []
+    for seed in range(20):
+        got = v.reliability(world(seed=100 + seed, classes=12), calibration, bins=5)
+        if len(got.observed) == 5:
+            held.append((got.low <= truth) & (truth <= got.high))
+    assert len(held) > 10
+    assert np.mean(held) > 0.85
 
 
 def test_class_errors_and_mistakes_against_loops(world):

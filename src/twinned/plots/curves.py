@@ -245,7 +245,8 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
 def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
     """Does 0.8 come true eight times in ten? Stated probability against what was observed.
 
-    The bars at the foot say how many comparisons lie behind each point, on a logarithmic scale.
+    A line through each point is its 95 % interval, by resampling classes. The bars at the foot say how many
+    comparisons lie behind each point, on a logarithmic scale.
 
     Args:
         found: Of `twinned.verification.reliability`.
@@ -255,6 +256,7 @@ def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     weight = np.log10(found.comparisons.clip(1) + 1.0)
     ax.bar(found.stated, 0.13 * weight / weight.max(), width=0.035, color=RULE, zorder=1)
+    ax.vlines(found.stated, found.low, found.high, color=BLUE, linewidth=1.2, alpha=0.45, zorder=2)
     ax.plot(
         found.stated, found.observed, "-o", color=BLUE, linewidth=1.4, markersize=4.5, zorder=3, clip_on=False
     )

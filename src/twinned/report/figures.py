@@ -145,7 +145,8 @@ def curves(model: Model, found: Evaluation) -> list[Html] | None:
         figure(
             plots.reliability(reliability(comparisons, calibration), ax=plots.plain(4.6, 4.1)),
             f"Does 0.8 come true eight times in ten? On the dotted line it does, at a prior of"
-            f" {calibration.prior:g}. Bars: comparisons, logarithmic.",
+            f" {calibration.prior:g}. Through each point: its interval, by resampling classes. Bars:"
+            " comparisons, logarithmic.",
             name="reliability",
         ),
     ]

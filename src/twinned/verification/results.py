@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import SettingError
 from ..intervals import Interval, interval, rate_interval
@@ -197,9 +196,18 @@ class Reliability(NamedTuple):
     stated: Floats  # mean probability of the bin
     observed: Floats  # share of same among it, at the calibration's prior
     comparisons: Ints  # how many
+    low: Floats  # the 95 % interval of what was observed, by resampling classes; NaN where there is none
+    high: Floats
 
 
-def reliability(comparisons: Comparisons, calibration: FittedThreshold, *, bins: int = 10) -> Reliability:
+def reliability(
+    comparisons: Comparisons,
+    calibration: FittedThreshold,
+    *,
+    bins: int = 10,
+    bootstrap: int = 200,
+    seed: int = 0,
+) -> Reliability:
     """The reliability diagram: does 0.8 come true eight times in ten?
 
     Comparisons are weighted so that same has the share of the calibration's prior, whatever its share in
@@ -210,21 +218,33 @@ def reliability(comparisons: Comparisons, calibration: FittedThreshold, *, bins:
     """
     pairs = comparisons.hardest()
     counts = tally(pairs.distance, pairs.same)
-    genuine = calibration.prior * counts.genuine / counts.genuine.sum()
-    impostor = (1 - calibration.prior) * counts.impostor / counts.impostor.sum()
-    stated = calibration.probability(counts.distance)
-    cell = np.minimum((stated * bins).astype(np.int64), bins - 1)
 
-    def per_bin(weight: npt.NDArray[Any]) -> Floats:
-        return np.bincount(cell, weights=weight, minlength=bins).astype(np.float64)
+    def cell(stated: Floats) -> Ints:
+        return np.minimum((stated * bins).astype(np.int64), bins - 1)
 
-    mass = per_bin(genuine + impostor)
-    some = mass > 0
-    return Reliability(
-        stated=per_bin((genuine + impostor) * stated)[some] / mass[some],
-        observed=per_bin(genuine)[some] / mass[some],
-        comparisons=per_bin(counts.genuine + counts.impostor)[some].astype(np.int64),
-    )
+    def masses(curve: Roc) -> list[Floats]:
+        """Of each bin: the share that is same, its whole share, and that times what was stated."""
+        stated = calibration.probability(curve.threshold[1:])
+        same = calibration.prior * -np.diff(curve.frr)
+        whole = same + (1 - calibration.prior) * np.diff(curve.far)
+        return [np.bincount(cell(stated), weights=w, minlength=bins) for w in (same, whole, whole * stated)]
+
+    each = cell(calibration.probability(counts.distance))
+    count = np.bincount(each, weights=counts.genuine + counts.impostor, minlength=bins).astype(np.int64)
+    some = np.flatnonzero(count)
+    same, whole, stated = (mass[some] for mass in masses(roc_of(counts)))
+    observed, spread = same / whole, []
+    for resampled in replicates(pairs, count=bootstrap, seed=seed):
+        same, all_of_it, _ = (mass[some] for mass in masses(resampled))
+        with np.errstate(invalid="ignore"):  # a bin may be empty in a resampled set
+            spread.append(same / all_of_it)
+    drawn, units = np.array(spread).reshape(-1, len(some)), unit_count(pairs)
+    ends = [
+        rate_interval(drawn[:, k], figure=observed[k], units=units, trials=int(count[place]))
+        for k, place in enumerate(some)
+    ]
+    low, high = np.array([end or (np.nan, np.nan) for end in ends]).T
+    return Reliability(stated / whole, observed, count[some], low, high)
 
 
 class ClassErrors(NamedTuple):
