@@ -28,7 +28,9 @@ def refuse(target: Path, *, force: bool = False, data: Iterable[str | os.PathLik
         if not source.exists():
             continue
         given = source.resolve()
-        if place == given or given in place.parents or place in given.parents:
+        if place == given:
+            raise SettingError(f"{target}: is what is read; choose another name")
+        if given in place.parents or place in given.parents:
             raise SettingError(f"{target}: would be written into the data ({source}); choose another place")
     above = next(parent for parent in place.parents if parent.exists())
     if not above.is_dir():

@@ -180,7 +180,7 @@ def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
         (["image.png", "nowhere.png", "-o", "v.npz"], "nowhere.png: no such file or folder"),
         (["text.png", "image.png", "-o", "v.npz", "--strict"], "text.png: is not an image"),
         (["flat", "-o", "flat/v.npz"], "flat/v.npz: would be written into the data (flat)"),
-        (["image.png", "-o", "image.png", "--force"], "image.png: would be written into the data"),
+        (["image.png", "-o", "image.png", "--force"], "image.png: is what is read; choose another name"),
         (["image.png", "-o", "v.npz", "--device", "tpu"], "device 'tpu' is not known; choose auto, cpu"),
     ],
 )
