@@ -12,6 +12,7 @@ from torch import nn
 from twinned import checkpoint
 from twinned.checkpoint import State
 from twinned.errors import TrainingError
+from twinned.muon import Muon
 
 
 def some(seed: int, kind: str = "adamw") -> tuple[checkpoint.Parts, torch.optim.Optimizer]:
@@ -24,6 +25,9 @@ def some(seed: int, kind: str = "adamw") -> tuple[checkpoint.Parts, torch.optim.
     optimizer: torch.optim.Optimizer
     if kind == "adamw":
         optimizer = torch.optim.AdamW(parameters, lr=seed + 1)
+    elif kind == "muon":
+        matrices = {"params": [p for p in parameters if p.ndim > 1], "orthogonal": True}
+        optimizer = Muon([matrices, {"params": [p for p in parameters if p.ndim == 1]}], lr=seed + 1)
     else:
         optimizer = torch.optim.SGD(parameters, lr=seed + 1, momentum=0.9 if kind == "momentum" else 0)
     for _ in range(seed):
@@ -38,7 +42,7 @@ def write(path: Path, seed: int = 3, run: str = '{"steps": 5}', kind: str = "ada
     checkpoint.save(path, state=State(step=seed), parts=parts, optimizer=optimizer, run=run)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "momentum", "plain"])
+@pytest.mark.parametrize("kind", ["adamw", "muon", "momentum", "plain"])
 def test_everything_comes_back_bit_for_bit(tmp_path, kind):
     history = [{"step": 1.0, "loss": 0.1 + 0.2}]
     state = State(

@@ -462,7 +462,7 @@ def test_an_existing_model_is_replaced_by_force_alone(quick, some, tmp_path, gly
         quick(some(12), output=output, steps=4)
     assert quick(some(12), output=output, steps=4, force=True).manifest.recipe["steps"] == 4
     for place in (glyphs, glyphs / "m.twin", glyphs.parent):
-        with pytest.raises(SettingError, match="would be written into the data|is what is read"):
+        with pytest.raises(SettingError, match=r"would be written into the data|is what is read"):
             quick(glyphs, output=place, force=True)
     assert len(list(glyphs.rglob("*.png"))) == 96
 

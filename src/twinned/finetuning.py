@@ -205,7 +205,8 @@ def _as_recipe(theirs: Settings, name: str) -> Settings:
     kept = {setting: getattr(theirs, setting) for setting in own}
     if encoders.is_pretrained(given.encoder) != encoders.is_pretrained(theirs.encoder):
         kept |= {"layer": theirs.layer, "freeze": theirs.freeze, "norms": theirs.norms}
-        kept["cohort"] = theirs.cohort
+        kept |= {"cohort": theirs.cohort, "optimizer": theirs.optimizer}
+        kept["learning_rate"] = theirs.learning_rate
     return given.change(kept)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .encoders import Encoder
 from .errors import SettingError
+from .muon import MOST
 from .network import SiameseNetwork
 from .training import Objective, Step
 
@@ -111,6 +112,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """An optimiser's groups: weights decay, biases and batch norm do not; earlier stages learn more slowly.
 
+    The encoder's matrices are marked as ``orthogonal``, which only `twinned.muon.Muon` looks at.
+
     Args:
         network: Its head and its embedding layer learn at the full rate.
         extra: A loss that may have weights, its proxies.
@@ -132,15 +135,18 @@ def parameter_groups(
             f" {stages + 1} in all; got {len(stage_decay)}"
         )
     last = max(stage.values(), default=0)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         number = stage.get(parameter, stages)
         decay = stage_decay[number] if stage_decay else weight_decay
         scale = layer_decay ** max(0, last - number)
-        groups.setdefault((scale, decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        matrix = parameter.ndim > 1
+        moved = matrix and parameter in stage and min(parameter.flatten(1).shape) <= MOST
+        groups.setdefault((scale, decay if matrix else 0.0, moved), []).append(parameter)
     for parameter in extra.parameters():
-        groups.setdefault((proxy_rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((proxy_rate, decay, False), []).append(parameter)
     return [
-        {"params": parameters, "weight_decay": decay, "scale": scale}
-        for (scale, decay), parameters in groups.items()
+        {"params": parameters, "weight_decay": decay, "scale": scale, "orthogonal": moved}
+        for (scale, decay, moved), parameters in groups.items()
     ]

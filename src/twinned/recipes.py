@@ -109,7 +109,7 @@ class Settings(BaseModel):
     steps: int | None = Field(None, ge=0)
     epochs: float | None = Field(None, gt=0)
     enough: float | None = Field(None, gt=0)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: float = Field(3e-3, gt=0)
     proxy_rate: float = Field(10.0, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
@@ -180,6 +180,8 @@ RECIPES: dict[str, Settings] = {
         mirrors=True,
         within_group=0.5,
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),
+        optimizer="muon",
+        learning_rate=0.01,
         minutes=2,
     ),
     "face": Settings(
@@ -302,6 +304,7 @@ PRETRAINED: dict[str, Any] = {
     "mirrors": False,
     "classes_per_batch": 8,
     "images_per_class": 4,
+    "optimizer": "adamw",
     "learning_rate": 3e-4,
     "weight_decay": 0.01,
     "warmup": 20,

@@ -25,6 +25,7 @@ from .freezing import Freezing, frozen_stages, parameter_groups
 from .images import ImageSpec
 from .manifest import write_text
 from .material import Material, Say, fingerprint, sample, thin, usable_classes
+from .muon import Muon
 from .network import SiameseNetwork
 from .objectives import all_distances, make_batches, make_objective
 from .recipes import Settings
@@ -470,6 +471,8 @@ def _optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.
     if s.optimizer == "sgd":
         nesterov = s.momentum > 0 and s.momentum_from is None
         return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=nesterov)
+    if s.optimizer == "muon":
+        return Muon(groups, lr=s.learning_rate)
     return torch.optim.AdamW(groups, lr=s.learning_rate, fused=True)
 
 
