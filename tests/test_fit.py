@@ -424,8 +424,8 @@ def test_other_settings_or_data_are_not_gone_on_with(quick, some, strangers, tmp
     given = {"steps": 8, "output": output, "settings": {"checkpoint_seconds": 0}}
     with pytest.raises(CrashError):
         quick(some(14), on_step=crash_at(4), **given)
-    with pytest.raises(TrainingError, match=r"learning_rate: 0\.003 then, 0\.01 now"):
-        quick(some(14), resume=True, learning_rate=0.01, **given)
+    with pytest.raises(TrainingError, match=r"learning_rate: 0\.01 then, 0\.02 now"):
+        quick(some(14), resume=True, learning_rate=0.02, **given)
     with pytest.raises(TrainingError, match=r"data: .* then, .* now"):
         quick(some(13), resume=True, **given)
     with pytest.raises(TrainingError, match=r"held_out: .* then, .* now"):
