@@ -31,7 +31,7 @@ import twinned as tw
 from twinned import losses
 from twinned.material import Material, hold_out, read
 from twinned.memory import keep_freed_memory
-from twinned.objectives import make_batches, make_objective
+from twinned.objectives import make_batches, make_objective, make_optimizer
 from twinned.recipes import Settings, get
 from twinned.runs import Run
 
@@ -55,8 +55,8 @@ def bare_loop(settings: Settings, material: Material, steps: int) -> float:
     run = Run(settings, settings.spec(), torch.device("cpu"), False, None, lambda _: None)
     network = run.build().to(memory_format=torch.channels_last).train()
     batches = make_batches(material, settings, [])
-    objective, _ = make_objective(network, settings, batches)
-    optimizer = torch.optim.AdamW(network.parameters(), settings.learning_rate, fused=True)
+    objective, extra = make_objective(network, settings, batches)
+    optimizer = make_optimizer(network, extra, settings)
     batch = batches(0)
     images = run.feed(material).batch(batch, 0)
     ends = []

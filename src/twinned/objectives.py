@@ -1,4 +1,4 @@
-"""What a run learns from: its batches, and from a batch to its loss, as the settings name them.
+"""What a run learns from and how: its batches, from a batch to its loss, and its optimiser, by the settings.
 
 The images of a batch may be shared out among processes; the loss is that of the whole batch in each of them.
 """
@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from . import distances, heads, losses, miners
 from .data import Batch, ClassBatches, PairBatches
 from .errors import SettingError
+from .freezing import parameter_groups
 from .material import Material
+from .muon import Muon
 from .network import SiameseNetwork
 from .recipes import Settings
 from .together import embed_together
@@ -78,6 +80,24 @@ def make_objective(
         return total(z, torch.from_numpy(batch.labels).to(images.device)), z
 
     return of_classes, total
+
+
+def make_optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.optim.Optimizer:
+    """Over the network's parameters and those of the loss, ``extra``, where it has any."""
+    groups = parameter_groups(
+        network,
+        extra,
+        weight_decay=s.weight_decay,
+        layer_decay=s.layer_decay,
+        proxy_rate=s.proxy_rate,
+        stage_decay=s.stage_decay,
+    )
+    if s.optimizer == "sgd":
+        nesterov = s.momentum > 0 and s.momentum_from is None
+        return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=nesterov)
+    if s.optimizer == "muon":
+        return Muon(groups, lr=s.learning_rate)
+    return torch.optim.AdamW(groups, lr=s.learning_rate, fused=True)
 
 
 def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -21,13 +21,12 @@ from .data.augment import Augmentation
 from .doctor import Doctor
 from .errors import SettingError
 from .feeds import Feed, Front, PixelFeed, whole
-from .freezing import Freezing, frozen_stages, parameter_groups
+from .freezing import Freezing, frozen_stages
 from .images import ImageSpec
 from .manifest import write_text
 from .material import Material, Say, fingerprint, sample, thin, usable_classes
-from .muon import Muon
 from .network import SiameseNetwork
-from .objectives import all_distances, make_batches, make_objective
+from .objectives import all_distances, make_batches, make_objective, make_optimizer
 from .recipes import Settings
 from .retrieval import evaluate_retrieval
 from .solving import solve_layer
@@ -318,7 +317,7 @@ class Run:
             batches=batches,
             load=lambda batch, step: feed.batch(batch, step, together.my_rows()),
             objective=freezing.around(objective),
-            optimizer=_optimizer(network, extra, s),
+            optimizer=make_optimizer(network, extra, s),
             plan=plan,
             extra=extra,
             evaluate=_evaluator(learn, held_out, self),
@@ -457,23 +456,6 @@ def fold_count(learn: Material) -> int:
     """How many folds cross-fitting takes: each needs two classes; 0 with fewer than 4."""
     usable = len(usable_classes(learn.images))
     return min(FOLDS, usable // 2) if usable >= 4 else 0
-
-
-def _optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.optim.Optimizer:
-    groups = parameter_groups(
-        network,
-        extra,
-        weight_decay=s.weight_decay,
-        layer_decay=s.layer_decay,
-        proxy_rate=s.proxy_rate,
-        stage_decay=s.stage_decay,
-    )
-    if s.optimizer == "sgd":
-        nesterov = s.momentum > 0 and s.momentum_from is None
-        return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=nesterov)
-    if s.optimizer == "muon":
-        return Muon(groups, lr=s.learning_rate)
-    return torch.optim.AdamW(groups, lr=s.learning_rate, fused=True)
 
 
 def _evaluator(learn: Material, held_out: Material | None, run: Run) -> Callable[[SiameseNetwork], Scores]:

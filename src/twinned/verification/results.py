@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import SettingError
 from ..intervals import Interval, interval, rate_interval
@@ -222,7 +223,7 @@ def reliability(
     def cell(stated: Floats) -> Ints:
         return np.minimum((stated * bins).astype(np.int64), bins - 1)
 
-    def masses(curve: Roc) -> list[Floats]:
+    def masses(curve: Roc) -> list[npt.NDArray[Any]]:
         """Of each bin: the share that is same, its whole share, and that times what was stated."""
         stated = calibration.probability(curve.threshold[1:])
         same = calibration.prior * -np.diff(curve.frr)
