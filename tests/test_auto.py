@@ -181,7 +181,7 @@ def test_unknown_names_are_refused():
 
 
 def test_what_would_have_no_effect_or_is_no_name_is_refused():
-    with pytest.raises(SettingError, match="momentum_from belongs to optimizer=sgd; got optimizer adamw"):
+    with pytest.raises(SettingError, match="momentum_from belongs to optimizer=sgd; got optimizer muon"):
         settled(extra={"momentum_from": "0.5"})
     assert settled(extra={"momentum_from": "0.5", "optimizer": "sgd"}).momentum_from == 0.5
     with pytest.raises(SettingError, match=r"loss takes a name, and got a object: .*embedding_loss"):
