@@ -1,4 +1,4 @@
-"""Every error that Twinned raises on purpose, in one tree.
+"""Every error that Twinned raises on purpose, in one tree, and a word for their messages.
 
     TwinnedError
     ├── DataError (ValueError)       the images, labels, pairs or lists that were given
@@ -16,6 +16,8 @@ message and exits with 2; anything that is not a ``TwinnedError`` is a bug of ou
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class TwinnedError(Exception):
@@ -82,3 +84,9 @@ class MissingExtra(TwinnedError, ImportError):  # noqa: N818 - it names what is 
 
     def __str__(self) -> str:
         return f"{self.what} needs the extra '{self.extra}': pip install 'twinned[{self.extra}]'"
+
+
+def some(words: Sequence[str], most: int = 3) -> str:
+    """The first of many, for a message."""
+    more = len(words) - most
+    return "; ".join(words[:most]) + (f"; and {more:,} more" if more > 0 else "")

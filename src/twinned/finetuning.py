@@ -202,12 +202,9 @@ def _as_recipe(theirs: Settings, name: str) -> Settings:
     own = ["height", "width", "channels", "fit", "ink"]
     own += ["encoder", "embedding_size", "dropout", "symmetric", "normalize"]
     given = recipes.get(name)
-    kept = {setting: getattr(theirs, setting) for setting in own}
     if encoders.is_pretrained(given.encoder) != encoders.is_pretrained(theirs.encoder):
-        kept |= {"layer": theirs.layer, "freeze": theirs.freeze, "norms": theirs.norms}
-        kept |= {"cohort": theirs.cohort, "optimizer": theirs.optimizer}
-        kept["learning_rate"] = theirs.learning_rate
-    return given.change(kept)
+        own += ["layer", "freeze", "norms", "cohort", "optimizer", "learning_rate"]
+    return given.change({setting: getattr(theirs, setting) for setting in own})
 
 
 def _parent(model: Model, theirs: Settings, plan: Settings, tell: Say) -> Parent:

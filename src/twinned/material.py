@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .data import ImageSet, PairSet, decode
 from .data.sets import connected
-from .errors import DataError
+from .errors import DataError, some
 from .images import ImageSpec, Pixels, pixels_sha256
 from .recipes import Settings
 
@@ -70,9 +70,8 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
     """
     decoded = decode(source.images, spec, progress=progress)
     if decoded.unreadable:
-        shown = "; ".join(str(error) for error in decoded.unreadable[:5])
-        more = f"; and {len(decoded.unreadable) - 5} more" if len(decoded.unreadable) > 5 else ""
-        tell(f"{len(decoded.unreadable)} unreadable images left out: {shown}{more}")
+        named = some([str(error) for error in decoded.unreadable], 5)
+        tell(f"{len(decoded.unreadable)} unreadable images left out: {named}")
     if len(decoded.kept) == 0:
         raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
     hashes = [pixels_sha256(p) for p in decoded.pixels]

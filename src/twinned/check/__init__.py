@@ -15,11 +15,12 @@ from itertools import chain
 import numpy as np
 
 from ..data import ImageSet, PairSet
+from ..errors import some
 from ..images import ImageSource, ImageSpec, Pixels
 from . import counts, shortcuts
 from .duplicates import Groups, identical, lookalikes
 from .facts import Facts, gather
-from .problems import SEVERITIES, Check, Problem, Severity, many, names_of, some
+from .problems import SEVERITIES, Check, Problem, Severity, many, names_of
 
 __all__ = ["Check", "Problem", "check_data"]
 

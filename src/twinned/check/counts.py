@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import ImageSet, PairSet
+from ..errors import some
 from ..images import ImageSpec
 from .facts import Facts
-from .problems import Problem, Severity, many, some
+from .problems import Problem, Severity, many
 
 Strings = NDArray[np.str_]
 

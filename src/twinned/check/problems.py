@@ -24,8 +24,6 @@ Kind = Literal[
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
-_EXAMPLES = 3
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -75,9 +73,3 @@ def many(count: int, one: str) -> str:
     """A count with its noun: 1 class, 2,000 classes."""
     several = one + ("es" if one.endswith("s") else "s")
     return f"{count:,} {one if count == 1 else several}"
-
-
-def some(words: Sequence[str]) -> str:
-    """The first of many."""
-    more = len(words) - _EXAMPLES
-    return "; ".join(words[:_EXAMPLES]) + (f"; and {more:,} more" if more > 0 else "")

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, some
 from ..images import SUFFIXES, ImageSource
 from .sets import ImageSet, PairSet
 
 # Pictures that people have and that are not read here; other files beside images are nobody's loss.
 _PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".pdf", ".eps")
+_ADVICE = "save them as PNG or JPEG"
 LIST = "images.csv"  # in a folder, it names the images and their labels instead of the folders
 _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}
 
@@ -151,7 +152,7 @@ def _from_folder(root: Path) -> ImageSet:
     foreign = Counter(suffix for _, _, others in folders for suffix in others)
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in foreign.most_common())
     if not inside and not loose:
-        hint = f" of a kind that is read ({kinds}: save them as PNG or JPEG)" if kinds else ""
+        hint = f" of a kind that is read ({kinds}: {_ADVICE})" if kinds else ""
         raise DataError(f"{root}: holds no images{hint}; a folder with one folder for each class is expected")
     if not inside:
         raise DataError(
@@ -162,13 +163,11 @@ def _from_folder(root: Path) -> ImageSet:
     if loose:
         notes.append(f"{root}: {loose} images lie beside the class folders and are left out")
     if kinds:
-        advice = "save them as PNG or JPEG"
-        notes.append(f"{root}: pictures of kinds that are not read are left out ({kinds}): {advice}")
+        notes.append(f"{root}: pictures of kinds that are not read are left out ({kinds}): {_ADVICE}")
     holding = {above[:depth] for above, images, _ in folders if images for depth in range(len(above) + 1)}
     empty = ["/".join(above) for above, _, _ in folders if above not in holding]
     if empty:
-        named = "; ".join(empty[:3]) + (f"; and {len(empty) - 3:,} more" if len(empty) > 3 else "")
-        notes.append(f"{root}: folders without an image are no class: {named}")
+        notes.append(f"{root}: folders without an image are no class: {some(empty)}")
     labels = ["/".join(parts[:-1]) for parts in inside]
     return ImageSet(
         images=[os.path.join(root, *parts) for parts in inside],

@@ -217,7 +217,7 @@ def reliability(
     Raises:
         DataError: If there is no genuine or no impostor comparison.
     """
-    pairs = comparisons.hardest()
+    pairs = comparisons.hardest().ascending()
     counts = tally(pairs.distance, pairs.same)
 
     def cell(stated: Floats) -> Ints:
