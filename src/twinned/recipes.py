@@ -182,6 +182,7 @@ RECIPES: dict[str, Settings] = {
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),
         optimizer="muon",
         learning_rate=0.01,
+        proxy_rate=3,
         minutes=2,
     ),
     "face": Settings(
@@ -207,6 +208,9 @@ RECIPES: dict[str, Settings] = {
             contrast=0.3,
             erase=0.5,
         ),
+        optimizer="muon",
+        learning_rate=0.02,
+        proxy_rate=1.5,
         minutes=3,
     ),
     "signature": Settings(
