@@ -1,6 +1,7 @@
 """Verification of people and of signatures that training never saw: ORL faces, CEDAR signatures, LFW.
 
-    python benchmarks/verification.py orl --data orl_faces --steps 600
+    python benchmarks/verification.py orl --data orl_faces --steps 600 \
+        --set optimizer=adamw learning_rate=0.003
     python benchmarks/verification.py orl --data orl_faces --steps 1 --seeds 0 1 2 \
         --encoder efficientnet_lite0_face
     python benchmarks/verification.py orl --data orl_faces --steps 600 --recipe chopra2005
@@ -9,7 +10,6 @@
     python benchmarks/verification.py cedar --data cedar_signatures --steps 1 --splits 5 --set views=0 \
         --encoder efficientnet_lite0_signature
     python benchmarks/verification.py lfw --data FOLDER --minutes 6 --seeds 0
-    python benchmarks/verification.py orl --data orl_faces --steps 600 --set optimizer=adamw learning_rate=0.003
 
 Over a pretrained encoder, frozen, a layer is solved, which takes no steps. Outside data, then: ImageNet.
 ORL: eight disjoint choices of 5 test people, trained on the other 35 (Chopra 2005 has one such split); 4 of

@@ -161,6 +161,17 @@ def test_another_loss_drops_what_the_recipe_set_for_its_own():
         settled(extra={"head": "weighted-l1"})
 
 
+def test_another_optimiser_learns_at_a_rate_of_its_own_and_proxies_at_the_same():
+    def rates(**extra: object) -> tuple[float, float]:
+        s = settled(extra=extra)
+        return s.learning_rate, s.learning_rate * s.proxy_rate
+
+    assert rates() == pytest.approx((0.01, 0.03))
+    assert rates(optimizer="adamw") == pytest.approx((0.003, 0.03))
+    assert rates(optimizer="muon", proxy_rate=1) == pytest.approx((0.01, 0.01))
+    assert rates(optimizer="adamw", learning_rate="0.1", proxy_rate=1) == pytest.approx((0.1, 0.1))
+
+
 def test_pairs_are_learnt_from_by_a_pair_loss():
     told: list[str] = []
     s = settled(pairs_of(strokes(30, 30)), tell=told.append)

@@ -63,6 +63,11 @@ def settle(
             freeze = recipes.FREEZE.get(encoder, "all")
             kept = {"freeze": freeze, "symmetric": base.symmetric, "augment.erase": 0}
             changes = kept | recipes.PRETRAINED | changes
+    optimizer = str(changes.get("optimizer", base.optimizer))
+    if optimizer != base.optimizer and optimizer in recipes.RATES:  # rates are of another measure there
+        scale = recipes.RATES[optimizer] / recipes.RATES[base.optimizer]
+        changes.setdefault("learning_rate", scale * base.learning_rate)
+        changes.setdefault("proxy_rate", base.proxy_rate / scale)
     loss = changes.get("loss", base.loss)
     if not isinstance(loss, str):
         raise SettingError(

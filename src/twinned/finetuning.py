@@ -203,7 +203,7 @@ def _as_recipe(theirs: Settings, name: str) -> Settings:
     own += ["encoder", "embedding_size", "dropout", "symmetric", "normalize"]
     given = recipes.get(name)
     if encoders.is_pretrained(given.encoder) != encoders.is_pretrained(theirs.encoder):
-        own += ["layer", "freeze", "norms", "cohort", "optimizer", "learning_rate"]
+        own += ["layer", "freeze", "norms", "cohort", "optimizer", "learning_rate", "proxy_rate"]
     return given.change({setting: getattr(theirs, setting) for setting in own})
 
 

@@ -298,6 +298,9 @@ RECIPES: dict[str, Settings] = {
     ),
 }
 
+# A usual learning rate of each optimiser: how a recipe's rate is brought to another one.
+RATES = {"adamw": 0.003, "muon": 0.01, "sgd": 0.003}
+
 # How an encoder learns that has seen the world: its first stages stay as they are, the others move a little.
 PRETRAINED: dict[str, Any] = {
     "embedding_size": 256,
@@ -310,6 +313,7 @@ PRETRAINED: dict[str, Any] = {
     "images_per_class": 4,
     "optimizer": "adamw",
     "learning_rate": 3e-4,
+    "proxy_rate": 10.0,
     "weight_decay": 0.01,
     "warmup": 20,
     "decay_from": 0.0,
