@@ -9,7 +9,7 @@
     python benchmarks/verification.py cedar --data cedar_signatures --steps 400 --splits 5 --set held_out=0.2
     python benchmarks/verification.py cedar --data cedar_signatures --steps 1 --splits 5 --set views=0 \
         --encoder efficientnet_lite0_signature
-    python benchmarks/verification.py lfw --data FOLDER --minutes 6 --seeds 0
+    python benchmarks/verification.py lfw --data FOLDER --minutes 5 --seeds 0
 
 Over a pretrained encoder, frozen, a layer is solved, which takes no steps. Outside data, then: ImageNet.
 ORL: eight disjoint choices of 5 test people, trained on the other 35 (Chopra 2005 has one such split); 4 of
