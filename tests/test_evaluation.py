@@ -12,7 +12,9 @@ import pytest
 import twinned as tw
 from twinned import manifest
 from twinned.calibrate import calibrate
+from twinned.data import PairSet
 from twinned.errors import DataError
+from twinned.report import render
 from twinned.verification import Identification
 
 
@@ -85,7 +87,9 @@ def test_images_seen_in_training_are_named(model, glyphs, strangers):
     assert len(named) == len(model.training_hashes())
     assert {path.split("/")[-2] for path in named} == set(model.manifest.classes)
     assert any(note.startswith("72 of 96 images were seen in training (") for note in found["notes"])
-    assert any("classes of the same name chose the threshold" in note for note in found["notes"])
+    assert any(
+        note.startswith("the threshold was chosen on 24 of these 96 images") for note in found["notes"]
+    )
 
 
 def test_a_threshold_refitted_on_the_very_data_is_no_news(model, strangers, tmp_path):
@@ -97,7 +101,30 @@ def test_a_threshold_refitted_on_the_very_data_is_no_news(model, strangers, tmp_
     assert (said["eer"], tuple(said["eer_ci"])) == (fitted.eer, fitted.eer_ci)
     assert said["curve"] != model.manifest.held_out["curve"]
     notes = again.evaluate(strangers, episodes=10, progress=False).notes
-    assert any(note.startswith("8 classes of the same name chose the threshold (") for note in notes)
+    assert any(note.startswith("the threshold was chosen on 48 of these 48 images") for note in notes)
+    pairs = PairSet(sorted(strangers.rglob("*.png")), [0, 0], [1, 7], [True, False])
+    notes = again.evaluate(pairs, progress=False).notes
+    assert any(note.startswith("the threshold was chosen on 3 of these 3 images") for note in notes)
+
+
+def test_refitting_says_what_was_left_out_and_that_classes_are_known(model, strangers, tmp_path):
+    model.save(tmp_path / "m.twin")
+    shutil.copytree(strangers, tmp_path / "data")
+    one, two, *_ = sorted((tmp_path / "data").iterdir())
+    one.rename(tmp_path / "data" / model.manifest.classes[0])
+    (two / "0.png").write_bytes(b"")
+    (two / "new.heic").write_bytes(b"")
+    said: list[str] = []
+    fitted = calibrate(tmp_path / "m.twin", tmp_path / "data", progress=False, say=said.append)
+    assert not fitted.unseen_classes
+    assert [sentence.split(" (")[0] for sentence in said[-2:]][1] == (
+        "training saw other images of 1 of these classes, by their names"
+    )
+    assert said[-2].startswith("1 unreadable images left out: ")
+    assert any("heic" in sentence for sentence in said)
+    card = (tmp_path / "m.twin" / "README.md").read_text()
+    assert "8 CLASSES SEEN IN TRAINING" in card
+    assert all(sentence in card for sentence in said)
 
 
 @pytest.fixture
@@ -145,6 +172,7 @@ def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
     assert figures["people_seen_in_training"] == ["Person_1"]
     assert any("1 people of the folds were in training" in note for note in found.notes)
     assert "LFW, accuracy at the stored threshold" in found.text()
+    assert "LFW accuracy, at the stored threshold" in render(model, found, data="x")
 
 
 def test_official_images_must_be_whole(model, lfw):

@@ -327,6 +327,21 @@ def test_bfloat16_is_measured_where_it_is_not_decided(monkeypatch):
         assert outcome.state.bfloat16 == (expected == torch.bfloat16)
 
 
+def test_what_is_slower_by_far_is_given_up_at_once(monkeypatch):
+    monkeypatch.setattr(training, "_LONG_PASS", 0.0)
+    types: list[torch.dtype] = []
+
+    def slow(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        embeddings = network(images)
+        types.append(embeddings.dtype)
+        if embeddings.dtype == torch.bfloat16:
+            time.sleep(0.5)
+        return embeddings.float().square().mean(), embeddings
+
+    assert run(plan(3, bfloat16=None), objective=slow).state.bfloat16 is False
+    assert types.count(torch.bfloat16) < 4
+
+
 def test_measuring_leaves_no_trace():
     class Memory(nn.Module):
         def __init__(self) -> None:

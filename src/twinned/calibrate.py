@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from . import manifest
 from .data import ImageSet, PairSet, decode, load
-from .errors import DataError
+from .errors import DataError, some
 from .images import pixels_sha256
 from .model import Model
 from .verification import (
@@ -33,6 +35,7 @@ def calibrate(
     prior: float = 0.5,
     seed: int = 0,
     progress: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> Calibration:
     """Fit the threshold anew and store it in the model folder.
 
@@ -43,9 +46,10 @@ def calibrate(
         prior: P(same) before looking.
         seed: Of resampling and folds.
         progress: Show a bar.
+        say: Called with each sentence that a user should read; all are kept in the model.
 
     Returns:
-        The new calibration.
+        The new calibration; it says whether the classes were others than those trained on, by their names.
 
     Raises:
         DataError: If an image was seen in training, or there are too few.
@@ -59,12 +63,23 @@ def calibrate(
             f" classes, and two images of one of them; the first: {decoded.unreadable[0]}"
         )
     trained = loaded.training_hashes()
-    seen = [i for i, p in zip(decoded.kept, decoded.pixels, strict=True) if pixels_sha256(p) in trained]
+    hashes = [pixels_sha256(pixels) for pixels in decoded.pixels]
+    seen = [place for place, name in zip(decoded.kept, hashes, strict=True) if name in trained]
     if seen:
         names = source.names
         raise DataError(
             f"{len(seen)} of {len(decoded.kept)} images were seen in training, so a threshold from them"
             f" would be too hopeful; take others (the first: {names[seen[0]]})"
+        )
+    notes = [*source.notes] if isinstance(source, ImageSet) else []
+    if decoded.unreadable:
+        left_out = some([str(error) for error in decoded.unreadable], 5)
+        notes.append(f"{len(decoded.unreadable)} unreadable images left out: {left_out}")
+    known = set(loaded.manifest.classes) & set(source.classes if isinstance(source, ImageSet) else [])
+    if known:
+        notes.append(
+            f"training saw other images of {len(known)} of these classes, by their names"
+            f" ({some(sorted(known), 3)}), so the threshold is too hopeful: take other classes"
         )
     vectors = loaded.embed_pixels(decoded.pixels)
     sets: list[ReferenceSet] = []
@@ -91,8 +106,18 @@ def calibrate(
             left=part[source.left[whole]],
             right=part[source.right[whole]],
         )
-    calibration = fit_calibration(comparisons, sets=sets, far=far, prior=prior, seed=seed)
-    note = f"threshold refitted on {len(decoded.kept)} new images (twinned calibrate)"
+    calibration = fit_calibration(
+        comparisons, sets=sets, far=far, prior=prior, unseen_classes=not known, seed=seed
+    )
+    if calibration.threshold <= 0 or calibration.eer > 0.4:
+        notes.append(
+            f"the threshold is {calibration.threshold:.4g} and the equal error rate {calibration.eer:.2f},"
+            " near guessing (0.5): look at the data with twinned check"
+        )
+    for sentence in notes:
+        if say is not None:
+            say(sentence)
+    notes.append(f"threshold refitted on {len(decoded.kept)} new images (twinned calibrate)")
     held_out = loaded.manifest.held_out | {
         "images": len(decoded.kept),
         "classes": np.unique(labels).tolist() if isinstance(source, ImageSet) else [],
@@ -102,7 +127,7 @@ def calibrate(
     changed = loaded.manifest.model_copy(
         update={
             "calibration": calibration,
-            "notes": [*loaded.manifest.notes, note],
+            "notes": [*loaded.manifest.notes, *notes],
             "prototype": False,
             "held_out": held_out,
         }
@@ -113,6 +138,10 @@ def calibrate(
         changed = changed.enrolling(found)
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         manifest.copy(loaded.folder, Path(folder), force=True)
+        path = Path(folder) / "training.json"
+        training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        training |= {"held_out_classes": held_out["classes"], "held_out_images": sorted(hashes)}
+        manifest.write_text(path, json.dumps(training, indent=1) + "\n")
         manifest.write(Path(folder), changed)
         manifest.copy(Path(folder), loaded.folder, force=True)
     return calibration

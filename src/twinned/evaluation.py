@@ -55,6 +55,7 @@ class Measured(Protocol):
     def prototype(self) -> bool: ...
     def identification_threshold(self, labels: int, fpir: float, *, images_per_label: float) -> float: ...
     def training_hashes(self) -> frozenset[str]: ...
+    def threshold_hashes(self) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +186,7 @@ class EmbeddedSet:
         labels: Their classes, shape ``(n,)``.
         embeddings: Shape ``(n, d)``.
         seen: True where training saw the very same picture, shape ``(n,)``.
+        chose: True where the threshold was chosen on it, likewise.
         unreadable: One sentence for each image left out.
     """
 
@@ -192,6 +194,7 @@ class EmbeddedSet:
     labels: np.ndarray[Any, Any]
     embeddings: Floats
     seen: np.ndarray[Any, Any]
+    chose: np.ndarray[Any, Any]
     unreadable: list[str]
     kept: np.ndarray[Any, Any]
 
@@ -207,6 +210,11 @@ class EmbeddedSet:
             found.append(
                 f"{len(names)} of {len(self.seen)} images were seen in training ({_first(names)}): these"
                 " figures flatter the model; evaluate on others"
+            )
+        if self.chose.any():
+            found.append(
+                f"the threshold was chosen on {self.chose.sum()} of these {len(self.chose)} images, so its"
+                " error rates are too hopeful here; evaluate on others"
             )
         if self.unreadable:
             found.append(f"{len(self.unreadable)} unreadable images left out: {_first(self.unreadable)}")
@@ -263,16 +271,20 @@ def _embed(model: Measured, images: Sequence[ImageSource], labels: Any, progress
     decoded = decode(images, model.spec, progress=progress)
     if len(decoded.kept) == 0:
         raise DataError(f"none of {len(images)} images could be read; the first: {decoded.unreadable[0]}")
-    trained = model.training_hashes()
-    seen = np.array([pixels_sha256(p) in trained for p in decoded.pixels]) if trained else None
+    names = [pixels_sha256(p) for p in decoded.pixels]
     return EmbeddedSet(
         images=[images[i] for i in decoded.kept],
         labels=np.asarray(labels)[decoded.kept],
         embeddings=model.embed_pixels(decoded.pixels),
-        seen=np.zeros(len(decoded.kept), np.bool_) if seen is None else seen,
+        seen=_among(names, model.training_hashes()),
+        chose=_among(names, model.threshold_hashes()),
         unreadable=[str(error) for error in decoded.unreadable],
         kept=decoded.kept,
     )
+
+
+def _among(names: list[str], known: frozenset[str]) -> np.ndarray[Any, Any]:
+    return np.array([name in known for name in names], np.bool_)
 
 
 def _classes(
@@ -289,7 +301,8 @@ def _classes(
     found = _embed(model, data.images, data.labels, progress)
     forgery = data.forgery[found.kept]
     notes = [*data.notes, *found.notes()]
-    if chose := sorted({*model.manifest.held_out.get("classes", [])} & {*map(str, found.labels)}):
+    chose = sorted({*model.manifest.held_out.get("classes", [])} & {*map(str, found.labels)})
+    if chose and not found.chose.any():
         notes.append(
             f"{len(chose)} classes of the same name chose the threshold ({_first(chose)}): if they are"
             " the same, what is measured at it flatters the model"

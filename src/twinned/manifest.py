@@ -67,6 +67,17 @@ class Manifest(BaseModel):
     licence: str | None = None
     files: dict[str, str] = {}
 
+    @property
+    def chosen_on(self) -> tuple[bool | None, str]:
+        """Whether training never saw the classes that the threshold is from, None for unknown; in words."""
+        if not self.calibration.unseen_classes:
+            return False, "CLASSES SEEN IN TRAINING"
+        if self.recipe.get("recipe") == "wrap":
+            return None, "classes of which nobody knows whether training saw them"
+        if self.classes and not self.held_out.get("images"):
+            return True, "classes, some at a time held out of a training of its own"
+        return True, "classes that training never saw"
+
     def enrolling(self, found: Enrolment) -> Manifest:
         """The same, telling labels in a gallery in the way that was found to be better."""
         calibration = self.calibration
@@ -217,9 +228,6 @@ def card(manifest: Manifest) -> str:
     """The model card: README.md, in words, from model.json."""
     spec, fit = manifest.spec, manifest.calibration
     grey = "grey" if spec.channels == 1 else "colour"
-    unseen = "classes that training never saw" if fit.unseen_classes else "CLASSES SEEN IN TRAINING"
-    if manifest.recipe.get("recipe") == "wrap":
-        unseen = "classes of which nobody knows whether training saw them"
     interval = "" if fit.eer_ci is None else f" (95 % interval {fit.eer_ci[0]:.4f} to {fit.eer_ci[1]:.4f})"
     lines = [
         "# Model card",
@@ -233,7 +241,7 @@ def card(manifest: Manifest) -> str:
         _trained_on(manifest),
         f"- **Threshold** {fit.threshold:.6g} at"
         f" {'equal error' if fit.far is None else f'a false accept rate of {fit.far:g}'},"
-        f" from {fit.n_classes} {unseen}:"
+        f" from {fit.n_classes} {manifest.chosen_on[1]}:"
         f" {fit.n_genuine:,} genuine and {fit.n_impostor:,} impostor comparisons"
         + ("" if fit.supported else f". Not supported: it would take {fit.impostors_needed:,} impostors"),
         f"- **Equal error rate** on those: {fit.eer:.4f}{interval}",

@@ -420,6 +420,10 @@ class Model:
         """`pixel_sha256` of every image that training saw, the held-out ones not included."""
         return frozenset(self._training.get("images", ()))
 
+    def threshold_hashes(self) -> frozenset[str]:
+        """`pixel_sha256` of every image held out of training, or given since, that chose the threshold."""
+        return frozenset(self._training.get("held_out_images", ()))
+
     def settings_asked(self) -> dict[str, Any]:
         """The settings that training began with; model.json has those that describe what came of it."""
         asked: dict[str, Any] = self._training.get("asked", self.manifest.recipe)

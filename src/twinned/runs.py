@@ -285,7 +285,10 @@ class Run:
         epoch = len(feed) / len(batches(0).index)
         if steps is None:
             steps = s.steps if s.epochs is None else max(1, round(s.epochs * epoch))
-        left = None if self.deadline is None else share * (self.deadline - time.monotonic()) - solving
+        left: float | None = None
+        if self.deadline is not None:
+            judging = 0.0 if held_out is None else self._seconds_to_judge(network, held_out)
+            left = share * (self.deadline - time.monotonic()) - solving - judging
         plan = Plan(
             steps=steps,
             seconds=None if left is None else max(0.5, left),
@@ -336,6 +339,15 @@ class Run:
             self.solve(outcome.network, learn)
         self.gather(outcome.network, learn)
         return outcome
+
+    def _seconds_to_judge(self, network: SiameseNetwork, material: Material) -> float:
+        """About how long it takes to embed images held out, for the threshold and once more for galleries."""
+        few = min(64, len(material.pixels))
+        self.embed(network, material, most=few)  # the first also loads code
+        began = time.monotonic()
+        self.embed(network, material, most=few)
+        each = (time.monotonic() - began) / few
+        return each * (min(len(material.pixels), _CALIBRATE) + enrolment_images(material))
 
     def judge(self, network: SiameseNetwork, material: Material) -> Judged:
         """What a network makes of images that it was not trained on."""
@@ -450,6 +462,12 @@ def _together(parts: list[Judged]) -> Judged:
     recall = float(np.average([part.recall for part in parts], weights=images))
     sets = [one for part in parts for one in part.sets]
     return Judged(Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets)
+
+
+def enrolment_images(held_out: Material) -> int:
+    """How many held-out images the way to tell labels in a gallery is chosen by: the fewer, the larger."""
+    most: int = 20_000_000 // held_out.pixels[0].size
+    return min(len(held_out.pixels), 2000, most)
 
 
 def fold_count(learn: Material) -> int:

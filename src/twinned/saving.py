@@ -14,12 +14,9 @@ from .judging import Learnt, Parent
 from .manifest import Manifest
 from .material import Material, fingerprint, thin
 from .model import Model
-from .runs import Judged, Run
+from .runs import Judged, Run, enrolment_images
 from .untouched import UNTOUCHED
 from .verification import Calibration, choose_enrolment, held_out_figures
-
-# Pixel values of held-out images by which the way to tell labels in a gallery is chosen: half a second.
-_ENROL_VALUES = 20_000_000
 
 
 def write_model(
@@ -108,7 +105,7 @@ def write_model(
 
 def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
     """Whether a gallery tells a label by the nearest of its images or by their mean, kept in model.json."""
-    some = thin(held_out, min(2000, _ENROL_VALUES // held_out.pixels[0].size))
+    some = thin(held_out, enrolment_images(held_out))
     genuine = ~some.images.forgery
     model = Model(folder)
     vectors = model.embed_pixels(some.pixels[genuine])

@@ -36,6 +36,7 @@ _SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
 _LOOK_EVERY = 10
 # bfloat16 must be this much faster than float32 to be chosen: it costs digits.
 _BFLOAT16_GAIN = 1.2
+_LONG_PASS = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -326,10 +327,12 @@ def _bfloat16_pays(parts: checkpoint.Parts, objective: Objective[Any], images: T
         if images.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
+        if enabled and times[-1] > max(_LONG_PASS, 2 * times[-2]):
+            break  # by far, so no more time goes into it
     for name, values in kept.items():
         parts[name].load_state_dict(values)
     # The quickest of each, after the first, which also loads code: a busy machine only ever adds time.
-    return min(times[2::2]) > _BFLOAT16_GAIN * min(times[3::2])
+    return len(times) == 8 and min(times[2::2]) > _BFLOAT16_GAIN * min(times[3::2])
 
 
 @torch.no_grad()

@@ -68,6 +68,10 @@ class UntouchedEncoder:
         """It saw none of the images."""
         return frozenset()
 
+    def threshold_hashes(self) -> frozenset[str]:
+        """It has no threshold."""
+        return frozenset()
+
 
 def figures(found: Evaluation) -> dict[str, Any]:
     """What is said of the untouched encoder beside the model: figures that need no threshold."""

@@ -60,6 +60,7 @@ def test_view_1_is_read_by_its_list_and_links_are_followed(lfw, tmp_path):
         ("", "line 1: the numbers of folds and of pairs"),
         ("x\t1\n", "line 1: the numbers"),
         ("1\t2\t3\n", "line 1: the numbers"),
+        ("0\n", "line 1: the numbers"),
         ("1\t1\nBo\t1\n", "line 2: NAME N M or NAME N NAME M is expected"),
         ("1\t1\nBo\t1\tx\n", "line 2: NAME N M"),
         ("1\t1\nBo\t1\t9\n", "line 2: there is no image Bo_0009"),

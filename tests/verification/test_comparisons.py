@@ -109,3 +109,18 @@ def test_refusals():
     parts = [compare_pairs([1], [True], skilled=[False]), compare_pairs([1], [True])]
     with pytest.raises(DataError, match="got 2 parts, 1 with marks"):
         Comparisons.concatenate(parts)
+
+
+def test_a_sample_is_the_same_gathered_or_from_whole_blocks(monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    found = []
+    for much, block in ((2.0, 1 << 22), (0.0, 1 << 22), (0.0, 7 * 60)):
+        monkeypatch.setattr(module, "_MUCH", much)
+        monkeypatch.setattr(module, "_BLOCK_VALUES", block)
+        found.append(compare_all(vectors, np.arange(60) // 4, distances, limit=600))
+    gathered = found[0]
+    apart = np.linalg.norm(vectors[gathered.left_image] - vectors[gathered.right_image], axis=1)
+    for one in found:
+        np.testing.assert_array_equal(one.left_image, gathered.left_image)
+        np.testing.assert_array_equal(one.right_image, gathered.right_image)
+        np.testing.assert_allclose(one.distance, apart, rtol=1e-5)

@@ -160,7 +160,7 @@ def calibrate(
     """Refit threshold and probability on new data; refuses images seen in training."""
     from ..calibrate import calibrate as run
 
-    fit = run(model, data, far=far, seed=seed, progress=not quiet)
+    fit = run(model, data, far=far, seed=seed, progress=not quiet, say=teller(quiet))
     emit(
         {
             "model": str(model),

@@ -145,7 +145,7 @@ def evaluate(
     if report is not None:
         if report.suffix.lower() not in (".html", ".htm"):
             raise SettingError(f"{report}: a report is a page, FILE.html; twinned plot makes pictures")
-        outputs.refuse(report, force=force, data=[data])
+        outputs.refuse(report, force=force, data=[data, model])
         report.parent.mkdir(parents=True, exist_ok=True)
     loaded = _on(device, load(model, device=device))
     found = loaded.evaluate(

@@ -87,6 +87,8 @@ def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
     try:
         head = [int(value) for value in lines[0]]
         folds, each = (1, head[0]) if len(head) == 1 else head
+        if folds < 1 or each < 1:
+            raise ValueError
     except (ValueError, IndexError):
         raise DataError(f"{path}, line 1: the numbers of folds and of pairs are expected") from None
     place: dict[str, int] = {}

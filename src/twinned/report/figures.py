@@ -47,8 +47,9 @@ def _tiles(found: Evaluation) -> list[Html]:
         ]
     if "lfw" in found.details:
         lfw = found.details["lfw"]
-        ends = (lfw["accuracy"] - lfw["standard_error"], lfw["accuracy"] + lfw["standard_error"])
-        tiles.append(_tile("LFW accuracy, ten folds, +- one standard error", lfw["accuracy"], ends))
+        folds, error = lfw.get("folds", []), lfw.get("standard_error")
+        of = f"{len(folds)} folds, +- a standard error of {error:.4f}" if folds else "at the stored threshold"
+        tiles.append(_tile(f"LFW accuracy, {of}", lfw["accuracy"], None))
     if (o := found.one_shot) is not None:
         tiles.append(
             _tile(f"{o.ways}-way {o.shots}-shot accuracy (by chance {1 / o.ways:.2g})", o.accuracy, o.ci)
@@ -93,14 +94,11 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
     elif data is not None:
         yield _check(None, "What the model was trained on is not recorded, so a leak cannot be ruled out.")
     if v is not None:
+        unseen, classes = model.manifest.chosen_on
         yield _check(
-            fit.unseen_classes,
-            f"The threshold {fit.threshold:.4g} was fixed before, on {fit.n_classes:,} classes "
-            + (
-                "that training never saw; it was not moved."
-                if fit.unseen_classes
-                else "that TRAINING SAW: too hopeful."
-            ),
+            unseen,
+            f"The threshold {fit.threshold:.4g} was fixed before, on {fit.n_classes:,} {classes};"
+            + (" too hopeful." if unseen is False else " it was not moved."),
         )
         if known := known_classes(model, data, "held_out"):
             yield _check(False, f"{len(known):,} classes of the same name helped to choose the threshold.")

@@ -129,7 +129,7 @@ def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
                 ("chosen for", "equal error" if fit.far is None else f"a false accept rate of {fit.far:g}"),
                 ("classes behind it", f"{fit.n_classes:,}"),
                 ("comparisons behind it", f"{fit.n_genuine:,} genuine, {fit.n_impostor:,} impostor"),
-                ("unseen in training", "yes" if fit.unseen_classes else "NO"),
+                ("unseen in training", {True: "yes", False: "NO", None: "not known"}[m.chosen_on[0]]),
                 ("supported", "yes" if fit.supported else f"no: it takes {fit.impostors_needed:,} impostors"),
             ]
         ),

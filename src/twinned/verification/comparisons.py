@@ -20,6 +20,7 @@ Distances: TypeAlias = Callable[[Floats, Floats], Floats]
 """All pairs: ``(n, d), (m, d) -> (n, m)``; at least 0, lower is closer."""
 
 _BLOCK_VALUES = 1 << 22  # distances formed at a time
+_MUCH = 0.1  # a share of all pairs from which on all distances take less time than gathering the pairs'
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +168,7 @@ def compare_all(
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
         forgery: bool ``(n,)``, True where the image imitates its label.
         limit: About how many comparisons to keep. Beyond it the genuine ones and those with forgeries
-            are all kept (as long as they fill at most half), and of the others a uniform sample: the
-            distances of the rest are never computed.
+            are all kept (as long as they fill at most half), and of the others a uniform sample.
         seed: Of that sample.
 
     Raises:
@@ -282,9 +282,16 @@ def _some_pairs(
     across: float,
     random: np.random.Generator,
 ) -> _Pairs:
-    """A share of the pairs within a label and of those across; only their distances are computed."""
-    for i in range(len(label) - 1):
-        later = np.arange(i + 1, len(label))
+    """A share of the pairs within a label and of those across.
+
+    Only their distances are computed, unless they are much of all.
+    """
+    n, rows, first = len(label), max(1, _BLOCK_VALUES // len(label)), 0
+    block: Floats | None = None
+    for i in range(n - 1):
+        if across >= _MUCH and i % rows == 0:
+            first, block = i, distances(vectors[i : i + rows], vectors[i:])
+        later = np.arange(i + 1, n)
         one_label, either = label[later] == label[i], forged[later] | forged[i]
         chosen = [
             random.choice(some, random.binomial(len(some), share), replace=False, shuffle=False)
@@ -295,7 +302,10 @@ def _some_pairs(
         ]
         j = np.sort(np.concatenate(chosen))
         if len(j):
-            distance = distances(vectors[i : i + 1], vectors[j])[0]
+            if block is None:
+                distance = distances(vectors[i : i + 1], vectors[j])[0]
+            else:
+                distance = block[i - first, j - first]
             yield _int32(np.full(len(j), i)), _int32(j), distance.astype(np.float32)
 
 
