@@ -120,6 +120,8 @@ def test_another_size_or_colour(finetune, tiny_model, strangers, given, shape):
     size = {} if "channels" in given else given
     model = finetune(strangers, whole=True, settings=settings, **size)
     assert model.spec.shape == shape
+    assert model.unmatched() is not None, "what training saw before was of another shape"
+    assert model.unmatched() in model.evaluate(strangers, episodes=5, progress=False).notes
     assert model.embed([next(strangers.rglob("*.png"))]).shape == (1, model.embedding_size)
     if "channels" in given:  # grey is three equal channels: the untouched network gives the same as before
         grey, mean = twinned.load(tiny_model), model.spec.mean

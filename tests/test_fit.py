@@ -173,6 +173,13 @@ def test_classes_with_one_image_stay_as_impostors(quick, some, strangers):
     assert model.manifest.calibration.n_impostor == n * (n - 1) // 2 - 4 * 15
 
 
+@pytest.mark.parametrize("loss", ["arcface", "proxy-anchor"])
+def test_a_loss_with_proxies_leaves_single_images_out(quick, some, strangers, loss):
+    known, single = some(12), load_images(strangers).subset(np.arange(0, 48, 6))
+    names = [*known.labels, *(f"single {n}" for n in range(8))]
+    assert quick(load_images([*known.images, *single.images], names), loss=loss)
+
+
 def test_unreadable_images_are_named_once_and_left_out(quick, glyphs, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(glyphs, data)
@@ -188,6 +195,16 @@ def test_unreadable_images_are_named_once_and_left_out(quick, glyphs, tmp_path):
     assert sorted(p.name for p in data.iterdir()) == sorted(p.name for p in glyphs.iterdir()), (
         "nothing written"
     )
+
+
+def test_images_that_a_csv_marks_as_a_test_are_not_learnt_from_in_silence(quick, glyphs, tmp_path):
+    parts = {"5": "test"}
+    files = sorted(glyphs.rglob("*.png"))
+    lines = [f"{file},{file.parent.name},{parts.get(file.stem, 'train')}" for file in files]
+    (tmp_path / "split.csv").write_text("\n".join(["path,label,split", *lines]))
+    said: list[str] = []
+    quick(tmp_path / "split.csv", say=said.append)
+    assert any("images marked test are learnt from like the others" in sentence for sentence in said)
 
 
 # ---- other kinds of data

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from twinned import heads
 from twinned.data import PairSet, load_pairs
 from twinned.data.batches import PairBatches
 from twinned.errors import DataError, SettingError
+from twinned.finetuning import finetune
 from twinned.fit import train
 
 RELATIONS = {"other model": False, "same": True, "same model, other colour": False}
@@ -101,6 +103,20 @@ def test_distance_is_one_minus_the_probability_of_the_same_relations(model, pair
     for row, distance in zip(found, model.paired_distances(vectors[:3], vectors[3:]), strict=True):
         assert sum(row.values()) == pytest.approx(1, abs=1e-5)
         assert distance == pytest.approx(1 - row["same"], abs=1e-5)
+
+
+def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, pair_list):
+    lines = pair_list.read_text().splitlines()
+    other = {"same": "1,alike", "same model, other colour": "0,near", "other model": "0,far"}
+    rows = [f"{left},{right},{other[name]}" for left, right, _, name in csv.reader(lines[1:])]
+    renamed = pair_list.with_name("renamed.csv")
+    renamed.write_text("\n".join(["left,right,same,relation", *rows]))
+    try:
+        found = finetune(model, renamed, steps=1, progress=False)
+    finally:
+        renamed.unlink()
+    assert found.manifest.relations == ["alike", "far", "near"]
+    assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [1, 0, 0]
 
 
 def test_head_equals_a_loop():

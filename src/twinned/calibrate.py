@@ -24,6 +24,7 @@ from .verification import (
     fit_calibration,
     held_out_figures,
     reference_sets,
+    strangers_pass,
 )
 
 
@@ -81,6 +82,8 @@ def calibrate(
             f"training saw other images of {len(known)} of these classes, by their names"
             f" ({some(sorted(known), 3)}), so the threshold is too hopeful: take other classes"
         )
+    if (unmatched := loaded.unmatched()) is not None:
+        notes.append(unmatched)
     vectors = loaded.embed_pixels(decoded.pixels)
     sets: list[ReferenceSet] = []
     if isinstance(source, ImageSet):
@@ -114,6 +117,8 @@ def calibrate(
             f"the threshold is {calibration.threshold:.4g} and the equal error rate {calibration.eer:.2f},"
             " near guessing (0.5): look at the data with twinned check"
         )
+    if (doubt := strangers_pass(comparisons, calibration.threshold)) is not None:
+        notes.append(doubt)
     for sentence in notes:
         if say is not None:
             say(sentence)

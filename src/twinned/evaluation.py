@@ -56,6 +56,7 @@ class Measured(Protocol):
     def identification_threshold(self, labels: int, fpir: float, *, images_per_label: float) -> float: ...
     def training_hashes(self) -> frozenset[str]: ...
     def threshold_hashes(self) -> frozenset[str]: ...
+    def unmatched(self) -> str | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +189,8 @@ class EmbeddedSet:
         seen: True where training saw the very same picture, shape ``(n,)``.
         chose: True where the threshold was chosen on it, likewise.
         unreadable: One sentence for each image left out.
+        kept: Their places in the data.
+        unmatched: What must be said where images that training saw cannot be recognised.
     """
 
     images: Sequence[ImageSource]
@@ -197,6 +200,7 @@ class EmbeddedSet:
     chose: np.ndarray[Any, Any]
     unreadable: list[str]
     kept: np.ndarray[Any, Any]
+    unmatched: str | None
 
     def details(self) -> dict[str, Any]:
         """Which images training saw, where it saw some."""
@@ -211,6 +215,8 @@ class EmbeddedSet:
                 f"{len(names)} of {len(self.seen)} images were seen in training ({_first(names)}): these"
                 " figures flatter the model; evaluate on others"
             )
+        if self.unmatched is not None:
+            found.append(self.unmatched)
         if self.chose.any():
             found.append(
                 f"the threshold was chosen on {self.chose.sum()} of these {len(self.chose)} images, so its"
@@ -280,6 +286,7 @@ def _embed(model: Measured, images: Sequence[ImageSource], labels: Any, progress
         chose=_among(names, model.threshold_hashes()),
         unreadable=[str(error) for error in decoded.unreadable],
         kept=decoded.kept,
+        unmatched=model.unmatched(),
     )
 
 

@@ -223,6 +223,12 @@ def _parent(model: Model, theirs: Settings, plan: Settings, tell: Say) -> Parent
         encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
     )
     wrong = [name for name in fresh if not name.startswith("dense.")]
+    if wrong and (plan.height, plan.width) != (theirs.height, theirs.width):
+        raise SettingError(
+            f"encoder {theirs.encoder} has other layers for images of {plan.height}x{plan.width} than for"
+            f" {theirs.height}x{theirs.width}, so what it learnt cannot be taken along: choose a size"
+            " nearer to the model's with --image-size, or train anew"
+        )
     if wrong:
         raise ModelError(
             f"{model.folder}: weights.safetensors does not hold the weights of encoder {theirs.encoder}:"

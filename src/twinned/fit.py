@@ -38,7 +38,7 @@ from .runs import Run, untouched_encoder
 from .saving import write_model
 from .training import Interrupted, Step
 from .trial import TRIAL_SHARE, choose_network
-from .verification import fit_calibration
+from .verification import fit_calibration, strangers_pass
 
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
 # take 10 more than its budget.
@@ -259,6 +259,11 @@ def make_model(
     for problem in check_data(source, spec=spec, seed=plan.seed, progress=False, quick=True).problems:
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):  # said elsewhere
             tell(f"check: {problem.message}")
+    if isinstance(source, ImageSet) and (parts := sorted({*source.split.tolist()} - {"", "train"})):
+        tell(
+            f"the column split is for twinned check alone: images marked {', '.join(parts)} are learnt from"
+            " like the others; leave them out of DATA to keep them apart"
+        )
     validation = None if other is None else read(other, spec, tell=tell, progress=progress)
     if validation is not None:
         check_validation(material, validation)
@@ -270,6 +275,7 @@ def make_model(
     if relations:
         untouched = None  # it has no answer to what is asked now
     run = Run(plan, spec, device, progress, on_step, tell, relations, start, untouched)
+    run.keeps_head = parent is None or list(relations) == parent.model.manifest.relations
     if plan.minutes is not None:
         finish = FINISH_SECONDS if untouched is None else FINISH_UNTOUCHED
         run.deadline = began + plan.minutes * 60 - finish
@@ -292,6 +298,8 @@ def make_model(
             seed=plan.seed,
         )
         examine(calibration, tell)
+        if (doubt := strangers_pass(learnt.judged.comparisons, calibration.threshold)) is not None:
+            tell(f"doctor: {doubt}")
         with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
             write_model(Path(folder), run, learnt, calibration, notes, parent)
             manifest.copy(Path(folder), target, force=replace)

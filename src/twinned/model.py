@@ -424,6 +424,12 @@ class Model:
         """`pixel_sha256` of every image held out of training, or given since, that chose the threshold."""
         return frozenset(self._training.get("held_out_images", ()))
 
+    def unmatched(self) -> str | None:
+        """What must be said where an earlier training looked at images of another size."""
+        if not self._training.get("unmatched", False):
+            return None
+        return "images of an earlier training, at another size, cannot be recognised by their pixels"
+
     def settings_asked(self) -> dict[str, Any]:
         """The settings that training began with; model.json has those that describe what came of it."""
         asked: dict[str, Any] = self._training.get("asked", self.manifest.recipe)

@@ -49,7 +49,7 @@ def make_objective(
     """From a batch to its loss; and the loss, where it has weights or a memory of its own."""
     if isinstance(network.head, heads.Relation):
         return _of_relations, nn.Module()
-    num_classes = len(batches.members) * len(batches.turns) if isinstance(batches, ClassBatches) else None
+    num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
     loss = losses.get(
         s.loss,
         margin=s.margin,
@@ -75,9 +75,15 @@ def make_objective(
     )
     total = losses.CrossBatchMemory(whole, network.embedding_size, size=s.memory) if s.memory else whole
 
+    proxied = isinstance(loss, (losses.ArcFaceLoss, losses.ProxyAnchorLoss))
+
     def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         z = embed_together(net.embed, images, len(batch.index))
-        return total(z, torch.from_numpy(batch.labels).to(images.device)), z
+        labels = torch.from_numpy(batch.labels).to(images.device)
+        if proxied:  # there is no proxy for what is nobody's positive
+            known = labels < batches.num_classes
+            return total(z[known], labels[known]), z
+        return total(z, labels), z
 
     return of_classes, total
 

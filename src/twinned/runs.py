@@ -104,6 +104,7 @@ class Run:
         self.progress, self.on_step, self.tell = progress, on_step, tell
         self.relations = relations or {}
         self.start, self.untouched = start, untouched
+        self.keeps_head = True  # where there is a network to start from, of the same relations
         self.front: Front | None = None
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
 
@@ -130,7 +131,7 @@ class Run:
             embedding_size=encoder.embedding_size,
             relations=list(self.relations.values()),
         )
-        if self.start is not None and _fits(head, self.start.head):
+        if self.start is not None and self.keeps_head and _fits(head, self.start.head):
             head.load_state_dict(self.start.head.state_dict())
         network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)
         return network.to(self.device)

@@ -41,10 +41,12 @@ def write_model(
     has_head = export.export_head(network, folder / "head.onnx")
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
     classes = own = learn.labelled.classes if learn.labelled else []
+    unmatched = False
     images, data = set(learn.hashes), fingerprint(learn) | {"classes": len(own)}
     if parent is not None:  # what its encoder has learnt from is not forgotten
         classes = sorted({*own, *parent.model.manifest.classes})
         images |= parent.model.training_hashes()
+        unmatched = bool(parent.model.unmatched()) or parent.model.spec.shape != run.spec.shape
         data = data if learn.hashes else parent.model.manifest.data
     before: dict[str, Any] = {}
     if learnt.untouched is not None and run.untouched is not None:
@@ -65,6 +67,7 @@ def write_model(
                 "classes": classes,
                 "held_out_classes": held_out.labelled.classes if held_out and held_out.labelled else [],
                 "images": sorted(images),
+                "unmatched": unmatched,
                 "held_out_images": sorted(held_out.hashes) if held_out else [],
             },
             indent=1,

@@ -68,6 +68,10 @@ class UntouchedEncoder:
         """It saw none of the images."""
         return frozenset()
 
+    def unmatched(self) -> str | None:
+        """Nothing."""
+        return None
+
     def threshold_hashes(self) -> frozenset[str]:
         """It has no threshold."""
         return frozenset()

@@ -202,3 +202,16 @@ def test_pair_batches_need_both_kinds() -> None:
         PairBatches(pair_set([True] * 4))
     with pytest.raises(DataError, match="no same pair"):
         PairBatches(pair_set([False] * 4))
+
+
+def test_a_number_of_its_own_is_never_given_to_another_image() -> None:
+    labels = np.concatenate([LABELS, 100 + np.arange(40)])
+    forgery = np.arange(len(labels)) % 5 == 4
+    batches = ClassBatches(labels, classes=8, images=3, forgery=forgery, mirrors=True)
+    met: set[int] = set()
+    for step in range(20):
+        own = [int(label) for label in batches(step).labels if label >= batches.num_classes]
+        assert own
+        assert len(set(own)) == len(own)
+        assert met.isdisjoint(own), "a memory of embeddings would take them for one class"
+        met |= set(own)

@@ -6,7 +6,7 @@ import pytest
 
 from twinned.distances import euclidean
 from twinned.errors import DataError
-from twinned.verification import Comparisons, compare_all, compare_pairs
+from twinned.verification import Comparisons, compare_all, compare_pairs, strangers_pass
 from twinned.verification import comparisons as module
 
 distances = partial(euclidean, all_pairs=True)
@@ -124,3 +124,16 @@ def test_a_sample_is_the_same_gathered_or_from_whole_blocks(monkeypatch):
         np.testing.assert_array_equal(one.left_image, gathered.left_image)
         np.testing.assert_array_equal(one.right_image, gathered.right_image)
         np.testing.assert_allclose(one.distance, apart, rtol=1e-5)
+
+
+def test_strangers_who_pass_where_forgeries_do_not_are_told():
+    same = np.repeat([True, False, False], 50)
+    skilled = np.repeat([False, True, False], 50)
+    near, far = np.linspace(0, 1, 50), np.linspace(5, 6, 50)
+    for strangers, told in ((near, True), (far, False)):
+        found = compare_pairs(np.concatenate([near, far, strangers]), same, skilled=skilled)
+        assert (strangers_pass(found, 2.0) is not None) == told
+    assert "accepts more strangers (1.000) than forgeries (0.000)" in strangers_pass(
+        compare_pairs(np.concatenate([near, far, near]), same, skilled=skilled), 2.0
+    )
+    assert strangers_pass(compare_pairs(near, same[25:75]), 2.0) is None

@@ -59,6 +59,9 @@ class ClassBatches:
     Classes with a single image have no positive pair; up to a quarter as many of them as P come along in
     every batch as impostors.
 
+    Attributes:
+        num_classes: Labels below it are those of classes; images that are nobody's positive have others.
+
     Raises:
         DataError: If fewer than two classes have two images.
     """
@@ -91,6 +94,8 @@ class ClassBatches:
             first = np.array([m[0] if len(m) else f[0] for m, f in zip(members, self.forged, strict=True)])
             self.group_of = np.unique(groups[first], return_inverse=True)[1].reshape(-1)
         self.drawable = (self.usable[:, None] * len(self.turns) + np.arange(len(self.turns))).ravel()
+        self.num_classes = len(self.members) * len(self.turns)
+        self._most_alone = len(self.turns) * len(labels)  # images without a class's number, in one batch
         self.within_group = within_group if len(np.unique(self.group_of[self.usable])) > 1 else 0.0
         self.classes = min(classes, len(self.drawable))
         self.images = images
@@ -104,7 +109,8 @@ class ClassBatches:
         place = step % self.per_epoch
         chosen = self._order(step // self.per_epoch)[place * self.classes : (place + 1) * self.classes]
         index, label, turn = [], [], []
-        alone = len(self.members) * len(self.turns)  # numbers from here on belong to one image each
+        # Numbers beyond the classes' belong to one image of one batch each, whatever a memory keeps.
+        alone = self.num_classes + step * self._most_alone
         for virtual in chosen:
             base, variant = divmod(int(virtual), len(self.turns))
             turned = self.turns[variant]

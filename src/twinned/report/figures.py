@@ -83,7 +83,9 @@ def _tile(name: str, value: float | None, ci: Interval | None) -> Html:
 def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
     """What a sceptic asks first, with the answer."""
     fit, data, v = model.manifest.calibration, found.data, found.verification
-    if data is not None and model.training_hashes():
+    if data is not None and not model.training_hashes():
+        yield _check(None, "What the model was trained on is not recorded, so a leak cannot be ruled out.")
+    elif data is not None and (data.unmatched is None or data.seen.any()):
         seen, n = int(data.seen.sum()), len(data.seen)
         yield _check(
             seen == 0,
@@ -91,8 +93,6 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
             if seen == 0
             else f"{seen:,} of the {n:,} images were in training. These figures flatter the model.",
         )
-    elif data is not None:
-        yield _check(None, "What the model was trained on is not recorded, so a leak cannot be ruled out.")
     if v is not None:
         unseen, classes = model.manifest.chosen_on
         yield _check(

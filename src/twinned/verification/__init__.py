@@ -59,7 +59,7 @@ from .results import (
     mistakes,
     reliability,
 )
-from .thresholds import FittedThreshold, fit_threshold, impostors_needed, supported
+from .thresholds import FittedThreshold, fit_threshold, impostors_needed, strangers_pass, supported
 
 __all__ = [
     "Band",
@@ -108,6 +108,7 @@ __all__ = [
     "reference_sets",
     "reliability",
     "roc",
+    "strangers_pass",
     "supported",
     "tar_at_far",
     "threshold_at_eer",
