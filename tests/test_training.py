@@ -419,7 +419,7 @@ def test_a_resumed_run_keeps_the_number_of_steps_that_was_measured(tmp_path):
             raise StopError
 
     given = {"load": slow(0.005), "checkpoint_file": file}
-    p = plan(None, seconds=1.0, checkpoint_seconds=0.0)
+    p = plan(None, seconds=2.0, checkpoint_seconds=0.0)
     with pytest.raises(StopError):
         run(p, on_step=crash, **given)
     # The step at which the total became known was not saved: it is measured once more, in a new budget.
