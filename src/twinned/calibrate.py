@@ -72,10 +72,7 @@ def calibrate(
             f"{len(seen)} of {len(decoded.kept)} images were seen in training, so a threshold from them"
             f" would be too hopeful; take others (the first: {names[seen[0]]})"
         )
-    notes = [*source.notes] if isinstance(source, ImageSet) else []
-    if decoded.unreadable:
-        left_out = some([str(error) for error in decoded.unreadable], 5)
-        notes.append(f"{len(decoded.unreadable)} unreadable images left out: {left_out}")
+    notes = [*(source.notes if isinstance(source, ImageSet) else ()), *decoded.left_out()]
     known = set(loaded.manifest.classes) & set(source.classes if isinstance(source, ImageSet) else [])
     if known:
         notes.append(

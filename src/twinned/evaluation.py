@@ -282,16 +282,12 @@ def _embed(model: Measured, images: Sequence[ImageSource], labels: Any, progress
         images=[images[i] for i in decoded.kept],
         labels=np.asarray(labels)[decoded.kept],
         embeddings=model.embed_pixels(decoded.pixels),
-        seen=_among(names, model.training_hashes()),
-        chose=_among(names, model.threshold_hashes()),
+        seen=np.isin(names, sorted(model.training_hashes())),
+        chose=np.isin(names, sorted(model.threshold_hashes())),
         unreadable=[str(error) for error in decoded.unreadable],
         kept=decoded.kept,
         unmatched=model.unmatched(),
     )
-
-
-def _among(names: list[str], known: frozenset[str]) -> np.ndarray[Any, Any]:
-    return np.array([name in known for name in names], np.bool_)
 
 
 def _classes(

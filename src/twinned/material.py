@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .data import ImageSet, PairSet, decode
 from .data.sets import connected
-from .errors import DataError, some
+from .errors import DataError
 from .images import ImageSpec, Pixels, pixels_sha256
 from .recipes import Settings
 
@@ -69,9 +69,8 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
         DataError: If no image is readable.
     """
     decoded = decode(source.images, spec, progress=progress)
-    if decoded.unreadable:
-        named = some([str(error) for error in decoded.unreadable], 5)
-        tell(f"{len(decoded.unreadable)} unreadable images left out: {named}")
+    for note in decoded.left_out():
+        tell(note)
     if len(decoded.kept) == 0:
         raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
     hashes = [pixels_sha256(p) for p in decoded.pixels]
@@ -201,6 +200,12 @@ def usable_classes(images: ImageSet) -> list[str]:
     """The classes with two genuine images or more."""
     names, counts = np.unique(images.labels[~images.forgery], return_counts=True)
     return [str(name) for name in names[counts > 1]]
+
+
+def enrolment_images(held_out: Material) -> int:
+    """How many held-out images the way to tell labels in a gallery is chosen by: the fewer, the larger."""
+    most: int = 20_000_000 // held_out.pixels[0].size
+    return min(len(held_out.pixels), 2000, most)
 
 
 def thin(material: Material, most: int) -> Material:

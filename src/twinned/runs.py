@@ -24,7 +24,7 @@ from .feeds import Feed, Front, PixelFeed, whole
 from .freezing import Freezing, frozen_stages
 from .images import ImageSpec
 from .manifest import write_text
-from .material import Material, Say, fingerprint, sample, thin, usable_classes
+from .material import Material, Say, enrolment_images, fingerprint, sample, thin, usable_classes
 from .network import SiameseNetwork
 from .objectives import all_distances, make_batches, make_objective, make_optimizer
 from .recipes import Settings
@@ -463,12 +463,6 @@ def _together(parts: list[Judged]) -> Judged:
     recall = float(np.average([part.recall for part in parts], weights=images))
     sets = [one for part in parts for one in part.sets]
     return Judged(Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets)
-
-
-def enrolment_images(held_out: Material) -> int:
-    """How many held-out images the way to tell labels in a gallery is chosen by: the fewer, the larger."""
-    most: int = 20_000_000 // held_out.pixels[0].size
-    return min(len(held_out.pixels), 2000, most)
 
 
 def fold_count(learn: Material) -> int:

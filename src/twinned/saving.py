@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from . import export, manifest
 from .judging import Learnt, Parent
 from .manifest import Manifest
-from .material import Material, fingerprint, thin
+from .material import Material, enrolment_images, fingerprint, thin
 from .model import Model
-from .runs import Judged, Run, enrolment_images
+from .runs import Judged, Run
 from .untouched import UNTOUCHED
 from .verification import Calibration, choose_enrolment, held_out_figures
 

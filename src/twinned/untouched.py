@@ -69,7 +69,7 @@ class UntouchedEncoder:
         return frozenset()
 
     def unmatched(self) -> str | None:
-        """Nothing."""
+        """Nothing: it learnt at no size."""
         return None
 
     def threshold_hashes(self) -> frozenset[str]:

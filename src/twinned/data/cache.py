@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
+from ..errors import ImageError, some
 from ..images import ImageSource, ImageSpec, Pixels, read_image
 from ..progress import progress_bar
 
@@ -33,6 +33,11 @@ class Decoded:
     pixels: Pixels
     kept: NDArray[np.intp]
     unreadable: list[ImageError]
+
+    def left_out(self) -> list[str]:
+        """What must be said of the images that were left out: one sentence, or none."""
+        named = some([str(error) for error in self.unreadable], 5)
+        return [f"{len(self.unreadable)} unreadable images left out: {named}"] if named else []
 
 
 def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
