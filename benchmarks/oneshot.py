@@ -38,11 +38,11 @@ from twinned.data import ClassBatches, decode, make_pairs
 from twinned.data.augment import Augmentation
 from twinned.distances import cosine
 from twinned.encoders import build
-from twinned.evaluation import evaluate
 from twinned.heads import WeightedL1
 from twinned.images import ImageSpec
 from twinned.memory import keep_freed_memory
 from twinned.plots import accuracy_over_time
+from twinned.protocols import evaluate
 from twinned.recipes import get
 
 SPEC = ImageSpec(height=35, width=35, channels=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -191,12 +192,55 @@ def test_unknown_names_are_refused():
             settled(**named)
 
 
-def test_what_would_have_no_effect_or_is_no_name_is_refused():
-    with pytest.raises(SettingError, match="momentum_from belongs to optimizer=sgd; got optimizer muon"):
-        settled(extra={"momentum_from": "0.5"})
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"extra": {"momentum_from": "0.5"}}, "momentum_from belongs to optimizer=sgd; got optimizer muon"),
+        ({"extra": {"momentum": "0.5"}}, "momentum belongs to optimizer=sgd; got optimizer muon"),
+        ({"extra": {"thaw": "0.5"}}, "and freeze=none freezes none"),
+        ({"extra": {"cohort": "1"}}, "a cohort has two images or more, or 0 for none; got 1"),
+        ({"loss": "cross-entropy", "extra": {"head": "distance"}}, "something to learn, weighted-l1 or"),
+        ({"distance": "euclidean"}, "loss supcon is right for distance cosine alone; got euclidean"),
+        ({"loss": object()}, r"loss takes a name, and got a object: .*embedding_loss"),
+    ],
+)
+def test_what_would_have_no_effect_or_is_no_name_is_refused(given, message):
+    with pytest.raises(SettingError, match=message):
+        settled(**given)
+
+
+def test_what_goes_with_it_is_taken():
     assert settled(extra={"momentum_from": "0.5", "optimizer": "sgd"}).momentum_from == 0.5
-    with pytest.raises(SettingError, match=r"loss takes a name, and got a object: .*embedding_loss"):
-        settled(loss=object())
+    assert settled(extra={"thaw": "0.5", "freeze": "2"}).thaw == 0.5
+    assert settled(recipe="facenet", loss="supcon").distance == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"extra": {"memory": "64"}}, "memory: of no use to a pair list"),
+        ({"extra": {"miner": "all"}}, "miner: of no use to a pair list"),
+        ({"loss": "chopra", "distance": "cosine"}, "loss chopra is right for distance manhattan alone"),
+    ],
+)
+def test_what_a_pair_list_has_no_use_for_is_refused(given, message):
+    with pytest.raises(SettingError, match=message):
+        settled(pairs_of(strokes(30, 30)), **given)
+
+
+def test_a_recipes_miner_and_memory_are_left_out_for_pairs():
+    s = settled(pairs_of(strokes(30, 30)), recipe=recipes.get("facenet").change({"memory": 64}))
+    assert (s.memory, s.miner, s.loss) == (0, None, "contrastive")
+
+
+def test_a_column_of_relations_is_learnt_or_said_to_be_left_aside():
+    pairs = replace(pairs_of(strokes(30, 30)), relation=np.array(["a", "b"] * 2))
+    for loss in (None, "cross-entropy"):
+        assert settled(pairs, loss=loss).head == "relation"
+    said: list[str] = []
+    assert settled(pairs, loss="contrastive", tell=said.append).head == "distance"
+    assert settled(pairs, recipe="koch2015", tell=said.append).head == "weighted-l1"
+    assert sum("the column relation is left aside" in sentence for sentence in said) == 2
 
 
 def test_a_frozen_encoder_gets_a_layer_solved_over_it_but_none_without_steps():

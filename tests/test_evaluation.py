@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import pytest
 import twinned as tw
 from twinned import manifest
 from twinned.calibrate import calibrate
-from twinned.data import PairSet
+from twinned.data import PairSet, load_images
 from twinned.errors import DataError
 from twinned.report import render
-from twinned.verification import Identification
+from twinned.verification import Identification, compare_all
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +121,37 @@ def test_refitting_says_what_was_left_out_and_that_classes_are_known(model, stra
     said: list[str] = []
     fitted = calibrate(tmp_path / "m.twin", tmp_path / "data", progress=False, say=said.append)
     assert not fitted.unseen_classes
-    assert [sentence.split(" (")[0] for sentence in said[-2:]][1] == (
-        "training saw other images of 1 of these classes, by their names"
-    )
-    assert said[-2].startswith("1 unreadable images left out: ")
+    unreadable, known, hopeful = said[-3:]
+    assert unreadable.startswith("1 unreadable images left out: ")
+    assert known.startswith("training saw other images of 1 of these classes, by their names (")
+    assert hopeful.startswith("the threshold is from classes that training saw")
     assert any("heic" in sentence for sentence in said)
     card = (tmp_path / "m.twin" / "README.md").read_text()
     assert "8 CLASSES SEEN IN TRAINING" in card
     assert all(sentence in card for sentence in said)
+
+
+def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are(model, strangers, tmp_path):
+    folder, link = tmp_path / "m.twin", tmp_path / "link.twin"
+    model.save(folder)
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "a.txt").write_text("mine")
+    link.symlink_to(folder)
+    few = load_images(strangers).with_classes(["glyph00", "glyph01"])
+    said: list[str] = []
+    fitted = calibrate(link, few, prior=0.1, progress=False, say=said.append)
+    assert "the threshold rests on 2 classes, too few to mean much: " in said[-1]
+    assert link.is_symlink()
+    assert (folder / "pictures" / "a.txt").read_text() == "mine"
+    for place in (folder, link):
+        assert tw.load(place).manifest.calibration == fitted
+    assert fitted.prior == 0.1
+
+
+def test_a_sample_of_many_comparisons_is_said(model, strangers, monkeypatch):
+    monkeypatch.setattr("twinned.protocols.compare_all", partial(compare_all, limit=500))
+    notes = model.evaluate(strangers, episodes=10, progress=False).notes
+    assert any(" of 1,128 comparisons were made: all genuine ones" in note for note in notes)
 
 
 @pytest.fixture
@@ -204,3 +228,5 @@ def test_omniglot_runs(model, strangers, tmp_path):
     assert found.one_shot.accuracy == (first + 1) / 2
     assert (found.one_shot.ways, found.one_shot.episodes) == (4, 8)
     assert (found.verification, found.retrieval) == (None, None)
+    assert "seen_in_training" not in found.to_json()
+    assert "None of the 16 images was in training" in render(model, found, data="runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import twinned
-from twinned import export, manifest
-from twinned.errors import ModelError, SettingError
+from twinned import export, manifest, recipes
+from twinned.encoders import Conv4
+from twinned.errors import ModelError, SettingError, TrainingError
+from twinned.freezing import Freezing
+from twinned.network import SiameseNetwork
+from twinned.training import Interrupted, Step
 
 QUICK = {"precision": "float32", "warmup": 2, "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
 
@@ -110,6 +115,84 @@ def test_thawed_stages_move_and_earlier_ones_less(finetune, tiny_model, stranger
     assert far(1) > 0
     assert far(0) < far(1) < far(2) < far(3)
     assert far(2) < 0.6 * far(3), "a stage further from the end learns more slowly"
+
+
+def test_a_resumed_run_is_thawed_as_far_as_an_uninterrupted_one(finetune, strangers, tmp_path, monkeypatch):
+    monkeypatch.setattr("twinned.judging._better", lambda before, after: True)
+    given = {"steps": 8, "freeze": 2, "thaw": 0.25, "settings": {"checkpoint_seconds": 0, "average": 0}}
+    known, other = twinned.load_images(strangers).split_classes(0.5)
+    given |= {"validate": other, "output": tmp_path / "m.twin"}
+    whole = finetune(known, **given | {"output": None})
+
+    def crash(step: Step) -> None:
+        if step.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        finetune(known, on_step=crash, **given)
+    resumed = finetune(known, resume=True, **given)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
+def test_thawed_norms_learn_at_once():
+    network = SiameseNetwork(Conv4(embedding_size=8))
+    freezing = Freezing(2, 0.5)
+    for step, frozen in enumerate([2, 2, 2, 2, 1, 1, 0, 0]):
+        network.train()
+        freezing.apply(network, step, 8)
+        assert freezing.frozen(step, 8) == frozen
+        for number, stage in enumerate(network.encoder.stages()):
+            assert all(module.training == (number >= frozen) for module in stage.modules())
+            assert all(p.requires_grad == (number >= frozen) for p in stage.parameters())
+    assert freezing.frozen(7, None) == 2
+
+
+def test_an_interrupted_run_goes_on_from_the_same_model_alone(finetune, tiny_model, strangers, tmp_path):
+    given = {"settings": {"checkpoint_seconds": 0}, "output": tmp_path / "m.twin"}
+
+    def crash(step: Step) -> None:
+        if step.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        finetune(strangers, on_step=crash, **given)
+    with pytest.raises((TrainingError, SettingError), match="model: "):
+        finetune(strangers, model=altered(tiny_model, tmp_path / "other.twin"), resume=True, **given)
+    finetune(strangers, resume=True, **given)
+    with pytest.raises(SettingError, match=r"with other settings or data \(model: "):
+        finetune(strangers, model=tmp_path / "other.twin", resume=True, **given)
+
+
+def altered(folder: Path, target: Path) -> Path:
+    """The same model with other weights."""
+    shutil.copytree(folder, target)
+    values = {name: value * 1.01 for name, value in load_file(target / "weights.safetensors").items()}
+    save_file(values, target / "weights.safetensors")
+    manifest.write(target, manifest.read(target))
+    return target
+
+
+def test_further_finetuning_is_as_gentle_as_the_first(finetune, strangers):
+    one = finetune(strangers)
+    two = finetune(strangers, model=one)
+    rate = recipes.get("glyph").learning_rate
+    assert one.manifest.recipe["learning_rate"] == pytest.approx(0.3 * rate)
+    assert two.manifest.recipe["learning_rate"] == one.manifest.recipe["learning_rate"]
+    said: list[str] = []
+    assert finetune(strangers, recipe="auto", say=said.append).manifest.recipe["recipe"] == "glyph"
+    assert said[0].startswith("recipe glyph: ")
+
+
+@pytest.mark.parametrize("place", ["new.twin", "."])
+def test_nothing_is_written_into_the_old_data(finetune, strangers, glyphs, place):
+    with pytest.raises(SettingError, match=r"into the data|is what is read"):
+        finetune(strangers, output=glyphs / place, old=glyphs, force=True)
+
+
+def test_a_model_reaches_another_process_by_its_folder(tiny_model, glyphs):
+    model = pickle.loads(pickle.dumps(twinned.load(tiny_model, device="cpu")))  # noqa: S301 - as devices=2 does
+    assert (model.folder, model.device) == (tiny_model, "cpu")
+    assert model.verify(*sorted(glyphs.rglob("*.png"))[:2]).distance >= 0
 
 
 @pytest.mark.parametrize(

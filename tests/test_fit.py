@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,14 +198,45 @@ def test_unreadable_images_are_named_once_and_left_out(quick, glyphs, tmp_path):
     )
 
 
-def test_images_that_a_csv_marks_as_a_test_are_not_learnt_from_in_silence(quick, glyphs, tmp_path):
-    parts = {"5": "test"}
-    files = sorted(glyphs.rglob("*.png"))
-    lines = [f"{file},{file.parent.name},{parts.get(file.stem, 'train')}" for file in files]
-    (tmp_path / "split.csv").write_text("\n".join(["path,label,split", *lines]))
+def marked(file: Path, glyphs: Path, split: Callable[[Path], str]) -> Path:
+    """A CSV of the glyphs with a column split."""
+    lines = [f"{image},{image.parent.name},{split(image)}" for image in sorted(glyphs.rglob("*.png"))]
+    file.write_text("\n".join(["path,label,split", *lines]))
+    return file
+
+
+def test_a_csvs_split_says_what_is_learnt_from_what_chooses_the_threshold_and_what_is_measured(
+    quick, glyphs, tmp_path
+):
+    def split(image: Path) -> str:
+        name = image.parent.name
+        return "val" if name > "glyph11" else "Test" if image.stem == "5" else "train"
+
+    data, said = marked(tmp_path / "split.csv", glyphs, split), []
+    model = quick(data, output=tmp_path / "m.twin", say=said.append)
+    assert (
+        said[0] == "the column split leaves 60 of 96 images to learn from, and 24 to choose the threshold on"
+    )
+    assert model.manifest.data["images"] == 60
+    assert model.manifest.held_out["classes"] == [f"glyph{n}" for n in (12, 13, 14, 15)]
+    found = model.evaluate(data, progress=False)
+    assert found.notes[0] == "measured on the 12 of 96 images that the column split marks as test"
+    assert "seen_in_training" not in found.to_json()
+    twinned.calibrate(model.folder, data, progress=False)
+    assert twinned.load(model.folder).manifest.held_out["images"] == 24
+
+
+def test_a_split_within_classes_chooses_no_threshold_and_one_without_train_says_nothing(
+    quick, glyphs, tmp_path
+):
     said: list[str] = []
-    quick(tmp_path / "split.csv", say=said.append)
-    assert any("images marked test are learnt from like the others" in sentence for sentence in said)
+    within = marked(tmp_path / "within.csv", glyphs, lambda image: "val" if image.stem == "5" else "train")
+    model = quick(within, say=said.append)
+    assert said[0].endswith("show the same classes, so they choose no threshold")
+    assert model.manifest.calibration.unseen_classes
+    other = marked(tmp_path / "other.csv", glyphs, lambda image: f"fold{image.stem}")
+    assert quick(other, say=said.append).manifest.data["images"] == 78
+    assert any(s.endswith("fold5 and never train, so it is left aside") for s in said)
 
 
 # ---- other kinds of data
@@ -468,8 +500,16 @@ def test_a_finished_run_is_handed_back(quick, some, tmp_path):
     assert steps == []
     assert again.encoder_sha256 == model.encoder_sha256
     assert said[-1] == f"{output}: this run is finished; there is nothing to resume"
-    with pytest.raises(SettingError, match=r"finished, by a run with other settings \(steps: 3 then, 4 now"):
+    with pytest.raises(
+        SettingError, match=r"finished, by a run with other settings or data \(steps: 3 then, 4 now"
+    ):
         quick(some(12), output=output, resume=True, steps=4)
+    with pytest.raises(SettingError, match=r"with other settings or data \(data: \w+ then, \w+ now\)"):
+        quick(some(13), output=output, resume=True)
+    turned = some(12)
+    turned = replace(turned, labels=turned.labels[::-1])
+    with pytest.raises(SettingError, match=r"with other settings or data \(data: \w+ then, \w+ now\)"):
+        quick(turned, output=output, resume=True)
 
 
 def test_an_existing_model_is_replaced_by_force_alone(quick, some, tmp_path, glyphs):

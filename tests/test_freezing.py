@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from twinned.encoders import Conv4, Koch2015
 from twinned.errors import SettingError
+from twinned.feeds import Tail
 from twinned.freezing import parameter_groups
 from twinned.heads import WeightedL1
 from twinned.losses import ProxyAnchorLoss
@@ -46,3 +48,17 @@ def test_each_stage_may_have_a_weight_decay_of_its_own():
             assert decay[parameter] == (expected if parameter.ndim > 1 else 0)
     with pytest.raises(SettingError, match=r"5 stages and one for the head, 6 in all; got 2"):
         parameter_groups(network, nn.Module(), **settings, stage_decay=each[:2])
+
+
+def test_stages_in_front_that_are_not_here_have_their_decay_left_out():
+    whole = SiameseNetwork(Koch2015(), head=WeightedL1())
+    maps = torch.zeros(1, *whole.encoder.through(torch.zeros(1, 1, 105, 105), 0, 2).shape[1:])
+    tail = SiameseNetwork(Tail(whole.encoder, 2, maps), whole.head)
+    settings = {"weight_decay": 0.0, "layer_decay": 1.0, "proxy_rate": 1.0}
+    each = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    groups = parameter_groups(tail, nn.Module(), **settings, stage_decay=each, skipped=2)
+    decay = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+    for stage, expected in zip([*tail.encoder.stages(), tail.head], each[2:], strict=True):
+        assert {decay[p] for p in stage.parameters() if p.ndim > 1} == {expected}
+    with pytest.raises(SettingError, match=r"5 stages and one for the head, 6 in all; got 4"):
+        parameter_groups(tail, nn.Module(), **settings, stage_decay=each[2:], skipped=2)

@@ -93,3 +93,10 @@ def test_the_head_decides_the_distance():
     for name, distance in expected.items():
         network = SiameseNetwork(encoder, heads.Distance(name)).eval()
         torch.testing.assert_close(network(left, right), distance, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "head", [heads.WeightedL1(8), heads.SigmoidDistance(), heads.Relation([True, False], 8)]
+)
+def test_a_network_is_built_around_a_head_on_another_device(head):
+    assert SiameseNetwork(encoders.Conv4(embedding_size=8), head.to("meta")).head is head

@@ -119,6 +119,18 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [1, 0, 0]
 
 
+def test_the_same_relations_are_never_told_worse_than_before(model, pair_list):
+    said: list[str] = []
+    ruined = finetune(
+        model, pair_list, steps=4, learning_rate=0.5, settings={"average": 0}, progress=False, say=said.append
+    )
+    assert any("the encoder stays untouched, because training made it no better" in note for note in said)
+    before, after = (load_file(m.folder / "weights.safetensors") for m in (model, ruined))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert ruined.manifest.relations == model.manifest.relations
+    assert ruined.evaluate(pair_list, progress=False).details["relations"]["accuracy"] > 0.8
+
+
 def test_head_equals_a_loop():
     torch.manual_seed(0)
     head = heads.Relation([True, False, True], embedding_size=5, hidden=7)

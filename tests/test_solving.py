@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from twinned.errors import TrainingError
+from twinned.errors import SettingError, TrainingError
 from twinned.solving import solve_layer
 
 
@@ -70,6 +70,8 @@ def test_what_cannot_be_solved_is_refused():
         solve_layer(torch.eye(4), torch.arange(4))
     with pytest.raises(TrainingError, match="two different images of one class"):
         solve_layer(torch.ones(4, 3), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(SettingError, match="at most as many values as it sees, 3; got 4"):
+        solve_layer(torch.rand(4, 3), torch.tensor([0, 0, 1, 1]), size=4)
 
 
 def test_fewer_images_than_values_and_values_that_are_always_0():

@@ -39,6 +39,7 @@ def settle(
         base = recipes.get(recipe)
     base = _without_pretrained(base, {"encoder": named.get("encoder")} | extra, tell)
     changes = {name: value for name, value in named.items() if value is not None} | {"seed": seed} | extra
+    asked = frozenset(changes)
     lengths = [name for name in ("minutes", "steps", "epochs") if changes.get(name) is not None]
     if len(lengths) > 1:
         raise SettingError(f"only one of minutes, steps and epochs can be set; got {' and '.join(lengths)}")
@@ -51,9 +52,13 @@ def settle(
         for name, value in zip(("height", "width", "channels"), shape, strict=True):
             changes.setdefault(name, value)
     relations = isinstance(source, PairSet) and source.relation is not None
-    if relations and base.head == "distance" and "head" not in changes and "loss" not in changes:
-        tell("the pairs have a column relation, so the head learns to tell the relations apart")
+    of_relations = changes.get("head", "relation") == "relation" and base.head in ("distance", "relation")
+    if relations and of_relations and changes.get("loss", "cross-entropy") == "cross-entropy":
+        if base.head == "distance" and "head" not in changes:
+            tell("the pairs have a column relation, so the head learns to tell the relations apart")
         changes |= {"head": "relation", "loss": "cross-entropy"}
+    elif relations:
+        tell("the column relation is left aside: a head of this kind tells same from different alone")
     elif changes.get("head") == "relation" and not relations:
         raise SettingError("the relation head learns from a pair list with a column relation; there is none")
     if encoders.is_pretrained(encoder := changes.get("encoder", base.encoder)):
@@ -88,8 +93,19 @@ def settle(
         for name in ("margin", "temperature", "miner"):
             changes.setdefault(name, None)
         changes.setdefault("distance", _loss_trait(loss, "distance") or base.distance)
+    right = _loss_trait(loss, "distance")
+    if right is not None and changes.get("distance", base.distance) != right:
+        if "distance" in asked or loss == base.loss:
+            given = changes.get("distance", base.distance)
+            raise SettingError(f"loss {loss} is right for distance {right} alone; got {given}")
+        changes["distance"] = right
     learns_head = _loss_trait(loss, "wants") == "logit"
     if learns_head and changes.get("head", base.head) == "distance":
+        if "head" in asked:
+            raise SettingError(
+                f"loss {loss} teaches a head that has something to learn, weighted-l1 or sigmoid-distance;"
+                " got head distance"
+            )
         changes["head"] = "weighted-l1"
     elif not learns_head:
         changes.setdefault("head", "distance")
@@ -124,8 +140,22 @@ def settle(
                 " leave it out"
             )
         settings = settings.change({"cohort": 0})
-    if settings.momentum_from is not None and settings.optimizer != "sgd":
-        raise SettingError(f"momentum_from belongs to optimizer=sgd; got optimizer {settings.optimizer}")
+    if settings.cohort == 1:
+        raise SettingError("a cohort has two images or more, or 0 for none; got 1")
+    if isinstance(source, PairSet) and (settings.memory or settings.miner is not None):
+        if given := sorted({"memory", "miner"} & asked):
+            raise SettingError(
+                f"{' and '.join(given)}: of no use to a pair list, which says itself which images to compare;"
+                " leave it out"
+            )
+        settings = settings.change({"memory": 0, "miner": None})
+    for name in ("momentum", "momentum_from"):
+        if name in asked and changes[name] is not None and settings.optimizer != "sgd":
+            raise SettingError(f"{name} belongs to optimizer=sgd; got optimizer {settings.optimizer}")
+    if settings.thaw is not None and settings.freeze in ("none", "0"):
+        raise SettingError(
+            f"thaw is when frozen stages begin to learn, and freeze={settings.freeze} freezes none (--freeze)"
+        )
     if settings.minutes is None and settings.steps is None and settings.epochs is None:
         settings = settings.change({"minutes": 2})
     return settings

@@ -6,12 +6,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from . import manifest
 from .data import ImageSet, PairSet, decode, load
+from .data.sets import VALIDATION
 from .errors import DataError, some
 from .images import pixels_sha256
 from .model import Model
@@ -21,10 +23,10 @@ from .verification import (
     choose_enrolment,
     compare_all,
     compare_pairs,
+    doubts,
     fit_calibration,
     held_out_figures,
     reference_sets,
-    strangers_pass,
 )
 
 
@@ -57,6 +59,9 @@ def calibrate(
     """
     loaded = Model(model)
     source = load(data) if isinstance(data, (str, os.PathLike)) else data
+    if isinstance(source, ImageSet) and 0 < len(chosen := source.of_split(VALIDATION)) < len(source):
+        said = f"refitted on the {len(chosen)} of {len(source)} images that the column split gives for it"
+        source = replace(chosen, notes=(*source.notes, said))
     decoded = decode(source.images, loaded.spec, progress=progress)
     if not len(decoded.kept):
         raise DataError(
@@ -77,7 +82,7 @@ def calibrate(
     if known:
         notes.append(
             f"training saw other images of {len(known)} of these classes, by their names"
-            f" ({some(sorted(known), 3)}), so the threshold is too hopeful: take other classes"
+            f" ({some(sorted(known), 3)})"
         )
     if (unmatched := loaded.unmatched()) is not None:
         notes.append(unmatched)
@@ -109,13 +114,7 @@ def calibrate(
     calibration = fit_calibration(
         comparisons, sets=sets, far=far, prior=prior, unseen_classes=not known, seed=seed
     )
-    if calibration.threshold <= 0 or calibration.eer > 0.4:
-        notes.append(
-            f"the threshold is {calibration.threshold:.4g} and the equal error rate {calibration.eer:.2f},"
-            " near guessing (0.5): look at the data with twinned check"
-        )
-    if (doubt := strangers_pass(comparisons, calibration.threshold)) is not None:
-        notes.append(doubt)
+    notes += doubts(calibration, comparisons)
     for sentence in notes:
         if say is not None:
             say(sentence)

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from .training import Step
-from .verification import Calibration
 
 _LOOK_EVERY = 10  # steps
 # Embeddings whose spread is below this share of their length are taken to have collapsed to one point.
 _COLLAPSED = 0.02
 _IDLE_LOOKS = 5  # looks in a row at which nothing in the batch cost anything
-_FEW_GENUINE, _FEW_CLASSES = 30, 4
 
 
 class Doctor:
@@ -79,41 +77,3 @@ class Doctor:
         if kind not in self._said:
             self._said.add(kind)
             self.tell(f"doctor: {sentence}")
-
-
-def examine(calibration: Calibration, tell: Callable[[str], None]) -> None:
-    """Look at the threshold and at what it was chosen on."""
-    fit = calibration
-    if not fit.unseen_classes:
-        more = ", or 4 classes or more" if fit.n_classes < 4 else ""
-        tell(
-            "doctor: the threshold is from classes that training saw, this one or one before, so it is too"
-            f" hopeful: give others with --validate{more}"
-        )
-    few = [f"{fit.n_classes} classes"] if fit.n_classes < _FEW_CLASSES else []
-    few += [f"{fit.n_genuine} genuine comparisons"] if fit.n_genuine < _FEW_GENUINE else []
-    if few:
-        tell(
-            f"doctor: the threshold rests on {' and '.join(few)}, too few to mean much: give more, or run"
-            " twinned calibrate on more"
-        )
-    if fit.threshold <= 0:
-        tell(
-            f"doctor: the threshold is {fit.threshold:g}, so only identical images are the same:"
-            " train for longer"
-        )
-    if fit.eer > 0.4:
-        tell(
-            f"doctor: the equal error rate on held-out classes is {fit.eer:.2f}, near guessing (0.5): train"
-            " for longer, give more classes, or look at the data with twinned check"
-        )
-    if fit.far is not None and not fit.supported:
-        tell(
-            f"doctor: a false accept rate of {fit.far:g} is not supported by {fit.n_impostor:,} impostor"
-            f" comparisons: it takes {fit.impostors_needed:,}"
-        )
-    elif fit.far is not None and fit.references and not all(row.supported for row in fit.references.rows):
-        tell(
-            f"doctor: for several references a false accept rate of {fit.far:g} is not supported: their"
-            f" thresholds rest on {min(row.n_impostor for row in fit.references.rows):,} impostor comparisons"
-        )

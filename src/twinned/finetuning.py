@@ -10,21 +10,18 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
 
-from . import encoders, heads, manifest, recipes, together
-from .auto import settle
-from .cohort import Cohort
+from . import encoders, manifest, recipes, together
+from .auto import choose, settle
 from .data import ImageSet, PairSet
 from .data import load as load_data
 from .devices import asked_at, on_devices, training_device
 from .errors import DataError, ModelError, SettingError
 from .fit import make_model
-from .judging import Parent
-from .material import Say, check_classes
+from .material import Say, check_classes, part_by_split
 from .memory import keep_freed_memory
 from .model import Model
-from .network import SiameseNetwork
+from .parent import bring_along
 from .recipes import Settings
 from .training import Step
 from .untouched import figures
@@ -96,9 +93,17 @@ def finetune(
     keep_freed_memory()
     before = model if isinstance(model, Model) else Model(model)
     theirs = _settings_of(before)
-    base = _gentler(theirs) if recipe is None else _as_recipe(theirs, recipe)
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+    source, other, remarks = part_by_split(source, other)
+    if recipe is None:
+        base = _gentler(theirs)
+    elif recipe == "auto":
+        given, why = choose(source, seed=seed)
+        remarks.append(why)
+        base = _as_recipe(theirs, given)
+    else:
+        base = _as_recipe(theirs, recipes.get(recipe))
     if isinstance(source, ImageSet):
         check_classes(source)
     if theirs.head == "relation" and not (isinstance(source, PairSet) and source.relation is not None):
@@ -114,7 +119,7 @@ def finetune(
         if say is not None:
             say(sentence)
 
-    remarks = [f"finetuned from a model of {len(before.manifest.classes)} classes ({base.encoder})"]
+    remarks += [f"finetuned from a model of {len(before.manifest.classes)} classes ({base.encoder})"]
     plan = settle(
         source,
         base,
@@ -143,7 +148,7 @@ def finetune(
         raise SettingError(
             f"finetune keeps the model's encoder, {theirs.encoder}, and its weights; with others, use train"
         )
-    parent = _parent(before, theirs, plan, remarks.append)
+    parent = bring_along(before, theirs, plan, tell=remarks.append)
     result = make_model(
         source,
         plan,
@@ -158,6 +163,7 @@ def finetune(
         notes=notes,
         remarks=remarks,
         began=began,
+        old=earlier,
         parent=parent,
     )
     if earlier is None or together.number() > 0:
@@ -190,71 +196,22 @@ def _gentler(theirs: Settings) -> Settings:
         "epochs": None,
     }
     if not encoders.is_pretrained(theirs.encoder):
-        changes["learning_rate"] = _GENTLER * theirs.learning_rate
+        usual = recipes.get(theirs.recipe)
+        rate = usual.learning_rate * recipes.RATES[theirs.optimizer] / recipes.RATES[usual.optimizer]
+        changes["learning_rate"] = min(theirs.learning_rate, _GENTLER * rate)  # again and again, not less
     elif theirs.layer == "solved" and theirs.embedding_size is None:  # it stayed untouched so far
         changes["embedding_size"] = recipes.PRETRAINED["embedding_size"]
         changes["symmetric"] = recipes.get(theirs.recipe).symmetric
     return theirs.change(changes)
 
 
-def _as_recipe(theirs: Settings, name: str) -> Settings:
+def _as_recipe(theirs: Settings, given: Settings) -> Settings:
     """A recipe's settings, for the network of a model and what it looks at."""
     own = ["height", "width", "channels", "fit", "ink"]
     own += ["encoder", "embedding_size", "dropout", "symmetric", "normalize"]
-    given = recipes.get(name)
     if encoders.is_pretrained(given.encoder) != encoders.is_pretrained(theirs.encoder):
         own += ["layer", "freeze", "norms", "cohort", "optimizer", "learning_rate", "proxy_rate"]
     return given.change({setting: getattr(theirs, setting) for setting in own})
-
-
-def _parent(model: Model, theirs: Settings, plan: Settings, tell: Say) -> Parent:
-    """The model's network, at the image size and number of channels that are wanted now."""
-    state = load_file(manifest.checked(model.folder, "weights.safetensors", model.manifest))
-    encoder = encoders.build(
-        theirs.encoder,
-        image_size=(plan.height, plan.width),
-        channels=plan.channels,
-        embedding_size=theirs.embedding_size,
-        dropout=theirs.dropout,
-        pretrained=False,
-        symmetric=theirs.symmetric,
-    )
-    fresh = encoders.carry_over(
-        encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
-    )
-    wrong = [name for name in fresh if not name.startswith("dense.")]
-    if wrong and (plan.height, plan.width) != (theirs.height, theirs.width):
-        raise SettingError(
-            f"encoder {theirs.encoder} has other layers for images of {plan.height}x{plan.width} than for"
-            f" {theirs.height}x{theirs.width}, so what it learnt cannot be taken along: choose a size"
-            " nearer to the model's with --image-size, or train anew"
-        )
-    if wrong:
-        raise ModelError(
-            f"{model.folder}: weights.safetensors does not hold the weights of encoder {theirs.encoder}:"
-            f" {wrong[0]} is missing or of another shape"
-        )
-    if fresh:
-        tell(
-            f"the embedding layer does not fit images of {plan.height}x{plan.width} with {plan.channels}"
-            " channels, so it starts anew"
-        )
-    same = state.get("head.same", torch.empty(0)).bool().tolist()
-    head = heads.build(
-        theirs.head, distance=theirs.distance, embedding_size=encoder.embedding_size, relations=same
-    )
-    of_head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
-    if not fresh or all(of_head[name].shape == value.shape for name, value in head.state_dict().items()):
-        head.load_state_dict(of_head)
-    mean, std = (_for_channels(values, plan.channels) for values in (model.spec.mean, model.spec.std))
-    names = ("cohort.members", "cohort.usual")
-    cohort = Cohort(*(state[name] for name in names)) if not fresh and names[0] in state else None
-    network = SiameseNetwork(encoder, head, normalize=theirs.normalize, cohort=cohort, mean=mean, std=std)
-    return Parent(model, network.eval(), whole=not fresh)
-
-
-def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _measure_old(

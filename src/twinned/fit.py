@@ -21,24 +21,27 @@ from .checkpoint import setting_differences
 from .data import ImageSet, PairSet
 from .data import load as load_data
 from .devices import asked_at, on_devices, training_device
-from .doctor import examine
 from .errors import SettingError
-from .judging import Parent, learn_and_judge
+from .judging import learn_and_judge
 from .material import (
+    Material,
     Say,
     check_classes,
     check_validation,
+    identity,
+    part_by_split,
     read,
     statistics,
 )
 from .memory import keep_freed_memory
 from .model import Model
+from .parent import Parent
 from .recipes import Settings
 from .runs import Run, untouched_encoder
 from .saving import write_model
 from .training import Interrupted, Step
 from .trial import TRIAL_SHARE, choose_network
-from .verification import fit_calibration, strangers_pass
+from .verification import doubts, fit_calibration
 
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
 # take 10 more than its budget.
@@ -134,9 +137,11 @@ def train(
 
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+    source, other, remarks = part_by_split(
+        source, other
+    )  # said when nothing can be wrong with what was asked
     if isinstance(source, ImageSet):
         check_classes(source)
-    remarks: list[str] = []  # kept back until nothing can be wrong with what was asked for
     named: dict[str, Any] = {
         "encoder": encoder,
         "loss": loss,
@@ -223,6 +228,7 @@ def make_model(
     notes: list[str],
     remarks: list[str],
     began: float,
+    old: ImageSet | PairSet | None = None,
     parent: Parent | None = None,
 ) -> Model:
     """From images and settings to a saved model: what `train` and `twinned.finetuning.finetune` share.
@@ -241,47 +247,61 @@ def make_model(
         notes: What was said; it is kept in the model.
         remarks: To be said once nothing can be wrong any more with what was asked for.
         began: When the command began, by the monotonic clock.
+        old: Images that the model is measured on afterwards.
         parent: The model to start from.
     """
+    spec = plan.spec()
+
+    def materials(say: Say) -> tuple[Material, Material | None]:
+        chosen = None if other is None else read(other, spec, tell=say, progress=progress)
+        return read(source, spec, tell=say, progress=progress), chosen
+
+    def given(material: Material, validation: Material | None) -> dict[str, str | None]:
+        """What identifies what the run was given, for one that is resumed."""
+        chosen = None if validation is None else identity(validation)
+        return {
+            "data": identity(material),
+            "validation": chosen,
+            "model": None if parent is None else parent.sha256,
+        }
+
     if target is not None:
-        given = [source.origin, *([other.origin] if other is not None else [])]
-        given += [] if parent is None else [os.fspath(parent.model.folder)]
-        if together.from_first(
-            lambda: _is_finished(target, plan, given, resume=resume, force=force, tell=tell)
-        ):
+        reads = [some.origin for some in (source, other, old) if some is not None]
+        reads += [] if parent is None else [os.fspath(parent.model.folder)]
+        if together.from_first(lambda: _is_finished(target, reads, resume=resume, force=force, tell=tell)):
+            asked, before = Model(target).asked()
+            asked |= before
+            now = plan.model_dump(mode="json") | (given(*materials(lambda _: None)) if before else {})
+            if differences := setting_differences(asked, now):
+                raise SettingError(
+                    f"{target}: is finished, by a run with other settings or data ({differences})"
+                )
+            tell(f"{target}: this run is finished; there is nothing to resume")
             return Model(target)
     for remark in remarks:
         tell(remark)
-    spec = plan.spec()
-    material = read(source, spec, tell=tell, progress=progress)
+    material, validation = materials(tell)
     if plan.weights is not None:
         tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
     for problem in check_data(source, spec=spec, seed=plan.seed, progress=False, quick=True).problems:
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):  # said elsewhere
             tell(f"check: {problem.message}")
-    if isinstance(source, ImageSet) and (parts := sorted({*source.split.tolist()} - {"", "train"})):
-        tell(
-            f"the column split is for twinned check alone: images marked {', '.join(parts)} are learnt from"
-            " like the others; leave them out of DATA to keep them apart"
-        )
-    validation = None if other is None else read(other, spec, tell=tell, progress=progress)
     if validation is not None:
         check_validation(material, validation)
     relations = source.relations() if plan.head == "relation" and isinstance(source, PairSet) else {}
     start = None if parent is None else parent.network
     untouched = untouched_encoder(plan, spec) if parent is None else start if parent.whole else None
     known = start or untouched
-    spec = spec.model_copy(update=statistics(material.pixels) if known is None else known.statistics)
-    if relations:
+    seen = spec.model_copy(update=statistics(material.pixels) if known is None else known.statistics)
+    if relations and not (parent is not None and parent.tells(relations)):
         untouched = None  # it has no answer to what is asked now
-    run = Run(plan, spec, device, progress, on_step, tell, relations, start, untouched)
-    run.keeps_head = parent is None or list(relations) == parent.model.manifest.relations
+    run = Run(plan, seen, device, progress, on_step, tell, relations, parent, untouched)
     if plan.minutes is not None:
         finish = FINISH_SECONDS if untouched is None else FINISH_UNTOUCHED
         run.deadline = began + plan.minutes * 60 - finish
     work = partial(target) if target is not None else None
     try:
-        learnt = learn_and_judge(run, material, validation, work, parent)
+        learnt = learn_and_judge(run, material, validation, work)
     except (Interrupted, KeyboardInterrupt) as stop:
         saved = work is not None and work.exists()
         hint = f"saved in {work}; go on with the same command and --resume" if saved else "nothing was saved"
@@ -297,11 +317,10 @@ def make_model(
             unseen_classes=learnt.unseen,
             seed=plan.seed,
         )
-        examine(calibration, tell)
-        if (doubt := strangers_pass(learnt.judged.comparisons, calibration.threshold)) is not None:
+        for doubt in doubts(calibration, learnt.judged.comparisons):
             tell(f"doctor: {doubt}")
         with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
-            write_model(Path(folder), run, learnt, calibration, notes, parent)
+            write_model(Path(folder), run, learnt, calibration, notes, given(material, validation))
             manifest.copy(Path(folder), target, force=replace)
         shutil.rmtree(partial(target), ignore_errors=True)
 
@@ -318,9 +337,7 @@ def partial(target: Path) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-def _is_finished(
-    target: Path, plan: Settings, data: list[str], *, resume: bool, force: bool, tell: Say
-) -> bool:
+def _is_finished(target: Path, data: list[str], *, resume: bool, force: bool, tell: Say) -> bool:
     """Make sure that the model may be written, before any work is done for it.
 
     Returns:
@@ -329,11 +346,6 @@ def _is_finished(
     work = partial(target)
     if resume and not work.exists():
         if (target / "model.json").is_file():
-            asked = Model(target).settings_asked()
-            differences = setting_differences(asked, plan.model_dump(mode="json"))
-            if differences:
-                raise SettingError(f"{target}: is finished, by a run with other settings ({differences})")
-            tell(f"{target}: this run is finished; there is nothing to resume")
             return True
         tell(f"{work}: no interrupted run is there, so this one starts from the beginning")
     manifest.refuse_target(target, force=force or resume, data=data)

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .encoders import Encoder
 from .errors import SettingError
 from .muon import MOST
 from .network import SiameseNetwork
-from .training import Objective, Step
 
 
 def frozen_stages(encoder: Encoder, freeze: str) -> int:
@@ -55,42 +54,30 @@ class Freezing:
     ) -> None:
         self.start, self.thaw = frozen, thaw
         self.norms, self.solved = norms, solved
-        self.now = frozen
 
-    def watch(self, step: Step) -> None:
-        """After a step: how many stages are frozen in the next one."""
-        if self.thaw is None or not step.total:
-            return
-        done = (step.step + 1) / step.total
-        thawed = 0 if done < self.thaw else 1 + int(self.start * (done - self.thaw) / (1 - self.thaw))
-        self.now = max(0, self.start - thawed)
+    def frozen(self, step: int, total: int | None) -> int:
+        """How many stages are frozen in a step; before the number of steps is known, as many as at first."""
+        if self.thaw is None or not total or step / total < self.thaw:
+            return self.start
+        return max(0, self.start - 1 - int(self.start * (step / total - self.thaw) / (1 - self.thaw)))
 
-    def apply(self, network: SiameseNetwork) -> None:
-        """Freeze a network's first stages, and let the others learn."""
-        stage, stages = stage_of(network), network.encoder.stages()
+    def apply(self, network: SiameseNetwork, step: int = 0, total: int | None = None) -> None:
+        """Before a step: freeze a network's first stages, and let the others learn."""
+        stage, stages, now = stage_of(network), network.encoder.stages(), self.frozen(step, total)
         end = len(stages) - 1 if self.solved else len(stages)
         for parameter in network.parameters():
-            parameter.requires_grad_(parameter not in stage or self.now <= stage[parameter] < end)
-        for module in stages[: self.now]:
-            module.eval()
+            parameter.requires_grad_(parameter not in stage or now <= stage[parameter] < end)
+        for number, module in enumerate(stages):
+            module.train(number >= now)
         if self.norms == "kept":
             for module in network.encoder.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
     def learns(self, network: SiameseNetwork) -> bool:
-        """Whether any of a network's weights learn in the next step."""
+        """Whether any of a network's weights learn in the first step."""
         self.apply(network)
         return any(parameter.requires_grad for parameter in network.parameters())
-
-    def around(self, objective: Objective[SiameseNetwork]) -> Objective[SiameseNetwork]:
-        """The objective, of a network that is frozen as far as it should be at that moment."""
-
-        def frozen(network: SiameseNetwork, images: Tensor, batch: Any) -> tuple[Tensor, Tensor | None]:
-            self.apply(network)
-            return objective(network, images, batch)
-
-        return frozen if self.start or self.solved or self.norms == "kept" else objective
 
 
 def stage_of(network: SiameseNetwork) -> dict[nn.Parameter, int]:
@@ -109,6 +96,7 @@ def parameter_groups(
     layer_decay: float,
     proxy_rate: float,
     stage_decay: Sequence[float] = (),
+    skipped: int = 0,
 ) -> list[dict[str, Any]]:
     """An optimiser's groups: weights decay, biases and batch norm do not; earlier stages learn more slowly.
 
@@ -123,22 +111,23 @@ def parameter_groups(
             it meets.
         stage_decay: The weight decay of each stage and then of the head, instead of one for all (Koch 2015
             penalises each layer by itself).
+        skipped: How many stages of the encoder stand before those of this network, and learn nothing.
 
     Raises:
         SettingError: If ``stage_decay`` has another number of values.
     """
     stage = stage_of(network)
     stages = len(network.encoder.stages())
-    if stage_decay and len(stage_decay) != stages + 1:
+    if stage_decay and len(stage_decay) != (values := skipped + stages + 1):
         raise SettingError(
-            f"stage_decay has a value for each of the encoder's {stages} stages and one for the head,"
-            f" {stages + 1} in all; got {len(stage_decay)}"
+            f"stage_decay has a value for each of the encoder's {values - 1} stages and one for the head,"
+            f" {values} in all; got {len(stage_decay)}"
         )
     last = max(stage.values(), default=0)
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         number = stage.get(parameter, stages)
-        decay = stage_decay[number] if stage_decay else weight_decay
+        decay = stage_decay[skipped + number] if stage_decay else weight_decay
         scale = layer_decay ** max(0, last - number)
         matrix = parameter.ndim > 1
         moved = matrix and parameter in stage and min(parameter.flatten(1).shape) <= MOST

@@ -9,35 +9,12 @@ import numpy as np
 
 from .checkpoint import State
 from .material import Material, hold_out, shared_classes, usable_classes
-from .model import Model
 from .network import SiameseNetwork
 from .recipes import Settings
 from .runs import FOLD_SHARE, Judged, Run, fold_count
 
 # With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
 JUDGE_BELOW = 60
-
-
-@dataclass(frozen=True, eq=False)
-class Parent:
-    """A model to start from.
-
-    Args:
-        model: Its folder.
-        network: Its network, at the new image size and number of channels.
-        whole: Whether all of its weights came along, so that it is of use as it is.
-    """
-
-    model: Model
-    network: SiameseNetwork
-    whole: bool
-
-    def saw(self, material: Material) -> bool:
-        """Whether it was trained on some of these images or, at another size, classes of their names."""
-        if self.model.spec.shape == material.pixels.shape[1:]:
-            return not self.model.training_hashes().isdisjoint(material.hashes)
-        classes = material.labelled.classes if material.labelled is not None else []
-        return not set(self.model.manifest.classes).isdisjoint(classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +42,11 @@ class Learnt:
     untouched: Judged | None = None
 
 
-def learn_and_judge(
-    run: Run, material: Material, validation: Material | None, work: Path | None, parent: Parent | None
-) -> Learnt:
+def learn_and_judge(run: Run, material: Material, validation: Material | None, work: Path | None) -> Learnt:
     """Train, and measure on classes held out; where the untouched encoder is as good on them, keep that."""
-    s, untouched = run.settings, run.untouched
+    s, untouched, parent = run.settings, run.untouched, run.parent
     if untouched is not None and s.steps == 0 and s.embedding_size is None:
-        return _leave(run, untouched, material, validation, parent)
+        return _leave(run, untouched, material, validation)
     material = run.prepare(material, validation, note=work and work / "prepared.json")
     learn, held_out = material, validation
     classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
@@ -82,7 +57,7 @@ def learn_and_judge(
         run.tell(
             "fewer than 4 classes are too few to judge what is learnt from them: the encoder stays as it is"
         )
-        return _leave(run, untouched, material, None, parent)
+        return _leave(run, untouched, material, None)
     file, share = work and work / "main.safetensors", 1 / (1 + FOLD_SHARE * folds)
     outcome = run.train(learn, held_out, file, title="Training", share=share)
     if outcome.state.stopped:
@@ -102,7 +77,7 @@ def learn_and_judge(
         )
         if not _better(before, judged):
             run.tell(f"the encoder stays untouched, because training made it no better {figures}")
-            return _leave(run, untouched, material, validation, parent, before)
+            return _leave(run, untouched, material, validation, before)
         run.tell(f"better than the untouched encoder {figures}")
     unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
     return Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
@@ -118,14 +93,14 @@ def _leave(
     untouched: SiameseNetwork,
     material: Material,
     validation: Material | None,
-    parent: Parent | None,
     judged: Judged | None = None,
 ) -> Learnt:
     """The untouched encoder, its threshold from all images: it learnt from none of them."""
     described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
     described |= {"symmetric": False}
-    if parent is not None:
-        described = {name: parent.model.manifest.recipe.get(name, value) for name, value in described.items()}
+    if run.parent is not None:
+        recipe = run.parent.model.manifest.recipe
+        described = {name: recipe.get(name, value) for name, value in described.items()}
     return Learnt(
         untouched,
         run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None}),

@@ -174,12 +174,13 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
 
 
 def place(source: Path, target: Path) -> None:
-    """Copy a folder's files in place of the target, which is whole at every moment."""
+    """Copy what a folder holds in place of the target, whole at every moment; a link stays a link."""
+    target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         for file in source.iterdir():
-            shutil.copyfile(file, new / file.name)
+            (shutil.copytree if file.is_dir() else shutil.copyfile)(file, new / file.name)
         new.chmod(0o755)
         if target.is_dir():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))

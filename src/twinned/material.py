@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import ImageSet, PairSet, decode
-from .data.sets import connected
+from .data.sets import TRAIN, VALIDATION, connected
 from .errors import DataError
 from .images import ImageSpec, Pixels, pixels_sha256
 from .recipes import Settings
@@ -60,6 +60,35 @@ class Material:
             return Material(self.pixels[used], None, pairs, [self.hashes[i] for i in used])
         images = self.images.subset(chosen)
         return Material(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen])
+
+
+def part_by_split(
+    source: ImageSet | PairSet, other: ImageSet | PairSet | None
+) -> tuple[ImageSet | PairSet, ImageSet | PairSet | None, list[str]]:
+    """What a CSV's column ``split`` leaves to learn from, what to choose the threshold on, and what to say.
+
+    Args:
+        source: All that was given. Where no image is marked as one to train on, nothing is parted.
+        other: Images given to choose the threshold on; these go before those that are marked so.
+    """
+    marks = set() if isinstance(source, PairSet) else {*np.char.lower(source.split).tolist()} - {""}
+    if isinstance(source, PairSet) or not marks:
+        return source, other, []
+    if marks.isdisjoint(TRAIN):
+        said = f"the column split says {', '.join(sorted(marks))} and never train, so it is left aside"
+        return source, other, [said]
+    learn, chosen = source.of_split(TRAIN), source.of_split(VALIDATION)
+    apart = set(chosen.classes).isdisjoint(learn.classes)
+    said = f"the column split leaves {len(learn)} of {len(source)} images to learn from"
+    if other is not None or not len(chosen):
+        return learn, other, [said]
+    if not apart:
+        return (
+            learn,
+            None,
+            [f"{said}; those to validate on show the same classes, so they choose no threshold"],
+        )
+    return learn, chosen, [f"{said}, and {len(chosen)} to choose the threshold on"]
 
 
 def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bool) -> Material:
@@ -245,6 +274,21 @@ def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
     }
 
 
+def identity(material: Material) -> str:
+    """SHA-256 of what is to be learnt: the images with their labels, or the pairs."""
+    names, pairs = material.hashes, material.pairs
+    rows: list[tuple[Any, ...]]
+    if pairs is not None:
+        left, right = ([names[i] for i in side] for side in (pairs.left, pairs.right))
+        relation = [""] * len(pairs) if pairs.relation is None else pairs.relation.tolist()
+        rows = list(zip(left, right, pairs.same.tolist(), relation, strict=True))
+    else:
+        images = material.images
+        rows = list(zip(names, images.labels.tolist(), images.forgery.tolist(), strict=True))
+    return hashlib.sha256(repr(sorted(rows)).encode()).hexdigest()
+
+
 def fingerprint(material: Material) -> dict[str, Any]:
+    """How many images there are, and a SHA-256 over theirs, for model.json."""
     digest = hashlib.sha256("".join(sorted(material.hashes)).encode()).hexdigest()
     return {"images": len(material.hashes), "sha256": digest}

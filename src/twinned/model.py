@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from . import distances, evaluation, manifest
+from . import distances, manifest, protocols
 from .answers import Guess, Verdict
 from .data import ImageSet, PairSet, references_of
 from .errors import DataError, ModelError, SettingError
@@ -62,6 +62,10 @@ class Model:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.spec.shape))
         return f"Model({self.manifest.encoder}, {shape}, {self.distance}, {self.folder})"
+
+    def __reduce__(self) -> tuple[Callable[[Path], Model], tuple[Path]]:
+        """For another process: opened again from its folder."""
+        return partial(Model, device=self.device), (self.folder,)
 
     # ---- what it is
 
@@ -392,7 +396,7 @@ class Model:
             DataError: If the data do not fit the protocol.
         """
         measure = partial(
-            evaluation.evaluate,
+            protocols.evaluate,
             data=data,
             protocol=protocol,
             ways=ways,
@@ -430,10 +434,12 @@ class Model:
             return None
         return "images of an earlier training, at another size, cannot be recognised by their pixels"
 
-    def settings_asked(self) -> dict[str, Any]:
-        """The settings that training began with; model.json has those that describe what came of it."""
-        asked: dict[str, Any] = self._training.get("asked", self.manifest.recipe)
-        return asked
+    def asked(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings that training began with, and what identifies what it was given.
+
+        model.json has the settings that describe what came of it.
+        """
+        return self._training.get("asked", self.manifest.recipe), self._training.get("given", {})
 
     def layers(self) -> list[tuple[str, str, tuple[int, ...], int]]:
         """Name, kind, output shape and parameters of each layer; empty for an encoder that was wrapped."""

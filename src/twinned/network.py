@@ -65,7 +65,9 @@ class SiameseNetwork(nn.Module):
         channels = encoder.channels
         self.register_buffer("mean", torch.tensor(mean or (0.0,) * channels).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or (1.0,) * channels).view(-1, 1, 1), persistent=False)
-        self.head(*torch.zeros(2, 1, encoder.embedding_size))  # a head without a size takes it from here
+        where = next(self.head.parameters(), torch.empty(0)).device
+        # A head without a size takes it from here.
+        self.head(*torch.zeros(2, 1, encoder.embedding_size, device=where))
 
     @property
     def statistics(self) -> dict[str, tuple[float, ...]]:

@@ -88,8 +88,10 @@ def make_objective(
     return of_classes, total
 
 
-def make_optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> torch.optim.Optimizer:
-    """Over the network's parameters and those of the loss, ``extra``, where it has any."""
+def make_optimizer(
+    network: SiameseNetwork, extra: nn.Module, s: Settings, *, skipped: int = 0
+) -> torch.optim.Optimizer:
+    """Over the network's parameters and those of the loss; ``skipped`` stages stand before the network's."""
     groups = parameter_groups(
         network,
         extra,
@@ -97,6 +99,7 @@ def make_optimizer(network: SiameseNetwork, extra: nn.Module, s: Settings) -> to
         layer_decay=s.layer_decay,
         proxy_rate=s.proxy_rate,
         stage_decay=s.stage_decay,
+        skipped=skipped,
     )
     if s.optimizer == "sgd":
         nesterov = s.momentum > 0 and s.momentum_from is None

@@ -24,9 +24,10 @@ from .feeds import Feed, Front, PixelFeed, whole
 from .freezing import Freezing, frozen_stages
 from .images import ImageSpec
 from .manifest import write_text
-from .material import Material, Say, enrolment_images, fingerprint, sample, thin, usable_classes
+from .material import Material, Say, enrolment_images, identity, sample, thin, usable_classes
 from .network import SiameseNetwork
 from .objectives import all_distances, make_batches, make_objective, make_optimizer
+from .parent import Parent
 from .recipes import Settings
 from .retrieval import evaluate_retrieval
 from .solving import solve_layer
@@ -84,7 +85,7 @@ class Run:
         on_step: Called after each step.
         tell: Called with each sentence that a user should read.
         relations: For a relation head: of each relation, whether its pairs are *same*.
-        start: The network whose weights are carried over; without one they are fresh or pretrained.
+        parent: The model whose weights are carried over; without one they are fresh or pretrained.
         untouched: What there was before anything is learnt, where that is of any use.
     """
 
@@ -97,20 +98,19 @@ class Run:
         on_step: Callable[[Step], None] | None,
         tell: Say,
         relations: dict[str, bool] | None = None,
-        start: SiameseNetwork | None = None,
+        parent: Parent | None = None,
         untouched: SiameseNetwork | None = None,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
         self.progress, self.on_step, self.tell = progress, on_step, tell
         self.relations = relations or {}
-        self.start, self.untouched = start, untouched
-        self.keeps_head = True  # where there is a network to start from, of the same relations
+        self.parent, self.untouched = parent, untouched
         self.front: Front | None = None
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
 
     def build(self) -> SiameseNetwork:
         """The network before training; whatever is fresh in it is the same for the same seed."""
-        s = self.settings
+        s, parent = self.settings, self.parent
         torch.manual_seed(s.seed)
         encoder = encoders.build(
             s.encoder,
@@ -118,21 +118,21 @@ class Run:
             channels=self.spec.channels,
             embedding_size=s.embedding_size,
             dropout=s.dropout,
-            pretrained=s.weights is None and self.start is None,
+            pretrained=s.weights is None and parent is None,
             symmetric=s.symmetric,
         )
         if s.weights is not None:
             encoders.load_weights(encoder, s.weights)
-        elif self.start is not None:
-            encoders.carry_over(encoder, self.start.encoder.state_dict())
+        elif parent is not None:
+            encoders.carry_over(encoder, parent.network.encoder.state_dict())
         head = heads.build(
             s.head,
             distance=s.distance,
             embedding_size=encoder.embedding_size,
             relations=list(self.relations.values()),
         )
-        if self.start is not None and self.keeps_head and _fits(head, self.start.head):
-            head.load_state_dict(self.start.head.state_dict())
+        if parent is not None and parent.tells(self.relations) and _fits(head, parent.network.head):
+            head.load_state_dict(parent.network.head.state_dict())
         network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)
         return network.to(self.device)
 
@@ -167,8 +167,13 @@ class Run:
                 f" {s.encoder}, which has no layer behind its stages that learns: freeze fewer of them, or"
                 " give it one with --embedding-size"
             )
-        turned = s.quarter_turns or s.mirrors  # classes of their own, which the kept maps are not
-        if not stages or s.thaw is not None or turned or (stages < last and not encoder.splits(stages)):
+        if not stages or s.thaw is not None or (stages < last and not encoder.splits(stages)):
+            return material
+        if s.quarter_turns or s.mirrors:  # classes of their own, which the kept maps are not
+            self.tell(
+                "images turned and mirrored are classes of their own, so they go through the frozen stages at"
+                " each step; with --set quarter_turns=false --set mirrors=false each goes through them once"
+            )
             return material
         views = min(s.views, _SOLVE_VIEWS - 1) if stages == last and s.layer == "solved" else s.views
         front = Front(network, stages, warp=self.warp, views=views, seed=s.seed)
@@ -312,7 +317,6 @@ class Run:
 
         def watch(step: Step) -> None:
             doctor.watch(step)
-            freezing.watch(step)
             if self.on_step is not None:
                 self.on_step(step)
 
@@ -320,17 +324,20 @@ class Run:
             network,
             batches=batches,
             load=lambda batch, step: feed.batch(batch, step, together.my_rows()),
-            objective=freezing.around(objective),
-            optimizer=make_optimizer(network, extra, s),
+            objective=objective,
+            optimizer=make_optimizer(
+                network, extra, s, skipped=0 if self.front is None else self.front.stages
+            ),
             plan=plan,
             extra=extra,
             evaluate=_evaluator(learn, held_out, self),
+            before_step=freezing.apply if frozen or solved or s.norms == "kept" else None,
             on_step=watch,
             checkpoint_file=checkpoint,
             run=json.dumps(
                 s.model_dump(mode="json")
-                | {"data": fingerprint(learn)["sha256"]}
-                | {"held_out": None if held_out is None else fingerprint(held_out)["sha256"]}
+                | {"data": identity(learn), "held_out": None if held_out is None else identity(held_out)}
+                | ({} if self.parent is None else {"model": self.parent.sha256})
             ),
             progress=self.progress,
             title=title,

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from . import export, manifest
-from .judging import Learnt, Parent
+from .judging import Learnt
 from .manifest import Manifest
 from .material import Material, enrolment_images, fingerprint, thin
 from .model import Model
@@ -25,12 +25,21 @@ def write_model(
     learnt: Learnt,
     calibration: Calibration,
     notes: list[str],
-    parent: Parent | None,
+    given: dict[str, str | None],
 ) -> None:
-    """Fill a model folder."""
+    """Fill a model folder.
+
+    Args:
+        folder: An empty folder.
+        run: With all that was asked for.
+        learnt: What came of it.
+        calibration: Threshold and probability.
+        notes: What was said.
+        given: What identifies the data and the model that were started from.
+    """
     from . import __version__
 
-    learn, held_out, state = learnt.learn, learnt.held_out, learnt.state
+    learn, held_out, state, parent = learnt.learn, learnt.held_out, learnt.state, run.parent
     network = learnt.network.eval().cpu()
     export.export_encoder(network, run.spec, folder / "encoder.onnx")
     if learnt.untouched is not None and run.untouched is not None and not run.untouched.head.learned:
@@ -59,6 +68,7 @@ def write_model(
                 "recipe": settings["recipe"],
                 "settings": settings,
                 "asked": run.settings.model_dump(mode="json"),
+                "given": given,
                 "seed": run.settings.seed,
                 "steps": state.step,
                 "seconds": round(state.seconds, 2),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import TrainingError
+from .errors import SettingError, TrainingError
 
 
 def solve_layer(
@@ -30,6 +30,7 @@ def solve_layer(
         root mean square, length 1.
 
     Raises:
+        SettingError: If ``size`` is larger than ``d``.
         TrainingError: If no class has two images, or all of them are alike.
 
     Example:
@@ -46,6 +47,11 @@ def solve_layer(
     """
     x = values.double()
     mean, wide = x.mean(dim=0), x.shape[1]
+    if size is not None and size > wide:
+        raise SettingError(
+            f"an embedding layer is solved for at most as many values as it sees, {wide}; got {size}:"
+            " choose a smaller --embedding-size, or layer=learned"
+        )
     # With fewer images than values nothing varies outside of what the images span: the same in less time.
     span = None
     if size is not None and max(size, len(x)) < wide:

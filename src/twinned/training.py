@@ -149,6 +149,7 @@ def train_network(
     plan: Plan,
     extra: nn.Module | None = None,
     evaluate: Callable[[Network], Scores] | None = None,
+    before_step: Callable[[Network, int, int | None], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     checkpoint_file: Path | None = None,
     run: str = "",
@@ -169,6 +170,8 @@ def train_network(
         plan: How long, how fast, how often.
         extra: A module whose weights belong to the run but not to the network: a loss with class weights.
         evaluate: From the network to its scores on held-out classes.
+        before_step: Called with the network, the step and their number (None while it is not known) before
+            each step: what learns in it.
         on_step: Called after every step.
         checkpoint_file: Where the run is saved on the way, and resumed from if the file is there.
         run: What identifies the run, in JSON; a checkpoint of another run is refused.
@@ -196,6 +199,8 @@ def train_network(
     if checkpoint_file is not None and together.from_first(checkpoint_file.exists):
         state = checkpoint.load(checkpoint_file, parts=parts, optimizer=optimizer, run=run)
     together.copy_first(value for part in parts.values() for value in (*part.parameters(), *part.buffers()))
+    if before_step is not None:
+        before_step(network, state.step, state.total)
     if state.bfloat16 is None:
         pays = _bfloat16_pays(parts, objective, load(batches(0), 0), batches(0))
         state.bfloat16 = together.from_first(lambda: pays)
@@ -219,6 +224,8 @@ def train_network(
             rate = plan.rate(step, state.total)
             for group in optimizer.param_groups:
                 group.update(plan.settings(step, state.total, scale=group.get("scale", 1.0)))
+            if before_step is not None:
+                before_step(network, step, state.total)
 
             batch = batches(step)
             images = load(batch, step)

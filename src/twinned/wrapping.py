@@ -15,7 +15,6 @@ from . import distances, manifest
 from .auto import height_width
 from .data import ImageSet, PairSet
 from .data import load as load_data
-from .doctor import examine
 from .errors import DataError, ModelError, SettingError
 from .foreign import Fed, Foreign, build, layouts_of, open_foreign, require_layout, size_of
 from .images import ImageSpec
@@ -29,6 +28,7 @@ from .verification import (
     ReferenceSet,
     compare_all,
     compare_pairs,
+    doubts,
     eer,
     fit_calibration,
     held_out_figures,
@@ -126,7 +126,8 @@ def wrap(
         sets = [] if material.pairs is not None else _sets(vectors, material, metric, seed)
         calibration = fit_calibration(comparisons, sets=sets, far=far, seed=seed)
         tell(f"the encoder was trained elsewhere; whether on these classes too, {path.name} does not say")
-        examine(calibration, tell)
+        for doubt in doubts(calibration, comparisons):
+            tell(f"doctor: {doubt}")
         _write(folder, path, way, metric, vectors, material, comparisons, calibration, licence, seed, notes)
         if target is not None:
             manifest.copy(folder, target, force=force)

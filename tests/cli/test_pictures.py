@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from twinned import plots
 from twinned.cli import main
 
 
@@ -70,6 +71,23 @@ def test_each_picture_is_written(name, run, color_model, data, tmp_path):
         with Image.open(output) as image:
             assert min(image.size) > 300
     assert [p.name for p in output.parent.iterdir()] == [output.name]
+
+
+def test_a_confusion_is_of_classes_and_without_forgeries(run, color_model, data, tmp_path, monkeypatch):
+    drawn: list[list[str]] = []
+    real = plots.confusion
+    monkeypatch.setattr(plots, "confusion", lambda truth, answer: drawn.append(truth) or real(truth, answer))
+    files = sorted(data.rglob("*.png"))
+    rows = [f"{f},{f.parent.name},{'forgery' if f.stem == '1' else 'genuine'}" for f in files]
+    (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows]))
+    view = ["--view", "confusion", "-o", tmp_path / "a.png", "--force"]
+    assert run("plot", "verification", color_model, tmp_path / "roles.csv", *view)[0] == 0
+    assert len(drawn[0]) == sum(f.stem != "1" for f in files)
+    pairs = [f"{files[0]},{files[1]},1", f"{files[0]},{files[-1]},0"]
+    (tmp_path / "pairs.csv").write_text("\n".join(["left,right,same", *pairs]))
+    code, _, err = run("plot", "verification", color_model, tmp_path / "pairs.csv", *view)
+    assert code == 2
+    assert "a confusion is of classes, and protocol pairs has none" in err
 
 
 def test_explain_draws_and_tells_what_matches(run, color_model, squares, tmp_path):

@@ -208,6 +208,8 @@ def test_pairs_and_forgeries(model, tmp_path):
     said = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
     assert "skilled forgeries" in said
     assert "strangers" in said
+    assert "Of the pairs of two different classes, no forgery among them, it takes" in said
+    assert "standard deviations apart (d'" in said
     assert "FPIR" not in said  # a forgery is neither a stranger nor enrolled
 
     rows = [f"{n}-0.png,{n}-1.png,1\n{n}-0.png,{(n + 1) % 9}-1.png,0\n" for n in range(9)]

@@ -6,7 +6,7 @@ import pytest
 
 from twinned.distances import euclidean
 from twinned.errors import DataError
-from twinned.verification import Comparisons, compare_all, compare_pairs, strangers_pass
+from twinned.verification import Comparisons, compare_all, compare_pairs, count_pairs, strangers_pass
 from twinned.verification import comparisons as module
 
 distances = partial(euclidean, all_pairs=True)
@@ -95,6 +95,14 @@ def test_hardest_means_forgeries_where_there_are_any():
     assert found.against("random").distance.tolist() == [1, 3]
     plain = compare_pairs([1, 2], [True, False])
     assert plain.hardest() is plain
+
+
+def test_pairs_are_counted_as_they_are_compared():
+    rng = np.random.default_rng(0)
+    labels, forged = rng.choice(list("abcd"), 40), rng.random(40) < 0.3
+    found = compare_all(rng.random((40, 3)), labels, partial(euclidean, all_pairs=True), forgery=forged)
+    one_label = labels[found.left_image] == labels[found.right_image]
+    assert count_pairs(labels, forged) == (one_label.sum(), (~one_label).sum())
 
 
 def test_refusals():

@@ -153,6 +153,9 @@ def calibrate(
     far: Annotated[
         float | None, typer.Option(help="False accept rate of the threshold (default: equal error).")
     ] = None,
+    prior: Annotated[
+        float, typer.Option(help="P(same) before looking: the share of same pairs where it will be used.")
+    ] = 0.5,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -160,13 +163,14 @@ def calibrate(
     """Refit threshold and probability on new data; refuses images seen in training."""
     from ..calibrate import calibrate as run
 
-    fit = run(model, data, far=far, seed=seed, progress=not quiet, say=teller(quiet))
+    fit = run(model, data, far=far, prior=prior, seed=seed, progress=not quiet, say=teller(quiet))
     emit(
         {
             "model": str(model),
             "threshold": fit.threshold,
             "threshold_ci": fit.threshold_ci,
             "far": fit.far,
+            "prior": fit.prior,
             "eer": fit.eer,
             "n_genuine": fit.n_genuine,
             "n_impostor": fit.n_impostor,

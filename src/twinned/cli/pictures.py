@@ -98,8 +98,11 @@ def verification(
     elif view == "mistakes":
         drawn = plots.worst_mistakes(comparisons, shown.images, shown.labels, threshold=fit.threshold)
     else:
-        answers = nearest_labels(shown.embeddings, shown.labels, loaded.distances)
-        drawn = plots.confusion(shown.labels.tolist(), answers.tolist())
+        if found.protocol != "classes":
+            raise DataError(f"{data}: a confusion is of classes, and protocol {found.protocol} has none")
+        labels = shown.labels[~shown.forgery]
+        answers = nearest_labels(shown.embeddings[~shown.forgery], labels, loaded.distances)
+        drawn = plots.confusion(labels.tolist(), answers.tolist())
     _save(drawn, output, force=force, json=json)
 
 

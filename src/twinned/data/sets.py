@@ -14,6 +14,11 @@ from ..images import ImageSource, source_name
 
 Index = NDArray[np.intp]
 
+# What a column split says, in small letters.
+TRAIN = ("", "train", "training")
+VALIDATION = ("val", "valid", "validation", "dev")
+TEST = ("test", "testing")
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -68,6 +73,10 @@ class ImageSet:
             forgery=self.forgery[index],
             split=self.split[index],
         )
+
+    def of_split(self, names: Sequence[str]) -> ImageSet:
+        """The images whose column ``split`` says one of these names (`TRAIN`, `VALIDATION`, `TEST`)."""
+        return self.subset(np.isin(np.char.lower(self.split), list(names)))
 
     def with_classes(self, classes: Sequence[str]) -> ImageSet:
         """The images of these classes."""

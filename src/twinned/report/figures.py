@@ -31,6 +31,15 @@ def glance(model: Model, found: Evaluation) -> list[Html]:
                 class_="lead",
             )
         )
+        if (strangers := v.parts.get("random")) is not None and strangers.far is not None:
+            parts.append(
+                tag(
+                    "p",
+                    "Of the pairs of two different classes, no forgery among them, it takes ",
+                    tag("b", one_in(strangers.far)),
+                    f" for the same ({strangers.n_impostor:,} comparisons).",
+                )
+            )
     parts.append(tag("div", *_tiles(found), class_="tiles"))
     parts.append(tag("ul", *_checks(model, found), class_="checks"))
     return parts
@@ -165,7 +174,11 @@ def rates(found: Evaluation) -> list[Html] | None:
     v = found.verification
     if v is None or not v.tar_at_far:
         return None
-    parts = []
+    parts: list[Html] = []
+    if v.d_prime is not None:
+        ends = "" if v.d_prime_ci is None else "; 95 % interval {:.2f} to {:.2f}".format(*v.d_prime_ci)
+        said = f"The mean distances, genuine and impostor, lie {v.d_prime:.2f} standard deviations apart"
+        parts.append(tag("p", f"{said} (d'{ends}).", class_="quiet"))
     if v.parts:
         names = {"random": "strangers", "skilled": "skilled forgeries"}
         parts.append(

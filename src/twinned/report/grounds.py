@@ -176,7 +176,7 @@ def _measured(model: Model, found: Evaluation, data: str) -> _Facts:
     shown = found.data
     if shown is None:
         return [("data", data), ("protocol", found.protocol)]
-    classes = len(np.unique(shown.labels)) if found.protocol != "pairs" else None
+    classes = len(np.unique(shown.labels)) if found.protocol in ("classes", "lfw") else None
     both = known_classes(model, shown, "training")
     named = f": {', '.join(both[:8])}{' ...' if len(both) > 8 else ''}" if both else ""
     seen = f"{int(shown.seen.sum()):,} of {len(shown.seen):,}, by SHA-256 of their pixels"

@@ -14,13 +14,14 @@ Rates are fractions of 1.
     thresholds      threshold and probability, and the counts behind them
     references      several references of one class
     calibration     all that a model stores of it
+    doubts          what must be said of it
     results         all figures of one model on one data set
 """
 
 from __future__ import annotations
 
 from .calibration import Calibration, fit_calibration, held_out_figures
-from .comparisons import Comparisons, Distances, compare_all, compare_pairs
+from .comparisons import Comparisons, Distances, compare_all, compare_pairs, count_pairs
 from .curves import (
     Folds,
     Roc,
@@ -35,6 +36,7 @@ from .curves import (
     threshold_at_eer,
     threshold_at_far,
 )
+from .doubts import doubts, strangers_pass
 from .enrolment import Enrolment, choose_enrolment, closest_labels
 from .evidence import Isotonic, Logistic, cllr, min_cllr
 from .identification import Identification, OpenSet, open_set
@@ -59,7 +61,7 @@ from .results import (
     mistakes,
     reliability,
 )
-from .thresholds import FittedThreshold, fit_threshold, impostors_needed, strangers_pass, supported
+from .thresholds import FittedThreshold, fit_threshold, impostors_needed, supported
 
 __all__ = [
     "Band",
@@ -91,8 +93,10 @@ __all__ = [
     "compare_all",
     "compare_pairs",
     "compare_references",
+    "count_pairs",
     "d_prime",
     "distinct_probes",
+    "doubts",
     "eer",
     "evaluate_verification",
     "far_frr",

@@ -190,9 +190,7 @@ def compare_all(
             "two or more embeddings are compared, each with a label; "
             f"got {len(vectors)} embeddings, {len(label)} labels and {len(forged)} forgery marks"
         )
-    real, fake = np.bincount(label[~forged], minlength=label.max() + 1), np.bincount(label[forged])
-    within = int((real * (real - 1)).sum()) // 2 + int((real[: len(fake)] * fake).sum())
-    across = (int(real.sum()) ** 2 - int((real.astype(np.int64) ** 2).sum())) // 2
+    within, across = count_pairs(label, forged)
     if within + across <= limit:
         pairs = _every_pair(vectors, label, forged, distances)
     else:
@@ -212,6 +210,14 @@ def compare_all(
         left_image=left,
         right_image=right,
     )
+
+
+def count_pairs(labels: npt.NDArray[Any], forgery: Bools) -> tuple[int, int]:
+    """How many comparisons there are of images within a label, those with forgeries included, and across."""
+    _, label = np.unique(labels, return_inverse=True)
+    real, fake = (np.bincount(label[chosen], minlength=label.max() + 1) for chosen in (~forgery, forgery))
+    within = int((real * (real - 1)).sum()) // 2 + int((real * fake).sum())
+    return within, (int(real.sum()) ** 2 - int((real**2).sum())) // 2
 
 
 def compare_pairs(

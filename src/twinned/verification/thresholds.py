@@ -157,23 +157,6 @@ def fit_threshold(
     )
 
 
-def strangers_pass(comparisons: Comparisons, threshold: float) -> str | None:
-    """What must be said of a threshold that stops forgeries and lets strangers in; None where it does not."""
-    if comparisons.skilled is None or not comparisons.skilled.any():
-        return None
-    forgeries, strangers = (
-        float(np.mean(part.distance[~part.same] <= threshold)) if not part.same.all() else 0.0
-        for part in (comparisons.against("skilled"), comparisons.against("random"))
-    )
-    if strangers <= max(2 * forgeries, 0.02):
-        return None
-    return (
-        f"the threshold was chosen against forgeries and accepts more strangers ({strangers:.3f}) than"
-        f" forgeries ({forgeries:.3f}): what tells forgeries apart may be no matter of the writing; see"
-        " twinned check"
-    )
-
-
 def impostors_needed(far: float) -> int:
     """Impostor comparisons that a false accept rate takes: the rule of 30.
 

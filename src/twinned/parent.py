@@ -1,0 +1,109 @@
+"""The model that finetuning starts from, and what of it comes along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file
+
+from . import encoders, heads, manifest
+from .cohort import Cohort
+from .errors import ModelError, SettingError
+from .material import Material, Say
+from .model import Model
+from .network import SiameseNetwork
+from .recipes import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A model to start from.
+
+    Args:
+        model: Its folder.
+        network: Its network, at the new image size and number of channels.
+        whole: Whether all of its weights came along, so that it is of use as it is.
+    """
+
+    model: Model
+    network: SiameseNetwork
+    whole: bool
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its weights."""
+        return self.model.manifest.files["weights.safetensors"]
+
+    def tells(self, relations: Iterable[str]) -> bool:
+        """Whether its head tells the same relations apart, none included."""
+        return list(relations) == self.model.manifest.relations
+
+    def saw(self, material: Material) -> bool:
+        """Whether it was trained on some of these images or, at another size, classes of their names."""
+        if self.model.spec.shape == material.pixels.shape[1:]:
+            return not self.model.training_hashes().isdisjoint(material.hashes)
+        classes = material.labelled.classes if material.labelled is not None else []
+        return not set(self.model.manifest.classes).isdisjoint(classes)
+
+
+def bring_along(model: Model, theirs: Settings, plan: Settings, *, tell: Say) -> Parent:
+    """A model's network, at the image size and number of channels that are wanted now.
+
+    Args:
+        model: Not a wrapped one: it has weights.
+        theirs: The settings that it was trained with.
+        plan: Those that are wanted now.
+        tell: Called with what cannot come along.
+
+    Raises:
+        SettingError: If its encoder cannot look at images of that size.
+        ModelError: If the weights are not those of its encoder.
+    """
+    state = load_file(manifest.checked(model.folder, "weights.safetensors", model.manifest))
+    encoder = encoders.build(
+        theirs.encoder,
+        image_size=(plan.height, plan.width),
+        channels=plan.channels,
+        embedding_size=theirs.embedding_size,
+        dropout=theirs.dropout,
+        pretrained=False,
+        symmetric=theirs.symmetric,
+    )
+    fresh = encoders.carry_over(
+        encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
+    )
+    wrong = [name for name in fresh if not name.startswith("dense.")]
+    if wrong and (plan.height, plan.width) != (theirs.height, theirs.width):
+        raise SettingError(
+            f"encoder {theirs.encoder} has other layers for images of {plan.height}x{plan.width} than for"
+            f" {theirs.height}x{theirs.width}, so what it learnt cannot be taken along: choose a size"
+            " nearer to the model's with --image-size, or train anew"
+        )
+    if wrong:
+        raise ModelError(
+            f"{model.folder}: weights.safetensors does not hold the weights of encoder {theirs.encoder}:"
+            f" {wrong[0]} is missing or of another shape"
+        )
+    if fresh:
+        tell(
+            f"the embedding layer does not fit images of {plan.height}x{plan.width} with {plan.channels}"
+            " channels, so it starts anew"
+        )
+    same = state.get("head.same", torch.empty(0)).bool().tolist()
+    head = heads.build(
+        theirs.head, distance=theirs.distance, embedding_size=encoder.embedding_size, relations=same
+    )
+    of_head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
+    if not fresh or all(of_head[name].shape == value.shape for name, value in head.state_dict().items()):
+        head.load_state_dict(of_head)
+    mean, std = (_for_channels(values, plan.channels) for values in (model.spec.mean, model.spec.std))
+    names = ("cohort.members", "cohort.usual")
+    cohort = Cohort(*(state[name] for name in names)) if not fresh and names[0] in state else None
+    network = SiameseNetwork(encoder, head, normalize=theirs.normalize, cohort=cohort, mean=mean, std=std)
+    return Parent(model, network.eval(), whole=not fresh)
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
