@@ -32,8 +32,9 @@ import twinned as tw
 from twinned.data import ImageSet, decode
 from twinned.distances import cosine
 from twinned.material import read
+from twinned.parent import untouched_encoder
 from twinned.recipes import get
-from twinned.runs import Run, untouched_encoder
+from twinned.runs import Run
 from twinned.solving import solve_layer
 from twinned.verification import lfw_folds
 

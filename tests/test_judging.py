@@ -13,7 +13,7 @@ import torch
 import twinned
 from twinned import encoders, export, recipes, trial
 from twinned.data import load_images
-from twinned.runs import Judged
+from twinned.judged import Judged
 from twinned.untouched import UNTOUCHED
 from twinned.verification import compare_pairs
 

@@ -35,9 +35,9 @@ from .material import (
 )
 from .memory import keep_freed_memory
 from .model import Model
-from .parent import Parent
+from .parent import Parent, untouched_encoder
 from .recipes import Settings
-from .runs import Run, untouched_encoder
+from .runs import Run
 from .saving import write_model
 from .training import Interrupted, Step
 from .trial import TRIAL_SHARE, choose_network

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoint import State
+from .judged import Judged
 from .material import Material, hold_out, shared_classes, usable_classes
 from .network import SiameseNetwork
 from .recipes import Settings
-from .runs import FOLD_SHARE, Judged, Run, fold_count
+from .runs import FOLD_SHARE, Run, fold_count
 
 # With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
 JUDGE_BELOW = 60

@@ -1,4 +1,4 @@
-"""The model that finetuning starts from, and what of it comes along."""
+"""What there is before training: a model to start from and what comes along, or a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from . import encoders, heads, manifest
 from .cohort import Cohort
 from .errors import ModelError, SettingError
+from .images import ImageSpec
 from .material import Material, Say
 from .model import Model
 from .network import SiameseNetwork
@@ -107,3 +108,18 @@ def bring_along(model: Model, theirs: Settings, plan: Settings, *, tell: Say) ->
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def untouched_encoder(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
+    """A pretrained encoder as it is, by the cosine of its values; None for any other encoder."""
+    if not encoders.is_pretrained(settings.encoder):
+        return None
+    encoder = encoders.build(
+        settings.encoder,
+        image_size=(spec.height, spec.width),
+        channels=spec.channels,
+        pretrained=settings.weights is None,
+    )
+    if settings.weights is not None:
+        encoders.load_weights(encoder, settings.weights)
+    return SiameseNetwork(encoder, normalize=True, mean=encoder.mean, std=encoder.std)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from .errors import SettingError
 from .feeds import Feed, Front, PixelFeed, whole
 from .freezing import Freezing, frozen_stages
 from .images import ImageSpec
+from .judged import Judged
 from .manifest import write_text
 from .material import Material, Say, enrolment_images, identity, sample, thin, usable_classes
 from .network import SiameseNetwork
@@ -32,7 +33,7 @@ from .recipes import Settings
 from .retrieval import evaluate_retrieval
 from .solving import solve_layer
 from .training import Outcome, Plan, Scores, Step, train_network
-from .verification import Comparisons, ReferenceSet, compare_all, compare_pairs, reference_sets
+from .verification import Comparisons, compare_all, compare_pairs, reference_sets
 from .verification import eer as equal_error_rate
 
 FOLDS = 3
@@ -43,35 +44,6 @@ _LOOK_TRAIN, _LOOK_HELD_OUT, _CALIBRATE = 400, 1000, 6000
 _FRONT_SHARE, _VIEWS_SHARE = 0.4, 0.3
 # Views of each image that an embedding layer is solved from.
 _SOLVE_VIEWS = 4
-
-
-class Judged(NamedTuple):
-    """What a network makes of images that it was not trained on.
-
-    Args:
-        comparisons: All of them.
-        recall: Share of images whose nearest other one is of their class; 1 for pairs, which have no classes.
-        images: How many there are.
-        sets: References and probes drawn from them; none for pairs.
-    """
-
-    comparisons: Comparisons
-    recall: float
-    images: int
-    sets: Sequence[ReferenceSet] = ()
-
-    @property
-    def eer(self) -> float:
-        """Equal error rate."""
-        return float(equal_error_rate(self.comparisons.distance, self.comparisons.same))
-
-    @property
-    def errors(self) -> float:
-        """Both kinds of error, by which networks are put in order: lower is better."""
-        return self.eer + 1 - self.recall
-
-    def __str__(self) -> str:
-        return f"equal error rate {self.eer:.4f}, recall@1 {self.recall:.4f}"
 
 
 class Run:
@@ -437,22 +409,7 @@ class Run:
             trained.append(self.judge(network, outside))
             if start is not None:
                 untouched.append(self.judge(start, outside))
-        return _together(trained), _together(untouched) if untouched else None
-
-
-def untouched_encoder(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
-    """A pretrained encoder as it is, by the cosine of its values; None for any other encoder."""
-    if not encoders.is_pretrained(settings.encoder):
-        return None
-    encoder = encoders.build(
-        settings.encoder,
-        image_size=(spec.height, spec.width),
-        channels=spec.channels,
-        pretrained=settings.weights is None,
-    )
-    if settings.weights is not None:
-        encoders.load_weights(encoder, settings.weights)
-    return SiameseNetwork(encoder, normalize=True, mean=encoder.mean, std=encoder.std)
+        return Judged.together(trained), Judged.together(untouched) if untouched else None
 
 
 def _fits(head: nn.Module, other: nn.Module) -> bool:
@@ -463,13 +420,6 @@ def _fits(head: nn.Module, other: nn.Module) -> bool:
         and mine.keys() == theirs.keys()
         and all(mine[name].shape == theirs[name].shape for name in mine)
     )
-
-
-def _together(parts: list[Judged]) -> Judged:
-    images = [part.images for part in parts]
-    recall = float(np.average([part.recall for part in parts], weights=images))
-    sets = [one for part in parts for one in part.sets]
-    return Judged(Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets)
 
 
 def fold_count(learn: Material) -> int:

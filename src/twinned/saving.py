@@ -10,11 +10,12 @@ from typing import Any
 from safetensors.torch import save_file
 
 from . import export, manifest
+from .judged import Judged
 from .judging import Learnt
 from .manifest import Manifest
 from .material import Material, enrolment_images, fingerprint, thin
 from .model import Model
-from .runs import Judged, Run
+from .runs import Run
 from .untouched import UNTOUCHED
 from .verification import Calibration, choose_enrolment, held_out_figures
 

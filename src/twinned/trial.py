@@ -9,9 +9,11 @@ import torch
 
 from . import together
 from .data import ImageSet
+from .judged import Judged
 from .material import Material, Say, read, sample, statistics, usable_classes
+from .parent import untouched_encoder
 from .recipes import Settings
-from .runs import Judged, Run, untouched_encoder
+from .runs import Run
 
 # Of the whole time; and of that for the pretrained encoder, which is slow to run and quick to fit.
 TRIAL_SHARE, _PRETRAINED_SHARE = 0.15, 0.45
