@@ -201,6 +201,10 @@ def test_unknown_names_are_refused():
         ({"extra": {"cohort": "1"}}, "a cohort has two images or more, or 0 for none; got 1"),
         ({"loss": "cross-entropy", "extra": {"head": "distance"}}, "something to learn, weighted-l1 or"),
         ({"distance": "euclidean"}, "loss supcon is right for distance cosine alone; got euclidean"),
+        (
+            {"recipe": "koch2015", "distance": "manhattan"},
+            "head weighted-l1 learns how to measure, so leave distance out",
+        ),
         ({"loss": object()}, r"loss takes a name, and got a object: .*embedding_loss"),
     ],
 )
@@ -213,6 +217,10 @@ def test_what_goes_with_it_is_taken():
     assert settled(extra={"momentum_from": "0.5", "optimizer": "sgd"}).momentum_from == 0.5
     assert settled(extra={"thaw": "0.5", "freeze": "2"}).thaw == 0.5
     assert settled(recipe="facenet", loss="supcon").distance == "cosine"
+    inherited = recipes.get("glyph").change({"thaw": 0.5, "freeze": "2", "memory": 64})
+    assert settled(recipe=inherited, extra={"freeze": "none"}).thaw is None
+    assert settled(recipe=inherited, loss="arcface").memory == 0
+    assert settled(recipe=inherited).memory == 64
 
 
 @pytest.mark.parametrize(
@@ -240,6 +248,7 @@ def test_a_column_of_relations_is_learnt_or_said_to_be_left_aside():
     said: list[str] = []
     assert settled(pairs, loss="contrastive", tell=said.append).head == "distance"
     assert settled(pairs, recipe="koch2015", tell=said.append).head == "weighted-l1"
+    assert settled(pairs, recipe="koch2015", extra={"head": "relation"}, tell=said.append).head == "relation"
     assert sum("the column relation is left aside" in sentence for sentence in said) == 2
 
 

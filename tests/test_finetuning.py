@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 
 import twinned
 from twinned import export, manifest, recipes
+from twinned.data import PairSet
 from twinned.encoders import Conv4
 from twinned.errors import ModelError, SettingError, TrainingError
+from twinned.feeds import Front
 from twinned.freezing import Freezing
 from twinned.network import SiameseNetwork
 from twinned.training import Interrupted, Step
@@ -161,6 +163,31 @@ def test_an_interrupted_run_goes_on_from_the_same_model_alone(finetune, tiny_mod
     finetune(strangers, resume=True, **given)
     with pytest.raises(SettingError, match=r"with other settings or data \(model: "):
         finetune(strangers, model=tmp_path / "other.twin", resume=True, **given)
+
+
+def test_frozen_stages_see_as_many_images_as_there_is_time_for(finetune, glyphs, strangers, monkeypatch):
+    seen: list[int] = []
+    run = Front.run
+
+    def watched(self: Front, pixels: Any, hashes: Any, **given: Any) -> bool:
+        seen.append(len(hashes))
+        return run(self, pixels, hashes, **given)
+
+    monkeypatch.setattr(Front, "run", watched)
+    monkeypatch.setattr(Front, "seconds_an_image", lambda self, pixels: 1.0)
+    images = twinned.load_images(glyphs)
+    ends = np.arange(95)
+    same = images.labels[:-1] == images.labels[1:]
+    pairs = PairSet(images.images, left=ends, right=ends + 1, same=same)
+    said: list[str] = []
+    given = {"freeze": 2, "minutes": 0.05, "steps": None, "say": said.append}
+    model = finetune(glyphs, validate=strangers, **given)
+    assert model.manifest.held_out["images"] == 32
+    finetune(pairs, **given)
+    assert seen == [42 + 32, seen[1]]
+    assert seen[1] <= 64
+    assert f"time allows for {seen[1]} of 96 images" in said
+    assert "time allows for 74 of 144 images" in said
 
 
 def altered(folder: Path, target: Path) -> Path:

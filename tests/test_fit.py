@@ -210,17 +210,18 @@ def test_a_csvs_split_says_what_is_learnt_from_what_chooses_the_threshold_and_wh
 ):
     def split(image: Path) -> str:
         name = image.parent.name
-        return "val" if name > "glyph11" else "Test" if image.stem == "5" else "train"
+        return "val" if name > "glyph11" else "Test" if image.stem in "45" else "train"
 
     data, said = marked(tmp_path / "split.csv", glyphs, split), []
     model = quick(data, output=tmp_path / "m.twin", say=said.append)
     assert (
-        said[0] == "the column split leaves 60 of 96 images to learn from, and 24 to choose the threshold on"
+        said[0] == "the column split leaves 48 of 96 images to learn from, and 24 to choose the threshold on"
     )
-    assert model.manifest.data["images"] == 60
+    assert model.manifest.data["images"] == 48
+    assert not any("several splits" in sentence for sentence in said[2:])
     assert model.manifest.held_out["classes"] == [f"glyph{n}" for n in (12, 13, 14, 15)]
     found = model.evaluate(data, progress=False)
-    assert found.notes[0] == "measured on the 12 of 96 images that the column split marks as test"
+    assert found.notes[0] == "measured on the 24 of 96 images that the column split marks as test"
     assert "seen_in_training" not in found.to_json()
     twinned.calibrate(model.folder, data, progress=False)
     assert twinned.load(model.folder).manifest.held_out["images"] == 24
@@ -235,8 +236,31 @@ def test_a_split_within_classes_chooses_no_threshold_and_one_without_train_says_
     assert said[0].endswith("show the same classes, so they choose no threshold")
     assert model.manifest.calibration.unseen_classes
     other = marked(tmp_path / "other.csv", glyphs, lambda image: f"fold{image.stem}")
-    assert quick(other, say=said.append).manifest.data["images"] == 78
+    assert quick(other, say=said.append).manifest.data["images"] == 72
     assert any(s.endswith("fold5 and never train, so it is left aside") for s in said)
+    blank = marked(tmp_path / "blank.csv", glyphs, lambda image: "test" if image.stem == "5" else "")
+    assert quick(blank, say=said.append).manifest.data["images"] == 60
+
+
+def test_copies_on_both_sides_of_a_split_are_told(quick, glyphs, tmp_path):
+    shutil.copytree(glyphs, tmp_path / "glyphs")
+    for folder in (tmp_path / "glyphs").iterdir():
+        shutil.copy(folder / "0.png", folder / "5.png")
+    data = marked(tmp_path / "c.csv", tmp_path / "glyphs", lambda i: "test" if i.stem == "5" else "train")
+    said: list[str] = []
+    quick(data, say=said.append)
+    assert any("16 pictures in several splits" in sentence for sentence in said)
+
+
+def test_a_folder_that_is_no_interrupted_run_is_left_alone(quick, glyphs, tmp_path):
+    data = tmp_path / "m.partial"
+    shutil.copytree(glyphs, data)
+    for given in ({}, {"force": True}, {"resume": True}):
+        with pytest.raises(SettingError, match="is what is read"):
+            quick(data, output=tmp_path / "m", **given)
+        with pytest.raises(SettingError, match=r"m.partial: is in the way, and holds no interrupted run"):
+            quick(glyphs, output=tmp_path / "m", **given)
+    assert len(list(data.rglob("*.png"))) == 96
 
 
 # ---- other kinds of data
@@ -374,7 +398,7 @@ def test_settings_reach_the_run(quick, some):
         ({"recipe": "foo"}, "recipe 'foo' is not known"),
         ({"encoder": "foo"}, "encoder 'foo' is not known"),
         ({"loss": "foo"}, "loss 'foo' is not known"),
-        ({"distance": "foo"}, "got 'foo'"),
+        ({"distance": "foo"}, "loss supcon is right for distance cosine alone; got foo"),
         ({"image_size": "foo"}, "an image size is HxW"),
         ({"image_size": "10x10"}, "at least 16x16; got 10x10"),
         ({"settings": {"miner": "foo"}}, "miner 'foo' is not known"),
@@ -383,7 +407,10 @@ def test_settings_reach_the_run(quick, some):
         ({"batch_size": 1}, "a batch needs 4 images or more"),
         ({"device": "tpu"}, "device 'tpu' cannot be used"),
         ({"margin": 1.0}, "loss 'supcon' has no setting 'margin'"),
-        ({"loss": "circle", "distance": "manhattan"}, "right for the distance 'cosine' alone"),
+        (
+            {"loss": "circle", "distance": "manhattan"},
+            "loss circle is right for distance cosine alone; got manhattan",
+        ),
         ({"image_size": "20x30", "settings": {"quarter_turns": True}}, "quarter turns need square images"),
         ({"validate": "nowhere"}, "nowhere: no such file or folder"),
     ],

@@ -17,7 +17,9 @@ from twinned.material import (
     check_validation,
     fingerprint,
     hold_out,
+    identity,
     read,
+    sample,
     shared_classes,
     statistics,
     thin,
@@ -221,6 +223,57 @@ def test_thinning_keeps_whole_classes_and_is_the_same_each_time():
     assert len(thin(material, 1).images.classes) == 2
     pairs = pairs_of([0, 2], [1, 3], [True, False])
     assert thin(pairs, 1) is pairs
+
+
+def test_thinning_passes_over_what_does_not_fit_and_takes_a_part_of_what_is_huge():
+    sizes = [1] * 30 + [4] * 20 + [900]
+    some = thin(classes_of(sizes), 100)
+    assert 90 <= len(some.pixels) <= 100
+    names, counts = np.unique(some.images.labels, return_counts=True)
+    assert len(names) > 15
+    assert dict(zip(names, counts, strict=True)).get("c050", 0) <= 10
+    few = thin(classes_of([1] * 300 + [2, 2]), 20)
+    assert len(usable_classes(few.images)) == 2, "something to compare is always there"
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_a_sample_is_even_and_of_fewer_classes_where_each_is_to_have_several(each):
+    material = classes_of([6] * 30 + [1] * 10)
+    some = sample(material, 24, seed=0, each=each)
+    assert len(some.pixels) == 24
+    counts = np.unique(some.images.labels, return_counts=True)[1]
+    assert counts.tolist() == ([4] * 6 if each == 4 else [1] * 24)
+    assert set(some.hashes) <= set(material.hashes)
+    assert some.hashes == sample(material, 24, seed=0, each=each).hashes
+    assert some.hashes != sample(material, 24, seed=1, each=each).hashes
+    assert sample(material, 190, seed=0) is material
+    most = sample(material, 150, seed=0, each=each)
+    assert len(most.images.classes) == 40, "all classes, where there is room for them"
+
+
+def test_a_sample_of_pairs_has_no_more_images():
+    left, right = np.arange(0, 400, 2), np.arange(1, 400, 2)
+    some = sample(
+        pairs_of([*left, *left], [*right, *np.roll(right, 1)], [True] * 200 + [False] * 200), 50, seed=0
+    )
+    assert some.pairs is not None
+    assert 40 <= len(some.pixels) <= 50
+    assert some.pairs.same.any()
+    assert not some.pairs.same.all()
+
+
+def test_what_is_learnt_is_known_by_its_images_labels_groups_and_order():
+    material = classes_of([2, 3])
+    known = {identity(material), identity(material.part(np.array([1, 0, 2, 3, 4])))}
+    for name, value in (("labels", "c001"), ("groups", "other"), ("forgery", True)):
+        other = classes_of([2, 3])
+        other = Material(material.pixels, other.labelled, None, material.hashes)
+        getattr(other.images, name)[0] = value
+        known.add(identity(other))
+    assert len(known) == 5
+    pairs = [pairs_of([0, 2], [1, 3], same) for same in ([True, False], [False, True])]
+    pairs[1] = Material(pairs[0].pixels, None, pairs[1].pairs, pairs[0].hashes)
+    assert identity(pairs[0]) != identity(pairs[1])
 
 
 def test_statistics_are_mean_and_deviation_of_each_channel():

@@ -119,6 +119,24 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [1, 0, 0]
 
 
+def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list, monkeypatch):
+    lines = [line.replace(",0,same model", ",1,same model") for line in pair_list.read_text().splitlines()]
+    other = pair_list.with_name("other.csv")
+    other.write_text("\n".join(lines))
+    try:
+        found = finetune(model, other, steps=1, progress=False)
+    finally:
+        other.unlink()
+    assert found.manifest.relations == list(RELATIONS)
+    assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [0, 1, 1]
+
+
+def test_left_as_it_was_it_tells_its_relations_still(model, pair_list, monkeypatch):
+    monkeypatch.setattr("twinned.judging._better", lambda before, after: False)
+    found = finetune(model, pair_list, loss="contrastive", steps=1, progress=False)
+    assert found.manifest.relations == list(RELATIONS)
+
+
 def test_the_same_relations_are_never_told_worse_than_before(model, pair_list):
     said: list[str] = []
     ruined = finetune(

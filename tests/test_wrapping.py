@@ -196,6 +196,20 @@ def test_pairs_fit_a_threshold_too(write, strangers, tmp_path):
     (tmp_path / "pairs.csv").write_text("left,right,same\n" + "\n".join(rows) + "\n")
     model = wrap(write(), tmp_path / "pairs.csv", scale=1 / 255)
     assert model.manifest.calibration.n_genuine + model.manifest.calibration.n_impostor == 40
+    assert model.manifest.calibration.n_classes == 8, "what same pairs connect"
+    notes = model.evaluate(tmp_path / "pairs.csv", progress=False).notes
+    assert any(note.startswith("the threshold was chosen on 41 of these 41 images") for note in notes)
+
+
+def test_images_marked_to_test_choose_no_threshold(write, strangers, tmp_path):
+    files = sorted(strangers.rglob("*.png"))
+    rows = [f"{f},{f.parent.name},{'test' if f.parent.name > 'glyph04' else ''}" for f in files]
+    (tmp_path / "split.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
+    model = wrap(write(), tmp_path / "split.csv", scale=1 / 255)
+    assert model.manifest.calibration.n_classes == 5
+    found = model.evaluate(tmp_path / "split.csv", progress=False)
+    assert found.notes[0].startswith("measured on the 18 of 48 images")
+    assert not any("chose" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

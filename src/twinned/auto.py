@@ -52,7 +52,8 @@ def settle(
         for name, value in zip(("height", "width", "channels"), shape, strict=True):
             changes.setdefault(name, value)
     relations = isinstance(source, PairSet) and source.relation is not None
-    of_relations = changes.get("head", "relation") == "relation" and base.head in ("distance", "relation")
+    wanted = changes.get("head")
+    of_relations = wanted == "relation" or (wanted is None and base.head in ("distance", "relation"))
     if relations and of_relations and changes.get("loss", "cross-entropy") == "cross-entropy":
         if base.head == "distance" and "head" not in changes:
             tell("the pairs have a column relation, so the head learns to tell the relations apart")
@@ -90,8 +91,7 @@ def settle(
         changes["loss"] = loss = "contrastive"
         changes.setdefault("distance", "euclidean")
     if loss != base.loss:  # what the recipe set for its own loss
-        for name in ("margin", "temperature", "miner"):
-            changes.setdefault(name, None)
+        changes = {"margin": None, "temperature": None, "miner": None, "memory": 0} | changes
         changes.setdefault("distance", _loss_trait(loss, "distance") or base.distance)
     right = _loss_trait(loss, "distance")
     if right is not None and changes.get("distance", base.distance) != right:
@@ -153,9 +153,13 @@ def settle(
         if name in asked and changes[name] is not None and settings.optimizer != "sgd":
             raise SettingError(f"{name} belongs to optimizer=sgd; got optimizer {settings.optimizer}")
     if settings.thaw is not None and settings.freeze in ("none", "0"):
-        raise SettingError(
-            f"thaw is when frozen stages begin to learn, and freeze={settings.freeze} freezes none (--freeze)"
-        )
+        if "thaw" in asked:
+            raise SettingError(
+                f"thaw is when frozen stages begin to learn, and freeze={settings.freeze} freezes none"
+            )
+        settings = settings.change({"thaw": None})
+    if "distance" in asked and settings.head in ("weighted-l1", "relation"):
+        raise SettingError(f"head {settings.head} learns how to measure, so leave distance out")
     if settings.minutes is None and settings.steps is None and settings.epochs is None:
         settings = settings.change({"minutes": 2})
     return settings

@@ -13,7 +13,6 @@ import numpy as np
 
 from . import manifest
 from .data import ImageSet, PairSet, decode, load
-from .data.sets import VALIDATION
 from .errors import DataError, some
 from .images import pixels_sha256
 from .model import Model
@@ -59,7 +58,7 @@ def calibrate(
     """
     loaded = Model(model)
     source = load(data) if isinstance(data, (str, os.PathLike)) else data
-    if isinstance(source, ImageSet) and 0 < len(chosen := source.of_split(VALIDATION)) < len(source):
+    if isinstance(source, ImageSet) and 0 < len(chosen := source.subset(source.side == "val")) < len(source):
         said = f"refitted on the {len(chosen)} of {len(source)} images that the column split gives for it"
         source = replace(chosen, notes=(*source.notes, said))
     decoded = decode(source.images, loaded.spec, progress=progress)
@@ -104,7 +103,7 @@ def calibrate(
         place[decoded.kept] = np.arange(len(decoded.kept))
         left, right = place[source.left], place[source.right]
         whole = (left >= 0) & (right >= 0)
-        part = source.components()
+        part = source.things()
         comparisons = compare_pairs(
             loaded.paired_distances(vectors[left[whole]], vectors[right[whole]]),
             source.same[whole],

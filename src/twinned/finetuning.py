@@ -29,6 +29,7 @@ from .untouched import figures
 # A network that knows something already learns at this share of the rate that it began with.
 _GENTLER = 0.3
 _MINUTES = 2.0
+_OLD = "on the old classes: "
 
 
 @on_devices
@@ -67,7 +68,7 @@ def finetune(
     """Train a model further, on other images: new classes, a new task, a new image size.
 
     The result is never worse than the model as it was, on classes that training did not see: with fewer than
-    40 classes, folds of them are held out in turn. Where training does not help, the encoder stays untouched,
+    60 classes, folds of them are held out in turn. Where training does not help, the encoder stays untouched,
     with a threshold for the new images, and the model says so.
 
     Args:
@@ -95,6 +96,7 @@ def finetune(
     theirs = _settings_of(before)
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+    whole = source
     source, other, remarks = part_by_split(source, other)
     if recipe is None:
         base = _gentler(theirs)
@@ -148,10 +150,15 @@ def finetune(
         raise SettingError(
             f"finetune keeps the model's encoder, {theirs.encoder}, and its weights; with others, use train"
         )
+    if theirs.symmetric and not plan.symmetric:
+        raise SettingError(
+            "the model embeds an image together with its mirror image, and finetune keeps that"
+        )
     parent = bring_along(before, theirs, plan, tell=remarks.append)
     result = make_model(
         source,
         plan,
+        whole=whole,
         other=other,
         target=None if output is None else Path(output),
         resume=resume,
@@ -196,12 +203,12 @@ def _gentler(theirs: Settings) -> Settings:
         "epochs": None,
     }
     if not encoders.is_pretrained(theirs.encoder):
-        usual = recipes.get(theirs.recipe)
+        usual = recipes.RECIPES.get(theirs.recipe, theirs)
         rate = usual.learning_rate * recipes.RATES[theirs.optimizer] / recipes.RATES[usual.optimizer]
         changes["learning_rate"] = min(theirs.learning_rate, _GENTLER * rate)  # again and again, not less
     elif theirs.layer == "solved" and theirs.embedding_size is None:  # it stayed untouched so far
         changes["embedding_size"] = recipes.PRETRAINED["embedding_size"]
-        changes["symmetric"] = recipes.get(theirs.recipe).symmetric
+        changes["symmetric"] = recipes.RECIPES.get(theirs.recipe, theirs).symmetric
     return theirs.change(changes)
 
 
@@ -230,12 +237,11 @@ def _measure_old(
         f"{names[key]} {value:.4f} before, {found['after'][key]:.4f} after"
         for key, value in found["before"].items()
     ]
-    sentence = f"on the old classes: {'; '.join(said)}"
+    sentence = f"{_OLD}{'; '.join(said)}"
     tell(sentence)
     held_out = after.manifest.held_out | {"old": found}
-    changed = after.manifest.model_copy(
-        update={"held_out": held_out, "notes": [*after.manifest.notes, sentence]}
-    )
+    earlier = [note for note in after.manifest.notes if not note.startswith(_OLD)]
+    changed = after.manifest.model_copy(update={"held_out": held_out, "notes": [*earlier, sentence]})
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         manifest.copy(after.folder, Path(folder), force=True)
         manifest.write(Path(folder), changed)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import encoders, manifest, together
+from . import encoders, manifest, outputs, together
 from .auto import settle
 from .check import check_data
 from .checkpoint import setting_differences
@@ -48,6 +48,7 @@ from .verification import doubts, fit_calibration
 FINISH_SECONDS = 3.0
 # With an untouched encoder to compare with: two to export.
 FINISH_UNTOUCHED = 10.0
+_OF_A_RUN = (".safetensors", ".json", ".new")  # what `partial` holds
 
 # Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
 _PRETRAINED = "efficientnet_lite0"
@@ -137,9 +138,8 @@ def train(
 
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
-    source, other, remarks = part_by_split(
-        source, other
-    )  # said when nothing can be wrong with what was asked
+    whole = source
+    source, other, remarks = part_by_split(source, other)
     if isinstance(source, ImageSet):
         check_classes(source)
     named: dict[str, Any] = {
@@ -183,6 +183,7 @@ def train(
     return make_model(
         source,
         plan,
+        whole=whole,
         other=other,
         target=target,
         resume=resume,
@@ -217,6 +218,7 @@ def make_model(
     source: ImageSet | PairSet,
     plan: Settings,
     *,
+    whole: ImageSet | PairSet,
     other: ImageSet | PairSet | None,
     target: Path | None,
     resume: bool,
@@ -236,6 +238,7 @@ def make_model(
     Args:
         source: What to learn from.
         plan: The settings.
+        whole: All that was given, for the check: what is marked to test with included.
         other: Images to choose the threshold on, where they are others.
         target: The model folder to write; None for a temporary one.
         resume: Go on with an interrupted run.
@@ -283,7 +286,7 @@ def make_model(
     material, validation = materials(tell)
     if plan.weights is not None:
         tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
-    for problem in check_data(source, spec=spec, seed=plan.seed, progress=False, quick=True).problems:
+    for problem in check_data(whole, spec=spec, seed=plan.seed, progress=False, quick=True).problems:
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):  # said elsewhere
             tell(f"check: {problem.message}")
     if validation is not None:
@@ -344,6 +347,9 @@ def _is_finished(target: Path, data: list[str], *, resume: bool, force: bool, te
         Whether the run to resume is finished already.
     """
     work = partial(target)
+    outputs.refuse(work, force=True, data=data)
+    if work.exists() and any(file.suffix not in _OF_A_RUN for file in work.iterdir()):
+        raise SettingError(f"{work}: is in the way, and holds no interrupted run; choose another output")
     if resume and not work.exists():
         if (target / "model.json").is_file():
             return True

@@ -48,7 +48,7 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
     s, untouched, parent = run.settings, run.untouched, run.parent
     if untouched is not None and s.steps == 0 and s.embedding_size is None:
         return _leave(run, untouched, material, validation)
-    material = run.prepare(material, validation, note=work and work / "prepared.json")
+    material, validation = run.prepare(material, validation, note=work and work / "prepared.json")
     learn, held_out = material, validation
     classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
     if validation is None and not (untouched is not None and 0 < classes < JUDGE_BELOW):
@@ -72,8 +72,11 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
             before = run.judge(run.tail(untouched.to(run.device)), held_out)
     if before is not None and untouched is not None:
         flattered = parent is not None and parent.saw(held_out or learn)
+        known = held_out is not None and shared_classes(learn, held_out)
         figures = (
-            f"on classes that it did not see{', though the model before it did' if flattered else ''}:"
+            f"on {'images' if known else 'classes'} that it did not see"
+            f"{', of classes that it learnt from' if known else ''}"
+            f"{', though the model before it did' if flattered else ''}:"
             f" {before} untouched, {judged} after training"
         )
         if not _better(before, judged):

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .data import ImageSet, PairSet, decode
-from .data.sets import TRAIN, VALIDATION, connected
 from .errors import DataError
 from .images import ImageSpec, Pixels, pixels_sha256
 from .recipes import Settings
@@ -71,18 +70,17 @@ def part_by_split(
         source: All that was given. Where no image is marked as one to train on, nothing is parted.
         other: Images given to choose the threshold on; these go before those that are marked so.
     """
-    marks = set() if isinstance(source, PairSet) else {*np.char.lower(source.split).tolist()} - {""}
-    if isinstance(source, PairSet) or not marks:
+    if isinstance(source, PairSet) or not (source.split != "").any():
         return source, other, []
-    if marks.isdisjoint(TRAIN):
-        said = f"the column split says {', '.join(sorted(marks))} and never train, so it is left aside"
-        return source, other, [said]
-    learn, chosen = source.of_split(TRAIN), source.of_split(VALIDATION)
-    apart = set(chosen.classes).isdisjoint(learn.classes)
+    side = source.side
+    if not (side == "train").any():
+        marks = ", ".join(sorted({*side.tolist()} - {""}))
+        return source, other, [f"the column split says {marks} and never train, so it is left aside"]
+    learn, chosen = source.subset(side == "train"), source.subset(side == "val")
     said = f"the column split leaves {len(learn)} of {len(source)} images to learn from"
     if other is not None or not len(chosen):
         return learn, other, [said]
-    if not apart:
+    if not set(chosen.classes).isdisjoint(learn.classes):
         return (
             learn,
             None,
@@ -155,7 +153,7 @@ def _hold_out_pairs(material: Material, pairs: PairSet, settings: Settings) -> t
     if not (_enough(pairs, both) and _enough(pairs, none)) or both.sum() > _TOO_MANY * cut:
         # The list hangs together by shared images: hold out what pairs call the same; drop those that cross.
         share = math.sqrt(settings.held_out)
-        thing = connected(len(pairs.images), pairs.left[pairs.same], pairs.right[pairs.same])
+        thing = pairs.things()
         image_out = (rng.permutation(thing.max() + 1) < share * (thing.max() + 1))[thing]
         both, none = _sides(pairs, image_out)
         if not (_enough(pairs, both) and _enough(pairs, none)):
@@ -238,29 +236,65 @@ def enrolment_images(held_out: Material) -> int:
 
 
 def thin(material: Material, most: int) -> Material:
-    """Whole classes up to about so many images, spread over the classes; the same ones each time."""
+    """Up to so many images, of as many classes as find room whole; the same ones each time.
+
+    Of a class that would take more than a tenth of the room, a part. Two classes of two images are always
+    there.
+    """
     if material.labelled is None or len(material.pixels) <= most:
         return material
-    names = np.random.default_rng(0).permutation(material.images.classes)
-    _, counts = np.unique(material.images.labels, return_counts=True)
-    size = dict(zip(material.images.classes, counts, strict=True))
-    upto = np.cumsum([size[name] for name in names])
-    keep = names[: max(2, int(np.searchsorted(upto, most, side="right")))]
-    return material.part(np.flatnonzero(np.isin(material.images.labels, keep)))
+    random = np.random.default_rng(0)
+    order = random.permutation(len(material.pixels))
+    names, place, count = np.unique(material.labelled.labels[order], return_inverse=True, return_counts=True)
+    classes = np.split(order[np.argsort(place, kind="stable")], np.cumsum(count)[:-1])
+    turn = random.permutation(len(names))
+    several = turn[np.isin(names[turn], usable_classes(material.labelled))][:2].tolist()
+    chosen: list[NDArray[Any]] = []
+    left = most
+    for number in dict.fromkeys([*several, *turn.tolist()]):
+        some = classes[number][: max(2, most // 10)]
+        if len(some) <= left or number in several:
+            chosen.append(some)
+            left -= len(some)
+    return material.part(np.sort(np.concatenate(chosen)))
 
 
-def sample(material: Material, most: int, *, seed: int) -> Material:
-    """Up to so many of the labelled images, as evenly from each class as can be."""
-    if material.labelled is None or len(material.pixels) <= most:
+def sample(material: Material, most: int, *, seed: int, each: int = 1) -> Material:
+    """Up to so many of the images.
+
+    Args:
+        material: Of labelled images, as evenly from each class as can be; of pairs, pairs drawn at random.
+        most: How many.
+        seed: Of the draw.
+        each: At least so many of a class, where it has them; of fewer classes, where not all find room.
+    """
+    if len(material.pixels) <= most:
         return material
-    order = np.random.default_rng(seed).permutation(len(material.pixels))
-    _, place = np.unique(material.labelled.labels[order], return_inverse=True)
+    random = np.random.default_rng(seed)
+    if (pairs := material.pairs) is not None:
+        order = random.permutation(len(pairs))
+        ends = np.stack([pairs.left[order], pairs.right[order]], axis=1).ravel()
+        fresh = np.sort(np.unique(ends, return_index=True)[1])  # where each image is met first
+        return material.part(np.sort(order[: max(1, fresh[most] // 2)]))
+    return material.part(draw(material.images, most, seed=seed, each=each))
+
+
+def draw(images: ImageSet, most: int, *, seed: int, each: int = 1) -> NDArray[np.intp]:
+    """Places of up to so many labelled images, ascending; see `sample`."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(images))
+    names, place, count = np.unique(images.labels[order], return_inverse=True, return_counts=True)
     grouped = np.argsort(place, kind="stable")
-    starts = np.cumsum(np.bincount(place)) - np.bincount(place)
     rank = np.empty(len(order), np.intp)
-    rank[grouped] = np.arange(len(order)) - starts[place[grouped]]
-    chosen = order[np.argsort(rank, kind="stable")[:most]]
-    return material.part(np.sort(chosen))
+    rank[grouped] = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    turns = np.argsort(rank, kind="stable")
+    if each > 1:
+        classes = random.permutation(len(names))
+        classes = classes[np.argsort(count[classes] < 2, kind="stable")]  # single images last
+        room = np.cumsum(np.minimum(count, each)[classes]) <= most
+        room[:2] = True
+        turns = turns[np.isin(place, classes[room])[turns]]
+    return np.sort(order[turns[:most]])
 
 
 def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
@@ -275,7 +309,7 @@ def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
 
 
 def identity(material: Material) -> str:
-    """SHA-256 of what is to be learnt: the images with their labels, or the pairs."""
+    """SHA-256 of what is to be learnt, in its order: images with labels and groups, or pairs."""
     names, pairs = material.hashes, material.pairs
     rows: list[tuple[Any, ...]]
     if pairs is not None:
@@ -284,8 +318,9 @@ def identity(material: Material) -> str:
         rows = list(zip(left, right, pairs.same.tolist(), relation, strict=True))
     else:
         images = material.images
-        rows = list(zip(names, images.labels.tolist(), images.forgery.tolist(), strict=True))
-    return hashlib.sha256(repr(sorted(rows)).encode()).hexdigest()
+        about = (images.labels.tolist(), images.groups.tolist(), images.forgery.tolist())
+        rows = list(zip(names, *about, strict=True))
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
 def fingerprint(material: Material) -> dict[str, Any]:

@@ -47,8 +47,6 @@ def make_objective(
     network: SiameseNetwork, s: Settings, batches: ClassBatches | PairBatches
 ) -> tuple[Objective[SiameseNetwork], nn.Module]:
     """From a batch to its loss; and the loss, where it has weights or a memory of its own."""
-    if isinstance(network.head, heads.Relation):
-        return _of_relations, nn.Module()
     num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
     loss = losses.get(
         s.loss,
@@ -57,6 +55,8 @@ def make_objective(
         num_classes=num_classes,
         embedding_size=network.embedding_size,
     )
+    if isinstance(network.head, heads.Relation):
+        return _of_relations, nn.Module()
     by_logit = getattr(loss, "wants", None) == "logit"
 
     def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -37,9 +36,11 @@ class Parent:
         """SHA-256 of its weights."""
         return self.model.manifest.files["weights.safetensors"]
 
-    def tells(self, relations: Iterable[str]) -> bool:
-        """Whether its head tells the same relations apart, none included."""
-        return list(relations) == self.model.manifest.relations
+    def tells(self, relations: dict[str, bool]) -> bool:
+        """Whether its head tells these relations apart, the same of them as *same*; or neither knows any."""
+        head = self.network.head
+        same = head.same.bool().tolist() if isinstance(head, heads.Relation) else []
+        return list(relations) == self.model.manifest.relations and list(relations.values()) == same
 
     def saw(self, material: Material) -> bool:
         """Whether it was trained on some of these images or, at another size, classes of their names."""

@@ -106,6 +106,7 @@ def export_model(
         raise DataError(f"{data.origin}: labelled images are needed to measure what int8 costs; got pairs")
     labels: NDArray[Any] | None = None
     if data is not None:
+        data = data.genuine()
         decoded = decode(data.images, model.spec, progress=progress)
         if not len(decoded.kept):
             raise DataError(

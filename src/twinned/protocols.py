@@ -11,7 +11,6 @@ import numpy as np
 
 from .data import ImageSet, PairSet, decode, load
 from .data.official import official_protocol, read_lfw, read_omniglot_runs
-from .data.sets import TEST
 from .errors import DataError, SettingError, some
 from .evaluation import EmbeddedSet, Evaluation
 from .fewshot import OneShot, one_shot_accuracy, possible_ways, runs_accuracy
@@ -100,7 +99,7 @@ def evaluate(
         return _pairs(model, loaded, far=far, seed=seed, progress=progress)
     if protocol == "pairs":
         raise DataError(f"{loaded.origin}: protocol pairs needs a CSV with the columns left,right,same")
-    if 0 < len(tests := loaded.of_split(TEST)) < len(loaded):
+    if 0 < len(tests := loaded.subset(loaded.side == "test")) < len(loaded):
         said = f"measured on the {len(tests)} of {len(loaded)} images that the column split marks as test"
         loaded = replace(tests, notes=(*loaded.notes, said))
     return _classes(
@@ -258,8 +257,7 @@ def _open_set(
 
 
 def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, progress: bool) -> Evaluation:
-    components = data.components()
-    found = _embed(model, data.images, components, progress)
+    found = _embed(model, data.images, data.things(), progress)
     place = np.full(len(data.images), -1)
     place[found.kept] = np.arange(len(found.kept))
     left, right = place[data.left], place[data.right]
@@ -268,9 +266,11 @@ def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, prog
         raise DataError(f"{data.origin}: no pair has two readable images")
     left, right = left[whole], right[whole]
     distance = model.paired_distances(found.embeddings[left], found.embeddings[right])
-    # Without class labels the image is the unit that is resampled.
+    unit = found.labels
     comparisons = replace(
-        compare_pairs(distance, data.same[whole], left=left, right=right), left_image=left, right_image=right
+        compare_pairs(distance, data.same[whole], left=unit[left], right=unit[right]),
+        left_image=left,
+        right_image=right,
     )
     verification = evaluate_verification(comparisons, model.manifest.calibration, extra_far=far, seed=seed)
     details = found.details()

@@ -39,6 +39,7 @@ from .verification import eer as equal_error_rate
 FOLDS = 3
 # A fold's run is this share of the main one's steps.
 FOLD_SHARE = 0.5
+_EACH = 4  # images of a class, where time allows for some of the images alone
 _LOOK_TRAIN, _LOOK_HELD_OUT, _CALIBRATE = 400, 1000, 6000
 # Shares of the time that is left: for every image to go through the frozen stages once, and for their views.
 _FRONT_SHARE, _VIEWS_SHARE = 0.4, 0.3
@@ -110,7 +111,7 @@ class Run:
 
     def prepare(
         self, material: Material, other: Material | None = None, *, note: Path | None = None
-    ) -> Material:
+    ) -> tuple[Material, Material | None]:
         """Run all images through the stages that stay frozen, once; fewer images where time is too short.
 
         Nothing is done where no stage stays frozen, or where there is no room for what comes out.
@@ -122,7 +123,7 @@ class Run:
                 goes on with as many.
 
         Returns:
-            The material, or as much of it as there is time for.
+            Both, or as much of them as there is time for.
 
         Raises:
             SettingError: If nothing is left that learns.
@@ -132,6 +133,11 @@ class Run:
         stages = frozen_stages(encoder, s.freeze)
         last = len(encoder.stages()) - 1
         solved = s.layer == "solved" and encoder.linear is not None
+        if s.layer == "solved" and not solved and not encoders.is_pretrained(s.encoder):
+            raise SettingError(
+                f"layer=solved: encoder {s.encoder} has no linear layer last; give it one with"
+                " --embedding-size, where it takes one, or leave it at layer=learned"
+            )
         learns = Freezing(stages, s.thaw, norms=s.norms, solved=solved).learns(network)
         if s.steps != 0 and not learns and (s.thaw is not None or not solved):
             raise SettingError(
@@ -140,13 +146,13 @@ class Run:
                 " give it one with --embedding-size"
             )
         if not stages or s.thaw is not None or (stages < last and not encoder.splits(stages)):
-            return material
+            return material, other
         if s.quarter_turns or s.mirrors:  # classes of their own, which the kept maps are not
             self.tell(
                 "images turned and mirrored are classes of their own, so they go through the frozen stages at"
                 " each step; with --set quarter_turns=false --set mirrors=false each goes through them once"
             )
-            return material
+            return material, other
         views = min(s.views, _SOLVE_VIEWS - 1) if stages == last and s.layer == "solved" else s.views
         front = Front(network, stages, warp=self.warp, views=views, seed=s.seed)
         before: dict[str, int] = together.from_first(
@@ -157,21 +163,25 @@ class Run:
             time_for = int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels))
             before["images"] = max(64, together.from_first(lambda: time_for))
         front.views = before.get("views", front.views)
-        if (most := before.get("images", len(material.pixels))) < len(material.pixels):
-            self.tell(f"time allows for {most} of {len(material.pixels)} images, spread over the classes")
-            material = sample(material, most, seed=s.seed)
-        parts = [material] if other is None else [material, other]
-        if front.run(
-            np.concatenate([part.pixels for part in parts]) if other is not None else material.pixels,
+        parts = [part for part in (material, other) if part is not None]
+        images = sum(len(part.pixels) for part in parts)
+        if (most := before.get("images", images)) < images:
+            share = most / images
+            parts = [sample(p, max(32, int(share * len(p.pixels))), seed=s.seed, each=_EACH) for p in parts]
+        if not front.run(
+            np.concatenate([part.pixels for part in parts]) if len(parts) > 1 else parts[0].pixels,
             [name for part in parts for name in part.hashes],
             seconds=None if left is None else _VIEWS_SHARE * left,
             progress=self.progress,
         ):
-            self.front = front
-            if note is not None and together.number() == 0:
-                note.parent.mkdir(parents=True, exist_ok=True)
-                write_text(note, json.dumps({"images": most, "views": front.maps.shape[1] - 1}))
-        return material
+            return material, other
+        self.front = front
+        if most < images:
+            self.tell(f"time allows for {sum(len(p.pixels) for p in parts)} of {images} images")
+        if note is not None and together.number() == 0:
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_text(note, json.dumps({"images": most, "views": front.maps.shape[1] - 1}))
+        return parts[0], parts[1] if other is not None else None
 
     @torch.no_grad()
     def solve(self, network: SiameseNetwork, learn: Material) -> None:
@@ -244,8 +254,19 @@ class Run:
         title: str,
         steps: int | None = None,
         share: float = 1.0,
+        judged: Material | None = None,
     ) -> Outcome[SiameseNetwork]:
-        """Train a network on some of the data, in a share of the time that is left."""
+        """Train a network on some of the data, in a share of the time that is left.
+
+        Args:
+            learn: What it learns from.
+            held_out: What it is looked at with on the way.
+            checkpoint: Where the run is saved.
+            title: What the bar says.
+            steps: Instead of the settings'.
+            share: Of the time that is left.
+            judged: What it is judged on afterwards, which takes time too; ``held_out`` by default.
+        """
         s = self.settings
         network = self.tail(self.build())
         began = time.monotonic()
@@ -265,7 +286,8 @@ class Run:
             steps = s.steps if s.epochs is None else max(1, round(s.epochs * epoch))
         left: float | None = None
         if self.deadline is not None:
-            judging = 0.0 if held_out is None else self._seconds_to_judge(network, held_out)
+            later = judged or held_out
+            judging = 0.0 if later is None else self._seconds_to_judge(network, later)
             left = share * (self.deadline - time.monotonic()) - solving - judging
         plan = Plan(
             steps=steps,
@@ -321,13 +343,14 @@ class Run:
         return outcome
 
     def _seconds_to_judge(self, network: SiameseNetwork, material: Material) -> float:
-        """About how long it takes to embed images held out, for the threshold and once more for galleries."""
+        """About how long it takes to embed images held out, for each network and once more for galleries."""
         few = min(64, len(material.pixels))
         self.embed(network, material, most=few)  # the first also loads code
         began = time.monotonic()
         self.embed(network, material, most=few)
         each = (time.monotonic() - began) / few
-        return each * (min(len(material.pixels), _CALIBRATE) + enrolment_images(material))
+        networks = 1 if self.untouched is None else 2
+        return each * (networks * min(len(material.pixels), _CALIBRATE) + enrolment_images(material))
 
     def judge(self, network: SiameseNetwork, material: Material) -> Judged:
         """What a network makes of images that it was not trained on."""
@@ -351,8 +374,7 @@ class Run:
             left, right = vectors[material.pairs.left], vectors[material.pairs.right]
             with torch.no_grad():
                 distance = network.head(left.to(self.device), right.to(self.device)).cpu().numpy()
-            # Without classes, images that pairs connect are the unit that is resampled.
-            part = material.pairs.components()
+            part = material.pairs.things()
             return compare_pairs(
                 distance,
                 material.pairs.same,
@@ -405,7 +427,9 @@ class Run:
             file = work and work / f"fold{fold + 1}.safetensors"
             title = f"Threshold {fold + 1}/{folds}"
             share = 1 / (folds - fold)
-            network = self.train(inside, None, file, title=title, steps=steps, share=share).network
+            network = self.train(
+                inside, None, file, title=title, steps=steps, share=share, judged=outside
+            ).network
             trained.append(self.judge(network, outside))
             if start is not None:
                 untouched.append(self.judge(start, outside))

@@ -48,6 +48,9 @@ def write_model(
             shutil.copyfile(parent.model.folder / "encoder.onnx", folder / UNTOUCHED)
         else:
             export.export_encoder(run.untouched.eval().cpu(), run.spec, folder / UNTOUCHED)
+    relations = list(run.relations)
+    if parent is not None and network is parent.network:  # left as it was
+        relations = parent.model.manifest.relations
     has_head = export.export_head(network, folder / "head.onnx")
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
     classes = own = learn.labelled.classes if learn.labelled else []
@@ -98,7 +101,7 @@ def write_model(
             normalized=network.normalize,
             distance=network.head.name,
             head=has_head,
-            relations=list(run.relations) if has_head else [],
+            relations=relations if has_head else [],
             calibration=calibration,
             classes=classes,
             data=data,

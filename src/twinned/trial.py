@@ -10,7 +10,7 @@ import torch
 from . import together
 from .data import ImageSet
 from .judged import Judged
-from .material import Material, Say, read, sample, statistics, usable_classes
+from .material import Material, Say, draw, read, statistics, usable_classes
 from .parent import untouched_encoder
 from .recipes import Settings
 from .runs import Run
@@ -50,9 +50,9 @@ def choose_network(
         chosen = large if small.channels == 3 else small
         tell(f"fewer than 4 classes are too few to try networks on, so it is {chosen.encoder}")
         return chosen
-    order = np.random.default_rng(small.seed).permutation(usable)
+    few = source.subset(draw(source, _MOST, seed=small.seed, each=4))
+    order = np.random.default_rng(small.seed).permutation(usable_classes(few))
     unseen = set(order[: len(order) // 2].tolist())
-    few = _some(source, small.seed)
     began = time.monotonic()
     known = _pretrained(few, unseen, large, began + _PRETRAINED_SHARE * seconds, device)
     fresh = _fresh(few, unseen, small, began + seconds, device)
@@ -64,11 +64,6 @@ def choose_network(
         f" {len(unseen)} classes held out: {known} with {large.encoder}, {fresh} with {small.encoder}"
     )
     return chosen
-
-
-def _some(source: ImageSet, seed: int) -> ImageSet:
-    chosen = np.random.default_rng(seed).permutation(len(source.images))[:_MOST]
-    return source.subset(np.sort(chosen))
 
 
 def _parts(material: Material, unseen: set[str]) -> tuple[Material, Material]:
@@ -87,7 +82,7 @@ def _pretrained(
     spec = settings.spec().model_copy(update=untouched.statistics)
     run = Run(settings, spec, device, False, None, _silent, untouched=untouched.to(device))
     run.deadline = deadline
-    material = run.prepare(sample(read(few, spec, tell=_silent, progress=False), _MOST, seed=large.seed))
+    material, _ = run.prepare(read(few, spec, tell=_silent, progress=False))
     learn, held_out = _parts(material, unseen)
     fitted = run.train(learn, None, None, title="Trial").network
     return min(

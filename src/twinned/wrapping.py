@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -111,6 +112,9 @@ def wrap(
     for metric in metrics:
         distances.get(metric)
     images = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    if isinstance(images, ImageSet) and 0 < (tests := int((images.side == "test").sum())) < len(images):
+        tell(f"{tests} images that the column split marks as test are left out, to measure with")
+        images = images.subset(images.side != "test")
     target = None if output is None else Path(output)
     if target is not None:
         manifest.refuse_target(target, force=force, data=[images.origin, path])
@@ -228,7 +232,7 @@ def _choose(
     """Try what is left open on some of the images, and take what tells them apart best."""
     if len(ways) == len(metrics) == 1:
         return ways[0], metrics[0]
-    some = sample(material, _LOOK_AT, seed=seed)
+    some = sample(material, _LOOK_AT, seed=seed, each=4)
     if some.labelled is not None and not usable_classes(some.labelled):
         some = material
     errors: dict[tuple[int, str], float] = {}
@@ -264,7 +268,7 @@ def _compare(vectors: Floats, material: Material, metric: str, seed: int) -> Com
     """Every comparison of the images, or the pairs of a list."""
     apart = distances.get(metric)
     if material.pairs is not None:
-        part = material.pairs.components()
+        part = material.pairs.things()
         left, right = material.pairs.left, material.pairs.right
         return compare_pairs(
             apart(vectors[left], vectors[right]), material.pairs.same, left=part[left], right=part[right]
@@ -330,6 +334,8 @@ def _write(
     classes = material.labelled.classes if material.labelled is not None else []
     told: dict[str, Any] = {"recipe": "wrap", "seed": seed, "layout": way.layout, "pixels": way.words}
     told["file"] = {"name": path.name, "sha256": manifest.file_sha256(path)}
+    chose = {"seed": seed, "held_out_classes": classes, "held_out_images": sorted(material.hashes)}
+    manifest.write_text(folder / "training.json", json.dumps(chose, indent=1) + "\n")
     manifest.write(
         folder,
         Manifest(

@@ -108,6 +108,17 @@ def test_classify_names_a_class_or_none(twinned, tiny_model, glyphs, strangers, 
     assert all("unknown" in line for line in plain)
 
 
+def test_a_forgery_is_no_example_and_is_not_enrolled(twinned, tiny_model, glyphs, strangers, tmp_path):
+    forged = strangers / "glyph03" / "0.png"
+    rows = [f"{file},{file.parent.name},genuine" for file in sorted(glyphs.rglob("*.png"))]
+    (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows, f"{forged},glyph00,forgery"]))
+    (found,) = twinned("classify", tiny_model, tmp_path / "roles.csv", forged, "--json").json
+    assert found["distance"] > 1e-3
+    added = twinned("gallery", "add", tiny_model, tmp_path / "g", tmp_path / "roles.csv", "--json")
+    assert added.json["stored"] == 96
+    assert "1 forgeries are not enrolled" in added.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,6 +27,30 @@ def test_subset_by_index_and_by_mask() -> None:
     assert part.groups.tolist() == ["x", "x", "z"]
     mask = np.isin(np.arange(18), chosen)
     assert data.subset(mask).images == ["a0.png", "b1.png", "f2.png"]
+
+
+@pytest.mark.parametrize(
+    ("split", "side"),
+    [
+        ("Train TRAINING test", "train train test"),
+        ("dev _ Testing", "val train test"),
+        ("_ _ test", "train train test"),
+        ("fold1 _ Fold2", "fold1 _ fold2"),
+        ("_ _ _", "_ _ _"),
+    ],
+)
+def test_what_a_split_comes_to(split: str, side: str) -> None:
+    words = [word.replace("_", "") for word in split.split()]
+    data = replace(load_images(["1", "2", "3"], ["a", "b", "c"]), split=np.array(words))
+    assert data.side.tolist() == [word.replace("_", "") for word in side.split()]
+
+
+def test_things_are_what_same_pairs_connect() -> None:
+    same = np.array([True, False, True, False])
+    found = PairSet(
+        list("abcde"), left=np.array([0, 1, 2, 3]), right=np.array([1, 2, 3, 4]), same=same
+    ).things()
+    assert [found[0] == found[1], found[2] == found[3], len(np.unique(found))] == [True, True, 3]
 
 
 def test_subset_of_an_array_of_pixels() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from twinned.distances import cosine, euclidean
-from twinned.verification import choose_enrolment, closest_labels
+from twinned.verification import choose_enrolment, closest_labels, enrolment
 
 distances = partial(cosine, all_pairs=True)
 
@@ -43,6 +43,16 @@ def test_closest_labels_against_loops():
                 by_name[name] = distances(vectors[query][None], its).min()
             assert found[row] == min(by_name, key=by_name.get)
             assert apart[row] == pytest.approx(min(by_name.values()), abs=1e-6)
+
+
+@pytest.mark.parametrize("prototype", [False, True])
+def test_many_queries_are_asked_in_blocks(monkeypatch, prototype):
+    vectors, label = people(0, 9, 6)
+    whole = closest_labels(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
+    monkeypatch.setattr(enrolment, "_BLOCK_VALUES", 60)
+    parts = closest_labels(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_the_better_way_is_chosen_and_its_figures_kept():

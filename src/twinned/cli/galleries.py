@@ -72,6 +72,9 @@ def add(
             labels += [label] * len(found)
         elif given.is_dir() or given.suffix.lower() == ".csv":
             data = load_images(given)
+            if forged := int(data.forgery.sum()):
+                note(f"{given}: {forged} forgeries are not enrolled")
+                data = data.genuine()
             paths += list(data.images)
             labels += [str(name) for name in data.labels]
         elif not given.exists():

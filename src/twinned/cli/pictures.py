@@ -73,6 +73,7 @@ def verification(
 ) -> None:
     """How well pairs are told apart: curves, distances, reliability, mistakes."""
     from .. import plots
+    from ..images import source_name
     from ..model import load
     from ..retrieval import nearest_labels
     from ..verification import reliability
@@ -96,7 +97,9 @@ def verification(
     elif view == "reliability":
         drawn = plots.reliability(reliability(comparisons, fit))
     elif view == "mistakes":
-        drawn = plots.worst_mistakes(comparisons, shown.images, shown.labels, threshold=fit.threshold)
+        of_pairs = found.protocol == "pairs"
+        names = [source_name(image) for image in shown.images] if of_pairs else shown.labels
+        drawn = plots.worst_mistakes(comparisons, shown.images, names, threshold=fit.threshold)
     else:
         if found.protocol != "classes":
             raise DataError(f"{data}: a confusion is of classes, and protocol {found.protocol} has none")
@@ -191,7 +194,7 @@ def one_shot(
     from ..model import load
 
     plots.target(output, force=force, data=[model, support, query])
-    loaded, images = load(model, device=device), load_images(support)
+    loaded, images = load(model, device=device), load_images(support).genuine()
     first = np.unique(images.labels, return_index=True)[1]
     examples = [images.images[n] for n in first]
     apart = loaded.distances(loaded.embed(str(query)), loaded.embed(examples))[0]

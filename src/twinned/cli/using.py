@@ -63,7 +63,7 @@ def classify(
     from ..data import load_images
     from ..model import load
 
-    examples = load_images(support)
+    examples = load_images(support).genuine()  # a forgery is no example of what it imitates
     classes = {name: list(examples.with_classes([name]).images) for name in examples.classes}
     guesses = load(model).classify([str(i) for i in images], classes, threshold=threshold, progress=not quiet)
     lines = [

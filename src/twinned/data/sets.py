@@ -14,10 +14,11 @@ from ..images import ImageSource, source_name
 
 Index = NDArray[np.intp]
 
-# What a column split says, in small letters.
-TRAIN = ("", "train", "training")
-VALIDATION = ("val", "valid", "validation", "dev")
-TEST = ("test", "testing")
+_SIDES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +75,20 @@ class ImageSet:
             split=self.split[index],
         )
 
-    def of_split(self, names: Sequence[str]) -> ImageSet:
-        """The images whose column ``split`` says one of these names (`TRAIN`, `VALIDATION`, `TEST`)."""
-        return self.subset(np.isin(np.char.lower(self.split), list(names)))
+    @property
+    def side(self) -> NDArray[np.str_]:
+        """What ``split`` comes to, shape ``(n,)``: ``train``, ``val``, ``test``, or any other word.
+
+        Where it says nothing, "", or ``train`` beside images that are marked in one of these ways.
+        """
+        known = {word: side for side, words in _SIDES.items() for word in words}
+        found = [known.get(word.lower(), word.lower()) for word in self.split.tolist()]
+        blank = "" if set(found).isdisjoint(_SIDES) else "train"
+        return np.array([side or blank for side in found], np.str_)
+
+    def genuine(self) -> ImageSet:
+        """The images that are no forgeries."""
+        return self.subset(~self.forgery)
 
     def with_classes(self, classes: Sequence[str]) -> ImageSet:
         """The images of these classes."""
@@ -182,6 +194,13 @@ class PairSet:
         Pairs of different parts share no image, so parts can be kept on one side of a split.
         """
         return connected(len(self.images), self.left, self.right)
+
+    def things(self) -> NDArray[np.int64]:
+        """Number of the thing that each image shows, as far as pairs that are the same tell, ``(images,)``.
+
+        They stand for the classes of labelled images: the unit that is resampled for intervals.
+        """
+        return connected(len(self.images), self.left[self.same], self.right[self.same])
 
 
 def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:

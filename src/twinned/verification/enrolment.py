@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .comparisons import Distances, Floats, Ints
 from .identification import PROBES, Identification, table_of, tabulate
 
+_BLOCK_VALUES = 1 << 22  # distances formed at a time
 _DRAWS = 10  # galleries drawn to choose on
 _MOST_IMAGES = 4  # enrolled a label in them
 _FPIR = 0.01
@@ -112,6 +113,12 @@ def closest_labels(
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
         prototype: By the mean of a label's embeddings rather than by the nearest.
     """
+    if len(queries) > (rows := max(1, _BLOCK_VALUES // len(enrolled))):
+        parts = [
+            closest_labels(queries[i : i + rows], enrolled, labels, distances, prototype=prototype)
+            for i in range(0, len(queries), rows)
+        ]
+        return tuple(np.concatenate(side) for side in zip(*parts, strict=True))  # type: ignore[return-value]
     names, code = np.unique(labels, return_inverse=True)
     order = np.argsort(code.reshape(-1), kind="stable")
     begin = np.searchsorted(code.reshape(-1)[order], np.arange(len(names)))
