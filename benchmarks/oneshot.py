@@ -74,6 +74,11 @@ class AsModel:
     def training_hashes(self) -> frozenset[str]:
         return frozenset()
 
+    threshold_hashes = training_hashes
+
+    def unmatched(self) -> str | None:
+        return None
+
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         return self.embed(plain(torch.from_numpy(pixels))).numpy()

@@ -221,6 +221,10 @@ def test_what_goes_with_it_is_taken():
     assert settled(recipe=inherited, extra={"freeze": "none"}).thaw is None
     assert settled(recipe=inherited, loss="arcface").memory == 0
     assert settled(recipe=inherited).memory == 64
+    sgd = recipes.get("glyph").change({"optimizer": "sgd", "momentum_from": 0.5, "distance": "euclidean"})
+    assert settled(recipe=sgd).momentum_from == 0.5
+    assert settled(recipe=sgd, extra={"optimizer": "muon"}).momentum_from is None
+    assert settled(recipe=sgd).distance == "cosine", "what the loss is right for"
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,8 @@ def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are
     for place in (folder, link):
         assert tw.load(place).manifest.calibration == fitted
     assert fitted.prior == 0.1
+    calibrate(folder, strangers, progress=False)
+    assert not any("rests on 2 classes" in note for note in tw.load(folder).manifest.notes)
 
 
 def test_a_sample_of_many_comparisons_is_said(model, strangers, monkeypatch):

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import twinned
 from twinned import export, fit
+from twinned.calibrate import calibrate
 from twinned.data import ImageSet, load_images
 from twinned.errors import DataError, SettingError, TrainingError
 from twinned.training import Interrupted, Step
@@ -223,7 +224,7 @@ def test_a_csvs_split_says_what_is_learnt_from_what_chooses_the_threshold_and_wh
     found = model.evaluate(data, progress=False)
     assert found.notes[0] == "measured on the 24 of 96 images that the column split marks as test"
     assert "seen_in_training" not in found.to_json()
-    twinned.calibrate(model.folder, data, progress=False)
+    calibrate(model.folder, data, progress=False)
     assert twinned.load(model.folder).manifest.held_out["images"] == 24
 
 

@@ -262,6 +262,16 @@ def test_a_sample_of_pairs_has_no_more_images():
     assert not some.pairs.same.all()
 
 
+def test_a_sample_of_pairs_has_both_kinds_or_is_all():
+    ends = np.arange(0, 2000, 2)
+    rare = pairs_of([*ends], [*(ends + 1)], [True] * 2 + [False] * 998)
+    assert sample(rare, 40, seed=0) is rare
+    images = [picture() for _ in range(60)]  # the last 20 are in no pair
+    pairs = PairSet(images, left=np.arange(0, 40, 2), right=np.arange(1, 40, 2), same=np.arange(20) % 2 == 0)
+    some = Material(np.stack(images)[..., None], None, pairs, [str(n) for n in range(60)])
+    assert len(sample(some, 50, seed=0).pixels) == 40
+
+
 def test_what_is_learnt_is_known_by_its_images_labels_groups_and_order():
     material = classes_of([2, 3])
     known = {identity(material), identity(material.part(np.array([1, 0, 2, 3, 4])))}

@@ -161,7 +161,7 @@ def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_pa
     file = write()
     output = tmp_path / "m.twin"
     model = wrap(file, glyphs, output=output, far=0.1, licence="MIT: theirs", scale=1 / 255)
-    assert {p.name for p in output.iterdir()} == {"encoder.onnx", "model.json", "README.md"}
+    assert {p.name for p in output.iterdir()} == {"encoder.onnx", "model.json", "training.json", "README.md"}
     card = (output / "README.md").read_text()
     assert "MIT: theirs" in card
     assert "wrapped:theirs.onnx" in card
@@ -196,7 +196,7 @@ def test_pairs_fit_a_threshold_too(write, strangers, tmp_path):
     (tmp_path / "pairs.csv").write_text("left,right,same\n" + "\n".join(rows) + "\n")
     model = wrap(write(), tmp_path / "pairs.csv", scale=1 / 255)
     assert model.manifest.calibration.n_genuine + model.manifest.calibration.n_impostor == 40
-    assert model.manifest.calibration.n_classes == 8, "what same pairs connect"
+    assert model.manifest.calibration.n_classes == 7, "what same pairs connect"
     notes = model.evaluate(tmp_path / "pairs.csv", progress=False).notes
     assert any(note.startswith("the threshold was chosen on 41 of these 41 images") for note in notes)
 

@@ -95,9 +95,8 @@ def settle(
         changes.setdefault("distance", _loss_trait(loss, "distance") or base.distance)
     right = _loss_trait(loss, "distance")
     if right is not None and changes.get("distance", base.distance) != right:
-        if "distance" in asked or loss == base.loss:
-            given = changes.get("distance", base.distance)
-            raise SettingError(f"loss {loss} is right for distance {right} alone; got {given}")
+        if "distance" in asked:
+            raise SettingError(f"loss {loss} is right for distance {right} alone; got {changes['distance']}")
         changes["distance"] = right
     learns_head = _loss_trait(loss, "wants") == "logit"
     if learns_head and changes.get("head", base.head) == "distance":
@@ -149,9 +148,11 @@ def settle(
                 " leave it out"
             )
         settings = settings.change({"memory": 0, "miner": None})
-    for name in ("momentum", "momentum_from"):
-        if name in asked and changes[name] is not None and settings.optimizer != "sgd":
-            raise SettingError(f"{name} belongs to optimizer=sgd; got optimizer {settings.optimizer}")
+    if settings.optimizer != "sgd":
+        for name in ("momentum", "momentum_from"):
+            if name in asked and changes[name] is not None:
+                raise SettingError(f"{name} belongs to optimizer=sgd; got optimizer {settings.optimizer}")
+        settings = settings.change({"momentum_from": None})
     if settings.thaw is not None and settings.freeze in ("none", "0"):
         if "thaw" in asked:
             raise SettingError(

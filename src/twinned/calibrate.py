@@ -25,6 +25,7 @@ from .verification import (
     doubts,
     fit_calibration,
     held_out_figures,
+    is_doubt,
     reference_sets,
 )
 
@@ -127,7 +128,7 @@ def calibrate(
     changed = loaded.manifest.model_copy(
         update={
             "calibration": calibration,
-            "notes": [*loaded.manifest.notes, *notes],
+            "notes": [*(note for note in loaded.manifest.notes if not is_doubt(note)), *notes],
             "prototype": False,
             "held_out": held_out,
         }

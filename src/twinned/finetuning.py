@@ -83,7 +83,7 @@ def finetune(
         recipe: How to learn, instead of the way that the model was trained in. What it looks at and its
             network stay the model's.
         loss: As in `twinned.fit.train`, and so are the arguments that follow, but that what is not given is
-            the model's own, and the learning rate less.
+            the model's own, and the learning rate less, where the model was not finetuned before.
 
     Raises:
         SettingError: If the model was wrapped, or cannot have what is asked for.
@@ -99,7 +99,7 @@ def finetune(
     whole = source
     source, other, remarks = part_by_split(source, other)
     if recipe is None:
-        base = _gentler(theirs)
+        base = _gentler(before, theirs)
     elif recipe == "auto":
         given, why = choose(source, seed=seed)
         remarks.append(why)
@@ -193,7 +193,7 @@ def _settings_of(model: Model) -> Settings:
         raise ModelError(f"{model.folder}: model.json: recipe: {where}: {first['msg']}") from None
 
 
-def _gentler(theirs: Settings) -> Settings:
+def _gentler(model: Model, theirs: Settings) -> Settings:
     """The settings for training further: a pretrained encoder's own, or a lower rate."""
     changes: dict[str, Any] = {
         "weights": None,
@@ -203,9 +203,8 @@ def _gentler(theirs: Settings) -> Settings:
         "epochs": None,
     }
     if not encoders.is_pretrained(theirs.encoder):
-        usual = recipes.RECIPES.get(theirs.recipe, theirs)
-        rate = usual.learning_rate * recipes.RATES[theirs.optimizer] / recipes.RATES[usual.optimizer]
-        changes["learning_rate"] = min(theirs.learning_rate, _GENTLER * rate)  # again and again, not less
+        if model.asked()[1].get("model") is None:  # else it was finetuned already, so its rate is gentle
+            changes["learning_rate"] = _GENTLER * theirs.learning_rate
     elif theirs.layer == "solved" and theirs.embedding_size is None:  # it stayed untouched so far
         changes["embedding_size"] = recipes.PRETRAINED["embedding_size"]
         changes["symmetric"] = recipes.RECIPES.get(theirs.recipe, theirs).symmetric

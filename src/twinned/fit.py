@@ -170,7 +170,7 @@ def train(
     plan = settled(recipe, remarks.append, {})
     target = None if output is None else Path(output)
     ways = _TRIED.get(plan.recipe) if recipe == "auto" and encoders.installed(_PRETRAINED) else None
-    free = encoder is None and not {"encoder", "weights", "layer"} & {*(settings or {})}
+    free = encoder is None and {"encoder", "weights", "layer", "freeze", "thaw"}.isdisjoint(settings or {})
     if ways is not None and free and isinstance(source, ImageSet) and (budget := plan.minutes):
         if target is not None:
             manifest.refuse_target(target, force=force or resume, data=[source.origin])

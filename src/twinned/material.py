@@ -150,16 +150,16 @@ def _hold_out_pairs(material: Material, pairs: PairSet, settings: Settings) -> t
     cut = max(1, round(settings.held_out * len(pairs)))
     both = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
     none = ~both
-    if not (_enough(pairs, both) and _enough(pairs, none)) or both.sum() > _TOO_MANY * cut:
+    if not (_enough(pairs.subset(both)) and _enough(pairs.subset(none))) or both.sum() > _TOO_MANY * cut:
         # The list hangs together by shared images: hold out what pairs call the same; drop those that cross.
         share = math.sqrt(settings.held_out)
         thing = pairs.things()
         image_out = (rng.permutation(thing.max() + 1) < share * (thing.max() + 1))[thing]
         both, none = _sides(pairs, image_out)
-        if not (_enough(pairs, both) and _enough(pairs, none)):
+        if not (_enough(pairs.subset(both)) and _enough(pairs.subset(none))):
             both, none = _sides(pairs, rng.random(len(material.pixels)) < share)
     for kept, what in ((both, "held out"), (none, "to learn from")):
-        if not _enough(pairs, kept):
+        if not _enough(pairs.subset(kept)):
             raise DataError(
                 f"{pairs.origin}: too few pairs: those {what} need both same and different ones, with no"
                 " image on both sides; add pairs, or give others with --validate"
@@ -172,9 +172,9 @@ def _sides(pairs: PairSet, image_out: NDArray[np.bool_]) -> tuple[NDArray[np.boo
     return image_out[pairs.left] & image_out[pairs.right], ~image_out[pairs.left] & ~image_out[pairs.right]
 
 
-def _enough(pairs: PairSet, kept: NDArray[np.bool_]) -> bool:
+def _enough(pairs: PairSet) -> bool:
     """Whether some pairs are same and some different."""
-    return bool(pairs.same[kept].any() and not pairs.same[kept].all())
+    return bool(pairs.same.any() and not pairs.same.all())
 
 
 def check_classes(images: ImageSet) -> None:
@@ -205,8 +205,7 @@ def check_validation(learn: Material, held_out: Material) -> None:
             " from them would be too hopeful; give others"
         )
     if held_out.pairs is not None:
-        same = held_out.pairs.same
-        enough = bool(same.any() and not same.all())
+        enough = _enough(held_out.pairs)
     else:
         enough = len(held_out.images.classes) > 1 and len(usable_classes(held_out.images)) > 0
     if not enough:
@@ -263,7 +262,8 @@ def sample(material: Material, most: int, *, seed: int, each: int = 1) -> Materi
     """Up to so many of the images.
 
     Args:
-        material: Of labelled images, as evenly from each class as can be; of pairs, pairs drawn at random.
+        material: Of labelled images, as evenly from each class as can be; of pairs, pairs drawn at random, or
+            all where there is but one kind among these.
         most: How many.
         seed: Of the draw.
         each: At least so many of a class, where it has them; of fewer classes, where not all find room.
@@ -275,7 +275,8 @@ def sample(material: Material, most: int, *, seed: int, each: int = 1) -> Materi
         order = random.permutation(len(pairs))
         ends = np.stack([pairs.left[order], pairs.right[order]], axis=1).ravel()
         fresh = np.sort(np.unique(ends, return_index=True)[1])  # where each image is met first
-        return material.part(np.sort(order[: max(1, fresh[most] // 2)]))
+        chosen = np.sort(order if most >= len(fresh) else order[: fresh[most] // 2])
+        return material.part(chosen) if _enough(pairs.subset(chosen)) else material
     return material.part(draw(material.images, most, seed=seed, each=each))
 
 

@@ -147,7 +147,7 @@ class Run:
             )
         if not stages or s.thaw is not None or (stages < last and not encoder.splits(stages)):
             return material, other
-        if s.quarter_turns or s.mirrors:  # classes of their own, which the kept maps are not
+        if (s.quarter_turns or s.mirrors) and material.pairs is None:  # which the kept maps are not
             self.tell(
                 "images turned and mirrored are classes of their own, so they go through the frozen stages at"
                 " each step; with --set quarter_turns=false --set mirrors=false each goes through them once"

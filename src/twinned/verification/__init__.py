@@ -36,7 +36,7 @@ from .curves import (
     threshold_at_eer,
     threshold_at_far,
 )
-from .doubts import doubts, strangers_pass
+from .doubts import doubts, is_doubt, strangers_pass
 from .enrolment import Enrolment, choose_enrolment, closest_labels
 from .evidence import Isotonic, Logistic, cllr, min_cllr
 from .identification import Identification, OpenSet, open_set
@@ -105,6 +105,7 @@ __all__ = [
     "fit_threshold",
     "held_out_figures",
     "impostors_needed",
+    "is_doubt",
     "lfw_folds",
     "min_cllr",
     "mistakes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,10 +11,11 @@ from .calibration import Calibration
 from .comparisons import Comparisons
 
 _FEW_GENUINE, _FEW_CLASSES = 30, 4
+_DOUBT = re.compile("the thresholds? (is|rests|was chosen|for)")  # how each of them begins
 
 
 def doubts(calibration: Calibration, comparisons: Comparisons) -> Iterator[str]:
-    """Why a threshold may hold less than it says, one sentence each, with what to do.
+    """Why a threshold may hold less than it says, one sentence each (see `is_doubt`), with what to do.
 
     Args:
         calibration: With the threshold.
@@ -37,21 +39,26 @@ def doubts(calibration: Calibration, comparisons: Comparisons) -> Iterator[str]:
         yield f"the threshold is {fit.threshold:g}, so only identical images are the same: train for longer"
     if fit.eer > 0.4:
         yield (
-            f"the equal error rate on these classes is {fit.eer:.2f}, near guessing (0.5): train for longer,"
-            " give more classes, or look at the data with twinned check"
+            f"the threshold is near guessing: on these classes the equal error rate is {fit.eer:.2f} (0.5 is"
+            " chance): train for longer, give more classes, or look at the data with twinned check"
         )
     if fit.far is not None and not fit.supported:
         yield (
-            f"a false accept rate of {fit.far:g} is not supported by {fit.n_impostor:,} impostor comparisons:"
-            f" it takes {fit.impostors_needed:,}"
+            f"the threshold is for a false accept rate of {fit.far:g}, which {fit.n_impostor:,} impostor"
+            f" comparisons do not support: it takes {fit.impostors_needed:,}"
         )
     elif fit.far is not None and fit.references and not all(row.supported for row in fit.references.rows):
         yield (
-            f"for several references a false accept rate of {fit.far:g} is not supported: their thresholds"
+            f"the thresholds for several references do not support a false accept rate of {fit.far:g}: they"
             f" rest on {min(row.n_impostor for row in fit.references.rows):,} impostor comparisons"
         )
     if (strangers := strangers_pass(comparisons, fit.threshold)) is not None:
         yield strangers
+
+
+def is_doubt(note: str) -> bool:
+    """Whether a model's note is of `doubts`, so that it goes with the threshold."""
+    return _DOUBT.match(note.removeprefix("doctor: ")) is not None
 
 
 def strangers_pass(comparisons: Comparisons, threshold: float) -> str | None:
