@@ -78,6 +78,14 @@ def test_it_goes_on_from_the_weights_and_beats_them_or_keeps_them(finetune, tiny
     assert twinned.load(model.folder).manifest == model.manifest
 
 
+def test_images_of_known_classes_to_validate_on_are_called_so(finetune, strangers):
+    images = twinned.load_images(strangers)
+    first = np.array([Path(image).stem in "012" for image in images.images])
+    said: list[str] = []
+    finetune(images.subset(first), validate=images.subset(~first), say=said.append)
+    assert any("on images that it did not see, of classes that it learnt from: " in note for note in said)
+
+
 def test_training_that_ruins_it_is_thrown_away(finetune, tiny_model, strangers):
     said: list[str] = []
     ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}

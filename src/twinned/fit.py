@@ -273,9 +273,8 @@ def make_model(
         reads += [] if parent is None else [os.fspath(parent.model.folder)]
         if together.from_first(lambda: _is_finished(target, reads, resume=resume, force=force, tell=tell)):
             asked, before = Model(target).asked()
-            asked |= before
             now = plan.model_dump(mode="json") | (given(*materials(lambda _: None)) if before else {})
-            if differences := setting_differences(asked, now):
+            if differences := setting_differences(asked | before, now):
                 raise SettingError(
                     f"{target}: is finished, by a run with other settings or data ({differences})"
                 )
@@ -348,7 +347,7 @@ def _is_finished(target: Path, data: list[str], *, resume: bool, force: bool, te
     """
     work = partial(target)
     outputs.refuse(work, force=True, data=data)
-    if work.exists() and any(file.suffix not in _OF_A_RUN for file in work.iterdir()):
+    if work.exists() and not (work.is_dir() and all(f.suffix in _OF_A_RUN for f in work.iterdir())):
         raise SettingError(f"{work}: is in the way, and holds no interrupted run; choose another output")
     if resume and not work.exists():
         if (target / "model.json").is_file():

@@ -14,14 +14,7 @@ def fitted(classes: int, images: int, apart: float, **given):
     left, right = np.triu_indices(len(label), 1)
     same = label[left] == label[right]
     distance = RNG.normal(np.where(same, 1.0, 1.0 + apart), 0.2).clip(0)
-    skilled = given.pop("skilled", None)
-    found = compare_pairs(
-        distance,
-        same,
-        left=label[left],
-        right=label[right],
-        skilled=None if skilled is None else skilled(same),
-    )
+    found = compare_pairs(distance, same, left=label[left], right=label[right])
     return fit_calibration(found, bootstrap=20, **given), found
 
 
