@@ -1,6 +1,6 @@
 """One-shot accuracy for minutes of training: Twinned, pytorch-metric-learning, the slide deck's recipe.
 
-    python benchmarks/oneshot.py --train images_background_small1 --runs all_runs --minutes 2 --seeds 0
+    python benchmarks/oneshot.py --train images_background_small1 --runs all_runs --minutes 0.25 0.5 1 2
 
 Everybody gets the same images, the same minutes on the same cores, the same encoder (conv4_wide at 35x35),
 and is measured on the official 20 runs of 20-way within-alphabet one-shot classification. A row is added to
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,7 +245,7 @@ def main() -> None:
     )
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="unpacked background folders")
     parser.add_argument("--runs", type=Path, required=True, help="the unpacked all_runs")
-    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="*", default=["twinned", *METHODS], choices=[*OURS, *METHODS])
     options = parser.parse_args()
@@ -255,18 +256,17 @@ def main() -> None:
         writer = csv.DictWriter(file, FIELDS)
         if fresh:
             writer.writeheader()
-        for seed in options.seeds:
-            for data in options.train:
-                for method in options.methods:
-                    run = ours if method in OURS else theirs
-                    accuracy, ci, steps = run(method, data, options.runs, options.minutes, seed)
-                    low, high = ci or (None, None)
-                    row = {"train": data.name, "method": method, "minutes": options.minutes, "seed": seed}
-                    row |= {"accuracy": round(accuracy, 4), "low": low, "high": high, "steps": steps}
-                    row |= {"cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
-                    writer.writerow(row | {"processor": processor()})
-                    file.flush()
-                    print(json.dumps(row), file=sys.stderr)
+        asked = product(options.minutes, options.seeds, options.train, options.methods)
+        for minutes, seed, data, method in asked:
+            run = ours if method in OURS else theirs
+            accuracy, ci, steps = run(method, data, options.runs, minutes, seed)
+            low, high = ci or (None, None)
+            row = {"train": data.name, "method": method, "minutes": float(minutes), "seed": seed}
+            row |= {"accuracy": round(accuracy, 4), "low": low, "high": high, "steps": steps}
+            row |= {"cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
+            writer.writerow(row | {"processor": processor()})
+            file.flush()
+            print(json.dumps(row), file=sys.stderr)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     text = f"20-way one-shot accuracy ({machine})\n\n{table()}\n"
     RESULTS.with_suffix(".md").write_text(text)
