@@ -150,6 +150,28 @@ def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are
     assert not any("rests on 2 classes" in note for note in tw.load(folder).manifest.notes)
 
 
+def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path):
+    model.save(tmp_path / "m.twin")
+    rows = [
+        f"{f},{f.parent.name},{'test' if f.parent.name > 'glyph04' else ''}" for f in strangers.rglob("*.png")
+    ]
+    (tmp_path / "some.csv").write_text("path,label,split\n" + "\n".join(rows))
+    (tmp_path / "all.csv").write_text("path,label,split\n" + "\n".join(r for r in rows if r.endswith("test")))
+    said: list[str] = []
+    assert (
+        calibrate(tmp_path / "m.twin", tmp_path / "some.csv", progress=False, say=said.append).n_classes == 5
+    )
+    assert said[0] == "the column split leaves 30 of 48 images to choose the threshold on"
+    calibrate(tmp_path / "m.twin", tmp_path / "all.csv", progress=False, say=said.append)
+    assert any("all images are marked test, and choose the threshold now" in sentence for sentence in said)
+    again = tw.load(tmp_path / "m.twin")
+    found = again.evaluate(tmp_path / "all.csv", episodes=10, progress=False)
+    page = render(again, found, data="x")
+    assert "was chosen on 18 of these 18 images: its error rates are too hopeful here." in page
+    assert "was fixed before" not in page
+    assert any(note.startswith("3 classes are too few to mean much") for note in found.notes)
+
+
 def test_a_sample_of_many_comparisons_is_said(model, strangers, monkeypatch):
     monkeypatch.setattr("twinned.protocols.compare_all", partial(compare_all, limit=500))
     notes = model.evaluate(strangers, episodes=10, progress=False).notes

@@ -239,6 +239,10 @@ def test_a_split_within_classes_chooses_no_threshold_and_one_without_train_says_
     other = marked(tmp_path / "other.csv", glyphs, lambda image: f"fold{image.stem}")
     assert quick(other, say=said.append).manifest.data["images"] == 72
     assert any(s.endswith("fold5 and never train, so it is left aside") for s in said)
+    for word in ("dev", "trainig"):
+        typo = marked(tmp_path / "t.csv", glyphs, lambda i, word=word: "test" if i.stem == "5" else word)
+        with pytest.raises(DataError, match=rf"says .*{word}.* and never train: mark the images"):
+            quick(typo)
     blank = marked(tmp_path / "blank.csv", glyphs, lambda image: "test" if image.stem == "5" else "")
     assert quick(blank, say=said.append).manifest.data["images"] == 60
 

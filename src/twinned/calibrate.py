@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +58,9 @@ def calibrate(
     """
     loaded = Model(model)
     source = load(data) if isinstance(data, (str, os.PathLike)) else data
-    if isinstance(source, ImageSet) and 0 < len(chosen := source.subset(source.side == "val")) < len(source):
-        said = f"refitted on the {len(chosen)} of {len(source)} images that the column split gives for it"
-        source = replace(chosen, notes=(*source.notes, said))
+    told: list[str] = []
+    if isinstance(source, ImageSet):
+        source, told = source.for_threshold()
     decoded = decode(source.images, loaded.spec, progress=progress)
     if not len(decoded.kept):
         raise DataError(
@@ -77,7 +76,7 @@ def calibrate(
             f"{len(seen)} of {len(decoded.kept)} images were seen in training, so a threshold from them"
             f" would be too hopeful; take others (the first: {names[seen[0]]})"
         )
-    notes = [*(source.notes if isinstance(source, ImageSet) else ()), *decoded.left_out()]
+    notes = [*told, *(source.notes if isinstance(source, ImageSet) else ()), *decoded.left_out()]
     known = set(loaded.manifest.classes) & set(source.classes if isinstance(source, ImageSet) else [])
     if known:
         notes.append(

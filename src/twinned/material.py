@@ -69,17 +69,29 @@ def part_by_split(
     Args:
         source: All that was given. Where no image is marked as one to train on, nothing is parted.
         other: Images given to choose the threshold on; these go before those that are marked so.
+
+    Raises:
+        DataError: If images are marked, to test with for one, and none to train on.
     """
+    if isinstance(other, ImageSet):
+        other, notes = other.for_threshold()
+    else:
+        notes = []
     if isinstance(source, PairSet) or not (source.split != "").any():
-        return source, other, []
+        return source, other, notes
     side = source.side
     if not (side == "train").any():
-        marks = ", ".join(sorted({*side.tolist()} - {""}))
-        return source, other, [f"the column split says {marks} and never train, so it is left aside"]
+        marks = ", ".join(sorted({*source.split.tolist()} - {""}))
+        if not {"val", "test"}.isdisjoint(side.tolist()):
+            raise DataError(
+                f"{source.origin}: the column split says {marks} and never train: mark the images to learn"
+                " from as train, or leave the column out"
+            )
+        return source, other, [*notes, f"the column split says {marks} and never train, so it is left aside"]
     learn, chosen = source.subset(side == "train"), source.subset(side == "val")
     said = f"the column split leaves {len(learn)} of {len(source)} images to learn from"
     if other is not None or not len(chosen):
-        return learn, other, [said]
+        return learn, other, [said, *notes]
     if not set(chosen.classes).isdisjoint(learn.classes):
         return (
             learn,

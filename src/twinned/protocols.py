@@ -19,7 +19,9 @@ from .intervals import mean_interval
 from .retrieval import evaluate_retrieval
 from .runtime import Floats
 from .verification import (
+    FEW_CLASSES,
     Calibration,
+    Comparisons,
     ReferenceSet,
     closest_labels,
     compare_all,
@@ -169,6 +171,7 @@ def _classes(
             f"{len(comparisons):,} of {there_are:,} comparisons were made: all genuine ones and those with"
             " forgeries, as far as they fill half, and of the others a sample"
         )
+    notes += _few(comparisons)
     calibration: Calibration = model.manifest.calibration
     verification = evaluate_verification(comparisons, calibration, extra_far=far, seed=seed)
     genuine = found.embeddings[~forgery]
@@ -282,7 +285,18 @@ def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, prog
         ]
         ci = mean_interval(np.array(right_ones), found.labels[left], seed=seed)
         details["relations"] = {"accuracy": float(np.mean(right_ones)), "ci": ci, "pairs": len(right_ones)}
-    return Evaluation(verification, None, None, "pairs", found.notes(), details, found, comparisons, seed)
+    notes = [*found.notes(), *_few(comparisons)]
+    return Evaluation(verification, None, None, "pairs", notes, details, found, comparisons, seed)
+
+
+def _few(comparisons: Comparisons) -> list[str]:
+    """What must be said where few classes were measured."""
+    if comparisons.n_classes >= FEW_CLASSES:
+        return []
+    return [
+        f"{comparisons.n_classes} classes are too few to mean much, however many comparisons: these intervals"
+        " say little of others"
+    ]
 
 
 def _omniglot_runs(model: Measured, root: str, *, seed: int, progress: bool) -> Evaluation:

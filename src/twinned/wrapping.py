@@ -112,9 +112,10 @@ def wrap(
     for metric in metrics:
         distances.get(metric)
     images = load_data(data) if isinstance(data, (str, os.PathLike)) else data
-    if isinstance(images, ImageSet) and 0 < (tests := int((images.side == "test").sum())) < len(images):
-        tell(f"{tests} images that the column split marks as test are left out, to measure with")
-        images = images.subset(images.side != "test")
+    if isinstance(images, ImageSet):
+        images, said = images.for_threshold()
+        for sentence in said:
+            tell(sentence)
     target = None if output is None else Path(output)
     if target is not None:
         manifest.refuse_target(target, force=force, data=[images.origin, path])

@@ -90,6 +90,22 @@ class ImageSet:
         """The images that are no forgeries."""
         return self.subset(~self.forgery)
 
+    def for_threshold(self) -> tuple[ImageSet, list[str]]:
+        """The images that a threshold may be chosen on by their ``side``, and what is to be said of it.
+
+        Those marked ``val``; without any, all but those marked ``test``, which are to measure with.
+        """
+        side = self.side
+        for chosen in (side == "val", side != "test"):
+            if chosen.all():
+                return self, []
+            if chosen.any():
+                said = (
+                    f"the column split leaves {chosen.sum()} of {len(self)} images to choose the threshold on"
+                )
+                return self.subset(chosen), [said]
+        return self, ["all images are marked test, and choose the threshold now: measure on others"]
+
     def with_classes(self, classes: Sequence[str]) -> ImageSet:
         """The images of these classes."""
         return self.subset(np.isin(self.labels, list(classes)))

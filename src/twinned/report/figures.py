@@ -104,11 +104,18 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
         )
     if v is not None:
         unseen, classes = model.manifest.chosen_on
-        yield _check(
-            unseen,
-            f"The threshold {fit.threshold:.4g} was fixed before, on {fit.n_classes:,} {classes};"
-            + (" too hopeful." if unseen is False else " it was not moved."),
-        )
+        if data is not None and data.chose.any():
+            yield _check(
+                False,
+                f"The threshold {fit.threshold:.4g} was chosen on {data.chose.sum():,} of these"
+                f" {len(data.chose):,} images: its error rates are too hopeful here.",
+            )
+        else:
+            yield _check(
+                unseen,
+                f"The threshold {fit.threshold:.4g} was fixed before, on {fit.n_classes:,} {classes};"
+                + (" too hopeful." if unseen is False else " it was not moved."),
+            )
         if known := known_classes(model, data, "held_out"):
             yield _check(False, f"{len(known):,} classes of the same name helped to choose the threshold.")
         low = min((far for far, row in v.tar_at_far.items() if row.supported), default=None)
@@ -118,7 +125,8 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
             f" {min(30 / max(v.n_impostor, 1), 1):.2g} (rule of 30); what lies below is marked.",
         )
     for sentence in found.notes:
-        if data is None or "flatter" not in sentence:  # what flatters stands above
+        # What flatters stands above.
+        if data is None or not ("flatter" in sentence or sentence.startswith("the threshold was chosen on")):
             yield _check(None, sentence)
 
 

@@ -36,7 +36,7 @@ from .curves import (
     threshold_at_eer,
     threshold_at_far,
 )
-from .doubts import doubts, is_doubt, strangers_pass
+from .doubts import FEW_CLASSES, doubts, is_doubt, strangers_pass
 from .enrolment import Enrolment, choose_enrolment, closest_labels
 from .evidence import Isotonic, Logistic, cllr, min_cllr
 from .identification import Identification, OpenSet, open_set
@@ -64,6 +64,7 @@ from .results import (
 from .thresholds import FittedThreshold, fit_threshold, impostors_needed, supported
 
 __all__ = [
+    "FEW_CLASSES",
     "Band",
     "Calibration",
     "ClassErrors",

@@ -10,7 +10,7 @@ import numpy as np
 from .calibration import Calibration
 from .comparisons import Comparisons
 
-_FEW_GENUINE, _FEW_CLASSES = 30, 4
+_FEW_GENUINE, FEW_CLASSES = 30, 4
 _DOUBT = re.compile("the thresholds? (is|rests|was chosen|for)")  # how each of them begins
 
 
@@ -28,7 +28,7 @@ def doubts(calibration: Calibration, comparisons: Comparisons) -> Iterator[str]:
             "the threshold is from classes that training saw, this one or one before, so it is too hopeful:"
             f" give others, to train with --validate{more}, or to twinned calibrate"
         )
-    few = [f"{fit.n_classes} classes"] if fit.n_classes < _FEW_CLASSES else []
+    few = [f"{fit.n_classes} classes"] if fit.n_classes < FEW_CLASSES else []
     few += [f"{fit.n_genuine} genuine comparisons"] if fit.n_genuine < _FEW_GENUINE else []
     if few:
         yield (

@@ -153,7 +153,8 @@ def _measure(
     far, far_ci = rate_of(lambda r: r.at(calibration.threshold)[0], n_impostor)
     frr, frr_ci = rate_of(lambda r: r.at(calibration.threshold)[1], n_genuine)
     eer, eer_ci = rate_of(Roc.eer, min(n_genuine, n_impostor))
-    auc, d_prime = curve.auc(), curve.d_prime()
+    auc, auc_ci = rate_of(Roc.auc, min(n_genuine, n_impostor))
+    d_prime = curve.d_prime()
     rows = {level: rate_of(partial(Roc.tar_at_far, far=level), n_genuine) for level in fars}
     return replace(
         result,
@@ -164,7 +165,7 @@ def _measure(
         eer=eer,
         eer_ci=eer_ci,
         auc=auc,
-        auc_ci=interval([r.auc() for r in resampled], figure=auc, units=units),
+        auc_ci=auc_ci,
         d_prime=d_prime if np.isfinite(d_prime) else None,
         d_prime_ci=interval([r.d_prime() for r in resampled], figure=d_prime, units=units),
         cllr=cllr(calibration.llr(pairs.distance), pairs.same),
