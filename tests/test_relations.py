@@ -131,6 +131,15 @@ def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list):
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [0, 1, 1]
 
 
+def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list):
+    given = {"image_size": 24, "settings": {"embedding_size": None}, "steps": 1, "progress": False}
+    wide = train(pair_list, recipe="photo", encoder="conv4", **given)
+    said: list[str] = []
+    found = finetune(wide, pair_list, image_size=32, steps=1, progress=False, say=said.append)
+    assert found.spec.shape == (32, 32, 3)
+    assert any(sentence.startswith("the head does not fit embeddings of ") for sentence in said)
+
+
 def test_left_as_it_was_it_tells_its_relations_still(model, pair_list, monkeypatch):
     monkeypatch.setattr("twinned.judging._better", lambda before, after: False)
     found = finetune(model, pair_list, loss="contrastive", steps=1, progress=False)
@@ -145,6 +154,7 @@ def test_the_same_relations_are_never_told_worse_than_before(model, pair_list):
     assert any("the encoder stays untouched, because training made it no better" in note for note in said)
     before, after = (load_file(m.folder / "weights.safetensors") for m in (model, ruined))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not any("recall" in note for note in said), "pairs have none"
     assert ruined.manifest.relations == model.manifest.relations
     assert ruined.evaluate(pair_list, progress=False).details["relations"]["accuracy"] > 0.8
 

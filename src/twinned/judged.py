@@ -16,13 +16,13 @@ class Judged(NamedTuple):
 
     Args:
         comparisons: All of them.
-        recall: Share of images whose nearest other one is of their class; 1 for pairs, which have no classes.
+        recall: Share of images whose nearest other one is of their class; None for pairs, which have none.
         images: How many there are.
         sets: References and probes drawn from them; none for pairs.
     """
 
     comparisons: Comparisons
-    recall: float
+    recall: float | None
     images: int
     sets: Sequence[ReferenceSet] = ()
 
@@ -34,16 +34,17 @@ class Judged(NamedTuple):
     @property
     def errors(self) -> float:
         """Both kinds of error, by which networks are put in order: lower is better."""
-        return self.eer + 1 - self.recall
+        return self.eer + (0 if self.recall is None else 1 - self.recall)
 
     def __str__(self) -> str:
-        return f"equal error rate {self.eer:.4f}, recall@1 {self.recall:.4f}"
+        recall = "" if self.recall is None else f", recall@1 {self.recall:.4f}"
+        return f"equal error rate {self.eer:.4f}{recall}"
 
     @staticmethod
     def together(parts: Sequence[Judged]) -> Judged:
         """Of several networks, each on classes of its own, as cross-fitting makes them."""
         images = [part.images for part in parts]
-        recall = float(np.average([part.recall for part in parts], weights=images))
+        recall = float(np.average([part.recall or 0.0 for part in parts], weights=images))
         sets = [one for part in parts for one in part.sets]
         return Judged(
             Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets

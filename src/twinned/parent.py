@@ -98,13 +98,19 @@ def bring_along(model: Model, theirs: Settings, plan: Settings, *, tell: Say) ->
         theirs.head, distance=theirs.distance, embedding_size=encoder.embedding_size, relations=same
     )
     of_head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
-    if not fresh or all(of_head[name].shape == value.shape for name, value in head.state_dict().items()):
+    fits = {name: v.shape for name, v in of_head.items()} == {
+        n: v.shape for n, v in head.state_dict().items()
+    }
+    if fits:
         head.load_state_dict(of_head)
+    elif not fresh:
+        tell(f"the head does not fit embeddings of {encoder.embedding_size} values, so it starts anew")
     mean, std = (_for_channels(values, plan.channels) for values in (model.spec.mean, model.spec.std))
     names = ("cohort.members", "cohort.usual")
-    cohort = Cohort(*(state[name] for name in names)) if not fresh and names[0] in state else None
+    wide = state[names[0]].shape[1] if names[0] in state else None
+    cohort = Cohort(*map(state.__getitem__, names)) if not fresh and wide == encoder.embedding_size else None
     network = SiameseNetwork(encoder, head, normalize=theirs.normalize, cohort=cohort, mean=mean, std=std)
-    return Parent(model, network.eval(), whole=not fresh)
+    return Parent(model, network.eval(), whole=not fresh and fits)
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -358,7 +358,7 @@ class Run:
         embeddings = self.embed(network, some)
         found = self.compare(network, some, embeddings)
         if some.pairs is not None:
-            return Judged(found, 1.0, len(some.pixels))
+            return Judged(found, None, len(some.pixels))
         vectors, labels, forgery = embeddings.numpy(), some.images.labels, some.images.forgery
 
         def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:

@@ -131,4 +131,4 @@ def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
 
 
 def _figures(judged: Judged) -> dict[str, float]:
-    return {"eer": judged.eer, "recall_at_1": judged.recall}
+    return {"eer": judged.eer} | ({} if judged.recall is None else {"recall_at_1": judged.recall})
