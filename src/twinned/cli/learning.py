@@ -111,7 +111,10 @@ def train(
 
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """Print what a command made."""
-    fit = model.manifest.calibration
+    fit, labelled = (
+        model.manifest.calibration,
+        model.manifest.classes or model.manifest.held_out.get("classes"),
+    )
     emit(
         {
             "model": str(output),
@@ -125,7 +128,8 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         },
         as_json=as_json,
         text=f"{output}: equal error rate {fit.eer:.4f}"
-        f" on {fit.n_classes} {'held-out' if fit.unseen_classes else 'TRAINING'} classes,"
+        f" on {fit.n_classes} {'held-out' if fit.unseen_classes else 'TRAINING'}"
+        f" {'classes' if labelled else 'things, told apart by the pairs that are the same'},"
         f" threshold {fit.threshold:.4g}{_at(fit.far)}",
     )
 
