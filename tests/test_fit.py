@@ -236,6 +236,9 @@ def test_a_split_within_classes_chooses_no_threshold_and_one_without_train_says_
     model = quick(within, say=said.append)
     assert said[0].endswith("show the same classes, so they choose no threshold")
     assert model.manifest.calibration.unseen_classes
+    few = marked(tmp_path / "few.csv", glyphs, lambda i: "val" if i.parent.name == "glyph15" else "train")
+    assert quick(few, say=said.append).manifest.calibration.unseen_classes
+    assert any(s.endswith("those marked val are too few to choose the threshold on") for s in said)
     other = marked(tmp_path / "other.csv", glyphs, lambda image: f"fold{image.stem}")
     assert quick(other, say=said.append).manifest.data["images"] == 72
     assert any(s.endswith("fold5 and never train, so it is left aside") for s in said)

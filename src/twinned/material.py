@@ -93,11 +93,9 @@ def part_by_split(
     if other is not None or not len(chosen):
         return learn, other, [said, *notes]
     if not set(chosen.classes).isdisjoint(learn.classes):
-        return (
-            learn,
-            None,
-            [f"{said}; those to validate on show the same classes, so they choose no threshold"],
-        )
+        return learn, None, [f"{said}; those marked val show the same classes, so they choose no threshold"]
+    if not both_kinds(chosen):
+        return learn, None, [f"{said}; those marked val are too few to choose the threshold on"]
     return learn, chosen, [f"{said}, and {len(chosen)} to choose the threshold on"]
 
 
@@ -162,16 +160,19 @@ def _hold_out_pairs(material: Material, pairs: PairSet, settings: Settings) -> t
     cut = max(1, round(settings.held_out * len(pairs)))
     both = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
     none = ~both
-    if not (_enough(pairs.subset(both)) and _enough(pairs.subset(none))) or both.sum() > _TOO_MANY * cut:
+    if (
+        not (both_kinds(pairs.subset(both)) and both_kinds(pairs.subset(none)))
+        or both.sum() > _TOO_MANY * cut
+    ):
         # The list hangs together by shared images: hold out what pairs call the same; drop those that cross.
         share = math.sqrt(settings.held_out)
         thing = pairs.things()
         image_out = (rng.permutation(thing.max() + 1) < share * (thing.max() + 1))[thing]
         both, none = _sides(pairs, image_out)
-        if not (_enough(pairs.subset(both)) and _enough(pairs.subset(none))):
+        if not (both_kinds(pairs.subset(both)) and both_kinds(pairs.subset(none))):
             both, none = _sides(pairs, rng.random(len(material.pixels)) < share)
     for kept, what in ((both, "held out"), (none, "to learn from")):
-        if not _enough(pairs.subset(kept)):
+        if not both_kinds(pairs.subset(kept)):
             raise DataError(
                 f"{pairs.origin}: too few pairs: those {what} need both same and different ones, with no"
                 " image on both sides; add pairs, or give others with --validate"
@@ -184,9 +185,11 @@ def _sides(pairs: PairSet, image_out: NDArray[np.bool_]) -> tuple[NDArray[np.boo
     return image_out[pairs.left] & image_out[pairs.right], ~image_out[pairs.left] & ~image_out[pairs.right]
 
 
-def _enough(pairs: PairSet) -> bool:
-    """Whether some pairs are same and some different."""
-    return bool(pairs.same.any() and not pairs.same.all())
+def both_kinds(data: ImageSet | PairSet) -> bool:
+    """Whether there are pairs to compare that are the same and others that are different."""
+    if isinstance(data, PairSet):
+        return bool(data.same.any() and not data.same.all())
+    return len(data.classes) > 1 and len(usable_classes(data)) > 0
 
 
 def check_classes(images: ImageSet) -> None:
@@ -216,11 +219,7 @@ def check_validation(learn: Material, held_out: Material) -> None:
             f"{both} of {len(held_out.hashes)} images to validate on are training images too, so a threshold"
             " from them would be too hopeful; give others"
         )
-    if held_out.pairs is not None:
-        enough = _enough(held_out.pairs)
-    else:
-        enough = len(held_out.images.classes) > 1 and len(usable_classes(held_out.images)) > 0
-    if not enough:
+    if not both_kinds(held_out.images if held_out.pairs is None else held_out.pairs):
         raise DataError(
             "images to validate on must give both same and different pairs: two classes, and two readable"
             " images of one of them"
@@ -288,7 +287,7 @@ def sample(material: Material, most: int, *, seed: int, each: int = 1) -> Materi
         ends = np.stack([pairs.left[order], pairs.right[order]], axis=1).ravel()
         fresh = np.sort(np.unique(ends, return_index=True)[1])  # where each image is met first
         chosen = np.sort(order if most >= len(fresh) else order[: fresh[most] // 2])
-        return material.part(chosen) if _enough(pairs.subset(chosen)) else material
+        return material.part(chosen) if both_kinds(pairs.subset(chosen)) else material
     return material.part(draw(material.images, most, seed=seed, each=each))
 
 

@@ -20,7 +20,7 @@ from .errors import DataError, ModelError, SettingError
 from .foreign import Fed, Foreign, build, layouts_of, open_foreign, require_layout, size_of
 from .images import ImageSpec
 from .manifest import Manifest
-from .material import Material, Say, fingerprint, read, sample, usable_classes
+from .material import Material, Say, both_kinds, fingerprint, read, sample, usable_classes
 from .model import Model
 from .runtime import Floats, Graph, embed_pixels
 from .verification import (
@@ -293,11 +293,7 @@ def _sets(vectors: Floats, material: Material, metric: str, seed: int) -> list[R
 
 def _check(material: Material, origin: str) -> None:
     """Make sure that a threshold can be fitted."""
-    if material.pairs is not None:
-        enough = material.pairs.same.any() and not material.pairs.same.all()
-    else:
-        enough = len(material.images.classes) > 1 and len(usable_classes(material.images)) > 0
-    if not enough:
+    if not both_kinds(material.images if material.pairs is None else material.pairs):
         raise DataError(
             f"{origin}: a threshold needs same and different pairs: two classes, and two readable images"
             " of one of them"
