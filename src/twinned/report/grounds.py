@@ -157,7 +157,8 @@ _Facts = list[tuple[object, object]]
 def _training(model: Model) -> _Facts:
     m = model.manifest
     held = m.held_out.get("classes", [])
-    length = next((f", {m.recipe[k]:g} {k}" for k in ("minutes", "steps", "epochs") if m.recipe.get(k)), "")
+    lengths = ((m.recipe.get(unit), unit) for unit in ("minutes", "steps", "epochs"))
+    length = next((f", {n:g} {unit if n != 1 else unit.removesuffix('s')}" for n, unit in lengths if n), "")
     recipe = f"{m.recipe.get('recipe', 'none')}{length}, seed {m.recipe.get('seed', 0)}" if m.recipe else None
     return [
         (

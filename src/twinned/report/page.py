@@ -119,7 +119,7 @@ def photo(source: ImageSource, *, size: int = 144, alt: str = "") -> Html:
     file = io.BytesIO()
     Image.fromarray(thumbnail(source, size)).convert("RGB").save(file, "JPEG", quality=86)
     address = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    return tag("img", src=address, alt=alt, loading="lazy")
+    return tag("img", src=address, alt=alt)
 
 
 def page(title: str, *sections: Html) -> str:
