@@ -9,9 +9,9 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called as work gets done: how much more, and a few words beside the bar."""
+    """Called as work gets done: how much more, a few words beside the bar, how much there is once known."""
 
-    def __call__(self, amount: int = 1, note: str = "") -> None: ...
+    def __call__(self, amount: int = 1, note: str = "", total: int | None = None) -> None: ...
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator
         A function to call as units get done.
     """
     if not show or not sys.stderr.isatty():
-        yield lambda amount=1, note="": None
+        yield lambda amount=1, note="", total=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,8 +42,8 @@ def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, note="")
 
-        def advance(amount: int = 1, note: str = "") -> None:
-            bar.advance(task, amount)
+        def advance(amount: int = 1, note: str = "", total: int | None = None) -> None:
+            bar.update(task, advance=amount, total=total)  # a total of None leaves it as it is
             if note:
                 bar.update(task, note=note)
 

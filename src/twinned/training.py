@@ -45,8 +45,8 @@ class Plan:
 
     Args:
         steps: Steps to take; None to fit them to ``seconds``.
-        seconds: Time for the whole loop, where ``steps`` is None. The number of steps is fixed once, from
-            the speed of the first ones, and kept in the checkpoint.
+        seconds: Time for the whole loop, where ``steps`` is None. The number of steps follows from the speed
+            of the first ones, is corrected once the rate is to fall, and is kept in the checkpoint.
         most: Steps that are enough, however much time there is; None for as many as fit.
         learning_rate: The highest.
         warmup: Steps over which it rises.
@@ -206,7 +206,7 @@ def train_network(
         state.bfloat16 = together.from_first(lambda: pays)
     saved = sat_down = time.monotonic()
     began = sat_down - state.seconds
-    speed = _Speed(plan, sat_down)
+    speed = _Speed(plan, state, sat_down)
 
     def save() -> None:
         if checkpoint_file is not None and together.number() == 0:
@@ -247,12 +247,12 @@ def train_network(
 
             state.step += 1
             state.seconds = time.monotonic() - began
-            if state.total is None:
-                state.total = together.from_first(lambda: speed.total(state.step, evaluate, average))
+            if speed.is_due(state):
+                state.total = together.from_first(lambda: speed.total(state, evaluate, average))
             size = len(batch.index)
             if on_step is not None:
                 on_step(Step(step, state.total, value, rate, state.seconds, size, batch, embeddings))
-            advance(1, f"loss {value:.3f}  {state.step * size / state.seconds:,.0f} images/s")
+            advance(1, f"loss {value:.3f}  {state.step * size / state.seconds:,.0f} images/s", state.total)
 
             if evaluate is not None and _is_due(state, plan):
                 scores = together.from_first(lambda: evaluate(average))
@@ -286,34 +286,44 @@ def train_network(
 
 
 class _Speed:
-    """From the speed of the first steps to the number of steps that fit the budget."""
+    """From the speed of the steps so far to the number of them that fits the budget."""
 
-    def __init__(self, plan: Plan, began: float) -> None:
-        self.plan, self.began = plan, began  # in this sitting: a resumed run has the whole budget again
-        self.steps = 0
-        self.since = 0.0
+    def __init__(self, plan: Plan, state: State, began: float) -> None:
+        self.plan, self.began = plan, began  # in this sitting: a resumed run has the whole budget again,
+        self.kept = state.total is not None  # but keeps the number of steps that it had
+        self.since, self.first = 0.0, state.step + _SETTLE_STEPS
 
-    def total(self, step: int, evaluate: Callable[[Network], Scores] | None, network: Network) -> int | None:
+    def is_due(self, state: State) -> bool:
+        """Whether to measure: from the start, and again where the rate is to fall."""
+        if state.total is None:
+            return True
+        return not self.kept and state.step == 1 + int(min(0.5, self.plan.decay_from) * state.total)
+
+    def total(
+        self, state: State, evaluate: Callable[[Network], Scores] | None, network: Network
+    ) -> int | None:
         """The number of steps, once enough have been timed; None before that."""
         seconds = self.plan.seconds
         if seconds is None:
             raise TrainingError("a plan needs steps or seconds")
         now = time.monotonic()
-        self.steps += 1
-        if self.steps == _SETTLE_STEPS:
+        if state.step == self.first:
             self.since = now
-        timed = self.steps - _SETTLE_STEPS
-        late = now - self.began > 3 * _MEASURE_SHARE * seconds and timed > 0
-        if not late and (timed < _MEASURE_STEPS or now - self.began < _MEASURE_SHARE * seconds):
-            return None
-        a_step = (now - self.since) / timed
-        looking = 0.0
-        if evaluate is not None:
-            evaluate(network)
-            looking = (time.monotonic() - now) * self.plan.evaluations
-        left = seconds - (time.monotonic() - self.began) - looking
-        fitting = step + max(1, int(0.95 * left / a_step))
-        return fitting if self.plan.most is None else max(step, min(fitting, self.plan.most))
+        timed, looking = state.step - self.first, 0.0
+        if state.total is None:
+            late = now - self.began > 3 * _MEASURE_SHARE * seconds and timed > 0
+            if not late and (timed < _MEASURE_STEPS or now - self.began < _MEASURE_SHARE * seconds):
+                return None
+            if evaluate is not None:
+                evaluate(network)
+                looking = (time.monotonic() - now) * self.plan.evaluations
+        elif timed < _MEASURE_STEPS:
+            return state.total
+        a_step = (now - self.since) / timed  # the second time with its share of looking
+        self.since, self.first = time.monotonic(), state.step
+        left = seconds - (self.since - self.began) - looking
+        fitting = state.step + max(1, int(0.95 * left / a_step))
+        return fitting if self.plan.most is None else max(state.step, min(fitting, self.plan.most))
 
     def overrun(self) -> bool:
         """Whether the machine turned out so much slower that the budget is gone."""
