@@ -111,10 +111,8 @@ def train(
 
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """Print what a command made."""
-    fit, labelled = (
-        model.manifest.calibration,
-        model.manifest.classes or model.manifest.held_out.get("classes"),
-    )
+    fit = model.manifest.calibration
+    labelled = model.manifest.classes or model.manifest.held_out.get("classes")
     emit(
         {
             "model": str(output),
