@@ -35,7 +35,7 @@ from twinned.objectives import make_batches, make_objective, make_optimizer
 from twinned.recipes import Settings, get
 from twinned.runs import Run
 
-RESULTS = Path(__file__).parent / "results" / "training.md"
+RESULTS = Path(__file__).parent / "results"
 SMALLEST, MEMORY_STEPS = 1000, 60  # images; steps of the processes whose memory is measured
 
 
@@ -166,16 +166,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--times", type=int, default=4)
+    parser.add_argument("--parts", nargs="+", default=["loop", "memory"], choices=["loop", "memory"])
     options = parser.parse_args()
     keep_freed_memory()  # as `twinned.train` does
-    lines = [
-        f"The training loop ({platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__})",
-        "",
-    ]
-    lines += throughput(tw.load_images(options.data), options.steps, options.times)
-    lines += ["", *memory(options.data, MEMORY_STEPS)]
-    text = "\n".join(lines) + "\n"
-    RESULTS.write_text(text)
+    machine = f"({platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__})"
+    if "loop" in options.parts:
+        lines = throughput(tw.load_images(options.data), options.steps, options.times)
+        keep("training.md", f"The training loop {machine}", lines)
+    if "memory" in options.parts:
+        keep("training_memory.md", f"Memory of training {machine}", memory(options.data, MEMORY_STEPS))
+
+
+def keep(name: str, title: str, lines: list[str]) -> None:
+    text = "\n".join([title, "", *lines]) + "\n"
+    (RESULTS / name).write_text(text)
     print(text)
 
 
