@@ -19,6 +19,7 @@ from twinned.data.batches import PairBatches
 from twinned.errors import DataError, SettingError
 from twinned.finetuning import finetune
 from twinned.fit import train
+from twinned.manifest import card
 
 RELATIONS = {"other model": False, "same": True, "same model, other colour": False}
 
@@ -73,6 +74,8 @@ def test_learns_the_relations(model, pair_list):
     assert model.manifest.relations == list(RELATIONS)
     assert model.manifest.head
     assert model.manifest.held_out["eer"] < 0.2
+    assert model.manifest.held_out["relations"] > 0.7
+    assert "images in pairs" in card(model.manifest)
 
 
 def test_verify_names_the_relation(model, pair_list):
@@ -115,6 +118,13 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
         found = finetune(model, renamed, steps=1, progress=False)
     finally:
         renamed.unlink()
+    # It is compared with what it was, in what both can tell, and the new one is kept all the same.
+    (said,) = (note for note in found.manifest.notes if note.startswith("same from different"))
+    before = found.manifest.held_out["untouched"]["eer"]
+    assert (
+        f"equal error rate {before:.4f} untouched, equal error rate {found.manifest.held_out['eer']:.4f}"
+        in said
+    )
     assert found.manifest.relations == ["alike", "far", "near"]
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [1, 0, 0]
 
@@ -192,7 +202,7 @@ def test_batches_hold_as_many_pairs_of_each_relation():
         (row,) = np.flatnonzero((pairs.left == ends[0]) & (pairs.right == ends[1]))
         assert names[row] == "abc"[batch.relation[place]]
         assert same[place] == (names[row] == "a")
-    with pytest.raises(DataError, match="has no d pair"):
+    with pytest.raises(DataError, match="no d pair is among those to learn from"):
         PairBatches(pairs, relations=["a", "b", "c", "d"])
 
 

@@ -283,8 +283,6 @@ def make_model(
     for remark in remarks:
         tell(remark)
     material, validation = materials(tell)
-    if plan.weights is not None:
-        tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
     for problem in check_data(whole, spec=spec, seed=plan.seed, progress=False, quick=True).problems:
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):  # said elsewhere
             tell(f"check: {problem.message}")
@@ -295,9 +293,9 @@ def make_model(
     untouched = untouched_encoder(plan, spec) if parent is None else start if parent.whole else None
     known = start or untouched
     seen = spec.model_copy(update=statistics(material.pixels) if known is None else known.statistics)
-    if relations and not (parent is not None and parent.tells(relations)):
-        untouched = None  # it has no answer to what is asked now
     run = Run(plan, seen, device, progress, on_step, tell, relations, parent, untouched)
+    if plan.weights is not None:
+        tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
     if plan.minutes is not None:
         finish = FINISH_SECONDS if untouched is None else FINISH_UNTOUCHED
         run.deadline = began + plan.minutes * 60 - finish

@@ -19,12 +19,14 @@ class Judged(NamedTuple):
         recall: Share of images whose nearest other one is of their class; None for pairs, which have none.
         images: How many there are.
         sets: References and probes drawn from them; none for pairs.
+        relation: Share of pairs whose relation is told; None where none is asked for.
     """
 
     comparisons: Comparisons
     recall: float | None
     images: int
     sets: Sequence[ReferenceSet] = ()
+    relation: float | None = None
 
     @property
     def eer(self) -> float:
@@ -38,7 +40,8 @@ class Judged(NamedTuple):
 
     def __str__(self) -> str:
         recall = "" if self.recall is None else f", recall@1 {self.recall:.4f}"
-        return f"equal error rate {self.eer:.4f}{recall}"
+        relation = "" if self.relation is None else f", relations told {self.relation:.4f}"
+        return f"equal error rate {self.eer:.4f}{recall}{relation}"
 
     @staticmethod
     def together(parts: Sequence[Judged]) -> Judged:

@@ -46,7 +46,7 @@ class Learnt:
 def learn_and_judge(run: Run, material: Material, validation: Material | None, work: Path | None) -> Learnt:
     """Train, and measure on classes held out; where the untouched encoder is as good on them, keep that."""
     s, untouched, parent = run.settings, run.untouched, run.parent
-    if untouched is not None and s.steps == 0 and s.embedding_size is None:
+    if untouched is not None and run.may_stay and s.steps == 0 and s.embedding_size is None:
         return _leave(run, untouched, material, validation)
     material, validation = run.prepare(material, validation, note=work and work / "prepared.json")
     learn, held_out = material, validation
@@ -70,6 +70,7 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
         judged = run.judge(outcome.network, held_out or learn)
         if untouched is not None and held_out is not None:
             before = run.judge(run.tail(untouched.to(run.device)), held_out)
+            before = before if run.may_stay else before._replace(relation=None)
     if before is not None and untouched is not None:
         flattered = parent is not None and parent.saw(held_out or learn)
         known = held_out is not None and shared_classes(learn, held_out)
@@ -79,10 +80,13 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
             f"{', though the model before it did' if flattered else ''}:"
             f" {before} untouched, {judged} after training"
         )
-        if not _better(before, judged):
+        if not run.may_stay:
+            run.tell(f"same from different, which is all that can be compared, {figures}")
+        elif not _better(before, judged):
             run.tell(f"the encoder stays untouched, because training made it no better {figures}")
             return _leave(run, untouched, material, validation, before)
-        run.tell(f"better than the untouched encoder {figures}")
+        else:
+            run.tell(f"better than the untouched encoder {figures}")
     unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
     return Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
 

@@ -219,9 +219,11 @@ def _trained_on(manifest: Manifest) -> str:
     if recipe == "wrap":
         return "- **Trained** elsewhere, on what the file does not say"
     images, classes = manifest.data.get("images", 0), manifest.data.get("classes", len(manifest.classes))
+    if not images:
+        return f"- **Not trained** here: the encoder is as it was; recipe {recipe}"
+    of_what = f"of {classes} classes" if classes else "in pairs"
     return (
-        f"- **Trained on** {images} images of {classes} classes, recipe {recipe},"
-        f" seed {manifest.recipe.get('seed', 0)}"
+        f"- **Trained on** {images} images {of_what}, recipe {recipe}, seed {manifest.recipe.get('seed', 0)}"
     )
 
 
@@ -247,6 +249,8 @@ def card(manifest: Manifest) -> str:
         + ("" if fit.supported else f". Not supported: it would take {fit.impostors_needed:,} impostors"),
         f"- **Equal error rate** on those: {fit.eer:.4f}{interval}",
     ]
+    if (told := manifest.held_out.get("relations")) is not None:
+        lines.append(f"- **Relations** are told right for {told:.4f} of the pairs held out")
     if (several := fit.references) is not None:
         found = ", ".join(f"{row.eer:.4f} with {row.images}" for row in several.rows)
         lines.append(f"- **With several references** of a class the equal error rate is {found}")

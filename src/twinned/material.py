@@ -111,9 +111,9 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
     if len(decoded.kept) == 0:
         raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
     hashes = [pixels_sha256(p) for p in decoded.pixels]
+    for note in source.notes:
+        tell(note)
     if isinstance(source, ImageSet):
-        for note in source.notes:
-            tell(note)
         images = source.subset(decoded.kept)
         single = len(images.classes) - len(usable_classes(images))
         if single:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import encoders, heads, together
 from .cohort import Cohort
-from .data import ClassBatches
+from .data import ClassBatches, PairSet
 from .data.augment import Augmentation
 from .doctor import Doctor
 from .errors import SettingError
@@ -80,6 +80,11 @@ class Run:
         self.parent, self.untouched = parent, untouched
         self.front: Front | None = None
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
+
+    @property
+    def may_stay(self) -> bool:
+        """Whether the untouched encoder answers what is asked: it tells only the relations that it learnt."""
+        return not self.relations or (self.parent is not None and self.parent.tells(self.relations))
 
     def build(self) -> SiameseNetwork:
         """The network before training; whatever is fresh in it is the same for the same seed."""
@@ -358,7 +363,7 @@ class Run:
         embeddings = self.embed(network, some)
         found = self.compare(network, some, embeddings)
         if some.pairs is not None:
-            return Judged(found, None, len(some.pixels))
+            return Judged(found, None, len(some.pixels), relation=self._told(network, some.pairs, embeddings))
         vectors, labels, forgery = embeddings.numpy(), some.images.labels, some.images.forgery
 
         def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
@@ -367,6 +372,21 @@ class Run:
         nearest = evaluate_retrieval(vectors[~forgery], labels[~forgery], apart)
         sets = reference_sets(vectors, labels, apart, forgery=forgery, seed=self.settings.seed)
         return Judged(found, nearest.recall_at[1], nearest.queries, sets)
+
+    @torch.no_grad()
+    def _told(self, network: SiameseNetwork, pairs: PairSet, vectors: Tensor) -> float | None:
+        """The share of pairs whose relation a network tells, where it tells these relations."""
+        head = network.head
+        if (
+            not isinstance(head, heads.Relation)
+            or pairs.relation is None
+            or len(head.same) != len(self.relations)
+        ):
+            return None
+        left, right = (vectors[ends].to(self.device) for ends in (pairs.left, pairs.right))
+        names = np.array(list(self.relations))
+        told = names[head.logits(left, right).argmax(1).cpu().numpy()]
+        return float(np.mean(told == pairs.relation))
 
     def compare(self, network: SiameseNetwork, material: Material, vectors: Tensor) -> Comparisons:
         """Every comparison of some images, or of the pairs of a list, from their embeddings."""

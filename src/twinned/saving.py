@@ -110,6 +110,7 @@ def write_model(
                 "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
                 **held_out_figures(calibration, learnt.judged.comparisons),
             }
+            | ({} if learnt.judged.relation is None else {"relations": learnt.judged.relation})
             | before,
             recipe=settings,
             notes=notes,

@@ -96,6 +96,16 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert load_images(tmp_path / "data").labels.tolist() == ["a", "b", "c"]
 
 
+def test_columns_that_mean_nothing_are_told(tmp_path: Path) -> None:
+    pairs, images = tmp_path / "pairs.csv", tmp_path / "images.csv"
+    pairs.write_text("left,right,same,relaton,\na.png,b.png,1,near,\n")
+    said = f"{pairs}: columns that are not read: relaton; those that are: left,right,same,relation"
+    assert load_pairs(pairs).notes == (said,)
+    images.write_text("path,label,grup,split\na.png,a,1,train\n")
+    said = f"{images}: columns that are not read: grup; those that are: path,label,split,group,role"
+    assert load_images(images).notes == (said,)
+
+
 def test_names_in_any_script(tmp_path: Path) -> None:
     put(tmp_path, "Zoë/été 1.png", "王/一.png", "a b/it's.png")
     assert load_images(tmp_path).classes == ["Zoë", "a b", "王"]

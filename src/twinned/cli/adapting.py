@@ -53,7 +53,11 @@ def finetune(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a model further on other images: new classes, a new task, a new size. Never ends worse."""
+    """Train a model further on other images: new classes, a new task, a new size.
+
+    Where that is no better on classes held out, the network stays as it was; only one that learns relations
+    which it did not know cannot stay, and is compared.
+    """
     from ..finetuning import finetune as run
 
     found = run(
@@ -91,7 +95,11 @@ def finetune(
         found,
         output,
         as_json=json,
-        more={"untouched": held_out.get("untouched"), "old": held_out.get("old")},
+        more={
+            "trained": found.manifest.recipe.get("steps") != 0,  # or left as it was
+            "untouched": held_out.get("untouched"),
+            "old": held_out.get("old"),
+        },
     )
 
 

@@ -113,6 +113,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     """Print what a command made."""
     fit = model.manifest.calibration
     labelled = model.manifest.classes or model.manifest.held_out.get("classes")
+    told = model.manifest.held_out.get("relations")
     emit(
         {
             "model": str(output),
@@ -128,7 +129,8 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         text=f"{output}: equal error rate {fit.eer:.4f}"
         f" on {fit.n_classes} {'held-out' if fit.unseen_classes else 'TRAINING'}"
         f" {'classes' if labelled else 'things, told apart by the pairs that are the same'},"
-        f" threshold {fit.threshold:.4g}{_at(fit.far)}",
+        f" threshold {fit.threshold:.4g}{_at(fit.far)}"
+        + ("" if told is None else f"; relations told right for {told:.4f} of the held-out pairs"),
     )
 
 

@@ -175,7 +175,9 @@ class PairBatches:
         missing = [name for name, members in zip(self.names, self.kinds, strict=True) if not len(members)]
         if missing:
             raise DataError(
-                f"{pairs.origin}: has no {missing[0]} pair; training needs {' and '.join(self.names)} ones"
+                f"{pairs.origin}: no {missing[0]} pair is among those to learn from; training needs"
+                f" {' and '.join(self.names)} ones: add pairs (some are held out to choose the threshold on,"
+                " unless others are given with --validate)"
             )
         self.relation = kind.astype(np.intp) if relations else None
         self.each = max(1, size // len(self.kinds))

@@ -19,6 +19,7 @@ from .sets import ImageSet, PairSet
 _PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".pdf", ".eps")
 _ADVICE = "save them as PNG or JPEG"
 LIST = "images.csv"  # in a folder, it names the images and their labels instead of the folders
+_OF_IMAGES, _OF_PAIRS = ("path", "label", "split", "group", "role"), ("left", "right", "same", "relation")
 _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}
 
 
@@ -73,7 +74,7 @@ def load_images(
             f"{path}: the first line must name the columns path,label[,split][,group][,role];"
             f" got {','.join(header) or 'an empty file'}{hint}"
         )
-    return _from_rows(path, rows)
+    return _from_rows(path, rows, _unread(path, header, _OF_IMAGES))
 
 
 def load_pairs(source: str | os.PathLike[str]) -> PairSet:
@@ -113,6 +114,7 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
         same=np.array(same, dtype=np.bool_),
         relation=np.array(relation) if "relation" in header else None,
         origin=str(path),
+        notes=_unread(path, header, _OF_PAIRS),
     )
 
 
@@ -227,7 +229,15 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     return header, rows
 
 
-def _from_rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]]) -> ImageSet:
+def _unread(path: Path, header: list[str], known: Sequence[str]) -> tuple[str, ...]:
+    """What to say of columns that mean nothing here: a misspelt one would be missed by nobody."""
+    others = [name for name in header if name and name not in known]
+    if not others:
+        return ()
+    return (f"{path}: columns that are not read: {some(others)}; those that are: {','.join(known)}",)
+
+
+def _from_rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]], notes: tuple[str, ...]) -> ImageSet:
     images, labels, groups, forgery, split = [], [], [], [], []
     for line, row in rows:
         if not row["path"].strip() or not row["label"].strip():
@@ -249,6 +259,7 @@ def _from_rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]]) -> ImageS
         forgery=np.array(forgery, np.bool_),
         split=np.array(split),
         origin=str(path),
+        notes=notes,
     )
 
 

@@ -152,6 +152,7 @@ class PairSet:
         same: True where both images are one class, shape ``(pairs,)``.
         relation: Name of the relation of each pair, or None where the list has no such column.
         origin: Where the pairs came from, for messages.
+        notes: What the reader left out and why, one sentence each.
     """
 
     images: Sequence[ImageSource]
@@ -160,6 +161,7 @@ class PairSet:
     same: NDArray[np.bool_]
     relation: NDArray[np.str_] | None = None
     origin: str = "arrays"
+    notes: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.same)

@@ -247,6 +247,7 @@ def load_weights(encoder: Encoder, path: str | os.PathLike[str]) -> None:
     except (OSError, SafetensorError) as error:
         raise SettingError(f"weights={os.fspath(path)}: cannot be read ({error})") from None
     fresh = carry_over(encoder, state)
+    encoder.licence = f"not known: weights of {Path(path).name}"
     wrong = [name for name in fresh if not name.startswith("dense.")]
     if wrong:
         raise SettingError(

@@ -156,14 +156,14 @@ _Facts = list[tuple[object, object]]
 
 def _training(model: Model) -> _Facts:
     m = model.manifest
-    held = m.held_out.get("classes", [])
+    held, classes = m.held_out.get("classes", []), m.data.get("classes", len(m.classes))
     lengths = ((m.recipe.get(unit), unit) for unit in ("minutes", "steps", "epochs"))
     length = next((f", {n:g} {unit if n != 1 else unit.removesuffix('s')}" for n, unit in lengths if n), "")
     recipe = f"{m.recipe.get('recipe', 'none')}{length}, seed {m.recipe.get('seed', 0)}" if m.recipe else None
     return [
         (
             "training images",
-            f"{m.data['images']:,} of {m.data.get('classes', len(m.classes)):,} classes"
+            f"{m.data['images']:,} {f'of {classes:,} classes' if classes else 'in pairs'}"
             if m.data
             else "not recorded",
         ),
