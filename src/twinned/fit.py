@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -38,16 +39,14 @@ from .model import Model
 from .parent import Parent, untouched_encoder
 from .recipes import Settings
 from .runs import Run
-from .saving import write_model
+from .saving import write_model, write_untouched
 from .training import Interrupted, Step
 from .trial import TRIAL_SHARE, choose_network
 from .verification import doubts, fit_calibration
 
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
-# take 10 more than its budget.
+# take 10 more than its budget. A large encoder takes longer to export, which is measured.
 FINISH_SECONDS = 3.0
-# With an untouched encoder to compare with: two to export.
-FINISH_UNTOUCHED = 10.0
 _OF_A_RUN = (".safetensors", ".json", ".new")  # what `partial` holds
 
 # Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
@@ -296,40 +295,46 @@ def make_model(
     run = Run(plan, seen, device, progress, on_step, tell, relations, parent, untouched)
     if plan.weights is not None:
         tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
-    if plan.minutes is not None:
-        finish = FINISH_SECONDS if untouched is None else FINISH_UNTOUCHED
-        run.deadline = began + plan.minutes * 60 - finish
     work = partial(target) if target is not None else None
-    try:
-        learnt = learn_and_judge(run, material, validation, work)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        saved = work is not None and work.exists()
-        hint = f"saved in {work}; go on with the same command and --resume" if saved else "nothing was saved"
-        raise Interrupted(f"{str(stop) or 'stopped'}; {hint}") from None
-    if parent is not None and parent.saw(learnt.held_out or material):
-        learnt = replace(learnt, unseen=False)
+    made: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
+    with contextlib.ExitStack() as stack:
+        stack.callback(made.cleanup)
+        folder = Path(made.name)
+        try:
+            if plan.minutes is not None:
+                export_seconds = together.from_first(lambda: write_untouched(folder, run))
+                run.deadline = began + plan.minutes * 60 - FINISH_SECONDS - export_seconds
+            learnt = learn_and_judge(run, material, validation, work)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            saved = work is not None and work.exists()
+            hint = (
+                f"saved in {work}; go on with the same command and --resume" if saved else "nothing was saved"
+            )
+            raise Interrupted(f"{str(stop) or 'stopped'}; {hint}") from None
+        if parent is not None and parent.saw(learnt.held_out or material):
+            learnt = replace(learnt, unseen=False)
 
-    def save(target: Path, *, replace: bool) -> None:
-        calibration = fit_calibration(
-            learnt.judged.comparisons,
-            sets=learnt.judged.sets,
-            far=plan.far,
-            unseen_classes=learnt.unseen,
-            seed=plan.seed,
-        )
-        for doubt in doubts(calibration, learnt.judged.comparisons):
-            tell(f"doctor: {doubt}")
-        with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
-            write_model(Path(folder), run, learnt, calibration, notes, given(material, validation))
-            manifest.copy(Path(folder), target, force=replace)
-        shutil.rmtree(partial(target), ignore_errors=True)
+        def save() -> None:
+            calibration = fit_calibration(
+                learnt.judged.comparisons,
+                sets=learnt.judged.sets,
+                far=plan.far,
+                unseen_classes=learnt.unseen,
+                seed=plan.seed,
+            )
+            for doubt in doubts(calibration, learnt.judged.comparisons):
+                tell(f"doctor: {doubt}")
+            write_model(folder, run, learnt, calibration, notes, given(material, validation))
+            if target is not None:
+                manifest.copy(folder, target, force=force or resume)
+                shutil.rmtree(partial(target), ignore_errors=True)
 
-    if target is not None:
-        together.from_first(lambda: save(target, replace=force or resume))
-        return Model(target)
-    kept: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
-    save(Path(kept.name), replace=True)
-    return Model(kept.name, temporary=kept)
+        if target is not None:
+            together.from_first(save)
+            return Model(target)
+        save()
+        stack.pop_all()  # the folder goes with the model
+        return Model(folder, temporary=made)
 
 
 def partial(target: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def write_model(
     """Fill a model folder.
 
     Args:
-        folder: An empty folder.
+        folder: An empty folder, but for what `write_untouched` may have written.
         run: With all that was asked for.
         learnt: What came of it.
         calibration: Threshold and probability.
@@ -42,12 +42,14 @@ def write_model(
 
     learn, held_out, state, parent = learnt.learn, learnt.held_out, learnt.state, run.parent
     network = learnt.network.eval().cpu()
-    export.export_encoder(network, run.spec, folder / "encoder.onnx")
-    if learnt.untouched is not None and run.untouched is not None and not run.untouched.head.learned:
-        if parent is not None and parent.model.spec == run.spec:
-            shutil.copyfile(parent.model.folder / "encoder.onnx", folder / UNTOUCHED)
-        else:
-            export.export_encoder(run.untouched.eval().cpu(), run.spec, folder / UNTOUCHED)
+    if network is run.untouched and (folder / UNTOUCHED).exists():
+        (folder / UNTOUCHED).rename(folder / "encoder.onnx")
+    else:
+        export.export_encoder(network, run.spec, folder / "encoder.onnx")
+    if learnt.untouched is None:
+        (folder / UNTOUCHED).unlink(missing_ok=True)
+    elif not (folder / UNTOUCHED).exists():
+        write_untouched(folder, run)
     relations = list(run.relations)
     if parent is not None and network is parent.network:  # left as it was
         relations = parent.model.manifest.relations
@@ -119,6 +121,19 @@ def write_model(
     )
     if held_out is not None and held_out.labelled is not None and not has_head:
         _choose_enrolment(folder, held_out, run.settings.seed)
+
+
+def write_untouched(folder: Path, run: Run) -> float:
+    """Write the encoder that there is before training, where there is one that needs no head.
+
+    Returns:
+        The seconds it took to export; that of the trained one will take as long.
+    """
+    if run.untouched is None or run.untouched.head.learned:
+        return 0.0
+    began = time.monotonic()
+    export.export_encoder(run.untouched.eval().cpu(), run.spec, folder / UNTOUCHED)
+    return time.monotonic() - began
 
 
 def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
