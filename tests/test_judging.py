@@ -88,7 +88,7 @@ def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkey
     said: list[str] = []
     ways = recipes.get("photo-small"), recipes.get("photo")
     images = load_images(strangers)
-    found = trial.choose_network(images, *ways, seconds=1, device=torch.device("cpu"), tell=said.append)
+    found = trial.choose_network(images, *ways, seconds=9, device=torch.device("cpu"), tell=said.append)
     assert found.encoder == chosen
     assert said[0].startswith(f"encoder {chosen} and not ")
     assert "on 4 classes held out" in said[0]
@@ -107,3 +107,8 @@ def test_a_trial_runs_in_its_time_and_judges_unseen_classes(strangers):
     few = images.with_classes(images.classes[:3])
     trial.choose_network(few, small, large, seconds=3, device=torch.device("cpu"), tell=said.append)
     assert said[1].startswith("fewer than 4 classes are too few")
+    hurried = trial.choose_network(
+        images, small, large, seconds=2, device=torch.device("cpu"), tell=said.append
+    )
+    assert hurried == large
+    assert said[2] == "there is no time to try networks, so it is efficientnet_lite0_photo"

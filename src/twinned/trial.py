@@ -18,6 +18,7 @@ from .runs import Run
 # Of the whole time; and of that for the pretrained encoder, which is slow to run and quick to fit.
 TRIAL_SHARE, _PRETRAINED_SHARE = 0.15, 0.45
 _MOST = 600  # images
+_LEAST = 3.0  # seconds: embedding a few dozen images and a few steps take longer than that
 
 
 def choose_network(
@@ -42,13 +43,16 @@ def choose_network(
         tell: Called with what was found.
 
     Returns:
-        The settings with fewer errors; where there are too few classes for a trial, the pretrained encoder's
-        for images in colour and the small network's for grey ones.
+        The settings with fewer errors; where there are too few classes or seconds for a trial, the pretrained
+        encoder's for images in colour and the small network's for grey ones.
     """
     usable = usable_classes(source)
+    chosen = large if small.channels == 3 else small
     if len(usable) < 4:
-        chosen = large if small.channels == 3 else small
         tell(f"fewer than 4 classes are too few to try networks on, so it is {chosen.encoder}")
+        return chosen
+    if seconds < _LEAST:
+        tell(f"there is no time to try networks, so it is {chosen.encoder}")
         return chosen
     few = source.subset(draw(source, _MOST, seed=small.seed, each=4))
     order = np.random.default_rng(small.seed).permutation(usable_classes(few))
