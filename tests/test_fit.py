@@ -128,9 +128,9 @@ def test_with_fewer_the_threshold_comes_from_folds_and_all_are_learnt_from(quick
     said: list[str] = []
     model = quick(some(classes), say=said.append)
     assert (
-        f"{classes} classes are too few to hold some out: the threshold comes from {folds} folds of them"
-        in said
-    )
+        f"{classes} classes are too few to hold some out: the threshold comes from {folds} folds of them,"
+        " each with a training of its own"
+    ) in said
     assert len(model.manifest.classes) == classes
     assert model.manifest.calibration.unseen_classes
     assert model.manifest.calibration.n_classes == classes

@@ -435,7 +435,7 @@ class Run:
         folds = fold_count(learn)
         self.tell(
             f"{len(usable)} classes are too few to hold some out:"
-            f" the threshold comes from {folds} folds of them"
+            f" the threshold comes from {folds} folds of them, each with a training of its own"
         )
         order = np.random.default_rng(self.settings.seed).permutation(usable)
         trained, untouched = [], []

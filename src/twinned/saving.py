@@ -116,7 +116,7 @@ def write_model(
             | before,
             recipe=settings,
             notes=notes,
-            licence=network.encoder.licence or (parent.model.manifest.licence if parent else None),
+            licence=network.encoder.licence if parent is None else parent.model.manifest.licence,
         ),
     )
     if held_out is not None and held_out.labelled is not None and not has_head:

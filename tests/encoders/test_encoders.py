@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from twinned import encoders
 from twinned.encoders import ENCODERS
@@ -122,6 +123,13 @@ def test_deck_networks_are_the_slides():
     assert [block[0].out_channels for block in signature.convolutions] == [32, 64]
     assert face.dense.out_features == signature.dense.out_features == 128
     assert (face(torch.rand(2, 3, 96, 96)) >= 0).all()
+
+
+def test_weights_from_a_file_bring_no_licence(tmp_path):
+    encoder = encoders.build("conv4", image_size=(20, 24), channels=1)
+    save_file(encoder.state_dict(), tmp_path / "mine.safetensors")
+    encoders.load_weights(encoder, tmp_path / "mine.safetensors")
+    assert encoder.licence == "not known: weights of mine.safetensors"
 
 
 def test_a_symmetric_encoder_sees_an_image_and_its_mirror_image_as_one_but_learns_from_each():
