@@ -116,8 +116,10 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
     renamed.write_text("\n".join(["left,right,same,relation", *rows]))
     try:
         found = finetune(model, renamed, steps=1, progress=False)
+        measured = found.evaluate(renamed, progress=False)
     finally:
         renamed.unlink()
+    assert "relations" in measured.to_json()
     # It is compared with what it was, in what both can tell, and the new one is kept all the same.
     (said,) = (note for note in found.manifest.notes if note.startswith("same from different"))
     before = found.manifest.held_out["untouched"]["eer"]

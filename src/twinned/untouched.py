@@ -29,7 +29,7 @@ class UntouchedEncoder:
     prototype = False
 
     def __init__(self, folder: Path, manifest_: Manifest, *, device: str = "auto") -> None:
-        self.manifest = manifest_
+        self.manifest = manifest_.model_copy(update={"relations": []})  # it tells none apart
         self.graph = Graph(manifest.checked(folder, UNTOUCHED, manifest_), device=device)
         self.name: str = manifest_.held_out["untouched"]["distance"]
 
