@@ -76,7 +76,7 @@ def calibrate(
             f"{len(seen)} of {len(decoded.kept)} images were seen in training, so a threshold from them"
             f" would be too hopeful; take others (the first: {names[seen[0]]})"
         )
-    notes = [*told, *(source.notes if isinstance(source, ImageSet) else ()), *decoded.left_out()]
+    notes = [*told, *source.notes, *decoded.left_out()]
     known = set(loaded.manifest.classes) & set(source.classes if isinstance(source, ImageSet) else [])
     if known:
         notes.append(
