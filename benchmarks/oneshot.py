@@ -6,7 +6,7 @@ Everybody gets the same images, the same minutes on the same cores, the same enc
 and is measured on the official 20 runs of 20-way within-alphabet one-shot classification. A row is added to
 benchmarks/results/oneshot.csv for each training; the table, and the picture of accuracy over seconds (each
 point a training of its own), are made from all rows. --methods with none after it only makes these anew.
-twinned-adamw is the recipe with AdamW instead of Muon.
+twinned-adamw is the recipe with AdamW instead of Muon. --device cuda trains on a GPU; its rows name it.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ class AsModel:
     spec = SPEC
     manifest = SimpleNamespace(classes=[])
 
-    def __init__(self, embed: Callable[[Tensor], Tensor], apart: Callable[[Any, Any], Any]) -> None:
-        self.embed, self.distances = embed, apart
+    def __init__(
+        self, embed: Callable[[Tensor], Tensor], apart: Callable[[Any, Any], Any], device: str
+    ) -> None:
+        self.embed, self.distances, self.device = embed, apart, device
 
     def training_hashes(self) -> frozenset[str]:
         return frozenset()
@@ -81,7 +83,7 @@ class AsModel:
 
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        return self.embed(plain(torch.from_numpy(pixels))).numpy()
+        return self.embed(plain(torch.from_numpy(pixels)).to(self.device)).cpu().numpy()
 
 
 plain = Augmentation()
@@ -98,9 +100,11 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
     }[name]
     warp = Augmentation(**recipe.augment.model_dump()) if augment else plain
 
-    def train(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int) -> tuple[AsModel, int]:
+    def train(
+        pixels: Tensor, labels: np.ndarray, deadline: float, seed: int, device: str
+    ) -> tuple[AsModel, int]:
         torch.manual_seed(seed)
-        net = encoder().to(memory_format=torch.channels_last)
+        net = encoder().to(device, memory_format=torch.channels_last)
         batches = ClassBatches(labels, quarter_turns=augment, mirrors=augment, seed=seed)
         optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
         began, step = time.monotonic(), 0
@@ -110,43 +114,44 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
                 group["lr"] = 1e-3 * 0.5 * (1 + np.cos(np.pi * done))
             batch = batches(step)
             turns = None if batch.turns is None else torch.from_numpy(batch.turns)
-            x = warp(pixels[torch.from_numpy(batch.index)], turns=turns, seed=step)
-            value = loss(net(x), torch.from_numpy(batch.labels))
+            x = warp(pixels[torch.from_numpy(batch.index)].to(device), turns=turns, seed=step)
+            value = loss(net(x), torch.from_numpy(batch.labels).to(device))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             step += 1
         net.eval()
-        return AsModel(lambda x: F.normalize(net(x)), lambda a, b: cosine(a, b, all_pairs=True)), step
+        return AsModel(lambda x: F.normalize(net(x)), lambda a, b: cosine(a, b, all_pairs=True), device), step
 
     return train
 
 
-def deck(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int) -> tuple[AsModel, int]:
+def deck(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int, device: str) -> tuple[AsModel, int]:
     """The deck's recipe: pairs, |a - b| into one sigmoid, cross-entropy, Adam 1e-3, 32 pairs a batch."""
     torch.manual_seed(seed)
-    net = encoder(embedding_size=128).to(memory_format=torch.channels_last)
-    head = WeightedL1(128)
+    net = encoder(embedding_size=128).to(device, memory_format=torch.channels_last)
+    head = WeightedL1(128).to(device)
     optimizer = torch.optim.Adam([*net.parameters(), *head.parameters()], 1e-3)
     step = 0
     left, right, same = make_pairs(labels, pairs=32 * 20000, seed=seed)
     while time.monotonic() < deadline:
         part = slice(32 * step, 32 * step + 32)
-        a, b = (plain(pixels[torch.from_numpy(side[part])]) for side in (left, right))
+        a, b = (plain(pixels[torch.from_numpy(side[part])]).to(device) for side in (left, right))
         logit = head.logit(torch.relu(net(a)), torch.relu(net(b)))
-        value = F.binary_cross_entropy_with_logits(logit, torch.from_numpy(same[part]).float())
+        value = F.binary_cross_entropy_with_logits(logit, torch.from_numpy(same[part]).float().to(device))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         step += 1
     net.eval()
+    head.cpu()
 
     @torch.no_grad()
     def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         rows = [head(torch.from_numpy(row)[None].expand(len(b), -1), torch.from_numpy(b)) for row in a]
         return torch.stack(rows).numpy()
 
-    return AsModel(lambda x: torch.relu(net(x)), apart), step
+    return AsModel(lambda x: torch.relu(net(x)), apart, device), step
 
 
 METHODS: dict[str, Callable[..., tuple[AsModel, int]]] = {
@@ -161,11 +166,14 @@ METHODS: dict[str, Callable[..., tuple[AsModel, int]]] = {
 OURS = {"twinned": [], "twinned-adamw": ["--set", "optimizer=adamw"]}
 
 
-def ours(method: str, data: Path, runs: Path, minutes: float, seed: int) -> tuple[float, Any, int]:
+def ours(
+    method: str, data: Path, runs: Path, minutes: float, seed: int, device: str
+) -> tuple[float, Any, int]:
     """Twinned as a user runs it: two commands. The classes held out for the threshold are not trained on."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "m.twin"
         command = ["twinned", "train", str(data), "-o", str(model), "--recipe", "glyph", *OURS[method]]
+        command += ["--device", device]
         subprocess.run([*command, "--minutes", str(minutes), "--seed", str(seed), "--quiet"], check=True)
         found = subprocess.run(
             ["twinned", "evaluate", str(model), str(runs), "--protocol", "omniglot-runs", "--json"],
@@ -178,12 +186,14 @@ def ours(method: str, data: Path, runs: Path, minutes: float, seed: int) -> tupl
     return shot["accuracy"], shot["ci"], steps
 
 
-def theirs(method: str, data: Path, runs: Path, minutes: float, seed: int) -> tuple[float, Any, int]:
+def theirs(
+    method: str, data: Path, runs: Path, minutes: float, seed: int, device: str
+) -> tuple[float, Any, int]:
     """Another way to train, for as many minutes."""
     images = load_images(data)
     deadline = time.monotonic() + 60 * minutes
     pixels = torch.from_numpy(decode(images.images, SPEC, progress=False).pixels)
-    model, steps = METHODS[method](pixels, images.class_index, deadline, seed)
+    model, steps = METHODS[method](pixels, images.class_index, deadline, seed, device)
     shot = evaluate(model, runs, protocol="omniglot-runs", progress=False).one_shot  # type: ignore[arg-type]
     return shot.accuracy, shot.ci, steps
 
@@ -208,8 +218,10 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def processor() -> str:
-    """What decides how much a minute is worth: the widest vectors, and whether bfloat16 has units."""
+def processor(device: str) -> str:
+    """What decides how much a minute is worth: the GPU, or the widest vectors and units for bfloat16."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     units = " with bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else ""
     return f"{torch.backends.cpu.get_cpu_capability()}{units}"
 
@@ -246,6 +258,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="the unpacked all_runs")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to train")
     parser.add_argument("--methods", nargs="*", default=["twinned", *METHODS], choices=[*OURS, *METHODS])
     options = parser.parse_args()
     keep_freed_memory()  # so do they all
@@ -258,12 +271,12 @@ def main() -> None:
         asked = product(options.minutes, options.seeds, options.train, options.methods)
         for minutes, seed, data, method in asked:
             run = ours if method in OURS else theirs
-            accuracy, ci, steps = run(method, data, options.runs, minutes, seed)
+            accuracy, ci, steps = run(method, data, options.runs, minutes, seed, options.device)
             low, high = ci or (None, None)
             row = {"train": data.name, "method": method, "minutes": float(minutes), "seed": seed}
             row |= {"accuracy": round(accuracy, 4), "low": low, "high": high, "steps": steps}
             row |= {"cores": torch.get_num_threads(), "date": time.strftime("%Y-%m-%d")}
-            writer.writerow(row | {"processor": processor()})
+            writer.writerow(row | {"processor": processor(options.device)})
             file.flush()
             print(json.dumps(row), file=sys.stderr)
     machine = f"{platform.machine()}, torch {torch.__version__}"

@@ -1,6 +1,6 @@
 """What the training loop costs beside the network itself, what compiling would gain, how its memory grows.
 
-    python benchmarks/training.py --data images_background
+    python benchmarks/training.py --data images_background [--device cuda]
 
 Throughput: images a second of `twinned.train`'s loop (data, augmentation, averaged weights and the ten
 evaluations on held-out classes, over as many steps as two minutes have) against a bare loop over the same
@@ -39,51 +39,60 @@ RESULTS = Path(__file__).parent / "results"
 SMALLEST, MEMORY_STEPS = 1000, 60  # images; steps of the processes whose memory is measured
 
 
-def whole_loop(settings: Settings, learn: Material, held_out: Material | None, steps: int) -> float:
+def whole_loop(
+    settings: Settings, learn: Material, held_out: Material | None, steps: int, device: torch.device
+) -> float:
     """Seconds a step of the loop as users run it, over all steps but the first."""
     ends: list[float] = []
-    spec = settings.spec()
     run = Run(
-        settings, spec, torch.device("cpu"), False, lambda _: ends.append(time.perf_counter()), lambda _: None
+        settings, settings.spec(), device, False, lambda _: ends.append(time.perf_counter()), lambda _: None
     )
     run.train(learn, held_out, None, title="whole", steps=steps)
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def bare_loop(settings: Settings, material: Material, steps: int) -> float:
+def bare_loop(settings: Settings, material: Material, steps: int, device: torch.device) -> float:
     """Seconds a step of forward, backward and the optimiser on one batch that is in memory."""
-    run = Run(settings, settings.spec(), torch.device("cpu"), False, None, lambda _: None)
+    run = Run(settings, settings.spec(), device, False, None, lambda _: None)
     network = run.build().to(memory_format=torch.channels_last).train()
     batches = make_batches(material, settings, [])
     objective, extra = make_objective(network, settings, batches)
     optimizer = make_optimizer(network, extra, settings)
     batch = batches(0)
     images = run.feed(material).batch(batch, 0)
-    ends = []
-    for _ in range(steps):
+    began = 0.0
+    for step in range(steps):
+        if step == 1:
+            began = now(device)
         loss, _ = objective(network, images, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        ends.append(time.perf_counter())
-    return (ends[-1] - ends[0]) / (len(ends) - 1)
+    return (now(device) - began) / (steps - 1)
 
 
-def compiled(settings: Settings, material: Material, steps: int) -> list[str]:
+def now(device: torch.device) -> float:
+    """The time, once a GPU has done what it was asked to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def compiled(settings: Settings, material: Material, steps: int, device: torch.device) -> list[str]:
     """A table: what torch.compile takes, and the speed of a step after it, as a multiple of that before."""
-    run = Run(settings, settings.spec(), torch.device("cpu"), False, None, lambda _: None)
+    run = Run(settings, settings.spec(), device, False, None, lambda _: None)
     network = run.build().to(memory_format=torch.channels_last).train()
     batch = make_batches(material, settings, [])(0)
-    images, labels = run.feed(material).batch(batch, 0), torch.from_numpy(batch.labels)
+    images, labels = run.feed(material).batch(batch, 0), torch.from_numpy(batch.labels).to(device)
     loss = losses.get(settings.loss, temperature=settings.temperature)
 
     def seconds(embed: Callable[[Tensor], Tensor]) -> float:
-        began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        began = now(device)
+        with torch.autocast(device.type, torch.bfloat16):
             value = loss(embed(images), labels)
         value.backward()
         network.zero_grad(set_to_none=True)
-        return time.perf_counter() - began
+        return now(device) - began
 
     faster = torch.compile(network.embed)
     to_compile = seconds(faster)
@@ -96,15 +105,15 @@ def compiled(settings: Settings, material: Material, steps: int) -> list[str]:
     ]
 
 
-def throughput(data: tw.data.ImageSet, steps: int, times: int) -> list[str]:
+def throughput(data: tw.data.ImageSet, steps: int, times: int, device: torch.device) -> list[str]:
     """Tables: images a second of both loops, and what compiling comes to, for one recipe."""
     settings = get("glyph").change({"minutes": None, "steps": steps, "precision": "float32"})
     learn, held_out = hold_out(read(data, settings.spec(), tell=print, progress=False), settings)
     size = len(make_batches(learn, settings, [])(0).index)
-    wholes, bares = [], [bare_loop(settings, learn, steps // 4)]
+    wholes, bares = [], [bare_loop(settings, learn, steps // 4, device)]
     for _ in range(times):
-        wholes.append(whole_loop(settings, learn, held_out, steps))
-        bares.append(bare_loop(settings, learn, steps // 4))
+        wholes.append(whole_loop(settings, learn, held_out, steps, device))
+        bares.append(bare_loop(settings, learn, steps // 4, device))
     whole, bare = statistics.median(wholes), statistics.median(bares)
     # Each whole loop against the bare ones just before and after it: the machine is not always as fast.
     share = [(b + c) / 2 / w for w, (b, c) in zip(wholes, itertools.pairwise(bares), strict=True)]
@@ -114,7 +123,7 @@ def throughput(data: tw.data.ImageSet, steps: int, times: int) -> list[str]:
         f"| {settings.recipe} | {size} | {size / bare:,.0f} | {size / whole:,.0f} |"
         f" {100 * statistics.median(share):.1f} % | {100 * min(share):.1f} to {100 * max(share):.1f} % |",
         "",
-        *compiled(settings, learn, 20),
+        *compiled(settings, learn, 20, device),
     ]
 
 
@@ -166,13 +175,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--times", type=int, default=4)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of the loop")
     parser.add_argument("--parts", nargs="+", default=["loop", "memory"], choices=["loop", "memory"])
     options = parser.parse_args()
     keep_freed_memory()  # as `twinned.train` does
     machine = f"({platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__})"
     if "loop" in options.parts:
-        lines = throughput(tw.load_images(options.data), options.steps, options.times)
-        keep("training.md", f"The training loop {machine}", lines)
+        device = torch.device(options.device)
+        lines = throughput(tw.load_images(options.data), options.steps, options.times, device)
+        if options.device == "cuda":
+            where = f"({torch.cuda.get_device_name()}, torch {torch.__version__})"
+            keep("training_cuda.md", f"The training loop {where}", lines)
+        else:
+            keep("training.md", f"The training loop {machine}", lines)
     if "memory" in options.parts:
         keep("training_memory.md", f"Memory of training {machine}", memory(options.data, MEMORY_STEPS))
 
