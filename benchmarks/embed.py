@@ -3,7 +3,8 @@
     python benchmarks/embed.py --small images_background --photos lfw_crop96 --model MODEL --int8 logos27
 
 The usual loop: Pillow opens and resizes each image, the same network runs in PyTorch, batches of 32.
-Both read the same files from disk, and both are warmed up. Ratios are what counts.
+Both read the same files from disk, and both are warmed up. Ratios are what counts. --device cuda, with
+onnxruntime-gpu, runs the networks of both on a GPU; the table then names it and is kept beside the other.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from twinned.runtime import Graph, embed_stream
 RESULTS = Path(__file__).parent / "results" / "embed.md"
 
 
-def usual_loop(network: SiameseNetwork, spec: ImageSpec, files: Sequence[str]) -> np.ndarray:
+def usual_loop(network: SiameseNetwork, spec: ImageSpec, files: Sequence[str], device: str) -> np.ndarray:
     """What a user writes first: one thread decodes, PyTorch embeds, batches of 32."""
     found = []
     mode = "L" if spec.channels == 1 else "RGB"
@@ -47,7 +48,7 @@ def usual_loop(network: SiameseNetwork, spec: ImageSpec, files: Sequence[str]) -
                     small = image.convert(mode).resize((spec.width, spec.height), Image.Resampling.BILINEAR)
                 array = np.asarray(small, np.float32).reshape(spec.shape) / 255
                 images.append(torch.from_numpy(array).permute(2, 0, 1))
-            found.append(network.embed(torch.stack(images)))
+            found.append(network.embed(torch.stack(images).to(device)).cpu())
     return torch.cat(found).numpy()
 
 
@@ -76,22 +77,29 @@ def in_turn(*runs: Callable[[], object], times: int) -> list[float]:
     return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 
-def network_and_graph(encoder: str, spec: ImageSpec, folder: Path) -> tuple[SiameseNetwork, Graph]:
+def network_and_graph(
+    encoder: str, spec: ImageSpec, folder: Path, device: str
+) -> tuple[SiameseNetwork, Graph]:
     torch.manual_seed(0)
     made = build(encoder, image_size=(spec.height, spec.width), channels=spec.channels)
     network = SiameseNetwork(made, normalize=True, mean=spec.mean, std=spec.std).eval()
     path = folder / f"{encoder}{spec.height}.onnx"
     export_encoder(network, spec, path)
-    return network, Graph(path)
+    graph = Graph(path, device=device)
+    if graph.note is not None:
+        raise SystemExit(graph.note)
+    return network.to(device), graph
 
 
-def compare(name: str, encoder: str, spec: ImageSpec, files: Sequence[str], folder: Path, times: int) -> str:
-    network, graph = network_and_graph(encoder, spec, folder)
-    gap = np.abs(usual_loop(network, spec, files[:64]) - ours(graph, spec, files[:64])).max()
+def compare(
+    name: str, encoder: str, spec: ImageSpec, files: Sequence[str], folder: Path, times: int, device: str
+) -> str:
+    network, graph = network_and_graph(encoder, spec, folder, device)
+    gap = np.abs(usual_loop(network, spec, files[:64], device) - ours(graph, spec, files[:64])).max()
     if gap > 0.05:  # a JPEG decoded at reduced scale is a slightly different picture
         raise SystemExit(f"{name}: the two disagree by {gap:g}")
     loop, pipeline, decoding = in_turn(
-        lambda: usual_loop(network, spec, files),
+        lambda: usual_loop(network, spec, files, device),
         lambda: ours(graph, spec, files),
         lambda: decode_only(spec, files),
         times=times,
@@ -105,15 +113,15 @@ def compare(name: str, encoder: str, spec: ImageSpec, files: Sequence[str], fold
     return f"| {name} | {len(files)} | {speeds} | {bounds} |"
 
 
-def network_alone(encoder: str, spec: ImageSpec, folder: Path) -> list[str]:
+def network_alone(encoder: str, spec: ImageSpec, folder: Path, device: str) -> list[str]:
     """Our wrapper around a session against the bare session."""
     import onnxruntime
 
-    _, graph = network_and_graph(encoder, spec, folder)
+    _, graph = network_and_graph(encoder, spec, folder, device)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     path = folder / f"{encoder}{spec.height}.onnx"
-    bare = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    bare = onnxruntime.InferenceSession(str(path), options, providers=graph.providers)
     name = bare.get_inputs()[0].name
     rows = []
     for batch in (1, 64):
@@ -201,9 +209,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model folder, for the cold start")
     parser.add_argument("--int8", type=Path, help="a folder of labelled photographs, for eight bits")
     parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of the networks")
     options = parser.parse_args()
+    device = options.device
+    gpu = [torch.cuda.get_device_name()] if device == "cuda" else []
+    machine = [*gpu, platform.machine(), f"{os.cpu_count()} cores", f"torch {torch.__version__}"]
     lines = [
-        f"Embedding, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+        f"Embedding, {', '.join(machine)}",
         "",
         "| what | images | usual loop, images/s | Twinned, images/s | ratio | decoding, s | network, s"
         " | of the bound |",
@@ -211,16 +223,15 @@ def main() -> None:
     ]
     alone = ["", "| network alone | through Twinned | bare session | ratio |", "|---|---|---|---|"]
     rest = [""]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
         if options.small:
             files = find_images(options.small)[:5000]
             for side in (35, 56):
                 spec = ImageSpec(height=side, width=side, channels=1, mean=(0.92,), std=(0.25,))
-                lines.append(
-                    compare(f"small PNGs, conv4 {side} px", "conv4", spec, files, folder, options.times)
-                )
-            alone += network_alone("conv4", ImageSpec(height=35, width=35, channels=1), folder)
+                name = f"small PNGs, conv4 {side} px"
+                lines.append(compare(name, "conv4", spec, files, folder, options.times, device))
+            alone += network_alone("conv4", ImageSpec(height=35, width=35, channels=1), folder, device)
             few, many = (memory(spec, folder / "conv456.onnx", files[0], n) for n in (1000, 20000))
             rest.append(f"Peak memory: {few:.0f} MB for 1,000 images, {many:.0f} MB for 20,000.")
         if options.photos:
@@ -234,9 +245,10 @@ def main() -> None:
                     files,
                     folder,
                     options.times,
+                    device,
                 )
             )
-            alone += network_alone("efficientnet_lite0", spec, folder)
+            alone += network_alone("efficientnet_lite0", spec, folder, device)
         if options.model and options.small:
             rest += ["", "| whole process | | against | | ratio |", "|---|---|---|---|---|"]
             rest.append(cold_start(options.model, find_images(options.small)[0]))
@@ -244,7 +256,7 @@ def main() -> None:
             alone += eight_bits(options.int8, folder)
     text = "\n".join([*lines, *alone, *rest]) + "\n"
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text)
+    RESULTS.with_stem("embed_cuda" if gpu else "embed").write_text(text)
     print(text)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -103,6 +104,15 @@ def test_devices_fall_back_to_the_cpu_and_say_so(device, available, providers, n
     assert found == providers
     assert (note is not None) == noted
     assert note is None or device in note
+
+
+def test_a_device_that_does_not_start_is_told(model, files, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    with pytest.warns(UserWarning, match=CUDA):
+        graph = Graph(model.encoder.path)
+    assert graph.providers == [CPU]
+    assert "did not start" in graph.note
+    assert graph.single_threaded() is not graph
 
 
 def test_unknown_devices_and_files_that_are_no_graph_are_refused(tmp_path):

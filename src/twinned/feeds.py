@@ -71,12 +71,12 @@ class PixelFeed:
         return self.warp(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
 
     def plain(self, start: int, stop: int) -> Tensor:
-        return _PLAIN(self.pixels[start:stop].contiguous()).to(self.device)
+        return _PLAIN(self.pixels[start:stop].to(self.device))
 
     def view(self, number: int, start: int, stop: int) -> Tensor | None:
         warp = self.warp if number else _PLAIN
         seed = (self.seed + 7) * 1_000_003 + number * 10_007 + start
-        return warp(self.pixels[start:stop].contiguous(), seed=seed).to(self.device)
+        return warp(self.pixels[start:stop].to(self.device), seed=seed)
 
 
 class MapFeed:
@@ -177,7 +177,7 @@ class Front:
 
     def seconds_an_image(self, pixels: Pixels) -> float:
         """How long an image takes, measured on a few."""
-        images = _PLAIN(torch.from_numpy(pixels[:16]))
+        images = _PLAIN(torch.from_numpy(pixels[:16]).to(self.device))
         self._maps(images)
         began = time.perf_counter()
         self._maps(images)
@@ -200,7 +200,7 @@ class Front:
         _, first = np.unique(np.asarray(hashes), return_index=True)
         keep = np.sort(first)
         self.row = {hashes[place]: row for row, place in enumerate(keep)}
-        probe = self._maps(_PLAIN(torch.from_numpy(pixels[:1])))[0]
+        probe = self._maps(_PLAIN(torch.from_numpy(pixels[:1]).to(self.device)))[0]
         size = len(keep) * probe.numel() * probe.element_size()
         if size > MAP_BYTES:
             return False
@@ -241,7 +241,7 @@ class Front:
         found = []
         with progress_bar(title, len(keep), show=progress) as advance:
             for start in range(0, len(keep), some):
-                chosen = torch.from_numpy(pixels[keep[start : start + some]])
+                chosen = torch.from_numpy(pixels[keep[start : start + some]]).to(self.device)
                 found.append(
                     self._maps(warp(chosen, seed=(self.seed + 7) * 1_000_003 + number * 10_007 + start))
                 )
@@ -250,9 +250,9 @@ class Front:
 
     @torch.no_grad()
     def _maps(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] to what comes out of the frozen stages, in half precision where that is a map."""
+        """What frozen stages make of images on the device: in half precision, where that is a map."""
         network, encoder = self.network.eval(), self.network.encoder
-        x = (images.to(self.device) - network.mean) / network.std
+        x = (images - network.mean) / network.std
         vectors = self.stages == len(encoder.stages()) - 1
         found = [
             encoder.seen(side)[:, :, None, None] if vectors else encoder.through(side, 0, self.stages).half()

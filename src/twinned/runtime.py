@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import os
 import threading
@@ -49,6 +51,9 @@ class Graph:
         self._single: Graph | None = None
         self._loading = threading.Lock()
         self.providers, self.note = choose_providers(device, onnxruntime.get_available_providers())
+        if self.providers[0] == _PROVIDERS["cuda"]:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+                onnxruntime.preload_dlls()  # those that pip installed
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or (os.cpu_count() or 1)
         options.inter_op_num_threads = 1
@@ -57,6 +62,9 @@ class Graph:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors
             raise ModelError(f"{path}: ONNX Runtime cannot load it ({error})") from None
+        if (started := self.session.get_providers())[0] != self.providers[0]:
+            self.note = f"{self.providers[0]} did not start (are its libraries there?); running on the CPU"
+            self.providers = started
         self.inputs = [i.name for i in self.session.get_inputs()]
         # Without the batch; a name stands for any size.
         self.input_shape: tuple[int | str, ...] = tuple(self.session.get_inputs()[0].shape[1:])
