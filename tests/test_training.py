@@ -315,13 +315,13 @@ def test_a_machine_that_slows_down_is_stopped_in_time():
     outcome = run(plan(None, seconds=1.0), load=slower)
     assert time.monotonic() - began < 1.4
     assert outcome.state.stopped is not None
-    assert f"time was up after {outcome.state.step} of {outcome.state.total} steps" in outcome.state.stopped
+    assert f"time was up after step {outcome.state.step} of {outcome.state.total}" in outcome.state.stopped
 
 
 def test_a_step_longer_than_the_budget_ends_the_run():
     outcome = run(plan(None, seconds=0.05), load=slow(0.1))
     assert outcome.state.step == 1
-    assert outcome.state.stopped == "time was up after 1 of more steps"
+    assert outcome.state.stopped == "time was up after step 1"
 
 
 # ---- bfloat16

@@ -325,7 +325,7 @@ PRETRAINED: dict[str, Any] = {
 FREEZE = {"efficientnet_lite0": "6", "efficientnet_lite0_photo": "6"}
 
 RECIPES["photo"] = RECIPES["photo-small"].change(
-    {"encoder": "efficientnet_lite0_photo", "symmetric": True, "cohort": 512, "height": 224, "width": 224}
+    {"encoder": "efficientnet_lite0_photo", "symmetric": True, "height": 224, "width": 224}
     | {"augment.erase": 0, "augment.flip": False}  # writing does not look the same in a mirror
     | PRETRAINED
     | {"freeze": FREEZE["efficientnet_lite0_photo"], "shrink": 3, "views": 3}

@@ -269,7 +269,8 @@ def train_network(
                 save()
                 raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
             if late and state.step != state.total:
-                state.stopped = f"time was up after {state.step} of {state.total or 'more'} steps"
+                of = "" if state.total is None else f" of {state.total}"
+                state.stopped = f"time was up after step {state.step}{of}"
     if state.best_step == 0:  # never evaluated: the average is all there is
         finite = all(torch.isfinite(p).all() for p in average.parameters())
         if not finite or (
