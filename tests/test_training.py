@@ -360,6 +360,23 @@ def test_what_is_slower_by_far_is_given_up_at_once(monkeypatch):
     assert types.count(torch.bfloat16) < 4
 
 
+def test_measuring_takes_a_share_of_the_budget_at_most():
+    passes = 0
+
+    def slow(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        nonlocal passes
+        passes += 1
+        time.sleep(0.1)
+        embeddings = network(images)
+        return embeddings.float().square().mean(), embeddings
+
+    began = time.monotonic()
+    outcome = run(plan(None, seconds=0.5, bfloat16=None), objective=slow)
+    assert outcome.state.bfloat16 is False
+    assert passes == 1 + outcome.state.step, "one pass is more than a tenth of the budget"
+    assert time.monotonic() - began < 1.0
+
+
 def test_measuring_leaves_no_trace():
     class Memory(nn.Module):
         def __init__(self) -> None:

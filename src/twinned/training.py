@@ -202,7 +202,7 @@ def train_network(
     if before_step is not None:
         before_step(network, state.step, state.total)
     if state.bfloat16 is None:
-        pays = _bfloat16_pays(parts, objective, load(batches(0), 0), batches(0))
+        pays = _bfloat16_pays(parts, objective, load(batches(0), 0), batches(0), plan.seconds)
         state.bfloat16 = together.from_first(lambda: pays)
     saved = sat_down = time.monotonic()
     began = sat_down - state.seconds
@@ -331,7 +331,9 @@ class _Speed:
         return self.plan.seconds is not None and time.monotonic() - self.began > self.plan.seconds
 
 
-def _bfloat16_pays(parts: checkpoint.Parts, objective: Objective[Any], images: Tensor, batch: Batch) -> bool:
+def _bfloat16_pays(
+    parts: checkpoint.Parts, objective: Objective[Any], images: Tensor, batch: Batch, seconds: float | None
+) -> bool:
     """Time passes either way, turn about. Processors with bfloat16 units gain twofold, others lose."""
     # Batch norm counts what it sees, and a memory of embeddings fills up.
     kept = {name: copy.deepcopy(parts[name].state_dict()) for name in ("network", "extra")}
@@ -347,6 +349,8 @@ def _bfloat16_pays(parts: checkpoint.Parts, objective: Objective[Any], images: T
         times.append(time.perf_counter() - began)
         if enabled and times[-1] > max(_LONG_PASS, 2 * times[-2]):
             break  # by far, so no more time goes into it
+        if seconds is not None and sum(times) > _MEASURE_SHARE * seconds:
+            break  # there is none for it
     for name, values in kept.items():
         parts[name].load_state_dict(values)
     # The quickest of each, after the first, which also loads code: a busy machine only ever adds time.
