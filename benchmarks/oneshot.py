@@ -83,7 +83,7 @@ class AsModel:
 
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        return self.embed(plain(torch.from_numpy(pixels)).to(self.device)).cpu().numpy()
+        return self.embed(plain(torch.from_numpy(pixels).to(self.device))).cpu().numpy()
 
 
 plain = Augmentation()

@@ -591,7 +591,7 @@ def test_minutes_bound_the_whole_command(quick, some, tmp_path, monkeypatch, cla
     )
     assert 3 < time.monotonic() - began < 6 + 3
     training = json.loads((model.folder / "training.json").read_text())
-    assert training["steps"] > 3  # on a busy machine too
+    assert training["steps"] > 10
     assert training["settings"]["minutes"] == 0.1
 
 
