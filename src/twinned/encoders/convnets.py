@@ -59,20 +59,25 @@ class Encoder(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last feature map: ``(n, channels, height, width) -> (n, filters, rows, columns)``."""
-        return self.through(x, 0, -1)
+        return self.look(x)[1]
 
     def flat(self, maps: Tensor) -> Tensor:
         """A feature map as one vector an image: ``(n, filters, rows, columns) -> (n, values)``."""
         return maps.flatten(1)
 
-    def seen(self, x: Tensor, start: int = 0) -> Tensor:
-        """What there is to see of images as they are: ``(n, channels, height, width) -> (n, values)``.
+    def look(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        """What there is to see of images as they are, ``(n, values)``, and their last feature map.
 
         Args:
-            x: Images; or what the first stages made of them.
+            x: Images ``(n, channels, height, width)``; or what the first stages made of them.
             start: How many stages that were.
         """
-        return self.flat(self.through(x, start, -1))
+        maps = self.through(x, start, -1)
+        return self.flat(maps), maps
+
+    def seen(self, x: Tensor, start: int = 0) -> Tensor:
+        """What there is to see of images as they are: ``(n, values)``; see `look`."""
+        return self.look(x, start)[0]
 
     def values(self, x: Tensor) -> Tensor:
         """What the embedding layer is given: ``(n, channels, height, width) -> (n, values)``."""

@@ -124,13 +124,13 @@ class EfficientNetMaps(EfficientNetLite0):
     def splits(self, stage: int) -> bool:
         return stage <= min(self.grids)
 
-    def seen(self, x: Tensor, start: int = 0) -> Tensor:
+    def look(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         found = []
         for number, stage in enumerate(self.stages()[start:-1], start):
             x = stage(x)
             if number in self.grids:
                 found.append(F.normalize(F.adaptive_avg_pool2d(x, self.grids[number]).flatten(1)))
-        return torch.cat(found, dim=1)
+        return torch.cat(found, dim=1), x
 
 
 class Timm(Encoder):
@@ -185,17 +185,23 @@ class Timm(Encoder):
             parts += [part for part in inner if next(part.parameters(), None) is not None]
         return [*parts, self.dense]
 
+    def look(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        return self.model(x), self._maps(x)
+
+    def seen(self, x: Tensor, start: int = 0) -> Tensor:
+        values: Tensor = self.model(x)
+        return values
+
     def features(self, x: Tensor) -> Tensor:
+        return self._maps(x)
+
+    def _maps(self, x: Tensor) -> Tensor:
         maps: Tensor = self.model.forward_features(x)
         if maps.ndim == 3:  # tokens: those of the image, laid out as the map that they are
             tokens = maps[:, self.model.num_prefix_tokens :]
             rows, columns = self.model.patch_embed.grid_size
             return tokens.transpose(1, 2).reshape(len(tokens), -1, rows, columns)
         return maps.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "") == "NHWC" else maps
-
-    def seen(self, x: Tensor, start: int = 0) -> Tensor:
-        values: Tensor = self.model(x)
-        return values
 
 
 def timm_config(name: str) -> Any:
