@@ -8,6 +8,7 @@ import torch
 
 from twinned.errors import SettingError, TrainingError
 from twinned.solving import solve_layer
+from twinned.verification import eer as equal_error_rate
 
 
 @pytest.fixture
@@ -118,3 +119,39 @@ def test_values_that_are_mostly_empty():
     outputs = values @ weight.T + bias
     assert torch.isfinite(outputs).all()
     assert outputs.square().sum(dim=1).mean().item() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize(("wide", "size"), [(400, 64), (30, 16)])
+def test_mixed_outputs_keep_distances_and_lead_with_the_most_spread(wide, size):
+    """Against the whole layer, from fewer images than values and from more."""
+    random = torch.Generator().manual_seed(4)
+    labels = torch.arange(8).repeat_interleave(4)
+    x = torch.randn(8, wide, generator=random)[labels] + torch.randn(32, wide, generator=random)
+    new = torch.randn(200, wide, generator=random)
+    weight, bias = solve_layer(x, labels, size=size, mixed=True)
+    whole, shift = solve_layer(x, labels)
+    z, full = new @ weight.T + bias, new @ whole.T + shift
+    ratio = torch.pdist(z).square() / torch.pdist(full).square()
+    left, lead = size - size // 16, size // 16
+    spread = (2 * (wide - left) / left / (wide + 2)) ** 0.5  # of a random projection's squared lengths
+    assert (ratio.std() / ratio.mean()).item() == pytest.approx(spread, rel=0.25)
+    best = solve_layer(x, labels, size=lead)[0]
+    aligned = torch.linalg.svdvals(weight[:lead] @ torch.linalg.pinv(best))
+    torch.testing.assert_close(aligned / aligned[0], torch.ones(lead), atol=0.02, rtol=0)
+
+
+def test_mixed_outputs_of_few_images_tell_new_classes_apart_better():
+    """Classes that differ where these few do not show it."""
+    random = torch.Generator().manual_seed(5)
+    labels = torch.arange(40).repeat_interleave(6)
+    x = torch.randn(40, 80, generator=random)[labels] + 0.6 * torch.randn(240, 80, generator=random)
+    few, new = labels < 4, labels >= 10
+    ends = torch.triu_indices(180, 180, 1)
+
+    def eer_on_new(mixed: bool) -> float:
+        weight, bias = solve_layer(x[few], labels[few], size=16, mixed=mixed)
+        z = torch.nn.functional.normalize(x[new] @ weight.T + bias)
+        same = labels[new][ends[0]] == labels[new][ends[1]]
+        return equal_error_rate(1 - (z[ends[0]] * z[ends[1]]).sum(1).numpy(), same.numpy())
+
+    assert eer_on_new(True) < 0.7 * eer_on_new(False)

@@ -45,6 +45,8 @@ _LOOK_TRAIN, _LOOK_HELD_OUT, _CALIBRATE = 400, 1000, 6000
 _FRONT_SHARE, _VIEWS_SHARE = 0.4, 0.3
 # Views of each image that an embedding layer is solved from.
 _SOLVE_VIEWS = 4
+# Fewer images than this share of the layer's outputs do not show in which directions others are spread.
+_FEW = 0.5
 
 
 class Run:
@@ -80,6 +82,7 @@ class Run:
         self.parent, self.untouched = parent, untouched
         self.front: Front | None = None
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
+        self.few: bool | None = None  # images to solve a layer from; as for the first, so for its folds
 
     @property
     def may_stay(self) -> bool:
@@ -203,6 +206,8 @@ class Run:
                     break
                 values.append(encoder.values((images - network.mean) / network.std).float().cpu())
                 places.append(torch.arange(start, start + len(images)))
+        if self.few is None:
+            self.few = int(np.sum(~learn.images.forgery)) < _FEW * layer.out_features
         place = torch.cat(places).numpy()
         genuine = ~learn.images.forgery[place]
         weight, bias = solve_layer(
@@ -210,6 +215,7 @@ class Run:
             torch.from_numpy(learn.images.class_index[place][genuine]),
             size=layer.out_features,
             shrink=self.settings.shrink,
+            mixed=self.few,
         )
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)

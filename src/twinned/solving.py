@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import SettingError, TrainingError
 
+# Of the outputs that mix directions, so many are left to those in which the images are spread most.
+_LEADING = 1 / 16
+
 
 def solve_layer(
-    values: Tensor, labels: Tensor, *, size: int | None = None, shrink: float = 1.0
+    values: Tensor, labels: Tensor, *, size: int | None = None, shrink: float = 1.0, mixed: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The linear layer in whose output images of one class are spread alike in all directions.
 
@@ -24,6 +29,9 @@ def solve_layer(
         size: Outputs of the layer: the directions in which the images are spread most; None for ``d``.
         shrink: Drawn towards a spread alike in all directions, by so many times the average spread. The fewer
             the images, the more it takes.
+        mixed: For few images, which do not show in which directions those of other classes are spread: but
+            for a sixteenth, the outputs are a random rotation of all directions, cut to ``size``. That keeps
+            distances on average, whatever the images.
 
     Returns:
         The weight, shape ``(size, d)``, and the bias, shape ``(size,)``. The outputs have mean 0 and, as a
@@ -43,7 +51,8 @@ def solve_layer(
 
     References:
         Hatch, Kajarekar & Stolcke, Within-class covariance normalization for SVM-based speaker recognition,
-        Interspeech 2006. The shrinkage is Ledoit & Wolf's target (2004), its weight fixed.
+        Interspeech 2006. The shrinkage is Ledoit & Wolf's target (2004), its weight fixed. That a random
+        projection keeps distances: Johnson & Lindenstrauss 1984.
     """
     x = values.double()
     mean, wide = x.mean(dim=0), x.shape[1]
@@ -53,12 +62,11 @@ def solve_layer(
             " choose a smaller --embedding-size, or layer=learned"
         )
     # With fewer images than values nothing varies outside of what the images span: the same in less time.
+    random = torch.randn(wide, size or 0, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
     span = None
     if size is not None and max(size, len(x)) < wide:
         # Where the outputs are more than the images, the others may be any that these do not span.
-        any_other = torch.randn(
-            wide, max(0, size - len(x)), dtype=x.dtype, generator=torch.Generator().manual_seed(0)
-        )
+        any_other = random[:, : 0 if mixed else max(0, size - len(x))]
         span = torch.linalg.qr(torch.cat([(x - mean).T, any_other], dim=1))[0]
         x = (x - mean) @ span
     _, place, count = torch.unique(labels, return_inverse=True, return_counts=True)
@@ -76,9 +84,17 @@ def solve_layer(
     if size is not None:
         spread = (x - middle) @ whiten.T
         # NumPy's, because on some processors torch's gives up where many directions are empty.
-        directions = torch.from_numpy(np.linalg.eigh((spread.T @ spread).numpy()).eigenvectors)
-        whiten = directions[:, -size:].T @ whiten
-    weight = whiten / ((x - middle) @ whiten.T).square().sum(dim=1).mean().sqrt()
-    if span is not None:
-        weight = weight @ span.T
+        directions = torch.from_numpy(np.linalg.eigh((spread.T @ spread).numpy()).eigenvectors.copy())
+        whiten = directions.flip(1).T @ whiten
+    weight = whiten if span is None else whiten @ span.T
+    if size is not None and mixed:
+        lead = round(_LEADING * size)
+        rotation = torch.linalg.qr(random[:, lead:])[0].T
+        here = rotation if span is None else rotation @ span
+        rest = here[:, lead:] @ weight[lead:]
+        if span is not None:  # elsewhere nothing varies within a class but for what shrinkage adds
+            rest += (rotation - here @ span.T) / math.sqrt(shrink * average)
+        weight = torch.cat([weight[:lead], rest * math.sqrt(wide / (size - lead))])
+    weight = weight[:size]
+    weight = weight / ((values.double() - mean) @ weight.T).square().sum(dim=1).mean().sqrt()
     return weight.float(), -(weight @ mean).float()
