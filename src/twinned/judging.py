@@ -12,7 +12,7 @@ from .judged import Judged
 from .material import Material, hold_out, shared_classes, usable_classes
 from .network import SiameseNetwork
 from .recipes import Settings
-from .runs import FOLD_SHARE, Run, fold_count
+from .runs import Run, fold_count
 
 # With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
 JUDGE_BELOW = 60
@@ -59,8 +59,8 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
             "fewer than 4 classes are too few to judge what is learnt from them: the encoder stays as it is"
         )
         return _leave(run, untouched, material, None)
-    file, share = work and work / "main.safetensors", 1 / (1 + FOLD_SHARE * folds)
-    outcome = run.train(learn, held_out, file, title="Training", share=share)
+    file = work and work / "main.safetensors"
+    outcome = run.train(learn, held_out, file, title="Training", folds=folds)
     if outcome.state.stopped:
         run.tell(f"training stopped early: {outcome.state.stopped}; the best weights so far are kept")
     before: Judged | None = None

@@ -264,10 +264,10 @@ class Run:
         *,
         title: str,
         steps: int | None = None,
-        share: float = 1.0,
         judged: Material | None = None,
+        folds: int = 0,
     ) -> Outcome[SiameseNetwork]:
-        """Train a network on some of the data, in a share of the time that is left.
+        """Train a network on some of the data, in its share of the time that is left.
 
         Args:
             learn: What it learns from.
@@ -275,8 +275,8 @@ class Run:
             checkpoint: Where the run is saved.
             title: What the bar says.
             steps: Instead of the settings'.
-            share: Of the time that is left.
-            judged: What it is judged on afterwards, which takes time too; ``held_out`` by default.
+            judged: What the network of a fold is judged on afterwards; ``held_out`` by default.
+            folds: How many runs of folds are to come after this one.
         """
         s = self.settings
         network = self.tail(self.build())
@@ -297,9 +297,15 @@ class Run:
             steps = s.steps if s.epochs is None else max(1, round(s.epochs * epoch))
         left: float | None = None
         if self.deadline is not None:
-            later = judged or held_out
+            later = judged or held_out or (learn if folds else None)  # which they judge part by part
             judging = 0.0 if later is None else self._seconds_to_judge(network, later)
-            left = share * (self.deadline - time.monotonic()) - solving - judging
+            after = judging * (1 if judged is None else 1 + folds) + 2 * solving * folds
+            share = 1 / (1 + (FOLD_SHARE if judged is None else 1) * folds)
+            left = share * (self.deadline - time.monotonic() - after) - solving
+            anew = checkpoint is None or not checkpoint.exists()
+            if solved and steps is None and together.from_first(lambda: anew and left < solving):
+                steps = 0
+                self.tell("there is time for the embedding layer to be solved, and for no training beyond")
         plan = Plan(
             steps=steps,
             seconds=None if left is None else max(0.5, left),
@@ -335,7 +341,7 @@ class Run:
             ),
             plan=plan,
             extra=extra,
-            evaluate=_evaluator(learn, held_out, self),
+            evaluate=None if steps == 0 else _evaluator(self, learn, held_out, looked_at=judged is None),
             before_step=freezing.apply if frozen or solved or s.norms == "kept" else None,
             on_step=watch,
             checkpoint_file=checkpoint,
@@ -452,9 +458,9 @@ class Run:
             inside, outside = learn.part(np.flatnonzero(~out)), learn.part(np.flatnonzero(out))
             file = work and work / f"fold{fold + 1}.safetensors"
             title = f"Threshold {fold + 1}/{folds}"
-            share = 1 / (folds - fold)
+            left = folds - fold - 1
             network = self.train(
-                inside, None, file, title=title, steps=steps, share=share, judged=outside
+                inside, None, file, title=title, steps=steps, judged=outside, folds=left
             ).network
             trained.append(self.judge(network, outside))
             if start is not None:
@@ -478,26 +484,28 @@ def fold_count(learn: Material) -> int:
     return min(FOLDS, usable // 2) if usable >= 4 else 0
 
 
-def _evaluator(learn: Material, held_out: Material | None, run: Run) -> Callable[[SiameseNetwork], Scores]:
-    """Pair accuracy on some of the training classes and on held-out ones, both at equal error."""
+def _evaluator(
+    run: Run, learn: Material, held_out: Material | None, *, looked_at: bool
+) -> Callable[[SiameseNetwork], Scores]:
+    """Pair accuracy on some of the training classes and on held-out ones, both at equal error.
+
+    Of a run that nobody looks at, such as a fold's, whether its embeddings are finite and no more.
+    """
     seen = thin(learn, _LOOK_TRAIN)
     unseen = thin(held_out, _LOOK_HELD_OUT) if held_out is not None else None
 
     def error(network: SiameseNetwork, material: Material | None) -> float:
-        if material is None:
+        if material is None or not looked_at:
             return math.nan
-        if not torch.isfinite(run.embed(network, material, most=2)).all():
-            return math.inf
-        some = thin(material, _CALIBRATE)
-        found = run.compare(network, some, run.embed(network, some))
+        found = run.compare(network, material, run.embed(network, material))
         if found.same.all() or not found.same.any():
             return math.nan
         return float(equal_error_rate(found.distance, found.same))
 
     def evaluate(network: SiameseNetwork) -> Scores:
-        eer, trained = error(network, unseen), error(network, seen)
-        if math.isinf(trained):
+        if not torch.isfinite(run.embed(network, seen, most=2)).all():
             return Scores(math.nan, math.nan, math.inf)
-        return Scores(1 - trained, 1 - eer, eer)
+        eer = error(network, unseen)
+        return Scores(1 - error(network, seen), 1 - eer, eer)
 
     return evaluate

@@ -18,7 +18,7 @@ from .runs import Run
 # Of the whole time; and of that for the pretrained encoder, which is slow to run and quick to fit.
 TRIAL_SHARE, _PRETRAINED_SHARE = 0.15, 0.45
 _MOST = 600  # images
-_LEAST = 3.0  # seconds: embedding a few dozen images and a few steps take longer than that
+_LEAST = 6.0  # seconds: reading, embedding a few dozen images and a few steps take as long
 
 
 def choose_network(
@@ -88,7 +88,7 @@ def _pretrained(
     run.deadline = deadline
     material, _ = run.prepare(read(few, spec, tell=_silent, progress=False))
     learn, held_out = _parts(material, unseen)
-    fitted = run.train(learn, None, None, title="Trial").network
+    fitted = run.train(learn, None, None, title="Trial", judged=held_out).network
     return min(
         (run.judge(network, held_out) for network in (run.tail(untouched), fitted)), key=lambda j: j.errors
     )
@@ -101,7 +101,7 @@ def _fresh(few: ImageSet, unseen: set[str], small: Settings, deadline: float, de
     run = Run(small.change({"evaluations": 1}), spec, device, False, None, _silent)
     run.deadline = deadline
     learn, held_out = _parts(material, unseen)
-    return run.judge(run.train(learn, None, None, title="Trial").network, held_out)
+    return run.judge(run.train(learn, None, None, title="Trial", judged=held_out).network, held_out)
 
 
 def _silent(sentence: str) -> None:
