@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from twinned import recipes
+from twinned import losses, recipes
 from twinned.auto import choose, settle
 from twinned.data import ImageSet, PairSet, load_images
 from twinned.errors import DataError, SettingError
@@ -262,3 +262,52 @@ def test_a_frozen_encoder_gets_a_layer_solved_over_it_but_none_without_steps():
     assert (s.height, s.width, s.channels) == (160, 160, 3)
     assert settled(recipe="face", encoder="efficientnet_lite0_face", steps=0).embedding_size is None
     assert settled(recipe="face", encoder="efficientnet_lite0").symmetric is True
+
+
+def test_turns_and_mirror_images_are_said_where_they_make_classes():
+    said: list[str] = []
+    settled(tell=said.append)
+    (turned,) = (sentence for sentence in said if "makes" in sentence)
+    assert turned.startswith("each class turned and mirrored makes 7 more")
+    assert turned.endswith("--set quarter_turns=false --set mirrors=false")
+    said.clear()
+    settled(extra={"quarter_turns": False}, tell=said.append)
+    assert any(s.startswith("each class mirrored makes 1 more") for s in said)
+    said.clear()
+    settled(extra={"quarter_turns": False, "mirrors": False}, tell=said.append)
+    settled(images_of(photo(96, 96, 3)), "photo-small", tell=said.append)
+    assert not any("makes" in sentence for sentence in said)
+
+
+def test_a_batch_is_no_larger_than_all_classes_make_it():
+    said: list[str] = []
+    plain = {"quarter_turns": False, "mirrors": False}
+    found = settled(images_of(strokes(30, 30), 6), batch_size=4000, extra=plain, tell=said.append)
+    assert found.classes_per_batch == 6
+    assert said == ["a batch has at most 24 images: 4 of each of 6 classes (turns counted)"]
+    assert settled(images_of(strokes(30, 30), 6), batch_size=24, extra=plain).classes_per_batch == 6
+    assert settled(images_of(strokes(30, 30), 6), extra=plain).classes_per_batch == 48, "a recipe's may be"
+
+
+@pytest.mark.parametrize("given", [{"quarter_turns": True}, {"mirrors": True}, {"within_group": 0.5}])
+def test_what_a_pair_list_cannot_use_is_refused_if_asked_for_and_dropped_if_not(given):
+    with pytest.raises(SettingError, match=f"{next(iter(given))}: of no use to a pair list"):
+        settled(pairs_of(strokes(30, 30)), extra=given)
+    found = settled(pairs_of(strokes(30, 30)))
+    assert not (found.quarter_turns or found.mirrors or found.within_group or found.memory or found.miner)
+
+
+@pytest.mark.parametrize(
+    ("loss", "setting"),
+    [("circle", "scale"), ("arcface", "scale"), ("chopra", "bound"), ("chopra", "margin")],
+)
+def test_every_setting_of_a_loss_can_be_set_by_its_name(loss, setting):
+    found = settled(loss=loss, extra={setting: 3})
+    assert getattr(found, setting) == 3
+    known = {name: getattr(found, name) for name in ("margin", "temperature", "scale", "bound")}
+    make = {"num_classes": 3, "embedding_size": 2} | known
+    if setting == "margin":
+        with pytest.raises(SettingError, match="loss 'chopra' has no setting 'margin'; it has bound"):
+            losses.get(loss, **make)
+    else:
+        assert getattr(losses.get(loss, **make), setting) == 3

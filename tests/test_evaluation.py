@@ -122,7 +122,7 @@ def test_refitting_says_what_was_left_out_and_that_classes_are_known(model, stra
     fitted = calibrate(tmp_path / "m.twin", tmp_path / "data", progress=False, say=said.append)
     assert not fitted.unseen_classes
     unreadable, known, hopeful = said[-3:]
-    assert unreadable.startswith("1 unreadable images left out: ")
+    assert unreadable.startswith("1 unreadable image left out: ")
     assert known.startswith("training saw other images of 1 of these classes, by their names (")
     assert hopeful.startswith("the threshold is from classes that training saw")
     assert any("heic" in sentence for sentence in said)

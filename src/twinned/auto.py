@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import encoders, losses, recipes
+from . import distances, encoders, losses, recipes
 from .data import ImageSet, PairSet
 from .errors import DataError, ImageError, SettingError
 from .images import ImageSource, open_image
@@ -38,7 +38,14 @@ def settle(
     else:
         base = recipes.get(recipe)
     base = _without_pretrained(base, {"encoder": named.get("encoder")} | extra, tell)
-    changes = {name: value for name, value in named.items() if value is not None} | {"seed": seed} | extra
+    given = {name: value for name, value in named.items() if value is not None}
+    given |= {"seed": seed} if seed else {}
+    if twice := sorted(given.keys() & extra.keys()):
+        raise SettingError(
+            f"{twice[0]} is given twice, as {given[twice[0]]} and among the settings as {extra[twice[0]]};"
+            " give it once"
+        )
+    changes = {"seed": seed} | given | extra
     asked = frozenset(changes)
     lengths = [name for name in ("minutes", "steps", "epochs") if changes.get(name) is not None]
     if len(lengths) > 1:
@@ -91,9 +98,11 @@ def settle(
         changes["loss"] = loss = "contrastive"
         changes.setdefault("distance", "euclidean")
     if loss != base.loss:  # what the recipe set for its own loss
-        changes = {"margin": None, "temperature": None, "miner": None, "memory": 0} | changes
+        none = dict.fromkeys(("margin", "temperature", "scale", "bound", "miner"))
+        changes = none | {"memory": 0} | changes
         changes.setdefault("distance", _loss_trait(loss, "distance") or base.distance)
     right = _loss_trait(loss, "distance")
+    distances.get(changes.get("distance", base.distance))
     if right is not None and changes.get("distance", base.distance) != right:
         if "distance" in asked:
             raise SettingError(f"loss {loss} is right for distance {right} alone; got {changes['distance']}")
@@ -129,6 +138,24 @@ def settle(
                 f"quarter turns need square images; got {settings.height}x{settings.width} (--image-size)"
             )
         settings = settings.change({"quarter_turns": False})
+    turns = (4 if settings.quarter_turns else 1) * (2 if settings.mirrors else 1)
+    if isinstance(source, ImageSet):
+        most = max(2, turns * len(source.classes))
+        if batch_size is not None and settings.classes_per_batch > most:
+            images = settings.images_per_class
+            tell(
+                f"a batch has at most {most * images} images: {images} of each of {most} classes (turns"
+                " counted)"
+            )
+            settings = settings.change({"classes_per_batch": most})
+        if turns > 1:
+            ways = {"quarter_turns": "turned", "mirrors": "mirrored"}
+            ways = {name: way for name, way in ways.items() if getattr(settings, name)}
+            without = " ".join(f"--set {name}=false" for name in ways)
+            tell(
+                f"each class {' and '.join(ways.values())} makes {turns - 1} more; where that means the same,"
+                f" {without}"
+            )
     if settings.head != "distance" and not learns_head:
         raise SettingError(f"head {settings.head} is learned by the loss cross-entropy; got {settings.loss}")
     placed = settings.normalize and settings.distance != "manhattan" and not learns_head
@@ -141,13 +168,15 @@ def settle(
         settings = settings.change({"cohort": 0})
     if settings.cohort == 1:
         raise SettingError("a cohort has two images or more, or 0 for none; got 1")
-    if isinstance(source, PairSet) and (settings.memory or settings.miner is not None):
-        if given := sorted({"memory", "miner"} & asked):
+    if isinstance(source, PairSet):
+        none = {"memory": 0, "miner": None, "quarter_turns": False, "mirrors": False, "within_group": 0}
+        used = [name for name, value in none.items() if getattr(settings, name) != value]
+        if useless := sorted(asked.intersection(used)):
             raise SettingError(
-                f"{' and '.join(given)}: of no use to a pair list, which says itself which images to compare;"
-                " leave it out"
+                f"{' and '.join(useless)}: of no use to a pair list, which says itself which images to"
+                " compare; leave it out"
             )
-        settings = settings.change({"memory": 0, "miner": None})
+        settings = settings.change(none)
     if settings.optimizer != "sgd":
         for name in ("momentum", "momentum_from"):
             if name in asked and changes[name] is not None:
@@ -202,10 +231,10 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[Settings, str]:
             return recipes.get("signature"), f"recipe signature: dark on light and wide, {size}"
         side = int(np.clip(round(max(width, height)), 16, 35)) if max(width, height) < 35 else 35
         settings = recipes.get("glyph").change({"height": max(side, 16), "width": max(side, 16)})
-        return settings, f"recipe glyph: two tones, {size}, each class turned makes three more"
+        return settings, f"recipe glyph: two tones, {size}"
     if max(width, height) < 32 and not colourful:
         settings = recipes.get("glyph").change({"height": 32, "width": 32})
-        return settings, f"recipe glyph: small and grey, {size}, each class turned makes three more"
+        return settings, f"recipe glyph: small and grey, {size}"
     if not colourful:
         return recipes.get("face"), f"recipe face: grey photographs, {size}"
     return recipes.get("photo"), f"recipe photo: colour images, {size}"

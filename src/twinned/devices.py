@@ -197,8 +197,7 @@ def _follow(processes: dict[Connection, BaseProcess], hear: dict[str, Any]) -> N
     news = [error for error in told.values() if isinstance(error, (TwinnedError, KeyboardInterrupt, OSError))]
     if died and not news:
         raise TrainingError(
-            f"training stopped: {died[0]}, for lack of memory perhaps;"
-            " with an output, --resume goes on from the last checkpoint"
+            f"training stopped: {died[0]}; with an output, --resume goes on from the last checkpoint"
         )
     if told:
         raise [*news, *told.values()][0]
@@ -276,7 +275,12 @@ def _passing_on_signals(processes: list[BaseProcess]) -> Iterator[None]:
 
 
 def _exit(code: int) -> str:
-    return f"exit code {code}" if code > 0 else signal.Signals(-code).name
+    if code < 0:
+        return f"{signal.Signals(-code).name}, for lack of memory perhaps"
+    return (
+        f"exit code {code}, and its own words stand above (a script that trains on several devices does so"
+        " under `if __name__ == '__main__':`)"
+    )
 
 
 def _free_port() -> int:

@@ -23,12 +23,18 @@ class Doctor:
         classes: The labels that batches may draw; none where the data are pairs.
         active: The fraction of the last batch's pairs or triplets that cost anything, or None where the loss
             does not say.
+        miner: Which of them are chosen; None for all.
     """
 
     def __init__(
-        self, tell: Callable[[str], None], *, classes: frozenset[int], active: Callable[[], Tensor | None]
+        self,
+        tell: Callable[[str], None],
+        *,
+        classes: frozenset[int],
+        active: Callable[[], Tensor | None],
+        miner: str | None = None,
     ) -> None:
-        self.tell, self.classes, self.active = tell, classes, active
+        self.tell, self.classes, self.active, self.miner = tell, classes, active, miner
         self._said: set[str] = set()
         self._undrawn = set(classes)
         self._idle = 0
@@ -46,15 +52,22 @@ class Doctor:
         active = self.active()
         self._idle = self._idle + 1 if active is not None and float(active) == 0 else 0
         if self._idle >= _IDLE_LOOKS:
+            harder = "" if self.miner == "batch-hard" else ", or mine the hardest (--set miner=batch-hard)"
             self._say(
                 "idle",
                 "no pair or triplet has cost anything since step"
-                f" {step.step - _LOOK_EVERY * self._idle}: nothing more is learnt. Use a larger --margin,"
-                " or mine harder ones (--set miner=batch-hard)",
+                f" {step.step - _LOOK_EVERY * (self._idle - 1)}: nothing more is learnt. Use a larger"
+                f" --margin{harder}",
             )
 
-    def finish(self) -> None:
-        """Say what only the whole run shows."""
+    def finish(self, stopped: str | None) -> None:
+        """Say what only the whole run shows; ``stopped`` is why it ended early, where it did."""
+        if stopped is not None:
+            early = f"training stopped early: {stopped}; the best weights so far are kept"
+            if "not finite" in stopped:
+                self._say("not finite", f"{early}. Use a smaller --learning-rate")
+                return
+            self.tell(early)
         if self._whole and self._undrawn:
             self._say(
                 "undrawn",

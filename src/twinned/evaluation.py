@@ -178,5 +178,6 @@ class EmbeddedSet:
                 " error rates are too hopeful here; evaluate on others"
             )
         if self.unreadable:
-            found.append(f"{len(self.unreadable)} unreadable images left out: {some(self.unreadable)}")
+            images = "image" if len(self.unreadable) == 1 else "images"
+            found.append(f"{len(self.unreadable)} unreadable {images} left out: {some(self.unreadable)}")
         return found

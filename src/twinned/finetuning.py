@@ -126,7 +126,6 @@ def finetune(
         source,
         base,
         {
-            "encoder": base.encoder,
             "loss": loss,
             "distance": distance,
             "minutes": minutes,
@@ -142,7 +141,8 @@ def finetune(
         },
         image_size=image_size,
         batch_size=batch_size,
-        extra={name: getattr(base, name) for name in ("height", "width", "channels")} | dict(settings or {}),
+        extra={name: getattr(base, name) for name in ("encoder", "height", "width", "channels")}
+        | dict(settings or {}),
         seed=seed,
         tell=remarks.append,
     )

@@ -61,8 +61,6 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
         return _leave(run, untouched, material, None)
     file = work and work / "main.safetensors"
     outcome = run.train(learn, held_out, file, title="Training", folds=folds)
-    if outcome.state.stopped:
-        run.tell(f"training stopped early: {outcome.state.stopped}; the best weights so far are kept")
     before: Judged | None = None
     if folds:
         judged, before = run.cross_fit(learn, outcome, work)

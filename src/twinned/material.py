@@ -152,6 +152,11 @@ def hold_out(material: Material, settings: Settings) -> tuple[Material, Material
 
 
 def _hold_out_pairs(material: Material, pairs: PairSet, settings: Settings) -> tuple[Material, Material]:
+    if not both_kinds(pairs):
+        raise DataError(
+            f"{pairs.origin}: all {len(pairs)} pairs are {'the same' if pairs.same.any() else 'different'};"
+            " training needs both same and different ones: add the other kind"
+        )
     rng = np.random.default_rng([settings.seed, 3])
     part = pairs.components()
     of_pair = part[pairs.left]

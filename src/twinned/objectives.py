@@ -52,6 +52,8 @@ def make_objective(
         s.loss,
         margin=s.margin,
         temperature=s.temperature,
+        scale=s.scale,
+        bound=s.bound,
         num_classes=num_classes,
         embedding_size=network.embedding_size,
     )

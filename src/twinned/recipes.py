@@ -96,6 +96,8 @@ class Settings(BaseModel):
     loss: str = "supcon"
     margin: float | None = Field(None, gt=0)
     temperature: float | None = Field(None, gt=0)
+    scale: float | None = Field(None, gt=0)
+    bound: float | None = Field(None, gt=0)
     miner: str | None = None
     memory: int = Field(0, ge=0)
     classes_per_batch: int = Field(48, ge=2)

@@ -324,6 +324,7 @@ class Run:
             if isinstance(batches, ClassBatches)
             else frozenset(),
             active=lambda: getattr(extra, "active", None),
+            miner=s.miner,
         )
 
         def watch(step: Step) -> None:
@@ -353,7 +354,7 @@ class Run:
             progress=self.progress,
             title=title,
         )
-        doctor.finish()
+        doctor.finish(outcome.state.stopped)
         if outcome.state.total:
             self.solve(outcome.network, learn)
         self.gather(outcome.network, learn)
@@ -459,9 +460,10 @@ class Run:
             file = work and work / f"fold{fold + 1}.safetensors"
             title = f"Threshold {fold + 1}/{folds}"
             left = folds - fold - 1
-            network = self.train(
-                inside, None, file, title=title, steps=steps, judged=outside, folds=left
-            ).network
+            outcome = self.train(inside, None, file, title=title, steps=steps, judged=outside, folds=left)
+            if "not finite" in (outcome.state.stopped or ""):
+                self.tell(f"doctor: {title}: {outcome.state.stopped}. Use a smaller --learning-rate")
+            network = outcome.network
             trained.append(self.judge(network, outside))
             if start is not None:
                 untouched.append(self.judge(start, outside))

@@ -37,7 +37,8 @@ class Decoded:
     def left_out(self) -> list[str]:
         """What must be said of the images that were left out: one sentence, or none."""
         named = some([str(error) for error in self.unreadable], 5)
-        return [f"{len(self.unreadable)} unreadable images left out: {named}"] if named else []
+        images = "image" if len(self.unreadable) == 1 else "images"
+        return [f"{len(self.unreadable)} unreadable {images} left out: {named}"] if named else []
 
 
 def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:

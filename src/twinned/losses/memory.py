@@ -55,8 +55,9 @@ class CrossBatchMemory(nn.Module):
                 "give embedding_loss(loss, distance=...) instead"
             )
         if getattr(loss, "proxies", False) is True:
+            inner = getattr(loss, "loss", loss)
             raise SettingError(
-                f"{type(loss).__name__} compares images with classes, not with images; leave the memory out"
+                f"{type(inner).__name__} compares images with classes, not with images; leave the memory out"
             )
         if size < 1 or embedding_size < 1:
             raise SettingError(
