@@ -294,7 +294,8 @@ def test_what_a_pair_list_cannot_use_is_refused_if_asked_for_and_dropped_if_not(
     with pytest.raises(SettingError, match=f"{next(iter(given))}: of no use to a pair list"):
         settled(pairs_of(strokes(30, 30)), extra=given)
     found = settled(pairs_of(strokes(30, 30)))
-    assert not (found.quarter_turns or found.mirrors or found.within_group or found.memory or found.miner)
+    unset = {"quarter_turns": False, "mirrors": False, "within_group": 0, "memory": 0, "miner": None}
+    assert {name: getattr(found, name) for name in unset} == unset
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,12 @@ def test_too_few_pairs_are_refused():
         hold_out(pairs_of([0, 2], [1, 3], [True, False]), SETTINGS)
 
 
+@pytest.mark.parametrize(("same", "word"), [(True, "the same"), (False, "different")])
+def test_pairs_of_one_kind_alone_are_refused(same, word):
+    with pytest.raises(DataError, match=f"p.csv: all 4 pairs are {word}; training needs both"):
+        hold_out(pairs_of([0, 2, 4, 6], [1, 3, 5, 7], [same] * 4), SETTINGS)
+
+
 def test_validation_images_must_be_others_and_give_both_kinds():
     learn = classes_of([2] * 4)
     check_validation(learn, classes_of([2, 1]))
