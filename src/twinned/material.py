@@ -152,11 +152,7 @@ def hold_out(material: Material, settings: Settings) -> tuple[Material, Material
 
 
 def _hold_out_pairs(material: Material, pairs: PairSet, settings: Settings) -> tuple[Material, Material]:
-    if not both_kinds(pairs):
-        raise DataError(
-            f"{pairs.origin}: all {len(pairs)} pairs are {'the same' if pairs.same.any() else 'different'};"
-            " training needs both same and different ones: add the other kind"
-        )
+    check_pairs(pairs)
     rng = np.random.default_rng([settings.seed, 3])
     part = pairs.components()
     of_pair = part[pairs.left]
@@ -212,12 +208,28 @@ def check_classes(images: ImageSet) -> None:
         )
 
 
+def check_pairs(pairs: PairSet) -> None:
+    """Make sure that there are pairs of both kinds to learn from.
+
+    Raises:
+        DataError: If all are the same, or all different.
+    """
+    if not both_kinds(pairs):
+        raise DataError(
+            f"{pairs.origin}: all {len(pairs)} pairs are {'the same' if pairs.same.any() else 'different'};"
+            " training needs both same and different ones: add the other kind"
+        )
+
+
 def check_validation(learn: Material, held_out: Material) -> None:
     """Make sure, before training, that a threshold can be chosen on images given for it.
 
     Raises:
-        DataError: If training would see some of them too, or they give no genuine or no impostor comparison.
+        DataError: If training would see some of them too, or they give no genuine or no impostor comparison;
+            or if pairs to learn from are all of one kind.
     """
+    if learn.pairs is not None:
+        check_pairs(learn.pairs)
     both = len(set(learn.hashes) & set(held_out.hashes))
     if both:
         raise DataError(
