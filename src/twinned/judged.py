@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from .verification import Comparisons, ReferenceSet
+from . import distances, heads
+from .data import PairSet
+from .material import Material
+from .network import SiameseNetwork
+from .retrieval import evaluate_retrieval
+from .verification import Comparisons, ReferenceSet, compare_all, compare_pairs, reference_sets
 from .verification import eer as equal_error_rate
 
 
@@ -52,3 +60,86 @@ class Judged(NamedTuple):
         return Judged(
             Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets
         )
+
+
+def judge(
+    network: SiameseNetwork,
+    material: Material,
+    vectors: Tensor,
+    *,
+    relations: list[str],
+    device: torch.device,
+    seed: int,
+) -> Judged:
+    """What a network makes of images, from their embeddings.
+
+    Args:
+        network: Its head says how far apart two embeddings are.
+        material: The images.
+        vectors: Their embeddings, shape ``(n, d)``.
+        relations: Those that are to be told.
+        device: Where the head is.
+        seed: Of the draw of references.
+    """
+    found = compare(network, material, vectors, device)
+    if material.pairs is not None:
+        told = _relations_told(network, material.pairs, vectors, relations, device)
+        return Judged(found, None, len(material.pixels), relation=told)
+    embeddings, labels, forgery = vectors.numpy(), material.images.labels, material.images.forgery
+
+    def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return _all_distances(network, a, b, device)
+
+    nearest = evaluate_retrieval(embeddings[~forgery], labels[~forgery], apart)
+    sets = reference_sets(embeddings, labels, apart, forgery=forgery, seed=seed)
+    return Judged(found, nearest.recall_at[1], nearest.queries, sets)
+
+
+def compare(
+    network: SiameseNetwork, material: Material, vectors: Tensor, device: torch.device
+) -> Comparisons:
+    """Every comparison of some images, or of the pairs of a list, from their embeddings."""
+    if material.pairs is not None:
+        left, right = vectors[material.pairs.left], vectors[material.pairs.right]
+        with torch.no_grad():
+            distance = network.head(left.to(device), right.to(device)).cpu().numpy()
+        part = material.pairs.things()
+        return compare_pairs(
+            distance,
+            material.pairs.same,
+            left=part[material.pairs.left],
+            right=part[material.pairs.right],
+        )
+    return compare_all(
+        vectors.numpy(),
+        material.images.labels,
+        lambda a, b: _all_distances(network, a, b, device),
+        forgery=material.images.forgery,
+        limit=2_000_000,
+    )
+
+
+@torch.no_grad()
+def _relations_told(
+    network: SiameseNetwork, pairs: PairSet, vectors: Tensor, relations: list[str], device: torch.device
+) -> float | None:
+    """The share of pairs whose relation a network tells, where it tells these relations."""
+    head = network.head
+    if not isinstance(head, heads.Relation) or pairs.relation is None or len(head.same) != len(relations):
+        return None
+    left, right = (vectors[ends].to(device) for ends in (pairs.left, pairs.right))
+    told = np.array(relations)[head.logits(left, right).argmax(1).cpu().numpy()]
+    return float(np.mean(told == pairs.relation))
+
+
+@torch.no_grad()
+def _all_distances(
+    network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any], device: torch.device
+) -> NDArray[Any]:
+    if isinstance(network.head, heads.Distance):
+        plain: NDArray[Any] = distances.get(network.head.name)(a, b, all_pairs=True)
+        return plain
+    left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
+    rows = [network.head(row.expand(len(right), -1), right) for row in left]
+    found: NDArray[Any] = torch.stack(rows).cpu().numpy()
+    return found

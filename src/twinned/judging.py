@@ -12,8 +12,9 @@ from .judged import Judged
 from .material import Material, hold_out, shared_classes, usable_classes
 from .network import SiameseNetwork
 from .recipes import Settings
-from .runs import Run, fold_count
+from .runs import FOLD_SHARE, Run
 
+_FOLDS = 3
 # With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
 JUDGE_BELOW = 60
 
@@ -53,7 +54,7 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
     classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
     if validation is None and not (untouched is not None and 0 < classes < JUDGE_BELOW):
         learn, held_out = hold_out(material, s)
-    folds = 0 if held_out is not None else fold_count(learn)
+    folds = 0 if held_out is not None else _fold_count(learn)
     if untouched is not None and held_out is None and not folds:
         run.tell(
             "fewer than 4 classes are too few to judge what is learnt from them: the encoder stays as it is"
@@ -63,7 +64,7 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
     outcome = run.train(learn, held_out, file, title="Training", folds=folds)
     before: Judged | None = None
     if folds:
-        judged, before = run.cross_fit(learn, outcome, work)
+        judged, before = _cross_fit(run, learn, folds, outcome.state.total, work)
     else:
         judged = run.judge(outcome.network, held_out or learn)
         if untouched is not None and held_out is not None:
@@ -87,6 +88,50 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
             run.tell(f"better than the untouched encoder {figures}")
     unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
     return Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
+
+
+def _fold_count(learn: Material) -> int:
+    """How many folds cross-fitting takes: each needs two classes; 0 with fewer than 4."""
+    usable = len(usable_classes(learn.images))
+    return min(_FOLDS, usable // 2) if usable >= 4 else 0
+
+
+def _cross_fit(
+    run: Run, learn: Material, folds: int, steps: int | None, work: Path | None
+) -> tuple[Judged, Judged | None]:
+    """What networks make of classes that they did not see, by training one more for each fold of them.
+
+    Args:
+        run: As the main one was.
+        learn: What that learnt from.
+        folds: How many; see `_fold_count`.
+        steps: How many the main one took.
+        work: Where the runs are saved.
+
+    Returns:
+        The trained ones, and the untouched one where there is one.
+    """
+    labels, usable = learn.images.labels, usable_classes(learn.images)
+    run.tell(
+        f"{len(usable)} classes are too few to hold some out:"
+        f" the threshold comes from {folds} folds of them, each with a training of its own"
+    )
+    order = np.random.default_rng(run.settings.seed).permutation(usable)
+    trained, untouched = [], []
+    start = None if run.untouched is None else run.tail(run.untouched.to(run.device))
+    steps = max(1, round(steps * FOLD_SHARE)) if steps else 0
+    for fold, classes in enumerate(np.array_split(order, folds)):
+        out = np.isin(labels, classes)
+        inside, outside = learn.part(np.flatnonzero(~out)), learn.part(np.flatnonzero(out))
+        file, title = work and work / f"fold{fold + 1}.safetensors", f"Threshold {fold + 1}/{folds}"
+        left = folds - fold - 1
+        outcome = run.train(inside, None, file, title=title, steps=steps, judged=outside, folds=left)
+        if "not finite" in (outcome.state.stopped or ""):
+            run.tell(f"doctor: {title}: {outcome.state.stopped}. Use a smaller --learning-rate")
+        trained.append(run.judge(outcome.network, outside))
+        if start is not None:
+            untouched.append(run.judge(start, outside))
+    return Judged.together(trained), Judged.together(untouched) if untouched else None
 
 
 def _better(before: Judged, after: Judged) -> bool:

@@ -6,15 +6,13 @@ The images of a batch may be shared out among processes; the loss is that of the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import distances, heads, losses, miners
+from . import heads, losses, miners
 from .data import Batch, ClassBatches, PairBatches
 from .errors import SettingError
 from .freezing import parameter_groups
@@ -136,16 +134,3 @@ def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
         return flat.view(n, m)
 
     return logits
-
-
-@torch.no_grad()
-def all_distances(
-    network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any], device: torch.device
-) -> NDArray[Any]:
-    if isinstance(network.head, heads.Distance):
-        plain: NDArray[Any] = distances.get(network.head.name)(a, b, all_pairs=True)
-        return plain
-    left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
-    rows = [network.head(row.expand(len(right), -1), right) for row in left]
-    found: NDArray[Any] = torch.stack(rows).cpu().numpy()
-    return found

@@ -7,36 +7,31 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from . import encoders, heads, together
 from .cohort import Cohort
-from .data import ClassBatches, PairSet
+from .data import ClassBatches
 from .data.augment import Augmentation
 from .doctor import Doctor
 from .errors import SettingError
 from .feeds import Feed, Front, PixelFeed, whole
 from .freezing import Freezing, frozen_stages
 from .images import ImageSpec
-from .judged import Judged
+from .judged import Judged, compare, judge
 from .manifest import write_text
-from .material import Material, Say, enrolment_images, identity, sample, thin, usable_classes
+from .material import Material, Say, enrolment_images, identity, sample, thin
 from .network import SiameseNetwork
-from .objectives import all_distances, make_batches, make_objective, make_optimizer
+from .objectives import make_batches, make_objective, make_optimizer
 from .parent import Parent
 from .recipes import Settings
-from .retrieval import evaluate_retrieval
 from .solving import solve_layer
 from .training import Outcome, Plan, Scores, Step, train_network
-from .verification import Comparisons, compare_all, compare_pairs, reference_sets
 from .verification import eer as equal_error_rate
 
-FOLDS = 3
 # A fold's run is this share of the main one's steps.
 FOLD_SHARE = 0.5
 _EACH = 4  # images of a class, where time allows for some of the images alone
@@ -373,53 +368,14 @@ class Run:
     def judge(self, network: SiameseNetwork, material: Material) -> Judged:
         """What a network makes of images that it was not trained on."""
         some = thin(material, _CALIBRATE)
-        embeddings = self.embed(network, some)
-        found = self.compare(network, some, embeddings)
-        if some.pairs is not None:
-            return Judged(found, None, len(some.pixels), relation=self._told(network, some.pairs, embeddings))
-        vectors, labels, forgery = embeddings.numpy(), some.images.labels, some.images.forgery
-
-        def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-            return all_distances(network, a, b, self.device)
-
-        nearest = evaluate_retrieval(vectors[~forgery], labels[~forgery], apart)
-        sets = reference_sets(vectors, labels, apart, forgery=forgery, seed=self.settings.seed)
-        return Judged(found, nearest.recall_at[1], nearest.queries, sets)
-
-    @torch.no_grad()
-    def _told(self, network: SiameseNetwork, pairs: PairSet, vectors: Tensor) -> float | None:
-        """The share of pairs whose relation a network tells, where it tells these relations."""
-        head = network.head
-        if (
-            not isinstance(head, heads.Relation)
-            or pairs.relation is None
-            or len(head.same) != len(self.relations)
-        ):
-            return None
-        left, right = (vectors[ends].to(self.device) for ends in (pairs.left, pairs.right))
-        names = np.array(list(self.relations))
-        told = names[head.logits(left, right).argmax(1).cpu().numpy()]
-        return float(np.mean(told == pairs.relation))
-
-    def compare(self, network: SiameseNetwork, material: Material, vectors: Tensor) -> Comparisons:
-        """Every comparison of some images, or of the pairs of a list, from their embeddings."""
-        if material.pairs is not None:
-            left, right = vectors[material.pairs.left], vectors[material.pairs.right]
-            with torch.no_grad():
-                distance = network.head(left.to(self.device), right.to(self.device)).cpu().numpy()
-            part = material.pairs.things()
-            return compare_pairs(
-                distance,
-                material.pairs.same,
-                left=part[material.pairs.left],
-                right=part[material.pairs.right],
-            )
-        return compare_all(
-            vectors.numpy(),
-            material.images.labels,
-            lambda a, b: all_distances(network, a, b, self.device),
-            forgery=material.images.forgery,
-            limit=2_000_000,
+        vectors = self.embed(network, some)
+        return judge(
+            network,
+            some,
+            vectors,
+            relations=list(self.relations),
+            device=self.device,
+            seed=self.settings.seed,
         )
 
     @torch.no_grad()
@@ -435,40 +391,6 @@ class Run:
             ]
         )
 
-    def cross_fit(
-        self, learn: Material, main: Outcome[SiameseNetwork], work: Path | None
-    ) -> tuple[Judged, Judged | None]:
-        """What networks make of classes that they did not see, by training one more for each fold of them.
-
-        Returns:
-            The trained ones, and the untouched one where there is one. Needs two folds; see `fold_count`.
-        """
-        labels = learn.images.labels
-        usable = usable_classes(learn.images)
-        folds = fold_count(learn)
-        self.tell(
-            f"{len(usable)} classes are too few to hold some out:"
-            f" the threshold comes from {folds} folds of them, each with a training of its own"
-        )
-        order = np.random.default_rng(self.settings.seed).permutation(usable)
-        trained, untouched = [], []
-        start = None if self.untouched is None else self.tail(self.untouched.to(self.device))
-        steps = max(1, round(main.state.total * FOLD_SHARE)) if main.state.total else 0
-        for fold, classes in enumerate(np.array_split(order, folds)):
-            out = np.isin(labels, classes)
-            inside, outside = learn.part(np.flatnonzero(~out)), learn.part(np.flatnonzero(out))
-            file = work and work / f"fold{fold + 1}.safetensors"
-            title = f"Threshold {fold + 1}/{folds}"
-            left = folds - fold - 1
-            outcome = self.train(inside, None, file, title=title, steps=steps, judged=outside, folds=left)
-            if "not finite" in (outcome.state.stopped or ""):
-                self.tell(f"doctor: {title}: {outcome.state.stopped}. Use a smaller --learning-rate")
-            network = outcome.network
-            trained.append(self.judge(network, outside))
-            if start is not None:
-                untouched.append(self.judge(start, outside))
-        return Judged.together(trained), Judged.together(untouched) if untouched else None
-
 
 def _fits(head: nn.Module, other: nn.Module) -> bool:
     """Whether a head can take another one's weights."""
@@ -478,12 +400,6 @@ def _fits(head: nn.Module, other: nn.Module) -> bool:
         and mine.keys() == theirs.keys()
         and all(mine[name].shape == theirs[name].shape for name in mine)
     )
-
-
-def fold_count(learn: Material) -> int:
-    """How many folds cross-fitting takes: each needs two classes; 0 with fewer than 4."""
-    usable = len(usable_classes(learn.images))
-    return min(FOLDS, usable // 2) if usable >= 4 else 0
 
 
 def _evaluator(
@@ -499,7 +415,7 @@ def _evaluator(
     def error(network: SiameseNetwork, material: Material | None) -> float:
         if material is None or not looked_at:
             return math.nan
-        found = run.compare(network, material, run.embed(network, material))
+        found = compare(network, material, run.embed(network, material), run.device)
         if found.same.all() or not found.same.any():
             return math.nan
         return float(equal_error_rate(found.distance, found.same))
