@@ -70,6 +70,35 @@ def test_the_example_runs_by_itself(model: tw.Model, strokes: Path, tmp_path: Pa
     assert float(distance) == pytest.approx(verdict.distance, abs=1e-4)
 
 
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_the_example_runs_a_learned_head_and_fits_images_from_anywhere(
+    strokes: Path, tmp_path: Path, fit: str
+) -> None:
+    model = tw.train(
+        strokes,
+        recipe="glyph",
+        loss="cross-entropy",
+        image_size=24,
+        steps=3,
+        settings={"fit": fit},
+        progress=False,
+    )
+    result = export_model(model, tmp_path / "out", progress=False)
+    assert "head.onnx" in result["files"]
+    assert "1 - the score of head.onnx" in (tmp_path / "out" / "README.md").read_text()
+    for number, size in enumerate([(60, 24), (20, 50)]):
+        wide = Image.new("L", size, 200)
+        wide.paste(Image.open(strokes / f"c0{number}" / "0.png"), (3, 1))
+        wide.save(tmp_path / f"{number}.png")
+    a, b = (str(tmp_path / f"{number}.png") for number in (0, 1))
+    example = [sys.executable, str(tmp_path / "out" / "example.py"), a, b]
+    done = subprocess.run(example, cwd=tmp_path, capture_output=True, text=True, check=True)
+    verdict = model.verify(a, b)
+    word, distance = done.stdout.split()
+    assert word == ("same" if verdict.same else "different")
+    assert float(distance) == pytest.approx(verdict.distance, abs=1e-4)
+
+
 def test_nothing_else_is_replaced(model: tw.Model, strokes: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

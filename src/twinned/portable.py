@@ -33,20 +33,28 @@ _CALIBRATION_IMAGES = 256
 _EXAMPLE = '''"""Tell whether two images show the same thing, with onnxruntime, Pillow and NumPy alone."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 WIDTH, HEIGHT, MODE, THRESHOLD = {width}, {height}, {mode!r}, {threshold!r}
 MEAN, STD = np.array({mean}, np.float32), np.array({std}, np.float32)
-session = onnxruntime.InferenceSession("encoder_float.onnx")
+FOLDER = Path(__file__).parent
 
+
+def run(file, output, **inputs):
+    return onnxruntime.InferenceSession(FOLDER / file).run([output], inputs)[0][0]
+
+
+def fitted(image):
+{fitted}
 
 def embed(path):
-    pixels = np.asarray(Image.open(path).convert(MODE).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
+    pixels = np.asarray(fitted(ImageOps.exif_transpose(Image.open(path)).convert(MODE)))
     image = (pixels.reshape(HEIGHT, WIDTH, -1) / np.float32(255) - MEAN) / STD
-    return session.run(["embedding"], {{"image": image.transpose(2, 0, 1)[None]}})[0][0]
+    return run("encoder_float.onnx", "embedding", image=image.transpose(2, 0, 1)[None])
 
 
 a, b = embed(sys.argv[1]), embed(sys.argv[2])
@@ -54,6 +62,25 @@ distance = {distance}
 print("same" if distance <= THRESHOLD else "different", float(distance))
 '''
 
+_FITTED = {
+    "stretch": """\
+    return image.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+""",
+    "crop": """\
+    return ImageOps.fit(image, (WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+""",
+    "pad": """\
+    scale = min(WIDTH / image.width, HEIGHT / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    values = np.asarray(image).reshape(image.height, image.width, -1)
+    edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    canvas = Image.new(image.mode, (WIDTH, HEIGHT), tuple(int(v) for v in np.median(edge, axis=0)))
+    resized = image.resize(size, Image.Resampling.BILINEAR)
+    canvas.paste(resized, ((WIDTH - size[0]) // 2, (HEIGHT - size[1]) // 2))
+    return canvas
+""",
+}
+_OF_HEAD = '1 - run("head.onnx", "score", left=a[None], right=b[None])'
 _DISTANCE = {
     "cosine": "1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b))",
     "euclidean": "np.linalg.norm(a - b)",
@@ -117,6 +144,9 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix="twinned-") as name:
         folder = Path(name)
         shutil.copyfile(source, folder / "encoder.onnx")
+        if model.manifest.head:
+            head = manifest.checked(model.folder, "head.onnx", model.manifest)
+            shutil.copyfile(head, folder / "head.onnx")
         graph = onnx.load(str(source))
         onnx.save(_float_input(graph), str(folder / "encoder_float.onnx"))
         gap = _gap(model, folder / "encoder_float.onnx", pixels[:64])
@@ -140,7 +170,8 @@ def export_model(
                 threshold=float(model.threshold),
                 mean=list(spec.mean),
                 std=list(spec.std),
-                distance=_DISTANCE[model.distance],
+                fitted=_FITTED[spec.fit],
+                distance=_OF_HEAD if model.manifest.head else _DISTANCE[model.distance],
             ),
         )
         manifest.write_text(folder / "README.md", _readme(model, result))
@@ -273,6 +304,11 @@ def _readme(model: Model, result: dict[str, Any]) -> str:
         f"| encoder_float.onnx | `image`, float32 (n, {spec.channels}, {spec.height}, {spec.width}):"
         f" (pixels / 255 - {list(spec.mean)}) / {list(spec.std)} | the same |",
     ]
+    measure = f"Embeddings are compared by {model.distance} distance"
+    if model.manifest.head:
+        values = f"float32 (n, {model.embedding_size})"
+        lines.append(f"| head.onnx | `left` and `right`, {values} each | `score`, float32 (n,) |")
+        measure = "How far apart two embeddings are is 1 - the score of head.onnx"
     if result["int8"]:
         cost = result["int8"]
         before, after = cost["before"], cost["after"]
@@ -283,11 +319,15 @@ def _readme(model: Model, result: dict[str, Any]) -> str:
             f" rate {before['eer']:.4f} before, {after['eer']:.4f} after; {cost['ways']}-way one-shot"
             f" accuracy {before['one_shot']} before, {after['one_shot']} after.",
         ]
-    ink = "" if spec.ink == "none" else f", the ink alone ({spec.ink}): use Twinned's own reader for that"
+    ink = (
+        ""
+        if spec.ink == "none"
+        else f", the ink alone ({spec.ink}): let Twinned's own reader cut it out first"
+    )
     lines += [
         "",
         f"Images are brought to {spec.width}x{spec.height} by bilinear resizing ({spec.fit}){ink}."
-        f" Embeddings are compared by {model.distance} distance; same means at most {model.threshold:.6g}.",
+        f" {measure}; same means at most {model.threshold:.6g}.",
         "`python example.py A B` runs encoder_float.onnx with onnxruntime, Pillow and NumPy alone.",
         "",
     ]
