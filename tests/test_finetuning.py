@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import twinned
 from twinned import export, manifest, recipes
-from twinned.data import PairSet
+from twinned.data import PairSet, load_images
 from twinned.encoders import Conv4
-from twinned.errors import ModelError, SettingError, TrainingError
+from twinned.errors import DataError, ModelError, SettingError, TrainingError
 from twinned.feeds import Front
 from twinned.freezing import Freezing
 from twinned.network import SiameseNetwork
@@ -315,6 +315,13 @@ def test_weights_of_another_encoder_are_refused(tiny_model, strangers, tmp_path)
 def test_what_cannot_be_done_is_refused(finetune, strangers, tmp_path, given, message):
     with pytest.raises(SettingError, match=message):
         finetune(strangers, output=tmp_path / "new.twin", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_images_that_measure_nothing_are_refused_before_training(finetune, strangers, tmp_path):
+    one = load_images(strangers)
+    with pytest.raises(DataError, match=r"--old: .*: nothing to measure: two classes are needed"):
+        finetune(strangers, output=tmp_path / "new.twin", old=one.with_classes(one.classes[:1]))
     assert list(tmp_path.iterdir()) == []
 
 

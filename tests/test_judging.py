@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import twinned
-from twinned import encoders, export, recipes, trial
+from twinned import encoders, export, judging, recipes, trial
 from twinned.data import load_images
 from twinned.judged import Judged
 from twinned.untouched import UNTOUCHED
@@ -71,12 +71,29 @@ def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs,
         assert ("before training  equal error rate" in found.text()) == better
         assert model.manifest.recipe["embedding_size"] == (1280 if better else None)
         assert len(model.manifest.classes) == (8 if better else 0)
+        assert sum("steps, loss and rates play no part" in note for note in model.manifest.notes) == 1
 
 
-def judged(errors: float) -> Judged:
+def judged(errors: float, *, wrong: int = 0) -> Judged:
+    """Of 20 comparisons so many of either kind are wrong."""
     same = np.array([True, False] * 10)
     distance = np.where(same, 0.1, 0.9)
+    distance[: 2 * wrong] = 1 - distance[: 2 * wrong]
     return Judged(compare_pairs(distance, same, left=np.arange(20), right=np.arange(20)), 1 - errors, 20)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better"),
+    [
+        (judged(0.2), judged(0.1), True),
+        (judged(0.2), judged(0.2), False),
+        (judged(0.1, wrong=2), judged(0.15, wrong=1), True),
+        (judged(0.4, wrong=1), judged(0.1, wrong=2), False),
+    ],
+    ids=["fewer", "as many", "fewer in sum", "a higher equal error rate"],
+)
+def test_better_is_fewer_errors_and_no_higher_equal_error_rate(before, after, better):
+    assert judging._better(before, after) is better
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,21 @@ def test_guesses_are_checked_on_the_images(write, strangers):
     assert "nchw, pixels from -1 to 1" in guessed
     assert (model.spec.mean, model.spec.std) == ((0.5,), (0.5,))
     assert guessed in model.manifest.notes
+    assert not any("close call" in sentence for sentence in said)
+
+
+def test_a_close_call_is_called_one(write, strangers):
+    said: list[str] = []
+    model = wrap(write(relu=True), strangers, say=said.append)
+    (close,) = (sentence for sentence in said if sentence.startswith("that is a close call: nchw, pixels "))
+    assert "--mean, --std" in close
+    assert close in model.manifest.notes
+
+
+@pytest.mark.parametrize("given", [{"mean": "much"}, {"mean": []}, {"std": [[1], [2, 3]]}, {"scale": "x"}])
+def test_what_is_no_number_is_refused(write, strangers, given):
+    with pytest.raises(SettingError, match="scale is a number, mean and std are one or more"):
+        wrap(write(), strangers, **given)
 
 
 def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_path):

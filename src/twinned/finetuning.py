@@ -18,7 +18,7 @@ from .data import load as load_data
 from .devices import asked_at, on_devices, training_device
 from .errors import DataError, ModelError, SettingError
 from .fit import make_model
-from .material import Say, check_classes, part_by_split
+from .material import Say, both_kinds, check_classes, part_by_split
 from .memory import keep_freed_memory
 from .model import Model
 from .parent import bring_along
@@ -114,6 +114,10 @@ def finetune(
             " column relation, or finetune the model that this one came from"
         )
     earlier = load_data(old) if isinstance(old, (str, os.PathLike)) else old
+    if earlier is not None and not both_kinds(earlier):
+        raise DataError(
+            f"--old: {earlier.origin}: nothing to measure: two classes are needed, and two images of one"
+        )
     notes: list[str] = []
 
     def tell(sentence: str) -> None:
@@ -121,7 +125,12 @@ def finetune(
         if say is not None:
             say(sentence)
 
-    remarks += [f"finetuned from a model of {len(before.manifest.classes)} classes ({base.encoder})"]
+    known = len(before.manifest.classes)
+    remarks += [
+        f"finetuned from a model of {known} classes ({base.encoder})"
+        if known
+        else f"finetuned from encoder {base.encoder}, which knew no classes yet"
+    ]
     plan = settle(
         source,
         base,

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ from .verification import doubts, fit_calibration
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
 # take 10 more than its budget. A large encoder takes longer to export, which is measured.
 FINISH_SECONDS = 3.0
+_LATE = 10.0
 _OF_A_RUN = (".safetensors", ".json", ".new")  # what `partial` holds
 
 # Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
@@ -90,7 +92,8 @@ def train(
     """Train a Siamese network on your images and return the saved model.
 
     A fifth of the classes (at least 4) is held out of training to choose the threshold on. With fewer than
-    12 classes none can be spared: the threshold comes from cross-fitting over classes instead.
+    12 classes (60, over a network that has learnt before) none can be spared: the threshold comes from
+    cross-fitting over classes instead.
 
     Args:
         data: Images or pairs, or where they are (see `twinned.data.load_images`, `load_pairs`).
@@ -329,10 +332,15 @@ def make_model(
                 manifest.copy(folder, target, force=force or resume)
                 shutil.rmtree(partial(target), ignore_errors=True)
 
+        together.from_first(save) if target is not None else save()
+        took = (time.monotonic() - began) / 60
+        if plan.minutes is not None and took * 60 > plan.minutes * 60 + _LATE:
+            tell(
+                f"it took {took:.1f} minutes where {plan.minutes:g} were given: what comes before and after"
+                " training takes as long on this machine now"
+            )
         if target is not None:
-            together.from_first(save)
             return Model(target)
-        save()
         stack.pop_all()  # the folder goes with the model
         return Model(folder, temporary=made)
 

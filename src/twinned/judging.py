@@ -135,8 +135,8 @@ def _cross_fit(
 
 
 def _better(before: Judged, after: Judged) -> bool:
-    """Whether both kinds of error together are fewer."""
-    return after.errors < before.errors
+    """Whether both kinds of error together are fewer, and the equal error rate no higher."""
+    return after.errors < before.errors and after.eer <= before.eer
 
 
 def _leave(

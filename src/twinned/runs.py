@@ -286,7 +286,12 @@ class Run:
         frozen = 0 if self.front is not None else frozen_stages(network.encoder, s.freeze)
         freezing = Freezing(frozen, s.thaw, norms=s.norms, solved=solved)
         if solved and s.thaw is None and not freezing.learns(network):
-            steps = 0  # the layer is all that there is to learn
+            if judged is None and s.steps != 0:
+                self.tell(
+                    "every stage is frozen and the embedding layer solved, so nothing is left to learn step"
+                    " by step: steps, loss and rates play no part (--set layer=learned has it learnt)"
+                )
+            steps = 0
         epoch = len(feed) / len(batches(0).index)
         if steps is None:
             steps = s.steps if s.epochs is None else max(1, round(s.epochs * epoch))

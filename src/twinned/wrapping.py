@@ -170,11 +170,19 @@ def _ways(
             raise SettingError(f"{found.path}: takes uint8, so scale, mean and std have no place")
         fed = {"as bytes": _FED["from 0 to 255"]}
     elif any(value is not None for value in (scale, mean, std)):
-        below, by = (
-            np.atleast_1d(mean if mean is not None else 0.0),
-            np.atleast_1d(std if std is not None else 1.0),
-        )
-        times = scale if scale is not None else 1.0 if below.max() > 1 else 1 / 255
+        try:
+            below, by = (
+                np.atleast_1d(np.array(plain if value is None else value, float))
+                for value, plain in ((mean, 0.0), (std, 1.0))
+            )
+            if not (below.size and by.size):
+                raise ValueError("empty")
+            times = float(scale) if scale is not None else 1.0 if below.max() > 1 else 1 / 255
+        except (TypeError, ValueError):
+            raise SettingError(
+                f"scale is a number, mean and std are one or more; got scale {scale!r}, mean {mean!r},"
+                f" std {std!r}"
+            ) from None
         if not (np.isfinite([times, *below, *by]).all() and times > 0 and (by > 0).all()):
             said = {"scale": scale, "mean": mean, "std": std}
             got = ", ".join(f"{name} {value}" for name, value in said.items() if value is not None)
@@ -258,10 +266,19 @@ def _choose(
     said += [f"{metric} distance"] if len(metrics) > 1 else []
     others = sorted({round(error, 4) for error in errors.values()} - {round(errors[number, metric], 4)})
     against = f" (others: {', '.join(f'{error:.4f}' for error in others[:4])})" if others else ""
+    least = errors[number, metric]
     tell(
-        f"guessed by the equal error rate on {len(some.pixels)} images,"
-        f" {errors[number, metric]:.4f}{against}: {'; '.join(said)}"
+        f"guessed by the equal error rate on {len(some.pixels)} images, {least:.4f}{against}:"
+        f" {'; '.join(said)}"
     )
+    noise = np.sqrt(max(least * (1 - least), 0.01) / len(some.pixels))
+    near = [t for t in errors if t[0] != number and least < errors[t] < least + noise]
+    if near:
+        other = ways[min(near, key=errors.__getitem__)[0]]
+        tell(
+            f"that is a close call: {other.layout}, pixels {other.words} is as good on so few images. Say"
+            " what the encoder was trained with: --layout, --scale, --mean, --std"
+        )
     return way, metric
 
 

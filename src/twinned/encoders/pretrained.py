@@ -252,6 +252,8 @@ def load_weights(encoder: Encoder, path: str | os.PathLike[str]) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise SettingError(f"weights={os.fspath(path)}: cannot be read ({error})") from None
+    if broken := next((name for name, value in state.items() if not torch.isfinite(value).all()), None):
+        raise SettingError(f"weights={os.fspath(path)}: {broken} holds values that are not finite")
     fresh = carry_over(encoder, state)
     encoder.licence = f"not known: weights of {Path(path).name}"
     wrong = [name for name in fresh if not name.startswith("dense.")]
