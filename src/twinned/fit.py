@@ -48,7 +48,7 @@ from .verification import doubts, fit_calibration
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
 # take 10 more than its budget. A large encoder takes longer to export, which is measured.
 FINISH_SECONDS = 3.0
-_LATE = 10.0
+_LATE = 10.0  # seconds over it, from which on that is said
 _OF_A_RUN = (".safetensors", ".json", ".new")  # what `partial` holds
 
 # Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
@@ -333,10 +333,10 @@ def make_model(
                 shutil.rmtree(partial(target), ignore_errors=True)
 
         together.from_first(save) if target is not None else save()
-        took = (time.monotonic() - began) / 60
-        if plan.minutes is not None and took * 60 > plan.minutes * 60 + _LATE:
+        took = time.monotonic() - began
+        if plan.minutes is not None and took > plan.minutes * 60 + _LATE:
             tell(
-                f"it took {took:.1f} minutes where {plan.minutes:g} were given: what comes before and after"
+                f"it took {took / 60:.1f} minutes where {plan.minutes:g} were given: what comes before and after"
                 " training takes as long on this machine now"
             )
         if target is not None:

@@ -61,8 +61,8 @@ def solve_layer(
             f"an embedding layer is solved for at most as many values as it sees, {wide}; got {size}:"
             " choose a smaller --embedding-size, or layer=learned"
         )
-    # With fewer images than values nothing varies outside of what the images span: the same in less time.
     random = torch.randn(wide, size or 0, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    # With fewer images than values nothing varies outside of what the images span: the same in less time.
     span = None
     if size is not None and max(size, len(x)) < wide:
         # Where the outputs are more than the images, the others may be any that these do not span.
