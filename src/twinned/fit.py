@@ -336,8 +336,8 @@ def make_model(
         took = time.monotonic() - began
         if plan.minutes is not None and took > plan.minutes * 60 + _LATE:
             tell(
-                f"it took {took / 60:.1f} minutes where {plan.minutes:g} were given: what comes before and after"
-                " training takes as long on this machine now"
+                f"it took {took / 60:.1f} minutes where {plan.minutes:g} were given: what comes before and"
+                " after training takes as long on this machine now"
             )
         if target is not None:
             return Model(target)
