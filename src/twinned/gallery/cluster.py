@@ -48,7 +48,8 @@ class ClusterStore:
 
     def __init__(self, client: QdrantClient, collection: str, *, address: str) -> None:
         self.address = address
-        self.writing = threading.RLock()
+        self._writing = threading.RLock()
+        self._process = os.getpid()
         self._client, self._collection = client, collection
         with self._explain("opening"):
             exists = client.collection_exists(collection)
@@ -61,6 +62,12 @@ class ClusterStore:
             )
         self.binding = Binding.model_validate(kept["binding"])
         self.report = IndexReport.model_validate(kept["report"]) if kept["report"] else None
+
+    @property
+    def writing(self) -> threading.RLock:
+        """Held while stored records are looked at and then changed."""
+        self.check_process()
+        return self._writing
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Insert or replace records; applied by every shard when this returns."""
@@ -154,10 +161,16 @@ class ClusterStore:
         self.report = report
 
     def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
+        """Close the connection; in a forked process, do nothing."""
+        if os.getpid() == self._process:
+            self._client.close()
+
+    def check_process(self) -> None:
+        """Refuse to work in a forked process, which shares its parent's connections."""
+        store.check_process(self.address, self._process)
 
     def _explain(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        self.check_process()
         return _explain(self.address, doing)
 
 

@@ -11,6 +11,9 @@ replays what the segments lack, so neither kill -9 nor a power cut loses what wa
 **Never silently emptied.** gallery.json is replaced in one step and bounds the count from below: raised
 after segments are on disk, lowered before a deletion. Opening compares it with what is found.
 
+**Forks.** A forked child shares the log's lock and the mapped files but has none of Qdrant's threads. It is
+refused everything but `close`; Qdrant's destructors, which would write, never run there.
+
 **Threads.** Qdrant Edge 0.9 holds the GIL in every call, so a search sees a write whole or not at all.
 Writers share one lock, `writing`. Building an index takes minutes: a child process builds it on a copy
 while this one goes on reading and writing, then what was written meanwhile is carried over.
@@ -19,15 +22,18 @@ while this one goes on reading and writing, then what was written meanwhile is c
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import uuid
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import qdrant_edge
@@ -40,8 +46,10 @@ from .folder import (
     Manifest,
     copy_sparse,
     damaged,
+    identity,
     need_room,
     read_manifest,
+    refused,
     size_on_disk,
     sync_file,
     sync_folder,
@@ -66,6 +74,9 @@ _METRIC = {
     "squared_euclidean": qdrant.Distance.Euclid,
     "manhattan": qdrant.Distance.Manhattan,
 }
+_Loaded: TypeAlias = tuple[
+    Any, tuple[int, int]
+]  # Qdrant's shard, and which folder holds its log and its lock
 
 
 class EdgeStore:
@@ -75,20 +86,27 @@ class EdgeStore:
         folder: The gallery's folder, made by `create`.
 
     Raises:
-        GalleryError: If it is damaged or in use, or the disk is full.
+        GalleryError: If it is damaged or in use, cannot be written to, or the disk is full.
     """
 
     def __init__(self, folder: Path) -> None:
         self.address = str(folder)
-        self.writing = threading.RLock()
+        self._writing = threading.RLock()
+        self._process = os.getpid()
         self._folder = folder
+        with _opening(folder):
+            self._open()
+
+    def _open(self) -> None:
+        folder = self._folder
         self._manifest = read_manifest(folder)
         self._labels: dict[str, int] | None = None
         self._unflushed = 0
         self._log: set[str] = set()  # the log's files at the last synchronisation
         self._touched: set[str] | None = None  # ids written while the index is built on a copy
         need_room(folder, ROOM_TO_OPEN)
-        self._shard = self._load(self._manifest.shard)
+        self._loaded, self._locked = self._load(self._manifest.shard)
+        _stores.add(self)
         try:
             self._check()
             self._check_log()
@@ -98,6 +116,17 @@ class EdgeStore:
         for stray in folder.glob("shard-*"):  # an index whose building was cut off
             if stray.name != self._manifest.shard:
                 shutil.rmtree(stray, ignore_errors=True)
+
+    @property
+    def _shard(self) -> Any:
+        self.check_process()
+        return self._loaded
+
+    @property
+    def writing(self) -> threading.RLock:
+        """Held while stored records are looked at and then changed."""
+        self.check_process()  # a forked child may have inherited it locked
+        return self._writing
 
     @property
     def binding(self) -> Binding:
@@ -159,6 +188,7 @@ class EdgeStore:
 
     def labels(self, only: Filter) -> dict[str, int]:
         """How many images each label has."""
+        self.check_process()
         if only:
             return self._facet(only)
         if (labels := self._labels) is None:
@@ -207,7 +237,8 @@ class EdgeStore:
                 raise GalleryError(f"{self.address}: its index is being built already; wait for that to end")
             self._touched = set()
         try:
-            with self.writing:
+            with self.writing, self._explain("copying the gallery to index it"):
+                self._require_place()
                 self._flush()
                 source = self._folder / self._manifest.shard
                 need_room(self._folder, ROOM_TO_ADD + 3 * size_on_disk(source))
@@ -220,6 +251,7 @@ class EdgeStore:
                     f"{self.address}: the index could not be built ({reason}); the gallery is as it was"
                 )
             with self.writing:
+                self._require_place()
                 self._carry_over(copy.name)
         except BaseException:
             if copy.name != self._manifest.shard:
@@ -231,19 +263,47 @@ class EdgeStore:
     def adopt(self, other: EdgeStore) -> None:
         """Take over another store's content and binding, in one step; the other is used up."""
         with self.writing:
+            self._require_place()
             other.close()
             shard = f"shard-{uuid.uuid4().hex[:8]}"
-            (other._folder / other._manifest.shard).rename(self._folder / shard)
-            sync_folder(self._folder)
+            with self._explain("taking over the new embeddings"):
+                (other._folder / other._manifest.shard).rename(self._folder / shard)
+                sync_folder(self._folder)
             self._replace(shard, self._load(shard), manifest=other._manifest)
-        shutil.rmtree(other._folder)
+        shutil.rmtree(other._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Bring everything to its final place and let another process open the gallery."""
+        """Bring everything to its final place and let another process open the gallery.
+
+        The gallery is let go of whatever goes wrong. In a forked process this does nothing.
+        """
+        if os.getpid() != self._process:
+            return
         with self.writing:
-            if self._unflushed:
-                self._flush()
-            self._shard.close()
+            try:
+                if self._unflushed and self._in_place():  # in a moved folder the log keeps what is unflushed
+                    self._flush()
+            finally:
+                self._unflushed = 0
+                self._shard.close()
+
+    def check_process(self) -> None:
+        """Refuse to work in a forked process."""
+        store.check_process(self.address, self._process)
+
+    def _in_place(self) -> bool:
+        """Whether the folder at the gallery's path is still the one that was opened."""
+        try:
+            return identity(_log(self._folder, self._manifest)) == self._locked
+        except OSError:
+            return False
+
+    def _require_place(self) -> None:
+        if not self._in_place():
+            raise GalleryError(
+                f"{self.address}: the folder was renamed, moved or deleted while the gallery was open; "
+                "nothing was changed: move it back, or close the gallery and open it at its new place"
+            )
 
     def _facet(self, only: Filter) -> dict[str, int]:
         limit = max(1, self.count(Filter()))
@@ -254,6 +314,7 @@ class EdgeStore:
 
     def _update(self, operation: Any, ids: Sequence[str], *, room: int = ROOM_TO_OPEN) -> None:
         with self.writing:
+            self._require_place()
             need_room(self._folder, room)
             with self._explain("writing"):
                 self._shard.update(operation)
@@ -272,7 +333,7 @@ class EdgeStore:
         The log's files are ``open-N``, the lowest of them being written, and ``closed-N``. On Linux
         `fsync` covers what was changed through a memory map; elsewhere segments are flushed each time.
         """
-        log = self._folder / self._manifest.shard / "wal"
+        log = _log(self._folder, self._manifest)
         with self._explain("writing"):
             names = {entry.name for entry in log.iterdir()}
             current = min((n for n in names if n.startswith("open-")), key=lambda n: int(n[5:]))
@@ -285,19 +346,22 @@ class EdgeStore:
     def _flush(self) -> None:
         with self._explain("writing"):
             self._shard.flush()
+            written = _written(self._folder / self._manifest.shard)
         self._unflushed = 0
-        self._save(at_least=self.count(Filter()), written=_written(self._folder / self._manifest.shard))
+        self._save(at_least=self.count(Filter()), written=written)
 
     def _save(self, **changes: Any) -> None:
         manifest = self._manifest.model_copy(update=changes)
         if manifest != self._manifest:
+            self._require_place()
             with self._explain("writing"):
                 write_manifest(self._folder, manifest)
             self._manifest = manifest
 
     def _carry_over(self, shard: str) -> None:
         """Go over to a compacted copy, with what was written since it was made."""
-        new = self._load(shard)
+        opened = self._load(shard)
+        new, _ = opened
         touched = sorted(self._touched or ())
         with self._explain("carrying over what was written meanwhile"):
             for start in range(0, len(touched), _BATCH):
@@ -307,22 +371,22 @@ class EdgeStore:
                 new.update(qdrant.UpdateOperation.delete_points(ids))
                 new.update(qdrant.UpdateOperation.upsert_points(points))
             new.flush()
-        bounds = {"at_least": self.count(Filter()), "written": _written(self._folder / shard)}
-        self._replace(shard, new, manifest=self._manifest.model_copy(update=bounds))
+            bounds = {"at_least": self.count(Filter()), "written": _written(self._folder / shard)}
+        self._replace(shard, opened, manifest=self._manifest.model_copy(update=bounds))
 
-    def _replace(self, shard: str, opened: Any, *, manifest: Manifest) -> None:
+    def _replace(self, shard: str, opened: _Loaded, *, manifest: Manifest) -> None:
         old = self._folder / self._manifest.shard
         self._save(**{**dict(manifest), "shard": shard})
         # A search in another thread may still read the old shard: it is closed with the last reference.
-        self._shard, self._labels, self._log, self._unflushed = opened, None, set(), 0
+        (self._loaded, self._locked), self._labels, self._log, self._unflushed = opened, None, set(), 0
         shutil.rmtree(old, ignore_errors=True)
 
-    def _load(self, shard: str) -> Any:
+    def _load(self, shard: str) -> _Loaded:
         path = self._folder / shard
         if not (path / "segments").is_dir():
             raise damaged(self._folder, f"{shard}/segments is missing")
         with _opening(self._folder):
-            return qdrant.EdgeShard.load(str(path))
+            return qdrant.EdgeShard.load(str(path)), identity(path / "wal")
 
     def _check(self) -> None:
         """Compare what is there with what must be: Qdrant opens without some of its files and is silent."""
@@ -358,7 +422,7 @@ class EdgeStore:
         except BaseException as error:
             if not _is_edge_error(error) and not isinstance(error, OSError):
                 raise
-            raise GalleryError(
+            raise refused(self._folder, error) or GalleryError(
                 f"{self.address}: {doing} failed ({error}); what was acknowledged is stored: close the "
                 "gallery and open it again"
             ) from error
@@ -386,7 +450,9 @@ def create(folder: Path, binding: Binding) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         if not _is_edge_error(error) and not isinstance(error, OSError):
             raise
-        raise GalleryError(f"{folder}: a gallery could not be made there ({error})") from error
+        raise GalleryError(
+            f"{folder}: a gallery could not be made there ({error}); choose a folder that can be written to"
+        ) from error
 
 
 def _config(binding: Binding) -> Any:
@@ -431,14 +497,19 @@ def _opening(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not _is_edge_error(error):
+        if not _is_edge_error(error) and not isinstance(error, OSError):
             raise
         if "WouldBlock" in str(error):
             raise GalleryError(
                 f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
                 "be open once; close the other, or ask the service that holds it"
             ) from None
-        raise damaged(folder, str(error)) from error
+        raise refused(folder, error) or damaged(folder, str(error)) from error
+
+
+def _log(folder: Path, manifest: Manifest) -> Path:
+    """The folder of the write-ahead log, which Qdrant keeps open and locked."""
+    return folder / manifest.shard / "wal"
 
 
 def _written(shard: Path) -> int:
@@ -449,3 +520,27 @@ def _written(shard: Path) -> int:
 def _is_edge_error(error: BaseException) -> bool:
     """Qdrant Edge raises plain `Exception`, and Rust's panics as a `BaseException`."""
     return type(error) is Exception or type(error).__name__ == "PanicException"
+
+
+_stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Let go of every store in a forked child, without harm to the parent's.
+
+    Qdrant's destructor writes what this process remembers over what the parent writes, so a reference is
+    leaked and it never runs. The inherited lock would outlive the parent's: its copy here is closed.
+    """
+    locked = set()
+    for opened in list(_stores):
+        locked.add(opened._locked)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened._loaded))
+    descriptors = next((f for f in ("/proc/self/fd", "/dev/fd") if locked and os.path.isdir(f)), None)
+    for name in os.listdir(descriptors) if descriptors else ():
+        with contextlib.suppress(OSError):
+            if identity(int(name)) in locked:
+                os.close(int(name))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

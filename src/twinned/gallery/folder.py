@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,29 @@ _NAME = "gallery.json"
 ROOM_TO_OPEN = 16 << 20
 ROOM_TO_ADD = 64 << 20
 _BLOCK = bytes(1 << 16)
+_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)|\bcode: (\d+)")  # Rust's two ways to print a number
+_PERMISSION = (
+    "permission was denied",
+    "a gallery needs a folder that this user can read and write, even to be searched: change its owner or "
+    "its permissions, or copy the folder and open the copy",
+)
+_FILES = ("too many files are open", "close some, or raise the limit (ulimit -n), and run this again")
+_DISK = ("the disk is full", "what was acknowledged is stored: free some space and run this again")
+# What the operating system refuses though the folder is whole.
+_REFUSED = {
+    errno.EROFS: (
+        "the file system is read-only",
+        "a gallery needs a folder that it can write to, even to be searched: copy the folder to a file "
+        "system that can be written to, and open the copy",
+    ),
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.ENOMEM: ("there is not enough memory", "free some memory and run this again"),
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.ENOSPC: _DISK,
+    errno.EDQUOT: _DISK,
+}
 
 
 class Manifest(BaseModel):
@@ -75,7 +100,13 @@ def need_room(folder: Path, needed: int) -> None:
     Raises:
         GalleryError: If there is less.
     """
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise refused(folder, error) or GalleryError(
+            f"{folder}: its free space cannot be read ({error}); nothing was written: check the folder and "
+            "run this again"
+        ) from error
     if free < needed:
         raise GalleryError(
             f"{folder}: the disk is full ({free >> 20:,} MB free, {needed >> 20:,} MB are needed); what was "
@@ -89,6 +120,26 @@ def damaged(folder: Path, reason: str) -> GalleryError:
         f"{folder}: is damaged ({reason}); nothing was changed: restore the folder from a backup, or move "
         "it away and add the images again"
     )
+
+
+def refused(folder: Path, error: BaseException) -> GalleryError | None:
+    """Explain what the operating system refuses though the gallery is whole; None for any other error."""
+    number: int | None = None
+    if isinstance(error, OSError):
+        number = error.errno
+    elif found := _RUST_OS_ERROR.search(str(error)):
+        code = int(found[1] or found[2])
+        number = OSError(code, "", None, code).errno  # on Windows from its own numbers
+    if number not in _REFUSED:
+        return None
+    what, remedy = _REFUSED[number]
+    return GalleryError(f"{folder}: {what} ({error}); {remedy}")
+
+
+def identity(path: str | os.PathLike[str] | int) -> tuple[int, int]:
+    """Device and inode: the same for one folder, whatever its name."""
+    seen = os.stat(path)
+    return seen.st_dev, seen.st_ino
 
 
 def sync_file(path: Path) -> None:

@@ -41,7 +41,8 @@ Identifications: TypeAlias = list[Identification]
 class Gallery:
     """Enrolled images of one model. Opened by `open_gallery` or `Model.gallery`; close it, or use ``with``.
 
-    Several threads may use one gallery. What a method that writes has returned from is on disk.
+    Several threads may use one gallery. What a method that writes has returned from is on disk. A process
+    that is forked while the gallery is open cannot use it: every method but `close` raises `GalleryError`.
 
     Args:
         store: Where records and embeddings are kept.
@@ -68,7 +69,7 @@ class Gallery:
         return f"Gallery({self.store.address!r})"
 
     def close(self) -> None:
-        """Let another process open it."""
+        """Let another process open it. In a process that was forked meanwhile, do nothing."""
         self.store.close()
 
     # ---- enrolling
@@ -282,6 +283,7 @@ class Gallery:
         """
         if k < 1:
             raise SettingError(f"k is {k}; expected at least 1")
+        self.store.check_process()  # before the image is embedded
         if image is not None and id is None:
             query = self._embed(self._read(image)[None])
         elif id is not None and image is None:
@@ -443,6 +445,7 @@ class Gallery:
         return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
 
     def _may_write(self) -> None:
+        self.store.check_process()
         if self._read_only:
             raise GalleryError(
                 f"{self.store.address}: was opened read-only; open it for writing to change it"

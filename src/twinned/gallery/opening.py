@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import GalleryError, SettingError
 from . import edge
 from .embedder import Embedder, binding_of
+from .folder import refused
 from .gallery import Gallery
 from .store import Binding, Store
 
@@ -56,9 +57,15 @@ def open_store(address: str | os.PathLike[str], binding: Binding | None) -> Stor
 
         return cluster.open_collection(text, binding)
     folder = Path(text).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise GalleryError(f"{address}: is a file; a gallery is a folder")
-    if not folder.exists() or not any(folder.iterdir()):
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise GalleryError(f"{address}: is a file; a gallery is a folder")
+        empty = not folder.exists() or not any(folder.iterdir())
+    except OSError as error:
+        raise refused(folder, error) or GalleryError(
+            f"{address}: cannot be opened ({error}); check the path, or choose another folder"
+        ) from error
+    if empty:
         if binding is None:
             raise GalleryError(f"{address}: there is no gallery; add images to make it: twinned gallery add")
         edge.create(folder, binding)

@@ -6,6 +6,7 @@ Both kinds keep one point an image: its embedding and the payload ``label``, ``i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import SettingError
+from ..errors import GalleryError, SettingError
 
 Vectors: TypeAlias = NDArray[np.float32]
 Value: TypeAlias = str | int | float | bool
@@ -170,7 +171,31 @@ class Store(Protocol):
 
     def set_report(self, report: IndexReport | None) -> None: ...
 
-    def close(self) -> None: ...
+    def check_process(self) -> None:
+        """Refuse to work in a process that was forked after the store was opened.
+
+        Raises:
+            GalleryError: In such a process.
+        """
+
+    def close(self) -> None:
+        """Let another process open the store; in a forked process, do nothing."""
+
+
+def check_process(address: str, opened_by: int) -> None:
+    """Refuse to work in another process than the one that opened a store.
+
+    A forked process has the memory of its parent but not its threads, and shares its locks and connections.
+
+    Raises:
+        GalleryError: In another process.
+    """
+    if os.getpid() != opened_by:
+        raise GalleryError(
+            f"{address}: was opened in process {opened_by}, and this process ({os.getpid()}) was forked from "
+            "it; an open gallery cannot be used across a fork: open the gallery in this process, and a "
+            "folder only after the other process has closed it"
+        )
 
 
 def exact_below(binding: Binding) -> int:
