@@ -133,7 +133,8 @@ def refused(folder: Path, error: BaseException) -> GalleryError | None:
     if number not in _REFUSED:
         return None
     what, remedy = _REFUSED[number]
-    return GalleryError(f"{folder}: {what} ({error}); {remedy}")
+    detail = f" ({error})" if number in (errno.EACCES, errno.EPERM) else ""  # names the file
+    return GalleryError(f"{folder}: {what}{detail}; {remedy}")
 
 
 def identity(path: str | os.PathLike[str] | int) -> tuple[int, int]:
