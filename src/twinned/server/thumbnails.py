@@ -9,6 +9,7 @@ in memory.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -49,7 +50,7 @@ class Thumbnails:
                 return self._memory[id]
         try:
             return None if self._folder is None else _path(self._folder, id).read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def make(self, id: str, source: ImageSource) -> bytes | None:
@@ -62,14 +63,16 @@ class Thumbnails:
         return data
 
     def put(self, id: str, data: bytes) -> None:
-        """Keep a thumbnail."""
+        """Keep a thumbnail: in memory where the gallery's folder is gone or cannot be written to."""
         if self._folder is not None and not self._read_only:
             path = _path(self._folder, id)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
-            draft.write_bytes(data)
-            draft.replace(path)
-            return
+            with contextlib.suppress(OSError):
+                self._folder.mkdir(exist_ok=True)  # without its parent: a gallery that was moved stays away
+                path.parent.mkdir(exist_ok=True)
+                draft = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
+                draft.write_bytes(data)
+                draft.replace(path)
+                return
         with self._lock:
             self._memory[id] = data
             while len(self._memory) > _KEPT:
