@@ -89,10 +89,7 @@ def add(
     if len(added.unreadable) == len(paths):
         named = "; ".join(str(error) for error in added.unreadable[:_NAMED])
         raise DataError(f"none of {len(paths):,} images can be read: {named}{_further(added.unreadable)}")
-    for error in added.unreadable[:_NAMED]:
-        note(f"left out: {error}")
-    if further := _further(added.unreadable):
-        note(f"left out{further}")
+    _note_unreadable(added.unreadable)
     emit(
         {
             "stored": added.stored,
@@ -104,6 +101,13 @@ def add(
         text=f"{gallery}: {added.stored} images enrolled, {added.skipped} there already,"
         f" {len(added.unreadable)} unreadable; {count} in all",
     )
+
+
+def _note_unreadable(unreadable: Sequence[object]) -> None:
+    for error in unreadable[:_NAMED]:
+        note(f"left out: {error}")
+    if further := _further(unreadable):
+        note(f"left out{further}")
 
 
 def _further(unreadable: Sequence[object]) -> str:
@@ -216,18 +220,33 @@ def rebuild(
     gallery: Address,
     into: Annotated[str | None, typer.Option(help="A new gallery, instead of replacing this one.")] = None,
     skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Leave out lost files.")] = False,
+    allow_loss: Annotated[
+        int, typer.Option(help="Replace the gallery even if it loses up to this many images.", metavar="N")
+    ] = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Embed a gallery's images again, from their files, for this model."""
+    """Embed a gallery's images again, from their files, for this model.
+
+    The gallery is replaced at the end, in one step, and never by one with fewer images unless --allow-loss
+    permits it.
+    """
     from ..gallery import rebuild as run
     from ..model import load
 
-    added = run(gallery, load(model), into=into, skip_missing=skip_missing, progress=not quiet)
+    added = run(
+        gallery,
+        load(model),
+        into=into,
+        skip_missing=skip_missing,
+        allow_loss=allow_loss,
+        progress=not quiet,
+    )
+    _note_unreadable(added.unreadable)
     emit(
         {"stored": added.stored, "unreadable": [str(error) for error in added.unreadable]},
         as_json=json,
-        text=f"{into or gallery}: {added.stored} images embedded again",
+        text=f"{into or gallery}: {added.stored} images embedded again, {len(added.unreadable)} left out",
     )
 
 
