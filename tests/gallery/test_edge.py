@@ -274,7 +274,236 @@ def test_a_disk_that_really_fills_up_loses_nothing(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder that is open cannot be renamed")
+@pytest.mark.parametrize("now", ["moved", "deleted", "replaced"])
+def test_a_folder_that_is_moved_while_open_takes_no_change_and_is_let_go(tmp_path, small_index, now):
+    path, moved, backup = (tmp_path / name for name in ("people.gallery", "moved", "backup"))
+    with open_gallery(path, FakeModel()) as people:
+        ids = people.add(images(20), "ann").ids
+    shutil.copytree(path, backup)
+    people = open_gallery(path, FakeModel())
+    taken = people.remove(people.add(image(1), "ben").ids)
+    if now == "deleted":
+        shutil.rmtree(path)
+    else:
+        path.rename(moved)
+    if now == "replaced":
+        backup.rename(path)  # the same gallery: only the folder differs
+    for change in (
+        lambda: people.add(images(2, seed=1), "ben"),
+        lambda: people.remove(ids[0]),
+        lambda: people.restore(taken),
+        lambda: people.update(ids[0], label="ben"),
+        lambda: people.rename("ann", "ben"),
+        lambda: people.compact(),
+    ):
+        with pytest.raises(GalleryError, match=r"people\.gallery: the folder was renamed, moved or deleted"):
+            change()
+    people.close()
+    with pytest.raises(GalleryError, match="not initialized"):
+        people.count()
+    for place in {"moved": [moved], "deleted": [], "replaced": [path, moved]}[now]:
+        with open_gallery(place, FakeModel()) as people:
+            assert people.labels() == {"ann": 20}
+    assert path.exists() == (now == "replaced")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder that is open cannot be renamed")
+def test_a_folder_that_is_moved_back_takes_changes_again(people):
+    path = Path(people.store.address)
+    people.add(images(20), "ann")
+    path.rename(path.with_name("moved"))
+    with pytest.raises(GalleryError, match="renamed, moved or deleted"):
+        people.add(images(2, seed=1), "ben")
+    path.with_name("moved").rename(path)
+    people.add(images(2, seed=1), "ben")
+    people.close()
+    with open_gallery(path, FakeModel()) as again:
+        assert again.labels() == {"ann": 20, "ben": 2}
+
+
+def test_closing_lets_go_even_where_the_last_flush_fails(tmp_path, monkeypatch):
+    path = tmp_path / "people.gallery"
+    people = open_gallery(path, FakeModel())
+    people.add(images(20), "ann")
+
+    def fail(*_):
+        raise OSError("cut off")
+
+    monkeypatch.setattr(edge, "write_manifest", fail)
+    with pytest.raises(GalleryError, match="cut off"):
+        people.close()
+    monkeypatch.undo()
+    people.close()
+    with open_gallery(path, FakeModel()) as again:
+        assert again.labels() == {"ann": 20}
+
+
+# ---- what the operating system refuses
+
+READ_ONLY = "Failed to open mmap payload storage: Read-only file system (os error 30)"
+DENIED = 'Can\'t init WAL: Os { code: 13, kind: PermissionDenied, message: "Permission denied" }'
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the numbers of POSIX")
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Exception(READ_ONLY), "the file system is read-only; .*copy the folder"),
+        (OSError(30, "Read-only file system"), "the file system is read-only; .*copy the folder"),
+        (Exception(DENIED), "permission was denied .*change its owner or its permissions"),
+        (PermissionError(13, "Permission denied", "wal"), r"permission was denied \(.*'wal'\); .*its owner"),
+        (Exception("Cannot allocate memory (os error 12)"), "there is not enough memory; free some"),
+        (Exception("Too many open files (os error 24)"), r"too many files are open; .*ulimit"),
+        (Exception("No space left on device (os error 28)"), "the disk is full; .*free some space"),
+    ],
+)
+def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch, error, expected):
+    path = tmp_path / "people.gallery"
+    open_gallery(path, FakeModel()).close()
+
+    def fail(*_):
+        raise error
+
+    for place, name in ((edge.EdgeStore, "_check"), (edge, "read_manifest"), (edge, "identity")):
+        monkeypatch.setattr(place, name, fail)
+        with pytest.raises(GalleryError, match=rf"people\.gallery: {expected}"):
+            open_gallery(path, FakeModel(), read_only=True)
+        monkeypatch.undo()
+    open_gallery(path, FakeModel()).close()
+
+
+def test_a_file_system_that_really_is_read_only_is_named(tmp_path):
+    path, bound = tmp_path / "people.gallery", tmp_path / "bound"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(images(20), "ann")
+    bound.mkdir()
+    if subprocess.run(["mount", "--bind", tmp_path, bound], capture_output=True).returncode:
+        pytest.skip("a folder cannot be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", bound], check=True)
+        for options in ({}, {"create": False}, {"read_only": True}):
+            with pytest.raises(GalleryError, match=r"bound/people\.gallery: the file system is read-only"):
+                open_gallery(bound / path.name, FakeModel(), **options)
+        with pytest.raises(GalleryError, match=r"bound/new: a gallery could not be made there \(.*Read-only"):
+            open_gallery(bound / "new", FakeModel())
+    finally:
+        subprocess.run(["umount", bound], check=True)
+
+
 # ---- processes and threads
+
+
+def forked(job):
+    """What the job raises in a forked child, as text; "hung" after ten seconds."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        signal.alarm(10)
+        try:
+            os.write(writer, repr(job()).encode())
+        except BaseException as error:
+            os.write(writer, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as answer:
+        text = answer.read()
+    return "hung" if os.waitpid(child, 0)[1] else text
+
+
+fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+quiet = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads
+
+
+@fork
+@quiet
+def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path):
+    path = tmp_path / "people.gallery"
+    people = open_gallery(path, FakeModel())
+    ids = people.add(images(20), "ann").ids
+    taken = people.remove(people.add(image(1), "ben").ids)
+    people.labels()  # kept in memory
+    for use in (
+        lambda: people.add(images(10, seed=1), "ben"),
+        lambda: people.add([], "ben"),
+        lambda: people.insert([], np.empty((0, 8), np.float32)),
+        lambda: people.remove(ids[0]),
+        lambda: people.restore(taken),
+        lambda: people.update(ids[0], label="ben"),
+        lambda: people.rename("ann", "ben"),
+        lambda: people.identify(image(1)),
+        lambda: people.search(image(1)),
+        lambda: people.search(id=ids[0]),
+        lambda: people.duplicates(),
+        lambda: people.count(),
+        lambda: len(people),
+        lambda: people.labels(),
+        lambda: people.get(ids[0]),
+        lambda: people.list(),
+        lambda: people.embeddings(),
+        lambda: people.stats(),
+        lambda: people.compact(),
+        lambda: people.store.set_report(None),
+    ):
+        assert forked(use).startswith(f"GalleryError: {path}: was opened in process {os.getpid()}")
+    with people.store.writing:  # a lock that another thread of the parent holds
+        assert "GalleryError" in forked(lambda: people.remove(ids[0]))
+    assert forked(people.close) == "None"
+    people.add(images(10, seed=2), "cleo")
+    people.close()
+    with open_gallery(path, FakeModel()) as people:
+        assert people.labels() == {"ann": 20, "cleo": 10}
+
+
+@fork
+@quiet
+def test_a_forked_child_opens_the_gallery_once_the_parent_has_closed_it(tmp_path):
+    path = tmp_path / "people.gallery"
+    people = open_gallery(path, FakeModel())
+    people.add(images(20), "ann")
+    assert "is open already" in forked(lambda: open_gallery(path, FakeModel()))
+    reader, writer = os.pipe()
+
+    def later():
+        os.close(writer)
+        os.read(reader, 1)  # until the parent has closed its end
+        with open_gallery(path, FakeModel()) as mine:
+            return mine.add(images(10, seed=1), "ben").stored, mine.count()
+
+    answer: list[str] = []
+    thread = threading.Thread(target=lambda: answer.append(forked(later)))
+    thread.start()
+    time.sleep(0.2)
+    people.close()
+    open_gallery(path, FakeModel()).close()  # the child holds no lock
+    os.close(writer)
+    thread.join()
+    os.close(reader)
+    assert answer == ["(10, 30)"]
+
+
+@fork
+def test_a_child_that_ends_by_itself_leaves_the_parents_gallery_whole(tmp_path):
+    """Qdrant's destructor runs in a child that is not ended by `os._exit`; it would write."""
+    script = """
+import gc, os, sys
+from fake_model import FakeModel, images
+from twinned.gallery import open_gallery
+people = open_gallery(sys.argv[1], FakeModel())
+for number in range(3):
+    people.add(images(20, seed=number), str(number), progress=False)
+    if (child := os.fork()) == 0:
+        if number:
+            del people
+            gc.collect()
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0
+people.close()
+"""
+    path = tmp_path / "people.gallery"
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script, path], check=True, env=here, timeout=60)
+    with open_gallery(path, FakeModel()) as people:
+        assert people.labels() == {"0": 20, "1": 20, "2": 20}
 
 
 def test_a_second_process_is_told_so(tmp_path, children):

@@ -247,6 +247,32 @@ def test_thumbnails_of_what_was_removed_elsewhere_are_swept(
     assert {path.stem for path in kept.glob("*/*.webp")} == {ids[1]}
 
 
+def test_a_gallery_whose_folder_is_moved_is_unavailable_until_it_is_back(
+    client: Client, gallery: Gallery, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(png("ring"))
+    id = gallery.add(tmp_path / "a.png", "ring", progress=False).ids[0]
+    folder, service = Path(gallery.store.address), client()
+    ids = service.post("/v1/gallery", files=pictures("circle", "bar"), data={"label": "x"}).json()["ids"]
+    undo = service.delete(f"/v1/gallery/{ids[0]}").json()["undo"]
+    folder.rename(tmp_path / "moved")
+    new = {"files": pictures("cross"), "data": {"label": "y"}}
+    for answer in (
+        service.post("/v1/gallery", **new),  # type: ignore[arg-type]
+        service.delete(f"/v1/gallery/{ids[1]}"),
+        service.delete("/v1/gallery", params={"label": "x"}),
+        service.patch(f"/v1/gallery/{ids[1]}", json={"label": "z"}),
+        service.post("/v1/gallery/rename", json={"label": "x", "new": "z"}),
+        service.post("/v1/gallery/undo", json={"undo": undo}),
+    ):
+        assert detail(answer, 503).startswith("shapes.gallery: the folder was renamed, moved or deleted")
+    assert service.get(f"/v1/gallery/{id}/thumbnail").status_code == 200
+    assert not folder.exists()
+    (tmp_path / "moved").rename(folder)
+    assert service.post("/v1/gallery/undo", json={"undo": undo}).json()["restored"] == 1
+    assert service.post("/v1/gallery", **new).json()["count"] == 4  # type: ignore[arg-type]
+
+
 def test_the_map_lays_out_every_image(client: Client, gallery: Gallery) -> None:
     gallery.add([png("circle", s) for s in range(4)] + [png("bar")], ["b"] * 4 + [None], progress=False)
     service = client()

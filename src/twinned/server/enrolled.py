@@ -60,6 +60,12 @@ class Undo:
             raise Problem(404, "this removal cannot be taken back any more; enrol the images again")
         return found
 
+    def put_back(self, key: str, removal: _Removal) -> None:
+        """Keep a removal on that could not be taken back now."""
+        with self._lock:
+            self._kept[key] = removal
+            self._kept.move_to_end(key, last=False)
+
 
 class _Removal(NamedTuple):
     at: float
@@ -183,7 +189,11 @@ class Enrolled:
         """Take a removal back."""
         gallery = self.service.changing()
         removal = self._undo.take(asked.undo)
-        gallery.restore(removal.taken)
+        try:
+            gallery.restore(removal.taken)
+        except BaseException:
+            self._undo.put_back(asked.undo, removal)
+            raise
         self._changes += 1
         for id, data in removal.thumbnails.items():
             self.thumbnails.put(id, data)
