@@ -325,6 +325,44 @@ def test_enrolling_goes_on_and_names_what_it_left_out(twinned, tiny_model):
     assert "twinned: left out: text.png: is not an image" in shown.err
 
 
+def test_a_rebuild_loses_no_images_unless_it_is_allowed_to(twinned, tiny_model, glyphs):
+    images = []
+    for number in range(4):
+        images.append(f"{number}.png")
+        shutil.copy(glyphs / f"glyph0{number}" / "0.png", images[-1])
+    assert twinned("gallery", "add", tiny_model, "g", *images, "--label", "ann").code == 0
+    Path(images[0]).unlink()
+    rebuild = ["gallery", "rebuild", tiny_model, "g"]
+    for options in ([], ["--skip-missing"]):
+        refused = twinned(*rebuild, *options).error
+        assert "1 of 4 images have no file any more" in refused
+        assert "--skip-missing --allow-loss 1" in refused
+    assert twinned(*rebuild, "--allow-loss", "-1").error.startswith("allow_loss is -1")
+    assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 4
+    shown = twinned(*rebuild, "--skip-missing", "--allow-loss", "1", "--json")
+    assert (shown.code, shown.json["stored"], len(shown.json["unreadable"])) == (0, 3, 1)
+    assert "twinned: left out: " in shown.err
+    assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["search", "M", "g", "image.png"], ["gallery", "count", "M", "g"], ["identify", "M", "g", "image.png"]],
+)
+def test_a_gallery_on_a_read_only_file_system_is_not_called_damaged(
+    twinned, tiny_model, place, monkeypatch, command
+):
+    from twinned.gallery import edge
+
+    def fail(_):
+        raise Exception("Failed to open mmap payload storage: Read-only file system (os error 30)")
+
+    assert twinned("gallery", "add", tiny_model, "g", "image.png", "--label", "ann").code == 0
+    monkeypatch.setattr(edge.EdgeStore, "_check", fail)
+    error = twinned(*(tiny_model if word == "M" else word for word in command)).error
+    assert "g: the file system is read-only; a gallery needs a folder that it can write to" in error
+
+
 # ---- damaged models
 
 

@@ -55,6 +55,21 @@ def test_an_address_is_taken_apart(monkeypatch):
     assert "secret" not in str(error.value)
 
 
+def test_a_forked_child_is_refused_for_it_shares_the_connection(monkeypatch):
+    client = qdrant_client.QdrantClient(":memory:")
+    cluster.create(client, "people", binding_of(FakeModel()), address="people")
+    people = Gallery(cluster.ClusterStore(client, "people", address="people"), FakeModel())
+    people.add(image(1), "ann")
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+    for use in (people.count, people.labels, lambda: people.add([]), lambda: people.search(image(1))):
+        with pytest.raises(GalleryError, match=r"people: was opened in process .* was forked"):
+            use()
+    people.close()
+    monkeypatch.undo()
+    assert people.labels() == {"ann": 1}
+
+
 def test_a_server_that_is_not_there_is_a_clear_error():
     with pytest.raises(GalleryError, match=r"http://127\.0\.0\.1:9/people.*is the Qdrant server up"):
         open_gallery("http://127.0.0.1:9/people", FakeModel())

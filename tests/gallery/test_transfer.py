@@ -10,6 +10,7 @@ from PIL import Image
 from twinned.errors import DataError, GalleryError, SettingError
 from twinned.gallery import open_gallery, rebuild
 from twinned.gallery.edge import EdgeStore
+from twinned.images import ImageSpec
 
 
 @pytest.fixture
@@ -27,6 +28,11 @@ def gallery(tmp_path, files):
     with open_gallery(path, FakeModel()) as people:
         people.add(files, ["ann", "ben"] * 15, metadata=[{"n": number} for number in range(30)])
     return path
+
+
+def content(gallery):
+    """The first letters of what lies in the folder."""
+    return sorted(entry.name[:6] for entry in gallery.iterdir())
 
 
 NEW = FakeModel(encoder_sha256="b" * 64, embedding_size=4, distance="cosine")
@@ -47,26 +53,89 @@ def test_rebuild_replaces_the_embeddings_and_keeps_the_records(gallery):
         assert people.labels() == {"ben": 15, "cleo": 1}
     with pytest.raises(GalleryError, match="another model"):
         open_gallery(gallery, FakeModel())
-    assert sorted(entry.name[:6] for entry in gallery.iterdir()) == ["galler", "shard-"]
+    assert content(gallery) == ["galler", "shard-"]
 
 
 def test_rebuild_refuses_lost_files_before_it_begins(gallery, files):
     files[3].unlink()
     files[4].unlink()
     model = FakeModel(encoder_sha256="b" * 64)
-    with pytest.raises(GalleryError, match=r"2 of 30 images have no file any more.*\.png.*--skip-missing"):
-        rebuild(gallery, model)
+    lost = r"2 of 30 images have no file any more.*\.png.*--skip-missing --allow-loss 2"
+    for options in ({}, {"allow_loss": 2}, {"skip_missing": True}, {"skip_missing": True, "allow_loss": 1}):
+        with pytest.raises(GalleryError, match=lost):
+            rebuild(gallery, model, **options)
     assert model.embedded == 0
-    added = rebuild(gallery, model, skip_missing=True)
+    assert content(gallery) == ["galler", "shard-"]
+    added = rebuild(gallery, model, skip_missing=True, allow_loss=2)
     assert (added.stored, len(added.unreadable)) == (28, 2)
 
 
 def test_rebuild_counts_images_that_never_were_files(gallery):
     with open_gallery(gallery, FakeModel()) as people:
         id = people.add(image(1), "cleo").ids[0]
-    with pytest.raises(GalleryError, match=f"1 of 31.*id {id} .not from a file"):
-        rebuild(gallery, NEW)
-    assert rebuild(gallery, NEW, skip_missing=True).stored == 30
+    for options in ({}, {"skip_missing": True}):
+        with pytest.raises(GalleryError, match=f"1 of 31.*id {id} .not from a file"):
+            rebuild(gallery, NEW, **options)
+    added = rebuild(gallery, NEW, skip_missing=True, allow_loss=1)
+    assert (added.stored, len(added.ids)) == (30, 31)
+    assert [error.source for error in added.unreadable] == [f"id {id}"]
+
+
+def test_rebuild_never_empties_a_gallery_of_images_without_files(tmp_path):
+    path = tmp_path / "people.gallery"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(images(30), "ann")
+    with pytest.raises(GalleryError, match="30 of 30 images have no file"):
+        rebuild(path, NEW, skip_missing=True)
+    with pytest.raises(GalleryError, match="30 of 30 images have no file"):
+        rebuild(path, NEW, skip_missing=True, into=tmp_path / "new.gallery")
+    assert not (tmp_path / "new.gallery").exists()
+    with open_gallery(path, FakeModel()) as people:
+        assert people.labels() == {"ann": 30}
+
+
+def test_rebuild_never_replaces_a_gallery_by_a_smaller_one(gallery, files):
+    whole = files[7].read_bytes()
+    files[7].write_bytes(b"no image")
+    message = r"would have 29 images where this one has 30 \(1 cannot be read\).*--allow-loss 1\)"
+    with pytest.raises(GalleryError, match=message):
+        rebuild(gallery, NEW, skip_missing=True)
+    assert content(gallery) == ["galler", "shard-"]
+    with open_gallery(gallery, FakeModel()) as people:
+        assert people.count() == 30
+    assert rebuild(gallery, NEW, skip_missing=True, allow_loss=1).stored == 29
+    files[7].write_bytes(whole)
+
+
+def test_rebuild_refuses_to_merge_images_that_are_one_at_the_new_size(tmp_path):
+    """Smooth images that differ in detail alone: shrunk to 8 x 8 they are the same pixels."""
+    path, fine = tmp_path / "people.gallery", np.full((2, 64, 64), 128, np.uint8)
+    fine[1, :, ::2], fine[1, :, 1::2] = 129, 127
+    for number, pixels in enumerate(fine):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    large = FakeModel(spec=ImageSpec(height=64, width=64, channels=1))
+    with open_gallery(path, large) as people:
+        assert people.add([tmp_path / "0.png", tmp_path / "1.png"], "ann").stored == 2
+    small = FakeModel(
+        encoder_sha256="b" * 64, embedding_size=4, spec=ImageSpec(height=8, width=8, channels=1)
+    )
+    with pytest.raises(GalleryError, match=r"1 images where this one has 2 \(1 are the same"):
+        rebuild(path, small)
+    with open_gallery(path, large) as people:
+        assert people.count() == 2
+    assert rebuild(path, small, allow_loss=1).stored == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"allow_loss": -1}, "allow_loss is -1"),
+        ({"allow_loss": 1, "into": "new"}, "with into the old one stays"),
+    ],
+)
+def test_an_allowed_loss_that_makes_no_sense_is_refused(gallery, options, message):
+    with pytest.raises(SettingError, match=message):
+        rebuild(gallery, NEW, **options)
 
 
 class Cut(BaseException):
