@@ -20,7 +20,7 @@ from PIL import Image
 
 from twinned import images
 from twinned.errors import ImageError, SettingError
-from twinned.images import ImageSpec, open_image, otsu, pixels_sha256, read_image, source_name
+from twinned.images import ImageSpec, as_many, open_image, otsu, pixels_sha256, read_image, source_name
 
 GREY = ImageSpec(height=16, width=24, channels=1)
 COLOUR = ImageSpec(height=16, width=24, channels=3)
@@ -347,7 +347,7 @@ def test_every_kind_of_source_gives_the_same(tmp_path: Path) -> None:
     ]
     for source in [*sources, Image.open(path), picture()]:
         np.testing.assert_array_equal(read_image(source, COLOUR), picture())
-    with pytest.raises(ImageError, match="is a int"):
+    with pytest.raises(ImageError, match=r"^object of type int: is not an image; give a path"):
         read_image(7, COLOUR)  # type: ignore[arg-type]
 
 
@@ -364,6 +364,84 @@ def test_grey_and_colour_are_converted() -> None:
     np.testing.assert_array_equal(
         read_image(picture(), GREY)[:, :, 0], np.asarray(Image.fromarray(picture()).convert("L"))
     )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_masked_array_is_refused(dtype: type) -> None:
+    for mask in (False, picture() > 100):
+        with pytest.raises(ImageError, match=r"is a masked array; .*\.filled\(value\)"):
+            read_image(np.ma.masked_array((picture() / 255).astype(dtype), mask), COLOUR)
+
+
+class Tensor:
+    """What is seen of a torch tensor."""
+
+    name = None
+    ndim = 3
+    shape = (3, 8, 8)
+
+    def numpy(self) -> NDArray[Any]:
+        return np.zeros(self.shape)
+
+    __array__ = numpy
+
+
+def test_what_is_no_image_is_named_by_its_type(tmp_path: Path) -> None:
+    for source in (Tensor(), *as_many(Tensor())):
+        with pytest.raises(
+            ImageError,
+            match=r"^Tensor of shape \(3, 8, 8\): .* give \.numpy\(\) with the axes height, width, c",
+        ) as caught:
+            read_image(source, COLOUR)
+        assert "None" not in str(caught.value)
+    with saved(tmp_path / "a.png", picture()).open("rb") as file:
+        (only,) = as_many(file)
+        with pytest.raises(ImageError, match=r"a\.png: is an open file; give its path"):
+            read_image(only, COLOUR)
+    with os.fdopen(os.open(tmp_path / "a.png", os.O_RDONLY), "rb") as file:  # its name is a number
+        assert source_name(file) == "object of type BufferedReader"
+    for array in (np.array("a.png"), np.array([["a.png"]], object)):
+        with pytest.raises(ImageError, match="give paths as a list, or as an array of one dimension"):
+            read_image(array, COLOUR)
+
+
+def test_one_image_and_many(tmp_path: Path) -> None:
+    data = saved(tmp_path / "a.png", picture()).read_bytes()
+    singles = (
+        "a.png",
+        Path("a.png"),
+        data,
+        bytearray(data),
+        memoryview(data),
+        Image.new("L", (8, 8)),
+        picture(),
+    )
+    for one in (*singles, np.zeros(3), np.zeros((8, 8))):
+        (only,) = as_many(one)
+        assert only is one
+    paths = ["a.png", "b.png"]
+    for several in (paths, np.array(paths), np.array(paths, object), np.array([Path(p) for p in paths])):
+        assert [str(path) for path in as_many(several)] == paths
+    assert len(as_many(np.zeros((2, 8, 8, 3)))) == 2
+    generator = iter(paths)
+    assert as_many(generator) is generator
+
+
+@pytest.mark.skipif(os.sep != "/", reason="they are paths there")
+@pytest.mark.parametrize("name", ["data/C:\\data\\0.png", "..\\d\\0.png", "data/C:/data/0.png"])
+def test_a_missing_file_of_windows_is_named(name: str) -> None:
+    with pytest.raises(ImageError, match=r"no such file \(this is a path of Windows: write the path"):
+        read_image(name, COLOUR)
+    with pytest.raises(ImageError, match=r"no such file$"):
+        read_image("a/b:c.png", COLOUR)
+
+
+def test_an_address_is_no_path() -> None:
+    for name in ("https://example.com/a.png", "data/https:/example.com/a.png"):
+        with pytest.raises(
+            ImageError, match=r"addresses are not opened: download https://example.com/a.png first"
+        ):
+            read_image(name, COLOUR)
 
 
 def test_names() -> None:

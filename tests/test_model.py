@@ -55,7 +55,17 @@ def test_one_picture_has_one_embedding_however_it_comes(model, seen):
     np.testing.assert_allclose(model.embed(forms), np.repeat(expected, len(forms), axis=0), atol=1e-5)
     np.testing.assert_allclose(model.embed(f for f in forms)[2:3], expected, atol=1e-5)
     np.testing.assert_allclose(model.embed(np.stack([array[..., None]] * 3))[:1], expected, atol=1e-5)
+    for form in (bytearray(encoded), memoryview(encoded)):
+        np.testing.assert_allclose(model.embed(form), expected, atol=1e-6)
     assert model.embed([]).shape == (0, model.embedding_size)
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_an_array_of_paths_is_many_images(model, seen, dtype):
+    paths = np.array(seen[0][:3], dtype)
+    np.testing.assert_allclose(model.embed(paths), model.embed(seen[0][:3]), atol=1e-6)
+    assert [guess.label for guess in model.classify(paths, {"a": paths})] == ["a"] * 3
+    assert model.verify(paths, paths[0]).same
 
 
 def test_other_sizes_and_colour_are_brought_to_the_models(model, seen):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import ImageError, SettingError
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]"
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]"
+)
 Pixels: TypeAlias = NDArray[np.uint8]
 
 # An image that claims more pixels than this is refused before any memory is set aside for it.
@@ -31,6 +34,11 @@ MAX_BYTES = 256 * 1024 * 1024
 _DARK = 0.65  # ink is at most so much of the paper's level
 _PHOTOS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 SUFFIXES = frozenset((*_PHOTOS, ".dib", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".ico"))
+
+# Kinds of NumPy dtypes: text (of fixed and of any length), bytes, objects.
+_NOT_NUMBERS = "UTSO"
+_ADDRESS = re.compile(r"(?:^|/)(?P<scheme>https?|ftp|s3|gs|hdfs|file):/+(?P<rest>[^/].*)", re.IGNORECASE)
+_DRIVE = re.compile(r"(?:^|/)[A-Za-z]:/")
 
 # What Pillow may open: for some of its other formats it starts programs (EPS) or reads other files.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "ICO")
@@ -156,6 +164,8 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
     """
     name = source_name(source)
     try:
+        if isinstance(source, np.ma.MaskedArray):
+            raise _UnusableError("is a masked array; fill what its mask covers first, with .filled(value)")
         if isinstance(source, np.ndarray):
             return _plain(_from_array(source))
         if isinstance(source, Image.Image):
@@ -174,7 +184,7 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
         raise ImageError(name, "does not fit in memory") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise ImageError(name, f"is damaged or truncated ({error})") from None
-    raise ImageError(name, f"is a {type(source).__name__}; a path, bytes, a Pillow image or an array is read")
+    raise ImageError(name, _instead_of(source))
 
 
 def pixels_sha256(pixels: Pixels) -> str:
@@ -187,19 +197,67 @@ def pixels_sha256(pixels: Pixels) -> str:
     return digest.hexdigest()
 
 
-def source_name(source: ImageSource) -> str:
-    """What to call an image in a message: its path, or what it is."""
+def source_name(source: object) -> str:
+    """Name an image for a message: by its path, or by its type."""
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
+        return os.fsdecode(source)
     if isinstance(source, np.ndarray):
         return f"array of shape {source.shape}"
     if isinstance(source, Image.Image):
         return str(getattr(source, "filename", "") or f"{source.width}x{source.height} image")
-    return getattr(source, "name", "image bytes")
+    name = getattr(source, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "image bytes"
+    shape = getattr(source, "shape", None)
+    kind = type(source).__name__
+    return f"{kind} of shape {tuple(shape)}" if isinstance(shape, tuple) else f"object of type {kind}"
+
+
+def as_many(images: Any) -> Any:
+    """One image as a list of one, an array of several as a list, any other iterable of images unchanged.
+
+    An array is several images where it has four dimensions, or one and holds paths or other objects. An open
+    file is one image, which `open_image` refuses: iterating over it gives its lines.
+    """
+    if isinstance(images, np.ndarray):
+        several = images.ndim == 4 or (images.ndim == 1 and images.dtype.kind in _NOT_NUMBERS)
+        return list(images) if several else [images]
+    if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)):
+        return [images]
+    if hasattr(images, "read") or getattr(images, "ndim", 1) != 1:  # a file; a tensor or a table
+        return [images]
+    return images
+
+
+def address_in(path: str) -> str | None:
+    """Return the web address that a path was meant to be; `pathlib` leaves one slash of two."""
+    found = _ADDRESS.search(path)
+    return f"{found['scheme']}://{found['rest']}" if found else None
+
+
+def advice_on(path: str) -> str:
+    """Return advice on a path that does not exist, or "": a web address, or a path of Windows elsewhere."""
+    if address := address_in(path):
+        return f"addresses are not opened: download {address} first"
+    if os.sep == "/" and ("\\" in path or _DRIVE.search(path)):
+        return "this is a path of Windows: write the path that the file has on this system, with /"
+    return ""
 
 
 # Where a picture's orientation may be said.
 _ORIENTED = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
+
+
+def _instead_of(source: object) -> str:
+    """Say what to give instead of an object that is not read as an image."""
+    if hasattr(source, "read"):
+        return "is an open file; give its path, or what its read() returns"
+    if hasattr(source, "__array__"):
+        array = ".numpy()" if hasattr(source, "numpy") else "numpy.asarray(...)"
+        return f"is not a NumPy array; give {array} with the axes height, width, channels"
+    return "is not an image; give a path, the bytes of a file, a Pillow image or a NumPy array"
 
 
 class _UnusableError(Exception):
@@ -221,7 +279,8 @@ def _open_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -
         with open(path, "rb", buffering=0) as file:
             return _decode(io.BytesIO(file.read()), at_least)
     except FileNotFoundError:
-        raise _UnusableError("no such file") from None
+        advice = advice_on(os.fsdecode(path))
+        raise _UnusableError(f"no such file ({advice})" if advice else "no such file") from None
     except OSError as error:
         if error.errno is None:  # Pillow's own: the content is damaged
             raise
@@ -241,6 +300,10 @@ def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
+    if array.dtype.kind in _NOT_NUMBERS:
+        raise _UnusableError(
+            f"has dtype {array.dtype}; give paths as a list, or as an array of one dimension"
+        )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):

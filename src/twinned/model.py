@@ -21,7 +21,7 @@ from .data import ImageSet, PairSet, references_of
 from .errors import DataError, ModelError, SettingError
 from .evaluation import Evaluation
 from .gallery import Gallery, open_gallery
-from .images import ImageSource, ImageSpec, pixels_sha256, read_image, source_name
+from .images import ImageSource, ImageSpec, as_many, pixels_sha256, read_image, source_name
 from .manifest import Manifest
 from .progress import progress_bar
 from .runtime import Floats, Graph, embed_pixels, embed_stream
@@ -138,7 +138,8 @@ class Model:
         """Embed images.
 
         Args:
-            images: One image or many: paths, Pillow images, arrays, bytes; a generator will do.
+            images: One image or many: paths, Pillow images, arrays, bytes; a generator will do. An array of
+                four dimensions, and one of one dimension that holds paths, is many.
             progress: Show a bar.
 
         Returns:
@@ -147,7 +148,7 @@ class Model:
         Raises:
             ImageError: At the first image that cannot be opened.
         """
-        many = _as_many(images)
+        many = as_many(images)
         total = len(many) if isinstance(many, Sequence) else None
         vectors = [np.empty((0, self.embedding_size), np.float32)]
         with progress_bar("Embedding", total, show=progress) as advance:
@@ -221,7 +222,7 @@ class Model:
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not a finite number.
         """
-        images = [reference for given in _as_many(left) for reference in references_of(given)]
+        images = [reference for given in as_many(left) for reference in references_of(given)]
         if not images:
             raise DataError("an image, or one reference or more, is expected to compare with; got none")
         vectors = self.embed([*images, right])
@@ -332,14 +333,14 @@ class Model:
         """
         if threshold is not None and math.isnan(threshold):
             raise SettingError("a threshold is a number; got nan")
-        examples = {label: _as_many(given) for label, given in support.items()}
+        examples = {label: as_many(given) for label, given in support.items()}
         empty = [label for label, given in examples.items() if len(given) == 0]
         if not support or empty:
             raise DataError(f"each class needs an image; none for {', '.join(empty) or 'any class'}")
         known = self.embed([image for given in examples.values() for image in given])
         ends = np.cumsum([len(given) for given in examples.values()])
         classes = [_distinct(rows) for rows in np.split(known, ends[:-1])]
-        many = list(_as_many(images))
+        many = list(as_many(images))
         asked = self.embed(many, progress=progress)
         apart = [self.distances(rows, asked) for rows in classes]
         nearest = np.argmin([distance.min(axis=0) for distance in apart], axis=0)
@@ -474,15 +475,6 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Model:
         ModelError: If the folder is missing, damaged or of another format.
     """
     return Model(path, device=device)
-
-
-def _as_many(images: Any) -> Any:
-    """One image as a list of one; a 4-D array as its images; anything else as it is."""
-    if isinstance(images, np.ndarray):
-        return list(images) if images.ndim == 4 else [images]
-    if isinstance(images, (str, os.PathLike, bytes, bytearray)) or hasattr(images, "getexif"):
-        return [images]
-    return images
 
 
 def _distinct(references: Floats) -> Floats:

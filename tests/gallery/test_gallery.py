@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 
@@ -139,6 +140,28 @@ def test_images_come_as_one_or_many(opener):
         assert people.labels() == {"ann": 3, "ben": 1}
 
 
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
+def test_the_bytes_of_a_file_are_one_image(opener, form):
+    file = io.BytesIO()
+    Image.fromarray(image(1, 2)).save(file, "PNG")
+    with opener(FakeModel()) as people:
+        added = people.add(form(file.getvalue()), "ann")
+        assert (added.stored, added.unreadable) == (1, [])
+        assert [one.label for one in people.identify(form(file.getvalue()))] == ["ann"]
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_an_array_of_paths_is_many_images(opener, tmp_path, dtype):
+    for number in range(3):
+        Image.fromarray(image(number)).save(tmp_path / f"{number}.png")
+    paths = np.array(sorted(map(str, tmp_path.glob("*.png"))), dtype)
+    with opener(FakeModel()) as people:
+        assert people.add(paths, np.array(["ann", "ben", "ann"])).stored == 3
+        assert people.labels() == {"ann": 2, "ben": 1}
+        assert len(people.identify(paths)) == 3
+        assert sorted(record.image for record in people.list().items) == paths.tolist()
+
+
 @pytest.mark.parametrize(
     ("labels", "metadata", "error"),
     [
@@ -150,6 +173,7 @@ def test_images_come_as_one_or_many(opener):
         ("ann", {"size": [1]}, "'size'"),
         ("ann", {"size": 2**63}, "64 bits"),
         ("ann\ud800", None, "not Unicode text"),
+        ("ann\nben", None, "has a line break; a label is one line of text"),
         ("ann", {"text": "\ud800"}, "not Unicode text"),
     ],
 )

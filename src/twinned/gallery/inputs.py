@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
-from PIL import Image
-
 from ..errors import DataError
-from ..images import ImageSource
+from ..images import ImageSource, as_many
 from .store import Filter, Value, is_unicode, metadata_path
 
 Where: TypeAlias = Mapping[str, Value | Sequence[Value]]
@@ -19,12 +15,8 @@ T = TypeVar("T")
 
 
 def as_list(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
-    """One image or many, as a list. An array of four dimensions is many."""
-    if isinstance(images, (str, os.PathLike, bytes, Image.Image)):
-        return [images]
-    if isinstance(images, np.ndarray) and images.ndim < 4:
-        return [images]
-    return list(images)
+    """One image or many, as a list; see `twinned.images.as_many`."""
+    return list(as_many(images))
 
 
 def spread(values: T | Sequence[T], count: int, what: str, one: type | tuple[type, ...]) -> list[T]:
@@ -40,7 +32,7 @@ def spread(values: T | Sequence[T], count: int, what: str, one: type | tuple[typ
 
 
 def check_labels(labels: Iterable[Any]) -> None:
-    """A label is text that is not empty, or None.
+    """Check that each label is one line of text that is not empty, or None.
 
     Raises:
         DataError: If one is not.
@@ -48,6 +40,8 @@ def check_labels(labels: Iterable[Any]) -> None:
     for label in labels:
         if label is not None and (not isinstance(label, str) or not label):
             raise DataError(f"label {label!r} cannot be used; expected text that is not empty, or None")
+        if label is not None and label.splitlines() != [label]:
+            raise DataError(f"label {label!r} has a line break; a label is one line of text")
         if label is not None and not is_unicode(label):
             raise DataError(f"label {label!r} is not Unicode text; give it (or its folder) another name")
 
