@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from twinned.data import ImageSet, PairSet, find_images, load, load_images, load_pairs
+from twinned.data.readers import load_with_metadata
 from twinned.errors import DataError
 
 
@@ -195,14 +198,138 @@ def test_a_wrong_csv_names_the_line(text: str, says: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00broken", b"\x89PNG\r\n\x1a\n\x00\x00", b'path,label\n"a' + b"x" * 200_000]
+    ("content", "says"),
+    [
+        (b"\xff\xfe\x00broken", "not a CSV in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "not a CSV in UTF-8"),
+        (b"path,label\n" + b"x" * 200_000, "line 2: is not a row of a CSV"),
+        (b'path,label\nb,b\n"a' + b"x\n" * 100_000, 'line 3: a quote \\("\\) opens here'),
+    ],
 )
-def test_a_file_that_is_no_csv(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_no_csv(content: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"not a CSV in UTF-8") as caught:
+    with pytest.raises(DataError, match=says) as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+ROWS = [f"c{k // 6}/{k % 6}.png,c{k // 6}" for k in range(48)]
+UNCLOSED, ELSEWHERE = (
+    r'a quote \("\) opens here and is not closed;',
+    r'a quote \("\) opens here and is closed on another',
+)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({30: 'c5/0.png,"c5'}, f"line 32: {UNCLOSED}"),
+        ({47: 'c7/5.png,"c7'}, f"line 49: {UNCLOSED}"),  # no row is lost
+        ({47: 'c7/5.png,"'}, f"line 49: {UNCLOSED}"),
+        ({20: '"c3/2.png,c3'}, f"line 22: {UNCLOSED}"),
+        ({10: 'c1/4.png,"c1', 40: 'c6/4.png,"c6'}, f"line 12: {ELSEWHERE}"),
+        ({10: 'c1/4.png,"c1', 40: 'c6/4.png,c6"'}, f"line 12: {ELSEWHERE}"),
+        ({10: '"c1/4.png,c1', 40: '"c6/4.png,c6'}, f"line 12: {ELSEWHERE}"),
+        ({5: 'c0/5.png,"c0\nmore"'}, f"line 7: {ELSEWHERE}.*label is one line of text"),
+        ({5: '"c0/\n5.png",c0'}, f"line 7: {ELSEWHERE}.*path is one line of text"),
+        ({5: "c0/5.png,c0\u2028more"}, r"line 7: the label 'c0\\u2028more' has a line break"),
+    ],
+)
+def test_a_quote_that_is_not_closed_loses_no_rows(changes: Any, says: str, end: str, tmp_path: Path) -> None:
+    rows = [changes.get(k, row) for k, row in enumerate(ROWS)]
+    path = tmp_path / "q.csv"
+    path.write_bytes(((end or "\n").join(["path,label", *rows]) + end).encode())
+    for read in (load_images, load):
+        with pytest.raises(DataError, match=says):
+            read(path)
+
+
+def test_quotes_that_are_closed_are_read(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "q.csv",
+        'path,label,notes\na.png,5" disk,"two\nlines, ""quoted"""\n"b.png",,"x\ry"\n\nc.png,"c,c",\n'.replace(
+            '"b.png",,', '"b.png","b" ,'
+        ),
+    )
+    assert load_images(path).labels.tolist() == ['5" disk', "b", "c,c"]
+    path = write(tmp_path / "q.csv", 'path,label,notes\na.png,a,"two\nlines"\nb.png,,\n')
+    with pytest.raises(DataError, match="line 4: path and label"):
+        load_images(path)
+    path = write(tmp_path / "q.csv", 'path,label,notes\na.png,a,"two\nlines\nb.png,b,"two"\n')
+    with pytest.raises(DataError, match=f"line 2: {ELSEWHERE}"):
+        load_images(path)
+
+
+def test_labels_are_one_line_wherever_they_come_from(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels: the label 'a\\nb' has a line break"):
+        load_images(["1.png", "2.png"], ["a\nb", "c"])
+    put(tmp_path, "a\nb/1.png", "c/1.png")
+    with pytest.raises(DataError, match=r"the label 'a\\nb' has a line break"):
+        load_images(tmp_path)
+
+
+def test_other_columns_are_metadata_of_each_image(tmp_path: Path) -> None:
+    write(
+        tmp_path / "images.csv",
+        "path,Label,SKU,price,split,role,\n1.png,a,A 1,9.5,train,,x\n2.png,a,,,,forgery,\n",
+    )
+    for source in (tmp_path, tmp_path / "images.csv"):
+        images, metadata = load_with_metadata(source)
+        assert metadata == [{"SKU": "A 1", "price": "9.5", "split": "train"}, {}]
+        assert images.labels.tolist() == ["a", "a"]
+        assert images.notes == ()
+    assert "columns that are not read: SKU; price" in load_images(tmp_path).notes[0]
+    put(tmp_path / "folders", "a/1.png", "2.png")
+    images, metadata = load_with_metadata(tmp_path / "folders")
+    assert metadata == [{}]
+    assert len(images.notes) == 1
+
+
+# What is given instead of data
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a.zip", "is an archive; unpack it first"),
+        ("a.tar", "is an archive; unpack it first"),
+        ("a.tar.gz", "is an archive; unpack it first"),
+        ("a.png", r"is an image \(PNG\); a folder of class folders or a CSV is expected"),
+        ("a.xlsx", "is a workbook; save the sheet as CSV"),
+    ],
+)
+def test_archives_images_and_workbooks_are_named(name: str, says: str, tmp_path: Path) -> None:
+    put(tmp_path, "in/1.png")
+    path = tmp_path / name
+    if name.endswith((".zip", ".xlsx")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(tmp_path / "in/1.png")
+    elif ".tar" in name:
+        with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as archive:
+            archive.add(write(tmp_path / "list.csv", "path,label\n"))
+    else:
+        put(tmp_path, name)
+    for read in (load, load_images, load_pairs):
+        with pytest.raises(DataError, match=says) as caught:
+            read(path)
+        assert "CSV in UTF-8" not in str(caught.value) or name == "a.xlsx"
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_an_address_is_named_with_both_slashes(kind: Any) -> None:
+    for read in (load, load_images, load_pairs):
+        with pytest.raises(DataError, match=r"^https://example\.com/a\.zip: is an address; download"):
+            read(kind("https://example.com/a.zip"))
+
+
+@pytest.mark.skipif(os.sep != "/", reason="they are paths there")
+@pytest.mark.parametrize("given", ["C:\\data", "C:/data", "..\\data\\a"])
+def test_a_path_of_windows_is_named(given: str) -> None:
+    for read in (load, load_images, load_pairs):
+        with pytest.raises(DataError, match="no such file or folder; this is a path of Windows"):
+            read(given)
 
 
 # Pair lists
@@ -236,6 +363,9 @@ def test_a_pair_list_with_relations(tmp_path: Path) -> None:
         ("left,right,same\na,b,\n", "line 2: same must be 1 or 0"),
         ("left,right,same\na,,1\n", "line 2: right is empty"),
         ("left,right,same\na,b,1,1,1\n", "line 2: has more values"),
+        ('left,right,same\na,b,1\na,"b,1\na,c,1\n', f"line 3: {UNCLOSED}"),
+        ('left,right,same\na,b,1\n"a,b,1\na,c,1\n"a,b,1\na,c,1\n', f"line 3: {ELSEWHERE}"),
+        ('left,right,same\na,b,1\na,c,"1', f"line 3: {UNCLOSED}"),
     ],
 )
 def test_a_wrong_pair_list_names_the_line(text: str, says: str, tmp_path: Path) -> None:

@@ -88,11 +88,14 @@ def embed(
     """Embed images into a file: arrays path, vector and error."""
     from ..data import find_images
     from ..embeddings import embed_to_file
+    from ..images import advice_on
     from ..model import load
 
     for given in images:
         if not given.exists():
-            raise DataError(f"{given}: no such file or folder")
+            raise DataError(
+                "; ".join(filter(None, [f"{given}: no such file or folder", advice_on(str(given))]))
+            )
     outputs.refuse(output, force=force or resume, data=images)
     paths = [p for given in images for p in (find_images(given) if given.is_dir() else [str(given)])]
     if not paths:
