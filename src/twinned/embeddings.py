@@ -141,7 +141,7 @@ def _join_parquet(parts: list[Path], target: Path, count: int, size: int) -> Non
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtra("all", "writing .parquet") from None
     schema = pa.schema(
         [("path", pa.string()), ("vector", pa.list_(pa.float32(), size)), ("error", pa.string())]

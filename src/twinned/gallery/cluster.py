@@ -24,7 +24,7 @@ from .store import Binding, Filter, Found, IndexReport, Record, Value, Vectors
 try:
     from qdrant_client import QdrantClient, models
     from qdrant_client.http.exceptions import ApiException
-except ImportError:
+except ModuleNotFoundError:
     raise MissingExtra("cluster", "a gallery on a Qdrant server") from None
 
 _METRIC = {
