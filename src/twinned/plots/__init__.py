@@ -15,8 +15,9 @@ Each function draws what somebody else computed and returns matplotlib axes, whi
 
 from __future__ import annotations
 
+from ..projection import project
 from .curves import confusion, det, distances, overview, reliability, roc
-from .embeddings import embedding_map, project
+from .embeddings import embedding_map
 from .forces import forces
 from .network import architecture
 from .panels import Shown, hardest_pairs, matches, neighbours, one_shot, worst_mistakes

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from ..data import ImageSet
 from ..images import ImageSpec
-from .embeddings import embedding_map, project
+from ..projection import project
+from .embeddings import embedding_map
 from .network import architecture
 from .style import Axes, save
 from .training import history

@@ -69,7 +69,7 @@ class Maps:
         return made
 
     def _by_neighbours(self, vectors: Floats) -> NDArray[np.floating[Any]]:
-        from ..plots import project  # brings matplotlib
+        from ..projection import project
 
         if len(vectors) < 4:  # nothing to tell apart
             return principal(vectors)
