@@ -10,6 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from .telemetry import disable as _disable_telemetry
+
+_disable_telemetry()  # every entry imports this package before a dependency
+
 __version__ = "0.1.0"
 
 # public name -> the module that it lives in, or is

@@ -25,6 +25,7 @@ from .images import Pixels
 from .model import Model
 from .outputs import refuse
 from .runtime import Graph, embed_pixels
+from .telemetry import ONNX_RUNTIME, SWITCHES
 from .verification import compare_all, eer
 
 _TOLERANCE = 1e-4
@@ -32,8 +33,11 @@ _CALIBRATION_IMAGES = 256
 
 _EXAMPLE = '''"""Tell whether two images show the same thing, with onnxruntime, Pillow and NumPy alone."""
 
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault({switch!r}, {off!r})  # before the import: ONNX Runtime reports its usage otherwise
 
 import numpy as np
 import onnxruntime
@@ -123,7 +127,7 @@ def export_model(
         raise SettingError(f"{target}: is no exported model, so it is not replaced; choose another name")
     try:
         import onnx
-    except ImportError:
+    except ModuleNotFoundError:
         raise MissingExtra("train", "exporting a model") from None
     source = manifest.checked(model.folder, "encoder.onnx", model.manifest)
     rng = np.random.default_rng(0)
@@ -164,6 +168,8 @@ def export_model(
         manifest.write_text(
             folder / "example.py",
             _EXAMPLE.format(
+                switch=ONNX_RUNTIME,
+                off=SWITCHES[ONNX_RUNTIME],
                 width=spec.width,
                 height=spec.height,
                 mode="L" if spec.channels == 1 else "RGB",
@@ -329,6 +335,10 @@ def _readme(model: Model, result: dict[str, Any]) -> str:
         f"Images are brought to {spec.width}x{spec.height} by bilinear resizing ({spec.fit}){ink}."
         f" {measure}; same means at most {model.threshold:.6g}.",
         "`python example.py A B` runs encoder_float.onnx with onnxruntime, Pillow and NumPy alone.",
+        "",
+        f"ONNX Runtime 1.29 and later reports its usage to Microsoft unless {ONNX_RUNTIME}="
+        f"{SWITCHES[ONNX_RUNTIME]} is set before it is imported. example.py sets it; your own program has to"
+        " set it too.",
         "",
     ]
     return "\n".join(lines)
