@@ -61,6 +61,13 @@ def make_batch(seed, n=16):
     return embeddings, torch.randint(0, 5, (n,), generator=generator)
 
 
+def some_distances(n, seed):
+    """A distance matrix with no two pairs alike: with ties either choice would be right."""
+    order = torch.randperm(n * n, generator=torch.Generator().manual_seed(seed)).double()
+    upper = (1 + order.reshape(n, n)).triu(1) / 7
+    return upper + upper.T
+
+
 @pytest.mark.parametrize("name", miners.MINERS)
 @pytest.mark.parametrize("rows", [16, 9, 1], ids=["batch", "with a memory", "one image with a memory"])
 @pytest.mark.parametrize("seed", range(4))
@@ -77,9 +84,7 @@ def test_equals_a_loop(name, rows, seed):
     seed=st.integers(0, 1000),
 )
 def test_equals_a_loop_on_small_and_lopsided_batches(name, labels, seed):
-    n = len(labels)
-    order = torch.randperm(n * n, generator=torch.Generator().manual_seed(seed)).double()
-    distance = order.reshape(n, n) / 7  # no two alike: with ties either choice would be right
+    distance = some_distances(len(labels), seed)
     assert as_tuples(miners.get(name)(distance, torch.tensor(labels))) == slow(
         name, distance.tolist(), labels
     )
@@ -136,16 +141,68 @@ def test_semi_hard_is_farther_not_as_far():
 @pytest.mark.parametrize("name", miners.MINERS)
 def test_chooses_nothing_where_there_is_nothing(name):
     for labels in ([4, 4, 4], [1, 2, 3]):
-        indices = miners.get(name)(torch.rand(3, 3), torch.tensor(labels))
+        indices = miners.get(name)(some_distances(3, 0), torch.tensor(labels))
         assert all(index.dtype == torch.long for index in indices)
         if name != "all":
             assert all(len(index) == 0 for index in indices)
 
 
-def test_refuses_what_is_no_distance_matrix_and_unknown_names():
+def test_refuses_wrong_shapes_and_unknown_names():
     with pytest.raises(DataError, match=r"\(3, 3\) and labels \(2,\)"):
         miners.batch_hard(torch.rand(3, 3), torch.tensor([0, 1]))
-    with pytest.raises(DataError, match="first n columns are the rows"):
-        miners.batch_hard(torch.rand(4, 3), torch.tensor([0, 1, 2]))
+    for shape in ((4, 3), (3, 8)):  # embeddings of another size
+        with pytest.raises(DataError, match="the first n columns are the rows; for embeddings z, give dist"):
+            miners.batch_hard(torch.rand(shape), torch.tensor([0, 1, 2]))
     with pytest.raises(SettingError, match="'hardest' is not known; choose one of all, batch-hard"):
         miners.get("hardest")
+
+
+def not_distances():
+    z = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    unit, right = distances.unit(z), distances.euclidean(z, z, all_pairs=True)
+    crooked, below = right.clone(), right.clone()
+    crooked[0, 1] += 0.1
+    below[0, 1] = below[1, 0] = -0.1
+    return {
+        "embeddings": (z, "a diagonal of up to"),
+        "unit embeddings": (unit, "a diagonal of up to"),
+        "embeddings in bfloat16": (unit.bfloat16(), "a diagonal of up to"),
+        "similarities": (unit @ unit.T, "a diagonal of up to 1, where the distance of a row to itself is 0"),
+        "negated distances": (-right, "the negative value"),
+        "a diagonal that is not 0": (right + 0.1 * torch.eye(32), r"a diagonal of up to 0\.1, where"),
+        "not symmetric": (crooked, r"values that differ by 0\.1 between \(i, j\) and \(j, i\)"),
+        "a negative value": (below, r"the negative value -0\.1"),
+    }
+
+
+@pytest.mark.parametrize("name", miners.MINERS)
+@pytest.mark.parametrize("wrong", not_distances())
+def test_refuses_what_is_no_distance_matrix(name, wrong):
+    matrix, message = not_distances()[wrong]
+    expected = f"miners.{name.replace('-', '_')}".replace("miners.all", "miners.all_pairs")
+    with pytest.raises(ValueError, match=rf"{expected} takes a distance matrix, and got one with {message}"):
+        miners.get(name)(matrix, torch.arange(32) % 8)
+    with pytest.raises(ValueError, match=r"give distances\.euclidean\(z, z, all_pairs=True\)"):
+        miners.get(name)(torch.cat([matrix, matrix], dim=1), torch.arange(64) % 8)
+
+
+@pytest.mark.parametrize("length", [1.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_takes_distances_that_are_rounded(length, dtype):
+    """A product of matrices is off by some of the last digits, and the root makes more of that."""
+    random = torch.Generator().manual_seed(0)
+    z = length * distances.unit(torch.randn(32, 64, generator=random, dtype=torch.float64))
+    exact = distances.squared_euclidean(z, z, all_pairs=True)
+    noise = (2 * torch.rand(32, 32, generator=random, dtype=torch.float64) - 1) * torch.finfo(dtype).eps
+    squared = (exact + length**2 * noise).to(dtype)
+    for matrix in (squared, squared.clamp(min=0).sqrt(), squared / (2 * length**2)):
+        assert (matrix.diagonal() != 0).any()
+        assert len(miners.batch_hard(matrix, torch.arange(32) % 8)[0]) == 32
+        assert len(miners.batch_hard(matrix[:16], torch.arange(32) % 8)[0]) == 16, "the rest is a memory"
+
+
+def test_what_is_not_finite_is_left_to_the_loss():
+    distance = torch.full((4, 4), float("nan"))
+    assert len(miners.batch_hard(distance, torch.tensor([0, 0, 1, 1]))[0]) == 4
+    whole = torch.tensor([[0, 2, 3], [2, 0, 4], [3, 4, 0]])  # a number of edits, for one
+    assert as_tuples(miners.batch_hard(whole, torch.tensor([0, 0, 1]))) == [(0, 1, 2), (1, 0, 2)]

@@ -10,7 +10,10 @@ vectors has gradient 0, where ``sqrt`` alone would give NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from math import sqrt
 from typing import Any, TypeAlias
 
 from array_api_compat import array_namespace, device
@@ -23,6 +26,15 @@ Distance: TypeAlias = Callable[..., Array]
 # All-pairs differences are formed a block of rows at a time, so that memory stays bounded.
 _BLOCK_VALUES = 1 << 24
 _FEW_PAIRS = 256
+# How far rounding may take a distance matrix, as a share of its mean value (of 1 where that is less).
+# A product of matrices in TF32 or bfloat16 is 0.2 % off. The root in a Euclidean distance magnifies that:
+# embeddings far from 0 and close to each other have a diagonal of a tenth of the distances. Errors below 0
+# are cut off, so a part of such a diagonal is 0.
+_ROUNDING, _DIAGONAL = 0.005, 0.25
+
+EXPECTED = "for embeddings z, give distances.euclidean(z, z, all_pairs=True) or another distance"
+
+_checked: ContextVar[bool] = ContextVar("_checked", default=True)
 
 
 def euclidean(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
@@ -125,6 +137,59 @@ def get(name: str) -> Distance:
         return DISTANCES[name]
     except KeyError:
         raise SettingError(f"distance {name!r} is not known; choose one of {', '.join(DISTANCES)}") from None
+
+
+def check_matrix(matrix: Array, *, what: str) -> None:
+    """Make sure that a matrix holds the distances of some rows to themselves, then to any others.
+
+    Values are compared up to the rounding of their type. NaN passes, so that a loss can show it.
+
+    Args:
+        matrix: Shape ``(n, m)``, n at most m; the first ``n`` columns are the rows.
+        what: The function that takes the matrix, for the message.
+
+    Raises:
+        DataError: If a value is negative, or the first ``n`` columns are not symmetric with a diagonal of 0.
+    """
+    if not _checked.get():
+        return
+    xp = array_namespace(matrix)
+    if not xp.isdtype(matrix.dtype, "real floating"):
+        matrix = xp.astype(matrix, xp.float32)
+    precision = 2 * sqrt(float(xp.finfo(matrix.dtype).eps))
+    if precision > _ROUNDING:  # half precision, whose sums overflow
+        matrix = xp.astype(matrix, xp.float32)
+    square = matrix[:, : matrix.shape[0]]
+    diagonal = xp.abs(xp.linalg.diagonal(square))
+    figures = (
+        xp.mean(matrix),
+        xp.min(matrix),
+        xp.min(diagonal),
+        xp.max(diagonal),
+        xp.max(xp.abs(square - square.T)),
+    )
+    # In one piece, since a GPU waits for each transfer.
+    mean, least, nearest, farthest, difference = xp.stack(figures).tolist()
+    rounding = max(_ROUNDING, precision) * max(1.0, mean)
+    if nearest > rounding or farthest > max(rounding, _DIAGONAL * max(1.0, mean)):
+        wrong = f"a diagonal of up to {farthest:.4g}, where the distance of a row to itself is 0"
+    elif least < -rounding:
+        wrong = f"the negative value {least:.4g}"
+    elif difference > rounding:
+        wrong = f"values that differ by {difference:.4g} between (i, j) and (j, i)"
+    else:
+        return
+    raise DataError(f"{what} takes a distance matrix, and got one with {wrong}; {EXPECTED}")
+
+
+@contextmanager
+def trusted() -> Iterator[None]:
+    """Switch `check_matrix` off, for a matrix that the caller computed: logits order pairs as well."""
+    token = _checked.set(False)
+    try:
+        yield
+    finally:
+        _checked.reset(token)
 
 
 def _of_difference(a: Array, b: Array, all_pairs: bool, reduce: Callable[[Any, Array], Array]) -> Array:

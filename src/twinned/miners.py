@@ -2,8 +2,8 @@
 
 Each is a function ``(distance, labels) -> indices``:
 
-- ``distance``: shape ``(n, m)``, lower is closer. Row ``i`` and column ``i`` are the same image of the
-  batch; columns from ``n`` on are a memory's.
+- ``distance``: shape ``(n, m)``, at least 0, lower is closer. Row ``i`` and column ``i`` are the same image
+  of the batch; columns from ``n`` on are a memory's.
 - ``labels``: of the columns, shape ``(m,)``; the first ``n`` are those of the rows.
 - ``indices``: (anchor, positive, negative), or the pairs (anchor, positive, anchor, negative): rows
   of ``distance`` for anchors, columns for the others. Every loss takes either, as do those of
@@ -16,6 +16,8 @@ Each is a function ``(distance, labels) -> indices``:
 | semi-hard        | for each genuine pair a negative just beyond it. For FaceNet's triplet loss |
 | multi-similarity | pairs that are harder than the image's hardest of the other kind |
 
+A matrix that does not hold distances, such as the embeddings themselves, is refused.
+
 How many are chosen depends on the values, so on a GPU a miner waits for them.
 """
 
@@ -27,6 +29,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from .distances import EXPECTED, check_matrix
 from .errors import DataError, SettingError
 
 Indices: TypeAlias = tuple[Tensor, ...]
@@ -47,7 +50,7 @@ def all_pairs(distance: Tensor, labels: Tensor) -> Indices:
         >>> list(zip(other.tolist(), negative.tolist()))
         [(0, 2), (1, 2), (2, 0), (2, 1)]
     """
-    positive, negative = _masks(distance, labels)
+    positive, negative = _masks("all_pairs", distance, labels)
     return *positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True)
 
 
@@ -65,7 +68,7 @@ def batch_hard(distance: Tensor, labels: Tensor) -> Indices:
     References:
         Hermans, Beyer & Leibe, "In defense of the triplet loss", 2017.
     """
-    positive, negative = _masks(distance, labels)
+    positive, negative = _masks("batch_hard", distance, labels)
     farthest = torch.where(positive, distance, -_INF).argmax(1)
     nearest = torch.where(negative, distance, _INF).argmin(1)
     (anchor,) = (positive.any(1) & negative.any(1)).nonzero(as_tuple=True)
@@ -87,7 +90,7 @@ def semi_hard(distance: Tensor, labels: Tensor) -> Indices:
     References:
         Schroff, Kalenichenko & Philbin, CVPR 2015 (FaceNet), eq. 4.
     """
-    positive, negative = _masks(distance, labels)
+    positive, negative = _masks("semi_hard", distance, labels)
     anchor, pair = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
     rows, negative = distance[anchor], negative[anchor]
     farther = negative & (rows > distance[anchor, pair][:, None])
@@ -110,7 +113,7 @@ def multi_similarity(distance: Tensor, labels: Tensor, *, epsilon: float = 0.1) 
     References:
         Wang et al., CVPR 2019, eq. 11 and 12.
     """
-    positive, negative = _masks(distance, labels)
+    positive, negative = _masks("multi_similarity", distance, labels)
     nearest = torch.where(negative, distance, _INF).amin(1, keepdim=True)
     farthest = torch.where(positive, distance, -_INF).amax(1, keepdim=True)
     # Written as what is left out, so that NaN is chosen and comes out in the loss.
@@ -139,13 +142,14 @@ def get(name: str) -> Miner:
         raise SettingError(f"miner {name!r} is not known; choose one of {', '.join(MINERS)}") from None
 
 
-def _masks(distance: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _masks(miner: str, distance: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Which comparisons are of one class (an image with itself excepted) and which of two: ``(n, m)``."""
     if distance.ndim != 2 or labels.ndim != 1 or not 0 < len(distance) <= distance.shape[1] == len(labels):
         raise DataError(
             f"distance has shape {tuple(distance.shape)} and labels {tuple(labels.shape)}; give (n, m) and "
-            "(m,), where the first n columns are the rows"
+            f"(m,), where the first n columns are the rows; {EXPECTED}"
         )
+    check_matrix(distance, what=f"miners.{miner}")
     same = labels[: len(distance), None] == labels[None, :]
     itself = torch.eye(*distance.shape, dtype=torch.bool, device=distance.device)
     return same & ~itself, ~same

@@ -128,7 +128,8 @@ class EmbeddingLoss(nn.Module):
             indices = _without_itself(self._miner(embeddings.detach(), labels, *more))
         elif indices is None and self._miner is not None:
             lower_is_closer = -1 if getattr(self.loss, "wants", "distance") == "logit" else 1
-            indices = self._miner(lower_is_closer * matrix.detach(), their_labels)
+            with distances.trusted():
+                indices = self._miner(lower_is_closer * matrix.detach(), their_labels)
 
         match getattr(self.loss, "kind", "foreign"):
             case "pair":
