@@ -367,6 +367,29 @@ def test_epochs_show_as_many_images_as_there_are(quick, some):
     assert sum(step.images for step in steps) == pytest.approx(3 * 48, abs=12)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"batch_size": 12},
+        {"batch_size": 20},
+        {"batch_size": 12, "settings": {"quarter_turns": True}},
+        {"batch_size": 12, "settings": {"images_per_class": 2}},
+    ],
+    ids=["whole steps", "steps to be rounded", "turned images", "few images of a class"],
+)
+def test_the_history_ends_at_the_number_of_epochs(quick, some, given):
+    """Whatever share of a class's images a batch takes, and whatever classes are made of turned images."""
+    model = quick(some(12), epochs=3, **given)
+    history = model.history()
+    assert history["epoch"][-1] == 3
+    assert history["step"][-1] == json.loads((model.folder / "training.json").read_text())["steps"]
+
+
+def test_a_single_step_that_shows_more_than_was_asked_for_counts_what_it_shows(quick, some):
+    history = quick(some(12), epochs=0.25, settings={"mirrors": False}).history()  # 32 of 48 images
+    assert (history["step"][-1], history["epoch"][-1]) == (1, 0.67)
+
+
 def test_without_an_output_the_model_lasts_as_long_as_its_object(quick, some, tmp_path):
     model = quick(some(12))
     folder = model.folder

@@ -145,6 +145,11 @@ def test_steps_are_those_of_a_plain_loop_and_the_average_follows_them():
     assert weights(run(p)) == pytest.approx(average.flatten().tolist(), abs=1e-7)
 
 
+def test_the_history_counts_epochs_of_the_plan():
+    outcome = run(plan(6, evaluations=3, epoch_steps=2.5), evaluate=scores(0.3, 0.2, 0.1))
+    assert [(row["step"], row["epoch"]) for row in outcome.state.history] == [(2, 0.8), (4, 1.6), (6, 2.4)]
+
+
 def test_without_averaging_the_last_weights_are_kept():
     losses: list[float] = []
     outcome = run(plan(5, average=0.0), on_step=lambda step: losses.append(step.loss))

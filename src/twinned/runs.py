@@ -292,9 +292,13 @@ class Run:
                     " by step: steps, loss and rates play no part (--set layer=learned has it learnt)"
                 )
             steps = 0
-        epoch = len(feed) / len(batches(0).index)
-        if steps is None:
-            steps = s.steps if s.epochs is None else max(1, round(s.epochs * epoch))
+        epoch = epoch_steps = len(feed) / len(batches(0).index)
+        if steps is None and s.epochs is not None:
+            steps = max(1, whole_steps := round(s.epochs * epoch))
+            # The last step ends the last epoch, unless a single step shows more than was asked for.
+            epoch_steps = steps / s.epochs if whole_steps else epoch
+        elif steps is None:
+            steps = s.steps
         left: float | None = None
         if self.deadline is not None:
             later = judged or held_out or (learn if folds else None)  # which they judge part by part
@@ -315,6 +319,7 @@ class Run:
                 | {"patience", "clip", "seed", "checkpoint_seconds"}
             ),
             per_epoch=max(1, round(epoch)),
+            epoch_steps=epoch_steps,
             momentum=None if s.momentum_from is None else (s.momentum_from, s.momentum),
             bfloat16=False if steps == 0 else {"auto": None, "float32": False, "bfloat16": True}[s.precision],
         )

@@ -52,7 +52,8 @@ class Plan:
         warmup: Steps over which it rises.
         decay_from: Share of the steps after which it falls to 0 along half a cosine; 1 for never.
         epoch_decay: The rate is multiplied by it after each epoch of ``per_epoch`` steps.
-        per_epoch: Steps of an epoch.
+        per_epoch: Steps of an epoch, for ``epoch_decay``.
+        epoch_steps: Steps that show as many images as there are; the history counts epochs by it.
         momentum: Of SGD, which rises linearly over the run: the first and the last; None leaves it as it is.
         average: Decay of the running average of the weights, which is what is evaluated and kept; 0 for none.
         evaluations: How many times to evaluate on the way.
@@ -71,6 +72,7 @@ class Plan:
     decay_from: float = 0.3
     epoch_decay: float = 1.0
     per_epoch: int = 1
+    epoch_steps: float = 1.0
     momentum: tuple[float, float] | None = None
     average: float = 0.99
     evaluations: int = 10
@@ -257,7 +259,7 @@ def train_network(
             if evaluate is not None and _is_due(state, plan):
                 scores = together.from_first(lambda: evaluate(average))
                 network.train()
-                state.history.append(_row(state, value, rate, scores, batches))
+                state.history.append(_row(state, value, rate, scores, plan))
                 _keep_best(state, scores, average, best)
                 if plan.patience and state.stale >= plan.patience:
                     state.stopped = f"no better for {state.stale} evaluations"
@@ -389,11 +391,9 @@ def _keep_best(state: State, scores: Scores, average: nn.Module, best: nn.Module
         state.stale += 1
 
 
-def _row(
-    state: State, loss: float, rate: float, scores: Scores, batches: Callable[[int], Batch]
-) -> dict[str, float]:
+def _row(state: State, loss: float, rate: float, scores: Scores, plan: Plan) -> dict[str, float]:
     return {
-        "epoch": round(state.step / getattr(batches, "per_epoch", 1), 2),
+        "epoch": round(state.step / plan.epoch_steps, 2),
         "step": state.step,
         "seconds": round(state.seconds, 2),
         "loss": loss,
