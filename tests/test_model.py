@@ -235,6 +235,18 @@ def test_a_model_says_what_it_is(model, tiny_model):
     assert model.describe(np.zeros((2, 2))) is None
 
 
+def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(model):
+    rows = [["0", "Conv2d", [8, 9, 9], 80], ["1", "ReLU", [8, 9, 9], 0]]
+    last = [["dense", "Linear", [4], 2596], ["head", "Distance", [], 0]]
+    older = twinned.load(model.folder)
+    for listed, expected in ((rows + rows + last, rows + last), (rows + last, rows + last)):
+        older.__dict__["_training"] = {"layers": listed}
+        assert [[name, kind, list(shape), count] for name, kind, shape, count in older.layers()] == expected
+    # Layers without weights may well follow each other.
+    older.__dict__["_training"] = {"layers": [rows[1], rows[1], *last]}
+    assert len(older.layers()) == 4
+
+
 def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
     with model.gallery(tmp_path / "g.gallery") as gallery:
         gallery.add([files[0] for files in seen], ["a", "b", "c", "d"])

@@ -79,6 +79,26 @@ def test_the_summary_counts_each_layer_once_and_changes_nothing(network):
     assert "64x24x20" in lines[2]
 
 
+def test_a_symmetric_encoder_is_listed_once():
+    kept = {"image_size": (24, 20), "channels": 3, "embedding_size": 8}
+    plain, both = (SiameseNetwork(encoders.build("conv4", symmetric=way, **kept)) for way in (False, True))
+    assert both.layers() == plain.layers()
+    assert both.encoder.symmetric
+    assert f"{sum(p.numel() for p in both.parameters()):,} parameters;" in both.summary()
+
+
+def test_weights_that_are_used_twice_are_counted_once():
+    encoder = encoders.Conv4(image_size=(24, 20), channels=3)
+    again = torch.nn.Conv2d(128, 128, 3, padding=1)
+    encoder.blocks.append(torch.nn.Sequential(again, torch.nn.ReLU(), again))
+    network = SiameseNetwork(encoder)
+    assert [row.parameters for row in network.layers() if row.name == "blocks.4.0"] == [
+        128 * 128 * 9 + 128,
+        0,
+    ]
+    assert sum(row.parameters for row in network.layers()) == sum(p.numel() for p in network.parameters())
+
+
 def test_the_head_decides_the_distance():
     torch.manual_seed(0)
     left, right = torch.rand(2, 5, 1, 16, 16)

@@ -444,8 +444,9 @@ class Model:
 
     def layers(self) -> list[tuple[str, str, tuple[int, ...], int]]:
         """Name, kind, output shape and parameters of each layer; empty for an encoder that was wrapped."""
-        rows = self._training.get("layers", ())
-        return [(name, kind, tuple(shape), count) for name, kind, shape, count in rows]
+        found = self._training.get("layers", ())
+        rows = [(name, kind, tuple(shape), count) for name, kind, shape, count in found]
+        return rows[_repeated(rows) :]
 
     def history(self) -> dict[str, NDArray[np.float64]]:
         """The columns of history.csv: one value an evaluation; empty where nothing was trained."""
@@ -466,6 +467,17 @@ class Model:
         except ValueError as error:
             raise ModelError(f"{path}: is damaged ({error})") from None
         return found
+
+
+def _repeated(rows: Sequence[tuple[str, str, tuple[int, ...], int]]) -> int:
+    """Return how many rows at the start are repeated, with their parameters, by the rows that follow.
+
+    Some folders of symmetric encoders list the pass over the mirror image as well.
+    """
+    for count in range(len(rows) // 2, 0, -1):
+        if rows[:count] == rows[count : 2 * count] and any(row[3] for row in rows[:count]):
+            return count
+    return 0
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto") -> Model:

@@ -111,12 +111,20 @@ class SiameseNetwork(nn.Module):
         return distance
 
     def layers(self) -> list[Layer]:
-        """Every layer that does something, with its output's shape (without the batch) and parameters."""
+        """List the layers that an image goes through, in order.
+
+        Each row has the layer's output shape without the batch, and its parameters. Parameters are counted
+        once, in the row of the first call that uses them. A symmetric encoder is listed as one pass, although
+        it embeds the mirror image too.
+        """
         rows: list[Layer] = []
+        counted: set[nn.Parameter] = set()
 
         def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
             def hook(module: nn.Module, _: object, output: Tensor) -> None:
-                count = sum(p.numel() for p in module.parameters(recurse=False))
+                fresh = set(module.parameters(recurse=False)) - counted
+                counted.update(fresh)
+                count = sum(p.numel() for p in fresh)
                 rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), count))
 
             return hook
@@ -125,11 +133,12 @@ class SiameseNetwork(nn.Module):
             (name, m)
             for name, m in self.encoder.named_modules()
             if (not list(m.children()) or list(m.parameters(recurse=False)))
-            and not isinstance(m, nn.Identity)
+            and type(m).__name__ != "Identity"  # torch's, and those of other libraries
         ]
         handles = [m.register_forward_hook(note(name)) for name, m in leaves]
-        was_training = self.training
+        was_training, symmetric = self.training, self.encoder.symmetric
         self.eval()
+        self.encoder.symmetric = False
         try:
             with torch.no_grad():
                 zeros = torch.zeros(
@@ -137,6 +146,7 @@ class SiameseNetwork(nn.Module):
                 )
                 self.embed(zeros)
         finally:
+            self.encoder.symmetric = symmetric
             self.train(was_training)
             for handle in handles:
                 handle.remove()

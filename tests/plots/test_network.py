@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from twinned import plots
 from twinned.errors import SettingError
+from twinned.plots import style
 from twinned.plots.network import MOST_STAGES, summarise
 
 KOCH = [
@@ -79,6 +81,67 @@ def test_blocks_written_by_hand_stay_whole():
     assert [s.title for s in stages[1:4]] == ["Conv · BatchNorm · SiLU"] * 3
 
 
+def inverted(blocks):
+    """Inverted bottlenecks under the names of EfficientNet's package: number, channels, side."""
+    rows = [
+        ("stem.0.static_padding", "ZeroPad2d", (3, 65, 65), 0),
+        ("stem.0", "Conv2dStaticSamePadding", (8, 32, 32), 216),
+        ("stem.1", "BatchNorm2d", (8, 32, 32), 16),
+        ("stem.2", "ReLU6", (8, 32, 32), 0),
+    ]
+    for stage, (number, channels, side) in enumerate(blocks):
+        for n in range(number):
+            for name in ("_expand_conv", "_depthwise_conv", "_project_conv"):
+                path = f"blocks.{stage}.{n}.{name}"
+                shape = (channels if name == "_project_conv" else 6 * channels, side, side)
+                rows.append((f"{path}.static_padding", "ZeroPad2d", shape, 0))
+                rows.append((path, "Conv2dStaticSamePadding", shape, 100))
+                rows.append((f"blocks.{stage}.{n}.bn{name}", "BatchNorm2d", shape, 10))
+    return [*rows, ("dense", "Linear", (16,), 144)]
+
+
+def test_blocks_of_a_pretrained_network_have_readable_names():
+    rows = inverted([(1, 16, 32), (2, 24, 16), (3, 40, 8), (3, 80, 8), (4, 112, 4)])
+    stages = summarise(rows)
+    assert [s.title for s in stages] == [
+        "Conv · BatchNorm · ReLU6",
+        "MBConv, 16",
+        "MBConv ×2, 24",
+        "MBConv ×3, 40",
+        "MBConv ×3, 80",
+        "MBConv ×4, 112",
+        "Linear",
+    ]
+    assert sum(s.parameters for s in stages) == sum(row[3] for row in rows)
+    # With fewer boxes maps of one size are joined, whatever their channels.
+    assert [s.title for s in summarise(rows, most=5)][:3] == [
+        "Conv · BatchNorm · MBConv",
+        "MBConv ×2, 24",
+        "MBConv ×6",
+    ]
+    assert summarise(residual())[1].title == "(Conv · BatchNorm · SiLU) ×5"
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("torch", "efficientnet_lite_pytorch")),
+    reason="the extra pretrained is missing",
+)
+def test_a_pretrained_network_that_sees_mirror_images_is_drawn_once():
+    from twinned import encoders
+    from twinned.network import SiameseNetwork
+
+    name = "efficientnet_lite0_photo"
+    built = encoders.build(
+        name, image_size=(64, 64), channels=3, embedding_size=32, pretrained=False, symmetric=True
+    )
+    network = SiameseNetwork(built)
+    shown = words(plots.architecture(network))
+    total = sum(p.numel() for p in network.parameters())
+    assert any(f"{total:,} parameters, counted once" in text for text in shown)
+    for title in ("MBConv ×2, 40", "MBConv ×3, 80", "MBConv, 320", "Linear"):
+        assert shown[title] == 1, title
+
+
 def test_maps_that_are_no_embedding_yet_get_a_last_step():
     rows = [("0", "Conv2d", (8, 5, 5), 80)]
     assert words(plots.architecture(rows))["200 values"] == 2
@@ -114,14 +177,32 @@ def test_a_network_of_ours_is_drawn_as_it_is():
     assert shown[f"{network.embedding_size:,} values"] == 2
 
 
-def test_no_words_leave_the_picture_or_cover_each_other():
+def test_no_words_leave_the_picture_or_their_box_or_cover_each_other():
     rows = [
-        (f"conv{n}", "ConvTransposeWithAVeryLongName2d", (1024, 512 >> n, 1024 >> n), 10**9) for n in range(6)
+        (
+            f"conv{n}",
+            f"ConvTransposeWithA{'WWWWWWWWW' * n}VeryLongNameIndeed",
+            (1024, 512 >> n, 1024 >> n),
+            9**9,
+        )
+        for n in range(6)
     ]
+    rows.append(("head", f"AHeadWithA{'VeryWide' * 6}Name", (), 7))
     ax = plots.architecture(rows, image_shape=(1024, 2048, 3))
     figure = ax.figure
     figure.canvas.draw()
     boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+    cards = [
+        p.get_window_extent()
+        for p in ax.patches
+        if isinstance(p, style.FancyBboxPatch) and p.get_height() < 1  # not the panel behind them
+    ]
+    assert len(cards) == 8  # six layers, the step to the embedding, the head
+    titles = [
+        t.get_window_extent() for t in ax.texts if any(f in t.get_text() for f in ("ConvT", "AHeadWith"))
+    ]
+    for title, card in zip(titles, [*cards[:6], cards[7]], strict=True):
+        assert card.x0 < title.x0 < title.x1 < card.x1
     page = figure.bbox
     assert all(page.x0 <= b.x0 and b.x1 <= page.x1 and page.y0 <= b.y0 and b.y1 <= page.y1 for b in boxes)
     for i, a in enumerate(boxes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
@@ -27,6 +28,7 @@ from .style import (
     picture,
     ramp,
     short,
+    text_width,
     thumbnail,
     words,
 )
@@ -38,6 +40,7 @@ MOST_STAGES = 12
 # Where things stand, in units of the board: the two branches, and the weights between them.
 _LEFT, _MIDDLE, _RIGHT, _WIDTH, _CARD = 2.95, 6.05, 9.15, 12.1, 4.1
 _TOP, _STEP = 1.9, 1.12
+_INCHES = 0.58  # a unit of the board, in a figure of its own
 
 
 class Stage(NamedTuple):
@@ -98,7 +101,7 @@ def architecture(
         stages.append(Stage(title, (embedding_size or laid_out,), 0))
 
     foot = _TOP + _STEP * len(stages)
-    ax = board(_WIDTH, foot + 2.75, inches=0.58, ax=ax)
+    ax = board(_WIDTH, foot + 2.75, inches=_INCHES, ax=ax)
     known = [stage.parameters for stage in stages if stage.parameters is not None]
     total = sum(known) + (int(head[3]) if head is not None and head[3] else 0)
     words(ax, 0.25, 0.42, "A Siamese network", size=11, weight="bold", ha="left")
@@ -134,11 +137,11 @@ def architecture(
 
 
 def summarise(rows: Sequence[Row], most: int = MOST_STAGES) -> list[Stage]:
-    """Layers as at most so many stages.
+    """Group layers into at most so many stages.
 
-    A layer with weights takes along what follows it without any (and normalisation); the parts of a block
-    that was written by hand, such as a residual one, stay together; where that is still too much, neighbours
-    with maps of one size are joined, then the shortest neighbours.
+    A layer with weights takes along what follows it without any (and normalization). The parts of a block
+    that was written by hand, such as a residual one, stay together. Where there are still too many stages,
+    neighbors with the same output shape are joined, then those with maps of one size, then the shortest.
 
     Args:
         rows: Name, kind, output shape, parameters.
@@ -149,14 +152,16 @@ def summarise(rows: Sequence[Row], most: int = MOST_STAGES) -> list[Stage]:
         >>> [stage.title for stage in summarise(rows)]
         ['Conv · ReLU', 'Linear']
     """
-    parts = list(_with_their_followers(_units([(tuple(str(row[0]).split(".")), row) for row in rows])))
-    if len(parts) > most:
-        parts = [
-            [row for part in same for row in part]
-            for _, same in groupby(parts, key=lambda part: tuple(part[-1][2])[1:])
-        ]
+    units = _with_their_followers(_units(_steps([(tuple(str(row[0]).split(".")), row) for row in rows])))
+    parts = [[unit] for unit in units]
+    for place in (0, 1):  # the whole shape; then height and width alone
+        if len(parts) > most:
+            parts = [
+                [unit for part in same for unit in part]
+                for _, same in groupby(parts, key=lambda part: tuple(part[-1][-1][2])[place:])
+            ]
     while len(parts) > most:
-        k = min(range(len(parts) - 1), key=lambda k: len(parts[k]) + len(parts[k + 1]))
+        k = min(range(len(parts) - 1), key=lambda k: sum(map(len, parts[k] + parts[k + 1])))
         parts[k : k + 2] = [parts[k] + parts[k + 1]]
     return [_stage(part) for part in parts]
 
@@ -164,8 +169,15 @@ def summarise(rows: Sequence[Row], most: int = MOST_STAGES) -> list[Stage]:
 _Named: TypeAlias = tuple[tuple[str, ...], Row]  # a layer's path, and the layer
 
 
+def _steps(rows: list[_Named]) -> list[_Named]:
+    """Leave out the parts of a layer that have no weights of their own, such as its padding."""
+    heavy = {path[:end] for path, row in rows if row[3] != 0 for end in range(1, len(path))}
+    layers = {path for path, _ in rows} - heavy
+    return [(path, row) for path, row in rows if not any(path[:end] in layers for end in range(1, len(path)))]
+
+
 def _units(rows: list[_Named]) -> list[list[_Named]]:
-    """Consecutive layers that belong together: blocks written by hand whole, sequences layer by layer."""
+    """Split consecutive layers into units: blocks written by hand whole, sequences layer by layer."""
 
     def unit(named: _Named) -> tuple[str, ...]:
         path = named[0]
@@ -195,13 +207,41 @@ def _with_their_followers(units: list[list[_Named]]) -> Iterator[list[Row]]:
         yield waiting
 
 
-def _stage(rows: list[Row]) -> Stage:
-    kinds = [str(row[1]).removesuffix("2d") for row in rows]
-    if len(kinds) > 4:
-        counts = Counter(kind for kind, row in zip(kinds, rows) if row[3]) or Counter(kinds)
-        kinds = [f"{count} {kind}" if count > 1 else kind for kind, count in counts.most_common(3)]
-    unknown = any(row[3] is None for row in rows)
-    return Stage(" · ".join(kinds), tuple(rows[-1][2]), None if unknown else sum(int(row[3]) for row in rows))
+def _stage(units: list[list[Row]]) -> Stage:
+    rows = [row for unit in units for row in unit]
+    shape, unknown = tuple(rows[-1][2]), any(row[3] is None for row in rows)
+    titles = [_title(unit) for unit in units]
+    title = titles[0]
+    if len(set(titles)) == 1:
+        if len(titles) > 1:
+            title = f"({title}) ×{len(titles)}" if " " in title else f"{title} ×{len(titles)}"
+        alike = len({unit[-1][2][0] for unit in units}) == 1  # in how many channels leave them
+        title += f", {shape[0]}" if titles[0] == _MBCONV and alike else ""
+    else:
+        title = _counted([part for unit in units for part in _parts(unit)])
+    return Stage(title, shape, None if unknown else sum(int(row[3]) for row in rows))
+
+
+_MBCONV = "MBConv"  # an inverted bottleneck: a narrow map is widened, filtered channel by channel, narrowed
+
+
+def _parts(unit: list[Row]) -> list[tuple[str, bool]]:
+    """List the short names of what a unit consists of, and whether each has weights."""
+    # The names that the efficientnet packages and timm give to the middle convolution of the block.
+    if any(part in ("_depthwise_conv", "conv_dw") for row in unit for part in str(row[0]).split(".")):
+        return [(_MBCONV, True)]
+    return [(re.sub(r"[123]d.*$", "", str(row[1])), bool(row[3])) for row in unit]
+
+
+def _title(unit: list[Row]) -> str:
+    parts = _parts(unit)
+    return _counted(parts) if len(parts) > 4 else " · ".join(name for name, _ in parts)
+
+
+def _counted(parts: list[tuple[str, bool]]) -> str:
+    """Name the three most frequent parts, those with weights where there are any."""
+    counts = Counter(name for name, weighs in parts if weighs) or Counter(name for name, _ in parts)
+    return " · ".join(f"{count} {name}" if count > 1 else name for name, count in counts.most_common(3))
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
@@ -307,11 +347,19 @@ def _shared(ax: Axes, heights: list[float], stages: list[Stage], total: int) -> 
             ax.add_patch(
                 Rectangle((left + 0.15, y + 0.25), length, 0.045, color=ORANGE, linewidth=0, zorder=3)
             )
-        words(ax, _MIDDLE, y - 0.13, short(stage.title, 38), weight="bold", size=8, zorder=3)
+        _fitted(ax, y - 0.13, stage.title, size=8, color=INK)
         count = "parameters not recorded" if stage.parameters is None else f"{stage.parameters:,} parameters"
         if stage.parameters == 0:
             count = "nothing to learn"
         words(ax, _MIDDLE, y + 0.11, count, color=GREY, size=7.5, zorder=3)
+
+
+def _fitted(ax: Axes, y: float, text: str, *, size: float, color: str) -> None:
+    """Write the bold title of a card, its middle left out where it is wider than the card."""
+    text, most = short(text, 80), (_CARD - 0.3) * _INCHES * 72
+    while text_width(text, size, bold=True) > most:
+        text = short(text, len(text) - 1 - text.count("…"))
+    words(ax, _MIDDLE, y, text, weight="bold", size=size, color=color, zorder=3)
 
 
 def _foot(ax: Axes, foot: float, head: Row | None, distance: str | None) -> None:
@@ -343,7 +391,7 @@ def _foot(ax: Axes, foot: float, head: Row | None, distance: str | None) -> None
         if learned and head is not None
         else f"{(distance or 'plain').replace('_', ' ')} distance"
     )
-    words(ax, _MIDDLE, y - 0.12, short(name, 36), weight="bold", color=PAPER, zorder=3)
+    _fitted(ax, y - 0.12, name, size=8.5, color=PAPER)
     words(
         ax,
         _MIDDLE,

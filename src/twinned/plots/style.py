@@ -25,8 +25,10 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -70,6 +72,7 @@ __all__ = [
     "short",
     "svg",
     "target",
+    "text_width",
     "thumbnail",
     "to_rgba",
     "words",
@@ -167,6 +170,13 @@ def short(words: object, most: int = 24) -> str:
     """A name as it can be drawn: on one line, its middle left out where it is long."""
     line = "".join(c if c.isprintable() else " " for c in str(words)).strip()
     return line if len(line) <= most else f"{line[: most // 2]}…{line[len(line) - (most - most // 2 - 1) :]}"
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Measure a line of text in the pictures' font, in points."""
+    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    width: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
+    return width
 
 
 def thumbnail(source: ImageSource, size: int = 160) -> NDArray[np.uint8]:
