@@ -50,14 +50,20 @@ def test_without_a_threshold_there_is_no_line():
         ("ben", None, ["ben", "✓ right"]),
         ("anna", None, ["ben", "✗ it is anna"]),
         ("ben", 0.1, ["unknown", "✗ it is ben"]),
+        ("dora", 0.1, ["unknown", "✓ right, it is dora"]),
+        ("dora", 0.3, ["ben", "✗ it is dora"]),
+        ("dora", None, ["ben", "✗ it is dora"]),
         (None, 1.0, ["ben"]),
     ],
 )
 def test_one_shot_answers_with_the_nearest(truth, threshold, expected):
     support = [Shown(IMAGE, "anna", 0.4), Shown(IMAGE, "ben", 0.2), Shown(IMAGE, "cleo", 0.9)]
-    shown = words(plots.one_shot(Shown(IMAGE, truth), support, threshold=threshold))
+    ax = plots.one_shot(Shown(IMAGE, truth), support, threshold=threshold)
+    shown = words(ax)
     at = shown.index("answer")
     assert shown[at + 1 : at + 1 + len(expected)] == expected
+    verdict = ax.texts[at + 1 : at + 1 + len(expected)]
+    assert {t.get_color() for t in verdict} == {style.VERMILLION if "✗" in expected[-1] else style.BLUE}
 
 
 def test_one_shot_needs_distances():

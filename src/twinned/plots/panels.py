@@ -111,6 +111,8 @@ def one_shot(
 ) -> Axes:
     """A one-shot question: the query, an example of each class, and the answer, which is the nearest.
 
+    The answer "unknown" is right where the query's class has no example.
+
     Args:
         query: The image asked about; with a label where the truth is known.
         support: The examples, with label and distance.
@@ -139,7 +141,8 @@ def one_shot(
     picture(ax, thumbnail(query.image), at=(0.15, 0.6), size=size, frame=INK, line=1.8)
     x, y = 0.15 + size / 2, 0.6 + size
     words(ax, x, y + 0.32, "answer", color=GREY, size=8)
-    right = query.label is None or query.label == answer
+    stranger = query.label is not None and query.label not in {shown.label for shown in support}
+    right = query.label is None or (not known if stranger else query.label == answer)
     words(
         ax,
         x,
@@ -151,6 +154,8 @@ def one_shot(
     )
     if query.label is not None:
         verdict = "✓ right" if right else f"✗ it is {short(query.label, 14)}"
+        if right and stranger:
+            verdict = f"✓ right, it is {short(query.label, 12)}"
         words(ax, x, y + 0.95, verdict, size=8.5, color=BLUE if right else VERMILLION)
     if threshold is not None:
         said = f"{apart[nearest]:.3f} is {'within' if known else 'beyond'} the threshold {threshold:.3f}"
