@@ -71,6 +71,8 @@ def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs,
         assert ("before training  equal error rate" in found.text()) == better
         assert model.manifest.recipe["embedding_size"] == (1280 if better else None)
         assert len(model.manifest.classes) == (8 if better else 0)
+        reason = "the embedding layer was solved" if better else "the encoder was kept as it came"
+        assert str(model.without_history()).startswith(reason)
         assert sum("steps, loss and rates play no part" in note for note in model.manifest.notes) == 1
 
 

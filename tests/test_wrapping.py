@@ -193,6 +193,7 @@ def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_pa
         assert gallery.identify([images[0]])[0].label == "a"
     assert model.layers() == []
     assert model.history() == {}
+    assert "wrapped" in str(model.without_history())
     result = export_model(model, tmp_path / "out", progress=False)
     assert result["float_difference"] < 1e-4
     with pytest.raises(SettingError, match="was wrapped: an ONNX graph can be run and not trained"):

@@ -456,6 +456,19 @@ class Model:
         names, *rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
         return {name: np.array([float(row[k]) for row in rows]) for k, name in enumerate(names)}
 
+    def without_history(self) -> str | None:
+        """Explain why `history` has no row; None where it has one."""
+        if any(len(column) for column in self.history().values()):
+            return None
+        recipe = self.manifest.recipe
+        if recipe.get("recipe") == "wrap":
+            return "the encoder was trained elsewhere and wrapped, and its file holds no history"
+        if self._training.get("steps", 0):
+            return "training ended before its first evaluation"
+        if recipe.get("layer") == "solved" and recipe.get("embedding_size") is not None:
+            return "the embedding layer was solved directly from the images, and nothing was trained step by step"
+        return "the encoder was kept as it came, without training"
+
     @cached_property
     def _training(self) -> dict[str, Any]:
         """What training.json holds; nothing where there is none."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinned import plots
+from twinned import manifest, plots
 from twinned.cli import main
 
 
@@ -71,6 +71,34 @@ def test_each_picture_is_written(name, run, color_model, data, tmp_path):
         with Image.open(output) as image:
             assert min(image.size) > 300
     assert [p.name for p in output.parent.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps", "reason"),
+    [
+        ({"recipe": "photo", "layer": "solved", "embedding_size": 256}, 0, "the embedding layer was solved"),
+        (
+            {"recipe": "photo", "layer": "solved", "embedding_size": None},
+            0,
+            "the encoder was kept as it came",
+        ),
+        ({"recipe": "wrap"}, 0, "the encoder was trained elsewhere and wrapped"),
+        ({"recipe": "glyph"}, 3, "training ended before its first evaluation"),
+    ],
+)
+def test_a_model_without_history_says_why(run, color_model, tmp_path, recipe, steps, reason):
+    folder = tmp_path / "no.twin"
+    manifest.copy(color_model, folder)
+    manifest.write_text(folder / "history.csv", "step\n")
+    training = json.loads((folder / "training.json").read_text()) | {"steps": steps}
+    manifest.write_text(folder / "training.json", json.dumps(training))
+    manifest.write(folder, manifest.read(folder).model_copy(update={"recipe": recipe}))
+    for models in ([folder], [color_model, folder]):
+        code, out, err = run("plot", "history", *models, "-o", tmp_path / "a.png")
+        assert (code, out) == (2, "")
+        assert err.startswith(f"twinned: {folder}: has no training history to draw: {reason}")
+        assert len(err.splitlines()) == 1
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_a_confusion_is_of_classes_and_without_forgeries(run, color_model, data, tmp_path, monkeypatch):

@@ -20,6 +20,14 @@ def test_a_model_is_told_in_three_pictures_that_replace_nothing(color_model, tmp
         plots.story(tw.load(color_model), images, tmp_path / "new", seed=0)
 
 
+def test_a_model_without_history_has_two_pictures(color_model, tmp_path):
+    model = tw.load(color_model)
+    model.history = lambda: {"step": np.array([])}
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    files = plots.story(model, tw.load_images(pixels, list("aabbccdd")), tmp_path / "new", seed=0)
+    assert [f.name for f in files] == ["architecture.png", "embeddings.png"]
+
+
 def test_a_wrapped_encoder_is_one_box(color_model):
     model = tw.load(color_model)
     model.layers = list

@@ -52,7 +52,7 @@ def test_several_runs_are_told_apart_over_the_seconds():
 
 
 def test_no_history_is_refused():
-    with pytest.raises(DataError, match="no history"):
+    with pytest.raises(DataError, match="no training history to draw"):
         plots.history({})
     with pytest.raises(DataError, match="at least one run"):
         plots.accuracy_over_time({})

@@ -51,7 +51,12 @@ def history(
     from ..model import load
 
     plots.target(output, force=force, data=models)
-    tables = {str(folder): load(folder).history() for folder in models}
+    tables = {}
+    for folder in models:
+        loaded = load(folder)
+        if (reason := loaded.without_history()) is not None:
+            raise DataError(f"{folder}: has no training history to draw: {reason}")
+        tables[str(folder)] = loaded.history()
     if len(models) == 1:
         _save(plots.history(tables[str(models[0])], over=over), output, force=force, json=json)
     else:

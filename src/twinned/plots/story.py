@@ -29,11 +29,14 @@ class Trained(Protocol):
     def embedding_size(self) -> int: ...
     def layers(self) -> Sequence[Sequence[Any]]: ...
     def history(self) -> Mapping[str, Any]: ...
+    def without_history(self) -> str | None: ...
     def embed(self, images: Any) -> Any: ...
 
 
 def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
     """Draw a model: architecture.png, history.png and embeddings.png.
+
+    A model that was not trained step by step has no history.png.
 
     Args:
         model: A `twinned.model.Model`.
@@ -50,7 +53,7 @@ def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, s
     points = project(model.embed(images.images), distance=model.distance, seed=seed)
     pictures: dict[str, Axes | Sequence[Axes]] = {
         "architecture": draw_architecture(model, images),
-        "history": history(model.history()),
+        **({} if model.without_history() else {"history": history(model.history())}),
         "embeddings": embedding_map(
             points, images.labels.tolist(), images=images.images, seen=model.manifest.classes
         ),

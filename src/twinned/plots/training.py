@@ -47,7 +47,7 @@ def history(
         The upper and the lower axes.
 
     Raises:
-        DataError: If the table is empty.
+        DataError: If the table is empty: see `twinned.model.Model.without_history`.
     """
     x = _column(table, over)
     if axes is None:
@@ -123,7 +123,8 @@ def accuracy_over_time(
 def _column(table: Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     if name not in table or not np.size(table[name]):
         raise DataError(
-            f"a training history with a column {name!r} is drawn; got {', '.join(table) or 'none'}."
-            " An encoder that was wrapped has no history"
+            f"there is no training history to draw: the table has no values in a column {name!r}"
+            f" (columns: {', '.join(table) or 'none'}). Pass the history of a model that was trained step by"
+            " step"
         )
     return np.asarray(table[name], dtype=np.float64)
