@@ -21,6 +21,7 @@ from twinned import export, fit
 from twinned.calibrate import calibrate
 from twinned.data import ImageSet, load_images
 from twinned.errors import DataError, SettingError, TrainingError
+from twinned.manifest import card
 from twinned.training import Interrupted, Step
 
 QUICK = {"precision": "float32", "warmup": 2, "augment.elastic": 0, "quarter_turns": False}
@@ -337,6 +338,30 @@ def test_forgeries_are_learnt_from_and_the_threshold_is_against_them(quick, glyp
     for step in seen:
         _, counts = np.unique(step.batch.labels, return_counts=True)
         assert 1 in counts, "a forgery is nobody's positive"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "forged", "expected"),
+    [("signature", 16, []), ("signature", 0, ["skilled forgeries"]), ("glyph", 16, []), ("glyph", 0, None)],
+)
+def test_a_model_says_whether_forgeries_were_measured(quick, glyphs, tmp_path, recipe, forged, expected):
+    model = quick(signatures(tmp_path, glyphs, forged=forged), recipe=recipe)
+    found = model.manifest
+    assert found.not_measured == (expected or [])
+    assert ("impostors" in found.held_out) == (expected is not None)
+    assert ("**Skilled forgeries: not measured**" in card(found)) == bool(expected)
+
+
+def test_where_training_has_forgeries_those_held_out_must_have_some_to_be_measured(quick, glyphs, tmp_path):
+    images = load_images(signatures(tmp_path, glyphs))
+    learn, other = images.with_classes(images.classes[:8]), images.with_classes(images.classes[8:])
+    assert quick(learn, validate=other).manifest.not_measured == []
+    assert quick(learn, validate=other.genuine()).manifest.unmeasured == "skilled forgeries: not measured"
+
+
+def test_a_pair_list_does_not_mark_forgeries(quick, glyphs, tmp_path):
+    model = quick(pair_list(tmp_path, glyphs), recipe="signature")
+    assert model.manifest.unmeasured == "skilled forgeries: not marked in the pair list"
 
 
 def test_forgeries_of_some_classes_in_folds(quick, glyphs, tmp_path):

@@ -122,6 +122,13 @@ def calibrate(
         "images": len(decoded.kept),
         "classes": np.unique(labels).tolist() if isinstance(source, ImageSet) else [],
         **held_out_figures(calibration, comparisons),
+        **manifest.harder_impostors(
+            comparisons,
+            recipe=loaded.manifest.recipe.get("recipe", ""),
+            encoder=loaded.manifest.encoder,
+            forged="impostors" in loaded.manifest.held_out,
+            marked=isinstance(source, ImageSet),
+        ),
     }
     held_out.pop("identified", None)
     changed = loaded.manifest.model_copy(

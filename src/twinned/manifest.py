@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from . import outputs
 from .errors import ModelError, SettingError
 from .images import ImageSpec
-from .verification import Calibration, Enrolment
+from .verification import Calibration, Comparisons, Enrolment
 
 FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 64 * 1024 * 1024
+_FORGERIES = "skilled forgeries"
 
 
 class Manifest(BaseModel):
@@ -39,7 +40,8 @@ class Manifest(BaseModel):
         prototype: Identify by the mean of a label's images instead of the nearest one.
         classes: Names of the classes that training saw.
         data: Fingerprint of the training data: counts, and a hash over the images' hashes.
-        held_out: Figures on the classes held out of training.
+        held_out: Figures on the classes held out of training; ``impostors`` says whether those that are
+            harder than images of other classes were measured (`harder_impostors`).
         recipe: Recipe and settings.
         notes: What training had to say: what was chosen and why, what went wrong.
         licence: Of pretrained weights within, where there are any.
@@ -78,6 +80,18 @@ class Manifest(BaseModel):
             return True, "classes, some at a time held out of a training of its own"
         return True, "classes that training never saw"
 
+    @property
+    def not_measured(self) -> list[str]:
+        """The harder kinds of impostor that the threshold was not measured against, such as forgeries."""
+        kinds = self.held_out.get("impostors", {})
+        return [kind for kind, found in kinds.items() if found != "measured"]
+
+    @property
+    def unmeasured(self) -> str:
+        """`not_measured` in words; empty where nothing is missing."""
+        kinds = self.held_out.get("impostors", {})
+        return ", ".join(f"{kind}: {kinds[kind]}" for kind in self.not_measured)
+
     def enrolling(self, found: Enrolment) -> Manifest:
         """The same, telling labels in a gallery in the way that was found to be better."""
         calibration = self.calibration
@@ -87,6 +101,28 @@ class Manifest(BaseModel):
         return self.model_copy(
             update={"prototype": found.prototype, "calibration": calibration, "held_out": held_out}
         )
+
+
+def harder_impostors(
+    comparisons: Comparisons, *, recipe: str, encoder: str, forged: bool = False, marked: bool = True
+) -> dict[str, dict[str, str]]:
+    """Describe, for `Manifest.held_out`, the impostors that are harder than images of other classes.
+
+    Args:
+        comparisons: That the threshold is fitted on.
+        recipe: Name of the recipe.
+        encoder: Name of the encoder.
+        forged: Whether the task is known to have forgeries.
+        marked: Whether the data can mark a forgery; a pair list cannot.
+
+    Returns:
+        Under ``impostors``, whether each kind was measured; empty for a task that has no such kind.
+    """
+    measured = comparisons.skilled is not None and bool(comparisons.skilled.any())
+    if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
+        return {}
+    missing = "not measured" if marked else "not marked in the pair list"
+    return {"impostors": {_FORGERIES: "measured" if measured else missing}}
 
 
 def read(folder: Path) -> Manifest:
@@ -249,6 +285,11 @@ def card(manifest: Manifest) -> str:
         + ("" if fit.supported else f". Not supported: it would take {fit.impostors_needed:,} impostors"),
         f"- **Equal error rate** on those: {fit.eer:.4f}{interval}",
     ]
+    if manifest.unmeasured:
+        lines.append(
+            f"- **{manifest.unmeasured[0].upper()}{manifest.unmeasured[1:]}**, so expect more false accepts"
+            " of them than the figures here say. `twinned evaluate` measures them where the data mark them"
+        )
     if (told := manifest.held_out.get("relations")) is not None:
         lines.append(f"- **Relations** are told right for {told:.4f} of the pairs held out")
     if (several := fit.references) is not None:

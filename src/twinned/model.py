@@ -466,7 +466,7 @@ class Model:
         if self._training.get("steps", 0):
             return "training ended before its first evaluation"
         if recipe.get("layer") == "solved" and recipe.get("embedding_size") is not None:
-            return "the embedding layer was solved directly from the images, and nothing was trained step by step"
+            return "the embedding layer was solved from the images, and nothing was trained step by step"
         return "the encoder was kept as it came, without training"
 
     @cached_property

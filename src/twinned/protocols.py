@@ -172,6 +172,9 @@ def _classes(
             " forgeries, as far as they fill half, and of the others a sample"
         )
     notes += _few(comparisons)
+    if not forgery.any():
+        kinds = model.manifest.held_out.get("impostors", {})
+        notes += [f"{kind}: not measured, because {data.origin} marks none" for kind in kinds]
     calibration: Calibration = model.manifest.calibration
     verification = evaluate_verification(comparisons, calibration, extra_far=far, seed=seed)
     genuine = found.embeddings[~forgery]

@@ -63,6 +63,7 @@ def write_model(
         images |= parent.model.training_hashes()
         unmatched = bool(parent.model.unmatched()) or parent.model.spec.shape != run.spec.shape
         data = data if learn.hashes else parent.model.manifest.data
+    labelled = (learn.labelled, held_out.labelled if held_out else None)
     before: dict[str, Any] = {}
     if learnt.untouched is not None and run.untouched is not None:
         before = {"untouched": _figures(learnt.untouched) | {"distance": run.untouched.head.name}}
@@ -111,6 +112,13 @@ def write_model(
                 "images": len(held_out.hashes) if held_out else 0,
                 "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
                 **held_out_figures(calibration, learnt.judged.comparisons),
+                **manifest.harder_impostors(
+                    learnt.judged.comparisons,
+                    recipe=settings["recipe"],
+                    encoder=run.settings.encoder,
+                    forged=any(part.forgery.any() for part in labelled if part is not None),
+                    marked=any(part is not None for part in labelled),
+                ),
             }
             | ({} if learnt.judged.relation is None else {"relations": learnt.judged.relation})
             | before,

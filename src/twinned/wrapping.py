@@ -364,6 +364,7 @@ def _write(
                 **fingerprint(material),
                 "classes": classes,
                 **held_out_figures(calibration, comparisons),
+                **manifest.harder_impostors(comparisons, recipe=told["recipe"], encoder=path.stem),
             },
             recipe=told,
             notes=notes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import re
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import twinned as tw
+from twinned import manifest
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -45,6 +48,59 @@ def test_verify_answers_by_its_exit_code_and_in_json(twinned, tiny_model, pair, 
         assert plain.code == shown.code
     assert twinned("verify", tiny_model, *pair, "--threshold", "-0.1").code == 1
     assert twinned("verify", tiny_model, pair[0], other, "--threshold", "2").code == 0
+
+
+@pytest.fixture
+def forgeries_missing(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model whose threshold was chosen without the forgeries that its task has."""
+    folder = tmp_path / "signatures.twin"
+    manifest.copy(tiny_model, folder)
+    found = manifest.read(folder)
+    held_out = found.held_out | {"impostors": {"skilled forgeries": "not measured"}}
+    manifest.write(folder, found.model_copy(update={"held_out": held_out}))
+    return folder
+
+
+def test_verify_notes_once_that_forgeries_were_not_measured(twinned, forgeries_missing, pair):
+    expected = "twinned: skilled forgeries: not measured, so expect more false accepts"
+    for more in ([], ["--json"]):
+        shown = twinned("verify", forgeries_missing, *pair, *more)
+        assert shown.code == 0
+        assert shown.err.startswith(expected)
+        assert len(shown.err.splitlines()) == len(shown.out.splitlines()) == 1
+        assert "forgeries" not in shown.out
+    assert set(shown.json) == {"same", "probability", "distance", "threshold"}
+    assert twinned("verify", forgeries_missing, *pair, "--quiet").err == ""
+
+
+def test_train_calibrate_and_evaluate_say_that_forgeries_were_not_measured(
+    twinned, forgeries_missing, strangers, tmp_path
+):
+    from twinned.cli.learning import emit_model
+
+    model = tw.load(forgeries_missing)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        emit_model(model, forgeries_missing, as_json=False)
+        emit_model(model, forgeries_missing, as_json=True)
+    line, value = out.getvalue().splitlines()
+    assert line.endswith("; skilled forgeries: not measured")
+    assert json.loads(value)["not_measured"] == ["skilled forgeries"]
+    found = twinned("evaluate", model.folder, strangers, "--json", "--report", tmp_path / "r.html")
+    note = f"skilled forgeries: not measured, because {strangers} marks none"
+    assert note in found.json["notes"]
+    report = (tmp_path / "r.html").read_text()
+    assert note in report
+    assert "When the threshold was chosen, skilled forgeries: not measured." in report
+    shown = twinned("calibrate", model.folder, strangers)
+    assert shown.out.rstrip().endswith("; skilled forgeries: not measured")
+    rows = [
+        f"{f},{f.parent.name},{'forgery' if f.stem > '3' else 'genuine'}" for f in strangers.rglob("*.png")
+    ]
+    (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows]))
+    assert twinned("calibrate", model.folder, tmp_path / "roles.csv", "--json").json["not_measured"] == []
+    assert twinned("verify", model.folder, *[next(strangers.rglob("*.png"))] * 2).err == ""
+    # Data without forgeries measure them no more.
+    assert twinned("calibrate", model.folder, strangers, "--json").json["not_measured"] != []
 
 
 def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, other):

@@ -122,6 +122,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
             "eer": fit.eer,
             "eer_ci": fit.eer_ci,
             "classes": len(model.manifest.classes),
+            "not_measured": model.manifest.not_measured,
             "notes": model.manifest.notes,
             **(more or {}),
         },
@@ -130,7 +131,8 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         f" on {fit.n_classes} {'held-out' if fit.unseen_classes else 'TRAINING'}"
         f" {'classes' if labelled else 'things, told apart by the pairs that are the same'},"
         f" threshold {fit.threshold:.4g}{_at(fit.far)}"
-        + ("" if told is None else f"; relations told right for {told:.4f} of the held-out pairs"),
+        + ("" if told is None else f"; relations told right for {told:.4f} of the held-out pairs")
+        + (f"; {missing}" if (missing := model.manifest.unmeasured) else ""),
     )
 
 
@@ -166,8 +168,10 @@ def calibrate(
 ) -> None:
     """Refit threshold and probability on new data; refuses images seen in training."""
     from ..calibrate import calibrate as run
+    from ..manifest import read
 
     fit = run(model, data, far=far, prior=prior, seed=seed, progress=not quiet, say=teller(quiet))
+    found = read(model)
     emit(
         {
             "model": str(model),
@@ -180,6 +184,7 @@ def calibrate(
             "n_impostor": fit.n_impostor,
             "supported": fit.supported,
             "impostors_needed": fit.impostors_needed,
+            "not_measured": found.not_measured,
         },
         as_json=json,
         text=f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {fit.n_classes} classes,"
@@ -188,7 +193,8 @@ def calibrate(
             ""
             if fit.supported
             else f"; not supported, it takes {fit.impostors_needed:,} impostor comparisons"
-        ),
+        )
+        + (f"; {found.unmeasured}" if found.unmeasured else ""),
     )
 
 

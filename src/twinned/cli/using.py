@@ -36,7 +36,10 @@ def verify(
     """Tell whether two images show the same thing: exit 0 same, 1 different, 2 trouble."""
     from ..model import load
 
-    verdict = load(model, device="cpu").verify(a, b, threshold=threshold)
+    loaded = load(model, device="cpu")
+    verdict = loaded.verify(a, b, threshold=threshold)
+    if missing := loaded.manifest.unmeasured:
+        teller(quiet)(f"{missing}, so expect more false accepts of them than the model's figures say")
     word = "same" if verdict.same else "different"
     emit(
         verdict.to_json(),

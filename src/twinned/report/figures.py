@@ -116,6 +116,12 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
                 f"The threshold {fit.threshold:.4g} was fixed before, on {fit.n_classes:,} {classes};"
                 + (" too hopeful." if unseen is False else " it was not moved."),
             )
+        if missing := model.manifest.unmeasured:
+            yield _check(
+                False,
+                f"When the threshold was chosen, {missing}. Expect more false accepts of them than of images"
+                " of other classes.",
+            )
         if known := known_classes(model, data, "held_out"):
             yield _check(False, f"{len(known):,} classes of the same name helped to choose the threshold.")
         low = min((far for far, row in v.tar_at_far.items() if row.supported), default=None)

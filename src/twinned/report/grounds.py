@@ -130,6 +130,7 @@ def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
                 ("classes behind it", f"{fit.n_classes:,}"),
                 ("comparisons behind it", f"{fit.n_genuine:,} genuine, {fit.n_impostor:,} impostor"),
                 ("unseen in training", {True: "yes", False: "NO", None: "not known"}[m.chosen_on[0]]),
+                *m.held_out.get("impostors", {}).items(),
                 ("supported", "yes" if fit.supported else f"no: it takes {fit.impostors_needed:,} impostors"),
             ]
         ),
