@@ -419,6 +419,65 @@ def test_a_gallery_on_a_read_only_file_system_is_not_called_damaged(
     assert "g: the file system is read-only; a gallery needs a folder that it can write to" in error
 
 
+def test_enrolling_from_a_csv_keeps_its_other_columns(twinned, tiny_model, glyphs, tmp_path):
+    files = sorted(glyphs.rglob("*.png"))[:4]
+    values = ["A 1,9.5,9.5", "007,12,", f"{2**64},NaN,true", "b,1,false"]
+    rows = [f"{file},{file.parent.name},genuine,{more}" for file, more in zip(files, values, strict=True)]
+    rows[3] = rows[3].replace("genuine", "forgery")
+    Path("goods.csv").write_text("\n".join(["path,label,role,SKU,price,site", *rows]))
+    shown = twinned("gallery", "add", tiny_model, "g", "goods.csv", "--meta", "site=north", "--json")
+    assert shown.json["stored"] == 3
+    assert "goods.csv: kept as metadata: SKU; price; site" in shown.err
+    with tw.load(tiny_model).gallery("g") as people:
+        kept = {record.image: dict(record.metadata) for record in people.list().items}
+    assert kept == {
+        str(files[0]): {"SKU": "A 1", "price": 9.5, "site": "north"},
+        str(files[1]): {"SKU": "007", "price": 12, "site": "north"},
+        str(files[2]): {"SKU": str(2**64), "price": "NaN", "site": "north"},
+    }
+    for where in ("price=9.5", "price=12", "SKU=007", f"SKU={2**64}", "price=NaN", "SKU=A 1"):
+        assert twinned("gallery", "count", tiny_model, "g", "--where", where, "--json").json["count"] == 1
+    assert twinned("gallery", "add", tiny_model, "h", "goods.csv", "-q").err.count("metadata") == 0
+
+
+def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_model, glyphs):
+    rows = [f"{file},{file.parent.name}" for file in sorted(glyphs.rglob("*.png"))]
+    rows[30] = rows[30].replace(",", ',"')
+    Path("q.csv").write_text("\n".join(["path,label", *rows, ""]))
+    for command in (
+        ["check", "q.csv"],
+        ["check", "q.csv", "--strict"],
+        ["train", "q.csv", "-o", "new.twin"],
+        ["evaluate", tiny_model, "q.csv"],
+        ["calibrate", tiny_model, "q.csv"],
+        ["gallery", "add", tiny_model, "g", "q.csv"],
+    ):
+        assert twinned(*command).error.startswith('q.csv, line 32: a quote (") opens here and is not closed')
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("data.zip", "data.zip: is an archive; unpack it first"),
+        ("image.png", "image.png: is an image (PNG); a folder of class folders"),
+        ("https://example.com/a.zip", "https://example.com/a.zip: is an address; download the data first"),
+        ("C:\\data", "C:\\data: no such file or folder; this is a path of Windows"),
+    ],
+)
+def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
+    shutil.make_archive("data", "zip", "single")
+    for command in (["check"], ["train", "-o", "new.twin"], ["evaluate", tiny_model]):
+        assert twinned(*command, given).error.startswith(message)
+    if given != "image.png":
+        assert twinned("gallery", "add", tiny_model, "g", given).error.startswith(message)
+
+
+def test_paths_of_windows_in_a_csv_are_named(twinned):
+    Path("w.csv").write_text("path,label\n" + "".join(f"C:\\data\\c{k}\\0.png,c{k}\n" for k in range(3)))
+    shown = twinned("check", "w.csv")
+    assert "this is a path of Windows" in shown.out
+
+
 # ---- damaged models
 
 
@@ -462,6 +521,6 @@ def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_p
 
 def test_a_gallery_and_a_demo_refuse_what_is_not_there_or_is_a_file(twinned, tiny_model, tmp_path):
     refused = twinned("gallery", "add", tiny_model, "people.gallery", "nowhere")
-    assert refused.error == "nowhere: no such file or folder"
+    assert refused.error.startswith("nowhere: no such file or folder")
     (tmp_path / "plain.txt").write_text("hello")
     assert "is a file; choose a folder" in twinned("demo", "-o", str(tmp_path / "plain.txt")).error

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import DataError, SettingError
-from .app import Json, Quiet, app, emit, note
+from ..errors import DataError, SettingError, some
+from .app import Json, Quiet, app, emit, note, teller
 from .using import ModelFolder
 
 galleries = typer.Typer(no_args_is_help=True, help="Enrol, list and look after the images of a gallery.")
@@ -33,19 +33,27 @@ def _open(model: Path, address: str, *, create: bool = False) -> Any:
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
     """``key=value`` as metadata; numbers and true/false are read as such."""
-    from json import JSONDecodeError, loads
-
     found: dict[str, Any] = {}
     for pair in given or []:
         key, equals, value = pair.partition("=")
         if not equals:
             raise SettingError(f"metadata is given as key=value; got {pair!r}")
-        try:
-            parsed = loads(value)
-            found[key] = parsed if isinstance(parsed, (bool, int, float)) else value
-        except JSONDecodeError:
-            found[key] = value
+        found[key] = _value(value)
     return found
+
+
+def _value(text: str) -> str | bool | int | float:
+    """Read a number or true/false as such; any other text, and a number that no gallery keeps, is text."""
+    from json import loads
+    from math import isfinite
+
+    try:
+        parsed = loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(parsed, float):
+        return parsed if isfinite(parsed) else text
+    return parsed if isinstance(parsed, int) and -(2**63) <= parsed < 2**63 else text
 
 
 @galleries.command()
@@ -60,31 +68,42 @@ def add(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Enrol images; a folder's class folders are the labels. What is stored already is skipped."""
-    from ..data import find_images, load_images
+    """Enrol images; a folder's class folders are the labels. What is stored already is skipped.
 
+    The columns of a CSV other than path, label and role are kept as metadata; --meta takes precedence.
+    """
+    from ..data import find_images
+    from ..data.readers import load_with_metadata
+    from ..images import SUFFIXES
+
+    shared = _pairs(metadata)
     paths: list[Any] = []
     labels: list[str | None] = []
+    of_each: list[dict[str, Any]] = []
     for given in images:
         if label is not None:
             found = find_images(given) if given.is_dir() else [str(given)]
             paths += found
             labels += [label] * len(found)
-        elif given.is_dir() or given.suffix.lower() == ".csv":
-            data = load_images(given)
-            if forged := int(data.forgery.sum()):
-                note(f"{given}: {forged} forgeries are not enrolled")
-                data = data.genuine()
-            paths += list(data.images)
-            labels += [str(name) for name in data.labels]
-        elif not given.exists():
-            raise DataError(f"{given}: no such file or folder")
-        else:
+            of_each += [shared] * len(found)
+            continue
+        if given.is_file() and given.suffix.lower() in SUFFIXES:
             raise SettingError(f"{given}: an image needs --label; folders of class folders bring their own")
+        data, rows = load_with_metadata(given)
+        for sentence in data.notes:
+            teller(quiet)(sentence)
+        if columns := sorted(set().union(*rows)):
+            teller(quiet)(f"{given}: kept as metadata: {some(columns)}")
+        if forged := int(data.forgery.sum()):
+            note(f"{given}: {forged} forgeries are not enrolled")
+        genuine = [place for place, forgery in enumerate(data.forgery.tolist()) if not forgery]
+        paths += [data.images[place] for place in genuine]
+        labels += [str(data.labels[place]) for place in genuine]
+        of_each += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
     if not paths:
         raise DataError(f"no images in {', '.join(map(str, images))}")
     with _open(model, gallery, create=True) as opened:
-        added = opened.add(paths, labels, metadata=_pairs(metadata), progress=not quiet)
+        added = opened.add(paths, labels, metadata=of_each, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
         named = "; ".join(str(error) for error in added.unreadable[:_NAMED])
