@@ -14,7 +14,7 @@ import twinned as tw
 from twinned import manifest
 from twinned.calibrate import calibrate
 from twinned.data import PairSet, load_images
-from twinned.errors import DataError
+from twinned.errors import DataError, SettingError
 from twinned.report import render
 from twinned.verification import Identification, compare_all
 
@@ -148,6 +148,24 @@ def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are
     assert fitted.prior == 0.1
     calibrate(folder, strangers, progress=False)
     assert not any("rests on 2 classes" in note for note in tw.load(folder).manifest.notes)
+
+
+def test_refitting_keeps_the_rate_and_the_prior_and_says_so(model, strangers, tmp_path):
+    folder = tmp_path / "m.twin"
+    model.save(folder)
+    said: list[str] = []
+    fit = partial(calibrate, folder, strangers, progress=False, say=said.append)
+    assert fit(far=0.1, prior=0.2).far == 0.1
+    assert not any("keeps" in sentence for sentence in said)
+    again = fit()
+    assert (again.far, again.prior) == (0.1, 0.2)
+    assert any("the threshold keeps the false accept rate of 0.1, " in sentence for sentence in said)
+    assert any("the probability keeps the prior of 0.2, " in sentence for sentence in said)
+    assert not any("keeps" in note for note in tw.load(folder).manifest.notes), "it may not hold next time"
+    assert fit(equal_error=True, prior=0.5).far is None
+    assert fit().far is None
+    with pytest.raises(SettingError, match=r"far=0\.1 and equal_error"):
+        fit(far=0.1, equal_error=True)
 
 
 def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import manifest
 from .data import ImageSet, PairSet, decode, load
-from .errors import DataError, some
+from .errors import DataError, SettingError, some
 from .images import pixels_sha256
 from .model import Model
 from .verification import (
@@ -34,33 +34,51 @@ def calibrate(
     data: ImageSet | PairSet | str | os.PathLike[str],
     *,
     far: float | None = None,
-    prior: float = 0.5,
+    equal_error: bool = False,
+    prior: float | None = None,
     seed: int = 0,
     progress: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> Calibration:
-    """Fit the threshold anew and store it in the model folder.
+    """Fit the threshold to other data and store it in the model folder.
 
     Args:
         model: The model folder; model.json and README.md are rewritten, atomically.
         data: Images or pairs that training has not seen, or where they are.
-        far: False accept rate to choose the threshold at; equal error by default.
-        prior: P(same) before looking.
+        far: False accept rate to choose the threshold at. By default that of the model's present threshold,
+            and equal error where it has none.
+        equal_error: Choose the threshold at equal error, whatever the present one was chosen at.
+        prior: P(same) before looking; by default that of the model, which is 0.5 unless another was given.
         seed: Of resampling and folds.
         progress: Show a bar.
-        say: Called with each sentence that a user should read; all are kept in the model.
+        say: Called with each sentence that a user should read. The model keeps all of them, except
+            those on a rate or a prior that is kept.
 
     Returns:
         The new calibration; it says whether the classes were others than those trained on, by their names.
 
     Raises:
         DataError: If an image was seen in training, or there are too few.
+        SettingError: If both ``far`` and ``equal_error`` are given, or a number is out of range.
     """
+    if equal_error and far is not None:
+        raise SettingError(
+            f"a threshold is chosen at a rate or at equal error; got far={far} and equal_error"
+        )
     loaded = Model(model)
+    stored = loaded.manifest.calibration
     source = load(data) if isinstance(data, (str, os.PathLike)) else data
     told: list[str] = []
     if isinstance(source, ImageSet):
         source, told = source.for_threshold()
+    kept: list[str] = []
+    if far is None and stored.far is not None and not equal_error:
+        far = stored.far
+        kept.append(f"the threshold keeps the false accept rate of {far:g}, which it was chosen at before")
+    if prior is None:
+        prior = stored.prior
+        if prior != 0.5:
+            kept.append(f"the probability keeps the prior of {prior:g}, which it was fitted with before")
     decoded = decode(source.images, loaded.spec, progress=progress)
     if not len(decoded.kept):
         raise DataError(
@@ -114,7 +132,7 @@ def calibrate(
         comparisons, sets=sets, far=far, prior=prior, unseen_classes=not known, seed=seed
     )
     notes += doubts(calibration, comparisons)
-    for sentence in notes:
+    for sentence in (*kept, *notes):
         if say is not None:
             say(sentence)
     notes.append(f"threshold refitted on {len(decoded.kept)} new images (twinned calibrate)")

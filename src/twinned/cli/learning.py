@@ -157,11 +157,16 @@ def calibrate(
     model: Annotated[Path, typer.Argument(help="A model folder; it is changed.", metavar="MODEL")],
     data: Data,
     far: Annotated[
-        float | None, typer.Option(help="False accept rate of the threshold (default: equal error).")
+        float | None,
+        typer.Option(help="False accept rate of the threshold (default: the model's; else equal error)."),
     ] = None,
+    equal_error: Annotated[
+        bool, typer.Option("--equal-error", help="Choose the threshold at equal error again.")
+    ] = False,
     prior: Annotated[
-        float, typer.Option(help="P(same) before looking: the share of same pairs where it will be used.")
-    ] = 0.5,
+        float | None,
+        typer.Option(help="P(same) before looking: the share of same pairs in use (default: the model's)."),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -170,7 +175,16 @@ def calibrate(
     from ..calibrate import calibrate as run
     from ..manifest import read
 
-    fit = run(model, data, far=far, prior=prior, seed=seed, progress=not quiet, say=teller(quiet))
+    fit = run(
+        model,
+        data,
+        far=far,
+        equal_error=equal_error,
+        prior=prior,
+        seed=seed,
+        progress=not quiet,
+        say=teller(quiet),
+    )
     found = read(model)
     emit(
         {
