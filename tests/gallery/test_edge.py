@@ -334,8 +334,9 @@ def test_closing_lets_go_even_where_the_last_flush_fails(tmp_path, monkeypatch):
     with pytest.raises(GalleryError, match="cut off"):
         people.close()
     monkeypatch.undo()
-    people.close()
     with open_gallery(path, FakeModel()) as again:
+        assert again.labels() == {"ann": 20}
+        people.close()
         assert again.labels() == {"ann": 20}
 
 
