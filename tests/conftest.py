@@ -17,6 +17,8 @@ from hypothesis import settings as hypothesis_settings
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+import twinned  # noqa: F401 - switches off usage reporting, also for tests that import ONNX Runtime themselves
+
 # Several processes of tests share the cores, so that one network to a core is quickest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -68,6 +68,7 @@ def test_the_example_runs_by_itself(model: tw.Model, strokes: Path, tmp_path: Pa
     word, distance = done.stdout.split()
     assert word == ("same" if verdict.same else "different")
     assert float(distance) == pytest.approx(verdict.distance, abs=1e-4)
+    assert "ORT_DISABLE_TELEMETRY=1" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop"])

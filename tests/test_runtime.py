@@ -115,6 +115,15 @@ def test_a_device_that_does_not_start_is_told(model, files, monkeypatch):
     assert graph.single_threaded() is not graph
 
 
+def test_too_little_memory_is_not_called_a_damaged_graph(model, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError("Exception during initialization: std::bad_alloc")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", load)
+    with pytest.raises(MemoryError, match="not enough memory to load it"):
+        Graph(model.folder / "encoder.onnx")
+
+
 def test_unknown_devices_and_files_that_are_no_graph_are_refused(tmp_path):
     with pytest.raises(SettingError, match="'tpu' is not known; choose auto, cpu, cuda"):
         choose_providers("tpu", [CPU])
