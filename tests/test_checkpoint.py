@@ -99,6 +99,19 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         checkpoint.load(path, parts=parts, optimizer=optimizer, run='{"steps": 5}')
 
 
+@pytest.mark.parametrize("other", [nn.Linear(3, 5), nn.Linear(3, 2, bias=False)])
+def test_a_checkpoint_of_other_weights_is_refused_before_any_is_loaded(tmp_path, other):
+    path = tmp_path / "a.safetensors"
+    write(path)
+    parts, optimizer = some(1)
+    before = parts["network"][0].weight.clone()
+    with pytest.raises(
+        TrainingError, match=r"another version of Twinned \(extra/\w+ is missing or of another"
+    ):
+        checkpoint.load(path, parts=parts | {"extra": other}, optimizer=optimizer, run='{"steps": 5}')
+    assert torch.equal(parts["network"][0].weight, before)
+
+
 def test_a_failed_write_leaves_the_old_checkpoint_and_says_so(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     write(path)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import twinned
 from twinned import export, fit
@@ -380,16 +381,76 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(quick, some
     assert not equal(first, quick(some(12), steps=5, seed=1))
 
 
-def test_no_steps_fit_the_threshold_alone(quick, some):
-    model = quick(some(12), steps=0)
+@pytest.mark.parametrize("classes", [12, 6, 2])
+def test_no_steps_fit_the_threshold_alone(quick, some, classes):
+    model = quick(some(classes), steps=0)
     assert json.loads((model.folder / "training.json").read_text())["steps"] == 0
     assert model.threshold > 0
+    assert model.manifest.calibration.n_classes == classes
+    assert "Trained on" not in (model.folder / "README.md").read_text()
+
+
+def test_a_solved_layer_learns_from_images_without_steps(quick, some):
+    with pytest.raises(SettingError, match="has no linear layer last"):
+        quick(some(12), steps=0, settings={"layer": "solved"})
+    model = quick(some(12), steps=0, embedding_size=256, settings={"layer": "solved"})
+    assert len(model.manifest.classes) == 8
+    assert "**Trained on** 48 images of 8 classes" in (model.folder / "README.md").read_text()
 
 
 def test_epochs_show_as_many_images_as_there_are(quick, some):
     steps: list[Step] = []
     quick(some(12), epochs=3, batch_size=12, on_step=steps.append)
     assert sum(step.images for step in steps) == pytest.approx(3 * 48, abs=12)
+
+
+def test_weights_from_a_file_are_fed_as_they_were_trained(tiny_model, strangers):
+    """With no steps the model is the one that the weights come from, and has learnt from nothing here."""
+    before = twinned.load(tiny_model)
+    given = {"weights": str(tiny_model / "weights.safetensors")}
+    model = twinned.train(strangers, recipe="glyph", image_size=20, steps=0, settings=given, progress=False)
+    assert (model.spec.mean, model.spec.std) == (before.spec.mean, before.spec.std)
+    images = sorted(map(str, strangers.rglob("*.png")))
+    np.testing.assert_allclose(model.embed(images), before.embed(images), atol=1e-5)
+    card = (model.folder / "README.md").read_text()
+    assert "Trained on" not in card
+    assert "**Not trained** here" in card
+    assert model.manifest.classes == []
+    assert model.manifest.data["images"] == 0
+    assert json.loads((model.folder / "training.json").read_text())["images"] == []
+    assert model.manifest.calibration.n_classes == 8, "all classes choose the threshold"
+    assert model.manifest.calibration.unseen_classes
+    assert not any("does not hold the mean" in note for note in model.manifest.notes)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_weights_from_before_are_fed_by_the_model_json_beside_them(quick, some, tiny_model, tmp_path, steps):
+    shutil.copytree(tiny_model, tmp_path / "old.twin")
+    file = tmp_path / "old.twin" / "weights.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if k not in ("mean", "std")}, file)
+    spec = twinned.load(tiny_model).spec
+    model = quick(some(12), steps=steps, settings={"weights": str(file)})
+    assert (model.spec.mean, model.spec.std) == (spec.mean, spec.std)
+    assert model.manifest.data["images"] == (48 if steps else 0)
+
+    alone = shutil.copy(file, tmp_path / "alone.safetensors")
+    said: list[str] = []
+    model = quick(some(12), steps=steps, settings={"weights": str(alone)}, say=said.append)
+    assert sum(s.startswith("alone.safetensors does not hold the mean and deviation") for s in said) == 1
+    assert model.spec.mean == quick(some(12), steps=0).spec.mean
+
+
+def test_the_mean_of_a_file_is_fitted_to_the_channels_or_refused(quick, some, tiny_model, tmp_path):
+    state = load_file(tiny_model / "weights.safetensors")
+    file = tmp_path / "mine.safetensors"
+    settings = {"weights": str(file)}
+    save_file(state | {"mean": torch.tensor([0.5, 0.4, 0.3]), "std": torch.tensor([0.1, 0.2, 0.3])}, file)
+    spec = quick(some(12), steps=0, settings=settings).spec
+    assert (spec.mean, spec.std) == (pytest.approx((0.4,)), pytest.approx((0.2,)))
+    for wrong in ({"std": torch.zeros(1, 1, 1)}, {"mean": torch.zeros(2, 1, 1)}):
+        save_file(state | wrong, file)
+        with pytest.raises(SettingError, match=r"mine.safetensors: mean .* are not one value for each of"):
+            quick(some(12), steps=0, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -573,6 +634,23 @@ def test_other_settings_or_data_are_not_gone_on_with(quick, some, strangers, tmp
     assert before.exists()
     assert quick(some(14), force=True, **given).manifest.recipe["steps"] == 8
     assert not fit.partial(output).exists()
+
+
+def test_a_checkpoint_from_before_is_refused_and_kept(quick, some, tmp_path):
+    output = tmp_path / "m.twin"
+    given = {"steps": 8, "output": output, "settings": {"checkpoint_seconds": 0}}
+    with pytest.raises(CrashError):
+        quick(some(12), on_step=crash_at(4), **given)
+    file = fit.partial(output) / "main.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    save_file({k: v for k, v in load_file(file).items() if k != "network/mean"}, file, metadata)
+    with pytest.raises(
+        TrainingError,
+        match=r"written by another version of Twinned \(network/mean is missing.*--force to begin",
+    ):
+        quick(some(12), resume=True, **given)
+    assert file.exists()
 
 
 def test_a_finished_run_is_handed_back(quick, some, tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
-from twinned import encoders, heads
+from twinned import encoders, heads, training
 from twinned.network import SiameseNetwork
 
 
@@ -58,10 +60,43 @@ def test_embeddings_are_float32_under_bfloat16(network):
         assert network.embed(torch.rand(2, 3, 24, 20)).dtype == torch.float32
 
 
-def test_a_saved_network_takes_its_weights_back(network):
-    other = SiameseNetwork(encoders.Conv4(image_size=(24, 20), channels=3, embedding_size=8))
-    other.load_state_dict(network.state_dict())
-    assert set(network.state_dict()) == {f"encoder.{key}" for key in network.encoder.state_dict()}
+def test_a_saved_network_takes_its_weights_back_and_is_fed_alike(network):
+    other = SiameseNetwork(
+        encoders.Conv4(image_size=(24, 20), channels=3, embedding_size=8), normalize=True
+    ).eval()
+    state = network.eval().state_dict()
+    assert set(state) == {"mean", "std"} | {f"encoder.{key}" for key in network.encoder.state_dict()}
+    other.load_state_dict(state)
+    images = torch.rand(4, 3, 24, 20)
+    torch.testing.assert_close(other.embed(images), network.embed(images))
+    assert other.statistics == network.statistics
+
+
+def test_a_state_of_weights_alone_fits_a_network_that_was_given_mean_and_deviation(network):
+    weights = {k: v for k, v in network.state_dict().items() if k.startswith("encoder.")}
+
+    def build(**given):
+        encoder = encoders.Conv4(image_size=(24, 20), channels=3, embedding_size=8)
+        return SiameseNetwork(encoder, normalize=True, **given).eval()
+
+    other = build(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    other.load_state_dict(weights)
+    images = torch.rand(4, 3, 24, 20)
+    torch.testing.assert_close(other.embed(images), network.eval().embed(images))
+    with pytest.raises(RuntimeError, match=r"Missing key.*mean"):
+        build().load_state_dict(weights)
+
+
+def test_averaging_leaves_mean_and_deviation_as_they_are(network):
+    average, moved = copy.deepcopy(network), copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter += 0.1
+    for decay in (0.1, 0.37, 0.9, 0.99):
+        training._follow(average, moved, decay=decay)
+    assert torch.equal(average.mean, network.mean)
+    assert torch.equal(average.std, network.std)
+    assert not torch.equal(average.encoder.dense.weight, network.encoder.dense.weight)
 
 
 def test_the_summary_counts_each_layer_once_and_changes_nothing(network):

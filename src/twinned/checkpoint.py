@@ -82,7 +82,8 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     """Put a checkpoint's weights and moments back, and return where the run stands.
 
     Raises:
-        TrainingError: If the file is damaged, or belongs to a run with other settings or data.
+        TrainingError: If the file is damaged, belongs to a run with other settings or data, or was written
+            by a version with other weights.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -96,6 +97,16 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
         raise TrainingError(
             f"{path}: was written by a run with other settings or data"
             f" ({differences}); give the same, or --force to begin anew"
+        )
+    state_of = {name: module.state_dict() for name, module in parts.items()}
+    mine = {
+        f"{name}/{key}": value.shape for name, values in state_of.items() for key, value in values.items()
+    }
+    theirs = {key: value.shape for key, value in tensors.items() if not key.startswith("optimizer/")}
+    if other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
+        raise TrainingError(
+            f"{path}: was written by another version of Twinned ({other[0]} is missing or of another shape);"
+            " resume with that version, or --force to begin anew"
         )
     for name, module in parts.items():
         prefix = f"{name}/"

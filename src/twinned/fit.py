@@ -37,7 +37,7 @@ from .material import (
 )
 from .memory import keep_freed_memory
 from .model import Model
-from .parent import Parent, untouched_encoder
+from .parent import Parent, untouched_encoder, weights_statistics
 from .recipes import Settings
 from .runs import Run
 from .saving import write_model, write_untouched
@@ -294,10 +294,18 @@ def make_model(
     start = None if parent is None else parent.network
     untouched = untouched_encoder(plan, spec) if parent is None else start if parent.whole else None
     known = start or untouched
-    seen = spec.model_copy(update=statistics(material.pixels) if known is None else known.statistics)
+    fed = None if known is None else known.statistics
+    if plan.weights is not None and fed is None:
+        fed = weights_statistics(plan.weights, spec.channels)
+    seen = spec.model_copy(update=fed or statistics(material.pixels))
     run = Run(plan, seen, device, progress, on_step, tell, relations, parent, untouched)
     if plan.weights is not None:
         tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
+        if fed is None:
+            tell(
+                f"{Path(plan.weights).name} does not hold the mean and deviation of the pixels that it was"
+                " trained on, so those of these images are used; a model's weights.safetensors holds both"
+            )
     work = partial(target) if target is not None else None
     made: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
     with contextlib.ExitStack() as stack:

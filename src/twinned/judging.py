@@ -49,6 +49,10 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
     s, untouched, parent = run.settings, run.untouched, run.parent
     if untouched is not None and run.may_stay and s.steps == 0 and s.embedding_size is None:
         return _leave(run, untouched, material, validation)
+    learns = s.steps != 0 or run.solves(run.build())
+    if not learns and untouched is None and s.layer != "solved":
+        network = run.train(material, validation, None, title="Training").network
+        return _untrained(run, network, s, material, validation)
     material, validation = run.prepare(material, validation, note=work and work / "prepared.json")
     learn, held_out = material, validation
     classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
@@ -86,6 +90,7 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
             return _leave(run, untouched, material, validation, before)
         else:
             run.tell(f"better than the untouched encoder {figures}")
+    learn = learn if learns else _none_of(learn)
     unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
     return Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
 
@@ -152,12 +157,23 @@ def _leave(
     if run.parent is not None:
         recipe = run.parent.model.manifest.recipe
         described = {name: recipe.get(name, value) for name, value in described.items()}
-    return Learnt(
-        untouched,
-        run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None}),
-        material.part(np.array([], np.intp)),
-        validation or material,
-        judged or run.judge(run.tail(untouched.to(run.device)), validation or material),
-        True,
-        State(total=0),
-    )
+    settings = run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None})
+    return _untrained(run, untouched, settings, material, validation, judged)
+
+
+def _untrained(
+    run: Run,
+    network: SiameseNetwork,
+    settings: Settings,
+    material: Material,
+    validation: Material | None,
+    judged: Judged | None = None,
+) -> Learnt:
+    """A network that learnt from none of the images, with a threshold from all of them."""
+    judged = judged or run.judge(run.tail(network.to(run.device)), validation or material)
+    nothing, state = _none_of(material), State(total=0)
+    return Learnt(network, settings, nothing, validation or material, judged, True, state)
+
+
+def _none_of(material: Material) -> Material:
+    return material.part(np.array([], np.intp))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ class SiameseNetwork(nn.Module):
     """One encoder applied to both inputs, then a head that says how far apart they are.
 
     There is one encoder object, so the branches cannot drift apart: weights are shared by construction.
+    The state holds mean and deviation besides the weights, so a network that loads it gives equal embeddings.
+    A state without them fits a network that was given both.
 
     Args:
         encoder: Floats ``(n, channels, height, width)`` to embeddings ``(n, d)``.
@@ -63,11 +65,18 @@ class SiameseNetwork(nn.Module):
         self.normalize = normalize
         self.cohort = cohort
         channels = encoder.channels
-        self.register_buffer("mean", torch.tensor(mean or (0.0,) * channels).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std or (1.0,) * channels).view(-1, 1, 1), persistent=False)
+        self._fed = mean is not None and std is not None
+        self.register_buffer("mean", torch.tensor(mean or (0.0,) * channels).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std or (1.0,) * channels).view(-1, 1, 1))
         where = next(self.head.parameters(), torch.empty(0)).device
         # A head without a size takes it from here.
         self.head(*torch.zeros(2, 1, encoder.embedding_size, device=where))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if self._fed:  # models of before keep mean and deviation in model.json alone
+            for name in ("mean", "std"):
+                state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def statistics(self) -> dict[str, tuple[float, ...]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from . import encoders, heads, manifest
@@ -117,6 +119,48 @@ def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
+def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]] | None:
+    """Return the mean and deviation of the pixels that weights in a file were trained with.
+
+    Args:
+        path: As for `encoders.load_weights`. The weights.safetensors of a model folder holds both; those
+            written before it did lie beside a model.json that does.
+        channels: 1 or 3, of the network that takes the weights.
+
+    Returns:
+        ``mean`` and ``std``, as an `ImageSpec` has them; None where they are not known.
+
+    Raises:
+        SettingError: If the file's are not one value a channel, with deviations above 0.
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            names = set(file.keys())
+            if {"mean", "std"} <= names and any(name.startswith("encoder.") for name in names):
+                found = {
+                    name: tuple(round(v, 6) for v in file.get_tensor(name).flatten().tolist())
+                    for name in ("mean", "std")
+                }
+    except (OSError, SafetensorError):
+        return None  # `encoders.load_weights` says what is wrong with it
+    if not found and Path(path).name == "weights.safetensors":
+        try:
+            spec = manifest.read(Path(path).parent).spec
+        except ModelError:
+            return None
+        found = {"mean": spec.mean, "std": spec.std}
+    if not found:
+        return None
+    sizes = {len(values) for values in found.values()}
+    if sizes not in ({1}, {3}) or not all(0 < v < float("inf") for v in found["std"]):
+        raise SettingError(
+            f"weights={path}: mean {found['mean']} and std {found['std']} are not one value for each of 1 or"
+            " 3 channels, with each std above 0; save the state of a whole network again"
+        )
+    return {name: _for_channels(values, channels) for name, values in found.items()}
+
+
 def untouched_encoder(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
     """A pretrained encoder as it is, by the cosine of its values; None for any other encoder."""
     if not encoders.is_pretrained(settings.encoder):
@@ -129,4 +173,7 @@ def untouched_encoder(settings: Settings, spec: ImageSpec) -> SiameseNetwork | N
     )
     if settings.weights is not None:
         encoders.load_weights(encoder, settings.weights)
-    return SiameseNetwork(encoder, normalize=True, mean=encoder.mean, std=encoder.std)
+    mean, std = encoder.mean, encoder.std
+    if settings.weights is not None and (stored := weights_statistics(settings.weights, spec.channels)):
+        mean, std = stored["mean"], stored["std"]
+    return SiameseNetwork(encoder, normalize=True, mean=mean, std=std)

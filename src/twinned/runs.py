@@ -84,6 +84,10 @@ class Run:
         """Whether the untouched encoder answers what is asked: it tells only the relations that it learnt."""
         return not self.relations or (self.parent is not None and self.parent.tells(self.relations))
 
+    def solves(self, network: SiameseNetwork) -> bool:
+        """Whether the last layer of a network is fitted to the images, which takes no steps."""
+        return self.settings.layer == "solved" and network.encoder.linear is not None
+
     def build(self) -> SiameseNetwork:
         """The network before training; whatever is fresh in it is the same for the same seed."""
         s, parent = self.settings, self.parent
@@ -278,7 +282,7 @@ class Run:
         began = time.monotonic()
         self.solve(network, learn)
         solving = time.monotonic() - began
-        solved = s.layer == "solved" and network.encoder.linear is not None
+        solved = self.solves(network)
         batches = make_batches(learn, s, list(self.relations) if s.head == "relation" else [])
         objective, extra = make_objective(network, s, batches)
         extra.to(self.device)
