@@ -4,6 +4,7 @@
 
 - verify requests a second with 32 clients, beside the same service with the network left out (its encoder
   gives the same embedding at once: receiving, decoding, comparing and answering are all still done);
+- how long /healthz takes on a connection that is kept: what the service itself adds to a request;
 - how long a request takes at half of that load, sent by the clock, whether or not others are answered;
 - hostile and valid requests mixed: huge, truncated, bombs, wrong types, slow senders, names with markup;
 - kill -9 while enrolling: whatever was acknowledged must be there when the service is started again.
@@ -180,6 +181,18 @@ async def _load(service: Service, requests: Sequence[bytes], seconds: float) -> 
         return done
 
     return sum(await asyncio.gather(*map(client, range(CLIENTS))))
+
+
+async def kept_alive(service: Service, count: int = 200) -> float:
+    """Milliseconds, median, of /healthz on one connection."""
+    connection, asked, taken = Connection(service), request("GET", "/healthz"), []
+    for _ in range(count):
+        began = time.perf_counter()
+        answer = await connection.ask(asked)
+        taken.append(time.perf_counter() - began)
+        assert answer.status == 200, answer
+    connection.close()
+    return 1000 * float(np.median(taken))
 
 
 async def latencies(
@@ -388,6 +401,7 @@ def table(found: dict[str, Any]) -> str:
         ("verify requests a second, 32 clients", f"{found['requests_s']:.0f}"),
         ("the same, the network left out", f"{found['bare_requests_s']:.0f}"),
         ("share of that", f"{found['share']:.2f}"),
+        ("/healthz on a connection that is kept, median", f"{found['keep_alive_ms']:.1f} ms"),
         ("p50, p99 at half that load", f"{found['p50_ms']:.1f} ms, {found['p99_ms']:.1f} ms"),
         (f"{hostile['seconds']:.0f} s of hostile requests: 5xx but 503", f"{hostile['server_errors']}"),
         ("valid requests meanwhile: right, wrong", f"{hostile['statuses']['valid']}, {hostile['wrong']}"),
@@ -427,6 +441,7 @@ def main() -> None:
     whole, without = (float(np.median(rates[bare])) for bare in (False, True))
     found: dict[str, Any] = {"requests_s": whole, "bare_requests_s": without, "share": whole / without}
     with serving(options.model) as service:
+        found["keep_alive_ms"] = asyncio.run(kept_alive(service))
         found |= asyncio.run(latencies(service, requests, whole / 2, options.seconds))
     with tempfile.TemporaryDirectory() as folder:
         with serving(options.model, "--gallery", Path(folder, "g.gallery")) as service:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -150,6 +151,12 @@ def test_a_port_that_is_taken_is_named(model_folder: Path) -> None:
 @pytest.fixture
 def quick(model: Model):
     """A service in a thread with short limits; gives its address."""
+    with _quick(model) as (address, _):
+        yield address
+
+
+@contextlib.contextmanager
+def _quick(model: Model):
     limits = Limits(read_seconds=0.6, idle_seconds=0.4, connections=20, body_bytes=1_000_000)
     listening = listen("127.0.0.1", 0)
     servers: list[uvicorn.Server] = []
@@ -167,18 +174,24 @@ def quick(model: Model):
     while not (servers and servers[0].started):
         time.sleep(0.01)
     uvicorn.Server.startup = original  # type: ignore[method-assign]
-    yield address
+    yield address, servers[0]
     servers[0].should_exit = True
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgment(model: Model) -> None:
+    with _quick(model) as ((host, port), server), httpx.Client() as client:
+        assert client.get(f"http://{host}:{port}/healthz").status_code == 200
+        (connection,) = server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def talk(
     address: tuple[str, int], *sent: bytes, pause: float = 0, patience: float = 5
 ) -> tuple[bytes, float]:
     """Send pieces with pauses; returns what came until the service hung up, and after how many seconds."""
-    import socket
-
     began = time.monotonic()
     came = b""
     with socket.create_connection(address, timeout=patience) as connection:
@@ -238,8 +251,6 @@ def test_a_body_that_says_it_is_huge_is_refused_before_it_comes(quick: tuple[str
 
 
 def test_too_many_connections_are_cut_and_the_others_go_on(quick: tuple[str, int]) -> None:
-    import socket
-
     with httpx.Client(base_url=f"http://{quick[0]}:{quick[1]}") as client:
         assert client.get("/healthz").status_code == 200
         held = [socket.create_connection(quick) for _ in range(40)]
