@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 
 import numpy as np
@@ -145,6 +146,42 @@ def test_what_cannot_be_used_is_told_in_one_sentence(
     sentence = detail(client(gallery=None).post("/v1/verify", **asked), status)
     assert pytest.importorskip("re").search(says, sentence), sentence
     assert "\n" not in sentence
+
+
+def test_a_compressed_body_is_refused_by_its_encoding(client: Client) -> None:
+    service = client(gallery=None)
+    asked = service.build_request("POST", "/v1/embed", files={"image": png()})
+    body, kind = asked.read(), asked.headers["content-type"]
+    for encoding, sent in (("gzip", gzip.compress(body)), ("br", body), ("gzip, identity", body)):
+        answer = service.post(
+            "/v1/embed", content=sent, headers={"content-type": kind, "content-encoding": encoding}
+        )
+        assert repr(encoding) in detail(answer, 415)
+        assert answer.headers["accept-encoding"] == "identity"
+    plain = {"content-type": kind, "content-encoding": "identity"}
+    assert service.post("/v1/embed", content=body, headers=plain).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/gallery", {"GET", "HEAD", "POST", "DELETE"}),
+        ("/v1/gallery/00000000-0000-0000-0000-000000000000", {"PATCH", "DELETE"}),
+        ("/v1/verify", {"POST"}),
+        ("/v1/model", {"GET", "HEAD"}),
+        ("/healthz", {"GET", "HEAD"}),
+        ("/openapi.json", {"GET", "HEAD"}),
+        ("/", {"GET", "HEAD"}),
+    ],
+)
+def test_a_method_that_is_not_answered_names_those_that_are(
+    client: Client, path: str, methods: set[str]
+) -> None:
+    service = client(gallery=None)
+    for method in ("OPTIONS", "PUT"):
+        answer = service.request(method, path)
+        assert detail(answer, 405)
+        assert set(answer.headers["allow"].split(", ")) == methods
 
 
 def test_the_sentence_is_the_command_lines(client: Client, model: Model, tmp_path) -> None:

@@ -197,6 +197,38 @@ def test_rename_update_remove_and_undo(client: Client, gallery: Gallery) -> None
     assert "nothing to change" in detail(service.patch(f"/v1/gallery/{ids[0]}", json={}), 422)
 
 
+def test_a_query_parameter_that_is_not_known_changes_nothing(client: Client, gallery: Gallery) -> None:
+    gallery.add([png("circle"), png("bar")], "site", metadata={"row": 1}, progress=False)
+    service = client()
+    (id, _) = [item.id for item in gallery.list().items]
+    for method, address, says in (
+        (
+            "DELETE",
+            '/v1/gallery?label=site&where={"row":2}',
+            "where: there is no such query parameter; expected label",
+        ),
+        ("DELETE", "/v1/gallery?label=other&label=site", "label: was given twice; expected one"),
+        ("DELETE", f"/v1/gallery/{id}?dry_run=1", "dry_run: there is no such query parameter; none is read"),
+        ("GET", "/v1/gallery?k=1", "expected label, after, limit"),
+        ("GET", "/v1/gallery/labels?label=site", "none is read"),
+        ("GET", "/v1/gallery/map?limit=1", "expected method"),
+        ("GET", f"/v1/gallery/{id}/thumbnail?size=1", "none is read"),
+        ("PATCH", f"/v1/gallery/{id}?label=x", "none is read"),
+        ("POST", "/v1/gallery?label=x", "none is read"),
+        ("POST", "/v1/gallery/rename?label=site", "none is read"),
+        ("POST", "/v1/identify?fpir=0.1", "none is read"),
+        ("POST", "/v1/verify?threshold=0.1", "none is read"),
+        ("GET", "/v1/model?x", "none is read"),
+        ("GET", "/healthz?verbose=1", "none is read"),
+        ("GET", "/metrics?name%0A=1", "none is read"),
+    ):
+        sentence = detail(service.request(method, address), 422)
+        assert says in sentence, address
+        assert "\n" not in sentence
+    assert gallery.labels() == {"site": 2}
+    assert service.get("/?from=a-link").status_code == 200  # files read no query
+
+
 def test_a_thumbnail_holds_pixels_and_nothing_else(client: Client, gallery: Gallery) -> None:
     exif = Image.Exif()
     exif[0x010E] = "SECRET place"

@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from .. import __version__
 from ..errors import TwinnedError
@@ -20,6 +21,7 @@ from ..model import Model
 from . import asking, enrolled, metrics, problems, uploads
 from .batching import Plan
 from .describing import document
+from .describing import problems as problem_responses
 from .guard import Guard, Hosts
 from .limits import Limits
 from .problems import Problem
@@ -74,21 +76,28 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.include_router(asking.routes(service))
-    app.include_router(enrolled.routes(service, people))
+    routers = (asking.routes(service), enrolled.routes(service, people), app.router)
+    for router in routers[:2]:
+        app.include_router(router)
     _add_page(app)
     _add_upkeep(app, service)
-    _add_errors(app, "" if gallery is None else gallery.store.address)
+    _add_errors(app, routers, "" if gallery is None else gallery.store.address)
     app.openapi = document(app)  # type: ignore[method-assign]
     return Guard(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
 
 
 def _add_upkeep(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", response_model=Health, tags=["upkeep"], summary="That the service answers")
+    checked: dict[str, Any] = {
+        "tags": ["upkeep"],
+        "dependencies": [Depends(uploads.check_query)],
+        "responses": problem_responses(422),
+    }
+
+    @app.get("/healthz", response_model=Health, summary="That the service answers", **checked)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=Response, tags=["upkeep"], summary="Figures for Prometheus")
+    @app.get("/metrics", response_class=Response, summary="Figures for Prometheus", **checked)
     async def get_metrics() -> Response:
         return Response(await service.work.run(service.metrics.text), media_type=metrics.MEDIA_TYPE)
 
@@ -120,7 +129,19 @@ def _add_page(app: FastAPI) -> None:
         return serve(name)
 
 
-def _add_errors(app: FastAPI, address: str) -> None:
+def _allowed(routers: Iterable[APIRouter], request: Request) -> str:
+    """The methods that a path is answered to, for the header Allow."""
+    methods: set[str] = set()
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+                methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
+
+
+def _add_errors(app: FastAPI, routers: Iterable[APIRouter], address: str) -> None:
     """Whatever goes wrong is answered as problem+json; it names the gallery, not where it lies."""
 
     async def problem(_: Request, error: Any) -> Response:
@@ -138,9 +159,10 @@ def _add_errors(app: FastAPI, address: str) -> None:
             404: "there is nothing at this address; /docs lists what there is",
             405: f"{request.method} is not answered here; /docs tells what is",
         }
-        return Problem(
-            error.status_code, said.get(error.status_code, str(error.detail)), error.headers
-        ).response()
+        headers = error.headers
+        if error.status_code == 405:
+            headers = {**(headers or {}), "Allow": _allowed(routers, request)}
+        return Problem(error.status_code, said.get(error.status_code, str(error.detail)), headers).response()
 
     async def bug(_: Request, error: Any) -> Response:
         return Problem(500, "this is a bug of the service; its log says more").response()

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from ..images import read_image
 from ..manifest import card
@@ -21,6 +21,7 @@ from .schemas import (
     VerifyRequest,
 )
 from .service import Service
+from .uploads import check_query
 
 _ERRORS = problems(400, 408, 413, 415, 422, 503)
 
@@ -28,7 +29,7 @@ _ERRORS = problems(400, 408, 413, 415, 422, 503)
 def routes(service: Service) -> APIRouter:
     """The routes."""
     model = service.model
-    router = APIRouter(tags=["model"])
+    router = APIRouter(tags=["model"], dependencies=[Depends(check_query)])
 
     def verify(asked: VerifyRequest) -> dict[str, Any]:
         service.metrics.images.inc(len(asked.a) + 1)
@@ -107,7 +108,7 @@ def routes(service: Service) -> APIRouter:
     @router.get(
         "/v1/model",
         response_model=ModelFacts,
-        responses=problems(503),
+        responses=problems(422, 503),
         summary="The model, its figures, the gallery and the limits",
     )
     async def get_model() -> Response:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..errors import DataError
 from ..gallery import Gallery, Hit, Record
@@ -21,6 +21,7 @@ from .maps import Maps, Method
 from .problems import Problem
 from .service import Service
 from .thumbnails import MEDIA_TYPE, Thumbnails
+from .uploads import check_query
 
 _ASKING = problems(400, 404, 408, 413, 415, 422, 503)
 _LOOKING = problems(404, 422, 503)
@@ -212,7 +213,7 @@ class Enrolled:
 
 def routes(service: Service, enrolled: Enrolled) -> APIRouter:
     """The routes."""
-    router = APIRouter(tags=["gallery"])
+    router = APIRouter(tags=["gallery"], dependencies=[Depends(check_query)])
 
     def posts(path: str, asked: type[Any], answer: Any, job: Any, summary: str, *more: int) -> None:
         async def post(request: Request) -> Response:

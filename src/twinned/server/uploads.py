@@ -65,6 +65,13 @@ class Intake:
     async def receive(self, request: Request) -> AsyncIterator[bytes]:
         """A request's body, counted as held until the answer is made."""
         most, seconds = self._limits.body_bytes, self._limits.read_seconds
+        for encoding in request.headers.getlist("content-encoding"):
+            if encoding.strip().lower() not in ("", "identity"):
+                raise Problem(
+                    415,
+                    f"the Content-Encoding {encoding[:100]!r} is not read; send the body without compression",
+                    {"Accept-Encoding": "identity"},
+                )
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
             raise _too_large(most)
@@ -96,6 +103,24 @@ class Intake:
 
 def _too_large(most: int) -> Problem:
     return Problem(413, f"the request has more than {most:,} bytes; send fewer or smaller images")
+
+
+def check_query(request: Request) -> None:
+    """Refuse query parameters that the route does not have, and those that come twice.
+
+    Raises:
+        Problem: If there is one.
+    """
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    seen = set()
+    for name, _ in request.query_params.multi_items():
+        shown = name[:100] if name.isprintable() else repr(name[:100])
+        if name not in known:
+            expected = f"expected {', '.join(known)}" if known else "none is read at this address"
+            raise Problem(422, f"{shown}: there is no such query parameter; {expected}")
+        if name in seen:
+            raise Problem(422, f"{shown}: was given twice; expected one")
+        seen.add(name)
 
 
 def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Body:
