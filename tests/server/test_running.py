@@ -46,10 +46,10 @@ def test_it_serves_until_it_is_told_to_stop(model_folder: Path, tmp_path: Path) 
 
 
 def test_a_stop_finishes_what_was_begun(model_folder: Path, tmp_path: Path) -> None:
-    """Forty large photographs are on their way into the gallery when the signal comes."""
+    """Twenty large photographs are on their way into the gallery when the signal comes."""
     photo = drawing("cross", 1, 1600)
     files = []
-    for shade in range(40):
+    for shade in range(20):
         photo.putpixel((0, 0), (shade, 0, 0))
         photo.paste((shade * 6, 9, 9), (0, 0, 400, 400))
         files.append(("images", (f"{shade}.jpg", encoded(photo, "JPEG"))))
@@ -61,10 +61,10 @@ def test_a_stop_finishes_what_was_begun(model_folder: Path, tmp_path: Path) -> N
         request.start()
         time.sleep(0.3)
         if answers:
-            pytest.skip("this machine was done with forty photographs before the signal could be sent")
+            pytest.skip("this machine was done with twenty photographs before the signal could be sent")
         service.process.send_signal(signal.SIGINT)
         request.join(30)
-        assert answers[0].json()["stored"] == 40
+        assert answers[0].json()["stored"] == 20
         assert service.process.wait(20) == 0
 
 

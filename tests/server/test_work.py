@@ -96,3 +96,22 @@ def test_an_error_of_a_job_reaches_who_asked() -> None:
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(ask())
+
+
+def test_what_cannot_begin_is_refused_though_no_thread_becomes_free() -> None:
+    async def ask() -> None:
+        work = Work(1, waiting=4, wait_seconds=0.05)
+        release = threading.Event()
+        stuck = asyncio.create_task(work.run(lambda: release.wait(30)))
+        await asyncio.sleep(0)  # it is handed to the thread
+        with pytest.raises(Problem, match="too busy to begin"):
+            await work.run(lambda: "begun")
+        assert work.pending == 1
+        assert not work.close(0.05)
+        with pytest.raises(Problem, match="is stopping"):
+            await work.run(lambda: "begun")
+        release.set()
+        assert await stuck
+        assert work.close()
+
+    asyncio.run(ask())

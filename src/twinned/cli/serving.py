@@ -37,6 +37,7 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve a model: a web page to compare, identify, enrol, search and map, and an HTTP API."""
+    from ..gallery import open_gallery
     from ..model import load
 
     try:
@@ -50,7 +51,15 @@ def serve(
     running.check_token(host, token)
     loaded = load(model, device=device)
     listening = running.listen(host, port)
-    opened = None if gallery is None else loaded.gallery(gallery, create=not read_only, read_only=read_only)
+    opened = None
+    if gallery is not None:
+        opened = open_gallery(
+            gallery,
+            loaded,
+            create=not read_only,
+            read_only=read_only,
+            timeout=server.Limits().wait_seconds,
+        )
     service = server.create_app(
         loaded, opened, token=token, host=host, names=allow_host or (), read_only=read_only
     )

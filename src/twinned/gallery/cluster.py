@@ -34,7 +34,30 @@ _METRIC = {
     "manhattan": models.Distance.MANHATTAN,
 }
 _KEY = "twinned"
-_TIMEOUT_S = 60
+_TIMEOUT_S = 60.0
+
+
+class _Turn:
+    """The lock of a thread that changes records. Waiting for it ends like waiting for the server's answer.
+
+    Args:
+        address: The gallery.
+        seconds: How long to wait.
+    """
+
+    def __init__(self, address: str, seconds: float) -> None:
+        self._address, self._seconds = address, seconds
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=self._seconds):
+            raise GalleryError(
+                f"{self._address}: another change has been under way for {self._seconds:g} seconds; is the "
+                "Qdrant server up and reachable?"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class ClusterStore:
@@ -44,11 +67,14 @@ class ClusterStore:
         client: Connected to the server.
         collection: The collection's name.
         address: What to call it in messages.
+        timeout: Seconds that a change waits for another one to end.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, *, address: str) -> None:
+    def __init__(
+        self, client: QdrantClient, collection: str, *, address: str, timeout: float = _TIMEOUT_S
+    ) -> None:
         self.address = address
-        self._writing = threading.RLock()
+        self._writing = _Turn(address, timeout)
         self._process = os.getpid()
         self._client, self._collection = client, collection
         with self._explain("opening"):
@@ -64,7 +90,7 @@ class ClusterStore:
         self.report = IndexReport.model_validate(kept["report"]) if kept["report"] else None
 
     @property
-    def writing(self) -> threading.RLock:
+    def writing(self) -> _Turn:
         """Held while stored records are looked at and then changed."""
         self.check_process()
         return self._writing
@@ -174,7 +200,7 @@ class ClusterStore:
         return _explain(self.address, doing)
 
 
-def open_collection(address: str, binding: Binding | None) -> ClusterStore:
+def open_collection(address: str, binding: Binding | None, *, timeout: float | None = None) -> ClusterStore:
     """Open the collection at an address; with a binding, make it if it is not there.
 
     Raises:
@@ -191,14 +217,15 @@ def open_collection(address: str, binding: Binding | None) -> ClusterStore:
         raise SettingError(
             f"{address!r}: after the ? come shard_number and replication_factor, whole numbers"
         )
+    seconds = _TIMEOUT_S if timeout is None else timeout
     client = QdrantClient(
         url=f"{parts.scheme}://{parts.hostname}:{parts.port or 6333}",
         api_key=os.environ.get("TWINNED_QDRANT_API_KEY"),
-        timeout=_TIMEOUT_S,
+        timeout=seconds,
     )
     if binding:
         create(client, collection, binding, address=address, **{name: int(n) for name, n in spread.items()})
-    return ClusterStore(client, collection, address=address)
+    return ClusterStore(client, collection, address=address, timeout=seconds)
 
 
 def create(client: QdrantClient, collection: str, binding: Binding, *, address: str, **spread: int) -> None:

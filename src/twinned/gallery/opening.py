@@ -14,7 +14,12 @@ from .store import Binding, Store
 
 
 def open_gallery(
-    address: str | os.PathLike[str], embedder: Embedder, *, create: bool = True, read_only: bool = False
+    address: str | os.PathLike[str],
+    embedder: Embedder,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    timeout: float | None = None,
 ) -> Gallery:
     """Open a gallery, or make an empty one.
 
@@ -23,13 +28,14 @@ def open_gallery(
         embedder: The model; a gallery that another one filled is refused.
         create: Make it if it is not there.
         read_only: Refuse every change, and to make it.
+        timeout: Seconds to wait for each answer of a Qdrant server; by default 60.
 
     Raises:
         GalleryError: If it is missing, damaged, in use by another process or filled by another model,
             or the disk is full.
     """
     wanted = binding_of(embedder)
-    store = open_store(address, wanted if create and not read_only else None)
+    store = open_store(address, wanted if create and not read_only else None, timeout=timeout)
     if store.binding != wanted:
         store.close()
         raise GalleryError(
@@ -40,7 +46,9 @@ def open_gallery(
     return Gallery(store, embedder, read_only=read_only)
 
 
-def open_store(address: str | os.PathLike[str], binding: Binding | None) -> Store:
+def open_store(
+    address: str | os.PathLike[str], binding: Binding | None, *, timeout: float | None = None
+) -> Store:
     """Open the store at an address; with a binding, make it if it is not there.
 
     Raises:
@@ -55,7 +63,7 @@ def open_store(address: str | os.PathLike[str], binding: Binding | None) -> Stor
             )
         from . import cluster  # qdrant_client comes with an extra
 
-        return cluster.open_collection(text, binding)
+        return cluster.open_collection(text, binding, timeout=timeout)
     folder = Path(text).absolute()
     try:
         if folder.exists() and not folder.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -66,7 +67,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        service.close()
+        await asyncio.to_thread(service.close)  # the loop goes on sending the last answers
 
     app = FastAPI(
         title="Twinned",
@@ -99,7 +100,7 @@ def _add_upkeep(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics", response_class=Response, summary="Figures for Prometheus", **checked)
     async def get_metrics() -> Response:
-        return Response(await service.work.run(service.metrics.text), media_type=metrics.MEDIA_TYPE)
+        return Response(await service.figures(), media_type=metrics.MEDIA_TYPE)
 
 
 def _add_page(app: FastAPI) -> None:

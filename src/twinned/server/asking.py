@@ -83,7 +83,7 @@ def routes(service: Service) -> APIRouter:
         summary="Whether two images show the same thing",
     )
     async def post_verify(request: Request) -> Response:
-        return await service.answer(request, VerifyRequest, verify)
+        return await service.for_model.answer(request, VerifyRequest, verify)
 
     @router.post(
         "/v1/embed",
@@ -93,7 +93,7 @@ def routes(service: Service) -> APIRouter:
         summary="The embeddings of images",
     )
     async def post_embed(request: Request) -> Response:
-        return await service.answer(request, EmbedRequest, embed)
+        return await service.for_model.answer(request, EmbedRequest, embed)
 
     @router.post(
         "/v1/classify",
@@ -103,7 +103,7 @@ def routes(service: Service) -> APIRouter:
         summary="Which class images show, from as few as one example a class",
     )
     async def post_classify(request: Request) -> Response:
-        return await service.answer(request, ClassifyRequest, classify)
+        return await service.for_model.answer(request, ClassifyRequest, classify)
 
     @router.get(
         "/v1/model",
@@ -112,6 +112,6 @@ def routes(service: Service) -> APIRouter:
         summary="The model, its figures, the gallery and the limits",
     )
     async def get_model() -> Response:
-        return await service.run(facts)
+        return await service.for_gallery.run(facts)  # counts the gallery's images
 
     return router

@@ -217,7 +217,7 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
 
     def posts(path: str, asked: type[Any], answer: Any, job: Any, summary: str, *more: int) -> None:
         async def post(request: Request) -> Response:
-            return await service.answer(request, asked, job)
+            return await service.for_gallery.answer(request, asked, job)
 
         router.add_api_route(
             path,
@@ -267,19 +267,21 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
         after: Annotated[UUID | None, Query(description="From the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
     ) -> Response:
-        return await service.run(lambda: enrolled.list(label, None if after is None else str(after), limit))
+        return await service.for_gallery.run(
+            lambda: enrolled.list(label, None if after is None else str(after), limit)
+        )
 
     @router.delete(
         "/v1/gallery", response_model=schemas.Removed, responses=_LOOKING, summary="Remove a label's images"
     )
     async def delete_label(label: Annotated[str, Query(max_length=200)]) -> Response:
-        return await service.run(lambda: enrolled.remove(None, label))
+        return await service.for_gallery.run(lambda: enrolled.remove(None, label))
 
     @router.get(
         "/v1/gallery/labels", response_model=schemas.Labelled, responses=_LOOKING, summary="The labels"
     )
     async def get_labels() -> Response:
-        return await service.run(enrolled.labels)
+        return await service.for_gallery.run(enrolled.labels)
 
     @router.get(
         "/v1/gallery/map",
@@ -288,7 +290,7 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
         summary="The gallery in two dimensions",
     )
     async def get_map(method: Method = "pca") -> Response:
-        return await service.run(lambda: enrolled.map(method))
+        return await service.for_gallery.run(lambda: enrolled.map(method))
 
     @router.patch(
         "/v1/gallery/{id}",
@@ -298,13 +300,15 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
         summary="Change an image's label or metadata",
     )
     async def patch_item(id: str, request: Request) -> Response:
-        return await service.answer(request, schemas.UpdateRequest, lambda asked: enrolled.update(id, asked))
+        return await service.for_gallery.answer(
+            request, schemas.UpdateRequest, lambda asked: enrolled.update(id, asked)
+        )
 
     @router.delete(
         "/v1/gallery/{id}", response_model=schemas.Removed, responses=_LOOKING, summary="Remove an image"
     )
     async def delete_item(id: str) -> Response:
-        return await service.run(lambda: enrolled.remove(id, None))
+        return await service.for_gallery.run(lambda: enrolled.remove(id, None))
 
     @router.get(
         "/v1/gallery/{id}/thumbnail",
@@ -314,7 +318,7 @@ def routes(service: Service, enrolled: Enrolled) -> APIRouter:
         summary="A small picture of an enrolled image",
     )
     async def get_thumbnail(id: str) -> Response:
-        data = await service.work.run(lambda: enrolled.thumbnail(id))
+        data = await service.for_gallery.work.run(lambda: enrolled.thumbnail(id))
         if data is None:
             return Response(status_code=204)
         # The id is made from the picture, so the picture behind it never changes.

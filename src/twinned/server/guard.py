@@ -7,6 +7,7 @@ stop what a foreign page sends under our own name.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import socket
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
-from .problems import Problem
+from .problems import Problem, overloaded
 
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 # The page itself holds nothing secret and is what asks for the token.
@@ -66,14 +67,15 @@ class Guard:
     Args:
         app: The application.
         hosts: Names that this service answers to.
-        token: What ``Authorization: Bearer`` must bring; None lets everybody in.
+        token: What ``Authorization: Bearer`` must bring; None lets everybody in. It can be replaced while the
+            service runs.
         metrics: Where answers are counted.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts, token: str | None, metrics: Metrics) -> None:
         self.app = app
         self._hosts = hosts
-        self._token = None if token is None else token.encode()
+        self.token = token
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,12 +86,13 @@ class Guard:
         if scope["method"] == "HEAD":  # as GET; the connection leaves the body out
             scope = {**scope, "method": "GET"}
         began = time.perf_counter()
-        status = 500
+        started, status = False, 500
         private = scope["path"].startswith(("/v1/", "/metrics"))
 
         async def dress(message: Message) -> None:
-            nonlocal status
+            nonlocal started, status
             if message["type"] == "http.response.start":
+                started = True
                 status = message["status"]
                 headers = [*message.get("headers", ()), *_RAW_HEADERS]
                 if private and not any(name == b"cache-control" for name, _ in headers):
@@ -102,7 +105,12 @@ class Guard:
         except Problem as problem:
             await problem.response()(scope, receive, dress)
         else:
-            await self.app(scope, receive, dress)
+            try:
+                await self.app(scope, receive, dress)
+            except asyncio.CancelledError:  # a server that stops cancels what has not ended in time
+                if started:
+                    raise
+                await overloaded("the service is stopping").response()(scope, receive, dress)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.answered(route, scope["method"], status, time.perf_counter() - began)
@@ -120,9 +128,9 @@ class Guard:
         path = scope["path"]
         if path in _OPEN or path.startswith("/static/"):
             return
-        if self._token is not None:
+        if self.token is not None:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")
-            right = hmac.compare_digest(given.strip().encode("latin-1"), self._token)
+            right = hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())
             if scheme.lower() != "bearer" or not right:
                 came = "another one came" if given else "none came"
                 raise Problem(

@@ -15,13 +15,11 @@ class Metrics:
 
     Args:
         pending: Requests begun or waiting.
-        enrolled: Images in the gallery, where there is one.
+        enrolled: Whether there is a gallery, whose images are counted.
         together: Whether images of several requests are embedded together.
     """
 
-    def __init__(
-        self, *, pending: Callable[[], int], enrolled: Callable[[], int] | None, together: bool
-    ) -> None:
+    def __init__(self, *, pending: Callable[[], int], enrolled: bool, together: bool) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
@@ -43,15 +41,21 @@ class Metrics:
             registry=self.registry,
         )
         joined.set(together)
-        if enrolled is not None:
-            images = Gauge("twinned_gallery_images", "Images enrolled.", registry=self.registry)
-            images.set_function(enrolled)
+        self._enrolled = None
+        if enrolled:
+            self._enrolled = Gauge("twinned_gallery_images", "Images enrolled.", registry=self.registry)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer. ``route`` is a template of ours, never what the client sent."""
         self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self) -> bytes:
-        """All figures, in Prometheus' format."""
+    def text(self, enrolled: float) -> bytes:
+        """Return all figures, in Prometheus' format.
+
+        Args:
+            enrolled: Images in the gallery; NaN where the gallery did not answer.
+        """
+        if self._enrolled is not None:
+            self._enrolled.set(enrolled)
         return generate_latest(self.registry)

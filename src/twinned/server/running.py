@@ -17,6 +17,7 @@ from ..errors import SettingError
 from . import problems
 from .guard import LOOPBACK, SECURITY_HEADERS
 from .limits import Limits
+from .service import CLOSE_SECONDS
 
 MIN_TOKEN = 16  # characters
 
@@ -84,7 +85,7 @@ def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=int(bounds.stop_seconds),
+        timeout_graceful_shutdown=max(0, bounds.stop_seconds - CLOSE_SECONDS),  # type: ignore[arg-type]
     )
     _Server(config).run(sockets=[listening])
 

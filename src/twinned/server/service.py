@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import math
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from pydantic import BaseModel
 
+from ..errors import TwinnedError
 from ..gallery import Gallery
 from ..manifest import checked
 from ..model import Model
@@ -22,9 +27,41 @@ from .work import Work
 
 Body = TypeVar("Body", bound=BaseModel)
 
+CLOSE_SECONDS = 0.5  # for threads whose callers have gone
+_COUNT_SECONDS = 2.0  # for the gallery's size among the figures; Prometheus waits 10 s for all of them
+
+
+class Lane:
+    """Threads, and room for uploads, of one kind of request: it never waits for another kind.
+
+    Args:
+        threads: How many.
+        limits: The service's.
+        share: Of the bytes that all requests may hold.
+    """
+
+    def __init__(self, threads: int, limits: Limits, *, share: float) -> None:
+        self.work = Work(threads, waiting=limits.waiting, wait_seconds=limits.wait_seconds)
+        self._limits = limits
+        self._intake = Intake(limits, share=share)
+
+    async def answer(self, request: Request, kind: type[Body], job: Callable[[Body], Any]) -> Response:
+        """Receive a body, and let a thread read it, do the job and write the answer."""
+        self.work.check()
+        async with self._intake.receive(request) as body:
+            content_type = request.headers.get("content-type", "")
+            return await self.run(lambda: job(uploads.read(kind, content_type, body, self._limits)))
+
+    async def run(self, job: Callable[[], Any]) -> Response:
+        """Let a thread do the job and write the answer."""
+        return Response(await self.work.run(lambda: _json(job())), media_type="application/json")
+
 
 class Service:
     """A model, its gallery, and the threads that work for them.
+
+    What needs the gallery has threads of its own, so that a gallery's server that does not answer never
+    holds what needs the model alone.
 
     Args:
         model: Its encoder is replaced by the one that suits many callers.
@@ -49,24 +86,24 @@ class Service:
         self.limits = limits
         self.plan = plan or measured(model)
         model.__dict__["encoder"] = self.plan.encoder  # in place of the cached property
-        self.work = Work(self.plan.threads, waiting=limits.waiting, wait_seconds=limits.wait_seconds)
+        share = 1.0 if gallery is None else 0.5
+        self.for_model = Lane(self.plan.threads, limits, share=share)
+        self.for_gallery = Lane(self.plan.threads, limits, share=share)
+        self._lanes = (self.for_model, self.for_gallery)
         self.metrics = Metrics(
-            pending=lambda: self.work.pending,
-            enrolled=None if gallery is None else gallery.count,
+            pending=lambda: sum(lane.work.pending for lane in self._lanes),
+            enrolled=gallery is not None,
             together=self.plan.together,
         )
-        self._intake = Intake(limits)
 
-    async def answer(self, request: Request, kind: type[Body], job: Callable[[Body], Any]) -> Response:
-        """Receive a body, and let a thread read it, do the job and write the answer."""
-        self.work.check()
-        async with self._intake.receive(request) as body:
-            content_type = request.headers.get("content-type", "")
-            return await self.run(lambda: job(uploads.read(kind, content_type, body, self.limits)))
-
-    async def run(self, job: Callable[[], Any]) -> Response:
-        """Let a thread do the job and write the answer."""
-        return Response(await self.work.run(lambda: _json(job())), media_type="application/json")
+    async def figures(self) -> bytes:
+        """Return all figures, in Prometheus' format."""
+        count = math.nan
+        if self.gallery is not None:
+            with contextlib.suppress(Problem, TwinnedError, TimeoutError):
+                async with asyncio.timeout(_COUNT_SECONDS):
+                    count = await self.for_gallery.work.run(self.gallery.count)
+        return await self.for_model.work.run(lambda: self.metrics.text(count))
 
     def opened(self) -> Gallery:
         """The gallery.
@@ -92,9 +129,13 @@ class Service:
         return gallery
 
     def close(self) -> None:
-        """Finish what was begun, and let go of the gallery."""
-        self.work.close()
-        if self.gallery is not None:
+        """Finish what was begun, and let go of the gallery, unless a thread is still at work on it.
+
+        The callers of such a thread have been answered, and what was acknowledged is on disk.
+        """
+        end = time.monotonic() + CLOSE_SECONDS
+        done = [lane.work.close(max(0.0, end - time.monotonic())) for lane in self._lanes]
+        if self.gallery is not None and all(done):
             self.gallery.close()
 
 

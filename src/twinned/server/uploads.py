@@ -55,10 +55,12 @@ class Intake:
 
     Args:
         limits: The service's.
+        share: Of the bytes that all requests may hold; at least one body fits.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, share: float = 1.0) -> None:
         self._limits = limits
+        self._most_held = max(int(share * limits.bodies_bytes), min(limits.body_bytes, limits.bodies_bytes))
         self._held = 0
 
     @asynccontextmanager
@@ -86,7 +88,7 @@ class Intake:
                         chunks.append(chunk)
                         if size > most:
                             raise _too_large(most)
-                        if self._held > self._limits.bodies_bytes:
+                        if self._held > self._most_held:
                             raise overloaded("the service holds too many uploads")
             except TimeoutError:
                 raise Problem(
