@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 
 import twinned as tw
+from twinned.cli.serving import _reload_on_hangup
 from twinned.model import Model
 from twinned.server import Limits, create_app
 from twinned.server.batching import Plan
@@ -136,6 +137,50 @@ def test_beyond_this_machine_the_token_is_asked_for(model_folder: Path) -> None:
         assert httpx.get(f"{address}/v1/model", headers=right).status_code == 200
         foreign = httpx.get(f"{address}/v1/model", headers={"host": "evil.example", **right})
         assert foreign.status_code == 403
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_hangup_reads_the_token_file_again(model_folder: Path, tmp_path: Path) -> None:
+    file, first, second = tmp_path / "token", "the-first-token-of-two", "the-second-token-of-two"
+    file.write_text(first + "\n")
+    with running(model_folder, "--token-file", file) as service, service.client() as client:
+
+        def status(token: str) -> int:
+            return client.get("/v1/model", headers={"authorization": f"Bearer {token}"}).status_code
+
+        def hang_up(says: str) -> None:
+            service.process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 20
+            while says not in service.said[-1]:
+                assert time.monotonic() < end, service.said
+                time.sleep(0.02)
+
+        assert (status(first), status(second)) == (200, 401)
+        file.write_text(second + "\n")
+        hang_up("was read again")
+        assert (status(first), status(second)) == (401, 200)
+        for content, says in (("short", "at least 16"), ("", "is empty"), (None, "No such file")):
+            file.unlink() if content is None else file.write_text(content)
+            hang_up(says)
+            assert "stays the one from before" in service.said[-1]
+            assert status(second) == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
+    with running(model_folder) as service, service.client() as client:
+        service.process.send_signal(signal.SIGHUP)
+        assert client.get("/healthz").status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(20) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _reload_on_hangup(object(), lambda: None, tmp_path, quiet=True)  # type: ignore[arg-type]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_port_that_is_taken_is_named(model_folder: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import MissingExtra, SettingError
-from .app import Device, Quiet, app, note
+from ..errors import MissingExtra, SettingError, TwinnedError
+from .app import Device, Quiet, app, note, teller
 from .using import ModelFolder
+
+if TYPE_CHECKING:
+    from ..server.guard import Guard
 
 
 @app.command()
@@ -24,7 +30,10 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
     token_file: Annotated[
-        Path | None, typer.Option(help="Its first line is the token; or the variable TWINNED_TOKEN.")
+        Path | None,
+        typer.Option(
+            help="Its first line is the token; SIGHUP reads it again. Or the variable TWINNED_TOKEN."
+        ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
@@ -47,8 +56,7 @@ def serve(
         if error.name in ("fastapi", "starlette", "uvicorn", "h11", "python_multipart", "prometheus_client"):
             raise MissingExtra("serve", "The service") from None
         raise
-    token = _token(token_file)
-    running.check_token(host, token)
+    token = _checked_token(host, token_file)
     loaded = load(model, device=device)
     listening = running.listen(host, port)
     opened = None
@@ -63,11 +71,47 @@ def serve(
     service = server.create_app(
         loaded, opened, token=token, host=host, names=allow_host or (), read_only=read_only
     )
+    _reload_on_hangup(service, lambda: _checked_token(host, token_file), token_file, quiet=quiet)
     if not quiet:
         address, number = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         note(f"serving {model} at http://{shown}:{number}/ ; Ctrl-C stops it")
     server.serve(service, listening)
+
+
+def _reload_on_hangup(
+    service: Guard, read: Callable[[], str | None], file: Path | None, *, quiet: bool
+) -> None:
+    """Read the token file again on SIGHUP, unless that signal is ignored already, as under nohup."""
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return
+
+    def reload(*_: object) -> None:
+        with contextlib.suppress(OSError):  # of standard error, where its terminal is closed
+            try:
+                if file is not None:
+                    service.token = read()
+            except (TwinnedError, OSError) as error:
+                note(f"SIGHUP: the token stays the one from before: {_sentence(error)}")
+            else:
+                done = f"{file}: was read again" if file is not None else "there is no token file to read"
+                teller(quiet)(f"SIGHUP: {done}")
+
+    signal.signal(signal.SIGHUP, reload)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _checked_token(host: str, file: Path | None) -> str | None:
+    from ..server.running import check_token
+
+    token = _token(file)
+    check_token(host, token)
+    return token
 
 
 def _token(file: Path | None) -> str | None:
