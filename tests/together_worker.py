@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from twinned import devices, together
+from twinned import devices, runs, together
 from twinned.data import ImageSet
 from twinned.material import Material, statistics
+from twinned.network import SiameseNetwork
+from twinned.objectives import make_objective
 from twinned.recipes import Augment, Settings
-from twinned.runs import Run
+from twinned.training import Outcome
 
 TRIPLET = {"loss": "triplet", "miner": "semi-hard", "distance": "squared_euclidean", "margin": 0.2}
 CASES = {
@@ -37,7 +41,22 @@ CASES = {
 }
 
 
-def runs() -> dict[str, Tensor]:
+class Run(runs.Run):
+    """A run in float64, with the proxies and the memory of its loss; test_together.py says why."""
+
+    def build(self) -> SiameseNetwork:
+        return super().build().double()
+
+    def train(self, *args: Any, **given: Any) -> Outcome[SiameseNetwork]:
+        def make(*of: Any) -> tuple[Any, nn.Module]:
+            objective, extra = make_objective(*of)
+            return objective, extra.double()
+
+        with mock.patch.object(runs, "make_objective", make):
+            return super().train(*args, **given)
+
+
+def short_runs() -> dict[str, Tensor]:
     """The losses of a few steps and the weights after them, of every case."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(8), 4)
@@ -74,7 +93,7 @@ def main() -> None:
     devices._join_torchrun("cpu", 1)
     torch.set_num_threads(1)
     assert together.processes() == 2
-    found = runs()
+    found = short_runs()
     # What the first one finds, everywhere; and what anybody says.
     assert together.from_first(together.number) == 0
     assert together.anywhere(False, together.number() == 1, True) == [False, True, True]

@@ -99,7 +99,8 @@ class SiameseNetwork(nn.Module):
             Shape ``(n, d)``; of length 1 where the network normalises.
         """
         embedding: Tensor = self.encoder((images - self.mean) / self.std)
-        return self.finished(embedding.float())  # whatever the network runs in: the loss needs the digits
+        # The loss needs the digits of float32 where the network runs in half precision.
+        return self.finished(embedding.to(torch.promote_types(embedding.dtype, torch.float32)))
 
     def finished(self, embedding: Tensor) -> Tensor:
         """What the encoder gives as it is handed out: scaled to length 1, and compared with the cohort."""

@@ -165,7 +165,7 @@ def _batch_norm(
     """
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    values = x.float()
+    values = x.to(torch.promote_types(x.dtype, torch.float32))
     own_var, own_mean = torch.var_mean(values, [0, *range(2, x.ndim)], correction=0)
     count = torch.full_like(own_mean, x.numel() / x.shape[1])
     counts, means, variances = _gather(torch.stack([count, own_mean, own_var])).unbind(1)  # (processes, C)
