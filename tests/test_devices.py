@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +97,59 @@ def test_killed_stopped_and_resumed(folder, tmp_path):
     assert json.loads(said)["model"] == str(model)
     assert tw.load(model).manifest.held_out["eer"] <= 0.5
     assert not devices_folder(model).exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_closed_terminal_is_passed_on_unless_it_is_ignored():
+    def stopped_by() -> int | None:
+        with subprocess.Popen(["sleep", "60"]) as sleeper:
+            process = SimpleNamespace(pid=sleeper.pid, is_alive=lambda: True)
+            with devices._passing_on_signals([process]) as asked_to_stop:  # type: ignore[list-item]
+                os.kill(os.getpid(), signal.SIGHUP)
+            if not asked_to_stop():
+                sleeper.terminate()
+        return sleeper.returncode
+
+    assert stopped_by() == -signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert stopped_by() == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a terminal and Linux's processes")
+def test_a_training_whose_terminal_is_closed_is_saved_and_goes_on(folder, tmp_path):
+    model = tmp_path / "m.twin"
+    command = [sys.executable, "-m", "twinned", "train", folder, "-o", model, *SETTINGS, "--steps", "200"]
+    command += ["--set", "checkpoint_seconds=0", "--set", "evaluations=1"]
+    import pty  # not on Windows
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, list(map(str, command)))
+    threading.Thread(target=drain, args=(terminal,), daemon=True).start()
+    file = devices_folder(model) / "main.safetensors"
+    for _ in range(1200):
+        if file.exists() or os.waitpid(pid, os.WNOHANG) != (0, 0):
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(pid, signal.SIGKILL)
+    os.close(terminal)  # SIGHUP, and no more writing
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    assert file.exists()
+
+    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "no interrupted run" not in done.stderr
+
+
+def drain(terminal: int) -> None:
+    """Read what a terminal shows until it is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 1 << 16):
+            pass
 
 
 def test_what_two_say_is_heard_by_who_asked(folder, tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,38 @@ def test_an_interrupted_run_goes_on_from_the_same_model_alone(finetune, tiny_mod
     finetune(strangers, resume=True, **given)
     with pytest.raises(SettingError, match=r"with other settings or data \(model: "):
         finetune(strangers, model=tmp_path / "other.twin", resume=True, **given)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_terminal_that_closes_stops_it_and_it_goes_on(finetune, strangers, tmp_path):
+    steps: list[int] = []
+
+    def hang_up(step: Step) -> None:
+        steps.append(step.step)
+        if step.step == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    known, other = load_images(strangers).split_classes(0.5)
+    given = {"output": tmp_path / "m.twin", "validate": other, "on_step": hang_up}
+    with pytest.raises(
+        Interrupted, match=r"stopped after step 2 of 3; saved in .*; go on with the same comm"
+    ):
+        finetune(known, **given)
+    finetune(known, resume=True, **given)
+    assert steps == [0, 1, 2]
+
+
+def test_a_signal_while_the_old_images_are_measured_says_that_the_model_is_saved(
+    finetune, strangers, tmp_path, monkeypatch
+):
+    def stop(*args: Any, **given: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    known, other = load_images(strangers).split_classes(0.5)
+    monkeypatch.setattr("twinned.finetuning.figures", stop)
+    with pytest.raises(Interrupted, match="stopped while both models were measured .* the model is saved in"):
+        finetune(known, output=tmp_path / "m.twin", old=strangers, validate=other)
+    assert twinned.load(tmp_path / "m.twin").manifest.embedding_size > 0
 
 
 def test_frozen_stages_see_as_many_images_as_there_is_time_for(finetune, glyphs, strangers, monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -704,6 +706,59 @@ def test_ctrl_c_says_how_to_go_on(quick, some, tmp_path):
         Interrupted, match=r"saved in .*m.twin.partial; go on with the same command and --resume"
     ):
         quick(some(12), output=tmp_path / "m.twin", on_step=later, settings={"checkpoint_seconds": 0})
+
+
+@pytest.mark.parametrize("where", ["fit_calibration", "write_model"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_after_the_steps_says_how_to_go_on(quick, some, tmp_path, monkeypatch, name, where):
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"there is no {name} here")
+    output, before = tmp_path / "m.twin", signal.getsignal(number)
+
+    def kill(*args: Any, **given: Any) -> None:
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, where, kill)
+        with pytest.raises(Interrupted, match=r"^stopped; saved in .*m.twin.partial; go on with the same"):
+            quick(some(12), output=output)
+    assert signal.getsignal(number) == before
+    assert not output.exists()
+    steps: list[Step] = []
+    assert quick(some(12), output=output, resume=True, on_step=steps.append).folder == output
+    assert not steps
+
+
+def test_a_signal_before_anything_is_saved_leaves_nothing_in_the_way(quick, some, tmp_path, monkeypatch):
+    output = tmp_path / "m.twin"
+
+    def kill(path: Path, **given: Any) -> None:
+        path.parent.mkdir()
+        path.with_suffix(".new").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # the second one does not wait
+
+    with monkeypatch.context() as patched:
+        patched.setattr("twinned.checkpoint.save", kill)
+        with pytest.raises(Interrupted, match="stopped; nothing was saved"):
+            quick(some(12), output=output)
+    assert list(tmp_path.iterdir()) == []
+    assert quick(some(12), output=output).folder == output
+
+
+def test_a_signal_once_the_model_is_written_says_so(quick, some, tmp_path, monkeypatch):
+    output, remove = tmp_path / "m.twin", shutil.rmtree
+
+    def kill(path: Path, **given: Any) -> None:
+        remove(path, **given)
+        if path == fit.partial(output):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit.shutil, "rmtree", kill)
+    with pytest.raises(Interrupted, match="stopped; the model is written, in "):
+        quick(some(12), output=output)
+    assert twinned.load(output).manifest.embedding_size > 0
 
 
 # ---- in time

@@ -485,7 +485,12 @@ def test_another_run_is_not_resumed(tmp_path):
         run(plan(4), checkpoint_file=file, run='{"steps": 4}')
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none
+needs_sighup = pytest.mark.skipif(SIGHUP is None, reason="needs SIGHUP")
+
+
+@pytest.mark.parametrize("number", STOPS)
 def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path, number):
     before = signal.getsignal(number)
     file = tmp_path / "main.safetensors"
@@ -510,6 +515,64 @@ def test_a_second_ctrl_c_does_not_wait():
 
     with pytest.raises(KeyboardInterrupt):
         run(plan(12), on_step=twice)
+
+
+@needs_sighup
+def test_a_terminal_that_closes_sends_sighup_twice_and_everything_is_saved(tmp_path):
+    def hang_up(step: Step) -> None:
+        os.kill(os.getpid(), SIGHUP)
+        os.kill(os.getpid(), SIGHUP)
+
+    with pytest.raises(Interrupted, match="stopped after step 1 of 12"):
+        run(plan(12), on_step=hang_up, checkpoint_file=tmp_path / "main.safetensors")
+    assert (tmp_path / "main.safetensors").exists()
+
+
+@needs_sighup
+def test_sighup_stays_ignored_where_it_is_ignored():
+    before = signal.signal(SIGHUP, signal.SIG_IGN)
+    try:
+        with training.interruptible():
+            outcome = run(plan(12), on_step=lambda step: os.kill(os.getpid(), SIGHUP))
+            assert signal.getsignal(SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(SIGHUP, before)
+    assert outcome.state.step == 12
+
+
+def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
+    def evaluate(network: nn.Module) -> Scores:
+        if evaluate.calls == 1:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGTERM)
+        evaluate.calls += 1  # type: ignore[attr-defined]
+        return Scores(0.5, 0.5, 0.5)
+
+    evaluate.calls = 0  # type: ignore[attr-defined]
+    file = tmp_path / "main.safetensors"
+    with pytest.raises(Interrupted, match="stopped after step 4 of 4"):
+        run(plan(4, evaluations=2), evaluate=evaluate, checkpoint_file=file)
+    steps: list[Step] = []
+    assert run(plan(4, evaluations=2), on_step=steps.append, checkpoint_file=file).state.step == 4
+    assert not steps
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_outside_the_loop_a_signal_interrupts(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), training.interruptible():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_handler_of_the_programs_own_stays():
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with training.interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
 
 
 def test_in_another_thread_there_are_no_signals():

@@ -22,6 +22,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, ParamSpec
 
 import torch
@@ -30,7 +31,7 @@ from torch import distributed
 from . import together
 from .errors import SettingError, TrainingError, TwinnedError
 from .model import Model
-from .training import Step
+from .training import Interrupted, Step, handling, interruptible, stop_signals
 
 Given = ParamSpec("Given")
 
@@ -87,6 +88,7 @@ def on_devices(train: Callable[Given, Model]) -> Callable[Given, Model]:
     """
 
     @functools.wraps(train)
+    @interruptible()
     def wrapped(*args: Given.args, **given: Given.kwargs) -> Model:
         asked: dict[str, Any] = {"device": "auto", "devices": 1, "output": None} | given
         by_torchrun = together.processes() == 1 and distributed.is_torchelastic_launched()
@@ -144,6 +146,7 @@ def _start(
 
     Raises:
         TwinnedError: What a process raised.
+        Interrupted: If they were asked to stop.
         TrainingError: If one died.
     """
     hear = {"say": given.pop("say", None), "on_step": given.pop("on_step", None)}
@@ -163,14 +166,16 @@ def _start(
         theirs.close()
         processes[ours] = started
     try:
-        with _passing_on_signals(list(processes.values())):
-            _follow(processes, hear)
+        with _passing_on_signals(list(processes.values())) as asked_to_stop:
+            _follow(processes, hear, asked_to_stop)
     finally:
         for process in processes.values():
             process.kill()
 
 
-def _follow(processes: dict[Connection, BaseProcess], hear: dict[str, Any]) -> None:
+def _follow(
+    processes: dict[Connection, BaseProcess], hear: dict[str, Any], asked_to_stop: Callable[[], bool]
+) -> None:
     """Hear what processes say until all have ended; where one fails, the others have a moment to end too."""
     running = dict(processes)
     told: dict[Connection, BaseException] = {}  # what went wrong in each, the first one first
@@ -196,6 +201,8 @@ def _follow(processes: dict[Connection, BaseProcess], hear: dict[str, Any]) -> N
     # What follows from a failure elsewhere (a connection that was lost) is no news.
     news = [error for error in told.values() if isinstance(error, (TwinnedError, KeyboardInterrupt, OSError))]
     if died and not news:
+        if asked_to_stop():  # before a process could handle it
+            raise Interrupted("stopped; with an output, --resume goes on from the last checkpoint, if any")
         raise TrainingError(
             f"training stopped: {died[0]}; with an output, --resume goes on from the last checkpoint"
         )
@@ -223,11 +230,12 @@ def _run(
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     os.environ |= {"LOCAL_RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     try:
-        _join(device, count)
-        if number == 0:
-            given |= {name: functools.partial(_tell, line, name) for name in wanted}
-        train(*args, **given)
-        distributed.destroy_process_group()
+        with interruptible():
+            _join(device, count)
+            if number == 0:
+                given |= {name: functools.partial(_tell, line, name) for name in wanted}
+            train(*args, **given)
+            distributed.destroy_process_group()
     except BaseException as error:
         known = isinstance(error, (TwinnedError, OSError, MemoryError, KeyboardInterrupt))
         sent = error if known else RuntimeError(f"{type(error).__name__}: {error}")
@@ -255,23 +263,22 @@ def _stop_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _passing_on_signals(processes: list[BaseProcess]) -> Iterator[None]:
-    """Pass Ctrl-C and a polite kill on to the processes, and wait for what they make of it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _passing_on_signals(processes: list[BaseProcess]) -> Iterator[Callable[[], bool]]:
+    """Pass signals that ask for an end on to the processes, and wait for what they make of it.
 
-    def pass_on(number: int, frame: object) -> None:
+    Yields:
+        Whether one was passed on.
+    """
+    passed: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        passed.append(number)
         for process in processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
 
-    old = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    with handling(stop_signals(), pass_on):
+        yield lambda: bool(passed)
 
 
 def _exit(code: int) -> str:

@@ -23,7 +23,7 @@ from .memory import keep_freed_memory
 from .model import Model
 from .parent import bring_along
 from .recipes import Settings
-from .training import Step
+from .training import Interrupted, Step
 from .untouched import figures
 
 # A network that knows something already learns at this share of the rate that it began with.
@@ -240,6 +240,10 @@ def _measure_old(
         }
     except DataError as error:
         raise DataError(f"--old: {error}; the model is saved in {after.folder}") from None
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped while both models were measured on the old images; the model is saved in {after.folder}"
+        ) from None
     names = {"eer": "equal error rate", "one_shot": "one-shot accuracy", "recall_at_1": "recall@1"}
     said = [
         f"{names[key]} {value:.4f} before, {found['after'][key]:.4f} after"

@@ -181,7 +181,12 @@ def train(
             plan = large if before == large.encoder else small
         else:
             seconds = TRIAL_SHARE * 60 * budget
-            plan = choose_network(source, small, large, seconds=seconds, device=where, tell=remarks.append)
+            try:
+                plan = choose_network(
+                    source, small, large, seconds=seconds, device=where, tell=remarks.append
+                )
+            except (Interrupted, KeyboardInterrupt):
+                raise Interrupted("stopped while encoders were tried; nothing was saved") from None
     return make_model(
         source,
         plan,
@@ -307,6 +312,7 @@ def make_model(
                 " trained on, so those of these images are used; a model's weights.safetensors holds both"
             )
     work = partial(target) if target is not None else None
+    written = False
     made: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
     with contextlib.ExitStack() as stack:
         stack.callback(made.cleanup)
@@ -316,31 +322,30 @@ def make_model(
                 export_seconds = together.from_first(lambda: write_untouched(folder, run))
                 run.deadline = began + plan.minutes * 60 - FINISH_SECONDS - export_seconds
             learnt = learn_and_judge(run, material, validation, work)
+            if parent is not None and parent.saw(learnt.held_out or material):
+                learnt = replace(learnt, unseen=False)
+
+            def save() -> None:
+                nonlocal written
+                calibration = fit_calibration(
+                    learnt.judged.comparisons,
+                    sets=learnt.judged.sets,
+                    far=plan.far,
+                    unseen_classes=learnt.unseen,
+                    seed=plan.seed,
+                )
+                for doubt in doubts(calibration, learnt.judged.comparisons):
+                    tell(f"doctor: {doubt}")
+                write_model(folder, run, learnt, calibration, notes, given(material, validation))
+                if target is not None:
+                    manifest.copy(folder, target, force=force or resume)
+                    written = True
+                    shutil.rmtree(partial(target), ignore_errors=True)
+
+            together.from_first(save) if target is not None else save()
         except (Interrupted, KeyboardInterrupt) as stop:
-            saved = work is not None and work.exists()
-            hint = (
-                f"saved in {work}; go on with the same command and --resume" if saved else "nothing was saved"
-            )
-            raise Interrupted(f"{str(stop) or 'stopped'}; {hint}") from None
-        if parent is not None and parent.saw(learnt.held_out or material):
-            learnt = replace(learnt, unseen=False)
-
-        def save() -> None:
-            calibration = fit_calibration(
-                learnt.judged.comparisons,
-                sets=learnt.judged.sets,
-                far=plan.far,
-                unseen_classes=learnt.unseen,
-                seed=plan.seed,
-            )
-            for doubt in doubts(calibration, learnt.judged.comparisons):
-                tell(f"doctor: {doubt}")
-            write_model(folder, run, learnt, calibration, notes, given(material, validation))
-            if target is not None:
-                manifest.copy(folder, target, force=force or resume)
-                shutil.rmtree(partial(target), ignore_errors=True)
-
-        together.from_first(save) if target is not None else save()
+            saved = f"the model is written, in {target}" if written else _what_is_saved(work)
+            raise Interrupted(f"{str(stop) or 'stopped'}; {saved}") from None
         took = time.monotonic() - began
         if plan.minutes is not None and took > plan.minutes * 60 + _LATE:
             tell(
@@ -356,6 +361,15 @@ def make_model(
 def partial(target: Path) -> Path:
     """Where an unfinished run that will write to ``target`` keeps its checkpoints."""
     return target.with_name(target.name + ".partial")
+
+
+def _what_is_saved(work: Path | None) -> str:
+    """Say what an interrupted run has saved and how to go on; a folder without a checkpoint is removed."""
+    if work is None or not any(work.glob("*.safetensors")):
+        if work is not None and together.number() == 0:
+            shutil.rmtree(work, ignore_errors=True)  # else it would be in the way of the same command
+        return "nothing was saved"
+    return f"saved in {work}; go on with the same command and --resume"
 
 
 def _is_finished(target: Path, data: list[str], *, resume: bool, force: bool, tell: Say) -> bool:

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Protocol, cast
 
 
 class Advance(Protocol):
     """Called as work gets done: how much more, a few words beside the bar, how much there is once known."""
 
     def __call__(self, amount: int = 1, note: str = "", total: int | None = None) -> None: ...
+
+
+class _Steady:
+    """A stream that drops what cannot be written: work goes on after its terminal is closed."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 @contextmanager
@@ -39,7 +58,8 @@ def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(file=cast(IO[str], _Steady(sys.stderr)))
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total, note="")
 
         def advance(amount: int = 1, note: str = "", total: int | None = None) -> None:

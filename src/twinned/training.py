@@ -15,10 +15,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -138,7 +139,7 @@ class Outcome(Generic[Network]):
 
 
 class Interrupted(TrainingError):  # noqa: N818 - no error of anybody's
-    """Ctrl-C (or a polite kill) ended the run; the checkpoint holds all of it."""
+    """Ctrl-C, SIGTERM or SIGHUP ended the run; the checkpoint holds all of it."""
 
 
 def train_network(
@@ -185,7 +186,7 @@ def train_network(
 
     Raises:
         TrainingError: If the loss is no longer finite and there is nothing good to keep.
-        Interrupted: After Ctrl-C, once everything is saved.
+        Interrupted: After Ctrl-C, SIGTERM, or SIGHUP where it is not ignored, once everything is saved.
     """
     device = next(network.parameters()).device
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -273,17 +274,20 @@ def train_network(
             if late and state.step != state.total:
                 of = "" if state.total is None else f" of {state.total}"
                 state.stopped = f"time was up after step {state.step}{of}"
-    if state.best_step == 0:  # never evaluated: the average is all there is
-        finite = all(torch.isfinite(p).all() for p in average.parameters())
-        if not finite or (
-            evaluate is not None and math.isinf(together.from_first(lambda: evaluate(average)).held_out_eer)
-        ):
-            raise TrainingError(
-                f"{state.stopped or 'the weights became infinite'}, before anything was worth keeping;"
-                " try a smaller --learning-rate"
-            )
-        best.load_state_dict(average.state_dict())
-    save()
+        if state.best_step == 0:  # never evaluated: the average is all there is
+            finite = all(torch.isfinite(p).all() for p in average.parameters())
+            if not finite or (
+                evaluate is not None
+                and math.isinf(together.from_first(lambda: evaluate(average)).held_out_eer)
+            ):
+                raise TrainingError(
+                    f"{state.stopped or 'the weights became infinite'}, before anything was worth keeping;"
+                    " try a smaller --learning-rate"
+                )
+            best.load_state_dict(average.state_dict())
+        save()
+        if together.anywhere(asked_to_stop())[0]:
+            raise Interrupted(f"stopped after step {state.step}, the last one")
     best.eval()
     return Outcome(state, best)
 
@@ -408,22 +412,57 @@ def _mix(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % (1 << 62)
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Signals that ask for an end: SIGINT, SIGTERM, and SIGHUP unless it is ignored (by nohup, for one)."""
+    found = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
+
+
+@contextmanager
+def handling(
+    signals: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Handle signals while the block runs; outside the main thread, which alone can, do nothing."""
+    in_main = threading.current_thread() is threading.main_thread()
+    old = {number: signal.signal(number, handler) for number in signals} if in_main else {}
+    try:
+        yield
+    finally:
+        for number, before in old.items():
+            signal.signal(number, before)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn signals that would end the process at once into KeyboardInterrupt while the block runs.
+
+    So the program can put away what is unfinished and say what is saved. A handler that the program has set
+    itself stays.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if number == getattr(signal, "SIGHUP", None):  # a terminal that closes sends it more than once
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    with handling([s for s in stop_signals() if signal.getsignal(s) == signal.SIG_DFL], interrupt):
+        yield
+
+
 @contextmanager
 def _polite_stop() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or polite kill into a question that the loop asks between two steps."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
+    """Turn the first signal that asks for an end into a question that the loop asks between two steps.
 
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set():
+    The second Ctrl-C or SIGTERM does not wait; SIGHUP comes more than once from a terminal that closes.
+    """
+    asked: set[int] = set()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if number in asked and number != getattr(signal, "SIGHUP", None):
             raise KeyboardInterrupt
-        asked.set()
+        asked.add(number)
 
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    with handling(stop_signals(), ask):
+        yield lambda: bool(asked)

@@ -7,6 +7,7 @@ shown where TWINNED_TRACEBACK is set.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -57,8 +58,9 @@ def _options(
 
 
 def note(sentence: str) -> None:
-    """Something a user should read, on standard error."""
-    print(f"twinned: {sentence}", file=sys.stderr)
+    """Something a user should read, on standard error; work goes on after its terminal is closed."""
+    with contextlib.suppress(OSError):
+        print(f"twinned: {sentence}", file=sys.stderr)
 
 
 def teller(quiet: bool) -> Callable[[str], None]:
