@@ -26,6 +26,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis_settings.register_profile("twinned", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("twinned")
 
+
+def rounding(layers: int, terms: int) -> float:
+    """Return the bound on what float32 rounding does to a network's unit-length embeddings.
+
+    Processors and batch sizes add in different orders. A sum of ``terms`` terms is then right to about
+    ``sqrt(terms) * u`` of their length, u = 2^-24 (Higham 2002, section 2.8), and the layers' errors add up.
+    """
+    return float(layers * np.sqrt(terms) * 2**-24)
+
+
+# Of `tiny_model`: four convolutions, the widest with sums of 9 * 128 terms, and a linear layer; 1e-5.
+EMBEDDING = rounding(5, 9 * 128)
+# A cosine distance moves by at most as much as both embeddings, and is one sum more; 2e-5.
+DISTANCE = rounding(11, 9 * 128)
+
 DataSet = Callable[[str], Path]
 
 

@@ -19,19 +19,19 @@ def some(count: int, seed: int = 0, size: int = 16) -> torch.Tensor:
 
 
 def test_the_value_is_the_mean_distance_to_the_nearest_quarter_less_the_usual():
-    members, labels = some(12), torch.arange(12) // 3
+    members, labels = some(12).double(), torch.arange(12) // 3
     cohort = Cohort.of(members, labels)
     usual = []
     for i in range(12):
         others = sorted(1 - float(members[i] @ members[j]) for j in range(12) if labels[j] != labels[i])
         usual += others[:3]
-    assert abs(float(cohort.usual) - np.mean(usual)) < 1e-6
-    z = some(5, seed=1)
+    assert abs(float(cohort.usual) - np.mean(usual)) < 1e-12
+    z = some(5, seed=1).double()
     for row, found in zip(z, cohort(z), strict=True):
         nearest = sorted(1 - float(row @ member) for member in members)[:3]
         w = 0.5**0.5 * (1 + 3 * (np.mean(nearest) - np.mean(usual)))
-        slow = torch.cat([row, torch.tensor([w], dtype=torch.float32)])
-        torch.testing.assert_close(found, slow / slow.norm(), atol=1e-6, rtol=0)
+        slow = torch.cat([row, torch.tensor([w], dtype=torch.float64)])
+        torch.testing.assert_close(found, slow / slow.norm(), atol=1e-12, rtol=0)
 
 
 def test_two_images_in_a_crowd_move_apart_and_two_that_lie_apart_move_together():

@@ -49,7 +49,8 @@ def test_onnx_runtime_agrees_with_pytorch(name, tmp_path):
         with torch.no_grad():
             ours = network.eval().embed(images).numpy()
         assert theirs.dtype == np.float32
-        np.testing.assert_allclose(theirs, ours, atol=1e-4)
+        # What the exporter allows; sums of up to 9216 terms in 6 layers (koch2015) are right to a third of it.
+        np.testing.assert_allclose(theirs, ours, atol=export.TOLERANCE * max(1, np.abs(ours).max()))
         assert len(features) == count
 
     assert export.export_head(network, tmp_path / "head.onnx") == (name in HEADS)

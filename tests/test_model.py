@@ -14,6 +14,8 @@ import twinned
 from twinned.errors import DataError, ImageError, SettingError
 from twinned.images import pixels_sha256, read_image
 
+from .conftest import DISTANCE, EMBEDDING
+
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> twinned.Model:
@@ -51,12 +53,12 @@ def test_one_picture_has_one_embedding_however_it_comes(model, seen):
         io.BytesIO(encoded).getvalue(),
     ]
     for form in forms:
-        np.testing.assert_allclose(model.embed(form), expected, atol=1e-6)
-    np.testing.assert_allclose(model.embed(forms), np.repeat(expected, len(forms), axis=0), atol=1e-5)
-    np.testing.assert_allclose(model.embed(f for f in forms)[2:3], expected, atol=1e-5)
-    np.testing.assert_allclose(model.embed(np.stack([array[..., None]] * 3))[:1], expected, atol=1e-5)
+        np.testing.assert_allclose(model.embed(form), expected, atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(forms), np.repeat(expected, len(forms), axis=0), atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(f for f in forms)[2:3], expected, atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(np.stack([array[..., None]] * 3))[:1], expected, atol=EMBEDDING)
     for form in (bytearray(encoded), memoryview(encoded)):
-        np.testing.assert_allclose(model.embed(form), expected, atol=1e-6)
+        np.testing.assert_allclose(model.embed(form), expected, atol=EMBEDDING)
     assert model.embed([]).shape == (0, model.embedding_size)
 
 
@@ -81,12 +83,14 @@ def test_verify_is_the_distance_of_the_embeddings_against_the_threshold(model, s
             a, b = model.embed(left)[0], model.embed(right)[0]
             distance = 1 - float(a @ b)
             verdict = model.verify(left, right)
-            assert verdict.distance == pytest.approx(distance, abs=1e-6)
+            assert verdict.distance == pytest.approx(distance, abs=DISTANCE)
             assert verdict.threshold == model.threshold
             assert verdict.same == (distance <= model.threshold)
             assert 0 <= verdict.probability <= 1
             assert verdict.probability == pytest.approx(float(model.probability(verdict.distance)))
-            assert verdict == model.verify(right, left)._replace(distance=verdict.distance)
+            turned = model.verify(right, left)
+            assert (turned.same, turned.threshold) == (verdict.same, verdict.threshold)
+            assert turned.distance == pytest.approx(verdict.distance, abs=DISTANCE)
             assert type(verdict.same) is bool
     assert model.verify(left, left).same
     assert not model.verify(left, right, threshold=-1.0).same
@@ -111,9 +115,10 @@ def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_t
         shutil.copy(source, folder / f"{name}.png")
     files = sorted(folder.glob("*.png"))
     fitted = model.manifest.calibration.references
-    to, among = (model.distances(model.embed(files), model.embed(some)) for some in ([seen[0][0]], files))
+    vectors = model.embed([*files, seen[0][0]])
+    to, among = (model.distances(vectors[:3], some) for some in (vectors[3:], vectors[:3]))
     verdict, row = model.verify(folder, seen[0][0]), fitted.row(3)
-    assert verdict.distance == pytest.approx(float(fitted.distance(to, among)[0]), abs=1e-6)
+    assert verdict.distance == pytest.approx(float(fitted.distance(to, among)[0]), abs=DISTANCE)
     assert verdict.threshold == row.threshold
     assert verdict.probability == pytest.approx(float(row.probability(verdict.distance)), abs=1e-6)
     (folder / "._0.png").write_bytes(b"what macOS leaves beside a file")
@@ -121,7 +126,7 @@ def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_t
     assert model.verify(folder, seen[0][0]) == verdict
     for number in range(3, 9):
         shutil.copy(files[0], folder / f"{number}.png")  # copies tell nothing new
-    assert model.verify(folder, seen[0][0]).distance == pytest.approx(verdict.distance, abs=1e-5)
+    assert model.verify(folder, seen[0][0]).distance == pytest.approx(verdict.distance, abs=DISTANCE)
     files[2].unlink()
     files[1].unlink()  # and one reference is a pair of images
     assert model.verify(folder, seen[0][0]).threshold == model.threshold
@@ -137,7 +142,7 @@ def test_verify_many_is_verify_for_each_pair(model, seen):
     for a, b, verdict in zip(left, right, together, strict=True):
         alone = model.verify(a, b)
         assert verdict.same == alone.same
-        assert verdict.distance == pytest.approx(alone.distance, abs=1e-5)
+        assert verdict.distance == pytest.approx(alone.distance, abs=DISTANCE)
     assert model.verify_many([], []) == []
     with pytest.raises(DataError, match="got 2 and 1"):
         model.verify_many(left[:2], right[:1])
@@ -149,7 +154,7 @@ def test_classify_names_the_class_of_the_nearest_example_or_none(model, seen):
     for query, guess in zip(queries, model.classify(queries, support), strict=True):
         distance, label = min((model.verify(f, query).distance, label) for label, (f,) in support.items())
         assert guess.nearest == label
-        assert guess.distance == pytest.approx(distance, abs=1e-5)
+        assert guess.distance == pytest.approx(distance, abs=DISTANCE)
         assert guess.label == (label if distance <= model.threshold else None)
         assert guess.image == query
         assert set(guess.to_json()) == {"image", "label", "probability", "distance"}
@@ -166,8 +171,13 @@ def test_classify_holds_an_image_to_all_examples_of_the_nearest_class_as_verify_
     for query, guess in zip(queries, model.classify(queries, support), strict=True):
         assert guess.nearest == min((model.verify(f, query).distance, label) for label, f in flat)[1]
         verdict = model.verify(support[guess.nearest], query)
-        assert guess.distance == pytest.approx(verdict.distance, abs=1e-5)
-        assert guess.probability == pytest.approx(verdict.probability, abs=1e-4)
+        assert guess.distance == pytest.approx(verdict.distance, abs=DISTANCE)
+        fit = model.manifest.calibration.references.row(len(set(support[guess.nearest])))
+        low, high = (
+            (model if len(support[guess.nearest]) == 1 else fit).probability(guess.distance + by)
+            for by in (DISTANCE, -DISTANCE)
+        )
+        assert low <= verdict.probability <= high
         assert guess.label == (guess.nearest if verdict.same else None)
         thresholds.add(verdict.threshold)
     assert len(thresholds) > 2
@@ -252,6 +262,6 @@ def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
         gallery.add([files[0] for files in seen], ["a", "b", "c", "d"])
         hits = gallery.search(seen[2][0], k=2)
         assert hits[0].label == "c"
-        assert hits[0].distance == pytest.approx(0, abs=1e-5)
+        assert hits[0].distance == pytest.approx(0, abs=DISTANCE)
         expected = sorted(model.verify(seen[2][0], files[0]).distance for files in seen)[1]
-        assert hits[1].distance == pytest.approx(expected, abs=1e-5)
+        assert hits[1].distance == pytest.approx(expected, abs=DISTANCE)

@@ -34,7 +34,7 @@ def test_no_gradient_is_no_move():
 def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter, count: int = 6) -> None:
     random = torch.Generator().manual_seed(1)
     for _ in range(count):
-        weight.grad = torch.randn(weight.shape, generator=random)
+        weight.grad = torch.randn(weight.shape, generator=random).to(weight.dtype)
         optimizer.step()
 
 
@@ -48,7 +48,7 @@ def test_matrices_move_as_by_torch():
 
 
 def test_filters_are_the_rows_of_a_matrix_in_any_layout():
-    kernel = nn.Parameter(torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
+    kernel = nn.Parameter(torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)).double())
     turned = nn.Parameter(kernel.detach().clone(memory_format=torch.channels_last))
     matrix = nn.Parameter(kernel.detach().flatten(1).clone())
     for weight in (kernel, turned):
@@ -56,14 +56,14 @@ def test_filters_are_the_rows_of_a_matrix_in_any_layout():
     optimizer = Muon([{"params": [matrix], "orthogonal": True}], lr=0.1)
     random = torch.Generator().manual_seed(1)
     for _ in range(6):
-        matrix.grad = torch.randn(kernel.shape, generator=random).flatten(1)
+        matrix.grad = torch.randn(kernel.shape, generator=random).flatten(1).to(matrix.dtype)
         optimizer.step()
     torch.testing.assert_close(kernel.flatten(1), matrix)
     torch.testing.assert_close(turned, kernel)
 
 
 def test_the_rest_moves_as_by_adamw():
-    mine = nn.Parameter(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    mine = nn.Parameter(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double())
     theirs = copy.deepcopy(mine)
     steps(Muon([{"params": [mine], "weight_decay": 0.1}], lr=0.01), mine)
     steps(torch.optim.AdamW([theirs], lr=0.01, weight_decay=0.1), theirs)

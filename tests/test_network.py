@@ -26,9 +26,9 @@ def test_koch_with_its_head_has_the_papers_parameters():
 
 
 def test_both_inputs_go_through_the_same_weights(network):
-    images = torch.rand(6, 3, 24, 20)
+    images = torch.rand(6, 3, 24, 20, dtype=torch.float64)
     left, right = images[:3], images[3:]
-    network.eval()
+    network.eval().double()
     apart = network(left, right)
     torch.testing.assert_close(apart, network(right, left))
     torch.testing.assert_close(network(left, left), torch.zeros(3), atol=1e-6, rtol=0)
@@ -45,19 +45,21 @@ def test_both_inputs_go_through_the_same_weights(network):
 
 
 def test_embeddings_are_those_of_the_encoder_on_standardised_pixels(network):
-    network.eval()
-    images = torch.rand(4, 3, 24, 20)
-    mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
-    std = torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
+    network.eval().double()
+    images = torch.rand(4, 3, 24, 20, dtype=torch.float64)
+    mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1).double()
+    std = torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1).double()
     plain = network.encoder((images - mean) / std)
     torch.testing.assert_close(network.embed(images), plain / plain.norm(dim=1, keepdim=True))
     network.normalize = False
     torch.testing.assert_close(network.embed(images), plain)
 
 
-def test_embeddings_are_float32_under_bfloat16(network):
+def test_embeddings_are_float32_under_bfloat16_and_keep_float64(network):
+    images = torch.rand(2, 3, 24, 20)
     with torch.autocast("cpu", torch.bfloat16):
-        assert network.embed(torch.rand(2, 3, 24, 20)).dtype == torch.float32
+        assert network.embed(images).dtype == torch.float32
+    assert network.double().embed(images.double()).dtype == torch.float64
 
 
 def test_a_saved_network_takes_its_weights_back_and_is_fed_alike(network):
@@ -136,8 +138,8 @@ def test_weights_that_are_used_twice_are_counted_once():
 
 def test_the_head_decides_the_distance():
     torch.manual_seed(0)
-    left, right = torch.rand(2, 5, 1, 16, 16)
-    encoder = encoders.Conv4(image_size=(16, 16), channels=1).eval()
+    left, right = torch.rand(2, 5, 1, 16, 16, dtype=torch.float64)
+    encoder = encoders.Conv4(image_size=(16, 16), channels=1).eval().double()
     a, b = encoder(left), encoder(right)
     expected = {
         "euclidean": (a - b).square().sum(1).sqrt(),
@@ -146,8 +148,8 @@ def test_the_head_decides_the_distance():
         "cosine": 1 - torch.cosine_similarity(a, b),
     }
     for name, distance in expected.items():
-        network = SiameseNetwork(encoder, heads.Distance(name)).eval()
-        torch.testing.assert_close(network(left, right), distance, atol=1e-5, rtol=1e-4)
+        network = SiameseNetwork(encoder, heads.Distance(name)).eval().double()
+        torch.testing.assert_close(network(left, right), distance)
 
 
 @pytest.mark.parametrize(

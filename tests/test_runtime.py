@@ -17,6 +17,8 @@ from twinned.errors import ModelError, SettingError
 from twinned.images import read_image
 from twinned.runtime import Graph, choose_providers, embed_pixels, embed_stream
 
+from .conftest import EMBEDDING
+
 CPU, CUDA, COREML = "CPUExecutionProvider", "CUDAExecutionProvider", "CoreMLExecutionProvider"
 
 
@@ -37,8 +39,10 @@ def test_images_come_out_in_order_whatever_the_batch(model, files):
         chunks = list(embed_stream(iter(files), model.spec, model.encoder, batch=batch))
         assert [c.start for c in chunks] == list(range(0, len(files), batch))
         vectors = np.concatenate([c.vectors for c in chunks])
-        np.testing.assert_allclose(vectors, one_by_one, atol=1e-5)
-        np.testing.assert_allclose(embed_pixels(pixels, model.encoder, batch=batch), one_by_one, atol=1e-5)
+        np.testing.assert_allclose(vectors, one_by_one, atol=EMBEDDING)
+        np.testing.assert_allclose(
+            embed_pixels(pixels, model.encoder, batch=batch), one_by_one, atol=EMBEDDING
+        )
 
 
 def test_nothing_gives_nothing(model):
@@ -55,7 +59,7 @@ def test_an_unreadable_image_is_nan_and_named_and_stops_nobody(model, files, tmp
     assert str(broken) in str(chunk.errors[1])
     assert np.isnan(chunk.vectors[1]).all()
     alone = next(embed_stream([files[0], files[1]], model.spec, model.encoder)).vectors
-    np.testing.assert_allclose(chunk.vectors[[0, 2]], alone, atol=1e-6)
+    np.testing.assert_allclose(chunk.vectors[[0, 2]], alone, atol=EMBEDDING)
 
 
 def test_a_generator_is_read_only_a_few_batches_ahead(model):
@@ -84,7 +88,7 @@ def test_many_threads_get_what_one_gets(model, files):
 
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(work, range(8)):
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+            np.testing.assert_allclose(found, expected, atol=EMBEDDING)
 
 
 @pytest.mark.parametrize(

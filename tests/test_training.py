@@ -142,7 +142,8 @@ def test_steps_are_those_of_a_plain_loop_and_the_average_follows_them():
         optimizer.step()
         decay = min(0.8, (1 + step) / (10 + step))
         average += (1 - decay) * (network[1].weight.detach() - average)
-    assert weights(run(p)) == pytest.approx(average.flatten().tolist(), abs=1e-7)
+    # Twelve steps, each of which rounds a weight of up to 3 twice, in float32: 12 * 2 * 3 * 2^-24 = 4e-6.
+    assert weights(run(p)) == pytest.approx(average.flatten().tolist(), abs=5e-6)
 
 
 def test_the_history_counts_epochs_of_the_plan():

@@ -16,6 +16,8 @@ import pytest
 import twinned as tw
 from twinned import manifest
 
+from ..conftest import EMBEDDING
+
 pytestmark = pytest.mark.usefixtures("place")
 
 
@@ -210,7 +212,7 @@ def test_embed_writes_paths_vectors_and_errors(twinned, tiny_model, pair, glyphs
     assert vector.dtype == np.float32
     good = error == ""
     assert good.tolist() == [True] * 6 + [False, True]
-    np.testing.assert_allclose(vector[good], tw.load(tiny_model).embed(path[good].tolist()), atol=1e-5)
+    np.testing.assert_allclose(vector[good], tw.load(tiny_model).embed(path[good].tolist()), atol=EMBEDDING)
     assert np.isnan(vector[6]).all()
     assert "text.png" in error[6]
 
@@ -222,7 +224,7 @@ def test_embed_writes_the_same_columns_as_parquet(twinned, tiny_model, pair):
     assert set(table) == {"path", "vector", "error"}
     assert table["path"] == [*pair, "text.png"]
     expected = tw.load(tiny_model).embed(list(pair))
-    np.testing.assert_allclose(table["vector"][:2], expected, atol=1e-5)
+    np.testing.assert_allclose(table["vector"][:2], expected, atol=EMBEDDING)
     assert table["error"][:2] == ["", ""]
     assert math.isnan(table["vector"][2][0])
 

@@ -9,11 +9,11 @@ from twinned.errors import DataError, SettingError
 from twinned.losses import CrossBatchMemory, embedding_loss
 
 
-def stream(steps: int, n: int = 6):
+def stream(steps: int, n: int = 6, dtype: torch.dtype = torch.float32):
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         yield (
-            torch.randn(n, 3, generator=generator).requires_grad_(),
+            torch.randn(n, 3, generator=generator).to(dtype).requires_grad_(),
             torch.randint(0, 3, (n,), generator=generator),
         )
 
@@ -36,13 +36,13 @@ WRAPPED = {
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_each_batch_is_compared_with_those_before_it(name):
-    loss, memory = WRAPPED[name](), CrossBatchMemory(WRAPPED[name](), 3, size=15)
-    past_embeddings, past_labels = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)
-    for step, (embeddings, labels) in enumerate(stream(5)):
+    loss, memory = WRAPPED[name](), CrossBatchMemory(WRAPPED[name](), 3, size=15).double()
+    past_embeddings, past_labels = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
+    for step, (embeddings, labels) in enumerate(stream(5, dtype=torch.float64)):
         reference = (past_embeddings, past_labels) if step else None
         expected = loss(embeddings, labels, reference=reference)
         value = memory(embeddings, labels)
-        assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+        assert value.item() == pytest.approx(expected.item(), rel=1e-12)
         assert (torch.autograd.grad(value, embeddings)[0] != 0).any()  # written over after the loss: no error
         # The order within the memory is nothing: keep the newest 15.
         past_embeddings = torch.cat([past_embeddings, embeddings.detach()])[-15:]

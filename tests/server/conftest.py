@@ -21,6 +21,12 @@ from twinned.model import Model
 from twinned.server import create_app
 from twinned.server.batching import Plan
 
+from ..conftest import rounding
+
+# What rounding does (see `rounding`): 52 layers, with sums of at most 1280 terms; and a cosine of two of them.
+EMBEDDING = rounding(52, 1280)
+DISTANCE = rounding(105, 1280)
+
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
 
 

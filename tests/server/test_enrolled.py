@@ -17,7 +17,7 @@ from twinned.gallery import Gallery
 from twinned.model import Model
 from twinned.server import Limits
 
-from .conftest import Client, detail, drawing, encoded, pictures, png
+from .conftest import DISTANCE, Client, detail, drawing, encoded, pictures, png
 
 
 def test_enrolled_images_are_in_the_gallery_when_the_answer_comes(client: Client, gallery: Gallery) -> None:
@@ -102,7 +102,7 @@ def test_search_goes_on_from_a_hit(client: Client, gallery: Gallery) -> None:
     hits = service.post("/v1/search", files=pictures("circle", field="image"), data={"k": "3"}).json()
     assert [hit["distance"] for hit in hits] == sorted(hit["distance"] for hit in hits)
     assert len(hits) == 3
-    assert hits[0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert hits[0]["distance"] == pytest.approx(0, abs=DISTANCE)
     further = service.post("/v1/search", json={"id": hits[0]["id"], "k": 10}).json()
     assert hits[0]["id"] not in {hit["id"] for hit in further}
     assert len(further) == 3

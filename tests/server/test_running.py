@@ -24,7 +24,7 @@ from twinned.server import Limits, create_app
 from twinned.server.batching import Plan
 from twinned.server.running import listen, serve
 
-from .conftest import drawing, encoded, pictures, png
+from .conftest import EMBEDDING, drawing, encoded, pictures, png
 from .processes import COMMAND, running
 
 
@@ -331,4 +331,4 @@ def test_the_embeddings_are_those_of_the_library(model_folder: Path) -> None:
     with running(model_folder) as service, service.client() as client:
         found = client.post("/v1/embed", files=pictures("circle", "bar")).json()
     expected = tw.load(model_folder).embed([png("circle"), png("bar")])
-    np.testing.assert_allclose([one["vector"] for one in found], expected, atol=1e-5)
+    np.testing.assert_allclose([one["vector"] for one in found], expected, atol=EMBEDDING)
