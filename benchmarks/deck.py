@@ -1,9 +1,9 @@
-"""What the slide deck's own code does when it is run as written.
+"""Show what the slide deck's own code does when it is run as written.
 
     python benchmarks/deck.py
 
-The deck is written for Keras, which is not installed here; each snippet is rewritten line by line in PyTorch
-and NumPy, on scikit-learn's digits. What TensorFlow alone does is said, and shown if it is installed.
+The deck is written for Keras, which is not installed here; the arithmetic of each snippet is repeated in
+PyTorch and NumPy. What TensorFlow alone does is shown if it is installed. docs/deck.md has the table.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DIGITS = tw.data.digits()
 PIXELS = np.stack(DIGITS.images).reshape(len(DIGITS), -1) / 255.0
 
 
-def one_tensor_for_two_inputs() -> str:
-    """Slides 7 and 13: fit and predict are handed ONE array; the model takes two."""
+def one_array_for_two_inputs() -> str:
+    """Slides 7 and 13: a model of two inputs is called with ONE: slide 6's array of pairs, or one input."""
     network = tw.SiameseNetwork(tw.encoders.Conv4(image_size=(16, 16)))
     pairs = torch.rand(4, 2, 1, 16, 16)
     try:
@@ -45,7 +45,7 @@ def whole_numbers_times_fractions() -> str:
 
 
 def n_times_n_costs() -> str:
-    """Slide 5: labels of shape (n,) against distances of shape (n, 1)."""
+    """Slides 5 to 7: slide 6's labels, of shape (n,), against a model's outputs, of shape (n, 1)."""
     torch.manual_seed(0)
     same, distance = (torch.rand(32) < 0.5).float(), torch.rand(32, 1)
 
@@ -56,6 +56,22 @@ def n_times_n_costs() -> str:
     return (
         f"costs of shape {tuple(cost(same).shape)}; the loss is {cost(same).mean():.6f}, and with the labels"
         f" shuffled {shuffled.mean():.6f}: it no longer depends on which pair is the same"
+    )
+
+
+def a_cost_that_is_hidden() -> str:
+    """Slide 5: the example's triplets are single values, so that the sums run over the batch."""
+    triplets = np.array([[0.1, 0.2, 0.7], [0.1, 0.4, 0.2]])  # anchor, positive, negative
+
+    def cost(values: np.ndarray) -> float:
+        anchor, positive, negative = values[:, 0], values[:, 1], values[:, 2]
+        apart = ((anchor - positive) ** 2).sum(-1) - ((anchor - negative) ** 2).sum(-1)
+        return float(np.maximum(apart + 0.2, 0).mean())
+
+    alone = ", ".join(f"{cost(one[None]):.2f}" for one in triplets)
+    whole = cost(triplets[..., None])
+    return (
+        f"costs {alone} one by one, {cost(triplets):.2f} together; with embeddings of one value {whole:.2f}"
     )
 
 
@@ -70,7 +86,7 @@ def a_gradient_that_is_no_number() -> str:
 
 
 def the_answer_inverted() -> str:
-    """Slide 7 trains the output as a distance; slide 8 says 'same' where it is ABOVE 0.5."""
+    """Slides 7 and 8: the output is trained as a distance, and means 'same' where it is ABOVE 0.5."""
     left, right, same = tw.data.make_pairs(DIGITS.labels, pairs=4000, seed=0)
     distance = tw.distances.euclidean(PIXELS[left], PIXELS[right])
     distance = distance / distance.max()  # into [0, 1], as the slide's
@@ -79,25 +95,12 @@ def the_answer_inverted() -> str:
     return f"{as_read:.1%} of balanced pairs right; as a distance, at a threshold from data, {as_trained:.1%}"
 
 
-def a_threshold_by_decree() -> str:
-    """Slide 8: 0.5, whatever the distance is. Distances of plain pixels, cosine."""
-    left, right, same = tw.data.make_pairs(DIGITS.labels, pairs=4000, seed=0)
-    distance = tw.distances.cosine(PIXELS[left], PIXELS[right])
-    accepted = np.mean(distance[~same] <= 0.5)
-    return (
-        f"accepts {accepted:.1%} of the different pairs as the same: most distances of digits lie below 0.5"
-    )
-
-
-def pairs_at_random() -> str:
-    """Slide 6: pairs drawn without regard to the classes."""
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(len(DIGITS), size=(2, 20_000))
-    share = np.mean(DIGITS.labels[a] == DIGITS.labels[b])
-    return (
-        f"{share:.1%} are the same with 10 classes (0.7 % with Omniglot small1's 136): 'different' is right"
-        f" {1 - share:.1%} of the time, learnt at once, worth nothing"
-    )
+def a_third_of_the_pairs() -> str:
+    """Slide 6: all same pairs; for each image, as many different pairs as its class has images."""
+    classes, images = 136, 20  # Omniglot small1
+    same, different = classes * images * (images - 1) // 2, classes * images**2
+    share = same / (same + different)
+    return f"of {same + different:,} pairs {share:.1%} are the same; here half of them, or as asked"
 
 
 def every_pair_in_memory() -> str:
@@ -110,26 +113,22 @@ def every_pair_in_memory() -> str:
     )
 
 
-def a_layer_without_a_name() -> str:
-    """Slide 12: get_layer("embedding"), a name that no layer was given."""
-    network = tw.SiameseNetwork(tw.encoders.deck())
-    try:
-        network.get_submodule("embedding")
-    except AttributeError as error:
-        return f"raises {type(error).__name__}: {error}; here: network.embed(images), model.embed(images)"
-    return "does not raise"
+def a_layer_of_another_size() -> str:
+    """Slide 13: a new input size for a network that ends in Flatten and Dense; that of slide 10."""
+    before, after = (tw.encoders.deck(image_size=(n, n)).dense.in_features for n in (96, 64))
+    return f"the dense layer has {before:,} inputs at 96x96, and would have {after:,} at 64x64"
 
 
 CASES: tuple[Callable[[], str], ...] = (
-    one_tensor_for_two_inputs,
+    one_array_for_two_inputs,
     whole_numbers_times_fractions,
     n_times_n_costs,
+    a_cost_that_is_hidden,
     a_gradient_that_is_no_number,
     the_answer_inverted,
-    a_threshold_by_decree,
-    pairs_at_random,
+    a_third_of_the_pairs,
     every_pair_in_memory,
-    a_layer_without_a_name,
+    a_layer_of_another_size,
 )
 
 

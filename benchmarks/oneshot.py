@@ -127,7 +127,10 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
 
 
 def deck(pixels: Tensor, labels: np.ndarray, deadline: float, seed: int, device: str) -> tuple[AsModel, int]:
-    """The deck's recipe: pairs, |a - b| into one sigmoid, cross-entropy, Adam 1e-3, 32 pairs a batch."""
+    """Slide 1's head and the training of slides 10 and 11, on this file's encoder and balanced pairs.
+
+    That is |a - b| into one sigmoid, cross-entropy, Adam at 1e-3, 32 pairs a batch.
+    """
     torch.manual_seed(seed)
     net = encoder(embedding_size=128).to(device, memory_format=torch.channels_last)
     head = WeightedL1(128).to(device)

@@ -1,7 +1,7 @@
 """Slide 1: a Siamese network. Two inputs go in, one score comes out.
 
 What the slide says: one network looks at both images, and says how alike they are.
-Where its code goes wrong: nowhere yet.
+Where its code goes wrong: nowhere.
 What you see here: before any training the score exists already, and tells little: two threes score hardly
 higher than a three and an eight. All that is missing is learning (slides 5 to 7).
 """

@@ -1,8 +1,8 @@
 """Slide 3: shared weights.
 
 What the slide says: both branches use the same weights, so both images are measured by one yardstick.
-Where its code goes wrong: nowhere, as long as one model object is called twice; two models built by
-calling the same function twice look alike in a drawing and share nothing.
+Where its code goes wrong: nowhere; it calls one model object twice. Two models built by calling the same
+function twice look alike in a drawing and share nothing.
 What you see here: the summary counts the weights once, and three proofs that they are one set.
 """
 

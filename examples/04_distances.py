@@ -1,10 +1,11 @@
 """Slide 4: the distances.
 
-What the slide says: Euclidean, Manhattan and cosine say how far apart two embeddings are.
-Where its code goes wrong: its cosine is a similarity, higher for alike, under the name of a distance, so
-that a threshold set for one reads the other backwards. And the gradient of its Euclidean distance, the
-square root of a sum, is NaN where both embeddings are equal: one such pair ruins all weights.
-What you see here: lower is closer, always; a similarity has a name of its own; the gradient at 0 is 0.
+What the slide says: feature vectors are compared by Euclidean distance, cosine similarity or Manhattan
+distance; from [1, 2, 3] to [4, 5, 6] these are 5.196, 0.9746 and 9.
+Where its code goes wrong: the gradient of its Euclidean distance, the square root of a sum, is NaN where
+both embeddings are equal: one such pair ruins all weights.
+What you see here: distances, for which lower is closer; the cosine similarity, for which higher is closer,
+has the slide's name; the gradient at equal embeddings is 0.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """Slide 5: contrastive and triplet loss.
 
 What the slide says: pull what is the same together, push what is different apart.
-Where its code goes wrong: it multiplies labels of type int32 by distances of type float, which raises; and
-labels of shape (n,) against distances of shape (n, 1) become n x n costs by broadcasting, silently.
+Where its code goes wrong: it multiplies labels of type int32 by distances of type float, which TensorFlow
+refuses; its example hands the triplet loss an array of two dimensions, so that distances are summed over the
+batch; and slide 6's labels of shape (n,) against distances of shape (n, 1) become n x n costs.
 What you see here: both losses and, in 05_losses.png, where each wants every point to go: contrastive pulls
 all of a class together and pushes strangers to its margin, triplet is content as soon as the order is
 right.
@@ -34,7 +35,7 @@ for name, loss in (("Contrastive loss", contrastive), ("Triplet loss, semi-hard"
 drawn = tw.plots.forces(points.detach(), figures, labels.tolist())
 tw.plots.save(drawn, "05_losses.png", force=True)
 
-# What the slide's code does without saying so: (n,) against (n, 1).
+# The slide's loss with the labels of slide 6 (as floats): (n,) against (n, 1).
 wrong = torch.ones(18) * torch.ones(18, 1)
 print("\nlabels (18,) times distances (18, 1):", tuple(wrong.shape), "- here that is refused:")
 try:

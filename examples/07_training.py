@@ -1,10 +1,11 @@
 """Slide 7: training.
 
-What the slide says: compile, fit on pairs, watch the loss fall.
-Where its code goes wrong: it hands ONE array to a model of two inputs, which raises; its validation pairs
-show the same classes as its training pairs, so that they say nothing of new classes.
-What you see here: training with a progress bar (in a terminal), on the digits 0, 1, 2, 5 and 6, measured
-on 4, 7 and 9, which it never sees; 07_training.png has the curves. The model lies in 07_digits.twin.
+What the slide says: a loop over batches of pairs, with contrastive loss, Adam and a progress bar.
+Where its code goes wrong: it hands ONE array to a model of two inputs, which raises; and its loss makes the
+output small for same pairs, while slides 8 and 9 take a large output for the same.
+What you see here: training with a progress bar (in a terminal) and another loss, on the digits 0, 1, 2, 5
+and 6, measured on 4, 7 and 9, which it never sees; 07_training.png has the curves. The model is in
+07_digits.twin.
 """
 
 import twinned as tw

@@ -1,11 +1,12 @@
 """Slide 8: inference and verification.
 
 What the slide says: predict a number for two images; above 0.5 they are the same.
-Where its code goes wrong: slide 7 trained that number as a distance, small for the same, and slide 8 reads
-it as a similarity, large for the same: every answer is inverted. And 0.5 is a decree: no data chose it.
-What you see here: a threshold chosen on digits that training never saw, a probability beside each answer,
-and what 0.5 would have done. 08_verification.png shows both kinds of pairs with the threshold between
-them.
+Where its code goes wrong: slide 7 trains that number as a distance, small for the same, and slide 8 reads
+it as a similarity, large for the same: every answer is inverted. After the training of slides 10 and 11, a
+sigmoid with cross-entropy, it reads the number as it was trained.
+What you see here: a threshold chosen on digits that training never saw, where the slide has 0.5 by default;
+a probability beside each answer; and what 0.5 would have done to this model's distances.
+08_verification.png shows both kinds of pairs with the threshold between them.
 """
 
 import numpy as np
@@ -30,12 +31,12 @@ result = found.verification
 print(f"\non 4, 7 and 9: equal error rate {result.eer:.3f} [{result.eer_ci[0]:.3f}, {result.eer_ci[1]:.3f}]")
 
 pairs = found.comparisons
-for name, threshold in (("chosen on data", model.threshold), ("0.5 by decree", 0.5)):
+for name, threshold in (("chosen on data", model.threshold), ("0.5", 0.5)):
     said = pairs.distance <= threshold
     accepted, rejected = said[~pairs.same].mean(), (~said)[pairs.same].mean()
     print(
         f"{name:15} takes {accepted:.1%} of different pairs for the same, misses {rejected:.1%} of the same"
     )
 found_same = np.mean(pairs.distance[pairs.same] > 0.5)
-print(f"as on the slide, 'the same if above 0.5': {found_same:.1%} of the same pairs are found")
+print(f"a distance read as a similarity, 'same above 0.5': {found_same:.1%} of the same pairs are found")
 tw.plots.save(tw.plots.distances(pairs, model.threshold), "08_verification.png", force=True)

@@ -1,10 +1,11 @@
 """Slide 9: one-shot classification.
 
 What the slide says: compare a new image with one example of each class; the most similar is its class.
-Where its code goes wrong: it takes the largest number, which for a distance is the least similar class;
-and it always names a class, also for an image that belongs to none.
-What you see here: digits that training never saw, told apart from one example each, and an "unknown" where
-no example is near enough. 09_one_shot.png shows a question and its answer, with the three distances.
+Where its code goes wrong: it takes the class with the largest number, and after slide 7's loss that is the
+least similar class.
+What you see here: digits that training never saw, recognized from one example each, and an "unknown" where
+no example is near enough; the slide always names a class. 09_one_shot.png shows a question and its answer,
+with the three distances.
 """
 
 import twinned as tw

@@ -1,11 +1,13 @@
 """Slide 11: signature verification, images of 100x200x1.
 
-What the slide says: two convolutions (32, 64), a dense layer of 128, 100x200x1; is this signature genuine?
-Where its code goes wrong: it feeds the scans as they are. In CEDAR the genuine ones have a grey background
-and the forgeries a white one, so a network can tell them apart without looking at the ink, and a perfect
-figure says nothing of signatures.
-What you see here: `twinned check` finds that shortcut; then only the ink is looked at, and writers whom
-training never saw are tested against strangers and against skilled forgeries.
+What the slide says: two convolutions (32, 64), a dense layer of 128, 100x200x1; a Euclidean distance into a
+sigmoid, binary cross-entropy, Adam; is this signature genuine?
+Where its code goes wrong: nowhere; it names no data. In CEDAR the genuine scans have a gray background and
+the forgeries a white one, so a network that is fed the scans can separate them without looking at the ink,
+and a perfect figure says nothing of signatures.
+What you see here: `twinned check` finds that shortcut; then only the ink is looked at. The slide's
+convolutions and dense layer, with the recipe's loss instead, are tested on writers whom training never saw,
+against strangers and against skilled forgeries.
 
 The signatures come from `twinned data get cedar`, or from a copy below TWINNED_DATA; else digits are used.
 """

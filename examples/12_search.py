@@ -1,7 +1,8 @@
 """Slide 12: image similarity search.
 
 What the slide says: embed a collection once, then find the nearest embeddings of a query.
-Where its code goes wrong: it takes the embedding from a layer by a name that nobody gave to a layer.
+Where its code goes wrong: nowhere. It assumes a layer named base_network, and says so; the networks of slides
+1, 10 and 11 do not name theirs, so give it that name first.
 What you see here: a gallery on disk, in which images are enrolled, searched, named (or called unknown) and
 removed; 12_search.png shows three queries with what was found. Naming is stricter than searching: its
 threshold lets at most one stranger in five have a name, so that in doubt a digit is called unknown.

@@ -1,9 +1,9 @@
 """Slide 13: fine-tuning to a new task.
 
-What the slide says: take a trained network, freeze its first layers, give it a new size and num_classes
-outputs, and train on.
-Where its code goes wrong: it hands one tensor to a model of two inputs, which raises; and it measures nothing
-before and after, so nobody knows whether fine-tuning helped.
+What the slide says: take a trained network, freeze it, give it inputs of a new size and, over both vectors,
+a new layer with num_classes outputs, and train that.
+Where its code goes wrong: its base model is a Siamese network of two inputs, and is handed one: that raises.
+And a network that ends in Flatten and Dense takes no new size: the dense layer's weights have another shape.
 What you see here: a model of five digits is brought to two others, of which there are twenty images each, at
 another size, its first stages frozen, and stays as it was if that does not help; then to a new task with
 num_classes = 3: is a pair the same digit, the same with one of them on its side, or two digits?

@@ -1,7 +1,8 @@
 """Slide 14: a map of the embeddings.
 
-What the slide says: t-SNE brings the embeddings down to two dimensions; classes become islands.
-Where its code goes wrong: it maps the classes that training saw, where islands prove little.
+What the slide says: t-SNE brings the embeddings down to two dimensions, to see how well classes separate.
+Where its code goes wrong: nowhere. It maps test images, and leaves open whether training saw their classes,
+of which islands prove little.
 What you see here: digits that training never saw beside those it knows, with thumbnails, as 14_tsne.png;
 and 14_umap.png where the package umap-learn is installed. Sizes and distances of islands mean nothing in
 such a map.

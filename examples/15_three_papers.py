@@ -1,7 +1,7 @@
 """Slide 15: the three papers.
 
-What the slide says: Koch 2015 (one-shot), FaceNet 2015 (triplets), Chopra 2005 (contrastive loss).
-Where it goes wrong: the address that it gives for Koch is another paper's.
+What the slide says: read Koch 2015, FaceNet 2015 and Chopra 2005.
+Where it goes wrong: the address that it gives for Koch, arXiv:1504.03641, is another paper's.
 What you see here: the three as recipes, as they were written where that is known: what each asks of a
 network, and a moment of training of each on the same digits, with figures on digits never seen. The
 papers' own tasks take minutes to hours: docs/papers.md has the commands, our figures and theirs.

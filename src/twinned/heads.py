@@ -108,10 +108,11 @@ class SigmoidDistance(nn.Module):
 
 
 class Relation(nn.Module):
-    """Which of several relations two images stand in (slide deck, slide 13): softmax over the relations.
+    """Softmax over the relations that two images can have.
 
-    It looks at ``|a - b|`` and ``a * b``, so both orders of a pair give one answer. Its score, P(same), is
-    that of the relations whose pairs count as same, taken together.
+    It looks at ``|a - b|`` and ``a * b``, so both orders of a pair give one answer; slide 13 of the deck
+    concatenates ``a`` and ``b``. Its score, P(same), is that of the relations whose pairs count as same,
+    taken together.
 
     Args:
         same: For each relation, whether its pairs are *same*; at least two relations.

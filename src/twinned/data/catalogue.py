@@ -1,4 +1,4 @@
-"""The public data sets of the deck's slides: whose they are, where they lie, what becomes of their files.
+"""The public data sets that can be fetched by name: their owners, their addresses, and their conversion.
 
 A SHA-256 stands here only where it is public knowledge: those of Omniglot, Fashion-MNIST and LFW are the ones
 that TensorFlow Datasets and scikit-learn check, CEDAR's that of one public project. The other files are taken

@@ -1,0 +1,213 @@
+"""The claims about the slides' code: each is the slide's arithmetic, repeated here, and a figure of the page.
+
+The slides' functions are repeated in NumPy, with their shapes and numbers, as far as a claim needs them.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import twinned as tw
+
+ROOT = Path(__file__).parents[1]
+PAGE = " ".join((ROOT / "docs" / "deck.md").read_text("utf-8").split())
+MARGIN, ALPHA = 1.0, 0.2  # slide 5's defaults
+CLASSES, IMAGES, SIDE = 136, 20, 105  # Omniglot's images_background_small1
+
+Floats = NDArray[np.float64]
+
+
+def contrastive(same: Floats, distance: Floats) -> Floats:
+    """Slide 5's contrastive loss before its mean; there is no factor 1/2."""
+    return same * distance**2 + (1 - same) * np.maximum(MARGIN - distance, 0) ** 2
+
+
+def triplet(values: Floats) -> float:
+    """Slide 5's triplet loss of ``(n, 3, d)`` embeddings; its example gives it ``(n, 3)``."""
+    anchor, positive, negative = values[:, 0], values[:, 1], values[:, 2]
+    to_positive = ((anchor - positive) ** 2).sum(axis=-1)
+    to_negative = ((anchor - negative) ** 2).sum(axis=-1)
+    return float(np.maximum(to_positive - to_negative + ALPHA, 0).mean())
+
+
+def pair_indices(y: NDArray[np.intp], seed: int = 0) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Slide 6's pairs, as indices instead of copies, and their labels."""
+    rng = np.random.default_rng(seed)
+    classes = int(y.max()) + 1
+    members = [np.flatnonzero(y == one) for one in range(classes)]
+    pairs, labels = [], []
+    for one, inside in enumerate(members):
+        for i, image in enumerate(inside):
+            for other in inside[i + 1 :]:
+                pairs.append((image, other))
+                labels.append(1)
+            for _ in inside:
+                outside = members[(one + rng.integers(1, classes)) % classes]
+                pairs.append((image, outside[rng.integers(len(outside))]))
+                labels.append(0)
+    return np.array(pairs), np.array(labels)
+
+
+def test_slide_4_distances():
+    a, b = np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 5.0, 6.0]])
+    euclidean = np.sqrt(((a - b) ** 2).sum())
+    cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
+    manhattan = np.abs(a - b).sum()
+    assert f"Euclidean {euclidean:.3f}, cosine similarity {cosine:.4f}, Manhattan {manhattan:g}" in PAGE
+    assert f"1 minus the similarity, {1 - cosine:.4f}" in PAGE
+    assert tw.distances.euclidean(a, b)[0] == pytest.approx(euclidean)
+    assert tw.distances.cosine_similarity(a, b)[0] == pytest.approx(cosine)
+    assert tw.distances.cosine(a, b)[0] == pytest.approx(1 - cosine)
+    assert tw.distances.manhattan(a, b)[0] == pytest.approx(manhattan)
+    example = (ROOT / "examples" / "04_distances.py").read_text("utf-8")
+    assert f"{euclidean:.3f}, {cosine:.4f} and {manhattan:g}" in example
+
+
+def test_slide_4_gradient_is_nan_where_both_embeddings_are_equal():
+    x = torch.ones(1, 3, requires_grad=True)
+    torch.sqrt(((x - torch.ones(1, 3)) ** 2).sum(1)).backward()
+    assert x.grad is not None
+    assert x.grad.isnan().all()
+    x.grad = None
+    tw.distances.euclidean(x, torch.ones(1, 3)).backward()
+    assert not x.grad.any()
+
+
+def test_slide_5_example_of_the_contrastive_loss():
+    labels, distance = np.array([[1], [0]]), np.array([[0.2], [0.7]])
+    assert labels.dtype.kind == "i"  # which TensorFlow does not multiply with floats
+    assert distance.dtype.kind == "f"
+    slide = contrastive(labels, distance).mean()
+    ours = tw.losses.contrastive_loss(torch.tensor(distance[:, 0]), torch.tensor([True, False])).item()
+    assert slide == pytest.approx(0.065)
+    assert ours == pytest.approx(slide / 2)
+    assert "without a factor: 0.065 on its example" in PAGE
+    assert "factor 1/2 of Hadsell et al.: 0.0325" in PAGE
+
+
+def test_slide_5_example_of_the_triplet_loss():
+    assert triplet(np.array([[0.1, 0.2, 0.7]])) == 0
+    assert "triplet loss on squared distances: 0 on its example" in PAGE
+    anchor, positive, negative = torch.rand(3, 5, 4, dtype=torch.float64)
+    squared = tw.distances.squared_euclidean
+    ours = tw.losses.triplet_loss(squared(anchor, positive), squared(anchor, negative), margin=ALPHA)
+    assert ours.item() == pytest.approx(triplet(torch.stack([anchor, positive, negative], 1).numpy()))
+
+
+def test_slide_5_triplet_example_sums_over_the_batch():
+    """With the page's two triplets, the cost of the second is hidden by the first."""
+    rows = re.findall(r"\| (0\.\d) \| (0\.\d) \| (0\.\d) \| ([\d.]+) \|", PAGE)
+    triplets = np.array([[float(v) for v in row[:3]] for row in rows])
+    alone = [triplet(one[None]) for one in triplets]
+    assert alone == pytest.approx([float(row[3]) for row in rows])
+    assert alone == pytest.approx([0, 0.28])
+    assert triplet(triplets) == 0  # as on the slide: two dimensions
+    assert triplet(triplets[..., None]) == pytest.approx(np.mean(alone))  # embeddings of one value
+    anchor, positive, negative = triplets.T
+    sums = ((anchor - positive) ** 2).sum(), ((anchor - negative) ** 2).sum()
+    assert f"mean cost is {np.mean(alone):.2f}" in PAGE
+    assert "{:.2f} to the positives and {:.2f} to the negatives".format(*sums) in PAGE
+
+
+def test_slide_6_labels_make_slide_5_cost_n_by_n():
+    rng = np.random.default_rng(0)
+    labels, outputs = rng.integers(2, size=32), rng.random((32, 1))
+    assert pair_indices(np.array([0, 0, 1, 1]))[1].ndim == 1
+    costs = contrastive(labels, outputs)
+    assert costs.shape == (32, 32)
+    assert contrastive(rng.permutation(labels), outputs).mean() == pytest.approx(costs.mean(), rel=1e-12)
+    right, shuffled = contrastive(labels[:, None], outputs), contrastive(labels[::-1, None], outputs)
+    assert right.mean() != pytest.approx(shuffled.mean(), rel=1e-3)
+    with pytest.raises(tw.TwinnedError):
+        tw.losses.contrastive_loss(torch.from_numpy(outputs), torch.from_numpy(labels > 0))
+
+
+def test_slide_6_pairs_of_136_classes_with_20_images():
+    pairs, labels = pair_indices(np.repeat(np.arange(CLASSES), IMAGES))
+    assert pairs.shape == (len(labels), 2)
+    share = labels.mean()
+    stated = f"of {len(labels):,} pairs of {CLASSES} classes with {IMAGES} images, {100 * share:.1f} %"
+    assert stated in PAGE
+    assert (len(labels), round(100 * share, 1)) == (80_240, 32.2)
+    copies = 2 * len(labels) * SIDE**2 * 4  # bytes, as float32
+    images = CLASSES * IMAGES
+    assert f"{copies / 1e9:.1f} GB for {images:,} drawings of {SIDE}x{SIDE}, as float32" in PAGE
+    left, right, same = tw.data.make_pairs(np.repeat(np.arange(CLASSES), IMAGES), pairs=len(labels), seed=0)
+    ours = images * SIDE**2 + left.nbytes + right.nbytes + same.nbytes
+    assert f"as bytes: {ours / 1e6:.0f} MB" in PAGE
+    assert same.mean() == 0.5
+
+
+def test_slide_6_pairs_are_one_array_and_a_network_takes_two_inputs():
+    x = np.zeros((4, 28, 28, 1))
+    pairs, _ = pair_indices(np.array([0, 0, 1, 1]))
+    batch = x[pairs]
+    assert batch.shape[1:] == (2, 28, 28, 1)
+    network = tw.SiameseNetwork(tw.encoders.deck(image_size=(28, 28), channels=1))
+    images = torch.zeros(len(batch), 1, 28, 28)
+    with pytest.raises(TypeError):
+        network(torch.from_numpy(batch))
+    assert network(images, images).shape == (len(batch),)
+
+
+def test_slides_8_and_9_invert_what_slide_7_trains():
+    same = np.array([1.0, 0.0, 1.0, 0.0, 0.0])
+    outputs = 1 - same
+    assert contrastive(same, outputs).sum() == 0  # the least that slide 7's loss can be
+    assert not ((outputs > 0.5) == same.astype(bool)).any()  # slide 8
+    assert not same[np.argmax(outputs)]  # slide 9
+    trained_by_cross_entropy = same  # slides 10 and 11: the output is P(same)
+    assert ((trained_by_cross_entropy > 0.5) == same.astype(bool)).all()
+
+
+def test_slide_13_another_size_needs_another_dense_layer():
+    def flat(side: int) -> int:
+        for _ in range(2):  # slide 10: a 3x3 convolution without padding, then a pool of 2
+            side = (side - 2) // 2
+        return side * side * 128
+
+    stated = f"has {flat(96):,} inputs at 96x96, and would have {flat(64):,} at 64x64"
+    assert stated in PAGE
+    for side in (96, 64):
+        assert tw.encoders.deck(image_size=(side, side)).dense.in_features == flat(side)
+
+
+def test_the_measured_figures_are_those_of_the_results():
+    found: dict[str, list[float]] = {}
+    with (ROOT / "benchmarks" / "results" / "oneshot.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if (row["train"], float(row["minutes"]), row["cores"], row["processor"]) == (
+                *("images_background_small1", 2.0),
+                *("2", "AVX2"),
+            ):
+                found.setdefault(row["method"], []).append(float(row["accuracy"]))
+    assert len(found["deck"]) == 1
+    assert len(found["twinned"]) == 3
+    deck, ours = (100 * float(np.mean(found[name])) for name in ("deck", "twinned"))
+    assert f"{deck:.1f} % of the questions are answered rightly, where Twinned answers {ours:.1f} %" in PAGE
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        r"(?<!\d)0\.7 %",  # of slide 6's pairs are the same: it is 32.2 %
+        r'get_layer\("embedding"\)',  # slide 12 assumes base_network
+        r"validation pairs\s+show the same classes",  # slide 7 has no validation
+        r"freeze its first layers",  # slide 13 freezes the whole base
+        r"maps the classes that training saw",  # slide 14 maps test images
+        r"under the name of a distance",  # slide 4 has a cosine similarity
+        r"the people it was trained on",  # slide 10 leaves it open
+        r"feeds the scans as they are",  # slide 11 names no data
+    ],
+)
+def test_a_claim_that_is_false_is_not_made(claim):
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    files += [*(ROOT / "examples").glob("*.py"), ROOT / "benchmarks" / "deck.py"]
+    assert not [file.name for file in files if re.search(claim, file.read_text("utf-8"))]
