@@ -49,7 +49,7 @@ def test_onnx_runtime_agrees_with_pytorch(name, tmp_path):
         with torch.no_grad():
             ours = network.eval().embed(images).numpy()
         assert theirs.dtype == np.float32
-        # What the exporter allows; sums of up to 9216 terms in 6 layers (koch2015) are right to a third of it.
+        # The exporter's bound; six layers with sums of 9216 terms (koch2015) are right to a third of it.
         np.testing.assert_allclose(theirs, ours, atol=export.TOLERANCE * max(1, np.abs(ours).max()))
         assert len(features) == count
 

@@ -202,9 +202,7 @@ def test_a_signal_while_the_old_images_are_measured_says_that_the_model_is_saved
 
     known, other = load_images(strangers).split_classes(0.5)
     monkeypatch.setattr("twinned.finetuning.figures", stop)
-    with pytest.raises(
-        Interrupted, match=r"stopped while both models were measured .* the model is saved in"
-    ):
+    with pytest.raises(Interrupted, match=r"stopped while both models were measured .* the model is saved"):
         finetune(known, output=tmp_path / "m.twin", old=strangers, validate=other)
     assert twinned.load(tmp_path / "m.twin").manifest.embedding_size > 0
 

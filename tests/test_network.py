@@ -31,7 +31,7 @@ def test_both_inputs_go_through_the_same_weights(network):
     network.eval().double()
     apart = network(left, right)
     torch.testing.assert_close(apart, network(right, left))
-    torch.testing.assert_close(network(left, left), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(network(left, left), torch.zeros(3, dtype=torch.float64))
     assert apart.shape == (3,)
     assert (apart > 1e-6).all()
     # A step on one branch alone moves the other as well: there is no second set of weights.

@@ -23,7 +23,7 @@ from twinned.server.batching import Plan
 
 from ..conftest import rounding
 
-# What rounding does (see `rounding`): 52 layers, with sums of at most 1280 terms; and a cosine of two of them.
+# See `rounding`: 52 layers, with sums of at most 1280 terms; and a cosine of two embeddings.
 EMBEDDING = rounding(52, 1280)
 DISTANCE = rounding(105, 1280)
 
