@@ -25,9 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-from twinned.check import Check, check_data
-from twinned.data import ImageSet, PairSet, find_images, load, load_images
-from twinned.images import ImageSpec
+from twinned.data.checks.checker import check_data
+from twinned.data.checks.issues import Check
+from twinned.data.datasets import ImageSet, PairSet
+from twinned.data.preprocessing import ImageSpec
+from twinned.data.readers import find_images, load, load_images
 
 RESULTS = Path(__file__).parent / "results" / "check.md"
 INK = ImageSpec(height=64, width=128, channels=1, ink="binary")

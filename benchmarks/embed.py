@@ -25,13 +25,13 @@ import torch
 from PIL import Image
 
 from twinned import load_images, train
-from twinned.data import find_images
-from twinned.encoders import build
-from twinned.export import export_encoder
-from twinned.images import ImageSpec, read_image
-from twinned.network import SiameseNetwork
-from twinned.portable import export_model
-from twinned.runtime import Graph, embed_stream
+from twinned.data.preprocessing import ImageSpec, read_image
+from twinned.data.readers import find_images
+from twinned.inference.export import export_model
+from twinned.inference.session import Graph, embed_stream
+from twinned.nn.encoders import build
+from twinned.nn.onnx_export import export_encoder
+from twinned.nn.siamese import SiameseNetwork
 
 RESULTS = Path(__file__).parent / "results" / "embed.md"
 
@@ -142,7 +142,7 @@ def network_alone(encoder: str, spec: ImageSpec, folder: Path, device: str) -> l
 def eight_bits(labelled: Path, folder: Path) -> list[str]:
     """The pretrained encoder in eight bits against itself in 32, and what that costs.
 
-    Half of the classes calibrate, the other half measure: see `twinned.portable.export_model`.
+    Half of the classes calibrate, the other half measure: see `twinned.inference.export.export_model`.
     """
     data = load_images(labelled)
     model = train(data, recipe="photo", steps=0, progress=False)
@@ -189,7 +189,8 @@ def memory(spec: ImageSpec, onnx: Path, file: str, count: int) -> float:
     """Peak memory in MB of a process that embeds one file so many times."""
     code = (
         "import sys, resource; from pathlib import Path\n"
-        "from twinned.runtime import Graph, embed_stream; from twinned.images import ImageSpec\n"
+        "from twinned.inference.session import Graph, embed_stream\n"
+        "from twinned.data.preprocessing import ImageSpec\n"
         f"spec = ImageSpec(**{spec.model_dump()!r}); graph = Graph(Path(sys.argv[1]))\n"
         "for chunk in embed_stream((sys.argv[2] for _ in range(int(sys.argv[3]))), spec, graph): pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"

@@ -29,14 +29,15 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 import twinned as tw
-from twinned.data import ImageSet, decode
+from twinned.data.datasets import ImageSet
+from twinned.data.decode import decode
+from twinned.data.decoded import read
 from twinned.distances import cosine
-from twinned.material import read
-from twinned.parent import untouched_encoder
-from twinned.recipes import get
-from twinned.runs import Run
-from twinned.solving import solve_layer
-from twinned.verification import lfw_folds
+from twinned.metrics.roc import lfw_folds
+from twinned.nn.lda import solve_layer
+from twinned.training.recipes import get
+from twinned.training.trainer import Run
+from twinned.training.warm_start import untouched_encoder
 
 RESULTS = Path(__file__).parent / "results" / "finetune.csv"
 FIELDS = [
@@ -153,7 +154,7 @@ def face_values(images: list[str]) -> torch.Tensor:
 
 def lfw(root: Path) -> Iterator[Row]:
     """View 2 over values that are computed once; grids, size and shrinkage were chosen on View 1."""
-    from twinned.data.official import read_lfw
+    from twinned.data.benchmarks import read_lfw
 
     official = read_lfw(root)
     pairs, fold = official.pairs, official.fold

@@ -34,16 +34,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from twinned import load_images
-from twinned.data import ClassBatches, decode, make_pairs
-from twinned.data.augment import Augmentation
+from twinned.data.augmentation import Augmentation
+from twinned.data.decode import decode
+from twinned.data.pairs import make_pairs
+from twinned.data.preprocessing import ImageSpec
+from twinned.data.samplers import ClassBatches
 from twinned.distances import cosine
-from twinned.encoders import build
-from twinned.heads import WeightedL1
-from twinned.images import ImageSpec
-from twinned.memory import keep_freed_memory
-from twinned.plots import accuracy_over_time
-from twinned.protocols import evaluate
-from twinned.recipes import get
+from twinned.evaluation.protocols import evaluate
+from twinned.nn.encoders import build
+from twinned.nn.heads import WeightedL1
+from twinned.training.memory import keep_freed_memory
+from twinned.training.recipes import get
+from twinned.visualization.training import accuracy_over_time
 
 SPEC = ImageSpec(height=35, width=35, channels=1)
 RESULTS = Path(__file__).parent / "results" / "oneshot.csv"

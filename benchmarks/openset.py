@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 import twinned as tw
-from twinned.calibrate import calibrate
-from twinned.data import ImageSet
-from twinned.verification import OpenSet, closest_labels, open_set
+from twinned.data.datasets import ImageSet
+from twinned.evaluation.enrollment import closest_labels
+from twinned.inference.recalibrate import calibrate
+from twinned.metrics.open_set import OpenSet, open_set
 
 RESULTS = Path(__file__).parent / "results" / "openset.json"
 TARGETS = (0.01, 0.05, 0.1)

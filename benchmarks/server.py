@@ -45,7 +45,7 @@ CLIENTS = 32
 BOUNDARY = "----twinned"
 MARKUP = '<img src=x onerror="alert(1)">'
 # The program itself, and the same with an encoder that does nothing.
-SERVE = "from twinned.cli import main; main()"
+SERVE = "from twinned.cli.main import main; main()"
 BARE = f"""
 import numpy as np
 from twinned.server import batching

@@ -29,11 +29,13 @@ from torch import Tensor
 
 import twinned as tw
 from twinned import losses
-from twinned.material import Material, hold_out, read
-from twinned.memory import keep_freed_memory
-from twinned.objectives import make_batches, make_objective, make_optimizer
-from twinned.recipes import Settings, get
-from twinned.runs import Run
+from twinned.data.decoded import Material, read
+from twinned.data.splits import hold_out
+from twinned.training.config import Settings
+from twinned.training.memory import keep_freed_memory
+from twinned.training.objective import make_batches, make_objective, make_optimizer
+from twinned.training.recipes import get
+from twinned.training.trainer import Run
 
 RESULTS = Path(__file__).parent / "results"
 SMALLEST, MEMORY_STEPS = 1000, 60  # images; steps of the processes whose memory is measured
@@ -108,7 +110,11 @@ def compiled(settings: Settings, material: Material, steps: int, device: torch.d
 def throughput(data: tw.data.ImageSet, steps: int, times: int, device: torch.device) -> list[str]:
     """Tables: images a second of both loops, and what compiling comes to, for one recipe."""
     settings = get("glyph").change({"minutes": None, "steps": steps, "precision": "float32"})
-    learn, held_out = hold_out(read(data, settings.spec(), tell=print, progress=False), settings)
+    learn, held_out = hold_out(
+        read(data, settings.spec(), tell=print, progress=False),
+        fraction=settings.held_out,
+        seed=settings.seed,
+    )
     size = len(make_batches(learn, settings, [])(0).index)
     wholes, bares = [], [bare_loop(settings, learn, steps // 4, device)]
     for _ in range(times):
@@ -130,7 +136,7 @@ def throughput(data: tw.data.ImageSet, steps: int, times: int, device: torch.dev
 def peak(data: Path, images: int, steps: int) -> dict[str, float]:
     """Peak memory in MB of a process that trains on so many images, and what it took to import."""
     code = (
-        "import json, sys, numpy as np, twinned as tw, twinned.runs\n"
+        "import json, sys, numpy as np, twinned as tw, twinned.training.trainer\n"
         # Not ru_maxrss, which begins with the peak of the process that started this one.
         "most = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024\n"
         "before = most(); data = tw.load_images(sys.argv[1])\n"

@@ -43,12 +43,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import twinned as tw
-from twinned.data import ImageSet, decode
-from twinned.data.official import read_lfw
-from twinned.encoders import input_shape
-from twinned.images import ImageSpec
-from twinned.recipes import get
-from twinned.verification import eer, far_frr, roc
+from twinned.data.benchmarks import read_lfw
+from twinned.data.datasets import ImageSet
+from twinned.data.decode import decode
+from twinned.data.preprocessing import ImageSpec
+from twinned.metrics.roc import eer, far_frr, roc
+from twinned.nn.encoders import input_shape
+from twinned.training.recipes import get
 
 RESULTS = Path(__file__).parent / "results" / "verification.csv"
 Budget = dict[str, float | None]

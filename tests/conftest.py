@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import twinned  # noqa: F401 - switches off usage reporting, also for tests that import ONNX Runtime themselves
+from twinned.utils import files
 
 # Several processes of tests share the cores, so that one network to a core is quickest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -108,9 +109,11 @@ def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Its threshold comes from made-up comparisons. So that everything it says can be worked out.
     """
     onnx = pytest.importorskip("onnx", reason="the graph is made here")
-    from twinned import __version__, manifest
-    from twinned.images import ImageSpec
-    from twinned.verification import compare_pairs, fit_calibration
+    from twinned import __version__
+    from twinned.data.preprocessing import ImageSpec
+    from twinned.evaluation.calibration import fit_calibration
+    from twinned.inference import model_folder
+    from twinned.metrics.comparisons import compare_pairs
 
     make = onnx.helper.make_node
     nodes = [
@@ -150,13 +153,13 @@ def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     layers = [["pool", "AvgPool2d", [3, 8, 8], 0], ["mean", "AvgPool2d", [3], 0], ["head", "Distance", [], 0]]
     training = {"seed": 7, "layers": layers, "classes": ["old"], "images": []}
-    manifest.write_text(folder / "training.json", json.dumps(training))
+    files.write_text(folder / "training.json", json.dumps(training))
     history = "step,seconds,epoch,loss,train_accuracy,held_out_accuracy,held_out_eer\n"
     rows = ["25,1,1,2.5,0.7,0.6,0.4", "50,2,2,1.5,0.8,0.75,0.25", "75,3,3,1.2,0.9,0.7,0.3"]
-    manifest.write_text(folder / "history.csv", history + "\n".join(rows) + "\n")
-    manifest.write(
+    files.write_text(folder / "history.csv", history + "\n".join(rows) + "\n")
+    model_folder.write(
         folder,
-        manifest.Manifest(
+        model_folder.Manifest(
             twinned=__version__,
             encoder="colors",
             spec=ImageSpec(height=32, width=32, channels=3),

@@ -10,39 +10,39 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from .telemetry import disable as _disable_telemetry
+from .utils.telemetry import disable as _disable_telemetry
 
 _disable_telemetry()  # every entry imports this package before a dependency
 
 __version__ = "0.1.0"
 
-# public name -> the module that it lives in, or is
+# Public name: the module that defines it or, after a colon, the module that it is.
 _HOME = {
-    "Evaluation": "evaluation",
+    "Evaluation": "evaluation.results",
     "Gallery": "gallery",
     "ImageSet": "data",
-    "Model": "model",
+    "Model": "inference.model",
     "PairSet": "data",
-    "SiameseNetwork": "network",
+    "SiameseNetwork": "nn.siamese",
     "TwinnedError": "errors",
-    "Verdict": "answers",
-    "check_data": "check",
-    "data": "",
-    "distances": "",
-    "encoders": "",
-    "errors": "",
-    "finetune": "finetuning",
-    "heads": "",
-    "load": "model",
+    "Verdict": "inference.results",
+    "check_data": "data.checks.checker",
+    "data": ":data",
+    "distances": ":distances",
+    "encoders": ":nn.encoders",
+    "errors": ":errors",
+    "finetune": "training.finetune",
+    "heads": ":nn.heads",
+    "load": "inference.model",
     "load_images": "data",
     "load_pairs": "data",
-    "losses": "",
-    "miners": "",
-    "plots": "",
-    "recipes": "",
-    "train": "fit",
-    "training": "",
-    "wrap": "wrapping",
+    "losses": ":losses",
+    "miners": ":losses.miners",
+    "plots": ":visualization",
+    "recipes": ":training.recipes",
+    "train": "training.api",
+    "training": ":training",
+    "wrap": "inference.wrap",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
@@ -53,14 +53,14 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'twinned' has no attribute {name!r}")
     try:
-        module = import_module(f".{home or name}", __name__)
+        module = import_module(f".{home.removeprefix(':')}", __name__)
     except ModuleNotFoundError as error:
         if error.name in ("torch", "onnx", "onnxscript", "lightning_fabric"):
             from .errors import MissingExtra
 
             raise MissingExtra("train", f"twinned.{name}") from None
         raise
-    return getattr(module, name) if home else module
+    return module if home.startswith(":") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

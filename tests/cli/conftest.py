@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from twinned.cli import main
+from twinned.cli.main import main
 
 
 class Shown(NamedTuple):

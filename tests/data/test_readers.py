@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinned.data import ImageSet, PairSet, find_images, load, load_images, load_pairs
-from twinned.data.readers import load_with_metadata
+from twinned.data.datasets import ImageSet, PairSet
+from twinned.data.readers import (
+    find_images,
+    load,
+    load_images,
+    load_pairs,
+    load_with_metadata,
+)
 from twinned.errors import DataError
 
 

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # fake_model, which subprocesses
 
 from fake_model import FakeModel
 
-from twinned.gallery import Gallery, open_gallery
+from twinned.gallery.gallery import Gallery
+from twinned.gallery.open import open_gallery
 
 Opener = Callable[..., Gallery]
 _SERVER = "TWINNED_QDRANT_URL"
@@ -40,7 +41,7 @@ def _folder(tmp_path: Path) -> Opener:
 
 def _local_mode() -> Opener:
     qdrant_client = pytest.importorskip("qdrant_client")
-    from twinned.gallery import cluster
+    from twinned.gallery import qdrant_server
     from twinned.gallery.embedder import binding_of
 
     client = qdrant_client.QdrantClient(":memory:")
@@ -49,8 +50,8 @@ def _local_mode() -> Opener:
     def open_it(model: FakeModel, name: str = "people") -> Gallery:
         with warnings.catch_warnings():  # payload indexes have no effect there, it says
             warnings.simplefilter("ignore")
-            cluster.create(client, name, binding_of(model), address=name)
-        return Gallery(cluster.ClusterStore(client, name, address=name), model)
+            qdrant_server.create(client, name, binding_of(model), address=name)
+        return Gallery(qdrant_server.ClusterStore(client, name, address=name), model)
 
     return open_it
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from twinned.images import ImageSpec
+from twinned.data.preprocessing import ImageSpec
 
 SIZE = 8
 

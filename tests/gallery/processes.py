@@ -21,7 +21,7 @@ from typing import Any
 from fake_model import FakeModel, image, images
 
 from twinned.errors import GalleryError
-from twinned.gallery import open_gallery
+from twinned.gallery.open import open_gallery
 
 
 class Children:

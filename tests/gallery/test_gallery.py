@@ -12,8 +12,15 @@ from fake_model import SIZE, FakeModel, image, images, vectors
 from PIL import Image
 
 from twinned import distances
-from twinned.errors import DataError, GalleryError, ImageError, SettingError
-from twinned.gallery import Gallery, copy, gallery
+from twinned.errors import (
+    DataError,
+    GalleryError,
+    ImageError,
+    SettingError,
+)
+from twinned.gallery import gallery
+from twinned.gallery.copy import copy
+from twinned.gallery.gallery import Gallery
 
 pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
 NAMES = ["ann", "ben", "cleo", "dan", "eve"]
@@ -559,7 +566,7 @@ def test_duplicates_are_the_linked_groups(opener):
     [FakeModel(encoder_sha256="b" * 64), FakeModel(embedding_size=4), FakeModel(distance="cosine")],
 )
 def test_another_model_is_refused(opener, other, tmp_path):
-    from twinned.gallery.opening import open_gallery
+    from twinned.gallery.open import open_gallery
 
     opener(FakeModel()).close()
     if not (tmp_path / "people.gallery").exists():

@@ -16,9 +16,9 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 from starlette.testclient import TestClient
 
 import twinned as tw
-from twinned.gallery import Gallery
-from twinned.model import Model
-from twinned.server import create_app
+from twinned.gallery.gallery import Gallery
+from twinned.inference.model import Model
+from twinned.server.app import create_app
 from twinned.server.batching import Plan
 
 from ..conftest import rounding

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-COMMAND = [sys.executable, "-c", "from twinned.cli import main; main()", "serve"]
+COMMAND = [sys.executable, "-c", "from twinned.cli.main import main; main()", "serve"]
 
 
 @dataclass

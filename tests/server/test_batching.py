@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from twinned.images import ImageSpec
-from twinned.runtime import embed_stream
+from twinned.data.preprocessing import ImageSpec
+from twinned.inference.session import embed_stream
 from twinned.server.batching import Together, choose, rate
 
 SPEC = ImageSpec(height=8, width=8, channels=1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import twinned as tw
-from twinned.gallery import Record
+from twinned.gallery.store import Record
 
 from .conftest import SHAPES, png
 from .processes import Running, running

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 import twinned as tw
-from twinned.server import create_app
+from twinned.server.app import create_app
 from twinned.server.batching import Plan
 
 from .conftest import SHAPES, png

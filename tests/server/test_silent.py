@@ -16,10 +16,11 @@ import pytest
 
 pytest.importorskip("qdrant_client", reason="needs the extra cluster")
 
-from twinned.gallery import cluster, open_gallery
+from twinned.gallery import qdrant_server
 from twinned.gallery.embedder import binding_of
-from twinned.model import Model
-from twinned.server import Limits
+from twinned.gallery.open import open_gallery
+from twinned.inference.model import Model
+from twinned.server.limits import Limits
 
 from .conftest import Client, detail, pictures
 from .processes import running
@@ -83,8 +84,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def silent(model: Model) -> Iterator[Silent]:
-    client = cluster.QdrantClient(":memory:")
-    cluster.create(client, "people", binding_of(model), address="people")
+    client = qdrant_server.QdrantClient(":memory:")
+    qdrant_server.create(client, "people", binding_of(model), address="people")
     server = Silent(json.loads(client.get_collection("people").model_dump_json()))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

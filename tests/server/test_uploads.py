@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from twinned.server import Limits
+from twinned.server.limits import Limits
 from twinned.server.problems import Problem
 from twinned.server.schemas import ClassifyRequest, RenameRequest
 from twinned.server.uploads import Intake, read

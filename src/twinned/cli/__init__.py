@@ -9,6 +9,6 @@ pictures    plot ..., explain
 serving     serve
 """
 
-from .app import main
+from .main import main
 
 __all__ = ["main"]

@@ -8,8 +8,21 @@ from typing import Annotated
 import typer
 
 from ..errors import SettingError
-from .app import Force, Json, Quiet, Seed, app, teller
-from .learning import Data, Output, Set, emit_model, parse_settings
+from .main import (
+    Force,
+    Json,
+    Quiet,
+    Seed,
+    app,
+    teller,
+)
+from .train import (
+    Data,
+    Output,
+    Set,
+    emit_model,
+    parse_settings,
+)
 
 Far = Annotated[float | None, typer.Option(help="False accept rate of the threshold (default: equal error).")]
 
@@ -58,7 +71,7 @@ def finetune(
     Where that is no better on classes held out, the network stays as it was; only one that learns relations
     which it did not know cannot stay, and is compared.
     """
-    from ..finetuning import finetune as run
+    from ..training.finetune import finetune as run
 
     found = run(
         model,
@@ -130,7 +143,7 @@ def wrap(
     quiet: Quiet = False,
 ) -> None:
     """Make a model of another framework's encoder: threshold and probability fitted, guesses checked."""
-    from ..wrapping import wrap as run
+    from ..inference.wrap import wrap as run
 
     model = run(
         encoder,

@@ -9,14 +9,20 @@ augment    whole batches warped, turned and recoloured (PyTorch; imported on its
 download   the public data sets by name: catalogue (whose, where), unpack (without trust), conversion
 """
 
-from .batches import Batch, ClassBatches, PairBatches
-from .cache import Decoded, decode
-from .catalogue import DATA_SETS
-from .conversion import digits
-from .download import find, get
-from .readers import find_images, load, load_images, load_pairs, references_of
-from .sets import ImageSet, PairSet
-from .tuples import make_pairs, make_triplets
+from .catalog.convert import digits
+from .catalog.download import find, get
+from .catalog.registry import DATA_SETS
+from .datasets import ImageSet, PairSet
+from .decode import Decoded, decode
+from .pairs import make_pairs, make_triplets
+from .readers import (
+    find_images,
+    load,
+    load_images,
+    load_pairs,
+    references_of,
+)
+from .samplers import Batch, ClassBatches, PairBatches
 
 __all__ = [
     "DATA_SETS",

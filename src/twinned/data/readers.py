@@ -16,8 +16,14 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DataError, some
-from ..images import FORMATS, SUFFIXES, ImageSource, address_in, advice_on
-from .sets import ImageSet, PairSet
+from .datasets import ImageSet, PairSet
+from .images import (
+    FORMATS,
+    SUFFIXES,
+    ImageSource,
+    address_in,
+    advice_on,
+)
 
 # Pictures that people have and that are not read here; other files beside images are nobody's loss.
 _PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".pdf", ".eps")

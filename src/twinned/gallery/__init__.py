@@ -5,12 +5,19 @@ Embedded by default, in one folder; on a Qdrant server by address when one machi
 
 from __future__ import annotations
 
+from .copy import copy, rebuild
 from .embedder import Embedder
 from .gallery import Gallery
-from .opening import open_gallery
-from .results import Added, Hit, Identification, Page, Removed, Stats
+from .open import open_gallery
+from .results import (
+    Added,
+    Hit,
+    Identification,
+    Page,
+    Removed,
+    Stats,
+)
 from .store import Record
-from .transfer import copy, rebuild
 
 __all__ = [
     "Added",

@@ -1,4 +1,4 @@
-"""What a gallery asks of a model; `twinned.model.Model` offers it."""
+"""What a gallery asks of a model; `twinned.inference.model.Model` offers it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ..images import ImageSpec, Pixels
+from ..data.images import Pixels
+from ..data.preprocessing import ImageSpec
 from .store import Binding, Vectors
 
 

@@ -15,15 +15,49 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GalleryError, ImageError, NotEnrolledError, SettingError
-from ..images import ImageSource, Pixels, read_image, source_name
-from ..progress import progress_bar
+from ..data.images import ImageSource, Pixels, source_name
+from ..data.preprocessing import read_image
+from ..errors import (
+    GalleryError,
+    ImageError,
+    NotEnrolledError,
+    SettingError,
+)
+from ..utils.progress import progress_bar
 from .embedder import Embedder
-from .enrol import BATCH, open_ahead, unstored
-from .finding import PAGE, Prototypes, measure_index, near_duplicates, nearest, pages
-from .inputs import Where, as_list, check_labels, check_metadata, filter_by, spread
-from .results import Added, Hit, Identification, Page, Removed, Stats
-from .store import Filter, Record, Store, Value, Vectors, exact_below
+from .ingest import BATCH, open_ahead, unstored
+from .inputs import (
+    Where,
+    as_list,
+    check_labels,
+    check_metadata,
+    filter_by,
+    spread,
+)
+from .results import (
+    Added,
+    Hit,
+    Identification,
+    Page,
+    Removed,
+    Stats,
+)
+from .search import (
+    PAGE,
+    Prototypes,
+    measure_index,
+    near_duplicates,
+    nearest,
+    pages,
+)
+from .store import (
+    Filter,
+    Record,
+    Store,
+    Value,
+    Vectors,
+    exact_below,
+)
 
 # Committed, and so safe, whenever so many images are waiting or so much time has passed.
 COMMIT_IMAGES = 256

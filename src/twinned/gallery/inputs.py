@@ -6,16 +6,21 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from ..data.images import ImageSource, as_many
 from ..errors import DataError
-from ..images import ImageSource, as_many
-from .store import Filter, Value, is_unicode, metadata_path
+from .store import (
+    Filter,
+    Value,
+    is_unicode,
+    metadata_path,
+)
 
 Where: TypeAlias = Mapping[str, Value | Sequence[Value]]
 T = TypeVar("T")
 
 
 def as_list(images: ImageSource | Sequence[ImageSource]) -> list[ImageSource]:
-    """One image or many, as a list; see `twinned.images.as_many`."""
+    """One image or many, as a list; see `twinned.data.images.as_many`."""
     return list(as_many(images))
 
 

@@ -30,7 +30,7 @@ Every loss is a module with these attributes, which is all that a training loop 
 pytorch-metric-learning's convention, whose losses and miners plug in:
 
     >>> import torch
-    >>> from twinned import losses, miners
+    >>> from twinned import losses; from twinned.losses import miners
     >>> loss = losses.embedding_loss(
     ...     losses.TripletLoss(margin=0.2), distance="squared_euclidean", miner=miners.semi_hard
     ... )
@@ -49,7 +49,9 @@ import inspect
 from torch import nn
 
 from ..errors import SettingError
-from .batch import (
+from .adapter import EmbeddingLoss, embedding_loss
+from .cross_batch_memory import CrossBatchMemory
+from .in_batch import (
     CircleLoss,
     InfoNCELoss,
     MultiSimilarityLoss,
@@ -59,8 +61,6 @@ from .batch import (
     multi_similarity_loss,
     supcon_loss,
 )
-from .embedding import EmbeddingLoss, embedding_loss
-from .memory import CrossBatchMemory
 from .pair import (
     ChopraLoss,
     ContrastiveLoss,
@@ -70,7 +70,12 @@ from .pair import (
     pair_cross_entropy,
 )
 from .proxy import ArcFaceLoss, ProxyAnchorLoss
-from .triplet import SoftTripletLoss, TripletLoss, soft_triplet_loss, triplet_loss
+from .triplet import (
+    SoftTripletLoss,
+    TripletLoss,
+    soft_triplet_loss,
+    triplet_loss,
+)
 
 __all__ = [
     "LOSSES",

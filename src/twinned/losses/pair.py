@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DataError
-from .inputs import Reduction, check_positive, in_full, reduce
+from .inputs import (
+    Reduction,
+    check_positive,
+    in_full,
+    reduce,
+)
 
 
 def contrastive_loss(

@@ -16,7 +16,13 @@ from torch.nn import functional as F
 
 from ..distances import cosine_similarity
 from ..errors import DataError, SettingError
-from .inputs import NEVER, Indices, check_batch, check_positive, compare
+from .inputs import (
+    NEVER,
+    Indices,
+    check_batch,
+    check_positive,
+    compare,
+)
 
 
 class ArcFaceLoss(nn.Module):

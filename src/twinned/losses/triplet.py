@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DataError
-from .inputs import Reduction, check_positive, in_full, reduce
+from .inputs import (
+    Reduction,
+    check_positive,
+    in_full,
+    reduce,
+)
 
 
 def triplet_loss(

@@ -18,8 +18,8 @@ static/      the page: plain HTML, CSS and JavaScript
 
 from __future__ import annotations
 
-from .application import create_app
+from .app import create_app
+from .lifecycle import serve
 from .limits import Limits
-from .running import serve
 
 __all__ = ["Limits", "create_app", "serve"]

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..images import ImageSpec, Pixels
-from ..runtime import BATCH, Floats
+from ..data.images import Pixels
+from ..data.preprocessing import ImageSpec
+from ..inference.session import BATCH, Floats
 
 Encoder = Callable[[Pixels], Floats]
 
@@ -71,7 +72,7 @@ class Together:
         return mine.outcome
 
     def single_threaded(self) -> Together:
-        """Itself: whatever runs beside it waits for its turn; see `twinned.runtime.embed_stream`."""
+        """Itself: whatever runs beside it waits for its turn; see `twinned.inference.session`."""
         return self
 
     def _next(self) -> list[_Request]:

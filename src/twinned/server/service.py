@@ -14,16 +14,16 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from ..errors import TwinnedError
-from ..gallery import Gallery
-from ..manifest import checked
-from ..model import Model
-from ..runtime import Graph
+from ..gallery.gallery import Gallery
+from ..inference.model import Model
+from ..inference.model_folder import checked
+from ..inference.session import Graph
 from . import batching, uploads
 from .limits import Limits
 from .metrics import Metrics
 from .problems import Problem
+from .thread_pool import Work
 from .uploads import Intake
-from .work import Work
 
 Body = TypeVar("Body", bound=BaseModel)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..data.images import ImageSource, open_image
 from ..errors import ImageError
-from ..images import ImageSource, open_image
 
 SIDE = 192  # pixels: twice what the page shows, for fine screens
 MEDIA_TYPE = "image/webp"

@@ -1,0 +1,223 @@
+"""What is wrong with data, before anybody trains on it.
+
+facts        what one image shows without its partner
+counts       problems that counting finds: classes, pairs, splits, modes, sizes
+duplicates   the same picture twice
+shortcuts    answers that can be told without comparing
+problems     the words for all of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+
+from ...errors import some
+from ..datasets import ImageSet, PairSet
+from ..images import ImageSource, Pixels
+from ..preprocessing import ImageSpec
+from . import counts, shortcuts
+from .duplicates import Groups, identical, lookalikes
+from .file_features import Facts, gather
+from .issues import (
+    SEVERITIES,
+    Check,
+    Problem,
+    Severity,
+    many,
+    names_of,
+)
+
+__all__ = ["Check", "Problem", "check_data"]
+
+_MOSTLY_TOLD = 0.8  # a shortcut whose whole interval lies above this AUC is an error
+
+
+def check_data(
+    data: ImageSet | PairSet,
+    *,
+    spec: ImageSpec | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    quick: bool = False,
+) -> Check:
+    """Look for everything that would spoil training on this data, or flatter its figures.
+
+    Args:
+        data: What `twinned.data.load` returned.
+        spec: The model's input, where it is known: images too small for it are named, and shortcuts are
+            looked for in what such a model would see.
+        seed: Of the samples that shortcuts are looked for in.
+        progress: Show a bar.
+        quick: Read file headers only: no damage behind them, no look-alikes, no modes and sizes, and
+            shortcuts only from what the headers say. This is what training does on its own.
+
+    Returns:
+        The problems, the most severe first. Nothing is changed on disk.
+
+    Example:
+        >>> from twinned.data.readers import load_images
+        >>> pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32), dtype=np.uint8)
+        >>> pictures[5] = pictures[0]
+        >>> found = check_data(load_images(pictures, ["a", "a", "a", "b", "b", "b"]))
+        >>> [(problem.kind, problem.severity) for problem in found.problems]
+        [('duplicate', 'error'), ('too_few', 'warning')]
+    """
+    facts = gather(data.images, decode=not quick, spec=spec, progress=progress)
+    problems = list(counts.unreadable(facts, names_of(data.images)))
+    if isinstance(data, ImageSet):
+        if not quick:  # training says the notes itself
+            problems += [Problem("unreadable", "warning", note, []) for note in data.notes]
+        readable = data.subset(facts.readable)
+        problems += _of_images(readable, facts.at(facts.readable), spec=spec, seed=seed)
+    else:
+        whole = np.isin(data.left, facts.readable) & np.isin(data.right, facts.readable)
+        used = np.unique(np.concatenate([data.left[whole], data.right[whole]]))
+        problems += _of_pairs(data.subset(whole), facts.at(used), spec=spec, seed=seed)
+    problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
+    classes = len(data.classes) if isinstance(data, ImageSet) else None
+    return Check(len(data.images), classes, problems)
+
+
+def _of_images(data: ImageSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Problem]:
+    names = names_of(data.images)
+    split, label = counts.splits(data)
+    yield from counts.class_sizes(data, names)
+    yield from counts.straddling(data, split, label, names)
+    # A forgery and a genuine image of one writer are as different as two classes.
+    role = np.where(data.forgery, "forgery of ", "")
+    tag, side = np.char.add(role, label).tolist(), split.tolist()
+    same = identical(data.images)
+    yield from _same_pictures(same, names, tag, side, exact=True, within=facts.thumbnails is not None)
+    if facts.thumbnails is not None:
+        near = _near(data.images, facts.thumbnails, same, seed)
+        yield from _same_pictures(near, names, tag, side, exact=False, within=True)
+        yield from _decoded(facts, names, spec)
+    if data.forgery.any():
+        yield from _shortcuts(shortcuts.of_roles(data, facts, spec=spec, seed=seed))
+    yield from _shortcuts(shortcuts.of_classes(data, facts, spec=spec, seed=seed))
+
+
+def _of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Problem]:
+    names = names_of(pairs.images)
+    yield from counts.pair_counts(pairs)
+    yield from _contradictions(pairs, names)
+    same = identical(pairs.images)
+    yield from _pairs_of_one_picture(same, pairs, names, exact=True)
+    if facts.thumbnails is not None:
+        near = _near(pairs.images, facts.thumbnails, same, seed)
+        yield from _pairs_of_one_picture(near, pairs, names, exact=False)
+        yield from _decoded(facts, names, spec)
+    yield from _shortcuts(shortcuts.of_pairs(pairs, facts, spec=spec, seed=seed))
+
+
+def _decoded(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Problem]:
+    """What shows once images are decoded."""
+    yield from counts.blank(facts, names)
+    yield from counts.modes(facts, names)
+    yield from counts.sizes(facts, names, spec)
+
+
+def _near(images: Sequence[ImageSource], thumbnails: Pixels, same: Groups, seed: int) -> Groups:
+    """Look-alikes among the images that are left when each identical group is one."""
+    twins = [member for group in same for member in group[1:]]
+    kept = np.setdiff1d(np.arange(len(images)), np.array(twins, dtype=np.intp))
+    found = lookalikes([images[i] for i in kept], thumbnails[kept], seed=seed)
+    return [kept[group].tolist() for group in found]
+
+
+def _same_pictures(
+    groups: Groups, names: list[str], tag: list[str], split: list[str], *, exact: bool, within: bool
+) -> Iterator[Problem]:
+    """The same picture under several labels, in several splits, or several times in one class."""
+    torn, leaked, other = [], [], []
+    for group in groups:
+        labels, sides = {tag[i] for i in group}, {split[i] for i in group} - {""}
+        if len(labels) > 1:
+            torn.append(group)
+        if len(sides) > 1:
+            leaked.append(group)
+        if len(labels) == 1 and len(sides) < 2:
+            other.append(group)
+    grave: Severity = "error" if exact else "warning"
+    if torn:
+        advice = "One label is wrong, or the picture shows both: correct it or take it out"
+        labelled = [f"{name} ({label})" for name, label in zip(names, tag, strict=True)]
+        yield _duplicate(torn, "under several labels", advice, grave, names, exact, labelled)
+    if leaked:
+        advice = "A test on pictures that were trained on proves nothing: remove them from one side"
+        sided = [f"{name} ({side})" for name, side in zip(names, split, strict=True)]
+        yield _duplicate(leaked, "in several splits", advice, grave, names, exact, sided)
+    if other and within:
+        mild: Severity = "warning" if exact else "info"
+        yield _duplicate(other, "several times in one class", "Keep one of each", mild, names, exact, names)
+
+
+def _pairs_of_one_picture(
+    groups: Groups, pairs: PairSet, names: list[str], *, exact: bool
+) -> Iterator[Problem]:
+    """Pairs whose two images are one picture, and pictures that have several names."""
+    picture = np.arange(len(pairs.images))
+    for group in groups:
+        picture[group] = group[0]
+    one = picture[pairs.left] == picture[pairs.right]
+    if not exact:
+        one &= pairs.left != pairs.right
+    ends = np.stack([pairs.left, pairs.right], axis=1)
+    paired = set(ends[one].ravel().tolist())
+    loose = [group for group in groups if not paired & set(group)]
+    grave: Severity = "error" if exact else "warning"
+    mild: Severity = "warning" if exact else "info"
+    for found, what, advice, severity in (
+        (ends[one & ~pairs.same].tolist(), "paired as different", "Correct the list", grave),
+        (ends[one & pairs.same].tolist(), "paired as same", "Such pairs are too easy: remove them", mild),
+        (loose, "under several names", "Use one name for each, so that splits keep them together", mild),
+    ):
+        if found:
+            yield _duplicate(found, what, advice, severity, names, exact, names)
+
+
+def _contradictions(pairs: PairSet, names: list[str]) -> Iterator[Problem]:
+    """Pairs that are listed with both answers."""
+    ends = np.sort([pairs.left, pairs.right], axis=0)
+    given = np.unique(np.vstack([ends, pairs.same]), axis=1)
+    both, count = np.unique(given[:2], axis=1, return_counts=True)
+    torn = both[:, count > 1].T.tolist()
+    if torn:
+        yield _duplicate(
+            torn, "paired both as same and as different", "Correct the list", "error", names, None, names
+        )
+
+
+def _duplicate(
+    groups: Groups,
+    what: str,
+    advice: str,
+    severity: Severity,
+    names: list[str],
+    exact: bool | None,
+    shown: list[str],
+) -> Problem:
+    how = {True: ", byte for byte", False: ", nearly the same at up to 96 x 96 pixels", None: ""}[exact]
+    examples = [" = ".join(shown[i] for i in group[:3]) for group in groups]
+    subject = many(len(groups), "pair" if exact is None else "picture")
+    return Problem(
+        "near_duplicate" if exact is False else "duplicate",
+        severity,
+        f"{subject} {what}{how}: {some(examples)}. {advice}",
+        [names[i] for i in dict.fromkeys(chain.from_iterable(groups))],
+    )
+
+
+def _shortcuts(found: Iterable[shortcuts.Shortcut]) -> Iterator[Problem]:
+    for one in found:
+        yield Problem(
+            "shortcut",
+            "error" if one.low > _MOSTLY_TOLD else "warning",
+            f"{one.what}: AUC {one.auc:.2f} (95 % interval {one.low:.2f} to {one.high:.2f}; 0.5 is chance),"
+            f" by {one.telling}. A network may learn this instead of comparing, and fail elsewhere: make the"
+            " images alike in it, or take all of them in one way",
+            [],
+        )

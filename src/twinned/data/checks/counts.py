@@ -1,0 +1,202 @@
+"""Problems that counting finds: classes, pairs, splits, modes, sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import some
+from ..datasets import ImageSet, PairSet
+from ..preprocessing import ImageSpec
+from .file_features import Facts
+from .issues import Problem, Severity, many
+
+Strings = NDArray[np.str_]
+
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+_FLAT = 2  # grey levels between the darkest and the lightest part of a thumbnail
+_LOSSLESS = ("1", "L", "P", "RGB")  # modes that lose nothing on the way to grey or colour
+
+
+def unreadable(facts: Facts, names: list[str]) -> Iterator[Problem]:
+    """Images that cannot be opened."""
+    if facts.errors:
+        reasons = [f"{names[i]} {error.reason}" for i, error in facts.errors.items()]
+        yield Problem(
+            "unreadable",
+            "error",
+            f"{many(len(reasons), 'image')} of {len(facts):,} cannot be read and training would leave them"
+            f" out: {some(reasons)}. Save them again or remove them",
+            [names[i] for i in facts.errors],
+        )
+
+
+def blank(facts: Facts, names: list[str]) -> Iterator[Problem]:
+    """Images with nothing in them, as a scanner or a camera with its lid on makes."""
+    if facts.thumbnails is None or not len(facts):
+        return
+    flat = np.flatnonzero(np.ptp(facts.thumbnails.reshape(len(facts), -1), axis=1) <= _FLAT)
+    if len(flat):
+        files = [names[i] for i in flat]
+        yield Problem(
+            "unreadable",
+            "warning",
+            f"{many(len(flat), 'image')} of one colour, with nothing to see: {some(files)}. Whatever they are"
+            " called, they look the same: remove them",
+            files,
+        )
+
+
+def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
+    """Too few classes, classes with one image, very uneven classes. Forgeries are not members."""
+    genuine = np.flatnonzero(~data.forgery)
+    labels, place, counts = np.unique(data.labels[genuine], return_inverse=True, return_counts=True)
+    usable = np.sort(counts[counts > 1])
+    if len(usable) < 2:
+        yield Problem(
+            "too_few",
+            "error",
+            "training needs two classes with two readable images each;"
+            f" {len(usable)} of {many(len(labels), 'class')} can be used. Add images, or check the folders:"
+            " one for each class",
+            [],
+        )
+    elif len(usable) < 12:
+        unseen = len(usable) >= 4
+        source = "cross-fitting over them" if unseen else "classes seen in training, so it may not hold"
+        yield Problem(
+            "too_few",
+            "info" if unseen else "warning",
+            f"only {len(usable)} classes have two images: the threshold will come from {source}."
+            " More classes help more than more images of each",
+            [],
+        )
+    single = genuine[counts[place] == 1]
+    if len(single):
+        yield Problem(
+            "single_image_class",
+            "warning" if 2 * len(single) > len(labels) else "info",
+            f"{len(single):,} of {many(len(labels), 'class')} have one image: they give no same pair and"
+            " serve as impostors only. Add a second image where you can",
+            [names[i] for i in single],
+        )
+    few = usable[(len(usable) - 1) // 4] if len(usable) > 1 else 0
+    if len(usable) > 1 and usable[-1] >= 10 * few:
+        largest = labels[counts == usable[-1]][0]
+        yield Problem(
+            "imbalance",
+            "warning",
+            f"{largest} has {usable[-1]:,} images, a quarter of the classes {few} or fewer. Batches take as"
+            " many of each class, but figures over pairs speak mostly of the large ones: add images to the"
+            " small classes",
+            [names[i] for i in genuine[labels[place] == largest]],
+        )
+
+
+def pair_counts(pairs: PairSet) -> Iterator[Problem]:
+    """Too few pairs of one kind, or far fewer than of the other."""
+    same, different = int(pairs.same.sum()), int((~pairs.same).sum())
+    counted = f"the list has {same:,} same and {different:,} different pairs of readable images"
+    if not (same and different):
+        yield Problem("too_few", "error", f"{counted}; training needs both kinds. Add the other kind", [])
+    elif min(same, different) < 30:
+        yield Problem("too_few", "warning", f"{counted}; figures need at least 30 of each. Add pairs", [])
+    elif min(same, different) < 0.1 * len(pairs):
+        advice = "Batches take half of each, so the rarer kind repeats: add more of it"
+        yield Problem("imbalance", "warning", f"{counted}. {advice}", [])
+
+
+def splits(data: ImageSet) -> tuple[Strings, Strings]:
+    """Each image's split and its label; folders called train and test above the classes count as splits."""
+    parts = [label.partition("/") for label in data.labels.tolist()]
+    if (data.split != "").any() or not all(rest and top.lower() in _SPLITS for top, _, rest in parts):
+        return data.side, data.labels
+    return np.array([top for top, _, _ in parts], np.str_), np.array([rest for _, _, rest in parts], np.str_)
+
+
+def straddling(data: ImageSet, split: Strings, label: Strings, names: list[str]) -> Iterator[Problem]:
+    """Groups, or else classes, with images on several sides of the split."""
+    if not (data.split != "").any():  # the folders above the class folders
+        advice = (
+            "These folders are read as part of the class names, so one class counts as two different ones:"
+            " give one folder at a time, or a CSV with a split column"
+        )
+        yield from _crossing("class", label, split, "error", advice, names)
+        return
+    advice = "What a group has in common is then known before the test: keep each group on one side"
+    groups = list(_crossing("group", data.groups, split, "error", advice, names))
+    advice = "Figures then speak of known classes, not of new ones: keep each class on one side"
+    yield from groups or _crossing("class", label, split, "warning", advice, names)
+
+
+def _crossing(
+    what: str, of: Strings, split: Strings, severity: Severity, advice: str, names: list[str]
+) -> Iterator[Problem]:
+    known = (split != "") & (of != "")
+    sides = np.unique(np.stack([of[known], split[known]]), axis=1)[0]
+    each, count = np.unique(sides, return_counts=True)
+    crossing = each[count > 1]
+    if len(crossing):
+        yield Problem(
+            "group_straddles_split",
+            severity,
+            f"{many(len(crossing), what)} with images in several splits: {some(crossing.tolist())}. {advice}",
+            [names[i] for i in np.flatnonzero(known & np.isin(of, crossing))],
+        )
+
+
+def modes(facts: Facts, names: list[str]) -> Iterator[Problem]:
+    """Images of another mode than most, and files with several frames."""
+    counts = Counter(facts.mode.tolist()).most_common()
+    if len(counts) > 1:
+        (main, most), *others = counts
+        lossy = any(mode not in _LOSSLESS and " x " not in mode for mode, _ in others)
+        yield Problem(
+            "mode",
+            "warning" if lossy else "info",
+            f"{many(most, 'image')} of mode {main}, but also "
+            + ", ".join(f"{count:,} {mode}" for mode, count in others)
+            + ". All are converted (transparency becomes white, 16 bits become 8): look whether they come out"
+            " as you expect",
+            [names[i] for i in np.flatnonzero(facts.mode != main)],
+        )
+    if facts.animated.any():
+        yield Problem(
+            "mode",
+            "warning",
+            f"{many(int(facts.animated.sum()), 'file')} with several frames: only the first frame is used."
+            " Save the frames that you want as images",
+            [names[i] for i in np.flatnonzero(facts.animated)],
+        )
+
+
+def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Problem]:
+    """Images of quite another size or shape than most, or too small for the model's input."""
+    if not len(facts):
+        return
+    width, height = facts["width"], facts["height"]
+    area, shape = np.log2(width * height), np.log2(width / height)
+    odd = np.flatnonzero((np.abs(area - np.median(area)) > 4) | (np.abs(shape - np.median(shape)) > 1.6))
+    if len(odd):
+        examples = [f"{names[i]} {width[i]:.0f}x{height[i]:.0f}" for i in odd]
+        yield Problem(
+            "size",
+            "info",
+            f"{many(len(odd), 'image')} of quite another size or shape than most (the median is"
+            f" {np.median(width):.0f}x{np.median(height):.0f}): {some(examples)}. Look whether they belong",
+            [names[i] for i in odd],
+        )
+    if spec is None:
+        return
+    small = np.flatnonzero((2 * width < spec.width) | (2 * height < spec.height))
+    if len(small):
+        yield Problem(
+            "size",
+            "warning",
+            f"{many(len(small), 'image')} less than half as wide or high as the model's input of"
+            f" {spec.width}x{spec.height}, so enlarging blurs them. Use larger images or a smaller input",
+            [names[i] for i in small],
+        )

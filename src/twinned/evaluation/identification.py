@@ -1,0 +1,201 @@
+"""Identification, 1 to N: the threshold that keeps strangers out of a gallery, and open-set rates.
+
+A stranger is compared with every label, so the closest of N impostors counts: one threshold for every
+size would let more strangers in the larger the gallery grows. Here galleries of several sizes are put
+together from held-out classes, strangers are held up to them, and the distance of the closest label is
+tabulated. Beyond the sizes and rates that held-out data reach, the table is carried on:
+
+- more labels: a gallery m times as large is m galleries, each with its own chance to err;
+- rarer errors: the share of distances below t falls like a power of t, as it does near 0 for any smooth
+  distribution of embeddings; the power is Hill's estimate less one standard error, the stricter side.
+
+References:
+    Grother, Ngan & Hanaoka, NIST FRVT part 2 (NISTIR 8271): FPIR and FNIR.
+    Hill, Annals of Statistics 1975. ISO/IEC 5152:2024: extreme values for error rates from small sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..errors import SettingError
+from ..metrics.comparisons import Comparisons, Floats, Ints
+
+_RATES = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
+_IMAGES = (1, 2, 4, 8)  # images a label
+_SIZES = tuple(int(first * 10**power) for power in range(4) for first in (1, 2, 5))  # labels in the gallery
+_GALLERIES = 10  # galleries drawn for each number of images a label
+PROBES = 1000
+_SUPPORT = 20  # strangers below a quantile for it to be taken as it is
+_TINY = 1e-12
+
+
+class Identification(BaseModel):
+    """Thresholds by images a label, labels in the gallery, and false positive identification rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    images: tuple[int, ...] = Field(min_length=1)
+    labels: tuple[tuple[int, ...], ...]  # for each number of images
+    fpir: tuple[float, ...] = Field(min_length=2)
+    threshold: tuple[tuple[tuple[float, ...], ...], ...]  # [images][labels][fpir]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Identification:
+        shape = [(len(row), {len(cells) for cells in row}) for row in self.threshold]
+        if shape != [(len(sizes), {len(self.fpir)}) for sizes in self.labels] or len(shape) != len(
+            self.images
+        ):
+            raise ValueError("the table of identification thresholds does not have the shape of its margins")
+        if any(np.any(np.diff(margin) <= 0) for margin in (self.images, self.fpir, *self.labels)):
+            raise ValueError("the margins of the table of identification thresholds must rise")
+        if min(self.images) < 1 or any(sizes[0] != 1 for sizes in self.labels) or min(self.fpir) <= 0:
+            raise ValueError("the table of identification thresholds begins with one label and one image")
+        return self
+
+    def at(self, labels: int, fpir: float, images_per_label: float = 1.0) -> float:
+        """The threshold for a gallery: above 0, and never looser for more labels.
+
+        Raises:
+            SettingError: If a number is out of range.
+        """
+        if labels < 1 or images_per_label < 1 or not 0 < fpir < 1:
+            raise SettingError(
+                "a gallery of at least 1 label with at least 1 image each, and a rate between 0 and 1; "
+                f"got {labels} labels, {images_per_label} images a label and a rate of {fpir}"
+            )
+        row = int(np.searchsorted(self.images, images_per_label, side="right")) - 1
+        sizes, table = self.labels[row], np.asarray(self.threshold[row])
+        size = labels * images_per_label / self.images[row]  # images beyond the table count as labels
+        known = min(size, sizes[-1])
+        rate = -np.expm1(np.log1p(-fpir) * known / size)
+        by_size = [_interpolated(rate, np.asarray(self.fpir), found) for found in table]
+        return float(np.interp(np.log(known), np.log(sizes), by_size))
+
+
+def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identification:
+    """Tabulate the closest impostor of held-out strangers in galleries drawn from the held-out classes.
+
+    Comparisons with forgeries are left out, unless there are no others: a stranger imitates nobody. Without
+    image numbers (a list of pairs) each impostor comparison is a stranger before a gallery of one label.
+    """
+    impostors = comparisons.subset(~comparisons.same)
+    if impostors.skilled is not None and not impostors.skilled.all():
+        impostors = impostors.subset(~impostors.skilled)
+    if impostors.left_image is None or impostors.right_image is None:
+        tables = {1: {1: _quantiles(impostors.distance, len(impostors), len(impostors))}}
+    else:
+        random = np.random.default_rng(seed)
+        sides = np.stack([impostors.left_image, impostors.right_image])
+        tables = _tables(*_strangers(impostors, sides, random), random)
+    return table_of(tables)
+
+
+def table_of(tables: dict[int, dict[int, Floats]]) -> Identification:
+    """What `tabulate` gave, as a model stores it."""
+    # The same strangers before more labels are never farther, save where some met too few labels.
+    rows = [np.minimum.accumulate(list(by_size.values()), axis=0).tolist() for by_size in tables.values()]
+    return Identification(
+        images=tuple(tables),
+        labels=tuple(tuple(by_size) for by_size in tables.values()),
+        fpir=_RATES,
+        threshold=tuple(tuple(map(tuple, by_size)) for by_size in rows),
+    )
+
+
+def _strangers(impostors: Comparisons, sides: Ints, random: np.random.Generator) -> tuple[Floats, Ints]:
+    """Distances of some images to all, ``(probes, images)``, inf if not compared, and the images' labels.
+
+    Images are in ascending order of their labels. ``sides``: image numbers, left and right.
+    """
+    label = np.full(int(sides.max()) + 1, -1)
+    label[sides] = impostors.left, impostors.right
+    images = np.argsort(label, kind="stable")[np.count_nonzero(label < 0) :]
+    column, row = np.full((2, len(label)), -1)
+    column[images] = np.arange(len(images))
+    probes = random.permutation(images)[:PROBES]
+    row[probes] = np.arange(len(probes))
+    matrix = np.full((len(probes), len(images)), np.inf, dtype=np.float32)
+    for one, other in (sides, sides[::-1]):
+        known = np.flatnonzero(row[one] >= 0)
+        matrix[row[one[known]], column[other[known]]] = impostors.distance[known]
+    return matrix, label[images]
+
+
+def _tables(matrix: Floats, label: Ints, random: np.random.Generator) -> dict[int, dict[int, Floats]]:
+    """Distances at each rate: ``{images a label: {labels: (rates,)}}``."""
+    first = np.flatnonzero(np.diff(label, prepend=-1))
+    counts = np.diff(first, append=len(label))
+    known = np.add.reduceat(np.isfinite(matrix), first, axis=1, dtype=np.int64)
+    # Several images a label make a gallery only where a stranger was compared with all of a label's images.
+    most_images = np.median(counts) if np.isin(known / counts, (0, 1)).all() else 1
+
+    def nearest(enrolled: Ints, begin: Ints) -> Floats:
+        found: Floats = np.minimum.reduceat(matrix[:, enrolled], begin, axis=1)
+        return found
+
+    return tabulate(nearest, label, int(most_images), strangers=len(matrix), random=random)
+
+
+def tabulate(
+    nearest: Callable[[Ints, Ints], Floats],
+    label: Ints,
+    most_images: int,
+    *,
+    strangers: int,
+    random: np.random.Generator,
+) -> dict[int, dict[int, Floats]]:
+    """Distances at each rate from galleries drawn at random: ``{images a label: {labels: (rates,)}}``.
+
+    Args:
+        nearest: From the enrolled images, label by label, and where in them each label begins, how far each
+            stranger is from each label: ``(strangers, labels)``, inf where the label is the stranger's own.
+        label: Of each image, ascending.
+        most_images: Images a label to go up to.
+        strangers: How many there are.
+        random: Where chance comes from.
+    """
+    first = np.flatnonzero(np.diff(label, prepend=-1))
+    counts = np.diff(first, append=len(label))
+    tables: dict[int, dict[int, Floats]] = {}
+    for images in (k for k in _IMAGES if k <= most_images):
+        closest: dict[int, list[Floats]] = {}
+        for _ in range(_GALLERIES):
+            shuffled = np.lexsort((random.random(len(label)), label))
+            enrolled = shuffled[np.arange(len(label)) - np.repeat(first, counts) < images]
+            begin = np.flatnonzero(np.diff(label[enrolled], prepend=-1))
+            apart = nearest(enrolled, begin)[:, random.permutation(len(first))]
+            held_up = np.cumsum(np.isfinite(apart), axis=1)
+            so_far = np.minimum.accumulate(apart, axis=1)
+            most = max(1, int(np.quantile(held_up[:, -1], 0.05)))
+            for size in (*(size for size in _SIZES if size < most), most):
+                enough = held_up[:, -1] >= size
+                column = np.argmax(held_up[enough] >= size, axis=1)
+                closest.setdefault(size, []).append(so_far[enough, column])
+        tables[images] = {
+            size: _quantiles(np.concatenate(closest[size]), strangers, len(first)) for size in sorted(closest)
+        }
+    return tables
+
+
+def _quantiles(closest: Floats, strangers: int, classes: int) -> Floats:
+    """Distances below which each rate lies; a power law carries on below what ``strangers`` can support."""
+    support = max(1.0, min(_SUPPORT, strangers / 2))
+    anchor, rates = support / strangers, np.asarray(_RATES)
+    start = float(np.quantile(closest, anchor))
+    tail = closest[closest <= start].astype(np.float64)
+    # Hill: 1 / power is the mean log of how far the tail reaches below its start.
+    reach = np.mean(np.log(start / np.maximum(tail, start * _TINY))) if start > 0 else 0.0
+    reach /= max(1 - min(support, classes) ** -0.5, 0.1)
+    found: Floats = np.where(rates >= anchor, np.quantile(closest, rates), start * (rates / anchor) ** reach)
+    return found
+
+
+def _interpolated(rate: float, rates: Floats, thresholds: Floats) -> float:
+    """Straight in the logarithms of rate and threshold, carried on below the lowest rate."""
+    x, y = np.log(rates), np.log(np.maximum(thresholds, _TINY))
+    slope = (y[1] - y[0]) / (x[1] - x[0])
+    return float(np.exp(np.interp(np.log(rate), x, y) + slope * min(np.log(rate) - x[0], 0.0)))

@@ -1,0 +1,222 @@
+"""From a distance to evidence: the log of the likelihood ratio of same against different.
+
+``llr(distance) = ln p(distance | same) - ln p(distance | different)`` says what a distance is worth
+whatever the prior; a prior turns it into a probability: ``logit P(same) = llr + logit(prior)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..metrics.comparisons import Comparisons, Floats
+from ..metrics.roc import (
+    Tally,
+    coarse,
+    pooled,
+    tally,
+    tally_sorted,
+)
+
+FOLDS = 5
+
+
+class Logistic(BaseModel):
+    """A straight line: ``llr = intercept + slope * distance``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    method: Literal["logistic"] = "logistic"
+    intercept: float
+    slope: float = Field(le=0)
+
+    def llr(self, distance: npt.ArrayLike) -> Floats:
+        """Evidence at each distance; falls with the distance."""
+        return self.intercept + self.slope * np.asarray(distance, dtype=np.float64)
+
+
+class Isotonic(BaseModel):
+    """A falling curve through knots, straight between them and level beyond them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    method: Literal["isotonic"] = "isotonic"
+    knots: tuple[float, ...] = Field(min_length=1)
+    values: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _falls(self) -> Isotonic:
+        if len(self.knots) != len(self.values):
+            raise ValueError(
+                f"as many values as knots are needed; got {len(self.values)} and {len(self.knots)}"
+            )
+        if np.any(np.diff(self.knots) <= 0) or np.any(np.diff(self.values) > 0):
+            raise ValueError("knots must rise and values must not")
+        return self
+
+    def llr(self, distance: npt.ArrayLike) -> Floats:
+        """Evidence at each distance; falls with the distance."""
+        return np.interp(np.asarray(distance, dtype=np.float64), self.knots, self.values)
+
+
+Evidence = Annotated[Logistic | Isotonic, Field(discriminator="method")]
+
+
+def fit_logistic(counts: Tally) -> Logistic:
+    """Logistic regression of same on distance, both kinds of comparison weighing one half.
+
+    Platt's targets, (n + 1) / (n + 2) in place of 1 and its like in place of 0, keep the slope finite where
+    the two kinds are perfectly apart. A line that would rise with the distance is set to 0: no evidence.
+
+    References:
+        Platt, "Probabilistic outputs for support vector machines", 1999.
+        Brummer & du Preez, Computer Speech and Language 2006: the prior of one half makes the line an llr.
+    """
+    n_genuine, n_impostor = counts.genuine.sum(), counts.impostor.sum()
+    genuine, impostor = counts.genuine / (2 * n_genuine), counts.impostor / (2 * n_impostor)
+    mass = genuine + impostor
+    target = genuine * (n_genuine + 1) / (n_genuine + 2) + impostor / (n_impostor + 2)
+    center = mass @ counts.distance
+    scale = float(np.sqrt(mass @ (counts.distance - center) ** 2))
+    if scale == 0:
+        return Logistic(intercept=0.0, slope=0.0)
+    x = np.stack([np.ones_like(mass), (counts.distance - center) / scale])
+
+    def loss(line: Floats) -> float:
+        return float(mass @ np.logaddexp(0, line @ x) - target @ (line @ x))
+
+    line = np.zeros(2)
+    for _ in range(100):
+        p = _sigmoid(line @ x)
+        gradient = x @ (mass * p - target)
+        hessian = (x * (mass * p * (1 - p))) @ x.T + 1e-12 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        while loss(line - step) > loss(line) and np.abs(step).max() > 1e-12:
+            step /= 2
+        line = line - step
+        if np.abs(step).max() < 1e-9:
+            break
+    if line[1] >= 0:
+        return Logistic(intercept=0.0, slope=0.0)
+    slope = float(line[1]) / scale
+    return Logistic(intercept=float(line[0] - slope * center), slope=slope)
+
+
+def fit_isotonic(counts: Tally) -> Isotonic:
+    """The falling curve that fits best (PAV), kept finite: n comparisons never prove a ratio beyond n + 1."""
+    n_genuine, n_impostor = counts.genuine.sum(), counts.impostor.sum()
+    blocks = pooled(counts)
+    with np.errstate(divide="ignore"):
+        ratio = np.log(blocks.genuine / n_genuine) - np.log(blocks.impostor / n_impostor)
+    value = ratio.clip(-np.log(n_genuine + 1), np.log(n_impostor + 1))
+    # A knot at the first and the last distance of each block: level within, a ramp to the next.
+    after = np.searchsorted(counts.distance, blocks.distance[:-1], side="right")
+    first = np.concatenate([counts.distance[:1], counts.distance[after]])
+    knots, values = np.stack([first, blocks.distance], 1).ravel(), np.repeat(value, 2)
+    keep = np.concatenate([[True], np.diff(knots) > 0])
+    return Isotonic(knots=tuple(knots[keep].tolist()), values=tuple(values[keep].tolist()))
+
+
+def cllr(llr: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """Cost of the evidence in bits: 0 for an oracle, 1 for one that says nothing, above 1 if it misleads.
+
+    ``1/2 [mean over genuine of log2(1 + 1/LR) + mean over impostors of log2(1 + LR)]``
+
+    References:
+        Brummer & du Preez, "Application-independent evaluation of speaker detection", 2006.
+
+    Example:
+        >>> cllr([0.0, 0.0], [True, False])
+        1.0
+    """
+    evidence, is_same = np.asarray(llr, dtype=np.float64), np.asarray(same, dtype=bool)
+    return _weighted_cllr(evidence, is_same, ~is_same)
+
+
+def min_cllr(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
+    """The lowest Cllr of any falling function of the distance on these data: what calibration cannot mend."""
+    return min_cllr_of(tally(distance, same))
+
+
+def min_cllr_of(counts: Tally) -> float:
+    """`min_cllr` of a tally."""
+    blocks = pooled(counts)
+    with np.errstate(divide="ignore"):
+        ratio = np.log(blocks.genuine / blocks.genuine.sum()) - np.log(
+            blocks.impostor / blocks.impostor.sum()
+        )
+    return _weighted_cllr(ratio, blocks.genuine, blocks.impostor)
+
+
+def fit_evidence(
+    comparisons: Comparisons, *, seed: int = 0
+) -> tuple[Logistic | Isotonic, float | None, float]:
+    """The better of both fits, chosen on classes it was not fitted on.
+
+    Classes are dealt into at most five folds. A fit sees the comparisons among the other folds' classes and
+    is judged on those among its own fold's; comparisons between the two take no part. Above about 4,000
+    distinct distances neighbours are joined (see `coarse`).
+
+    Returns:
+        The fit on everything, its cross-validated Cllr, and the lowest Cllr of the same comparisons. Where
+        there are too few classes for two folds with genuine and impostor comparisons, the logistic fit, None,
+        and the lowest Cllr of all comparisons.
+    """
+    pairs = comparisons.ascending()
+    counts = coarse(tally_sorted(pairs.distance, pairs.same))
+    costs: dict[Callable[[Tally], Logistic | Isotonic], float] = {}
+    splits = list(_splits(pairs, counts, seed))
+    tested = [own for _, own in splits]
+    if sum(own.genuine.sum() for own in tested) and sum(own.impostor.sum() for own in tested):
+        for fit in (fit_logistic, fit_isotonic):
+            llr = np.concatenate([fit(others).llr(own.distance) for others, own in splits])
+            genuine, impostor = (np.concatenate([own[kind] for own in tested]) for kind in (1, 2))
+            costs[fit] = _weighted_cllr(llr, genuine, impostor)
+    best = min(costs, key=costs.__getitem__, default=fit_logistic)
+    return best(counts), costs.get(best), min_cllr_of(_joined(tested) if costs else counts)
+
+
+def _splits(pairs: Comparisons, counts: Tally, seed: int) -> Iterator[tuple[Tally, Tally]]:
+    """Tallies of the other folds' comparisons and of the fold's own, for each fold that can be fitted."""
+    folds = max(1, min(FOLDS, pairs.n_classes // 2))
+    fold = np.zeros(pairs.classes[-1] + 1, dtype=np.int64)
+    fold[np.random.default_rng(seed).permutation(pairs.classes)] = np.arange(pairs.n_classes) % folds
+    cells = len(counts.distance)
+    cell = np.repeat(np.arange(cells), counts.genuine + counts.impostor)
+    cell += ((fold[pairs.left] * folds + fold[pairs.right]) * 2 + pairs.same) * cells
+    table = np.bincount(cell, minlength=folds * folds * 2 * cells).reshape(folds, folds, 2, cells)
+    for k in range(folds):
+        others = np.delete(np.delete(table, k, axis=0), k, axis=1).sum(axis=(0, 1))
+        if others.any(axis=1).all():
+            yield _filled(counts.distance, others), _filled(counts.distance, table[k, k])
+
+
+def _filled(distance: Floats, table: npt.NDArray[np.int64]) -> Tally:
+    """Rows with a comparison; ``table``: impostor and genuine counts."""
+    some = table.any(axis=0)
+    return Tally(distance[some], table[1, some], table[0, some])
+
+
+def _joined(tallies: Sequence[Tally]) -> Tally:
+    """Several tallies as one."""
+    distance, genuine, impostor = (np.concatenate(column) for column in zip(*tallies, strict=True))
+    each, place = np.unique(distance, return_inverse=True)
+    return Tally(
+        each, *(np.bincount(place, column, len(each)).astype(np.int64) for column in (genuine, impostor))
+    )
+
+
+def _weighted_cllr(llr: Floats, genuine: npt.NDArray[Any], impostor: npt.NDArray[Any]) -> float:
+    """Cllr where each piece of evidence stands for some genuine and some impostor comparisons."""
+    # Infinite evidence costs nothing where there is no comparison of the other kind.
+    false_reject = np.logaddexp(0, -llr[genuine > 0]) @ genuine[genuine > 0] / genuine.sum()
+    false_accept = np.logaddexp(0, llr[impostor > 0]) @ impostor[impostor > 0] / impostor.sum()
+    return float((false_reject + false_accept) / (2 * np.log(2)))
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return 0.5 * (1 + np.tanh(x / 2))

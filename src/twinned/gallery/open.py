@@ -1,0 +1,84 @@
+"""Opening a gallery by its address: a folder, or a collection on a Qdrant server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import GalleryError, SettingError
+from . import qdrant_edge
+from .embedder import Embedder, binding_of
+from .gallery import Gallery
+from .gallery_file import refused
+from .store import Binding, Store
+
+
+def open_gallery(
+    address: str | os.PathLike[str],
+    embedder: Embedder,
+    *,
+    create: bool = True,
+    read_only: bool = False,
+    timeout: float | None = None,
+) -> Gallery:
+    """Open a gallery, or make an empty one.
+
+    Args:
+        address: A folder, or ``http://host:6333/name`` on a Qdrant server (extra ``cluster``).
+        embedder: The model; a gallery that another one filled is refused.
+        create: Make it if it is not there.
+        read_only: Refuse every change, and to make it.
+        timeout: Seconds to wait for each answer of a Qdrant server; by default 60.
+
+    Raises:
+        GalleryError: If it is missing, damaged, in use by another process or filled by another model,
+            or the disk is full.
+    """
+    wanted = binding_of(embedder)
+    store = open_store(address, wanted if create and not read_only else None, timeout=timeout)
+    if store.binding != wanted:
+        store.close()
+        raise GalleryError(
+            f"{address}: was filled by another model ({_describe(store.binding)}; this one is "
+            f"{_describe(wanted)}), and embeddings of two models cannot be compared. Open it "
+            "with that model, or embed its images again with this one: twinned gallery rebuild"
+        )
+    return Gallery(store, embedder, read_only=read_only)
+
+
+def open_store(
+    address: str | os.PathLike[str], binding: Binding | None, *, timeout: float | None = None
+) -> Store:
+    """Open the store at an address; with a binding, make it if it is not there.
+
+    Raises:
+        GalleryError: If it is missing, damaged or in use, or the disk is full.
+        SettingError: If the address is neither a folder nor a server's.
+    """
+    text = os.fspath(address)
+    if "://" in text:
+        if not text.startswith(("http://", "https://")):
+            raise SettingError(
+                f"{text!r} is no gallery's address; expected a folder or http://host:6333/name"
+            )
+        from . import qdrant_server  # qdrant_client comes with an extra
+
+        return qdrant_server.open_collection(text, binding, timeout=timeout)
+    folder = Path(text).absolute()
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise GalleryError(f"{address}: is a file; a gallery is a folder")
+        empty = not folder.exists() or not any(folder.iterdir())
+    except OSError as error:
+        raise refused(folder, error) or GalleryError(
+            f"{address}: cannot be opened ({error}); check the path, or choose another folder"
+        ) from error
+    if empty:
+        if binding is None:
+            raise GalleryError(f"{address}: there is no gallery; add images to make it: twinned gallery add")
+        qdrant_edge.create(folder, binding)
+    return qdrant_edge.EdgeStore(folder)
+
+
+def _describe(binding: Binding) -> str:
+    return f"{binding.encoder_sha256[:12]}, {binding.embedding_size} values, {binding.distance} distance"

@@ -1,0 +1,1 @@
+"""Saved models and what they do, without PyTorch."""

@@ -1,0 +1,154 @@
+"""Embedding any number of images into one file, written as it goes and resumable.
+
+Finished parts lie in ``FILE.partial/`` until the last one is there; then they are joined into the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..errors import DataError, MissingExtra, SettingError
+from ..utils.progress import progress_bar
+from .session import embed_stream
+
+if TYPE_CHECKING:
+    from .model import Model
+
+_PART = 4096  # images
+
+
+class Written(NamedTuple):
+    """What was written: how many images, and a sentence for each that could not be read."""
+
+    images: int
+    errors: list[str]
+
+
+def embed_to_file(
+    model: Model,
+    paths: Sequence[str],
+    output: str | os.PathLike[str],
+    *,
+    strict: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    progress: bool = True,
+) -> Written:
+    """Embed images into a .npz or .parquet file with path, vector and error of each.
+
+    An unreadable image has a vector of NaN and says why under error; the others have an empty error.
+
+    Args:
+        model: Whose encoder.
+        paths: The image files.
+        output: The file; its suffix says which kind.
+        strict: Stop at an unreadable image.
+        resume: Go on where an interrupted run with the same model and paths stopped.
+        force: Replace the file if it exists.
+        progress: Show a bar.
+
+    Raises:
+        SettingError: If the suffix is neither, or the file exists.
+        DataError: If ``strict`` and an image cannot be read.
+    """
+    target = Path(output)
+    if target.suffix not in (".npz", ".parquet"):
+        raise SettingError(f"{target}: the name must end in .npz or .parquet")
+    run = hashlib.sha256(json.dumps([model.encoder_sha256, list(paths)]).encode()).hexdigest()
+    work = target.with_name(target.name + ".partial")
+    if target.exists() and not force:
+        if resume and not work.exists():
+            return Written(len(paths), [])
+        raise SettingError(f"{target}: exists; choose another name, or --force to replace it")
+    if not target.parent.is_dir():
+        raise SettingError(f"{target.parent}: no such folder to write to")
+    if work.exists() and not (resume and (work / run).exists()):
+        if resume:
+            raise SettingError(f"{work}: is of a run with another model or other images; --force begins anew")
+        shutil.rmtree(work)
+    work.mkdir(exist_ok=True)
+    (work / run).touch()
+    errors: list[str] = []
+    with progress_bar("Embedding", len(paths), show=progress) as advance:
+        for number, start in enumerate(range(0, len(paths), _PART)):
+            part, chunk = work / f"{number:06d}.npz", list(paths[start : start + _PART])
+            if part.exists():
+                advance(len(chunk))
+            else:
+                _write_part(part, chunk, model, strict, advance)
+            with np.load(part, allow_pickle=False) as done:
+                errors += [e for e in done["error"].tolist() if e]
+    parts = sorted(work.glob("*.npz"))
+    new = target.with_name(f".{target.name}.new")
+    (_join_npz if target.suffix == ".npz" else _join_parquet)(parts, new, len(paths), model.embedding_size)
+    os.replace(new, target)
+    shutil.rmtree(work)
+    return Written(len(paths), errors)
+
+
+def _write_part(part: Path, paths: list[str], model: Model, strict: bool, advance: Any) -> None:
+    vectors = np.empty((len(paths), model.embedding_size), np.float32)
+    errors = [""] * len(paths)
+    for chunk in embed_stream(paths, model.spec, model.encoder):
+        vectors[chunk.start : chunk.start + len(chunk.vectors)] = chunk.vectors
+        for place, error in enumerate(chunk.errors, start=chunk.start):
+            if error is not None:
+                if strict:
+                    raise DataError(f"{error} (--strict stops here)")
+                errors[place] = str(error)
+        advance(len(chunk.vectors))
+    new = part.with_suffix(".new")
+    with new.open("wb") as file:
+        np.savez(file, path=np.array(paths), vector=vectors, error=np.array(errors))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, part)
+
+
+def _column(parts: list[Path], name: str) -> Iterator[np.ndarray[Any, Any]]:
+    for part in parts:
+        with np.load(part, allow_pickle=False) as done:
+            yield done[name]
+
+
+def _join_npz(parts: list[Path], target: Path, count: int, size: int) -> None:
+    """Stream the parts into one .npz: no array is ever whole in memory."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in ("path", "vector", "error"):
+            widest = max((a.dtype for a in _column(parts, name)), key=lambda d: d.itemsize)
+            shape = (count, size) if name == "vector" else (count,)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(widest),
+                    "fortran_order": False,
+                    "shape": shape,
+                }
+                np.lib.format.write_array_header_2_0(file, header)
+                for array in _column(parts, name):
+                    file.write(np.ascontiguousarray(array.astype(widest)).tobytes())
+
+
+def _join_parquet(parts: list[Path], target: Path, count: int, size: int) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise MissingExtra("all", "writing .parquet") from None
+    schema = pa.schema(
+        [("path", pa.string()), ("vector", pa.list_(pa.float32(), size)), ("error", pa.string())]
+    )
+    with pq.ParquetWriter(target, schema) as writer:
+        columns = zip(*(_column(parts, name) for name in ("path", "vector", "error")), strict=True)
+        for path, vector, error in columns:
+            flat = pa.array(vector.ravel(), pa.float32())
+            table = [pa.array(path.tolist()), pa.FixedSizeListArray.from_arrays(flat, size)]
+            writer.write_table(pa.table([*table, pa.array(error.tolist())], schema=schema))

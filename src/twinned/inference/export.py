@@ -1,0 +1,352 @@
+"""Taking a model elsewhere: a plain float encoder, an eight-bit one, and an example that runs them.
+
+A model folder is ONNX already; `export_model` adds what other programs ask for, and checks each file
+against the original before it says that it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.datasets import ImageSet, PairSet
+from ..data.decode import decode
+from ..data.images import Pixels
+from ..data.readers import load as load_data
+from ..errors import (
+    DataError,
+    MissingExtra,
+    ModelError,
+    SettingError,
+)
+from ..metrics.comparisons import compare_all
+from ..metrics.few_shot import one_shot_accuracy, possible_ways
+from ..metrics.roc import eer
+from ..utils import files
+from ..utils.files import refuse
+from ..utils.telemetry import ONNX_RUNTIME, SWITCHES
+from . import model_folder
+from .model import Model
+from .session import Graph, embed_pixels
+
+_TOLERANCE = 1e-4
+_CALIBRATION_IMAGES = 256
+
+_EXAMPLE = '''"""Tell whether two images show the same thing, with onnxruntime, Pillow and NumPy alone."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault({switch!r}, {off!r})  # before the import: ONNX Runtime reports its usage otherwise
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+WIDTH, HEIGHT, MODE, THRESHOLD = {width}, {height}, {mode!r}, {threshold!r}
+MEAN, STD = np.array({mean}, np.float32), np.array({std}, np.float32)
+FOLDER = Path(__file__).parent
+
+
+def run(file, output, **inputs):
+    return onnxruntime.InferenceSession(FOLDER / file).run([output], inputs)[0][0]
+
+
+def fitted(image):
+{fitted}
+
+def embed(path):
+    pixels = np.asarray(fitted(ImageOps.exif_transpose(Image.open(path)).convert(MODE)))
+    image = (pixels.reshape(HEIGHT, WIDTH, -1) / np.float32(255) - MEAN) / STD
+    return run("encoder_float.onnx", "embedding", image=image.transpose(2, 0, 1)[None])
+
+
+a, b = embed(sys.argv[1]), embed(sys.argv[2])
+distance = {distance}
+print("same" if distance <= THRESHOLD else "different", float(distance))
+'''
+
+_FITTED = {
+    "stretch": """\
+    return image.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+""",
+    "crop": """\
+    return ImageOps.fit(image, (WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+""",
+    "pad": """\
+    scale = min(WIDTH / image.width, HEIGHT / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    values = np.asarray(image).reshape(image.height, image.width, -1)
+    edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    canvas = Image.new(image.mode, (WIDTH, HEIGHT), tuple(int(v) for v in np.median(edge, axis=0)))
+    resized = image.resize(size, Image.Resampling.BILINEAR)
+    canvas.paste(resized, ((WIDTH - size[0]) // 2, (HEIGHT - size[1]) // 2))
+    return canvas
+""",
+}
+_OF_HEAD = '1 - run("head.onnx", "score", left=a[None], right=b[None])'
+_DISTANCE = {
+    "cosine": "1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b))",
+    "euclidean": "np.linalg.norm(a - b)",
+    "squared_euclidean": "((a - b) ** 2).sum()",
+    "manhattan": "np.abs(a - b).sum()",
+}
+
+
+def export_model(
+    model: Model,
+    output: str | os.PathLike[str],
+    *,
+    int8: ImageSet | str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write a folder with the encoder in the forms that other programs want.
+
+    Args:
+        model: What to take along.
+        output: The folder; it is there whole or not at all.
+        int8: Labelled images to calibrate an eight-bit encoder on, and to measure its cost with: best of
+            classes that training never saw. Half of the classes calibrate, the other half measure.
+        force: Replace the folder.
+        progress: Show bars.
+
+    Returns:
+        What was written and measured: the files, the opset, how far the plain encoder is from the original,
+        and for ``int8`` equal error rate and one-shot accuracy before and after.
+
+    Raises:
+        SettingError: If the folder exists.
+        MissingExtra: If ``onnx`` is not installed.
+        ModelError: If an exported graph does not agree with the original.
+    """
+    target = Path(output)
+    given = [int8] if isinstance(int8, (str, os.PathLike)) else []
+    refuse(target, force=force, data=[model.folder, *given])
+    if target.exists() and not (target / "encoder_float.onnx").is_file() and any(target.iterdir()):
+        raise SettingError(f"{target}: is no exported model, so it is not replaced; choose another name")
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise MissingExtra("train", "exporting a model") from None
+    source = model_folder.checked(model.folder, "encoder.onnx", model.manifest)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, *model.spec.shape), dtype=np.uint8)
+    data = load_data(int8) if isinstance(int8, (str, os.PathLike)) else int8
+    if isinstance(data, PairSet):
+        raise DataError(f"{data.origin}: labelled images are needed to measure what int8 costs; got pairs")
+    labels: NDArray[Any] | None = None
+    if data is not None:
+        data = data.genuine()
+        decoded = decode(data.images, model.spec, progress=progress)
+        if not len(decoded.kept):
+            raise DataError(
+                f"{data.origin}: none of {len(data.images)} images can be read, so there is nothing to"
+                f" calibrate int8 on; the first: {decoded.unreadable[0]}"
+            )
+        pixels, labels = decoded.pixels, data.labels[decoded.kept]
+    with tempfile.TemporaryDirectory(prefix="twinned-") as name:
+        folder = Path(name)
+        shutil.copyfile(source, folder / "encoder.onnx")
+        if model.manifest.head:
+            head = model_folder.checked(model.folder, "head.onnx", model.manifest)
+            shutil.copyfile(head, folder / "head.onnx")
+        graph = onnx.load(str(source))
+        onnx.save(_float_input(graph), str(folder / "encoder_float.onnx"))
+        gap = _gap(model, folder / "encoder_float.onnx", pixels[:64])
+        if not gap <= _TOLERANCE:
+            raise ModelError(f"encoder_float.onnx differs from the original by {gap:g}")
+        result: dict[str, Any] = {
+            "output": str(target),
+            "opset": graph.opset_import[0].version,
+            "float_difference": gap,
+            "int8": None,
+        }
+        if labels is not None:
+            result["int8"] = _quantise(model, source, folder, pixels, labels)
+        spec = model.spec
+        files.write_text(
+            folder / "example.py",
+            _EXAMPLE.format(
+                switch=ONNX_RUNTIME,
+                off=SWITCHES[ONNX_RUNTIME],
+                width=spec.width,
+                height=spec.height,
+                mode="L" if spec.channels == 1 else "RGB",
+                threshold=float(model.threshold),
+                mean=list(spec.mean),
+                std=list(spec.std),
+                fitted=_FITTED[spec.fit],
+                distance=_OF_HEAD if model.manifest.head else _DISTANCE[model.distance],
+            ),
+        )
+        files.write_text(folder / "README.md", _readme(model, result))
+        result["files"] = sorted(p.name for p in folder.iterdir())
+        files.place(folder, target)
+    return result
+
+
+def _float_input(graph: Any) -> Any:
+    """The same graph from the normalised float image on: ``image``, ``(n, channels, height, width)``."""
+    import onnx
+
+    plain = onnx.ModelProto()
+    plain.CopyFrom(graph)
+    nodes = {
+        node.input[0]: node
+        for node in plain.graph.node
+        if node.op_type in ("Transpose", "Cast", "Mul", "Add")
+    }
+    chain, name = [], plain.graph.input[0].name
+    for kind in ("Transpose", "Cast", "Mul", "Add"):
+        node = nodes.get(name)
+        if node is None or node.op_type != kind:
+            raise ModelError("encoder.onnx does not begin as Twinned writes it, so it has no plain form")
+        chain.append(node)
+        name = node.output[0]
+    pixels = plain.graph.input[0]
+    for node in plain.graph.node:
+        node.input[:] = ["image" if value in (name, pixels.name) else value for value in node.input]
+    for node in chain:
+        plain.graph.node.remove(node)
+    count, height, width, channels = pixels.type.tensor_type.shape.dim
+    shape = [count.dim_param or "n", channels.dim_value, height.dim_value, width.dim_value]
+    del plain.graph.input[:]
+    plain.graph.input.append(onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, shape))
+    used = {value for node in plain.graph.node for value in node.input}
+    for spare in [i for i in plain.graph.initializer if i.name not in used]:
+        plain.graph.initializer.remove(spare)
+    onnx.checker.check_model(plain)
+    return plain
+
+
+def normalised(model: Model, pixels: Pixels) -> NDArray[np.float32]:
+    """What the plain encoder takes: ``(pixels / 255 - mean) / std``, ``(n, channels, height, width)``."""
+    mean, std = np.array(model.spec.mean, np.float32), np.array(model.spec.std, np.float32)
+    scaled = (pixels.astype(np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
+
+
+def _gap(model: Model, path: Path, pixels: Pixels) -> float:
+    ours = model.embed_pixels(pixels)
+    theirs = Graph(path, device="cpu")(normalised(model, pixels))
+    return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
+
+
+def _quantise(
+    model: Model, source: Path, folder: Path, pixels: Pixels, labels: NDArray[Any]
+) -> dict[str, Any]:
+    """Write encoder_int8.onnx and measure what it costs, on classes that did not calibrate it."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    names = np.random.default_rng(0).permutation(np.unique(labels))
+    first = np.isin(labels, names[: len(names) // 2])
+    if len(names) < 4:
+        raise DataError(
+            f"int8 needs images of 4 classes or more, half of them to measure with; got {len(names)}"
+        )
+    calibrate = pixels[first][:: max(1, int(first.sum()) // _CALIBRATION_IMAGES)]
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.feeds: Iterator[dict[str, Any]] = iter(
+                {"pixels": calibrate[i : i + 16]} for i in range(0, len(calibrate), 16)
+            )
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.feeds, None)
+
+    prepared = folder / "prepared.onnx"
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared),
+        str(folder / "encoder_int8.onnx"),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        calibrate_method=CalibrationMethod.MinMax,
+        # Not Add: the one that normalises the image would take as long as all convolutions; those between
+        # quantised layers are carried out in eight bits all the same.
+        op_types_to_quantize=["Conv", "MatMul", "Gemm", "GlobalAveragePool", "MaxPool", "Relu", "Clip"],
+        extra_options={"ActivationSymmetric": False},
+    )
+    prepared.unlink()
+    small = Graph(folder / "encoder_int8.onnx", device="cpu")
+    kept, names_kept = pixels[~first], labels[~first]
+    vectors = {"before": model.embed_pixels(kept), "after": embed_pixels(kept, small)}
+    ways = min(20, possible_ways(names_kept))
+    result: dict[str, Any] = {"images": len(kept), "ways": ways}
+    for when, embedded in vectors.items():
+        found = compare_all(embedded, names_kept, model.distances)
+        result[when] = {
+            "eer": float(eer(found.distance, found.same)),
+            "one_shot": one_shot_accuracy(embedded, names_kept, model.distances, ways=ways).accuracy
+            if ways > 1
+            else None,
+        }
+    return result
+
+
+def _readme(model: Model, result: dict[str, Any]) -> str:
+    spec = model.spec
+    lines = [
+        "# Exported by Twinned",
+        "",
+        f"Opset {result['opset']}; the first dimension, the number of images, is free in every file.",
+        "",
+        "| file | input | output |",
+        "|---|---|---|",
+        f"| encoder.onnx | `pixels`, uint8 (n, {spec.height}, {spec.width}, {spec.channels}) |"
+        f" `embedding`, float32 (n, {model.embedding_size}) |",
+        f"| encoder_float.onnx | `image`, float32 (n, {spec.channels}, {spec.height}, {spec.width}):"
+        f" (pixels / 255 - {list(spec.mean)}) / {list(spec.std)} | the same |",
+    ]
+    measure = f"Embeddings are compared by {model.distance} distance"
+    if model.manifest.head:
+        values = f"float32 (n, {model.embedding_size})"
+        lines.append(f"| head.onnx | `left` and `right`, {values} each | `score`, float32 (n,) |")
+        measure = "How far apart two embeddings are is 1 - the score of head.onnx"
+    if result["int8"]:
+        cost = result["int8"]
+        before, after = cost["before"], cost["after"]
+        lines += [
+            "| encoder_int8.onnx | as encoder.onnx | the same, in eight bits |",
+            "",
+            f"Eight bits cost, on {cost['images']} images of classes that did not calibrate them: equal error"
+            f" rate {before['eer']:.4f} before, {after['eer']:.4f} after; {cost['ways']}-way one-shot"
+            f" accuracy {before['one_shot']} before, {after['one_shot']} after.",
+        ]
+    ink = (
+        ""
+        if spec.ink == "none"
+        else f", the ink alone ({spec.ink}): let Twinned's own reader cut it out first"
+    )
+    lines += [
+        "",
+        f"Images are brought to {spec.width}x{spec.height} by bilinear resizing ({spec.fit}){ink}."
+        f" {measure}; same means at most {model.threshold:.6g}.",
+        "`python example.py A B` runs encoder_float.onnx with onnxruntime, Pillow and NumPy alone.",
+        "",
+        f"ONNX Runtime 1.29 and later reports its usage to Microsoft unless {ONNX_RUNTIME}="
+        f"{SWITCHES[ONNX_RUNTIME]} is set before it is imported. example.py sets it; your own program has to"
+        " set it too.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,279 @@
+"""Somebody else's ONNX encoder, and the graph that is put around it.
+
+A file's graph takes floats or bytes, channels first or last, any number of images or one at a time. With what
+is put around it all are alike: uint8 ``(n, height, width, channels)``, n free, to embeddings ``(n, d)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data.preprocessing import ImageSpec
+from ..errors import MissingExtra, ModelError, SettingError
+from .session import Floats, Graph, embed_pixels
+
+LAYOUTS = ("nchw", "nhwc")
+_OLDEST_OPSET = 9
+_AGREE = 1e-3  # of embeddings one at a time and many at once, relative to the largest value
+_KINDS = ("float32", "float16", "float64", "uint8")
+
+
+class Fed(NamedTuple):
+    """One way to hand pixels to an encoder.
+
+    Args:
+        layout: ``nchw`` or ``nhwc``.
+        spec: Size and channels; it is handed ``(pixels / 255 - mean) / std``.
+        words: The same for a reader.
+    """
+
+    layout: str
+    spec: ImageSpec
+    words: str
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """An ONNX file that is an encoder.
+
+    Args:
+        path: The file.
+        proto: Its contents.
+        input: Name of the image input.
+        output: Name of the vector output.
+        kind: NumPy's name of the input's type.
+        shape: Of the input, with the batch first; None where a size is free.
+    """
+
+    path: Path
+    proto: Any
+    input: str
+    output: str
+    kind: str
+    shape: tuple[int | None, ...]
+
+
+def open_foreign(path: Path) -> Foreign:
+    """Read an ONNX file and find its image input and its vector output.
+
+    Raises:
+        MissingExtra: If ``onnx`` is not installed.
+        ModelError: If the file is no ONNX graph with one image input and one vector output.
+    """
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise MissingExtra("train", "wrapping an encoder") from None
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}; an ONNX file is expected")
+    try:
+        proto = onnx.load(str(path))
+        onnx.checker.check_model(proto)
+    except Exception as error:  # onnx and protobuf have no common base for their errors
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{path}: is no ONNX file that can be read ({first})") from None
+    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset < _OLDEST_OPSET:
+        raise ModelError(
+            f"{path}: has opset {opset}; {_OLDEST_OPSET} or later is needed. Export it again with a later one"
+        )
+    constants = {value.name for value in proto.graph.initializer}
+    inputs = {v.name: _tensor(v) for v in proto.graph.input if v.name not in constants}
+    images = {name: found for name, found in inputs.items() if len(found[1]) == 4 and found[0] in _KINDS}
+    if len(inputs) != 1 or len(images) != 1:
+        raise ModelError(
+            f"{path}: one input is expected, an image: floats or uint8 with four sizes; it has"
+            f" {_listed(inputs)}"
+        )
+    outputs = {v.name: _tensor(v) for v in proto.graph.output}
+    flat = [name for name, (_, shape) in outputs.items() if len(shape) == 2]
+    # A map of 1x1 is a vector too, where it does not stand beside one.
+    vectors = flat or [name for name, (_, shape) in outputs.items() if _is_pooled(shape)]
+    if len(vectors) != 1:
+        raise ModelError(
+            f"{path}: one output is expected that is a vector an image, (n, d); it has {_listed(outputs)}."
+            " Export the encoder without what follows it"
+        )
+    (name, (kind, shape)), *_ = images.items()
+    return Foreign(path, proto, name, vectors[0], kind, shape)
+
+
+def layouts_of(found: Foreign) -> list[str]:
+    """The layouts that an input's sizes allow: one size must be 1 or 3."""
+    _, a, b, c = found.shape
+    first, last = (size in (None, 1, 3) for size in (a, c))
+    if first and last and (a is None) != (c is None):  # the one that is named is it
+        first, last = a is not None, c is not None
+    if b is not None and b in (1, 3) and not (first or last):
+        return []
+    return [name for name, fits in zip(LAYOUTS, (first, last), strict=True) if fits]
+
+
+def size_of(found: Foreign, layout: str) -> tuple[int | None, int | None, int | None]:
+    """The (height, width, channels) that a file asks for in a layout; None where they are free."""
+    _, a, b, c = found.shape
+    return (b, c, a) if layout == "nchw" else (a, b, c)
+
+
+def build(found: Foreign, way: Fed, path: Path) -> None:
+    """Write encoder.onnx: the file's graph with the second half of preprocessing before it.
+
+    A graph for one image at a time is freed of that, if it still gives the same. Otherwise, and for a batch
+    of another fixed size, it is run once an image.
+
+    Raises:
+        ModelError: If ONNX Runtime cannot run it, or what it gives is no vector an image.
+    """
+    import onnx
+
+    for free in (True, False) if found.shape[0] in (None, 1) else (False,):
+        onnx.save(_around(found, way, loop=not free), str(path))
+        try:
+            graph = Graph(path, device="cpu")
+            pixels = np.random.default_rng(0).integers(0, 256, (3, *way.spec.shape), dtype=np.uint8)
+            together = graph(pixels)
+            if (
+                free
+                and found.shape[0] is not None
+                and not _agree(together, embed_pixels(pixels, graph, batch=1))
+            ):
+                continue
+        except Exception as error:  # ONNX Runtime has no common base for its errors
+            if free and found.shape[0] is not None:
+                continue
+            said = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"{found.path}: cannot be run on images of {way.spec.height}x{way.spec.width} with"
+                f" {way.spec.channels} channels, {way.layout} ({said})"
+            ) from None
+        if together.ndim != 2 or len(together) != 3:
+            raise ModelError(
+                f"{found.path}: gives an output of shape {together.shape} for 3 images; (3, d) is expected"
+            )
+        return
+
+
+def _agree(a: Floats, b: Floats) -> bool:
+    if a.shape != b.shape or not np.isfinite(b).all():
+        return False
+    return bool(np.abs(a - b).max() <= _AGREE * max(1.0, float(np.abs(b).max())))
+
+
+def _around(found: Foreign, way: Fed, *, loop: bool) -> Any:
+    """The whole graph. It begins with Transpose, Cast, Mul, Add, as `twinned.inference.export` wants it."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    spec = way.spec
+    inner = onnx.compose.add_prefix(found.proto, prefix="wrapped/")
+    image, vector = f"wrapped/{found.input}", f"wrapped/{found.output}"
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(found.kind))
+    std = np.array(spec.std, np.float64)
+    constants = {
+        "scale": (1 / (255 * std)).astype(np.float32).reshape(-1, 1, 1),
+        "shift": (-np.array(spec.mean) / std).astype(np.float32).reshape(-1, 1, 1),
+        "flat": np.array([0, -1]),
+    }
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "shift"], ["fed"]),
+    ]
+    last = "fed"
+    if way.layout == "nhwc":
+        nodes.append(helper.make_node("Transpose", [last], ["rows"], perm=[0, 2, 3, 1]))
+        last = "rows"
+    if kind != TensorProto.FLOAT:
+        nodes.append(helper.make_node("Cast", [last], ["typed"], to=kind))
+        last = "typed"
+    graph = inner.graph
+    if loop:
+        nodes.append(
+            helper.make_node(
+                "Scan", [last], ["vectors"], body=_one(found, way, graph, kind), num_scan_inputs=1
+            )
+        )
+        of_graph, weights, last = [], [], "vectors"
+    else:
+        for node in graph.node:
+            node.input[:] = [last if name == image else name for name in node.input]
+        of_graph, weights, last = list(graph.node), list(graph.initializer), vector
+    nodes += of_graph
+    nodes.append(helper.make_node("Reshape", [last, "flat"], ["whole"]))
+    nodes.append(helper.make_node("Cast", ["whole"], ["embedding"], to=TensorProto.FLOAT))
+    whole = helper.make_graph(
+        nodes,
+        "encoder",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *spec.shape])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", "d"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()] + weights,
+    )
+    return helper.make_model(
+        whole, opset_imports=inner.opset_import, ir_version=inner.ir_version, functions=inner.functions
+    )
+
+
+def _one(found: Foreign, way: Fed, graph: Any, kind: int) -> Any:
+    """The body of a loop over images: one of them, as often as the file's batch asks for, to its vector."""
+    from onnx import helper, numpy_helper
+
+    batch = found.shape[0] or 1
+    height, width, channels = way.spec.shape
+    one = (channels, height, width) if way.layout == "nchw" else (height, width, channels)
+    constants = {"batch": np.array([batch, *one]), "first": np.array(0), "flat_one": np.array([-1])}
+    nodes = [
+        helper.make_node("Expand", ["one", "batch"], [f"wrapped/{found.input}"]),
+        *graph.node,
+        helper.make_node("Gather", [f"wrapped/{found.output}", "first"], ["row"], axis=0),
+        helper.make_node("Reshape", ["row", "flat_one"], ["vector"]),
+    ]
+    out_kind = next(v.type.tensor_type.elem_type for v in graph.output if v.name == f"wrapped/{found.output}")
+    return helper.make_graph(
+        nodes,
+        "one",
+        [helper.make_tensor_value_info("one", kind, list(one))],
+        [helper.make_tensor_value_info("vector", out_kind, ["d"])],
+        [*(numpy_helper.from_array(v, name) for name, v in constants.items()), *graph.initializer],
+    )
+
+
+def _tensor(value: Any) -> tuple[str, tuple[int | None, ...]]:
+    """Type and shape of an input or output."""
+    from onnx import helper
+
+    tensor = value.type.tensor_type
+    try:
+        kind = str(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+    except (KeyError, TypeError):
+        kind = "of another type"
+    sizes = (d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim)
+    return kind, tuple(sizes)
+
+
+def _is_pooled(shape: tuple[int | None, ...]) -> bool:
+    """A map of 1x1: ``(n, d, 1, 1)`` or ``(n, 1, 1, d)``."""
+    return len(shape) == 4 and 1 in (shape[1], shape[3]) and shape[2] == 1
+
+
+def _listed(tensors: dict[str, tuple[str, tuple[int | None, ...]]]) -> str:
+    shown = (
+        f"{name}, {kind} ({', '.join('?' if size is None else str(size) for size in shape)})"
+        for name, (kind, shape) in tensors.items()
+    )
+    return "; ".join(shown) or "none"
+
+
+def require_layout(layout: str | None) -> None:
+    """Refuse what is no layout.
+
+    Raises:
+        SettingError: If it is none of the two.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise SettingError(f"a layout is {' or '.join(LAYOUTS)}; got {layout!r}")

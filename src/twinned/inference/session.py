@@ -1,0 +1,183 @@
+"""Running ONNX graphs: sessions, batches, and decoding that overlaps the network."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.images import ImageSource, Pixels
+from ..data.preprocessing import ImageSpec, read_image
+from ..errors import (
+    ImageError,
+    ModelError,
+    SettingError,
+    is_out_of_memory,
+)
+
+Floats = NDArray[np.float32]
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+BATCH = 32
+
+
+class Graph:
+    """One ONNX file, loaded; safe to call from several threads.
+
+    Args:
+        path: The file.
+        device: ``auto``, ``cpu``, ``cuda``, ``coreml``, ``openvino`` or ``directml``.
+        threads: Threads inside the network; 0 for one a core.
+
+    Raises:
+        ModelError: If the file is no graph that ONNX Runtime can load.
+        SettingError: If the device is not known.
+        MemoryError: If there is not enough memory.
+    """
+
+    def __init__(self, path: Path, *, device: str = "auto", threads: int = 0) -> None:
+        import onnxruntime
+
+        self.path = path
+        self._single: Graph | None = None
+        self._loading = threading.Lock()
+        self.providers, self.note = choose_providers(device, onnxruntime.get_available_providers())
+        if self.providers[0] == _PROVIDERS["cuda"]:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+                onnxruntime.preload_dlls()  # those that pip installed
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or (os.cpu_count() or 1)
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=self.providers)
+        except Exception as error:  # ONNX Runtime has no common base for its errors
+            if is_out_of_memory(error):
+                raise MemoryError(f"{path}: not enough memory to load it ({error})") from None
+            raise ModelError(f"{path}: ONNX Runtime cannot load it ({error})") from None
+        if (started := self.session.get_providers())[0] != self.providers[0]:
+            self.note = f"{self.providers[0]} did not start (are its libraries there?); running on the CPU"
+            self.providers = started
+        self.inputs = [i.name for i in self.session.get_inputs()]
+        # Without the batch; a name stands for any size.
+        self.input_shape: tuple[int | str, ...] = tuple(self.session.get_inputs()[0].shape[1:])
+        self.output_shape: tuple[int | str, ...] = tuple(self.session.get_outputs()[0].shape[1:])
+        self.outputs = [o.name for o in self.session.get_outputs()]
+
+    def single_threaded(self) -> Graph:
+        """The same graph for use by several workers at once, each with one thread; loaded once.
+
+        On another device than the processor it is this graph: the workers take turns there.
+        """
+        if self.providers != [_PROVIDERS["cpu"]]:
+            return self
+        with self._loading:
+            if self._single is None:
+                self._single = Graph(self.path, device="cpu", threads=1)
+        return self._single
+
+    def __call__(self, *arrays: NDArray[Any], output: str | None = None) -> NDArray[np.float32]:
+        """Run the graph and return one of its outputs, by default the first."""
+        feed = dict(zip(self.inputs, arrays, strict=True))
+        found: NDArray[np.float32] = self.session.run([output or self.outputs[0]], feed)[0]
+        return found
+
+
+def choose_providers(device: str, available: list[str]) -> tuple[list[str], str | None]:
+    """The execution providers to ask ONNX Runtime for, and a sentence where it is not the one asked for.
+
+    Raises:
+        SettingError: If the device is not known.
+    """
+    if device == "auto":
+        device = next((d for d in ("cuda", "coreml") if _PROVIDERS[d] in available), "cpu")
+    if device not in _PROVIDERS:
+        raise SettingError(f"device {device!r} is not known; choose auto, {', '.join(_PROVIDERS)}")
+    wanted = _PROVIDERS[device]
+    if wanted in available:
+        return list(dict.fromkeys([wanted, _PROVIDERS["cpu"]])), None
+    return [_PROVIDERS["cpu"]], f"device {device} is not offered by this ONNX Runtime; running on the CPU"
+
+
+class Embedded(NamedTuple):
+    """Some consecutive images, embedded."""
+
+    start: int
+    vectors: Floats  # (n, d); NaN where there is an error
+    errors: list[ImageError | None]  # (n,)
+
+
+def embed_stream(
+    images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, *, batch: int = BATCH
+) -> Iterator[Embedded]:
+    """Embed any number of images in bounded memory, every core busy.
+
+    Each worker decodes a batch and runs the network on it with one thread, so that decoding and network share
+    the cores without waiting for each other and without more threads than cores.
+
+    Args:
+        images: May be a generator; it is read a few batches ahead.
+        spec: The model's input.
+        graph: The encoder.
+        batch: Images a run of the network.
+
+    Yields:
+        The images in order, a batch at a time.
+    """
+    source, start = iter(images), 0
+    first = list(itertools.islice(source, batch))
+    if len(first) < batch:  # too few to share out: every core works on the one batch
+        if first:
+            yield Embedded(0, *_embed(first, spec, graph))
+        return
+    workers = os.cpu_count() or 1
+    lane = graph.single_threaded() if workers > 1 else graph
+    with ThreadPoolExecutor(workers, thread_name_prefix="embed") as pool:
+        waiting = deque([pool.submit(_embed, first, spec, lane)])
+        while waiting:
+            while len(waiting) <= workers and (chunk := list(itertools.islice(source, batch))):
+                waiting.append(pool.submit(_embed, chunk, spec, lane))
+            vectors, errors = waiting.popleft().result()
+            yield Embedded(start, vectors, errors)
+            start += len(errors)
+
+
+def embed_pixels(pixels: Pixels, graph: Graph, *, batch: int = BATCH) -> Floats:
+    """Embed images that are decoded already: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
+    if len(pixels) == 0:
+        return graph(np.zeros((1, *pixels.shape[1:]), np.uint8))[:0]
+    return np.concatenate(
+        [graph(np.ascontiguousarray(pixels[i : i + batch])) for i in range(0, len(pixels), batch)]
+    )
+
+
+def _embed(
+    images: list[ImageSource], spec: ImageSpec, graph: Graph
+) -> tuple[Floats, list[ImageError | None]]:
+    """Decode a batch and run the network on it; an image that cannot be read gets NaN and its error."""
+    pixels = np.zeros((len(images), *spec.shape), np.uint8)
+    errors: list[ImageError | None] = [None] * len(images)
+    for place, image in enumerate(images):
+        try:
+            pixels[place] = read_image(image, spec)
+        except ImageError as error:
+            errors[place] = error
+    vectors = np.array(graph(pixels), np.float32)
+    vectors[[error is not None for error in errors]] = np.nan
+    return vectors, errors

@@ -1,0 +1,1 @@
+"""Figures of merit computed from distances, embeddings and labels."""

@@ -1,0 +1,216 @@
+"""Few-shot classification: the right one of N classes, from K examples of each.
+
+The choice is forced: every query belongs to one of the classes in front of it, and "unknown" is no answer.
+Equal distances count as a guess: where all are equal, the accuracy is 1 in N on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, SettingError
+from .intervals import Interval, mean_interval
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Ints: TypeAlias = npt.NDArray[np.integer[Any]]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Distances: TypeAlias = Callable[[Floats, Floats], Floats]  # all pairs: (n, d), (m, d) -> (n, m)
+Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
+
+DRAWS = 1000
+
+
+class Episodes(NamedTuple):
+    """Episodes as rows of the images; no image is copied.
+
+    Each episode has one query, so that no two answers share a support set.
+    """
+
+    support: Ints  # (episodes, ways, shots)
+    query: Ints  # (episodes,); never in its own support set
+    answer: Ints  # (episodes,): the way that is right
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """Accuracy over episodes, with its 95 % interval (None for a single class)."""
+
+    ways: int
+    shots: int
+    episodes: int
+    accuracy: float
+    ci: Interval | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return {**vars(self), "ci": self.ci and list(self.ci)}
+
+
+def possible_ways(labels: Labels, *, shots: int = 1, groups: Labels | None = None) -> int:
+    """How many ways the images suffice for: the classes with ``shots + 1`` images (in the largest group)."""
+    return max((len(classes) for classes in _Pool(labels, shots, groups).groups), default=0)
+
+
+def episodes(
+    labels: Labels,
+    *,
+    ways: int = 20,
+    shots: int = 1,
+    episodes: int = DRAWS,
+    groups: Labels | None = None,
+    seed: int = 0,
+) -> Episodes:
+    """Draw N-way K-shot episodes.
+
+    Args:
+        labels: The class of each image, shape ``(n,)``.
+        ways: Classes in an episode, N.
+        shots: Support images of each class, K. Only classes with at least K + 1 images take part.
+        episodes: How many.
+        groups: The group (alphabet) of each image, shape ``(n,)``: all classes of an episode then come from
+            one group, which is harder. Groups are drawn evenly among those with enough classes.
+        seed: Of the draws.
+
+    Raises:
+        SettingError: If ``ways`` is below 2, or ``shots`` or ``episodes`` below 1.
+        DataError: If there are too few classes; the message says how many ways there can be.
+
+    Example:
+        >>> drawn = episodes(list("aaabbbccc"), ways=2, shots=1, episodes=5)
+        >>> drawn.support.shape, drawn.query.shape, drawn.answer.shape
+        ((5, 2, 1), (5,), (5,))
+    """
+    if ways < 2 or shots < 1 or episodes < 1:
+        raise SettingError(f"at least 2 ways, 1 shot and 1 episode; got {ways}, {shots} and {episodes}")
+    pool = _Pool(labels, shots, groups)
+    fitting = [classes for classes in pool.groups if len(classes) >= ways]
+    if not fitting:
+        most = max((len(classes) for classes in pool.groups), default=0)
+        raise DataError(
+            f"{ways}-way {shots}-shot needs {ways} classes with {shots + 1} images each"
+            f"{'' if groups is None else ' in one group'}; there are {most}"
+            + (f": ask for at most {most} ways" if most > 1 else "")
+        )
+    random = np.random.default_rng(seed)
+    sizes = np.array([len(classes) for classes in fitting])
+    group = random.integers(len(fitting), size=episodes)
+    within = _distinct(random, sizes[group], ways)  # (episodes, ways), positions in the group
+    chosen = np.concatenate(fitting)[(np.cumsum(sizes) - sizes)[group, None] + within]
+    # One image more than the support needs; the right class's is the query.
+    images = pool.first[chosen][..., None] + _distinct(random, pool.count[chosen], shots + 1)
+    answer = random.integers(ways, size=episodes)
+    drawn = pool.order[images]
+    return Episodes(drawn[..., :shots], drawn[np.arange(episodes), answer, shots], answer)
+
+
+def one_shot_accuracy(
+    embeddings: npt.ArrayLike,
+    labels: Labels,
+    distances: Distances,
+    *,
+    ways: int = 20,
+    shots: int = 1,
+    episodes: int = DRAWS,
+    groups: Labels | None = None,
+    rule: Literal["nearest", "prototype"] = "nearest",
+    seed: int = 0,
+) -> OneShot:
+    """N-way K-shot accuracy over random episodes.
+
+    The interval resamples the queries' classes with all their episodes: more episodes of the same classes
+    would narrow an interval over episodes as far as one likes, but say nothing about other classes.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        labels: Shape ``(n,)``.
+        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
+        ways: Classes in an episode, N; see `possible_ways`.
+        shots: Support images of each class, K.
+        episodes: How many.
+        groups: Draw the classes of an episode from one of these, shape ``(n,)``.
+        rule: With several shots the distance to a class is that to its nearest image (threshold and
+            probability are made for distances between images), or to its prototype, the mean embedding.
+        seed: Of the draws and of the interval.
+
+    Raises:
+        DataError: If there are too few classes with ``shots + 1`` images.
+        SettingError: If a number or ``rule`` is out of range.
+
+    References:
+        Lake, Salakhutdinov & Tenenbaum, Science 2015: one-shot.
+        Snell, Swersky & Zemel, NIPS 2017: prototypes.
+    """
+    if rule not in ("nearest", "prototype"):
+        raise SettingError(f"rule {rule!r} is not known; choose nearest or prototype")
+    vectors = np.asarray(embeddings)
+    drawn = _episodes(labels, ways=ways, shots=shots, episodes=episodes, groups=groups, seed=seed)
+    correct = np.empty(episodes, dtype=bool)
+    for k, (support, query, answer) in enumerate(zip(*drawn)):
+        examples = vectors[support]  # (ways, shots, d)
+        if rule == "prototype":
+            examples = examples.mean(axis=1, keepdims=True)
+        flat = examples.reshape(-1, vectors.shape[1])
+        distance = distances(vectors[query : query + 1], flat).reshape(ways, -1).min(axis=1)
+        correct[k] = np.argmin(distance) == answer
+    interval = mean_interval(correct, np.asarray(list(labels))[drawn.query], seed=seed)
+    return OneShot(ways, shots, episodes, float(correct.mean()), interval)
+
+
+_episodes = episodes  # the parameter of the same name hides it above
+
+
+def runs_accuracy(correct: npt.ArrayLike, cluster: Labels, *, seed: int = 0) -> tuple[float, Interval | None]:
+    """Accuracy over fixed runs, such as Omniglot's 20 official ones, and its 95 % interval.
+
+    Args:
+        correct: bool ``(runs, queries)``.
+        cluster: Shape ``(runs,)``: what is resampled, with all its runs; for Omniglot the alphabet.
+        seed: Of the resampling.
+
+    Raises:
+        DataError: If there is not one cluster a run.
+
+    Example:
+        >>> runs_accuracy([[True, True], [True, False]], ["Greek", "Latin"])[0]
+        0.75
+    """
+    answers = np.asarray(correct, dtype=np.float64)
+    if answers.ndim != 2 or len(cluster) != len(answers):
+        raise DataError(f"one row of answers and one cluster a run; got {answers.shape} and {len(cluster)}")
+    clusters = np.repeat(np.asarray(list(cluster)), answers.shape[1])
+    return float(answers.mean()), mean_interval(answers.ravel(), clusters, seed=seed)
+
+
+class _Pool:
+    """Images in the order of their classes, and the classes with enough images, group by group."""
+
+    def __init__(self, labels: Labels, shots: int, groups: Labels | None) -> None:
+        label = np.unique(np.asarray(list(labels)), return_inverse=True)[1]
+        group = np.zeros_like(label)
+        if groups is not None:
+            group = np.unique(np.asarray(list(groups)), return_inverse=True)[1]
+        if len(group) != len(label):
+            raise DataError(f"one group an image; got {len(label)} labels and {len(group)} groups")
+        # A label that is in two groups is two classes.
+        pair, number = np.unique(np.stack([group, label]), axis=1, return_inverse=True)
+        self.order = np.argsort(number, kind="stable")  # image rows, class by class
+        self.count = np.bincount(number, minlength=pair.shape[1])
+        self.first = np.cumsum(self.count) - self.count
+        enough = np.flatnonzero(self.count > shots)
+        self.groups = [enough[pair[0, enough] == name] for name in np.unique(pair[0, enough])]
+
+
+def _distinct(random: np.random.Generator, below: Ints, count: int) -> Ints:
+    """For every b of ``below``, ``count`` distinct numbers in ``range(b)``: ``(*below.shape, count)``."""
+    drawn = np.empty((*below.shape, count), dtype=np.int64)
+    for k in range(count):
+        pick = random.integers(below - k)  # a place among the numbers that are left
+        for taken in np.moveaxis(np.sort(drawn[..., :k], axis=-1), -1, 0):
+            pick += pick >= taken
+        drawn[..., k] = pick
+    return drawn

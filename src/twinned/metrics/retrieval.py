@@ -1,0 +1,168 @@
+"""Retrieval: are the images nearest to an image of its own class?
+
+Every image is a query against all the others. An image that is alone in its class has nothing to find: it
+is no query, but stays among what is searched. **Ties are broken against the model**: of images at one
+distance those of other classes come first, so an encoder that maps everything to one point scores 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, SettingError
+from .intervals import Interval, mean_interval
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Distances: TypeAlias = Callable[[Floats, Floats], Floats]  # all pairs: (n, d), (m, d) -> (n, m)
+Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
+
+_BLOCK_VALUES = 1 << 22  # distances held at a time
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Recall at k and mean average precision at R, each with a 95 % interval from resampling classes.
+
+    Args:
+        recall_at: For each k, the share of queries with their class among the k nearest.
+        recall_at_ci: Its intervals.
+        map_at_r: See `map_at_r`.
+        map_at_r_ci: Its interval.
+        queries: Images with another one of their class.
+        skipped: Images without.
+    """
+
+    recall_at: dict[int, float]
+    recall_at_ci: dict[int, Interval | None]
+    map_at_r: float
+    map_at_r_ci: Interval | None
+    queries: int
+    skipped: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON values: ``recall_at_1``, ``recall_at_1_ci``, ..., ``map_at_r``."""
+        figures: dict[str, Any] = {}
+        for k, recall in self.recall_at.items():
+            ci = self.recall_at_ci[k]
+            figures |= {f"recall_at_{k}": recall, f"recall_at_{k}_ci": ci and list(ci)}
+        figures |= {"map_at_r": self.map_at_r, "map_at_r_ci": self.map_at_r_ci and list(self.map_at_r_ci)}
+        return figures | {"queries": self.queries, "skipped": self.skipped}
+
+
+def evaluate_retrieval(
+    embeddings: npt.ArrayLike,
+    labels: Labels,
+    distances: Distances,
+    *,
+    ks: Sequence[int] = (1, 5),
+    seed: int = 0,
+) -> Retrieval:
+    """Search for every image among all the others.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        labels: Shape ``(n,)``.
+        distances: All pairs, ``(n, d), (m, d) -> (n, m)``; called on blocks of rows.
+        ks: For recall at k.
+        seed: Of the intervals.
+
+    Raises:
+        DataError: If no class has two images, or the lengths differ.
+        SettingError: If a k is below 1.
+
+    Example:
+        >>> from functools import partial
+        >>> from twinned.distances import euclidean
+        >>> all_pairs = partial(euclidean, all_pairs=True)
+        >>> found = evaluate_retrieval([[0.0], [0.1], [5.0], [0.3]], "aabb", all_pairs)
+        >>> found.recall_at, found.map_at_r
+        ({1: 0.75, 5: 1.0}, 0.75)
+    """
+    if any(k < 1 for k in ks):
+        raise SettingError(f"recall is taken at 1 or more; got {list(ks)}")
+    label = np.unique(np.asarray(list(labels)), return_inverse=True)[1]
+    query, first, precision = _search(np.asarray(embeddings), label, distances)
+    found = {k: first <= k for k in ks}
+    return Retrieval(
+        recall_at={k: float(hit.mean()) for k, hit in found.items()},
+        recall_at_ci={k: mean_interval(hit, label[query], seed=seed) for k, hit in found.items()},
+        map_at_r=float(precision.mean()),
+        map_at_r_ci=mean_interval(precision, label[query], seed=seed),
+        queries=len(query),
+        skipped=len(label) - len(query),
+    )
+
+
+def recall_at_k(embeddings: npt.ArrayLike, labels: Labels, distances: Distances, *, k: int = 1) -> float:
+    """Share of queries with an image of their own class among the ``k`` nearest others."""
+    return evaluate_retrieval(embeddings, labels, distances, ks=(k,)).recall_at[k]
+
+
+def map_at_r(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> float:
+    """Mean average precision at R, where R is how many others the query's class has.
+
+    ``1/R * sum over i = 1..R of (precision at i if the i-th nearest is of the class, else 0)``
+
+    References:
+        Musgrave, Belongie & Lim, "A metric learning reality check", ECCV 2020, eq. 4 and 5.
+    """
+    return evaluate_retrieval(embeddings, labels, distances, ks=()).map_at_r
+
+
+def _search(
+    vectors: Floats, label: npt.NDArray[np.intp], distances: Distances
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
+    """The queries' rows, the rank of each one's first hit (from 1), and its average precision at R."""
+    if len(vectors) != len(label):
+        raise DataError(f"one label an embedding; got {len(vectors)} embeddings and {len(label)} labels")
+    queries = np.flatnonzero(np.bincount(label)[label] > 1) if len(label) else np.zeros(0, dtype=np.intp)
+    if not len(queries):
+        raise DataError(
+            f"retrieval needs a class with two images; none of the {len(label)} images has another one"
+        )
+    first, precision = np.empty(len(queries), dtype=np.intp), np.empty(len(queries))
+    members = [np.flatnonzero(label == c) for c in range(label.max() + 1)]
+    rows = max(1, _BLOCK_VALUES // len(label))
+    for start in range(0, len(queries), rows):
+        block = queries[start : start + rows]
+        distance = distances(vectors[block], vectors)
+        distance[np.arange(len(block)), block] = np.inf  # never finds itself
+        hits = [np.sort(row[members[label[q]]])[:-1] for q, row in zip(block, distance)]
+        distance.sort(axis=1)
+        for k, (row, hit) in enumerate(zip(distance, hits), start):
+            # The r-th hit comes after all that are no farther, hits beyond it at the same distance excepted.
+            nth = np.arange(1, len(hit) + 1)
+            tied = np.searchsorted(hit, hit, side="right")
+            rank = np.searchsorted(row, hit, side="right") - tied + nth
+            first[k] = rank[0]
+            precision[k] = np.sum((nth / rank)[rank <= len(hit)]) / len(hit)
+    return queries, first, precision
+
+
+def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> npt.NDArray[Any]:
+    """The label of each image's nearest other image: what a search for it would answer.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        labels: Shape ``(n,)``.
+        distances: All pairs, ``(n, d), (m, d) -> (n, m)``; called on blocks of rows.
+
+    Raises:
+        DataError: If there are fewer than two images, or not one label each.
+    """
+    vectors, label = np.asarray(embeddings), np.asarray(list(labels))
+    if len(vectors) != len(label) or len(label) < 2:
+        raise DataError(f"two images or more, each with a label; got {len(vectors)} and {len(label)} labels")
+    nearest = np.empty(len(label), dtype=np.intp)
+    rows = max(1, _BLOCK_VALUES // len(label))
+    for start in range(0, len(label), rows):
+        distance = distances(vectors[start : start + rows], vectors)
+        distance[np.arange(len(distance)), start + np.arange(len(distance))] = np.inf  # never finds itself
+        nearest[start : start + rows] = distance.argmin(axis=1)
+    found: npt.NDArray[Any] = label[nearest]
+    return found

@@ -1,0 +1,109 @@
+"""Encoders as their authors drew them: Koch 2015, Chopra 2005, and the slide deck's examples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import SettingError
+from .convnets import Encoder
+
+
+class Koch2015(Encoder):
+    """The network of Koch et al. 2015, figure 4, for 105x105 grey images; 4,096 sigmoid values out.
+
+    Convolutions 64@10x10, 128@7x7, 128@4x4, 256@4x4, without padding, ReLU after each and a 2x2 pool after
+    the first three; then a dense layer. With the `WeightedL1` head it has 38,951,745 parameters.
+    Weights start as the paper says: convolutions N(0, 0.01), dense N(0, 0.2), biases N(0.5, 0.01).
+
+    References:
+        Koch, Zemel & Salakhutdinov, Siamese neural networks for one-shot image recognition,
+        ICML Deep Learning Workshop 2015, sections 3.1 and 3.2.
+    """
+
+    embedding_size = 4096
+    linear = None
+
+    def __init__(self) -> None:
+        super().__init__(image_size=(105, 105), channels=1)
+        self.convolutions = nn.Sequential(
+            *(nn.Conv2d(1, 64, 10), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+            *(nn.Conv2d(64, 128, 7), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+            *(nn.Conv2d(128, 128, 4), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+            *(nn.Conv2d(128, 256, 4), nn.ReLU(inplace=True)),
+        )
+        self.dense = nn.Linear(256 * 6 * 6, self.embedding_size)
+        for layer in self.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(layer.weight, 0.0, 0.2 if isinstance(layer, nn.Linear) else 0.01)
+                if layer.bias is not None:
+                    nn.init.normal_(layer.bias, 0.5, 0.01)
+
+    def last(self, flat: Tensor) -> Tensor:
+        return torch.sigmoid(self.dense(flat))
+
+    def stages(self) -> list[nn.Module]:
+        return [*(self.convolutions[i : i + 3] for i in (0, 3, 6, 9)), self.dense]
+
+
+class Chopra2005(Encoder):
+    """The network of Chopra et al. 2005, section 3, for 56x46 grey faces; 50 values out.
+
+    C1 15@7x7, subsample 2x2, C3 45@6x6, subsample 4x3, C5 250@5x5, F6 50 units. The paper joins C1's maps
+    to C3's by a sparse table that it does not print in full; here they are joined fully.
+
+    Args:
+        embedding_size: Values of the embedding.
+
+    References:
+        Chopra, Hadsell & LeCun, Learning a similarity metric discriminatively, with application to face
+        verification, CVPR 2005, section 3.2. Layer sizes from memory, not read again.
+    """
+
+    def __init__(self, *, embedding_size: int = 50) -> None:
+        super().__init__(image_size=(56, 46), channels=1)
+        self.embedding_size = embedding_size
+        self.convolutions = nn.Sequential(
+            *(nn.Conv2d(1, 15, 7), nn.Tanh(), nn.AvgPool2d(2)),  # 50x40 -> 25x20
+            *(nn.Conv2d(15, 45, 6), nn.Tanh(), nn.AvgPool2d((4, 3))),  # 20x15 -> 5x5
+            *(nn.Conv2d(45, 250, 5), nn.Tanh()),  # 1x1
+        )
+        self.dense = nn.Linear(250, embedding_size)
+
+    def stages(self) -> list[nn.Module]:
+        return [self.convolutions[:3], self.convolutions[3:6], self.convolutions[6:], self.dense]
+
+
+class Deck(Encoder):
+    """The slide deck's example networks: 3x3 convolutions without padding, each with ReLU and a pool; dense.
+
+    Args:
+        filters: Filters of each convolution.
+        dense: Values of the embedding (ReLU after it, as in the deck).
+        image_size: Height and width.
+        channels: 1 or 3.
+    """
+
+    linear = None
+
+    def __init__(
+        self, *, filters: tuple[int, ...], dense: int, image_size: tuple[int, int], channels: int
+    ) -> None:
+        super().__init__(image_size=image_size, channels=channels)
+        if min(image_size) < 4 * 2 ** len(filters):
+            raise SettingError(f"the deck's network needs images of at least {4 * 2 ** len(filters)} a side")
+        before = (channels, *filters[:-1])
+        self.convolutions = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(i, o, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+                for i, o in zip(before, filters, strict=True)
+            )
+        )
+        self.embedding_size = dense
+        self.dense = nn.Linear(self._flat_size(), dense)
+
+    def last(self, flat: Tensor) -> Tensor:
+        return torch.relu(self.dense(flat))
+
+    def stages(self) -> list[nn.Module]:
+        return [*self.convolutions, self.dense]

@@ -1,0 +1,159 @@
+"""From a trained network to ONNX: pixels in, embeddings out, checked against PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.preprocessing import ImageSpec
+from ..errors import MissingExtra, TwinnedError
+from .heads import Distance, Relation
+from .siamese import SiameseNetwork
+
+OPSET = 18
+# How far ONNX Runtime may be from PyTorch: of embeddings of length 1, or relative to the largest value.
+TOLERANCE = 1e-4
+
+
+class ExportError(TwinnedError):
+    """ONNX Runtime does not agree with PyTorch on the exported graph."""
+
+
+class PixelEncoder(nn.Module):
+    """The second half of preprocessing and the encoder: what encoder.onnx holds.
+
+    Args:
+        network: The trained network.
+        spec: Its input, with mean and deviation.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: SiameseNetwork, spec: ImageSpec) -> None:
+        super().__init__()
+        self.network, self.encoder = network, network.encoder
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self.register_buffer("scale", (1 / (255 * std)).view(-1, 1, 1))
+        self.register_buffer("shift", (-mean / std).view(-1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and the last feature map."""
+        x = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        if self.encoder.symmetric:  # both in one batch, so that the graph holds each layer once
+            values, maps = self.encoder.look(torch.cat([x, x.flip(3)]))
+            n = x.shape[0]  # not len(), which would fix it
+            values, maps = values.view(2, n, -1).mean(0), maps[:n]
+        else:
+            values, maps = self.encoder.look(x)
+        return self.network.finished(self.encoder.last(values)), maps
+
+
+class _Score(nn.Module):
+    def __init__(self, network: SiameseNetwork) -> None:
+        super().__init__()
+        self.head = network.head
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        score: Tensor = 1 - self.head(left, right)
+        if isinstance(self.head, Relation):
+            return score, self.head.probabilities(left, right)
+        return score
+
+
+def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None:
+    """Write encoder.onnx: uint8 ``(n, height, width, channels)``, n free, to embeddings ``(n, d)``.
+
+    The second output is the last feature map, from which `twinned.inference.explain` tells what matched.
+
+    Raises:
+        ExportError: If ONNX Runtime's embeddings are not PyTorch's to `TOLERANCE`.
+    """
+    module = PixelEncoder(network, spec).cpu().eval()
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (3, *spec.shape), dtype=np.uint8))
+    _export(module, (pixels,), path, inputs=["pixels"], outputs=["embedding", "features"])
+    _agree(module, (pixels,), path)
+
+
+def export_head(network: SiameseNetwork, path: Path) -> bool:
+    """Write head.onnx, two embeddings ``(n, d)`` to a score ``(n,)``, where the head is learned.
+
+    A relation head has the probabilities of the relations, ``(n, relations)``, as a second output.
+
+    Returns:
+        Whether there was a head to write.
+    """
+    if isinstance(network.head, Distance):
+        return False
+    module = _Score(network).cpu().eval()
+    outputs = ["score", "relations"] if isinstance(network.head, Relation) else ["score"]
+    left, right = torch.rand(2, 3, network.embedding_size, generator=torch.Generator().manual_seed(0))
+    _export(module, (left, right), path, inputs=["left", "right"], outputs=outputs)
+    _agree(module, (left, right), path)
+    return True
+
+
+def _export(
+    module: nn.Module, example: tuple[Tensor, ...], path: Path, *, inputs: list[str], outputs: list[str]
+) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401 - the exporter needs it and says so only with a traceback
+    except ModuleNotFoundError:
+        raise MissingExtra("train", "writing ONNX files") from None
+    batch = torch.export.Dim("n")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        torch.onnx.export(
+            module,
+            example,
+            str(path),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in example),
+            external_data=False,
+            verbose=False,
+        )
+    _strip(path)
+
+
+def _strip(path: Path) -> None:
+    """Take out the exporter's notes: stack traces, which name the files of this machine."""
+    import onnx
+
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    onnx.save(model, str(path))
+
+
+def _agree(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    example = tuple(value[1:] for value in example)  # another number than the graph was made with
+    inputs = {i.name: value.numpy() for i, value in zip(session.get_inputs(), example, strict=True)}
+    theirs = session.run(None, inputs)
+    with torch.no_grad():
+        found = module(*example)
+    for mine, other in zip(found if isinstance(found, tuple) else (found,), theirs, strict=True):
+        ours = mine.numpy()
+        difference = float(np.abs(ours - other).max() / max(1.0, float(np.abs(ours).max())))
+        if not difference <= TOLERANCE:
+            raise ExportError(f"{path.name}: ONNX Runtime differs from PyTorch by {difference:g}")

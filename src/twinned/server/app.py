@@ -1,0 +1,184 @@
+"""The parts put together: routes, the page, errors, and the guard around them."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from .. import __version__
+from ..errors import TwinnedError
+from ..gallery.gallery import Gallery
+from ..inference.model import Model
+from . import (
+    gallery_routes,
+    metrics,
+    model_routes,
+    problems,
+    uploads,
+)
+from .batching import Plan
+from .limits import Limits
+from .openapi import document
+from .openapi import problems as problem_responses
+from .problems import Problem
+from .schemas import Health
+from .security import Guard, Hosts
+from .service import Service
+from .thumbnails import Thumbnails, folder_of
+
+_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+
+def create_app(
+    model: Model,
+    gallery: Gallery | None = None,
+    *,
+    token: str | None = None,
+    host: str = "127.0.0.1",
+    names: Iterable[str] = (),
+    read_only: bool = False,
+    limits: Limits | None = None,
+    plan: Plan | None = None,
+) -> Guard:
+    """The service as an ASGI application; it closes the gallery when it ends.
+
+    Args:
+        model: What answers. Its encoder is replaced by one for many callers.
+        gallery: To identify and search in.
+        token: What ``Authorization: Bearer`` must bring; None lets everybody in.
+        host: What it will listen on; it tells which Host headers are known.
+        names: Further names that it answers to.
+        read_only: Refuse every change of the gallery.
+        limits: What requests may ask for.
+        plan: How to run the encoder; measured by default.
+
+    Returns:
+        The application.
+    """
+    service = Service(model, gallery, read_only=read_only, limits=limits or Limits(), plan=plan)
+    folder = None if gallery is None else folder_of(gallery.store.address)
+    people = gallery_routes.Enrolled(service, Thumbnails(folder, read_only=read_only))
+    people.sweep()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)  # the loop goes on sending the last answers
+
+    app = FastAPI(
+        title="Twinned",
+        version=__version__,
+        description="Tell whether two images show the same thing, recognise from one example, search.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    routers = (model_routes.routes(service), gallery_routes.routes(service, people), app.router)
+    for router in routers[:2]:
+        app.include_router(router)
+    _add_page(app)
+    _add_upkeep(app, service)
+    _add_errors(app, routers, "" if gallery is None else gallery.store.address)
+    app.openapi = document(app)  # type: ignore[method-assign]
+    return Guard(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
+
+
+def _add_upkeep(app: FastAPI, service: Service) -> None:
+    checked: dict[str, Any] = {
+        "tags": ["upkeep"],
+        "dependencies": [Depends(uploads.check_query)],
+        "responses": problem_responses(422),
+    }
+
+    @app.get("/healthz", response_model=Health, summary="That the service answers", **checked)
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=Response, summary="Figures for Prometheus", **checked)
+    async def get_metrics() -> Response:
+        return Response(await service.figures(), media_type=metrics.MEDIA_TYPE)
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page's files, read once: no path of a request is ever looked up on disk."""
+    page = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
+
+    def serve(name: str) -> Response:
+        if name not in page:
+            raise Problem(404, f"the page has no file {name[:100]!r}")
+        kind = _TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
+        return Response(page[name], media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    @app.get("/", include_in_schema=False)
+    async def get_page() -> Response:
+        return serve("index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def get_docs() -> Response:
+        return serve("docs.html")
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def get_icon() -> Response:
+        return serve("icon.svg")
+
+    @app.get("/static/{name}", include_in_schema=False)
+    async def get_file(name: str) -> Response:
+        return serve(name)
+
+
+def _allowed(routers: Iterable[APIRouter], request: Request) -> str:
+    """The methods that a path is answered to, for the header Allow."""
+    methods: set[str] = set()
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+                methods |= route.methods or set()
+    if "GET" in methods:
+        methods.add("HEAD")
+    return ", ".join(sorted(methods))
+
+
+def _add_errors(app: FastAPI, routers: Iterable[APIRouter], address: str) -> None:
+    """Whatever goes wrong is answered as problem+json; it names the gallery, not where it lies."""
+
+    async def problem(_: Request, error: Any) -> Response:
+        answer: Response = error.response()
+        return answer
+
+    async def ours(_: Request, error: Any) -> Response:
+        return problems.of(error, address).response()
+
+    async def invalid(_: Request, error: Any) -> Response:
+        return Problem(422, uploads.sentence(error.errors())).response()
+
+    async def http(request: Request, error: Any) -> Response:
+        said = {
+            404: "there is nothing at this address; /docs lists what there is",
+            405: f"{request.method} is not answered here; /docs tells what is",
+        }
+        headers = error.headers
+        if error.status_code == 405:
+            headers = {**(headers or {}), "Allow": _allowed(routers, request)}
+        return Problem(error.status_code, said.get(error.status_code, str(error.detail)), headers).response()
+
+    async def bug(_: Request, error: Any) -> Response:
+        return Problem(500, "this is a bug of the service; its log says more").response()
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(TwinnedError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, bug)
+
+
+__all__ = ["create_app"]

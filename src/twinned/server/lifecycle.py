@@ -1,0 +1,163 @@
+"""A socket, connections that cannot be held open for nothing, and a stop that finishes what was begun."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from ..errors import SettingError
+from . import problems
+from .limits import Limits
+from .security import LOOPBACK, SECURITY_HEADERS
+from .service import CLOSE_SECONDS
+
+MIN_TOKEN = 16  # characters
+
+
+def check_token(host: str, token: str | None) -> None:
+    """Whoever can reach this address must not be let in without a token.
+
+    Raises:
+        SettingError: If a token is missing or too short.
+    """
+    if token is None and host not in LOOPBACK:
+        raise SettingError(
+            f"{host} can be reached from other machines, so a token is needed: --token-file FILE, or the "
+            "environment variable TWINNED_TOKEN"
+        )
+    if token is not None and len(token) < MIN_TOKEN:
+        raise SettingError(
+            f"the token has {len(token)} characters; at least {MIN_TOKEN} are needed: "
+            "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        )
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise SettingError(
+            "the token holds characters that a header cannot carry; use letters, digits, - and _"
+        )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        SettingError: If the address cannot be had.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingError(
+            f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host"
+        ) from None
+
+
+def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -> None:
+    """Answer until SIGTERM or Ctrl-C; what was begun is finished.
+
+    Args:
+        app: An ASGI application.
+        listening: From `listen`.
+        limits: Of connections and of the stop.
+    """
+    bounds = limits or Limits()
+    # What is damaged in a body is told in the answer; whoever sends it must not be able to fill the log.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
+    class Connection(_Connection):
+        limits = bounds
+
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="error",
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=max(0, bounds.stop_seconds - CLOSE_SECONDS),  # type: ignore[arg-type]
+    )
+    _Server(config).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Does not raise the signal again after it has stopped: a stop that was asked for is no failure."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit  # asked for a second time
+        self.should_exit = True
+
+
+class _Connection(H11Protocol):
+    """Cut when it holds on without a whole request, or takes its answer too slowly."""
+
+    limits: Limits
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # asyncio leaves this out where the listening socket's protocol is 0. Without it the second part of an
+        # answer waits for the client's delayed acknowledgment, 40 ms.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._seen: tuple[RequestResponseCycle | None, int] = (None, 0)
+        self._look: asyncio.TimerHandle | None = None
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
+        else:
+            self._look = self.loop.call_later(self.limits.idle_seconds, self._check)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def _check(self) -> None:
+        """Called every few seconds: is this still the request, or the pause, of the last time?"""
+        cycle = self.cycle
+        before, times = self._seen
+        times = times + 1 if cycle is before else 0
+        self._seen = cycle, times
+        idle = cycle is None or cycle.response_complete
+        slow = cycle is not None and cycle.response_started and times > 3
+        if (idle and times) or slow:
+            self.transport.abort()
+        else:
+            self._look = self.loop.call_later(self.limits.idle_seconds, self._check)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so, in the same form as everything else."""
+        body = problems.body(400, "this is not HTTP that can be read")
+        headers = {
+            "Content-Type": problems.MEDIA_TYPE,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        pairs = [(k.encode(), v.encode()) for k, v in {**SECURITY_HEADERS, **headers}.items()]
+        for event in (
+            h11.Response(status_code=400, headers=pairs, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+def token_from(text: Iterable[str]) -> str:
+    """The token of a file: its first line.
+
+    Raises:
+        SettingError: If it is empty.
+    """
+    first = next(iter(text), "").strip()
+    if not first:
+        raise SettingError("the token file is empty; its first line is the token")
+    return first

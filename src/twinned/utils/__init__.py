@@ -1,0 +1,1 @@
+"""Shared tools: files, progress bars, random streams, groups, notes."""

@@ -1,0 +1,369 @@
+"""Pictures made of pictures: neighbours of a query, a one-shot question, the hardest pairs, why two match."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.images import ImageSource
+from ..errors import DataError
+from ..evaluation.verification import mistakes
+from ..metrics.comparisons import Comparisons
+from .style import (
+    BLUE,
+    GREY,
+    INK,
+    PAPER,
+    RULE,
+    VERMILLION,
+    Axes,
+    FancyArrowPatch,
+    Rectangle,
+    board,
+    picture,
+    short,
+    thumbnail,
+    to_rgba,
+    words,
+)
+
+
+class Shown(NamedTuple):
+    """An image in a panel.
+
+    Args:
+        image: The image itself.
+        label: Its class, if it has one.
+        distance: To the query, or to its partner.
+    """
+
+    image: ImageSource
+    label: str | None = None
+    distance: float | None = None
+
+
+def neighbours(
+    queries: Sequence[Shown],
+    found: Sequence[Sequence[Shown]],
+    *,
+    threshold: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Each query with its nearest images, the nearest first.
+
+    Where labels are known, a blue frame and a tick mark the query's own class, an orange frame and a cross
+    any other one. A dotted line stands where the threshold runs.
+
+    Args:
+        queries: What was asked.
+        found: For each query what was found, ascending by distance.
+        threshold: ``same = distance <= threshold``.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If there is no query, or not one answer each.
+        ImageError: If an image cannot be opened.
+    """
+    if not queries or len(queries) != len(found):
+        raise DataError(f"one row of neighbours a query is drawn; got {len(queries)} and {len(found)}")
+    columns = max(map(len, found))
+    step, row = 1.12, 1.62
+    ax = board(1.75 + step * columns, 0.75 + row * len(queries), inches=0.85, ax=ax)
+    words(ax, 0.12, 0.3, "Query", ha="left", weight="bold")
+    words(ax, 1.62, 0.3, "Nearest images", ha="left", weight="bold")
+    for k, (query, hits) in enumerate(zip(queries, found)):
+        top = 0.6 + row * k
+        _tile(ax, query, at=(0.12, top), frame=INK, line=1.8)
+        for n, hit in enumerate(hits):
+            left = 1.62 + step * n
+            knows = query.label is not None and hit.label is not None
+            own = hit.label == query.label
+            mark = ("✓ " if own else "✗ ") if knows else ""
+            _tile(ax, hit, at=(left, top), frame=(BLUE if own else VERMILLION) if knows else RULE, mark=mark)
+            beyond = threshold is not None and hit.distance is not None and hit.distance > threshold
+            before = n == 0 or (hits[n - 1].distance or 0.0) <= (threshold or 0.0)
+            if beyond and before:
+                x = left - (step - 1) / 2
+                ax.plot([x, x], [top - 0.04, top + 1.34], color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
+    if threshold is not None:
+        words(
+            ax,
+            1.62 + step * columns - 0.12,
+            0.3,
+            f"dotted line: threshold {threshold:.4g}",
+            ha="right",
+            color=GREY,
+            size=7.5,
+        )
+    return ax
+
+
+def one_shot(
+    query: Shown,
+    support: Sequence[Shown],
+    *,
+    threshold: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A one-shot question: the query, an example of each class, and the answer, which is the nearest.
+
+    The answer "unknown" is right where the query's class has no example.
+
+    Args:
+        query: The image asked about; with a label where the truth is known.
+        support: The examples, with label and distance.
+        threshold: Where even the nearest is beyond it, the answer is "unknown"; None forces a choice.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If there is no example, or one without a distance.
+        ImageError: If an image cannot be opened.
+    """
+    apart = [shown.distance for shown in support if shown.distance is not None]
+    if not support or len(apart) != len(support):
+        raise DataError(
+            f"examples with a distance each are drawn; got {len(support)}, {len(apart)} distances"
+        )
+    nearest = int(np.argmin(apart))
+    known = threshold is None or apart[nearest] <= threshold
+    answer = support[nearest].label if known else None
+    columns = min(len(support), max(5, math.ceil(math.sqrt(2 * len(support)))))
+    rows = math.ceil(len(support) / columns)
+    step, row, size = 1.12, 1.55, 1.9
+    height = 0.62 + max(row * rows + 0.4 * (threshold is not None), size + 1.25)
+    ax = board(size + 1.3 + step * columns, height, inches=0.8, ax=ax)
+    words(ax, 0.15, 0.3, "Query", ha="left", weight="bold")
+    words(ax, size + 1.1, 0.3, f"Support: one of {len(support)}?", ha="left", weight="bold")
+    picture(ax, thumbnail(query.image), at=(0.15, 0.6), size=size, frame=INK, line=1.8)
+    x, y = 0.15 + size / 2, 0.6 + size
+    words(ax, x, y + 0.32, "answer", color=GREY, size=8)
+    stranger = query.label is not None and query.label not in {shown.label for shown in support}
+    right = query.label is None or (not known if stranger else query.label == answer)
+    words(
+        ax,
+        x,
+        y + 0.62,
+        short(answer or "unknown", 16),
+        weight="bold",
+        size=11,
+        color=BLUE if right else VERMILLION,
+    )
+    if query.label is not None:
+        verdict = "✓ right" if right else f"✗ it is {short(query.label, 14)}"
+        if right and stranger:
+            verdict = f"✓ right, it is {short(query.label, 12)}"
+        words(ax, x, y + 0.95, verdict, size=8.5, color=BLUE if right else VERMILLION)
+    if threshold is not None:
+        said = f"{apart[nearest]:.3f} is {'within' if known else 'beyond'} the threshold {threshold:.3f}"
+        words(ax, size + 1.1, 0.75 + row * rows, said, ha="left", color=GREY, size=8)
+    for k, shown in enumerate(support):
+        at = size + 1.1 + step * (k % columns), 0.6 + row * (k // columns)
+        chosen = known and k == nearest
+        if chosen:
+            ax.add_patch(
+                Rectangle((at[0] - 0.05, at[1] - 0.05), 1.1, 1.47, facecolor=to_rgba(BLUE, 0.14), linewidth=0)
+            )
+        _tile(ax, shown, at=at, frame=BLUE if chosen else RULE, line=2 if chosen else 0.8)
+    return ax
+
+
+def hardest_pairs(
+    pairs: Sequence[tuple[Shown, Shown]],
+    same: Sequence[bool],
+    *,
+    threshold: float,
+    columns: int = 3,
+    ax: Axes | None = None,
+) -> Axes:
+    """Pairs that the model gets wrong, or nearly: what it took them for, and what they are.
+
+    Args:
+        pairs: Both images; the distance stands with the second one.
+        same: Whether each pair truly shows one class.
+        threshold: ``same = distance <= threshold``.
+        columns: Pairs in a row.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If there is no pair, or not one truth each.
+        ImageError: If an image cannot be opened.
+    """
+    if not pairs or len(pairs) != len(same):
+        raise DataError(f"one truth a pair is drawn; got {len(pairs)} pairs and {len(same)} truths")
+    columns = min(columns, len(pairs))
+    rows = math.ceil(len(pairs) / columns)
+    step, row = 2.55, 1.85
+    ax = board(0.25 + step * columns, 0.7 + row * rows, inches=0.85, ax=ax)
+    words(ax, 0.12, 0.3, f"Hardest pairs (threshold {threshold:.4g})", ha="left", weight="bold", size=10)
+    for k, ((left, right), truth) in enumerate(zip(pairs, same)):
+        x, y = 0.18 + step * (k % columns), 0.65 + row * (k // columns)
+        distance = math.nan if right.distance is None else right.distance
+        judged = distance <= threshold
+        color = BLUE if judged == truth else VERMILLION
+        for n, shown in enumerate((left, right)):
+            picture(ax, thumbnail(shown.image), at=(x + 1.08 * n, y), size=1.02, frame=color, line=1.2)
+        said, true = ("same" if it else "different" for it in (judged, truth))
+        verdict = f"says {said}, is {true}" if judged != truth else f"says {said}, rightly"
+        words(ax, x, y + 1.19, f"{distance:.3f}: {verdict}", ha="left", size=7.5, color=color)
+        names = [short(shown.label, 15) for shown in (left, right) if shown.label is not None]
+        if names:
+            words(ax, x, y + 1.4, " / ".join(dict.fromkeys(names)), ha="left", size=7, color=GREY)
+    return ax
+
+
+def worst_mistakes(
+    comparisons: Comparisons,
+    images: Sequence[ImageSource],
+    labels: Sequence[object] | NDArray[Any],
+    *,
+    threshold: float,
+    count: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
+    """`hardest_pairs` of an evaluation: the most confident mistakes, at most two of the same two classes.
+
+    Args:
+        comparisons: With the images behind them.
+        images: That they were computed from.
+        labels: The class of each.
+        threshold: ``same = distance <= threshold``.
+        count: Of either kind.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If the images behind the comparisons are not known, or there is no mistake to draw.
+        ImageError: If an image cannot be opened any more.
+    """
+    c = comparisons
+    wrong = mistakes(c, threshold, count=count, each=2)
+    rows = np.concatenate([wrong.false_accepts, wrong.false_rejects])
+    if c.left_image is None or c.right_image is None or not len(rows):
+        known = c.left_image is not None
+        raise DataError(
+            "there is no mistake to draw" if known else "the images of these comparisons are not known"
+        )
+    pairs = [
+        (
+            Shown(images[c.left_image[k]], str(labels[c.left_image[k]])),
+            Shown(images[c.right_image[k]], str(labels[c.right_image[k]]), float(c.distance[k])),
+        )
+        for k in rows
+    ]
+    return hardest_pairs(pairs, c.same[rows].tolist(), threshold=threshold, ax=ax)
+
+
+def matches(
+    left: NDArray[np.uint8],
+    right: NDArray[np.uint8],
+    *,
+    left_map: NDArray[Any],
+    right_map: NDArray[Any],
+    links: Sequence[tuple[tuple[int, int], tuple[int, int], float]] = (),
+    title: str = "",
+    caption: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Why two images match: each beside its map of regions, lines between regions that match each other.
+
+    Blue regions speak for "the same", orange ones against it; the deeper, the more, in each image by itself.
+
+    Args:
+        left: An image, uint8 ``(h, w, channels)``.
+        right: The other one, of the same shape.
+        left_map: What each region of the left image contributes, ``(rows, columns)``.
+        right_map: The same of the right image.
+        links: Pairs of regions ((row, column) on the left, on the right) with their weight, strongest first.
+        title: Above the picture.
+        caption: Below it.
+        ax: Where to draw, instead of a new figure.
+    """
+    shape = min(4.0, max(0.5, left.shape[1] / left.shape[0]))
+    width, height = (4.6, 4.6 / shape) if shape > 1.4 else (2.9 * shape, 2.9)
+    gap, side, top = 1.5, 0.15, 0.95
+    # The maps stand beside the images, or below where images are wide; lines run from map to map.
+    across, down = (0.0, height + 0.55) if shape > 1.4 else (width + 0.2, 0.0)
+    whole = 2 * (width + across) + gap + 2 * side
+    below = wrap(caption, int(9 * whole))
+    ax = board(whole, top + height + down + 0.45 + 0.3 * len(below), inches=0.62, ax=ax)
+    boxes = []
+    for pixels, regions, outer, inner, name in (
+        (left, left_map, side, side + across, "A"),
+        (right, right_map, whole - side - width, whole - side - width - across, "B"),
+    ):
+        colors = pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
+        picture(ax, colors, at=(outer, top), size=(width, height))
+        words(ax, outer + width / 2, top - 0.2, f"image {name}", weight="bold", color=GREY)
+        words(ax, inner + width / 2, top + down - 0.2, f"what counts in {name}", weight="bold")
+        tinted = _tinted(colors, regions / max(float(np.abs(regions).max()), 1e-12))
+        boxes.append(picture(ax, tinted, at=(inner, top + down), size=(width, height)))
+    if title:
+        words(ax, side, 0.28, title, ha="left", weight="bold", size=10)
+    for n, line in enumerate(below):
+        words(ax, side, top + height + down + 0.38 + 0.3 * n, line, ha="left", color=GREY, size=8)
+    heaviest = max((abs(weight) for *_, weight in links), default=1.0)
+    for k, (a, b, weight) in enumerate(links, 1):
+        start, end = (
+            _middle(box, cell, m.shape) for box, cell, m in zip(boxes, (a, b), (left_map, right_map))
+        )
+        color = INK if weight >= 0 else VERMILLION
+        ax.add_patch(
+            FancyArrowPatch(
+                start,
+                end,
+                arrowstyle="-",
+                connectionstyle="arc3,rad=-0.12",
+                color=color,
+                linewidth=0.6 + 1.6 * abs(weight) / heaviest,
+                alpha=0.85,
+                shrinkA=6,
+                shrinkB=6,
+                zorder=5,
+            )
+        )
+        for spot in (start, end):
+            ax.plot(
+                *spot, "o", markersize=10, color=PAPER, markeredgecolor=color, markeredgewidth=1, zorder=6
+            )
+            words(ax, *spot, str(k), size=7, weight="bold", color=color, zorder=7)
+    return ax
+
+
+def _tile(
+    ax: Axes, shown: Shown, *, at: tuple[float, float], frame: str, line: float = 1.4, mark: str = ""
+) -> None:
+    """An image of one unit with its label and distance below."""
+    picture(ax, thumbnail(shown.image), at=at, size=1.0, frame=frame, line=line)
+    below = []
+    if shown.label is not None:
+        below.append((mark + short(shown.label, 13 - len(mark)), INK))
+    if shown.distance is not None:
+        below.append((f"{shown.distance:.3f}", GREY))
+    for n, (line_of_words, color) in enumerate(below):
+        words(ax, at[0] + 0.5, at[1] + 1.13 + 0.19 * n, line_of_words, size=7.5, color=color)
+
+
+def _tinted(pixels: NDArray[np.uint8], regions: NDArray[Any]) -> NDArray[np.uint8]:
+    """An image in pale grey under its regions: blue above 0, orange below."""
+    height, width = pixels.shape[:2]
+    scale = max(1, math.ceil(280 / max(height, width)))
+    grey = pixels.mean(axis=2).repeat(scale, axis=0).repeat(scale, axis=1)[..., None]
+    rows = np.arange(height * scale) * regions.shape[0] // (height * scale)
+    columns = np.arange(width * scale) * regions.shape[1] // (width * scale)
+    weight = regions[rows][:, columns][..., None]
+    color = np.where(weight >= 0, to_rgba(BLUE)[:3], to_rgba(VERMILLION)[:3]) * 255.0
+    strength = 0.8 * np.abs(weight) ** 1.5
+    mixed = (60 + 0.76 * grey) * (1 - strength) + (0.35 * grey + 0.65 * color) * strength
+    tinted: NDArray[np.uint8] = np.rint(mixed.clip(0, 255)).astype(np.uint8)
+    return tinted
+
+
+def _middle(
+    box: tuple[float, float, float, float], cell: tuple[int, int], shape: tuple[int, ...]
+) -> tuple[float, float]:
+    left, top, width, height = box
+    return left + width * (cell[1] + 0.5) / shape[1], top + height * (cell[0] + 0.5) / shape[0]

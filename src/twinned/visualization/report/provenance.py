@@ -1,0 +1,217 @@
+"""What the figures rest on: the worst mistakes and classes, where data and threshold come from, the words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...data.images import source_name
+from ...errors import ImageError
+from ...evaluation.results import EmbeddedSet, Evaluation
+from ...evaluation.verification import VerificationResult, class_errors, mistakes
+from ...inference.model import Model
+from ...metrics.comparisons import Comparisons
+from .html import (
+    Html,
+    facts,
+    number,
+    photo,
+    table,
+    tag,
+)
+
+_MISTAKES, _OF_A_PAIR, _CLASSES = 6, 2, 10
+
+
+def worst_pairs(model: Model, found: Evaluation) -> list[Html] | None:
+    """The most confident mistakes, as images."""
+    c, data = found.comparisons, found.data
+    if c is None or data is None or c.left_image is None or c.right_image is None:
+        return None
+    wrong = mistakes(c, model.threshold, count=_MISTAKES, each=_OF_A_PAIR)
+    parts = [tag("p", f"At most {_OF_A_PAIR} of the same two classes are shown.", class_="quiet")]
+    for rows, title in (
+        (wrong.false_accepts, "Taken for the same, and different"),
+        (wrong.false_rejects, "Taken for different, and the same"),
+    ):
+        parts.append(tag("h3", title))
+        parts.append(
+            tag("div", *(_pair(model, c, data, int(row), found.protocol) for row in rows), class_="pairs")
+            if len(rows)
+            else tag("p", "There is none.", class_="quiet")
+        )
+    return parts
+
+
+def _pair(model: Model, c: Comparisons, data: EmbeddedSet, row: int, protocol: str) -> Html:
+    assert c.left_image is not None
+    assert c.right_image is not None
+    images = [int(c.left_image[row]), int(c.right_image[row])]
+    distance = float(c.distance[row])
+    names = [str(data.labels[k]) if protocol != "pairs" else source_name(data.images[k]) for k in images]
+    forged = " (a forgery)" if c.skilled is not None and c.skilled[row] else ""
+    return tag(
+        "div",
+        tag("div", *(_photo(data.images[k], name) for k, name in zip(images, names, strict=True))),
+        tag("b", f"P(same) {float(model.probability(distance)):.3f}"),
+        f", distance {distance:.4g}",
+        tag("span", " / ".join(dict.fromkeys(names)) + forged),
+        class_="pair",
+    )
+
+
+def _photo(image: Any, name: str) -> Html:
+    try:
+        return photo(image, alt=name)
+    except ImageError:  # it was there when the figures were taken
+        return tag("span", "no longer there", class_="gone")
+
+
+def worst_classes(model: Model, found: Evaluation) -> list[Html] | None:
+    """The classes with the most errors at the stored threshold."""
+    c, data = found.comparisons, found.data
+    if c is None or data is None or found.protocol != "classes":
+        return None
+    errors = class_errors(c, model.threshold)
+    names = np.unique(data.labels)
+    both = np.nan_to_num(errors.frr) + np.nan_to_num(errors.far)
+    order = np.argsort(-both, kind="stable")[:_CLASSES]
+    if not both[order].any():
+        return [tag("p", "No class has an error at the stored threshold.", class_="quiet")]
+
+    def rate(value: float, count: int) -> Html:
+        if not count:
+            return tag("span", "no comparison")
+        bar = tag("span", class_="bar", style=f"width:{90 * value:.1f}px")
+        return tag("span", bar, number(float(value)))
+
+    rows = []
+    for k in order:
+        name = str(names[errors.label[k]])
+        first = int(np.flatnonzero(data.labels == names[errors.label[k]])[0])
+        rows.append(
+            [
+                tag("span", _photo(data.images[first], ""), name),
+                rate(errors.frr[k], int(errors.n_genuine[k])),
+                f"{errors.n_genuine[k]:,}",
+                rate(errors.far[k], int(errors.n_impostor[k])),
+                f"{errors.n_impostor[k]:,}",
+            ]
+        )
+    text = f"The {len(order)} classes with the most errors, of {len(errors.label):,}."
+    if not np.isnan(errors.frr).all():
+        median, tenth = np.nanquantile(errors.frr, [0.5, 0.9])
+        text += (
+            f" The median class rejects {number(median)} of its own, the worst tenth {number(tenth)} or more."
+        )
+    return [
+        table(["class", "false rejects", "of", "false accepts", "of"], rows),
+        tag("p", text, class_="quiet"),
+    ]
+
+
+def known_classes(model: Model, data: EmbeddedSet | None, where: str) -> list[str]:
+    """The evaluated classes that are, by name, among those of training or of the threshold."""
+    manifest = model.manifest
+    names = manifest.classes if where == "training" else manifest.held_out.get("classes", [])
+    return sorted(set(names) & set(map(str, data.labels))) if data is not None else []
+
+
+def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
+    """How the data was split, that nothing leaked, and from what this was computed."""
+    fit, m = model.manifest.calibration, model.manifest
+    interval = (
+        "" if fit.threshold_ci is None else ", 95 % interval {:.4g} to {:.4g}".format(*fit.threshold_ci)
+    )
+    return [
+        tag("h3", "Learnt from"),
+        facts(_training(model)),
+        tag("h3", "Threshold"),
+        facts(
+            [
+                (
+                    "stored threshold",
+                    f"{fit.threshold:.6g}, {m.distance.replace('_', ' ')} distance{interval}",
+                ),
+                ("chosen for", "equal error" if fit.far is None else f"a false accept rate of {fit.far:g}"),
+                ("classes behind it", f"{fit.n_classes:,}"),
+                ("comparisons behind it", f"{fit.n_genuine:,} genuine, {fit.n_impostor:,} impostor"),
+                ("unseen in training", {True: "yes", False: "NO", None: "not known"}[m.chosen_on[0]]),
+                *m.held_out.get("impostors", {}).items(),
+                ("supported", "yes" if fit.supported else f"no: it takes {fit.impostors_needed:,} impostors"),
+            ]
+        ),
+        tag("h3", "Measured on"),
+        facts(_measured(model, found, data)),
+        tag("h3", "Computed by"),
+        facts(
+            [
+                ("model", tag("code", model.folder.name)),
+                (
+                    "encoder",
+                    f"{m.encoder}, {'x'.join(map(str, model.spec.shape))}, {m.embedding_size:,} values",
+                ),
+                ("SHA-256 of encoder.onnx", tag("code", model.encoder_sha256)),
+                ("SHA-256 of head.onnx", tag("code", m.files["head.onnx"]) if m.head else None),
+                ("licence of pretrained weights", m.licence),
+            ]
+        ),
+    ]
+
+
+_Facts = list[tuple[object, object]]
+
+
+def _training(model: Model) -> _Facts:
+    m = model.manifest
+    held, classes = m.held_out.get("classes", []), m.data.get("classes", len(m.classes))
+    lengths = ((m.recipe.get(unit), unit) for unit in ("minutes", "steps", "epochs"))
+    length = next((f", {n:g} {unit if n != 1 else unit.removesuffix('s')}" for n, unit in lengths if n), "")
+    recipe = f"{m.recipe.get('recipe', 'none')}{length}, seed {m.recipe.get('seed', 0)}" if m.recipe else None
+    return [
+        (
+            "training images",
+            f"{m.data['images']:,} {f'of {classes:,} classes' if classes else 'in pairs'}"
+            if m.data
+            else "not recorded",
+        ),
+        ("their fingerprint", tag("code", m.data["sha256"]) if "sha256" in m.data else None),
+        ("held out of training", f"{len(held):,} classes, for the threshold" if held else None),
+        ("recipe", recipe),
+    ]
+
+
+def _measured(model: Model, found: Evaluation, data: str) -> _Facts:
+    shown = found.data
+    if shown is None:
+        return [("data", data), ("protocol", found.protocol)]
+    classes = len(np.unique(shown.labels)) if found.protocol in ("classes", "lfw") else None
+    both = known_classes(model, shown, "training")
+    named = f": {', '.join(both[:8])}{' ...' if len(both) > 8 else ''}" if both else ""
+    seen = f"{int(shown.seen.sum()):,} of {len(shown.seen):,}, by SHA-256 of their pixels"
+    return [
+        ("data", data),
+        ("images", f"{len(shown.labels):,}" + (f" of {classes:,} classes" if classes else "")),
+        ("left out as unreadable", f"{len(shown.unreadable):,}" if shown.unreadable else None),
+        ("protocol", found.protocol),
+        ("images seen in training", seen if model.training_hashes() else "not recorded"),
+        ("classes seen in training", f"{len(both):,} of {classes:,}, by name{named}" if classes else None),
+    ]
+
+
+def glossary(result: VerificationResult | None) -> list[Html] | None:
+    """The words, for a reader who does not measure for a living."""
+    return None if result is None else [facts(_WORDS.items())]
+
+
+_WORDS = {
+    "distance": "How far apart the model puts two images. Within the threshold they are called the same.",
+    "false accept rate (FAR)": "Share of different pairs taken for the same. ISO calls it FMR.",
+    "false reject rate (FRR)": "Share of same pairs taken for different. ISO calls it FNMR.",
+    "equal error rate (EER)": "The rate at which both are equal, at a threshold found with hindsight.",
+    "95 % interval": "Where the figure would lie with other classes of this kind. Whole classes are"
+    " resampled, since two images of one person are not two pieces of evidence.",
+    "not supported": "With so many comparisons fewer than 30 errors are expected at that rate (rule of"
+    " 30), so the figure says little.",
+}

@@ -1,0 +1,342 @@
+"""Verification drawn: ROC, DET, the two distributions, reliability, the confusion of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..evaluation.verification import Reliability, VerificationResult
+from ..metrics.comparisons import Comparisons
+from .style import (
+    BLUE,
+    GREY,
+    INK,
+    PAPER,
+    RULE,
+    VERMILLION,
+    Axes,
+    FuncFormatter,
+    NullLocator,
+    dress,
+    halo,
+    legend,
+    plain,
+    ramp,
+    sheet,
+    short,
+)
+
+_AGAINST = {"random": "strangers", "skilled": "skilled forgeries"}
+_COLORS = {"": BLUE, "random": VERMILLION, "skilled": INK}
+_RATES = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4)
+_NORMAL = NormalDist()
+_deviate = np.vectorize(lambda rate: _NORMAL.inv_cdf(min(max(rate, 1e-9), 1 - 1e-9)), otypes=[float])
+_rate = np.vectorize(_NORMAL.cdf, otypes=[float])
+_WORST = 0.6  # where the axes of the DET end
+_TINY = 1e-9  # stands for a rate of 0, which neither scale has
+
+
+def roc(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
+    """The ROC curve: genuine comparisons accepted at each false accept rate, which is on a logarithmic scale.
+
+    The band is the 95 % interval from resampling classes. Where it is hatched, there are too few impostors to
+    support the rate (rule of 30).
+
+    Args:
+        result: Of `twinned.evaluation.evaluate_verification`.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If there is no curve: genuine or impostor comparisons are missing.
+    """
+    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: 1 - frr, most=1.0)
+    ax.set(xscale="log", xlim=(_lowest(result), 1), ylim=(0, 1.01))
+    ax.xaxis.set_major_formatter(FuncFormatter(_decimal))
+    dress(ax, title="ROC", x="false accept rate", y="true accept rate")
+    legend(ax, loc="lower right")
+    return ax
+
+
+def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
+    """The DET curve: both error rates on normal-deviate scales, where normal distances give a straight line.
+
+    Args:
+        result: Of `twinned.evaluation.evaluate_verification`.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If there is no curve: genuine or impostor comparisons are missing.
+
+    References:
+        Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
+    """
+    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: frr, most=_WORST)
+    low = max(_lowest(result), 1e-4)
+    for axis, set_scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
+        set_scale("function", functions=(_deviate, _rate))
+        axis.set_ticks([rate for rate in _RATES if rate >= low])
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(_decimal))
+    ax.set(xlim=(low, _WORST), ylim=(low, _WORST))
+    ax.plot([low, _WORST], [low, _WORST], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    dress(ax, title="DET", x="false accept rate", y="false reject rate")
+    # A good curve runs near the lower left corner, a bad one near the upper right.
+    legend(ax, loc="upper right" if (result.eer or 0) < 0.08 else "lower left")
+    return ax
+
+
+def overview(
+    result: VerificationResult, comparisons: Comparisons, found: Reliability
+) -> tuple[Axes, Axes, Axes, Axes]:
+    """ROC, DET, distances and reliability on one sheet.
+
+    Args:
+        result: Of `twinned.evaluation.evaluate_verification`.
+        comparisons: That it was computed from.
+        found: Of `twinned.evaluation.reliability`.
+
+    Returns:
+        The four axes, row by row.
+
+    Raises:
+        DataError: If there is no curve: genuine or impostor comparisons are missing.
+    """
+    first, second, third, fourth = sheet(9.4, 8.4).subplots(2, 2).flat
+    return (
+        roc(result, ax=first),
+        det(result, ax=second),
+        distances(comparisons, result.threshold, ax=third),
+        reliability(found, ax=fourth),
+    )
+
+
+def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], *, most: float) -> Axes:
+    """What ROC and DET share: curves, bands, the stored threshold, the rates that are not supported."""
+    if result.roc is None:
+        raise DataError(
+            f"a curve needs genuine and impostor comparisons; got {result.n_genuine} and {result.n_impostor}"
+        )
+    for kind, part in (result.parts or {"": result}).items():
+        if part.roc is None or part.eer is None:
+            continue
+        curve, color = part.roc.thinned(), _COLORS[kind]
+        ax.plot(
+            curve.far.clip(_TINY),
+            height(curve.frr.clip(_TINY, 1 - _TINY)),
+            drawstyle="steps-post",
+            color=color,
+            linewidth=1.6,
+            linestyle=(0, (4, 1.5)) if kind == "random" else "-",
+            label=(f"against {_AGAINST[kind]}: " if kind else "") + f"EER {part.eer:.3g}",
+            zorder=3,
+        )
+        if (band := part.band) is not None:
+            ax.fill_between(
+                band.far.clip(_TINY),
+                height(band.low.clip(_TINY, 1 - _TINY)),
+                height(band.high.clip(_TINY, 1 - _TINY)),
+                step="post",
+                color=color,
+                alpha=0.16,
+                linewidth=0,
+                zorder=2,
+                label="95 % interval" if not kind else None,
+            )
+    if result.far is not None and result.frr is not None:
+        ax.plot(
+            np.clip(result.far, _lowest(result), most),
+            height(np.clip(result.frr, _lowest(result), most)),
+            "o",
+            markersize=6.5,
+            markerfacecolor=PAPER,
+            markeredgecolor=INK,
+            markeredgewidth=1.4,
+            label="stored threshold",
+            zorder=5,
+            clip_on=False,
+        )
+    ax.axvspan(
+        _TINY,
+        min(30 / result.n_impostor, 1),
+        facecolor="none",
+        edgecolor=RULE,
+        hatch="////",
+        linewidth=0,
+        zorder=0,
+        label="too few impostors to tell",
+    )
+    return ax
+
+
+def _decimal(value: float, _: object) -> str:
+    return np.format_float_positional(value, precision=7, trim="-")
+
+
+def _lowest(result: VerificationResult) -> float:
+    """Where the axis of false accept rates begins: the decade of a single error, 1e-5 at the lowest."""
+    return float(10.0 ** np.floor(np.log10(min(0.05, max(1 / result.n_impostor, 1e-5)) * 1.0001)))
+
+
+def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax: Axes | None = None) -> Axes:
+    """How far apart the same and the different are, with the threshold between them.
+
+    Each kind of comparison has the area 1, however many there are. What is filled is decided wrongly.
+
+    Args:
+        comparisons: Of one data set.
+        threshold: ``same = distance <= threshold``.
+        bins: Of the histograms.
+        ax: Where to draw, instead of a new figure.
+    """
+    ax = ax or plain(4.6, 3.4)
+    skilled = np.zeros(len(comparisons), bool) if comparisons.skilled is None else comparisons.skilled
+    kinds = [
+        ("same", comparisons.same, BLUE, "-"),
+        ("different", ~comparisons.same & ~skilled, VERMILLION, "-"),
+        ("skilled forgery", ~comparisons.same & skilled, INK, (0, (3, 1.5))),
+    ]
+    edges = np.linspace(
+        min(0.0, float(comparisons.distance.min())), float(comparisons.distance.max()), bins + 1
+    )
+    if edges[0] == edges[-1]:
+        edges = np.array([edges[0] - 0.5, edges[0] + 0.5])
+    top = 0.0
+    for name, chosen, color, line in kinds:
+        if not chosen.any():
+            continue
+        height, _ = np.histogram(comparisons.distance[chosen], edges, density=True)
+        top = max(top, float(height.max()))
+        accepted = float((comparisons.distance[chosen] <= threshold).mean())
+        mistaken = f"{1 - accepted:.3f} missed" if name == "same" else f"{accepted:.3f} accepted"
+        words = f"{name} ({chosen.sum():,}): {mistaken}"
+        ax.stairs(height, edges, color=color, linewidth=1.4, linestyle=line, label=words)
+        # The bin that holds the threshold is cut in two there.
+        cut = np.sort(np.append(edges, np.clip(threshold, edges[0], edges[-1])))
+        middle = (cut[1:] + cut[:-1]) / 2
+        wrong = (middle > threshold) == (name == "same")
+        inside = height[np.clip(np.searchsorted(edges, middle) - 1, 0, len(height) - 1)]
+        ax.stairs(np.where(wrong, inside, 0.0), cut, color=color, alpha=0.3, fill=True, linewidth=0)
+    ax.axvline(threshold, color=INK, linewidth=1)
+    ax.set(ylim=(0, top * 1.3), xlim=(edges[0], edges[-1]))
+    ax.annotate(
+        f"threshold {threshold:.4g} ",
+        (threshold, top * 1.29),
+        ha="right" if threshold > edges.mean() else "left",
+        va="top",
+        fontsize=8,
+        color=INK,
+        xytext=(-3 if threshold > edges.mean() else 3, 0),
+        textcoords="offset points",
+        path_effects=halo(),
+    )
+    dress(ax, title="Distances", x="distance (lower is closer); filled: decided wrongly", grid="x")
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    # Below the line of the threshold's name, whichever side that runs to.
+    legend(
+        ax, loc="upper left" if threshold > edges.mean() else "upper right", bbox_to_anchor=(0, 0, 1, 0.94)
+    )
+    return ax
+
+
+def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
+    """Does 0.8 come true eight times in ten? Stated probability against what was observed.
+
+    A line through each point is its 95 % interval, by resampling classes. The bars at the foot say how many
+    comparisons lie behind each point, on a logarithmic scale.
+
+    Args:
+        found: Of `twinned.evaluation.reliability`.
+        ax: Where to draw, instead of a new figure.
+    """
+    ax = ax or plain(4.1, 4.1)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    weight = np.log10(found.comparisons.clip(1) + 1.0)
+    ax.bar(found.stated, 0.13 * weight / weight.max(), width=0.035, color=RULE, zorder=1)
+    ax.vlines(found.stated, found.low, found.high, color=BLUE, linewidth=1.2, alpha=0.45, zorder=2)
+    ax.plot(
+        found.stated, found.observed, "-o", color=BLUE, linewidth=1.4, markersize=4.5, zorder=3, clip_on=False
+    )
+    ax.annotate(
+        "bars: how many pairs, logarithmic",
+        (1, 0.135),
+        xytext=(-4, 1),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=7,
+        color=GREY,
+        path_effects=halo(),
+    )
+    for side, words in ((1, "stated too low"), (-1, "stated too high")):
+        ax.text(
+            0.5 - 0.24 * side,
+            0.5 + 0.27 * side,
+            words,
+            fontsize=8,
+            color=GREY,
+            ha="center",
+            va="center",
+            path_effects=halo(),
+            zorder=2,
+        )
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    dress(ax, title="Reliability", x="stated P(same)", y="share that was the same")
+    return ax
+
+
+def confusion(truth: Sequence[str], answer: Sequence[str], *, most: int = 20, ax: Axes | None = None) -> Axes:
+    """Which classes are taken for which: one row a class, as shares of its images.
+
+    Args:
+        truth: The class of each image.
+        answer: The class that it was given.
+        most: With more classes than this, only those with the most mistakes are drawn.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If there are not as many answers as images, or none.
+    """
+    if len(truth) != len(answer) or not len(truth):
+        raise DataError(f"one answer an image is drawn; got {len(truth)} images and {len(answer)} answers")
+    names, code = np.unique([*map(str, truth), *map(str, answer)], return_inverse=True)
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, tuple(code.reshape(2, -1)), 1)
+    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    total = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    title = "Which class is taken for which"
+    if len(names) > most:
+        title += f": the {most} hardest of {len(names)}"
+        kept = np.sort(np.argsort(-wrong, kind="stable")[:most])
+        names, share = names[kept], share[np.ix_(kept, kept)]
+    side = max(0.45 * min(len(names), 6), 0.26 * len(names)) + 1.6
+    ax = ax or plain(side, side)
+    ax.imshow(share, cmap=ramp(PAPER, BLUE, "#00263d"), vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(share):
+        if value > 0.005:
+            ax.text(
+                column,
+                row,
+                f"{value:.2f}".lstrip("0") if value < 0.995 else "1",
+                ha="center",
+                va="center",
+                fontsize=7 if len(names) > 6 else 9,
+                color=PAPER if value > 0.4 else INK,
+            )
+    dress(ax, title=title, x="answer", y="truth (rows add up to 1)", grid="")
+    labels = [short(name, 18) for name in names]
+    upright = max(map(len, labels)) > 3
+    ax.set_xticks(range(len(names)), labels, rotation=90 if upright else 0, parse_math=False)
+    ax.set_yticks(range(len(names)), labels, parse_math=False)
+    edges = np.arange(len(names) + 1) - 0.5
+    ax.hlines(edges, edges[0], edges[-1], color=RULE, linewidth=0.5)
+    ax.vlines(edges, edges[0], edges[-1], color=RULE, linewidth=0.5)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.tick_params(length=0)
+    return ax

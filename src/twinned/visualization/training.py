@@ -1,0 +1,130 @@
+"""Training drawn: loss, held-out error and accuracy over the steps; several runs over the seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import DataError
+from .style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    INK,
+    MARKERS,
+    VERMILLION,
+    Axes,
+    MaxNLocator,
+    dress,
+    legend,
+    plain,
+    sheet,
+    short,
+)
+
+Table: TypeAlias = Mapping[str, ArrayLike]
+"""The columns of history.csv, as `Model.history` reads them: one value an evaluation."""
+
+_NAMES = {"step": "step", "seconds": "seconds of training", "epoch": "epoch"}
+
+
+def history(
+    table: Table, *, over: Literal["step", "seconds", "epoch"] = "step", axes: Sequence[Axes] | None = None
+) -> tuple[Axes, Axes]:
+    """How training went: the loss above, equal error rate and pair accuracy below.
+
+    The weights that are kept are those with the lowest held-out error, which is marked.
+
+    Args:
+        table: As `twinned.inference.model.Model.history` gives it.
+        over: What runs along the axis.
+        axes: Two axes to draw on, instead of a new figure.
+
+    Returns:
+        The upper and the lower axes.
+
+    Raises:
+        DataError: If the table is empty: see `twinned.inference.model.Model.without_history`.
+    """
+    x = _column(table, over)
+    if axes is None:
+        axes = sheet(5.4, 4.6).subplots(2, sharex=True, height_ratios=(2, 3))
+    above, below = axes
+    above.plot(x, _column(table, "loss"), color=INK, linewidth=1.4, marker="o", markersize=3)
+    dress(above, title="Training", y="loss")
+    lines = [
+        ("held_out_accuracy", "pair accuracy, held-out classes", BLUE, "-", "o"),
+        ("train_accuracy", "pair accuracy, training classes", GREEN, (0, (4, 1.5)), "^"),
+        ("held_out_eer", "equal error rate, held-out classes", VERMILLION, "-", "s"),
+    ]
+    for name, words, color, line, marker in lines:
+        y = _column(table, name)
+        if np.isfinite(y).any():
+            below.plot(
+                x, y, color=color, linestyle=line, marker=marker, markersize=3.2, linewidth=1.4, label=words
+            )
+    error = _column(table, "held_out_eer")
+    if np.isfinite(error).any():
+        best = int(np.nanargmin(error))
+        below.annotate(
+            f"best {error[best]:.3g}",
+            (x[best], error[best]),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="left" if best == 0 else "right" if best == len(x) - 1 else "center",
+            fontsize=8,
+            color=VERMILLION,
+        )
+    below.set(ylim=(0, 1.02))
+    below.xaxis.set_major_locator(MaxNLocator(integer=over == "step", nbins=8, steps=[1, 2, 2.5, 5, 10]))
+    dress(below, x=_NAMES[over])
+    above.tick_params(labelbottom=False)
+    legend(below, loc="best")
+    return above, below
+
+
+def accuracy_over_time(
+    runs: Mapping[str, Table], *, measure: str = "held_out_accuracy", ax: Axes | None = None
+) -> Axes:
+    """What each of several runs had reached after so many seconds.
+
+    Args:
+        runs: For each run its name and its history.
+        measure: The column to draw.
+        ax: Where to draw, instead of a new figure.
+
+    Raises:
+        DataError: If there is no run, or one without that column.
+    """
+    if not runs:
+        raise DataError("at least one run is needed to draw accuracy over time")
+    ax = ax or plain(5.4, 3.6)
+    for k, (name, table) in enumerate(runs.items()):
+        ax.plot(
+            _column(table, "seconds"),
+            _column(table, measure),
+            color=CYCLE[k % len(CYCLE)],
+            marker=MARKERS[k % len(MARKERS)],
+            linestyle=("-", (0, (4, 1.5)), (0, (1, 1)))[k // len(CYCLE) % 3],
+            markersize=3.6,
+            linewidth=1.4,
+            label=short(name, 40),
+        )
+    ax.set_xlim(left=0)
+    words = measure.replace("_", " ").replace("held out", "held-out").replace("eer", "equal error rate")
+    dress(ax, title="What training time buys", x=_NAMES["seconds"], y=words)
+    legend(ax, loc="best")
+    return ax
+
+
+def _column(table: Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    if name not in table or not np.size(table[name]):
+        raise DataError(
+            f"there is no training history to draw: the table has no values in a column {name!r}"
+            f" (columns: {', '.join(table) or 'none'}). Pass the history of a model that was trained step by"
+            " step"
+        )
+    return np.asarray(table[name], dtype=np.float64)

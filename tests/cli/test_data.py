@@ -1,0 +1,37 @@
+"""``twinned data list`` and ``twinned data get``, as a user sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twinned.data.catalog.registry import DATA_SETS
+
+
+def test_the_list_names_every_set_with_its_terms_and_its_address(twinned):
+    shown = twinned("data", "list")
+    found = twinned("data", "list", "--json").json
+    assert [each["name"] for each in found] == list(DATA_SETS)
+    for each in found:
+        assert each["terms"] in shown.out
+        assert all(file["address"] in shown.out for file in each["files"])
+    assert "digits" in shown.out
+
+
+def test_digits_are_written_ready_for_training(twinned, place):
+    found = twinned("data", "get", "digits", "-o", "numbers", "--json").json
+    assert found["images"] == 1797
+    assert found["data"] == ["numbers/known", "numbers/novel"]
+    assert twinned("check", "numbers/known", "--json").json["classes"] == 7
+    assert "numbers: exists" in twinned("data", "get", "digits", "-o", "numbers").error
+    assert twinned("data", "get", "digits", "-o", "numbers", "--force").code == 0
+    assert (
+        "was not written by this command" in twinned("data", "get", "digits", "-o", "flat", "--force").error
+    )
+
+
+def test_mistakes_are_said_in_one_line(twinned, place, monkeypatch):
+    monkeypatch.delenv("TWINNED_DATA", raising=False)
+    assert "'mnist' is not known" in twinned("data", "get", "mnist").error
+    shown = twinned("data", "get", "orl", "--from", "flat", "-q")
+    assert "holds nothing of orl" in shown.error
+    assert not Path("orl").exists()

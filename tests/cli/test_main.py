@@ -1,0 +1,185 @@
+"""The program itself: help, version, misuse, and how each kind of trouble ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import twinned as package
+from twinned.cli.main import app
+
+COMMANDS: dict[tuple[str, ...], dict[str, typer.core.TyperArgument | typer.core.TyperOption]] = {}
+
+
+def _collect(command: object, path: tuple[str, ...]) -> None:
+    for name, inner in getattr(command, "commands", {}).items():
+        _collect(inner, (*path, name))
+    if not hasattr(command, "commands"):
+        COMMANDS[path] = {p.name: p for p in command.params}  # type: ignore[attr-defined]
+
+
+_collect(typer.main.get_command(app), ())
+
+
+def test_the_commands_of_the_design_are_there():
+    expected = {
+        "check",
+        "train",
+        "evaluate",
+        "verify",
+        "classify",
+        "embed",
+        "calibrate",
+        "identify",
+        "search",
+    }
+    expected |= {"demo", "explain", "export", "serve"}
+    assert expected <= {path[0] for path in COMMANDS if len(path) == 1}
+    actions = {"add", "update", "remove", "list", "count", "rebuild", "duplicates", "copy"}
+    assert actions <= {path[1] for path in COMMANDS if path[0] == "gallery"}
+    assert {"architecture", "history", "verification", "embeddings", "neighbours"} <= {
+        path[1] for path in COMMANDS if path[0] == "plot"
+    }
+
+
+@pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
+def test_every_command_explains_itself_and_its_arguments(twinned, path):
+    shown = twinned(*path, "--help")
+    assert shown.code == 0
+    assert shown.err == ""
+    assert f"Usage: twinned {' '.join(path)}" in " ".join(shown.out.split())
+    for name, parameter in COMMANDS[path].items():
+        if name not in ("help",):
+            assert parameter.help, f"{name} has no help"
+
+
+@pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
+def test_every_command_takes_json_and_what_is_random_takes_a_seed(path):
+    names = set(COMMANDS[path])
+    if path != ("serve",):
+        assert "json" in names
+    if path in {("train",), ("evaluate",), ("calibrate",), ("check",), ("demo",)}:
+        assert "seed" in names
+    if "output" in names and path not in {("demo",)}:
+        assert "force" in names, "what is there is replaced by --force"
+
+
+def test_version_and_help(twinned):
+    assert twinned("--version") == (0, f"twinned {package.__version__}\n", "")
+    assert "verify" in twinned("--help").out
+    for bare in ((), ("gallery",), ("plot",)):
+        shown = twinned(*bare)
+        assert shown.code == 2
+        assert shown.out == ""
+        assert "Commands:" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nonsense"], "No such option: --nonsense; see twinned --help"),
+        (["nonsense"], "No such command 'nonsense'; see twinned --help"),
+        (["gallery", "nonsense"], "No such command 'nonsense'; see twinned gallery --help"),
+        (["verify"], "Missing argument 'MODEL'; see twinned verify --help"),
+        (["verify", "m", "a", "b", "c"], "Got unexpected extra argument(s) (c); see twinned verify --help"),
+        (["train", "data"], "Missing option '-o' / '--output'; see twinned train --help"),
+        (["train", "data", "-o"], "Option '-o' requires an argument; see twinned"),
+        (["train", "d", "-o", "m", "--steps", "x"], "Invalid value for '--steps': "),
+        (["train", "d", "-o", "m", "--seed", "-1"], "Invalid value for '--seed': "),
+        (["train", "d", "-o", "m", "--step", "1"], "No such option: --step"),
+    ],
+)
+def test_misuse_is_one_line_that_says_where_to_look(twinned, arguments, message):
+    assert twinned(*arguments).error.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 2, "stopped"),
+        (FileNotFoundError(2, "No such file or directory", "x.png"), 2, "x.png: No such file or directory"),
+        (OSError(28, "No space left on device"), 2, "the system: No space left on device"),
+        (PermissionError(13, "Permission denied", "m.twin"), 2, "m.twin: Permission denied"),
+        (MemoryError(), 2, "not enough memory"),
+        (OSError(12, "Cannot allocate memory"), 2, "not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), 2, "not enough memory"),
+        (ImportError("Exception caught: std::bad_alloc"), 2, "not enough memory"),
+        (ImportError("x.so: Cannot allocate memory"), 2, "not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 2, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "not enough memory"),
+        (RuntimeError("can't start new thread"), 2, "raise the limit on memory or on processes"),
+        (ImportError("cannot import name 'x'"), 3, "a bug in Twinned, please report it: ImportError"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            2,
+            "needs the extra 'train': pip install",
+        ),
+        (ModuleNotFoundError("No module named 'x'", name="x"), 3, "a bug in Twinned, please report it: Mod"),
+        (
+            ZeroDivisionError("division by zero"),
+            3,
+            "a bug in Twinned, please report it: ZeroDivisionError: div",
+        ),
+        (RecursionError("deep"), 3, "a bug in Twinned"),
+    ],
+)
+def test_whatever_goes_wrong_never_reads_as_different(twinned, monkeypatch, error, code, message):
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("twinned.inference.model.load", broken)
+    shown = twinned("verify", "m.twin", "a.png", "b.png")
+    assert shown.code == code
+    assert shown.out == ""
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_a_bug_shows_its_traceback_where_that_is_asked_for(twinned, monkeypatch):
+    monkeypatch.setattr("twinned.inference.model.load", lambda *_, **__: 1 / 0)
+    monkeypatch.setenv("TWINNED_TRACEBACK", "1")
+    shown = twinned("verify", "m.twin", "a.png", "b.png")
+    assert shown.code == 3
+    assert "Traceback" in shown.err
+    assert "a bug in Twinned" in shown.err.splitlines()[-1]
+
+
+def test_a_machine_without_pytorch_is_told_what_to_install(glyphs, tmp_path):
+    """The same for every command that trains; `verify` and the others work without it."""
+    code = "import sys; sys.modules['torch'] = None; from twinned.cli.main import main; main()"
+    arguments = ["train", glyphs, "-o", tmp_path / "m.twin"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "twinned: this command needs the extra 'train': pip install 'twinned[train]'\n"
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly(tiny_model, glyphs):
+    images = sorted(map(str, glyphs.rglob("*.png")))
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "twinned", "classify", tiny_model, glyphs, *images],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert done.returncode == 2
+    assert done.stderr == ""
+
+
+def test_names_that_are_no_text_are_printed(twinned, tiny_model, glyphs, tmp_path):
+    odd = os.fsdecode(bytes(tmp_path) + b"/\xff\n.png")
+    Path(odd).write_bytes((glyphs / "glyph00" / "0.png").read_bytes())
+    shown = twinned("classify", tiny_model, glyphs, odd)
+    assert shown.code == 0
+    assert "glyph00" in shown.out
+    assert json.loads(twinned("classify", tiny_model, glyphs, odd, "--json").out)[0]["image"] == odd
+    shown = twinned("embed", tiny_model, odd, "-o", tmp_path / "v.npz", "--json")
+    assert (shown.code, shown.json["images"]) == (0, 1)

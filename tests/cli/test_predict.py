@@ -1,0 +1,528 @@
+"""verify, classify, embed, evaluate: what they print, how they end, and what they refuse."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import twinned as tw
+from twinned.inference import model_folder
+
+from ..conftest import EMBEDDING
+
+pytestmark = pytest.mark.usefixtures("place")
+
+
+@pytest.fixture(scope="module")
+def pair(glyphs: Path) -> tuple[str, str]:
+    return str(glyphs / "glyph00" / "0.png"), str(glyphs / "glyph00" / "1.png")
+
+
+@pytest.fixture(scope="module")
+def other(glyphs: Path) -> str:
+    return str(glyphs / "glyph05" / "0.png")
+
+
+# ---- verify
+
+
+def test_verify_answers_by_its_exit_code_and_in_json(twinned, tiny_model, pair, other):
+    model = tw.load(tiny_model)
+    for right in (pair[1], other):
+        verdict = model.verify(pair[0], right)
+        shown = twinned("verify", tiny_model, pair[0], right, "--json")
+        assert shown.json == pytest.approx(verdict.to_json())
+        assert set(shown.json) == {"same", "probability", "distance", "threshold"}
+        assert type(shown.json["same"]) is bool
+        assert shown.code == (0 if verdict.same else 1)
+        assert shown.err == ""
+        assert len(shown.out.splitlines()) == 1
+        plain = twinned("verify", tiny_model, pair[0], right)
+        assert plain.out.startswith("same " if verdict.same else "different ")
+        assert plain.code == shown.code
+    assert twinned("verify", tiny_model, *pair, "--threshold", "-0.1").code == 1
+    assert twinned("verify", tiny_model, pair[0], other, "--threshold", "2").code == 0
+
+
+@pytest.fixture
+def forgeries_missing(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model whose threshold was chosen without the forgeries that its task has."""
+    folder = tmp_path / "signatures.twin"
+    model_folder.copy(tiny_model, folder)
+    found = model_folder.read(folder)
+    held_out = found.held_out | {"impostors": {"skilled forgeries": "not measured"}}
+    model_folder.write(folder, found.model_copy(update={"held_out": held_out}))
+    return folder
+
+
+def test_verify_notes_once_that_forgeries_were_not_measured(twinned, forgeries_missing, pair):
+    expected = "twinned: skilled forgeries: not measured, so expect more false accepts"
+    for more in ([], ["--json"]):
+        shown = twinned("verify", forgeries_missing, *pair, *more)
+        assert shown.code == 0
+        assert shown.err.startswith(expected)
+        assert len(shown.err.splitlines()) == len(shown.out.splitlines()) == 1
+        assert "forgeries" not in shown.out
+    assert set(shown.json) == {"same", "probability", "distance", "threshold"}
+    assert twinned("verify", forgeries_missing, *pair, "--quiet").err == ""
+
+
+def test_train_calibrate_and_evaluate_say_that_forgeries_were_not_measured(
+    twinned, forgeries_missing, strangers, tmp_path
+):
+    from twinned.cli.train import emit_model
+
+    model = tw.load(forgeries_missing)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        emit_model(model, forgeries_missing, as_json=False)
+        emit_model(model, forgeries_missing, as_json=True)
+    line, value = out.getvalue().splitlines()
+    assert line.endswith("; skilled forgeries: not measured")
+    assert json.loads(value)["not_measured"] == ["skilled forgeries"]
+    found = twinned("evaluate", model.folder, strangers, "--json", "--report", tmp_path / "r.html")
+    note = f"skilled forgeries: not measured, because {strangers} marks none"
+    assert note in found.json["notes"]
+    report = (tmp_path / "r.html").read_text()
+    assert note in report
+    assert "When the threshold was chosen, skilled forgeries: not measured." in report
+    shown = twinned("calibrate", model.folder, strangers)
+    assert shown.out.rstrip().endswith("; skilled forgeries: not measured")
+    rows = [
+        f"{f},{f.parent.name},{'forgery' if f.stem > '3' else 'genuine'}" for f in strangers.rglob("*.png")
+    ]
+    (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows]))
+    assert twinned("calibrate", model.folder, tmp_path / "roles.csv", "--json").json["not_measured"] == []
+    assert twinned("verify", model.folder, *[next(strangers.rglob("*.png"))] * 2).err == ""
+    # Data without forgeries measure them no more.
+    assert twinned("calibrate", model.folder, strangers, "--json").json["not_measured"] != []
+
+
+def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, other):
+    found = twinned("verify", tiny_model, glyphs / "glyph00", pair[0], "--json")
+    assert found.code == 0
+    fitted = tw.load(tiny_model).manifest.calibration.references
+    count = len(list((glyphs / "glyph00").iterdir()))
+    assert found.json["threshold"] == fitted.row(count).threshold
+    assert twinned("verify", tiny_model, glyphs / "glyph00", other).code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["nowhere", "image.png", "image.png"],
+            "nowhere: no such model folder; `twinned train DATA -o nowhere`",
+        ),
+        (["empty", "image.png", "image.png"], "empty: is no model folder"),
+        (["image.png", "image.png", "image.png"], "image.png: is no model folder"),
+        (["MODEL", "nowhere.png", "image.png"], "nowhere.png: no such file"),
+        (["MODEL", "image.png", "nowhere.png"], "nowhere.png: no such file"),
+        (["MODEL", "text.png", "image.png"], "text.png: is not an image that can be read"),
+        (["MODEL", "image.png", "cut.png"], "cut.png: is damaged or truncated"),
+        (["MODEL", "zero.png", "image.png"], "zero.png: is empty (0 bytes)"),
+        (["MODEL", "empty", "image.png"], "empty: a folder of references must hold images; it holds none"),
+        (["MODEL", "broken/a", "image.png"], "broken/a/0.png: is not an image"),
+        (["MODEL", "image.png", "flat"], "flat: is a folder; an image is expected"),
+        (["MODEL", "/dev/zero", "image.png"], "/dev/zero: is not a file"),
+        (
+            ["MODEL", "image.png", "image.png", "--threshold", "nan"],
+            "a threshold is a finite number; got nan",
+        ),
+        (
+            ["MODEL", "image.png", "image.png", "--threshold", "inf"],
+            "a threshold is a finite number; got inf",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_verify_refuses(twinned, tiny_model, arguments, message, form):
+    arguments = [tiny_model if a == "MODEL" else a for a in arguments]
+    assert twinned("verify", *arguments, *form).error.startswith(message)
+
+
+# ---- classify
+
+
+def test_classify_names_a_class_or_none(twinned, tiny_model, glyphs, strangers, pair):
+    images = [pair[0], str(strangers / "glyph03" / "0.png")]
+    shown = twinned("classify", tiny_model, glyphs, *images, "--json")
+    assert shown.code == 0
+    assert shown.err == ""
+    assert [set(row) for row in shown.json] == [{"image", "label", "probability", "distance"}] * 2
+    assert [row["image"] for row in shown.json] == images
+    assert shown.json[0]["label"] == "glyph00"
+    nobody = twinned("classify", tiny_model, glyphs, *images, "--json", "--threshold", "-1").json
+    assert [row["label"] for row in nobody] == [None, None]
+    plain = twinned("classify", tiny_model, glyphs, *images, "--threshold", "-1").out.splitlines()
+    assert len(plain) == 2
+    assert all("unknown" in line for line in plain)
+
+
+def test_a_forgery_is_no_example_and_is_not_enrolled(twinned, tiny_model, glyphs, strangers, tmp_path):
+    forged = strangers / "glyph03" / "0.png"
+    rows = [f"{file},{file.parent.name},genuine" for file in sorted(glyphs.rglob("*.png"))]
+    (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows, f"{forged},glyph00,forgery"]))
+    (found,) = twinned("classify", tiny_model, tmp_path / "roles.csv", forged, "--json").json
+    assert found["distance"] > 1e-3
+    added = twinned("gallery", "add", tiny_model, tmp_path / "g", tmp_path / "roles.csv", "--json")
+    assert added.json["stored"] == 96
+    assert "1 forgeries are not enrolled" in added.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["empty", "image.png"], "empty: holds no images"),
+        (["flat", "image.png"], "flat: holds 2 images but no class folders"),
+        (["nowhere", "image.png"], "nowhere: no such file or folder"),
+        (["broken", "image.png"], "broken/a/0.png: is not an image"),
+        (["list.csv", "image.png"], "list.csv: the first line must name the columns path,label"),
+        (["one_class", "text.png"], "text.png: is not an image"),
+        (["one_class", "image.png", "nowhere.png"], "nowhere.png: no such file"),
+        (["one_class", "flat"], "flat: is a folder; an image is expected"),
+        (["one_class", "image.png", "--threshold", "nan"], "a threshold is a number; got nan"),
+    ],
+)
+def test_classify_refuses(twinned, tiny_model, arguments, message):
+    assert twinned("classify", tiny_model, *arguments).error.startswith(message)
+
+
+# ---- embed
+
+
+def test_embed_writes_paths_vectors_and_errors(twinned, tiny_model, pair, glyphs):
+    shown = twinned("embed", tiny_model, glyphs / "glyph02", "text.png", pair[0], "-o", "v.npz", "--json")
+    assert shown.code == 0
+    assert shown.json == {"images": 8, "errors": 1, "output": "v.npz"}
+    assert shown.err.splitlines() == [
+        "twinned: text.png: is not an image that can be read (or it is damaged)"
+    ]
+    with np.load("v.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == {"path", "vector", "error"}
+        path, vector, error = arrays["path"], arrays["vector"], arrays["error"]
+    assert path.tolist() == [*(str(glyphs / "glyph02" / f"{n}.png") for n in range(6)), "text.png", pair[0]]
+    assert vector.dtype == np.float32
+    good = error == ""
+    assert good.tolist() == [True] * 6 + [False, True]
+    np.testing.assert_allclose(vector[good], tw.load(tiny_model).embed(path[good].tolist()), atol=EMBEDDING)
+    assert np.isnan(vector[6]).all()
+    assert "text.png" in error[6]
+
+
+def test_embed_writes_the_same_columns_as_parquet(twinned, tiny_model, pair):
+    pq = pytest.importorskip("pyarrow.parquet")
+    assert twinned("embed", tiny_model, *pair, "text.png", "-o", "v.parquet").code == 0
+    table = pq.read_table("v.parquet").to_pydict()
+    assert set(table) == {"path", "vector", "error"}
+    assert table["path"] == [*pair, "text.png"]
+    expected = tw.load(tiny_model).embed(list(pair))
+    np.testing.assert_allclose(table["vector"][:2], expected, atol=EMBEDDING)
+    assert table["error"][:2] == ["", ""]
+    assert math.isnan(table["vector"][2][0])
+
+
+def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
+    assert twinned("embed", tiny_model, *pair, "-o", "v.npz").code == 0
+    assert (
+        "exists; choose another name, or --force"
+        in twinned("embed", tiny_model, pair[0], "-o", "v.npz").error
+    )
+    assert twinned("embed", tiny_model, pair[0], "-o", "v.npz", "--force").code == 0
+    assert len(np.load("v.npz", allow_pickle=False)["path"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["image.png", "-o", "v.txt"], "v.txt: the name must end in .npz or .parquet"),
+        (["image.png", "-o", "list.csv/v.npz"], "list.csv/v.npz: cannot be written, since"),
+        (["empty", "-o", "v.npz"], "no images in empty"),
+        (["nowhere", "-o", "v.npz"], "nowhere: no such file or folder"),
+        (["image.png", "nowhere.png", "-o", "v.npz"], "nowhere.png: no such file or folder"),
+        (["text.png", "image.png", "-o", "v.npz", "--strict"], "text.png: is not an image"),
+        (["flat", "-o", "flat/v.npz"], "flat/v.npz: would be written into the data (flat)"),
+        (["image.png", "-o", "image.png", "--force"], "image.png: is what is read; choose another name"),
+        (["image.png", "-o", "v.npz", "--device", "tpu"], "device 'tpu' is not known; choose auto, cpu"),
+    ],
+)
+def test_embed_refuses(twinned, tiny_model, arguments, message):
+    assert twinned("embed", tiny_model, *arguments).error.startswith(message)
+    assert not Path("v.npz").exists()
+
+
+def test_embed_says_so_when_nothing_could_be_read(twinned, tiny_model):
+    shown = twinned("embed", tiny_model, "broken", "-o", "v.npz")
+    assert shown.code == 2
+    assert shown.out == ""
+    assert shown.err.splitlines()[-1] == "twinned: none of 4 images could be read; v.npz says why"
+
+
+def test_a_device_that_is_not_offered_is_said_in_one_line(twinned, tiny_model, pair):
+    shown = twinned("embed", tiny_model, *pair, "-o", "v.npz", "--device", "openvino")
+    assert shown.code == 0
+    assert shown.err == "twinned: device openvino is not offered by this ONNX Runtime; running on the CPU\n"
+
+
+# ---- evaluate
+
+
+def test_evaluate_prints_the_keys_that_others_rely_on(twinned, tiny_model, strangers):
+    shown = twinned(
+        "evaluate", tiny_model, strangers, "--ways", "5", "--episodes", "100", "--far", "0.05", "--json", "-q"
+    )
+    assert shown.code == 0
+    assert shown.err == ""
+    found = shown.json
+    verification = {"eer", "eer_ci", "auc", "threshold", "far", "frr", "n_genuine", "n_impostor"}
+    verification |= {"tar_at_far", "cllr", "min_cllr"}
+    assert verification <= set(found["verification"])
+    assert found["verification"]["n_genuine"] == 8 * 15
+    assert found["verification"]["n_impostor"] == 28 * 36
+    assert found["verification"]["threshold"] == tw.load(tiny_model).threshold, "measured, never moved"
+    assert set(found["verification"]["tar_at_far"]) >= {"0.1", "0.05", "0.01", "0.001", "0.0001"}
+    assert all(set(row) == {"tar", "ci", "supported"} for row in found["verification"]["tar_at_far"].values())
+    assert set(found["one_shot"]) == {"ways", "shots", "episodes", "accuracy", "ci"}
+    assert (found["one_shot"]["ways"], found["one_shot"]["shots"], found["one_shot"]["episodes"]) == (
+        5,
+        1,
+        100,
+    )
+    assert {"recall_at_1", "recall_at_5", "map_at_r"} <= set(found["retrieval"])
+    again = twinned(
+        "evaluate", tiny_model, strangers, "--ways", "5", "--episodes", "100", "--far", "0.05", "--json"
+    )
+    assert again.json == found
+    text = twinned("evaluate", tiny_model, strangers, "--episodes", "20").out
+    assert "equal error rate" in text
+    assert "8-way 1-shot" in text, "fewer ways than asked for where there are fewer classes"
+
+
+def test_evaluate_says_which_images_were_seen_in_training(twinned, tiny_model, glyphs):
+    shown = twinned("evaluate", tiny_model, glyphs, "--episodes", "10", "--json")
+    assert "72 of 96 images were seen in training" in shown.err
+    assert any("72 of 96" in note for note in shown.json["notes"])
+
+
+def test_evaluate_of_a_pair_list_has_null_for_what_it_cannot_give(twinned, tiny_model, strangers):
+    rows = [f"{strangers}/glyph0{a}/{n}.png,{strangers}/glyph0{b}/{n + 1}.png,{int(a == b)}"
+            for a in range(4) for b in range(4) for n in range(3)]  # fmt: skip
+    Path("pairs.csv").write_text("\n".join(["left,right,same", *rows]))
+    found = twinned("evaluate", tiny_model, "pairs.csv", "--json").json
+    assert found["one_shot"] is None
+    assert found["retrieval"] is None
+    assert (found["verification"]["n_genuine"], found["verification"]["n_impostor"]) == (12, 36)
+
+
+def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
+    shown = twinned("evaluate", tiny_model, strangers, "--episodes", "10", "--report", "out/r.html")
+    assert shown.code == 0, shown.err
+    assert Path("out/r.html").read_text().startswith("<!")
+    refused = twinned("evaluate", tiny_model, strangers, "--report", "out/r.html")
+    assert "exists; choose another name, or --force" in refused.error
+    refused = twinned("evaluate", tiny_model, strangers, "--report", strangers / "r.html")
+    assert "would be written into the data" in refused.error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["empty"], "empty: holds no images"),
+        (["flat"], "flat: holds 2 images but no class folders"),
+        (["single"], "single: figures need two classes, and two images of one of them"),
+        (["one_class"], "one_class: figures need two classes"),
+        (["broken"], "none of 4 images could be read; the first: broken/a/0.png"),
+        (["list.csv"], "list.csv: the first line must name"),
+        (
+            ["one_class", "--protocol", "foo"],
+            "protocol 'foo' is not known; choose one of classes, pairs, lfw",
+        ),
+        (
+            ["one_class", "--protocol", "pairs"],
+            "one_class: protocol pairs needs a CSV with the columns left,right",
+        ),
+        (["one_class", "--protocol", "lfw"], "one_class: holds no pairs.txt"),
+        (["one_class", "--protocol", "omniglot-runs"], "one_class: holds no run"),
+        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: holds no run"),
+        (["one_class", "--ways", "1"], "at least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
+        (["one_class", "--shots", "0"], "at least 2 ways"),
+        (["one_class", "--episodes", "-3"], "at least 2 ways"),
+        (["DATA", "--far", "0"], "a false accept rate lies between 0 and 1"),
+        (["DATA", "--far", "nan"], "a false accept rate lies between 0 and 1"),
+        (["one_class", "--device", "tpu"], "device 'tpu' is not known"),
+        (["one_class", "--report", "one_class/r.html"], "one_class/r.html: would be written into the data"),
+    ],
+)
+def test_evaluate_refuses(twinned, tiny_model, strangers, arguments, message):
+    arguments = [strangers if a == "DATA" else a for a in arguments]
+    assert twinned("evaluate", tiny_model, *arguments).error.startswith(message)
+
+
+# ---- gallery
+
+
+def test_enrolling_says_so_when_nothing_could_be_read(twinned, tiny_model):
+    for given in (["broken"], ["text.png", "zero.png", "nowhere.png", "--label", "ann"]):
+        shown = twinned("gallery", "add", tiny_model, "g", *given)
+        assert (shown.code, shown.out) == (2, "")
+        assert re.match(r"twinned: none of [34] images can be read: ", shown.err.splitlines()[-1])
+
+
+def test_enrolling_goes_on_and_names_what_it_left_out(twinned, tiny_model):
+    shown = twinned("gallery", "add", tiny_model, "g", "text.png", "image.png", "--label", "ann", "--json")
+    assert shown.code == 0
+    assert (shown.json["stored"], len(shown.json["unreadable"])) == (1, 1)
+    assert "twinned: left out: text.png: is not an image" in shown.err
+
+
+def test_a_rebuild_loses_no_images_unless_it_is_allowed_to(twinned, tiny_model, glyphs):
+    images = []
+    for number in range(4):
+        images.append(f"{number}.png")
+        shutil.copy(glyphs / f"glyph0{number}" / "0.png", images[-1])
+    assert twinned("gallery", "add", tiny_model, "g", *images, "--label", "ann").code == 0
+    Path(images[0]).unlink()
+    rebuild = ["gallery", "rebuild", tiny_model, "g"]
+    for options in ([], ["--skip-missing"]):
+        refused = twinned(*rebuild, *options).error
+        assert "1 of 4 images have no file any more" in refused
+        assert "--skip-missing --allow-loss 1" in refused
+    assert twinned(*rebuild, "--allow-loss", "-1").error.startswith("allow_loss is -1")
+    assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 4
+    shown = twinned(*rebuild, "--skip-missing", "--allow-loss", "1", "--json")
+    assert (shown.code, shown.json["stored"], len(shown.json["unreadable"])) == (0, 3, 1)
+    assert "twinned: left out: " in shown.err
+    assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["search", "M", "g", "image.png"], ["gallery", "count", "M", "g"], ["identify", "M", "g", "image.png"]],
+)
+def test_a_gallery_on_a_read_only_file_system_is_not_called_damaged(
+    twinned, tiny_model, place, monkeypatch, command
+):
+    from twinned.gallery import qdrant_edge
+
+    def fail(_):
+        raise Exception("Failed to open mmap payload storage: Read-only file system (os error 30)")
+
+    assert twinned("gallery", "add", tiny_model, "g", "image.png", "--label", "ann").code == 0
+    monkeypatch.setattr(qdrant_edge.EdgeStore, "_check", fail)
+    error = twinned(*(tiny_model if word == "M" else word for word in command)).error
+    assert "g: the file system is read-only; a gallery needs a folder that it can write to" in error
+
+
+def test_enrolling_from_a_csv_keeps_its_other_columns(twinned, tiny_model, glyphs, tmp_path):
+    files = sorted(glyphs.rglob("*.png"))[:4]
+    values = ["A 1,9.5,9.5", "007,12,", f"{2**64},NaN,true", "b,1,false"]
+    rows = [f"{file},{file.parent.name},genuine,{more}" for file, more in zip(files, values, strict=True)]
+    rows[3] = rows[3].replace("genuine", "forgery")
+    Path("goods.csv").write_text("\n".join(["path,label,role,SKU,price,site", *rows]))
+    shown = twinned("gallery", "add", tiny_model, "g", "goods.csv", "--meta", "site=north", "--json")
+    assert shown.json["stored"] == 3
+    assert "goods.csv: kept as metadata: SKU; price; site" in shown.err
+    with tw.load(tiny_model).gallery("g") as people:
+        kept = {record.image: dict(record.metadata) for record in people.list().items}
+    assert kept == {
+        str(files[0]): {"SKU": "A 1", "price": 9.5, "site": "north"},
+        str(files[1]): {"SKU": "007", "price": 12, "site": "north"},
+        str(files[2]): {"SKU": str(2**64), "price": "NaN", "site": "north"},
+    }
+    for where in ("price=9.5", "price=12", "SKU=007", f"SKU={2**64}", "price=NaN", "SKU=A 1"):
+        assert twinned("gallery", "count", tiny_model, "g", "--where", where, "--json").json["count"] == 1
+    assert twinned("gallery", "add", tiny_model, "h", "goods.csv", "-q").err.count("metadata") == 0
+
+
+def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_model, glyphs):
+    rows = [f"{file},{file.parent.name}" for file in sorted(glyphs.rglob("*.png"))]
+    rows[30] = rows[30].replace(",", ',"')
+    Path("q.csv").write_text("\n".join(["path,label", *rows, ""]))
+    for command in (
+        ["check", "q.csv"],
+        ["check", "q.csv", "--strict"],
+        ["train", "q.csv", "-o", "new.twin"],
+        ["evaluate", tiny_model, "q.csv"],
+        ["calibrate", tiny_model, "q.csv"],
+        ["gallery", "add", tiny_model, "g", "q.csv"],
+    ):
+        assert twinned(*command).error.startswith('q.csv, line 32: a quote (") opens here and is not closed')
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("data.zip", "data.zip: is an archive; unpack it first"),
+        ("image.png", "image.png: is an image (PNG); a folder of class folders"),
+        ("https://example.com/a.zip", "https://example.com/a.zip: is an address; download the data first"),
+        ("C:\\data", "C:\\data: no such file or folder; this is a path of Windows"),
+    ],
+)
+def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
+    shutil.make_archive("data", "zip", "single")
+    for command in (["check"], ["train", "-o", "new.twin"], ["evaluate", tiny_model]):
+        assert twinned(*command, given).error.startswith(message)
+    if given != "image.png":
+        assert twinned("gallery", "add", tiny_model, "g", given).error.startswith(message)
+
+
+def test_paths_of_windows_in_a_csv_are_named(twinned):
+    Path("w.csv").write_text("path,label\n" + "".join(f"C:\\data\\c{k}\\0.png,c{k}\n" for k in range(3)))
+    shown = twinned("check", "w.csv")
+    assert "this is a path of Windows" in shown.out
+
+
+# ---- damaged models
+
+
+@pytest.mark.parametrize(
+    "command", ["verify", "classify", "embed", "evaluate", "calibrate", "search", "list"]
+)
+def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, command):
+    shutil.copytree(tiny_model, "m.twin")
+    said = json.loads(Path("m.twin/model.json").read_text())
+    rest = {
+        "verify": ["verify", "m.twin", "image.png", "image.png"],
+        "classify": ["classify", "m.twin", glyphs, "image.png"],
+        "embed": ["embed", "m.twin", "image.png", "-o", "v.npz"],
+        "evaluate": ["evaluate", "m.twin", glyphs],
+        "calibrate": ["calibrate", "m.twin", glyphs],
+        "search": ["search", "m.twin", "g", "image.png"],
+        "list": ["gallery", "list", "m.twin", "g"],
+    }[command]
+    for name in ("encoder.onnx", "training.json", "weights.safetensors"):
+        content = Path("m.twin", name).read_bytes()
+        Path("m.twin", name).write_bytes(content[:-1])
+        assert f"m.twin/{name}: is not the file that model.json was written with" in twinned(*rest).error
+        Path("m.twin", name).write_bytes(content)
+    for text in ("", "{", "[]", json.dumps(said | {"calibration": {}}), json.dumps(said | {"spec": 3})):
+        Path("m.twin/model.json").write_text(text)
+        assert "m.twin/model.json: " in twinned(*rest).error
+
+
+@pytest.mark.parametrize("command", ["calibrate", "export"])
+def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_path, command):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bad" / name).write_text("no image")
+    bad = tmp_path / "bad"
+    more = [bad] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
+    told = twinned(command, tiny_model, *more)
+    assert told.code == 2
+    assert "none of 4 images can be read" in told.err
+    assert "1.png" in told.err
+
+
+def test_a_gallery_and_a_demo_refuse_what_is_not_there_or_is_a_file(twinned, tiny_model, tmp_path):
+    refused = twinned("gallery", "add", tiny_model, "people.gallery", "nowhere")
+    assert refused.error.startswith("nowhere: no such file or folder")
+    (tmp_path / "plain.txt").write_text("hello")
+    assert "is a file; choose a folder" in twinned("demo", "-o", str(tmp_path / "plain.txt")).error

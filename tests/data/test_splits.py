@@ -1,0 +1,323 @@
+"""Training data read once and parted: what is left out is named, and no class is on both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twinned import recipes
+from twinned.data.datasets import PairSet, usable_classes
+from twinned.data.decoded import (
+    Material,
+    fingerprint,
+    identity,
+    read,
+    statistics,
+)
+from twinned.data.images import pixels_sha256
+from twinned.data.preprocessing import ImageSpec
+from twinned.data.readers import load_images, load_pairs
+from twinned.data.splits import (
+    check_classes,
+    check_validation,
+    hold_out,
+    sample,
+    shared_classes,
+    thin,
+)
+from twinned.errors import DataError
+
+SPEC = ImageSpec(height=8, width=8, channels=1)
+SETTINGS = recipes.get("glyph")
+rng = np.random.default_rng(0)
+
+
+def picture() -> np.ndarray:
+    return rng.integers(0, 256, (8, 8), dtype=np.uint8)
+
+
+def classes_of(sizes: list[int], **given: object) -> Material:
+    labels = [f"c{n:03d}" for n, size in enumerate(sizes) for _ in range(size)]
+    images = load_images([picture() for _ in labels], labels)
+    for name, value in given.items():
+        getattr(images, name)[:] = value
+    return read(images, SPEC, tell=lambda _: None, progress=False)
+
+
+def pairs_of(left: list[int], right: list[int], same: list[bool]) -> Material:
+    images = [picture() for _ in range(1 + max(*left, *right))]
+    pairs = PairSet(images, left=np.array(left), right=np.array(right), same=np.array(same), origin="p.csv")
+    return read(pairs, SPEC, tell=lambda _: None, progress=False)
+
+
+def test_unreadable_images_are_named_once_and_left_out(tmp_path):
+    names = [tmp_path / f"{n}.png" for n in range(7)]
+    for name in names:
+        name.write_bytes(b"no image")
+    source = load_images([names[0], picture(), *names[1:], picture()], list("aaaaaaaab"))
+    told: list[str] = []
+    material = read(source, SPEC, tell=told.append, progress=False)
+    assert material.images.labels.tolist() == ["a", "b"]
+    assert [material.hashes[0]] == [pixels_sha256(material.pixels[0])]
+    (sentence,) = [t for t in told if "unreadable" in t]
+    assert sentence.startswith("7 unreadable images left out: ")
+    assert sum(str(name) in sentence for name in names) == 5
+    assert sentence.endswith("and 2 more")
+    with pytest.raises(DataError, match="none of 2 images can be read"):
+        read(load_images(names[:2], ["a", "b"]), SPEC, tell=told.append, progress=False)
+
+
+def test_pairs_of_unreadable_images_are_left_out(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    images = [picture(), tmp_path / "bad.png", picture(), picture()]
+    pairs = PairSet(
+        images,
+        left=np.array([0, 0, 1, 2]),
+        right=np.array([1, 2, 3, 3]),
+        same=np.array([True, True, False, False]),
+    )
+    material = read(pairs, SPEC, tell=lambda _: None, progress=False)
+    assert material.pairs is not None
+    assert material.pairs.left.tolist() == [0, 1]
+    assert material.pairs.right.tolist() == [1, 2]
+    assert material.pairs.same.tolist() == [True, False]
+    np.testing.assert_array_equal(material.pixels[2, :, :, 0], images[3])
+    with pytest.raises(DataError, match="has no class labels"):
+        _ = material.images
+
+
+def test_classes_with_one_image_are_counted_and_kept():
+    told: list[str] = []
+    images = load_images([picture() for _ in range(5)], ["a", "a", "b", "c", "c"])
+    material = read(images, SPEC, tell=told.append, progress=False)
+    assert told == ["1 of 3 classes have one image: they serve as impostors only"]
+    assert material.images.classes == ["a", "b", "c"]
+    assert usable_classes(material.images) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "share", "out"),
+    [(12, 0.2, 4), (20, 0.2, 4), (40, 0.2, 8), (100, 0.2, 20), (100, 0.05, 5), (12, 0.89, 10)],
+)
+def test_a_share_of_the_classes_and_at_least_four_are_held_out(classes, share, out):
+    settings = SETTINGS.change({"held_out": share})
+    material = classes_of([3] * classes)
+    learn, held = hold_out(material, fraction=settings.held_out, seed=settings.seed)
+    assert held is not None
+    assert len(held.images.classes) == out
+    assert set(learn.images.classes) | set(held.images.classes) == set(material.images.classes)
+    assert not shared_classes(learn, held)
+    assert set(learn.hashes) | set(held.hashes) == set(material.hashes)
+    assert not set(learn.hashes) & set(held.hashes)
+    again = hold_out(material, fraction=settings.held_out, seed=settings.seed)[1]
+    other = hold_out(material, fraction=settings.held_out, seed=1)[1]
+    assert again is not None
+    assert other is not None
+    assert again.images.classes == held.images.classes
+    assert other.images.classes != held.images.classes
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 11])
+def test_few_classes_are_all_learnt_from(classes):
+    material = classes_of([2] * classes)
+    assert hold_out(material) == (material, None)
+
+
+def test_classes_with_one_image_are_on_both_sides_as_impostors():
+    learn, held = hold_out(classes_of([3] * 20 + [1] * 50))
+    assert held is not None
+    assert (len(usable_classes(learn.images)), len(usable_classes(held.images))) == (16, 4)
+    assert (len(learn.images.classes), len(held.images.classes)) == (16 + 40, 4 + 10)
+
+
+def test_only_genuine_images_make_a_class_usable():
+    material = classes_of([2, 2, 2])
+    material.images.forgery[:] = [False, False, False, True, True, True]
+    assert usable_classes(material.images) == ["c000"]
+    with pytest.raises(
+        DataError, match=r"two classes with two readable images each; 1 of 3 classes have two\."
+    ):
+        check_classes(material.images)
+    with pytest.raises(DataError, match="1 of 3"):
+        hold_out(material)
+
+
+def test_separate_pairs_are_parted_and_share_no_image():
+    pairs = 60
+    left, right = list(range(0, 2 * pairs, 2)), list(range(1, 2 * pairs, 2))
+    material = pairs_of(left, right, [n % 2 == 0 for n in range(pairs)])
+    learn, held = hold_out(material)
+    assert held is not None
+    assert held.pairs is not None
+    assert learn.pairs is not None
+    assert len(held.pairs) == 12
+    assert len(learn.pairs) + len(held.pairs) == pairs
+    assert not set(learn.hashes) & set(held.hashes)
+    assert len(learn.pixels) == len(learn.hashes) == 2 * len(learn.pairs)
+
+
+def test_pairs_that_hang_together_are_parted_by_image():
+    images = 60
+    ends = [(a, b) for a in range(images) for b in range(a)]
+    same = [a % 10 == b % 10 for a, b in ends]
+    learn, held = hold_out(pairs_of(*map(list, zip(*ends)), same))
+    assert held is not None
+    assert not set(learn.hashes) & set(held.hashes)
+    for side in (learn, held):
+        assert side.pairs is not None
+        assert side.pairs.same.any()
+        assert not side.pairs.same.all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_list_whose_pairs_nearly_all_hang_together_is_not_held_out_whole(seed):
+    random = np.random.default_rng(0)
+    classes = [[8 * c + n for n in range(8)] for c in range(24)]
+    ends: list[tuple[int, int]] = []
+    for n in range(160):  # half of them same; as anybody draws them
+        a, b = (classes[c] for c in random.choice(24, 2, replace=False))
+        ends.append(
+            tuple(random.choice(a, 2, replace=False)) if n % 2 else (random.choice(a), random.choice(b))
+        )
+    left, right = (np.unique(ends, return_inverse=True)[1].reshape(-1, 2).T).tolist()
+    learn, held = hold_out(pairs_of(left, right, [n % 2 == 1 for n in range(160)]), seed=seed)
+    assert held is not None
+    assert learn.pairs is not None
+    assert held.pairs is not None
+    assert not set(learn.hashes) & set(held.hashes)
+    assert len(learn.pairs) > 40
+    assert len(held.pairs) > 20
+    # nothing that the list calls the same is on both sides: every same pair is on one
+    assert learn.pairs.same.sum() + held.pairs.same.sum() == 80
+
+
+def test_too_few_pairs_are_refused():
+    with pytest.raises(DataError, match=r"p.csv: too few pairs: .*give others with --validate"):
+        hold_out(pairs_of([0, 2], [1, 3], [True, False]))
+
+
+@pytest.mark.parametrize(("same", "word"), [(True, "the same"), (False, "different")])
+def test_pairs_of_one_kind_alone_are_refused(same, word):
+    with pytest.raises(DataError, match=f"p.csv: all 4 pairs are {word}; training needs both"):
+        hold_out(pairs_of([0, 2, 4, 6], [1, 3, 5, 7], [same] * 4))
+
+
+def test_validation_images_must_be_others_and_give_both_kinds():
+    learn = classes_of([2] * 4)
+    check_validation(learn, classes_of([2, 1]))
+    with pytest.raises(DataError, match="2 of 2 images to validate on are training images too"):
+        check_validation(learn, learn.part(np.arange(2)))
+    for sizes in ([5], [1, 1, 1]):
+        with pytest.raises(DataError, match="must give both same and different pairs"):
+            check_validation(learn, classes_of(sizes))
+    check_validation(learn, pairs_of([0, 2], [1, 3], [True, False]))
+    with pytest.raises(DataError, match="both same and different"):
+        check_validation(learn, pairs_of([0, 2], [1, 3], [True, True]))
+    assert shared_classes(learn, classes_of([2, 2]))
+    assert not shared_classes(learn, pairs_of([0, 2], [1, 3], [True, False]))
+
+
+def test_thinning_keeps_whole_classes_and_is_the_same_each_time():
+    material = classes_of([5] * 40)
+    some = thin(material, 50)
+    assert len(some.pixels) == 50
+    assert np.unique(some.images.labels, return_counts=True)[1].tolist() == [5] * 10
+    assert some.images.classes == thin(material, 50).images.classes
+    assert some.images.classes != material.images.classes[:10]
+    assert thin(material, 200) is material
+    assert len(thin(material, 1).images.classes) == 2
+    pairs = pairs_of([0, 2], [1, 3], [True, False])
+    assert thin(pairs, 1) is pairs
+
+
+def test_thinning_passes_over_what_does_not_fit_and_takes_a_part_of_what_is_huge():
+    sizes = [1] * 30 + [4] * 20 + [900]
+    some = thin(classes_of(sizes), 100)
+    assert 90 <= len(some.pixels) <= 100
+    names, counts = np.unique(some.images.labels, return_counts=True)
+    assert len(names) > 15
+    assert dict(zip(names, counts, strict=True)).get("c050", 0) <= 10
+    few = thin(classes_of([1] * 300 + [2, 2]), 20)
+    assert len(usable_classes(few.images)) == 2, "something to compare is always there"
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_a_sample_is_even_and_of_fewer_classes_where_each_is_to_have_several(each):
+    material = classes_of([6] * 30 + [1] * 10)
+    some = sample(material, 24, seed=0, each=each)
+    assert len(some.pixels) == 24
+    counts = np.unique(some.images.labels, return_counts=True)[1]
+    assert counts.tolist() == ([4] * 6 if each == 4 else [1] * 24)
+    assert set(some.hashes) <= set(material.hashes)
+    assert some.hashes == sample(material, 24, seed=0, each=each).hashes
+    assert some.hashes != sample(material, 24, seed=1, each=each).hashes
+    assert sample(material, 190, seed=0) is material
+    most = sample(material, 150, seed=0, each=each)
+    assert len(most.images.classes) == 40, "all classes, where there is room for them"
+
+
+def test_a_sample_of_pairs_has_no_more_images():
+    left, right = np.arange(0, 400, 2), np.arange(1, 400, 2)
+    some = sample(
+        pairs_of([*left, *left], [*right, *np.roll(right, 1)], [True] * 200 + [False] * 200), 50, seed=0
+    )
+    assert some.pairs is not None
+    assert 40 <= len(some.pixels) <= 50
+    assert some.pairs.same.any()
+    assert not some.pairs.same.all()
+
+
+def test_a_sample_of_pairs_has_both_kinds_or_is_all():
+    ends = np.arange(0, 2000, 2)
+    rare = pairs_of([*ends], [*(ends + 1)], [True] * 2 + [False] * 998)
+    assert sample(rare, 40, seed=0) is rare
+    images = [picture() for _ in range(60)]  # the last 20 are in no pair
+    pairs = PairSet(images, left=np.arange(0, 40, 2), right=np.arange(1, 40, 2), same=np.arange(20) % 2 == 0)
+    some = Material(np.stack(images)[..., None], None, pairs, [str(n) for n in range(60)])
+    assert len(sample(some, 50, seed=0).pixels) == 40
+
+
+def test_what_is_learnt_is_known_by_its_images_labels_groups_and_order():
+    material = classes_of([2, 3])
+    known = {identity(material), identity(material.part(np.array([1, 0, 2, 3, 4])))}
+    for name, value in (("labels", "c001"), ("groups", "other"), ("forgery", True)):
+        other = classes_of([2, 3])
+        other = Material(material.pixels, other.labelled, None, material.hashes)
+        getattr(other.images, name)[0] = value
+        known.add(identity(other))
+    assert len(known) == 5
+    pairs = [pairs_of([0, 2], [1, 3], same) for same in ([True, False], [False, True])]
+    pairs[1] = Material(pairs[0].pixels, None, pairs[1].pairs, pairs[0].hashes)
+    assert identity(pairs[0]) != identity(pairs[1])
+
+
+def test_statistics_are_mean_and_deviation_of_each_channel():
+    pixels = rng.integers(0, 256, (50, 6, 5, 3), dtype=np.uint8)
+    pixels[..., 2] = 128
+    found = statistics(pixels)
+    for channel in range(3):
+        values = [v / 255 for v in pixels[..., channel].ravel().tolist()]
+        mean = sum(values) / len(values)
+        spread = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+        assert found["mean"][channel] == pytest.approx(mean, abs=1e-4)
+        assert found["std"][channel] == pytest.approx(max(spread, 0.02), abs=1e-4)
+
+
+def test_the_fingerprint_is_of_the_pictures_not_of_their_order():
+    material = classes_of([2, 3])
+    order = np.array([3, 1, 4, 0, 2])
+    assert fingerprint(material) == fingerprint(material.part(order))
+    assert fingerprint(material) != fingerprint(material.part(order[:4]))
+    assert fingerprint(material)["images"] == 5
+
+
+def test_a_pair_list_is_read_from_its_csv(glyphs: Path, tmp_path: Path):
+    lines = [
+        f"{glyphs}/glyph00/0.png,{glyphs}/glyph00/1.png,1",
+        f"{glyphs}/glyph00/0.png,{glyphs}/glyph01/1.png,0",
+    ]
+    (tmp_path / "pairs.csv").write_text("\n".join(["left,right,same", *lines]))
+    material = read(load_pairs(tmp_path / "pairs.csv"), SPEC, tell=lambda _: None, progress=False)
+    assert len(material.pixels) == 3

@@ -1,0 +1,88 @@
+"""Which way of telling labels is chosen, and whether thresholds for prototypes hold the rate."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from twinned.distances import cosine, euclidean
+from twinned.evaluation import enrollment
+from twinned.evaluation.enrollment import choose_enrolment, closest_labels
+
+distances = partial(cosine, all_pairs=True)
+
+
+def people(seed, count, images, noise=0.6):
+    """Each person a centre, each image near it."""
+    random = np.random.default_rng(seed)
+    centres = np.repeat(random.normal(size=(count, 16)), images, axis=0)
+    return (centres + noise * random.normal(size=centres.shape)).astype(np.float32), np.arange(
+        count * images
+    ) // images
+
+
+def looks(seed, count, images):
+    """Each person two looks far apart, whose mean is like nobody."""
+    vectors, label = people(seed, 2 * count, images // 2, 0.1)
+    return vectors, label // 2
+
+
+def test_closest_labels_against_loops():
+    vectors, label = people(0, 7, 4)
+    names = np.array(["b", "a", "e", "g", "c", "f", "d"])[label]
+    order = np.random.default_rng(1).permutation(len(label))
+    enrolled, rest = order[:15], order[15:]
+    for prototype in (False, True):
+        found, apart = closest_labels(
+            vectors[rest], vectors[enrolled], names[enrolled], distances, prototype=prototype
+        )
+        for row, query in enumerate(rest):
+            by_name = {}
+            for name in set(names[enrolled]):
+                its = vectors[enrolled][names[enrolled] == name]
+                its = its.mean(axis=0)[None] if prototype else its
+                by_name[name] = distances(vectors[query][None], its).min()
+            assert found[row] == min(by_name, key=by_name.get)
+            assert apart[row] == pytest.approx(min(by_name.values()), abs=1e-6)
+
+
+@pytest.mark.parametrize("prototype", [False, True])
+def test_many_queries_are_asked_in_blocks(monkeypatch, prototype):
+    vectors, label = people(0, 9, 6)
+    whole = closest_labels(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
+    monkeypatch.setattr(enrollment, "_BLOCK_VALUES", 60)
+    parts = closest_labels(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
+    np.testing.assert_array_equal(whole[0], parts[0])
+    np.testing.assert_allclose(whole[1], parts[1], atol=1e-6)
+
+
+def test_the_better_way_is_chosen_and_its_figures_kept():
+    noisy = choose_enrolment(*people(0, 40, 10, 1.0), distances)
+    assert noisy.prototype
+    assert noisy.named["prototype"] > noisy.named["nearest"] + 0.05
+    assert noisy.identification is not None
+    two = choose_enrolment(*looks(0, 40, 10), distances)
+    assert not two.prototype
+    assert two.named["nearest"] > two.named["prototype"] + 0.05
+    assert two.identification is None
+    assert choose_enrolment(*people(0, 40, 10, 1.0), distances) == noisy, "the same for the same seed"
+
+
+def test_without_a_choice_the_nearest_counts():
+    for count, images in ((3, 10), (40, 2)):
+        assert not choose_enrolment(*people(0, count, images, 1.0), distances).named
+
+
+@pytest.mark.parametrize("distance", [cosine, euclidean])
+@pytest.mark.parametrize(("labels", "images"), [(20, 1), (20, 4), (50, 8)])
+def test_thresholds_for_prototypes_hold_the_rate(distance, labels, images):
+    """Fresh galleries of means and fresh strangers: as many are let in as asked for."""
+    apart = partial(distance, all_pairs=True)
+    table = choose_enrolment(*people(0, 100, 10, 1.0), apart).identification
+    rates = []
+    for seed in range(8):
+        gallery, label = people(100 + seed, labels, images, 1.0)
+        strangers, _ = people(200 + seed, 400, 1, 1.0)
+        _, near = closest_labels(strangers, gallery, label, apart, prototype=True)
+        rates.append(np.mean(near <= table.at(labels, 0.05, images)))
+    assert 0.4 * 0.05 < np.mean(rates) < 1.5 * 0.05

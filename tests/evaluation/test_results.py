@@ -1,0 +1,278 @@
+"""Measuring by a protocol: what each gives, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import twinned as tw
+from twinned.data.datasets import PairSet
+from twinned.data.readers import load_images
+from twinned.errors import DataError, SettingError
+from twinned.evaluation.identification import Identification
+from twinned.inference import model_folder
+from twinned.inference.recalibrate import calibrate
+from twinned.metrics.comparisons import compare_all
+from twinned.visualization.report.report import render
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return tw.load(tiny_model)
+
+
+def by_gallery(model, strangers, seed, folder):
+    """FNIR and FPIR of a real gallery in which the same half of the classes is enrolled."""
+    random = np.random.default_rng(seed)
+    images = tw.load_images(strangers)
+    order = np.lexsort((random.random(48), images.class_index))
+    inside = set(random.permutation(8)[:4].tolist())
+    enrolled = [n for c in sorted(inside) for n in order[6 * c : 6 * c + 3]]
+    rest = [n for n in range(48) if n not in enrolled]
+    with model.gallery(folder) as gallery:
+        gallery.add([images.images[n] for n in enrolled], images.labels[enrolled].tolist(), progress=False)
+        answers = gallery.identify([images.images[n] for n in rest])
+    known = np.array([images.class_index[n] in inside for n in rest])
+    right = np.array([a.label == images.labels[n] for n, a in zip(rest, answers)])
+    named = np.array([a.label is not None for a in answers])
+    return np.mean(~right[known]), np.mean(named[~known])
+
+
+@pytest.mark.parametrize("prototype", [False, True])
+def test_open_set_rates_are_those_of_a_gallery(tiny_model, strangers, tmp_path, prototype):
+    """Half of the classes enrolled: a gallery names and rejects as the evaluation says, by either rule."""
+    said = model_folder.read(tiny_model)
+    tight = said.calibration.threshold * (0.1 if prototype else 0.3)  # so that some are named, some not
+    near = Identification(images=(1,), labels=((1,),), fpir=(0.001, 0.1), threshold=(((tight, 2 * tight),),))
+    calibration = said.calibration.model_copy(update={"identification": near})
+    shutil.copytree(tiny_model, tmp_path / "m.twin")
+    model_folder.write(
+        tmp_path / "m.twin", said.model_copy(update={"prototype": prototype, "calibration": calibration})
+    )
+    model = tw.load(tmp_path / "m.twin")
+    found = model.evaluate(strangers, episodes=10, seed=3, progress=False)
+    assert found.seed == 3
+    rates = found.to_json()["open_set"]
+    assert (rates["labels"], rates["images"], rates["n_strangers"], rates["n_enrolled"]) == (4, 12, 24, 12)
+    assert rates == model.evaluate(strangers, episodes=10, seed=3, progress=False).details["open_set"]
+    assert rates["threshold"] == model.identification_threshold(4, 0.01, images_per_label=3)
+    assert (rates["fnir"], rates["fpir"]) == pytest.approx(by_gallery(model, strangers, 3, tmp_path / "g"))
+    assert 0 < rates["fnir"] < 1
+    assert "enrolled not recognised" in found.text()
+
+
+def test_open_set_needs_eight_classes_and_no_forgeries(model, strangers, tmp_path):
+    few = tw.load_images(strangers).with_classes([f"glyph0{n}" for n in range(7)])
+    assert "open_set" not in model.evaluate(few, episodes=10, progress=False).to_json()
+    rows = [f"{strangers}/glyph0{c}/{n}.png,g{c},{'forgery' if n > 3 else 'genuine'}"
+            for c in range(8) for n in range(6)]  # fmt: skip
+    (tmp_path / "f.csv").write_text("\n".join(["path,label,role", *rows]))
+    found = model.evaluate(tmp_path / "f.csv", episodes=10, progress=False)
+    assert "open_set" not in found.to_json()
+    assert found.verification.n_impostor == 8 * 4 * 2, "forgeries against the genuine ones they imitate"
+    assert "64 skilled-forgery comparisons" in found.text()
+    random = found.verification.parts["random"]
+    assert (
+        f"against {random.n_impostor:,} random impostors: equal error rate {random.eer:.4f}" in found.text()
+    )
+
+
+def test_images_seen_in_training_are_named(model, glyphs, strangers):
+    fresh = model.evaluate(strangers, episodes=10, progress=False)
+    assert "seen_in_training" not in fresh.to_json()
+    found = model.evaluate(glyphs, episodes=10, progress=False).to_json()
+    named = found["seen_in_training"]
+    assert len(named) == len(model.training_hashes())
+    assert {path.split("/")[-2] for path in named} == set(model.manifest.classes)
+    assert any(note.startswith("72 of 96 images were seen in training (") for note in found["notes"])
+    assert any(
+        note.startswith("the threshold was chosen on 24 of these 96 images") for note in found["notes"]
+    )
+
+
+def test_a_threshold_refitted_on_the_very_data_is_no_news(model, strangers, tmp_path):
+    model.save(tmp_path / "m.twin")
+    fitted = calibrate(tmp_path / "m.twin", strangers, far=0.05, progress=False)
+    again = tw.load(tmp_path / "m.twin")
+    said = again.manifest.held_out
+    assert (said["images"], said["classes"]) == (48, sorted(p.name for p in strangers.iterdir()))
+    assert (said["eer"], tuple(said["eer_ci"])) == (fitted.eer, fitted.eer_ci)
+    assert said["curve"] != model.manifest.held_out["curve"]
+    notes = again.evaluate(strangers, episodes=10, progress=False).notes
+    assert any(note.startswith("the threshold was chosen on 48 of these 48 images") for note in notes)
+    ends = np.array([0, 0]), np.array([1, 7])
+    pairs = PairSet(sorted(strangers.rglob("*.png"))[:8], *ends, np.array([True, False]))
+    notes = again.evaluate(pairs, progress=False).notes
+    assert any(note.startswith("the threshold was chosen on 8 of these 8 images") for note in notes)
+
+
+def test_refitting_says_what_was_left_out_and_that_classes_are_known(model, strangers, tmp_path):
+    model.save(tmp_path / "m.twin")
+    shutil.copytree(strangers, tmp_path / "data")
+    for folder in sorted((tmp_path / "data").iterdir()):
+        folder.rename(folder.with_name(f"new {folder.name}"))
+    one, two, *_ = sorted((tmp_path / "data").iterdir())
+    one.rename(one.with_name(model.manifest.classes[0]))
+    (two / "0.png").write_bytes(b"")
+    (two / "new.heic").write_bytes(b"")
+    said: list[str] = []
+    fitted = calibrate(tmp_path / "m.twin", tmp_path / "data", progress=False, say=said.append)
+    assert not fitted.unseen_classes
+    unreadable, known, hopeful = said[-3:]
+    assert unreadable.startswith("1 unreadable image left out: ")
+    assert known.startswith("training saw other images of 1 of these classes, by their names (")
+    assert hopeful.startswith("the threshold is from classes that training saw")
+    assert any("heic" in sentence for sentence in said)
+    card = (tmp_path / "m.twin" / "README.md").read_text()
+    assert "8 CLASSES SEEN IN TRAINING" in card
+    assert all(sentence in card for sentence in said)
+
+
+def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are(model, strangers, tmp_path):
+    folder, link = tmp_path / "m.twin", tmp_path / "link.twin"
+    model.save(folder)
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "a.txt").write_text("mine")
+    link.symlink_to(folder)
+    few = load_images(strangers).with_classes(["glyph00", "glyph01"])
+    said: list[str] = []
+    fitted = calibrate(link, few, prior=0.1, progress=False, say=said.append)
+    assert "the threshold rests on 2 classes, too few to mean much: " in said[-1]
+    assert link.is_symlink()
+    assert (folder / "pictures" / "a.txt").read_text() == "mine"
+    for place in (folder, link):
+        assert tw.load(place).manifest.calibration == fitted
+    assert fitted.prior == 0.1
+    calibrate(folder, strangers, progress=False)
+    assert not any("rests on 2 classes" in note for note in tw.load(folder).manifest.notes)
+
+
+def test_refitting_keeps_the_rate_and_the_prior_and_says_so(model, strangers, tmp_path):
+    folder = tmp_path / "m.twin"
+    model.save(folder)
+    said: list[str] = []
+    fit = partial(calibrate, folder, strangers, progress=False, say=said.append)
+    assert fit(far=0.1, prior=0.2).far == 0.1
+    assert not any("keeps" in sentence for sentence in said)
+    again = fit()
+    assert (again.far, again.prior) == (0.1, 0.2)
+    assert any("the threshold keeps the false accept rate of 0.1, " in sentence for sentence in said)
+    assert any("the probability keeps the prior of 0.2, " in sentence for sentence in said)
+    assert not any("keeps" in note for note in tw.load(folder).manifest.notes), "it may not hold next time"
+    assert fit(equal_error=True, prior=0.5).far is None
+    assert fit().far is None
+    with pytest.raises(SettingError, match=r"far=0\.1 and equal_error"):
+        fit(far=0.1, equal_error=True)
+
+
+def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path):
+    model.save(tmp_path / "m.twin")
+    rows = [
+        f"{f},{f.parent.name},{'test' if f.parent.name > 'glyph04' else ''}" for f in strangers.rglob("*.png")
+    ]
+    (tmp_path / "some.csv").write_text("path,label,split\n" + "\n".join(rows))
+    (tmp_path / "all.csv").write_text("path,label,split\n" + "\n".join(r for r in rows if r.endswith("test")))
+    said: list[str] = []
+    assert (
+        calibrate(tmp_path / "m.twin", tmp_path / "some.csv", progress=False, say=said.append).n_classes == 5
+    )
+    assert said[0] == "the column split leaves 30 of 48 images to choose the threshold on"
+    calibrate(tmp_path / "m.twin", tmp_path / "all.csv", progress=False, say=said.append)
+    assert any("all images are marked test, and choose the threshold now" in sentence for sentence in said)
+    again = tw.load(tmp_path / "m.twin")
+    found = again.evaluate(tmp_path / "all.csv", episodes=10, progress=False)
+    page = render(again, found, data="x")
+    assert "was chosen on 18 of these 18 images: its error rates are too hopeful here." in page
+    assert "was fixed before" not in page
+    assert any(note.startswith("3 classes are too few to mean much") for note in found.notes)
+
+
+def test_a_sample_of_many_comparisons_is_said(model, strangers, monkeypatch):
+    monkeypatch.setattr("twinned.evaluation.protocols.compare_all", partial(compare_all, limit=500))
+    notes = model.evaluate(strangers, episodes=10, progress=False).notes
+    assert any(" of 1,128 comparisons were made: all genuine ones" in note for note in notes)
+
+
+@pytest.fixture
+def lfw(tmp_path: Path, strangers: Path) -> Path:
+    """Strangers as people, in two folds of six pairs."""
+    lines = ["2\t3"]
+    for person in range(4):
+        folder = tmp_path / "lfw" / "images" / f"Person_{person}"
+        folder.mkdir(parents=True)
+        for n in range(6):
+            target = folder / f"Person_{person}_{n + 1:04d}.png"
+            shutil.copy(strangers / f"glyph0{person}" / f"{n}.png", target)
+    for fold in (0, 2):
+        lines += [f"Person_{fold}\t{n}\t{n + 1}" for n in (1, 2, 3)]
+        lines += [f"Person_{fold}\t{n}\tPerson_{fold + 1}\t{n}" for n in (1, 2, 3)]
+    (tmp_path / "lfw" / "pairs.txt").write_text("\n".join(lines))
+    (tmp_path / "lfw" / "pairsDevTest.txt").write_text("\n".join(["3", *lines[1:7]]))
+    return tmp_path / "lfw"
+
+
+def test_lfw_by_its_folds(model, lfw):
+    for protocol in ("lfw", "auto"):
+        found = model.evaluate(lfw, protocol=protocol, progress=False)
+        assert found.protocol == "lfw"
+        assert (found.one_shot, found.retrieval) == (None, None)
+        assert (found.verification.n_genuine, found.verification.n_impostor) == (6, 6)
+        figures = found.to_json()["lfw"]
+        assert len(figures["folds"]) == 2
+        assert figures["accuracy"] == pytest.approx(np.mean(figures["folds"]))
+        assert figures["people_seen_in_training"] == []
+    json.dumps(found.to_json(), allow_nan=False)
+    assert "LFW, 2 folds" in found.text()
+
+
+def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    model_folder.write(
+        folder, model_folder.read(folder).model_copy(update={"classes": ["Person_1", "Nobody"]})
+    )
+    model = tw.load(folder)
+    found = model.evaluate(lfw / "pairsDevTest.txt", protocol="lfw", progress=False)
+    figures = found.details["lfw"]
+    c = found.comparisons
+    assert figures["accuracy"] == np.mean((c.distance <= model.threshold) == c.same)
+    assert "folds" not in figures
+    assert figures["people_seen_in_training"] == ["Person_1"]
+    assert any("1 people of the folds were in training" in note for note in found.notes)
+    assert "LFW, accuracy at the stored threshold" in found.text()
+    assert "LFW accuracy, at the stored threshold" in render(model, found, data="x")
+
+
+def test_official_images_must_be_whole(model, lfw):
+    (lfw / "images" / "Person_0" / "Person_0_0001.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"the official images must be whole: .*Person_0_0001"):
+        model.evaluate(lfw, progress=False)
+
+
+def test_omniglot_runs(model, strangers, tmp_path):
+    """Two runs of four classes; the second asks with the very images of the support: it must be right."""
+    for run, query in (("run01", 1), ("run02", 0)):
+        lines = []
+        for side, n in (("test", query), ("training", 0)):
+            (tmp_path / run / side).mkdir(parents=True)
+            for c in range(4):
+                shutil.copy(strangers / f"glyph0{c}" / f"{n}.png", tmp_path / run / side / f"{c}.png")
+        lines = [f"{run}/test/{c}.png {run}/training/{c}.png" for c in range(4)]
+        (tmp_path / run / "class_labels.txt").write_text("\n".join(lines))
+    found = model.evaluate(tmp_path, progress=False)
+    assert found.protocol == "omniglot-runs"
+    queries, support = (
+        model.embed([strangers / f"glyph0{c}" / f"{n}.png" for c in range(4)]) for n in (1, 0)
+    )
+    first = np.mean(model.distances(queries, support).argmin(axis=1) == np.arange(4))
+    assert found.details["runs"] == [first, 1.0]
+    assert found.one_shot.accuracy == (first + 1) / 2
+    assert (found.one_shot.ways, found.one_shot.episodes) == (4, 8)
+    assert (found.verification, found.retrieval) == (None, None)
+    assert "seen_in_training" not in found.to_json()
+    assert "None of the 16 images was in training" in render(model, found, data="runs")

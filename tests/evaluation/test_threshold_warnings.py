@@ -1,0 +1,42 @@
+"""What is said of a threshold, and that each such sentence is known again."""
+
+import numpy as np
+import pytest
+
+from twinned.evaluation.calibration import fit_calibration
+from twinned.evaluation.threshold_warnings import doubts, is_doubt
+from twinned.metrics.comparisons import compare_pairs
+
+RNG = np.random.default_rng(0)
+
+
+def fitted(classes: int, images: int, apart: float, **given):
+    """Made-up comparisons of some classes, and what is fitted on them."""
+    label = np.repeat(np.arange(classes), images)
+    left, right = np.triu_indices(len(label), 1)
+    same = label[left] == label[right]
+    distance = RNG.normal(np.where(same, 1.0, 1.0 + apart), 0.2).clip(0)
+    found = compare_pairs(distance, same, left=label[left], right=label[right])
+    return fit_calibration(found, bootstrap=20, **given), found
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (fitted(3, 12, 1.0), "rests on 3 classes, too few to mean much"),
+        (fitted(8, 3, 1.0), "rests on 24 genuine comparisons"),
+        (fitted(8, 12, 0.0), "is near guessing: on these classes the equal error rate is 0."),
+        (fitted(8, 12, 1.0, far=0.001), "which 4,032 impostor comparisons do not support: it takes 30,000"),
+        (fitted(8, 12, 1.0, unseen_classes=False), "is from classes that training saw"),
+    ],
+)
+def test_each_doubt_is_said_and_known_again(made, words):
+    said = [sentence for sentence in doubts(*made) if words in sentence]
+    assert len(said) == 1
+    assert all(is_doubt(sentence) and is_doubt(f"doctor: {sentence}") for sentence in doubts(*made))
+
+
+def test_a_good_threshold_raises_none_and_other_notes_are_no_doubts():
+    assert list(doubts(*fitted(8, 12, 1.0))) == []
+    assert not is_doubt("threshold refitted on 48 new images (twinned calibrate)")
+    assert not is_doubt("doctor: the embeddings have collapsed to one point (step 10)")

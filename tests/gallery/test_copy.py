@@ -1,0 +1,193 @@
+"""A gallery embedded again for another model; copies are part of the contract in test_gallery."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_model import FakeModel, image, images
+from PIL import Image
+
+from twinned.data.preprocessing import ImageSpec
+from twinned.errors import DataError, GalleryError, SettingError
+from twinned.gallery.copy import rebuild
+from twinned.gallery.open import open_gallery
+from twinned.gallery.qdrant_edge import EdgeStore
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for number, pixels in enumerate(images(30)):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def gallery(tmp_path, files):
+    path = tmp_path / "people.gallery"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(files, ["ann", "ben"] * 15, metadata=[{"n": number} for number in range(30)])
+    return path
+
+
+def content(gallery):
+    """The first letters of what lies in the folder."""
+    return sorted(entry.name[:6] for entry in gallery.iterdir())
+
+
+NEW = FakeModel(encoder_sha256="b" * 64, embedding_size=4, distance="cosine")
+
+
+def test_rebuild_replaces_the_embeddings_and_keeps_the_records(gallery):
+    with open_gallery(gallery, FakeModel()) as people:
+        before = people.list()
+    added = rebuild(gallery, NEW)
+    assert (added.stored, added.skipped, added.unreadable) == (30, 0, [])
+    with open_gallery(gallery, NEW) as people:
+        assert people.list() == before
+        assert people.embeddings()[1].shape == (30, 4)
+        assert people.search(images(30)[3], k=1)[0].metadata == {"n": 3}
+        people.remove(label="ann")
+        people.add(image(1), "cleo")
+    with open_gallery(gallery, NEW) as people:
+        assert people.labels() == {"ben": 15, "cleo": 1}
+    with pytest.raises(GalleryError, match="another model"):
+        open_gallery(gallery, FakeModel())
+    assert content(gallery) == ["galler", "shard-"]
+
+
+def test_rebuild_refuses_lost_files_before_it_begins(gallery, files):
+    files[3].unlink()
+    files[4].unlink()
+    model = FakeModel(encoder_sha256="b" * 64)
+    lost = r"2 of 30 images have no file any more.*\.png.*--skip-missing --allow-loss 2"
+    for options in ({}, {"allow_loss": 2}, {"skip_missing": True}, {"skip_missing": True, "allow_loss": 1}):
+        with pytest.raises(GalleryError, match=lost):
+            rebuild(gallery, model, **options)
+    assert model.embedded == 0
+    assert content(gallery) == ["galler", "shard-"]
+    added = rebuild(gallery, model, skip_missing=True, allow_loss=2)
+    assert (added.stored, len(added.unreadable)) == (28, 2)
+
+
+def test_rebuild_counts_images_that_never_were_files(gallery):
+    with open_gallery(gallery, FakeModel()) as people:
+        id = people.add(image(1), "cleo").ids[0]
+    for options in ({}, {"skip_missing": True}):
+        with pytest.raises(GalleryError, match=f"1 of 31.*id {id} .not from a file"):
+            rebuild(gallery, NEW, **options)
+    added = rebuild(gallery, NEW, skip_missing=True, allow_loss=1)
+    assert (added.stored, len(added.ids)) == (30, 31)
+    assert [error.source for error in added.unreadable] == [f"id {id}"]
+
+
+def test_rebuild_never_empties_a_gallery_of_images_without_files(tmp_path):
+    path = tmp_path / "people.gallery"
+    with open_gallery(path, FakeModel()) as people:
+        people.add(images(30), "ann")
+    with pytest.raises(GalleryError, match="30 of 30 images have no file"):
+        rebuild(path, NEW, skip_missing=True)
+    with pytest.raises(GalleryError, match="30 of 30 images have no file"):
+        rebuild(path, NEW, skip_missing=True, into=tmp_path / "new.gallery")
+    assert not (tmp_path / "new.gallery").exists()
+    with open_gallery(path, FakeModel()) as people:
+        assert people.labels() == {"ann": 30}
+
+
+def test_rebuild_never_replaces_a_gallery_by_a_smaller_one(gallery, files):
+    whole = files[7].read_bytes()
+    files[7].write_bytes(b"no image")
+    message = r"would have 29 images where this one has 30 \(1 cannot be read\).*--allow-loss 1\)"
+    with pytest.raises(GalleryError, match=message):
+        rebuild(gallery, NEW, skip_missing=True)
+    assert content(gallery) == ["galler", "shard-"]
+    with open_gallery(gallery, FakeModel()) as people:
+        assert people.count() == 30
+    assert rebuild(gallery, NEW, skip_missing=True, allow_loss=1).stored == 29
+    files[7].write_bytes(whole)
+
+
+def test_rebuild_refuses_to_merge_images_that_are_one_at_the_new_size(tmp_path):
+    """Smooth images that differ in detail alone: shrunk to 8 x 8 they are the same pixels."""
+    path, fine = tmp_path / "people.gallery", np.full((2, 64, 64), 128, np.uint8)
+    fine[1, :, ::2], fine[1, :, 1::2] = 129, 127
+    for number, pixels in enumerate(fine):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    large = FakeModel(spec=ImageSpec(height=64, width=64, channels=1))
+    with open_gallery(path, large) as people:
+        assert people.add([tmp_path / "0.png", tmp_path / "1.png"], "ann").stored == 2
+    small = FakeModel(
+        encoder_sha256="b" * 64, embedding_size=4, spec=ImageSpec(height=8, width=8, channels=1)
+    )
+    with pytest.raises(GalleryError, match=r"1 images where this one has 2 \(1 are the same"):
+        rebuild(path, small)
+    with open_gallery(path, large) as people:
+        assert people.count() == 2
+    assert rebuild(path, small, allow_loss=1).stored == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"allow_loss": -1}, "allow_loss is -1"),
+        ({"allow_loss": 1, "into": "new"}, "with into the old one stays"),
+    ],
+)
+def test_an_allowed_loss_that_makes_no_sense_is_refused(gallery, options, message):
+    with pytest.raises(SettingError, match=message):
+        rebuild(gallery, NEW, **options)
+
+
+class Cut(BaseException):
+    """As Ctrl-C or a failure at that moment."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "error"), [("embedding", Cut), ("reading", DataError), ("replacing", Cut)]
+)
+def test_a_rebuild_that_is_cut_off_leaves_the_gallery_as_it_was(gallery, files, monkeypatch, moment, error):
+    def cut(*_, **__):
+        raise Cut
+
+    with open_gallery(gallery, FakeModel()) as people:
+        before, vectors = people.list(), people.embeddings()[1]
+    whole = files[7].read_bytes()
+    if moment == "embedding":
+        monkeypatch.setattr(FakeModel, "embed_pixels", cut)
+    elif moment == "reading":
+        files[7].write_bytes(b"no image")
+    else:
+        monkeypatch.setattr(EdgeStore, "_replace", cut)
+    with pytest.raises(error):
+        rebuild(gallery, NEW)
+    monkeypatch.undo()
+    files[7].write_bytes(whole)
+    with open_gallery(gallery, FakeModel()) as people:
+        assert people.list() == before
+        np.testing.assert_array_equal(people.embeddings()[1], vectors)
+    assert rebuild(gallery, NEW).stored == 30
+
+
+def test_rebuild_into_another_gallery_leaves_the_first(gallery, tmp_path):
+    assert rebuild(gallery, NEW, into=tmp_path / "new.gallery").stored == 30
+    assert rebuild(gallery, NEW, into=tmp_path / "new.gallery").skipped == 30
+    with open_gallery(gallery, FakeModel()) as old, open_gallery(tmp_path / "new.gallery", NEW) as new:
+        assert old.list() == new.list()
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes:UserWarning")
+def test_a_gallery_on_a_server_is_rebuilt_into_a_new_one(monkeypatch):
+    qdrant_client = pytest.importorskip("qdrant_client")
+    from twinned.gallery import qdrant_server
+    from twinned.gallery.embedder import binding_of
+
+    client = qdrant_client.QdrantClient(":memory:")
+    qdrant_server.create(client, "people", binding_of(FakeModel()), address="people")
+    monkeypatch.setattr(
+        qdrant_server,
+        "open_collection",
+        lambda address, binding: qdrant_server.ClusterStore(client, "people", address=address),
+    )
+    with pytest.raises(SettingError, match="into"):
+        rebuild("http://host/people", NEW)

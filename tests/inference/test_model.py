@@ -1,0 +1,268 @@
+"""The saved model at work: embed, verify, classify, from any kind of image, as loops and NumPy would."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import twinned
+from twinned.data.images import pixels_sha256
+from twinned.data.preprocessing import read_image
+from twinned.errors import DataError, ImageError, SettingError
+
+from .conftest import DISTANCE, EMBEDDING
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> twinned.Model:
+    return twinned.load(tiny_model)
+
+
+@pytest.fixture
+def seen(glyphs: Path) -> list[list[str]]:
+    """For each of four classes its files."""
+    return [sorted(map(str, folder.iterdir())) for folder in sorted(glyphs.iterdir())[:4]]
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"no image")
+    return path
+
+
+def test_one_picture_has_one_embedding_however_it_comes(model, seen):
+    path = seen[0][0]
+    image = Image.open(path)
+    expected = model.embed(path)
+    assert expected.shape == (1, model.embedding_size)
+    assert expected.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(expected), 1, atol=1e-5)
+    array, encoded = np.asarray(image), Path(path).read_bytes()
+    forms = [
+        Path(path),
+        image,
+        array,
+        array[..., None],
+        array / 255.0,
+        encoded,
+        io.BytesIO(encoded).getvalue(),
+    ]
+    for form in forms:
+        np.testing.assert_allclose(model.embed(form), expected, atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(forms), np.repeat(expected, len(forms), axis=0), atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(f for f in forms)[2:3], expected, atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(np.stack([array[..., None]] * 3))[:1], expected, atol=EMBEDDING)
+    for form in (bytearray(encoded), memoryview(encoded)):
+        np.testing.assert_allclose(model.embed(form), expected, atol=EMBEDDING)
+    assert model.embed([]).shape == (0, model.embedding_size)
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_an_array_of_paths_is_many_images(model, seen, dtype):
+    paths = np.array(seen[0][:3], dtype)
+    np.testing.assert_allclose(model.embed(paths), model.embed(seen[0][:3]), atol=1e-6)
+    assert [guess.label for guess in model.classify(paths, {"a": paths})] == ["a"] * 3
+    assert model.verify(paths, paths[0]).same
+
+
+def test_other_sizes_and_colour_are_brought_to_the_models(model, seen):
+    image = Image.open(seen[0][0])
+    large = image.resize((200, 120)).convert("RGB")
+    assert model.embed(large).shape == (1, model.embedding_size)
+    np.testing.assert_allclose(model.embed(image.convert("RGBA")), model.embed(image), atol=1e-5)
+
+
+def test_verify_is_the_distance_of_the_embeddings_against_the_threshold(model, seen):
+    for left in (seen[0][0], seen[1][1]):
+        for right in (seen[0][1], seen[2][0]):
+            a, b = model.embed(left)[0], model.embed(right)[0]
+            distance = 1 - float(a @ b)
+            verdict = model.verify(left, right)
+            assert verdict.distance == pytest.approx(distance, abs=DISTANCE)
+            assert verdict.threshold == model.threshold
+            assert verdict.same == (distance <= model.threshold)
+            assert 0 <= verdict.probability <= 1
+            assert verdict.probability == pytest.approx(float(model.probability(verdict.distance)))
+            turned = model.verify(right, left)
+            assert (turned.same, turned.threshold) == (verdict.same, verdict.threshold)
+            assert turned.distance == pytest.approx(verdict.distance, abs=DISTANCE)
+            assert type(verdict.same) is bool
+    assert model.verify(left, left).same
+    assert not model.verify(left, right, threshold=-1.0).same
+    assert model.verify(left, right, threshold=2.0).same
+
+
+def test_probability_never_rises_with_the_distance(model):
+    probability = model.probability(np.linspace(0, 2, 200))
+    assert (np.diff(probability) <= 1e-12).all()
+    assert probability[0] > 0.5 > probability[-1]
+
+
+def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_threshold(
+    model, seen, tmp_path
+):
+    folder = tmp_path / "references"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match="a folder of references must hold images; it holds none"):
+        model.verify(folder, seen[0][0])
+    for name, source in enumerate([seen[1][0], seen[0][2], seen[2][3]]):
+        shutil.copy(source, folder / f"{name}.png")
+    files = sorted(folder.glob("*.png"))
+    fitted = model.manifest.calibration.references
+    vectors = model.embed([*files, seen[0][0]])
+    to, among = (model.distances(vectors[:3], some) for some in (vectors[3:], vectors[:3]))
+    verdict, row = model.verify(folder, seen[0][0]), fitted.row(3)
+    assert verdict.distance == pytest.approx(float(fitted.distance(to, among)[0]), abs=DISTANCE)
+    assert verdict.threshold == row.threshold
+    assert verdict.probability == pytest.approx(float(row.probability(verdict.distance)), abs=1e-6)
+    (folder / "._0.png").write_bytes(b"what macOS leaves beside a file")
+    (folder / "more.png").mkdir()
+    assert model.verify(folder, seen[0][0]) == verdict
+    for number in range(3, 9):
+        shutil.copy(files[0], folder / f"{number}.png")  # copies tell nothing new
+    assert model.verify(folder, seen[0][0]).distance == pytest.approx(verdict.distance, abs=DISTANCE)
+    files[2].unlink()
+    files[1].unlink()  # and one reference is a pair of images
+    assert model.verify(folder, seen[0][0]).threshold == model.threshold
+    assert model.verify(folder, seen[0][0]).same == model.verify(files[0], seen[0][0]).same
+    with pytest.raises(ImageError, match="is a folder; an image is expected"):
+        model.verify(seen[0][0], folder)
+
+
+def test_verify_many_is_verify_for_each_pair(model, seen):
+    left = [seen[0][0], seen[0][0], seen[1][0], Image.open(seen[2][0])]
+    right = [seen[0][1], seen[1][1], seen[1][2], np.asarray(Image.open(seen[2][1]))]
+    together = model.verify_many(left, right)
+    for a, b, verdict in zip(left, right, together, strict=True):
+        alone = model.verify(a, b)
+        assert verdict.same == alone.same
+        assert verdict.distance == pytest.approx(alone.distance, abs=DISTANCE)
+    assert model.verify_many([], []) == []
+    with pytest.raises(DataError, match="got 2 and 1"):
+        model.verify_many(left[:2], right[:1])
+
+
+def test_classify_names_the_class_of_the_nearest_example_or_none(model, seen):
+    support = {f"class {n}": files[n : n + 1] for n, files in enumerate(seen)}
+    queries = [files[-1] for files in seen]
+    for query, guess in zip(queries, model.classify(queries, support), strict=True):
+        distance, label = min((model.verify(f, query).distance, label) for label, (f,) in support.items())
+        assert guess.nearest == label
+        assert guess.distance == pytest.approx(distance, abs=DISTANCE)
+        assert guess.label == (label if distance <= model.threshold else None)
+        assert guess.image == query
+        assert set(guess.to_json()) == {"image", "label", "probability", "distance"}
+    one = {"only": seen[0][0]}
+    assert model.classify(seen[0][1], one, threshold=2)[0].label == "only"
+
+
+def test_classify_holds_an_image_to_all_examples_of_the_nearest_class_as_verify_does(model, seen):
+    support = {f"class {n}": files[: n + 1] for n, files in enumerate(seen)}  # one to four of them
+    support["class 3"] += support["class 3"][:1]  # a copy tells nothing new
+    queries = [files[-1] for files in seen]
+    flat = [(label, f) for label, files in support.items() for f in files]
+    thresholds = set()
+    for query, guess in zip(queries, model.classify(queries, support), strict=True):
+        assert guess.nearest == min((model.verify(f, query).distance, label) for label, f in flat)[1]
+        verdict = model.verify(support[guess.nearest], query)
+        assert guess.distance == pytest.approx(verdict.distance, abs=DISTANCE)
+        fit = model.manifest.calibration.references.row(len(set(support[guess.nearest])))
+        low, high = (
+            (model if len(support[guess.nearest]) == 1 else fit).probability(guess.distance + by)
+            for by in (DISTANCE, -DISTANCE)
+        )
+        assert low <= verdict.probability <= high
+        assert guess.label == (guess.nearest if verdict.same else None)
+        thresholds.add(verdict.threshold)
+    assert len(thresholds) > 2
+    names = list(support)
+    assert [g.nearest for g in model.classify(queries, support)] == names
+    assert [g.label for g in model.classify(queries, support, threshold=-1)] == [None] * 4
+    assert [g.label for g in model.classify(queries, support, threshold=float("inf"))] == names
+
+
+def test_references_are_a_list_as_well_as_a_folder(model, seen, tmp_path):
+    for name, source in enumerate(seen[0][:3]):
+        shutil.copy(source, tmp_path / f"{name}.png")
+    assert model.verify(seen[0][:3], seen[1][0]) == model.verify(tmp_path, seen[1][0])
+    assert model.verify(seen[0][:1], seen[1][0]) == model.verify(seen[0][0], seen[1][0])
+    with pytest.raises(DataError, match="one reference or more, is expected to compare with; got none"):
+        model.verify([], seen[1][0])
+
+
+def test_what_cannot_be_used_is_refused(model, seen, broken):
+    image = seen[0][0]
+    for pair in ((image, broken), (broken, image), (image, "nowhere.png")):
+        with pytest.raises(ImageError):
+            model.verify(*pair)
+        with pytest.raises(ImageError):
+            model.verify_many([pair[0]], [pair[1]])
+    with pytest.raises(ImageError, match="broken"):
+        model.embed([image, broken])
+    with pytest.raises(ImageError, match="broken"):
+        model.classify(broken, {"a": [image]})
+    with pytest.raises(ImageError, match="broken"):
+        model.classify(image, {"a": [image], "b": [broken]})
+    for support, message in (({}, "none for any class"), ({"a": [image], "b": []}, "none for b")):
+        with pytest.raises(DataError, match=message):
+            model.classify(image, support)
+    for threshold in (float("nan"), float("inf")):
+        with pytest.raises(SettingError, match="a threshold is a finite number"):
+            model.verify(image, image, threshold=threshold)
+    with pytest.raises(SettingError, match="a threshold is a number; got nan"):
+        model.classify(image, {"a": [image]}, threshold=float("nan"))
+
+
+def test_a_model_knows_the_images_it_was_trained_on(model, glyphs):
+    trained = model.training_hashes()
+    assert len(trained) == 72
+    by_class = {
+        folder.name: {model.pixel_sha256(f) in trained for f in folder.iterdir()}
+        for folder in glyphs.iterdir()
+    }
+    assert {name for name, hits in by_class.items() if hits == {True}} == set(model.manifest.classes)
+    assert {name for name, hits in by_class.items() if hits == {False}} == set(
+        model.manifest.held_out["classes"]
+    )
+    file = next(glyphs.rglob("*.png"))
+    assert model.pixel_sha256(file) == pixels_sha256(read_image(file, model.spec))
+
+
+def test_a_model_says_what_it_is(model, tiny_model):
+    assert repr(model) == f"Model(conv4_wide, 20x20x1, cosine, {tiny_model})"
+    assert model.distance == "cosine"
+    assert model.spec.shape == (20, 20, 1)
+    assert len(model.encoder_sha256) == 64
+    assert model.head is None
+    assert model.rerank is None
+    assert model.describe("a.png").endswith("/a.png")
+    assert model.describe(np.zeros((2, 2))) is None
+
+
+def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(model):
+    rows = [["0", "Conv2d", [8, 9, 9], 80], ["1", "ReLU", [8, 9, 9], 0]]
+    last = [["dense", "Linear", [4], 2596], ["head", "Distance", [], 0]]
+    older = twinned.load(model.folder)
+    for listed, expected in ((rows + rows + last, rows + last), (rows + last, rows + last)):
+        older.__dict__["_training"] = {"layers": listed}
+        assert [[name, kind, list(shape), count] for name, kind, shape, count in older.layers()] == expected
+    # Layers without weights may well follow each other.
+    older.__dict__["_training"] = {"layers": [rows[1], rows[1], *last]}
+    assert len(older.layers()) == 4
+
+
+def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
+    with model.gallery(tmp_path / "g.gallery") as gallery:
+        gallery.add([files[0] for files in seen], ["a", "b", "c", "d"])
+        hits = gallery.search(seen[2][0], k=2)
+        assert hits[0].label == "c"
+        assert hits[0].distance == pytest.approx(0, abs=DISTANCE)
+        expected = sorted(model.verify(seen[2][0], files[0]).distance for files in seen)[1]
+        assert hits[1].distance == pytest.approx(expected, abs=DISTANCE)

@@ -1,0 +1,142 @@
+"""Running graphs: order kept, batches of any size, memory bounded, unreadable images named, many threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+import twinned
+from twinned.data.preprocessing import read_image
+from twinned.errors import ModelError, SettingError
+from twinned.inference.session import (
+    Graph,
+    choose_providers,
+    embed_pixels,
+    embed_stream,
+)
+
+from .conftest import EMBEDDING
+
+CPU, CUDA, COREML = "CPUExecutionProvider", "CUDAExecutionProvider", "CoreMLExecutionProvider"
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> twinned.Model:
+    return twinned.load(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def files(glyphs: Path) -> list[str]:
+    return sorted(map(str, glyphs.rglob("*.png")))[:45]
+
+
+def test_images_come_out_in_order_whatever_the_batch(model, files):
+    pixels = np.stack([read_image(f, model.spec) for f in files])
+    one_by_one = np.concatenate([model.encoder(p[None]) for p in pixels])
+    for batch in (1, 7, 32, 100):
+        chunks = list(embed_stream(iter(files), model.spec, model.encoder, batch=batch))
+        assert [c.start for c in chunks] == list(range(0, len(files), batch))
+        vectors = np.concatenate([c.vectors for c in chunks])
+        np.testing.assert_allclose(vectors, one_by_one, atol=EMBEDDING)
+        np.testing.assert_allclose(
+            embed_pixels(pixels, model.encoder, batch=batch), one_by_one, atol=EMBEDDING
+        )
+
+
+def test_nothing_gives_nothing(model):
+    assert list(embed_stream([], model.spec, model.encoder)) == []
+    empty = embed_pixels(np.zeros((0, *model.spec.shape), np.uint8), model.encoder)
+    assert empty.shape == (0, model.embedding_size)
+
+
+def test_an_unreadable_image_is_nan_and_named_and_stops_nobody(model, files, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(Path(files[0]).read_bytes()[:50])
+    chunk = next(embed_stream([files[0], broken, files[1]], model.spec, model.encoder))
+    assert [error is None for error in chunk.errors] == [True, False, True]
+    assert str(broken) in str(chunk.errors[1])
+    assert np.isnan(chunk.vectors[1]).all()
+    alone = next(embed_stream([files[0], files[1]], model.spec, model.encoder)).vectors
+    np.testing.assert_allclose(chunk.vectors[[0, 2]], alone, atol=EMBEDDING)
+
+
+def test_a_generator_is_read_only_a_few_batches_ahead(model):
+    drawn = 0
+
+    def endless() -> Iterator[Image.Image]:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield Image.new("L", (20, 20), drawn % 256)
+
+    stream = embed_stream(endless(), model.spec, model.encoder, batch=4)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    assert drawn < 4 * 40
+
+
+def test_many_threads_get_what_one_gets(model, files):
+    expected = model.embed(files)
+    start = threading.Barrier(8)
+
+    def work(_: int) -> np.ndarray:
+        start.wait()
+        return model.embed(files)
+
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(work, range(8)):
+            np.testing.assert_allclose(found, expected, atol=EMBEDDING)
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "providers", "noted"),
+    [
+        ("cpu", [CUDA, CPU], [CPU], False),
+        ("auto", [CPU], [CPU], False),
+        ("auto", [CUDA, CPU], [CUDA, CPU], False),
+        ("auto", [COREML, CPU], [COREML, CPU], False),
+        ("cuda", [CUDA, CPU], [CUDA, CPU], False),
+        ("cuda", [CPU], [CPU], True),
+        ("openvino", [CPU], [CPU], True),
+    ],
+)
+def test_devices_fall_back_to_the_cpu_and_say_so(device, available, providers, noted):
+    found, note = choose_providers(device, available)
+    assert found == providers
+    assert (note is not None) == noted
+    assert note is None or device in note
+
+
+def test_a_device_that_does_not_start_is_told(model, files, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    with pytest.warns(UserWarning, match=CUDA):
+        graph = Graph(model.encoder.path)
+    assert graph.providers == [CPU]
+    assert "did not start" in graph.note
+    assert graph.single_threaded() is not graph
+
+
+def test_too_little_memory_is_not_called_a_damaged_graph(model, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError("Exception during initialization: std::bad_alloc")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", load)
+    with pytest.raises(MemoryError, match="not enough memory to load it"):
+        Graph(model.folder / "encoder.onnx")
+
+
+def test_unknown_devices_and_files_that_are_no_graph_are_refused(tmp_path):
+    with pytest.raises(SettingError, match="'tpu' is not known; choose auto, cpu, cuda"):
+        choose_providers("tpu", [CPU])
+    for content in (b"", b"no graph"):
+        (tmp_path / "encoder.onnx").write_bytes(content)
+        with pytest.raises(ModelError, match=r"encoder.onnx: ONNX Runtime cannot load it"):
+            Graph(tmp_path / "encoder.onnx")

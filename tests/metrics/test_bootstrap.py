@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from twinned import evaluation as v
+from twinned.metrics import bootstrap
+from twinned.metrics.bootstrap import replicates
+
+
+def by_loops(comparisons, draws):
+    """FAR and FRR at every distinct distance, with explicit copies of the drawn classes' comparisons."""
+    weight = {c: draws.count(c) for c in range(comparisons.n_classes)}
+    rows = []
+    for d, s, a, b in zip(comparisons.distance, comparisons.same, comparisons.left, comparisons.right):
+        rows += [(d, s)] * (weight[a] if a == b else weight[a] * weight[b])
+    distance, same = (np.array(column) for column in zip(*rows))
+    return [
+        (np.mean(distance[~same] <= t), np.mean(distance[same] > t)) for t in np.unique(comparisons.distance)
+    ]
+
+
+def test_replicates_against_explicit_copies(world):
+    found = world(classes=5, images=3)
+    curves = list(replicates(found, count=6, seed=4))
+    random = np.random.default_rng(4)
+    draws = [random.integers(5, size=5).tolist() for _ in range(6)]
+    assert len(curves) == 6
+    for curve, drawn in zip(curves, draws):
+        expected = by_loops(found, drawn)
+        np.testing.assert_allclose(np.stack([curve.far, curve.frr], 1)[1:], expected, atol=1e-12)
+
+
+def test_a_forgery_counts_with_its_writer():
+    # One writer's forgeries: a comparison of a class with itself weighs w, not w * w.
+    distance, same = [1, 2, 1, 2, 1, 2], [True, False] * 3
+    writers = [0, 0, 1, 1, 2, 2]
+    found = v.compare_pairs(distance, same, left=writers, right=writers, skilled=np.logical_not(same))
+    for curve in replicates(found, count=20):
+        assert curve.far.tolist() == [0, 0, 1]
+        assert curve.frr.tolist() == [1, 0, 0]
+
+
+def test_thinned_replicates_agree_with_full_ones(world, monkeypatch):
+    found = world(classes=40, images=10)  # 79,800 comparisons
+    full = list(replicates(found, count=30))
+    monkeypatch.setattr(bootstrap, "_KEPT", 40_000)
+    thin = list(replicates(found, count=30))
+    for figure in (v.Roc.eer, v.Roc.auc, v.Roc.d_prime, lambda r: r.tar_at_far(0.01)):
+        a, b = (np.array([figure(curve) for curve in curves]) for curves in (full, thin))
+        assert np.sqrt(np.mean((a - b) ** 2)) < 0.2 * a.std()
+
+
+def test_intervals_cover(world):
+    """Drawn 60 times from one population, the 95 % interval holds the truth about 57 times."""
+    truth = world(seed=999, classes=200, images=5)
+    calibration = v.fit_calibration(truth, bootstrap=2)
+    expected = v.evaluate_verification(truth, calibration, bootstrap=2)
+    held = {"eer": 0, "far": 0, "frr": 0, "auc": 0}
+    for seed in range(60):
+        found = v.evaluate_verification(world(seed=seed, classes=15), calibration, bootstrap=80, seed=seed)
+        for name in held:
+            low, high = getattr(found, f"{name}_ci")
+            held[name] += low <= getattr(expected, name) <= high
+    assert all(count >= 50 for count in held.values()), held
+
+
+def test_two_classes_resample_single_comparisons(world):
+    found = world(classes=2, images=6)
+    figures = {round(curve.d_prime(), 6) for curve in replicates(found, count=30)}
+    assert len(figures) == 30
+    assert bootstrap.unit_count(found) == len(found)
+
+
+def test_seed_decides(world):
+    first, again, other = (next(replicates(world(), count=1, seed=s)).far for s in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert first.tolist() != pytest.approx(other.tolist())

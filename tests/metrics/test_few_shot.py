@@ -1,0 +1,131 @@
+from functools import partial
+
+import numpy as np
+import pytest
+
+from twinned.distances import euclidean
+from twinned.errors import DataError, SettingError
+from twinned.metrics.few_shot import (
+    _distinct,
+    episodes,
+    one_shot_accuracy,
+    possible_ways,
+    runs_accuracy,
+)
+
+distances = partial(euclidean, all_pairs=True)
+labels = np.repeat([f"c{k:02}" for k in range(30)], 4)
+groups = np.repeat(["north", "south", "west"], 40)
+
+
+def clusters(spread: float, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return np.repeat(random.normal(size=(30, 6)), 4, axis=0) + spread * random.normal(size=(120, 6))
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_episodes_are_what_they_say(shots):
+    drawn = episodes(labels, ways=5, shots=shots, episodes=300)
+    assert drawn.support.shape == (300, 5, shots)
+    for support, query, answer in zip(*drawn):
+        classes = labels[support]
+        assert all(len(set(row)) == 1 for row in classes)
+        assert len(set(classes[:, 0])) == 5
+        assert len({*support.ravel(), query}) == 5 * shots + 1
+        assert labels[query] == classes[answer, 0]
+
+
+def test_episodes_within_groups_come_from_one_group():
+    drawn = episodes(labels, ways=8, episodes=200, groups=groups)
+    found = groups[np.concatenate([drawn.support.reshape(200, -1), drawn.query[:, None]], axis=1)]
+    assert np.all(found == found[:, :1])
+    assert np.bincount(np.unique(found[:, 0], return_inverse=True)[1]).min() > 40
+
+
+def test_every_image_class_and_answer_is_drawn_evenly():
+    drawn = episodes(labels, ways=5, shots=2, episodes=20_000)
+    for counts in (
+        np.bincount(drawn.query, minlength=120),
+        np.bincount(drawn.support.ravel(), minlength=120),
+        np.bincount(drawn.answer),
+    ):
+        assert np.all(np.abs(counts / counts.mean() - 1) < 6 / np.sqrt(counts.mean()))
+
+
+def test_distinct_draws_every_subset_evenly():
+    drawn = _distinct(np.random.default_rng(0), np.full(30_000, 4), 2)
+    pairs, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(pairs) == 12
+    assert np.all(pairs[:, 0] != pairs[:, 1])
+    assert np.abs(counts / 2500 - 1).max() < 0.1
+
+
+def test_small_classes_and_unsorted_labels():
+    mixed = np.array(["a", "b", "a", "c", "b", "d", "c", "c"])
+    assert possible_ways(mixed) == 3
+    assert possible_ways(mixed, shots=2) == 1
+    drawn = episodes(mixed, ways=3, episodes=50)
+    assert "d" not in set(mixed[drawn.support].ravel())
+    assert possible_ways(mixed, groups=list("xxxyxyyy")) == 2
+    assert possible_ways([]) == 0
+
+
+def test_accuracy_against_loops():
+    vectors = clusters(0.8)
+    for shots, rule in ((1, "nearest"), (3, "nearest"), (3, "prototype")):
+        drawn = episodes(labels, ways=10, shots=shots, episodes=100, seed=5)
+        right = 0
+        for support, query, answer in zip(*drawn):
+            apart = []
+            for row in support:
+                examples = [vectors[row].mean(axis=0)] if rule == "prototype" else vectors[row]
+                apart.append(min(np.linalg.norm(vectors[query] - example) for example in examples))
+            right += int(np.argmin(apart)) == answer
+        found = one_shot_accuracy(
+            vectors, labels, distances, ways=10, shots=shots, episodes=100, rule=rule, seed=5
+        )
+        assert found.accuracy == pytest.approx(right / 100)
+        assert found.ci[0] <= found.accuracy <= found.ci[1]
+        assert found.to_json() == {
+            "ways": 10, "shots": shots, "episodes": 100, "accuracy": found.accuracy, "ci": list(found.ci)
+        }  # fmt: skip
+
+
+def test_perfect_and_useless_embeddings():
+    perfect = one_shot_accuracy(clusters(0), labels, distances, ways=20, episodes=200)
+    assert perfect.accuracy == 1
+    assert perfect.ci[0] < 1  # 200 answers prove no more than that
+    useless = one_shot_accuracy(np.zeros((120, 3)), labels, distances, ways=20, episodes=2000)
+    assert useless.accuracy == pytest.approx(0.05, abs=0.015)  # ties are guesses
+
+
+def test_the_interval_is_about_classes_not_episodes():
+    some, many = (one_shot_accuracy(clusters(0.8), labels, distances, episodes=n).ci for n in (1000, 4000))
+    assert many[1] - many[0] > 0.7 * (some[1] - some[0])
+
+
+def test_runs_accuracy_resamples_alphabets():
+    random = np.random.default_rng(0)
+    rate = np.repeat(random.uniform(0.6, 1, 10), 2)
+    correct = random.random((20, 20)) < rate[:, None]
+    accuracy, ci = runs_accuracy(correct, np.repeat(np.arange(10), 2))
+    assert accuracy == correct.mean()
+    spread = correct.reshape(10, -1).mean(axis=1).std(ddof=1) / np.sqrt(10)
+    assert ci[1] - ci[0] == pytest.approx(2 * 2.26 * spread, rel=0.25)
+
+
+def test_refusals():
+    with pytest.raises(DataError, match="there are 30: ask for at most 30 ways"):
+        episodes(labels, ways=31)
+    with pytest.raises(DataError, match="in one group; there are 10"):
+        episodes(labels, ways=20, groups=groups)
+    with pytest.raises(DataError, match="needs 2 classes with 5 images each; there are 0"):
+        episodes(labels, ways=2, shots=4)
+    with pytest.raises(SettingError, match="at least 2 ways"):
+        episodes(labels, ways=1)
+    with pytest.raises(SettingError, match="rule 'best'"):
+        one_shot_accuracy(clusters(1), labels, distances, rule="best")
+    with pytest.raises(DataError, match="one group an image"):
+        episodes(labels, groups=["x"])
+    with pytest.raises(DataError, match="one cluster a run"):
+        runs_accuracy([[True]], ["a", "b"])

@@ -1,0 +1,162 @@
+"""Encoders: sizes as published, one embedding an image, features and stages that are the network's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from twinned import encoders
+from twinned.errors import SettingError
+from twinned.nn.encoders import ENCODERS
+
+
+def convolution(inputs: int, outputs: int, kernel: int) -> int:
+    return inputs * outputs * kernel**2 + outputs
+
+
+def test_parameters_are_those_of_the_papers():
+    expected = {
+        "koch2015": convolution(1, 64, 10)
+        + convolution(64, 128, 7)
+        + convolution(128, 128, 4)
+        + convolution(128, 256, 4)
+        + convolution(256 * 6 * 6, 4096, 1),
+        "chopra2005": convolution(1, 15, 7)
+        + convolution(15, 45, 6)
+        + convolution(45, 250, 5)
+        + convolution(250, 50, 1),
+        "deck_face": convolution(3, 64, 3) + convolution(64, 128, 3) + convolution(128 * 22 * 22, 128, 1),
+        "deck_signature": convolution(1, 32, 3) + convolution(32, 64, 3) + convolution(64 * 23 * 48, 128, 1),
+    }
+    for name, count in expected.items():
+        shape = encoders.input_shape(name)
+        assert shape is not None
+        encoder = encoders.build(name, image_size=shape[:2], channels=shape[2])
+        assert sum(p.numel() for p in encoder.parameters()) == count, name
+    assert expected["koch2015"] == 38_951_745 - 4_097
+
+
+def test_koch_weights_start_as_the_paper_says():
+    torch.manual_seed(0)
+    encoder = encoders.Koch2015()
+    first, dense = encoder.convolutions[0], encoder.dense
+    assert first.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert dense.weight.std().item() == pytest.approx(0.2, rel=0.01)
+    for layer in (first, dense):
+        assert layer.bias.mean().item() == pytest.approx(0.5, abs=0.005)
+        assert layer.bias.std().item() == pytest.approx(0.01, rel=0.3)
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "koch2015"])
+def test_one_embedding_an_image_whatever_else_is_in_the_batch(name):
+    torch.manual_seed(0)
+    height, width, channels = encoders.input_shape(name) or (40, 52, 3)
+    encoder = encoders.build(name, image_size=(height, width), channels=channels).eval().double()
+    images = torch.rand(5, channels, height, width, dtype=torch.float64)
+    with torch.no_grad():
+        together = encoder(images)
+        alone = torch.cat([encoder(image[None]) for image in images])
+    assert together.shape == (5, encoder.embedding_size)
+    assert (encoder.image_size, encoder.channels) == ((height, width), channels)
+    torch.testing.assert_close(together, alone)
+    assert not torch.allclose(together[0], together[1])
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "koch2015"])
+def test_stages_hold_every_weight_once_from_the_input_on(name):
+    shape = encoders.input_shape(name) or (32, 32, 1)
+    encoder = encoders.build(name, image_size=shape[:2], channels=shape[2])
+    of_stages = [id(p) for stage in encoder.stages() for p in stage.parameters()]
+    assert of_stages == [id(p) for p in encoder.parameters()]
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet"])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 40), (35, 35), (56, 48), (105, 105)])
+def test_convnets_take_images_of_any_size(name, height, width):
+    encoder = encoders.build(name, image_size=(height, width), channels=1).eval()
+    assert encoder(torch.rand(2, 1, height, width)).shape == (2, encoder.embedding_size)
+    assert encoder.embedding_size <= 9 * encoder.features(torch.rand(1, 1, height, width)).shape[1]
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet", "chopra2005", "deck_face", "deck_signature"])
+def test_an_embedding_has_the_size_that_was_asked_for(name):
+    shape = encoders.input_shape(name) or (32, 32, 1)
+    encoder = encoders.build(name, image_size=shape[:2], channels=shape[2], embedding_size=17).eval()
+    assert encoder.embedding_size == 17
+    assert encoder(torch.rand(2, shape[2], *shape[:2])).shape == (2, 17)
+
+
+@pytest.mark.parametrize("name", ["conv4", "resnet"])
+def test_dropout_works_in_training_alone(name):
+    torch.manual_seed(0)
+    encoder = encoders.build(name, image_size=(32, 32), channels=1, dropout=0.5)
+    images = torch.rand(4, 1, 32, 32)
+    encoder.eval()
+    torch.testing.assert_close(encoder(images), encoder(images), rtol=0, atol=0)
+    encoder.train()
+    assert (encoder(images) == 0).float().mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "vgg"}, "'vgg' is not known; choose one of conv4"),
+        ({"name": "koch2015", "image_size": (35, 35)}, "takes images of 105x105 with 1 channels; got 35x35"),
+        ({"name": "koch2015", "image_size": (105, 105), "embedding_size": 9}, "leave --embedding-size out"),
+        ({"name": "chopra2005", "image_size": (56, 46), "dropout": 0.5}, "chopra2005 has no dropout"),
+        ({"name": "conv4", "image_size": (15, 40)}, "at least 16x16; got 15x40"),
+        ({"name": "resnet", "image_size": (40, 8)}, "at least 16x16; got 40x8"),
+        ({"name": "deck_face", "image_size": (12, 40)}, "at least 16 a side"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(settings, message):
+    settings = {"image_size": (35, 35), "channels": 1} | settings
+    with pytest.raises(SettingError, match=message):
+        encoders.build(settings.pop("name"), **settings)
+
+
+def test_deck_networks_are_the_slides():
+    face, signature = encoders.deck(), encoders.build("deck_signature", image_size=(100, 200), channels=1)
+    assert [type(layer).__name__ for layer in face.convolutions[0]] == ["Conv2d", "ReLU", "MaxPool2d"]
+    assert [block[0].out_channels for block in face.convolutions] == [64, 128]
+    assert [block[0].out_channels for block in signature.convolutions] == [32, 64]
+    assert face.dense.out_features == signature.dense.out_features == 128
+    assert (face(torch.rand(2, 3, 96, 96)) >= 0).all()
+
+
+def test_weights_from_a_file_bring_no_licence(tmp_path):
+    encoder = encoders.build("conv4", image_size=(20, 24), channels=1)
+    save_file(encoder.state_dict(), tmp_path / "mine.safetensors")
+    encoders.load_weights(encoder, tmp_path / "mine.safetensors")
+    assert encoder.licence == "not known: weights of mine.safetensors"
+
+
+def test_a_symmetric_encoder_sees_an_image_and_its_mirror_image_as_one_but_learns_from_each():
+    encoder = encoders.build("conv4", image_size=(20, 24), channels=1, symmetric=True).double()
+    plain = encoders.build("conv4", image_size=(20, 24), channels=1).double()
+    plain.load_state_dict(encoder.state_dict())
+    x = torch.rand(3, 1, 20, 24, dtype=torch.float64)
+    assert torch.equal(encoder(x), plain(x))  # while training
+    encoder.eval(), plain.eval()
+    torch.testing.assert_close(encoder(x), encoder(x.flip(3)))
+    torch.testing.assert_close(encoder(x), (plain(x) + plain(x.flip(3))) / 2)
+
+
+@pytest.mark.skipif(
+    not encoders.installed("efficientnet_lite0_face"), reason="the extra pretrained is missing"
+)
+def test_maps_of_a_pretrained_network_say_what_is_where():
+    encoder = encoders.build("efficientnet_lite0_face", image_size=(64, 64), channels=3).eval()
+    assert encoder.embedding_size == 80 * 3 * 3 + 192 * 4 * 4
+    assert len(encoder.stages()) == 8  # stem, six of the network's stages, the embedding layer
+    image = torch.zeros(1, 3, 64, 64)
+    other = image.clone()
+    other[:, :, 48:, 48:] = 2  # the lower right corner
+    with torch.no_grad():
+        plain, changed = encoder.seen(image), encoder.seen(other)
+    assert torch.linalg.vector_norm(plain[:, : 80 * 9]).item() == pytest.approx(1, abs=1e-5)
+    assert torch.linalg.vector_norm(plain[:, 80 * 9 :]).item() == pytest.approx(1, abs=1e-5)
+    apart = (plain - changed)[0, : 80 * 9].view(80, 3, 3).abs().sum(dim=0)
+    assert apart[2, 2] == apart.max()
+    assert apart[2, 2] > 5 * apart[0, 0]

@@ -1,0 +1,101 @@
+"""encoder.onnx and head.onnx: what PyTorch says, for any number of images, and nothing of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from twinned import encoders, heads
+from twinned.data.preprocessing import ImageSpec
+from twinned.nn import onnx_export
+from twinned.nn.encoders import ENCODERS
+from twinned.nn.siamese import SiameseNetwork
+
+HEADS = {"koch2015": heads.WeightedL1, "chopra2005": heads.SigmoidDistance}
+
+
+def trained(name: str) -> tuple[SiameseNetwork, ImageSpec]:
+    """A network whose weights and batch statistics have moved, and the spec of its input."""
+    torch.manual_seed(1)
+    height, width, channels = encoders.input_shape(name) or (35, 28, 3)
+    size = (height, width)
+    encoder = encoders.build(name, image_size=size, channels=channels, symmetric=name == "conv4_wide")
+    mean, std = (0.6, 0.5, 0.4)[:channels], (0.2, 0.3, 0.4)[:channels]
+    network = SiameseNetwork(
+        encoder, HEADS.get(name, heads.Distance)(), normalize=name not in HEADS, mean=mean, std=std
+    )
+    network.train()
+    for _ in range(2):
+        network.embed(torch.rand(4, channels, height, width)).sum().backward()
+    spec = ImageSpec(height=height, width=width, channels=channels, mean=mean, std=std)
+    return network, spec
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_onnx_runtime_agrees_with_pytorch(name, tmp_path):
+    network, spec = trained(name)
+    onnx_export.export_encoder(network, spec, tmp_path / "encoder.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 9):
+        pixels = rng.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
+        theirs, features = session.run(None, {"pixels": pixels})
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            ours = network.eval().embed(images).numpy()
+        assert theirs.dtype == np.float32
+        # The exporter's bound; six layers with sums of 9216 terms (koch2015) are right to a third of it.
+        np.testing.assert_allclose(theirs, ours, atol=onnx_export.TOLERANCE * max(1, np.abs(ours).max()))
+        assert len(features) == count
+
+    assert onnx_export.export_head(network, tmp_path / "head.onnx") == (name in HEADS)
+    if name in HEADS:
+        head = onnxruntime.InferenceSession(tmp_path / "head.onnx", providers=["CPUExecutionProvider"])
+        left, right = ours[:8], ours[1:]
+        score = head.run(None, {"left": left, "right": right})[0]
+        with torch.no_grad():
+            distance = network.head(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+        np.testing.assert_allclose(1 - score, distance, atol=1e-5)
+        assert head.run(None, {"left": left[:1], "right": right[:1]})[0].shape == (1,)
+
+    for file in tmp_path.iterdir():
+        content = file.read_bytes()
+        for trace in (os.path.dirname(onnx_export.__file__), os.getcwd(), "site-packages", "/home/"):
+            assert trace.encode() not in content, (file.name, trace)
+        model = onnx.load(file)
+        onnx.checker.check_model(model)
+        assert [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")] == [onnx_export.OPSET]
+        assert not model.metadata_props
+    assert not list(tmp_path.glob("*.data")), "all weights are within the file"
+
+
+def test_the_second_output_is_the_last_feature_map(tmp_path):
+    network, spec = trained("conv4")
+    onnx_export.export_encoder(network, spec, tmp_path / "encoder.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    assert [o.name for o in session.get_outputs()] == ["embedding", "features"]
+    pixels = np.full((2, *spec.shape), 77, np.uint8)
+    images = torch.full((2, 3, 35, 28), 77 / 255)
+    with torch.no_grad():
+        maps = network.eval().encoder.features((images - network.mean) / network.std).numpy()
+    np.testing.assert_allclose(session.run(["features"], {"pixels": pixels})[0], maps, atol=1e-3)
+
+
+def test_a_graph_that_does_not_agree_is_not_handed_out(tmp_path, monkeypatch):
+    network, spec = trained("conv4")
+    monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)
+    with pytest.raises(onnx_export.ExportError, match=r"encoder.onnx: ONNX Runtime differs from PyTorch by"):
+        onnx_export.export_encoder(network, spec, tmp_path / "encoder.onnx")
+
+
+def test_export_leaves_the_network_as_it_was(tmp_path: Path):
+    network, spec = trained("conv4")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    onnx_export.export_encoder(network, spec, tmp_path / "encoder.onnx")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

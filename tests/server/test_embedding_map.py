@@ -1,0 +1,91 @@
+"""The map: PCA against scikit-learn's, t-SNE in the background, both made again when the gallery changes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from twinned.errors import GalleryError
+from twinned.gallery.gallery import Gallery
+from twinned.server import embedding_map
+from twinned.server.embedding_map import Maps, principal
+
+from .conftest import png
+
+
+def test_principal_is_pca_up_to_signs() -> None:
+    vectors = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32) * np.arange(1, 13)
+    ours, theirs = principal(vectors), PCA(2).fit_transform(vectors)
+    for axis in range(2):
+        sign = np.sign(ours[:, axis] @ theirs[:, axis])
+        np.testing.assert_allclose(sign * ours[:, axis], theirs[:, axis], atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(900, 40), (40, 900), (900, 600), (600, 900)], ids=str)
+@pytest.mark.parametrize("groups", [2, 40])
+def test_every_way_to_the_axes_agrees_with_the_whole_decomposition(
+    shape: tuple[int, int], groups: int
+) -> None:
+    """By either product, and by the iteration, on groups as embeddings have them."""
+    random = np.random.default_rng(3)
+    centres = random.normal(size=(groups, shape[1]))
+    vectors = centres[random.integers(0, groups, shape[0])] + 0.5 * random.normal(size=shape)
+    centred = vectors - vectors.mean(axis=0)
+    places, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = places[:, :2] * lengths[:2]
+    found = principal(vectors.astype(np.float32))
+    found *= np.sign((found * expected).sum(axis=0))
+    np.testing.assert_allclose(found, expected, atol=5e-3 * lengths[0] / np.sqrt(shape[0]))
+
+
+def test_ten_thousand_points_that_do_not_differ_have_a_place() -> None:
+    assert not principal(np.ones((10_000, 600), np.float32)).any()
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (2, 5), (6, 1)])
+def test_few_images_or_values_still_have_a_place(shape: tuple[int, int]) -> None:
+    points = principal(np.random.default_rng(1).normal(size=shape).astype(np.float32))
+    assert points.shape == (shape[0], 2)
+    assert np.isfinite(points).all()
+
+
+def waited(made: Maps) -> dict[str, object]:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = made.get("tsne")
+        if found["ready"]:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("t-SNE never came")
+
+
+def test_tsne_comes_later_and_says_so(gallery: Gallery) -> None:
+    gallery.add([png("circle", s) for s in range(6)], "c", progress=False)
+    version = [0]
+    made = Maps(lambda: gallery, lambda: version[0])
+    first = made.get("tsne")
+    assert (first["ready"], first["ids"]) == (False, [])
+    whole = waited(made)
+    assert len(whole["ids"]) == 6
+    version[0] = 1
+    between = made.get("tsne")
+    assert between["ready"] is False
+    assert between["ids"] == whole["ids"]  # the last one, until the next is made
+    assert waited(made)["ready"]
+
+
+def test_what_went_wrong_in_the_background_is_told_once(gallery: Gallery, monkeypatch) -> None:
+    def broken(self: Maps, vectors: object) -> None:
+        raise GalleryError("the disk is gone")
+
+    monkeypatch.setattr(embedding_map.Maps, "_by_neighbours", broken)
+    made = Maps(lambda: gallery, lambda: 0)
+    assert made.get("tsne")["ready"] is False
+    while made._failed is None:
+        time.sleep(0.01)
+    with pytest.raises(GalleryError, match="the disk is gone"):
+        made.get("tsne")
+    assert made.get("tsne")["ready"] is False

@@ -1,0 +1,168 @@
+"""No web page can use a service on its visitor's machine, and nobody without the token one beyond it."""
+
+from __future__ import annotations
+
+import pytest
+
+from twinned.errors import SettingError
+from twinned.server.lifecycle import check_token, token_from
+from twinned.server.security import Hosts
+
+from .conftest import Client, detail, pictures, png
+
+TOKEN = "a-token-that-nobody-guesses"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8000", "localhost:8000", "localhost", "[::1]:8000", "LocalHost:80"]
+)
+def test_this_machine_answers_to_its_own_names(client: Client, host: str) -> None:
+    assert client().get("/healthz", headers={"host": host}).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:8000",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:8000",
+        "192.168.1.7:8000",
+        "",
+        "[::2]",
+    ],
+)
+def test_a_foreign_name_that_points_here_gets_nothing(client: Client, host: str) -> None:
+    """DNS rebinding: the attacker's page is of the same origin as far as the browser knows."""
+    service = client(gallery=None)
+    for path in ("/", "/healthz", "/v1/model", "/static/app.js", "/openapi.json", "/nothing"):
+        sentence = detail(service.get(path, headers={"host": host, "origin": f"http://{host}"}), 403)
+        assert "does not answer to the name" in sentence
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://localhost:3000", "http://127.0.0.1", "file://", "http://[", "",
+     "https://127.0.0.1:8000.evil.example"],
+)  # fmt: skip
+def test_a_foreign_page_can_neither_write_nor_read(client: Client, gallery, origin: str) -> None:
+    service = client()
+    write = service.post(
+        "/v1/gallery", files=pictures("circle"), data={"label": "x"}, headers={"origin": origin}
+    )
+    assert "may not use this service" in detail(write, 403)
+    assert "may not use this service" in detail(service.get("/v1/gallery", headers={"origin": origin}), 403)
+    assert gallery.count() == 0
+
+
+def test_the_page_itself_may(client: Client) -> None:
+    for origin in ("http://127.0.0.1:8000", "https://127.0.0.1:8000"):
+        assert client().get("/v1/model", headers={"origin": origin}).status_code == 200
+
+
+def test_head_is_answered_as_get_without_the_body(client: Client) -> None:
+    service = client(token="t" * 16)
+    for path, status in (("/", 200), ("/healthz", 200), ("/v1/model", 401), ("/v1/nothing", 401)):
+        head, got = service.head(path), service.get(path)
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers["content-length"] == got.headers["content-length"] == str(len(got.content))
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_foreign_page_cannot_embed_but_may_link(client: Client, site: str) -> None:
+    service = client()
+    image = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    assert "another site" in detail(service.get("/v1/gallery", headers=image), 403)
+    form = {"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+    assert "another site" in detail(service.post("/v1/gallery/undo", json={"undo": "x"}, headers=form), 403)
+    assert service.get("/", headers=form).status_code == 200
+    assert service.get("/", headers={"sec-fetch-site": "none"}).status_code == 200
+
+
+def test_beyond_this_machine_addresses_are_known_and_foreign_names_are_not() -> None:
+    hosts = Hosts("0.0.0.0", ["faces.example"])
+    for known in ("10.0.0.3:8000", "[fe80::1]:8000", "localhost:8000", "faces.example", "Faces.Example.:443"):
+        assert known in hosts
+    for foreign in ("evil.example", "evil.example:8000", "10.0.0.3.evil.example", "", "0x7f.1"):
+        assert foreign not in hosts
+
+
+def test_the_token_opens_and_nothing_else_does(client: Client) -> None:
+    service = client(token=TOKEN, host="0.0.0.0", gallery=None)
+    for headers in (
+        {},
+        {"authorization": TOKEN},
+        {"authorization": f"Basic {TOKEN}"},
+        {"authorization": f"Bearer {TOKEN}x"},
+        {"authorization": f"Bearer {TOKEN[:-1]}"},
+        {"authorization": "Bearer "},
+        {"authorization": "Bearer ÿÿ".encode("latin-1")},
+    ):
+        for path in ("/v1/model", "/v1/gallery", "/metrics", "/v1", "/nothing"):
+            answer = service.get(path, headers=headers)
+            assert "needs its token" in detail(answer, 401)
+            assert answer.headers["www-authenticate"] == "Bearer"
+    right = {"authorization": f"bearer {TOKEN}"}
+    assert service.get("/v1/model", headers=right).status_code == 200
+    assert service.post("/v1/embed", files={"image": png()}, headers=right).status_code == 200
+
+
+def test_what_asks_for_the_token_needs_none(client: Client) -> None:
+    service = client(token=TOKEN, host="0.0.0.0", gallery=None)
+    for path in ("/", "/docs", "/static/app.js", "/healthz", "/openapi.json"):
+        assert service.get(path).status_code == 200, path
+    assert detail(service.get("/static/../v1/model", headers={}), 401)
+
+
+def test_the_body_of_a_refused_request_is_not_even_read(client: Client) -> None:
+    def endless():
+        yield b"x"
+        raise AssertionError("the body was read")
+
+    service = client(token=TOKEN, gallery=None)
+    answer = service.post("/v1/embed", content=endless(), headers={"content-type": "application/json"})
+    assert answer.status_code == 401
+
+
+def test_every_answer_carries_the_security_headers(client: Client) -> None:
+    service = client()
+    answers = [service.get(path) for path in ("/", "/v1/model", "/nothing", "/static/app.js", "/static/no")]
+    answers += [service.get("/", headers={"host": "evil.example"}), service.post("/v1/embed", content=b"")]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in answer.headers
+    assert service.get("/v1/model").headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "name", ["../guard.py", "..%2fguard.py", "%2e%2e/guard.py", "/etc/passwd", "guard.py", "."]
+)
+def test_no_file_but_the_pages_own_is_served(client: Client, name: str) -> None:
+    answer = client(gallery=None).get(f"/static/{name}")
+    assert answer.status_code == 404
+    assert "class Guard" not in answer.text
+
+
+def test_another_address_needs_a_token() -> None:
+    check_token("127.0.0.1", None)
+    check_token("0.0.0.0", TOKEN)
+    for host, token, says in (
+        ("0.0.0.0", None, "--token-file"),
+        ("192.168.1.7", None, "--token-file"),
+        ("::", None, "--token-file"),
+        ("127.0.0.1", "short", "at least 16"),
+        ("127.0.0.1", "spaces in the middle of it", "cannot carry"),
+    ):
+        with pytest.raises(SettingError, match=says):
+            check_token(host, token)
+
+
+def test_a_token_file_gives_its_first_line() -> None:
+    assert token_from([" secret \n", "more\n"]) == "secret"
+    with pytest.raises(SettingError, match="empty"):
+        token_from(["\n"])

@@ -1,0 +1,107 @@
+"""Short runs of the loop; torchrun starts this file in two processes, test_together in one."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from twinned.data.datasets import ImageSet
+from twinned.data.decoded import Material, statistics
+from twinned.nn.siamese import SiameseNetwork
+from twinned.training import distributed, launch, trainer
+from twinned.training.config import Augment, Settings
+from twinned.training.objective import make_objective
+from twinned.training.state import Outcome
+
+TRIPLET = {"loss": "triplet", "miner": "semi-hard", "distance": "squared_euclidean", "margin": 0.2}
+CASES = {
+    f"{encoder} {name}": {"encoder": encoder} | changes
+    for encoder in ("deck_face", "conv4")  # without batch norm, and with
+    for name, changes in {
+        "supcon": {"loss": "supcon"},
+        "triplets": TRIPLET,
+        "proxies": {
+            "loss": "proxy-anchor",
+            "learning_rate": 1e-3,
+            "proxy_rate": 1.0,
+        },  # its gradients are long
+        "memory": {"loss": "contrastive", "distance": "euclidean", "memory": 40},
+        "head": {"loss": "cross-entropy", "head": "weighted-l1"},
+        "augmented": {
+            "loss": "supcon",
+            "augment": Augment(rotation=9, elastic=0.05, brightness=0.2, erase=0.3),
+        },
+    }.items()
+}
+
+
+class Run(trainer.Run):
+    """A run in float64, with the proxies and the memory of its loss; test_together.py says why."""
+
+    def build(self) -> SiameseNetwork:
+        return super().build().double()
+
+    def train(self, *args: Any, **given: Any) -> Outcome[SiameseNetwork]:
+        def make(*of: Any) -> tuple[Any, nn.Module]:
+            objective, extra = make_objective(*of)
+            return objective, extra.double()
+
+        with mock.patch.object(trainer, "make_objective", make):
+            return super().train(*args, **given)
+
+
+def short_runs() -> dict[str, Tensor]:
+    """The losses of a few steps and the weights after them, of every case."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(8), 4)
+    noisy = rng.integers(0, 255, (8, 24, 24, 1))[labels] + rng.normal(0, 60, (32, 24, 24, 1))
+    pixels = noisy.clip(0, 255).astype(np.uint8)
+    empty = np.full(32, "")
+    images = ImageSet(pixels, labels.astype(str), empty, np.zeros(32, np.bool_), empty)
+    material = Material(pixels, images, None, [str(place) for place in range(32)])
+    found: dict[str, Tensor] = {}
+    for name, changes in CASES.items():
+        settings = Settings(
+            **{"height": 24, "width": 24, "channels": 1, "embedding_size": 16, "precision": "float32"}
+            | {"optimizer": "sgd", "learning_rate": 3e-3, "warmup": 2, "steps": 4, "average": 0.5}
+            | {"classes_per_batch": 5, "images_per_class": 3}  # an odd number of images for two processes
+            | changes
+        )
+        losses: list[float] = []
+        spec = settings.spec().model_copy(update=statistics(pixels))
+        run = Run(
+            settings,
+            spec,
+            torch.device("cpu"),
+            False,
+            lambda step, losses=losses: losses.append(step.loss),
+            lambda sentence: None,
+        )
+        network = run.train(material, None, None, title="Test").network
+        found[f"{name}/losses"] = torch.tensor(losses, dtype=torch.float64)
+        found |= {f"{name}/{key}": value.contiguous() for key, value in network.state_dict().items()}
+    return found
+
+
+def main() -> None:
+    launch._join_torchrun("cpu", 1)
+    torch.set_num_threads(1)
+    assert distributed.processes() == 2
+    found = short_runs()
+    # What the first one finds, everywhere; and what anybody says.
+    assert distributed.from_first(distributed.number) == 0
+    assert distributed.anywhere(False, distributed.number() == 1, True) == [False, True, True]
+    uneven = torch.full((3,), float(distributed.number()))
+    distributed.copy_first([uneven])
+    assert uneven.tolist() == [0, 0, 0]
+    save_file(found, f"{sys.argv[1]}/{distributed.number()}.safetensors")
+
+
+if __name__ == "__main__":
+    main()

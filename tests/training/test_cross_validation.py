@@ -1,0 +1,141 @@
+"""A pretrained encoder: as it is, fitted, and against a small network; it is kept where nothing is gained."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import twinned
+from twinned import encoders, recipes
+from twinned.data.readers import load_images
+from twinned.inference.baseline import UNTOUCHED
+from twinned.metrics.comparisons import compare_pairs
+from twinned.nn import onnx_export
+from twinned.training import cross_validation, encoder_selection
+from twinned.training.validation import Judged
+
+needs_weights = pytest.mark.skipif(
+    not encoders.installed("efficientnet_lite0"), reason="the extra pretrained is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def untouched(strangers: Path) -> twinned.Model:
+    return twinned.train(
+        strangers, recipe="photo", encoder="efficientnet_lite0", image_size=32, steps=0, progress=False
+    )
+
+
+@needs_weights
+def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(untouched, strangers):
+    said = untouched.manifest
+    assert (said.embedding_size, said.encoder, said.distance) == (1280, "efficientnet_lite0", "cosine")
+    assert said.classes == []
+    assert said.calibration.n_classes == 8
+    assert said.calibration.unseen_classes
+    assert said.spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert "Apache-2.0: EfficientNet-Lite0" in (untouched.folder / "README.md").read_text()
+    network = encoders.build("efficientnet_lite0", image_size=(32, 32), channels=3).eval()
+    file = next(strangers.rglob("*.png"))
+    pixels = twinned.data.preprocessing.read_image(file, said.spec)
+    x = (
+        torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor(said.spec.mean).view(3, 1, 1)
+    ) / (torch.tensor(said.spec.std).view(3, 1, 1))
+    with torch.no_grad():
+        values = torch.nn.functional.normalize(network(x)).numpy()
+    np.testing.assert_allclose(untouched.embed([file]), values, atol=1e-4)
+
+
+@needs_weights
+def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs, monkeypatch):
+    def borrowed(network: Any, spec: Any, path: Path) -> None:
+        shutil.copyfile(untouched.folder / "encoder.onnx", path)
+
+    monkeypatch.setattr(onnx_export, "export_encoder", borrowed)
+    given = {
+        "image_size": 32,
+        "embedding_size": 1280,
+        "encoder": "efficientnet_lite0",
+        "settings": {"views": 0, "freeze": "all", "cohort": 0},
+        "progress": False,
+    }
+    for better in (True, False):
+        monkeypatch.setattr(
+            "twinned.training.cross_validation._better", lambda before, after, answer=better: answer
+        )
+        model = twinned.train(strangers, recipe="photo", steps=1, **given)
+        found = model.evaluate(glyphs, ways=4, episodes=20, progress=False)
+        assert (UNTOUCHED in model.manifest.files) == better
+        assert ("untouched" in found.to_json()) == better
+        assert ("before training  equal error rate" in found.text()) == better
+        assert model.manifest.recipe["embedding_size"] == (1280 if better else None)
+        assert len(model.manifest.classes) == (8 if better else 0)
+        reason = "the embedding layer was solved" if better else "the encoder was kept as it came"
+        assert str(model.without_history()).startswith(reason)
+        assert sum("steps, loss and rates play no part" in note for note in model.manifest.notes) == 1
+
+
+def judged(errors: float, *, wrong: int = 0) -> Judged:
+    """Of 20 comparisons so many of either kind are wrong."""
+    same = np.array([True, False] * 10)
+    distance = np.where(same, 0.1, 0.9)
+    distance[: 2 * wrong] = 1 - distance[: 2 * wrong]
+    return Judged(compare_pairs(distance, same, left=np.arange(20), right=np.arange(20)), 1 - errors, 20)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "better"),
+    [
+        (judged(0.2), judged(0.1), True),
+        (judged(0.2), judged(0.2), False),
+        (judged(0.1, wrong=2), judged(0.15, wrong=1), True),
+        (judged(0.4, wrong=1), judged(0.1, wrong=2), False),
+    ],
+    ids=["fewer", "as many", "fewer in sum", "a higher equal error rate"],
+)
+def test_better_is_fewer_errors_and_no_higher_equal_error_rate(before, after, better):
+    assert cross_validation._better(before, after) is better
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "chosen"), [(0.2, 0.1, "conv4"), (0.1, 0.2, "efficientnet_lite0_photo")]
+)
+def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkeypatch, large, small, chosen):
+    monkeypatch.setattr(encoder_selection, "_pretrained", lambda *_: judged(large))
+    monkeypatch.setattr(encoder_selection, "_fresh", lambda *_: judged(small))
+    said: list[str] = []
+    ways = recipes.get("photo-small"), recipes.get("photo")
+    images = load_images(strangers)
+    found = encoder_selection.choose_network(
+        images, *ways, seconds=9, device=torch.device("cpu"), tell=said.append
+    )
+    assert found.encoder == chosen
+    assert said[0].startswith(f"encoder {chosen} and not ")
+    assert "on 4 classes held out" in said[0]
+
+
+@needs_weights
+def test_a_trial_runs_in_its_time_and_judges_unseen_classes(strangers):
+    said: list[str] = []
+    small = recipes.get("photo-small").change({"height": 32, "width": 32})
+    large = recipes.get("photo").change({"height": 32, "width": 32})
+    images = load_images(strangers)
+    found = encoder_selection.choose_network(
+        images, small, large, seconds=3, device=torch.device("cpu"), tell=said.append
+    )
+    assert found in (small, large)
+    few = images.with_classes(images.classes[:3])
+    encoder_selection.choose_network(
+        few, small, large, seconds=3, device=torch.device("cpu"), tell=said.append
+    )
+    assert said[1].startswith("fewer than 4 classes are too few")
+    hurried = encoder_selection.choose_network(
+        images, small, large, seconds=2, device=torch.device("cpu"), tell=said.append
+    )
+    assert hurried == large
+    assert said[2] == "there is no time to try networks, so it is efficientnet_lite0_photo"

@@ -1,0 +1,402 @@
+"""From a model to another: what is carried over, what stays frozen, and that it never ends worse."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import twinned
+from twinned import recipes
+from twinned.data.datasets import PairSet
+from twinned.data.readers import load_images
+from twinned.errors import (
+    DataError,
+    ModelError,
+    SettingError,
+    TrainingError,
+)
+from twinned.inference import model_folder
+from twinned.nn import onnx_export
+from twinned.nn.encoders.convnets import Conv4
+from twinned.nn.siamese import SiameseNetwork
+from twinned.training.feature_cache import Front
+from twinned.training.freezing import Freezing
+from twinned.training.state import Interrupted, Step
+
+QUICK = {"precision": "float32", "warmup": 2, "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
+
+
+@pytest.fixture
+def finetune(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., twinned.Model]:
+    """Finetune `tiny_model` for a moment; graphs are its own, unless the size is another."""
+
+    def borrowed(network: Any, spec: Any, path: Path) -> None:
+        shutil.copyfile(tiny_model / "encoder.onnx", path)
+
+    def run(data: Any, *, whole: bool = False, **given: Any) -> twinned.Model:
+        if not whole:
+            monkeypatch.setattr(onnx_export, "export_encoder", borrowed)
+        settings = QUICK | given.pop("settings", {})
+        defaults = {"steps": 3, "progress": False}
+        return twinned.finetune(given.pop("model", tiny_model), data, settings=settings, **defaults | given)
+
+    return run
+
+
+def weights(model: twinned.Model | Path) -> dict[str, torch.Tensor]:
+    folder = model if isinstance(model, Path) else model.folder
+    return load_file(folder / "weights.safetensors")
+
+
+def test_it_goes_on_from_the_weights_and_beats_them_or_keeps_them(finetune, tiny_model, strangers, glyphs):
+    said: list[str] = []
+    model = finetune(strangers, steps=40, whole=True, old=glyphs, say=said.append)
+    fit = model.manifest.calibration
+    assert fit.n_classes == 8
+    assert fit.unseen_classes
+    before = twinned.load(tiny_model).evaluate(strangers, progress=False).verification
+    assert before is not None
+    assert fit.eer <= before.eer + 0.05, "folds of it, so not the very same figure"
+    beaten = model.manifest.held_out.get("untouched")
+    if beaten is None:
+        assert any("the encoder stays untouched" in note for note in said)
+        assert all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
+    else:
+        assert any("better than the untouched encoder" in note for note in said)
+        assert not all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
+        assert model.evaluate(strangers, progress=False).details["untouched"]["eer"] == before.eer
+    # --old: both measured on the old task, and kept.
+    old = model.manifest.held_out["old"]
+    ours = model.evaluate(glyphs, progress=False).verification
+    assert ours is not None
+    assert old["after"]["eer"] == pytest.approx(ours.eer)
+    theirs = twinned.load(tiny_model).evaluate(glyphs, progress=False).verification
+    assert theirs is not None
+    assert old["before"]["eer"] == pytest.approx(theirs.eer)
+    assert any(note.startswith("on the old classes: equal error rate") for note in model.manifest.notes)
+    assert twinned.load(model.folder).manifest == model.manifest
+
+
+def test_images_of_known_classes_to_validate_on_are_called_so(finetune, strangers):
+    images = twinned.load_images(strangers)
+    first = np.array([Path(image).stem in "012" for image in images.images])
+    said: list[str] = []
+    finetune(images.subset(first), validate=images.subset(~first), say=said.append)
+    assert any("on images that it did not see, of classes that it learnt from: " in note for note in said)
+
+
+def test_training_that_ruins_it_is_thrown_away(finetune, tiny_model, strangers):
+    said: list[str] = []
+    ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}
+    model = finetune(strangers, steps=12, say=said.append, **ruin)
+    assert any("the encoder stays untouched, because training made it no better" in note for note in said)
+    assert all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
+    before = twinned.load(tiny_model)
+    assert model.manifest.classes == before.manifest.classes, "it learnt from none of them"
+    assert model.manifest.data == before.manifest.data
+    assert model.training_hashes() == before.training_hashes()
+    assert "Trained on** 72 images" in (model.folder / "README.md").read_text()
+    assert model.manifest.calibration.unseen_classes
+    assert "untouched" not in model.manifest.held_out
+
+
+def test_frozen_stages_stay_and_their_norms_too(finetune, tiny_model, strangers, monkeypatch):
+    monkeypatch.setattr("twinned.training.cross_validation._better", lambda before, after: True)
+    before = weights(tiny_model)
+    model = finetune(strangers, steps=6, freeze=2)
+    after = weights(model)
+    stage = {name: name.split(".")[2] for name in before if name.startswith("encoder.blocks.")}
+    moved = {stage[name] for name in stage if not torch.equal(before[name], after[name])}
+    assert moved == {"2", "3"}
+    assert model.manifest.recipe["freeze"] == "2"
+
+
+def test_thawed_stages_move_and_earlier_ones_less(finetune, tiny_model, strangers, monkeypatch):
+    monkeypatch.setattr("twinned.training.cross_validation._better", lambda before, after: True)
+    before = weights(tiny_model)
+    model = finetune(strangers, steps=12, freeze=2, thaw=0.5, layer_decay=0.3, settings={"average": 0})
+    after = weights(model)
+
+    def far(stage: int) -> float:
+        name = f"encoder.blocks.{stage}.0.weight"
+        return float((after[name] - before[name]).abs().mean())
+
+    assert far(1) > 0
+    assert far(0) < far(1) < far(2) < far(3)
+    assert far(2) < 0.6 * far(3), "a stage further from the end learns more slowly"
+
+
+def test_a_resumed_run_is_thawed_as_far_as_an_uninterrupted_one(finetune, strangers, tmp_path, monkeypatch):
+    monkeypatch.setattr("twinned.training.cross_validation._better", lambda before, after: True)
+    given = {"steps": 8, "freeze": 2, "thaw": 0.25, "settings": {"checkpoint_seconds": 0, "average": 0}}
+    known, other = twinned.load_images(strangers).split_classes(0.5)
+    given |= {"validate": other, "output": tmp_path / "m.twin"}
+    whole = finetune(known, **given | {"output": None})
+
+    def crash(step: Step) -> None:
+        if step.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        finetune(known, on_step=crash, **given)
+    resumed = finetune(known, resume=True, **given)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
+def test_thawed_norms_learn_at_once():
+    network = SiameseNetwork(Conv4(embedding_size=8))
+    freezing = Freezing(2, 0.5)
+    for step, frozen in enumerate([2, 2, 2, 2, 1, 1, 0, 0]):
+        network.train()
+        freezing.apply(network, step, 8)
+        assert freezing.frozen(step, 8) == frozen
+        for number, stage in enumerate(network.encoder.stages()):
+            assert all(module.training == (number >= frozen) for module in stage.modules())
+            assert all(p.requires_grad == (number >= frozen) for p in stage.parameters())
+    assert freezing.frozen(7, None) == 2
+
+
+def test_an_interrupted_run_goes_on_from_the_same_model_alone(finetune, tiny_model, strangers, tmp_path):
+    given = {"settings": {"checkpoint_seconds": 0}, "output": tmp_path / "m.twin"}
+
+    def crash(step: Step) -> None:
+        if step.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        finetune(strangers, on_step=crash, **given)
+    with pytest.raises((TrainingError, SettingError), match="model: "):
+        finetune(strangers, model=altered(tiny_model, tmp_path / "other.twin"), resume=True, **given)
+    finetune(strangers, resume=True, **given)
+    with pytest.raises(SettingError, match=r"with other settings or data \(model: "):
+        finetune(strangers, model=tmp_path / "other.twin", resume=True, **given)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_terminal_that_closes_stops_it_and_it_goes_on(finetune, strangers, tmp_path):
+    steps: list[int] = []
+
+    def hang_up(step: Step) -> None:
+        steps.append(step.step)
+        if step.step == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    known, other = load_images(strangers).split_classes(0.5)
+    given = {"output": tmp_path / "m.twin", "validate": other, "on_step": hang_up}
+    with pytest.raises(
+        Interrupted, match=r"stopped after step 2 of 3; saved in .*; go on with the same comm"
+    ):
+        finetune(known, **given)
+    finetune(known, resume=True, **given)
+    assert steps == [0, 1, 2]
+
+
+def test_a_signal_while_the_old_images_are_measured_says_that_the_model_is_saved(
+    finetune, strangers, tmp_path, monkeypatch
+):
+    def stop(*args: Any, **given: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    known, other = load_images(strangers).split_classes(0.5)
+    monkeypatch.setattr("twinned.training.finetune.figures", stop)
+    with pytest.raises(Interrupted, match=r"stopped while both models were measured .* the model is saved"):
+        finetune(known, output=tmp_path / "m.twin", old=strangers, validate=other)
+    assert twinned.load(tmp_path / "m.twin").manifest.embedding_size > 0
+
+
+def test_frozen_stages_see_as_many_images_as_there_is_time_for(finetune, glyphs, strangers, monkeypatch):
+    seen: list[int] = []
+    run = Front.run
+
+    def watched(self: Front, pixels: Any, hashes: Any, **given: Any) -> bool:
+        seen.append(len(hashes))
+        return run(self, pixels, hashes, **given)
+
+    monkeypatch.setattr(Front, "run", watched)
+    monkeypatch.setattr(Front, "seconds_an_image", lambda self, pixels: 1.0)
+    images = twinned.load_images(glyphs)
+    ends = np.arange(95)
+    same = images.labels[:-1] == images.labels[1:]
+    pairs = PairSet(images.images, left=ends, right=ends + 1, same=same)
+    said: list[str] = []
+    given = {"freeze": 2, "minutes": 0.05, "steps": None, "say": said.append}
+    model = finetune(glyphs, validate=strangers, **given)
+    assert model.manifest.held_out["images"] == 32
+    finetune(pairs, **given)
+    assert seen == [42 + 32, seen[1]]
+    assert seen[1] <= 64
+    assert f"time allows for {seen[1]} of 96 images" in said
+    assert "time allows for 74 of 144 images" in said
+
+
+def altered(folder: Path, target: Path) -> Path:
+    """The same model with other weights."""
+    shutil.copytree(folder, target)
+    values = {name: value * 1.01 for name, value in load_file(target / "weights.safetensors").items()}
+    save_file(values, target / "weights.safetensors")
+    model_folder.write(target, model_folder.read(target))
+    return target
+
+
+def test_further_finetuning_is_as_gentle_as_the_first(finetune, strangers):
+    one = finetune(strangers)
+    two = finetune(strangers, model=one)
+    rate = recipes.get("glyph").learning_rate
+    assert one.manifest.recipe["learning_rate"] == pytest.approx(0.3 * rate)
+    assert two.manifest.recipe["learning_rate"] == one.manifest.recipe["learning_rate"]
+    said: list[str] = []
+    assert finetune(strangers, recipe="auto", say=said.append).manifest.recipe["recipe"] == "glyph"
+    assert said[0].startswith("recipe glyph: ")
+
+
+@pytest.mark.parametrize("place", ["new.twin", "."])
+def test_nothing_is_written_into_the_old_data(finetune, strangers, glyphs, place):
+    with pytest.raises(SettingError, match=r"into the data|is what is read"):
+        finetune(strangers, output=glyphs / place, old=glyphs, force=True)
+
+
+def test_a_model_reaches_another_process_by_its_folder(tiny_model, glyphs):
+    model = pickle.loads(pickle.dumps(twinned.load(tiny_model, device="cpu")))  # noqa: S301 - as devices=2 does
+    assert (model.folder, model.device) == (tiny_model, "cpu")
+    assert model.verify(*sorted(glyphs.rglob("*.png"))[:2]).distance >= 0
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"), [({"image_size": 28}, (28, 28, 1)), ({"channels": 3}, (20, 20, 3))]
+)
+def test_another_size_or_colour(finetune, tiny_model, strangers, given, shape):
+    settings = {"channels": 3} if "channels" in given else {}
+    size = {} if "channels" in given else given
+    model = finetune(strangers, whole=True, settings=settings, **size)
+    assert model.spec.shape == shape
+    assert model.unmatched() is not None, "what training saw before was of another shape"
+    assert model.unmatched() in model.evaluate(strangers, episodes=5, progress=False).notes
+    assert model.embed([next(strangers.rglob("*.png"))]).shape == (1, model.embedding_size)
+    if "channels" in given:  # grey is three equal channels: the untouched network gives the same as before
+        grey, mean = twinned.load(tiny_model), model.spec.mean
+        assert mean == pytest.approx(grey.spec.mean * 3)
+
+
+def test_a_layer_that_cannot_follow_starts_anew_and_that_is_said(glyphs, strangers, tmp_path):
+    settings = QUICK | {"embedding_size": 12, "classes_per_batch": 8}
+    first = tmp_path / "m.twin"
+    twinned.train(
+        glyphs,
+        recipe="glyph",
+        encoder="conv4",
+        image_size=20,
+        steps=2,
+        settings=settings,
+        output=first,
+        progress=False,
+    )
+    said: list[str] = []
+    model = twinned.finetune(
+        first, strangers, image_size=56, steps=2, settings=QUICK, progress=False, say=said.append
+    )
+    assert "the embedding layer does not fit images of 56x56 with 1 channels, so it starts anew" in said
+    assert model.spec.height == 56
+    assert model.manifest.classes, "there is no untouched encoder to go back to"
+
+
+def test_networks_of_one_size_alone_say_so(tiny_model, strangers, tmp_path):
+    """Koch's dense layer cannot follow."""
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    found = model_folder.read(folder)
+    recipe = found.recipe | {
+        "encoder": "koch2015",
+        "height": 105,
+        "width": 105,
+        "embedding_size": None,
+        "dropout": 0,
+    }
+    model_folder.write(folder, found.model_copy(update={"recipe": recipe}))
+    with pytest.raises(SettingError, match="koch2015 takes images of 105x105 with 1 channels; got 64x64"):
+        twinned.finetune(folder, strangers, image_size=64, steps=1, progress=False)
+
+
+def test_weights_of_another_encoder_are_refused(tiny_model, strangers, tmp_path):
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    state = {name: v for name, v in weights(folder).items() if ".blocks.0." not in name}
+    save_file(state, folder / "weights.safetensors")
+    model_folder.write(folder, model_folder.read(folder))
+    with pytest.raises(ModelError, match=r"does not hold the weights of encoder .*blocks\.0\..* is missing"):
+        twinned.finetune(folder, strangers, steps=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"freeze": 9},
+            "freeze is none, all, or how many stages from the input stay frozen, at most 4; got '9'",
+        ),
+        ({"freeze": "some"}, "got 'some'"),
+        ({"freeze": "all"}, "freeze=all leaves nothing to learn in encoder conv4"),
+        ({"freeze": "all", "thaw": 0.5}, "freeze=all leaves nothing to learn at first in encoder conv4"),
+        ({"thaw": 2}, "thaw: .*less than 1"),
+        ({"layer_decay": 0}, "layer_decay: .*greater than 0"),
+        ({"settings": {"encoder": "resnet"}}, "finetune keeps the model's encoder"),
+        ({"recipe": "foo"}, "recipe 'foo' is not known"),
+        ({"epochs": 1}, "only one of minutes, steps and epochs"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(finetune, strangers, tmp_path, given, message):
+    with pytest.raises(SettingError, match=message):
+        finetune(strangers, output=tmp_path / "new.twin", **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_old_images_that_measure_nothing_are_refused_before_training(finetune, strangers, tmp_path):
+    one = load_images(strangers)
+    with pytest.raises(DataError, match=r"--old: .*: nothing to measure: two classes are needed"):
+        finetune(strangers, output=tmp_path / "new.twin", old=one.with_classes(one.classes[:1]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_itself_is_not_written_over(finetune, strangers, tiny_model, tmp_path):
+    folder = tmp_path / "m.twin"
+    shutil.copytree(tiny_model, folder)
+    with pytest.raises(SettingError):
+        finetune(strangers, model=folder, output=folder, force=True)
+    assert json.loads((folder / "model.json").read_text()) == json.loads(
+        (tiny_model / "model.json").read_text()
+    )
+
+
+def test_an_untouched_encoder_has_not_forgotten_and_is_not_trained_twice(finetune, glyphs, tmp_path):
+    ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}
+    some = twinned.load_images(glyphs).with_classes([f"glyph0{n}" for n in range(4)])
+    said: list[str] = []
+    one = tmp_path / "one.twin"
+    model = finetune(some, whole=True, steps=4, image_size=24, output=one, say=said.append, **ruin)
+    assert any("though the model before it did" in sentence for sentence in said)
+    assert not model.manifest.calibration.unseen_classes
+    assert finetune(some, steps=4, image_size=24, output=one, resume=True, say=said.append, **ruin)
+    assert said[-1] == f"{one}: this run is finished; there is nothing to resume"
+    third = finetune(some, whole=True, model=one, steps=4, image_size=20, **ruin)
+    assert not third.manifest.calibration.unseen_classes, "at another size classes are known by their names"
+
+
+def test_a_recipe_teaches_in_its_own_way(finetune, strangers):
+    model = finetune(strangers, recipe="facenet")
+    recipe = model.manifest.recipe
+    assert (recipe["height"], recipe["channels"], recipe["encoder"]) == (
+        20,
+        1,
+        twinned.load(model.folder).manifest.encoder,
+    )
+    assert np.isfinite(model.threshold)

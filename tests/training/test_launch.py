@@ -1,0 +1,203 @@
+"""Training in two processes, from the command line to the model; what happens where one of them dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import twinned as tw
+from twinned.errors import SettingError
+from twinned.training import launch
+
+SETTINGS = ["--encoder", "conv4", "--image-size", "24x24", "--batch-size", "12", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve classes of four small pictures."""
+    rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("pictures")
+    for name in range(12):
+        (root / str(name)).mkdir()
+        plain = np.kron(rng.integers(0, 255, (6, 6)), np.ones((4, 4)))
+        for place in range(4):
+            noisy = (plain + rng.normal(0, 30, plain.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / str(name) / f"{place}.png")
+    return root
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "twinned", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that train, in order; multiprocessing has one of its own besides."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [pid for pid in map(int, found) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def until_saved(model: Path, process: subprocess.Popen[str], after: int = 0) -> None:
+    file = devices_folder(model) / "main.safetensors"
+    for _ in range(1200):
+        if (file.exists() and file.stat().st_mtime_ns > after) or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, process.communicate()
+
+
+def devices_folder(model: Path) -> Path:
+    return model.with_name(model.name + ".partial")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes as Linux has them")
+def test_killed_stopped_and_resumed(folder, tmp_path):
+    model = tmp_path / "m.twin"
+    long = [folder, "-o", model, *SETTINGS, "--devices", "2", "--steps", "200"]
+    long += ["--set", "checkpoint_seconds=0.2", "--set", "evaluations=1"]
+
+    process = start(*long)
+    until_saved(model, process)
+    os.kill(children(process)[1], signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert (
+        said.strip()
+        .splitlines()[-1]
+        .startswith("twinned: training stopped: process 2 of 2 ended with SIGKILL")
+    )
+
+    checkpoint = devices_folder(model) / "main.safetensors"
+    written = checkpoint.stat().st_mtime_ns
+    process = start(*long, "--resume")
+    until_saved(model, process, after=written)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "stopped after step" in said
+    assert "--resume" in said.strip().splitlines()[-1]
+    assert not model.exists()
+
+    process = start(*long, "--resume", "--json")
+    said, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert json.loads(said)["model"] == str(model)
+    assert tw.load(model).manifest.held_out["eer"] <= 0.5
+    assert not devices_folder(model).exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_closed_terminal_is_passed_on_unless_it_is_ignored():
+    def stopped_by() -> int | None:
+        with subprocess.Popen(["sleep", "60"]) as sleeper:
+            process = SimpleNamespace(pid=sleeper.pid, is_alive=lambda: True)
+            with launch._passing_on_signals([process]) as asked_to_stop:  # type: ignore[list-item]
+                os.kill(os.getpid(), signal.SIGHUP)
+            if not asked_to_stop():
+                sleeper.terminate()
+        return sleeper.returncode
+
+    assert stopped_by() == -signal.SIGHUP
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert stopped_by() == -signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a terminal and Linux's processes")
+def test_a_training_whose_terminal_is_closed_is_saved_and_goes_on(folder, tmp_path):
+    model = tmp_path / "m.twin"
+    command = [sys.executable, "-m", "twinned", "train", folder, "-o", model, *SETTINGS, "--steps", "200"]
+    command += ["--set", "checkpoint_seconds=0", "--set", "evaluations=1"]
+    import pty  # not on Windows
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, list(map(str, command)))
+    threading.Thread(target=drain, args=(terminal,), daemon=True).start()
+    file = devices_folder(model) / "main.safetensors"
+    for _ in range(1200):
+        if file.exists() or os.waitpid(pid, os.WNOHANG) != (0, 0):
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(pid, signal.SIGKILL)
+    os.close(terminal)  # SIGHUP, and no more writing
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    assert file.exists()
+
+    done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "no interrupted run" not in done.stderr
+
+
+def drain(terminal: int) -> None:
+    """Read what a terminal shows until it is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 1 << 16):
+            pass
+
+
+def test_what_two_say_is_heard_by_who_asked(folder, tmp_path):
+    told: list[str] = []
+    steps: list[tuple[int, int, torch.Size]] = []
+
+    def note(step: tw.training.Step) -> None:
+        assert step.embeddings is not None
+        steps.append((step.step, step.images, step.embeddings.shape))
+
+    model = tw.train(
+        folder,
+        output=tmp_path / "m.twin",
+        encoder="conv4",
+        image_size=24,
+        batch_size=12,
+        steps=30,
+        device="cpu",
+        devices=2,
+        progress=False,
+        on_step=note,
+        say=told.append,
+    )
+    assert [step for step, _, _ in steps] == list(range(30))
+    assert {images for _, images, _ in steps} == {steps[0][2][0]}, "the whole batch, not a share of it"
+    assert told == model.manifest.notes
+    assert model.verify(folder / "0/0.png", folder / "0/1.png").probability > 0
+    assert not devices_folder(tmp_path / "m.twin").exists()
+    assert "BatchNorm2d" in (tmp_path / "m.twin" / "training.json").read_text()
+
+
+def test_what_is_wrong_is_said_as_by_one(folder, tmp_path):
+    with pytest.raises(SettingError, match="encoder 'none' is not known"):
+        tw.train(folder, output=tmp_path / "m.twin", encoder="none", device="cpu", devices=2)
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    with pytest.raises(SettingError, match="at least one"):
+        launch.training_device("cpu", 0)
+    assert launch.training_device("cpu", 3) == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert launch.training_device("auto", 2) in ("cuda", "mps")
+    with pytest.raises(SettingError, match="devices is 3, but there are 2 GPUs here"):
+        launch.training_device("cuda", 3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(folder, tmp_path):
+    with pytest.raises(SettingError, match="device 'cuda' cannot be used"):
+        tw.train(folder, output=tmp_path / "m.twin", device="cuda", devices=2)

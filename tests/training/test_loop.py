@@ -1,0 +1,605 @@
+"""The loop, on a network of two numbers: schedule, averages, early stops, budgets, resuming, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from twinned import training
+from twinned.data.samplers import Batch
+from twinned.errors import TrainingError
+from twinned.training import checkpoint
+from twinned.training.checkpoint import State
+from twinned.training.loop import train_network
+from twinned.training.state import (
+    Interrupted,
+    Outcome,
+    Plan,
+    Scores,
+    Step,
+)
+
+TARGET = torch.tensor([[3.0, -1.0]])
+
+
+def batches(step: int) -> Batch:
+    return Batch(np.arange(4), np.full(4, step))
+
+
+def load(batch: Batch, step: int) -> Tensor:
+    return torch.rand(4, 2, generator=torch.Generator().manual_seed(step))
+
+
+def objective(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    embeddings = network(images)
+    return (embeddings - images @ TARGET.T).square().mean(), embeddings
+
+
+def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Dropout(0.02), nn.Linear(2, 1, bias=False))
+    return network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+
+
+def run(plan: Plan, **given: Any) -> Outcome[Any]:
+    network, optimizer = fresh()
+    parts = {"batches": batches, "load": load, "objective": objective, "progress": False}
+    return train_network(network, optimizer=optimizer, plan=plan, **parts | given)
+
+
+def weights(outcome: Outcome[Any]) -> list[float]:
+    return outcome.network[1].weight.detach().flatten().tolist()
+
+
+def plan(steps: int | None = 20, **given: Any) -> Plan:
+    defaults = {"steps": steps, "learning_rate": 0.05, "warmup": 2, "bfloat16": False, "average": 0.5}
+    return Plan(**defaults | given)
+
+
+def scores(*eers: float) -> Callable[[nn.Module], Scores]:
+    """An evaluator that has these equal error rates, one after the other."""
+    left = iter(eers)
+    return lambda network: Scores(0.5, 0.5, next(left))
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch):
+    monkeypatch.setattr(training, "_LOOK_EVERY", 1)
+
+
+# ---- the schedule
+
+
+def test_the_rate_rises_stays_and_falls_along_half_a_cosine():
+    p = Plan(learning_rate=2.0, warmup=4, decay_from=0.5)
+    assert [p.rate(step, 100) for step in range(5)] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+    assert p.rate(50, 100) == 2.0
+    assert p.rate(75, 100) == pytest.approx(1.0)
+    assert 0 < p.rate(99, 100) < 0.01
+    assert p.rate(10, None) == 2.0, "while the number of steps is not known, nothing falls"
+    falling = [p.rate(step, 100) for step in range(50, 100)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_the_rate_may_fall_by_epochs_and_momentum_rise_over_the_run():
+    p = Plan(learning_rate=2.0, warmup=0, decay_from=1, epoch_decay=0.9, per_epoch=10, momentum=(0.5, 0.9))
+    assert [p.rate(step, 100) for step in (0, 9, 10, 99)] == pytest.approx([2, 2, 1.8, 2 * 0.9**9])
+    assert [p.settings(step, 100)["momentum"] for step in (0, 50)] == pytest.approx([0.5, 0.7])
+    assert p.settings(10, 100, scale=0.5)["lr"] == pytest.approx(0.9)
+    assert "momentum" not in plan().settings(0, 20)
+
+
+def test_each_group_has_its_share_of_the_rate():
+    seen: list[list[float]] = []
+    network, optimizer = fresh()
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "scale": 0.1})
+
+    def note(step: Step) -> None:
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        assert step.learning_rate == plan().rate(step.step, 20)
+
+    train_network(
+        network,
+        optimizer=optimizer,
+        plan=plan(),
+        batches=batches,
+        load=load,
+        objective=objective,
+        on_step=note,
+        progress=False,
+    )
+    for step, (rate, less) in enumerate(seen):
+        assert rate == plan().rate(step, 20)
+        assert less == pytest.approx(0.1 * rate)
+
+
+# ---- what it does with the weights
+
+
+def test_it_learns():
+    outcome = run(plan(600, average=0.9))
+    assert weights(outcome) == pytest.approx(TARGET[0].tolist(), abs=0.15)
+    assert outcome.state.step == 600
+    assert outcome.state.stopped is None
+    assert not outcome.network.training
+
+
+def test_steps_are_those_of_a_plain_loop_and_the_average_follows_them():
+    p = plan(12, average=0.8)
+    network, optimizer = fresh()
+    average = network[1].weight.detach().clone()
+    for step in range(12):
+        torch.manual_seed(step)
+        for group in optimizer.param_groups:
+            group["lr"] = p.rate(step, 12)
+        loss, _ = objective(network, load(batches(step), step), batches(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        decay = min(0.8, (1 + step) / (10 + step))
+        average += (1 - decay) * (network[1].weight.detach() - average)
+    # Twelve steps, each of which rounds a weight of up to 3 twice, in float32: 12 * 2 * 3 * 2^-24 = 4e-6.
+    assert weights(run(p)) == pytest.approx(average.flatten().tolist(), abs=5e-6)
+
+
+def test_the_history_counts_epochs_of_the_plan():
+    outcome = run(plan(6, evaluations=3, epoch_steps=2.5), evaluate=scores(0.3, 0.2, 0.1))
+    assert [(row["step"], row["epoch"]) for row in outcome.state.history] == [(2, 0.8), (4, 1.6), (6, 2.4)]
+
+
+def test_without_averaging_the_last_weights_are_kept():
+    losses: list[float] = []
+    outcome = run(plan(5, average=0.0), on_step=lambda step: losses.append(step.loss))
+    network, _ = fresh()
+    assert weights(outcome) != network[1].weight.flatten().tolist()
+    again = run(plan(5, average=0.0))
+    assert weights(again) == weights(outcome)
+    assert len(losses) == 5
+
+
+def test_gradients_are_no_longer_than_the_clip():
+    plain, clipped = run(plan(1, average=0.0, warmup=0)), run(plan(1, average=0.0, warmup=0, clip=0.01))
+    start = fresh()[0][1].weight.detach().flatten()
+    lengths = [float((torch.tensor(weights(o)) - start).norm()) for o in (plain, clipped)]
+    assert lengths[0] > 0.002
+    assert lengths[1] == pytest.approx(0.05 * 0.01, rel=0.01)
+
+
+def test_the_best_evaluated_weights_are_kept():
+    at: list[list[float]] = []
+    eers = [0.5, 0.2, 0.3, 0.25]
+
+    def evaluate(network: nn.Module) -> Scores:
+        at.append(network[1].weight.detach().flatten().tolist())
+        return Scores(0.9, 1 - eers[len(at) - 1], eers[len(at) - 1])
+
+    outcome = run(plan(4, evaluations=4), evaluate=evaluate)
+    assert weights(outcome) == at[1]
+    assert (outcome.state.best_step, outcome.state.best_eer, outcome.state.stale) == (2, 0.2, 2)
+    rows = outcome.state.history
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert [row["held_out_eer"] for row in rows] == eers
+    assert [row["held_out_accuracy"] for row in rows] == pytest.approx([1 - e for e in eers])
+    assert {"epoch", "seconds", "loss", "train_accuracy", "learning_rate"} < set(rows[0])
+
+
+def test_of_two_that_are_as_good_the_later_is_kept():
+    assert run(plan(3, evaluations=3), evaluate=scores(0.2, 0.2, 0.2)).state.best_step == 3
+    assert run(plan(3, evaluations=3), evaluate=scores(*[math.nan] * 3)).state.best_step == 3
+
+
+def test_training_stops_when_nothing_gets_better():
+    outcome = run(plan(30, evaluations=30, patience=3), evaluate=scores(0.3, 0.2, *[0.4] * 28))
+    assert outcome.state.step == 5
+    assert outcome.state.best_step == 2
+    assert outcome.state.stopped == "no better for 3 evaluations"
+    assert run(plan(8, evaluations=8), evaluate=scores(0.2, *[0.4] * 7)).state.stopped is None
+
+
+# ---- what is not finite
+
+
+def going_wrong(at: int, *, gradient: bool = False) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    def wrong(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        loss, embeddings = objective(network, images, batch)
+        if batch.labels[0] == at:
+            # The square root at 0 has an infinite slope; times 0 that is NaN, while the loss itself is not.
+            loss = loss + (loss * 0).sqrt() if gradient else loss * math.nan
+        return loss, embeddings
+
+    return wrong
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_what_is_not_finite_stops_the_run_with_the_last_good_weights(gradient):
+    outcome = run(plan(20), objective=going_wrong(6, gradient=gradient))
+    what = "gradient" if gradient else "loss (nan)"
+    assert outcome.state.stopped == f"the {what} was not finite at step 6"
+    assert outcome.state.step == 6
+    kept: list[list[float]] = []
+    run(plan(20), evaluate=lambda net: kept.append(net[1].weight.flatten().tolist()) or Scores(0, 0, 0.1))
+    run(plan(20, evaluations=20), evaluate=lambda net: kept.append(weights_of(net)) or Scores(0, 0, 0.1))
+    assert weights(outcome) == kept[-15], "the average after six good steps"
+
+
+def weights_of(network: nn.Module) -> list[float]:
+    return network[1].weight.detach().flatten().tolist()
+
+
+def test_with_evaluations_the_best_of_them_is_kept_when_the_loss_is_not_finite():
+    outcome = run(plan(20, evaluations=10), objective=going_wrong(7), evaluate=scores(0.3, 0.1, 0.2, 0.5))
+    assert outcome.state.best_step == 4
+    assert outcome.state.stopped is not None
+
+
+def test_nothing_good_at_all_is_an_error():
+    def infinite(network: nn.Module) -> Scores:
+        return Scores(math.nan, math.nan, math.inf)
+
+    with pytest.raises(TrainingError, match=r"not finite at step 0.*try a smaller --learning-rate"):
+        run(plan(5), objective=going_wrong(0), evaluate=infinite)
+    with pytest.raises(TrainingError, match="before anything was worth keeping"):
+        run(plan(3, evaluations=3), evaluate=infinite)
+
+
+# ---- how long
+
+
+def test_no_steps_leave_the_weights_as_they_are():
+    network, _ = fresh()
+    outcome = run(plan(0))
+    assert weights(outcome) == weights_of(network)
+    assert outcome.state.step == 0
+
+
+def slow(seconds: float) -> Callable[..., Tensor]:
+    def loading(batch: Batch, step: int) -> Tensor:
+        time.sleep(seconds)
+        return load(batch, step)
+
+    return loading
+
+
+def test_a_budget_becomes_a_number_of_steps_from_the_first_ones():
+    totals: list[int | None] = []
+    began = time.monotonic()
+    outcome = run(
+        plan(None, seconds=1.5),
+        load=slow(0.01),
+        on_step=lambda step: totals.append(step.total),
+    )
+    took = time.monotonic() - began
+    assert took < 1.7
+    known = [total for total in totals if total is not None]
+    assert totals[0] is None
+    assert len(set(known)) <= 3, "corrected where the rate is to fall, and where that moved off"
+    assert 40 < known[-1] <= 150
+    assert outcome.state.total == known[-1]
+    if outcome.state.stopped is None:
+        assert outcome.state.step == known[-1]
+
+
+@pytest.mark.parametrize(("first", "later"), [(0.03, 0.005), (0.005, 0.008)], ids=["quicker", "slower"])
+def test_the_number_of_steps_is_corrected_before_the_rate_falls(first, later):
+    """A machine that was busy at first leaves no time unused; one that slows down still comes to rest."""
+
+    def loading(batch: Batch, step: int) -> Tensor:
+        time.sleep(first if step < 30 else later)
+        return load(batch, step)
+
+    seen: list[Step] = []
+    began = time.monotonic()
+    outcome = run(plan(None, seconds=4.0, decay_from=0.5), load=loading, on_step=seen.append)
+    assert 3.0 < time.monotonic() - began < 4.2
+    numbers = list(dict.fromkeys(step.total for step in seen if step.total is not None))
+    assert (numbers[-1] > 1.3 * numbers[0]) if later < first else (numbers[-1] < numbers[0])
+    assert seen[-1].learning_rate < 0.3 * seen[len(seen) // 3].learning_rate
+    assert outcome.state.step > 0.7 * numbers[-1]
+
+
+def test_evaluations_are_within_the_budget():
+    def evaluate(network: nn.Module) -> Scores:
+        time.sleep(0.3)
+        return Scores(0.5, 0.5, 0.5)
+
+    began = time.monotonic()
+    outcome = run(plan(None, seconds=4.0, evaluations=5), load=slow(0.005), evaluate=evaluate)
+    assert time.monotonic() - began < 5.2  # 5.8 if they came on top, also on a busy machine
+    assert len(outcome.state.history) >= 4
+
+
+def test_a_machine_that_slows_down_is_stopped_in_time():
+    def slower(batch: Batch, step: int) -> Tensor:
+        time.sleep(0.005 if step < 30 else 0.1)
+        return load(batch, step)
+
+    began = time.monotonic()
+    outcome = run(plan(None, seconds=1.0), load=slower)
+    assert time.monotonic() - began < 1.4
+    assert outcome.state.stopped is not None
+    assert f"time was up after step {outcome.state.step} of {outcome.state.total}" in outcome.state.stopped
+
+
+def test_a_step_longer_than_the_budget_ends_the_run():
+    outcome = run(plan(None, seconds=0.05), load=slow(0.1))
+    assert outcome.state.step == 1
+    assert outcome.state.stopped == "time was up after step 1"
+
+
+# ---- bfloat16
+
+
+def test_bfloat16_is_measured_where_it_is_not_decided(monkeypatch):
+    types: list[torch.dtype] = []
+
+    def note(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        embeddings = network(images)
+        types.append(embeddings.dtype)
+        if embeddings.dtype != expected:
+            time.sleep(0.01)
+        return embeddings.float().square().mean(), embeddings
+
+    for expected in (torch.bfloat16, torch.float32):
+        types.clear()
+        outcome = run(plan(3, bfloat16=None), objective=note)
+        assert set(types[:-3]) == {torch.float32, torch.bfloat16}, "both are tried"
+        assert types[-3:] == [expected] * 3
+        assert outcome.state.bfloat16 == (expected == torch.bfloat16)
+
+
+def test_what_is_slower_by_far_is_given_up_at_once(monkeypatch):
+    monkeypatch.setattr(training, "_LONG_PASS", 0.0)
+    types: list[torch.dtype] = []
+
+    def slow(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        embeddings = network(images)
+        types.append(embeddings.dtype)
+        if embeddings.dtype == torch.bfloat16:
+            time.sleep(0.5)
+        return embeddings.float().square().mean(), embeddings
+
+    assert run(plan(3, bfloat16=None), objective=slow).state.bfloat16 is False
+    assert types.count(torch.bfloat16) < 4
+
+
+def test_measuring_takes_a_share_of_the_budget_at_most():
+    passes = 0
+
+    def slow(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        nonlocal passes
+        passes += 1
+        time.sleep(0.1)
+        embeddings = network(images)
+        return embeddings.float().square().mean(), embeddings
+
+    began = time.monotonic()
+    outcome = run(plan(None, seconds=0.5, bfloat16=None), objective=slow)
+    assert outcome.state.bfloat16 is False
+    assert passes == 1 + outcome.state.step, "one pass is more than a tenth of the budget"
+    assert time.monotonic() - began < 1.0
+
+
+def test_measuring_leaves_no_trace():
+    class Memory(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+    memory = Memory()
+
+    def remember(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        memory.seen += 1
+        return objective(network, images, batch)
+
+    outcome = run(plan(5, bfloat16=None), objective=remember, extra=memory)
+    assert memory.seen == 5
+    if not outcome.state.bfloat16:
+        assert weights(outcome) == weights(run(plan(5)))
+
+
+# ---- going on
+
+
+class StopError(Exception):
+    """Stands for a crash between two steps."""
+
+
+@pytest.mark.parametrize("at", [1, 4, 9, 13])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, at):
+    eers = [0.5, 0.3, 0.4, 0.2, 0.25, 0.3, 0.1, 0.2, 0.2, 0.3]
+
+    def evaluate(network: nn.Module) -> Scores:
+        seen = int(torch.tensor(weights_of(network)).sum().item() * 1e6) % len(eers)  # by the weights alone
+        return Scores(0.5, 0.5, eers[seen])
+
+    def crash(step: Step) -> None:
+        if step.step == at:
+            raise StopError
+
+    p = plan(14, evaluations=7, checkpoint_seconds=0.0)
+    whole = run(p, evaluate=evaluate)
+    file = tmp_path / "main.safetensors"
+    with pytest.raises(StopError):
+        run(p, evaluate=evaluate, on_step=crash, checkpoint_file=file)
+    assert file.exists()
+    resumed = run(p, evaluate=evaluate, checkpoint_file=file)
+    assert weights(resumed) == weights(whole)
+    same = {"step", "total", "best_eer", "best_step", "stale", "stopped"}
+    assert {k: getattr(resumed.state, k) for k in same} == {k: getattr(whole.state, k) for k in same}
+
+    def timeless(state: State) -> list[dict[str, float]]:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in state.history]
+
+    assert timeless(resumed.state) == timeless(whole.state)
+
+
+def test_a_finished_or_stopped_run_does_nothing_when_resumed(tmp_path):
+    for name, given in {
+        "done": {},
+        "nan": {"objective": going_wrong(6)},
+        "stale": {"evaluate": scores(0.1, *[0.5] * 20)},
+    }.items():
+        file = tmp_path / f"{name}.safetensors"
+        first = run(plan(10, evaluations=10, patience=3), checkpoint_file=file, **given)
+        steps: list[Step] = []
+        again = run(plan(10, evaluations=10, patience=3), checkpoint_file=file, on_step=steps.append, **given)
+        assert steps == []
+        assert weights(again) == weights(first)
+        assert again.state == first.state
+
+
+def test_a_resumed_run_keeps_the_number_of_steps_that_was_measured(tmp_path):
+    file = tmp_path / "main.safetensors"
+
+    def crash(step: Step) -> None:
+        if step.total is not None:
+            raise StopError
+
+    given = {"load": slow(0.005), "checkpoint_file": file}
+    p = plan(None, seconds=2.0, checkpoint_seconds=0.0)
+    with pytest.raises(StopError):
+        run(p, on_step=crash, **given)
+    # The step at which the total became known was not saved: it is measured once more, in a new budget.
+    totals: list[int | None] = []
+    run(p, on_step=lambda step: totals.append(step.total), **given)
+    assert totals[-1] is not None
+    state = json.loads(_metadata(file)["state"])
+    again = run(p, on_step=crash, **given)
+    assert again.state.total == state["total"]
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        return dict(opened.metadata())
+
+
+def test_another_run_is_not_resumed(tmp_path):
+    file = tmp_path / "main.safetensors"
+    run(plan(3), checkpoint_file=file, run='{"steps": 3}')
+    with pytest.raises(TrainingError, match="steps: 3 then, 4 now"):
+        run(plan(4), checkpoint_file=file, run='{"steps": 4}')
+
+
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none
+needs_sighup = pytest.mark.skipif(SIGHUP is None, reason="needs SIGHUP")
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path, number):
+    before = signal.getsignal(number)
+    file = tmp_path / "main.safetensors"
+
+    def interrupt(step: Step) -> None:
+        if step.step == 4:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
+        run(plan(12), on_step=interrupt, checkpoint_file=file)
+    assert signal.getsignal(number) == before
+    steps: list[int] = []
+    resumed = run(plan(12), on_step=lambda step: steps.append(step.step), checkpoint_file=file)
+    assert steps == list(range(5, 12))
+    assert weights(resumed) == weights(run(plan(12)))
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    def twice(step: Step) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(12), on_step=twice)
+
+
+@needs_sighup
+def test_a_terminal_that_closes_sends_sighup_twice_and_everything_is_saved(tmp_path):
+    def hang_up(step: Step) -> None:
+        os.kill(os.getpid(), SIGHUP)
+        os.kill(os.getpid(), SIGHUP)
+
+    with pytest.raises(Interrupted, match="stopped after step 1 of 12"):
+        run(plan(12), on_step=hang_up, checkpoint_file=tmp_path / "main.safetensors")
+    assert (tmp_path / "main.safetensors").exists()
+
+
+@needs_sighup
+def test_sighup_stays_ignored_where_it_is_ignored():
+    before = signal.signal(SIGHUP, signal.SIG_IGN)
+    try:
+        with training.interruptible():
+            outcome = run(plan(12), on_step=lambda step: os.kill(os.getpid(), SIGHUP))
+            assert signal.getsignal(SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(SIGHUP, before)
+    assert outcome.state.step == 12
+
+
+def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
+    def evaluate(network: nn.Module) -> Scores:
+        if evaluate.calls == 1:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGTERM)
+        evaluate.calls += 1  # type: ignore[attr-defined]
+        return Scores(0.5, 0.5, 0.5)
+
+    evaluate.calls = 0  # type: ignore[attr-defined]
+    file = tmp_path / "main.safetensors"
+    with pytest.raises(Interrupted, match="stopped after step 4 of 4"):
+        run(plan(4, evaluations=2), evaluate=evaluate, checkpoint_file=file)
+    steps: list[Step] = []
+    assert run(plan(4, evaluations=2), on_step=steps.append, checkpoint_file=file).state.step == 4
+    assert not steps
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_outside_the_loop_a_signal_interrupts(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), training.interruptible():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_handler_of_the_programs_own_stays():
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with training.interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+
+
+def test_in_another_thread_there_are_no_signals():
+    outcomes: list[Outcome[Any]] = []
+    thread = threading.Thread(target=lambda: outcomes.append(run(plan(3))))
+    thread.start()
+    thread.join()
+    assert outcomes[0].state.step == 3
+
+
+def test_checkpoints_are_written_on_the_way(tmp_path, monkeypatch):
+    written: list[int] = []
+    save = checkpoint.save
+    monkeypatch.setattr(
+        checkpoint, "save", lambda path, **given: (written.append(given["state"].step), save(path, **given))
+    )
+    run(plan(6, checkpoint_seconds=0.0), checkpoint_file=tmp_path / "a.safetensors")
+    assert written == [1, 2, 3, 4, 5, 6, 6]
+    written.clear()
+    run(plan(6, checkpoint_seconds=60.0), checkpoint_file=tmp_path / "b.safetensors")
+    assert written == [6]

@@ -1,0 +1,48 @@
+"""Where results may not be written."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from twinned.errors import SettingError
+from twinned.utils import files
+
+
+def test_new_names_are_fine_and_old_ones_need_force(tmp_path):
+    files.refuse(tmp_path / "new")
+    files.refuse(tmp_path / "a" / "b" / "new")
+    (tmp_path / "old").write_text("")
+    with pytest.raises(SettingError, match="exists; choose another name, or --force"):
+        files.refuse(tmp_path / "old")
+    files.refuse(tmp_path / "old", force=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SettingError, match="exists"):
+        files.refuse(tmp_path / "dangling")
+
+
+def test_nothing_is_written_into_the_data_over_it_or_around_it(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    (data / "a").mkdir(parents=True)
+    (data / "list.csv").write_text("path,label")
+    (tmp_path / "link").symlink_to(data)
+    monkeypatch.chdir(data)
+    inside = [data / "m.twin", data / "a" / "b" / "m.twin", tmp_path / "link" / "m.twin"]
+    for target in (*inside, tmp_path, data / "a" / ".." / "m.twin"):
+        with pytest.raises(SettingError, match="would be written into the data"):
+            files.refuse(target, force=True, data=[data])
+    for given in (data, data / "list.csv"):
+        with pytest.raises(SettingError, match="is what is read; choose another name"):
+            files.refuse(given, force=True, data=[given])
+    files.refuse(data / "m.twin", data=["list.csv"])  # beside a CSV, which is the data
+    files.refuse(tmp_path / "m.twin", data=[data, "arrays"])
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingError, match="is a file"):
+        files.refuse(tmp_path / "file" / "m.twin")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SettingError, match="cannot be written to"):
+        files.refuse(tmp_path / "m.twin")

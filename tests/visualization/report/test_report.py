@@ -1,0 +1,267 @@
+"""The report: whole, self-contained, honest, and safe to open."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import twinned as tw
+from twinned.data.datasets import ImageSet
+from twinned.evaluation.results import Evaluation
+from twinned.visualization.report.html import (
+    Html,
+    inline,
+    join,
+    number,
+    one_in,
+    tag,
+)
+from twinned.visualization.report.report import render, write_report
+
+HOSTILE = '<script>alert("$x$")</script>&amp;'
+
+
+VOID = {"img", "meta", "path", "use", "rect", "stop", "br", "circle", "line"}
+
+
+class Outline(HTMLParser):
+    """Open tags, addresses and ids of a page; fails on a tag that is closed in the wrong place."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.addresses, self.ids, self.words, self.scripts = [], [], [], [], 0
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, name, attributes):
+        self.scripts += name == "script"
+        self.addresses += [value for key, value in attributes if key in ("src", "href", "xlink:href")]
+        self.ids += [value for key, value in attributes if key == "id"]
+        if name not in VOID:
+            self.open.append(name)
+
+    def handle_startendtag(self, name, attributes):
+        self.handle_starttag(name, attributes)
+        if name not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, name):
+        if name not in VOID:
+            assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def model(color_model):
+    return tw.load(color_model)
+
+
+def image_set(tmp_path, classes=9, each=4, name="class {}"):
+    """Noisy plain colours, a class a colour, as files."""
+    random = np.random.default_rng(0)
+    images, labels = [], []
+    for k in range(classes):
+        color = random.integers(40, 216, 3)
+        for n in range(each):
+            pixels = (color + random.normal(0, 25, 3) + random.normal(0, 5, (32, 32, 3))).clip(0, 255)
+            file = tmp_path / f"{k}-{n}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(file)
+            images.append(str(file))
+            labels.append(name.format(k))
+    none = np.full(len(labels), "")
+    return ImageSet(images, np.array(labels), none, np.zeros(len(labels), bool), none)
+
+
+@pytest.fixture(scope="module")
+def found(model, tmp_path_factory):
+    data = image_set(tmp_path_factory.mktemp("data"), name="class {} " + HOSTILE)
+    return model.evaluate(data, ways=5, progress=False)
+
+
+@pytest.fixture(scope="module")
+def page(model, found):
+    return render(model, found, data=f"some/{HOSTILE}")
+
+
+def text(page):
+    return " ".join(" ".join(Outline(page).words).split())
+
+
+def test_nothing_is_fetched_and_nothing_runs(page):
+    outline = Outline(page)
+    assert outline.open == []
+    assert outline.scripts == 0
+    assert outline.addresses
+    assert all(address.startswith(("data:image/", "#")) for address in outline.addresses)
+    assert "http" not in page
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_every_text_from_outside_is_escaped(page):
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert HOSTILE in text(page)  # what the reader sees is the name itself
+
+
+def test_ids_are_unique_and_what_is_used_is_there(page):
+    outline = Outline(page)
+    assert len(outline.ids) == len(set(outline.ids))
+    used = {a[1:] for a in outline.addresses if a.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert used <= set(outline.ids)
+
+
+def test_pictures_take_the_colours_of_the_page(page):
+    pictures = re.findall(r"<svg.*?</svg>", page, flags=re.S)
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert "var(--ink)" in picture
+        assert not re.search(r"#(1a2029|0072b2|ffffff)", picture)
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+
+
+def test_it_says_what_was_found(model, found, page):
+    said = text(page)
+    v = found.verification
+    assert number(v.eer) in said
+    assert f"{one_in(v.far)} of the pairs that differ" in said
+    assert f"{found.one_shot.ways}-way 1-shot accuracy" in said
+    for title in (
+        "How well it tells them apart",
+        "How much is accepted, at what risk",
+        "The most confident mistakes",
+        "The hardest classes",
+        "Recognition and search",
+        "What it rests on",
+    ):
+        assert title in said
+    assert model.encoder_sha256 in said
+    assert "f" * 64 in said  # of the training data
+    assert "seed 7" in said
+    assert "strangers taken for somebody (FPIR)" in said
+
+
+def test_rates_without_enough_comparisons_are_marked(found, page):
+    said = text(page)
+    impostors = found.verification.n_impostor
+    assert impostors < 3000
+    assert f"no, there are {impostors:,}" in said
+    rows = {row.split("<td>")[0]: row for row in re.findall(r'<th scope="row">(.*?)</tr>', page)}
+    for far, row in found.verification.tar_at_far.items():
+        line = next(line for head, line in rows.items() if head.startswith(f"{far:g}</th>"))
+        assert ("no, there are" in line) == (not row.supported)
+
+
+def test_mistakes_are_shown_as_pairs_of_images(found, page):
+    assert len(re.findall(r'<div class="pair">', page)) > 0
+    assert page.count("data:image/jpeg") >= 2 * len(re.findall(r'<div class="pair">', page))
+
+
+def test_a_clean_test_says_so_and_a_leak_stands_on_top(model, found, tmp_path):
+    import json
+
+    from twinned.inference import model_folder
+    from twinned.utils.files import write_text
+
+    folder = tmp_path / "leaky.twin"
+    model_folder.copy(model.folder, folder)
+    training = json.loads((folder / "training.json").read_text())
+    hashes = [model.pixel_sha256(image) for image in found.data.images]
+    for known, expected in (
+        (["0" * 64], "None of the 36 images was in training"),
+        (hashes[:3], "3 of the 36 images were in training. These figures flatter the model."),
+    ):
+        write_text(folder / "training.json", json.dumps(training | {"images": known}))
+        model_folder.write(folder, model_folder.read(folder))
+        leaky = tw.load(folder)
+        labels = np.array(["old" if n % 2 else "held" for n in range(36)])
+        data = ImageSet(found.data.images, labels, labels, np.zeros(36, bool), labels)
+        said = text(render(leaky, leaky.evaluate(data, ways=2, progress=False), data="x"))
+        assert expected in said
+        assert "classes seen in training 1 of 2, by name: old" in said
+        assert "1 classes of the same name helped to choose the threshold." in said
+    assert "cannot be ruled out" in text(render(model, found, data="x"))  # this model recorded no hash
+
+
+def test_an_image_that_has_gone_since_does_no_harm(model, tmp_path):
+    data = image_set(tmp_path)
+    found = model.evaluate(data, ways=2, progress=False)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert "no longer there" in text(render(model, found, data="x"))
+
+
+def test_a_protocol_without_pairs_has_a_report_too(model):
+    one_shot = tw.evaluation.OneShot(20, 1, 400, 0.9, (0.87, 0.93))
+    found = Evaluation(None, one_shot, None, "omniglot-runs", ["a note <b>"], {"runs": [0.85, 0.95]})
+    said = text(render(model, found, data="all_runs"))
+    assert "0.850 to 0.950" in said
+    assert "400 queries" in said
+    assert "a note <b>" in said
+    assert "How well it tells them apart" not in said
+
+
+def test_pairs_and_forgeries(model, tmp_path):
+    data = image_set(tmp_path)
+    forgery = np.arange(36) % 4 == 3
+    forged = ImageSet(data.images, data.labels, data.groups, forgery, data.split)
+    said = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
+    assert "skilled forgeries" in said
+    assert "strangers" in said
+    assert "Of the pairs of two different classes, no forgery among them, it takes" in said
+    assert "standard deviations apart (d'" in said
+    assert "FPIR" not in said  # a forgery is neither a stranger nor enrolled
+
+    rows = [f"{n}-0.png,{n}-1.png,1\n{n}-0.png,{(n + 1) % 9}-1.png,0\n" for n in range(9)]
+    (tmp_path / "pairs.csv").write_text("left,right,same\n" + "".join(rows))
+    found = model.evaluate(tmp_path / "pairs.csv", progress=False)
+    said = text(render(model, found, data="pairs.csv"))
+    assert "The most confident mistakes" in said
+    assert "The hardest classes" not in said
+
+
+def test_writing_replaces_the_file_whole(model, found, tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text("old")
+    write_report(model, found, file, data="digits")
+    page = file.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "<title>colors.twin on digits</title>" in page
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_text_is_escaped_by_construction():
+    assert join(["<", Html("<br>"), None, 3]) == "&lt;<br>3"
+    assert tag("p", "a & b", title='"x"', hidden=None) == '<p title="&quot;x&quot;">a &amp; b</p>'
+
+
+def test_an_svg_loses_its_addresses_and_shares_no_id():
+    drawn = (
+        '<?xml version="1.0"?><!DOCTYPE svg><svg width="9pt" viewBox="0 0 9 9" xmlns="http://w3">'
+        '<metadata>http://x</metadata><g id="a" style="fill: #0072b2"/><use xlink:href="#a"/></svg>'
+    )
+    expected = '<svg viewBox="0 0 9 9" role="img" aria-label="roc"><g id="roc-a" style="fill: var(--blue)"/>'
+    assert inline(drawn, "roc") == expected + '<use href="#roc-a"/></svg>'
+
+
+@pytest.mark.parametrize(
+    ("rate", "words", "told"),
+    [
+        (0.0, "0", "none"),
+        (0.00012, "0.00012", "1 in 8,333"),
+        (0.0251, "0.025", "1 in 40"),
+        (0.5, "0.500", "0.500"),
+        (0.9997, "0.9997", "0.9997"),
+        (1.0, "1", "all"),
+    ],
+)
+def test_rates_in_words(rate, words, told):
+    assert number(rate) == words
+    assert one_in(rate) == told

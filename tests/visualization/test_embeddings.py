@@ -1,0 +1,105 @@
+"""The map of embeddings."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from twinned import plots
+from twinned.errors import DataError, SettingError
+from twinned.visualization.embeddings import _apart, _unstacked
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    random = np.random.default_rng(0)
+    label = np.repeat(np.arange(4), 15)
+    centres = 4 * random.normal(size=(4, 16))
+    return centres[label] + random.normal(size=(60, 16)), label
+
+
+def test_neighbours_stay_neighbours_and_the_seed_settles_the_map(blobs):
+    vectors, label = blobs
+    points = plots.project(vectors, seed=1)
+    assert points.shape == (60, 2)
+    apart = np.linalg.norm(points[:, None] - points, axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    assert np.mean(label[apart.argmin(axis=1)] == label) > 0.95
+    assert np.array_equal(points, plots.project(vectors, seed=1))
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "squared_euclidean", "manhattan"])
+def test_few_images_and_every_distance(distance):
+    vectors = np.random.default_rng(0).normal(size=(5, 3))
+    assert np.isfinite(plots.project(vectors, distance=distance)).all()
+    assert np.isfinite(plots.project(np.ones((6, 1)), distance=distance)).all()
+
+
+def test_what_cannot_be_projected_is_refused():
+    with pytest.raises(DataError, match="4 images or more; got 3"):
+        plots.project(np.zeros((3, 2)))
+    with pytest.raises(SettingError, match="choose tsne or umap"):
+        plots.project(np.zeros((5, 2)), method="pca")
+    if importlib.util.find_spec("umap") is None:
+        with pytest.raises(SettingError, match="pip install umap-learn"):
+            plots.project(np.zeros((5, 2)), method="umap")
+
+
+def test_the_map_says_which_classes_training_never_saw():
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    labels = [f"class {n % 4}" for n in range(40)]
+    assert plots.embedding_map(points, labels).get_xlabel() == "40 images of 4 classes"
+    never = plots.embedding_map(points, labels, seen=["other"])
+    assert never.get_xlabel() == "40 images of 4 classes, none of them seen in training"
+    some = plots.embedding_map(points, labels, seen=["class 1"])
+    assert some.get_xlabel().endswith("1 of them seen in training (pale)")
+    strength = [group.get_alpha() for group in some.collections]
+    assert strength[1] < min(strength[0], *strength[2:])
+
+
+def test_classes_differ_in_colour_or_marker():
+    points = np.random.default_rng(0).normal(size=(49, 2))
+    ax = plots.embedding_map(points, list(range(49)))
+    looks = {
+        (group.get_facecolor().tobytes(), group.get_paths()[0].vertices.tobytes()) for group in ax.collections
+    }
+    assert len(looks) == 49
+
+
+def test_thumbnails_do_not_cover_each_other():
+    random = np.random.default_rng(0)
+    points = random.normal(size=(80, 2))
+    images = list(random.integers(0, 256, (80, 12, 12), dtype=np.uint8))
+    ax = plots.embedding_map(points, ["a"] * 80, images=images, thumbnails=30)
+    boxes = np.array([image.get_extent() for image in ax.images])
+    assert 10 < len(boxes) <= 30
+    for k, (left, right, *_) in enumerate(boxes):
+        low, high = sorted(boxes[k, 2:])
+        for other in boxes[k + 1 :]:
+            wide = min(right, other[1]) - max(left, other[0])
+            assert not (wide > 0 and min(high, max(other[2:])) - max(low, min(other[2:])) > 0)
+    nowhere = np.empty((0, 4))
+    assert len(_apart(np.zeros((5, 2)), 1.0, 10, nowhere)) == 1
+
+
+def test_thumbnails_leave_the_names_free():
+    spots = np.array([[0.0, 0.0], [3.0, 3.0]])
+    assert _apart(spots, 1.0, 10, np.array([[0.2, 0.2, 0.3, 0.3]])) == [1]
+
+
+def test_names_are_moved_until_none_covers_another():
+    spots, sizes = np.zeros((6, 2)), np.tile([2.0, 0.5], (6, 1))
+    placed = _unstacked(spots, sizes)
+    assert np.allclose(np.sort(placed[:, 1]), 0.5 * np.arange(6))
+    assert np.array_equal(_unstacked(np.array([[0.0, 0], [9, 0]]), sizes[:2]), [[0, 0], [9, 0]])
+
+
+def test_names_are_no_formulas_and_sizes_must_fit():
+    ax = plots.embedding_map(np.eye(4)[:, :2], ["$\\frac", "b", "c", "d"])
+    plots.png(ax)
+    with pytest.raises(DataError, match="3 labels"):
+        plots.embedding_map(np.zeros((4, 2)), ["a", "b", "c"])
+    with pytest.raises(DataError, match="2 images"):
+        plots.embedding_map(np.zeros((4, 2)), list("abcd"), images=[np.zeros((9, 9), np.uint8)] * 2)
