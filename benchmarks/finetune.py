@@ -34,10 +34,10 @@ from twinned.data.decode import decode
 from twinned.data.decoded import read
 from twinned.distances import cosine
 from twinned.metrics.roc import lfw_folds
-from twinned.nn.lda import solve_layer
+from twinned.nn.lda import fit_lda_projection
 from twinned.training.recipes import get
-from twinned.training.trainer import Run
-from twinned.training.warm_start import untouched_encoder
+from twinned.training.trainer import Trainer
+from twinned.training.warm_start import pretrained_baseline
 
 RESULTS = Path(__file__).parent / "results" / "finetune.csv"
 FIELDS = [
@@ -110,11 +110,11 @@ def speed(data: ImageSet) -> Iterator[Row]:
     settings = get("photo").change(changes | {"enough": None, "evaluations": 1, "warmup": 0})
     known, _ = parted(data)
     material = read(known, settings.spec(), tell=print, progress=False)
-    encoder = untouched_encoder(settings, settings.spec())
+    encoder = pretrained_baseline(settings, settings.spec())
     spec = settings.spec().model_copy(update=encoder.statistics)
     for method, steps in (("values kept", 400), ("computed anew", 8)):
         seconds: list[float] = []
-        run = Run(
+        run = Trainer(
             settings, spec, torch.device("cpu"), False, lambda s, into=seconds: into.append(s.seconds), print
         )
         if method == "values kept":
@@ -132,7 +132,7 @@ def face_values(images: list[str]) -> torch.Tensor:
     The values keep where in the face they are: the map of 80 filters pooled to 3x3, that of 192 to 4x4.
     """
     settings = get("photo").change({"height": FACE, "width": FACE})
-    network = untouched_encoder(settings, settings.spec())
+    network = pretrained_baseline(settings, settings.spec())
     network = network.to(memory_format=torch.channels_last).eval()
     grids = {4: 3, 6: 4}  # by the number of the stage
     found = []
@@ -173,7 +173,7 @@ def lfw(root: Path) -> Iterator[Row]:
             if method == "layer solved":
                 tested = np.unique(known.labels[np.concatenate([left[chosen], right[chosen]])])
                 others = torch.from_numpy(~np.isin(known.labels, tested))
-                weight, bias = solve_layer(
+                weight, bias = fit_lda_projection(
                     values[others].flatten(0, 1),
                     person[others].repeat_interleave(2),
                     size=SIZE,

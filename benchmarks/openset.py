@@ -24,7 +24,7 @@ import numpy as np
 
 import twinned as tw
 from twinned.data.datasets import ImageSet
-from twinned.evaluation.enrollment import closest_labels
+from twinned.evaluation.enrollment import nearest_label
 from twinned.inference.recalibrate import calibrate
 from twinned.metrics.open_set import OpenSet, open_set
 
@@ -56,7 +56,7 @@ def rates(folder: Path, data: ImageSet, *, calibrated: bool) -> Iterator[Row]:
         if calibrated:
             calibrate(folder, data.subset(np.flatnonzero(known)), seed=choice, progress=False)
             model = tw.load(folder)
-        label, apart = closest_labels(
+        label, apart = nearest_label(
             vectors[~known], vectors[known], names[known], model.distances, prototype=model.prototype
         )
         size = len(np.unique(names[known]))

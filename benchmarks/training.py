@@ -29,33 +29,33 @@ from torch import Tensor
 
 import twinned as tw
 from twinned import losses
-from twinned.data.decoded import Material, read
+from twinned.data.decoded import DecodedSet, read
 from twinned.data.splits import hold_out
 from twinned.training.config import Settings
 from twinned.training.memory import keep_freed_memory
 from twinned.training.objective import make_batches, make_objective, make_optimizer
 from twinned.training.recipes import get
-from twinned.training.trainer import Run
+from twinned.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 SMALLEST, MEMORY_STEPS = 1000, 60  # images; steps of the processes whose memory is measured
 
 
 def whole_loop(
-    settings: Settings, learn: Material, held_out: Material | None, steps: int, device: torch.device
+    settings: Settings, learn: DecodedSet, held_out: DecodedSet | None, steps: int, device: torch.device
 ) -> float:
     """Seconds a step of the loop as users run it, over all steps but the first."""
     ends: list[float] = []
-    run = Run(
+    run = Trainer(
         settings, settings.spec(), device, False, lambda _: ends.append(time.perf_counter()), lambda _: None
     )
     run.train(learn, held_out, None, title="whole", steps=steps)
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def bare_loop(settings: Settings, material: Material, steps: int, device: torch.device) -> float:
+def bare_loop(settings: Settings, material: DecodedSet, steps: int, device: torch.device) -> float:
     """Seconds a step of forward, backward and the optimiser on one batch that is in memory."""
-    run = Run(settings, settings.spec(), device, False, None, lambda _: None)
+    run = Trainer(settings, settings.spec(), device, False, None, lambda _: None)
     network = run.build().to(memory_format=torch.channels_last).train()
     batches = make_batches(material, settings, [])
     objective, extra = make_objective(network, settings, batches)
@@ -80,9 +80,9 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def compiled(settings: Settings, material: Material, steps: int, device: torch.device) -> list[str]:
+def compiled(settings: Settings, material: DecodedSet, steps: int, device: torch.device) -> list[str]:
     """A table: what torch.compile takes, and the speed of a step after it, as a multiple of that before."""
-    run = Run(settings, settings.spec(), device, False, None, lambda _: None)
+    run = Trainer(settings, settings.spec(), device, False, None, lambda _: None)
     network = run.build().to(memory_format=torch.channels_last).train()
     batch = make_batches(material, settings, [])(0)
     images, labels = run.feed(material).batch(batch, 0), torch.from_numpy(batch.labels).to(device)

@@ -50,7 +50,7 @@ def test_things_are_what_same_pairs_connect() -> None:
     same = np.array([True, False, True, False])
     found = PairSet(
         list("abcde"), left=np.array([0, 1, 2, 3]), right=np.array([1, 2, 3, 4]), same=same
-    ).things()
+    ).identity_groups()
     assert [found[0] == found[1], found[2] == found[3], len(np.unique(found))] == [True, True, 3]
 
 

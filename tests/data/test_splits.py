@@ -10,7 +10,7 @@ import pytest
 from twinned import recipes
 from twinned.data.datasets import PairSet, usable_classes
 from twinned.data.decoded import (
-    Material,
+    DecodedSet,
     fingerprint,
     identity,
     read,
@@ -38,7 +38,7 @@ def picture() -> np.ndarray:
     return rng.integers(0, 256, (8, 8), dtype=np.uint8)
 
 
-def classes_of(sizes: list[int], **given: object) -> Material:
+def classes_of(sizes: list[int], **given: object) -> DecodedSet:
     labels = [f"c{n:03d}" for n, size in enumerate(sizes) for _ in range(size)]
     images = load_images([picture() for _ in labels], labels)
     for name, value in given.items():
@@ -46,7 +46,7 @@ def classes_of(sizes: list[int], **given: object) -> Material:
     return read(images, SPEC, tell=lambda _: None, progress=False)
 
 
-def pairs_of(left: list[int], right: list[int], same: list[bool]) -> Material:
+def pairs_of(left: list[int], right: list[int], same: list[bool]) -> DecodedSet:
     images = [picture() for _ in range(1 + max(*left, *right))]
     pairs = PairSet(images, left=np.array(left), right=np.array(right), same=np.array(same), origin="p.csv")
     return read(pairs, SPEC, tell=lambda _: None, progress=False)
@@ -275,7 +275,7 @@ def test_a_sample_of_pairs_has_both_kinds_or_is_all():
     assert sample(rare, 40, seed=0) is rare
     images = [picture() for _ in range(60)]  # the last 20 are in no pair
     pairs = PairSet(images, left=np.arange(0, 40, 2), right=np.arange(1, 40, 2), same=np.arange(20) % 2 == 0)
-    some = Material(np.stack(images)[..., None], None, pairs, [str(n) for n in range(60)])
+    some = DecodedSet(np.stack(images)[..., None], None, pairs, [str(n) for n in range(60)])
     assert len(sample(some, 50, seed=0).pixels) == 40
 
 
@@ -284,12 +284,12 @@ def test_what_is_learnt_is_known_by_its_images_labels_groups_and_order():
     known = {identity(material), identity(material.part(np.array([1, 0, 2, 3, 4])))}
     for name, value in (("labels", "c001"), ("groups", "other"), ("forgery", True)):
         other = classes_of([2, 3])
-        other = Material(material.pixels, other.labelled, None, material.hashes)
+        other = DecodedSet(material.pixels, other.labelled, None, material.hashes)
         getattr(other.images, name)[0] = value
         known.add(identity(other))
     assert len(known) == 5
     pairs = [pairs_of([0, 2], [1, 3], same) for same in ([True, False], [False, True])]
-    pairs[1] = Material(pairs[0].pixels, None, pairs[1].pairs, pairs[0].hashes)
+    pairs[1] = DecodedSet(pairs[0].pixels, None, pairs[1].pairs, pairs[0].hashes)
     assert identity(pairs[0]) != identity(pairs[1])
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from twinned.distances import cosine, euclidean
 from twinned.evaluation import enrollment
-from twinned.evaluation.enrollment import choose_enrolment, closest_labels
+from twinned.evaluation.enrollment import choose_enrolment, nearest_label
 
 distances = partial(cosine, all_pairs=True)
 
@@ -33,7 +33,7 @@ def test_closest_labels_against_loops():
     order = np.random.default_rng(1).permutation(len(label))
     enrolled, rest = order[:15], order[15:]
     for prototype in (False, True):
-        found, apart = closest_labels(
+        found, apart = nearest_label(
             vectors[rest], vectors[enrolled], names[enrolled], distances, prototype=prototype
         )
         for row, query in enumerate(rest):
@@ -49,9 +49,9 @@ def test_closest_labels_against_loops():
 @pytest.mark.parametrize("prototype", [False, True])
 def test_many_queries_are_asked_in_blocks(monkeypatch, prototype):
     vectors, label = people(0, 9, 6)
-    whole = closest_labels(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
+    whole = nearest_label(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
     monkeypatch.setattr(enrollment, "_BLOCK_VALUES", 60)
-    parts = closest_labels(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
+    parts = nearest_label(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
     np.testing.assert_array_equal(whole[0], parts[0])
     np.testing.assert_allclose(whole[1], parts[1], atol=1e-6)
 
@@ -83,6 +83,6 @@ def test_thresholds_for_prototypes_hold_the_rate(distance, labels, images):
     for seed in range(8):
         gallery, label = people(100 + seed, labels, images, 1.0)
         strangers, _ = people(200 + seed, 400, 1, 1.0)
-        _, near = closest_labels(strangers, gallery, label, apart, prototype=True)
+        _, near = nearest_label(strangers, gallery, label, apart, prototype=True)
         rates.append(np.mean(near <= table.at(labels, 0.05, images)))
     assert 0.4 * 0.05 < np.mean(rates) < 1.5 * 0.05

@@ -97,7 +97,7 @@ def test_probes_and_impostors_are_never_references():
         assert one.genuine.shape == (6, 6)
         assert one.impostor.shape == (6, 6)  # the class's own forgeries, not strangers
         assert set(one.impostors.tolist()) == {one.label}
-    pairs = r._held_up(drawn, 2, 1.0, scaled=False)
+    pairs = r._score_probes(drawn, 2, 1.0, scaled=False)
     assert pairs.same.sum() == 5 * 48 * 4
     assert (~pairs.same).sum() == 5 * 48 * 6
     assert (pairs.distance > 0).all()
@@ -161,4 +161,4 @@ def test_json_round_trip_and_nonsense_is_refused(world, sets):
     rows = fitted.references.rows
     for wrong in ({"rows": rows[::-1]}, {"rows": (rows[0], rows[0])}, {"typical": 1e300}, {"rows": ()}):
         with pytest.raises(ValidationError):
-            v.References(**dict(fitted.references) | wrong)
+            v.ReferenceThresholds(**dict(fitted.references) | wrong)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twinned.evaluation.calibration import fit_calibration
-from twinned.evaluation.threshold_warnings import doubts, is_doubt
+from twinned.evaluation.threshold_warnings import is_threshold_warning, threshold_warnings
 from twinned.metrics.comparisons import compare_pairs
 
 RNG = np.random.default_rng(0)
@@ -31,12 +31,15 @@ def fitted(classes: int, images: int, apart: float, **given):
     ],
 )
 def test_each_doubt_is_said_and_known_again(made, words):
-    said = [sentence for sentence in doubts(*made) if words in sentence]
+    said = [sentence for sentence in threshold_warnings(*made) if words in sentence]
     assert len(said) == 1
-    assert all(is_doubt(sentence) and is_doubt(f"doctor: {sentence}") for sentence in doubts(*made))
+    assert all(
+        is_threshold_warning(sentence) and is_threshold_warning(f"doctor: {sentence}")
+        for sentence in threshold_warnings(*made)
+    )
 
 
 def test_a_good_threshold_raises_none_and_other_notes_are_no_doubts():
-    assert list(doubts(*fitted(8, 12, 1.0))) == []
-    assert not is_doubt("threshold refitted on 48 new images (twinned calibrate)")
-    assert not is_doubt("doctor: the embeddings have collapsed to one point (step 10)")
+    assert list(threshold_warnings(*fitted(8, 12, 1.0))) == []
+    assert not is_threshold_warning("threshold refitted on 48 new images (twinned calibrate)")
+    assert not is_threshold_warning("doctor: the embeddings have collapsed to one point (step 10)")

@@ -70,9 +70,9 @@ def test_occlusion_finds_the_same_regions(model, squares):
     assert found.left_share[1, 1] == pytest.approx(0.5)
     # Without its green one only red is left, which is nearer to red and blue: it spoke against.
     assert found.left_share[5, 6] == pytest.approx(0.5 - 1 / np.sqrt(2), abs=1e-6)
-    untouched = np.ones((8, 8), bool)
-    untouched[[1, 5], [1, 6]] = False
-    assert np.abs(found.left_share[untouched]).max() < 1e-6
+    baseline = np.ones((8, 8), bool)
+    baseline[[1, 5], [1, 6]] = False
+    assert np.abs(found.left_share[baseline]).max() < 1e-6
 
 
 def test_occlusion_works_on_any_model_and_is_the_second_difference_of_the_distance(squares):

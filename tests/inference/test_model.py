@@ -15,7 +15,7 @@ from twinned.data.images import pixels_sha256
 from twinned.data.preprocessing import read_image
 from twinned.errors import DataError, ImageError, SettingError
 
-from .conftest import DISTANCE, EMBEDDING
+from ..conftest import DISTANCE, EMBEDDING
 
 
 @pytest.fixture(scope="module")

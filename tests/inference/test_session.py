@@ -22,7 +22,7 @@ from twinned.inference.session import (
     embed_stream,
 )
 
-from .conftest import EMBEDDING
+from ..conftest import EMBEDDING
 
 CPU, CUDA, COREML = "CPUExecutionProvider", "CUDAExecutionProvider", "CoreMLExecutionProvider"
 

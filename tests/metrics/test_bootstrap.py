@@ -67,7 +67,7 @@ def test_two_classes_resample_single_comparisons(world):
     found = world(classes=2, images=6)
     figures = {round(curve.d_prime(), 6) for curve in replicates(found, count=30)}
     assert len(figures) == 30
-    assert bootstrap.unit_count(found) == len(found)
+    assert bootstrap.class_count(found) == len(found)
 
 
 def test_seed_decides(world):

@@ -6,7 +6,7 @@ import pytest
 
 from twinned.distances import euclidean
 from twinned.errors import DataError
-from twinned.evaluation.threshold_warnings import strangers_pass
+from twinned.evaluation.threshold_warnings import unknown_probes_pass
 from twinned.metrics import comparisons as module
 from twinned.metrics.comparisons import (
     Comparisons,
@@ -146,8 +146,8 @@ def test_strangers_who_pass_where_forgeries_do_not_are_told():
     near, far = np.linspace(0, 1, 50), np.linspace(5, 6, 50)
     for strangers, told in ((near, True), (far, False)):
         found = compare_pairs(np.concatenate([near, far, strangers]), same, skilled=skilled)
-        assert (strangers_pass(found, 2.0) is not None) == told
-    assert "accepts more strangers (1.000) than forgeries (0.000)" in strangers_pass(
+        assert (unknown_probes_pass(found, 2.0) is not None) == told
+    assert "accepts more strangers (1.000) than forgeries (0.000)" in unknown_probes_pass(
         compare_pairs(np.concatenate([near, far, near]), same, skilled=skilled), 2.0
     )
-    assert strangers_pass(compare_pairs(near, same[25:75]), 2.0) is None
+    assert unknown_probes_pass(compare_pairs(near, same[25:75]), 2.0) is None

@@ -8,7 +8,7 @@ import torch
 
 from twinned.errors import SettingError, TrainingError
 from twinned.metrics.roc import eer as equal_error_rate
-from twinned.nn.lda import solve_layer
+from twinned.nn.lda import fit_lda_projection
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def values() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("shrink", [0.01, 1.0])
 def test_within_a_class_the_shrunk_spread_is_alike_in_all_directions(values, shrink):
     x, labels = values
-    weight, bias = solve_layer(x, labels, shrink=shrink)
+    weight, bias = fit_lda_projection(x, labels, shrink=shrink)
     within = np.zeros((7, 7))
     for label in range(6):
         own = x[labels == label].double().numpy()
@@ -41,8 +41,8 @@ def test_within_a_class_the_shrunk_spread_is_alike_in_all_directions(values, shr
 
 def test_fewer_outputs_are_the_directions_in_which_the_images_differ_most(values):
     x, labels = values
-    whole = x @ solve_layer(x, labels)[0].T
-    some = x @ solve_layer(x, labels, size=3)[0].T
+    whole = x @ fit_lda_projection(x, labels)[0].T
+    some = x @ fit_lda_projection(x, labels, size=3)[0].T
     apart = [(z - z.mean(dim=0)).square().sum() for z in (whole, some)]
     singular = torch.linalg.svdvals(whole - whole.mean(dim=0)).square()
     # Both are scaled to one length; so the share kept shows in the ratio of nearest to whole distances.
@@ -55,7 +55,7 @@ def test_new_classes_are_told_apart_better():
     labels = torch.arange(12).repeat_interleave(8)
     noise = torch.cat([torch.full((5,), 4.0), torch.full((5,), 0.2)])
     x = torch.randn(12, 10, generator=random)[labels] + noise * torch.randn(96, 10, generator=random)
-    weight, bias = solve_layer(x[labels < 6], labels[labels < 6], shrink=0.1)
+    weight, bias = fit_lda_projection(x[labels < 6], labels[labels < 6], shrink=0.1)
 
     def nearest_is_own(z: torch.Tensor, own: torch.Tensor) -> float:
         apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
@@ -68,18 +68,18 @@ def test_new_classes_are_told_apart_better():
 
 def test_what_cannot_be_solved_is_refused():
     with pytest.raises(TrainingError, match="two different images of one class"):
-        solve_layer(torch.eye(4), torch.arange(4))
+        fit_lda_projection(torch.eye(4), torch.arange(4))
     with pytest.raises(TrainingError, match="two different images of one class"):
-        solve_layer(torch.ones(4, 3), torch.zeros(4, dtype=torch.long))
+        fit_lda_projection(torch.ones(4, 3), torch.zeros(4, dtype=torch.long))
     with pytest.raises(SettingError, match="at most as many values as it sees, 3; got 4"):
-        solve_layer(torch.rand(4, 3), torch.tensor([0, 0, 1, 1]), size=4)
+        fit_lda_projection(torch.rand(4, 3), torch.tensor([0, 0, 1, 1]), size=4)
 
 
 def test_fewer_images_than_values_and_values_that_are_always_0():
     """What a network's last map often is: single precision does not find its directions."""
     random = torch.Generator().manual_seed(0)
     values = torch.randn(48, 1280, generator=random).relu() * (torch.rand(1280, generator=random) < 0.6)
-    weight, bias = solve_layer(values, torch.arange(48) // 8, size=128)
+    weight, bias = fit_lda_projection(values, torch.arange(48) // 8, size=128)
     assert torch.isfinite(weight).all()
     assert torch.isfinite(bias).all()
     assert (values @ weight.T + bias).square().sum(dim=1).mean() == pytest.approx(1, rel=1e-3)
@@ -89,9 +89,9 @@ def test_with_fewer_images_than_values_the_short_way_tells_the_same():
     torch.manual_seed(0)
     labels = torch.arange(20) % 5
     values = torch.randn(20, 60) + 2 * torch.randn(5, 60)[labels]
-    weight, bias = solve_layer(values, labels, size=6, shrink=0.5)
+    weight, bias = fit_lda_projection(values, labels, size=6, shrink=0.5)
     # The long way: the same images, told often enough that there are more of them than values.
-    again = solve_layer(values.repeat(4, 1), labels.repeat(4), size=6, shrink=0.5)
+    again = fit_lda_projection(values.repeat(4, 1), labels.repeat(4), size=6, shrink=0.5)
     short, long = values @ weight.T + bias, values @ again[0].T + again[1]
     assert weight.shape == (6, 60)
     torch.testing.assert_close(torch.cdist(short, short), torch.cdist(long, long), rtol=1e-4, atol=1e-4)
@@ -100,8 +100,8 @@ def test_with_fewer_images_than_values_the_short_way_tells_the_same():
 def test_fewer_images_than_outputs_are_solved_in_their_span_too():
     torch.manual_seed(0)
     values, labels = torch.randn(12, 60), torch.arange(12) // 3
-    weight, bias = solve_layer(values, labels, size=20)
-    whole, shift = solve_layer(values, labels)
+    weight, bias = fit_lda_projection(values, labels, size=20)
+    whole, shift = fit_lda_projection(values, labels)
     assert weight.shape == (20, 60)
     assert torch.isfinite(weight).all()
     torch.testing.assert_close(
@@ -115,7 +115,7 @@ def test_fewer_images_than_outputs_are_solved_in_their_span_too():
 def test_values_that_are_mostly_empty():
     values = torch.relu(torch.randn(30, 640, generator=torch.Generator().manual_seed(0)) - 1.5)
     values[:, 200:] = 0
-    weight, bias = solve_layer(values, torch.arange(30) // 6, size=640)
+    weight, bias = fit_lda_projection(values, torch.arange(30) // 6, size=640)
     outputs = values @ weight.T + bias
     assert torch.isfinite(outputs).all()
     assert outputs.square().sum(dim=1).mean().item() == pytest.approx(1, rel=1e-4)
@@ -128,14 +128,14 @@ def test_mixed_outputs_keep_distances_and_lead_with_the_most_spread(wide, size):
     labels = torch.arange(8).repeat_interleave(4)
     x = torch.randn(8, wide, generator=random)[labels] + torch.randn(32, wide, generator=random)
     new = torch.randn(200, wide, generator=random)
-    weight, bias = solve_layer(x, labels, size=size, mixed=True)
-    whole, shift = solve_layer(x, labels)
+    weight, bias = fit_lda_projection(x, labels, size=size, mixed=True)
+    whole, shift = fit_lda_projection(x, labels)
     z, full = new @ weight.T + bias, new @ whole.T + shift
     ratio = torch.pdist(z).square() / torch.pdist(full).square()
     left, lead = size - size // 16, size // 16
     spread = (2 * (wide - left) / left / (wide + 2)) ** 0.5  # of a random projection's squared lengths
     assert (ratio.std() / ratio.mean()).item() == pytest.approx(spread, rel=0.25)
-    best = solve_layer(x, labels, size=lead)[0]
+    best = fit_lda_projection(x, labels, size=lead)[0]
     aligned = torch.linalg.svdvals(weight[:lead] @ torch.linalg.pinv(best))
     torch.testing.assert_close(aligned / aligned[0], torch.ones(lead), atol=0.02, rtol=0)
 
@@ -149,7 +149,7 @@ def test_mixed_outputs_of_few_images_tell_new_classes_apart_better():
     ends = torch.triu_indices(180, 180, 1)
 
     def eer_on_new(mixed: bool) -> float:
-        weight, bias = solve_layer(x[few], labels[few], size=16, mixed=mixed)
+        weight, bias = fit_lda_projection(x[few], labels[few], size=16, mixed=mixed)
         z = torch.nn.functional.normalize(x[new] @ weight.T + bias)
         same = labels[new][ends[0]] == labels[new][ends[1]]
         return equal_error_rate(1 - (z[ends[0]] * z[ends[1]]).sum(1).numpy(), same.numpy())

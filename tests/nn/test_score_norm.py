@@ -10,7 +10,7 @@ from twinned import encoders
 from twinned.data.preprocessing import ImageSpec
 from twinned.inference.session import Graph, embed_pixels
 from twinned.nn.onnx_export import export_encoder
-from twinned.nn.score_norm import Cohort
+from twinned.nn.score_norm import CohortScoreNorm
 from twinned.nn.siamese import SiameseNetwork
 
 
@@ -20,7 +20,7 @@ def some(count: int, seed: int = 0, size: int = 16) -> torch.Tensor:
 
 def test_the_value_is_the_mean_distance_to_the_nearest_quarter_less_the_usual():
     members, labels = some(12).double(), torch.arange(12) // 3
-    cohort = Cohort.of(members, labels)
+    cohort = CohortScoreNorm.of(members, labels)
     usual = []
     for i in range(12):
         others = sorted(1 - float(members[i] @ members[j]) for j in range(12) if labels[j] != labels[i])
@@ -36,7 +36,7 @@ def test_the_value_is_the_mean_distance_to_the_nearest_quarter_less_the_usual():
 
 def test_two_images_in_a_crowd_move_apart_and_two_that_lie_apart_move_together():
     members = torch.cat([normalize(some(64, seed=2) * 0.3 + torch.eye(16)[0]), some(64, seed=3)])
-    cohort = Cohort.of(members, torch.arange(128) // 4)
+    cohort = CohortScoreNorm.of(members, torch.arange(128) // 4)
     crowd, apart = torch.eye(16)[0], torch.eye(16)[5]
     near = torch.eye(16)[1] * 0.6
     pairs = torch.stack([crowd, normalize(crowd + near, dim=0), apart, normalize(apart + near, dim=0)])
@@ -48,7 +48,7 @@ def test_two_images_in_a_crowd_move_apart_and_two_that_lie_apart_move_together()
 def test_a_network_with_a_cohort_is_exported_with_it(tmp_path):
     torch.manual_seed(0)
     encoder = encoders.build("conv4", image_size=(20, 24), channels=1, embedding_size=16)
-    cohort = Cohort.of(some(40), torch.arange(40) // 4)
+    cohort = CohortScoreNorm.of(some(40), torch.arange(40) // 4)
     network = SiameseNetwork(encoder, normalize=True, cohort=cohort).eval()
     assert network.embedding_size == 17
     spec = ImageSpec(height=20, width=24, channels=1, mean=(0.0,), std=(1.0,))

@@ -19,7 +19,7 @@ import twinned as tw
 from twinned.gallery.gallery import Gallery
 from twinned.inference.model import Model
 from twinned.server.app import create_app
-from twinned.server.batching import Plan
+from twinned.server.batching import EncoderPlan
 
 from ..conftest import rounding
 
@@ -138,7 +138,7 @@ def client(model: Model, request: pytest.FixtureRequest) -> Iterator[Client]:
     def make(**options: object) -> TestClient:
         if "gallery" not in options:
             options["gallery"] = request.getfixturevalue("gallery")
-        options = {"plan": Plan(model.encoder, 2, False, (0, 0))} | options
+        options = {"plan": EncoderPlan(model.encoder, 2, False, (0, 0))} | options
         app = create_app(model, **options)  # type: ignore[arg-type]
         clients.append(TestClient(app, base_url="http://127.0.0.1:8000"))
         return clients[-1]

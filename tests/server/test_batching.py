@@ -11,7 +11,7 @@ import pytest
 
 from twinned.data.preprocessing import ImageSpec
 from twinned.inference.session import embed_stream
-from twinned.server.batching import Together, choose, rate
+from twinned.server.batching import BatchingEncoder, choose, rate
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
 
@@ -42,7 +42,7 @@ def test_everybody_gets_their_own_answer() -> None:
         time.sleep(0.002)
         return mean(pixels)
 
-    encoder = Together(slow, most=8)
+    encoder = BatchingEncoder(slow, most=8)
     wrong: list[int] = []
 
     def ask(place: int) -> None:
@@ -60,12 +60,12 @@ def test_everybody_gets_their_own_answer() -> None:
 
 
 def test_a_request_larger_than_a_batch_is_run_by_itself() -> None:
-    assert Together(mean, most=4)(image(7, 11)).shape == (11, 1)
+    assert BatchingEncoder(mean, most=4)(image(7, 11)).shape == (11, 1)
 
 
 def test_more_images_than_a_batch_go_through_it_one_batch_after_another() -> None:
     images = [np.full((8, 8), n, np.uint8) for n in range(70)]
-    found = np.concatenate([part.vectors for part in embed_stream(images, SPEC, Together(mean))])
+    found = np.concatenate([part.vectors for part in embed_stream(images, SPEC, BatchingEncoder(mean))])
     assert found[:, 0].tolist() == list(range(70))
 
 
@@ -79,7 +79,7 @@ def test_an_error_reaches_everybody_who_was_joined_and_nobody_after() -> None:
             raise RuntimeError("nine")
         return mean(pixels)
 
-    encoder = Together(fails_on_nine)
+    encoder = BatchingEncoder(fails_on_nine)
     outcome: dict[int, object] = {}
 
     def ask(place: int) -> None:
@@ -114,7 +114,7 @@ def test_the_faster_way_is_taken(pays: bool) -> None:
 
     plan = choose(load, SPEC)
     assert plan.together is pays
-    assert isinstance(plan.encoder, Together) is pays
+    assert isinstance(plan.encoder, BatchingEncoder) is pays
     assert plan.rates[pays] > plan.rates[not pays]
 
 

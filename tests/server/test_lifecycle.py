@@ -21,7 +21,7 @@ import twinned as tw
 from twinned.cli.serve import _reload_on_hangup
 from twinned.inference.model import Model
 from twinned.server.app import create_app
-from twinned.server.batching import Plan
+from twinned.server.batching import EncoderPlan
 from twinned.server.lifecycle import listen, serve
 from twinned.server.limits import Limits
 
@@ -213,7 +213,7 @@ def _quick(model: Model):
         await original(self, sockets=sockets)  # type: ignore[arg-type]
 
     uvicorn.Server.startup = startup  # type: ignore[method-assign]
-    app = create_app(model, limits=limits, plan=Plan(model.encoder, 2, False, (0, 0)))
+    app = create_app(model, limits=limits, plan=EncoderPlan(model.encoder, 2, False, (0, 0)))
     thread = threading.Thread(target=serve, args=(app, listening), kwargs={"limits": limits})
     thread.start()
     address = listening.getsockname()[:2]

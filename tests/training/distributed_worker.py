@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from twinned.data.datasets import ImageSet
-from twinned.data.decoded import Material, statistics
+from twinned.data.decoded import DecodedSet, statistics
 from twinned.nn.siamese import SiameseNetwork
 from twinned.training import distributed, launch, trainer
 from twinned.training.config import Augment, Settings
 from twinned.training.objective import make_objective
-from twinned.training.state import Outcome
+from twinned.training.state import TrainResult
 
 TRIPLET = {"loss": "triplet", "miner": "semi-hard", "distance": "squared_euclidean", "margin": 0.2}
 CASES = {
@@ -41,13 +41,13 @@ CASES = {
 }
 
 
-class Run(trainer.Run):
+class Trainer(trainer.Trainer):
     """A run in float64, with the proxies and the memory of its loss; test_together.py says why."""
 
     def build(self) -> SiameseNetwork:
         return super().build().double()
 
-    def train(self, *args: Any, **given: Any) -> Outcome[SiameseNetwork]:
+    def train(self, *args: Any, **given: Any) -> TrainResult[SiameseNetwork]:
         def make(*of: Any) -> tuple[Any, nn.Module]:
             objective, extra = make_objective(*of)
             return objective, extra.double()
@@ -64,7 +64,7 @@ def short_runs() -> dict[str, Tensor]:
     pixels = noisy.clip(0, 255).astype(np.uint8)
     empty = np.full(32, "")
     images = ImageSet(pixels, labels.astype(str), empty, np.zeros(32, np.bool_), empty)
-    material = Material(pixels, images, None, [str(place) for place in range(32)])
+    material = DecodedSet(pixels, images, None, [str(place) for place in range(32)])
     found: dict[str, Tensor] = {}
     for name, changes in CASES.items():
         settings = Settings(
@@ -75,7 +75,7 @@ def short_runs() -> dict[str, Tensor]:
         )
         losses: list[float] = []
         spec = settings.spec().model_copy(update=statistics(pixels))
-        run = Run(
+        run = Trainer(
             settings,
             spec,
             torch.device("cpu"),
@@ -92,13 +92,13 @@ def short_runs() -> dict[str, Tensor]:
 def main() -> None:
     launch._join_torchrun("cpu", 1)
     torch.set_num_threads(1)
-    assert distributed.processes() == 2
+    assert distributed.world_size() == 2
     found = short_runs()
     # What the first one finds, everywhere; and what anybody says.
-    assert distributed.from_first(distributed.number) == 0
-    assert distributed.anywhere(False, distributed.number() == 1, True) == [False, True, True]
-    uneven = torch.full((3,), float(distributed.number()))
-    distributed.copy_first([uneven])
+    assert distributed.broadcast_from_rank0(distributed.rank) == 0
+    assert distributed.any_rank(False, distributed.rank() == 1, True) == [False, True, True]
+    uneven = torch.full((3,), float(distributed.rank()))
+    distributed.broadcast_tensors([uneven])
     assert uneven.tolist() == [0, 0, 0]
     save_file(found, f"{sys.argv[1]}/{distributed.number()}.safetensors")
 

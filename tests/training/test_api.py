@@ -29,7 +29,7 @@ from twinned.nn import onnx_export
 from twinned.training import pipeline
 from twinned.training.state import Interrupted, Step
 
-from .conftest import EMBEDDING
+from ..conftest import EMBEDDING
 
 QUICK = {"precision": "float32", "warmup": 2, "augment.elastic": 0, "quarter_turns": False}
 

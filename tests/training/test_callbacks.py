@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from twinned.data.samplers import Batch
-from twinned.training.callbacks import Doctor
+from twinned.training.callbacks import TrainingMonitor
 from twinned.training.state import Step
 
 SPREAD = torch.eye(6)
@@ -28,7 +28,9 @@ def run(
     """What is said of a run of so many steps."""
     said: list[str] = []
     share = None if active is None else torch.tensor(active)
-    doctor = Doctor(said.append, classes=frozenset(range(classes)), active=lambda: share, miner=miner)
+    doctor = TrainingMonitor(
+        said.append, classes=frozenset(range(classes)), active=lambda: share, miner=miner
+    )
     batch = Batch(index=np.arange(len(labels)), labels=np.array(labels))
     for step in range(first, first + steps):
         doctor.watch(Step(step, None, 1.0, 0.1, 1.0, len(labels), batch, embeddings))

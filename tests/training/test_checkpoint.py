@@ -46,7 +46,14 @@ def write(path: Path, seed: int = 3, run: str = '{"steps": 5}', kind: str = "ada
 def test_everything_comes_back_bit_for_bit(tmp_path, kind):
     history = [{"step": 1.0, "loss": 0.1 + 0.2}]
     state = State(
-        step=7, total=9, seconds=1 / 3, bfloat16=False, best_eer=0.1, best_step=5, stale=2, history=history
+        step=7,
+        total=9,
+        seconds=1 / 3,
+        bfloat16=False,
+        best_eer=0.1,
+        best_step=5,
+        evals_without_improvement=2,
+        history=history,
     )
     parts, optimizer = some(3, kind)
     path = tmp_path / "run" / "main.safetensors"

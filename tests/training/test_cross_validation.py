@@ -17,7 +17,7 @@ from twinned.inference.baseline import UNTOUCHED
 from twinned.metrics.comparisons import compare_pairs
 from twinned.nn import onnx_export
 from twinned.training import cross_validation, encoder_selection
-from twinned.training.validation import Judged
+from twinned.training.validation import ValidationScore
 
 needs_weights = pytest.mark.skipif(
     not encoders.installed("efficientnet_lite0"), reason="the extra pretrained is not installed"
@@ -25,21 +25,21 @@ needs_weights = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def untouched(strangers: Path) -> twinned.Model:
+def baseline(strangers: Path) -> twinned.Model:
     return twinned.train(
         strangers, recipe="photo", encoder="efficientnet_lite0", image_size=32, steps=0, progress=False
     )
 
 
 @needs_weights
-def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(untouched, strangers):
-    said = untouched.manifest
+def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(baseline, strangers):
+    said = baseline.manifest
     assert (said.embedding_size, said.encoder, said.distance) == (1280, "efficientnet_lite0", "cosine")
     assert said.classes == []
     assert said.calibration.n_classes == 8
     assert said.calibration.unseen_classes
     assert said.spec.mean == pytest.approx((0.485, 0.456, 0.406))
-    assert "Apache-2.0: EfficientNet-Lite0" in (untouched.folder / "README.md").read_text()
+    assert "Apache-2.0: EfficientNet-Lite0" in (baseline.folder / "README.md").read_text()
     network = encoders.build("efficientnet_lite0", image_size=(32, 32), channels=3).eval()
     file = next(strangers.rglob("*.png"))
     pixels = twinned.data.preprocessing.read_image(file, said.spec)
@@ -48,13 +48,13 @@ def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(untouched, s
     ) / (torch.tensor(said.spec.std).view(3, 1, 1))
     with torch.no_grad():
         values = torch.nn.functional.normalize(network(x)).numpy()
-    np.testing.assert_allclose(untouched.embed([file]), values, atol=1e-4)
+    np.testing.assert_allclose(baseline.embed([file]), values, atol=1e-4)
 
 
 @needs_weights
-def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs, monkeypatch):
+def test_what_is_fitted_is_kept_beside_what_it_was(baseline, strangers, glyphs, monkeypatch):
     def borrowed(network: Any, spec: Any, path: Path) -> None:
-        shutil.copyfile(untouched.folder / "encoder.onnx", path)
+        shutil.copyfile(baseline.folder / "encoder.onnx", path)
 
     monkeypatch.setattr(onnx_export, "export_encoder", borrowed)
     given = {
@@ -80,12 +80,14 @@ def test_what_is_fitted_is_kept_beside_what_it_was(untouched, strangers, glyphs,
         assert sum("steps, loss and rates play no part" in note for note in model.manifest.notes) == 1
 
 
-def judged(errors: float, *, wrong: int = 0) -> Judged:
+def judged(errors: float, *, wrong: int = 0) -> ValidationScore:
     """Of 20 comparisons so many of either kind are wrong."""
     same = np.array([True, False] * 10)
     distance = np.where(same, 0.1, 0.9)
     distance[: 2 * wrong] = 1 - distance[: 2 * wrong]
-    return Judged(compare_pairs(distance, same, left=np.arange(20), right=np.arange(20)), 1 - errors, 20)
+    return ValidationScore(
+        compare_pairs(distance, same, left=np.arange(20), right=np.arange(20)), 1 - errors, 20
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkey
     said: list[str] = []
     ways = recipes.get("photo-small"), recipes.get("photo")
     images = load_images(strangers)
-    found = encoder_selection.choose_network(
+    found = encoder_selection.select_encoder(
         images, *ways, seconds=9, device=torch.device("cpu"), tell=said.append
     )
     assert found.encoder == chosen
@@ -125,16 +127,16 @@ def test_a_trial_runs_in_its_time_and_judges_unseen_classes(strangers):
     small = recipes.get("photo-small").change({"height": 32, "width": 32})
     large = recipes.get("photo").change({"height": 32, "width": 32})
     images = load_images(strangers)
-    found = encoder_selection.choose_network(
+    found = encoder_selection.select_encoder(
         images, small, large, seconds=3, device=torch.device("cpu"), tell=said.append
     )
     assert found in (small, large)
     few = images.with_classes(images.classes[:3])
-    encoder_selection.choose_network(
+    encoder_selection.select_encoder(
         few, small, large, seconds=3, device=torch.device("cpu"), tell=said.append
     )
     assert said[1].startswith("fewer than 4 classes are too few")
-    hurried = encoder_selection.choose_network(
+    hurried = encoder_selection.select_encoder(
         images, small, large, seconds=2, device=torch.device("cpu"), tell=said.append
     )
     assert hurried == large

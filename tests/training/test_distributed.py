@@ -74,13 +74,13 @@ def test_the_runs_learn_something(alone):
 
 
 def test_one_process_is_left_alone():
-    assert distributed.processes() == 1
-    assert distributed.number() == 0
-    assert distributed.my_rows() == slice(0, None, 1)
-    assert distributed.from_first(lambda: "found") == "found"
-    assert distributed.anywhere(True, False) == [True, False]
+    assert distributed.world_size() == 1
+    assert distributed.rank() == 0
+    assert distributed.rank_slice() == slice(0, None, 1)
+    assert distributed.broadcast_from_rank0(lambda: "found") == "found"
+    assert distributed.any_rank(True, False) == [True, False]
     images = torch.rand(3, 2)
-    assert distributed.embed_together(lambda x: x, images, 3) is images
+    assert distributed.gather_embeddings(lambda x: x, images, 3) is images
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])

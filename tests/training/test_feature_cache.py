@@ -10,7 +10,7 @@ from twinned import encoders
 from twinned.data.augmentation import Augmentation
 from twinned.data.samplers import Batch
 from twinned.nn.siamese import SiameseNetwork
-from twinned.training.feature_cache import Front, PixelFeed, whole
+from twinned.training.feature_cache import FeatureCache, PixelSource, whole
 
 
 def made(name: str, size: tuple[int, int], channels: int, *, symmetric: bool) -> SiameseNetwork:
@@ -33,9 +33,9 @@ def test_kept_maps_lead_to_the_embeddings_of_the_images(name, size, channels, fr
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, *size, channels), dtype=np.uint8)
     warp = Augmentation(rotation=20)
-    front = Front(network, frozen, warp=warp, views=2, seed=0)
+    front = FeatureCache(network, frozen, warp=warp, views=2, seed=0)
     assert front.run(pixels, list("abcdef"), progress=False)
-    feed, images = front.feed(list("fbcab")), PixelFeed(pixels, warp, device=torch.device("cpu"), seed=0)
+    feed, images = front.feed(list("fbcab")), PixelSource(pixels, warp, device=torch.device("cpu"), seed=0)
     order = torch.tensor([5, 1, 2, 0, 1])
     tail = front.tail(network).eval()
     with torch.no_grad():

@@ -30,7 +30,7 @@ from twinned.inference import model_folder
 from twinned.nn import onnx_export
 from twinned.nn.encoders.convnets import Conv4
 from twinned.nn.siamese import SiameseNetwork
-from twinned.training.feature_cache import Front
+from twinned.training.feature_cache import FeatureCache
 from twinned.training.freezing import Freezing
 from twinned.training.state import Interrupted, Step
 
@@ -217,14 +217,14 @@ def test_a_signal_while_the_old_images_are_measured_says_that_the_model_is_saved
 
 def test_frozen_stages_see_as_many_images_as_there_is_time_for(finetune, glyphs, strangers, monkeypatch):
     seen: list[int] = []
-    run = Front.run
+    run = FeatureCache.run
 
-    def watched(self: Front, pixels: Any, hashes: Any, **given: Any) -> bool:
+    def watched(self: FeatureCache, pixels: Any, hashes: Any, **given: Any) -> bool:
         seen.append(len(hashes))
         return run(self, pixels, hashes, **given)
 
-    monkeypatch.setattr(Front, "run", watched)
-    monkeypatch.setattr(Front, "seconds_an_image", lambda self, pixels: 1.0)
+    monkeypatch.setattr(FeatureCache, "run", watched)
+    monkeypatch.setattr(FeatureCache, "seconds_an_image", lambda self, pixels: 1.0)
     images = twinned.load_images(glyphs)
     ends = np.arange(95)
     same = images.labels[:-1] == images.labels[1:]

@@ -25,10 +25,10 @@ from twinned.training.checkpoint import State
 from twinned.training.loop import train_network
 from twinned.training.state import (
     Interrupted,
-    Outcome,
-    Plan,
+    Schedule,
     Scores,
     Step,
+    TrainResult,
 )
 
 TARGET = torch.tensor([[3.0, -1.0]])
@@ -53,19 +53,19 @@ def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
     return network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 
 
-def run(plan: Plan, **given: Any) -> Outcome[Any]:
+def run(plan: Schedule, **given: Any) -> TrainResult[Any]:
     network, optimizer = fresh()
     parts = {"batches": batches, "load": load, "objective": objective, "progress": False}
     return train_network(network, optimizer=optimizer, plan=plan, **parts | given)
 
 
-def weights(outcome: Outcome[Any]) -> list[float]:
+def weights(outcome: TrainResult[Any]) -> list[float]:
     return outcome.network[1].weight.detach().flatten().tolist()
 
 
-def plan(steps: int | None = 20, **given: Any) -> Plan:
+def plan(steps: int | None = 20, **given: Any) -> Schedule:
     defaults = {"steps": steps, "learning_rate": 0.05, "warmup": 2, "bfloat16": False, "average": 0.5}
-    return Plan(**defaults | given)
+    return Schedule(**defaults | given)
 
 
 def scores(*eers: float) -> Callable[[nn.Module], Scores]:
@@ -83,7 +83,7 @@ def _look_often(monkeypatch):
 
 
 def test_the_rate_rises_stays_and_falls_along_half_a_cosine():
-    p = Plan(learning_rate=2.0, warmup=4, decay_from=0.5)
+    p = Schedule(learning_rate=2.0, warmup=4, decay_from=0.5)
     assert [p.rate(step, 100) for step in range(5)] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
     assert p.rate(50, 100) == 2.0
     assert p.rate(75, 100) == pytest.approx(1.0)
@@ -94,7 +94,9 @@ def test_the_rate_rises_stays_and_falls_along_half_a_cosine():
 
 
 def test_the_rate_may_fall_by_epochs_and_momentum_rise_over_the_run():
-    p = Plan(learning_rate=2.0, warmup=0, decay_from=1, epoch_decay=0.9, per_epoch=10, momentum=(0.5, 0.9))
+    p = Schedule(
+        learning_rate=2.0, warmup=0, decay_from=1, epoch_decay=0.9, per_epoch=10, momentum=(0.5, 0.9)
+    )
     assert [p.rate(step, 100) for step in (0, 9, 10, 99)] == pytest.approx([2, 2, 1.8, 2 * 0.9**9])
     assert [p.settings(step, 100)["momentum"] for step in (0, 50)] == pytest.approx([0.5, 0.7])
     assert p.settings(10, 100, scale=0.5)["lr"] == pytest.approx(0.9)
@@ -187,7 +189,11 @@ def test_the_best_evaluated_weights_are_kept():
 
     outcome = run(plan(4, evaluations=4), evaluate=evaluate)
     assert weights(outcome) == at[1]
-    assert (outcome.state.best_step, outcome.state.best_eer, outcome.state.stale) == (2, 0.2, 2)
+    assert (outcome.state.best_step, outcome.state.best_eer, outcome.state.evals_without_improvement) == (
+        2,
+        0.2,
+        2,
+    )
     rows = outcome.state.history
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert [row["held_out_eer"] for row in rows] == eers
@@ -585,7 +591,7 @@ def test_a_handler_of_the_programs_own_stays():
 
 
 def test_in_another_thread_there_are_no_signals():
-    outcomes: list[Outcome[Any]] = []
+    outcomes: list[TrainResult[Any]] = []
     thread = threading.Thread(target=lambda: outcomes.append(run(plan(3))))
     thread.start()
     thread.join()

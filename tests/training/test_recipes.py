@@ -16,7 +16,7 @@ from twinned.data.augmentation import Augmentation
 from twinned.errors import SettingError
 from twinned.training.config import Settings
 from twinned.training.recipes import RECIPES
-from twinned.training.state import Plan
+from twinned.training.state import Schedule
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -69,7 +69,7 @@ def test_settings_that_plan_and_batches_take_have_their_names():
         "clip",
         "seed",
     }
-    assert shared | {"checkpoint_seconds"} <= set(Plan.__dataclass_fields__) & set(Settings.model_fields)
+    assert shared | {"checkpoint_seconds"} <= set(Schedule.__dataclass_fields__) & set(Settings.model_fields)
 
 
 def test_an_unknown_recipe_is_refused_with_the_names():
@@ -82,8 +82,8 @@ def test_change_sets_what_it_names_and_nothing_else():
     changed = base.change({"steps": "5", "minutes": "none", "augment.rotation": "3.5", "quarter_turns": "no"})
     assert (changed.steps, changed.minutes, changed.augment.rotation) == (5, None, 3.5)
     assert changed.quarter_turns is False
-    untouched = {"steps", "minutes", "augment", "quarter_turns"}
-    assert changed.model_dump(exclude=untouched) == base.model_dump(exclude=untouched)
+    baseline = {"steps", "minutes", "augment", "quarter_turns"}
+    assert changed.model_dump(exclude=baseline) == base.model_dump(exclude=baseline)
     assert changed.augment.shear == base.augment.shear
     assert base.minutes == 2, "the recipe itself stays as it is"
     assert base.change({"ink": "none"}).ink == "none", "a value that is called none"

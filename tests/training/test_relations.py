@@ -23,7 +23,7 @@ from twinned.inference.model_card import card
 from twinned.training.api import train
 from twinned.training.finetune import finetune
 
-from .conftest import EMBEDDING
+from ..conftest import EMBEDDING
 
 RELATIONS = {"other model": False, "same": True, "same model, other colour": False}
 

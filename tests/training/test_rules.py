@@ -14,7 +14,7 @@ from twinned.data.readers import load_images
 from twinned.errors import DataError, SettingError
 from twinned.training.config import Settings
 from twinned.training.recipes import choose
-from twinned.training.rules import settle
+from twinned.training.rules import resolve
 
 rng = np.random.default_rng(0)
 
@@ -46,7 +46,7 @@ def settled(source: ImageSet | PairSet | None = None, recipe: Any = "glyph", **g
     defaults = {"image_size": None, "batch_size": None, "extra": {}, "seed": 0, "tell": lambda _: None}
     named = {k: v for k, v in given.items() if k not in defaults}
     rest = defaults | {k: v for k, v in given.items() if k in defaults}
-    return settle(source or images_of(strokes(30, 30)), recipe, named, **rest)
+    return resolve(source or images_of(strokes(30, 30)), recipe, named, **rest)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from .main import (
     Json,
     Quiet,
     app,
-    emit,
+    print_result,
     teller,
 )
 
@@ -44,7 +44,7 @@ def list_(json: Json = False) -> None:
         for file in each.downloads:
             checked = "checked by SHA-256" if file.sha256 else "no checksum is known: taken on trust at first"
             lines.append(f"    {file.addresses[0]}  ({checked})")
-    emit(found, as_json=json, text="\n".join(lines))
+    print_result(found, as_json=json, text="\n".join(lines))
 
 
 @data.command(name="get")
@@ -78,7 +78,7 @@ def get(
     images = len(find_images(folder))
     parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel")
     use = [str(folder / part) for part in parts if (folder / part).exists()]
-    emit(
+    print_result(
         {"name": name, "output": str(folder), "images": images, "data": use, "notes": told},
         as_json=json,
         text=f"{folder}: {images:,} images; train on {' or '.join(use)}",

@@ -13,8 +13,8 @@ from .main import (
     Json,
     Quiet,
     app,
-    emit,
     note,
+    print_result,
     teller,
 )
 from .predict import ModelFolder
@@ -115,7 +115,7 @@ def add(
         named = "; ".join(str(error) for error in added.unreadable[:_NAMED])
         raise DataError(f"none of {len(paths):,} images can be read: {named}{_further(added.unreadable)}")
     _note_unreadable(added.unreadable)
-    emit(
+    print_result(
         {
             "stored": added.stored,
             "skipped": added.skipped,
@@ -152,7 +152,7 @@ def remove(
     with _open(model, gallery) as opened:
         removed = opened.remove(ids, label=label)
         count = opened.count()
-    emit(
+    print_result(
         {"removed": len(removed.items), "count": count},
         as_json=json,
         text=f"{gallery}: {len(removed.items)} images removed; {count} left",
@@ -184,7 +184,7 @@ def update(
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
-    emit({"updated": changed}, as_json=json, text=f"{gallery}: {changed} images updated")
+    print_result({"updated": changed}, as_json=json, text=f"{gallery}: {changed} images updated")
 
 
 @galleries.command(name="list")
@@ -200,7 +200,7 @@ def list_(
     with _open(model, gallery) as opened:
         page = opened.list(label=label, where=_pairs(where))
     lines = [f"{item.id}  {item.label or '-'}  {item.image or '-'}" for item in page.items]
-    emit(page.to_json(), as_json=json, text="\n".join([*lines, f"{page.count} images"]))
+    print_result(page.to_json(), as_json=json, text="\n".join([*lines, f"{page.count} images"]))
 
 
 @galleries.command()
@@ -218,7 +218,9 @@ def count(
         labels = opened.labels(where=_pairs(where))
     if label:
         labels = {name: n for name, n in labels.items() if name in label}
-    emit({"count": found, "labels": labels}, as_json=json, text=f"{found} images, {len(labels)} labels")
+    print_result(
+        {"count": found, "labels": labels}, as_json=json, text=f"{found} images, {len(labels)} labels"
+    )
 
 
 @galleries.command()
@@ -236,7 +238,7 @@ def duplicates(
         groups = opened.duplicates(within)
     value = [[{"id": r.id, "label": r.label, "image": r.image} for r in group] for group in groups]
     text = "\n\n".join("\n".join(f"{r.label or '-'}  {r.image or r.id}" for r in group) for group in groups)
-    emit(value, as_json=json, text=text or "no near-duplicates")
+    print_result(value, as_json=json, text=text or "no near-duplicates")
 
 
 @galleries.command()
@@ -268,7 +270,7 @@ def rebuild(
         progress=not quiet,
     )
     _note_unreadable(added.unreadable)
-    emit(
+    print_result(
         {"stored": added.stored, "unreadable": [str(error) for error in added.unreadable]},
         as_json=json,
         text=f"{into or gallery}: {added.stored} images embedded again, {len(added.unreadable)} left out",
@@ -289,7 +291,7 @@ def copy(
     with _open(model, source) as ours, _open(model, target, create=True) as theirs:
         written = run(ours, theirs, progress=not quiet)
         total = theirs.count()
-    emit(
+    print_result(
         {"copied": written, "count": total}, as_json=json, text=f"{target}: {written} copied, {total} in all"
     )
 
@@ -312,7 +314,7 @@ def identify(
         f"{f.image}  {f.label or 'unknown'}  probability {f.probability:.3f}  distance {f.distance:.4g}"
         for f in found
     ]
-    emit([f.to_json() for f in found], as_json=json, text="\n".join(lines))
+    print_result([f.to_json() for f in found], as_json=json, text="\n".join(lines))
 
 
 @app.command()
@@ -331,4 +333,4 @@ def search(
     with _open(model, gallery) as opened:
         hits = opened.search(str(image), k, exact=exact, label=label, where=_pairs(where))
     lines = [f"{h.distance:.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits]
-    emit([h.to_json() for h in hits], as_json=json, text="\n".join(lines) or "the gallery is empty")
+    print_result([h.to_json() for h in hits], as_json=json, text="\n".join(lines) or "the gallery is empty")

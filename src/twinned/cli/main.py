@@ -68,7 +68,7 @@ def teller(quiet: bool) -> Callable[[str], None]:
     return (lambda sentence: None) if quiet else note
 
 
-def emit(value: Any, *, as_json: bool, text: str) -> None:
+def print_result(value: Any, *, as_json: bool, text: str) -> None:
     """Print a result: as one JSON value, or in words."""
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
         print(json.dumps(value, allow_nan=False) if as_json else text, flush=True)

@@ -17,8 +17,8 @@ from .main import (
     Quiet,
     Seed,
     app,
-    emit,
     note,
+    print_result,
     teller,
 )
 
@@ -253,7 +253,7 @@ def explain(
     probability = float(loaded.probability(found.distance))
     visualization.save(draw(found, threshold=loaded.threshold, probability=probability), output, force=force)
     strongest = [{"a": list(p), "b": list(q), "weight": weight} for p, q, weight in found.strongest()]
-    emit(
+    print_result(
         {
             "output": str(output),
             "method": found.method,
@@ -275,4 +275,4 @@ def _save(drawn: Any, output: Path, *, force: bool, json: bool) -> None:
     from .. import visualization
 
     visualization.save(drawn, output, force=force)
-    emit({"output": str(output)}, as_json=json, text=str(output))
+    print_result({"output": str(output)}, as_json=json, text=str(output))

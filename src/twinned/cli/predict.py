@@ -16,8 +16,8 @@ from .main import (
     Quiet,
     Seed,
     app,
-    emit,
     note,
+    print_result,
     teller,
 )
 
@@ -51,7 +51,7 @@ def verify(
     if missing := loaded.manifest.unmeasured:
         teller(quiet)(f"{missing}, so expect more false accepts of them than the model's figures say")
     word = "same" if verdict.same else "different"
-    emit(
+    print_result(
         verdict.to_json(),
         as_json=json,
         text=f"{word}  probability {verdict.probability:.3f}  distance {verdict.distance:.4g}"
@@ -83,7 +83,7 @@ def classify(
         f"{g.image}  {g.label or 'unknown'}  probability {g.probability:.3f}  distance {g.distance:.4g}"
         for g in guesses
     ]
-    emit([g.to_json() for g in guesses], as_json=json, text="\n".join(lines))
+    print_result([g.to_json() for g in guesses], as_json=json, text="\n".join(lines))
 
 
 @app.command()
@@ -128,7 +128,7 @@ def embed(
         note(f"and {len(written.errors) - 20} more unreadable images; all are named in {output}")
     if len(written.errors) == written.images:
         raise DataError(f"none of {written.images} images could be read; {output} says why")
-    emit(
+    print_result(
         {"images": written.images, "errors": len(written.errors), "output": str(output)},
         as_json=json,
         text=f"{output}: {written.images - len(written.errors)} images embedded"
@@ -177,7 +177,7 @@ def evaluate(
     say = teller(quiet)
     for sentence in found.notes:
         say(sentence)
-    emit(found.to_json(), as_json=json, text=found.text())
+    print_result(found.to_json(), as_json=json, text=found.text())
     if report is not None:
         from ..visualization.report.report import write_report
 

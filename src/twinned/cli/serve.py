@@ -22,7 +22,7 @@ from .main import (
 from .predict import ModelFolder
 
 if TYPE_CHECKING:
-    from ..server.security import Guard
+    from ..server.security import SecurityMiddleware
 
 
 @app.command()
@@ -86,7 +86,7 @@ def serve(
 
 
 def _reload_on_hangup(
-    service: Guard, read: Callable[[], str | None], file: Path | None, *, quiet: bool
+    service: SecurityMiddleware, read: Callable[[], str | None], file: Path | None, *, quiet: bool
 ) -> None:
     """Read the token file again on SIGHUP, unless that signal is ignored already, as under nohup."""
     if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:

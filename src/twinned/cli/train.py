@@ -14,7 +14,7 @@ from .main import (
     Quiet,
     Seed,
     app,
-    emit,
+    print_result,
     teller,
 )
 
@@ -51,7 +51,7 @@ def check(
             lines.append(f"    and {len(problem['files']) - 5} more")
     if not result["problems"]:
         lines.append("nothing wrong was found")
-    emit(result, as_json=json, text="\n".join(lines))
+    print_result(result, as_json=json, text="\n".join(lines))
     raise typer.Exit(int(strict and any(p["severity"] == "error" for p in result["problems"])))
 
 
@@ -122,7 +122,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     fit = model.manifest.calibration
     labelled = model.manifest.classes or model.manifest.held_out.get("classes")
     told = model.manifest.held_out.get("relations")
-    emit(
+    print_result(
         {
             "model": str(output),
             "threshold": fit.threshold,
@@ -194,7 +194,7 @@ def calibrate(
         say=teller(quiet),
     )
     found = read(model)
-    emit(
+    print_result(
         {
             "model": str(model),
             "threshold": fit.threshold,
@@ -241,7 +241,7 @@ def export(
         before, after = cost["before"], cost["after"]
         lines.append(f"int8: equal error rate {before['eer']:.4f} before, {after['eer']:.4f} after")
         lines.append(f"      one-shot accuracy {before['one_shot']} before, {after['one_shot']} after")
-    emit(result, as_json=json, text="\n".join(lines))
+    print_result(result, as_json=json, text="\n".join(lines))
 
 
 @app.command()
@@ -260,4 +260,4 @@ def demo(
         output, seed=seed, progress=not quiet, say=(lambda sentence: None) if json or quiet else print
     )
     if json:
-        emit(result, as_json=True, text="")
+        print_result(result, as_json=True, text="")

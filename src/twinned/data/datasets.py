@@ -90,7 +90,7 @@ class ImageSet:
         """The images that are no forgeries."""
         return self.subset(~self.forgery)
 
-    def for_threshold(self) -> tuple[ImageSet, list[str]]:
+    def calibration_subset(self) -> tuple[ImageSet, list[str]]:
         """The images that a threshold may be chosen on by their ``side``, and what is to be said of it.
 
         Those marked ``val``; without any, all but those marked ``test``, which are to measure with.
@@ -213,7 +213,7 @@ class PairSet:
         """
         return connected(len(self.images), self.left, self.right)
 
-    def things(self) -> NDArray[np.int64]:
+    def identity_groups(self) -> NDArray[np.int64]:
         """Number of the thing that each image shows, as far as pairs that are the same tell, ``(images,)``.
 
         They stand for the classes of labelled images: the unit that is resampled for intervals.

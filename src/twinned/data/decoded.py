@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class DecodedSet:
     """Decoded training data: pixels, and either classes or pairs.
 
     Args:
@@ -46,17 +46,17 @@ class Material:
             raise DataError("a pair list has no class labels")
         return self.labelled
 
-    def part(self, chosen: NDArray[Any]) -> Material:
+    def part(self, chosen: NDArray[Any]) -> DecodedSet:
         """Some of the images (or of the pairs), by index."""
         if self.pairs is not None:
             used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
             pairs = self.pairs.subset(chosen)
-            return Material(self.pixels[used], None, pairs, [self.hashes[i] for i in used])
+            return DecodedSet(self.pixels[used], None, pairs, [self.hashes[i] for i in used])
         images = self.images.subset(chosen)
-        return Material(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen])
+        return DecodedSet(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen])
 
 
-def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bool) -> Material:
+def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bool) -> DecodedSet:
     """Decode all images once; unreadable ones are named once and left out, with their pairs.
 
     Raises:
@@ -75,7 +75,7 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
         single = len(images.classes) - len(usable_classes(images))
         if single:
             tell(f"{single} of {len(images.classes)} classes have one image: they serve as impostors only")
-        return Material(decoded.pixels, images, None, hashes)
+        return DecodedSet(decoded.pixels, images, None, hashes)
     place = np.full(len(source.images), -1, np.intp)
     place[decoded.kept] = np.arange(len(decoded.kept))
     whole = (place[source.left] >= 0) & (place[source.right] >= 0)
@@ -88,7 +88,7 @@ def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bo
         relation=relation,
         origin=source.origin,
     )
-    return Material(decoded.pixels, None, pairs, hashes)
+    return DecodedSet(decoded.pixels, None, pairs, hashes)
 
 
 def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
@@ -102,7 +102,7 @@ def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
     }
 
 
-def identity(material: Material) -> str:
+def identity(material: DecodedSet) -> str:
     """SHA-256 of what is to be learnt, in its order: images with labels and groups, or pairs."""
     names, pairs = material.hashes, material.pairs
     rows: list[tuple[Any, ...]]
@@ -117,7 +117,7 @@ def identity(material: Material) -> str:
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
-def fingerprint(material: Material) -> dict[str, Any]:
+def fingerprint(material: DecodedSet) -> dict[str, Any]:
     """How many images there are, and a SHA-256 over theirs, for model.json."""
     digest = hashlib.sha256("".join(sorted(material.hashes)).encode()).hexdigest()
     return {"images": len(material.hashes), "sha256": digest}

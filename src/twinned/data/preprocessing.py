@@ -170,7 +170,7 @@ def otsu(values: Pixels) -> int:
     return int(np.nanargmax(np.where(np.isfinite(between), between, -1.0)))
 
 
-def height_width(size: str | int | tuple[int, int]) -> tuple[int, int]:
+def parse_image_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
     """An image size in any of the forms in which it is given, as (height, width).
 
     Raises:

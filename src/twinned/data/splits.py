@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .datasets import ImageSet, PairSet, usable_classes
-from .decoded import Material
+from .decoded import DecodedSet
 
 # Below so many classes none can be spared: the threshold comes from cross-fitting over classes.
 CROSS_FIT_BELOW = 12
@@ -20,7 +20,7 @@ CROSS_FIT_BELOW = 12
 _TOO_MANY = 2
 
 
-def part_by_split(
+def split_by_column(
     source: ImageSet | PairSet, other: ImageSet | PairSet | None
 ) -> tuple[ImageSet | PairSet, ImageSet | PairSet | None, list[str]]:
     """What a CSV's column ``split`` leaves to learn from, what to choose the threshold on, and what to say.
@@ -33,7 +33,7 @@ def part_by_split(
         DataError: If images are marked, to test with for one, and none to train on.
     """
     if isinstance(other, ImageSet):
-        other, notes = other.for_threshold()
+        other, notes = other.calibration_subset()
     else:
         notes = []
     if isinstance(source, PairSet) or not (source.split != "").any():
@@ -58,7 +58,9 @@ def part_by_split(
     return learn, chosen, [f"{said}, and {len(chosen)} to choose the threshold on"]
 
 
-def hold_out(material: Material, *, fraction: float = 0.2, seed: int = 0) -> tuple[Material, Material | None]:
+def hold_out(
+    material: DecodedSet, *, fraction: float = 0.2, seed: int = 0
+) -> tuple[DecodedSet, DecodedSet | None]:
     """Part the classes (or connected pairs) into those to learn from and those for the threshold."""
     if material.pairs is not None:
         return _hold_out_pairs(material, material.pairs, fraction, seed)
@@ -76,8 +78,8 @@ def hold_out(material: Material, *, fraction: float = 0.2, seed: int = 0) -> tup
 
 
 def _hold_out_pairs(
-    material: Material, pairs: PairSet, fraction: float, seed: int
-) -> tuple[Material, Material]:
+    material: DecodedSet, pairs: PairSet, fraction: float, seed: int
+) -> tuple[DecodedSet, DecodedSet]:
     check_pairs(pairs)
     rng = np.random.default_rng([seed, 3])
     part = pairs.components()
@@ -93,7 +95,7 @@ def _hold_out_pairs(
     ):
         # The list hangs together by shared images: hold out what pairs call the same; drop those that cross.
         share = math.sqrt(fraction)
-        thing = pairs.things()
+        thing = pairs.identity_groups()
         image_out = (rng.permutation(thing.max() + 1) < share * (thing.max() + 1))[thing]
         both, none = _sides(pairs, image_out)
         if not (both_kinds(pairs.subset(both)) and both_kinds(pairs.subset(none))):
@@ -147,7 +149,7 @@ def check_pairs(pairs: PairSet) -> None:
         )
 
 
-def check_validation(learn: Material, held_out: Material) -> None:
+def check_validation(learn: DecodedSet, held_out: DecodedSet) -> None:
     """Make sure, before training, that a threshold can be chosen on images given for it.
 
     Raises:
@@ -169,20 +171,20 @@ def check_validation(learn: Material, held_out: Material) -> None:
         )
 
 
-def shared_classes(learn: Material, held_out: Material) -> bool:
+def shared_classes(learn: DecodedSet, held_out: DecodedSet) -> bool:
     """Whether a class is on both sides, so that the threshold is not from unseen classes."""
     if learn.labelled is None or held_out.labelled is None:
         return False
     return not set(learn.labelled.classes).isdisjoint(held_out.labelled.classes)
 
 
-def enrolment_images(held_out: Material) -> int:
+def enrolment_images(held_out: DecodedSet) -> int:
     """How many held-out images the way to tell labels in a gallery is chosen by: the fewer, the larger."""
     most: int = 20_000_000 // held_out.pixels[0].size
     return min(len(held_out.pixels), 2000, most)
 
 
-def thin(material: Material, most: int) -> Material:
+def thin(material: DecodedSet, most: int) -> DecodedSet:
     """Up to so many images, of as many classes as find room whole; the same ones each time.
 
     Of a class that would take more than a tenth of the room, a part. Two classes of two images are always
@@ -206,7 +208,7 @@ def thin(material: Material, most: int) -> Material:
     return material.part(np.sort(np.concatenate(chosen)))
 
 
-def sample(material: Material, most: int, *, seed: int, each: int = 1) -> Material:
+def sample(material: DecodedSet, most: int, *, seed: int, each: int = 1) -> DecodedSet:
     """Up to so many of the images.
 
     Args:

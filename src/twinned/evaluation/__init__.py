@@ -43,7 +43,7 @@ from ..metrics.roc import (
     threshold_at_far,
 )
 from .calibration import Calibration, fit_calibration, held_out_figures
-from .enrollment import Enrolment, choose_enrolment, closest_labels
+from .enrollment import Enrolment, choose_enrolment, nearest_label
 from .identification import Identification
 from .likelihood_ratio import (
     Isotonic,
@@ -52,9 +52,9 @@ from .likelihood_ratio import (
     min_cllr,
 )
 from .reference_sets import (
-    References,
     ReferenceSet,
     ReferenceThreshold,
+    ReferenceThresholds,
     compare_references,
     distinct_probes,
     fit_references,
@@ -62,9 +62,9 @@ from .reference_sets import (
 )
 from .threshold_warnings import (
     FEW_CLASSES,
-    doubts,
-    is_doubt,
-    strangers_pass,
+    is_threshold_warning,
+    threshold_warnings,
+    unknown_probes_pass,
 )
 from .thresholds import (
     FittedThreshold,
@@ -102,7 +102,7 @@ __all__ = [
     "OpenSet",
     "ReferenceSet",
     "ReferenceThreshold",
-    "References",
+    "ReferenceThresholds",
     "Reliability",
     "Roc",
     "TarAtFar",
@@ -112,14 +112,12 @@ __all__ = [
     "choose_enrolment",
     "class_errors",
     "cllr",
-    "closest_labels",
     "compare_all",
     "compare_pairs",
     "compare_references",
     "count_pairs",
     "d_prime",
     "distinct_probes",
-    "doubts",
     "eer",
     "evaluate_verification",
     "far_frr",
@@ -128,17 +126,19 @@ __all__ = [
     "fit_threshold",
     "held_out_figures",
     "impostors_needed",
-    "is_doubt",
+    "is_threshold_warning",
     "lfw_folds",
     "min_cllr",
     "mistakes",
+    "nearest_label",
     "open_set",
     "reference_sets",
     "reliability",
     "roc",
-    "strangers_pass",
     "supported",
     "tar_at_far",
     "threshold_at_eer",
     "threshold_at_far",
+    "threshold_warnings",
+    "unknown_probes_pass",
 ]

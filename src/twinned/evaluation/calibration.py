@@ -10,7 +10,7 @@ import numpy as np
 from ..metrics.comparisons import Comparisons
 from ..metrics.roc import roc
 from .identification import Identification, fit_identification
-from .reference_sets import References, ReferenceSet, fit_references
+from .reference_sets import ReferenceSet, ReferenceThresholds, fit_references
 from .thresholds import FittedThreshold, fit_threshold
 
 
@@ -25,7 +25,7 @@ class Calibration(FittedThreshold):
 
     unseen_classes: bool
     identification: Identification
-    references: References | None = None
+    references: ReferenceThresholds | None = None
 
     def identification_threshold(
         self, labels_in_gallery: int, fpir: float = 0.01, *, images_per_label: float = 1.0

@@ -90,7 +90,7 @@ def choose_enrolment(
         asked = vectors[np.concatenate([probes, strangers])]
         rate = max(_FPIR, _SUPPORT / len(strangers))
         for way, found in named.items():
-            label, apart = closest_labels(
+            label, apart = nearest_label(
                 asked, vectors[known], code[known], distances, prototype=way == "prototype"
             )
             within = apart <= np.quantile(apart[len(probes) :], min(rate, 1))
@@ -101,7 +101,7 @@ def choose_enrolment(
     return Enrolment(True, mean, _fit_prototypes(vectors, code, distances, random))
 
 
-def closest_labels(
+def nearest_label(
     queries: Floats,
     enrolled: Floats,
     labels: npt.NDArray[np.generic],
@@ -120,7 +120,7 @@ def closest_labels(
     """
     if len(queries) > (rows := max(1, _BLOCK_VALUES // len(enrolled))):
         parts = [
-            closest_labels(queries[i : i + rows], enrolled, labels, distances, prototype=prototype)
+            nearest_label(queries[i : i + rows], enrolled, labels, distances, prototype=prototype)
             for i in range(0, len(queries), rows)
         ]
         return tuple(np.concatenate(side) for side in zip(*parts, strict=True))  # type: ignore[return-value]

@@ -34,7 +34,7 @@ from ..metrics.open_set import open_set
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import lfw_folds
 from .calibration import Calibration
-from .enrollment import closest_labels
+from .enrollment import nearest_label
 from .reference_sets import (
     ReferenceSet,
     compare_references,
@@ -257,7 +257,7 @@ def _open_set(
     inside = np.isin(code, random.permutation(several)[: min(len(several) - 1, len(names) // 2)])
     known = inside & (rank < np.minimum(counts // 2, _ENROLLED)[code])
     size = len(np.unique(code[known]))
-    label, apart = closest_labels(
+    label, apart = nearest_label(
         vectors[~known], vectors[known], code[known], model.distances, prototype=model.prototype
     )
     threshold = model.identification_threshold(size, _FPIR, images_per_label=known.sum() / size)
@@ -273,7 +273,7 @@ def _open_set(
 
 
 def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, progress: bool) -> Evaluation:
-    found = _embed(model, data.images, data.things(), progress)
+    found = _embed(model, data.images, data.identity_groups(), progress)
     place = np.full(len(data.images), -1)
     place[found.kept] = np.arange(len(found.kept))
     left, right = place[data.left], place[data.right]

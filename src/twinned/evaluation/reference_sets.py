@@ -52,7 +52,7 @@ class ReferenceThreshold(FittedThreshold):
     scaled: bool
 
 
-class References(BaseModel):
+class ReferenceThresholds(BaseModel):
     """Thresholds for sets of references.
 
     Args:
@@ -66,7 +66,7 @@ class References(BaseModel):
     rows: tuple[ReferenceThreshold, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _ascending(self) -> References:
+    def _ascending(self) -> ReferenceThresholds:
         if np.any(np.diff([row.images for row in self.rows]) <= 0):
             raise ValueError("the numbers of references must rise from row to row")
         return self
@@ -196,7 +196,7 @@ def reference_sets(
 
 def fit_references(
     drawn: Sequence[ReferenceSet], *, far: float | None = None, prior: float = 0.5, seed: int = 0
-) -> References | None:
+) -> ReferenceThresholds | None:
     """Thresholds for as many references as held-out classes have images.
 
     Args:
@@ -211,8 +211,8 @@ def fit_references(
     rows: list[ReferenceThreshold] = []
     typical = float(np.mean([np.mean(one.genuine[0, 1:]) for one in drawn])) if drawn else 0.0
     for count in COUNTS:
-        nearest = _held_up(drawn, count, typical, scaled=False)
-        measured = _held_up(drawn, count, typical, scaled=True)
+        nearest = _score_probes(drawn, count, typical, scaled=False)
+        measured = _score_probes(drawn, count, typical, scaled=True)
         classes = len(np.unique(nearest.left))
         fewest = min(len(nearest.genuine), len(nearest.impostor))
         if fewest < _LEAST or classes < (_TO_CHOOSE if rows else 2):
@@ -229,15 +229,16 @@ def fit_references(
             "supported": supported(fitted.eer if far is None else far, n_impostor),
         }
         rows.append(ReferenceThreshold(**dict(fitted) | figures, images=count, scaled=scaled))
-    return References(typical=typical, rows=tuple(rows)) if rows else None
+    return ReferenceThresholds(typical=typical, rows=tuple(rows)) if rows else None
 
 
 def compare_references(
-    drawn: Sequence[ReferenceSet], references: References
+    drawn: Sequence[ReferenceSet], references: ReferenceThresholds
 ) -> list[tuple[ReferenceThreshold, Comparisons]]:
     """Probes held up to sets of references, for each threshold; none for which there are too few images."""
     found = [
-        (row, _held_up(drawn, row.images, references.typical, scaled=row.scaled)) for row in references.rows
+        (row, _score_probes(drawn, row.images, references.typical, scaled=row.scaled))
+        for row in references.rows
     ]
     return [(row, pairs) for row, pairs in found if len(pairs.genuine) and len(pairs.impostor)]
 
@@ -257,7 +258,7 @@ def distinct_probes(drawn: Sequence[ReferenceSet], count: int) -> tuple[int, int
     return len(genuine), len(impostor)
 
 
-def _held_up(drawn: Sequence[ReferenceSet], count: int, typical: float, *, scaled: bool) -> Comparisons:
+def _score_probes(drawn: Sequence[ReferenceSet], count: int, typical: float, *, scaled: bool) -> Comparisons:
     """Every set's probes against its first ``count`` images, of the sets that have more."""
     distance: list[Floats] = [np.empty(0)]
     same = [np.empty(0, bool)]

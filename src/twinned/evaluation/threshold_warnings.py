@@ -14,8 +14,8 @@ _FEW_GENUINE, FEW_CLASSES = 30, 4
 _DOUBT = re.compile("the thresholds? (is|rests|was chosen|for)")  # how each of them begins
 
 
-def doubts(calibration: Calibration, comparisons: Comparisons) -> Iterator[str]:
-    """Why a threshold may hold less than it says, one sentence each (see `is_doubt`), with what to do.
+def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> Iterator[str]:
+    """Yield warnings about a fitted threshold, each with what to do; see `is_threshold_warning`.
 
     Args:
         calibration: With the threshold.
@@ -52,16 +52,16 @@ def doubts(calibration: Calibration, comparisons: Comparisons) -> Iterator[str]:
             f"the thresholds for several references do not support a false accept rate of {fit.far:g}: they"
             f" rest on {min(row.n_impostor for row in fit.references.rows):,} impostor comparisons"
         )
-    if (strangers := strangers_pass(comparisons, fit.threshold)) is not None:
+    if (strangers := unknown_probes_pass(comparisons, fit.threshold)) is not None:
         yield strangers
 
 
-def is_doubt(note: str) -> bool:
-    """Whether a model's note is of `doubts`, so that it goes with the threshold."""
+def is_threshold_warning(note: str) -> bool:
+    """Whether a model's note is of `threshold_warnings`, so that it goes with the threshold."""
     return _DOUBT.match(note.removeprefix("doctor: ")) is not None
 
 
-def strangers_pass(comparisons: Comparisons, threshold: float) -> str | None:
+def unknown_probes_pass(comparisons: Comparisons, threshold: float) -> str | None:
     """What must be said of a threshold that stops forgeries and lets strangers in; None where it does not."""
     if comparisons.skilled is None or not comparisons.skilled.any():
         return None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..errors import DataError, SettingError
-from ..metrics.bootstrap import replicates, unit_count
+from ..metrics.bootstrap import class_count, replicates
 from ..metrics.comparisons import Bools, Comparisons, Floats
 from ..metrics.intervals import Interval, interval, rate_interval
 from ..metrics.roc import Roc, roc_of, tally_sorted
@@ -134,7 +134,7 @@ def fit_threshold(
 
     threshold, equal = threshold_of(curve), curve.eer()
     resampled = list(replicates(pairs, count=bootstrap, seed=seed))
-    units = unit_count(pairs)
+    units = class_count(pairs)
     evidence, cost, least = fit_evidence(pairs, seed=seed)
     rate = equal if far is None else far
     return FittedThreshold(

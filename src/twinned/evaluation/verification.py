@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SettingError
-from ..metrics.bootstrap import replicates, unit_count
+from ..metrics.bootstrap import class_count, replicates
 from ..metrics.comparisons import (
     Bools,
     Comparisons,
@@ -154,7 +154,7 @@ def _measure(
     counts = tally_sorted(pairs.distance, pairs.same)
     curve = roc_of(counts)
     resampled = list(replicates(pairs, count=bootstrap, seed=seed))
-    units = unit_count(pairs)
+    units = class_count(pairs)
 
     def rate_of(figure: Callable[[Roc], float], trials: int) -> tuple[float, Interval | None]:
         value = figure(curve)
@@ -250,7 +250,7 @@ def reliability(
         same, all_of_it, _ = (mass[some] for mass in masses(resampled))
         with np.errstate(invalid="ignore"):  # a bin may be empty in a resampled set
             spread.append(same / all_of_it)
-    drawn, units = np.array(spread).reshape(-1, len(some)), unit_count(pairs)
+    drawn, units = np.array(spread).reshape(-1, len(some)), class_count(pairs)
     ends = [
         rate_interval(drawn[:, k], figure=observed[k], units=units, trials=int(count[place]))
         for k, place in enumerate(some)

@@ -18,7 +18,7 @@ from .session import Floats, Graph, embed_pixels
 UNTOUCHED = "untouched.onnx"
 
 
-class UntouchedEncoder:
+class BaselineEncoder:
     """The encoder that a model was trained from, measured as a model is.
 
     Args:

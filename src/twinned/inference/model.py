@@ -33,9 +33,9 @@ from ..gallery.gallery import Gallery
 from ..gallery.open import open_gallery
 from ..utils.progress import progress_bar
 from . import model_folder
-from .baseline import UNTOUCHED, UntouchedEncoder, figures
+from .baseline import UNTOUCHED, BaselineEncoder, figures
 from .model_folder import Manifest
-from .results import Guess, Verdict
+from .results import Prediction, Verdict
 from .session import (
     Floats,
     Graph,
@@ -329,7 +329,7 @@ class Model:
         *,
         threshold: float | None = None,
         progress: bool = False,
-    ) -> list[Guess]:
+    ) -> list[Prediction]:
         """Tell which class each image shows, from as few as one example a class.
 
         The class of the nearest example wins. Whether the image is of that class at all is told as `verify`
@@ -367,7 +367,7 @@ class Model:
             distance = float(to[place])
             within = label if distance <= (fitted.threshold if threshold is None else threshold) else None
             probability = float(fitted.probability(distance))
-            guesses.append(Guess(source_name(image), within, probability, distance, label))
+            guesses.append(Prediction(source_name(image), within, probability, distance, label))
         return guesses
 
     # ---- galleries and figures
@@ -424,7 +424,7 @@ class Model:
         )
         found = measure(self)
         if UNTOUCHED in self.manifest.files:
-            before = UntouchedEncoder(self.folder, self.manifest, device=self.device)
+            before = BaselineEncoder(self.folder, self.manifest, device=self.device)
             found.details["untouched"] = figures(measure(before))
         return found
 

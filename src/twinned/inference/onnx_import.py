@@ -22,7 +22,7 @@ _AGREE = 1e-3  # of embeddings one at a time and many at once, relative to the l
 _KINDS = ("float32", "float16", "float64", "uint8")
 
 
-class Fed(NamedTuple):
+class InputFormat(NamedTuple):
     """One way to hand pixels to an encoder.
 
     Args:
@@ -37,7 +37,7 @@ class Fed(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Foreign:
+class OnnxEncoder:
     """An ONNX file that is an encoder.
 
     Args:
@@ -57,7 +57,7 @@ class Foreign:
     shape: tuple[int | None, ...]
 
 
-def open_foreign(path: Path) -> Foreign:
+def open_onnx(path: Path) -> OnnxEncoder:
     """Read an ONNX file and find its image input and its vector output.
 
     Raises:
@@ -100,10 +100,10 @@ def open_foreign(path: Path) -> Foreign:
             " Export the encoder without what follows it"
         )
     (name, (kind, shape)), *_ = images.items()
-    return Foreign(path, proto, name, vectors[0], kind, shape)
+    return OnnxEncoder(path, proto, name, vectors[0], kind, shape)
 
 
-def layouts_of(found: Foreign) -> list[str]:
+def layouts_of(found: OnnxEncoder) -> list[str]:
     """The layouts that an input's sizes allow: one size must be 1 or 3."""
     _, a, b, c = found.shape
     first, last = (size in (None, 1, 3) for size in (a, c))
@@ -114,13 +114,13 @@ def layouts_of(found: Foreign) -> list[str]:
     return [name for name, fits in zip(LAYOUTS, (first, last), strict=True) if fits]
 
 
-def size_of(found: Foreign, layout: str) -> tuple[int | None, int | None, int | None]:
+def size_of(found: OnnxEncoder, layout: str) -> tuple[int | None, int | None, int | None]:
     """The (height, width, channels) that a file asks for in a layout; None where they are free."""
     _, a, b, c = found.shape
     return (b, c, a) if layout == "nchw" else (a, b, c)
 
 
-def build(found: Foreign, way: Fed, path: Path) -> None:
+def build(found: OnnxEncoder, way: InputFormat, path: Path) -> None:
     """Write encoder.onnx: the file's graph with the second half of preprocessing before it.
 
     A graph for one image at a time is freed of that, if it still gives the same. Otherwise, and for a batch
@@ -164,7 +164,7 @@ def _agree(a: Floats, b: Floats) -> bool:
     return bool(np.abs(a - b).max() <= _AGREE * max(1.0, float(np.abs(b).max())))
 
 
-def _around(found: Foreign, way: Fed, *, loop: bool) -> Any:
+def _around(found: OnnxEncoder, way: InputFormat, *, loop: bool) -> Any:
     """The whole graph. It begins with Transpose, Cast, Mul, Add, as `twinned.inference.export` wants it."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -219,7 +219,7 @@ def _around(found: Foreign, way: Fed, *, loop: bool) -> Any:
     )
 
 
-def _one(found: Foreign, way: Fed, graph: Any, kind: int) -> Any:
+def _one(found: OnnxEncoder, way: InputFormat, graph: Any, kind: int) -> Any:
     """The body of a loop over images: one of them, as often as the file's batch asks for, to its vector."""
     from onnx import helper, numpy_helper
 

@@ -18,7 +18,7 @@ from ..errors import DataError, SettingError, some
 from ..evaluation.calibration import Calibration, fit_calibration, held_out_figures
 from ..evaluation.enrollment import choose_enrolment
 from ..evaluation.reference_sets import ReferenceSet, reference_sets
-from ..evaluation.threshold_warnings import doubts, is_doubt
+from ..evaluation.threshold_warnings import is_threshold_warning, threshold_warnings
 from ..metrics.comparisons import compare_all, compare_pairs
 from ..utils import files
 from . import model_folder
@@ -66,7 +66,7 @@ def calibrate(
     source = load(data) if isinstance(data, (str, os.PathLike)) else data
     told: list[str] = []
     if isinstance(source, ImageSet):
-        source, told = source.for_threshold()
+        source, told = source.calibration_subset()
     kept: list[str] = []
     if far is None and stored.far is not None and not equal_error:
         far = stored.far
@@ -117,7 +117,7 @@ def calibrate(
         place[decoded.kept] = np.arange(len(decoded.kept))
         left, right = place[source.left], place[source.right]
         whole = (left >= 0) & (right >= 0)
-        part = source.things()
+        part = source.identity_groups()
         comparisons = compare_pairs(
             loaded.paired_distances(vectors[left[whole]], vectors[right[whole]]),
             source.same[whole],
@@ -127,7 +127,7 @@ def calibrate(
     calibration = fit_calibration(
         comparisons, sets=sets, far=far, prior=prior, unseen_classes=not known, seed=seed
     )
-    notes += doubts(calibration, comparisons)
+    notes += threshold_warnings(calibration, comparisons)
     for sentence in (*kept, *notes):
         if say is not None:
             say(sentence)
@@ -148,7 +148,7 @@ def calibrate(
     changed = loaded.manifest.model_copy(
         update={
             "calibration": calibration,
-            "notes": [*(note for note in loaded.manifest.notes if not is_doubt(note)), *notes],
+            "notes": [*(note for note in loaded.manifest.notes if not is_threshold_warning(note)), *notes],
             "prototype": False,
             "held_out": held_out,
         }

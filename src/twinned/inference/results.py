@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
         return answer if self.relation else {key: answer[key] for key in answer if "relation" not in key}
 
 
-class Guess(NamedTuple):
+class Prediction(NamedTuple):
     """Which class an image shows.
 
     Args:

@@ -15,18 +15,18 @@ import numpy as np
 from .. import distances
 from ..data.datasets import ImageSet, PairSet, usable_classes
 from ..data.decoded import (
-    Material,
+    DecodedSet,
     Say,
     fingerprint,
     read,
 )
-from ..data.preprocessing import ImageSpec, height_width
+from ..data.preprocessing import ImageSpec, parse_image_size
 from ..data.readers import load as load_data
 from ..data.splits import both_kinds, sample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.calibration import Calibration, fit_calibration, held_out_figures
 from ..evaluation.reference_sets import ReferenceSet, reference_sets
-from ..evaluation.threshold_warnings import doubts
+from ..evaluation.threshold_warnings import threshold_warnings
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.roc import eer
 from ..utils import files
@@ -34,11 +34,11 @@ from . import model_folder
 from .model import Model
 from .model_folder import Manifest
 from .onnx_import import (
-    Fed,
-    Foreign,
+    InputFormat,
+    OnnxEncoder,
     build,
     layouts_of,
-    open_foreign,
+    open_onnx,
     require_layout,
     size_of,
 )
@@ -114,14 +114,14 @@ def wrap(
     if far is not None and not 0 < far < 1:
         raise SettingError(f"a false accept rate lies between 0 and 1, such as 0.01; got {far}")
     path = Path(encoder)
-    found = open_foreign(path)
+    found = open_onnx(path)
     ways = _ways(found, layout, scale, mean, std, image_size, channels, fit)
     metrics = ("cosine", "euclidean") if distance is None else (distance,)
     for metric in metrics:
         distances.get(metric)
     images = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     if isinstance(images, ImageSet):
-        images, said = images.for_threshold()
+        images, said = images.calibration_subset()
         for sentence in said:
             tell(sentence)
     target = None if output is None else Path(output)
@@ -139,7 +139,7 @@ def wrap(
         sets = [] if material.pairs is not None else _sets(vectors, material, metric, seed)
         calibration = fit_calibration(comparisons, sets=sets, far=far, seed=seed)
         tell(f"the encoder was trained elsewhere; whether on these classes too, {path.name} does not say")
-        for doubt in doubts(calibration, comparisons):
+        for doubt in threshold_warnings(calibration, comparisons):
             tell(f"doctor: {doubt}")
         _write(folder, path, way, metric, vectors, material, comparisons, calibration, licence, seed, notes)
         if target is not None:
@@ -151,7 +151,7 @@ def wrap(
 
 
 def _ways(
-    found: Foreign,
+    found: OnnxEncoder,
     layout: str | None,
     scale: float | None,
     mean: float | Sequence[float] | None,
@@ -159,7 +159,7 @@ def _ways(
     image_size: str | int | tuple[int, int] | None,
     channels: int | None,
     fit: str,
-) -> list[Fed]:
+) -> list[InputFormat]:
     """Every way to feed an encoder that its file and the user leave open."""
     require_layout(layout)
     layouts = layouts_of(found)
@@ -172,7 +172,7 @@ def _ways(
                 f"{found.path}: its input is ({shown}), which is {' or '.join(layouts)}; got layout {layout}"
             )
         layouts = [layout]
-    given = None if image_size is None else height_width(image_size)
+    given = None if image_size is None else parse_image_size(image_size)
     if found.kind == "uint8":
         if any(value is not None for value in (scale, mean, std)):
             raise SettingError(f"{found.path}: takes uint8, so scale, mean and std have no place")
@@ -216,7 +216,7 @@ def _ways(
                     continue
                 raise SettingError(f"mean and std have one value, or one a channel ({planes}); got {words}")
             spec = _spec(height, width, planes, fit, times, below_, by_)
-            ways.append(Fed(name, spec, words))
+            ways.append(InputFormat(name, spec, words))
     return ways
 
 
@@ -238,14 +238,14 @@ def _spec(
 
 
 def _choose(
-    found: Foreign,
-    ways: list[Fed],
+    found: OnnxEncoder,
+    ways: list[InputFormat],
     metrics: Sequence[str],
-    material: Material,
+    material: DecodedSet,
     folder: Path,
     seed: int,
     tell: Say,
-) -> tuple[Fed, str]:
+) -> tuple[InputFormat, str]:
     """Try what is left open on some of the images, and take what tells them apart best."""
     if len(ways) == len(metrics) == 1:
         return ways[0], metrics[0]
@@ -290,11 +290,11 @@ def _choose(
     return way, metric
 
 
-def _compare(vectors: Floats, material: Material, metric: str, seed: int) -> Comparisons:
+def _compare(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> Comparisons:
     """Every comparison of the images, or the pairs of a list."""
     apart = distances.get(metric)
     if material.pairs is not None:
-        part = material.pairs.things()
+        part = material.pairs.identity_groups()
         left, right = material.pairs.left, material.pairs.right
         return compare_pairs(
             apart(vectors[left], vectors[right]), material.pairs.same, left=part[left], right=part[right]
@@ -309,14 +309,14 @@ def _compare(vectors: Floats, material: Material, metric: str, seed: int) -> Com
     )
 
 
-def _sets(vectors: Floats, material: Material, metric: str, seed: int) -> list[ReferenceSet]:
+def _sets(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> list[ReferenceSet]:
     """References and probes drawn from the images."""
     apart = partial(distances.get(metric), all_pairs=True)
     some = material.images
     return reference_sets(vectors, some.labels, apart, forgery=some.forgery, seed=seed)
 
 
-def _check(material: Material, origin: str) -> None:
+def _check(material: DecodedSet, origin: str) -> None:
     """Make sure that a threshold can be fitted."""
     if not both_kinds(material.images if material.pairs is None else material.pairs):
         raise DataError(
@@ -340,10 +340,10 @@ def _refuse_useless(vectors: Floats, path: Path) -> None:
 def _write(
     folder: Path,
     path: Path,
-    way: Fed,
+    way: InputFormat,
     metric: str,
     vectors: Floats,
-    material: Material,
+    material: DecodedSet,
     comparisons: Comparisons,
     calibration: Calibration,
     licence: str | None,

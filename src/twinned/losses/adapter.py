@@ -15,8 +15,8 @@ from .inputs import (
     Reference,
     columns,
     compare,
-    genuine_impostor,
     mean_where,
+    pair_masks,
 )
 
 # Ours, ``(distance, labels) -> indices``, or a module of pytorch-metric-learning's, ``(embeddings, labels)``.
@@ -150,13 +150,13 @@ class EmbeddingLoss(nn.Module):
             value = self.loss(embeddings, labels, indices, reference=reference)
         else:
             if indices is None:  # it cannot know that row i is column i
-                genuine, impostor = genuine_impostor(their_labels, len(labels))
+                genuine, impostor = pair_masks(their_labels, len(labels))
                 indices = *genuine.nonzero(as_tuple=True), *impostor.nonzero(as_tuple=True)
             value = self.loss(embeddings, labels, indices, ref_emb=others, ref_labels=their_labels)
         return value
 
     def _pairs(self, matrix: Tensor, labels: Tensor, indices: Indices | None) -> Tensor:
-        genuine, impostor = genuine_impostor(labels, len(matrix), indices)
+        genuine, impostor = pair_masks(labels, len(matrix), indices)
         same = labels[: len(matrix), None] == labels[None, :]
         costs = self.loss(matrix.flatten(), same.flatten(), reduction="none").view_as(matrix)
         chosen = genuine | impostor
@@ -169,7 +169,7 @@ class EmbeddingLoss(nn.Module):
             positive, negative = matrix[anchor, pair], matrix[anchor, other]
             chosen = torch.ones_like(positive, dtype=torch.bool)
         else:  # each genuine pair beside its whole row: (pairs, columns)
-            genuine, impostor = genuine_impostor(labels, len(matrix), indices)
+            genuine, impostor = pair_masks(labels, len(matrix), indices)
             anchor, pair = genuine.nonzero(as_tuple=True)
             chosen, negative = impostor[anchor], matrix[anchor]
             positive = matrix[anchor, pair][:, None].expand_as(negative)

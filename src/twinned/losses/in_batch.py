@@ -27,8 +27,8 @@ from .inputs import (
     check_positive,
     columns,
     compare,
-    genuine_impostor,
     mean_where,
+    pair_masks,
 )
 
 
@@ -300,5 +300,5 @@ def _compare(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Similarity, and which of it is genuine and impostor: three matrices ``(n, columns)``."""
     others, their_labels = columns(embeddings, labels, reference)
-    genuine, impostor = genuine_impostor(their_labels, len(embeddings), indices)
+    genuine, impostor = pair_masks(their_labels, len(embeddings), indices)
     return compare(cosine_similarity, embeddings, others), genuine, impostor

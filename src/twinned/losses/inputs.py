@@ -23,7 +23,7 @@ Reference: TypeAlias = tuple[Tensor, Tensor]
 NEVER = -1e30
 
 
-def in_full(values: Tensor) -> Tensor:
+def to_float32(values: Tensor) -> Tensor:
     """Half precision as float32, since exponents and small differences need it; the others as they are."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
@@ -31,7 +31,7 @@ def in_full(values: Tensor) -> Tensor:
 def compare(measure: Callable[..., Any], a: Tensor, b: Tensor) -> Tensor:
     """``measure`` of every row of ``a`` with every row of ``b``, in full precision even under autocast."""
     with torch.autocast(a.device.type, enabled=False):
-        matrix: Tensor = measure(in_full(a), in_full(b), all_pairs=True)
+        matrix: Tensor = measure(to_float32(a), to_float32(b), all_pairs=True)
     return matrix
 
 
@@ -68,7 +68,7 @@ def columns(embeddings: Tensor, labels: Tensor, reference: Reference | None) -> 
     return torch.cat([embeddings, reference[0]]), torch.cat([labels, reference[1]])
 
 
-def genuine_impostor(labels: Tensor, rows: int, indices: Indices | None = None) -> tuple[Tensor, Tensor]:
+def pair_masks(labels: Tensor, rows: int, indices: Indices | None = None) -> tuple[Tensor, Tensor]:
     """Which comparisons count as genuine and which as impostor: two boolean masks ``(rows, columns)``.
 
     Args:

@@ -14,8 +14,8 @@ from ..errors import DataError
 from .inputs import (
     Reduction,
     check_positive,
-    in_full,
     reduce,
+    to_float32,
 )
 
 
@@ -138,7 +138,7 @@ class ContrastiveLoss(nn.Module):
 
     kind = "pair"
     distance = None
-    wants = "distance"
+    input_kind = "distance"
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class ChopraLoss(nn.Module):
 
     kind = "pair"
     distance = "manhattan"
-    wants = "distance"
+    input_kind = "distance"
 
     def __init__(self, bound: float = 1.0) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class PairCrossEntropy(nn.Module):
 
     kind = "pair"
     distance = None
-    wants = "logit"
+    input_kind = "logit"
 
     def forward(self, logit: Tensor, same: Tensor, *, reduction: Reduction = "mean") -> Tensor:
         return pair_cross_entropy(logit, same, reduction=reduction)
@@ -182,4 +182,4 @@ def _checked(distance: Tensor, same: Tensor) -> Tensor:
         )
     if same.dtype != torch.bool:
         raise DataError(f"same is {same.dtype}; give booleans, True where both images are one class")
-    return in_full(distance)
+    return to_float32(distance)

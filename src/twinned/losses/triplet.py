@@ -13,8 +13,8 @@ from ..errors import DataError
 from .inputs import (
     Reduction,
     check_positive,
-    in_full,
     reduce,
+    to_float32,
 )
 
 
@@ -107,4 +107,4 @@ def _checked(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
             f"positive has shape {tuple(positive.shape)} and negative {tuple(negative.shape)}; "
             "give two of shape (triplets,), at least one triplet"
         )
-    return in_full(positive), in_full(negative)
+    return to_float32(positive), to_float32(negative)

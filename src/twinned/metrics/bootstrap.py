@@ -27,7 +27,7 @@ from .roc import (
 _KEPT = 500_000  # about as many comparisons take part in each replicate
 
 
-def unit_count(comparisons: Comparisons) -> int:
+def class_count(comparisons: Comparisons) -> int:
     """How many independent units the replicates draw from: the classes, from three on; else the pairs."""
     classes = comparisons.n_classes
     return classes if classes > 2 else len(comparisons)

@@ -103,9 +103,8 @@ class Comparisons:
     def hardest(self) -> Comparisons:
         """Genuine comparisons against skilled forgeries where there are any, else all there are.
 
-        A threshold that stops forgeries mostly stops strangers too (`strangers_pass` says where it does not);
-        the reverse fails, and a mixture of both would say more about how many of each were at hand than about
-        the model.
+        A threshold that rejects forgeries mostly rejects random impostors too (`unknown_probes_pass` finds
+        the exceptions); the reverse does not hold, and a mixture of both would depend on their numbers.
         """
         return self.against("skilled") if self.skilled is not None and self.skilled.any() else self
 

@@ -14,7 +14,7 @@ from ..errors import SettingError, TrainingError
 _LEADING = 1 / 16
 
 
-def solve_layer(
+def fit_lda_projection(
     values: Tensor, labels: Tensor, *, size: int | None = None, shrink: float = 1.0, mixed: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The linear layer in whose output images of one class are spread alike in all directions.

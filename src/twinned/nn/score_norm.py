@@ -16,7 +16,7 @@ _NEAREST = 4  # the nearest one in so many of the cohort tell how crowded it is
 _SHARE, _STRENGTH = 0.5, 3.0  # chosen on folds of logos27's training classes; between 2 and 4 little changes
 
 
-class Cohort(nn.Module):
+class CohortScoreNorm(nn.Module):
     """Adds a value to embeddings of length 1: how far the nearest quarter of a cohort is.
 
     With ``m`` the mean cosine distance to that quarter, less what is usual, an embedding ``z`` becomes
@@ -43,7 +43,7 @@ class Cohort(nn.Module):
         self.register_buffer("usual", usual)
 
     @classmethod
-    def of(cls, members: Tensor, labels: Tensor) -> Cohort:
+    def of(cls, members: Tensor, labels: Tensor) -> CohortScoreNorm:
         """The cohort of some training images.
 
         Args:

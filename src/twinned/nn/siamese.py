@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .encoders.convnets import Encoder
 from .heads import Distance, Head
-from .score_norm import Cohort
+from .score_norm import CohortScoreNorm
 
 
 class Layer(NamedTuple):
@@ -55,7 +55,7 @@ class SiameseNetwork(nn.Module):
         head: Head | None = None,
         *,
         normalize: bool = False,
-        cohort: Cohort | None = None,
+        cohort: CohortScoreNorm | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
     ) -> None:

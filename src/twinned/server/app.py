@@ -26,13 +26,13 @@ from . import (
     problems,
     uploads,
 )
-from .batching import Plan
+from .batching import EncoderPlan
 from .limits import Limits
 from .openapi import document
 from .openapi import problems as problem_responses
 from .problems import Problem
 from .schemas import Health
-from .security import Guard, Hosts
+from .security import Hosts, SecurityMiddleware
 from .service import Service
 from .thumbnails import Thumbnails, folder_of
 
@@ -48,8 +48,8 @@ def create_app(
     names: Iterable[str] = (),
     read_only: bool = False,
     limits: Limits | None = None,
-    plan: Plan | None = None,
-) -> Guard:
+    plan: EncoderPlan | None = None,
+) -> SecurityMiddleware:
     """The service as an ASGI application; it closes the gallery when it ends.
 
     Args:
@@ -67,7 +67,7 @@ def create_app(
     """
     service = Service(model, gallery, read_only=read_only, limits=limits or Limits(), plan=plan)
     folder = None if gallery is None else folder_of(gallery.store.address)
-    people = gallery_routes.Enrolled(service, Thumbnails(folder, read_only=read_only))
+    people = gallery_routes.GalleryService(service, Thumbnails(folder, read_only=read_only))
     people.sweep()
 
     @asynccontextmanager
@@ -90,7 +90,7 @@ def create_app(
     _add_upkeep(app, service)
     _add_errors(app, routers, "" if gallery is None else gallery.store.address)
     app.openapi = document(app)  # type: ignore[method-assign]
-    return Guard(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
+    return SecurityMiddleware(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
 
 
 def _add_upkeep(app: FastAPI, service: Service) -> None:

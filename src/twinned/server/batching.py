@@ -25,7 +25,7 @@ _SECONDS = 0.25
 _GAIN = 1.15
 
 
-class Plan(NamedTuple):
+class EncoderPlan(NamedTuple):
     """How to run the encoder.
 
     Args:
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     rates: tuple[float, float]
 
 
-class Together:
+class BatchingEncoder:
     """An encoder for many threads: those that find it busy wait, and go into the next run as one batch.
 
     Nobody waits for others to come, so a single request is as fast as without.
@@ -71,7 +71,7 @@ class Together:
             raise mine.outcome
         return mine.outcome
 
-    def single_threaded(self) -> Together:
+    def single_threaded(self) -> BatchingEncoder:
         """Itself: whatever runs beside it waits for its turn; see `twinned.inference.session`."""
         return self
 
@@ -101,7 +101,7 @@ class _Request:
         self.outcome: Floats | Exception | None = None
 
 
-def choose(load: Callable[[int], Encoder], spec: ImageSpec) -> Plan:
+def choose(load: Callable[[int], Encoder], spec: ImageSpec) -> EncoderPlan:
     """Measure both ways and take the faster.
 
     Args:
@@ -109,11 +109,11 @@ def choose(load: Callable[[int], Encoder], spec: ImageSpec) -> Plan:
         spec: Its input.
     """
     cores = os.cpu_count() or 1
-    apart, joined = load(1), Together(load(cores))
+    apart, joined = load(1), BatchingEncoder(load(cores))
     rates = rate(apart, cores, spec), rate(joined, 4 * cores, spec)
     if rates[1] > _GAIN * rates[0]:
-        return Plan(joined, 4 * cores, True, rates)
-    return Plan(apart, cores, False, rates)
+        return EncoderPlan(joined, 4 * cores, True, rates)
+    return EncoderPlan(apart, cores, False, rates)
 
 
 def rate(encoder: Encoder, threads: int, spec: ImageSpec, *, seconds: float = _SECONDS) -> float:

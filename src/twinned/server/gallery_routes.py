@@ -76,7 +76,7 @@ class _Removal(NamedTuple):
     thumbnails: dict[str, bytes]
 
 
-class Enrolled:
+class GalleryService:
     """The gallery with its thumbnails, its map and what was removed of it.
 
     Args:
@@ -213,7 +213,7 @@ class Enrolled:
             self.thumbnails.take(set(ids) - _known(gallery, ids))
 
 
-def routes(service: Service, enrolled: Enrolled) -> APIRouter:
+def routes(service: Service, enrolled: GalleryService) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["gallery"], dependencies=[Depends(check_query)])
 

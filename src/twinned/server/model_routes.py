@@ -14,8 +14,8 @@ from .openapi import body_of, problems
 from .schemas import (
     ClassifyRequest,
     EmbedRequest,
-    Guess,
     ModelFacts,
+    Prediction,
     Vector,
     Verdict,
     VerifyRequest,
@@ -97,7 +97,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.post(
         "/v1/classify",
-        response_model=list[Guess],
+        response_model=list[Prediction],
         responses=_ERRORS,
         openapi_extra=body_of(ClassifyRequest),
         summary="Which class images show, from as few as one example a class",

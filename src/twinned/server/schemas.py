@@ -220,7 +220,7 @@ class Vector(BaseModel):
     vector: list[float]
 
 
-class Guess(BaseModel):
+class Prediction(BaseModel):
     """Which class an image shows; null is unknown."""
 
     image: str

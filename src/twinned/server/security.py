@@ -61,7 +61,7 @@ class Hosts:
         return name in self._names or (not self.local and _is_address(name))
 
 
-class Guard:
+class SecurityMiddleware:
     """Lets a request through to the application, or answers it.
 
     Args:

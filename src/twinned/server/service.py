@@ -78,7 +78,7 @@ class Service:
         *,
         read_only: bool,
         limits: Limits,
-        plan: batching.Plan | None = None,
+        plan: batching.EncoderPlan | None = None,
     ) -> None:
         self.model = model
         self.gallery = gallery
@@ -139,7 +139,7 @@ class Service:
             self.gallery.close()
 
 
-def measured(model: Model) -> batching.Plan:
+def measured(model: Model) -> batching.EncoderPlan:
     """How to run this model's encoder on this machine."""
     path = checked(model.folder, "encoder.onnx", model.manifest)
     return batching.choose(lambda threads: Graph(path, device=model.device, threads=threads), model.spec)

@@ -108,7 +108,7 @@ class Work:
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
-            job.settle(result, error)
+            job.resolve(result, error)
             del job, result, error  # an idle thread must not keep a request's images
 
     def _next(self) -> _Job | None:
@@ -131,7 +131,7 @@ class _Job:
         self._loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Any] = self._loop.create_future()
 
-    def settle(self, result: Any, error: BaseException | None) -> None:
+    def resolve(self, result: Any, error: BaseException | None) -> None:
         """Hand the outcome to the event loop, from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller is left
             self._loop.call_soon_threadsafe(self._set, result, error)

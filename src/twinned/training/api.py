@@ -16,16 +16,16 @@ from ..data.decoded import (
     Say,
 )
 from ..data.readers import load as load_data
-from ..data.splits import check_classes, part_by_split
+from ..data.splits import check_classes, split_by_column
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
 from .config import Settings
-from .encoder_selection import TRIAL_SHARE, choose_network
+from .encoder_selection import TRIAL_SHARE, select_encoder
 from .launch import asked_at, on_devices, training_device
 from .memory import keep_freed_memory
 from .pipeline import make_model, partial
-from .rules import settle
+from .rules import resolve
 from .state import Interrupted, Step
 
 # Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
@@ -120,7 +120,7 @@ def train(
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
     whole = source
-    source, other, remarks = part_by_split(source, other)
+    source, other, remarks = split_by_column(source, other)
     if isinstance(source, ImageSet):
         check_classes(source)
     named: dict[str, Any] = {
@@ -137,7 +137,7 @@ def train(
     }
 
     def settled(name: str | Settings, told: Say, changes: Mapping[str, Any]) -> Settings:
-        return settle(
+        return resolve(
             source,
             name,
             {**named, **changes},
@@ -161,7 +161,7 @@ def train(
         else:
             seconds = TRIAL_SHARE * 60 * budget
             try:
-                plan = choose_network(
+                plan = select_encoder(
                     source, small, large, seconds=seconds, device=where, tell=remarks.append
                 )
             except (Interrupted, KeyboardInterrupt):

@@ -14,7 +14,7 @@ from ..data.samplers import Batch
 from ..errors import TrainingError
 from . import checkpoint
 from .checkpoint import State
-from .state import Network, Objective, Plan, Scores
+from .state import Network, Objective, Schedule, Scores
 
 # Steps before the speed is measured, and the share of the budget that measuring may take.
 _SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
@@ -30,7 +30,7 @@ _LONG_PASS = 1.0  # seconds
 class _Speed:
     """From the speed of the steps so far to the number of them that fits the budget."""
 
-    def __init__(self, plan: Plan, state: State, began: float) -> None:
+    def __init__(self, plan: Schedule, state: State, began: float) -> None:
         self.plan, self.began = plan, began  # in this sitting: a resumed run has the whole budget again,
         self.kept = state.total is not None  # but keeps the number of steps that it had
         self.since, self.first = 0.0, state.step + _SETTLE_STEPS

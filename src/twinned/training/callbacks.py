@@ -15,7 +15,7 @@ _COLLAPSED = 0.02
 _IDLE_LOOKS = 5  # looks in a row at which nothing in the batch cost anything
 
 
-class Doctor:
+class TrainingMonitor:
     """Watches a run of the loop; `watch` is its callback.
 
     Args:

@@ -39,7 +39,7 @@ class State:
     bfloat16: bool | None = None
     best_eer: float | None = None
     best_step: int = 0
-    stale: int = 0
+    evals_without_improvement: int = 0
     stopped: str | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 

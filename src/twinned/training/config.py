@@ -54,7 +54,7 @@ class Settings(BaseModel):
     (`twinned.nn.lda`, with ``shrink``). ``proxy_rate`` is the learning rate of a loss's
     proxies, as a multiple of the network's. ``stage_decay`` is the weight decay of each stage and then of
     the head, instead of one for all; ``momentum_from`` is where SGD's momentum starts, to rise to
-    ``momentum`` over the run. The rest is named as in `twinned.training.state.Plan`,
+    ``momentum`` over the run. The rest is named as in `twinned.training.state.Schedule`,
     `twinned.data.ClassBatches`, `twinned.data.preprocessing.ImageSpec` and the losses.
     """
 

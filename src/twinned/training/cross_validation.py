@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from ..data.datasets import usable_classes
-from ..data.decoded import Material
+from ..data.decoded import DecodedSet
 from ..data.splits import hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
 from .checkpoint import State
 from .config import Settings
-from .trainer import FOLD_SHARE, Run
-from .validation import Judged
+from .trainer import FOLD_SHARE, Trainer
+from .validation import ValidationScore
 
 _FOLDS = 3
 # With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
-JUDGE_BELOW = 60
+CROSS_VALIDATE_BELOW = 60
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt:
+class FitResult:
     """What a run comes to.
 
     Args:
@@ -38,45 +38,47 @@ class Learnt:
 
     network: SiameseNetwork
     settings: Settings
-    learn: Material
-    held_out: Material | None
-    judged: Judged
+    learn: DecodedSet
+    held_out: DecodedSet | None
+    judged: ValidationScore
     unseen: bool
     state: State
-    untouched: Judged | None = None
+    baseline: ValidationScore | None = None
 
 
-def learn_and_judge(run: Run, material: Material, validation: Material | None, work: Path | None) -> Learnt:
+def fit_and_validate(
+    run: Trainer, material: DecodedSet, validation: DecodedSet | None, work: Path | None
+) -> FitResult:
     """Train, and measure on classes held out; where the untouched encoder is as good on them, keep that."""
-    s, untouched, parent = run.settings, run.untouched, run.parent
-    if untouched is not None and run.may_stay and s.steps == 0 and s.embedding_size is None:
-        return _leave(run, untouched, material, validation)
+    s, baseline, parent = run.settings, run.baseline, run.parent
+    if baseline is not None and run.baseline_is_usable and s.steps == 0 and s.embedding_size is None:
+        return _keep_baseline(run, baseline, material, validation)
     learns = s.steps != 0 or run.solves(run.build())
-    if not learns and untouched is None and s.layer != "solved":
+    if not learns and baseline is None and s.layer != "solved":
         network = run.train(material, validation, None, title="Training").network
         return _untrained(run, network, s, material, validation)
     material, validation = run.prepare(material, validation, note=work and work / "prepared.json")
     learn, held_out = material, validation
     classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
-    if validation is None and not (untouched is not None and 0 < classes < JUDGE_BELOW):
+    if validation is None and not (baseline is not None and 0 < classes < CROSS_VALIDATE_BELOW):
         learn, held_out = hold_out(material, fraction=s.held_out, seed=s.seed)
     folds = 0 if held_out is not None else _fold_count(learn)
-    if untouched is not None and held_out is None and not folds:
+    if baseline is not None and held_out is None and not folds:
         run.tell(
             "fewer than 4 classes are too few to judge what is learnt from them: the encoder stays as it is"
         )
-        return _leave(run, untouched, material, None)
+        return _keep_baseline(run, baseline, material, None)
     file = work and work / "main.safetensors"
     outcome = run.train(learn, held_out, file, title="Training", folds=folds)
-    before: Judged | None = None
+    before: ValidationScore | None = None
     if folds:
         judged, before = _cross_fit(run, learn, folds, outcome.state.total, work)
     else:
         judged = run.judge(outcome.network, held_out or learn)
-        if untouched is not None and held_out is not None:
-            before = run.judge(run.tail(untouched.to(run.device)), held_out)
-            before = before if run.may_stay else before._replace(relation=None)
-    if before is not None and untouched is not None:
+        if baseline is not None and held_out is not None:
+            before = run.judge(run.tail(baseline.to(run.device)), held_out)
+            before = before if run.baseline_is_usable else before._replace(relation=None)
+    if before is not None and baseline is not None:
         flattered = parent is not None and parent.saw(held_out or learn)
         known = held_out is not None and shared_classes(learn, held_out)
         figures = (
@@ -85,27 +87,27 @@ def learn_and_judge(run: Run, material: Material, validation: Material | None, w
             f"{', though the model before it did' if flattered else ''}:"
             f" {before} untouched, {judged} after training"
         )
-        if not run.may_stay:
+        if not run.baseline_is_usable:
             run.tell(f"same from different, which is all that can be compared, {figures}")
         elif not _better(before, judged):
             run.tell(f"the encoder stays untouched, because training made it no better {figures}")
-            return _leave(run, untouched, material, validation, before)
+            return _keep_baseline(run, baseline, material, validation, before)
         else:
             run.tell(f"better than the untouched encoder {figures}")
     learn = learn if learns else _none_of(learn)
     unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
-    return Learnt(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
+    return FitResult(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
 
 
-def _fold_count(learn: Material) -> int:
+def _fold_count(learn: DecodedSet) -> int:
     """How many folds cross-fitting takes: each needs two classes; 0 with fewer than 4."""
     usable = len(usable_classes(learn.images))
     return min(_FOLDS, usable // 2) if usable >= 4 else 0
 
 
 def _cross_fit(
-    run: Run, learn: Material, folds: int, steps: int | None, work: Path | None
-) -> tuple[Judged, Judged | None]:
+    run: Trainer, learn: DecodedSet, folds: int, steps: int | None, work: Path | None
+) -> tuple[ValidationScore, ValidationScore | None]:
     """What networks make of classes that they did not see, by training one more for each fold of them.
 
     Args:
@@ -124,8 +126,8 @@ def _cross_fit(
         f" the threshold comes from {folds} folds of them, each with a training of its own"
     )
     order = np.random.default_rng(run.settings.seed).permutation(usable)
-    trained, untouched = [], []
-    start = None if run.untouched is None else run.tail(run.untouched.to(run.device))
+    trained, baseline = [], []
+    start = None if run.baseline is None else run.tail(run.baseline.to(run.device))
     steps = max(1, round(steps * FOLD_SHARE)) if steps else 0
     for fold, classes in enumerate(np.array_split(order, folds)):
         out = np.isin(labels, classes)
@@ -137,22 +139,22 @@ def _cross_fit(
             run.tell(f"doctor: {title}: {outcome.state.stopped}. Use a smaller --learning-rate")
         trained.append(run.judge(outcome.network, outside))
         if start is not None:
-            untouched.append(run.judge(start, outside))
-    return Judged.together(trained), Judged.together(untouched) if untouched else None
+            baseline.append(run.judge(start, outside))
+    return ValidationScore.together(trained), ValidationScore.together(baseline) if baseline else None
 
 
-def _better(before: Judged, after: Judged) -> bool:
+def _better(before: ValidationScore, after: ValidationScore) -> bool:
     """Whether both kinds of error together are fewer, and the equal error rate no higher."""
     return after.errors < before.errors and after.eer <= before.eer
 
 
-def _leave(
-    run: Run,
-    untouched: SiameseNetwork,
-    material: Material,
-    validation: Material | None,
-    judged: Judged | None = None,
-) -> Learnt:
+def _keep_baseline(
+    run: Trainer,
+    baseline: SiameseNetwork,
+    material: DecodedSet,
+    validation: DecodedSet | None,
+    judged: ValidationScore | None = None,
+) -> FitResult:
     """The untouched encoder, its threshold from all images: it learnt from none of them."""
     described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
     described |= {"symmetric": False}
@@ -160,22 +162,22 @@ def _leave(
         recipe = run.parent.model.manifest.recipe
         described = {name: recipe.get(name, value) for name, value in described.items()}
     settings = run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None})
-    return _untrained(run, untouched, settings, material, validation, judged)
+    return _untrained(run, baseline, settings, material, validation, judged)
 
 
 def _untrained(
-    run: Run,
+    run: Trainer,
     network: SiameseNetwork,
     settings: Settings,
-    material: Material,
-    validation: Material | None,
-    judged: Judged | None = None,
-) -> Learnt:
+    material: DecodedSet,
+    validation: DecodedSet | None,
+    judged: ValidationScore | None = None,
+) -> FitResult:
     """A network that learnt from none of the images, with a threshold from all of them."""
     judged = judged or run.judge(run.tail(network.to(run.device)), validation or material)
     nothing, state = _none_of(material), State(total=0)
-    return Learnt(network, settings, nothing, validation or material, judged, True, state)
+    return FitResult(network, settings, nothing, validation or material, judged, True, state)
 
 
-def _none_of(material: Material) -> Material:
+def _none_of(material: DecodedSet) -> DecodedSet:
     return material.part(np.array([], np.intp))

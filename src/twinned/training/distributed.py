@@ -24,37 +24,37 @@ from ..errors import SettingError
 Value = TypeVar("Value")
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many there are, over all machines."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def number() -> int:
+def rank() -> int:
     """Which of them this is, from 0. Number 0 alone evaluates, writes files and shows a bar."""
-    return distributed.get_rank() if processes() > 1 else 0
+    return distributed.get_rank() if world_size() > 1 else 0
 
 
-def my_rows() -> slice:
+def rank_slice() -> slice:
     """The rows of a batch that this process embeds: every second one where there are two processes."""
-    return slice(number(), None, processes())
+    return slice(rank(), None, world_size())
 
 
-def from_first(value: Callable[[], Value]) -> Value:
+def broadcast_from_rank0(value: Callable[[], Value]) -> Value:
     """What the first process finds, in all of them; only there is it looked for.
 
     Whatever depends on a clock, on a file or on chance is decided in this way: processes that disagree
     about the next step wait for each other for ever.
     """
-    if processes() == 1:
+    if world_size() == 1:
         return value()
-    found = [value() if number() == 0 else None]
+    found = [value() if rank() == 0 else None]
     distributed.broadcast_object_list(found)
     return found[0]  # type: ignore[return-value]
 
 
-def anywhere(*questions: bool) -> list[bool]:
+def any_rank(*questions: bool) -> list[bool]:
     """For each question, whether any process says yes."""
-    if processes() == 1:
+    if world_size() == 1:
         return list(questions)
     answers = torch.tensor(questions, dtype=torch.int32)
     distributed.all_reduce(answers, distributed.ReduceOp.MAX)
@@ -62,28 +62,28 @@ def anywhere(*questions: bool) -> list[bool]:
 
 
 @torch.no_grad()
-def copy_first(tensors: Iterable[Tensor]) -> None:
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
     """Give each process the first one's values: machines of different kinds round differently."""
-    if processes() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor, 0)
 
 
 @torch.no_grad()
-def average_gradients(optimizer: torch.optim.Optimizer) -> None:
+def all_reduce_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Make every gradient the mean over the processes."""
-    if processes() == 1:
+    if world_size() == 1:
         return
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
-    means = torch.split(flat.div_(processes()), [gradient.numel() for gradient in gradients])
+    means = torch.split(flat.div_(world_size()), [gradient.numel() for gradient in gradients])
     for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-def embed_together(embed: Callable[[Tensor], Tensor], images: Tensor, total: int) -> Tensor:
-    """The embeddings of a whole batch, each process embedding `my_rows` of it.
+def gather_embeddings(embed: Callable[[Tensor], Tensor], images: Tensor, total: int) -> Tensor:
+    """The embeddings of a whole batch, each process embedding `rank_slice` of it.
 
     Args:
         embed: From images to embeddings.
@@ -96,7 +96,7 @@ def embed_together(embed: Callable[[Tensor], Tensor], images: Tensor, total: int
     Raises:
         SettingError: If there are fewer images than processes.
     """
-    count = processes()
+    count = world_size()
     if count == 1:
         return embed(images)
     if total < count:
@@ -121,7 +121,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        gathered = values.new_empty(processes(), *values.shape)
+        gathered = values.new_empty(world_size(), *values.shape)
         distributed.all_gather(list(gathered.unbind()), values.contiguous())
         return gathered
 
@@ -129,7 +129,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         summed = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(summed)
-        return summed[number()]
+        return summed[rank()]
 
 
 class _StatisticsOfAll(TorchFunctionMode):
@@ -146,7 +146,7 @@ class _StatisticsOfAll(TorchFunctionMode):
 
 
 def _statistics_of_all() -> AbstractContextManager[Any]:
-    return _StatisticsOfAll() if processes() > 1 else nullcontext()
+    return _StatisticsOfAll() if world_size() > 1 else nullcontext()
 
 
 def _batch_norm(

@@ -9,7 +9,7 @@ import torch
 
 from ..data.datasets import ImageSet, usable_classes
 from ..data.decoded import (
-    Material,
+    DecodedSet,
     Say,
     read,
     statistics,
@@ -17,9 +17,9 @@ from ..data.decoded import (
 from ..data.splits import draw
 from . import distributed
 from .config import Settings
-from .trainer import Run
-from .validation import Judged
-from .warm_start import untouched_encoder
+from .trainer import Trainer
+from .validation import ValidationScore
+from .warm_start import pretrained_baseline
 
 # Of the whole time; and of that for the pretrained encoder, which is slow to run and quick to fit.
 TRIAL_SHARE, _PRETRAINED_SHARE = 0.15, 0.45
@@ -27,7 +27,7 @@ _MOST = 600  # images
 _LEAST = 6.0  # seconds: reading, embedding a few dozen images and a few steps take as long
 
 
-def choose_network(
+def select_encoder(
     source: ImageSet,
     small: Settings,
     large: Settings,
@@ -67,7 +67,7 @@ def choose_network(
     known = _pretrained(few, unseen, large, began + _PRETRAINED_SHARE * seconds, device)
     fresh = _fresh(few, unseen, small, began + seconds, device)
     chosen, other = (small, large)
-    if distributed.from_first(lambda: known.errors <= fresh.errors):
+    if distributed.broadcast_from_rank0(lambda: known.errors <= fresh.errors):
         chosen, other = (large, small)
     tell(
         f"encoder {chosen.encoder} and not {other.encoder}, by a trial of {time.monotonic() - began:.0f} s on"
@@ -76,35 +76,37 @@ def choose_network(
     return chosen
 
 
-def _parts(material: Material, unseen: set[str]) -> tuple[Material, Material]:
+def _parts(material: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]:
     out = np.isin(material.images.labels, list(unseen))
     return material.part(np.flatnonzero(~out)), material.part(np.flatnonzero(out))
 
 
 def _pretrained(
     few: ImageSet, unseen: set[str], large: Settings, deadline: float, device: torch.device
-) -> Judged:
+) -> ValidationScore:
     """The better of the encoder as it is and with a layer solved over it."""
     frozen = {"freeze": "all", "thaw": None, "views": 0, "minutes": None, "epochs": None, "steps": 0}
     settings = large.change(frozen)
-    untouched = untouched_encoder(settings, settings.spec())
-    assert untouched is not None
-    spec = settings.spec().model_copy(update=untouched.statistics)
-    run = Run(settings, spec, device, False, None, _silent, untouched=untouched.to(device))
+    baseline = pretrained_baseline(settings, settings.spec())
+    assert baseline is not None
+    spec = settings.spec().model_copy(update=baseline.statistics)
+    run = Trainer(settings, spec, device, False, None, _silent, baseline=baseline.to(device))
     run.deadline = deadline
     material, _ = run.prepare(read(few, spec, tell=_silent, progress=False))
     learn, held_out = _parts(material, unseen)
     fitted = run.train(learn, None, None, title="Trial", judged=held_out).network
     return min(
-        (run.judge(network, held_out) for network in (run.tail(untouched), fitted)), key=lambda j: j.errors
+        (run.judge(network, held_out) for network in (run.tail(baseline), fitted)), key=lambda j: j.errors
     )
 
 
-def _fresh(few: ImageSet, unseen: set[str], small: Settings, deadline: float, device: torch.device) -> Judged:
+def _fresh(
+    few: ImageSet, unseen: set[str], small: Settings, deadline: float, device: torch.device
+) -> ValidationScore:
     """The small network after what time there is."""
     material = read(few, small.spec(), tell=_silent, progress=False)
     spec = small.spec().model_copy(update=statistics(material.pixels))
-    run = Run(small.change({"evaluations": 1}), spec, device, False, None, _silent)
+    run = Trainer(small.change({"evaluations": 1}), spec, device, False, None, _silent)
     run.deadline = deadline
     learn, held_out = _parts(material, unseen)
     return run.judge(run.train(learn, None, None, title="Trial", judged=held_out).network, held_out)

@@ -28,7 +28,7 @@ MAP_BYTES = 2 << 30
 _PLAIN = Augmentation()
 
 
-class Feed(Protocol):
+class InputSource(Protocol):
     """Images, in the form that a network takes."""
 
     def __len__(self) -> int: ...
@@ -46,7 +46,7 @@ class Feed(Protocol):
         ...
 
 
-class PixelFeed:
+class PixelSource:
     """Images as pixels, augmented anew each time.
 
     Args:
@@ -79,7 +79,7 @@ class PixelFeed:
         return warp(self.pixels[start:stop].to(self.device), seed=seed)
 
 
-class MapFeed:
+class FeatureSource:
     """Images as the maps that frozen stages made of them, one of an image's views drawn each time.
 
     Args:
@@ -154,7 +154,7 @@ class Tail(Encoder):
         return self.whole[0].linear
 
 
-class Front:
+class FeatureCache:
     """The frozen stages of an encoder, run once over every image and some augmented views of it.
 
     Args:
@@ -209,17 +209,17 @@ class Front:
         took = time.monotonic() - began
         count = min(self.views, MAP_BYTES // size - 1)
         if seconds is not None:
-            count = distributed.from_first(lambda: min(count, int(seconds / max(took, 1e-3))))
+            count = distributed.broadcast_from_rank0(lambda: min(count, int(seconds / max(took, 1e-3))))
         for number in range(count):
             title = f"View {number + 1}/{count}"
             views.append(self._view(pixels, keep, self.warp, title, progress, number + 1))
         self.maps = torch.stack(views, dim=1)
         return True
 
-    def feed(self, hashes: Sequence[str]) -> MapFeed:
+    def feed(self, hashes: Sequence[str]) -> FeatureSource:
         """The maps of some of the images."""
         rows = torch.tensor([self.row[name] for name in hashes])
-        return MapFeed(self.maps, rows, device=self.device, seed=self.seed)
+        return FeatureSource(self.maps, rows, device=self.device, seed=self.seed)
 
     def tail(self, network: SiameseNetwork) -> SiameseNetwork:
         """What is left of a network behind the frozen stages; it shares the network's weights."""
@@ -265,7 +265,7 @@ def whole(tail: SiameseNetwork, *, mean: tuple[float, ...], std: tuple[float, ..
     """The network that a tail is the end of; any other network is returned as it is.
 
     Args:
-        tail: As `Front.tail` gave it, or a copy of that.
+        tail: As `FeatureCache.tail` gave it, or a copy of that.
         mean: Of the whole network's pixels.
         std: Of the whole network's pixels.
     """

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import Say
 from ..data.readers import load as load_data
-from ..data.splits import both_kinds, check_classes, part_by_split
+from ..data.splits import both_kinds, check_classes, split_by_column
 from ..errors import DataError, ModelError, SettingError
 from ..inference import model_folder
 from ..inference.baseline import figures
@@ -26,9 +26,9 @@ from .launch import asked_at, on_devices, training_device
 from .memory import keep_freed_memory
 from .pipeline import make_model
 from .recipes import choose
-from .rules import settle
+from .rules import resolve
 from .state import Interrupted, Step
-from .warm_start import bring_along
+from .warm_start import load_for_input
 
 # A network that knows something already learns at this share of the rate that it began with.
 _GENTLER = 0.3
@@ -101,7 +101,7 @@ def finetune(
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
     whole = source
-    source, other, remarks = part_by_split(source, other)
+    source, other, remarks = split_by_column(source, other)
     if recipe is None:
         base = _gentler(before, theirs)
     elif recipe == "auto":
@@ -135,7 +135,7 @@ def finetune(
         if known
         else f"finetuned from encoder {base.encoder}, which knew no classes yet"
     ]
-    plan = settle(
+    plan = resolve(
         source,
         base,
         {
@@ -167,7 +167,7 @@ def finetune(
         raise SettingError(
             "the model embeds an image together with its mirror image, and finetune keeps that"
         )
-    parent = bring_along(before, theirs, plan, tell=remarks.append)
+    parent = load_for_input(before, theirs, plan, tell=remarks.append)
     result = make_model(
         source,
         plan,
@@ -186,7 +186,7 @@ def finetune(
         old=earlier,
         parent=parent,
     )
-    if earlier is None or distributed.number() > 0:
+    if earlier is None or distributed.rank() > 0:
         return result
     return _measure_old(before, result, earlier, seed, progress, tell)
 

@@ -93,13 +93,13 @@ def on_devices(train: Callable[Given, Model]) -> Callable[Given, Model]:
     @interruptible()
     def wrapped(*args: Given.args, **given: Given.kwargs) -> Model:
         asked: dict[str, Any] = {"device": "auto", "devices": 1, "output": None} | given
-        by_torchrun = together.processes() == 1 and distributed.is_torchelastic_launched()
+        by_torchrun = together.world_size() == 1 and distributed.is_torchelastic_launched()
         if by_torchrun and int(os.environ["WORLD_SIZE"]) > 1:
             _join_torchrun(asked["device"], asked["devices"])
-        if together.processes() > 1:
+        if together.world_size() > 1:
             if asked["output"] is None:
                 raise SettingError("several processes need an output, a folder that all of them see")
-            if together.number() > 0:
+            if together.rank() > 0:
                 given.update(progress=False, say=None, on_step=None)
             return train(*args, **given)
         name = training_device(asked["device"], asked["devices"])

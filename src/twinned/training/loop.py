@@ -29,7 +29,7 @@ from ..utils.progress import progress_bar
 from . import checkpoint, distributed
 from .budget import _bfloat16_pays, _Speed
 from .checkpoint import State
-from .state import Interrupted, Network, Objective, Outcome, Plan, Scores, Step
+from .state import Interrupted, Network, Objective, Schedule, Scores, Step, TrainResult
 
 # Evaluations are at least so many steps apart, so that a short run is not spent on them.
 _LOOK_EVERY = 10
@@ -42,7 +42,7 @@ def train_network(
     load: Callable[[Batch, int], Tensor],
     objective: Objective[Network],
     optimizer: torch.optim.Optimizer,
-    plan: Plan,
+    plan: Schedule,
     extra: nn.Module | None = None,
     evaluate: Callable[[Network], Scores] | None = None,
     before_step: Callable[[Network, int, int | None], None] | None = None,
@@ -51,7 +51,7 @@ def train_network(
     run: str = "",
     progress: bool = True,
     title: str = "Training",
-) -> Outcome[Network]:
+) -> TrainResult[Network]:
     """Train a network.
 
     Args:
@@ -92,22 +92,22 @@ def train_network(
         "extra": extra or nn.Module(),
     }
     state = State(total=plan.steps, bfloat16=plan.bfloat16)
-    if checkpoint_file is not None and distributed.from_first(checkpoint_file.exists):
+    if checkpoint_file is not None and distributed.broadcast_from_rank0(checkpoint_file.exists):
         state = checkpoint.load(checkpoint_file, parts=parts, optimizer=optimizer, run=run)
-    distributed.copy_first(
+    distributed.broadcast_tensors(
         value for part in parts.values() for value in (*part.parameters(), *part.buffers())
     )
     if before_step is not None:
         before_step(network, state.step, state.total)
     if state.bfloat16 is None:
         pays = _bfloat16_pays(parts, objective, load(batches(0), 0), batches(0), plan.seconds)
-        state.bfloat16 = distributed.from_first(lambda: pays)
+        state.bfloat16 = distributed.broadcast_from_rank0(lambda: pays)
     saved = sat_down = time.monotonic()
     began = sat_down - state.seconds
     speed = _Speed(plan, state, sat_down)
 
     def save() -> None:
-        if checkpoint_file is not None and distributed.number() == 0:
+        if checkpoint_file is not None and distributed.rank() == 0:
             checkpoint.save(checkpoint_file, state=state, parts=parts, optimizer=optimizer, run=run)
 
     with (
@@ -118,7 +118,7 @@ def train_network(
         network.train()
         while state.stopped is None and (state.total is None or state.step < state.total):
             step = state.step
-            torch.manual_seed(_mix(plan.seed + distributed.number(), step))  # dropout
+            torch.manual_seed(_mix(plan.seed + distributed.rank(), step))  # dropout
             rate = plan.rate(step, state.total)
             for group in optimizer.param_groups:
                 group.update(plan.settings(step, state.total, scale=group.get("scale", 1.0)))
@@ -131,7 +131,7 @@ def train_network(
                 loss, embeddings = objective(network, images, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            distributed.average_gradients(optimizer)
+            distributed.all_reduce_gradients(optimizer)
             length = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
             value, slope = torch.stack([loss.detach(), length]).tolist()  # both at once: a GPU waits here
             if not (math.isfinite(value) and math.isfinite(slope)):
@@ -146,23 +146,23 @@ def train_network(
             state.step += 1
             state.seconds = time.monotonic() - began
             if speed.is_due(state):
-                state.total = distributed.from_first(lambda: speed.total(state, evaluate, average))
+                state.total = distributed.broadcast_from_rank0(lambda: speed.total(state, evaluate, average))
             size = len(batch.index)
             if on_step is not None:
                 on_step(Step(step, state.total, value, rate, state.seconds, size, batch, embeddings))
             advance(1, f"loss {value:.3f}  {state.step * size / state.seconds:,.0f} images/s", state.total)
 
             if evaluate is not None and _is_due(state, plan):
-                scores = distributed.from_first(lambda: evaluate(average))
+                scores = distributed.broadcast_from_rank0(lambda: evaluate(average))
                 network.train()
                 state.history.append(_row(state, value, rate, scores, plan))
                 _keep_best(state, scores, average, best)
-                if plan.patience and state.stale >= plan.patience:
-                    state.stopped = f"no better for {state.stale} evaluations"
+                if plan.patience and state.evals_without_improvement >= plan.patience:
+                    state.stopped = f"no better for {state.evals_without_improvement} evaluations"
             if time.monotonic() - saved > plan.checkpoint_seconds:
                 save()
                 saved = time.monotonic()
-            asked, late = distributed.anywhere(asked_to_stop(), speed.overrun())
+            asked, late = distributed.any_rank(asked_to_stop(), speed.overrun())
             if asked:
                 save()
                 raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
@@ -173,7 +173,7 @@ def train_network(
             finite = all(torch.isfinite(p).all() for p in average.parameters())
             if not finite or (
                 evaluate is not None
-                and math.isinf(distributed.from_first(lambda: evaluate(average)).held_out_eer)
+                and math.isinf(distributed.broadcast_from_rank0(lambda: evaluate(average)).held_out_eer)
             ):
                 raise TrainingError(
                     f"{state.stopped or 'the weights became infinite'}, before anything was worth keeping;"
@@ -181,10 +181,10 @@ def train_network(
                 )
             best.load_state_dict(average.state_dict())
         save()
-        if distributed.anywhere(asked_to_stop())[0]:
+        if distributed.any_rank(asked_to_stop())[0]:
             raise Interrupted(f"stopped after step {state.step}, the last one")
     best.eval()
-    return Outcome(state, best)
+    return TrainResult(state, best)
 
 
 @torch.no_grad()
@@ -197,7 +197,7 @@ def _follow(average: nn.Module, network: nn.Module, *, decay: float) -> None:
         mine[key].copy_(theirs[key])
 
 
-def _is_due(state: State, plan: Plan) -> bool:
+def _is_due(state: State, plan: Schedule) -> bool:
     if state.total is None:
         return False
     every = max(_LOOK_EVERY, state.total // plan.evaluations)
@@ -208,18 +208,18 @@ def _keep_best(state: State, scores: Scores, average: nn.Module, best: nn.Module
     """Keep the averaged weights if they are the best so far; of two that are as good, the later."""
     eer = scores.held_out_eer
     if math.isinf(eer):  # the weights are no longer finite
-        state.stale += 1
+        state.evals_without_improvement += 1
     elif math.isnan(eer) or state.best_eer is None or eer <= state.best_eer * 1.02:
         best.load_state_dict(average.state_dict())
         state.best_step = state.step
-        state.stale = 0
+        state.evals_without_improvement = 0
         if not math.isnan(eer):
             state.best_eer = min(eer, state.best_eer if state.best_eer is not None else 1.0)
     else:
-        state.stale += 1
+        state.evals_without_improvement += 1
 
 
-def _row(state: State, loss: float, rate: float, scores: Scores, plan: Plan) -> dict[str, float]:
+def _row(state: State, loss: float, rate: float, scores: Scores, plan: Schedule) -> dict[str, float]:
     return {
         "epoch": round(state.step / plan.epoch_steps, 2),
         "step": state.step,

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import losses
-from ..data.decoded import Material
+from ..data.decoded import DecodedSet
 from ..data.samplers import Batch, ClassBatches, PairBatches
 from ..errors import SettingError
 from ..losses import miners
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
 from .config import Settings
-from .distributed import embed_together
+from .distributed import gather_embeddings
 from .freezing import parameter_groups
 from .optimizers import Muon
 from .state import Objective
 
 
-def make_batches(learn: Material, s: Settings, relations: list[str]) -> ClassBatches | PairBatches:
+def make_batches(learn: DecodedSet, s: Settings, relations: list[str]) -> ClassBatches | PairBatches:
     if learn.pairs is not None:
         size = s.classes_per_batch * s.images_per_class // 2
         return PairBatches(learn.pairs, size=size, relations=relations, seed=s.seed)
@@ -65,7 +65,7 @@ def make_objective(
         if batch.pairs is None:
             raise SettingError(f"loss {s.loss} learns from pairs here, and the batch has none")
         left, right, same = (torch.from_numpy(np.asarray(p)).to(images.device) for p in batch.pairs)
-        z = embed_together(net.embed, images, len(batch.index))
+        z = gather_embeddings(net.embed, images, len(batch.index))
         value = net.head.logit(z[left], z[right]) if by_logit else net.head(z[left], z[right])  # type: ignore[operator]
         return loss(value, same), z
 
@@ -80,7 +80,7 @@ def make_objective(
     proxied = isinstance(loss, (losses.ArcFaceLoss, losses.ProxyAnchorLoss))
 
     def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        z = embed_together(net.embed, images, len(batch.index))
+        z = gather_embeddings(net.embed, images, len(batch.index))
         labels = torch.from_numpy(batch.labels).to(images.device)
         if proxied:  # there is no proxy for what is nobody's positive
             known = labels < batches.num_classes
@@ -115,7 +115,7 @@ def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Te
     """Cross-entropy of the relations."""
     if batch.pairs is None or batch.relation is None or not isinstance(net.head, heads.Relation):
         raise SettingError("the relation head learns from a pair list with a column relation")
-    z = embed_together(net.embed, images, len(batch.index))
+    z = gather_embeddings(net.embed, images, len(batch.index))
     left, right, relation = (
         torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
     )

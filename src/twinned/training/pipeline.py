@@ -16,7 +16,7 @@ import torch
 from ..data.checks.checker import check_data
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import (
-    Material,
+    DecodedSet,
     Say,
     identity,
     read,
@@ -25,18 +25,18 @@ from ..data.decoded import (
 from ..data.splits import check_validation
 from ..errors import SettingError
 from ..evaluation.calibration import fit_calibration
-from ..evaluation.threshold_warnings import doubts
+from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
 from ..inference.model import Model
 from ..utils import files
 from . import distributed
 from .checkpoint import setting_differences
 from .config import Settings
-from .cross_validation import learn_and_judge
-from .save import write_model, write_untouched
+from .cross_validation import fit_and_validate
+from .save import write_baseline, write_model
 from .state import Interrupted, Step
-from .trainer import Run
-from .warm_start import Parent, untouched_encoder, weights_statistics
+from .trainer import Trainer
+from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 
 # Seconds of a budget that are kept for threshold, export and saving; these take 4 to 9, and the command may
 # take 10 more than its budget. A large encoder takes longer to export, which is measured.
@@ -62,7 +62,7 @@ def make_model(
     remarks: list[str],
     began: float,
     old: ImageSet | PairSet | None = None,
-    parent: Parent | None = None,
+    parent: WarmStart | None = None,
 ) -> Model:
     """From images and settings to a saved model: what `train` and `twinned.training.finetune.finetune` share.
 
@@ -86,11 +86,11 @@ def make_model(
     """
     spec = plan.spec()
 
-    def materials(say: Say) -> tuple[Material, Material | None]:
+    def materials(say: Say) -> tuple[DecodedSet, DecodedSet | None]:
         chosen = None if other is None else read(other, spec, tell=say, progress=progress)
         return read(source, spec, tell=say, progress=progress), chosen
 
-    def given(material: Material, validation: Material | None) -> dict[str, str | None]:
+    def given(material: DecodedSet, validation: DecodedSet | None) -> dict[str, str | None]:
         """What identifies what the run was given, for one that is resumed."""
         chosen = None if validation is None else identity(validation)
         return {
@@ -102,7 +102,9 @@ def make_model(
     if target is not None:
         reads = [some.origin for some in (source, other, old) if some is not None]
         reads += [] if parent is None else [os.fspath(parent.model.folder)]
-        if distributed.from_first(lambda: _is_finished(target, reads, resume=resume, force=force, tell=tell)):
+        if distributed.broadcast_from_rank0(
+            lambda: _is_finished(target, reads, resume=resume, force=force, tell=tell)
+        ):
             asked, before = Model(target).asked()
             now = plan.model_dump(mode="json") | (given(*materials(lambda _: None)) if before else {})
             if differences := setting_differences(asked | before, now):
@@ -121,13 +123,13 @@ def make_model(
         check_validation(material, validation)
     relations = source.relations() if plan.head == "relation" and isinstance(source, PairSet) else {}
     start = None if parent is None else parent.network
-    untouched = untouched_encoder(plan, spec) if parent is None else start if parent.whole else None
-    known = start or untouched
+    baseline = pretrained_baseline(plan, spec) if parent is None else start if parent.whole else None
+    known = start or baseline
     fed = None if known is None else known.statistics
     if plan.weights is not None and fed is None:
         fed = weights_statistics(plan.weights, spec.channels)
     seen = spec.model_copy(update=fed or statistics(material.pixels))
-    run = Run(plan, seen, device, progress, on_step, tell, relations, parent, untouched)
+    run = Trainer(plan, seen, device, progress, on_step, tell, relations, parent, baseline)
     if plan.weights is not None:
         tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
         if fed is None:
@@ -143,9 +145,9 @@ def make_model(
         folder = Path(made.name)
         try:
             if plan.minutes is not None:
-                export_seconds = distributed.from_first(lambda: write_untouched(folder, run))
+                export_seconds = distributed.broadcast_from_rank0(lambda: write_baseline(folder, run))
                 run.deadline = began + plan.minutes * 60 - FINISH_SECONDS - export_seconds
-            learnt = learn_and_judge(run, material, validation, work)
+            learnt = fit_and_validate(run, material, validation, work)
             if parent is not None and parent.saw(learnt.held_out or material):
                 learnt = replace(learnt, unseen=False)
 
@@ -158,7 +160,7 @@ def make_model(
                     unseen_classes=learnt.unseen,
                     seed=plan.seed,
                 )
-                for doubt in doubts(calibration, learnt.judged.comparisons):
+                for doubt in threshold_warnings(calibration, learnt.judged.comparisons):
                     tell(f"doctor: {doubt}")
                 write_model(folder, run, learnt, calibration, notes, given(material, validation))
                 if target is not None:
@@ -166,7 +168,7 @@ def make_model(
                     written = True
                     shutil.rmtree(partial(target), ignore_errors=True)
 
-            distributed.from_first(save) if target is not None else save()
+            distributed.broadcast_from_rank0(save) if target is not None else save()
         except (Interrupted, KeyboardInterrupt) as stop:
             saved = f"the model is written, in {target}" if written else _what_is_saved(work)
             raise Interrupted(f"{str(stop) or 'stopped'}; {saved}") from None
@@ -190,7 +192,7 @@ def partial(target: Path) -> Path:
 def _what_is_saved(work: Path | None) -> str:
     """Say what an interrupted run has saved and how to go on; a folder without a checkpoint is removed."""
     if work is None or not any(work.glob("*.safetensors")):
-        if work is not None and distributed.number() == 0:
+        if work is not None and distributed.rank() == 0:
             shutil.rmtree(work, ignore_errors=True)  # else it would be in the way of the same command
         return "nothing was saved"
     return f"saved in {work}; go on with the same command and --resume"

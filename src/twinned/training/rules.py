@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import distances, losses
 from ..data.datasets import ImageSet, PairSet
-from ..data.preprocessing import height_width
+from ..data.preprocessing import parse_image_size
 from ..errors import SettingError
 from ..nn import encoders
 from . import recipes
@@ -17,7 +17,7 @@ from .recipes import choose
 Say = Callable[[str], None]
 
 
-def settle(
+def resolve(
     source: ImageSet | PairSet,
     recipe: str | Settings,
     named: dict[str, Any],
@@ -52,7 +52,7 @@ def settle(
     if lengths:
         changes = {"minutes": None, "steps": None, "epochs": None} | changes
     if image_size is not None:
-        changes["height"], changes["width"] = height_width(image_size)
+        changes["height"], changes["width"] = parse_image_size(image_size)
     shape = encoders.input_shape(changes.get("encoder", base.encoder))
     if shape is not None:
         for name, value in zip(("height", "width", "channels"), shape, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from ..data.decoded import Material, fingerprint
+from ..data.decoded import DecodedSet, fingerprint
 from ..data.splits import enrolment_images, thin
 from ..evaluation.calibration import Calibration, held_out_figures
 from ..evaluation.enrollment import choose_enrolment
@@ -19,15 +19,15 @@ from ..inference.model import Model
 from ..inference.model_folder import Manifest
 from ..nn import onnx_export
 from ..utils import files
-from .cross_validation import Learnt
-from .trainer import Run
-from .validation import Judged
+from .cross_validation import FitResult
+from .trainer import Trainer
+from .validation import ValidationScore
 
 
 def write_model(
     folder: Path,
-    run: Run,
-    learnt: Learnt,
+    run: Trainer,
+    learnt: FitResult,
     calibration: Calibration,
     notes: list[str],
     given: dict[str, str | None],
@@ -35,7 +35,7 @@ def write_model(
     """Fill a model folder.
 
     Args:
-        folder: An empty folder, but for what `write_untouched` may have written.
+        folder: An empty folder, but for what `write_baseline` may have written.
         run: With all that was asked for.
         learnt: What came of it.
         calibration: Threshold and probability.
@@ -46,14 +46,14 @@ def write_model(
 
     learn, held_out, state, parent = learnt.learn, learnt.held_out, learnt.state, run.parent
     network = learnt.network.eval().cpu()
-    if network is run.untouched and (folder / UNTOUCHED).exists():
+    if network is run.baseline and (folder / UNTOUCHED).exists():
         (folder / UNTOUCHED).rename(folder / "encoder.onnx")
     else:
         onnx_export.export_encoder(network, run.spec, folder / "encoder.onnx")
-    if learnt.untouched is None:
+    if learnt.baseline is None:
         (folder / UNTOUCHED).unlink(missing_ok=True)
     elif not (folder / UNTOUCHED).exists():
-        write_untouched(folder, run)
+        write_baseline(folder, run)
     relations = list(run.relations)
     if parent is not None and network is parent.network:  # left as it was
         relations = parent.model.manifest.relations
@@ -69,8 +69,8 @@ def write_model(
         data = data if learn.hashes else parent.model.manifest.data
     labelled = (learn.labelled, held_out.labelled if held_out else None)
     before: dict[str, Any] = {}
-    if learnt.untouched is not None and run.untouched is not None:
-        before = {"untouched": _figures(learnt.untouched) | {"distance": run.untouched.head.name}}
+    if learnt.baseline is not None and run.baseline is not None:
+        before = {"untouched": _figures(learnt.baseline) | {"distance": run.baseline.head.name}}
     settings = learnt.settings.model_dump(mode="json")
     files.write_text(
         folder / "training.json",
@@ -135,20 +135,20 @@ def write_model(
         _choose_enrolment(folder, held_out, run.settings.seed)
 
 
-def write_untouched(folder: Path, run: Run) -> float:
+def write_baseline(folder: Path, run: Trainer) -> float:
     """Write the encoder that there is before training, where there is one that needs no head.
 
     Returns:
         The seconds it took to export; that of the trained one will take as long.
     """
-    if run.untouched is None or run.untouched.head.learned:
+    if run.baseline is None or run.baseline.head.learned:
         return 0.0
     began = time.monotonic()
-    onnx_export.export_encoder(run.untouched.eval().cpu(), run.spec, folder / UNTOUCHED)
+    onnx_export.export_encoder(run.baseline.eval().cpu(), run.spec, folder / UNTOUCHED)
     return time.monotonic() - began
 
 
-def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
+def _choose_enrolment(folder: Path, held_out: DecodedSet, seed: int) -> None:
     """Whether a gallery tells a label by the nearest of its images or by their mean, kept in model.json."""
     some = thin(held_out, enrolment_images(held_out))
     genuine = ~some.images.forgery
@@ -158,5 +158,5 @@ def _choose_enrolment(folder: Path, held_out: Material, seed: int) -> None:
     model_folder.write(folder, model.manifest.enrolling(found))
 
 
-def _figures(judged: Judged) -> dict[str, float]:
+def _figures(judged: ValidationScore) -> dict[str, float]:
     return {"eer": judged.eer} | ({} if judged.recall is None else {"recall_at_1": judged.recall})

@@ -15,7 +15,7 @@ from .checkpoint import State
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How long to train, how fast to learn, how often to look.
 
     Args:
@@ -106,7 +106,7 @@ Objective: TypeAlias = Callable[[Network, Tensor, Batch], tuple[Tensor, Tensor |
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome(Generic[Network]):
+class TrainResult(Generic[Network]):
     """A finished run: where it stands, and the weights to keep."""
 
     state: State

@@ -13,37 +13,37 @@ import torch
 from torch import Tensor, nn
 
 from ..data.augmentation import Augmentation
-from ..data.decoded import Material, Say, identity
+from ..data.decoded import DecodedSet, Say, identity
 from ..data.preprocessing import ImageSpec
 from ..data.samplers import ClassBatches
 from ..data.splits import enrolment_images, sample, thin
 from ..errors import SettingError
 from ..metrics.roc import eer as equal_error_rate
 from ..nn import encoders, heads
-from ..nn.lda import solve_layer
-from ..nn.score_norm import Cohort
+from ..nn.lda import fit_lda_projection
+from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.files import write_text
 from . import distributed
-from .callbacks import Doctor
+from .callbacks import TrainingMonitor
 from .config import Settings
 from .feature_cache import (
-    Feed,
-    Front,
-    PixelFeed,
+    FeatureCache,
+    InputSource,
+    PixelSource,
     whole,
 )
 from .freezing import Freezing, frozen_stages
 from .loop import train_network
 from .objective import make_batches, make_objective, make_optimizer
 from .state import (
-    Outcome,
-    Plan,
+    Schedule,
     Scores,
     Step,
+    TrainResult,
 )
-from .validation import Judged, compare, judge
-from .warm_start import Parent
+from .validation import ValidationScore, compare, judge
+from .warm_start import WarmStart
 
 # A fold's run is this share of the main one's steps.
 FOLD_SHARE = 0.5
@@ -57,7 +57,7 @@ _SOLVE_VIEWS = 4
 _FEW = 0.5
 
 
-class Run:
+class Trainer:
     """The settings of one call of `train`, and the runs of the loop that they lead to.
 
     Args:
@@ -81,19 +81,19 @@ class Run:
         on_step: Callable[[Step], None] | None,
         tell: Say,
         relations: dict[str, bool] | None = None,
-        parent: Parent | None = None,
-        untouched: SiameseNetwork | None = None,
+        parent: WarmStart | None = None,
+        baseline: SiameseNetwork | None = None,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
         self.progress, self.on_step, self.tell = progress, on_step, tell
         self.relations = relations or {}
-        self.parent, self.untouched = parent, untouched
-        self.front: Front | None = None
+        self.parent, self.baseline = parent, baseline
+        self.front: FeatureCache | None = None
         self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
         self.few: bool | None = None  # images to solve a layer from; as for the first, so for its folds
 
     @property
-    def may_stay(self) -> bool:
+    def baseline_is_usable(self) -> bool:
         """Whether the untouched encoder answers what is asked: it tells only the relations that it learnt."""
         return not self.relations or (self.parent is not None and self.parent.tells(self.relations))
 
@@ -130,8 +130,8 @@ class Run:
         return network.to(self.device)
 
     def prepare(
-        self, material: Material, other: Material | None = None, *, note: Path | None = None
-    ) -> tuple[Material, Material | None]:
+        self, material: DecodedSet, other: DecodedSet | None = None, *, note: Path | None = None
+    ) -> tuple[DecodedSet, DecodedSet | None]:
         """Run all images through the stages that stay frozen, once; fewer images where time is too short.
 
         Nothing is done where no stage stays frozen, or where there is no room for what comes out.
@@ -174,14 +174,14 @@ class Run:
             )
             return material, other
         views = min(s.views, _SOLVE_VIEWS - 1) if stages == last and s.layer == "solved" else s.views
-        front = Front(network, stages, warp=self.warp, views=views, seed=s.seed)
-        before: dict[str, int] = distributed.from_first(
+        front = FeatureCache(network, stages, warp=self.warp, views=views, seed=s.seed)
+        before: dict[str, int] = distributed.broadcast_from_rank0(
             lambda: json.loads(note.read_text()) if note is not None and note.exists() else {}
         )
         left = None if self.deadline is None or before else self.deadline - time.monotonic()
         if left is not None:
             time_for = int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels))
-            before["images"] = max(64, distributed.from_first(lambda: time_for))
+            before["images"] = max(64, distributed.broadcast_from_rank0(lambda: time_for))
         front.views = before.get("views", front.views)
         parts = [part for part in (material, other) if part is not None]
         images = sum(len(part.pixels) for part in parts)
@@ -198,13 +198,13 @@ class Run:
         self.front = front
         if most < images:
             self.tell(f"time allows for {sum(len(p.pixels) for p in parts)} of {images} images")
-        if note is not None and distributed.number() == 0:
+        if note is not None and distributed.rank() == 0:
             note.parent.mkdir(parents=True, exist_ok=True)
             write_text(note, json.dumps({"images": most, "views": front.maps.shape[1] - 1}))
         return parts[0], parts[1] if other is not None else None
 
     @torch.no_grad()
-    def solve(self, network: SiameseNetwork, learn: Material) -> None:
+    def solve(self, network: SiameseNetwork, learn: DecodedSet) -> None:
         """Solve the embedding layer of a network, where it has one that is to be solved."""
         layer, encoder = network.encoder.linear, network.encoder.eval()
         if self.settings.layer != "solved" or layer is None:
@@ -222,7 +222,7 @@ class Run:
             self.few = int(np.sum(~learn.images.forgery)) < _FEW * layer.out_features
         place = torch.cat(places).numpy()
         genuine = ~learn.images.forgery[place]
-        weight, bias = solve_layer(
+        weight, bias = fit_lda_projection(
             torch.cat(values)[torch.from_numpy(genuine)],
             torch.from_numpy(learn.images.class_index[place][genuine]),
             size=layer.out_features,
@@ -233,7 +233,7 @@ class Run:
         layer.bias.copy_(bias)
 
     @torch.no_grad()
-    def gather(self, network: SiameseNetwork, learn: Material) -> None:
+    def gather(self, network: SiameseNetwork, learn: DecodedSet) -> None:
         """Give a network its cohort, some of the images that it learnt from, where it is to have one."""
         s = self.settings
         if not s.cohort or s.steps == 0:
@@ -242,7 +242,9 @@ class Run:
         genuine = learn.part(np.flatnonzero(~forgery)) if forgery.any() else learn
         some = sample(genuine, s.cohort, seed=s.seed)
         members = self.embed(network, some)
-        network.cohort = Cohort.of(members, torch.from_numpy(some.images.class_index)).to(self.device)
+        network.cohort = CohortScoreNorm.of(members, torch.from_numpy(some.images.class_index)).to(
+            self.device
+        )
 
     @property
     def _batch(self) -> int:
@@ -254,11 +256,11 @@ class Run:
         """The augmentation."""
         return Augmentation(**self.settings.augment.model_dump())
 
-    def feed(self, material: Material) -> Feed:
+    def feed(self, material: DecodedSet) -> InputSource:
         """Images as a network of this run takes them."""
         if self.front is not None:
             return self.front.feed(material.hashes)
-        return PixelFeed(material.pixels, self.warp, device=self.device, seed=self.settings.seed)
+        return PixelSource(material.pixels, self.warp, device=self.device, seed=self.settings.seed)
 
     def tail(self, network: SiameseNetwork) -> SiameseNetwork:
         """The part of a network that learns, where its front is frozen; the whole network otherwise."""
@@ -270,15 +272,15 @@ class Run:
 
     def train(
         self,
-        learn: Material,
-        held_out: Material | None,
+        learn: DecodedSet,
+        held_out: DecodedSet | None,
         checkpoint: Path | None,
         *,
         title: str,
         steps: int | None = None,
-        judged: Material | None = None,
+        judged: DecodedSet | None = None,
         folds: int = 0,
-    ) -> Outcome[SiameseNetwork]:
+    ) -> TrainResult[SiameseNetwork]:
         """Train a network on some of the data, in its share of the time that is left.
 
         Args:
@@ -324,10 +326,10 @@ class Run:
             share = 1 / (1 + (FOLD_SHARE if judged is None else 1) * folds)
             left = share * (self.deadline - time.monotonic() - after) - solving
             anew = checkpoint is None or not checkpoint.exists()
-            if solved and steps is None and distributed.from_first(lambda: anew and left < solving):
+            if solved and steps is None and distributed.broadcast_from_rank0(lambda: anew and left < solving):
                 steps = 0
                 self.tell("there is time for the embedding layer to be solved, and for no training beyond")
-        plan = Plan(
+        plan = Schedule(
             steps=steps,
             seconds=None if left is None else max(0.5, left),
             most=None if s.enough is None else max(1, round(s.enough * epoch)),
@@ -340,7 +342,7 @@ class Run:
             momentum=None if s.momentum_from is None else (s.momentum_from, s.momentum),
             bfloat16=False if steps == 0 else {"auto": None, "float32": False, "bfloat16": True}[s.precision],
         )
-        doctor = Doctor(
+        doctor = TrainingMonitor(
             self.tell if title == "Training" else lambda sentence: None,
             classes=frozenset(batches.drawable.tolist())
             if isinstance(batches, ClassBatches)
@@ -357,7 +359,7 @@ class Run:
         outcome = train_network(
             network,
             batches=batches,
-            load=lambda batch, step: feed.batch(batch, step, distributed.my_rows()),
+            load=lambda batch, step: feed.batch(batch, step, distributed.rank_slice()),
             objective=objective,
             optimizer=make_optimizer(
                 network, extra, s, skipped=0 if self.front is None else self.front.stages
@@ -382,17 +384,17 @@ class Run:
         self.gather(outcome.network, learn)
         return outcome
 
-    def _seconds_to_judge(self, network: SiameseNetwork, material: Material) -> float:
+    def _seconds_to_judge(self, network: SiameseNetwork, material: DecodedSet) -> float:
         """About how long it takes to embed images held out, for each network and once more for galleries."""
         few = min(64, len(material.pixels))
         self.embed(network, material, most=few)  # the first also loads code
         began = time.monotonic()
         self.embed(network, material, most=few)
         each = (time.monotonic() - began) / few
-        networks = 1 if self.untouched is None else 2
+        networks = 1 if self.baseline is None else 2
         return each * (networks * min(len(material.pixels), _CALIBRATE) + enrolment_images(material))
 
-    def judge(self, network: SiameseNetwork, material: Material) -> Judged:
+    def judge(self, network: SiameseNetwork, material: DecodedSet) -> ValidationScore:
         """What a network makes of images that it was not trained on."""
         some = thin(material, _CALIBRATE)
         vectors = self.embed(network, some)
@@ -406,7 +408,7 @@ class Run:
         )
 
     @torch.no_grad()
-    def embed(self, network: SiameseNetwork, material: Material, *, most: int | None = None) -> Tensor:
+    def embed(self, network: SiameseNetwork, material: DecodedSet, *, most: int | None = None) -> Tensor:
         """Embed images, or the first few of them, with PyTorch: shape ``(n, d)``."""
         network.eval()
         feed = self.feed(material)
@@ -430,7 +432,7 @@ def _fits(head: nn.Module, other: nn.Module) -> bool:
 
 
 def _evaluator(
-    run: Run, learn: Material, held_out: Material | None, *, looked_at: bool
+    run: Trainer, learn: DecodedSet, held_out: DecodedSet | None, *, looked_at: bool
 ) -> Callable[[SiameseNetwork], Scores]:
     """Pair accuracy on some of the training classes and on held-out ones, both at equal error.
 
@@ -439,7 +441,7 @@ def _evaluator(
     seen = thin(learn, _LOOK_TRAIN)
     unseen = thin(held_out, _LOOK_HELD_OUT) if held_out is not None else None
 
-    def error(network: SiameseNetwork, material: Material | None) -> float:
+    def error(network: SiameseNetwork, material: DecodedSet | None) -> float:
         if material is None or not looked_at:
             return math.nan
         found = compare(network, material, run.embed(network, material), run.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import distances
 from ..data.datasets import PairSet
-from ..data.decoded import Material
+from ..data.decoded import DecodedSet
 from ..evaluation.reference_sets import ReferenceSet, reference_sets
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.retrieval import evaluate_retrieval
@@ -21,7 +21,7 @@ from ..nn import heads
 from ..nn.siamese import SiameseNetwork
 
 
-class Judged(NamedTuple):
+class ValidationScore(NamedTuple):
     """What a network makes of images that it was not trained on.
 
     Args:
@@ -54,25 +54,25 @@ class Judged(NamedTuple):
         return f"equal error rate {self.eer:.4f}{recall}{relation}"
 
     @staticmethod
-    def together(parts: Sequence[Judged]) -> Judged:
+    def together(parts: Sequence[ValidationScore]) -> ValidationScore:
         """Of several networks, each on classes of its own, as cross-fitting makes them."""
         images = [part.images for part in parts]
         recall = float(np.average([part.recall or 0.0 for part in parts], weights=images))
         sets = [one for part in parts for one in part.sets]
-        return Judged(
+        return ValidationScore(
             Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets
         )
 
 
 def judge(
     network: SiameseNetwork,
-    material: Material,
+    material: DecodedSet,
     vectors: Tensor,
     *,
     relations: list[str],
     device: torch.device,
     seed: int,
-) -> Judged:
+) -> ValidationScore:
     """What a network makes of images, from their embeddings.
 
     Args:
@@ -86,7 +86,7 @@ def judge(
     found = compare(network, material, vectors, device)
     if material.pairs is not None:
         told = _relations_told(network, material.pairs, vectors, relations, device)
-        return Judged(found, None, len(material.pixels), relation=told)
+        return ValidationScore(found, None, len(material.pixels), relation=told)
     embeddings, labels, forgery = vectors.numpy(), material.images.labels, material.images.forgery
 
     def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
@@ -94,18 +94,18 @@ def judge(
 
     nearest = evaluate_retrieval(embeddings[~forgery], labels[~forgery], apart)
     sets = reference_sets(embeddings, labels, apart, forgery=forgery, seed=seed)
-    return Judged(found, nearest.recall_at[1], nearest.queries, sets)
+    return ValidationScore(found, nearest.recall_at[1], nearest.queries, sets)
 
 
 def compare(
-    network: SiameseNetwork, material: Material, vectors: Tensor, device: torch.device
+    network: SiameseNetwork, material: DecodedSet, vectors: Tensor, device: torch.device
 ) -> Comparisons:
     """Every comparison of some images, or of the pairs of a list, from their embeddings."""
     if material.pairs is not None:
         left, right = vectors[material.pairs.left], vectors[material.pairs.right]
         with torch.no_grad():
             distance = network.head(left.to(device), right.to(device)).cpu().numpy()
-        part = material.pairs.things()
+        part = material.pairs.identity_groups()
         return compare_pairs(
             distance,
             material.pairs.same,

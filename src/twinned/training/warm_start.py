@@ -9,19 +9,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ..data.decoded import Material, Say
+from ..data.decoded import DecodedSet, Say
 from ..data.preprocessing import ImageSpec
 from ..errors import ModelError, SettingError
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders, heads
-from ..nn.score_norm import Cohort
+from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from .config import Settings
 
 
 @dataclass(frozen=True, eq=False)
-class Parent:
+class WarmStart:
     """A model to start from.
 
     Args:
@@ -45,7 +45,7 @@ class Parent:
         same = head.same.bool().tolist() if isinstance(head, heads.Relation) else []
         return list(relations) == self.model.manifest.relations and list(relations.values()) == same
 
-    def saw(self, material: Material) -> bool:
+    def saw(self, material: DecodedSet) -> bool:
         """Whether it was trained on some of these images or, at another size, classes of their names."""
         if self.model.spec.shape == material.pixels.shape[1:]:
             return not self.model.training_hashes().isdisjoint(material.hashes)
@@ -53,7 +53,7 @@ class Parent:
         return not set(self.model.manifest.classes).isdisjoint(classes)
 
 
-def bring_along(model: Model, theirs: Settings, plan: Settings, *, tell: Say) -> Parent:
+def load_for_input(model: Model, theirs: Settings, plan: Settings, *, tell: Say) -> WarmStart:
     """A model's network, at the image size and number of channels that are wanted now.
 
     Args:
@@ -111,9 +111,13 @@ def bring_along(model: Model, theirs: Settings, plan: Settings, *, tell: Say) ->
     mean, std = (_for_channels(values, plan.channels) for values in (model.spec.mean, model.spec.std))
     names = ("cohort.members", "cohort.usual")
     wide = state[names[0]].shape[1] if names[0] in state else None
-    cohort = Cohort(*map(state.__getitem__, names)) if not fresh and wide == encoder.embedding_size else None
+    cohort = (
+        CohortScoreNorm(*map(state.__getitem__, names))
+        if not fresh and wide == encoder.embedding_size
+        else None
+    )
     network = SiameseNetwork(encoder, head, normalize=theirs.normalize, cohort=cohort, mean=mean, std=std)
-    return Parent(model, network.eval(), whole=not fresh and fits)
+    return WarmStart(model, network.eval(), whole=not fresh and fits)
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -162,7 +166,7 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
     return {name: _for_channels(values, channels) for name, values in found.items()}
 
 
-def untouched_encoder(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
+def pretrained_baseline(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
     """A pretrained encoder as it is, by the cosine of its values; None for any other encoder."""
     if not encoders.is_pretrained(settings.encoder):
         return None

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...metrics.bootstrap import replicates, unit_count
+from ...metrics.bootstrap import class_count, replicates
 from ...metrics.comparisons import Comparisons
 from ...metrics.intervals import interval
 from ...metrics.roc import auc
@@ -252,7 +252,7 @@ def _probe(
     )
     figure = auc(told.distance, told.same)
     drawn = [curve.auc() for curve in replicates(told, count=400, seed=seed)]
-    ends = interval(drawn, figure=figure, units=unit_count(told))
+    ends = interval(drawn, figure=figure, units=class_count(told))
     return (round(figure, 4), round(ends[0], 4), round(ends[1], 4)) if ends else None
 
 

@@ -1,0 +1,72 @@
+"""Notes to the user: logged, and collected for the model card.
+
+A note has a code, which code may test, and a text, which only people read. `note` writes the text to the
+logger ``twinned``; inside `collect` it is also kept.
+
+    >>> with collect() as notes:
+    ...     note("few-classes", "9 classes are too few to hold some out")
+    >>> notes
+    [Note(code='few-classes', text='9 classes are too few to hold some out')]
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+logger = logging.getLogger("twinned")
+
+
+class Note(NamedTuple):
+    """A message to the user.
+
+    Args:
+        code: Identifier of the kind of message, in kebab case.
+        text: One sentence, without a period at the end.
+    """
+
+    code: str
+    text: str
+
+
+_collected: ContextVar[list[Note] | None] = ContextVar("collected", default=None)
+_muted: ContextVar[bool] = ContextVar("muted", default=False)
+
+
+def note(code: str, text: str, *, level: int = logging.INFO) -> None:
+    """Log a note, and keep it where one of the callers collects notes.
+
+    Args:
+        code: Identifier of the kind of message, in kebab case.
+        text: One sentence.
+        level: Level of the log record.
+    """
+    if _muted.get():
+        return
+    if (collected := _collected.get()) is not None:
+        collected.append(Note(code, text))
+    logger.log(level, text, extra={"code": code})
+
+
+@contextmanager
+def collect() -> Iterator[list[Note]]:
+    """Collect the notes of the block; those of an inner `collect` belong to the inner list alone."""
+    found: list[Note] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Discard the notes of the block, for example those of pilot runs."""
+    token = _muted.set(True)
+    try:
+        yield
+    finally:
+        _muted.reset(token)
