@@ -18,7 +18,7 @@ labels = torch.arange(3).repeat_interleave(6)
 middles = torch.tensor([[0.0, 0.0], [1.1, 0.2], [0.4, 1.0]])
 points = (middles[labels] + 0.28 * torch.randn(18, 2)).requires_grad_()
 
-apart = tw.distances.euclidean(points, points, all_pairs=True)
+apart = tw.distances.euclidean(points, points, pairwise=True)
 same = labels[:, None] == labels[None]
 upper = torch.ones_like(same).triu(1)  # each pair once
 contrastive = tw.losses.ContrastiveLoss(margin=0.8)(apart[upper], same[upper])

@@ -19,8 +19,8 @@ def stream(steps: int, n: int = 6, dtype: torch.dtype = torch.float32):
         )
 
 
-def dot(a, b, *, all_pairs):
-    return a @ b.T if all_pairs else (a * b).sum(-1)
+def dot(a, b, *, pairwise):
+    return a @ b.T if pairwise else (a * b).sum(-1)
 
 
 WRAPPED = {
@@ -28,7 +28,7 @@ WRAPPED = {
     "chopra": lambda: embedding_loss(losses.ChopraLoss(), distance="manhattan"),
     "cross-entropy": lambda: embedding_loss(losses.PairCrossEntropy(), distance=dot),
     "triplet": lambda: embedding_loss(losses.TripletLoss(), distance="euclidean"),
-    "mined": lambda: embedding_loss(losses.TripletLoss(), distance="euclidean", miner=miners.semi_hard),
+    "mined": lambda: embedding_loss(losses.TripletLoss(), distance="euclidean", miner=miners.SemiHard()),
     "supcon": losses.SupConLoss,
     "multi-similarity": losses.MultiSimilarityLoss,
     "foreign": lambda: embedding_loss(theirs.MultiSimilarityLoss()),
@@ -107,13 +107,13 @@ def test_refuses_what_cannot_use_it():
         CrossBatchMemory(losses.ContrastiveLoss(), 3)
     with pytest.raises(SettingError, match="embedding_loss"):
         CrossBatchMemory(theirs.ContrastiveLoss(), 3)
-    with pytest.raises(SettingError, match="leave the memory out"):
+    with pytest.raises(SettingError, match="Leave the memory out"):
         CrossBatchMemory(losses.ArcFaceLoss(3, 3), 3)
-    with pytest.raises(SettingError, match="leave the memory out"):
+    with pytest.raises(SettingError, match="Leave the memory out"):
         CrossBatchMemory(embedding_loss(losses.ArcFaceLoss(3, 3)), 3)
     with pytest.raises(SettingError, match="at least 1"):
         CrossBatchMemory(losses.SupConLoss(), 3, size=0)
     memory = CrossBatchMemory(losses.SupConLoss(), 4)
     batch = next(stream(1))
-    with pytest.raises(DataError, match="have 3 values; this memory was made for 4"):
+    with pytest.raises(DataError, match=r"have 3 values\. This memory was made for 4"):
         memory(*batch)

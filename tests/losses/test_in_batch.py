@@ -151,7 +151,7 @@ def test_half_precision_is_compared_in_full(loss, batch):
 def test_refuses_what_is_no_batch(loss):
     with pytest.raises(DataError, match=r"\(3, 2\) and labels \(2,\)"):
         loss(torch.ones(3, 2), torch.ones(2).long())
-    with pytest.raises(DataError, match="whole numbers"):
+    with pytest.raises(DataError, match="integers"):
         loss(torch.ones(3, 2), torch.ones(3))
     with pytest.raises(DataError, match="n at least 1"):
         loss(torch.ones(0, 2), torch.ones(0).long())
