@@ -1,4 +1,4 @@
-"""Distances against slow loops and SciPy, for NumPy and torch, and their gradients."""
+"""Compare distances and their gradients with slow loops and SciPy, for NumPy and torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rows = NDArray[np.float64]
 
 
 def slow(name: str, a: Rows, b: Rows) -> float:
-    """The distance of two vectors, written with loops."""
+    """Compute the distance of two vectors with loops."""
     if name == "manhattan":
         return sum(abs(x - y) for x, y in zip(a, b, strict=True))
     squared = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
@@ -82,7 +82,7 @@ def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     whole = distances.get(name)(a, b, pairwise=True)
     monkeypatch.setattr(distances, "_BLOCK_VALUES", 4 * b.size)
     np.testing.assert_allclose(distances.get(name)(a, b, pairwise=True), whole, rtol=1e-12)
-    monkeypatch.setattr(distances, "_BLOCK_VALUES", 1)  # never less than one row
+    monkeypatch.setattr(distances, "_BLOCK_VALUES", 1)  # at least one row at a time
     np.testing.assert_allclose(distances.get(name)(a, b, pairwise=True), whole, rtol=1e-12)
 
 
@@ -115,7 +115,7 @@ def test_gradient_is_finite_with_zero_vectors_and_tiny_differences(name: str) ->
     base[0] = 0
     other = base.clone()
     other[1] += 1e-20  # lost in rounding
-    other[2] = torch.nextafter(other[2], torch.tensor(9.0))  # the smallest difference there is
+    other[2] = torch.nextafter(other[2], torch.tensor(9.0))  # the smallest difference
     base[3], other[3] = 0, 1e-25  # its square underflows
     a, b = base.requires_grad_(), other.requires_grad_()
     distances.get(name)(a, b, pairwise=True).sum().backward()

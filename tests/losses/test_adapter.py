@@ -88,7 +88,7 @@ def test_the_loss_learns_from_what_the_miner_chose_on_the_same_distances(loss, d
     measure = distances.get(distance) if isinstance(distance, str) else distance
     matrix = measure(embeddings, embeddings, pairwise=True)
     lower_is_closer = -matrix if distance is dot else matrix
-    with distances.trusted():  # logits are no distances
+    with distances.trusted():  # logits, not distances
         chosen = miner(lower_is_closer.detach(), labels)
     if loss.kind == "pair":
         a, p, b, n = chosen if len(chosen) == 4 else (chosen[0], chosen[1], chosen[0], chosen[2])
@@ -105,13 +105,13 @@ def test_the_loss_learns_from_what_the_miner_chose_on_the_same_distances(loss, d
         expected = costs[costs > 0].mean()
     adapted = embedding_loss(loss, distance=distance, miner=miner)
     assert adapted(embeddings, labels).item() == pytest.approx(expected.item())
-    # Indices that are given take the miner's place.
+    # Given indices replace the miner's.
     given_them = embedding_loss(loss, distance=distance)(embeddings, labels, chosen)
     assert given_them.item() == pytest.approx(expected.item())
 
 
 def test_contrastive_pairs_and_distances_equal_pytorch_metric_learning(batch):
-    # Theirs is the hinge without Hadsell's square: the pairs and their hinges are compared.
+    # pytorch-metric-learning has the hinge without Hadsell's square, so pairs and hinges are compared.
     parts = theirs.ContrastiveLoss(0, 1.5, distance=lp(), reducer=DoNothingReducer())(*batch)
     hinges = torch.cat([parts["pos_loss"]["losses"], parts["neg_loss"]["losses"]])
     ours = embedding_loss(losses.ContrastiveLoss(1.5), distance="euclidean")(*batch)
@@ -198,7 +198,7 @@ def test_a_foreign_miner_cannot_pair_an_image_with_itself():
     embeddings, labels = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
     miner, reference = their_miners.BatchHardMiner(distance=lp()), (torch.tensor([[3.0]]), torch.tensor([0]))
     adapted = embedding_loss(losses.TripletLoss(5.0), distance="euclidean", miner=miner)
-    # Image 0 has a positive in the memory; image 1 has none but itself, and is left out.
+    # Image 0 has a positive in the memory; image 1 has only itself and is left out.
     assert adapted(embeddings, labels, reference=reference).item() == 3 - 1 + 5
 
 
@@ -277,7 +277,7 @@ def test_half_precision_is_compared_in_full(batch):
     ids=lambda loss: type(getattr(loss, "loss", loss)).__name__,
 )
 def test_no_value_is_read_back_from_the_device(loss, monkeypatch):
-    # A meta tensor has no values, so whatever would make a GPU wait fails on it.
+    # A meta tensor has no values, so every operation that would make a GPU wait fails.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     for _ in range(2):
         embeddings = torch.empty(8, 3, device="meta", requires_grad=True)

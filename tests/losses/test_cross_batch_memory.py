@@ -44,11 +44,13 @@ def test_each_batch_is_compared_with_those_before_it(name):
         expected = loss(embeddings, labels, reference=reference)
         value = memory(embeddings, labels)
         assert value.item() == pytest.approx(expected.item(), rel=1e-12)
-        assert (torch.autograd.grad(value, embeddings)[0] != 0).any()  # written over after the loss: no error
-        # The order within the memory is nothing: keep the newest 15.
+        assert (
+            torch.autograd.grad(value, embeddings)[0] != 0
+        ).any()  # overwriting after the loss is no error
+        # The order in the memory does not matter: keep the newest 15.
         past_embeddings = torch.cat([past_embeddings, embeddings.detach()])[-15:]
         past_labels = torch.cat([past_labels, labels])[-15:]
-    assert not memory.embeddings.requires_grad  # else every batch's graph would be kept
+    assert not memory.embeddings.requires_grad  # otherwise the graph of every batch would be kept
     assert sorted(memory.labels.tolist()) == sorted(past_labels.tolist())
     assert sorted(memory.embeddings.tolist()) == sorted(past_embeddings.tolist())
 

@@ -11,7 +11,7 @@ from twinned.errors import DataError, SettingError
 
 
 def slow(name, d, y):
-    """What each miner chooses, one comparison at a time; rows are the first images, columns all."""
+    """Select comparisons one at a time; rows are the first images, columns all."""
     rows, out = range(len(d)), []
     positives = {a: [j for j in range(len(y)) if y[j] == y[a] and j != a] for a in rows}
     negatives = {a: [j for j in range(len(y)) if y[j] != y[a]] for a in rows}
@@ -62,7 +62,7 @@ def make_batch(seed, n=16):
 
 
 def some_distances(n, seed):
-    """A distance matrix with no two pairs alike: with ties either choice would be right."""
+    """Return a distance matrix without ties, so that only one selection is correct."""
     order = torch.randperm(n * n, generator=torch.Generator().manual_seed(seed)).double()
     upper = (1 + order.reshape(n, n)).triu(1) / 7
     return upper + upper.T
@@ -127,7 +127,7 @@ def test_semi_hard_is_the_hardest_of_pytorch_metric_learnings(seed, margin):
     ours = {(a, p): n for a, p, n in as_tuples(miners.SemiHard()(distance, labels))}
     beyond = {pair for pair, n in ours.items() if not 0 < distance[pair[0], n] - distance[pair] <= margin}
     assert {pair: n for pair, n in ours.items() if pair not in beyond} == hardest
-    assert hardest  # the test would mean nothing without
+    assert hardest  # otherwise nothing is tested
 
 
 def test_semi_hard_takes_the_farthest_where_every_negative_is_nearer():
@@ -191,7 +191,7 @@ def test_refuses_what_is_no_distance_matrix(name, wrong):
 @pytest.mark.parametrize("length", [1.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_takes_distances_that_are_rounded(length, dtype):
-    """A product of matrices is off by some of the last digits, and the root makes more of that."""
+    """Accept the rounding errors of a matrix product, which the root magnifies."""
     random = torch.Generator().manual_seed(0)
     z = length * distances.unit(torch.randn(32, 64, generator=random, dtype=torch.float64))
     exact = distances.squared_euclidean(z, z, pairwise=True)
@@ -206,7 +206,7 @@ def test_takes_distances_that_are_rounded(length, dtype):
 def test_what_is_not_finite_is_left_to_the_loss():
     distance = torch.full((4, 4), float("nan"))
     assert len(miners.BatchHard()(distance, torch.tensor([0, 0, 1, 1]))[0]) == 4
-    whole = torch.tensor([[0, 2, 3], [2, 0, 4], [3, 4, 0]])  # a number of edits, for one
+    whole = torch.tensor([[0, 2, 3], [2, 0, 4], [3, 4, 0]])  # for example, numbers of edits
     assert as_tuples(miners.BatchHard()(whole, torch.tensor([0, 0, 1]))) == [(0, 1, 2), (1, 0, 2)]
 
 

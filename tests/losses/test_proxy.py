@@ -80,7 +80,7 @@ def test_gradient_is_right_for_images_and_proxies(made, batch):
 @pytest.mark.parametrize("made", MADE)
 def test_gradient_is_finite_on_a_proxy_opposite_one_and_at_zero(made):
     loss = made().float()
-    loss.weight.data = torch.eye(6, 5)  # so that cosines are exactly 1 and -1; the last is zero itself
+    loss.weight.data = torch.eye(6, 5)  # cosines are exactly 1 and -1; the last row is zero
     embeddings = torch.cat([loss.weight[:2], -loss.weight[:2], torch.zeros(2, 5)]).detach().requires_grad_()
     value = loss(embeddings, torch.tensor([0, 1, 0, 1, 0, 1]))
     value.backward()
