@@ -320,7 +320,7 @@ def test_distances_are_twinneds_and_nearest_comes_first(opener, name):
     shown, probes = images(60), images(5, seed=1)
     with opener(FakeModel(distance=name)) as people:
         ids = people.add(shown, "ann").ids
-        expected = distances.get(name)(vectors(probes), vectors(shown), all_pairs=True)
+        expected = distances.get(name)(vectors(probes), vectors(shown), pairwise=True)
         for row, probe in zip(expected, probes):
             hits = people.search(probe, k=7)
             order = np.argsort(row)[:7]
@@ -374,7 +374,7 @@ def test_search_on_from_an_enrolled_image_leaves_it_out(people):
     assert id not in [hit.id for hit in hits]
     probe = people.embeddings(limit=1)[1]
     _, kept = people.embeddings()
-    nearest = np.sort(distances.euclidean(probe, kept, all_pairs=True)[0])[1:6]
+    nearest = np.sort(distances.euclidean(probe, kept, pairwise=True)[0])[1:6]
     np.testing.assert_allclose([hit.distance for hit in hits], nearest, rtol=1e-5)
 
 
@@ -471,7 +471,7 @@ def test_prototypes_are_the_means_after_every_kind_of_change(opener, name):
             ]
         )
         probes = images(20, seed=2)
-        expected = distances.get(name)(vectors(probes), means, all_pairs=True)
+        expected = distances.get(name)(vectors(probes), means, pairwise=True)
         answers = people.identify(probes, fpir=0.999)
         np.testing.assert_allclose([a.distance for a in answers], expected.min(axis=1), rtol=1e-4)
         named = people.identify(probes, fpir=0.999, label=labels)

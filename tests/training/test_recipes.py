@@ -40,7 +40,7 @@ def test_every_recipe_can_be_built(name):
     )
     measure = s.distance if not head.learned else lambda a, b: torch.zeros(len(a), len(b))
     losses.embedding_loss(loss, distance=measure, miner=miners.get(s.miner) if s.miner else None)
-    assert head.learned == (getattr(loss, "wants", None) == "logit")
+    assert head.learned == (getattr(loss, "input_kind", None) == "logit")
     assert Augmentation(**s.augment.model_dump()).rotation == s.augment.rotation
     assert s.spec().shape == (s.height, s.width, s.channels)
     assert [s.minutes, s.steps, s.epochs].count(None) == 2

@@ -86,7 +86,7 @@ class Prototypes:
             return [""] * len(queries), np.full(len(queries), np.inf)
         labels, prototypes = list(means), np.stack(list(means.values()))
         apart = np.asarray(
-            distances.get(self._embedder.distance)(queries, prototypes, all_pairs=True), np.float64
+            distances.get(self._embedder.distance)(queries, prototypes, pairwise=True), np.float64
         )
         if head := self._embedder.rerank:
             near = np.argsort(apart, axis=1)[:, :_CANDIDATES]

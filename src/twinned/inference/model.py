@@ -185,7 +185,7 @@ class Model:
         With a learned head this is 1 - score.
         """
         if self.head is None:
-            found: Floats = distances.get(self.distance)(left, right, all_pairs=True)
+            found: Floats = distances.get(self.distance)(left, right, pairwise=True)
             return found
         scored = np.empty((len(left), len(right)), np.float32)
         for row, vector in enumerate(left):

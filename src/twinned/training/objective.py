@@ -59,7 +59,7 @@ def make_objective(
     )
     if isinstance(network.head, heads.Relation):
         return _of_relations, nn.Module()
-    by_logit = getattr(loss, "wants", None) == "logit"
+    by_logit = getattr(loss, "input_kind", None) == "logit"
 
     def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         if batch.pairs is None:
@@ -125,11 +125,11 @@ def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Te
 def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
     """The head's logits for all pairs: ``(n, d), (m, d) -> (n, m)``."""
 
-    def logits(a: Tensor, b: Tensor, *, all_pairs: bool = True) -> Tensor:
+    def logits(a: Tensor, b: Tensor, *, pairwise: bool = True) -> Tensor:
         head = network.head
         if isinstance(head, (heads.Distance, heads.Relation)):
             raise SettingError("the cross-entropy loss needs a learned head: weighted-l1 or sigmoid-distance")
-        if not all_pairs:
+        if not pairwise:
             return head.logit(a, b)
         n, m = len(a), len(b)
         flat = head.logit(a.repeat_interleave(m, dim=0), b.repeat(n, 1))

@@ -106,7 +106,7 @@ def resolve(
         if "distance" in asked:
             raise SettingError(f"loss {loss} is right for distance {right} alone; got {changes['distance']}")
         changes["distance"] = right
-    learns_head = _loss_trait(loss, "wants") == "logit"
+    learns_head = _loss_trait(loss, "input_kind") == "logit"
     if learns_head and changes.get("head", base.head) == "distance":
         if "head" in asked:
             raise SettingError(

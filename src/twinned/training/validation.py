@@ -139,7 +139,7 @@ def _all_distances(
     network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any], device: torch.device
 ) -> NDArray[Any]:
     if isinstance(network.head, heads.Distance):
-        plain: NDArray[Any] = distances.get(network.head.name)(a, b, all_pairs=True)
+        plain: NDArray[Any] = distances.get(network.head.name)(a, b, pairwise=True)
         return plain
     left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
     rows = [network.head(row.expand(len(right), -1), right) for row in left]
