@@ -87,6 +87,8 @@ def _misused(error: TyperException) -> int:
 
 def main() -> None:
     """Run the program and exit."""
+    from . import data, demo, gallery, plot, predict, serve, train  # noqa: F401 - they register their commands
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the name of a file may be no text at all
             stream.reconfigure(errors="backslashreplace")
