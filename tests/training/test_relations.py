@@ -20,8 +20,7 @@ from twinned.data.samplers import PairBatches
 from twinned.errors import DataError, SettingError
 from twinned.inference.model import Model
 from twinned.inference.model_card import card
-from twinned.training.api import train
-from twinned.training.finetune import finetune
+from twinned.training.api import finetune, train
 
 from ..conftest import EMBEDDING
 

@@ -132,9 +132,7 @@ class TrainConfig(Section):
         Raises:
             SettingError: If a value is not allowed.
         """
-        if isinstance(values.get("loss"), Mapping):
-            return cls.parse(values)
-        return cls.parse(_from_flat(values))
+        return cls.parse(_from_flat(values) if isinstance(values.get("encoder"), str) else values)
 
 
 LENGTHS = ("minutes", "steps", "epochs")
@@ -193,12 +191,13 @@ ALIASES: dict[str, str] = (
     | {section: f"{section}.name" for section in ("encoder", "loss", "optimizer")}
     | _OLD_NAMES
 )
-# Names that messages and docs list: the short one where there is one.
-SHORT_NAMES: tuple[str, ...] = tuple(
-    {full: short for short, full in ALIASES.items() if short not in _OLD_NAMES}.get(name, name)
-    for name in OPTIONS
-    if name != "recipe"
-)
+_SHORT = {full: short for short, full in ALIASES.items() if short not in _OLD_NAMES}
+SHORT_NAMES: tuple[str, ...] = tuple(_SHORT.get(name, name) for name in OPTIONS if name != "recipe")
+
+
+def short_name(name: str) -> str:
+    """Return the name that messages and docs use for a dotted name: ``loss`` for ``loss.name``."""
+    return _SHORT.get(name, name)
 
 
 def full_name(name: str) -> str:

@@ -64,7 +64,7 @@ def make_model(
     old: ImageSet | PairSet | None = None,
     parent: WarmStart | None = None,
 ) -> Model:
-    """From images and settings to a saved model: what `train` and `twinned.training.finetune.finetune` share.
+    """From images and settings to a saved model: what `train` and `finetune` share.
 
     Args:
         source: What to learn from.

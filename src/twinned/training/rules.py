@@ -16,7 +16,7 @@ from ..errors import SettingError
 from ..nn import encoders
 from ..utils.notes import Note
 from . import recipes
-from .config import SHORT_NAMES, TrainConfig, by_full_name
+from .config import TrainConfig, by_full_name, short_name
 
 Options = Mapping[str, Any]
 
@@ -168,8 +168,8 @@ RULES: tuple[Rule, ...] = (
         "classes-multiplied",
         lambda c, d: not d.pairs and c.sampler.variants > 1,
         {},
-        "Classes are also used rotated or mirrored: each counts as {c.sampler.variants} classes. Where a rotated"
-        " or mirrored class means the same, use --set rotate_classes=false --set flip_classes=false",
+        "Classes are also used rotated or mirrored: each counts as {c.sampler.variants} classes. Where a"
+        " rotated or mirrored class means the same, use --set rotate_classes=false --set flip_classes=false",
         note=True,
     ),
     Rule(
@@ -243,12 +243,6 @@ def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -
         used = ", ".join(f"{short_name(name)}={value}" for name, value in changes.items())
         notes.append(Note(rule.code, _lower_first(reason) + (f"; using {used}" if used else "")))
     return config.merge(changes | defaults)
-
-
-def short_name(name: str) -> str:
-    """Return the name that messages use for a dotted name: ``loss`` for ``loss.name``."""
-    last = name.rpartition(".")[2]
-    return name.removesuffix(".name") if last == "name" else last if last in SHORT_NAMES else name
 
 
 def _lower_first(text: str) -> str:
