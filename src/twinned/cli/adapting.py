@@ -14,6 +14,7 @@ from .main import (
     Quiet,
     Seed,
     app,
+    show_notes,
     teller,
 )
 from .train import (
@@ -73,6 +74,7 @@ def finetune(
     """
     from ..training.finetune import finetune as run
 
+    show_notes(quiet)
     found = run(
         model,
         data,
@@ -101,7 +103,6 @@ def finetune(
         device=device,
         devices=devices,
         progress=not quiet,
-        say=teller(quiet),
     )
     held_out = found.manifest.held_out
     emit_model(

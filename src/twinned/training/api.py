@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from ..data.splits import check_classes, split_by_column
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
+from ..utils.notes import collect
+from .callbacks import Callback
 from .config import Settings
 from .encoder_selection import TRIAL_SHARE, select_encoder
-from .launch import asked_at, on_devices, training_device
-from .memory import keep_freed_memory
-from .pipeline import make_model, partial
+from .launch import keep_freed_memory, on_devices, training_device
+from .pipeline import make_model, partial, tell
 from .rules import resolve
-from .state import Interrupted, Step
+from .state import Interrupted
 
 # Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
 _PRETRAINED = "efficientnet_lite0"
@@ -65,8 +67,8 @@ def train(
     device: str = "auto",
     devices: int = 1,
     progress: bool = True,
-    on_step: Callable[[Step], None] | None = None,
-    say: Say | None = None,
+    callbacks: Sequence[Callback] = (),
+    started: float | None = None,
 ) -> Model:
     """Train a Siamese network on your images and return the saved model.
 
@@ -99,24 +101,17 @@ def train(
         devices: How many of them, each with a process of its own and a share of every batch; the model is the
             one that a single process would have trained on the whole batch (docs/devices.md).
         progress: Show bars.
-        on_step: Called after each step.
-        say: Called with each sentence that a user should read; by default kept in the model only.
+        callbacks: Called after steps and evaluations (`twinned.training.callbacks.Callback`).
+        started: Start of the run by `time.monotonic`, from which ``minutes`` counts; now by default.
 
     Raises:
         DataError: If there are fewer than two classes with two readable images.
         SettingError: If a setting is wrong, or ``output`` exists.
         TrainingError: If nothing could be learnt.
     """
-    began = asked_at()
+    began = time.monotonic() if started is None else started
     where = torch.device(training_device(device))
     keep_freed_memory()
-    notes: list[str] = []
-
-    def tell(sentence: str) -> None:
-        notes.append(sentence)
-        if say is not None:
-            say(sentence)
-
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
     whole = source
@@ -166,22 +161,23 @@ def train(
                 )
             except (Interrupted, KeyboardInterrupt):
                 raise Interrupted("stopped while encoders were tried; nothing was saved") from None
-    return make_model(
-        source,
-        plan,
-        whole=whole,
-        other=other,
-        target=target,
-        resume=resume,
-        force=force,
-        device=where,
-        progress=progress,
-        on_step=on_step,
-        tell=tell,
-        notes=notes,
-        remarks=remarks,
-        began=began,
-    )
+    with collect() as notes:
+        return make_model(
+            source,
+            plan,
+            whole=whole,
+            other=other,
+            target=target,
+            resume=resume,
+            force=force,
+            device=where,
+            progress=progress,
+            callbacks=callbacks,
+            tell=tell,
+            notes=notes,
+            remarks=remarks,
+            began=began,
+        )
 
 
 def _encoder_of(target: Path | None) -> str | None:

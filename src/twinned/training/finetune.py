@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from ..inference import model_folder
 from ..inference.baseline import figures
 from ..inference.model import Model
 from ..nn import encoders
+from ..utils.notes import collect
 from . import distributed, recipes
+from .callbacks import Callback
 from .config import Settings
-from .launch import asked_at, on_devices, training_device
-from .memory import keep_freed_memory
-from .pipeline import make_model
+from .launch import keep_freed_memory, on_devices, training_device
+from .pipeline import make_model, tell
 from .recipes import choose
 from .rules import resolve
-from .state import Interrupted, Step
+from .state import Interrupted
 from .warm_start import load_for_input
 
 # A network that knows something already learns at this share of the rate that it began with.
@@ -66,8 +68,8 @@ def finetune(
     device: str = "auto",
     devices: int = 1,
     progress: bool = True,
-    on_step: Callable[[Step], None] | None = None,
-    say: Say | None = None,
+    callbacks: Sequence[Callback] = (),
+    started: float | None = None,
 ) -> Model:
     """Train a model further, on other images: new classes, a new task, a new image size.
 
@@ -93,7 +95,7 @@ def finetune(
         SettingError: If the model was wrapped, or cannot have what is asked for.
         DataError: If there are fewer than two classes with two readable images.
     """
-    began = asked_at()
+    began = time.monotonic() if started is None else started
     where = torch.device(training_device(device))
     keep_freed_memory()
     before = model if isinstance(model, Model) else Model(model)
@@ -122,13 +124,6 @@ def finetune(
         raise DataError(
             f"--old: {earlier.origin}: nothing to measure: two classes are needed, and two images of one"
         )
-    notes: list[str] = []
-
-    def tell(sentence: str) -> None:
-        notes.append(sentence)
-        if say is not None:
-            say(sentence)
-
     known = len(before.manifest.classes)
     remarks += [
         f"finetuned from a model of {known} classes ({base.encoder})"
@@ -168,24 +163,25 @@ def finetune(
             "the model embeds an image together with its mirror image, and finetune keeps that"
         )
     parent = load_for_input(before, theirs, plan, tell=remarks.append)
-    result = make_model(
-        source,
-        plan,
-        whole=whole,
-        other=other,
-        target=None if output is None else Path(output),
-        resume=resume,
-        force=force,
-        device=where,
-        progress=progress,
-        on_step=on_step,
-        tell=tell,
-        notes=notes,
-        remarks=remarks,
-        began=began,
-        old=earlier,
-        parent=parent,
-    )
+    with collect() as notes:
+        result = make_model(
+            source,
+            plan,
+            whole=whole,
+            other=other,
+            target=None if output is None else Path(output),
+            resume=resume,
+            force=force,
+            device=where,
+            progress=progress,
+            callbacks=callbacks,
+            tell=tell,
+            notes=notes,
+            remarks=remarks,
+            began=began,
+            old=earlier,
+            parent=parent,
+        )
     if earlier is None or distributed.rank() > 0:
         return result
     return _measure_old(before, result, earlier, seed, progress, tell)
