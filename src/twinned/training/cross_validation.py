@@ -173,7 +173,7 @@ def _untrained(
     validation: DecodedSet | None,
     judged: ValidationScore | None = None,
 ) -> FitResult:
-    """A network that learnt from none of the images, with a threshold from all of them."""
+    """Judge a network that is fitted to none of the images: all of them choose its threshold."""
     judged = judged or run.judge(run.tail(network.to(run.device)), validation or material)
     nothing, state = _none_of(material), State(total=0)
     return FitResult(network, settings, nothing, validation or material, judged, True, state)

@@ -97,7 +97,7 @@ class Trainer:
         return not self.relations or (self.parent is not None and self.parent.tells(self.relations))
 
     def solves(self, network: SiameseNetwork) -> bool:
-        """Whether the last layer of a network is fitted to the images, which takes no steps."""
+        """Check whether the last layer of a network is fitted to the images, which takes no steps."""
         return self.settings.layer == "solved" and network.encoder.linear is not None
 
     def build(self) -> SiameseNetwork:
@@ -313,7 +313,7 @@ class Trainer:
         epoch = epoch_steps = len(feed) / len(batches(0).index)
         if steps is None and s.epochs is not None:
             steps = max(1, whole_steps := round(s.epochs * epoch))
-            # The last step ends the last epoch, unless a single step shows more than was asked for.
+            # The last step ends the last epoch, unless a single step shows more images than asked for.
             epoch_steps = steps / s.epochs if whole_steps else epoch
         elif steps is None:
             steps = s.steps
