@@ -32,7 +32,7 @@ from twinned import losses
 from twinned.data.decoded import DecodedSet, read
 from twinned.data.splits import hold_out
 from twinned.training.config import Settings
-from twinned.training.memory import keep_freed_memory
+from twinned.training.launch import keep_freed_memory
 from twinned.training.objective import make_batches, make_objective, make_optimizer
 from twinned.training.recipes import get
 from twinned.training.trainer import Trainer

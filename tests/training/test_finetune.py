@@ -38,7 +38,9 @@ QUICK = {"precision": "float32", "warmup": 2, "quarter_turns": False, "mirrors":
 
 
 @pytest.fixture
-def finetune(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., twinned.Model]:
+def finetune(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, listening: Callable[..., Any]
+) -> Callable[..., twinned.Model]:
     """Finetune `tiny_model` for a moment; graphs are its own, unless the size is another."""
 
     def borrowed(network: Any, spec: Any, path: Path) -> None:
@@ -49,7 +51,10 @@ def finetune(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
             monkeypatch.setattr(onnx_export, "export_encoder", borrowed)
         settings = QUICK | given.pop("settings", {})
         defaults = {"steps": 3, "progress": False}
-        return twinned.finetune(given.pop("model", tiny_model), data, settings=settings, **defaults | given)
+        tuned: twinned.Model = listening(twinned.finetune)(
+            given.pop("model", tiny_model), data, settings=settings, **defaults | given
+        )
+        return tuned
 
     return run
 
@@ -288,7 +293,7 @@ def test_another_size_or_colour(finetune, tiny_model, strangers, given, shape):
         assert mean == pytest.approx(grey.spec.mean * 3)
 
 
-def test_a_layer_that_cannot_follow_starts_anew_and_that_is_said(glyphs, strangers, tmp_path):
+def test_a_layer_that_cannot_follow_starts_anew_and_that_is_said(listening, glyphs, strangers, tmp_path):
     settings = QUICK | {"embedding_size": 12, "classes_per_batch": 8}
     first = tmp_path / "m.twin"
     twinned.train(
@@ -302,7 +307,7 @@ def test_a_layer_that_cannot_follow_starts_anew_and_that_is_said(glyphs, strange
         progress=False,
     )
     said: list[str] = []
-    model = twinned.finetune(
+    model = listening(twinned.finetune)(
         first, strangers, image_size=56, steps=2, settings=QUICK, progress=False, say=said.append
     )
     assert "the embedding layer does not fit images of 56x56 with 1 channels, so it starts anew" in said

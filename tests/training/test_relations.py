@@ -160,11 +160,11 @@ def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list):
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [0, 1, 1]
 
 
-def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list):
+def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list, listening):
     given = {"image_size": 24, "settings": {"embedding_size": None}, "steps": 1, "progress": False}
     wide = train(pair_list, recipe="photo", encoder="conv4", **given)
     said: list[str] = []
-    found = finetune(wide, pair_list, image_size=32, steps=1, progress=False, say=said.append)
+    found = listening(finetune)(wide, pair_list, image_size=32, steps=1, progress=False, say=said.append)
     assert found.spec.shape == (32, 32, 3)
     assert any(sentence.startswith("the head does not fit embeddings of ") for sentence in said)
 
@@ -175,9 +175,9 @@ def test_left_as_it_was_it_tells_its_relations_still(model, pair_list, monkeypat
     assert found.manifest.relations == list(RELATIONS)
 
 
-def test_the_same_relations_are_never_told_worse_than_before(model, pair_list):
+def test_the_same_relations_are_never_told_worse_than_before(model, pair_list, listening):
     said: list[str] = []
-    ruined = finetune(
+    ruined = listening(finetune)(
         model, pair_list, steps=4, learning_rate=0.5, settings={"average": 0}, progress=False, say=said.append
     )
     assert any("the encoder stays untouched, because training made it no better" in note for note in said)

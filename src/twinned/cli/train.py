@@ -20,6 +20,7 @@ from .main import (
     Seed,
     app,
     print_result,
+    show_notes,
     teller,
 )
 
@@ -122,13 +123,13 @@ def train(
         context.fail("Missing option '-o' / '--output'.")
     from ..training.api import train as run
 
+    show_notes(quiet)
     model = run(
         data,
         output,
         resume=resume,
         overwrite=force,
         progress=not quiet,
-        say=teller(quiet),
         **given,
     )
     emit_model(model, output, as_json=json)
@@ -160,6 +161,7 @@ def finetune(
     """
     from ..training.api import finetune as run
 
+    show_notes(quiet)
     found = run(
         model,
         data,
@@ -169,7 +171,6 @@ def finetune(
         resume=resume,
         overwrite=force,
         progress=not quiet,
-        say=teller(quiet),
         **_options(options),
     )
     held_out = found.manifest.held_out

@@ -73,7 +73,7 @@ class SiameseNetwork(nn.Module):
         self.head(*torch.zeros(2, 1, encoder.embedding_size, device=where))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if self._fed:  # models of before keep mean and deviation in model.json alone
+        if self._fed:  # a state without them leaves those that were given
             for name in ("mean", "std"):
                 state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *rest)

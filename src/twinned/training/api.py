@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -20,17 +21,18 @@ from ..errors import SettingError
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
-from ..utils.notes import Note
+from ..utils.notes import Note, collect
 from . import distributed, recipes
+from .callbacks import Callback
 from .config import TrainConfig, by_full_name
 from .encoder_selection import TRIAL_SHARE, select_encoder
 from .finetune import base_config, check_kept, check_old_data, config_of, measure_old
-from .launch import asked_at, on_devices, training_device
-from .memory import keep_freed_memory
+from .launch import keep_freed_memory, on_devices, training_device
 from .options import TrainOptions, to_settings
-from .pipeline import make_model, partial
+from .pipeline import make_model, partial, tell
 from .rules import DataFacts, resolve
-from .state import Interrupted, Step
+from .signals import interruptible
+from .state import Interrupted
 from .warm_start import load_for_input
 
 Data = ImageSet | PairSet | str | os.PathLike[str]
@@ -55,9 +57,7 @@ def train(
     overwrite: bool = False,
     config: TrainConfig | None = None,
     progress: bool = True,
-    callbacks: Sequence[Any] = (),
-    on_step: Callable[[Step], None] | None = None,
-    say: Say | None = None,
+    callbacks: Sequence[Callback] = (),
     validate: Data | None = None,
     force: bool = False,
     **options: Unpack[TrainOptions],
@@ -77,9 +77,7 @@ def train(
         overwrite: Replace ``output``.
         config: Configuration to start from, instead of a recipe.
         progress: Show progress bars.
-        callbacks: Objects with a method ``on_step``, called after each step.
-        on_step: Called after each step.
-        say: Called with each note; notes are also kept in the model.
+        callbacks: Called after steps and evaluations (`twinned.training.callbacks.Callback`).
         validate: Deprecated name of ``validation``.
         force: Deprecated name of ``overwrite``.
         **options: Options of `twinned.training.options.TrainOptions`, such as ``recipe``, ``minutes`` and
@@ -91,7 +89,6 @@ def train(
         TrainingError: If training failed.
     """
     _warn_of_old_names(validate=validate, force=force or None)
-    steps = [*([on_step] if on_step else []), *(callback.on_step for callback in callbacks)]
     return _train(
         data,
         output=output,
@@ -101,8 +98,7 @@ def train(
         overwrite=overwrite or force,
         config=config,
         progress=progress,
-        on_step=_each(steps) if len(steps) > 1 else steps[0] if steps else None,
-        say=say,
+        callbacks=callbacks,
         device=options.get("device", "auto"),
         devices=options.get("devices", 1),
         options=options,
@@ -144,8 +140,8 @@ def finetune(
     result = train(data, output, init_from=before, **options)
     if earlier is None or distributed.rank() > 0:
         return result
-    seed, say = options.get("seed") or 0, options.get("say") or (lambda _: None)
-    return measure_old(before, result, earlier, seed, options.get("progress", True), say)
+    with interruptible():
+        return measure_old(before, result, earlier, options.get("seed") or 0, options.get("progress", True))
 
 
 class _Start(NamedTuple):
@@ -234,23 +230,16 @@ def _train(
     overwrite: bool,
     config: TrainConfig | None,
     progress: bool,
-    on_step: Callable[[Step], None] | None,
-    say: Say | None,
+    callbacks: Sequence[Callback],
     device: str,
     devices: int,
     options: TrainOptions,
+    started: float | None = None,
 ) -> Model:
     """Train in this process; see `train`."""
-    began = asked_at()
+    began = time.monotonic() if started is None else started
     where = torch.device(training_device(device))
     keep_freed_memory()
-    notes: list[str] = []
-
-    def tell(sentence: str) -> None:
-        notes.append(sentence)
-        if say is not None:
-            say(sentence)
-
     start = _start(data, validation, init_from, config, options)
     plan, remarks = start.config, [note.text for note in start.notes]
     target, parent = None if output is None else Path(output), None
@@ -261,23 +250,24 @@ def _train(
         if target is not None:
             model_folder.refuse_target(target, force=overwrite or resume, data=[start.source.origin])
         plan = _select(start, *candidates, target if resume else None, where, remarks.append)
-    return make_model(
-        start.source,
-        plan.flat(),
-        whole=start.whole,
-        other=start.other,
-        target=target,
-        resume=resume,
-        force=overwrite,
-        device=where,
-        progress=progress,
-        on_step=on_step,
-        tell=tell,
-        notes=notes,
-        remarks=remarks,
-        began=began,
-        parent=parent,
-    )
+    with collect() as notes:
+        return make_model(
+            start.source,
+            plan.flat(),
+            whole=start.whole,
+            other=start.other,
+            target=target,
+            resume=resume,
+            force=overwrite,
+            device=where,
+            progress=progress,
+            callbacks=callbacks,
+            tell=tell,
+            notes=notes,
+            remarks=remarks,
+            began=began,
+            parent=parent,
+        )
 
 
 def _candidates(start: _Start, options: TrainOptions) -> tuple[TrainConfig, TrainConfig] | None:
@@ -349,16 +339,6 @@ def _changes(options: TrainOptions) -> dict[str, Any]:
             f"Setting {name} is given twice, as {first[name]} and as {second[name]}. Set it once"
         )
     return special | first | second
-
-
-def _each(listeners: Sequence[Callable[[Step], None]]) -> Callable[[Step], None]:
-    """Return a function that calls all of them."""
-
-    def call(step: Step) -> None:
-        for listener in listeners:
-            listener(step)
-
-    return call
 
 
 def _warn_of_old_names(**given: Any) -> None:

@@ -11,8 +11,8 @@ from ..data.datasets import usable_classes
 from ..data.decoded import DecodedSet
 from ..data.splits import hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
-from .checkpoint import State
 from .config import Settings
+from .state import State, StopReason
 from .trainer import FOLD_SHARE, Trainer
 from .validation import ValidationScore
 
@@ -135,8 +135,8 @@ def _cross_fit(
         file, title = work and work / f"fold{fold + 1}.safetensors", f"Threshold {fold + 1}/{folds}"
         left = folds - fold - 1
         outcome = run.train(inside, None, file, title=title, steps=steps, judged=outside, folds=left)
-        if "not finite" in (outcome.state.stopped or ""):
-            run.tell(f"doctor: {title}: {outcome.state.stopped}. Use a smaller --learning-rate")
+        if outcome.state.stopped is StopReason.NOT_FINITE:
+            run.tell(f"{title}: {outcome.state.stopped_because}. Use a smaller learning rate")
         trained.append(run.judge(outcome.network, outside))
         if start is not None:
             baseline.append(run.judge(start, outside))
@@ -173,7 +173,7 @@ def _untrained(
     validation: DecodedSet | None,
     judged: ValidationScore | None = None,
 ) -> FitResult:
-    """A network that learnt from none of the images, with a threshold from all of them."""
+    """Judge a network that is fitted to none of the images: all of them choose its threshold."""
     judged = judged or run.judge(run.tail(network.to(run.device)), validation or material)
     nothing, state = _none_of(material), State(total=0)
     return FitResult(network, settings, nothing, validation or material, judged, True, state)

@@ -90,7 +90,7 @@ def _pretrained(
     baseline = pretrained_baseline(settings, settings.spec())
     assert baseline is not None
     spec = settings.spec().model_copy(update=baseline.statistics)
-    run = Trainer(settings, spec, device, False, None, _silent, baseline=baseline.to(device))
+    run = Trainer(settings, spec, device, False, (), _silent, baseline=baseline.to(device))
     run.deadline = deadline
     material, _ = run.prepare(read(few, spec, tell=_silent, progress=False))
     learn, held_out = _parts(material, unseen)
@@ -106,7 +106,7 @@ def _fresh(
     """The small network after what time there is."""
     material = read(few, small.spec(), tell=_silent, progress=False)
     spec = small.spec().model_copy(update=statistics(material.pixels))
-    run = Trainer(small.change({"evaluations": 1}), spec, device, False, None, _silent)
+    run = Trainer(small.change({"evaluations": 1}), spec, device, False, (), _silent)
     run.deadline = deadline
     learn, held_out = _parts(material, unseen)
     return run.judge(run.train(learn, None, None, title="Trial", judged=held_out).network, held_out)

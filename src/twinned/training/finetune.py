@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import Say
 from ..data.splits import both_kinds
 from ..errors import DataError, ModelError, SettingError
 from ..inference import model_folder
 from ..inference.baseline import figures
 from ..inference.model import Model
 from ..nn import encoders
+from ..utils.notes import note
 from . import recipes
 from .config import TrainConfig
 from .state import Interrupted
@@ -141,9 +141,7 @@ def check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool
         model_folder.refuse_target(target, force=force, data=[data.origin])
 
 
-def measure_old(
-    before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool, tell: Say
-) -> Model:
+def measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool) -> Model:
     """Evaluate both models on the original task, and keep the figures in the new model's folder."""
     try:
         found = {
@@ -162,9 +160,9 @@ def measure_old(
         for key, value in found["before"].items()
     ]
     sentence = f"{_OLD}{'; '.join(changes)}"
-    tell(sentence)
+    note("old-classes", sentence)
     held_out = after.manifest.held_out | {"old": found}
-    earlier = [note for note in after.manifest.notes if not note.startswith(_OLD)]
+    earlier = [text for text in after.manifest.notes if not text.startswith(_OLD)]
     changed = after.manifest.model_copy(update={"held_out": held_out, "notes": [*earlier, sentence]})
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         model_folder.copy(after.folder, Path(folder), force=True)

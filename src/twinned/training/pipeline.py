@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +29,14 @@ from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
 from ..inference.model import Model
 from ..utils import files
+from ..utils.notes import Note, note
 from . import distributed
+from .callbacks import Callback
 from .checkpoint import setting_differences
 from .config import Settings
 from .cross_validation import fit_and_validate
 from .save import write_baseline, write_model
-from .state import Interrupted, Step
+from .state import Interrupted
 from .trainer import Trainer
 from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 
@@ -43,6 +45,11 @@ from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 FINISH_SECONDS = 3.0
 _LATE = 10.0  # seconds over it, from which on that is said
 _OF_A_RUN = (".safetensors", ".json", ".new")  # what `partial` holds
+
+
+def tell(text: str) -> None:
+    """Note a message that has no code of its own."""
+    note("training", text)
 
 
 def make_model(
@@ -56,9 +63,9 @@ def make_model(
     force: bool,
     device: torch.device,
     progress: bool,
-    on_step: Callable[[Step], None] | None,
+    callbacks: Sequence[Callback],
     tell: Say,
-    notes: list[str],
+    notes: list[Note],
     remarks: list[str],
     began: float,
     old: ImageSet | PairSet | None = None,
@@ -76,9 +83,9 @@ def make_model(
         force: Replace the target.
         device: Where to train.
         progress: Show bars.
-        on_step: Called after each step.
-        tell: Called with each sentence that a user should read; it appends to ``notes``.
-        notes: What was said; it is kept in the model.
+        callbacks: Called after steps and evaluations.
+        tell: Called with each note; `note` adds it to ``notes``.
+        notes: Notes so far, kept in the model.
         remarks: To be said once nothing can be wrong any more with what was asked for.
         began: When the command began, by the monotonic clock.
         old: Images that the model is measured on afterwards.
@@ -129,7 +136,7 @@ def make_model(
     if plan.weights is not None and fed is None:
         fed = weights_statistics(plan.weights, spec.channels)
     seen = spec.model_copy(update=fed or statistics(material.pixels))
-    run = Trainer(plan, seen, device, progress, on_step, tell, relations, parent, baseline)
+    run = Trainer(plan, seen, device, progress, callbacks, tell, relations, parent, baseline)
     if plan.weights is not None:
         tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")
         if fed is None:
@@ -162,7 +169,9 @@ def make_model(
                 )
                 for doubt in threshold_warnings(calibration, learnt.judged.comparisons):
                     tell(f"doctor: {doubt}")
-                write_model(folder, run, learnt, calibration, notes, given(material, validation))
+                write_model(
+                    folder, run, learnt, calibration, [n.text for n in notes], given(material, validation)
+                )
                 if target is not None:
                     model_folder.copy(folder, target, force=force or resume)
                     written = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.files import write_text
 from . import distributed
-from .callbacks import TrainingMonitor
+from .callbacks import Callback, TrainingMonitor
 from .config import Settings
 from .feature_cache import (
     FeatureCache,
@@ -39,7 +39,6 @@ from .objective import make_batches, make_objective, make_optimizer
 from .state import (
     Schedule,
     Scores,
-    Step,
     TrainResult,
 )
 from .validation import ValidationScore, compare, judge
@@ -65,7 +64,7 @@ class Trainer:
         spec: The input, with mean and deviation.
         device: Where to train.
         progress: Show bars.
-        on_step: Called after each step.
+        callbacks: Called after steps and evaluations.
         tell: Called with each sentence that a user should read.
         relations: For a relation head: of each relation, whether its pairs are *same*.
         parent: The model whose weights are carried over; without one they are fresh or pretrained.
@@ -78,14 +77,14 @@ class Trainer:
         spec: ImageSpec,
         device: torch.device,
         progress: bool,
-        on_step: Callable[[Step], None] | None,
+        callbacks: Sequence[Callback],
         tell: Say,
         relations: dict[str, bool] | None = None,
         parent: WarmStart | None = None,
         baseline: SiameseNetwork | None = None,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
-        self.progress, self.on_step, self.tell = progress, on_step, tell
+        self.progress, self.callbacks, self.tell = progress, callbacks, tell
         self.relations = relations or {}
         self.parent, self.baseline = parent, baseline
         self.front: FeatureCache | None = None
@@ -98,7 +97,7 @@ class Trainer:
         return not self.relations or (self.parent is not None and self.parent.tells(self.relations))
 
     def solves(self, network: SiameseNetwork) -> bool:
-        """Whether the last layer of a network is fitted to the images, which takes no steps."""
+        """Check whether the last layer of a network is fitted to the images, which takes no steps."""
         return self.settings.layer == "solved" and network.encoder.linear is not None
 
     def build(self) -> SiameseNetwork:
@@ -314,7 +313,7 @@ class Trainer:
         epoch = epoch_steps = len(feed) / len(batches(0).index)
         if steps is None and s.epochs is not None:
             steps = max(1, whole_steps := round(s.epochs * epoch))
-            # The last step ends the last epoch, unless a single step shows more than was asked for.
+            # The last step ends the last epoch, unless a single step shows more images than asked for.
             epoch_steps = steps / s.epochs if whole_steps else epoch
         elif steps is None:
             steps = s.steps
@@ -329,32 +328,27 @@ class Trainer:
             if solved and steps is None and distributed.broadcast_from_rank0(lambda: anew and left < solving):
                 steps = 0
                 self.tell("there is time for the embedding layer to be solved, and for no training beyond")
-        plan = Schedule(
+        schedule = Schedule(
             steps=steps,
             seconds=None if left is None else max(0.5, left),
-            most=None if s.enough is None else max(1, round(s.enough * epoch)),
-            **s.model_dump(
-                include={"learning_rate", "warmup", "decay_from", "epoch_decay", "average", "evaluations"}
-                | {"patience", "clip", "seed", "checkpoint_seconds"}
-            ),
-            per_epoch=max(1, round(epoch)),
+            max_steps=None if s.enough is None else max(1, round(s.enough * epoch)),
+            learning_rate=s.learning_rate,
+            warmup=s.warmup,
+            decay_start=s.decay_from,
             epoch_steps=epoch_steps,
-            momentum=None if s.momentum_from is None else (s.momentum_from, s.momentum),
+            ema_decay=s.average,
+            evaluations=s.evaluations,
+            seed=s.seed,
+            checkpoint_seconds=s.checkpoint_seconds,
             bfloat16=False if steps == 0 else {"auto": None, "float32": False, "bfloat16": True}[s.precision],
         )
-        doctor = TrainingMonitor(
-            self.tell if title == "Training" else lambda sentence: None,
+        monitor = TrainingMonitor(
             classes=frozenset(batches.drawable.tolist())
             if isinstance(batches, ClassBatches)
             else frozenset(),
             active=lambda: getattr(extra, "active", None),
             miner=s.miner,
         )
-
-        def watch(step: Step) -> None:
-            doctor.watch(step)
-            if self.on_step is not None:
-                self.on_step(step)
 
         outcome = train_network(
             network,
@@ -364,11 +358,11 @@ class Trainer:
             optimizer=make_optimizer(
                 network, extra, s, skipped=0 if self.front is None else self.front.stages
             ),
-            plan=plan,
+            schedule=schedule,
             extra=extra,
             evaluate=None if steps == 0 else _evaluator(self, learn, held_out, looked_at=judged is None),
             before_step=freezing.apply if frozen or solved or s.norms == "kept" else None,
-            on_step=watch,
+            callbacks=[*([monitor] if title == "Training" else []), *self.callbacks],
             checkpoint_file=checkpoint,
             run=json.dumps(
                 s.model_dump(mode="json")
@@ -378,7 +372,6 @@ class Trainer:
             progress=self.progress,
             title=title,
         )
-        doctor.finish(outcome.state.stopped)
         if outcome.state.total:
             self.solve(outcome.network, learn)
         self.gather(outcome.network, learn)

@@ -148,7 +148,7 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
                     for name in ("mean", "std")
                 }
     except (OSError, SafetensorError):
-        return None  # `encoders.load_weights` says what is wrong with it
+        return None  # `encoders.load_weights` raises an error that names the fault
     if not found and Path(path).name == "weights.safetensors":
         try:
             spec = model_folder.read(Path(path).parent).spec
