@@ -156,7 +156,7 @@ def finetune(
 ) -> None:
     """Train a model further on other images: new classes, a new task, a new image size.
 
-    If that is no better on held-out classes, the encoder stays unchanged. A model that learns new relations
+    If that does not help on held-out classes, the encoder stays unchanged. A model that learns new relations
     is always trained, and compared with the model before.
     """
     from ..training.api import finetune as run
@@ -179,7 +179,7 @@ def finetune(
         output,
         as_json=json,
         more={
-            "trained": found.manifest.recipe.get("steps") != 0,
+            "trained": found.manifest.setting("length.steps") != 0,
             "untouched": held_out.get("untouched"),
             "old": held_out.get("old"),
         },
@@ -208,7 +208,7 @@ def read_config(file: Path) -> TrainConfig:
     """Read a configuration from a JSON file.
 
     Raises:
-        SettingError: If it is no JSON object, or has unknown settings or wrong values.
+        SettingError: If it is not a JSON object, or has unknown settings or wrong values.
     """
     from ..training.config import TrainConfig
 
