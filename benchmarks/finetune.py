@@ -177,7 +177,7 @@ def lfw(root: Path) -> Iterator[Row]:
                     values[others].flatten(0, 1),
                     person[others].repeat_interleave(2),
                     size=SIZE,
-                    shrink=SHRINK,
+                    shrinkage=SHRINK,
                 )
                 z = values @ weight.T + bias
             z = normalize(z, dim=2).sum(dim=1)

@@ -35,12 +35,6 @@ def finetune(
     freeze: Annotated[
         str | None, typer.Option(help="Stages that stay as they are: none, all, or how many.")
     ] = None,
-    thaw: Annotated[
-        float | None, typer.Option(help="Share of the steps after which frozen stages begin to learn.")
-    ] = None,
-    layer_decay: Annotated[
-        float | None, typer.Option(help="Learning rate of a stage, as a share of the next one's.")
-    ] = None,
     old: Annotated[
         Path | None, typer.Option(help="Images of the old task, to measure what was kept.")
     ] = None,
@@ -78,8 +72,6 @@ def finetune(
         data,
         output=output,
         freeze=freeze,
-        thaw=thaw,
-        layer_decay=layer_decay,
         old=old,
         recipe=recipe,
         loss=loss,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from ..data.splits import check_classes, split_by_column
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
+from ..utils.notes import Note, logger
 from .config import Settings
 from .encoder_selection import TRIAL_SHARE, select_encoder
 from .launch import asked_at, on_devices, training_device
 from .memory import keep_freed_memory
-from .pipeline import make_model, partial
+from .pipeline import Output, RunData, make_model, partial
 from .rules import resolve
 from .state import Interrupted, Step
 
@@ -110,13 +113,6 @@ def train(
     began = asked_at()
     where = torch.device(training_device(device))
     keep_freed_memory()
-    notes: list[str] = []
-
-    def tell(sentence: str) -> None:
-        notes.append(sentence)
-        if say is not None:
-            say(sentence)
-
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
     whole = source
@@ -151,7 +147,7 @@ def train(
     plan = settled(recipe, remarks.append, {})
     target = None if output is None else Path(output)
     ways = _TRIED.get(plan.recipe) if recipe == "auto" and encoders.installed(_PRETRAINED) else None
-    free = encoder is None and {"encoder", "weights", "layer", "freeze", "thaw"}.isdisjoint(settings or {})
+    free = encoder is None and {"encoder", "weights", "layer", "freeze"}.isdisjoint(settings or {})
     if ways is not None and free and isinstance(source, ImageSet) and (budget := plan.minutes):
         if target is not None:
             model_folder.refuse_target(target, force=force or resume, data=[source.origin])
@@ -161,27 +157,40 @@ def train(
         else:
             seconds = TRIAL_SHARE * 60 * budget
             try:
-                plan = select_encoder(
-                    source, small, large, seconds=seconds, device=where, tell=remarks.append
-                )
+                plan, why = select_encoder(source, small, large, seconds=seconds, device=where)
+                remarks.append(why.text)
             except (Interrupted, KeyboardInterrupt):
                 raise Interrupted("stopped while encoders were tried; nothing was saved") from None
-    return make_model(
-        source,
-        plan,
-        whole=whole,
-        other=other,
-        target=target,
-        resume=resume,
-        force=force,
-        device=where,
-        progress=progress,
-        on_step=on_step,
-        tell=tell,
-        notes=notes,
-        remarks=remarks,
-        began=began,
-    )
+    with forwarding(say):
+        return make_model(
+            RunData(source, other, whole),
+            plan,
+            Output(target, resume=resume, overwrite=force),
+            device=where,
+            start_time=began,
+            notes=[Note("setting", text) for text in remarks],
+            callbacks=() if on_step is None else (on_step,),
+            progress=progress,
+        )
+
+
+@contextmanager
+def forwarding(say: Say | None) -> Iterator[None]:
+    """Call a function with the text of each note of the block."""
+
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if say is not None:
+                say(record.getMessage())
+
+    handler, level = Forward(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _encoder_of(target: Path | None) -> str | None:

@@ -20,11 +20,13 @@ from ..inference import model_folder
 from ..inference.baseline import figures
 from ..inference.model import Model
 from ..nn import encoders
+from ..utils.notes import Note
 from . import distributed, recipes
+from .api import forwarding
 from .config import Settings
 from .launch import asked_at, on_devices, training_device
 from .memory import keep_freed_memory
-from .pipeline import make_model
+from .pipeline import Output, RunData, make_model
 from .recipes import choose
 from .rules import resolve
 from .state import Interrupted, Step
@@ -43,8 +45,6 @@ def finetune(
     *,
     output: str | os.PathLike[str] | None = None,
     freeze: str | int | None = None,
-    thaw: float | None = None,
-    layer_decay: float | None = None,
     old: ImageSet | PairSet | str | os.PathLike[str] | None = None,
     recipe: str | None = None,
     loss: str | None = None,
@@ -81,8 +81,6 @@ def finetune(
         output: The model folder to write; without it the model lies in a temporary folder until saved.
         freeze: How many stages of the encoder, from the input on, stay as they are; ``all`` but the embedding
             layer, or ``none``. What they make of an image is computed once.
-        thaw: Share of the steps after which frozen stages begin to learn, the last first.
-        layer_decay: The learning rate of a stage as a share of the next one's.
         old: Images of the old task: both models are measured on them.
         recipe: How to learn, instead of the way that the model was trained in. What it looks at and its
             network stay the model's.
@@ -122,13 +120,6 @@ def finetune(
         raise DataError(
             f"--old: {earlier.origin}: nothing to measure: two classes are needed, and two images of one"
         )
-    notes: list[str] = []
-
-    def tell(sentence: str) -> None:
-        notes.append(sentence)
-        if say is not None:
-            say(sentence)
-
     known = len(before.manifest.classes)
     remarks += [
         f"finetuned from a model of {known} classes ({base.encoder})"
@@ -149,8 +140,6 @@ def finetune(
             "embedding_size": embedding_size,
             "far": far,
             "freeze": None if freeze is None else str(freeze),
-            "thaw": thaw,
-            "layer_decay": layer_decay,
         },
         image_size=image_size,
         batch_size=batch_size,
@@ -167,27 +156,21 @@ def finetune(
         raise SettingError(
             "the model embeds an image together with its mirror image, and finetune keeps that"
         )
-    parent = load_for_input(before, theirs, plan, tell=remarks.append)
-    result = make_model(
-        source,
-        plan,
-        whole=whole,
-        other=other,
-        target=None if output is None else Path(output),
-        resume=resume,
-        force=force,
-        device=where,
-        progress=progress,
-        on_step=on_step,
-        tell=tell,
-        notes=notes,
-        remarks=remarks,
-        began=began,
-        old=earlier,
-        parent=parent,
-    )
+    with forwarding(say):
+        result = make_model(
+            RunData(source, other, whole, earlier),
+            plan,
+            Output(None if output is None else Path(output), resume=resume, overwrite=force),
+            device=where,
+            start_time=began,
+            notes=[Note("setting", text) for text in remarks],
+            warm_start=load_for_input(before, theirs, plan),
+            callbacks=() if on_step is None else (on_step,),
+            progress=progress,
+        )
     if earlier is None or distributed.rank() > 0:
         return result
+    tell = say if say is not None else lambda text: None
     return _measure_old(before, result, earlier, seed, progress, tell)
 
 
