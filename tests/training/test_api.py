@@ -414,7 +414,7 @@ def test_epochs_show_as_many_images_as_there_are(quick, some):
 
 
 def test_weights_from_a_file_are_fed_as_they_were_trained(tiny_model, strangers):
-    """With no steps the model is the one that the weights come from, and has learnt from nothing here."""
+    """With no steps the model is the one that the weights come from, and was trained on nothing here."""
     before = twinned.load(tiny_model)
     given = {"weights": str(tiny_model / "weights.safetensors")}
     model = twinned.train(strangers, recipe="glyph", image_size=20, steps=0, settings=given, progress=False)
@@ -656,7 +656,7 @@ def test_a_checkpoint_from_before_is_refused_and_kept(quick, some, tmp_path):
     save_file({k: v for k, v in load_file(file).items() if k != "network/mean"}, file, metadata)
     with pytest.raises(
         TrainingError,
-        match=r"written by another version of Twinned \(network/mean is missing.*--force to begin",
+        match=r"written by another version of Twinned \(network/mean is missing.*start over with --force",
     ):
         quick(some(12), resume=True, **given)
     assert file.exists()

@@ -143,7 +143,7 @@ def get(name: str) -> Miner:
 
 
 def _masks(miner: str, distance: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Which comparisons are of one class (an image with itself excepted) and which of two: ``(n, m)``."""
+    """Return masks of the comparisons within a class (without itself) and between two: ``(n, m)`` each."""
     if distance.ndim != 2 or labels.ndim != 1 or not 0 < len(distance) <= distance.shape[1] == len(labels):
         raise DataError(
             f"distance has shape {tuple(distance.shape)} and labels {tuple(labels.shape)}; give (n, m) and "

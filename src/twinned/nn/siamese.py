@@ -72,7 +72,7 @@ class SiameseNetwork(nn.Module):
         self.head(*torch.zeros(2, 1, encoder.embedding_size, device=where))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if self._has_statistics:  # models before 0.2 have mean and std in model.json only
+        if self._has_statistics:  # a state without them keeps the given values
             for name in ("mean", "std"):
                 state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *rest)

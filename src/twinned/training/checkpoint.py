@@ -106,7 +106,7 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     if other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
         raise TrainingError(
             f"{path}: was written by another version of Twinned ({other[0]} is missing or of another shape);"
-            " resume with that version, or --force to begin anew"
+            " resume with that version, or start over with --force"
         )
     for name, module in parts.items():
         prefix = f"{name}/"
