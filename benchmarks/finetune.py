@@ -35,7 +35,10 @@ from twinned.data.decoded import read
 from twinned.distances import cosine
 from twinned.metrics.roc import lfw_folds
 from twinned.nn.lda import fit_lda_projection
+from twinned.training.callbacks import Callback
+from twinned.training.deadline import Budget
 from twinned.training.recipes import get
+from twinned.training.state import Step
 from twinned.training.trainer import Trainer
 from twinned.training.warm_start import pretrained_baseline
 
@@ -97,6 +100,16 @@ def few(data: ImageSet, budgets: list[float], seed: int, each: int = 10) -> Iter
         yield row | {"seed": seed, "seconds": round(seconds, 1)} | measured(model, unseen)[0]
 
 
+class Seconds(Callback):
+    """Record the time of each step."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.seconds = seconds
+
+    def on_step(self, step: Step) -> None:
+        self.seconds.append(step.seconds)
+
+
 def speed(data: ImageSet) -> Iterator[Row]:
     """Seconds a step of a layer learned by gradient over the frozen encoder, from the second step on."""
     changes = {
@@ -114,12 +127,13 @@ def speed(data: ImageSet) -> Iterator[Row]:
     spec = settings.spec().model_copy(update=encoder.statistics)
     for method, steps in (("values kept", 400), ("computed anew", 8)):
         seconds: list[float] = []
-        run = Trainer(
-            settings, spec, torch.device("cpu"), False, lambda s, into=seconds: into.append(s.seconds), print
+        trainer = Trainer(
+            settings, spec, device=torch.device("cpu"), callbacks=[Seconds(seconds)], progress=False
         )
+        train = material
         if method == "values kept":
-            run.prepare(material)
-        run.train(material, None, None, title="speed", steps=steps)
+            train, _ = trainer.cache_features(material, budget=Budget())
+        trainer.fit(train, steps=steps)
         a_step = float(np.median(np.diff(seconds)))
         epochs = settings.classes_per_batch * settings.images_per_class / len(material.pixels) / a_step
         yield {"method": method, "images": len(material.pixels), "epochs_per_second": epochs}

@@ -31,10 +31,13 @@ import twinned as tw
 from twinned import losses
 from twinned.data.decoded import DecodedSet, read
 from twinned.data.splits import hold_out
+from twinned.training.callbacks import Callback
 from twinned.training.config import Settings
-from twinned.training.memory import keep_freed_memory
-from twinned.training.objective import make_batches, make_objective, make_optimizer
+from twinned.training.launch import keep_freed_memory
+from twinned.training.objective import make_batches, make_objective
+from twinned.training.optimizers import create_optimizer
 from twinned.training.recipes import get
+from twinned.training.state import Step
 from twinned.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -46,22 +49,25 @@ def whole_loop(
 ) -> float:
     """Seconds a step of the loop as users run it, over all steps but the first."""
     ends: list[float] = []
-    run = Trainer(
-        settings, settings.spec(), device, False, lambda _: ends.append(time.perf_counter()), lambda _: None
-    )
-    run.train(learn, held_out, None, title="whole", steps=steps)
+
+    class Clock(Callback):
+        def on_step(self, step: Step) -> None:
+            ends.append(time.perf_counter())
+
+    trainer = Trainer(settings, settings.spec(), device=device, callbacks=[Clock()], progress=False)
+    trainer.fit(learn, held_out, steps=steps)
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 def bare_loop(settings: Settings, material: DecodedSet, steps: int, device: torch.device) -> float:
     """Seconds a step of forward, backward and the optimiser on one batch that is in memory."""
-    run = Trainer(settings, settings.spec(), device, False, None, lambda _: None)
-    network = run.build().to(memory_format=torch.channels_last).train()
+    trainer = Trainer(settings, settings.spec(), device=device, progress=False)
+    network = trainer.build().to(memory_format=torch.channels_last).train()
     batches = make_batches(material, settings, [])
     objective, extra = make_objective(network, settings, batches)
-    optimizer = make_optimizer(network, extra, settings)
+    optimizer = create_optimizer(network, extra, settings)
     batch = batches(0)
-    images = run.feed(material).batch(batch, 0)
+    images = trainer.source(material).batch(batch, 0)
     began = 0.0
     for step in range(steps):
         if step == 1:
@@ -82,10 +88,10 @@ def now(device: torch.device) -> float:
 
 def compiled(settings: Settings, material: DecodedSet, steps: int, device: torch.device) -> list[str]:
     """A table: what torch.compile takes, and the speed of a step after it, as a multiple of that before."""
-    run = Trainer(settings, settings.spec(), device, False, None, lambda _: None)
-    network = run.build().to(memory_format=torch.channels_last).train()
+    trainer = Trainer(settings, settings.spec(), device=device, progress=False)
+    network = trainer.build().to(memory_format=torch.channels_last).train()
     batch = make_batches(material, settings, [])(0)
-    images, labels = run.feed(material).batch(batch, 0), torch.from_numpy(batch.labels).to(device)
+    images, labels = trainer.source(material).batch(batch, 0), torch.from_numpy(batch.labels).to(device)
     loss = losses.get(settings.loss, temperature=settings.temperature)
 
     def seconds(embed: Callable[[Tensor], Tensor]) -> float:

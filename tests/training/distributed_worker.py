@@ -1,4 +1,4 @@
-"""Short runs of the loop; torchrun starts this file in two processes, test_together in one."""
+"""Short runs of the loop; torchrun starts this file in two processes, test_distributed.py in one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from twinned.data.datasets import ImageSet
 from twinned.data.decoded import DecodedSet, statistics
 from twinned.nn.siamese import SiameseNetwork
 from twinned.training import distributed, launch, trainer
+from twinned.training.callbacks import Callback
 from twinned.training.config import Augment, Settings
 from twinned.training.objective import make_objective
-from twinned.training.state import TrainResult
+from twinned.training.state import Step, TrainResult
 
 TRIPLET = {"loss": "triplet", "miner": "semi-hard", "distance": "squared_euclidean", "margin": 0.2}
 CASES = {
@@ -41,19 +42,29 @@ CASES = {
 }
 
 
+class Losses(Callback):
+    """Record the loss of each step."""
+
+    def __init__(self, losses: list[float]) -> None:
+        self.losses = losses
+
+    def on_step(self, step: Step) -> None:
+        self.losses.append(step.loss)
+
+
 class Trainer(trainer.Trainer):
-    """A run in float64, with the proxies and the memory of its loss; test_together.py says why."""
+    """A run in float64, with the proxies and the memory of its loss; test_distributed.py gives the reason."""
 
     def build(self) -> SiameseNetwork:
         return super().build().double()
 
-    def train(self, *args: Any, **given: Any) -> TrainResult[SiameseNetwork]:
-        def make(*of: Any) -> tuple[Any, nn.Module]:
-            objective, extra = make_objective(*of)
+    def fit(self, *args: Any, **given: Any) -> TrainResult[SiameseNetwork]:
+        def make(*of: Any, **named: Any) -> tuple[Any, nn.Module]:
+            objective, extra = make_objective(*of, **named)
             return objective, extra.double()
 
         with mock.patch.object(trainer, "make_objective", make):
-            return super().train(*args, **given)
+            return super().fit(*args, **given)
 
 
 def short_runs() -> dict[str, Tensor]:
@@ -75,32 +86,24 @@ def short_runs() -> dict[str, Tensor]:
         )
         losses: list[float] = []
         spec = settings.spec().model_copy(update=statistics(pixels))
-        run = Trainer(
-            settings,
-            spec,
-            torch.device("cpu"),
-            False,
-            lambda step, losses=losses: losses.append(step.loss),
-            lambda sentence: None,
-        )
-        network = run.train(material, None, None, title="Test").network
+        run = Trainer(settings, spec, device=torch.device("cpu"), callbacks=[Losses(losses)], progress=False)
+        network = run.fit(material, title="Test").network
         found[f"{name}/losses"] = torch.tensor(losses, dtype=torch.float64)
         found |= {f"{name}/{key}": value.contiguous() for key, value in network.state_dict().items()}
     return found
 
 
 def main() -> None:
-    launch._join_torchrun("cpu", 1)
+    launch.join_processes("cpu", 1)
     torch.set_num_threads(1)
     assert distributed.world_size() == 2
     found = short_runs()
-    # What the first one finds, everywhere; and what anybody says.
     assert distributed.broadcast_from_rank0(distributed.rank) == 0
     assert distributed.any_rank(False, distributed.rank() == 1, True) == [False, True, True]
     uneven = torch.full((3,), float(distributed.rank()))
     distributed.broadcast_tensors([uneven])
     assert uneven.tolist() == [0, 0, 0]
-    save_file(found, f"{sys.argv[1]}/{distributed.number()}.safetensors")
+    save_file(found, f"{sys.argv[1]}/{distributed.rank()}.safetensors")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from .main import (
     Quiet,
     Seed,
     app,
+    show_notes,
     teller,
 )
 from .train import (
@@ -67,6 +68,7 @@ def finetune(
     """
     from ..training.finetune import finetune as run
 
+    show_notes(quiet)
     found = run(
         model,
         data,
@@ -93,7 +95,6 @@ def finetune(
         device=device,
         devices=devices,
         progress=not quiet,
-        say=teller(quiet),
     )
     held_out = found.manifest.held_out
     emit_model(

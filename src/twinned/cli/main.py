@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import traceback
@@ -66,6 +67,20 @@ def note(sentence: str) -> None:
 def teller(quiet: bool) -> Callable[[str], None]:
     """`note`, or silence."""
     return (lambda sentence: None) if quiet else note
+
+
+class _NoteHandler(logging.Handler):
+    """Print notes on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def show_notes(quiet: bool) -> None:
+    """Print the notes of the library on standard error, unless quiet."""
+    logger = logging.getLogger("twinned")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [] if quiet else [_NoteHandler()]
 
 
 def print_result(value: Any, *, as_json: bool, text: str) -> None:

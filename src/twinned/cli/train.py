@@ -15,6 +15,7 @@ from .main import (
     Seed,
     app,
     print_result,
+    show_notes,
     teller,
 )
 
@@ -87,7 +88,7 @@ def train(
     """Train a Siamese network on your images and write a model folder."""
     from ..training.api import train as run
 
-    say = teller(quiet)
+    show_notes(quiet)
     model = run(
         data,
         recipe=recipe,
@@ -112,7 +113,6 @@ def train(
         device=device,
         devices=devices,
         progress=not quiet,
-        say=say,
     )
     emit_model(model, output, as_json=json)
 

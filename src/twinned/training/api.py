@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,14 @@ from ..data.splits import check_classes, split_by_column
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
-from ..utils.notes import Note, logger
+from ..utils.notes import Note
+from .callbacks import Callback
 from .config import Settings
 from .encoder_selection import TRIAL_SHARE, select_encoder
-from .launch import asked_at, on_devices, training_device
-from .memory import keep_freed_memory
+from .launch import keep_freed_memory, on_devices, training_device
 from .pipeline import Output, RunData, make_model, partial
 from .rules import resolve
-from .state import Interrupted, Step
+from .state import Interrupted
 
 # Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
 _PRETRAINED = "efficientnet_lite0"
@@ -68,8 +67,8 @@ def train(
     device: str = "auto",
     devices: int = 1,
     progress: bool = True,
-    on_step: Callable[[Step], None] | None = None,
-    say: Say | None = None,
+    callbacks: Sequence[Callback] = (),
+    started: float | None = None,
 ) -> Model:
     """Train a Siamese network on your images and return the saved model.
 
@@ -102,15 +101,15 @@ def train(
         devices: How many of them, each with a process of its own and a share of every batch; the model is the
             one that a single process would have trained on the whole batch (docs/devices.md).
         progress: Show bars.
-        on_step: Called after each step.
-        say: Called with each sentence that a user should read; by default kept in the model only.
+        callbacks: Called after steps and evaluations (`twinned.training.callbacks.Callback`).
+        started: Start of the run by `time.monotonic`, from which ``minutes`` counts; now by default.
 
     Raises:
         DataError: If there are fewer than two classes with two readable images.
         SettingError: If a setting is wrong, or ``output`` exists.
         TrainingError: If nothing could be learnt.
     """
-    began = asked_at()
+    began = time.monotonic() if started is None else started
     where = torch.device(training_device(device))
     keep_freed_memory()
     source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
@@ -161,36 +160,16 @@ def train(
                 remarks.append(why.text)
             except (Interrupted, KeyboardInterrupt):
                 raise Interrupted("stopped while encoders were tried; nothing was saved") from None
-    with forwarding(say):
-        return make_model(
-            RunData(source, other, whole),
-            plan,
-            Output(target, resume=resume, overwrite=force),
-            device=where,
-            start_time=began,
-            notes=[Note("setting", text) for text in remarks],
-            callbacks=() if on_step is None else (on_step,),
-            progress=progress,
-        )
-
-
-@contextmanager
-def forwarding(say: Say | None) -> Iterator[None]:
-    """Call a function with the text of each note of the block."""
-
-    class Forward(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if say is not None:
-                say(record.getMessage())
-
-    handler, level = Forward(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    return make_model(
+        RunData(source, other, whole),
+        plan,
+        Output(target, resume=resume, overwrite=force),
+        device=where,
+        start_time=began,
+        notes=[Note("setting", text) for text in remarks],
+        callbacks=callbacks,
+        progress=progress,
+    )
 
 
 def _encoder_of(target: Path | None) -> str | None:

@@ -12,9 +12,9 @@ from ..data.decoded import DecodedSet
 from ..data.splits import hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import note
-from .checkpoint import State
 from .config import Settings
 from .deadline import Budget
+from .state import State, StopReason
 from .trainer import Trainer
 from .validation import ValidationScore
 
@@ -168,8 +168,8 @@ def _score_folds(
             later_fits=left,
             few_images=few,
         )
-        if "not finite" in (result.state.stopped or ""):
-            note("not-finite", f"{title}: {result.state.stopped}. Use a smaller --learning-rate")
+        if result.state.stopped is StopReason.NOT_FINITE:
+            note("not-finite", f"{title}: {result.state.stopped_because}. Use a smaller learning rate")
         trained.append(trainer.score(result.network, outside))
         if trainer.baseline is not None:
             baseline.append(trainer.score(trainer.baseline, outside))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from pydantic import ValidationError
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import Say
 from ..data.readers import load as load_data
 from ..data.splits import both_kinds, check_classes, split_by_column
 from ..errors import DataError, ModelError, SettingError
@@ -20,16 +20,15 @@ from ..inference import model_folder
 from ..inference.baseline import figures
 from ..inference.model import Model
 from ..nn import encoders
-from ..utils.notes import Note
+from ..utils.notes import Note, note
 from . import distributed, recipes
-from .api import forwarding
+from .callbacks import Callback
 from .config import Settings
-from .launch import asked_at, on_devices, training_device
-from .memory import keep_freed_memory
+from .launch import keep_freed_memory, on_devices, training_device
 from .pipeline import Output, RunData, make_model
 from .recipes import choose
 from .rules import resolve
-from .state import Interrupted, Step
+from .state import Interrupted
 from .warm_start import load_for_input
 
 # A network that knows something already learns at this share of the rate that it began with.
@@ -66,8 +65,8 @@ def finetune(
     device: str = "auto",
     devices: int = 1,
     progress: bool = True,
-    on_step: Callable[[Step], None] | None = None,
-    say: Say | None = None,
+    callbacks: Sequence[Callback] = (),
+    started: float | None = None,
 ) -> Model:
     """Train a model further, on other images: new classes, a new task, a new image size.
 
@@ -91,7 +90,7 @@ def finetune(
         SettingError: If the model was wrapped, or cannot have what is asked for.
         DataError: If there are fewer than two classes with two readable images.
     """
-    began = asked_at()
+    began = time.monotonic() if started is None else started
     where = torch.device(training_device(device))
     keep_freed_memory()
     before = model if isinstance(model, Model) else Model(model)
@@ -156,22 +155,20 @@ def finetune(
         raise SettingError(
             "the model embeds an image together with its mirror image, and finetune keeps that"
         )
-    with forwarding(say):
-        result = make_model(
-            RunData(source, other, whole, earlier),
-            plan,
-            Output(None if output is None else Path(output), resume=resume, overwrite=force),
-            device=where,
-            start_time=began,
-            notes=[Note("setting", text) for text in remarks],
-            warm_start=load_for_input(before, theirs, plan),
-            callbacks=() if on_step is None else (on_step,),
-            progress=progress,
-        )
+    result = make_model(
+        RunData(source, other, whole, earlier),
+        plan,
+        Output(None if output is None else Path(output), resume=resume, overwrite=force),
+        device=where,
+        start_time=began,
+        notes=[Note("setting", text) for text in remarks],
+        warm_start=load_for_input(before, theirs, plan),
+        callbacks=callbacks,
+        progress=progress,
+    )
     if earlier is None or distributed.rank() > 0:
         return result
-    tell = say if say is not None else lambda text: None
-    return _measure_old(before, result, earlier, seed, progress, tell)
+    return _measure_old(before, result, earlier, seed, progress)
 
 
 def _settings_of(model: Model) -> Settings:
@@ -216,9 +213,7 @@ def _as_recipe(theirs: Settings, given: Settings) -> Settings:
     return given.change({setting: getattr(theirs, setting) for setting in own})
 
 
-def _measure_old(
-    before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool, tell: Say
-) -> Model:
+def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool) -> Model:
     """Measure both models on the old task and keep the figures in the new one's folder."""
     try:
         found = {
@@ -237,7 +232,7 @@ def _measure_old(
         for key, value in found["before"].items()
     ]
     sentence = f"{_OLD}{'; '.join(said)}"
-    tell(sentence)
+    note("old-task", sentence)
     held_out = after.manifest.held_out | {"old": found}
     earlier = [note for note in after.manifest.notes if not note.startswith(_OLD)]
     changed = after.manifest.model_copy(update={"held_out": held_out, "notes": [*earlier, sentence]})

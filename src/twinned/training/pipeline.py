@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..nn.siamese import SiameseNetwork
 from ..utils import files
 from ..utils.notes import Note, collect, muted, note
 from . import distributed
+from .callbacks import Callback
 from .checkpoint import setting_differences
 from .config import Settings
 from .cross_validation import (
@@ -40,7 +41,7 @@ from .cross_validation import (
 )
 from .deadline import Budget
 from .save import write_baseline, write_model
-from .state import Interrupted, Step
+from .state import Interrupted
 from .trainer import Trainer
 from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 
@@ -98,7 +99,7 @@ def make_model(
     start_time: float,
     notes: Sequence[Note] = (),
     warm_start: WarmStart | None = None,
-    callbacks: Sequence[Callable[[Step], None]] = (),
+    callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Model:
     """Train a model and write its folder.
@@ -111,7 +112,7 @@ def make_model(
         start_time: Start of the command on the monotonic clock, in seconds.
         notes: Notes to emit once the arguments have been validated.
         warm_start: Model whose weights are the initial weights.
-        callbacks: Called after each step.
+        callbacks: Called after steps and evaluations.
         progress: Show progress bars.
     """
     if _is_finished(data, settings, output, warm_start, progress=progress):
@@ -212,7 +213,7 @@ def _make_trainer(
     warm_start: WarmStart | None,
     *,
     device: torch.device,
-    callbacks: Sequence[Callable[[Step], None]],
+    callbacks: Sequence[Callback],
     progress: bool,
 ) -> Trainer:
     """Create the trainer, with the baseline and the statistics of the input."""

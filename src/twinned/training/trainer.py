@@ -26,7 +26,7 @@ from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import muted, note
 from . import distributed
-from .callbacks import TrainingMonitor
+from .callbacks import Callback, TrainingMonitor
 from .config import Settings
 from .deadline import Budget
 from .feature_cache import LDA_VIEWS, InputSource, cache_features, input_source
@@ -34,7 +34,7 @@ from .freezing import Freezing, frozen_stages
 from .loop import train_network
 from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
-from .state import Schedule, Scores, Step, TrainResult
+from .state import Schedule, Scores, TrainResult
 from .validation import MAX_IMAGES, ValidationScore, batch_size, compare, embed, score
 from .warm_start import WarmStart
 
@@ -54,7 +54,7 @@ class Trainer:
         relations: For a relation head, the names of the relations, and whether their pairs are *same*.
         warm_start: Model whose weights are the initial weights; None for fresh or pretrained ones.
         baseline: Network before training; None without weights to compare with.
-        callbacks: Called after each step.
+        callbacks: Called after steps and evaluations.
         progress: Show progress bars.
     """
 
@@ -67,7 +67,7 @@ class Trainer:
         relations: dict[str, bool] | None = None,
         warm_start: WarmStart | None = None,
         baseline: SiameseNetwork | None = None,
-        callbacks: Sequence[Callable[[Step], None]] = (),
+        callbacks: Sequence[Callback] = (),
         progress: bool = True,
     ) -> None:
         self.settings, self.spec, self.device = settings, spec, device
@@ -242,13 +242,6 @@ class Trainer:
                 steps = 0
                 note("no-time-to-train", "time allows for fitting the projection, but for no training steps")
         schedule = self._schedule(steps, seconds, epoch_steps, len(source) / len(batches(0).index))
-        monitor = self._monitor(batches, extra)
-
-        def on_step(step: Step) -> None:
-            monitor.watch(step)
-            for callback in self.callbacks:
-                callback(step)
-
         with nullcontext() if is_main else muted():
             result = train_network(
                 network,
@@ -256,17 +249,16 @@ class Trainer:
                 load=lambda batch, step: source.batch(batch, step, distributed.rank_slice()),
                 objective=objective,
                 optimizer=create_optimizer(network, extra, s),
-                plan=schedule,
+                schedule=schedule,
                 extra=extra,
                 evaluate=None if steps == 0 else self._evaluator(train, validation, finite_only=not is_main),
                 before_step=lambda network, step, total: freezing.apply(network),
-                on_step=on_step,
+                callbacks=[self._monitor(batches, extra), *self.callbacks],
                 checkpoint_file=checkpoint,
                 run=self._identity(train, validation),
                 progress=self.progress,
                 title=title,
             )
-            monitor.finish(result.state.stopped)
         if result.state.total:
             self._fit_projection(result.network, train, few_images)
         self._add_cohort(result.network, train)
@@ -288,11 +280,11 @@ class Trainer:
         return Schedule(
             steps=steps,
             seconds=None if seconds is None else max(0.5, seconds),
-            most=None if s.enough is None else max(1, round(s.enough * epoch)),
+            max_steps=None if s.enough is None else max(1, round(s.enough * epoch)),
             learning_rate=s.learning_rate,
             warmup=s.warmup,
-            decay_from=s.decay_from,
-            average=s.average,
+            decay_start=s.decay_from,
+            ema_decay=s.average,
             evaluations=s.evaluations,
             seed=s.seed,
             checkpoint_seconds=s.checkpoint_seconds,
@@ -303,7 +295,6 @@ class Trainer:
     def _monitor(self, batches: ClassBatches | PairBatches, extra: nn.Module) -> TrainingMonitor:
         drawable = batches.drawable.tolist() if isinstance(batches, ClassBatches) else []
         return TrainingMonitor(
-            lambda text: note("training", text),
             classes=frozenset(drawable),
             active=lambda: getattr(extra, "active", None),
             miner=self.settings.miner,
