@@ -494,7 +494,7 @@ def test_without_an_output_the_model_lasts_as_long_as_its_object(quick, some, tm
     model.save(tmp_path / "kept.twin")
     del model
     assert not folder.exists()
-    assert twinned.load(tmp_path / "kept.twin").manifest.recipe["steps"] == 3
+    assert twinned.load(tmp_path / "kept.twin").manifest.setting("length.steps") == 3
 
 
 def test_training_works_in_another_thread(quick, some):
@@ -515,7 +515,7 @@ def test_settings_reach_the_run(quick, some):
     )
     assert [step.images for step in seen] == [8] * 3
     assert seen[0].learning_rate == 0.123
-    assert model.manifest.recipe["optimizer"] == "sgd"
+    assert model.manifest.setting("optimizer.name") == "sgd"
 
 
 # ---- what goes wrong
@@ -542,7 +542,7 @@ def test_settings_reach_the_run(quick, some):
             {"loss": "circle", "distance": "manhattan"},
             "loss circle is right for distance cosine alone; got manhattan",
         ),
-        ({"image_size": "20x30", "settings": {"quarter_turns": True}}, "quarter turns need square images"),
+        ({"image_size": "20x30", "settings": {"quarter_turns": True}}, "Rotated classes require square images"),
         ({"validate": "nowhere"}, "nowhere: no such file or folder"),
     ],
 )
@@ -644,7 +644,7 @@ def test_other_settings_or_data_are_not_gone_on_with(quick, some, strangers, tmp
     ):
         quick(some(14), **given)
     assert before.exists()
-    assert quick(some(14), force=True, **given).manifest.recipe["steps"] == 8
+    assert quick(some(14), force=True, **given).manifest.setting("length.steps") == 8
     assert not pipeline.partial(output).exists()
 
 
@@ -692,7 +692,7 @@ def test_an_existing_model_is_replaced_by_force_alone(quick, some, tmp_path, gly
     quick(some(12), output=output)
     with pytest.raises(SettingError, match="exists; choose another name, or --force"):
         quick(some(12), output=output, steps=4)
-    assert quick(some(12), output=output, steps=4, force=True).manifest.recipe["steps"] == 4
+    assert quick(some(12), output=output, steps=4, force=True).manifest.setting("length.steps") == 4
     for place in (glyphs, glyphs / "m.twin", glyphs.parent):
         with pytest.raises(SettingError, match=r"would be written into the data|is what is read"):
             quick(glyphs, output=place, force=True)
@@ -785,7 +785,7 @@ def test_minutes_bound_the_whole_command(quick, some, tmp_path, monkeypatch, cla
     assert 3 < time.monotonic() - began < 6 + 3
     training = json.loads((model.folder / "training.json").read_text())
     assert training["steps"] > 10
-    assert training["settings"]["minutes"] == 0.1
+    assert training["settings"]["length"]["minutes"] == 0.1
 
 
 @pytest.mark.parametrize("wrong", [{"loss": "nosuch"}, {"validate": "nowhere"}])

@@ -104,7 +104,7 @@ class Manifest(BaseModel):
             return found.get(option)
         old, values = _OLD_SETTINGS.get(name, (option, {}))
         value = self.recipe.get(old)
-        return values.get(value, value)
+        return values.get(str(value), value)
 
     def enrolling(self, found: Enrolment) -> Manifest:
         """The same, telling labels in a gallery in the way that was found to be better."""
