@@ -57,7 +57,7 @@ def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def run(plan: Schedule, on_step: Callable[[Step], Any] | None = None, **given: Any) -> TrainResult[Any]:
     network, optimizer = fresh()
-    parts = {"batches": batches, "load": load, "objective": objective, "progress": False}
+    parts = {"batches": batches, "load": load, "objective": objective, "progress": None}
     if on_step is not None:
         given["callbacks"] = [OnStep(on_step)]
     return train_network(network, optimizer=optimizer, schedule=plan, **parts | given)
@@ -124,7 +124,7 @@ def test_each_group_has_its_share_of_the_rate():
         load=load,
         objective=objective,
         callbacks=[OnStep(note)],
-        progress=False,
+        progress=None,
     )
     for step, (rate, less) in enumerate(seen):
         assert rate == plan().rate(step, 20)

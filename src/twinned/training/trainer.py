@@ -369,8 +369,7 @@ class Trainer:
                 | {"data": identity(learn), "held_out": None if held_out is None else identity(held_out)}
                 | ({} if self.parent is None else {"model": self.parent.sha256})
             ),
-            progress=self.progress,
-            title=title,
+            progress=title if self.progress else None,
         )
         if outcome.state.total:
             self.solve(outcome.network, learn)
