@@ -112,7 +112,7 @@ def train_network(
             loss.backward()  # type: ignore[no-untyped-call]
             distributed.all_reduce_gradients(optimizer)
             value = _check_finite(state, loss, network)
-            if state.finished:
+            if state.stopped is not None:
                 break
             optimizer.step()
             average.update(network, step)
