@@ -324,7 +324,8 @@ def test_the_number_of_steps_is_corrected_before_the_rate_falls(first, later):
     seen: list[Step] = []
     began = time.monotonic()
     outcome = run(plan(None, seconds=4.0, decay_start=0.5), load=loading, on_step=seen.append)
-    assert 3.0 < time.monotonic() - began < 4.2
+    # Without the correction, steps that become quicker end after 1.5 s.
+    assert 2.0 < time.monotonic() - began < 4.2
     numbers = list(dict.fromkeys(step.total for step in seen if step.total is not None))
     assert (numbers[-1] > 1.3 * numbers[0]) if later < first else (numbers[-1] < numbers[0])
     assert seen[-1].learning_rate < 0.3 * seen[len(seen) // 3].learning_rate
