@@ -265,8 +265,7 @@ class Trainer:
                 callbacks=[self._monitor(batches, extra), *self.callbacks],
                 checkpoint_file=checkpoint,
                 run=self._identity(train, validation),
-                progress=self.progress,
-                title=title,
+                progress=title if self.progress else None,
             )
         if result.state.total:
             self._fit_projection(result.network, train, few_images)
