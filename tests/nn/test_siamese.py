@@ -100,7 +100,7 @@ def test_averaging_leaves_mean_and_deviation_as_they_are(network):
         average.update(moved, step)
     assert torch.equal(average.network.mean, network.mean)
     assert torch.equal(average.network.std, network.std)
-    assert not torch.equal(average.encoder.dense.weight, network.encoder.dense.weight)
+    assert not torch.equal(average.network.encoder.dense.weight, network.encoder.dense.weight)
 
 
 def test_the_summary_counts_each_layer_once_and_changes_nothing(network):

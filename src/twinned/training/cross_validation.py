@@ -46,7 +46,7 @@ class FitResult:
 
     Args:
         network: Network to save.
-        config: Configuration that describes it.
+        config: Configuration that describe it.
         train: Data that it was trained on; empty for a baseline.
         held_out: Data that the threshold is fitted on; None if that is folds of ``train``.
         score: Score on that data.
@@ -131,20 +131,7 @@ def _score_folds(
     folder: Path | None,
     few: bool | None,
 ) -> tuple[ValidationScore, ValidationScore | None]:
-    """Train one network per fold on the other folds, and score it on its own.
-
-    Args:
-        trainer: Configuration and baseline.
-        train: Training data of the main run.
-        n_folds: Number of folds.
-        steps: Number of steps of the main run.
-        budget: Time left for all folds.
-        folder: Folder of the checkpoints.
-        few: As ``few_images`` of the main run.
-
-    Returns:
-        Scores of the trained networks, and of the baseline if there is one.
-    """
+    """Train one network per fold on the other folds, and score it and the baseline on its own."""
     labels, usable = train.images.labels, usable_classes(train.images)
     note(
         "cross-validation",
@@ -180,14 +167,7 @@ def _score_folds(
 def keep_better(
     result: FitResult, trainer: Trainer, data: DecodedSet, validation: DecodedSet | None
 ) -> FitResult:
-    """Replace a trained network by the baseline unless training reduced its errors.
-
-    Args:
-        result: Trained network with its score and that of the baseline.
-        trainer: Configuration and baseline.
-        data: All data of the run.
-        validation: Separate data to score on; None for none.
-    """
+    """Replace a trained network by the baseline unless training reduced its errors."""
     before, after, baseline = result.baseline, result.score, trainer.baseline
     if before is None or baseline is None:
         return result
@@ -206,7 +186,7 @@ def keep_better(
             "baseline-kept",
             f"the encoder before training is kept, because training did not improve it {figures}",
         )
-        return baseline_result(trainer, data, validation, score=before)
+        return baseline_result(trainer, data, validation, before)
     return result
 
 
@@ -219,17 +199,9 @@ def baseline_result(
     trainer: Trainer,
     data: DecodedSet,
     validation: DecodedSet | None,
-    *,
     score: ValidationScore | None = None,
 ) -> FitResult:
-    """Return the baseline as the result; its threshold is fitted on all images, as it was trained on none.
-
-    Args:
-        trainer: Configuration and baseline.
-        data: All data of the run.
-        validation: Separate data to fit the threshold on; None for none.
-        score: Score of the baseline, if it is known.
-    """
+    """Return the baseline as the result; its threshold is fitted on all images, as it was trained on none."""
     assert trainer.baseline is not None
     described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
     described |= {"symmetric": False}
@@ -237,7 +209,8 @@ def baseline_result(
         theirs = TrainConfig.from_saved(trainer.warm_start.model.manifest.recipe)
         described = {name: theirs.get(name) for name in described}
     config = trainer.config.merge(described | {"steps": 0})
-    return replace(untrained_result(trainer, trainer.baseline, data, validation, score=score), config=config)
+    result = untrained_result(trainer, trainer.baseline, data, validation, score)
+    return replace(result, config=config)
 
 
 def untrained_result(
@@ -245,7 +218,6 @@ def untrained_result(
     network: SiameseNetwork,
     data: DecodedSet,
     validation: DecodedSet | None,
-    *,
     score: ValidationScore | None = None,
 ) -> FitResult:
     """Return a network that was trained on none of the images, with a threshold from all of them."""

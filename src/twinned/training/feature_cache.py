@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,29 +43,6 @@ _MIN_IMAGES, _IMAGES_PER_CLASS = 64, 4
 _NO_AUGMENTATION = Augmentation()
 
 
-class InputSource(Protocol):
-    """Inputs of a network: images, or cached features."""
-
-    @property
-    def start_stage(self) -> int:
-        """First stage of the encoder to run on these inputs."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
-        """Return the augmented inputs of a batch, or some rows of them; the same for the same step."""
-        ...
-
-    def get(self, start: int, stop: int) -> Tensor:
-        """Return some inputs without augmentation."""
-        ...
-
-    def view(self, number: int, start: int, stop: int) -> Tensor | None:
-        """Return one augmented view of some inputs; number 0 is not augmented. None beyond the last view."""
-        ...
-
-
 class PixelSource:
     """Images as pixels, augmented at each step.
 
@@ -87,6 +63,7 @@ class PixelSource:
         return len(self.pixels)
 
     def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
+        """Return the augmented images of a batch, or some rows of them; the same for the same step."""
         turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
         chosen = self.pixels.index_select(0, torch.from_numpy(batch.index[rows]))
         chosen = chosen.to(self.device)  # as bytes, a quarter of the size of floats
@@ -94,9 +71,11 @@ class PixelSource:
         return self.augment(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
 
     def get(self, start: int, stop: int) -> Tensor:
+        """Return some images without augmentation."""
         return _NO_AUGMENTATION(self.pixels[start:stop].to(self.device))
 
     def view(self, number: int, start: int, stop: int) -> Tensor | None:
+        """Return one augmented view of some images; number 0 is not augmented."""
         augment = self.augment if number else _NO_AUGMENTATION
         return augment(self.pixels[start:stop].to(self.device), seed=_view_seed(self.seed, number, start))
 
@@ -153,13 +132,7 @@ class CachedSet(DecodedSet):
 
 
 class FeatureSource:
-    """Cached features as inputs; a batch uses one view of each image, drawn at random.
-
-    Args:
-        features: Cached features.
-        rows: Row of each image, shape ``(n,)``.
-        device: Device of the network.
-    """
+    """Cached features as inputs; a batch uses one view of each image, drawn at random."""
 
     def __init__(self, features: CachedFeatures, rows: Tensor, *, device: torch.device) -> None:
         self.features, self.rows, self.device = features, rows, device
@@ -183,6 +156,7 @@ class FeatureSource:
         return self._to_device(self.features.values[self.rows[start:stop], 0])
 
     def view(self, number: int, start: int, stop: int) -> Tensor | None:
+        """Return one view of some images; None beyond the last view."""
         if number >= self.features.values.shape[1]:
             return None
         return self._to_device(self.features.values[self.rows[start:stop], number])
@@ -190,6 +164,9 @@ class FeatureSource:
     def _to_device(self, values: Tensor) -> Tensor:
         values = values.to(self.device).float()
         return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
+
+
+InputSource = PixelSource | FeatureSource
 
 
 def input_source(

@@ -190,14 +190,12 @@ def _fit(
 
 def _decode(data: RunData, spec: ImageSpec, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
     """Decode the training and the validation data."""
-    tell = _note_data
-    given = data.validation
-    validation = None if given is None else read(given, spec, tell=tell, progress=progress)
-    return read(data.train, spec, tell=tell, progress=progress), validation
 
+    def decode(images: ImageSet | PairSet) -> DecodedSet:
+        return read(images, spec, tell=lambda text: note("data", text), progress=progress)
 
-def _note_data(text: str) -> None:
-    note("data", text)
+    validation = None if data.validation is None else decode(data.validation)
+    return decode(data.train), validation
 
 
 def _check(data: RunData, train: DecodedSet, validation: DecodedSet | None, config: TrainConfig) -> None:
@@ -236,7 +234,11 @@ def _make_trainer(
         known = None if baseline is None else baseline.statistics
     if config.encoder.weights is not None:
         known = known or weights_statistics(config.encoder.weights, spec.channels)
-        _note_weights(Path(config.encoder.weights).name, has_statistics=known is not None)
+        name = Path(config.encoder.weights).name
+        note("weights", f"the classes that the weights of {name} were trained on are not known")
+        if known is None:
+            text = f"{name} does not contain the mean and std of the pixels that it was trained on"
+            note("weights-statistics", f"{text}, so those of these images are used")
     return Trainer(
         config,
         spec.model_copy(update=known or statistics(train.pixels)),
@@ -247,16 +249,6 @@ def _make_trainer(
         callbacks=callbacks,
         progress=progress,
     )
-
-
-def _note_weights(name: str, *, has_statistics: bool) -> None:
-    note("weights", f"the classes that the weights of {name} were trained on are not known")
-    if not has_statistics:
-        note(
-            "weights-statistics",
-            f"{name} does not contain the mean and std of the pixels that it was trained on, so those of"
-            " these images are used; the weights.safetensors of a model contains both",
-        )
 
 
 def _budget(trainer: Trainer, folder: Path, start_time: float) -> Budget:
