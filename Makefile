@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs settings-page clean
 .DEFAULT_GOAL := demo
 
 # The stamps are newer than the files they depend on, so an install is repeated only when it must be.
@@ -34,6 +34,10 @@ check: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# After a change of the options, recipes or rules of training.
+settings-page: .venv/test
+	$(BIN)/python docs/settings.py
 
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -1,4 +1,4 @@
-"""Commands on public data sets: data list, data get."""
+"""Commands on data: check, data list, data get."""
 
 from __future__ import annotations
 
@@ -11,13 +11,45 @@ from .main import (
     Force,
     Json,
     Quiet,
+    Seed,
     app,
     print_result,
     teller,
 )
 
+Data = Annotated[
+    Path,
+    typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),
+]
 data = typer.Typer(no_args_is_help=True, help="Public data sets: what there is, fetching one.")
 app.add_typer(data, name="data")
+
+
+@app.command()
+def check(
+    data: Data,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are errors.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Report problems of data before training on it."""
+    from ..data.checks.checker import check_data
+    from ..data.readers import load
+
+    found = check_data(load(data), seed=seed, progress=not quiet)
+    result = found.to_json()
+    classes = "a pair list" if result["classes"] is None else f"{result['classes']} classes"
+    lines = [f"{result['images']} images, {classes}"]
+    for problem in result["problems"]:
+        lines.append(f"{problem['severity']}  {problem['kind']}: {problem['message']}")
+        lines += [f"    {file}" for file in problem["files"][:5]]
+        if len(problem["files"]) > 5:
+            lines.append(f"    and {len(problem['files']) - 5} more")
+    if not result["problems"]:
+        lines.append("nothing wrong was found")
+    print_result(result, as_json=json, text="\n".join(lines))
+    raise typer.Exit(int(strict and any(p["severity"] == "error" for p in result["problems"])))
 
 
 @data.command(name="list")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import sys
 import traceback
@@ -68,6 +69,20 @@ def teller(quiet: bool) -> Callable[[str], None]:
     return (lambda sentence: None) if quiet else note
 
 
+class _NoteHandler(logging.Handler):
+    """Print notes on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def show_notes(quiet: bool) -> None:
+    """Print the notes of the library on standard error, unless quiet."""
+    logger = logging.getLogger("twinned")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [] if quiet else [_NoteHandler()]
+
+
 def print_result(value: Any, *, as_json: bool, text: str) -> None:
     """Print a result: as one JSON value, or in words."""
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, the first one speaks
@@ -91,7 +106,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # the name of a file may be no text at all
             stream.reconfigure(errors="backslashreplace")
     try:
-        from . import adapting, data, gallery, plot, predict, serve, train  # noqa: F401 - they register their commands
+        from . import data, demo, gallery, plot, predict, serve, train  # noqa: F401 - they register commands
 
         result = app(prog_name="twinned", standalone_mode=False)
         code = result if isinstance(result, int) else 0

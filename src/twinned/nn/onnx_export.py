@@ -47,13 +47,13 @@ class PixelEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Convert uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and last feature maps."""
         x = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        if self.encoder.symmetric:  # both in one batch, so that the graph contains each layer once
-            values, maps = self.encoder.look(torch.cat([x, x.flip(3)]))
-            n = x.shape[0]  # len() would make it a constant
+        if self.encoder.symmetric:  # both in one batch, so that the graph holds each layer once
+            values, maps = self.encoder.forward_features(torch.cat([x, x.flip(3)]))
+            n = x.shape[0]  # not len(), which would fix it
             values, maps = values.view(2, n, -1).mean(0), maps[:n]
         else:
-            values, maps = self.encoder.look(x)
-        return self.network.finished(self.encoder.last(values)), maps
+            values, maps = self.encoder.forward_features(x)
+        return self.network.postprocess(self.encoder.project(values)), maps
 
 
 class _Score(nn.Module):
