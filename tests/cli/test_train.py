@@ -21,8 +21,6 @@ _NO_SETTINGS = {"recipe", "settings", "device", "devices", "image_size", "batch_
 
 
 def parameters(command: str) -> dict[str, object]:
-    import twinned.cli.train  # noqa: F401 - it registers the commands
-
     return {p.name: p for p in typer.main.get_command(app).commands[command].params}
 
 

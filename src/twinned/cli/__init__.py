@@ -1,6 +1,7 @@
 """The command line. `main` is the program ``twinned``.
 
 main        program, errors, exit codes
+options     options, arguments and output that commands share
 train       train, finetune, wrap, calibrate, export
 data        check, data list, data get
 demo        demo

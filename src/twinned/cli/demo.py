@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SettingError
-from .main import Json, Quiet, Seed, app, print_result
+from .options import Json, Quiet, Seed, print_result
 
 if TYPE_CHECKING:
     from ..data.datasets import ImageSet
+
+app = typer.Typer()
 
 _PER_DIGIT, _STEPS = 120, 200
 

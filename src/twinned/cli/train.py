@@ -13,25 +13,22 @@ import typer
 
 from ..errors import SettingError
 from ..training.options import DEFAULTS, described
-from .main import (
+from ..utils.notes import logger
+from .options import (
+    Data,
     Force,
     Json,
     Quiet,
     Seed,
-    app,
     print_result,
-    show_notes,
-    teller,
 )
 
 if TYPE_CHECKING:
     from ..inference.model import Model
     from ..training.config import TrainConfig
 
-Data = Annotated[
-    Path,
-    typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),
-]
+app = typer.Typer()
+
 Output = Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")]
 OutputOrNone = Annotated[Path | None, typer.Option("-o", "--output", help="Model folder to write.")]
 Validation = Annotated[
@@ -123,7 +120,6 @@ def train(
         context.fail("Missing option '-o' / '--output'.")
     from ..training.api import train as run
 
-    show_notes(quiet)
     model = run(
         data,
         output,
@@ -161,7 +157,6 @@ def finetune(
     """
     from ..training.api import finetune as run
 
-    show_notes(quiet)
     found = run(
         model,
         data,
@@ -320,7 +315,7 @@ def wrap(
         seed=seed,
         force=force,
         progress=not quiet,
-        say=teller(quiet),
+        say=logger.info,
     )
     emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
 
@@ -377,7 +372,7 @@ def calibrate(
         prior=prior,
         seed=seed,
         progress=not quiet,
-        say=teller(quiet),
+        say=logger.info,
     )
     found = read(model)
     text = (
