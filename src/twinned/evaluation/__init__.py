@@ -58,7 +58,7 @@ from .reference_sets import (
     compare_references,
     distinct_probes,
     fit_references,
-    reference_sets,
+    draw_reference_sets,
 )
 from .threshold_warnings import (
     FEW_CLASSES,
@@ -132,7 +132,7 @@ __all__ = [
     "mistakes",
     "nearest_label",
     "open_set",
-    "reference_sets",
+    draw_reference_sets,
     "reliability",
     "roc",
     "supported",

@@ -16,6 +16,7 @@ from ..data.images import ImageSource, pixels_sha256
 from ..data.preprocessing import ImageSpec
 from ..data.readers import load
 from ..errors import DataError, SettingError, some
+from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import (
     Comparisons,
     Floats,
@@ -29,7 +30,6 @@ from ..metrics.few_shot import (
     possible_ways,
     runs_accuracy,
 )
-from ..metrics.intervals import mean_interval
 from ..metrics.open_set import open_set
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import lfw_folds
@@ -39,7 +39,7 @@ from .reference_sets import (
     ReferenceSet,
     compare_references,
     distinct_probes,
-    reference_sets,
+    draw_reference_sets,
 )
 from .results import EmbeddedSet, Evaluation
 from .threshold_warnings import FEW_CLASSES
@@ -206,7 +206,7 @@ def _classes(
     details = found.details()
     if (rates := None if forgery.any() else _open_set(model, genuine, labels, seed=seed)) is not None:
         details["open_set"] = rates
-    sets = reference_sets(found.embeddings, found.labels, model.distances, forgery=forgery, seed=seed)
+    sets = draw_reference_sets(found.embeddings, found.labels, model.distances, forgery=forgery, seed=seed)
     if several := _references(sets, calibration, seed=seed):
         details["references"] = several
     return Evaluation(

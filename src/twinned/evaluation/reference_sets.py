@@ -145,7 +145,7 @@ class ReferenceSet(NamedTuple):
     rows: tuple[Ints, Ints]
 
 
-def reference_sets(
+def draw_reference_sets(
     embeddings: npt.ArrayLike,
     labels: npt.ArrayLike,
     distances: Distances,

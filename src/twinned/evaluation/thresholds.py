@@ -10,9 +10,14 @@ import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..errors import DataError, SettingError
-from ..metrics.bootstrap import class_count, replicates
+from ..metrics.bootstrap import (
+    Interval,
+    class_count,
+    interval,
+    rate_interval,
+    replicates,
+)
 from ..metrics.comparisons import Bools, Comparisons, Floats
-from ..metrics.intervals import Interval, interval, rate_interval
 from ..metrics.roc import Roc, roc_of, tally_sorted
 from .likelihood_ratio import Evidence, fit_evidence
 

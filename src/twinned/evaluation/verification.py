@@ -12,14 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SettingError
-from ..metrics.bootstrap import class_count, replicates
+from ..metrics.bootstrap import (
+    Interval,
+    class_count,
+    interval,
+    rate_interval,
+    replicates,
+)
 from ..metrics.comparisons import (
     Bools,
     Comparisons,
     Floats,
     Ints,
 )
-from ..metrics.intervals import Interval, interval, rate_interval
 from ..metrics.roc import (
     Roc,
     roc_of,

@@ -17,7 +17,7 @@ from ..data.readers import load
 from ..errors import DataError, SettingError, some
 from ..evaluation.calibration import Calibration, fit_calibration, held_out_figures
 from ..evaluation.enrollment import choose_enrolment
-from ..evaluation.reference_sets import ReferenceSet, reference_sets
+from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
 from ..evaluation.threshold_warnings import is_threshold_warning, threshold_warnings
 from ..metrics.comparisons import compare_all, compare_pairs
 from ..utils import files
@@ -104,7 +104,7 @@ def calibrate(
     if isinstance(source, ImageSet):
         forgery = source.forgery[decoded.kept]
         labels = source.labels[decoded.kept]
-        sets = reference_sets(vectors, labels, loaded.distances, forgery=forgery, seed=seed)
+        sets = draw_reference_sets(vectors, labels, loaded.distances, forgery=forgery, seed=seed)
         comparisons = compare_all(
             vectors,
             labels,

@@ -25,7 +25,7 @@ from ..data.readers import load as load_data
 from ..data.splits import both_kinds, sample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.calibration import Calibration, fit_calibration, held_out_figures
-from ..evaluation.reference_sets import ReferenceSet, reference_sets
+from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
 from ..evaluation.threshold_warnings import threshold_warnings
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.roc import eer
@@ -313,7 +313,7 @@ def _sets(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> list
     """References and probes drawn from the images."""
     apart = partial(distances.get(metric), all_pairs=True)
     some = material.images
-    return reference_sets(vectors, some.labels, apart, forgery=some.forgery, seed=seed)
+    return draw_reference_sets(vectors, some.labels, apart, forgery=some.forgery, seed=seed)
 
 
 def _check(material: DecodedSet, origin: str) -> None:

@@ -1,1 +1,6 @@
-"""Figures of merit computed from distances, embeddings and labels."""
+"""Metrics computed from distances, embeddings and labels."""
+
+from .comparisons import Comparator, Comparisons, compare
+from .embedder import Embedder
+
+__all__ = ["Comparator", "Comparisons", "Embedder", "compare"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import distances
 from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
-from ..evaluation.reference_sets import ReferenceSet, reference_sets
+from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import eer as equal_error_rate
@@ -93,7 +93,7 @@ def judge(
         return _all_distances(network, a, b, device)
 
     nearest = evaluate_retrieval(embeddings[~forgery], labels[~forgery], apart)
-    sets = reference_sets(embeddings, labels, apart, forgery=forgery, seed=seed)
+    sets = draw_reference_sets(embeddings, labels, apart, forgery=forgery, seed=seed)
     return ValidationScore(found, nearest.recall_at[1], nearest.queries, sets)
 
 

@@ -9,7 +9,7 @@ from ...evaluation.results import Evaluation
 from ...evaluation.thresholds import impostors_needed
 from ...evaluation.verification import reliability
 from ...inference.model import Model
-from ...metrics.intervals import Interval
+from ...metrics.bootstrap import Interval
 from .html import (
     Html,
     between,
