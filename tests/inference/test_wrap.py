@@ -118,7 +118,7 @@ def test_a_vector_beside_its_feature_map_is_the_output(tiny_model, strangers, tm
     np.testing.assert_allclose(model.embed(images), theirs.embed(images), atol=1e-5)
 
 
-def test_another_frameworks_exporter(strangers, tmp_path):
+def test_another_frameworks_exporter(strangers, tmp_path, caplog):
     """Principal components by scikit-learn, exported by skl2onnx; an image is laid out as a row before it."""
     to_onnx = pytest.importorskip("skl2onnx").to_onnx
     from sklearn.decomposition import PCA
@@ -141,29 +141,34 @@ def test_another_frameworks_exporter(strangers, tmp_path):
         io_map=[("flat", f"pca/{theirs.graph.input[0].name}")],
     )
     onnx.save(whole, tmp_path / "pca.onnx")
-    said: list[str] = []
-    model = wrap(tmp_path / "pca.onnx", strangers, scale=1 / 255, say=said.append)
+    caplog.set_level("INFO", "twinned")
+    caplog.clear()
+    model = wrap(tmp_path / "pca.onnx", strangers, scale=1 / 255)
     np.testing.assert_allclose(model.embed(images.images), pca.transform(rows), atol=1e-3)
     assert model.manifest.encoder == "wrapped:pca.onnx"
-    assert any("distance" in sentence for sentence in said)
+    assert any("distance" in text for text in caplog.messages)
 
 
-def test_guesses_are_checked_on_the_images(write, strangers):
+def test_guesses_are_checked_on_the_images(write, strangers, caplog):
     """Behind a ReLU, pixels with their sign turned show only where some of them are fed as less than 0."""
-    said: list[str] = []
-    model = wrap(write(relu=True, weight=-np.eye(400, dtype=np.float32)), strangers, say=said.append)
-    guessed = next(sentence for sentence in said if sentence.startswith("guessed by the equal error rate"))
+    caplog.set_level("INFO", "twinned")
+    caplog.clear()
+    model = wrap(write(relu=True, weight=-np.eye(400, dtype=np.float32)), strangers)
+    guessed = next(sentence for text in caplog.messages if text.startswith("guessed by the equal error rate"))
     assert "nchw, pixels from -1 to 1" in guessed
     assert (model.spec.mean, model.spec.std) == ((0.5,), (0.5,))
     assert guessed in model.manifest.notes
-    assert not any("close call" in sentence for sentence in said)
+    assert not any("close call" in text for text in caplog.messages)
 
 
-def test_a_close_call_is_called_one(write, strangers):
-    said: list[str] = []
-    model = wrap(write(relu=True), strangers, say=said.append)
-    (close,) = (sentence for sentence in said if sentence.startswith("that is a close call: nchw, pixels "))
-    assert "--mean, --std" in close
+def test_a_close_call_is_called_one(write, strangers, caplog):
+    caplog.set_level("INFO", "twinned")
+    caplog.clear()
+    model = wrap(write(relu=True), strangers)
+    (close,) = (
+        sentence for text in caplog.messages if text.startswith("the guess is not certain: nchw, pixels ")
+    )
+    assert "mean and std" in close
     assert close in model.manifest.notes
 
 
@@ -185,7 +190,7 @@ def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_pa
     assert model.manifest.calibration.n_classes == 16
     images = sorted(map(str, strangers.rglob("*.png")))
     assert model.verify(images[0], images[0]).same
-    assert model.classify(images[0], {"x": [images[0]]})[0].label == "x"
+    assert model.classify(images[0], {"x": [images[0]]}).label == "x"
     found = model.evaluate(strangers, ways=4, episodes=20, progress=False)
     assert found.verification is not None
     assert found.verification.threshold == model.threshold
@@ -194,7 +199,7 @@ def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_pa
         assert gallery.identify([images[0]])[0].label == "a"
     assert model.layers() == []
     assert model.history() == {}
-    assert "wrapped" in str(model.without_history())
+    assert "wrapped" in str(model.record.without_history())
     result = export_model(model, tmp_path / "out", progress=False)
     assert result["float_difference"] < 1e-4
     with pytest.raises(SettingError, match="was wrapped: an ONNX graph can be run and not trained"):
@@ -239,7 +244,7 @@ def test_images_marked_to_test_choose_no_threshold(write, strangers, tmp_path):
         ({"outputs": ("n", 3, 2, 1)}, {}, "one output is expected that is a vector"),
         ({"shape": ("n", 5, 20, 20)}, {}, "an image has 1 or 3 channels, first or last"),
         ({"opset": 8}, {}, "has opset 8; 9 or later is needed"),
-        ({"shape": ("n", 1, "h", "w")}, {}, "so say its size with --image-size HxW"),
+        ({"shape": ("n", 1, "h", "w")}, {}, "Set the image size"),
         ({}, {"image_size": 24}, "takes images of 20x20; got 24x24"),
         ({}, {"channels": 3}, "takes 1 channels, nchw; got 3"),
         ({}, {"layout": "chw"}, "a layout is nchw or nhwc; got 'chw'"),

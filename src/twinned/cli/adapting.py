@@ -162,7 +162,6 @@ def wrap(
         seed=seed,
         force=force,
         progress=not quiet,
-        say=teller(quiet),
     )
     emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
 

@@ -177,7 +177,7 @@ def evaluate(
     say = teller(quiet)
     for sentence in found.notes:
         say(sentence)
-    print_result(found.to_json(), as_json=json, text=found.text())
+    print_result(found.to_json(), as_json=json, text=str(found))
     if report is not None:
         from ..visualization.report.report import write_report
 

@@ -181,17 +181,17 @@ def calibrate(
 ) -> None:
     """Refit threshold and probability on new data; refuses images seen in training."""
     from ..inference.model_folder import read
-    from ..inference.recalibrate import calibrate as run
+    from ..inference.recalibrate import recalibrate as run
 
     fit = run(
         model,
         data,
+        in_place=True,
         far=far,
         equal_error=equal_error,
         prior=prior,
         seed=seed,
         progress=not quiet,
-        say=teller(quiet),
     )
     found = read(model)
     print_result(

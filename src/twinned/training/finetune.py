@@ -216,7 +216,7 @@ def _gentler(model: Model, theirs: Settings) -> Settings:
         "epochs": None,
     }
     if not encoders.is_pretrained(theirs.encoder):
-        if model.asked()[1].get("model") is None:  # else it was finetuned already, so its rate is gentle
+        if model.record.requested_config[1].get("model") is None:  # else its rate is low already
             changes["learning_rate"] = _GENTLER * theirs.learning_rate
     elif theirs.layer == "solved" and theirs.embedding_size is None:  # it stayed untouched so far
         changes["embedding_size"] = recipes.PRETRAINED["embedding_size"]

@@ -105,7 +105,7 @@ def make_model(
         if distributed.broadcast_from_rank0(
             lambda: _is_finished(target, reads, resume=resume, force=force, tell=tell)
         ):
-            asked, before = Model(target).asked()
+            asked, before = Model(target).record.requested_config
             now = plan.model_dump(mode="json") | (given(*materials(lambda _: None)) if before else {})
             if differences := setting_differences(asked | before, now):
                 raise SettingError(
@@ -161,7 +161,7 @@ def make_model(
                     seed=plan.seed,
                 )
                 for doubt in threshold_warnings(calibration, learnt.judged.comparisons):
-                    tell(f"doctor: {doubt}")
+                    tell(doubt.text)
                 write_model(folder, run, learnt, calibration, notes, given(material, validation))
                 if target is not None:
                     model_folder.copy(folder, target, force=force or resume)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ..data.decoded import DecodedSet, fingerprint
 from ..data.splits import enrolment_images, thin
 from ..evaluation.calibration import Calibration, held_out_figures
-from ..evaluation.enrollment import choose_enrolment
+from ..evaluation.enrollment import choose_enrollment
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
 from ..inference.model import Model
@@ -64,8 +64,8 @@ def write_model(
     images, data = set(learn.hashes), fingerprint(learn) | {"classes": len(own)}
     if parent is not None:  # what its encoder has learnt from is not forgotten
         classes = sorted({*own, *parent.model.manifest.classes})
-        images |= parent.model.training_hashes()
-        unmatched = bool(parent.model.unmatched()) or parent.model.spec.shape != run.spec.shape
+        images |= parent.model.record.image_hashes
+        unmatched = bool(parent.model.record.hash_limitation) or parent.model.spec.shape != run.spec.shape
         data = data if learn.hashes else parent.model.manifest.data
     labelled = (learn.labelled, held_out.labelled if held_out else None)
     before: dict[str, Any] = {}
@@ -154,7 +154,7 @@ def _choose_enrolment(folder: Path, held_out: DecodedSet, seed: int) -> None:
     genuine = ~some.images.forgery
     model = Model(folder)
     vectors = model.embed_pixels(some.pixels[genuine])
-    found = choose_enrolment(vectors, some.images.labels[genuine], model.distances, seed=seed)
+    found = choose_enrollment(vectors, some.images.labels[genuine], model.distances, seed=seed)
     model_folder.write(folder, model.manifest.enrolling(found))
 
 

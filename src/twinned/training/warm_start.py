@@ -48,7 +48,7 @@ class WarmStart:
     def saw(self, material: DecodedSet) -> bool:
         """Whether it was trained on some of these images or, at another size, classes of their names."""
         if self.model.spec.shape == material.pixels.shape[1:]:
-            return not self.model.training_hashes().isdisjoint(material.hashes)
+            return not self.model.record.image_hashes.isdisjoint(material.hashes)
         classes = material.labelled.classes if material.labelled is not None else []
         return not set(self.model.manifest.classes).isdisjoint(classes)
 

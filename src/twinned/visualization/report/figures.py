@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ... import visualization
-from ...evaluation.results import Evaluation
+from ...evaluation.results import SEEN_IN_TRAINING, USED_FOR_THRESHOLD, Evaluation
 from ...evaluation.thresholds import impostors_needed
 from ...evaluation.verification import reliability
 from ...inference.model import Model
@@ -20,6 +20,8 @@ from .html import (
     tag,
 )
 from .provenance import known_classes
+
+_CHECKED = (SEEN_IN_TRAINING, USED_FOR_THRESHOLD, "shared-class-names")  # notes that the checks repeat
 
 
 def glance(model: Model, found: Evaluation) -> list[Html]:
@@ -101,9 +103,9 @@ def _tile(name: str, value: float | None, ci: Interval | None) -> Html:
 def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
     """What a sceptic asks first, with the answer."""
     fit, data, v = model.manifest.calibration, found.data, found.verification
-    if data is not None and not model.training_hashes():
+    if data is not None and not model.record.image_hashes:
         yield _check(None, "What the model was trained on is not recorded, so a leak cannot be ruled out.")
-    elif data is not None and (data.unmatched is None or data.seen.any()):
+    elif data is not None and (data.hash_limitation is None or data.seen.any()):
         seen, n = int(data.seen.sum()), len(data.seen)
         yield _check(
             seen == 0,
@@ -113,11 +115,11 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
         )
     if v is not None:
         unseen, classes = model.manifest.chosen_on
-        if data is not None and data.chose.any():
+        if data is not None and data.used_for_threshold.any():
             yield _check(
                 False,
-                f"The threshold {fit.threshold:.4g} was chosen on {data.chose.sum():,} of these"
-                f" {len(data.chose):,} images: its error rates are too hopeful here.",
+                f"The threshold {fit.threshold:.4g} was chosen on {data.used_for_threshold.sum():,} of these"
+                f" {len(data.seen):,} images: its error rates are too optimistic here.",
             )
         else:
             yield _check(
@@ -139,10 +141,9 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
             f"{v.n_impostor:,} impostor comparisons support false accept rates down to"
             f" {min(30 / max(v.n_impostor, 1), 1):.2g} (rule of 30); what lies below is marked.",
         )
-    for sentence in found.notes:
-        # What flatters stands above.
-        if data is None or not ("flatter" in sentence or sentence.startswith("the threshold was chosen on")):
-            yield _check(None, sentence)
+    for note in found.remarks:
+        if data is None or note.code not in _CHECKED:
+            yield _check(None, note.text)
 
 
 def _check(good: bool | None, sentence: str) -> Html:
