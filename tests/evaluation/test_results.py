@@ -129,7 +129,7 @@ def test_refitting_says_what_was_left_out_and_that_classes_are_known(model, stra
     assert any("heic" in text for text in caplog.messages)
     card = (tmp_path / "m.twin" / "README.md").read_text()
     assert "8 CLASSES SEEN IN TRAINING" in card
-    assert all(sentence in card for text in caplog.messages)
+    assert all(text in card for text in caplog.messages)
 
 
 def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are(

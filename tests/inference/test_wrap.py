@@ -166,7 +166,7 @@ def test_a_close_call_is_called_one(write, strangers, caplog):
     caplog.clear()
     model = wrap(write(relu=True), strangers)
     (close,) = (
-        sentence for text in caplog.messages if text.startswith("the guess is not certain: nchw, pixels ")
+        text for text in caplog.messages if text.startswith("the guess is not certain: nchw, pixels ")
     )
     assert "mean and std" in close
     assert close in model.manifest.notes

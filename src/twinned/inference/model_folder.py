@@ -56,7 +56,6 @@ class Manifest(BaseModel):
         recipe: Recipe and settings.
         notes: Messages of training and calibration; `Note` objects are accepted.
         note_codes: Code of each note; empty for notes without one.
-        licence: License of pretrained weights.
         files: SHA-256 of the folder's other files.
     """
 
@@ -80,7 +79,7 @@ class Manifest(BaseModel):
     recipe: dict[str, Any] = {}
     notes: list[str] = []
     note_codes: list[str] = []
-    licence: str | None = None
+    licence: str | None = None  # of pretrained weights; the spelling is part of the format
     files: dict[str, str] = {}
 
     @model_validator(mode="before")
