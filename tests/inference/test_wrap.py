@@ -154,7 +154,7 @@ def test_guesses_are_checked_on_the_images(write, strangers, caplog):
     caplog.set_level("INFO", "twinned")
     caplog.clear()
     model = wrap(write(relu=True, weight=-np.eye(400, dtype=np.float32)), strangers)
-    guessed = next(sentence for text in caplog.messages if text.startswith("guessed by the equal error rate"))
+    guessed = next(text for text in caplog.messages if text.startswith("guessed by the equal error rate"))
     assert "nchw, pixels from -1 to 1" in guessed
     assert (model.spec.mean, model.spec.std) == ((0.5,), (0.5,))
     assert guessed in model.manifest.notes

@@ -10,7 +10,6 @@ import numpy as np
 from ..data.datasets import ImageSet
 from ..metrics.comparisons import Comparator, Comparisons, Floats, Ints, compare
 from ..metrics.roc import roc
-from ..utils.notes import Note
 from .identification import Identification, fit_identification
 from .reference_sets import (
     ReferenceSet,
@@ -18,11 +17,11 @@ from .reference_sets import (
     draw_reference_sets,
     fit_references,
 )
-from .threshold_warnings import threshold_warnings
 from .thresholds import FittedThreshold, fit_threshold
 
 if TYPE_CHECKING:
     from ..data.datasets import PairSet
+    from ..utils.notes import Note
 
 
 class Calibration(FittedThreshold):
@@ -142,6 +141,8 @@ def calibrate_comparisons(
         unseen_classes: False if the encoder was trained on these classes.
         seed: Seed of folds and resampling.
     """
+    from .threshold_warnings import threshold_warnings
+
     fitted = fit_calibration(
         comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
     )

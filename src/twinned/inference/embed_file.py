@@ -74,7 +74,7 @@ def embed_to_file(
     if work.exists() and not (resume and (work / run).exists()):
         if resume:
             raise SettingError(
-                f"{work}: The partial run has another model or other images. Start over with force"
+                f"{work}: The partial run has another model or other images. Set force to start over"
             )
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)

@@ -209,9 +209,7 @@ def _float_input(graph: Any) -> Any:
     for kind in ("Transpose", "Cast", "Mul", "Add"):
         node = nodes.get(name)
         if node is None or node.op_type != kind:
-            raise ModelError(
-                "encoder.onnx does not start with the nodes that Twinned writes. Train or wrap the model again"
-            )
+            raise ModelError("encoder.onnx does not start with the nodes that Twinned writes")
         chain.append(node)
         name = node.output[0]
     pixels = plain.graph.input[0]

@@ -26,13 +26,13 @@ from .embedder import FolderEmbedder
 from .inputs import Images, Many, One, Support, as_list, as_sources, distinct, examples_of, image_key
 from .results import Prediction, Verdict
 from .session import Floats, embed_stream
-from .training_record import Layer, TrainingRecord
 
 if TYPE_CHECKING:
     from ..evaluation.protocols import ModelFacts
     from ..evaluation.results import Evaluation
     from ..gallery.gallery import Gallery, Hits, Identifications
     from .explain import Explanation
+    from .training_record import Layer, TrainingRecord
 
 
 class Model(FolderEmbedder):
@@ -89,6 +89,8 @@ class Model(FolderEmbedder):
     @cached_property
     def record(self) -> TrainingRecord:
         """Record of the training: hashes of its images, layers, history."""
+        from .training_record import TrainingRecord
+
         return TrainingRecord(self.folder, self.manifest)
 
     def history(self) -> dict[str, NDArray[np.float64]]:

@@ -6,19 +6,20 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..data.preprocessing import ImageSpec
 from ..errors import ModelError, SettingError
 from ..evaluation.calibration import Calibration
-from ..evaluation.enrollment import Enrollment
-from ..metrics.comparisons import Comparisons
 from ..utils import files as outputs
 from ..utils.files import file_sha256, place, write_text
 from ..utils.notes import Note
-from .model_card import card
+
+if TYPE_CHECKING:
+    from ..evaluation.enrollment import Enrollment
+    from ..metrics.comparisons import Comparisons
 
 FORMAT_VERSION = 2
 _READABLE = (1, FORMAT_VERSION)
@@ -225,6 +226,8 @@ def write(folder: Path, manifest: Manifest, *, training: dict[str, Any] | None =
     Returns:
         The manifest as written.
     """
+    from .model_card import card
+
     if training is not None:
         write_text(folder / "training.json", json.dumps(training, indent=1) + "\n")
     write_text(folder / "README.md", card(manifest))

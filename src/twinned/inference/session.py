@@ -72,9 +72,7 @@ class Graph:
                 raise MemoryError(f"{path}: Not enough memory to load it ({error})") from None
             raise ModelError(f"{path}: ONNX Runtime cannot load it ({error})") from None
         if (started := self.session.get_providers())[0] != self.providers[0]:
-            self.note = (
-                f"{self.providers[0]} did not start (are its libraries installed?); running on the CPU"
-            )
+            self.note = f"{self.providers[0]} did not start (missing libraries?); running on the CPU"
             self.providers = started
         self.inputs = [i.name for i in self.session.get_inputs()]
         # Without the batch dimension; a name stands for any size.

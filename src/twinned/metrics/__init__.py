@@ -1,6 +1,5 @@
 """Metrics computed from distances, embeddings and labels."""
 
 from .comparisons import Comparator, Comparisons, compare
-from .embedder import Embedder
 
-__all__ = ["Comparator", "Comparisons", "Embedder", "compare"]
+__all__ = ["Comparator", "Comparisons", "compare"]
