@@ -280,3 +280,13 @@ def test_omniglot_runs(model, strangers, tmp_path):
     assert (found.verification, found.retrieval) == (None, None)
     assert "seen_in_training" not in found.to_json()
     assert "None of the 16 images was in training" in render(model, found, data="runs")
+
+
+def test_recalibrating_writes_a_new_folder_or_in_place_only_when_asked(model, strangers, tmp_path):
+    for wrong in ({}, {"output": tmp_path / "new.twin", "in_place": True}):
+        with pytest.raises(SettingError, match="in place"):
+            recalibrate(model.folder, strangers, progress=False, **wrong)
+    before = model.manifest.calibration
+    fitted = recalibrate(model.folder, strangers, tmp_path / "new.twin", progress=False)
+    assert tw.load(tmp_path / "new.twin").manifest.calibration == fitted
+    assert tw.load(model.folder).manifest.calibration == before

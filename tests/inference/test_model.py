@@ -262,3 +262,37 @@ def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
         assert hits[0].distance == pytest.approx(0, abs=DISTANCE)
         expected = sorted(model.verify(seen[2][0], files[0]).distance for files in seen)[1]
         assert hits[1].distance == pytest.approx(expected, abs=DISTANCE)
+
+
+def test_one_image_gives_one_result_and_support_may_be_a_folder_or_images(model, glyphs):
+    file = sorted(glyphs.rglob("*.png"))[0]
+    images = twinned.load_images(glyphs)
+    (expected,) = model.classify([file], glyphs)
+    assert model.classify(file, glyphs) == expected == model.classify(file, images)
+    assert expected.label == file.parent.name
+    assert model.embed(file.parent).shape == (6, model.embedding_size), "a folder is many images"
+    assert twinned.Model.load(model.folder).threshold == model.threshold
+
+
+def test_a_copy_runs_in_another_session(model, seen):
+    calls = []
+
+    def session(pixels):
+        calls.append(len(pixels))
+        return model.encoder(pixels)
+
+    pixels = np.zeros((2, *model.spec.shape), np.uint8)
+    np.testing.assert_array_equal(
+        model.with_session(session).embed_pixels(pixels), model.embed_pixels(pixels)
+    )
+    assert calls == [2]
+    assert model.embed_pixels(pixels).shape[0] == 2
+    assert calls == [2], "the model itself is unchanged"
+
+
+def test_the_verbs_of_the_command_line_are_methods(model, seen, tmp_path):
+    with model.gallery(tmp_path / "g") as gallery:
+        gallery.add(seen[0][:2], ["a", "a"], progress=False)
+        assert model.search(seen[0][0], gallery, k=1)[0].label == "a"
+    assert len(model.identify(seen[0][:2], tmp_path / "g")) == 2
+    assert model.explain(seen[0][0], seen[0][1]).left.shape == model.spec.shape

@@ -132,8 +132,8 @@ class FolderEmbedder:
         with self._loading:
             return Graph(self.folder / "head.onnx", device="cpu")
 
-    def with_session(self, session: Graph) -> Self:
-        """Return a copy that runs the encoder in another session, for example one for many callers."""
+    def with_session(self, session: Any) -> Self:
+        """Return a copy that runs the encoder in another session, with the interface of `Graph`."""
         found = copy(self)
         found.__dict__["encoder"] = session  # replaces the cached property
         return found

@@ -75,7 +75,8 @@ def wrap(
 
     Missing options are inferred from the file. Where it leaves a choice, each possibility is tried on some of
     the images, and the one with the lowest equal error rate is used. Notes are logged
-    (`twinned.utils.notes`) and kept in the model.
+    (`twinned.utils.notes`) and kept in the model. The model card names the license of the encoder, if
+    given.
 
     Args:
         encoder: ONNX file with one input, an image, and one output, a vector.
@@ -91,7 +92,6 @@ def wrap(
         fit: Resizing of images of another shape; see `ImageSpec`.
         distance: Name of the distance; by default cosine or Euclidean, whichever has the lower error.
         far: False accept rate to choose the threshold at; equal error by default.
-        licence: License of the encoder, for the model card.
         seed: Seed of samples and resampling.
         force: Replace ``output``.
         progress: Show progress bars.
