@@ -27,13 +27,15 @@ class Metric(NamedTuple):
     """One row of an evaluation's table.
 
     Args:
-        section: Heading that it belongs to.
+        group: Key of the protocol's section, such as ``verification`` or ``open_set``.
+        section: Heading in words.
         name: Name in words.
         value: The figure; None where undefined.
         ci: 95 % interval.
         remark: Addition in parentheses, such as the number of episodes.
     """
 
+    group: str
     section: str
     name: str
     value: float | None
@@ -43,7 +45,7 @@ class Metric(NamedTuple):
     def __str__(self) -> str:
         value = "none" if self.value is None else f"{self.value:.4f}"
         ends = "" if self.ci is None else f"  [{self.ci[0]:.4f}, {self.ci[1]:.4f}]"
-        return f"{self.name:<28} {value}{ends}" + (f"  ({self.remark})" if self.remark else "")
+        return f"{self.name:<30} {value}{ends}" + (f"  ({self.remark})" if self.remark else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,7 @@ class Evaluation:
         if (o := self.one_shot) is not None:
             trials = "queries" if self.protocol == "omniglot-runs" else "episodes"
             yield Metric(
+                "one_shot",
                 "one-shot",
                 f"{o.ways}-way {o.shots}-shot accuracy",
                 o.accuracy,
@@ -120,8 +123,8 @@ class Evaluation:
         if (r := self.retrieval) is not None:
             queries = f"{r.queries:,} queries"
             for k, recall in r.recall_at.items():
-                yield Metric("retrieval", f"recall at {k}", recall, r.recall_at_ci[k], queries)
-            yield Metric("retrieval", "MAP at R", r.map_at_r, r.map_at_r_ci, queries)
+                yield Metric("retrieval", "retrieval", f"recall at {k}", recall, r.recall_at_ci[k], queries)
+            yield Metric("retrieval", "retrieval", "MAP at R", r.map_at_r, r.map_at_r_ci, queries)
         yield from self._detailed()
 
     def _detailed(self) -> Iterator[Metric]:
@@ -134,23 +137,25 @@ class Evaluation:
                 ("FPIR: unknown identified", "fpir", "n_strangers"),
                 ("FNIR: enrolled not recognized", "fnir", "n_enrolled"),
             ):
-                yield Metric(section, name, s[rate], s[f"{rate}_ci"], f"{s[count]:,} probes")
+                yield Metric("open_set", section, name, s[rate], s[f"{rate}_ci"], f"{s[count]:,} probes")
         for count, s in self.details.get("references", {}).items():
             section = f"{count} references, at the threshold stored for them"
             supported = "" if s["supported"] else "not supported"
-            yield Metric(section, "equal error rate", s["eer"], s["eer_ci"])
-            yield Metric(section, "FAR", s["far"], s["far_ci"], supported)
-            yield Metric(section, "FRR", s["frr"], s["frr_ci"], supported)
+            yield Metric("references", section, "equal error rate", s["eer"], s["eer_ci"])
+            yield Metric("references", section, "FAR", s["far"], s["far_ci"], supported)
+            yield Metric("references", section, "FRR", s["frr"], s["frr_ci"], supported)
         if (s := self.details.get("relations")) is not None:
-            yield Metric("relations", "accuracy", s["accuracy"], s["ci"], f"{s['pairs']:,} pairs")
+            yield Metric(
+                "relations", "relations", "accuracy", s["accuracy"], s["ci"], f"{s['pairs']:,} pairs"
+            )
         if (s := self.details.get("lfw")) is not None:
             if "folds" in s:
                 error = f"standard error {s['standard_error']:.4f}"
-                yield Metric(f"LFW, {len(s['folds'])} folds", "accuracy", s["accuracy"], None, error)
+                yield Metric("lfw", f"LFW, {len(s['folds'])} folds", "accuracy", s["accuracy"], None, error)
             else:
-                yield Metric("LFW, accuracy at the stored threshold", "accuracy", s["accuracy"])
+                yield Metric("lfw", "LFW, accuracy at the stored threshold", "accuracy", s["accuracy"])
         for key, value in self.details.get("untouched", {}).items():
-            yield Metric("before training", _BASELINE[key], value)
+            yield Metric("untouched", "before training", _BASELINE[key], value)
 
 
 def _verification(v: VerificationResult) -> Iterator[Metric]:
@@ -158,21 +163,25 @@ def _verification(v: VerificationResult) -> Iterator[Metric]:
     section = (
         f"verification: {v.n_genuine:,} genuine and {v.n_impostor:,} {_IMPOSTORS[v.impostors]} comparisons"
     )
-    yield Metric(section, "equal error rate", v.eer, v.eer_ci)
-    yield Metric(section, "area under the ROC curve", v.auc, v.auc_ci)
-    yield Metric(section, "FAR at the stored threshold", v.far, v.far_ci)
-    yield Metric(section, "FRR at the stored threshold", v.frr, v.frr_ci)
+    yield Metric("verification", section, "equal error rate", v.eer, v.eer_ci)
+    yield Metric("verification", section, "area under the ROC curve", v.auc, v.auc_ci)
+    yield Metric("verification", section, "FAR at the stored threshold", v.far, v.far_ci)
+    yield Metric("verification", section, "FRR at the stored threshold", v.frr, v.frr_ci)
     if v.d_prime is not None:
-        yield Metric(section, "d prime", v.d_prime, v.d_prime_ci)
+        yield Metric("verification", section, "d prime", v.d_prime, v.d_prime_ci)
     for far, row in v.tar_at_far.items():
         needed = f"not supported: {impostors_needed(far):,} impostor comparisons are needed"
-        yield Metric(section, f"TAR at FAR {far:g}", row.tar, row.ci, "" if row.supported else needed)
+        yield Metric(
+            "verification", section, f"TAR at FAR {far:g}", row.tar, row.ci, "" if row.supported else needed
+        )
     if v.cllr is not None and v.min_cllr is not None:
-        yield Metric(section, "Cllr", v.cllr, None, f"{v.min_cllr:.4f} with the best calibration")
+        yield Metric(
+            "verification", section, "Cllr", v.cllr, None, f"{v.min_cllr:.4f} with the best calibration"
+        )
     if (other := v.parts.get("random")) is not None:
         section = f"verification against {other.n_impostor:,} random impostors"
-        yield Metric(section, "equal error rate", other.eer, other.eer_ci)
-        yield Metric(section, "FAR at the stored threshold", other.far, other.far_ci)
+        yield Metric("verification", section, "equal error rate", other.eer, other.eer_ci)
+        yield Metric("verification", section, "FAR at the stored threshold", other.far, other.far_ci)
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,7 +149,7 @@ def test_it_says_what_was_found(model, found, page):
     assert model.encoder_sha256 in said
     assert "f" * 64 in said  # of the training data
     assert "seed 7" in said
-    assert "strangers taken for somebody (FPIR)" in said
+    assert "FPIR: unknown identified" in said
 
 
 def test_rates_without_enough_comparisons_are_marked(found, page):

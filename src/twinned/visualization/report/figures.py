@@ -276,30 +276,12 @@ def rates(found: Evaluation) -> list[Html] | None:
 
 def recognition(model: Model, found: Evaluation) -> list[Html] | None:
     """One-shot accuracy, retrieval, open-set identification, and what only one protocol has."""
-    rows: list[list[object]] = []
-    trials = "queries" if found.protocol == "omniglot-runs" else "episodes"
-    if (o := found.one_shot) is not None:
-        rows.append(
-            [
-                f"{o.ways}-way {o.shots}-shot accuracy",
-                number(o.accuracy),
-                between(o.ci),
-                f"{o.episodes:,} {trials}",
-            ]
-        )
-    if (r := found.retrieval) is not None:
-        for k, recall in r.recall_at.items():
-            rows.append(
-                [f"recall at {k}", number(recall), between(r.recall_at_ci[k]), f"{r.queries:,} queries"]
-            )
-        rows.append(["MAP at R", number(r.map_at_r), between(r.map_at_r_ci), f"{r.queries:,} queries"])
-    if (unknown := found.details.get("open_set")) is not None:
-        for name, rate, count in (
-            ("strangers taken for somebody (FPIR)", "fpir", "n_strangers"),
-            ("enrolled ones not recognised (FNIR)", "fnir", "n_enrolled"),
-        ):
-            probes = f"{unknown[count]:,} probes, {unknown['labels']} labels"
-            rows.append([name, number(unknown[rate]), between(unknown[f"{rate}_ci"]), probes])
+    rows: list[list[object]] = [
+        [metric.name, number(metric.value), between(metric.ci), metric.remark]
+        for metric in found.metrics()
+        if metric.group in ("one_shot", "retrieval", "open_set")
+    ]
+    unknown = found.details.get("open_set")
     for name, values in (
         ("run", found.details.get("runs")),
         ("fold", found.details.get("lfw", {}).get("folds")),
