@@ -66,7 +66,7 @@ def write(tmp_path: Path) -> Write:
 @pytest.fixture(scope="module")
 def pixels(strangers: Path) -> np.ndarray[Any, Any]:
     images = load_images(strangers).images[:7]
-    spec = twinned.inference.model.ImageSpec(height=20, width=20, channels=1)
+    spec = twinned.data.preprocessing.ImageSpec(height=20, width=20, channels=1)
     return decode(images, spec, progress=False).pixels
 
 
@@ -124,7 +124,7 @@ def test_another_frameworks_exporter(strangers, tmp_path, caplog):
     from sklearn.decomposition import PCA
 
     images = load_images(strangers)
-    spec = twinned.inference.model.ImageSpec(height=20, width=20, channels=1)
+    spec = twinned.data.preprocessing.ImageSpec(height=20, width=20, channels=1)
     rows = decode(images.images, spec, progress=False).pixels.reshape(-1, 400).astype(np.float32) / 255
     pca = PCA(5, random_state=0).fit(rows)
     theirs = to_onnx(pca, rows[:1], target_opset=15)
