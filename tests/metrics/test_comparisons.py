@@ -118,10 +118,10 @@ def test_refusals():
         compare_pairs([1, 2, 3], [True, False])
     with pytest.raises(DataError, match="both images"):
         compare_pairs([1, 2], [True, False], left=["a", "b"])
-    with pytest.raises(DataError, match="two or more"):
+    with pytest.raises(DataError, match="At least two"):
         compare_all([[1.0]], ["a"], distances)
     parts = [compare_pairs([1], [True], skilled=[False]), compare_pairs([1], [True])]
-    with pytest.raises(DataError, match="got 2 parts, 1 with marks"):
+    with pytest.raises(DataError, match="got 2 parts, 1 of them with marks"):
         Comparisons.concatenate(parts)
 
 

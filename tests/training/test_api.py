@@ -24,7 +24,7 @@ from twinned.data.datasets import ImageSet
 from twinned.data.readers import load_images
 from twinned.errors import DataError, SettingError, TrainingError
 from twinned.inference.model_card import card
-from twinned.inference.recalibrate import calibrate
+from twinned.inference.recalibrate import recalibrate
 from twinned.nn import onnx_export
 from twinned.training import pipeline
 from twinned.training.state import Interrupted, Step
@@ -118,7 +118,7 @@ def test_the_whole_way(glyphs, strangers, tmp_path, on_step):
     # The score falls by at most a quarter of what the logit rises.
     near = np.linalg.norm(head["head.weight.weight"]) / 4 * 2 * EMBEDDING * np.linalg.norm(a, axis=1).max()
     twice = model.verify(file, file).distance
-    assert model.classify(file, {"x": [file]})[0].distance == pytest.approx(twice, abs=near)
+    assert model.classify(file, {"x": [file]}).distance == pytest.approx(twice, abs=near)
     found = model.evaluate(strangers, ways=4, episodes=50, progress=False)
     assert found.verification is not None
     assert found.verification.threshold == model.threshold
@@ -238,7 +238,7 @@ def test_a_csvs_split_says_what_is_learnt_from_what_chooses_the_threshold_and_wh
     found = model.evaluate(data, progress=False)
     assert found.notes[0] == "measured on the 24 of 96 images that the column split marks as test"
     assert "seen_in_training" not in found.to_json()
-    calibrate(model.folder, data, progress=False)
+    recalibrate(model.folder, data, in_place=True, progress=False)
     assert twinned.load(model.folder).manifest.held_out["images"] == 24
 
 

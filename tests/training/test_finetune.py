@@ -107,7 +107,7 @@ def test_training_that_ruins_it_is_thrown_away(finetune, tiny_model, strangers):
     before = twinned.load(tiny_model)
     assert model.manifest.classes == before.manifest.classes, "it learnt from none of them"
     assert model.manifest.data == before.manifest.data
-    assert model.training_hashes() == before.training_hashes()
+    assert model.record.image_hashes == before.record.image_hashes
     assert "Trained on** 72 images" in (model.folder / "README.md").read_text()
     assert model.manifest.calibration.unseen_classes
     assert "untouched" not in model.manifest.held_out
@@ -237,8 +237,8 @@ def test_another_size_or_colour(finetune, tiny_model, strangers, given, shape):
     size = {} if "channels" in given else given
     model = finetune(strangers, whole=True, settings=settings, **size)
     assert model.spec.shape == shape
-    assert model.unmatched() is not None, "what training saw before was of another shape"
-    assert model.unmatched() in model.evaluate(strangers, episodes=5, progress=False).notes
+    assert model.record.hash_limitation is not None, "what training saw before was of another shape"
+    assert model.record.hash_limitation in model.evaluate(strangers, episodes=5, progress=False).notes
     assert model.embed([next(strangers.rglob("*.png"))]).shape == (1, model.embedding_size)
     if "channels" in given:  # grey is three equal channels: the untouched network gives the same as before
         grey, mean = twinned.load(tiny_model), model.spec.mean

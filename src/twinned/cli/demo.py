@@ -101,7 +101,7 @@ def run(
     report(f"Trained in {time.monotonic() - began:.0f} s: {output / 'digits.twin'}")
 
     found = model.evaluate(novel, ways=3, shots=1, seed=seed, progress=progress)
-    report("\nDigits that training never used:\n" + found.text())
+    report("\nDigits that training never used:\n" + str(found))
     names = {label: list(novel.with_classes([label]).images) for label in novel.classes}
     left, right = names[novel.classes[0]][:2], names[novel.classes[1]][:2]
     for a, b in ((left[0], left[1]), (left[0], right[0])):

@@ -277,8 +277,8 @@ def _write(
         seed=config.seed,
     )
     for warning in threshold_warnings(calibration, comparisons):
-        note("threshold", f"doctor: {warning}")
-    write_model(folder, trainer, result, calibration, [n.text for n in collected], given)
+        note(*warning)
+    write_model(folder, trainer, result, calibration, collected, given)
 
 
 def _given(
@@ -331,7 +331,7 @@ def _is_finished(
     inputs += [] if warm_start is None else [os.fspath(warm_start.model.folder)]
     if not distributed.broadcast_from_rank0(lambda: _check_target(target, inputs, output)):
         return False
-    asked, before = Model(target).asked()
+    asked, before = Model(target).record.requested_config
     with suppress(SettingError):  # a wrapped model has none
         asked = TrainConfig.from_saved(asked).model_dump(mode="json")
     now = config.model_dump(mode="json")

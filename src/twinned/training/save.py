@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from safetensors.torch import save_file
 from ..data.decoded import DecodedSet, fingerprint
 from ..data.splits import enrolment_images, thin
 from ..evaluation.calibration import Calibration, held_out_figures
-from ..evaluation.enrollment import choose_enrolment
+from ..evaluation.enrollment import choose_enrollment
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
 from ..inference.model import Model
 from ..inference.model_folder import Manifest
 from ..nn import onnx_export
 from ..utils import files
+from ..utils.notes import Note
 from .cross_validation import FitResult
 from .trainer import Trainer
 from .validation import ValidationScore
@@ -29,7 +31,7 @@ def write_model(
     trainer: Trainer,
     result: FitResult,
     calibration: Calibration,
-    notes: list[str],
+    notes: Sequence[Note],
     given: dict[str, str | None],
 ) -> None:
     """Write a model folder.
@@ -39,7 +41,7 @@ def write_model(
         trainer: Configuration and baseline.
         result: Network to save, with its scores.
         calibration: Threshold and probabilities.
-        notes: Texts of the notes of the run.
+        notes: Notes of the run.
         given: Hashes of the data and of the initial model.
     """
     network = result.network.eval().cpu()
@@ -91,8 +93,8 @@ def _write_training_json(
     held_out, state, images, hash_limited = result.held_out, result.state, set(result.train.hashes), False
     if trainer.warm_start is not None:
         model = trainer.warm_start.model
-        images |= model.training_hashes()
-        hash_limited = bool(model.unmatched()) or model.spec.shape != trainer.spec.shape
+        images |= model.record.image_hashes
+        hash_limited = bool(model.record.hash_limitation) or model.spec.shape != trainer.spec.shape
     record: dict[str, Any] = {
         "recipe": config["recipe"],
         "settings": config,
@@ -116,7 +118,7 @@ def _manifest(
     trainer: Trainer,
     result: FitResult,
     calibration: Calibration,
-    notes: list[str],
+    notes: Sequence[Note],
     *,
     classes: list[str],
     has_head: bool,
@@ -135,6 +137,7 @@ def _manifest(
         data = data if train.hashes else manifest.data
     return Manifest(
         twinned=__version__,
+        origin="trained" if warm_start is None else "finetuned",
         encoder=trainer.config.encoder.name,
         spec=trainer.spec,
         embedding_size=network.embedding_size,
@@ -147,7 +150,8 @@ def _manifest(
         data=data,
         held_out=_held_out_figures(trainer, result, calibration),
         recipe=config,
-        notes=notes,
+        notes=[text for _, text in notes],
+        note_codes=[code for code, _ in notes],
         licence=license_text,
     )
 
@@ -195,7 +199,7 @@ def _choose_enrolment(folder: Path, held_out: DecodedSet, seed: int) -> None:
     genuine = ~some.images.forgery
     model = Model(folder)
     vectors = model.embed_pixels(some.pixels[genuine])
-    found = choose_enrolment(vectors, some.images.labels[genuine], model.distances, seed=seed)
+    found = choose_enrollment(vectors, some.images.labels[genuine], model.distances, seed=seed)
     model_folder.write(folder, model.manifest.enrolling(found))
 
 

@@ -14,7 +14,7 @@ from .. import distances
 from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
 from ..data.splits import thin
-from ..evaluation.reference_sets import ReferenceSet, reference_sets
+from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import eer as equal_error_rate
@@ -93,7 +93,7 @@ def score(
         return _all_distances(network, a, b)
 
     retrieval = evaluate_retrieval(embeddings[~forgery], labels[~forgery], distance)
-    sets = reference_sets(embeddings, labels, distance, forgery=forgery, seed=seed)
+    sets = draw_reference_sets(embeddings, labels, distance, forgery=forgery, seed=seed)
     return ValidationScore(comparisons, retrieval.recall_at[1], retrieval.queries, sets)
 
 

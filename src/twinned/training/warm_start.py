@@ -52,7 +52,7 @@ class WarmStart:
     def was_trained_on(self, data: DecodedSet) -> bool:
         """Return True if it was trained on some of these images or, at another size, on their classes."""
         if self.model.spec.shape == data.pixels.shape[1:]:
-            return not self.model.training_hashes().isdisjoint(data.hashes)
+            return not self.model.record.image_hashes.isdisjoint(data.hashes)
         classes = data.labelled.classes if data.labelled is not None else []
         return not set(self.model.manifest.classes).isdisjoint(classes)
 

@@ -195,7 +195,7 @@ def _measured(model: Model, found: Evaluation, data: str) -> _Facts:
         ("images", f"{len(shown.labels):,}" + (f" of {classes:,} classes" if classes else "")),
         ("left out as unreadable", f"{len(shown.unreadable):,}" if shown.unreadable else None),
         ("protocol", found.protocol),
-        ("images seen in training", seen if model.training_hashes() else "not recorded"),
+        ("images seen in training", seen if model.record.image_hashes else "not recorded"),
         ("classes seen in training", f"{len(both):,} of {classes:,}, by name{named}" if classes else None),
     ]
 
