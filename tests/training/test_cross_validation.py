@@ -77,9 +77,7 @@ def test_what_is_fitted_is_kept_beside_what_it_was(baseline, strangers, glyphs, 
         assert len(model.manifest.classes) == (8 if better else 0)
         reason = "the embedding layer was solved" if better else "the encoder was kept as it came"
         assert str(model.without_history()).startswith(reason)
-        assert (
-            sum("learning rate have no effect" in note for note in model.manifest.notes) == 1
-        )
+        assert sum("learning rate have no effect" in note for note in model.manifest.notes) == 1
 
 
 def judged(errors: float, *, wrong: int = 0) -> ValidationScore:
