@@ -637,7 +637,7 @@ def test_other_settings_or_data_are_not_gone_on_with(quick, some, strangers, tmp
         quick(some(14), resume=True, validate=strangers, **given)
     before = pipeline.partial(output) / "main.safetensors"
     assert before.exists(), "a refusal loses nothing"
-    with pytest.raises(SettingError, match="holds an interrupted run. Continue it with --resume"):
+    with pytest.raises(SettingError, match="holds an interrupted run"):
         quick(some(14), **given)
     assert before.exists()
     assert quick(some(14), force=True, **given).manifest.recipe["steps"] == 8
