@@ -114,28 +114,29 @@ def speed(data: ImageSet) -> Iterator[Row]:
     """Seconds a step of a layer learned by gradient over the frozen encoder, from the second step on."""
     changes = {
         "freeze": "all",
-        "layer": "learned",
+        "projection": "gradient",
         "precision": "float32",
-        "minutes": None,
         "steps": 1,
-        "views": 1,
+        "n_augmentations": 1,
     }
-    settings = get("photo").change(changes | {"enough": None, "evaluations": 1, "warmup": 0})
+    config = get("photo").change(changes | {"max_epochs": None, "evaluations": 1, "warmup": 0})
     known, _ = parted(data)
-    material = read(known, settings.spec(), tell=print, progress=False)
-    encoder = pretrained_baseline(settings, settings.spec())
-    spec = settings.spec().model_copy(update=encoder.statistics)
+    material = read(known, config.spec(), tell=print, progress=False)
+    encoder = pretrained_baseline(config, config.spec())
+    spec = config.spec().model_copy(update=encoder.statistics)
     for method, steps in (("values kept", 400), ("computed anew", 8)):
         seconds: list[float] = []
         trainer = Trainer(
-            settings, spec, device=torch.device("cpu"), callbacks=[Seconds(seconds)], progress=False
+            config, spec, device=torch.device("cpu"), callbacks=[Seconds(seconds)], progress=False
         )
         train = material
         if method == "values kept":
             train, _ = trainer.cache_features(material, budget=Budget())
         trainer.fit(train, steps=steps)
         a_step = float(np.median(np.diff(seconds)))
-        epochs = settings.classes_per_batch * settings.images_per_class / len(material.pixels) / a_step
+        epochs = (
+            config.sampler.classes_per_batch * config.sampler.images_per_class / len(material.pixels) / a_step
+        )
         yield {"method": method, "images": len(material.pixels), "epochs_per_second": epochs}
 
 
@@ -145,13 +146,13 @@ def face_values(images: list[str]) -> torch.Tensor:
 
     The values keep where in the face they are: the map of 80 filters pooled to 3x3, that of 192 to 4x4.
     """
-    settings = get("photo").change({"height": FACE, "width": FACE})
-    network = pretrained_baseline(settings, settings.spec())
+    config = get("photo").change({"height": FACE, "width": FACE})
+    network = pretrained_baseline(config, config.spec())
     network = network.to(memory_format=torch.channels_last).eval()
     grids = {4: 3, 6: 4}  # by the number of the stage
     found = []
     for start in range(0, len(images), 500):  # so that the pixels need not all be in memory
-        pixels = decode(images[start : start + 500], settings.spec(), progress=False).pixels
+        pixels = decode(images[start : start + 500], config.spec(), progress=False).pixels
         for part in np.array_split(pixels, -(-len(pixels) // 16)):
             x = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
             x = (torch.cat([x, x.flip(3)]) - network.mean) / network.std

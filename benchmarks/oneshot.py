@@ -123,7 +123,7 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
             optimizer.step()
             step += 1
         net.eval()
-        return AsModel(lambda x: F.normalize(net(x)), lambda a, b: cosine(a, b, all_pairs=True), device), step
+        return AsModel(lambda x: F.normalize(net(x)), lambda a, b: cosine(a, b, pairwise=True), device), step
 
     return train
 

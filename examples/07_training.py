@@ -14,14 +14,21 @@ digits = tw.data.digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
 
 losses = []
+
+
+class Losses(tw.Callback):
+    def on_step(self, step):
+        losses.append(step.loss)
+
+
 model = tw.train(
     known,
     recipe="glyph",
     image_size=24,
     steps=60,
     seed=0,
-    validate=held_out,  # 3 and 8: for the held-out curves, and for the threshold
-    on_step=lambda step: losses.append(step.loss),
+    validation=held_out,  # 3 and 8: for the held-out curves, and for the threshold
+    callbacks=[Losses()],
 )
 model.save("07_digits.twin", force=True)
 

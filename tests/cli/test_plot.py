@@ -117,7 +117,7 @@ def test_a_confusion_is_of_classes_and_without_forgeries(run, color_model, data,
     (tmp_path / "pairs.csv").write_text("\n".join(["left,right,same", *pairs]))
     code, _, err = run("plot", "verification", color_model, tmp_path / "pairs.csv", *view)
     assert code == 2
-    assert "a confusion is of classes, and protocol pairs has none" in err
+    assert "a confusion matrix requires classes; protocol pairs has none" in err
 
 
 def test_explain_draws_and_tells_what_matches(run, color_model, squares, tmp_path):

@@ -262,7 +262,7 @@ def test_embed_says_so_when_nothing_could_be_read(twinned, tiny_model):
     shown = twinned("embed", tiny_model, "broken", "-o", "v.npz")
     assert shown.code == 2
     assert shown.out == ""
-    assert shown.err.splitlines()[-1] == "twinned: none of 4 images could be read; v.npz says why"
+    assert shown.err.splitlines()[-1] == "twinned: none of 4 images could be read; v.npz lists the errors"
 
 
 def test_a_device_that_is_not_offered_is_said_in_one_line(twinned, tiny_model, pair):
@@ -418,7 +418,7 @@ def test_a_gallery_on_a_read_only_file_system_is_not_called_damaged(
     assert twinned("gallery", "add", tiny_model, "g", "image.png", "--label", "ann").code == 0
     monkeypatch.setattr(qdrant_edge.EdgeStore, "_check", fail)
     error = twinned(*(tiny_model if word == "M" else word for word in command)).error
-    assert "g: the file system is read-only; a gallery needs a folder that it can write to" in error
+    assert "g: the file system is read-only" in error
 
 
 def test_enrolling_from_a_csv_keeps_its_other_columns(twinned, tiny_model, glyphs, tmp_path):
@@ -429,7 +429,7 @@ def test_enrolling_from_a_csv_keeps_its_other_columns(twinned, tiny_model, glyph
     Path("goods.csv").write_text("\n".join(["path,label,role,SKU,price,site", *rows]))
     shown = twinned("gallery", "add", tiny_model, "g", "goods.csv", "--meta", "site=north", "--json")
     assert shown.json["stored"] == 3
-    assert "goods.csv: kept as metadata: SKU; price; site" in shown.err
+    assert "goods.csv: stored as metadata: SKU; price; site" in shown.err
     with tw.load(tiny_model).gallery("g") as people:
         kept = {record.image: dict(record.metadata) for record in people.list().items}
     assert kept == {

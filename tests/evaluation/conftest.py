@@ -24,7 +24,7 @@ def embed(seed: int, classes: int, images: int, dimensions: int = 8) -> tuple[np
 @pytest.fixture
 def world() -> World:
     def make(seed: int = 0, classes: int = 20, images: int = 5) -> Comparisons:
-        return compare_all(*embed(seed, classes, images), partial(euclidean, all_pairs=True))
+        return compare_all(*embed(seed, classes, images), partial(euclidean, pairwise=True))
 
     return make
 

@@ -9,7 +9,7 @@ from twinned.distances import cosine, euclidean
 from twinned.evaluation import enrollment
 from twinned.evaluation.enrollment import choose_enrolment, nearest_label
 
-distances = partial(cosine, all_pairs=True)
+distances = partial(cosine, pairwise=True)
 
 
 def people(seed, count, images, noise=0.6):
@@ -77,7 +77,7 @@ def test_without_a_choice_the_nearest_counts():
 @pytest.mark.parametrize(("labels", "images"), [(20, 1), (20, 4), (50, 8)])
 def test_thresholds_for_prototypes_hold_the_rate(distance, labels, images):
     """Fresh galleries of means and fresh strangers: as many are let in as asked for."""
-    apart = partial(distance, all_pairs=True)
+    apart = partial(distance, pairwise=True)
     table = choose_enrolment(*people(0, 100, 10, 1.0), apart).identification
     rates = []
     for seed in range(8):

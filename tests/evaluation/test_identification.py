@@ -9,7 +9,7 @@ from twinned.distances import cosine
 from twinned.errors import DataError, SettingError
 from twinned.evaluation.identification import Identification, fit_identification
 
-distances = partial(cosine, all_pairs=True)
+distances = partial(cosine, pairwise=True)
 
 
 def people(seed, count, images):

@@ -10,7 +10,7 @@ from twinned import evaluation as v
 from twinned.distances import euclidean
 from twinned.evaluation import reference_sets as r
 
-apart = partial(euclidean, all_pairs=True)
+apart = partial(euclidean, pairwise=True)
 
 
 def writers(seed: int = 0, classes: int = 24, images: int = 14) -> list[v.ReferenceSet]:

@@ -137,7 +137,7 @@ def test_a_trained_encoder_of_ours_is_explained_exactly(encoder, tmp_path):
             return embed_pixels(pixels, self.encoder)
 
         def distances(self, left, right):
-            return tw.distances.cosine(left, right, all_pairs=True)
+            return tw.distances.cosine(left, right, pairwise=True)
 
     left, right = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 1), dtype=np.uint8)
     found = explain(Made(), left, right, method="exact")

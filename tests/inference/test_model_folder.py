@@ -85,7 +85,7 @@ def test_a_damaged_file_is_refused_by_name(folder, name, damage):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format_version": 99}, "format version is 99, this Twinned reads 1"),
+        ({"format_version": 99}, "format version is 99, this Twinned reads 1 and 2"),
         ({"format_version": None}, "format version is None"),
         ({"encoder": 5}, "encoder: Input should be a valid string"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),

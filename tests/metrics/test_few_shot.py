@@ -13,7 +13,7 @@ from twinned.metrics.few_shot import (
     runs_accuracy,
 )
 
-distances = partial(euclidean, all_pairs=True)
+distances = partial(euclidean, pairwise=True)
 labels = np.repeat([f"c{k:02}" for k in range(30)], 4)
 groups = np.repeat(["north", "south", "west"], 40)
 

@@ -12,7 +12,7 @@ from twinned.errors import DataError, SettingError
 from twinned.metrics import retrieval
 from twinned.metrics.retrieval import evaluate_retrieval, map_at_r, recall_at_k
 
-distances = partial(euclidean, all_pairs=True)
+distances = partial(euclidean, pairwise=True)
 
 
 def by_loops(vectors, labels, k):

@@ -89,7 +89,14 @@ def model_folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("models") / "shapes.twin"
     others = _drawn(tmp_path_factory.mktemp("others"), range(100, 104))
     tw.train(
-        shapes, validate=others, output=folder, recipe="photo", image_size=32, steps=2, seed=0, progress=False
+        shapes,
+        validation=others,
+        output=folder,
+        recipe="photo",
+        image_size=32,
+        steps=2,
+        seed=0,
+        progress=False,
     )
     return folder
 

@@ -107,8 +107,8 @@ def test_search_goes_on_from_a_hit(client: Client, gallery: Gallery) -> None:
     assert hits[0]["id"] not in {hit["id"] for hit in further}
     assert len(further) == 3
     assert "either an image or an id" in detail(service.post("/v1/search", json={}), 422)
-    assert "no image with the id" in detail(service.post("/v1/search", json={"id": str(uuid.uuid4())}), 404)
-    assert "no image with the id" in detail(service.post("/v1/search", json={"id": "../../etc"}), 404)
+    assert "no image has the id" in detail(service.post("/v1/search", json={"id": str(uuid.uuid4())}), 404)
+    assert "no image has the id" in detail(service.post("/v1/search", json={"id": "../../etc"}), 404)
 
 
 def test_only_some_labels_or_metadata_take_part(client: Client) -> None:
@@ -178,7 +178,7 @@ def test_rename_update_remove_and_undo(client: Client, gallery: Gallery) -> None
     picture = service.get(f"/v1/gallery/{ids[0]}/thumbnail").content
     removed = service.delete(f"/v1/gallery/{ids[0]}").json()
     assert (removed["removed"], removed["count"]) == (1, 1)
-    assert "no image with the id" in detail(service.get(f"/v1/gallery/{ids[0]}/thumbnail"), 404)
+    assert "no image has the id" in detail(service.get(f"/v1/gallery/{ids[0]}/thumbnail"), 404)
     assert not list(Path(gallery.store.address).glob(f"thumbnails/*/{ids[0]}*"))
     assert service.post("/v1/gallery/undo", json={"undo": removed["undo"]}).json() == {
         "restored": 1,

@@ -13,7 +13,7 @@ from twinned.data.datasets import ImageSet
 from twinned.data.decoded import DecodedSet, statistics
 from twinned.training import distributed, launch
 from twinned.training.callbacks import Callback
-from twinned.training.config import Augment, Settings
+from twinned.training.config import TrainConfig
 from twinned.training.state import Step
 from twinned.training.trainer import Trainer
 
@@ -27,13 +27,15 @@ CASES = {
         "proxies": {
             "loss": "proxy-anchor",
             "learning_rate": 1e-3,
-            "proxy_rate": 1.0,
+            "proxy_lr_scale": 1.0,
         },  # its gradients are long
         "memory": {"loss": "contrastive", "distance": "euclidean", "memory": 40},
         "head": {"loss": "cross-entropy", "head": "weighted-l1"},
         "augmented": {
-            "loss": "supcon",
-            "augment": Augment(rotation=9, elastic=0.05, brightness=0.2, erase=0.3),
+            "augment.rotation": 9,
+            "augment.elastic": 0.05,
+            "augment.brightness": 0.2,
+            "augment.erase": 0.3,
         },
     }.items()
 }
@@ -68,15 +70,15 @@ def _short_runs() -> dict[str, Tensor]:
     material = DecodedSet(pixels, images, None, [str(place) for place in range(32)])
     found: dict[str, Tensor] = {}
     for name, changes in CASES.items():
-        settings = Settings(
-            **{"height": 24, "width": 24, "channels": 1, "embedding_size": 16, "precision": "float32"}
-            | {"optimizer": "sgd", "learning_rate": 3e-3, "warmup": 2, "steps": 4, "average": 0.5}
+        config = TrainConfig().merge(
+            {"height": 24, "width": 24, "channels": 1, "embedding_size": 16, "precision": "float32"}
+            | {"optimizer": "sgd", "learning_rate": 3e-3, "warmup": 2, "steps": 4, "ema_decay": 0.5}
             | {"classes_per_batch": 5, "images_per_class": 3}  # an odd number of images for two processes
             | changes
         )
         losses: list[float] = []
-        spec = settings.spec().model_copy(update=statistics(pixels))
-        run = Trainer(settings, spec, device=torch.device("cpu"), callbacks=[Losses(losses)], progress=False)
+        spec = config.spec().model_copy(update=statistics(pixels))
+        run = Trainer(config, spec, device=torch.device("cpu"), callbacks=[Losses(losses)], progress=False)
         network = run.fit(material, title="Test").network
         found[f"{name}/losses"] = torch.tensor(losses, dtype=torch.float64)
         found |= {f"{name}/{key}": value.contiguous() for key, value in network.state_dict().items()}

@@ -73,7 +73,7 @@ def test_what_is_fitted_is_kept_beside_what_it_was(baseline, strangers, glyphs, 
         assert (UNTOUCHED in model.manifest.files) == better
         assert ("untouched" in found.to_json()) == better
         assert ("before training  equal error rate" in found.text()) == better
-        assert model.manifest.recipe["embedding_size"] == (1280 if better else None)
+        assert model.manifest.setting("encoder.embedding_size") == (1280 if better else None)
         assert len(model.manifest.classes) == (8 if better else 0)
         reason = "the embedding layer was solved" if better else "the encoder was kept as it came"
         assert str(model.without_history()).startswith(reason)

@@ -94,7 +94,7 @@ def test_images_of_known_classes_to_validate_on_are_called_so(finetune, stranger
     images = twinned.load_images(strangers)
     first = np.array([Path(image).stem in "012" for image in images.images])
     said: list[str] = []
-    finetune(images.subset(first), validate=images.subset(~first), say=said.append)
+    finetune(images.subset(first), validation=images.subset(~first), say=said.append)
     assert any("on held-out images of training classes: " in note for note in said)
 
 
@@ -121,7 +121,7 @@ def test_frozen_stages_stay_and_their_norms_too(finetune, tiny_model, strangers,
     stage = {name: name.split(".")[2] for name in before if name.startswith("encoder.blocks.")}
     moved = {stage[name] for name in stage if not torch.equal(before[name], after[name])}
     assert moved == {"2", "3"}
-    assert model.manifest.recipe["freeze"] == "2"
+    assert model.manifest.setting("transfer.freeze") == "2"
 
 
 def test_an_interrupted_run_goes_on_from_the_same_model_alone(finetune, tiny_model, strangers, tmp_path):
@@ -150,7 +150,7 @@ def test_a_terminal_that_closes_stops_it_and_it_goes_on(finetune, strangers, tmp
             os.kill(os.getpid(), signal.SIGHUP)
 
     known, other = load_images(strangers).split_classes(0.5)
-    given = {"output": tmp_path / "m.twin", "validate": other, "on_step": hang_up}
+    given = {"output": tmp_path / "m.twin", "validation": other, "on_step": hang_up}
     with pytest.raises(
         Interrupted, match=r"stopped after step 2 of 3; saved in .*; continue with the same comm"
     ):
@@ -168,7 +168,7 @@ def test_a_signal_while_the_old_images_are_measured_says_that_the_model_is_saved
     known, other = load_images(strangers).split_classes(0.5)
     monkeypatch.setattr("twinned.training.finetune.figures", stop)
     with pytest.raises(Interrupted, match=r"stopped while both models were measured .* the model is saved"):
-        finetune(known, output=tmp_path / "m.twin", old=strangers, validate=other)
+        finetune(known, output=tmp_path / "m.twin", old=strangers, validation=other)
     assert twinned.load(tmp_path / "m.twin").manifest.embedding_size > 0
 
 
@@ -188,7 +188,7 @@ def test_frozen_stages_see_as_many_images_as_there_is_time_for(finetune, glyphs,
     pairs = PairSet(images.images, left=ends, right=ends + 1, same=same)
     said: list[str] = []
     given = {"freeze": 2, "minutes": 0.05, "steps": None, "say": said.append}
-    model = finetune(glyphs, validate=strangers, **given)
+    model = finetune(glyphs, validation=strangers, **given)
     assert model.manifest.held_out["images"] == 32
     finetune(pairs, **given)
     assert seen == [42 + 32, seen[1]]
@@ -209,9 +209,9 @@ def altered(folder: Path, target: Path) -> Path:
 def test_further_finetuning_is_as_gentle_as_the_first(finetune, strangers):
     one = finetune(strangers)
     two = finetune(strangers, model=one)
-    rate = recipes.get("glyph").learning_rate
-    assert one.manifest.recipe["learning_rate"] == pytest.approx(0.3 * rate)
-    assert two.manifest.recipe["learning_rate"] == one.manifest.recipe["learning_rate"]
+    rate = recipes.get("glyph").optimizer.learning_rate
+    assert one.manifest.setting("optimizer.learning_rate") == pytest.approx(0.3 * rate)
+    assert two.manifest.setting("optimizer.learning_rate") == one.manifest.setting("optimizer.learning_rate")
     said: list[str] = []
     assert finetune(strangers, recipe="auto", say=said.append).manifest.recipe["recipe"] == "glyph"
     assert said[0].startswith("recipe glyph: ")
@@ -350,10 +350,7 @@ def test_an_untouched_encoder_has_not_forgotten_and_is_not_trained_twice(finetun
 
 def test_a_recipe_teaches_in_its_own_way(finetune, strangers):
     model = finetune(strangers, recipe="facenet")
-    recipe = model.manifest.recipe
-    assert (recipe["height"], recipe["channels"], recipe["encoder"]) == (
-        20,
-        1,
-        twinned.load(model.folder).manifest.encoder,
-    )
+    found = model.manifest
+    assert (found.setting("input.height"), found.setting("input.channels")) == (20, 1)
+    assert found.setting("encoder.name") == found.encoder
     assert np.isfinite(model.threshold)

@@ -20,8 +20,7 @@ from twinned.data.samplers import PairBatches
 from twinned.errors import DataError, SettingError
 from twinned.inference.model import Model
 from twinned.inference.model_card import card
-from twinned.training.api import train
-from twinned.training.finetune import finetune
+from twinned.training.api import finetune, train
 
 from ..conftest import EMBEDDING
 
@@ -245,5 +244,5 @@ def test_refused_without_the_column(pair_list, tmp_path):
         csv.writer(file).writerows([row[:3] for row in rows])
     with pytest.raises(SettingError, match="column relation; there is none"):
         train(plain, recipe="photo", settings={"head": "relation"}, steps=1, progress=False)
-    with pytest.raises(SettingError, match="two relations or more"):
+    with pytest.raises(SettingError, match="at least two relations"):
         heads.Relation([True], embedding_size=4)

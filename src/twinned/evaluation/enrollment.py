@@ -67,7 +67,7 @@ def choose_enrolment(
         >>> random, label = np.random.default_rng(0), np.arange(200) // 10
         >>> vectors = random.normal(size=(20, 9))[label] + random.normal(size=(200, 9))
         >>> from twinned.distances import euclidean
-        >>> choose_enrolment(vectors, label, lambda a, b: euclidean(a, b, all_pairs=True)).prototype
+        >>> choose_enrolment(vectors, label, lambda a, b: euclidean(a, b, pairwise=True)).prototype
         True
     """
     vectors = np.asarray(embeddings, np.float32)

@@ -45,7 +45,7 @@ class BaselineEncoder:
 
     def distances(self, left: Floats, right: Floats) -> Floats:
         """All pairs: ``(n, d), (m, d) -> (n, m)``."""
-        found: Floats = distances.get(self.name)(left, right, all_pairs=True)
+        found: Floats = distances.get(self.name)(left, right, pairwise=True)
         return found
 
     def paired_distances(self, left: Floats, right: Floats) -> Floats:

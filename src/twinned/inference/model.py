@@ -185,7 +185,7 @@ class Model:
         With a learned head this is 1 - score.
         """
         if self.head is None:
-            found: Floats = distances.get(self.distance)(left, right, all_pairs=True)
+            found: Floats = distances.get(self.distance)(left, right, pairwise=True)
             return found
         scored = np.empty((len(left), len(right)), np.float32)
         for row, vector in enumerate(left):
@@ -480,7 +480,8 @@ class Model:
             return "the encoder was trained elsewhere and wrapped, and its file holds no history"
         if self._training.get("steps", 0):
             return "training ended before its first evaluation"
-        if recipe.get("layer") == "solved" and recipe.get("embedding_size") is not None:
+        fitted = self.manifest.setting("transfer.projection") == "lda"
+        if fitted and self.manifest.setting("encoder.embedding_size") is not None:
             return "the embedding layer was solved from the images, and nothing was trained step by step"
         return "the encoder was kept as it came, without training"
 

@@ -19,7 +19,11 @@ from ..utils import files as outputs
 from ..utils.files import file_sha256, place, write_text
 from .model_card import card
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Version 1 has the training configuration as flat settings.
+_READABLE = (1, FORMAT_VERSION)
+# Settings that had another name or value in version 1.
+_OLD_SETTINGS = {"transfer.projection": ("layer", {"learned": "gradient", "solved": "lda"})}
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 _FORGERIES = "skilled forgeries"
 
@@ -93,6 +97,15 @@ class Manifest(BaseModel):
         kinds = self.held_out.get("impostors", {})
         return ", ".join(f"{kind}: {kinds[kind]}" for kind in self.not_measured)
 
+    def setting(self, name: str) -> Any:
+        """Return a training setting by its dotted name, such as ``length.steps``; None if it is missing."""
+        section, _, option = name.partition(".")
+        if isinstance(found := self.recipe.get(section), dict):
+            return found.get(option)
+        old, values = _OLD_SETTINGS.get(name, (option, {}))
+        value = self.recipe.get(old)
+        return values.get(str(value), value)
+
     def enrolling(self, found: Enrolment) -> Manifest:
         """The same, telling labels in a gallery in the way that was found to be better."""
         calibration = self.calibration
@@ -142,9 +155,10 @@ def read(folder: Path) -> Manifest:
             raise ModelError(f"{path}: has more than {_MAX_JSON_BYTES:,} bytes")
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.get("format_version") if isinstance(values, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in _READABLE:
             raise ModelError(
-                f"{path}: format version is {version}, this Twinned reads {FORMAT_VERSION};"
+                f"{path}: format version is {version}, this Twinned reads"
+                f" {' and '.join(map(str, _READABLE))};"
                 " install the version that wrote it, or train again"
             )
         found = Manifest(**values)

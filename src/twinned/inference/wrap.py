@@ -303,7 +303,7 @@ def _compare(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> C
     return compare_all(
         vectors,
         material.images.labels,
-        lambda a, b: apart(a, b, all_pairs=True),
+        lambda a, b: apart(a, b, pairwise=True),
         forgery=forgery if forgery.any() else None,
         seed=seed,
     )
@@ -311,7 +311,7 @@ def _compare(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> C
 
 def _sets(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> list[ReferenceSet]:
     """References and probes drawn from the images."""
-    apart = partial(distances.get(metric), all_pairs=True)
+    apart = partial(distances.get(metric), pairwise=True)
     some = material.images
     return reference_sets(vectors, some.labels, apart, forgery=some.forgery, seed=seed)
 

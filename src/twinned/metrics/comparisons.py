@@ -177,7 +177,7 @@ def compare_all(
     Example:
         >>> from functools import partial
         >>> from twinned.distances import euclidean
-        >>> found = compare_all([[0.0], [1.0], [5.0]], "aab", partial(euclidean, all_pairs=True))
+        >>> found = compare_all([[0.0], [1.0], [5.0]], "aab", partial(euclidean, pairwise=True))
         >>> found.distance.tolist(), found.same.tolist()
         ([1.0, 5.0, 4.0], [True, False, False])
     """

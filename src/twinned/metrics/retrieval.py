@@ -78,7 +78,7 @@ def evaluate_retrieval(
     Example:
         >>> from functools import partial
         >>> from twinned.distances import euclidean
-        >>> all_pairs = partial(euclidean, all_pairs=True)
+        >>> all_pairs = partial(euclidean, pairwise=True)
         >>> found = evaluate_retrieval([[0.0], [0.1], [5.0], [0.3]], "aabb", all_pairs)
         >>> found.recall_at, found.map_at_r
         ({1: 0.75, 5: 1.0}, 0.75)

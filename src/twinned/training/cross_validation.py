@@ -12,7 +12,7 @@ from ..data.decoded import DecodedSet
 from ..data.splits import hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import note
-from .config import Settings
+from .config import TrainConfig
 from .deadline import Budget
 from .state import State, StopReason
 from .trainer import Trainer
@@ -46,7 +46,7 @@ class FitResult:
 
     Args:
         network: Network to save.
-        settings: Settings that describe it.
+        config: Configuration that describe it.
         train: Data that it was trained on; empty for a baseline.
         held_out: Data that the threshold is fitted on; None if that is folds of ``train``.
         score: Score on that data.
@@ -56,7 +56,7 @@ class FitResult:
     """
 
     network: SiameseNetwork
-    settings: Settings
+    config: TrainConfig
     train: DecodedSet
     held_out: DecodedSet | None
     score: ValidationScore
@@ -66,20 +66,20 @@ class FitResult:
 
 
 def split_data(
-    data: DecodedSet, validation: DecodedSet | None, settings: Settings, *, has_baseline: bool
+    data: DecodedSet, validation: DecodedSet | None, config: TrainConfig, *, has_baseline: bool
 ) -> Split:
     """Split data into training and held-out classes; data with few classes gets folds instead.
 
     Args:
         data: Images or pairs.
         validation: Separate data to score on; nothing is held out if it is given.
-        settings: Fraction to hold out, and seed.
+        config: Fraction to hold out, and seed.
         has_baseline: True if a network before training is scored too.
     """
     n_classes = 0 if data.labelled is None else len(usable_classes(data.labelled))
     train = data
     if validation is None and not (has_baseline and 0 < n_classes < CROSS_VALIDATE_BELOW):
-        train, validation = hold_out(data, fraction=settings.held_out, seed=settings.seed)
+        train, validation = hold_out(data, fraction=config.calibration.validation_fraction, seed=config.seed)
     if validation is not None:
         return Split(train, validation)
     usable = len(usable_classes(train.images))
@@ -92,7 +92,7 @@ def fit_and_validate(
     """Train on a split and score the network, and the baseline if there is one, on classes held out.
 
     Args:
-        trainer: Settings and baseline.
+        trainer: Configuration and baseline.
         split: Training and held-out data.
         budget: Time for all fits and scores.
         folder: Folder of the checkpoints; None saves none.
@@ -118,7 +118,7 @@ def fit_and_validate(
             before = trainer.score(trainer.baseline, validation)
             before = before if trainer.baseline_is_usable else before._replace(relation=None)
     unseen = bool(n_folds) or (validation is not None and not shared_classes(train, validation))
-    return FitResult(result.network, trainer.settings, train, validation, score, unseen, result.state, before)
+    return FitResult(result.network, trainer.config, train, validation, score, unseen, result.state, before)
 
 
 def _score_folds(
@@ -138,7 +138,7 @@ def _score_folds(
         f"{len(usable)} classes are too few to hold some out, so the threshold is fitted on {n_folds} folds"
         " of them, and one network is trained for each",
     )
-    order = np.random.default_rng(trainer.settings.seed).permutation(usable)
+    order = np.random.default_rng(trainer.config.seed).permutation(usable)
     steps = max(1, round(steps * _FOLD_STEPS)) if steps else 0
     trained, baseline = [], []
     for fold, classes in enumerate(np.array_split(order, n_folds), start=1):
@@ -206,11 +206,11 @@ def baseline_result(
     described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
     described |= {"symmetric": False}
     if trainer.warm_start is not None:
-        recipe = trainer.warm_start.model.manifest.recipe
-        described = {name: recipe.get(name, value) for name, value in described.items()}
-    settings = trainer.settings.change(described | {"steps": 0, "minutes": None, "epochs": None})
+        theirs = TrainConfig.from_saved(trainer.warm_start.model.manifest.recipe)
+        described = {name: theirs.get(name) for name in described}
+    config = trainer.config.merge(described | {"steps": 0})
     result = untrained_result(trainer, trainer.baseline, data, validation, score)
-    return replace(result, settings=settings)
+    return replace(result, config=config)
 
 
 def untrained_result(
@@ -223,9 +223,7 @@ def untrained_result(
     """Return a network that was trained on none of the images, with a threshold from all of them."""
     held_out = validation or data
     score = score or trainer.score(network, held_out)
-    return FitResult(
-        network, trainer.settings, empty(data), held_out, score, unseen=True, state=State(total=0)
-    )
+    return FitResult(network, trainer.config, empty(data), held_out, score, unseen=True, state=State(total=0))
 
 
 def empty(data: DecodedSet) -> DecodedSet:

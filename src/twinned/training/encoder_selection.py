@@ -12,7 +12,7 @@ from ..data.decoded import DecodedSet, read, statistics
 from ..data.splits import draw
 from ..utils.notes import Note, muted
 from . import distributed
-from .config import Settings
+from .config import TrainConfig
 from .deadline import Budget
 from .trainer import Trainer
 from .validation import ValidationScore
@@ -28,24 +28,24 @@ _MIN_SECONDS = 6.0
 
 
 def select_encoder(
-    source: ImageSet, small: Settings, large: Settings, *, seconds: float, device: torch.device
-) -> tuple[Settings, Note]:
+    source: ImageSet, small: TrainConfig, large: TrainConfig, *, seconds: float, device: torch.device
+) -> tuple[TrainConfig, Note]:
     """Train both encoders on half of the classes for a short time, and score them on the other half.
 
     Of the pretrained encoder only a projection is fitted, to features that are computed once.
 
     Args:
         source: Labeled images.
-        small: Settings of the new network.
-        large: Settings of the pretrained encoder.
+        small: Configuration of the new network.
+        large: Configuration of the pretrained encoder.
         seconds: Time for both.
         device: Device to train on.
 
     Returns:
-        The settings with fewer errors, and a note that explains the choice. With too few classes or seconds,
-        the pretrained encoder for color images and the small network for gray ones.
+        The configuration with fewer errors, and a note that explains the choice. With too few classes or
+        seconds, the pretrained encoder for color images and the small network for gray ones.
     """
-    chosen = large if small.channels == 3 else small
+    chosen = large if small.input.channels == 3 else small
     if len(usable_classes(source)) < 4:
         text = f"encoder {chosen.encoder}: fewer than 4 classes are too few for pilot runs"
         return chosen, Note("encoder", text)
@@ -67,7 +67,7 @@ def select_encoder(
         "encoder",
         f"encoder {chosen.encoder} instead of {other.encoder}, by pilot runs of"
         f" {time.monotonic() - began:.0f} s on {len(unseen)} classes held out: {pretrained} with"
-        f" {large.encoder}, {new} with {small.encoder}",
+        f" {large.encoder.name}, {new} with {small.encoder.name}",
     )
 
 
@@ -77,14 +77,14 @@ def _halves(data: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]
 
 
 def _score_pretrained(
-    few: ImageSet, unseen: set[str], large: Settings, budget: Budget, device: torch.device
+    few: ImageSet, unseen: set[str], large: TrainConfig, budget: Budget, device: torch.device
 ) -> ValidationScore:
     """Score the pretrained encoder without and with a fitted projection, and return the better score."""
-    settings = large.change({"freeze": "all", "views": 0, "minutes": None, "epochs": None, "steps": 0})
-    baseline = pretrained_baseline(settings, settings.spec())
+    config = large.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
+    baseline = pretrained_baseline(config, config.spec())
     assert baseline is not None
-    spec = settings.spec().model_copy(update=baseline.statistics)
-    trainer = Trainer(settings, spec, device=device, baseline=baseline.to(device), progress=False)
+    spec = config.spec().model_copy(update=baseline.statistics)
+    trainer = Trainer(config, spec, device=device, baseline=baseline.to(device), progress=False)
     data, _ = trainer.cache_features(read(few, spec, tell=_ignore, progress=False), budget=budget)
     train, held_out = _halves(data, unseen)
     fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
@@ -92,12 +92,12 @@ def _score_pretrained(
 
 
 def _score_new(
-    few: ImageSet, unseen: set[str], small: Settings, budget: Budget, device: torch.device
+    few: ImageSet, unseen: set[str], small: TrainConfig, budget: Budget, device: torch.device
 ) -> ValidationScore:
     """Train the small network in the time that is left, and score it."""
     data = read(few, small.spec(), tell=_ignore, progress=False)
     spec = small.spec().model_copy(update=statistics(data.pixels))
-    trainer = Trainer(small.change({"evaluations": 1}), spec, device=device, progress=False)
+    trainer = Trainer(small.merge({"evaluations": 1}), spec, device=device, progress=False)
     train, held_out = _halves(data, unseen)
     fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
     return trainer.score(fitted, held_out)

@@ -28,7 +28,7 @@ from ..utils.notes import note
 from ..utils.progress import progress_bar
 from ..utils.random import Stream, rng, step_seed
 from . import distributed
-from .config import Settings
+from .config import TrainConfig
 from .deadline import Budget
 from .freezing import frozen_stages
 
@@ -288,7 +288,7 @@ def cache_features(
     network: SiameseNetwork,
     data: DecodedSet,
     validation: DecodedSet | None,
-    settings: Settings,
+    config: TrainConfig,
     *,
     augment: Augmentation,
     budget: Budget,
@@ -301,7 +301,7 @@ def cache_features(
         network: Network before training.
         data: Training data.
         validation: Separate data for the threshold; None for none.
-        settings: Frozen stages, number of views and seed.
+        config: Frozen stages, number of views and seed.
         augment: Augmentation of the views.
         budget: Time budget of the run.
         record: JSON file with the numbers of images and views, so that a resumed run uses the same.
@@ -311,25 +311,25 @@ def cache_features(
         Both datasets with cached features. Unchanged if no stage is frozen, if frozen stages cannot be
         cached, or if the features exceed the memory limit.
     """
-    s, encoder = settings, network.encoder
-    n_stages = frozen_stages(encoder, s.freeze)
+    config, encoder = config, network.encoder
+    n_stages = frozen_stages(encoder, config.transfer.freeze)
     if n_stages == 0 or not encoder.can_start_at(n_stages):
         return data, validation
-    if (s.quarter_turns or s.mirrors) and data.pairs is None:
+    if (config.sampler.rotate_classes or config.sampler.flip_classes) and data.pairs is None:
         note(
             "no-feature-cache",
             "rotated and mirrored images are separate classes, so the frozen stages run at every step;"
-            " with --set quarter_turns=false --set mirrors=false they run once per image",
+            " with --set rotate_classes=false --set flip_classes=false they run once per image",
         )
         return data, validation
-    views = s.views
-    if n_stages == len(encoder.stages()) - 1 and s.layer == "solved":
+    views = config.transfer.n_augmentations
+    if n_stages == len(encoder.stages()) - 1 and config.transfer.projection == "lda":
         views = min(views, LDA_VIEWS - 1)
     recorded: dict[str, int] = distributed.broadcast_from_rank0(
         lambda: json.loads(record.read_text()) if record is not None and record.exists() else {}
     )
     cache = FeatureCache(
-        network, n_stages, augment=augment, n_augmentations=recorded.get("views", views), seed=s.seed
+        network, n_stages, augment=augment, n_augmentations=recorded.get("views", views), seed=config.seed
     )
     parts = [part for part in (data, validation) if part is not None]
     n_images = sum(len(part.pixels) for part in parts)
@@ -341,7 +341,7 @@ def cache_features(
     if limit < n_images:
         share = limit / n_images
         parts = [
-            sample(part, max(32, int(share * len(part.pixels))), seed=s.seed, each=_IMAGES_PER_CLASS)
+            sample(part, max(32, int(share * len(part.pixels))), seed=config.seed, each=_IMAGES_PER_CLASS)
             for part in parts
         ]
     features = cache.transform(

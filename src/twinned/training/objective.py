@@ -20,41 +20,40 @@ from ..errors import SettingError
 from ..losses import miners
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
-from .config import Settings
+from .config import TrainConfig
 from .distributed import gather_embeddings
 from .state import Objective
 
 
 def make_batches(
-    data: DecodedSet, settings: Settings, relations: Sequence[str] = ()
+    data: DecodedSet, config: TrainConfig, relations: Sequence[str] = ()
 ) -> ClassBatches | PairBatches:
     """Create the batch sampler of class or pair data.
 
     Args:
         data: Training data.
-        settings: Batch shape, sampling options and seed.
+        config: Batch shape, sampling options and seed.
         relations: Names of the relations to learn from pairs; empty for none.
     """
-    s = settings
     if data.pairs is not None:
-        size = s.classes_per_batch * s.images_per_class // 2
-        return PairBatches(data.pairs, size=size, relations=list(relations), seed=s.seed)
+        size = config.sampler.classes_per_batch * config.sampler.images_per_class // 2
+        return PairBatches(data.pairs, size=size, relations=list(relations), seed=config.seed)
     return ClassBatches(
         data.images.class_index,
-        classes=s.classes_per_batch,
-        images=s.images_per_class,
+        classes=config.sampler.classes_per_batch,
+        images=config.sampler.images_per_class,
         groups=data.images.groups,
-        within_group=s.within_group,
-        quarter_turns=s.quarter_turns,
-        mirrors=s.mirrors,
+        within_group=config.sampler.same_group_fraction,
+        quarter_turns=config.sampler.rotate_classes,
+        mirrors=config.sampler.flip_classes,
         forgery=data.images.forgery if data.images.forgery.any() else None,
-        seed=s.seed,
+        seed=config.seed,
     )
 
 
 def make_objective(
     network: SiameseNetwork,
-    settings: Settings,
+    config: TrainConfig,
     batches: ClassBatches | PairBatches,
     *,
     start_stage: int = 0,
@@ -63,7 +62,7 @@ def make_objective(
 
     Args:
         network: Network to train.
-        settings: Loss and its options, distance and miner.
+        config: Loss and its options, distance and miner.
         batches: Batch sampler.
         start_stage: First stage of the encoder to run: above 0, batches hold cached features.
 
@@ -71,28 +70,25 @@ def make_objective(
         A function from network, images and batch to the loss, a scalar, and the embeddings of the batch; and
         the module with the parameters of the loss.
     """
-    s = settings
 
     def embed(net: SiameseNetwork, images: Tensor, batch: Batch) -> Tensor:
         return gather_embeddings(partial(net.embed, start_stage=start_stage), images, len(batch.index))
 
     num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
     loss = losses.get(
-        s.loss,
-        margin=s.margin,
-        temperature=s.temperature,
-        scale=s.scale,
-        bound=s.bound,
+        **config.loss.model_dump(),
         num_classes=num_classes,
         embedding_size=network.embedding_size,
     )
     if isinstance(network.head, heads.Relation):
         return partial(_relation_loss, embed), nn.Module()
-    by_logit = getattr(loss, "wants", None) == "logit"
+    by_logit = getattr(loss, "input_kind", None) == "logit"
 
     def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         if batch.pairs is None:
-            raise SettingError(f"Loss {s.loss} needs pairs, and the batch has none. Choose another loss.")
+            raise SettingError(
+                f"Loss {config.loss.name} needs pairs, and the batch has none. Choose another loss."
+            )
         left, right, same = (torch.from_numpy(np.asarray(p)).to(images.device) for p in batch.pairs)
         z = embed(net, images, batch)
         value = net.head.logit(z[left], z[right]) if by_logit else net.head(z[left], z[right])  # type: ignore[operator]
@@ -100,11 +96,17 @@ def make_objective(
 
     if isinstance(batches, PairBatches):
         return of_pairs, loss
-    measure = _all_logits(network) if by_logit else s.distance
+    measure = _all_logits(network) if by_logit else config.comparison.distance
     whole = losses.embedding_loss(
-        loss, distance=measure, miner=miners.get(s.miner) if s.miner is not None else None
+        loss,
+        distance=measure,
+        miner=miners.get(config.mining.miner) if config.mining.miner is not None else None,
     )
-    total = losses.CrossBatchMemory(whole, network.embedding_size, size=s.memory) if s.memory else whole
+    total = (
+        losses.CrossBatchMemory(whole, network.embedding_size, size=config.mining.memory)
+        if config.mining.memory
+        else whole
+    )
 
     proxied = isinstance(loss, (losses.ArcFaceLoss, losses.ProxyAnchorLoss))
 
@@ -141,14 +143,14 @@ def _relation_loss(
 def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
     """Return a function from embeddings to the head's logits of all pairs: ``(n, d), (m, d) -> (n, m)``."""
 
-    def logits(a: Tensor, b: Tensor, *, all_pairs: bool = True) -> Tensor:
+    def logits(a: Tensor, b: Tensor, *, pairwise: bool = True) -> Tensor:
         head = network.head
         if isinstance(head, (heads.Distance, heads.Relation)):
             raise SettingError(
                 f"Loss cross-entropy needs a learned head; got {type(head).__name__}. Choose head weighted-l1"
                 " or sigmoid-distance."
             )
-        if not all_pairs:
+        if not pairwise:
             return head.logit(a, b)
         n, m = len(a), len(b)
         flat = head.logit(a.repeat_interleave(m, dim=0), b.repeat(n, 1))

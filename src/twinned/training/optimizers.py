@@ -14,27 +14,36 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.siamese import SiameseNetwork
-from .config import Settings
+from .config import TrainConfig
 
 # Matrices whose smaller side is longer use AdamW: their orthogonal update would take longer than the step.
 MAX_ORTHOGONAL = 1024
 
 
-def create_optimizer(network: SiameseNetwork, extra: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def create_optimizer(network: SiameseNetwork, extra: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Create the optimizer of a network and of its loss's parameters.
 
     Args:
         network: Network to train.
         extra: Loss, which may have parameters.
-        settings: Optimizer, learning rate, momentum and weight decay.
+        config: Optimizer, learning rate, momentum and weight decay.
     """
-    s = settings
-    groups = parameter_groups(network, extra, weight_decay=s.weight_decay, proxy_lr_scale=s.proxy_rate)
-    if s.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=s.momentum > 0)
-    if s.optimizer == "muon":
-        return Muon(groups, lr=s.learning_rate)
-    return torch.optim.AdamW(groups, lr=s.learning_rate, fused=True)
+    groups = parameter_groups(
+        network,
+        extra,
+        weight_decay=config.optimizer.weight_decay,
+        proxy_lr_scale=config.optimizer.proxy_lr_scale,
+    )
+    if config.optimizer.name == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=config.optimizer.learning_rate,
+            momentum=config.optimizer.momentum,
+            nesterov=config.optimizer.momentum > 0,
+        )
+    if config.optimizer.name == "muon":
+        return Muon(groups, lr=config.optimizer.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.optimizer.learning_rate, fused=True)
 
 
 def parameter_groups(

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from ..utils.notes import Note, collect, muted, note
 from . import distributed
 from .callbacks import Callback
 from .checkpoint import setting_differences
-from .config import Settings
+from .config import TrainConfig
 from .cross_validation import (
     FitResult,
     baseline_result,
@@ -92,7 +92,7 @@ class Output:
 
 def make_model(
     data: RunData,
-    settings: Settings,
+    config: TrainConfig,
     output: Output,
     *,
     device: torch.device,
@@ -106,7 +106,7 @@ def make_model(
 
     Args:
         data: Training and validation data.
-        settings: Settings of the run.
+        config: Configuration of the run.
         output: Model folder to write.
         device: Device to train on.
         start_time: Start of the command on the monotonic clock, in seconds.
@@ -115,17 +115,17 @@ def make_model(
         callbacks: Called after steps and evaluations.
         progress: Show progress bars.
     """
-    if _is_finished(data, settings, output, warm_start, progress=progress):
+    if _is_finished(data, config, output, warm_start, progress=progress):
         assert output.target is not None
         note("finished", f"{output.target}: this run is finished; there is nothing to resume")
         return Model(output.target)
     with collect() as collected, ExitStack() as stack:
         for earlier in (*notes, *(warm_start.notes if warm_start is not None else ())):
             note(*earlier)
-        train, validation = _decode(data, settings.spec(), progress=progress)
-        _check(data, train, validation, settings)
+        train, validation = _decode(data, config.spec(), progress=progress)
+        _check(data, train, validation, config)
         trainer = _make_trainer(
-            train, data, settings, warm_start, device=device, callbacks=callbacks, progress=progress
+            train, data, config, warm_start, device=device, callbacks=callbacks, progress=progress
         )
         temporary: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
         folder, saved = Path(temporary.name), False
@@ -149,7 +149,7 @@ def make_model(
         except (Interrupted, KeyboardInterrupt) as stop:
             kept = f"the model is saved in {output.target}" if saved else _what_is_saved(output.checkpoints)
             raise Interrupted(f"{str(stop) or 'stopped'}; {kept}") from None
-        _note_overrun(settings, start_time)
+        _note_overrun(config, start_time)
         if output.target is not None:
             return Model(output.target)
         stack.pop_all()  # the model deletes the folder
@@ -160,16 +160,21 @@ def _fit(
     trainer: Trainer, data: DecodedSet, validation: DecodedSet | None, budget: Budget, folder: Path | None
 ) -> FitResult:
     """Train and score a network, and keep the baseline if it is better or nothing is trained."""
-    s, baseline = trainer.settings, trainer.baseline
-    if baseline is not None and trainer.baseline_is_usable and s.steps == 0 and s.embedding_size is None:
+    config, baseline = trainer.config, trainer.baseline
+    if (
+        baseline is not None
+        and trainer.baseline_is_usable
+        and config.length.steps == 0
+        and config.encoder.embedding_size is None
+    ):
         return baseline_result(trainer, data, validation)
-    trains = s.steps != 0 or trainer.has_lda_projection(trainer.build())
-    if not trains and baseline is None and s.layer != "solved":
+    trains = config.length.steps != 0 or trainer.has_lda_projection(trainer.build())
+    if not trains and baseline is None and config.transfer.projection != "lda":
         return untrained_result(trainer, trainer.fit(data, validation).network, data, validation)
     data, validation = trainer.cache_features(
         data, validation, budget=budget, record=folder and folder / "prepared.json"
     )
-    split = split_data(data, validation, s, has_baseline=baseline is not None)
+    split = split_data(data, validation, config, has_baseline=baseline is not None)
     if baseline is not None and split.validation is None and not split.n_folds:
         note(
             "baseline-kept",
@@ -193,9 +198,9 @@ def _decode(data: RunData, spec: ImageSpec, *, progress: bool) -> tuple[DecodedS
     return decode(data.train), validation
 
 
-def _check(data: RunData, train: DecodedSet, validation: DecodedSet | None, settings: Settings) -> None:
+def _check(data: RunData, train: DecodedSet, validation: DecodedSet | None, config: TrainConfig) -> None:
     """Note problems of the data, and raise an error if no threshold can be fitted on the validation data."""
-    report = check_data(data.given, spec=settings.spec(), seed=settings.seed, progress=False, quick=True)
+    report = check_data(data.given, spec=config.spec(), seed=config.seed, progress=False, quick=True)
     for problem in report.problems:
         # Unreadable images and missing classes are noted or raised elsewhere.
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):
@@ -207,7 +212,7 @@ def _check(data: RunData, train: DecodedSet, validation: DecodedSet | None, sett
 def _make_trainer(
     train: DecodedSet,
     data: RunData,
-    settings: Settings,
+    config: TrainConfig,
     warm_start: WarmStart | None,
     *,
     device: torch.device,
@@ -215,9 +220,9 @@ def _make_trainer(
     progress: bool,
 ) -> Trainer:
     """Create the trainer, with the baseline and the statistics of the input."""
-    spec = settings.spec()
+    spec = config.spec()
     relations = {}
-    if settings.head == "relation" and isinstance(data.train, PairSet):
+    if config.comparison.head == "relation" and isinstance(data.train, PairSet):
         relations = data.train.relations()
     baseline: SiameseNetwork | None
     known: dict[str, tuple[float, ...]] | None
@@ -225,17 +230,17 @@ def _make_trainer(
         baseline = warm_start.network if warm_start.complete else None
         known = warm_start.network.statistics
     else:
-        baseline = pretrained_baseline(settings, spec)
+        baseline = pretrained_baseline(config, spec)
         known = None if baseline is None else baseline.statistics
-    if settings.weights is not None:
-        known = known or weights_statistics(settings.weights, spec.channels)
-        name = Path(settings.weights).name
+    if config.encoder.weights is not None:
+        known = known or weights_statistics(config.encoder.weights, spec.channels)
+        name = Path(config.encoder.weights).name
         note("weights", f"the classes that the weights of {name} were trained on are not known")
         if known is None:
             text = f"{name} does not contain the mean and std of the pixels that it was trained on"
             note("weights-statistics", f"{text}, so those of these images are used")
     return Trainer(
-        settings,
+        config,
         spec.model_copy(update=known or statistics(train.pixels)),
         device=device,
         relations=relations,
@@ -248,7 +253,7 @@ def _make_trainer(
 
 def _budget(trainer: Trainer, folder: Path, start_time: float) -> Budget:
     """Return the time budget for training; the baseline is exported to measure the time of an export."""
-    minutes = trainer.settings.minutes
+    minutes = trainer.config.length.minutes
     if minutes is None:
         return Budget()
     export_seconds = distributed.broadcast_from_rank0(lambda: write_baseline(folder, trainer))
@@ -263,9 +268,13 @@ def _write(
     collected: list[Note],
 ) -> None:
     """Fit the threshold and write the model folder."""
-    s, comparisons = trainer.settings, result.score.comparisons
+    config, comparisons = trainer.config, result.score.comparisons
     calibration = fit_calibration(
-        comparisons, sets=result.score.sets, far=s.far, unseen_classes=result.unseen, seed=s.seed
+        comparisons,
+        sets=result.score.sets,
+        far=config.calibration.far,
+        unseen_classes=result.unseen,
+        seed=config.seed,
     )
     for warning in threshold_warnings(calibration, comparisons):
         note("threshold", f"doctor: {warning}")
@@ -283,13 +292,13 @@ def _given(
     }
 
 
-def _note_overrun(settings: Settings, start_time: float) -> None:
+def _note_overrun(config: TrainConfig, start_time: float) -> None:
     elapsed = time.monotonic() - start_time
-    if settings.minutes is not None and elapsed > settings.minutes * 60 + _LATE:
+    if config.length.minutes is not None and elapsed > config.length.minutes * 60 + _LATE:
         note(
             "overrun",
-            f"the run took {elapsed / 60:.1f} instead of {settings.minutes:g} minutes: reading, scoring and"
-            " saving take that long on this machine",
+            f"the run took {elapsed / 60:.1f} instead of {config.length.minutes:g} minutes: reading, scoring"
+            " and saving take that long on this machine",
         )
 
 
@@ -308,7 +317,7 @@ def _what_is_saved(work: Path | None) -> str:
 
 
 def _is_finished(
-    data: RunData, settings: Settings, output: Output, warm_start: WarmStart | None, *, progress: bool
+    data: RunData, config: TrainConfig, output: Output, warm_start: WarmStart | None, *, progress: bool
 ) -> bool:
     """Return True if the run to resume is finished already.
 
@@ -323,10 +332,12 @@ def _is_finished(
     if not distributed.broadcast_from_rank0(lambda: _check_target(target, inputs, output)):
         return False
     asked, before = Model(target).asked()
-    now = settings.model_dump(mode="json")
+    with suppress(SettingError):  # a wrapped model has none
+        asked = TrainConfig.from_saved(asked).model_dump(mode="json")
+    now = config.model_dump(mode="json")
     if before:
         with muted():
-            now |= _given(*_decode(data, settings.spec(), progress=progress), warm_start)
+            now |= _given(*_decode(data, config.spec(), progress=progress), warm_start)
     if differences := setting_differences(asked | before, now):
         raise SettingError(
             f"{target} already holds a finished run with different settings or data ({differences}). Choose"

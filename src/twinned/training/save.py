@@ -36,7 +36,7 @@ def write_model(
 
     Args:
         folder: Folder that is empty, or holds the file of `write_baseline`.
-        trainer: Settings and baseline.
+        trainer: Configuration and baseline.
         result: Network to save, with its scores.
         calibration: Threshold and probabilities.
         notes: Texts of the notes of the run.
@@ -54,7 +54,7 @@ def write_model(
         folder, _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
     )
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
-        _choose_enrolment(folder, result.held_out, trainer.settings.seed)
+        _choose_enrolment(folder, result.held_out, trainer.config.seed)
 
 
 def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
@@ -87,18 +87,18 @@ def _training_classes(trainer: Trainer, result: FitResult) -> list[str]:
 def _write_training_json(
     path: Path, trainer: Trainer, result: FitResult, *, classes: list[str], given: dict[str, str | None]
 ) -> None:
-    settings = result.settings.model_dump(mode="json")
+    config = result.config.model_dump(mode="json")
     held_out, state, images, hash_limited = result.held_out, result.state, set(result.train.hashes), False
     if trainer.warm_start is not None:
         model = trainer.warm_start.model
         images |= model.training_hashes()
         hash_limited = bool(model.unmatched()) or model.spec.shape != trainer.spec.shape
     record: dict[str, Any] = {
-        "recipe": settings["recipe"],
-        "settings": settings,
-        "asked": trainer.settings.model_dump(mode="json"),
+        "recipe": config["recipe"],
+        "settings": config,
+        "asked": trainer.config.model_dump(mode="json"),
         "given": given,
-        "seed": trainer.settings.seed,
+        "seed": trainer.config.seed,
         "steps": state.step,
         "seconds": round(state.seconds, 2),
         "bfloat16": state.bfloat16,
@@ -124,7 +124,7 @@ def _manifest(
     from .. import __version__
 
     network, train, warm_start = result.network, result.train, trainer.warm_start
-    settings = result.settings.model_dump(mode="json")
+    config = result.config.model_dump(mode="json")
     relations = list(trainer.relations)
     license_text = network.encoder.license
     data = fingerprint(train) | {"classes": len(train.labelled.classes) if train.labelled else 0}
@@ -135,7 +135,7 @@ def _manifest(
         data = data if train.hashes else manifest.data
     return Manifest(
         twinned=__version__,
-        encoder=trainer.settings.encoder,
+        encoder=trainer.config.encoder.name,
         spec=trainer.spec,
         embedding_size=network.embedding_size,
         normalized=network.normalize,
@@ -146,7 +146,7 @@ def _manifest(
         classes=classes,
         data=data,
         held_out=_held_out_figures(trainer, result, calibration),
-        recipe=settings,
+        recipe=config,
         notes=notes,
         licence=license_text,
     )
@@ -163,8 +163,8 @@ def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibrat
         **held_out_figures(calibration, score.comparisons),
         **model_folder.harder_impostors(
             score.comparisons,
-            recipe=result.settings.recipe,
-            encoder=trainer.settings.encoder,
+            recipe=result.config.recipe,
+            encoder=trainer.config.encoder.name,
             forged=any(part.forgery.any() for part in labeled),
             marked=bool(labeled),
         ),

@@ -27,7 +27,7 @@ from ..nn.siamese import SiameseNetwork
 from ..utils.notes import muted, note
 from . import distributed
 from .callbacks import Callback, TrainingMonitor
-from .config import Settings
+from .config import TrainConfig
 from .deadline import Budget
 from .feature_cache import LDA_VIEWS, InputSource, cache_features, input_source
 from .freezing import Freezing, frozen_stages
@@ -45,10 +45,10 @@ _FEW_IMAGES = 0.5
 
 
 class Trainer:
-    """Build networks as the settings describe, and fit them to data.
+    """Build networks as the configuration describes, and fit them to data.
 
     Args:
-        settings: Settings of the run.
+        config: Configuration of the run.
         spec: Input of the network, with mean and standard deviation.
         device: Device to train on.
         relations: For a relation head, the names of the relations, and whether their pairs are *same*.
@@ -60,7 +60,7 @@ class Trainer:
 
     def __init__(
         self,
-        settings: Settings,
+        config: TrainConfig,
         spec: ImageSpec,
         *,
         device: torch.device,
@@ -70,7 +70,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
     ) -> None:
-        self.settings, self.spec, self.device = settings, spec, device
+        self.config, self.spec, self.device = config, spec, device
         self.relations = relations or {}
         self.warm_start, self.baseline = warm_start, baseline
         self.callbacks, self.progress = callbacks, progress
@@ -85,56 +85,58 @@ class Trainer:
     @property
     def augmentation(self) -> Augmentation:
         """Augmentation of training images."""
-        return Augmentation(**self.settings.augment.model_dump())
+        return Augmentation(**self.config.augment.model_dump())
 
     def build(self) -> SiameseNetwork:
         """Build the network before training; the same seed gives the same weights."""
-        s, warm_start = self.settings, self.warm_start
-        torch.manual_seed(s.seed)
+        config, warm_start = self.config, self.warm_start
+        torch.manual_seed(config.seed)
         encoder = encoders.create_encoder(
-            s.encoder,
+            config.encoder.name,
             image_size=(self.spec.height, self.spec.width),
             channels=self.spec.channels,
-            embedding_size=s.embedding_size,
-            dropout=s.dropout,
-            pretrained=s.weights is None and warm_start is None,
-            symmetric=s.symmetric,
+            embedding_size=config.encoder.embedding_size,
+            dropout=config.encoder.dropout,
+            pretrained=config.encoder.weights is None and warm_start is None,
+            symmetric=config.encoder.symmetric,
         )
-        if s.weights is not None:
-            encoders.load_weights(encoder, s.weights)
+        if config.encoder.weights is not None:
+            encoders.load_weights(encoder, config.encoder.weights)
         elif warm_start is not None:
             encoders.load_matching(encoder, warm_start.network.encoder.state_dict())
         head = heads.build(
-            s.head,
-            distance=s.distance,
+            config.comparison.head,
+            distance=config.comparison.distance,
             embedding_size=encoder.embedding_size,
             relations=list(self.relations.values()),
         )
         if warm_start is not None and warm_start.has_relations(self.relations):
             _copy_weights(warm_start.network.head, head)
-        network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)
+        network = SiameseNetwork(
+            encoder, head, normalize=config.comparison.normalize, mean=self.spec.mean, std=self.spec.std
+        )
         return network.to(self.device)
 
     def has_lda_projection(self, network: SiameseNetwork) -> bool:
         """Return True if the projection of a network is fitted in closed form."""
-        return self.settings.layer == "solved" and network.encoder.linear_projection is not None
+        return self.config.transfer.projection == "lda" and network.encoder.linear_projection is not None
 
     def freezing(self, network: SiameseNetwork) -> Freezing:
         """Return the parts of a network that stay frozen."""
-        s = self.settings
+        config = self.config
         return Freezing(
-            frozen_stages(network.encoder, s.freeze),
-            batchnorm=s.norms == "kept",
+            frozen_stages(network.encoder, config.transfer.freeze),
+            batchnorm=config.transfer.freeze_batchnorm,
             projection=self.has_lda_projection(network),
         )
 
     def source(self, data: DecodedSet) -> InputSource:
         """Return the inputs of a dataset: its cached features, or augmented pixels."""
-        return input_source(data, augment=self.augmentation, device=self.device, seed=self.settings.seed)
+        return input_source(data, augment=self.augmentation, device=self.device, seed=self.config.seed)
 
     def score(self, network: SiameseNetwork, data: DecodedSet) -> ValidationScore:
         """Score a network on held-out data; see `twinned.training.validation.score`."""
-        return score(network.to(self.device), data, relations=list(self.relations), seed=self.settings.seed)
+        return score(network.to(self.device), data, relations=list(self.relations), seed=self.config.seed)
 
     def cache_features(
         self,
@@ -149,23 +151,28 @@ class Trainer:
         Raises:
             SettingError: If no parameter is trainable, or there is no linear projection to fit.
         """
-        s, network = self.settings, self.build()
+        config, network = self.config, self.build()
         has_lda = self.has_lda_projection(network)
-        if s.layer == "solved" and not has_lda and not encoders.is_pretrained(s.encoder):
+        if (
+            config.transfer.projection == "lda"
+            and not has_lda
+            and not encoders.is_pretrained(config.encoder.name)
+        ):
             raise SettingError(
-                f"layer=solved needs an encoder that ends in a linear layer; {s.encoder} does not. Set an"
-                " --embedding-size, or layer=learned."
+                "projection=lda needs an encoder that ends in a linear layer;"
+                f" {config.encoder.name} does not. Set an --embedding-size, or projection=gradient."
             )
-        if s.steps != 0 and not has_lda and not self.freezing(network).has_trainable(network):
+        if config.length.steps != 0 and not has_lda and not self.freezing(network).has_trainable(network):
             raise SettingError(
-                f"freeze={s.freeze} freezes every layer of encoder {s.encoder}, so there is nothing to train."
-                " Freeze fewer stages, or add a layer with --embedding-size."
+                f"freeze={config.transfer.freeze} freezes every layer of encoder"
+                f" {config.encoder.name}, so there is nothing to train. Freeze fewer stages, or add a layer"
+                " with --embedding-size."
             )
         return cache_features(
             network,
             train,
             validation,
-            s,
+            config,
             augment=self.augmentation,
             budget=budget,
             record=record,
@@ -174,7 +181,7 @@ class Trainer:
 
     def has_few_images(self, train: DecodedSet) -> bool:
         """Return True if an LDA projection is fitted and should be rotated at random, for few images."""
-        if self.settings.layer != "solved":
+        if self.config.transfer.projection != "lda":
             return False
         projection = self.build().encoder.linear_projection
         return projection is not None and _has_few_images(train, projection)
@@ -200,7 +207,7 @@ class Trainer:
             budget: Time for training, for the scores after it, and for the reserve of later fits.
             checkpoint: File to save the run to, and to resume it from if it exists.
             title: Title of the progress bar.
-            steps: Number of steps; by default that of the settings.
+            steps: Number of steps; by default that of the configuration.
             scored: For a fold or a pilot run, the data that the caller scores. Such a run is not evaluated
                 during training and emits no notes.
             later_fits: Number of folds that are trained after this run.
@@ -209,17 +216,19 @@ class Trainer:
         Returns:
             The state of the run, and the network with the best weights.
         """
-        s, is_main = self.settings, scored is None
+        config, is_main = self.config, scored is None
         network, source = self.build(), self.source(train)
         start = time.monotonic()
         self._fit_projection(network, train, few_images)
         projection_seconds = time.monotonic() - start
-        batches = make_batches(train, s, list(self.relations) if s.head == "relation" else [])
-        objective, extra = make_objective(network, s, batches, start_stage=source.start_stage)
+        batches = make_batches(
+            train, config, list(self.relations) if config.comparison.head == "relation" else []
+        )
+        objective, extra = make_objective(network, config, batches, start_stage=source.start_stage)
         extra.to(self.device)
         freezing = self.freezing(network)
         if freezing.projection and not freezing.has_trainable(network):
-            if is_main and s.steps != 0:
+            if is_main and config.length.steps != 0:
                 note(
                     "nothing-to-train",
                     "every stage is frozen and the projection is fitted in closed form, so there are no"
@@ -248,7 +257,7 @@ class Trainer:
                 batches=batches,
                 load=lambda batch, step: source.batch(batch, step, distributed.rank_slice()),
                 objective=objective,
-                optimizer=create_optimizer(network, extra, s),
+                optimizer=create_optimizer(network, extra, config),
                 schedule=schedule,
                 extra=extra,
                 evaluate=None if steps == 0 else self._evaluator(train, validation, finite_only=not is_main),
@@ -256,8 +265,7 @@ class Trainer:
                 callbacks=[self._monitor(batches, extra), *self.callbacks],
                 checkpoint_file=checkpoint,
                 run=self._identity(train, validation),
-                progress=self.progress,
-                title=title,
+                progress=title if self.progress else None,
             )
         if result.state.total:
             self._fit_projection(result.network, train, few_images)
@@ -266,30 +274,34 @@ class Trainer:
 
     def _steps(self, steps: int | None, epoch: float) -> tuple[int | None, float]:
         """Return the number of steps, None for a time budget, and the steps per epoch of the history."""
-        s = self.settings
-        if steps is not None or s.epochs is None:
-            return s.steps if steps is None else steps, epoch
-        rounded = round(s.epochs * epoch)
+        config = self.config
+        if steps is not None or config.length.epochs is None:
+            return config.length.steps if steps is None else steps, epoch
+        rounded = round(config.length.epochs * epoch)
         # The last step ends the last epoch, unless a single step shows more images than that.
-        return max(1, rounded), rounded / s.epochs if rounded else epoch
+        return max(1, rounded), rounded / config.length.epochs if rounded else epoch
 
     def _schedule(
         self, steps: int | None, seconds: float | None, epoch_steps: float, epoch: float
     ) -> Schedule:
-        s = self.settings
+        config = self.config
         return Schedule(
             steps=steps,
             seconds=None if seconds is None else max(0.5, seconds),
-            max_steps=None if s.enough is None else max(1, round(s.enough * epoch)),
-            learning_rate=s.learning_rate,
-            warmup=s.warmup,
-            decay_start=s.decay_from,
-            ema_decay=s.average,
-            evaluations=s.evaluations,
-            seed=s.seed,
-            checkpoint_seconds=s.checkpoint_seconds,
+            max_steps=None
+            if config.length.max_epochs is None
+            else max(1, round(config.length.max_epochs * epoch)),
+            learning_rate=config.optimizer.learning_rate,
+            warmup=config.schedule.warmup,
+            decay_start=config.schedule.decay_start,
+            ema_decay=config.schedule.ema_decay,
+            evaluations=config.schedule.evaluations,
+            seed=config.seed,
+            checkpoint_seconds=config.run.checkpoint_seconds,
             epoch_steps=epoch_steps,
-            bfloat16=False if steps == 0 else {"auto": None, "float32": False, "bfloat16": True}[s.precision],
+            bfloat16=False
+            if steps == 0
+            else {"auto": None, "float32": False, "bfloat16": True}[config.run.precision],
         )
 
     def _monitor(self, batches: ClassBatches | PairBatches, extra: nn.Module) -> TrainingMonitor:
@@ -297,12 +309,12 @@ class Trainer:
         return TrainingMonitor(
             classes=frozenset(drawable),
             active=lambda: getattr(extra, "active", None),
-            miner=self.settings.miner,
+            miner=self.config.mining.miner,
         )
 
     def _identity(self, train: DecodedSet, validation: DecodedSet | None) -> str:
         """Return the JSON text that identifies the run in its checkpoint."""
-        given = self.settings.model_dump(mode="json")
+        given = self.config.model_dump(mode="json")
         given["data"] = identity(train)
         given["held_out"] = None if validation is None else identity(validation)
         if self.warm_start is not None:
@@ -313,12 +325,12 @@ class Trainer:
     def _fit_projection(self, network: SiameseNetwork, train: DecodedSet, few_images: bool | None) -> None:
         """Fit the projection to the features of some views of the images, where it has a closed form."""
         projection = network.encoder.linear_projection
-        if self.settings.layer != "solved" or projection is None:
+        if self.config.transfer.projection != "lda" or projection is None:
             return
         network.encoder.eval()
         source, size = self.source(train), batch_size(network)
         features, index = [], []
-        for number in range(1 + min(LDA_VIEWS - 1, self.settings.views)):
+        for number in range(1 + min(LDA_VIEWS - 1, self.config.transfer.n_augmentations)):
             for start in range(0, len(source), size):
                 images = source.view(number, start, start + size)
                 if images is None:
@@ -332,7 +344,7 @@ class Trainer:
             torch.cat(features)[torch.from_numpy(genuine)],
             torch.from_numpy(train.images.class_index[image][genuine]),
             size=projection.out_features,
-            shrinkage=self.settings.shrink,
+            shrinkage=self.config.transfer.shrinkage,
             random_rotation=_has_few_images(train, projection) if few_images is None else few_images,
         )
         projection.weight.copy_(weight)
@@ -340,12 +352,12 @@ class Trainer:
 
     @torch.no_grad()
     def _add_cohort(self, network: SiameseNetwork, train: DecodedSet) -> None:
-        """Add score normalization with a cohort of training images, where the settings ask for it."""
-        s, forgery = self.settings, None if train.pairs is not None else train.images.forgery
-        if not s.cohort or s.steps == 0 or forgery is None:
+        """Add score normalization with a cohort of training images, where the configuration asks for it."""
+        config, forgery = self.config, None if train.pairs is not None else train.images.forgery
+        if not config.comparison.cohort or config.length.steps == 0 or forgery is None:
             return
         genuine = train.part(np.flatnonzero(~forgery)) if forgery.any() else train
-        some = sample(genuine, s.cohort, seed=s.seed)
+        some = sample(genuine, config.comparison.cohort, seed=config.seed)
         cohort = CohortScoreNorm.of(embed(network, some), torch.from_numpy(some.images.class_index))
         network.cohort = cohort.to(self.device)
 

@@ -160,7 +160,7 @@ def _relation_accuracy(
 def _all_distances(network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Return the distances of all pairs, shape ``(len(a), len(b))``."""
     if isinstance(network.head, heads.Distance):
-        plain: NDArray[Any] = distances.get(network.head.name)(a, b, all_pairs=True)
+        plain: NDArray[Any] = distances.get(network.head.name)(a, b, pairwise=True)
         return plain
     device = network.mean.device
     left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)

@@ -19,7 +19,7 @@ from ..nn import encoders, heads
 from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import Note
-from .config import Settings
+from .config import TrainConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +57,13 @@ class WarmStart:
         return not set(self.model.manifest.classes).isdisjoint(classes)
 
 
-def load_for_input(model: Model, old: Settings, new: Settings) -> WarmStart:
+def load_for_input(model: Model, theirs: TrainConfig, config: TrainConfig) -> WarmStart:
     """Load the network of a model for another image size or number of channels.
 
     Args:
         model: Model with weights; a wrapped one has none.
-        old: Settings that the model was trained with.
-        new: Settings of the run.
+        theirs: Configuration that the model was trained with.
+        config: Configuration of the run.
 
     Raises:
         SettingError: If the encoder does not support the image size.
@@ -71,51 +71,54 @@ def load_for_input(model: Model, old: Settings, new: Settings) -> WarmStart:
     """
     state = load_file(model_folder.checked(model.folder, "weights.safetensors", model.manifest))
     encoder = encoders.create_encoder(
-        old.encoder,
-        image_size=(new.height, new.width),
-        channels=new.channels,
-        embedding_size=old.embedding_size,
-        dropout=old.dropout,
+        theirs.encoder.name,
+        image_size=(config.input.height, config.input.width),
+        channels=config.input.channels,
+        embedding_size=theirs.encoder.embedding_size,
+        dropout=theirs.encoder.dropout,
         pretrained=False,
-        symmetric=old.symmetric,
+        symmetric=theirs.encoder.symmetric,
     )
     missing = encoders.load_matching(
         encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
     )
-    size = f"{new.height}x{new.width}"
+    size = f"{config.input.height}x{config.input.width}"
     wrong = [name for name in missing if not name.startswith("dense.")]
-    if wrong and (new.height, new.width) != (old.height, old.width):
+    if wrong and (config.input.height, config.input.width) != (theirs.input.height, theirs.input.width):
         raise SettingError(
-            f"The weights of encoder {old.encoder} for images of {old.height}x{old.width} do not fit images"
-            f" of {size}. Choose an --image-size nearer to the model's, or train a new model."
+            f"The weights of encoder {theirs.encoder.name} for images of"
+            f" {theirs.input.height}x{theirs.input.width} do not fit images of {size}."
+            " Choose an --image-size nearer to the model's, or train a new model."
         )
     if wrong:
         raise ModelError(
-            f"{model.folder}: weights.safetensors does not hold the weights of encoder {old.encoder}:"
+            f"{model.folder}: weights.safetensors does not hold the weights of encoder {theirs.encoder.name}:"
             f" {wrong[0]} is missing or has another shape. Restore the file, or train a new model."
         )
     notes: list[Note] = []
     if missing:
-        text = f"the embedding layer does not fit images of {size} with {new.channels} channels"
+        text = f"the embedding layer does not fit images of {size} with {config.input.channels} channels"
         notes.append(Note("new-projection", f"{text}, so it is initialized at random"))
-    head, head_fits = _load_head(state, old, encoder.embedding_size)
+    head, head_fits = _load_head(state, theirs, encoder.embedding_size)
     if not head_fits and not missing:
         text = f"the head does not fit embeddings of {encoder.embedding_size} values"
         notes.append(Note("new-head", f"{text}, so it is initialized at random"))
-    mean, std = (_for_channels(values, new.channels) for values in (model.spec.mean, model.spec.std))
+    mean, std = (_for_channels(values, config.input.channels) for values in (model.spec.mean, model.spec.std))
     members, usual = state.get("cohort.members"), state.get("cohort.usual")
     cohort = None
     if not missing and members is not None and usual is not None:
         cohort = CohortScoreNorm(members, usual) if members.shape[1] == encoder.embedding_size else None
-    network = SiameseNetwork(encoder, head, normalize=old.normalize, cohort=cohort, mean=mean, std=std)
+    network = SiameseNetwork(
+        encoder, head, normalize=theirs.comparison.normalize, cohort=cohort, mean=mean, std=std
+    )
     return WarmStart(model, network.eval(), complete=not missing and head_fits, notes=tuple(notes))
 
 
-def _load_head(state: dict[str, Tensor], settings: Settings, embedding_size: int) -> tuple[heads.Head, bool]:
+def _load_head(state: dict[str, Tensor], config: TrainConfig, embedding_size: int) -> tuple[heads.Head, bool]:
     """Return the head of a saved network, and True if its weights fit and were loaded."""
     head = heads.build(
-        settings.head,
-        distance=settings.distance,
+        config.comparison.head,
+        distance=config.comparison.distance,
         embedding_size=embedding_size,
         relations=state.get("head.same", torch.empty(0)).bool().tolist(),
     )
@@ -172,19 +175,21 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
     return {name: _for_channels(values, channels) for name, values in found.items()}
 
 
-def pretrained_baseline(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
+def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork | None:
     """Return a pretrained encoder with the cosine distance, before training; None for other encoders."""
-    if not encoders.is_pretrained(settings.encoder):
+    if not encoders.is_pretrained(config.encoder.name):
         return None
     encoder = encoders.create_encoder(
-        settings.encoder,
+        config.encoder.name,
         image_size=(spec.height, spec.width),
         channels=spec.channels,
-        pretrained=settings.weights is None,
+        pretrained=config.encoder.weights is None,
     )
-    if settings.weights is not None:
-        encoders.load_weights(encoder, settings.weights)
+    if config.encoder.weights is not None:
+        encoders.load_weights(encoder, config.encoder.weights)
     mean, std = encoder.mean, encoder.std
-    if settings.weights is not None and (stored := weights_statistics(settings.weights, spec.channels)):
+    if config.encoder.weights is not None and (
+        stored := weights_statistics(config.encoder.weights, spec.channels)
+    ):
         mean, std = stored["mean"], stored["std"]
     return SiameseNetwork(encoder, normalize=True, mean=mean, std=std)

@@ -166,7 +166,7 @@ _Facts = list[tuple[object, object]]
 def _training(model: Model) -> _Facts:
     m = model.manifest
     held, classes = m.held_out.get("classes", []), m.data.get("classes", len(m.classes))
-    lengths = ((m.recipe.get(unit), unit) for unit in ("minutes", "steps", "epochs"))
+    lengths = ((m.setting(f"length.{unit}"), unit) for unit in ("minutes", "steps", "epochs"))
     length = next((f", {n:g} {unit if n != 1 else unit.removesuffix('s')}" for n, unit in lengths if n), "")
     recipe = f"{m.recipe.get('recipe', 'none')}{length}, seed {m.recipe.get('seed', 0)}" if m.recipe else None
     return [
