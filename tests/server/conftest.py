@@ -145,7 +145,7 @@ def client(model: Model, request: pytest.FixtureRequest) -> Iterator[Client]:
     def make(**options: object) -> TestClient:
         if "gallery" not in options:
             options["gallery"] = request.getfixturevalue("gallery")
-        options = {"plan": EncoderPlan(model.encoder, 2, False, (0, 0))} | options
+        options = {"plan": EncoderPlan(model.encoder, 2, False)} | options
         app = create_app(model, **options)  # type: ignore[arg-type]
         clients.append(TestClient(app, base_url="http://127.0.0.1:8000"))
         return clients[-1]

@@ -124,7 +124,7 @@ def test_what_needs_no_gallery_goes_on(client: Client, model: Model, silent: Sil
         assert service.get("/healthz").status_code == 200
         assert service.post("/v1/verify", files=PAIR).status_code == 200
         _until(lambda: len(refused) == 3)  # while the other two still wait for the server
-        assert all("too busy to begin within 0.5 seconds" in detail(one, 503) for one in refused)
+        assert all("too busy to start within 0.5 seconds" in detail(one, 503) for one in refused)
         assert "twinned_gallery_images NaN" in service.get("/metrics").text
         assert service.post("/v1/verify", files=PAIR).status_code == 200
     assert all("Qdrant server is up" in detail(one, 503) for one in refused[3:])
@@ -156,6 +156,6 @@ def test_it_stops_without_the_server(model_folder: Path, silent: Silent) -> None
             assert client.post("/v1/verify", files=PAIR).status_code == 200
             service.process.send_signal(signal.SIGTERM)
             assert service.process.wait(30) == 0
-        assert all("the service is stopping" in detail(one, 503) for one in answers)
+        assert all("The service is stopping" in detail(one, 503) for one in answers)
         assert "Traceback" not in "".join(service.said)
     assert Limits().stop_seconds <= 6  # of 8; the rest is for the process to end

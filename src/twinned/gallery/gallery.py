@@ -65,6 +65,10 @@ class Gallery:
     def __repr__(self) -> str:
         return f"Gallery({self.store.address!r})"
 
+    def with_embedder(self, embedder: Embedder) -> Gallery:
+        """Return this gallery with another session of its encoder; both share the store."""
+        return Gallery(self.store, embedder, read_only=self._read_only)
+
     def close(self) -> None:
         """Release the gallery for other processes; in a forked process, do nothing."""
         self.store.close()
@@ -236,7 +240,7 @@ class Gallery:
         """
         if not 0 < fpir < 1:
             raise SettingError(f"fpir is {fpir}. Give a rate between 0 and 1")
-        images = list(as_many(images))
+        images, spec = list(as_many(images)), self._embedder.spec
         only = filter_by(label, where)
         counts = self.store.labels(only)
         if not counts:
@@ -246,7 +250,7 @@ class Gallery:
         answers: Identifications = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            queries = self._embed(np.stack([self._read(image) for image in batch]))
+            queries = self._embed(np.stack([read_image(image, spec) for image in batch]))
             labels, near = closest_labels(self.store, self._embedder, self._prototypes, queries, only, counts)
             probability = self._embedder.probability(near)
             answers += [
@@ -285,7 +289,7 @@ class Gallery:
             raise SettingError(f"k is {k}. Give at least 1")
         self.store.check_process()  # before the image is embedded
         if image is not None and id is None:
-            query = self._embed(self._read(image)[None])
+            query = self._embed(read_image(image, self._embedder.spec)[None])
         elif id is not None and image is None:
             query = self.store.get([self.get(id).id], vectors=True)[1]
         else:
@@ -388,9 +392,6 @@ class Gallery:
         return Page(self.store.count(only), items, None)
 
     # ---- internal
-
-    def _read(self, image: ImageSource) -> Pixels:
-        return read_image(image, self._embedder.spec)
 
     def _embed(self, pixels: Pixels) -> Vectors:
         vectors = np.asarray(self._embedder.embed_pixels(pixels), np.float32)
