@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 # Public name: the module that defines it or, after a colon, the module that it is.
 _HOME = {
+    "Callback": "training.callbacks",
     "Evaluation": "evaluation.results",
     "Gallery": "gallery",
     "ImageSet": "data",
