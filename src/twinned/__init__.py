@@ -14,7 +14,7 @@ from .utils.telemetry import disable as _disable_telemetry
 
 _disable_telemetry()  # every entry imports this package before a dependency
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name: the module that defines it or, after a colon, the module that it is.
 _HOME = {

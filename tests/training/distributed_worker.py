@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from twinned.data.datasets import ImageSet
 from twinned.data.decoded import DecodedSet, statistics
-from twinned.nn.siamese import SiameseNetwork
-from twinned.training import distributed, launch, trainer
+from twinned.training import distributed, launch
 from twinned.training.callbacks import Callback
-from twinned.training.config import Augment, Settings
-from twinned.training.objective import make_objective
-from twinned.training.state import Step, TrainResult
+from twinned.training.config import TrainConfig
+from twinned.training.state import Step
+from twinned.training.trainer import Trainer
 
 TRIPLET = {"loss": "triplet", "miner": "semi-hard", "distance": "squared_euclidean", "margin": 0.2}
 CASES = {
@@ -30,13 +27,15 @@ CASES = {
         "proxies": {
             "loss": "proxy-anchor",
             "learning_rate": 1e-3,
-            "proxy_rate": 1.0,
+            "proxy_lr_scale": 1.0,
         },  # its gradients are long
         "memory": {"loss": "contrastive", "distance": "euclidean", "memory": 40},
         "head": {"loss": "cross-entropy", "head": "weighted-l1"},
         "augmented": {
-            "loss": "supcon",
-            "augment": Augment(rotation=9, elastic=0.05, brightness=0.2, erase=0.3),
+            "augment.rotation": 9,
+            "augment.elastic": 0.05,
+            "augment.brightness": 0.2,
+            "augment.erase": 0.3,
         },
     }.items()
 }
@@ -52,23 +51,16 @@ class Losses(Callback):
         self.losses.append(step.loss)
 
 
-class Trainer(trainer.Trainer):
-    """A run in float64, with the proxies and the memory of its loss; test_distributed.py gives the reason."""
-
-    def build(self) -> SiameseNetwork:
-        return super().build().double()
-
-    def train(self, *args: Any, **given: Any) -> TrainResult[SiameseNetwork]:
-        def make(*of: Any) -> tuple[Any, nn.Module]:
-            objective, extra = make_objective(*of)
-            return objective, extra.double()
-
-        with mock.patch.object(trainer, "make_objective", make):
-            return super().train(*args, **given)
-
-
 def short_runs() -> dict[str, Tensor]:
-    """The losses of a few steps and the weights after them, of every case."""
+    """The losses of a few steps and the weights after them, of every case, in float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        return _short_runs()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _short_runs() -> dict[str, Tensor]:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(8), 4)
     noisy = rng.integers(0, 255, (8, 24, 24, 1))[labels] + rng.normal(0, 60, (32, 24, 24, 1))
@@ -78,23 +70,16 @@ def short_runs() -> dict[str, Tensor]:
     material = DecodedSet(pixels, images, None, [str(place) for place in range(32)])
     found: dict[str, Tensor] = {}
     for name, changes in CASES.items():
-        settings = Settings(
-            **{"height": 24, "width": 24, "channels": 1, "embedding_size": 16, "precision": "float32"}
-            | {"optimizer": "sgd", "learning_rate": 3e-3, "warmup": 2, "steps": 4, "average": 0.5}
+        config = TrainConfig().merge(
+            {"height": 24, "width": 24, "channels": 1, "embedding_size": 16, "precision": "float32"}
+            | {"optimizer": "sgd", "learning_rate": 3e-3, "warmup": 2, "steps": 4, "ema_decay": 0.5}
             | {"classes_per_batch": 5, "images_per_class": 3}  # an odd number of images for two processes
             | changes
         )
         losses: list[float] = []
-        spec = settings.spec().model_copy(update=statistics(pixels))
-        run = Trainer(
-            settings,
-            spec,
-            torch.device("cpu"),
-            False,
-            [Losses(losses)],
-            lambda sentence: None,
-        )
-        network = run.train(material, None, None, title="Test").network
+        spec = config.spec().model_copy(update=statistics(pixels))
+        run = Trainer(config, spec, device=torch.device("cpu"), callbacks=[Losses(losses)], progress=False)
+        network = run.fit(material, title="Test").network
         found[f"{name}/losses"] = torch.tensor(losses, dtype=torch.float64)
         found |= {f"{name}/{key}": value.contiguous() for key, value in network.state_dict().items()}
     return found

@@ -57,7 +57,7 @@ def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def run(plan: Schedule, on_step: Callable[[Step], Any] | None = None, **given: Any) -> TrainResult[Any]:
     network, optimizer = fresh()
-    parts = {"batches": batches, "load": load, "objective": objective, "progress": False}
+    parts = {"batches": batches, "load": load, "objective": objective, "progress": None}
     if on_step is not None:
         given["callbacks"] = [OnStep(on_step)]
     return train_network(network, optimizer=optimizer, schedule=plan, **parts | given)
@@ -124,7 +124,7 @@ def test_each_group_has_its_share_of_the_rate():
         load=load,
         objective=objective,
         callbacks=[OnStep(note)],
-        progress=False,
+        progress=None,
     )
     for step, (rate, less) in enumerate(seen):
         assert rate == plan().rate(step, 20)
@@ -324,7 +324,8 @@ def test_the_number_of_steps_is_corrected_before_the_rate_falls(first, later):
     seen: list[Step] = []
     began = time.monotonic()
     outcome = run(plan(None, seconds=4.0, decay_start=0.5), load=loading, on_step=seen.append)
-    assert 3.0 < time.monotonic() - began < 4.2
+    # Without the correction, steps that become quicker end after 1.5 s.
+    assert 2.0 < time.monotonic() - began < 4.2
     numbers = list(dict.fromkeys(step.total for step in seen if step.total is not None))
     assert (numbers[-1] > 1.3 * numbers[0]) if later < first else (numbers[-1] < numbers[0])
     assert seen[-1].learning_rate < 0.3 * seen[len(seen) // 3].learning_rate

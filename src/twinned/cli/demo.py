@@ -32,7 +32,7 @@ def demo(
 ) -> None:
     """Train, verify, classify and search handwritten digits that scikit-learn ships."""
     result = run(
-        output, seed=seed, progress=not quiet, say=(lambda sentence: None) if json or quiet else print
+        output, seed=seed, progress=not quiet, report=(lambda sentence: None) if json or quiet else print
     )
     if json:
         print_result(result, as_json=True, text="")
@@ -55,7 +55,7 @@ def digits(folder: Path) -> ImageSet:
 
 
 def run(
-    output: Path, *, seed: int = 0, progress: bool = True, say: Callable[[str], None] = print
+    output: Path, *, seed: int = 0, progress: bool = True, report: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Train on seven digits; verify, classify and search the other three.
 
@@ -63,7 +63,7 @@ def run(
         output: Folder for the model, a gallery and the pictures; an earlier demo in it is replaced.
         seed: Seed of all random numbers.
         progress: Show progress bars.
-        say: Called with each line of the report.
+        report: Function that prints a line.
 
     Returns:
         Figures of the evaluation, and the pictures' paths.
@@ -88,7 +88,7 @@ def run(
     images = digits(output / "digits")
     known = images.with_classes(KNOWN)
     novel = images.with_classes([c for c in images.classes if c not in KNOWN])
-    say(
+    report(
         f"{len(images)} handwritten digits. Training uses {', '.join(KNOWN)},"
         f" and never {', '.join(novel.classes)}."
     )
@@ -98,22 +98,22 @@ def run(
         | {"steps": _STEPS, "temperature": 0.1}
     )
     model = train(known, output / "digits.twin", config=config, seed=seed, progress=progress)
-    say(f"Trained in {time.monotonic() - began:.0f} s: {output / 'digits.twin'}")
+    report(f"Trained in {time.monotonic() - began:.0f} s: {output / 'digits.twin'}")
 
     found = model.evaluate(novel, ways=3, shots=1, seed=seed, progress=progress)
-    say("\nDigits that training never used:\n" + found.text())
+    report("\nDigits that training never used:\n" + str(found))
     names = {label: list(novel.with_classes([label]).images) for label in novel.classes}
     left, right = names[novel.classes[0]][:2], names[novel.classes[1]][:2]
     for a, b in ((left[0], left[1]), (left[0], right[0])):
         verdict = model.verify(a, b)
-        say(
+        report(
             f"verify {Path(str(a)).relative_to(output)} {Path(str(b)).relative_to(output)}:"
             f" {'same' if verdict.same else 'different'}, probability {verdict.probability:.2f}"
         )
     queries = {label: files[-1] for label, files in names.items()}
     guesses = model.classify(list(queries.values()), {label: files[:1] for label, files in names.items()})
     for label, guess in zip(queries, guesses, strict=True):
-        say(f"one example each, which digit is this {label}? {guess.label or 'unknown'}")
+        report(f"one example each, which digit is this {label}? {guess.label or 'unknown'}")
 
     with model.gallery(output / "digits.gallery") as gallery:
         enrolled = [im for files in names.values() for im in files[:40]]
@@ -122,7 +122,7 @@ def run(
         )
         probe = names[novel.classes[-1]][-1]
         hits = gallery.search(probe, k=5)
-        say(
+        report(
             f"search {gallery.count()} images for a {novel.classes[-1]}:"
             f" {', '.join(str(h.label) for h in hits)}"
         )
@@ -130,8 +130,8 @@ def run(
     some = np.sort(np.random.default_rng(seed).permutation(len(novel))[:300])
     pictures = visualization.story(model, novel.subset(some), output, seed=seed)
     for picture in pictures:
-        say(f"picture: {picture}")
-    say(f"\nThe demo took {time.monotonic() - began:.0f} s. Its files are in {output.resolve()}")
+        report(f"picture: {picture}")
+    report(f"\nThe demo took {time.monotonic() - began:.0f} s. Its files are in {output.resolve()}")
     return {
         "folder": str(output),
         "seconds": round(time.monotonic() - began, 1),

@@ -82,7 +82,7 @@ def history(
     tables = {}
     for folder in models:
         loaded = load(folder)
-        if (reason := loaded.without_history()) is not None:
+        if (reason := loaded.record.without_history()) is not None:
             raise DataError(f"{folder}: has no training history to draw: {reason}")
         tables[str(folder)] = loaded.history()
     drawn: Any

@@ -179,7 +179,7 @@ def evaluate(
     )
     for text in found.notes:
         logger.info(text)
-    print_result(found.to_json(), as_json=json, text=found.text())
+    print_result(found.to_json(), as_json=json, text=str(found))
     if report is not None:
         from ..visualization.report.report import write_report
 

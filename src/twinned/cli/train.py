@@ -13,7 +13,6 @@ import typer
 
 from ..errors import SettingError
 from ..training.options import DEFAULTS, described
-from ..utils.notes import logger
 from .options import (
     Data,
     Force,
@@ -152,7 +151,7 @@ def finetune(
 ) -> None:
     """Train a model further on other images: new classes, a new task, a new image size.
 
-    If that is no better on held-out classes, the encoder stays unchanged. A model that learns new relations
+    If that does not help on held-out classes, the encoder stays unchanged. A model that learns new relations
     is always trained, and compared with the model before.
     """
     from ..training.api import finetune as run
@@ -174,7 +173,7 @@ def finetune(
         output,
         as_json=json,
         more={
-            "trained": found.manifest.recipe.get("steps") != 0,
+            "trained": found.manifest.setting("length.steps") != 0,
             "untouched": held_out.get("untouched"),
             "old": held_out.get("old"),
         },
@@ -203,7 +202,7 @@ def read_config(file: Path) -> TrainConfig:
     """Read a configuration from a JSON file.
 
     Raises:
-        SettingError: If it is no JSON object, or has unknown settings or wrong values.
+        SettingError: If it is not a JSON object, or has unknown settings or wrong values.
     """
     from ..training.config import TrainConfig
 
@@ -315,7 +314,6 @@ def wrap(
         seed=seed,
         force=force,
         progress=not quiet,
-        say=logger.info,
     )
     emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
 
@@ -354,26 +352,25 @@ def calibrate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit threshold and probability to new data, in MODEL or in a copy; refuses images seen in training."""
-    from ..inference.model_folder import copy, read, refuse_target
-    from ..inference.recalibrate import calibrate as run
+    """Fit threshold and probability to new data; refuse images used in training."""
+    from ..inference.model_folder import read
+    from ..inference.recalibrate import recalibrate
 
-    if output is not None:
-        if in_place:
-            raise SettingError("Set --output or --in-place; not both")
-        refuse_target(output, force=force, data=[str(data)])
-        copy(model, output, force=force)
-        model = output
-    fit = run(
+    if (output is None) != in_place:
+        raise SettingError("Set either -o NEW, to write a new model, or --in-place, to change MODEL")
+    fit = recalibrate(
         model,
         data,
+        output,
+        in_place=in_place,
         far=far,
         equal_error=equal_error,
         prior=prior,
         seed=seed,
+        force=force,
         progress=not quiet,
-        say=logger.info,
     )
+    model = output or model
     found = read(model)
     text = (
         f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {fit.n_classes} classes,"

@@ -1,46 +1,53 @@
-"""Data: reading it, parting it by class, drawing pairs, triplets and batches, decoding it once.
+"""Data sets, image reading, splits, samplers and public data sets.
 
-readers    folders, CSVs, pair lists, arrays  ->  ImageSet, PairSet
-sets       what those are, and how to part them by class
-tuples     pairs and triplets as index arrays
-batches    which images each training step sees
-cache      images decoded once into one uint8 array
-augment    whole batches warped, turned and recoloured (PyTorch; imported on its own)
-download   the public data sets by name: catalogue (whose, where), unpack (without trust), conversion
+datasets       `ImageSet` and `PairSet`
+readers        folder, CSV, pair list or arrays to a data set
+images         open any image safely
+preprocessing  resizing shared by training and inference
+decode         decoded images in memory
+splits         hold-out, folds and subsamples by class
+samplers       batches by class or by pair
+pairs          pairs and triplets as index arrays
+augmentation   batch augmentation (PyTorch)
+catalog        public data sets: registry, download, conversion
+checks         checks of a data set
 """
 
-from .catalog.convert import digits
-from .catalog.download import find, get
-from .catalog.registry import DATA_SETS
-from .datasets import ImageSet, PairSet
-from .decode import Decoded, decode
-from .pairs import make_pairs, make_triplets
-from .readers import (
-    find_images,
-    load,
-    load_images,
-    load_pairs,
-    references_of,
-)
-from .samplers import Batch, ClassBatches, PairBatches
+from __future__ import annotations
 
-__all__ = [
-    "DATA_SETS",
-    "Batch",
-    "ClassBatches",
-    "Decoded",
-    "ImageSet",
-    "PairBatches",
-    "PairSet",
-    "decode",
-    "digits",
-    "find",
-    "find_images",
-    "get",
-    "load",
-    "load_images",
-    "load_pairs",
-    "make_pairs",
-    "make_triplets",
-    "references_of",
-]
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from .catalog.convert import digits as digits
+    from .catalog.download import find as find
+    from .catalog.download import get as get
+    from .catalog.registry import DATA_SETS as DATA_SETS
+    from .datasets import ImageSet as ImageSet
+    from .datasets import PairSet as PairSet
+    from .decode import Decoded as Decoded
+    from .pairs import make_pairs as make_pairs
+    from .pairs import make_triplets as make_triplets
+    from .readers import find_images as find_images
+    from .readers import load as load
+    from .readers import load_images as load_images
+    from .readers import load_pairs as load_pairs
+    from .readers import references_of as references_of
+    from .samplers import Batch as Batch
+    from .samplers import ClassBatches as ClassBatches
+    from .samplers import PairBatches as PairBatches
+
+__getattr__, __all__ = lazy_attributes(
+    __name__,
+    {
+        "catalog.convert": "digits",
+        "catalog.download": "find get",
+        "catalog.registry": "DATA_SETS",
+        "datasets": "ImageSet PairSet",
+        "decode": "Decoded",
+        "pairs": "make_pairs make_triplets",
+        "readers": "find_images load load_images load_pairs references_of",
+        "samplers": "Batch ClassBatches PairBatches",
+    },
+)

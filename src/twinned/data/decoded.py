@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,9 @@ class DecodedSet:
         if self.pairs is not None:
             used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
             pairs = self.pairs.subset(chosen)
-            return DecodedSet(self.pixels[used], None, pairs, [self.hashes[i] for i in used])
-        images = self.images.subset(chosen)
-        return DecodedSet(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen])
+            return replace(self, pixels=self.pixels[used], pairs=pairs, hashes=[self.hashes[i] for i in used])
+        hashes = [self.hashes[i] for i in chosen]
+        return replace(self, pixels=self.pixels[chosen], labelled=self.images.subset(chosen), hashes=hashes)
 
 
 def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bool) -> DecodedSet:

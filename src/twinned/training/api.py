@@ -14,14 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import Say
 from ..data.readers import load as load_data
 from ..data.splits import check_classes, split_by_column
 from ..errors import SettingError
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
-from ..utils.notes import Note, collect
+from ..utils.notes import Note
 from . import distributed, recipes
 from .callbacks import Callback
 from .config import TrainConfig, by_full_name
@@ -29,7 +28,7 @@ from .encoder_selection import TRIAL_SHARE, select_encoder
 from .finetune import base_config, check_kept, check_old_data, config_of, measure_old
 from .launch import keep_freed_memory, on_devices, training_device
 from .options import TrainOptions, to_settings
-from .pipeline import make_model, partial, tell
+from .pipeline import Output, RunData, make_model, partial
 from .rules import DataFacts, resolve
 from .signals import interruptible
 from .state import Interrupted
@@ -241,33 +240,31 @@ def _train(
     where = torch.device(training_device(device))
     keep_freed_memory()
     start = _start(data, validation, init_from, config, options)
-    plan, remarks = start.config, [note.text for note in start.notes]
-    target, parent = None if output is None else Path(output), None
+    found, notes, target, warm_start = (
+        start.config,
+        start.notes,
+        None if output is None else Path(output),
+        None,
+    )
     if init_from is not None:
         model = init_from if isinstance(init_from, Model) else Model(init_from)
-        parent = load_for_input(model, config_of(model).flat(), plan.flat(), tell=remarks.append)
+        warm_start = load_for_input(model, config_of(model), found)
     elif candidates := _candidates(start, options):
         if target is not None:
             model_folder.refuse_target(target, force=overwrite or resume, data=[start.source.origin])
-        plan = _select(start, *candidates, target if resume else None, where, remarks.append)
-    with collect() as notes:
-        return make_model(
-            start.source,
-            plan.flat(),
-            whole=start.whole,
-            other=start.other,
-            target=target,
-            resume=resume,
-            force=overwrite,
-            device=where,
-            progress=progress,
-            callbacks=callbacks,
-            tell=tell,
-            notes=notes,
-            remarks=remarks,
-            began=began,
-            parent=parent,
-        )
+        found, why = _select(start, *candidates, target if resume else None, where)
+        notes = [*notes, *why]
+    return make_model(
+        RunData(start.source, start.other, start.whole),
+        found,
+        Output(target, resume=resume, overwrite=overwrite),
+        device=where,
+        start_time=began,
+        notes=notes,
+        warm_start=warm_start,
+        callbacks=callbacks,
+        progress=progress,
+    )
 
 
 def _candidates(start: _Start, options: TrainOptions) -> tuple[TrainConfig, TrainConfig] | None:
@@ -287,25 +284,18 @@ def _candidates(start: _Start, options: TrainOptions) -> tuple[TrainConfig, Trai
 
 
 def _select(
-    start: _Start,
-    small: TrainConfig,
-    large: TrainConfig,
-    resumed: Path | None,
-    device: torch.device,
-    tell: Say,
-) -> TrainConfig:
+    start: _Start, small: TrainConfig, large: TrainConfig, resumed: Path | None, device: torch.device
+) -> tuple[TrainConfig, list[Note]]:
     """Choose between two configurations by pilot runs, or by the run that is resumed."""
     if (before := _encoder_of(resumed)) is not None:
-        return large if before == large.encoder.name else small
+        return large if before == large.encoder.name else small, []
     assert isinstance(start.source, ImageSet)
     seconds = TRIAL_SHARE * 60 * (start.config.length.minutes or 0)
     try:
-        found = select_encoder(
-            start.source, small.flat(), large.flat(), seconds=seconds, device=device, tell=tell
-        )
+        found, why = select_encoder(start.source, small, large, seconds=seconds, device=device)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted("stopped during the choice of the encoder; nothing was saved") from None
-    return large if found.encoder == large.encoder.name else small
+    return found, [why]
 
 
 def _encoder_of(target: Path | None) -> str | None:
@@ -316,7 +306,7 @@ def _encoder_of(target: Path | None) -> str | None:
     try:
         if file.is_file():
             with safe_open(file, "pt") as checkpoint:
-                return str(json.loads(checkpoint.metadata()["run"])["encoder"])
+                return str(json.loads(checkpoint.metadata()["run"])["encoder"]["name"])
         if (target / "model.json").is_file() and not partial(target).exists():
             return model_folder.read(target).encoder
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):

@@ -86,24 +86,25 @@ def bfloat16_is_faster(
     network: nn.Module,
     extra: nn.Module,
     objective: Objective[Any],
-    images: Tensor,
-    batch: Batch,
-    *,
+    batches: Callable[[int], Batch],
+    load: Callable[[Batch, int], Tensor],
     seconds: float | None,
 ) -> bool:
     """Time forward and backward passes in float32 and bfloat16, alternating.
 
     CPUs with bfloat16 units run up to twice as fast, others slower. Weights, buffers and memories are
-    restored.
+    restored. The first process decides.
 
     Args:
         network: Network to train.
         extra: Module of the loss.
         objective: Maps the network, the images and the batch to the loss.
-        images: Images of the batch.
-        batch: Indices and labels of the images.
+        batches: Maps a step to the indices and labels of its images.
+        load: Maps a batch and its step to images.
         seconds: Time budget of the run, of which measuring takes at most a tenth; None for no limit.
     """
+    batch = batches(0)
+    images = load(batch, 0)
     modules = (network, extra)
     saved = [copy.deepcopy(module.state_dict()) for module in modules]
     times: list[float] = []
@@ -123,4 +124,5 @@ def bfloat16_is_faster(
     for module, values in zip(modules, saved, strict=True):
         module.load_state_dict(values)
     # Compare the fastest pass of each: other load only adds time. The first pair also loads code.
-    return len(times) == 8 and min(times[2::2]) > _BFLOAT16_GAIN * min(times[3::2])
+    faster = len(times) == 8 and min(times[2::2]) > _BFLOAT16_GAIN * min(times[3::2])
+    return distributed.broadcast_from_rank0(lambda: faster)

@@ -145,8 +145,18 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
 
 def setting_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Describe the settings that differ between two runs; empty if none do."""
+    old, new = _dotted(old), _dotted(new)
     names = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return ", ".join(f"{key}: {old.get(key)} then, {new.get(key)} now" for key in names)
+
+
+def _dotted(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of nested sections by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in sections.items():
+        inner = _dotted(value) if isinstance(value, dict) else {}
+        found |= {f"{name}.{key}": each for key, each in inner.items()} if inner else {name: value}
+    return found
 
 
 def _other_version(path: Path, why: str) -> TrainingError:

@@ -34,7 +34,6 @@ from .sections import (
     SupCon,
     Transfer,
 )
-from .settings import Settings as Settings
 
 
 class TrainConfig(Section):
@@ -74,12 +73,6 @@ class TrainConfig(Section):
     def spec(self) -> ImageSpec:
         """Image preprocessing; mean and standard deviation are measured later."""
         return ImageSpec(**self.input.model_dump())
-
-    def flat(self) -> Settings:
-        """Flat settings, for code that has not been converted yet."""
-        from .settings import flat
-
-        return flat(self)
 
     def get(self, name: str) -> Any:
         """Return the value of an option by its dotted or short name; None where its variant lacks it."""

@@ -111,7 +111,7 @@ def _lower_rate(model: Model, theirs: TrainConfig) -> TrainConfig:
     """Return the configuration for training further: a pretrained encoder's own, or a lower learning rate."""
     changes: dict[str, Any] = {"weights": None, "far": None, "minutes": _MINUTES, "seed": 0}
     if not encoders.is_pretrained(theirs.encoder.name):
-        if model.asked()[1].get("model") is None:  # else it was fine-tuned before, at a lower rate
+        if model.record.requested_config[1].get("model") is None:  # not fine-tuned before
             changes["learning_rate"] = _LOWER_RATE * theirs.optimizer.learning_rate
     elif theirs.transfer.projection == "lda" and theirs.encoder.embedding_size is None:  # it was not trained
         changes["embedding_size"] = recipes.PRETRAINED["encoder.embedding_size"]

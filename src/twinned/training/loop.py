@@ -43,8 +43,7 @@ def train_network(
     callbacks: Sequence[Callback] = (),
     checkpoint_file: Path | None = None,
     run: str = "",
-    progress: bool = True,
-    title: str = "Training",
+    progress: str | None = "Training",
 ) -> TrainResult[Network]:
     """Train a network.
 
@@ -65,8 +64,7 @@ def train_network(
         callbacks: Called after steps and evaluations.
         checkpoint_file: File to save the run to, and to resume it from if it exists.
         run: Identification of the run, in JSON; a checkpoint of another run is refused.
-        progress: Show a progress bar.
-        title: Title of the progress bar.
+        progress: Title of the progress bar; None shows no bar.
 
     Returns:
         The final state with its history, and the network with the best evaluated weights.
@@ -86,18 +84,15 @@ def train_network(
     if before_step is not None:
         before_step(network, state.step, state.total)
     if state.bfloat16 is None:
-        batch = batches(0)
-        faster = bfloat16_is_faster(
-            network, extra, objective, load(batch, 0), batch, seconds=schedule.seconds
-        )
-        state.bfloat16 = distributed.broadcast_from_rank0(lambda: faster)
+        state.bfloat16 = bfloat16_is_faster(network, extra, objective, batches, load, schedule.seconds)
     best = BestWeights(best_network, state)
     evaluation = Evaluation(evaluate, average.network, state, schedule, [best, *callbacks])
     budget = StepBudget(schedule, state, evaluate and (lambda: evaluate(average.network)))
     start = monotonic() - state.seconds
     interrupted = False
 
-    with stop_requests() as signaled, progress_bar(title, state.total, show=progress) as advance:
+    bar = progress_bar(progress or "", state.total, show=progress is not None)
+    with stop_requests() as signaled, bar as advance:
         advance(state.step)
         network.train()
         while not (state.finished or interrupted):
@@ -116,10 +111,8 @@ def train_network(
                 loss, embeddings = objective(network, images, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             distributed.all_reduce_gradients(optimizer)
-            value, norm = loss_and_gradient_norm(loss, network)
-            if not (math.isfinite(value) and math.isfinite(norm)):
-                what = "gradient" if math.isfinite(value) else f"loss ({value})"
-                state.stop(StopReason.NOT_FINITE, f"the {what} was not finite at step {step}")
+            value = _check_finite(state, loss, network)
+            if state.stopped is not None:
                 break
             optimizer.step()
             average.update(network, step)
@@ -165,11 +158,15 @@ class EmaModel(Generic[Network]):
             average[key].copy_(current[key])
 
 
-def loss_and_gradient_norm(loss: Tensor, network: nn.Module) -> tuple[float, float]:
-    """Return the loss and the norm of the network's gradient, with one synchronization of the GPU."""
+def _check_finite(state: State, loss: Tensor, network: nn.Module) -> float:
+    """Return the loss as a number; stop the run if it, or the network's gradient, is infinite or NaN."""
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    value, norm = torch.stack([loss.detach(), nn.utils.get_total_norm(gradients)]).tolist()
-    return value, norm
+    norm = nn.utils.get_total_norm(gradients)
+    value, length = torch.stack([loss.detach(), norm]).tolist()  # one synchronization with the GPU
+    if not (math.isfinite(value) and math.isfinite(length)):
+        what = "gradient" if math.isfinite(value) else f"loss ({value})"
+        state.stop(StopReason.NOT_FINITE, f"the {what} was not finite at step {state.step}")
+    return float(value)
 
 
 def _check_stops(state: State, signaled: bool, late: bool, by_callback: bool) -> bool:

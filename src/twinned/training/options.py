@@ -83,7 +83,7 @@ def described() -> Iterator[tuple[str, Any, Option]]:
 
 # Defaults other than None.
 DEFAULTS: dict[str, Any] = {"device": "auto", "devices": 1}
-# Options that are no settings of the configuration.
+# Options that are not part of the configuration.
 _NOT_SETTINGS = ("recipe", "settings", "device", "devices")
 
 

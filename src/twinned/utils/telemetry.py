@@ -1,8 +1,8 @@
 """Usage reporting by dependencies, switched off before they are imported.
 
 ONNX Runtime reads its variable once, when it is imported: from 1.29 on its official builds create a device
-id and a database in the cache folder of the user, and upload events. `huggingface_hub`, which timm downloads
-weights with, adds the versions of the installed libraries to its requests.
+id and a database in the cache folder of the user, and upload events. `huggingface_hub`, where another package
+uses it, adds the versions of the installed libraries to its requests.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def story(model: Model, images: ImageSet, folder: str | os.PathLike[str], *, see
     points = project(model.embed(images.images), distance=model.distance, seed=seed)
     pictures: dict[str, Axes | Sequence[Axes]] = {
         "architecture": draw_architecture(model, images),
-        **({} if model.without_history() else {"history": history(model.history())}),
+        **({} if model.record.without_history() else {"history": history(model.history())}),
         "embeddings": embedding_map(
             points, images.labels.tolist(), images=images.images, seen=model.manifest.classes
         ),

@@ -227,8 +227,8 @@ _MBCONV = "MBConv"  # inverted bottleneck: expansion, depthwise convolution, pro
 
 def _parts(unit: list[Row]) -> list[tuple[str, bool]]:
     """List the short names of the layers of a unit, each with a flag: has weights."""
-    # Names of the depthwise convolution in the efficientnet packages and in timm.
-    if any(part in ("_depthwise_conv", "conv_dw") for row in unit for part in str(row[0]).split(".")):
+    # Name of the depthwise convolution in the efficientnet packages.
+    if any(part == "_depthwise_conv" for row in unit for part in str(row[0]).split(".")):
         return [(_MBCONV, True)]
     return [(re.sub(r"[123]d.*$", "", str(row[1])), bool(row[3])) for row in unit]
 

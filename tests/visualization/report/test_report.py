@@ -11,8 +11,11 @@ from PIL import Image
 
 import twinned as tw
 from twinned.data.datasets import ImageSet
+from twinned.data.images import pixels_sha256
+from twinned.data.preprocessing import read_image
 from twinned.evaluation.results import Evaluation
 from twinned.metrics.few_shot import OneShot
+from twinned.utils.notes import Note
 from twinned.visualization.report.html import (
     Html,
     inline,
@@ -174,7 +177,7 @@ def test_a_clean_test_says_so_and_a_leak_stands_on_top(model, found, tmp_path):
     folder = tmp_path / "leaky.twin"
     model_folder.copy(model.folder, folder)
     training = json.loads((folder / "training.json").read_text())
-    hashes = [model.pixel_sha256(image) for image in found.data.images]
+    hashes = [pixels_sha256(read_image(image, model.spec)) for image in found.data.images]
     for known, expected in (
         (["0" * 64], "None of the 36 images was in training"),
         (hashes[:3], "3 of the 36 images were in training."),
@@ -201,7 +204,9 @@ def test_an_image_that_has_gone_since_does_no_harm(model, tmp_path):
 
 def test_a_protocol_without_pairs_has_a_report_too(model):
     one_shot = OneShot(20, 1, 400, 0.9, (0.87, 0.93))
-    found = Evaluation(None, one_shot, None, "omniglot-runs", ["a note <b>"], {"runs": [0.85, 0.95]})
+    found = Evaluation(
+        None, one_shot, None, "omniglot-runs", [Note("x", "a note <b>")], {"runs": [0.85, 0.95]}
+    )
     said = text(render(model, found, data="all_runs"))
     assert "0.850 to 0.950" in said
     assert "400 queries" in said
