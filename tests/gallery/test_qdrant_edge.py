@@ -542,8 +542,8 @@ def test_threads_read_and_write_while_an_index_is_built(tmp_path, small_index):
         except BaseException as error:
             errors.append(error)
 
-    def enrol(number):
-        for step in range(8):  # two threads enrol the same images
+    def enroll(number):
+        for step in range(8):  # two threads enroll the same images
             people.add(
                 images(30, seed=100 * (1 + number // 2) + step), f"thread {number // 2}", progress=False
             )
@@ -562,7 +562,7 @@ def test_threads_read_and_write_while_an_index_is_built(tmp_path, small_index):
             people.identify(images(2, seed=3))
             searches.append(1)
 
-    writers = [threading.Thread(target=run, args=(lambda n=n: enrol(n),)) for n in range(4)]
+    writers = [threading.Thread(target=run, args=(lambda n=n: enroll(n),)) for n in range(4)]
     writers += [threading.Thread(target=run, args=(work,)) for work in (come_and_go, people.compact)]
     readers = [threading.Thread(target=run, args=(look,)) for _ in range(2)]
     for thread in writers + readers:

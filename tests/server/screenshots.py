@@ -36,10 +36,12 @@ def identify(page: Any, images: Path) -> None:
     page.locator("#place-identify .face.loaded").nth(5).wait_for()
 
 
-def enrol(page: Any, images: Path) -> None:
-    page.locator("#enrol-name").fill("six")
-    page.locator("#place-enrol input[type=file]").first.set_input_files(sorted((images / "6").iterdir())[-4:])
-    page.locator("#place-enrol .people .face.loaded").first.wait_for()
+def enroll(page: Any, images: Path) -> None:
+    page.locator("#enroll-name").fill("six")
+    page.locator("#place-enroll input[type=file]").first.set_input_files(
+        sorted((images / "6").iterdir())[-4:]
+    )
+    page.locator("#place-enroll .people .face.loaded").first.wait_for()
 
 
 def search(page: Any, images: Path) -> None:
@@ -56,7 +58,7 @@ def map_(page: Any, images: Path) -> None:
     page.evaluate("document.activeElement.blur()")
 
 
-PLACES = {"compare": compare, "identify": identify, "enrol": enrol, "search": search, "map": map_}
+PLACES = {"compare": compare, "identify": identify, "enroll": enroll, "search": search, "map": map_}
 
 
 def main(model: Path, gallery: Path, images: Path, into: Path, *places: str) -> None:

@@ -374,7 +374,7 @@ def test_a_label_may_hold_markup_and_comes_back_as_it_was(client: Client) -> Non
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_many_threads_enrol_and_ask_at_once(client: Client, gallery: Gallery) -> None:
+def test_many_threads_enroll_and_ask_at_once(client: Client, gallery: Gallery) -> None:
     service = client(limits=Limits(waiting=64))
     wrong: list[str] = []
 

@@ -73,7 +73,7 @@ def test_a_stop_finishes_what_was_begun(model_folder: Path, tmp_path: Path) -> N
 def test_what_was_acknowledged_survives_kill_9(model_folder: Path, tmp_path: Path) -> None:
     acknowledged: list[str] = []
 
-    def enrol(address: str, place: int) -> None:
+    def enroll(address: str, place: int) -> None:
         with httpx.Client(base_url=address, timeout=30) as client:
             for seed in range(10_000):
                 try:
@@ -85,7 +85,7 @@ def test_what_was_acknowledged_survives_kill_9(model_folder: Path, tmp_path: Pat
                     return
 
     with running(model_folder, "--gallery", tmp_path / "g.gallery") as service:
-        threads = [threading.Thread(target=enrol, args=(service.address, place)) for place in range(4)]
+        threads = [threading.Thread(target=enroll, args=(service.address, place)) for place in range(4)]
         for thread in threads:
             thread.start()
         end = time.monotonic() + 20

@@ -58,7 +58,7 @@ def test_verify_takes_several_references(client: Client, model: Model) -> None:
         answer = service.post("/v1/verify", json={"a": refused, "b": b64(png())})
         assert detail(answer, 422).startswith(says)
     broken = service.post("/v1/verify", json={"a": [b64(png()), b64(b"text")], "b": b64(png())})
-    assert detail(broken, 422).startswith("a[1]: is not an image")
+    assert detail(broken, 422).startswith("a[1]: is not a supported image")
 
 
 def test_base64_may_be_broken_into_lines(client: Client) -> None:
@@ -121,7 +121,7 @@ def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
     [
         ({"files": {"a": ("x.png", png())}}, 422, "^b: is missing"),
         ({"files": {"left": ("x.png", png())}}, 422, "^left: unknown field. Supported: a, b, thre"),
-        ({"files": {"a": ("x.png", png()), "b": ("y.jpg", b"text")}}, 422, "y.jpg: is not an image"),
+        ({"files": {"a": ("x.png", png()), "b": ("y.jpg", b"text")}}, 422, "y.jpg: is not a supported image"),
         ({"files": {"a": ("x.png", png()), "b": ("y.png", b"")}}, 422, r"y.png: is empty \(0 bytes\)"),
         ({"files": {"a": ("x.png", png()), "b": ("y.png", png()[:150])}}, 422, "y.png: is damaged or trunc"),
         ({"json": {"a": b64(png()), "b": "no base64!"}}, 422, "b: expected an image as base64"),
@@ -221,7 +221,7 @@ def test_an_image_is_refused_by_its_header(client: Client) -> None:
 def test_formats_that_only_a_stranger_would_send_are_refused(client: Client) -> None:
     for kind in ("EPS", "TGA", "ICO", "PCX"):
         data = encoded(drawing("circle", 0), kind)
-        assert "is not an image" in detail(
+        assert "is not a supported image" in detail(
             client(gallery=None).post("/v1/embed", files={"image": ("x", data)}), 422
         )
 

@@ -119,7 +119,7 @@ def test_compare_tells_same_from_different_and_the_slider_moves_the_line(
     expect(verdict).to_have_text("Choose one more.")
     give(page, "compare", drawn("circle"), tile=1)
     expect(verdict).to_have_text("Same")
-    expect(page.locator("#place-compare .sure")).to_contain_text("likely to show the same, at distance 0")
+    expect(page.locator("#place-compare .sure")).to_contain_text("likely to be the same, at distance 0")
     slider = page.get_by_label("Threshold", exact=True)
     before = page.locator(".trade").text_content()
     slider.focus()
@@ -178,9 +178,7 @@ def test_what_cannot_be_used_is_told_where_it_lies(visit: Callable[..., Any], se
         }"""
     )
     page.dispatch_event("#place-compare .tile >> nth=1", "drop", {"dataTransfer": huge})
-    expect(page.locator(".tile .error").nth(1)).to_contain_text(
-        "huge.jpg has 33 MB; at most 31.9 MB are taken."
-    )
+    expect(page.locator(".tile .error").nth(1)).to_contain_text("huge.jpg has 33 MB; the limit is 31.9 MB.")
     give(page, "compare", drawn("circle"), tile=1)
     expect(page.locator("#place-compare .verdict")).to_have_text("Same")
     expect(page.locator(".tile .error").nth(1)).to_be_hidden()
@@ -208,7 +206,7 @@ def test_a_busy_service_is_asked_again_and_a_dead_one_told(
     expect(page.locator("#place-compare .verdict")).to_have_text("Same")
     refused(page, 503)
     give(page, "compare", drawn("ring", 1), tile=1)
-    expect(page.locator("#place-compare .failure")).to_contain_text("The service does not answer.")
+    expect(page.locator("#place-compare .failure")).to_contain_text("The service does not respond.")
     page.unroute("**/v1/verify")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator("#place-compare .verdict")).to_have_text(re.compile("Same|Different"))
@@ -245,35 +243,35 @@ def test_search_goes_on_and_comes_back(visit: Callable[..., Any], service: Runni
     expect(hits).to_have_count(19)
 
 
-# ---- Enrol
+# ---- Enroll
 
 
-def test_enrol_list_rename_remove_and_undo(
+def test_enroll_list_rename_remove_and_undo(
     visit: Callable[..., Any], model_folder: Path, tmp_path: Path
 ) -> None:
     with running(model_folder, "--gallery", tmp_path / "new.gallery") as service:
         page = visit(service, "#identify")
-        page.get_by_role("link", name="Enrol the first images").click()
-        name, go = page.get_by_label("Name", exact=True), page.locator("#place-enrol button[type=submit]")
+        page.get_by_role("link", name="Enroll the first images").click()
+        name, go = page.get_by_label("Name", exact=True), page.locator("#place-enroll button[type=submit]")
         expect(go).to_be_disabled()
-        give(page, "enrol", drawn("circle"), drawn("circle", 1), file("bad.png", b"text"))
-        expect(page.locator("#place-enrol")).to_contain_text("Now give them a name.")
+        give(page, "enroll", drawn("circle"), drawn("circle", 1), file("bad.png", b"text"))
+        expect(page.locator("#place-enroll")).to_contain_text("Enter a name.")
         name.fill(MARKUP)
-        expect(go).to_have_text("Enrol 3 images")
+        expect(go).to_have_text("Enroll 3 images")
         name.press("Enter")
         expect(page.locator(".queue .done")).to_have_count(2)
         expect(page.locator(".queue .failed .status")).to_have_text("is not a supported image, or is damaged")
-        expect(page.locator("#place-enrol form [role=status]")).to_contain_text("2 images enrolled as <img")
+        expect(page.locator("#place-enroll form [role=status]")).to_contain_text("2 images enrolled as <img")
         refused(page, 422)
         expect(page.locator(".people bdi.name")).to_have_text(MARKUP)
         expect(page.locator(".people .images .face img")).to_have_count(2)
-        assert page.title() == "Enrol · Twinned"
+        assert page.title() == "Enroll · Twinned"
 
         page.get_by_role("button", name=f"Rename {MARKUP}").click()
         page.locator(".rename").fill("anna")
         page.keyboard.press("Enter")
         expect(page.locator(".people bdi.name")).to_have_text("anna")
-        expect(page.locator(".toast")).to_contain_text("is now called anna")
+        expect(page.locator(".toast")).to_contain_text("was renamed to anna")
         page.get_by_role("button", name="Rename anna").click()
         page.locator(".rename").fill("ben")
         page.keyboard.press("Escape")
@@ -308,7 +306,7 @@ def test_ten_thousand_names_with_markup(
             vectors = random.normal(size=(2000, model.embedding_size)).astype(np.float32)
             gallery.insert(records, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     with running(model_folder, "--gallery", tmp_path / "many.gallery") as service:
-        page = visit(service, "#enrol")
+        page = visit(service, "#enroll")
         rows = page.locator(".people > li")
         expect(rows).to_have_count(60, timeout=20_000)
         page.get_by_label("Find a name", exact=True).fill("> 9999")
@@ -352,7 +350,7 @@ def test_the_map_shows_leads_on_and_reports(visit: Callable[..., Any], service: 
     page.go_back()
     page.keyboard.press("0")
     page.locator(".segments").get_by_text("t-SNE").click()
-    expect(page.locator(".map-state")).to_contain_text("t-SNE is at work")
+    expect(page.locator(".map-state")).to_contain_text("Computing t-SNE")
     expect(page.locator(".map-state")).to_be_empty(timeout=60_000)
     page.get_by_role("button", name="cross").click()
     expect(page.get_by_role("button", name="cross")).to_have_attribute("aria-pressed", "true")
@@ -374,7 +372,7 @@ def test_the_token_is_asked_for_once(visit: Callable[..., Any], model_folder: Pa
         field = page.get_by_label("Token", exact=True)
         field.fill("something-else-entirely")
         field.press("Enter")
-        expect(page.locator("#token-error")).to_have_text("That is not the token of this service.")
+        expect(page.locator("#token-error")).to_have_text("The token is wrong.")
         field.fill("a-token-that-nobody-guesses")
         field.press("Enter")
         expect(page.locator("#place-compare .tile").first).to_be_visible()
@@ -397,13 +395,13 @@ def test_read_only_shows_and_changes_nothing(
     with tw.load(model_folder).gallery(tmp_path / "g.gallery") as gallery:
         gallery.add([png("ring")], "ring", progress=False)
     with running(model_folder, "--gallery", tmp_path / "g.gallery", "--read-only") as service:
-        page = visit(service, "#enrol")
-        expect(page.locator("#place-enrol .banner")).to_contain_text("read-only")
+        page = visit(service, "#enroll")
+        expect(page.locator("#place-enroll .banner")).to_contain_text("read-only")
         expect(page.locator(".people bdi.name")).to_have_text("ring")
         page.locator(
             ".people .face.loaded"
         ).wait_for()  # or it would be fetched after the service has stopped
-        expect(page.locator("#place-enrol form")).to_have_count(0)
+        expect(page.locator("#place-enroll form")).to_have_count(0)
         expect(page.get_by_role("button", name="Remove ring")).to_have_count(0)
         page.close()  # what it still asks for must not meet a service that is gone
 
@@ -418,7 +416,7 @@ def test_on_a_phone_everything_fits(
     give(page, "compare", drawn("circle"))
     give(page, "compare", drawn("square"), tile=1)
     expect(page.locator("#place-compare .verdict")).to_have_text(re.compile("Same|Different"))
-    for place in ("compare", "identify", "enrol", "search", "map", "map/report"):
+    for place in ("compare", "identify", "enroll", "search", "map", "map/report"):
         page.goto(f"{service.address}/#{place}")
         page.locator(f"#place-{place.partition('/')[0]}").wait_for()
         if place in ("identify", "search"):

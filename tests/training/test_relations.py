@@ -242,7 +242,7 @@ def test_refused_without_the_column(pair_list, tmp_path):
     rows = list(csv.reader(pair_list.open()))
     with plain.open("w", newline="") as file:
         csv.writer(file).writerows([row[:3] for row in rows])
-    with pytest.raises(SettingError, match="column relation; there is none"):
+    with pytest.raises(SettingError, match="needs a pair list with a column relation"):
         train(plain, recipe="photo", settings={"head": "relation"}, steps=1, progress=False)
     with pytest.raises(SettingError, match="at least two relations"):
         heads.Relation([True], embedding_size=4)

@@ -9,7 +9,7 @@ import pytest
 
 from twinned import plots
 from twinned.errors import DataError, SettingError
-from twinned.visualization.embeddings import _apart, _unstacked
+from twinned.visualization.embeddings import _separated, _spaced
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def test_the_map_says_which_classes_training_never_saw():
     labels = [f"class {n % 4}" for n in range(40)]
     assert plots.embedding_map(points, labels).get_xlabel() == "40 images of 4 classes"
     never = plots.embedding_map(points, labels, seen=["other"])
-    assert never.get_xlabel() == "40 images of 4 classes, none of them seen in training"
+    assert never.get_xlabel() == "40 images of 4 classes, none of them used in training"
     some = plots.embedding_map(points, labels, seen=["class 1"])
-    assert some.get_xlabel().endswith("1 of them seen in training (pale)")
+    assert some.get_xlabel().endswith("1 of them used in training (pale)")
     strength = [group.get_alpha() for group in some.collections]
     assert strength[1] < min(strength[0], *strength[2:])
 
@@ -81,19 +81,19 @@ def test_thumbnails_do_not_cover_each_other():
             wide = min(right, other[1]) - max(left, other[0])
             assert not (wide > 0 and min(high, max(other[2:])) - max(low, min(other[2:])) > 0)
     nowhere = np.empty((0, 4))
-    assert len(_apart(np.zeros((5, 2)), 1.0, 10, nowhere)) == 1
+    assert len(_spaced(np.zeros((5, 2)), 1.0, 10, nowhere)) == 1
 
 
 def test_thumbnails_leave_the_names_free():
     spots = np.array([[0.0, 0.0], [3.0, 3.0]])
-    assert _apart(spots, 1.0, 10, np.array([[0.2, 0.2, 0.3, 0.3]])) == [1]
+    assert _spaced(spots, 1.0, 10, np.array([[0.2, 0.2, 0.3, 0.3]])) == [1]
 
 
 def test_names_are_moved_until_none_covers_another():
     spots, sizes = np.zeros((6, 2)), np.tile([2.0, 0.5], (6, 1))
-    placed = _unstacked(spots, sizes)
+    placed = _separated(spots, sizes)
     assert np.allclose(np.sort(placed[:, 1]), 0.5 * np.arange(6))
-    assert np.array_equal(_unstacked(np.array([[0.0, 0], [9, 0]]), sizes[:2]), [[0, 0], [9, 0]])
+    assert np.array_equal(_separated(np.array([[0.0, 0], [9, 0]]), sizes[:2]), [[0, 0], [9, 0]])
 
 
 def test_names_are_no_formulas_and_sizes_must_fit():

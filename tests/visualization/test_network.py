@@ -11,7 +11,7 @@ import pytest
 from twinned import plots
 from twinned.errors import SettingError
 from twinned.visualization import style
-from twinned.visualization.network import MOST_STAGES, summarise
+from twinned.visualization.network import MOST_STAGES, summarize
 
 KOCH = [
     ("convolutions.0", "Conv2d", (64, 96, 96), 6464),
@@ -53,31 +53,31 @@ def test_every_card_is_tied_to_both_branches():
     ax = plots.architecture(KOCH, image_shape=(105, 105, 1))
     middle = sum(ax.get_xlim()) / 2
     dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
-    stages = len(summarise(KOCH[:-1]))
+    stages = len(summarize(KOCH[:-1]))
     assert len(dots) == 2 * stages
     assert sum(x < middle for x in dots) == sum(x > middle for x in dots) == stages
 
 
 def test_layers_follow_the_weights_they_belong_to():
-    assert [s.title for s in summarise(KOCH[:-1])] == ["Conv · ReLU · MaxPool", "Conv · ReLU", "Linear"]
-    assert [s.shape for s in summarise(KOCH[:-1])] == [(64, 48, 48), (128, 42, 42), (4096,)]
+    assert [s.title for s in summarize(KOCH[:-1])] == ["Conv · ReLU · MaxPool", "Conv · ReLU", "Linear"]
+    assert [s.shape for s in summarize(KOCH[:-1])] == [(64, 48, 48), (128, 42, 42), (4096,)]
 
 
 def test_a_long_network_is_drawn_in_a_dozen_boxes_and_loses_no_parameter():
     rows = residual()
-    stages = summarise(rows)
+    stages = summarize(rows)
     assert len(stages) <= MOST_STAGES
     assert sum(s.parameters for s in stages) == sum(row[3] for row in rows)
     assert stages[-1].shape == (16,)
     # Maps of one size are one stage: 32, 16, 8, 4, and the dense layer.
     assert [s.shape for s in stages] == [(8, 32, 32), (8, 16, 16), (8, 8, 8), (8, 4, 4), (16,)]
     flat = [(f"{n}", "Linear", (10,), 7) for n in range(100)]
-    assert len(summarise(flat)) <= MOST_STAGES
-    assert sum(s.parameters for s in summarise(flat)) == 700
+    assert len(summarize(flat)) <= MOST_STAGES
+    assert sum(s.parameters for s in summarize(flat)) == 700
 
 
 def test_blocks_written_by_hand_stay_whole():
-    stages = summarise(residual(blocks=3))
+    stages = summarize(residual(blocks=3))
     assert [s.title for s in stages[1:4]] == ["Conv · BatchNorm · SiLU"] * 3
 
 
@@ -102,7 +102,7 @@ def inverted(blocks):
 
 def test_blocks_of_a_pretrained_network_have_readable_names():
     rows = inverted([(1, 16, 32), (2, 24, 16), (3, 40, 8), (3, 80, 8), (4, 112, 4)])
-    stages = summarise(rows)
+    stages = summarize(rows)
     assert [s.title for s in stages] == [
         "Conv · BatchNorm · ReLU6",
         "MBConv, 16",
@@ -114,12 +114,12 @@ def test_blocks_of_a_pretrained_network_have_readable_names():
     ]
     assert sum(s.parameters for s in stages) == sum(row[3] for row in rows)
     # With fewer boxes maps of one size are joined, whatever their channels.
-    assert [s.title for s in summarise(rows, most=5)][:3] == [
+    assert [s.title for s in summarize(rows, most=5)][:3] == [
         "Conv · BatchNorm · MBConv",
         "MBConv ×2, 24",
         "MBConv ×6",
     ]
-    assert summarise(residual())[1].title == "(Conv · BatchNorm · SiLU) ×5"
+    assert summarize(residual())[1].title == "(Conv · BatchNorm · SiLU) ×5"
 
 
 @pytest.mark.skipif(
@@ -147,7 +147,7 @@ def test_maps_that_are_no_embedding_yet_get_a_last_step():
     assert words(plots.architecture(rows))["200 values"] == 2
     averaged = words(plots.architecture(rows, embedding_size=32))
     assert averaged["32 values"] == 2
-    assert averaged["averaged and laid out"] == averaged["nothing to learn"] - 1 == 1
+    assert averaged["pooled and flattened"] == averaged["no parameters"] - 1 == 1
 
 
 def test_an_encoder_whose_layers_nobody_recorded_is_one_box():

@@ -41,17 +41,17 @@ def test_neighbours_tell_own_from_other_and_where_the_threshold_runs():
 def test_without_a_threshold_there_is_no_line():
     ax = plots.neighbours([Shown(IMAGE)], [[Shown(IMAGE, "a", 0.5)]])
     assert not ax.lines
-    with pytest.raises(DataError, match="got 1 and 2"):
+    with pytest.raises(DataError, match="got 1 queries and 2 rows"):
         plots.neighbours([Shown(IMAGE)], [[], []])
 
 
 @pytest.mark.parametrize(
     ("truth", "threshold", "expected"),
     [
-        ("ben", None, ["ben", "✓ right"]),
+        ("ben", None, ["ben", "✓ correct"]),
         ("anna", None, ["ben", "✗ it is anna"]),
         ("ben", 0.1, ["unknown", "✗ it is ben"]),
-        ("dora", 0.1, ["unknown", "✓ right, it is dora"]),
+        ("dora", 0.1, ["unknown", "✓ correct, it is dora"]),
         ("dora", 0.3, ["ben", "✗ it is dora"]),
         ("dora", None, ["ben", "✗ it is dora"]),
         (None, 1.0, ["ben"]),
@@ -68,7 +68,7 @@ def test_one_shot_answers_with_the_nearest(truth, threshold, expected):
 
 
 def test_one_shot_needs_distances():
-    with pytest.raises(DataError, match="got 1, 0 distances"):
+    with pytest.raises(DataError, match="got 1 examples, 0 distances"):
         plots.one_shot(Shown(IMAGE), [Shown(IMAGE, "a")])
 
 
@@ -84,8 +84,8 @@ def test_one_shot_has_room_for_twenty_ways():
 def test_pairs_say_what_they_were_taken_for():
     pairs = [(Shown(IMAGE, "a"), Shown(IMAGE, "b", 0.1)), (Shown(IMAGE, "c"), Shown(IMAGE, "c", 0.9))]
     shown = words(plots.hardest_pairs(pairs, [False, False], threshold=0.5))
-    assert "0.100: says same, is different" in shown
-    assert "0.900: says different, rightly" in shown
+    assert "0.100: same, truth different" in shown
+    assert "0.900: different, correct" in shown
     assert "a / b" in shown
     assert "c" in shown
     with pytest.raises(DataError, match="2 pairs and 1"):
@@ -109,11 +109,11 @@ def test_the_worst_mistakes_of_an_evaluation_are_its_most_confident_ones():
         (rows + 1) % 5,
     )
     shown = words(plots.worst_mistakes(known, images, labels, threshold=0.5, count=1))
-    assert [text for text in shown if "says" in text] == [
-        "0.100: says same, is different",
-        "0.900: says different, is same",
+    assert [text for text in shown if "truth" in text] == [
+        "0.100: same, truth different",
+        "0.900: different, truth same",
     ]
-    with pytest.raises(DataError, match="no mistake"):
+    with pytest.raises(DataError, match="no error"):
         plots.worst_mistakes(known.subset(np.array([4])), images, labels, threshold=0.5)
 
 
@@ -127,7 +127,7 @@ def test_matches_tints_what_speaks_for_and_against_and_ties_regions():
     corner, middle, last = tinted[2, 2], tinted[len(tinted) // 2, len(tinted) // 2], tinted[-2, -2]
     assert corner[2] > corner[0] + 60  # blue
     assert last[0] > last[2] + 60  # orange
-    assert np.ptp(middle) == 0  # grey: says nothing
+    assert np.ptp(middle) == 0  # gray: no evidence
     assert words(ax).count("1") == 2
     extent = ax.images[1].get_extent()
     x, y = next(line.get_xydata()[0] for line in ax.lines)

@@ -87,7 +87,7 @@ def test_a_threshold_that_accepts_everything_stays_in_the_picture(world):
 def test_forgeries_and_strangers_have_curves_of_their_own(world):
     for draw in (plots.roc, plots.det):
         ax = draw(world["against forgeries"])
-        assert words(ax)[0].startswith("against strangers")
+        assert words(ax)[0].startswith("against random impostors")
         assert words(ax)[1].startswith("against skilled forgeries")
         one, other = ax.lines[:2]
         assert one.get_color() != other.get_color()
@@ -161,5 +161,5 @@ def test_of_many_classes_the_hardest_are_drawn_with_shares_of_all_their_images()
     shares = np.asarray(ax.images[0].get_array())
     assert shares[names.index("0"), names.index("0")] == 0.5
     assert shares[names.index("29"), names.index("2")] == 0.25
-    with pytest.raises(DataError, match="one answer an image"):
+    with pytest.raises(DataError, match="one answer per image"):
         plots.confusion(["a"], [])

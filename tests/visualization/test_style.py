@@ -34,7 +34,7 @@ def contrast(a, b):
 
 def test_words_and_lines_stand_out_on_paper():
     assert contrast(style.INK, style.PAPER) > 12
-    assert contrast(style.GREY, style.PAPER) > 4.5
+    assert contrast(style.GRAY, style.PAPER) > 4.5
     for color in (style.BLUE, style.VERMILLION):
         assert contrast(color, style.PAPER) > 3
 
@@ -138,4 +138,4 @@ def test_matplotlib_is_imported_in_one_place():
                     lines = [line.strip() for line in file]
                 if any(line.startswith(("import matplotlib", "from matplotlib")) for line in lines):
                     found.append(os.path.relpath(os.path.join(folder, name), root))
-    assert found == [os.path.join("plots", "style.py")]
+    assert found == [os.path.join("visualization", "style.py")]

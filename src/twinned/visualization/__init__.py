@@ -1,16 +1,18 @@
-"""Pictures: fine in print, told apart by colour-blind readers, drawn without pyplot.
+"""Figures of models, training and metrics, for print and for color-blind readers; public as `twinned.plots`.
 
-Each function draws what somebody else computed and returns matplotlib axes, which `save` writes to a .png or
-.svg file. matplotlib is loaded when this package is.
+Each function draws a result that was computed elsewhere and returns matplotlib axes, which `save` writes to
+a .png or .svg file. Importing this package imports matplotlib, without pyplot.
 
-    network      architecture
-    training     history, accuracy over time
-    curves       ROC, DET, distances, reliability, confusion
-    embeddings   the map: projected, drawn with thumbnails
-    forces       what a loss pulls and pushes
-    panels       neighbours, a one-shot question, hardest pairs, what matches what
-    story        the pictures of a trained model, as files
-    style        house style, saving
+    network         architecture
+    training        training history, accuracy over time
+    roc             ROC, DET, distances, reliability, confusion matrix
+    embeddings      map of embeddings with thumbnails
+    loss_fields     gradient arrows of a loss
+    panels          nearest neighbors, one-shot classification, hardest pairs, matching regions
+    explanation     figure of an explanation
+    model_figures   figures of a trained model, as files
+    report          HTML report of an evaluation
+    style           shared style, saving
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Embeddings in two dimensions, drawn as a map with thumbnails."""
+"""Map of embeddings in two dimensions, with thumbnails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..data.images import ImageSource
 from ..errors import DataError
 from .style import (
     CYCLE,
-    GREY,
+    GRAY,
     MARKERS,
     PAPER,
     Axes,
@@ -23,8 +23,8 @@ from .style import (
     thumbnail,
 )
 
-MOST_LABELS = 20  # with more classes names would only hide the map
-_SIZE, _SIDE = np.array([10.0, 8.6]), 0.6  # of the map and of a thumbnail, in units of the axes
+MOST_LABELS = 20  # more class names would hide the map
+_SIZE, _SIDE = np.array([10.0, 8.6]), 0.6  # sizes of map and thumbnails, in units of the axes
 
 
 def embedding_map(
@@ -37,29 +37,29 @@ def embedding_map(
     method: str = "t-SNE",
     ax: Axes | None = None,
 ) -> Axes:
-    """A map of embeddings: one point an image, one colour and marker a class, thumbnails where there is room.
+    """Draw a map of embeddings: one point per image, one color and marker per class, and thumbnails.
 
     Args:
-        points: Shape ``(n, 2)``; see `project`.
-        labels: The class of each image.
-        images: The images, for thumbnails.
-        seen: The classes that training saw; they are drawn pale. None: not known.
-        thumbnails: At most so many.
-        method: How the points were made, for the caption.
-        ax: Where to draw, instead of a new figure.
+        points: Embeddings in two dimensions, ``(n, 2)``; see `project`.
+        labels: Class of each image.
+        images: Images for the thumbnails.
+        seen: Classes used in training, which are drawn pale; None if unknown.
+        thumbnails: Maximum number of thumbnails; they do not overlap.
+        method: Name of the projection, for the title.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If there is not one label (and image) a point.
-        ImageError: If an image cannot be opened any more.
+        DataError: If there is not one label (and image) per point.
+        ImageError: If an image cannot be opened.
     """
     where, names = np.asarray(points, dtype=np.float64), np.array([str(label) for label in labels])
     if where.ndim != 2 or len(where) != len(names) or (images is not None and len(images) != len(names)):
         raise DataError(
-            f"one point, label and image each is drawn; got points {where.shape}, {len(names)} labels"
+            f"expected one point, label and image each; got points {where.shape}, {len(names)} labels"
             + ("" if images is None else f", {len(images)} images")
         )
     ax = ax or plain(6.6, 6.0)
-    # Neither axis has a unit, so each is stretched to fill the picture.
+    # The axes have no unit, so each is stretched to fill the figure.
     where = (where - where.min(axis=0)) / np.maximum(np.ptp(where, axis=0), 1e-12) * _SIZE
     ax.set(xlim=(-0.45, _SIZE[0] + 0.45), ylim=(-0.45, _SIZE[1] + 0.75), aspect="equal")
     classes, code = np.unique(names, return_inverse=True)
@@ -82,15 +82,15 @@ def embedding_map(
             ax,
             [short(name, 16) for name in classes],
             np.array([_top(where[code == k]) for k in range(len(classes))]),
-            [GREY if faint else color for faint, color in zip(pale, colors, strict=True)],
+            [GRAY if faint else color for faint, color in zip(pale, colors, strict=True)],
         )
     if images is not None:
-        for row in _apart(where, 1.12 * _SIDE, thumbnails, named):
+        for row in _spaced(where, 1.12 * _SIDE, thumbnails, named):
             corner = where[row, 0] - _SIDE / 2, where[row, 1] - _SIDE / 2
             picture(ax, thumbnail(images[row], 96), at=corner, size=_SIDE, frame=colors[code[row]], line=1.3)
     caption = f"{len(names):,} images of {len(classes)} classes"
     if seen is not None:
-        caption += f", {sum(pale) or 'none'} of them seen in training" + (" (pale)" if any(pale) else "")
+        caption += f", {sum(pale) or 'none'} of them used in training" + (" (pale)" if any(pale) else "")
     dress(ax, title=f"Embeddings ({method})", x=caption, grid="")
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
@@ -99,18 +99,18 @@ def embedding_map(
 
 
 def _label(ax: Axes, names: list[str], spots: NDArray[np.float64], colors: list[str]) -> NDArray[np.float64]:
-    """Write the names; where they stand: middle, width and height of each."""
+    """Write class names and return their boxes: center, width and height, ``(n, 4)``."""
     points = 8.0 if len(names) > 12 else 9.5
     sizes = np.array([[0.011 * points * len(name), 0.022 * points] for name in names])
-    placed = _unstacked(spots, sizes)
+    placed = _separated(spots, sizes)
     for name, (x, y), color in zip(names, placed, colors, strict=True):
         text = ax.text(x, y, name, ha="center", va="center", fontsize=points, color=color, zorder=6)
         text.set(fontweight="bold", path_effects=halo(PAPER, 3), parse_math=False)
     return np.hstack([placed, sizes])
 
 
-def _apart(where: NDArray[np.float64], gap: float, most: int, named: NDArray[np.float64]) -> list[int]:
-    """Rows of points no two of which are nearer than ``gap`` along both axes, nor on a name; always these."""
+def _spaced(where: NDArray[np.float64], gap: float, most: int, named: NDArray[np.float64]) -> list[int]:
+    """Return rows of points that are at least ``gap`` from each other on one axis, and cover no name."""
     chosen: list[int] = []
     for row in np.random.default_rng(0).permutation(len(where)):
         if len(chosen) == most:
@@ -123,15 +123,15 @@ def _apart(where: NDArray[np.float64], gap: float, most: int, named: NDArray[np.
 
 
 def _top(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Above the middle of a class, strays left out."""
+    """Return a position above the median of a class, without its outliers."""
     middle = np.median(points, axis=0)
-    apart = np.linalg.norm(points - middle, axis=1)
-    near = points[apart <= 2 * np.median(apart) + 1e-12]
+    radius = np.linalg.norm(points - middle, axis=1)
+    near = points[radius <= 2 * np.median(radius) + 1e-12]
     return np.array([middle[0], near[:, 1].max() + 0.35 * _SIDE])
 
 
-def _unstacked(spots: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spots for words of these widths and heights, moved up until no word covers another."""
+def _separated(spots: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move boxes of these centers and sizes up until none overlaps another."""
     placed = spots.copy()
     done: list[int] = []
     for k in np.argsort(spots[:, 1]):

@@ -1,44 +1,39 @@
-"""Picture of an explanation."""
+"""Figure of an explanation: regions of two images that match."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..inference.explain import Explanation
+from .panels import matches
+from .style import Axes
 
 
-def draw(found: Explanation, *, threshold: float, probability: float) -> Any:
-    """The explanation as a picture; see `twinned.visualization.matches`.
+def draw(found: Explanation, *, threshold: float, probability: float) -> Axes:
+    """Draw an explanation with its verdict; see `twinned.visualization.matches`.
 
     Args:
-        found: Of `explain`.
-        threshold: The model's.
+        found: Result of `twinned.inference.explain.explain`.
+        threshold: Threshold of the model.
         probability: P(same) at this distance.
-
-    Returns:
-        Matplotlib axes.
     """
-    from .. import visualization
-
-    verdict = "the same" if found.distance <= threshold else "different"
+    verdict = "same" if found.distance <= threshold else "different"
     if found.method == "exact":
         caption = (
-            f"Blue: a region's share of the similarity; all add up to {found.left_share.sum():.3f}."
-            " Orange: speaks against. Lines: the pairs of regions with the largest shares."
+            f"Blue: contribution of a region to the similarity; they add up to {found.left_share.sum():.3f}."
+            " Orange: negative contribution. Lines: pairs of regions with the largest contributions."
         )
     else:
         most = max(float(abs(found.left_share).max()), float(abs(found.right_share).max()))
         caption = (
-            f"Blue: covering it moves the images apart, by at most {most:.2g}. Orange: brings them closer."
-            " Lines: regions that count together."
+            f"Blue: covering the region increases the distance, by up to {most:.2g}. Orange: decreases it."
+            " Lines: pairs of regions that matter together."
         )
-    return visualization.matches(
+    return matches(
         found.left,
         found.right,
         left_map=found.left_share,
         right_map=found.right_share,
         links=found.strongest(),
-        title=f"Said to be {verdict}: distance {found.distance:.4g}, threshold {threshold:.4g},"
+        title=f"Verdict: {verdict}. Distance {found.distance:.4g}, threshold {threshold:.4g},"
         f" P(same) {probability:.3f}",
         caption=caption,
     )

@@ -1,4 +1,4 @@
-"""What a loss pulls and pushes: points, and where it wants each of them to go."""
+"""Figure of the gradients of a loss with respect to embeddings in two dimensions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from ..errors import DataError
 from .style import (
     CYCLE,
-    GREY,
+    GRAY,
     INK,
     MARKERS,
     PAPER,
@@ -21,8 +21,8 @@ from .style import (
     words,
 )
 
-_REACH = 0.2  # the longest arrow, as a share of the picture
-_STILL = 1e-3  # what is shorter than that share of the longest counts as no force
+_REACH = 0.2  # length of the longest arrow, as a fraction of the figure
+_STILL = 1e-3  # largest length, as a fraction of the longest, that counts as zero
 
 
 def forces(
@@ -32,22 +32,22 @@ def forces(
     *,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """Draw where losses want each embedding to go, one picture a loss.
+    """Draw the direction in which each loss moves each embedding, one panel per loss.
 
-    Arrows are as long as the forces, the longest of each picture reaching a fifth of it. A hollow point is
-    content: the loss leaves it where it is.
+    Arrow lengths are proportional to the forces; the longest of a panel spans a fifth of it. Hollow points
+    have zero gradient.
 
     Args:
-        points: Embeddings in two dimensions, ``(n, 2)``.
-        figures: For each loss its title and the forces, ``(n, 2)``: its gradient at the points, times -1.
-        labels: The class of each point.
-        axes: Where to draw, one for each loss, instead of a new figure.
+        points: Embeddings, ``(n, 2)``.
+        figures: Title and forces of each loss; forces are its gradient at the points times -1, ``(n, 2)``.
+        labels: Class of each point.
+        axes: Axes to draw on, one per loss, instead of a new figure.
 
     Returns:
-        The axes.
+        One axes per loss.
 
     Raises:
-        DataError: If there is no loss, or not one label and one force a point.
+        DataError: If there is no loss, or not one label and one force per point.
     """
     where, names = np.asarray(points, np.float64), np.array([str(label) for label in labels])
     arrows = [np.asarray(force, np.float64) for _, force in figures]
@@ -60,7 +60,7 @@ def forces(
         or len(where) != len(names)
     ):
         raise DataError(
-            f"points (n, 2), n labels and forces (n, 2) are drawn; got {where.shape}, {len(names)} and"
+            f"expected points (n, 2), n labels and forces (n, 2); got {where.shape}, {len(names)} and"
             f" {', '.join(map(str, shapes)) or 'none'}"
         )
     if axes is None:
@@ -101,6 +101,6 @@ def forces(
         ax.set(xlim=middle[0] + half * np.array([-1, 1]), ylim=middle[1] + half * np.array([-1, 1]))
         ax.set(aspect="equal", xticks=[], yticks=[])
         still = int((~moved).sum())
-        note = "hollow: content where it is" if still else "none is content where it is"
-        words(ax, middle[0], middle[1] - 0.93 * half, note, color=GREY, size=8)
+        note = "hollow: zero gradient" if still else "no point has zero gradient"
+        words(ax, middle[0], middle[1] - 0.93 * half, note, color=GRAY, size=8)
     return list(axes)

@@ -1,55 +1,39 @@
-"""The pictures of a trained model, as files: its architecture, its training, its map of images."""
+"""Figures of a trained model, as files: architecture, training history, map of embeddings."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from ..data.datasets import ImageSet
-from ..data.preprocessing import ImageSpec
 from ..inference.projection import project
 from .embeddings import embedding_map
 from .network import architecture
 from .style import Axes, save
 from .training import history
 
-
-class Trained(Protocol):
-    """What is drawn: a `twinned.inference.model.Model`."""
-
-    @property
-    def spec(self) -> ImageSpec: ...
-    @property
-    def manifest(self) -> Any: ...
-    @property
-    def distance(self) -> str: ...
-    @property
-    def embedding_size(self) -> int: ...
-    def layers(self) -> Sequence[Sequence[Any]]: ...
-    def history(self) -> Mapping[str, Any]: ...
-    @property
-    def record(self) -> Any: ...
-    def embed(self, images: Any) -> Any: ...
+if TYPE_CHECKING:
+    from ..inference.model import Model
 
 
-def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
-    """Draw a model: architecture.png, history.png and embeddings.png.
+def story(model: Model, images: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
+    """Write architecture.png, history.png and embeddings.png of a model.
 
-    A model that was not trained step by step has no history.png.
+    There is no history.png of a model that was not trained step by step.
 
     Args:
-        model: A `twinned.inference.model.Model`.
-        images: For the map, at least 4; best of classes that training never saw.
-        folder: Where the files go.
-        seed: Of the map.
+        model: Model to draw.
+        images: At least 4 images for the map, preferably of classes not used in training.
+        folder: Folder to write to.
+        seed: Seed of the map.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
-        SettingError: If a file is there already.
+        SettingError: If a file exists.
     """
     points = project(model.embed(images.images), distance=model.distance, seed=seed)
     pictures: dict[str, Axes | Sequence[Axes]] = {
@@ -65,8 +49,8 @@ def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, s
     return files
 
 
-def draw_architecture(model: Trained, images: ImageSet | None = None) -> Axes:
-    """`architecture` of a saved model; one that was wrapped is one box, since nobody recorded its layers."""
+def draw_architecture(model: Model, images: ImageSet | None = None) -> Axes:
+    """Draw the `architecture` of a saved model; a wrapped encoder, whose layers are unknown, is one box."""
     unknown = [(model.manifest.encoder, str(model.manifest.encoder), (model.embedding_size,), None)]
     return architecture(
         model.layers() or unknown,

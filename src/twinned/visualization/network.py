@@ -1,4 +1,4 @@
-"""A Siamese network drawn: what becomes of each image on either side, and the one set of weights between."""
+"""Figure of a Siamese network: two branches with output shapes, and the weights they share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..data.images import ImageSource
 from ..errors import SettingError
 from .style import (
     BLUE,
-    GREY,
+    GRAY,
     INK,
     ORANGE,
     PAPER,
@@ -34,22 +34,22 @@ from .style import (
 )
 
 Row: TypeAlias = Sequence[Any]
-"""A layer as `SiameseNetwork.layers` gives it: name, kind, output shape without the batch, parameters."""
+"""A layer, as in `SiameseNetwork.layers`: name, kind, output shape without batch, parameters."""
 
 MOST_STAGES = 12
-# Where things stand, in units of the board: the two branches, and the weights between them.
+# Positions in units of the board: the two branches, the weights between them.
 _LEFT, _MIDDLE, _RIGHT, _WIDTH, _CARD = 2.95, 6.05, 9.15, 12.1, 4.1
 _TOP, _STEP = 1.9, 1.12
-_INCHES = 0.58  # a unit of the board, in a figure of its own
+_INCHES = 0.58  # size of a unit of the board in a new figure
 
 
 class Stage(NamedTuple):
     """Layers that are drawn as one box.
 
     Args:
-        title: What they are, in a line.
-        shape: Of what comes out: (channels, height, width), or (values,).
-        parameters: How many; None where that is not known.
+        title: Short description.
+        shape: Output shape: (channels, height, width), or (values,).
+        parameters: Number of parameters; None if unknown.
     """
 
     title: str
@@ -68,20 +68,20 @@ def architecture(
 ) -> Axes:
     """Draw a Siamese network: shapes, parameter counts, and two branches with one set of weights.
 
-    Every box in the middle stands for weights that exist once and are used for both images. A long network is
-    drawn in at most a dozen boxes.
+    Each box in the middle stands for weights that both branches share. A network is drawn in at most a dozen
+    boxes.
 
     Args:
-        network: A `twinned.SiameseNetwork`, anything else with ``layers()``, or those rows themselves: name,
-            kind, output shape, parameters. The last row is the head if it is named so.
-        image_shape: (height, width, channels) of an image; a `SiameseNetwork` knows it.
-        embedding_size: Values of an embedding; a `SiameseNetwork` knows it.
-        distance: Name of the distance; a `SiameseNetwork` knows it.
-        images: Two images to show as the inputs.
-        ax: Where to draw, instead of a new figure.
+        network: `twinned.SiameseNetwork`, another object with ``layers()``, or rows of name, kind, output
+            shape and parameters. A last row named ``head`` is the head.
+        image_shape: (height, width, channels) of an image (default: that of the `SiameseNetwork`).
+        embedding_size: Number of values of an embedding (default: that of the `SiameseNetwork`).
+        distance: Name of the distance (default: that of the `SiameseNetwork`).
+        images: Two images to draw as the inputs.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        SettingError: If there is no layer to draw.
+        SettingError: If there are no layers.
     """
     rows = list(network.layers() if hasattr(network, "layers") else network)
     encoder: Any = getattr(network, "encoder", None)
@@ -90,15 +90,15 @@ def architecture(
     embedding_size = embedding_size or getattr(network, "embedding_size", None)
     distance = distance or getattr(getattr(network, "head", None), "name", None)
     head = rows.pop() if rows and rows[-1][0] == "head" else None
-    stages = summarise(rows)
+    stages = summarize(rows)
     if not stages:
         raise SettingError(
-            "a network without layers cannot be drawn; give rows of name, kind, shape, parameters"
+            "a network without layers cannot be drawn. Pass rows of name, kind, shape, parameters"
         )
-    laid_out = math.prod(stages[-1].shape)
-    if len(stages[-1].shape) != 1 or embedding_size not in (None, laid_out):
-        title = "laid out" if embedding_size in (None, laid_out) else "averaged and laid out"
-        stages.append(Stage(title, (embedding_size or laid_out,), 0))
+    flat_size = math.prod(stages[-1].shape)
+    if len(stages[-1].shape) != 1 or embedding_size not in (None, flat_size):
+        title = "flattened" if embedding_size in (None, flat_size) else "pooled and flattened"
+        stages.append(Stage(title, (embedding_size or flat_size,), 0))
 
     foot = _TOP + _STEP * len(stages)
     ax = board(_WIDTH, foot + 2.75, inches=_INCHES, ax=ax)
@@ -110,8 +110,8 @@ def architecture(
         ax,
         0.25,
         0.82,
-        f"{count}: both images go through the same weights; bars: where they lie",
-        color=GREY,
+        f"{count}: both images pass through the same weights; bars: their shares",
+        color=GRAY,
         ha="left",
     )
 
@@ -119,7 +119,7 @@ def architecture(
     heights = [_TOP + _STEP * k for k in range(len(shapes))]
     for x, side, color in ((_LEFT, -1, BLUE), (_RIGHT, 1, VERMILLION)):
         image = thumbnail(images[0 if side < 0 else 1]) if images else None
-        reach = []  # half the height of what was drawn
+        reach = []  # half the height of each drawing
         for k, (shape, y) in enumerate(zip(shapes, heights)):
             if k == 0 and image is not None:
                 picture(ax, image, at=(x - 0.42, y - 0.42), size=0.84, frame=color, line=1.2)
@@ -136,29 +136,29 @@ def architecture(
     return ax
 
 
-def summarise(rows: Sequence[Row], most: int = MOST_STAGES) -> list[Stage]:
-    """Group layers into at most so many stages.
+def summarize(rows: Sequence[Row], most: int = MOST_STAGES) -> list[Stage]:
+    """Group layers into stages.
 
-    A layer with weights takes along what follows it without any (and normalization). The parts of a block
-    that was written by hand, such as a residual one, stay together. Where there are still too many stages,
-    neighbors with the same output shape are joined, then those with maps of one size, then the shortest.
+    Normalization and layers without weights join the layer before them. The layers of a custom block, such
+    as a residual block, stay together. If there are too many stages, adjacent ones with the same output shape
+    are merged, then those with the same height and width, then the shortest.
 
     Args:
         rows: Name, kind, output shape, parameters.
-        most: How many stages.
+        most: Maximum number of stages.
 
     Example:
         >>> rows = [("0", "Conv2d", (8, 9, 9), 80), ("1", "ReLU", (8, 9, 9), 0), ("2", "Linear", (5,), 3245)]
-        >>> [stage.title for stage in summarise(rows)]
+        >>> [stage.title for stage in summarize(rows)]
         ['Conv · ReLU', 'Linear']
     """
     units = _with_their_followers(_units(_steps([(tuple(str(row[0]).split(".")), row) for row in rows])))
     parts = [[unit] for unit in units]
-    for place in (0, 1):  # the whole shape; then height and width alone
+    for start in (0, 1):  # whole shape, then height and width
         if len(parts) > most:
             parts = [
                 [unit for part in same for unit in part]
-                for _, same in groupby(parts, key=lambda part: tuple(part[-1][-1][2])[place:])
+                for _, same in groupby(parts, key=lambda part: tuple(part[-1][-1][2])[start:])
             ]
     while len(parts) > most:
         k = min(range(len(parts) - 1), key=lambda k: sum(map(len, parts[k] + parts[k + 1])))
@@ -166,18 +166,18 @@ def summarise(rows: Sequence[Row], most: int = MOST_STAGES) -> list[Stage]:
     return [_stage(part) for part in parts]
 
 
-_Named: TypeAlias = tuple[tuple[str, ...], Row]  # a layer's path, and the layer
+_Named: TypeAlias = tuple[tuple[str, ...], Row]  # path of a layer, and the layer
 
 
 def _steps(rows: list[_Named]) -> list[_Named]:
-    """Leave out the parts of a layer that have no weights of their own, such as its padding."""
+    """Drop submodules without weights, such as the padding of a layer."""
     heavy = {path[:end] for path, row in rows if row[3] != 0 for end in range(1, len(path))}
     layers = {path for path, _ in rows} - heavy
     return [(path, row) for path, row in rows if not any(path[:end] in layers for end in range(1, len(path)))]
 
 
 def _units(rows: list[_Named]) -> list[list[_Named]]:
-    """Split consecutive layers into units: blocks written by hand whole, sequences layer by layer."""
+    """Split layers into units: custom blocks as one unit, sequences layer by layer."""
 
     def unit(named: _Named) -> tuple[str, ...]:
         path = named[0]
@@ -188,7 +188,7 @@ def _units(rows: list[_Named]) -> list[list[_Named]]:
     for key, group in groupby(rows, key=unit):
         part = list(group)
         inside = [(path[len(key) :] or path, row) for path, row in part]
-        # A part that holds further blocks is but a wrapper around them.
+        # A part that contains further blocks only wraps them.
         wraps = len(part) > 1 and any(len(list(g)) > 1 for _, g in groupby(inside, key=unit))
         found += _units(inside) if wraps and len(key) < min(len(path) for path, _ in part) else [part]
     return found
@@ -215,19 +215,19 @@ def _stage(units: list[list[Row]]) -> Stage:
     if len(set(titles)) == 1:
         if len(titles) > 1:
             title = f"({title}) ×{len(titles)}" if " " in title else f"{title} ×{len(titles)}"
-        alike = len({unit[-1][2][0] for unit in units}) == 1  # in how many channels leave them
+        alike = len({unit[-1][2][0] for unit in units}) == 1  # same number of output channels
         title += f", {shape[0]}" if titles[0] == _MBCONV and alike else ""
     else:
         title = _counted([part for unit in units for part in _parts(unit)])
     return Stage(title, shape, None if unknown else sum(int(row[3]) for row in rows))
 
 
-_MBCONV = "MBConv"  # an inverted bottleneck: a narrow map is widened, filtered channel by channel, narrowed
+_MBCONV = "MBConv"  # inverted bottleneck: expansion, depthwise convolution, projection
 
 
 def _parts(unit: list[Row]) -> list[tuple[str, bool]]:
-    """List the short names of what a unit consists of, and whether each has weights."""
-    # The name that the efficientnet packages give to the middle convolution of the block.
+    """List the short names of the layers of a unit, each with a flag: has weights."""
+    # Name of the depthwise convolution in the efficientnet packages.
     if any(part == "_depthwise_conv" for row in unit for part in str(row[0]).split(".")):
         return [(_MBCONV, True)]
     return [(re.sub(r"[123]d.*$", "", str(row[1])), bool(row[3])) for row in unit]
@@ -239,20 +239,20 @@ def _title(unit: list[Row]) -> str:
 
 
 def _counted(parts: list[tuple[str, bool]]) -> str:
-    """Name the three most frequent parts, those with weights where there are any."""
+    """Name the three most frequent parts, preferring those with weights."""
     counts = Counter(name for name, weighs in parts if weighs) or Counter(name for name, _ in parts)
     return " · ".join(f"{count} {name}" if count > 1 else name for name, count in counts.most_common(3))
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
-    """Height x width x channels, as people write it."""
+    """Format a shape as height x width x channels."""
     if not shape:
         return ""
     return f"{shape[0]:,} values" if len(shape) == 1 else " × ".join(map(str, (*shape[1:], shape[0])))
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **style: Any) -> None:
-    looks: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "zorder": 1} | style
+    looks: dict[str, Any] = {"color": GRAY, "linewidth": 0.9, "zorder": 1} | style
     ax.add_patch(
         FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=7, shrinkA=0, shrinkB=0, **looks)
     )
@@ -261,10 +261,10 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **sty
 def _slab(
     ax: Axes, at: tuple[float, float], shape: tuple[int, ...] | None, first: tuple[int, ...], color: str
 ) -> float:
-    """Feature maps as a block (sides and depth by the logarithm), an embedding as a row of values.
+    """Draw feature maps as a block, with logarithmic sides and depth, or an embedding as a row of cells.
 
     Returns:
-        Half its height.
+        Half the height of the drawing.
     """
     x, y = at
     tint = ramp(PAPER, color)
@@ -309,7 +309,7 @@ def _slab(
 
 
 def _shared(ax: Axes, heights: list[float], stages: list[Stage], total: int) -> None:
-    """The weights: one card a stage, tied to the arrows of both branches."""
+    """Draw the shared weights: one card per stage, connected to both branches."""
     top, foot = heights[0] - 0.1, heights[-1] + 0.05
     left = _MIDDLE - _CARD / 2
     ax.add_patch(
@@ -342,7 +342,7 @@ def _shared(ax: Axes, heights: list[float], stages: list[Stage], total: int) -> 
                 zorder=2,
             )
         )
-        length = (_CARD - 0.3) * (stage.parameters or 0) / max(total, 1)  # how much of all weights lies here
+        length = (_CARD - 0.3) * (stage.parameters or 0) / max(total, 1)  # share of all parameters
         if length > 0.06:
             ax.add_patch(
                 Rectangle((left + 0.15, y + 0.25), length, 0.045, color=ORANGE, linewidth=0, zorder=3)
@@ -350,12 +350,12 @@ def _shared(ax: Axes, heights: list[float], stages: list[Stage], total: int) -> 
         _fitted(ax, y - 0.13, stage.title, size=8, color=INK)
         count = "parameters not recorded" if stage.parameters is None else f"{stage.parameters:,} parameters"
         if stage.parameters == 0:
-            count = "nothing to learn"
-        words(ax, _MIDDLE, y + 0.11, count, color=GREY, size=7.5, zorder=3)
+            count = "no parameters"
+        words(ax, _MIDDLE, y + 0.11, count, color=GRAY, size=7.5, zorder=3)
 
 
 def _fitted(ax: Axes, y: float, text: str, *, size: float, color: str) -> None:
-    """Write the bold title of a card, its middle left out where it is wider than the card."""
+    """Write the bold title of a card, shortened to the width of the card."""
     text, most = short(text, 80), (_CARD - 0.3) * _INCHES * 72
     while text_width(text, size, bold=True) > most:
         text = short(text, len(text) - 1 - text.count("…"))
@@ -363,10 +363,10 @@ def _fitted(ax: Axes, y: float, text: str, *, size: float, color: str) -> None:
 
 
 def _foot(ax: Axes, foot: float, head: Row | None, distance: str | None) -> None:
-    """Where both embeddings meet."""
+    """Draw the head, which compares both embeddings."""
     y = foot + 1.0
     for x, side in ((_LEFT, -1), (_RIGHT, 1)):
-        words(ax, x, foot + 0.34, f"embedding {'A' if side < 0 else 'B'}", size=8, color=GREY)
+        words(ax, x, foot + 0.34, f"embedding {'A' if side < 0 else 'B'}", size=8, color=GRAY)
         _arrow(
             ax,
             (x, foot + 0.55),
@@ -396,10 +396,10 @@ def _foot(ax: Axes, foot: float, head: Row | None, distance: str | None) -> None
         ax,
         _MIDDLE,
         y + 0.14,
-        f"{learned:,} parameters" if learned else "nothing to learn",
+        f"{learned:,} parameters" if learned else "no parameters",
         color="#c9d0d8",
         size=7.5,
         zorder=3,
     )
     _arrow(ax, (_MIDDLE, y + 0.38), (_MIDDLE, y + 0.98), linewidth=1.1)
-    words(ax, _MIDDLE, y + 1.22, "one number: how far apart. Within the threshold: the same", size=8.5)
+    words(ax, _MIDDLE, y + 1.22, "one distance; within the threshold: same", size=8.5)

@@ -1,4 +1,4 @@
-"""Pictures made of pictures: neighbours of a query, a one-shot question, the hardest pairs, why two match."""
+"""Figures of images: nearest neighbors, one-shot classification, hardest pairs, matching regions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..evaluation.verification import mistakes
 from ..metrics.comparisons import Comparisons
 from .style import (
     BLUE,
-    GREY,
+    GRAY,
     INK,
     PAPER,
     RULE,
@@ -37,9 +37,9 @@ class Shown(NamedTuple):
     """An image in a panel.
 
     Args:
-        image: The image itself.
-        label: Its class, if it has one.
-        distance: To the query, or to its partner.
+        image: Image, or its file.
+        label: Class, if known.
+        distance: Distance to the query, or to the other image of the pair.
     """
 
     image: ImageSource
@@ -54,23 +54,25 @@ def neighbours(
     threshold: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Each query with its nearest images, the nearest first.
+    """Draw each query with its nearest images, nearest first.
 
-    Where labels are known, a blue frame and a tick mark the query's own class, an orange frame and a cross
-    any other one. A dotted line stands where the threshold runs.
+    If labels are known, images of the query's class have a blue frame and a tick, others an orange frame and
+    a cross. A dotted line marks the threshold.
 
     Args:
-        queries: What was asked.
-        found: For each query what was found, ascending by distance.
+        queries: Queries.
+        found: Images found for each query, by ascending distance.
         threshold: ``same = distance <= threshold``.
-        ax: Where to draw, instead of a new figure.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If there is no query, or not one answer each.
+        DataError: If there are no queries, or not one row of images for each.
         ImageError: If an image cannot be opened.
     """
     if not queries or len(queries) != len(found):
-        raise DataError(f"one row of neighbours a query is drawn; got {len(queries)} and {len(found)}")
+        raise DataError(
+            f"expected one row of images per query; got {len(queries)} queries and {len(found)} rows"
+        )
     columns = max(map(len, found))
     step, row = 1.12, 1.62
     ax = board(1.75 + step * columns, 0.75 + row * len(queries), inches=0.85, ax=ax)
@@ -97,7 +99,7 @@ def neighbours(
             0.3,
             f"dotted line: threshold {threshold:.4g}",
             ha="right",
-            color=GREY,
+            color=GRAY,
             size=7.5,
         )
     return ax
@@ -110,27 +112,27 @@ def one_shot(
     threshold: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """A one-shot question: the query, an example of each class, and the answer, which is the nearest.
+    """Draw a one-shot classification: the query, one example per class, and the class of the nearest.
 
-    The answer "unknown" is right where the query's class has no example.
+    The answer "unknown" is correct if the query's class has no example.
 
     Args:
-        query: The image asked about; with a label where the truth is known.
-        support: The examples, with label and distance.
-        threshold: Where even the nearest is beyond it, the answer is "unknown"; None forces a choice.
-        ax: Where to draw, instead of a new figure.
+        query: Image to classify, with a label if the true class is known.
+        support: Examples with labels and distances.
+        threshold: Largest distance of a known class; beyond it the answer is "unknown". None forces a choice.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If there is no example, or one without a distance.
+        DataError: If there are no examples, or one lacks a distance.
         ImageError: If an image cannot be opened.
     """
-    apart = [shown.distance for shown in support if shown.distance is not None]
-    if not support or len(apart) != len(support):
+    distances = [shown.distance for shown in support if shown.distance is not None]
+    if not support or len(distances) != len(support):
         raise DataError(
-            f"examples with a distance each are drawn; got {len(support)}, {len(apart)} distances"
+            f"expected examples with distances; got {len(support)} examples, {len(distances)} distances"
         )
-    nearest = int(np.argmin(apart))
-    known = threshold is None or apart[nearest] <= threshold
+    nearest = int(np.argmin(distances))
+    known = threshold is None or distances[nearest] <= threshold
     answer = support[nearest].label if known else None
     columns = min(len(support), max(5, math.ceil(math.sqrt(2 * len(support)))))
     rows = math.ceil(len(support) / columns)
@@ -141,9 +143,9 @@ def one_shot(
     words(ax, size + 1.1, 0.3, f"Support: one of {len(support)}?", ha="left", weight="bold")
     picture(ax, thumbnail(query.image), at=(0.15, 0.6), size=size, frame=INK, line=1.8)
     x, y = 0.15 + size / 2, 0.6 + size
-    words(ax, x, y + 0.32, "answer", color=GREY, size=8)
-    stranger = query.label is not None and query.label not in {shown.label for shown in support}
-    right = query.label is None or (not known if stranger else query.label == answer)
+    words(ax, x, y + 0.32, "answer", color=GRAY, size=8)
+    unknown = query.label is not None and query.label not in {shown.label for shown in support}
+    right = query.label is None or (not known if unknown else query.label == answer)
     words(
         ax,
         x,
@@ -154,13 +156,15 @@ def one_shot(
         color=BLUE if right else VERMILLION,
     )
     if query.label is not None:
-        verdict = "✓ right" if right else f"✗ it is {short(query.label, 14)}"
-        if right and stranger:
-            verdict = f"✓ right, it is {short(query.label, 12)}"
+        verdict = "✓ correct" if right else f"✗ it is {short(query.label, 14)}"
+        if right and unknown:
+            verdict = f"✓ correct, it is {short(query.label, 12)}"
         words(ax, x, y + 0.95, verdict, size=8.5, color=BLUE if right else VERMILLION)
     if threshold is not None:
-        said = f"{apart[nearest]:.3f} is {'within' if known else 'beyond'} the threshold {threshold:.3f}"
-        words(ax, size + 1.1, 0.75 + row * rows, said, ha="left", color=GREY, size=8)
+        sentence = (
+            f"{distances[nearest]:.3f} is {'within' if known else 'beyond'} the threshold {threshold:.3f}"
+        )
+        words(ax, size + 1.1, 0.75 + row * rows, sentence, ha="left", color=GRAY, size=8)
     for k, shown in enumerate(support):
         at = size + 1.1 + step * (k % columns), 0.6 + row * (k // columns)
         chosen = known and k == nearest
@@ -180,21 +184,21 @@ def hardest_pairs(
     columns: int = 3,
     ax: Axes | None = None,
 ) -> Axes:
-    """Pairs that the model gets wrong, or nearly: what it took them for, and what they are.
+    """Draw pairs with the decision of the model and the truth.
 
     Args:
-        pairs: Both images; the distance stands with the second one.
-        same: Whether each pair truly shows one class.
+        pairs: Both images; the second one has the distance.
+        same: True for pairs that show one class.
         threshold: ``same = distance <= threshold``.
-        columns: Pairs in a row.
-        ax: Where to draw, instead of a new figure.
+        columns: Number of pairs per row.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If there is no pair, or not one truth each.
+        DataError: If there are no pairs, or not one truth for each.
         ImageError: If an image cannot be opened.
     """
     if not pairs or len(pairs) != len(same):
-        raise DataError(f"one truth a pair is drawn; got {len(pairs)} pairs and {len(same)} truths")
+        raise DataError(f"expected one truth per pair; got {len(pairs)} pairs and {len(same)} truths")
     columns = min(columns, len(pairs))
     rows = math.ceil(len(pairs) / columns)
     step, row = 2.55, 1.85
@@ -203,16 +207,16 @@ def hardest_pairs(
     for k, ((left, right), truth) in enumerate(zip(pairs, same)):
         x, y = 0.18 + step * (k % columns), 0.65 + row * (k // columns)
         distance = math.nan if right.distance is None else right.distance
-        judged = distance <= threshold
-        color = BLUE if judged == truth else VERMILLION
+        accepted = distance <= threshold
+        color = BLUE if accepted == truth else VERMILLION
         for n, shown in enumerate((left, right)):
             picture(ax, thumbnail(shown.image), at=(x + 1.08 * n, y), size=1.02, frame=color, line=1.2)
-        said, true = ("same" if it else "different" for it in (judged, truth))
-        verdict = f"says {said}, is {true}" if judged != truth else f"says {said}, rightly"
+        decision, true = ("same" if it else "different" for it in (accepted, truth))
+        verdict = f"{decision}, truth {true}" if accepted != truth else f"{decision}, correct"
         words(ax, x, y + 1.19, f"{distance:.3f}: {verdict}", ha="left", size=7.5, color=color)
         names = [short(shown.label, 15) for shown in (left, right) if shown.label is not None]
         if names:
-            words(ax, x, y + 1.4, " / ".join(dict.fromkeys(names)), ha="left", size=7, color=GREY)
+            words(ax, x, y + 1.4, " / ".join(dict.fromkeys(names)), ha="left", size=7, color=GRAY)
     return ax
 
 
@@ -225,19 +229,19 @@ def worst_mistakes(
     count: int = 6,
     ax: Axes | None = None,
 ) -> Axes:
-    """`hardest_pairs` of an evaluation: the most confident mistakes, at most two of the same two classes.
+    """Draw the most confident errors of an evaluation, at most two per pair of classes; see `hardest_pairs`.
 
     Args:
-        comparisons: With the images behind them.
-        images: That they were computed from.
-        labels: The class of each.
+        comparisons: Comparisons with their images.
+        images: Images that were compared.
+        labels: Class of each image.
         threshold: ``same = distance <= threshold``.
-        count: Of either kind.
-        ax: Where to draw, instead of a new figure.
+        count: Number of false accepts, and of false rejects.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If the images behind the comparisons are not known, or there is no mistake to draw.
-        ImageError: If an image cannot be opened any more.
+        DataError: If the images of the comparisons are unknown, or there are no errors.
+        ImageError: If an image cannot be opened.
     """
     c = comparisons
     wrong = mistakes(c, threshold, count=count, each=2)
@@ -245,7 +249,7 @@ def worst_mistakes(
     if c.left_image is None or c.right_image is None or not len(rows):
         known = c.left_image is not None
         raise DataError(
-            "there is no mistake to draw" if known else "the images of these comparisons are not known"
+            "there is no error to draw" if known else "the images of these comparisons are not known"
         )
     pairs = [
         (
@@ -268,24 +272,24 @@ def matches(
     caption: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Why two images match: each beside its map of regions, lines between regions that match each other.
+    """Draw why two images match: a map of regions beside each image, and lines between matching regions.
 
-    Blue regions speak for "the same", orange ones against it; the deeper, the more, in each image by itself.
+    Blue regions are evidence for "same", orange ones against it; the color scale is relative in each image.
 
     Args:
-        left: An image, uint8 ``(h, w, channels)``.
-        right: The other one, of the same shape.
-        left_map: What each region of the left image contributes, ``(rows, columns)``.
-        right_map: The same of the right image.
-        links: Pairs of regions ((row, column) on the left, on the right) with their weight, strongest first.
-        title: Above the picture.
-        caption: Below it.
-        ax: Where to draw, instead of a new figure.
+        left: Left image, uint8 ``(h, w, channels)``.
+        right: Right image, of the same shape.
+        left_map: Contribution of each region of the left image, ``(rows, columns)``.
+        right_map: Contribution of each region of the right image.
+        links: Left region (row, column), right region and weight of each link, strongest first.
+        title: Text above the figure.
+        caption: Text below the figure.
+        ax: Axes to draw on instead of a new figure.
     """
     shape = min(4.0, max(0.5, left.shape[1] / left.shape[0]))
     width, height = (4.6, 4.6 / shape) if shape > 1.4 else (2.9 * shape, 2.9)
     gap, side, top = 1.5, 0.15, 0.95
-    # The maps stand beside the images, or below where images are wide; lines run from map to map.
+    # Maps are beside the images, or below wide ones. Lines run from map to map.
     across, down = (0.0, height + 0.55) if shape > 1.4 else (width + 0.2, 0.0)
     whole = 2 * (width + across) + gap + 2 * side
     below = wrap(caption, int(9 * whole))
@@ -297,14 +301,14 @@ def matches(
     ):
         colors = pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
         picture(ax, colors, at=(outer, top), size=(width, height))
-        words(ax, outer + width / 2, top - 0.2, f"image {name}", weight="bold", color=GREY)
-        words(ax, inner + width / 2, top + down - 0.2, f"what counts in {name}", weight="bold")
+        words(ax, outer + width / 2, top - 0.2, f"image {name}", weight="bold", color=GRAY)
+        words(ax, inner + width / 2, top + down - 0.2, f"evidence in {name}", weight="bold")
         tinted = _tinted(colors, regions / max(float(np.abs(regions).max()), 1e-12))
         boxes.append(picture(ax, tinted, at=(inner, top + down), size=(width, height)))
     if title:
         words(ax, side, 0.28, title, ha="left", weight="bold", size=10)
     for n, line in enumerate(below):
-        words(ax, side, top + height + down + 0.38 + 0.3 * n, line, ha="left", color=GREY, size=8)
+        words(ax, side, top + height + down + 0.38 + 0.3 * n, line, ha="left", color=GRAY, size=8)
     heaviest = max((abs(weight) for *_, weight in links), default=1.0)
     for k, (a, b, weight) in enumerate(links, 1):
         start, end = (
@@ -336,28 +340,28 @@ def matches(
 def _tile(
     ax: Axes, shown: Shown, *, at: tuple[float, float], frame: str, line: float = 1.4, mark: str = ""
 ) -> None:
-    """An image of one unit with its label and distance below."""
+    """Draw an image of one unit, with label and distance below."""
     picture(ax, thumbnail(shown.image), at=at, size=1.0, frame=frame, line=line)
     below = []
     if shown.label is not None:
         below.append((mark + short(shown.label, 13 - len(mark)), INK))
     if shown.distance is not None:
-        below.append((f"{shown.distance:.3f}", GREY))
+        below.append((f"{shown.distance:.3f}", GRAY))
     for n, (line_of_words, color) in enumerate(below):
         words(ax, at[0] + 0.5, at[1] + 1.13 + 0.19 * n, line_of_words, size=7.5, color=color)
 
 
 def _tinted(pixels: NDArray[np.uint8], regions: NDArray[Any]) -> NDArray[np.uint8]:
-    """An image in pale grey under its regions: blue above 0, orange below."""
+    """Return a pale gray image with its regions colored: blue above 0, orange below."""
     height, width = pixels.shape[:2]
     scale = max(1, math.ceil(280 / max(height, width)))
-    grey = pixels.mean(axis=2).repeat(scale, axis=0).repeat(scale, axis=1)[..., None]
+    gray = pixels.mean(axis=2).repeat(scale, axis=0).repeat(scale, axis=1)[..., None]
     rows = np.arange(height * scale) * regions.shape[0] // (height * scale)
     columns = np.arange(width * scale) * regions.shape[1] // (width * scale)
     weight = regions[rows][:, columns][..., None]
     color = np.where(weight >= 0, to_rgba(BLUE)[:3], to_rgba(VERMILLION)[:3]) * 255.0
     strength = 0.8 * np.abs(weight) ** 1.5
-    mixed = (60 + 0.76 * grey) * (1 - strength) + (0.35 * grey + 0.65 * color) * strength
+    mixed = (60 + 0.76 * gray) * (1 - strength) + (0.35 * gray + 0.65 * color) * strength
     tinted: NDArray[np.uint8] = np.rint(mixed.clip(0, 255)).astype(np.uint8)
     return tinted
 

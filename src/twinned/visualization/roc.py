@@ -1,4 +1,4 @@
-"""Verification drawn: ROC, DET, the two distributions, reliability, the confusion of classes."""
+"""Figures of verification: ROC, DET, distances, reliability, confusion matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..evaluation.verification import Reliability, VerificationResult
 from ..metrics.comparisons import Comparisons
 from .style import (
     BLUE,
-    GREY,
+    GRAY,
     INK,
     PAPER,
     RULE,
@@ -30,25 +30,25 @@ from .style import (
     short,
 )
 
-_AGAINST = {"random": "strangers", "skilled": "skilled forgeries"}
+_AGAINST = {"random": "random impostors", "skilled": "skilled forgeries"}
 _COLORS = {"": BLUE, "random": VERMILLION, "skilled": INK}
 _RATES = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4)
 _NORMAL = NormalDist()
 _deviate = np.vectorize(lambda rate: _NORMAL.inv_cdf(min(max(rate, 1e-9), 1 - 1e-9)), otypes=[float])
 _rate = np.vectorize(_NORMAL.cdf, otypes=[float])
-_WORST = 0.6  # where the axes of the DET end
-_TINY = 1e-9  # stands for a rate of 0, which neither scale has
+_WORST = 0.6  # upper end of the DET axes
+_TINY = 1e-9  # replaces a rate of 0, which neither scale can show
 
 
 def roc(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
-    """The ROC curve: genuine comparisons accepted at each false accept rate, which is on a logarithmic scale.
+    """Draw the ROC curve: true accept rate against false accept rate, on a logarithmic scale.
 
-    The band is the 95 % interval from resampling classes. Where it is hatched, there are too few impostors to
-    support the rate (rule of 30).
+    The band is the 95 % interval from resampling classes. The hatched rates are not supported by the number
+    of impostors (rule of 30).
 
     Args:
-        result: Of `twinned.evaluation.evaluate_verification`.
-        ax: Where to draw, instead of a new figure.
+        result: Result of `twinned.evaluation.evaluate_verification`.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
         DataError: If there is no curve: genuine or impostor comparisons are missing.
@@ -62,11 +62,11 @@ def roc(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
 
 
 def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
-    """The DET curve: both error rates on normal-deviate scales, where normal distances give a straight line.
+    """Draw the DET curve: both error rates on normal-deviate scales, on which normal distances give a line.
 
     Args:
-        result: Of `twinned.evaluation.evaluate_verification`.
-        ax: Where to draw, instead of a new figure.
+        result: Result of `twinned.evaluation.evaluate_verification`.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
         DataError: If there is no curve: genuine or impostor comparisons are missing.
@@ -82,9 +82,9 @@ def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(_decimal))
     ax.set(xlim=(low, _WORST), ylim=(low, _WORST))
-    ax.plot([low, _WORST], [low, _WORST], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    ax.plot([low, _WORST], [low, _WORST], color=GRAY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     dress(ax, title="DET", x="false accept rate", y="false reject rate")
-    # A good curve runs near the lower left corner, a bad one near the upper right.
+    # The better the model, the closer the curve to the lower left corner.
     legend(ax, loc="upper right" if (result.eer or 0) < 0.08 else "lower left")
     return ax
 
@@ -92,12 +92,12 @@ def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
 def overview(
     result: VerificationResult, comparisons: Comparisons, found: Reliability
 ) -> tuple[Axes, Axes, Axes, Axes]:
-    """ROC, DET, distances and reliability on one sheet.
+    """Draw ROC, DET, distances and reliability in one figure.
 
     Args:
-        result: Of `twinned.evaluation.evaluate_verification`.
-        comparisons: That it was computed from.
-        found: Of `twinned.evaluation.reliability`.
+        result: Result of `twinned.evaluation.evaluate_verification`.
+        comparisons: Comparisons behind the result.
+        found: Result of `twinned.evaluation.reliability`.
 
     Returns:
         The four axes, row by row.
@@ -115,7 +115,7 @@ def overview(
 
 
 def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], *, most: float) -> Axes:
-    """What ROC and DET share: curves, bands, the stored threshold, the rates that are not supported."""
+    """Draw the parts that ROC and DET share: curves, bands, stored threshold, unsupported rates."""
     if result.roc is None:
         raise DataError(
             f"a curve needs genuine and impostor comparisons; got {result.n_genuine} and {result.n_impostor}"
@@ -167,7 +167,7 @@ def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], 
         hatch="////",
         linewidth=0,
         zorder=0,
-        label="too few impostors to tell",
+        label="too few impostors",
     )
     return ax
 
@@ -177,20 +177,20 @@ def _decimal(value: float, _: object) -> str:
 
 
 def _lowest(result: VerificationResult) -> float:
-    """Where the axis of false accept rates begins: the decade of a single error, 1e-5 at the lowest."""
+    """Return the lower end of the FAR axis: the decade of a single error, at least 1e-5."""
     return float(10.0 ** np.floor(np.log10(min(0.05, max(1 / result.n_impostor, 1e-5)) * 1.0001)))
 
 
 def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax: Axes | None = None) -> Axes:
-    """How far apart the same and the different are, with the threshold between them.
+    """Draw histograms of the distances of same and different pairs, with the threshold.
 
-    Each kind of comparison has the area 1, however many there are. What is filled is decided wrongly.
+    Each histogram has area 1. Filled parts are wrong decisions.
 
     Args:
-        comparisons: Of one data set.
+        comparisons: Comparisons of one data set.
         threshold: ``same = distance <= threshold``.
-        bins: Of the histograms.
-        ax: Where to draw, instead of a new figure.
+        bins: Number of bins.
+        ax: Axes to draw on instead of a new figure.
     """
     ax = ax or plain(4.6, 3.4)
     skilled = np.zeros(len(comparisons), bool) if comparisons.skilled is None else comparisons.skilled
@@ -214,7 +214,7 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
         mistaken = f"{1 - accepted:.3f} missed" if name == "same" else f"{accepted:.3f} accepted"
         words = f"{name} ({chosen.sum():,}): {mistaken}"
         ax.stairs(height, edges, color=color, linewidth=1.4, linestyle=line, label=words)
-        # The bin that holds the threshold is cut in two there.
+        # The bin that contains the threshold is split there.
         cut = np.sort(np.append(edges, np.clip(threshold, edges[0], edges[-1])))
         middle = (cut[1:] + cut[:-1]) / 2
         wrong = (middle > threshold) == (name == "same")
@@ -233,10 +233,10 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
         textcoords="offset points",
         path_effects=halo(),
     )
-    dress(ax, title="Distances", x="distance (lower is closer); filled: decided wrongly", grid="x")
+    dress(ax, title="Distances", x="distance (lower is closer); filled: wrong decisions", grid="x")
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    # Below the line of the threshold's name, whichever side that runs to.
+    # Below the line that names the threshold.
     legend(
         ax, loc="upper left" if threshold > edges.mean() else "upper right", bbox_to_anchor=(0, 0, 1, 0.94)
     )
@@ -244,17 +244,17 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
 
 
 def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
-    """Does 0.8 come true eight times in ten? Stated probability against what was observed.
+    """Draw the reliability diagram: predicted P(same) against the observed fraction of same pairs.
 
-    A line through each point is its 95 % interval, by resampling classes. The bars at the foot say how many
-    comparisons lie behind each point, on a logarithmic scale.
+    The line through each point is its 95 % interval, by resampling classes. The bars at the bottom show the
+    number of comparisons of each point, on a logarithmic scale.
 
     Args:
-        found: Of `twinned.evaluation.reliability`.
-        ax: Where to draw, instead of a new figure.
+        found: Result of `twinned.evaluation.reliability`.
+        ax: Axes to draw on instead of a new figure.
     """
     ax = ax or plain(4.1, 4.1)
-    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    ax.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     weight = np.log10(found.comparisons.clip(1) + 1.0)
     ax.bar(found.stated, 0.13 * weight / weight.max(), width=0.035, color=RULE, zorder=1)
     ax.vlines(found.stated, found.low, found.high, color=BLUE, linewidth=1.2, alpha=0.45, zorder=2)
@@ -262,54 +262,54 @@ def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
         found.stated, found.observed, "-o", color=BLUE, linewidth=1.4, markersize=4.5, zorder=3, clip_on=False
     )
     ax.annotate(
-        "bars: how many pairs, logarithmic",
+        "bars: number of pairs, logarithmic",
         (1, 0.135),
         xytext=(-4, 1),
         textcoords="offset points",
         ha="right",
         va="bottom",
         fontsize=7,
-        color=GREY,
+        color=GRAY,
         path_effects=halo(),
     )
-    for side, words in ((1, "stated too low"), (-1, "stated too high")):
+    for side, words in ((1, "predicted too low"), (-1, "predicted too high")):
         ax.text(
             0.5 - 0.24 * side,
             0.5 + 0.27 * side,
             words,
             fontsize=8,
-            color=GREY,
+            color=GRAY,
             ha="center",
             va="center",
             path_effects=halo(),
             zorder=2,
         )
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    dress(ax, title="Reliability", x="stated P(same)", y="share that was the same")
+    dress(ax, title="Reliability", x="predicted P(same)", y="observed fraction")
     return ax
 
 
 def confusion(truth: Sequence[str], answer: Sequence[str], *, most: int = 20, ax: Axes | None = None) -> Axes:
-    """Which classes are taken for which: one row a class, as shares of its images.
+    """Draw the confusion matrix, one row per true class, as fractions of its images.
 
     Args:
-        truth: The class of each image.
-        answer: The class that it was given.
-        most: With more classes than this, only those with the most mistakes are drawn.
-        ax: Where to draw, instead of a new figure.
+        truth: True class of each image.
+        answer: Predicted class of each image.
+        most: Maximum number of classes; of more, those with the most errors are drawn.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If there are not as many answers as images, or none.
+        DataError: If there are no images, or not one answer for each.
     """
     if len(truth) != len(answer) or not len(truth):
-        raise DataError(f"one answer an image is drawn; got {len(truth)} images and {len(answer)} answers")
+        raise DataError(f"expected one answer per image, got {len(truth)} images and {len(answer)} answers")
     names, code = np.unique([*map(str, truth), *map(str, answer)], return_inverse=True)
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, tuple(code.reshape(2, -1)), 1)
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
     total = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
-    title = "Which class is taken for which"
+    title = "Confusion matrix"
     if len(names) > most:
         title += f": the {most} hardest of {len(names)}"
         kept = np.sort(np.argsort(-wrong, kind="stable")[:most])
@@ -328,7 +328,7 @@ def confusion(truth: Sequence[str], answer: Sequence[str], *, most: int = 20, ax
                 fontsize=7 if len(names) > 6 else 9,
                 color=PAPER if value > 0.4 else INK,
             )
-    dress(ax, title=title, x="answer", y="truth (rows add up to 1)", grid="")
+    dress(ax, title=title, x="predicted", y="true (rows add up to 1)", grid="")
     labels = [short(name, 18) for name in names]
     upright = max(map(len, labels)) > 3
     ax.set_xticks(range(len(names)), labels, rotation=90 if upright else 0, parse_math=False)

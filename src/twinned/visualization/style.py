@@ -1,12 +1,12 @@
-"""The house style, and the one place that imports matplotlib.
+"""Style shared by all figures, and saving them. Only this module imports matplotlib.
 
-Figures are made without pyplot: nothing global is touched, so pictures can be drawn in any thread. Colours
-are Okabe and Ito's, told apart by colour-blind readers; where two meet they also differ in line or marker, so
-that a grey print still reads.
+Figures are made without pyplot and its global state, so they can be drawn in any thread. The colors are those
+of Okabe and Ito, which color-blind readers can distinguish; curves of one figure also differ in line style or
+marker, so that a gray print stays readable.
 
 References:
     Okabe & Ito, "Color Universal Design", 2008.
-    Tol, "Colour schemes", 2021.
+    Tol, SRON technical note SRON/EPS/TN/09-002, 2021.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from ..utils.files import refuse
 __all__ = [
     "BLUE",
     "CYCLE",
+    "GRAY",
     "GREEN",
-    "GREY",
     "INK",
     "MARKERS",
     "ORANGE",
@@ -78,34 +78,34 @@ __all__ = [
     "words",
 ]
 
-INK, GREY, RULE, PAPER = "#1a2029", "#66707c", "#d3d9e0", "#ffffff"
+INK, GRAY, RULE, PAPER = "#1a2029", "#66707c", "#d3d9e0", "#ffffff"
 BLUE, VERMILLION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 PURPLE, SKY = "#cc79a7", "#56b4e9"
-# Three of Tol's follow Okabe and Ito's, so that ten classes, such as the digits, have a colour each.
+# Okabe and Ito's colors and three of Tol's, so that ten classes, such as the digits, have a color each.
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK, "#882255", "#8a8a1e", "#a5744a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _TEXT = 9.0  # points; nothing is set below 7
 
 
 def plain(width: float = 5.0, height: float = 3.6) -> Axes:
-    """Axes of a new figure, so many inches wide and high."""
+    """Return the axes of a new figure of this size in inches."""
     axes: Axes = sheet(width, height).add_subplot()
     return axes
 
 
 def sheet(width: float, height: float) -> Figure:
-    """A new figure, so many inches wide and high, that lays itself out with a margin all around."""
+    """Return a new figure of this size in inches, with constrained layout and a margin."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
 def board(width: float, height: float, *, inches: float, ax: Axes | None = None) -> Axes:
-    """Axes without scales, in units of one's own, y downwards: to lay pictures and boxes out on.
+    """Return axes without ticks, y pointing down, for placing pictures and boxes.
 
     Args:
-        width: In those units.
-        height: In those units.
+        width: Width in units of the board.
+        height: Height in units of the board.
         inches: Size of a unit in a new figure.
-        ax: Where to lay it out instead of a new figure.
+        ax: Axes to use instead of a new figure.
     """
     if ax is None:
         figure = Figure(figsize=(width * inches, height * inches))
@@ -118,15 +118,15 @@ def board(width: float, height: float, *, inches: float, ax: Axes | None = None)
 def dress(
     ax: Axes, *, title: str = "", x: str = "", y: str = "", grid: Literal["both", "x", "y", ""] = "both"
 ) -> Axes:
-    """Put axes in house style: a title on the left, two spines, a light grid."""
+    """Style axes: title on the left, two spines, a light grid."""
     ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=8)
     ax.set_xlabel(x, fontsize=_TEXT, color=INK)
     ax.set_ylabel(y, fontsize=_TEXT, color=INK)
-    ax.tick_params(which="both", labelsize=8, colors=GREY, labelcolor=INK, width=0.6, length=3)
+    ax.tick_params(which="both", labelsize=8, colors=GRAY, labelcolor=INK, width=0.6, length=3)
     ax.tick_params(which="minor", length=0)
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set(color=GREY, linewidth=0.6)
+        spine.set(color=GRAY, linewidth=0.6)
     if grid:
         ax.grid(axis=grid, color=RULE, linewidth=0.5)
     ax.set_axisbelow(True)
@@ -134,7 +134,7 @@ def dress(
 
 
 def legend(ax: Axes, **place: Any) -> None:
-    """A legend in small print, its words taken as they are (``$`` is no formula)."""
+    """Add a legend in small type, without math parsing of ``$``."""
     box = ax.legend(
         fontsize=8,
         labelcolor=INK,
@@ -150,37 +150,37 @@ def legend(ax: Axes, **place: Any) -> None:
 
 
 def halo(color: str = PAPER, width: float = 2.5) -> list[Any]:
-    """Path effects that keep words legible on a picture."""
+    """Return path effects that keep text legible on a picture."""
     return [patheffects.withStroke(linewidth=width, foreground=color)]
 
 
 def words(ax: Axes, x: float, y: float, text: str, *, size: float = 8.5, **style: Any) -> None:
-    """Words on a board, centred unless told otherwise, taken as they are (``$`` is no formula)."""
+    """Write text on a board, centered by default, without math parsing of ``$``."""
     ax.text(
         x, y, text, fontsize=size, va="center", parse_math=False, **{"ha": "center", "color": INK} | style
     )
 
 
 def ramp(*colors: Any) -> LinearSegmentedColormap:
-    """A colour map through these colours."""
+    """Return a color map that interpolates these colors."""
     return LinearSegmentedColormap.from_list("ramp", [to_rgba(color) for color in colors])
 
 
 def short(words: object, most: int = 24) -> str:
-    """A name as it can be drawn: on one line, its middle left out where it is long."""
+    """Return a name on one line, with its middle replaced by an ellipsis where it is long."""
     line = "".join(c if c.isprintable() else " " for c in str(words)).strip()
     return line if len(line) <= most else f"{line[: most // 2]}…{line[len(line) - (most - most // 2 - 1) :]}"
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Measure a line of text in the pictures' font, in points."""
+    """Return the width of a line of text in the figures' font, in points."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
     width: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
     return width
 
 
 def thumbnail(source: ImageSource, size: int = 160) -> NDArray[np.uint8]:
-    """An image as RGB, uint8 ``(h, w, 3)``, no side longer than ``size``.
+    """Return an image as RGB, uint8 ``(h, w, 3)``, with no side longer than ``size``.
 
     Raises:
         ImageError: If it cannot be opened.
@@ -199,15 +199,15 @@ def picture(
     frame: str = RULE,
     line: float = 0.8,
 ) -> tuple[float, float, float, float]:
-    """Lay an image on a board, centred in a box, its shape kept, with a frame.
+    """Draw an image in a box on a board, centered, with its aspect ratio and a frame.
 
     Args:
-        ax: Where.
-        image: Grey ``(h, w)`` or colour ``(h, w, 3 or 4)``.
+        ax: Axes of the board.
+        image: Gray ``(h, w)`` or color ``(h, w, 3 or 4)``.
         at: Left and upper edge of the box.
         size: Width and height of the box, or one number for both.
-        frame: Its colour.
-        line: Width of the frame's line, in points.
+        frame: Color of the frame.
+        line: Line width of the frame, in points.
 
     Returns:
         Left, top, width and height of the image itself.
@@ -236,19 +236,22 @@ def picture(
 def target(
     path: str | os.PathLike[str], *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()
 ) -> Path:
-    """The path, once a picture may be written there; ask before long work.
+    """Check, before long work, that a figure can be written to a file, and return its path.
 
     Args:
-        path: The file, .png or .svg.
-        force: Whether it may replace what is there.
-        data: Files and folders that were given to be read: nothing is written into them.
+        path: File to write, .png or .svg.
+        force: Overwrite an existing file.
+        data: Input files and folders, into which nothing may be written.
 
     Raises:
-        SettingError: If it is no .png or .svg, or must not be written (see `twinned.utils.files.refuse`).
+        SettingError: If the suffix is not .png or .svg, or the file must not be written
+            (see `twinned.utils.files.refuse`).
     """
     file = Path(path)
     if file.suffix.lower() not in (".png", ".svg"):
-        raise SettingError(f"{file}: a picture is written as .png or .svg; name the file so")
+        raise SettingError(
+            f"{file}: pictures are written as .png or .svg. Choose a name with one of these suffixes"
+        )
     refuse(file, force=force, data=data)
     return file
 
@@ -256,16 +259,16 @@ def target(
 def save(
     drawn: Axes | Sequence[Axes], path: str | os.PathLike[str], *, force: bool = False, dpi: int = 200
 ) -> None:
-    """Write a picture to a .png or .svg file, whole or not at all.
+    """Write a figure to a .png or .svg file, atomically.
 
     Args:
-        drawn: What a function of this package returned.
-        path: The file.
-        force: Replace what is there.
-        dpi: Dots an inch, for .png.
+        drawn: Axes that a function of this package returned.
+        path: File to write.
+        force: Overwrite an existing file.
+        dpi: Resolution of a .png, in dots per inch.
 
     Raises:
-        SettingError: If the path is no .png or .svg, or exists and ``force`` is not set.
+        SettingError: If the suffix is not .png or .svg, or the file exists and ``force`` is not set.
     """
     file = target(path, force=force)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -282,12 +285,12 @@ def save(
 
 
 def png(drawn: Axes | Sequence[Axes], *, dpi: int = 200) -> bytes:
-    """A picture as a PNG."""
+    """Return a figure as a PNG file."""
     return _render(drawn, "png", dpi=dpi)
 
 
 def svg(drawn: Axes | Sequence[Axes]) -> str:
-    """A picture as an SVG whose words stay words, for a page that brings its own font."""
+    """Return a figure as SVG whose text stays text, for a page with its own font."""
     return _render(drawn, "svg", text="none", transparent=True).decode()
 
 
@@ -296,8 +299,8 @@ def _render(
 ) -> bytes:
     figure: Any = (drawn if isinstance(drawn, Axes) else drawn[0]).figure
     out = io.BytesIO()
-    # The same picture gives the same bytes: no date, no random names. No word in a picture is worth a warning
-    # on standard error because the font lacks a letter.
+    # No date and no random ids, so that the same figure gives the same bytes. Letters that the font lacks
+    # are drawn as boxes, without a warning on standard error.
     with (
         matplotlib.rc_context({"svg.fonttype": text, "svg.hashsalt": "twinned"}),
         warnings.catch_warnings(),

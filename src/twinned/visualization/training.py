@@ -1,4 +1,4 @@
-"""Training drawn: loss, held-out error and accuracy over the steps; several runs over the seconds."""
+"""Figures of training: loss, held-out error and accuracy by step; several runs by time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .style import (
 )
 
 Table: TypeAlias = Mapping[str, ArrayLike]
-"""The columns of history.csv, as `Model.history` reads them: one value an evaluation."""
+"""Columns of history.csv, as `Model.history` reads them, with one value per evaluation."""
 
 _NAMES = {"step": "step", "seconds": "seconds of training", "epoch": "epoch"}
 
@@ -34,17 +34,17 @@ _NAMES = {"step": "step", "seconds": "seconds of training", "epoch": "epoch"}
 def history(
     table: Table, *, over: Literal["step", "seconds", "epoch"] = "step", axes: Sequence[Axes] | None = None
 ) -> tuple[Axes, Axes]:
-    """How training went: the loss above, equal error rate and pair accuracy below.
+    """Draw the training history: loss above, equal error rate and pair accuracy below.
 
-    The weights that are kept are those with the lowest held-out error, which is marked.
+    The lowest held-out error is marked; its weights are those of the model.
 
     Args:
-        table: As `twinned.inference.model.Model.history` gives it.
-        over: What runs along the axis.
-        axes: Two axes to draw on, instead of a new figure.
+        table: Result of `twinned.inference.model.Model.history`.
+        over: Unit of the horizontal axis.
+        axes: Two axes to draw on instead of a new figure.
 
     Returns:
-        The upper and the lower axes.
+        Upper and lower axes.
 
     Raises:
         DataError: If the table is empty: see `twinned.inference.model.Model.without_history`.
@@ -89,18 +89,18 @@ def history(
 def accuracy_over_time(
     runs: Mapping[str, Table], *, measure: str = "held_out_accuracy", ax: Axes | None = None
 ) -> Axes:
-    """What each of several runs had reached after so many seconds.
+    """Draw the accuracy of several runs over the seconds of training.
 
     Args:
-        runs: For each run its name and its history.
-        measure: The column to draw.
-        ax: Where to draw, instead of a new figure.
+        runs: History of each run, by name.
+        measure: Column to draw.
+        ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If there is no run, or one without that column.
+        DataError: If there are no runs, or a run lacks the column.
     """
     if not runs:
-        raise DataError("at least one run is needed to draw accuracy over time")
+        raise DataError("accuracy over time requires at least one run")
     ax = ax or plain(5.4, 3.6)
     for k, (name, table) in enumerate(runs.items()):
         ax.plot(
@@ -115,7 +115,7 @@ def accuracy_over_time(
         )
     ax.set_xlim(left=0)
     words = measure.replace("_", " ").replace("held out", "held-out").replace("eer", "equal error rate")
-    dress(ax, title="What training time buys", x=_NAMES["seconds"], y=words)
+    dress(ax, title="Accuracy over training time", x=_NAMES["seconds"], y=words)
     legend(ax, loc="best")
     return ax
 
@@ -123,8 +123,7 @@ def accuracy_over_time(
 def _column(table: Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     if name not in table or not np.size(table[name]):
         raise DataError(
-            f"there is no training history to draw: the table has no values in a column {name!r}"
-            f" (columns: {', '.join(table) or 'none'}). Pass the history of a model that was trained step by"
-            " step"
+            f"no training history to draw: column {name!r} is missing or empty"
+            f" (columns: {', '.join(table) or 'none'}). Pass the history of a model trained step by step"
         )
     return np.asarray(table[name], dtype=np.float64)

@@ -1,4 +1,4 @@
-// Talking to the service. Every failure becomes an Error whose message is the service's own sentence.
+// Requests to the service. Every failure becomes an Error with the service's message.
 
 const KEY = "twinned-token";
 let token = localStorage.getItem(KEY);
@@ -11,7 +11,7 @@ export class ServiceError extends Error {
   }
 }
 
-/** `ask(wrong)` resolves to a token; called when the service wants one. */
+/** `ask(wrong)` resolves to a token; called when the service requires one. */
 export function onTokenNeeded(ask) {
   askForToken = ask;
 }
@@ -39,7 +39,7 @@ async function request(path, options = {}, patience = 3) {
     response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServiceError("The service does not answer. Is it still running?", 0);
+    throw new ServiceError("The service does not respond. Check that it is running.", 0);
   }
   if (response.status === 401) {
     if (sent === token) await newToken(sent !== null);
@@ -54,9 +54,9 @@ async function request(path, options = {}, patience = 3) {
   }
   if (!response.ok) {
     const problem = await response.json().catch(() => ({}));
-    const said = problem.detail ?? `The service answered with ${response.status}.`;
-    // A sentence begins with a capital, a file's name as it is.
-    throw new ServiceError(/^\S+: /.test(said) ? said : said.charAt(0).toUpperCase() + said.slice(1), response.status);
+    const text = problem.detail ?? `The service responded with status ${response.status}.`;
+    // Start with a capital letter, except for a file's name.
+    throw new ServiceError(/^\S+: /.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1), response.status);
   }
   return response;
 }
@@ -78,11 +78,11 @@ export async function patch(path, values) {
   return (await request(path, { method: "PATCH", body, headers: { "Content-Type": "application/json" } })).json();
 }
 
-// Thumbnails are fetched, since an <img> cannot send the token; the last ones are kept.
+// Thumbnails are fetched, because an <img> cannot send the token. The most recent ones are cached.
 const KEPT = 600;
 const thumbnails = new Map();
 
-/** The address of a thumbnail, or null if there is none. */
+/** Return the URL of a thumbnail, or null. */
 export function thumbnail(id) {
   let found = thumbnails.get(id);
   if (!found) {

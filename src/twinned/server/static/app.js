@@ -1,20 +1,20 @@
-// Starts the page: asks for the model, builds the five places, and moves between them.
+// Start the page: load the model's description, build the five views, and switch between them.
 
 import { forgetToken, get, hasToken, onTokenNeeded } from "./api.js";
 import { compare } from "./compare.js";
 import { failure, h } from "./elements.js";
-import { enrol } from "./enrol.js";
+import { enroll } from "./enroll.js";
 import { identify } from "./identify.js";
 import { map } from "./map.js";
 import { imagesOf } from "./picker.js";
 import { search } from "./search.js";
 
-const PLACES = { compare, identify, enrol, search, map };
+const PLACES = { compare, identify, enroll, search, map };
 const built = {};
 let current = null;
 let facts = null;
 
-/** A short message at the bottom; with an action it stays longer. */
+/** Show a short message at the bottom; one with an action stays longer. */
 function toast(words, action = null, act = null) {
   const close = () => note.remove();
   const note = h("div", { class: "toast" }, h("span", {}, words));
@@ -58,7 +58,7 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   built[current]?.paste?.(file);
 });
-// A file dropped beside a tile must not replace the page.
+// A file dropped outside of a tile must not replace the page.
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 
 onTokenNeeded((wrong) => {
@@ -66,7 +66,7 @@ onTokenNeeded((wrong) => {
   const field = document.getElementById("token");
   const problem = document.getElementById("token-error");
   problem.hidden = !wrong;
-  problem.textContent = wrong ? "That is not the token of this service." : "";
+  problem.textContent = wrong ? "The token is wrong." : "";
   field.value = "";
   dialog.oncancel = (event) => event.preventDefault();
   dialog.showModal();

@@ -1,4 +1,4 @@
-// Compare: two images, one verdict.
+// Compare two images.
 
 import { post } from "./api.js";
 import { failure, h, number, percent, spinner } from "./elements.js";
@@ -54,7 +54,7 @@ export function compare(place, facts) {
     word.textContent = same ? "Same" : "Different";
     sure.replaceChildren(
       h("strong", {}, percent(verdict.probability)),
-      " likely to show the same, at distance ",
+      " likely to be the same, at distance ",
       h("span", { class: "figure" }, number(verdict.distance)),
       ".",
     );

@@ -1,4 +1,4 @@
-// The HTTP API, written out from its OpenAPI document.
+// Documentation of the HTTP API, rendered from its OpenAPI document.
 
 import { h } from "./elements.js";
 
@@ -39,7 +39,7 @@ function example(method, path, operation) {
   if (method !== "get" && !body) parts.push(`-X ${method.toUpperCase()}`);
   if (method === "patch") parts.push("-X PATCH");
   const names = fields(body).filter(([name, type, words]) => /Required/.test(words) || /^images?$/.test(name)).map(([name, type]) => (type.includes("image") ? `-F '${name.replace("CLASS", "anna")}=@photo.jpg'` : `-F ${name}=...`));
-  if (method === "patch" && !names.length) names.push(`-F ${fields(body)[0][0]}=...`); // any of them will do
+  if (method === "patch" && !names.length) names.push(`-F ${fields(body)[0][0]}=...`); // any one of them is valid
   return [...parts, ...new Set(names.filter((one) => !one.includes("'image=") || !names.some((other) => other.includes("'images="))))].join(" ");
 }
 
@@ -55,7 +55,7 @@ place.replaceChildren(
         h("pre", {}, h("code", {}, example(method, path, operation))),
         table("Parameters", (operation.parameters ?? []).map((one) => [one.name, kind(one.schema), one.description ?? (one.required ? "Required." : "")])),
         table("Body", fields(operation.requestBody?.content["multipart/form-data"].schema)),
-        table(`Answer${resolve(answer).type === "array" ? ": a list of" : ""}`, fields(answer, false)),
+        table(`Response${resolve(answer).type === "array" ? ": a list of" : ""}`, fields(answer, false)),
       );
     }),
   ),

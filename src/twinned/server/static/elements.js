@@ -1,4 +1,4 @@
-// Elements made by code. Text is always a text node: a name from the gallery is never taken for markup.
+// Create elements. Text always becomes a text node, so names from the gallery are never parsed as markup.
 
 /** h("p", {class: "note", onclick: f}, "text", child, null) */
 export function h(tag, attributes = {}, ...children) {
@@ -39,7 +39,7 @@ export function icon(name) {
   return svg("svg", { viewBox: "0 0 24 24", class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
 }
 
-/** 0.0312 rather than 0.031249998; 1,234 rather than 1234; 0 rather than 0.00, or than what rounding left of it. */
+/** Format a number: 0.0312 for 0.031249998, 1,234 for 1234, and 0 for rounding errors. */
 export function number(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   if (Math.abs(value) < 1e-6) return "0";
@@ -49,14 +49,14 @@ export const count = (value) => value.toLocaleString("en");
 export const plural = (value, one, many = `${one}s`) => `${count(value)} ${value === 1 ? one : many}`;
 export const megabytes = (bytes) => `${(bytes / 1024 / 1024).toLocaleString("en", { maximumFractionDigits: 1 })} MB`;
 
-/** A probability, as a sentence begins with it, in words that do not claim more than is known. */
+/** Format a probability for the start of a sentence, without false precision. */
 export function percent(value) {
   if (value > 0.995) return "Over 99 %";
   if (value < 0.005) return "Under 1 %";
   return `${Math.round(100 * value)} %`;
 }
 
-/** A rate as people count: "about 1 in 200". */
+/** Format a rate as a ratio: "1 in 200". */
 export function oneIn(rate) {
   if (rate <= 0) return "none";
   if (rate >= 0.995) return "all";
@@ -64,7 +64,7 @@ export function oneIn(rate) {
   return `1 in ${count(Number((1 / rate).toPrecision(2)))}`;
 }
 
-/** Says so once things have been quiet for a moment. */
+/** Debounce: call the action once no call has come for a moment. */
 export function settled(action, wait = 150) {
   let timer;
   return (...values) => {

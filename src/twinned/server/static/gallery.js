@@ -1,9 +1,9 @@
-// What Identify, Enrol, Search and Map share: thumbnails, and what to say where there is nothing.
+// Shared by Identify, Enroll, Search and Map: thumbnails, and messages for a missing or empty gallery.
 
 import { get, thumbnail } from "./api.js";
 import { h } from "./elements.js";
 
-// A thumbnail is fetched when it is about to be seen.
+// Thumbnails are loaded shortly before they become visible.
 const watcher = new IntersectionObserver(
   (entries) => {
     for (const entry of entries) {
@@ -23,14 +23,14 @@ async function fill(frame) {
   frame.append(h("img", { src: address, alt: "" }));
 }
 
-/** A square for an enrolled image; the label's first letter stands in where there is no picture. */
+/** Thumbnail of an enrolled image; without one, the first letter of its label. */
 export function face(id, label) {
   const frame = h("span", { class: "face", "data-id": id, "data-letter": [...(label ?? "?")][0].toUpperCase() });
   watcher.observe(frame);
   return frame;
 }
 
-/** The same for a label: the first of its images. */
+/** Thumbnail of a label: that of its first image. */
 export function faceOf(label) {
   const frame = h("span", { class: "face small", "data-label": label, "data-letter": [...label][0].toUpperCase() });
   watcher.observe(frame);
@@ -47,7 +47,7 @@ export function noGallery() {
     "div",
     { class: "nothing" },
     h("p", { class: "lead" }, "This service has no gallery."),
-    h("p", {}, "Whoever runs it can start it with one:"),
+    h("p", {}, "Start the service with a gallery:"),
     h("pre", {}, h("code", {}, "twinned serve MODEL --gallery people.gallery")),
   );
 }
@@ -59,6 +59,6 @@ export function emptyGallery(readOnly) {
     h("p", { class: "lead" }, "Nothing is enrolled yet."),
     readOnly
       ? h("p", {}, "This service is read-only, so images are enrolled from the command line.")
-      : h("p", {}, h("a", { class: "button primary", href: "#enrol" }, "Enrol the first images")),
+      : h("p", {}, h("a", { class: "button primary", href: "#enroll" }, "Enroll the first images")),
   );
 }

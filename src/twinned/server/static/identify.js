@@ -1,4 +1,4 @@
-// Identify: an image, and who or what it is among what is enrolled.
+// Identify an image among the enrolled ones.
 
 import { get, post } from "./api.js";
 import { failure, h, number, percent, plural, spinner } from "./elements.js";
@@ -27,11 +27,11 @@ export function identify(place, facts) {
   const body = h(
     "div",
     { class: "two" },
-    h("div", {}, tile.element, h("label", { class: "field", for: "strict" }, "Strangers who may get a name", strict), known),
+    h("div", {}, tile.element, h("label", { class: "field", for: "strict" }, "False identifications allowed", strict), known),
     h("div", { class: "panel result" }, said, near),
   );
   const empty = emptyGallery(facts.read_only);
-  empty.hidden = true; // until it is known
+  empty.hidden = true; // until the count is known
   place.append(empty, body);
   let round = 0;
   invite();
@@ -45,7 +45,7 @@ export function identify(place, facts) {
     round += 1;
     const mine = round;
     if (!tile.file) return invite();
-    said.replaceChildren(spinner("Looking …"));
+    said.replaceChildren(spinner("Identifying …"));
     near.replaceChildren();
     try {
       const [found] = await post("/v1/identify", { image: tile.file, fpir: strict.value, nearest: 6 });
@@ -64,7 +64,7 @@ export function identify(place, facts) {
     said.replaceChildren(
       h("p", { class: `verdict ${unknown ? "unknown" : "same"}` }, h("bdi", {}, found.label ?? "Unknown")),
       unknown
-        ? h("p", { class: "sure" }, "Nobody enrolled is close enough", closest ? [". Closest is ", h("bdi", {}, closest.label), "."] : ".")
+        ? h("p", { class: "sure" }, "No enrolled image is close enough", closest ? [". Closest is ", h("bdi", {}, closest.label), "."] : ".")
         : h("p", { class: "sure" }, h("strong", {}, percent(found.probability)), " likely, at distance ", h("span", { class: "figure" }, number(found.distance)), "."),
       line.element,
     );
@@ -80,7 +80,7 @@ export function identify(place, facts) {
             {},
             h(
               "a",
-              { href: `#search/${hit.id}`, title: "Search on from this one" },
+              { href: `#search/${hit.id}`, title: "Search for images similar to this one" },
               face(hit.id, hit.label),
               h("bdi", { class: "name" }, hit.label ?? "no name"),
               h("span", { class: "figure" }, number(hit.distance)),

@@ -1,4 +1,4 @@
-// Map: every enrolled image as a dot; near ones look alike.
+// Map of the gallery: each enrolled image is a dot; similar images are close.
 
 import { get, thumbnail } from "./api.js";
 import { count, failure, h, icon, plural, settled, spinner } from "./elements.js";
@@ -8,8 +8,8 @@ import { report } from "./report.js";
 const LEGEND = 14;
 const REACH = 14; // pixels around the pointer
 const BLURB = {
-  pca: "The two directions in which the embeddings differ most. Made at once.",
-  tsne: "Neighbours are kept together; distances between far groups mean nothing. Takes a while.",
+  pca: "The two directions of largest variance. Immediate.",
+  tsne: "Preserves neighborhoods; distances between groups have no meaning. Takes a while.",
 };
 
 export function map(place, facts) {
@@ -35,7 +35,7 @@ export function map(place, facts) {
   };
 }
 
-/** Colours that differ as much as so many can, alike in lightness. */
+/** Hues that are far from each other for consecutive labels. */
 const hue = (place) => (place * 137.508 + 175) % 360;
 
 function drawn(place, facts) {
@@ -58,7 +58,7 @@ function drawn(place, facts) {
   const blurb = h("p", { class: "note" });
   const body = h("div", {}, h("div", { class: "row bar" }, method, find, blurb), said, frame, legend);
   const empty = emptyGallery(facts.read_only);
-  empty.hidden = true; // until it is known
+  empty.hidden = true; // until the count is known
   place.append(empty, body);
 
   let data = null;
@@ -80,8 +80,8 @@ function drawn(place, facts) {
       body.hidden = found.ready && found.count === 0;
       if (!found.ready) waiting = setTimeout(load, 2000);
       if (found.ids.length || found.ready) take(found);
-      const part = found.ids.length < found.count ? `A fair sample of ${count(found.ids.length)} of ${plural(found.count, "image")}.` : "";
-      said.replaceChildren(...(found.ready ? (part ? [h("p", { class: "note" }, part)] : []) : [spinner("t-SNE is at work; this may take a minute or two …")]));
+      const part = found.ids.length < found.count ? `A random sample of ${count(found.ids.length)} of ${plural(found.count, "image")}.` : "";
+      said.replaceChildren(...(found.ready ? (part ? [h("p", { class: "note" }, part)] : []) : [spinner("Computing t-SNE; this may take a minute or two …")]));
     } catch (error) {
       said.replaceChildren(failure(error, load));
     }
@@ -157,10 +157,10 @@ function drawn(place, facts) {
       }
       pen.fill();
     };
-    const grey = style.getPropertyValue("--dot-grey").trim();
+    const gray = style.getPropertyValue("--dot-gray").trim();
     for (let label = data.groups.length - 1; label >= 0; label -= 1) {
       const plain = label === data.labels.length || (chosen !== null && chosen !== label);
-      group(label, plain ? grey : `hsl(${hue(label)} 55% ${light})`);
+      group(label, plain ? gray : `hsl(${hue(label)} 55% ${light})`);
     }
     if (chosen !== null) group(chosen, `hsl(${hue(chosen)} 65% ${light})`, 1.5);
     if (under >= 0 && under < data.ids.length) {
@@ -179,8 +179,8 @@ function drawn(place, facts) {
     for (let point = 0; point < data.ids.length; point += 1) {
       if (chosen !== null && data.label[point] !== chosen) continue;
       const [a, b] = screen(point);
-      const apart = (a - x) ** 2 + (b - y) ** 2;
-      if (apart < least) [best, least] = [point, apart];
+      const squared = (a - x) ** 2 + (b - y) ** 2;
+      if (squared < least) [best, least] = [point, squared];
     }
     return best;
   }
@@ -222,7 +222,7 @@ function drawn(place, facts) {
         );
       }),
       ...(passing.length > LEGEND ? [h("li", { class: "note" }, `and ${count(passing.length - LEGEND)} more`)] : []),
-      ...(wanted && !passing.length ? [h("li", { class: "note" }, "No such name.")] : []),
+      ...(wanted && !passing.length ? [h("li", { class: "note" }, "No name matches.")] : []),
     );
     draw();
   }
@@ -238,7 +238,7 @@ function drawn(place, facts) {
     if (data) showLegend();
   }));
 
-  // One finger or the mouse moves, two fingers or the wheel zoom; a tap shows, a second one opens.
+  // One finger or the mouse pans, two fingers or the wheel zoom; a tap previews an image, a second tap opens it.
   const fingers = new Map();
   let moved = false;
   const place_of = (event) => {

@@ -1,11 +1,11 @@
-// A place for one image: dropped, pasted, chosen or taken with the camera.
+// Input for one image: dropped, pasted, chosen or taken with the camera.
 
 import { h, icon, megabytes } from "./elements.js";
 
-const NOTHING = "There is no picture to show.";
+const NOTHING = "The image cannot be displayed.";
 export const camera = { offered: Boolean(navigator.mediaDevices?.getUserMedia) };
 
-/** Opens the camera; resolves to a File, or null if it was cancelled. */
+/** Open the camera; resolve to a File, or to null if canceled. */
 export async function takePicture() {
   const dialog = document.getElementById("camera-dialog");
   const video = document.getElementById("camera-video");
@@ -34,7 +34,7 @@ export async function takePicture() {
     })
     .catch((error) => {
       problem.textContent =
-        error.name === "NotAllowedError" ? "The browser was not allowed to use the camera." : "No camera was found.";
+        error.name === "NotAllowedError" ? "The browser is not allowed to use the camera." : "No camera was found.";
       problem.hidden = false;
     });
   const file = await Promise.race([taken, closed]);
@@ -46,12 +46,12 @@ export async function takePicture() {
 
 const stop = (stream) => stream?.getTracks().forEach((track) => track.stop());
 
-/** The images of a drop or a paste. */
+/** Return the images of a drop or a paste. */
 export function imagesOf(transfer) {
   return [...(transfer?.files ?? [])].filter((file) => file.type.startsWith("image/") || /\.(tiff?|bmp|avif|webp)$/i.test(file.name));
 }
 
-/** Lets files be dropped on an element. */
+/** Accept files dropped on an element. */
 export function acceptDrops(element, take) {
   let depth = 0;
   element.addEventListener("dragenter", (event) => {
@@ -73,7 +73,7 @@ export function acceptDrops(element, take) {
 }
 
 /**
- * A tile for one image. `changed(file)` is called with a usable image, or with null when it is taken away.
+ * A tile for one image. `changed(file)` is called with a usable image, or with null when it is removed.
  * Returns {element, file, put(file), fail(sentence)}.
  */
 export function picker({ label, limits, changed }) {
@@ -114,7 +114,7 @@ export function picker({ label, limits, changed }) {
     if (!tile.file) return;
     picture.hidden = true;
     unseen.hidden = false;
-    unseen.textContent = problem.hidden ? "This browser cannot show the image; the service may well read it." : NOTHING;
+    unseen.textContent = problem.hidden ? "This browser cannot display the image, but the service may support it." : NOTHING;
   };
 
   tile.fail = (sentence) => {
@@ -129,7 +129,7 @@ export function picker({ label, limits, changed }) {
     if (file && file.size > most) {
       tile.file = null;
       show(null);
-      tile.fail(`${file.name} has ${megabytes(file.size)}; at most ${megabytes(most)} are taken.`);
+      tile.fail(`${file.name} has ${megabytes(file.size)}; the limit is ${megabytes(most)}.`);
       return changed(null);
     }
     tile.file = file;
@@ -151,7 +151,7 @@ export function picker({ label, limits, changed }) {
   });
   acceptDrops(tile.element, (files, came) => {
     if (files.length) tile.put(files[0]);
-    else if (came) tile.fail("That is not an image.");
+    else if (came) tile.fail("The file is not an image.");
   });
   return tile;
 }

@@ -1,11 +1,11 @@
-// The scale: where a distance lies against the threshold, and what moving the threshold would cost.
+// Scale of distances: the threshold, the distance found, and the error rates at other thresholds.
 
 import { h, number, oneIn, svg } from "./elements.js";
 
 const HEIGHT = { curve: 168, plain: 64 };
 const EDGE = 10;
 
-/** Straight lines between the points of a curve that rises in x. */
+/** Interpolate a curve linearly; xs ascend. */
 function at(xs, ys, x) {
   if (x <= xs[0]) return ys[0];
   const right = xs.findIndex((value) => value >= x);
@@ -17,8 +17,8 @@ function at(xs, ys, x) {
 
 /**
  * `curve`: {threshold, far, frr} of the held-out comparisons, or null; `stored`: the model's threshold;
- * `moved(threshold)`: called when the slider moves. Without `moved` the threshold stays where it is. `zones` names
- * what lies left and right of the threshold.
+ * `moved(threshold)`: called when the slider moves. Without `moved` the threshold is fixed. `zones`
+ * names the areas left and right of the threshold.
  */
 export function scale({ stored, curve = null, moved = null, zones = ["same", "different"] }) {
   const state = { threshold: stored, distance: null };
@@ -74,8 +74,8 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
       marks.push([here, `distance ${number(state.distance)}`, "mark"]);
     }
     if (usable) {
-      // Each name stands on the hollow side of its curve, where that has come to a height of its own.
-      const room = 86; // pixels that the words take
+      // Each name is placed on the concave side of its curve, where the curves are far from each other.
+      const room = 86; // pixels of a name
       const reaches = (rate, height) => {
         const place = usable[rate].findIndex((value) => (rate === "far" ? value >= height : value <= height));
         const where = Math.min(end, usable.threshold[place] ?? end);
@@ -97,7 +97,7 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
     trade.replaceChildren(...traded());
   }
 
-  /** Two labels under the axis that do not overlap. */
+  /** Place two labels under the axis without overlap. */
   function spread(marks, width, y) {
     const placed = marks.map(([where, words, kind]) => {
       const half = 3.5 * words.length;
@@ -119,21 +119,21 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
   }
 
   function traded() {
-    if (!usable) return ["This model carries no held-out trade-off; the slider only moves the line."];
+    if (!usable) return ["This model has no error rates on held-out images; the slider only moves the line."];
     const far = at(usable.threshold, usable.far, state.threshold);
     const frr = at(usable.threshold, usable.frr, state.threshold);
     return [
       "On held-out images ",
       h("strong", { class: "far" }, oneIn(far)),
-      " different pairs would pass as the same, ",
+      " different pairs would be accepted as the same, ",
       h("strong", { class: "frr" }, oneIn(frr)),
-      " true pairs would be turned away.",
+      " matching pairs would be rejected.",
     ];
   }
 
   function spoken() {
     const distance = state.distance === null ? "" : `Distance ${number(state.distance)}, `;
-    return `${distance}threshold ${number(state.threshold)}; up to the threshold is the same.`;
+    return `${distance}threshold ${number(state.threshold)}; distances up to the threshold mean the same.`;
   }
 
   slider.addEventListener("input", () => {

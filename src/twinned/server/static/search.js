@@ -1,4 +1,4 @@
-// Search: the nearest of what is enrolled, and on from each of them.
+// Search for the nearest enrolled images; each result can be the next query.
 
 import { get, post } from "./api.js";
 import { failure, h, number, plural, spinner } from "./elements.js";
@@ -14,7 +14,7 @@ export function search(place, facts) {
   const many = h("select", { id: "many" }, [12, 24, 48, 96].map((n) => h("option", { value: n }, `${n} images`)));
   many.value = "24";
   many.addEventListener("change", () => ask());
-  const trail = h("nav", { class: "trail", "aria-label": "How you came here" });
+  const trail = h("nav", { class: "trail", "aria-label": "Previous queries" });
   const said = h("div", { "aria-live": "polite" });
   const grid = h("ol", { class: "grid" });
   const body = h(
@@ -24,7 +24,7 @@ export function search(place, facts) {
     h("div", { class: "panel result" }, trail, said, grid),
   );
   const empty = emptyGallery(facts.read_only);
-  empty.hidden = true; // until it is known
+  empty.hidden = true; // until the count is known
   place.append(empty, body);
   let steps = []; // {file} or {id, label}
   let round = 0;
@@ -63,7 +63,7 @@ export function search(place, facts) {
   function show(hits) {
     const within = hits.filter((hit) => hit.distance <= facts.threshold).length;
     said.replaceChildren(
-      h("p", { class: "note" }, hits.length ? `Nearest first. ${within ? `${plural(within, "image")} within` : "None within"} the threshold of ${number(facts.threshold)}.` : "There is nothing else to compare with."),
+      h("p", { class: "note" }, hits.length ? `Nearest first. ${within ? `${plural(within, "image")} within` : "None within"} the threshold of ${number(facts.threshold)}.` : "The gallery has no other image."),
     );
     grid.replaceChildren(
       ...hits.map((hit) =>
@@ -89,7 +89,7 @@ export function search(place, facts) {
       if (here) return h("span", { class: "step", "aria-current": "step" }, words);
       return h("button", { type: "button", class: "step", onclick: () => back(place) }, words);
     });
-    trail.replaceChildren(h("span", { class: "note" }, "Like"), ...parts);
+    trail.replaceChildren(h("span", { class: "note" }, "Similar to"), ...parts);
   }
 
   function back(place) {

@@ -1,4 +1,4 @@
-"""What was measured: at a glance, as curves, as rates, for recognition. None where nothing was."""
+"""Sections of metrics: summary, curves, rates, identification. A section without data is None."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ _CHECKED = (SEEN_IN_TRAINING, USED_FOR_THRESHOLD, "shared-class-names")  # notes
 
 
 def glance(model: Model, found: Evaluation) -> list[Html]:
-    """The figures in words and in tiles, and whether they can be trusted."""
+    """Return a summary: figures as text and as tiles, and checks of their validity."""
     parts = []
     v = found.verification
     if v is not None and v.far is not None and v.frr is not None:
-        kind = "forgeries" if v.impostors == "skilled" else "pairs that differ"
+        kind = "forgeries" if v.impostors == "skilled" else "different pairs"
         parts.append(
             tag(
                 "p",
-                "At its stored threshold the model takes ",
+                "At its stored threshold the model accepts ",
                 tag("b", f"{one_in(v.far)} of the {kind}"),
-                " for the same, and misses ",
-                tag("b", f"{one_in(v.frr)} of the pairs"),
-                f" that are the same. Measured on {v.n_genuine + v.n_impostor:,} comparisons"
+                " as the same, and rejects ",
+                tag("b", f"{one_in(v.frr)} of the same pairs"),
+                f". Measured on {v.n_genuine + v.n_impostor:,} comparisons"
                 + (f" of {v.n_classes:,} classes." if found.protocol == "classes" else "."),
                 class_="lead",
             )
         )
-        if (strangers := v.parts.get("random")) is not None and strangers.far is not None:
+        if (random := v.parts.get("random")) is not None and random.far is not None:
             parts.append(
                 tag(
                     "p",
-                    "Of the pairs of two different classes, no forgery among them, it takes ",
-                    tag("b", one_in(strangers.far)),
-                    f" for the same ({strangers.n_impostor:,} comparisons).",
+                    "Of the pairs of two different classes, without forgeries, it accepts ",
+                    tag("b", one_in(random.far)),
+                    f" as the same ({random.n_impostor:,} comparisons).",
                 )
             )
     parts.append(tag("div", *_tiles(found), class_="tiles"))
@@ -68,14 +68,14 @@ def _tiles(found: Evaluation) -> list[Html]:
     if "lfw" in found.details:
         lfw = found.details["lfw"]
         folds, error = lfw.get("folds", []), lfw.get("standard_error")
-        of = f"{len(folds)} folds, +- a standard error of {error:.4f}" if folds else "at the stored threshold"
+        of = f"{len(folds)} folds, standard error {error:.4f}" if folds else "at the stored threshold"
         tiles.append(_tile(f"LFW accuracy, {of}", lfw["accuracy"], None))
     if (o := found.one_shot) is not None:
         tiles.append(
-            _tile(f"{o.ways}-way {o.shots}-shot accuracy (by chance {1 / o.ways:.2g})", o.accuracy, o.ci)
+            _tile(f"{o.ways}-way {o.shots}-shot accuracy (chance: {1 / o.ways:.2g})", o.accuracy, o.ci)
         )
     if (r := found.retrieval) is not None:
-        name = "Recall at 1: the nearest image is of the right class"
+        name = "Recall at 1: the nearest image has the same class"
         tiles.append(_tile(name, r.recall_at.get(1), r.recall_at_ci.get(1)))
     return tiles
 
@@ -101,17 +101,17 @@ def _tile(name: str, value: float | None, ci: Interval | None) -> Html:
 
 
 def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
-    """What a sceptic asks first, with the answer."""
+    """Yield checks of the validity of the figures."""
     fit, data, v = model.manifest.calibration, found.data, found.verification
     if data is not None and not model.record.image_hashes:
-        yield _check(None, "What the model was trained on is not recorded, so a leak cannot be ruled out.")
+        yield _check(None, "The training images are not recorded, so leakage cannot be ruled out.")
     elif data is not None and (data.hash_limitation is None or data.seen.any()):
         seen, n = int(data.seen.sum()), len(data.seen)
         yield _check(
             seen == 0,
-            f"None of the {n:,} images was in training: each one's pixels were compared by SHA-256."
+            f"None of the {n:,} images was in training, by SHA-256 of their pixels."
             if seen == 0
-            else f"{seen:,} of the {n:,} images were in training. These figures flatter the model.",
+            else f"{seen:,} of the {n:,} images were in training. The figures are too optimistic.",
         )
     if v is not None:
         unseen, classes = model.manifest.chosen_on
@@ -124,8 +124,8 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
         else:
             yield _check(
                 unseen,
-                f"The threshold {fit.threshold:.4g} was fixed before, on {fit.n_classes:,} {classes};"
-                + (" too hopeful." if unseen is False else " it was not moved."),
+                f"The threshold {fit.threshold:.4g} was chosen before, on {fit.n_classes:,} {classes};"
+                + (" error rates are too optimistic." if unseen is False else " it is unchanged."),
             )
         if missing := model.manifest.unmeasured:
             yield _check(
@@ -134,12 +134,12 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
                 " of other classes.",
             )
         if known := known_classes(model, data, "held_out"):
-            yield _check(False, f"{len(known):,} classes of the same name helped to choose the threshold.")
+            yield _check(False, f"The threshold was chosen on {len(known):,} classes with the same names.")
         low = min((far for far, row in v.tar_at_far.items() if row.supported), default=None)
         yield _check(
             low is not None and low <= 0.01,
             f"{v.n_impostor:,} impostor comparisons support false accept rates down to"
-            f" {min(30 / max(v.n_impostor, 1), 1):.2g} (rule of 30); what lies below is marked.",
+            f" {min(30 / max(v.n_impostor, 1), 1):.2g} (rule of 30); lower rates are marked.",
         )
     for note in found.remarks:
         if data is None or note.code not in _CHECKED:
@@ -152,7 +152,7 @@ def _check(good: bool | None, sentence: str) -> Html:
 
 
 def curves(model: Model, found: Evaluation) -> list[Html] | None:
-    """ROC, DET, distances and reliability."""
+    """Return ROC, DET, distances and reliability."""
     v, comparisons = found.verification, found.comparisons
     if v is None or v.roc is None or comparisons is None:
         return None
@@ -160,26 +160,26 @@ def curves(model: Model, found: Evaluation) -> list[Html] | None:
     pictures = [
         figure(
             visualization.roc(v),
-            "Pairs of the same accepted, against different ones accepted by mistake. Higher is better.",
+            "Accepted same pairs, against accepted different pairs. Higher is better.",
             name="roc",
         ),
         figure(
             visualization.det(v),
-            "Both errors on scales that spread small rates. Lower is better; dotted: both equal.",
+            "Both error rates, on scales that spread small rates. Lower is better; dotted: equal rates.",
             name="det",
         ),
         figure(
             visualization.distances(comparisons, calibration.threshold, ax=visualization.plain(4.6, 4.1)),
-            "How far apart pairs are. The closer to two separate hills, the better; filled: decided wrongly.",
+            "Distances of same and different pairs. Less overlap is better; filled: wrong decisions.",
             name="distances",
         ),
         figure(
             visualization.reliability(
                 reliability(comparisons, calibration), ax=visualization.plain(4.6, 4.1)
             ),
-            f"Does 0.8 come true eight times in ten? On the dotted line it does, at a prior of"
-            f" {calibration.prior:g}. Through each point: its interval, by resampling classes. Bars:"
-            " comparisons, logarithmic.",
+            f"Observed fraction of same pairs for each predicted probability, at a prior of"
+            f" {calibration.prior:g}; dotted: perfect calibration. Lines: 95 % intervals, by resampling"
+            " classes. Bars: number of comparisons, logarithmic.",
             name="reliability",
         ),
     ]
@@ -187,26 +187,26 @@ def curves(model: Model, found: Evaluation) -> list[Html] | None:
     if v.cllr is not None and v.min_cllr is not None:
         cost = tag(
             "p",
-            f"The probabilities cost {v.cllr:.3f} bits a comparison (Cllr; 0 knows all, 1 knows nothing)."
-            f" Of these, {v.min_cllr:.3f} lie in the distances themselves and"
-            f" {max(v.cllr - v.min_cllr, 0):.3f} in the calibration.",
+            f"The log likelihood ratio cost (Cllr) is {v.cllr:.3f} bits per comparison; 0 is perfect, 1 is"
+            f" uninformative. Of it, {v.min_cllr:.3f} is due to discrimination (min Cllr) and"
+            f" {max(v.cllr - v.min_cllr, 0):.3f} to calibration.",
             class_="quiet",
         )
     return [tag("div", *pictures, class_="pictures"), *([cost] if cost else [])]
 
 
 def rates(found: Evaluation) -> list[Html] | None:
-    """True accept rates at false accept rates, forgeries apart from strangers, sets of references."""
+    """Return true accept rates at false accept rates, by kind of impostor, and for several references."""
     v = found.verification
     if v is None or not v.tar_at_far:
         return None
     parts: list[Html] = []
     if v.d_prime is not None:
         ends = "" if v.d_prime_ci is None else "; 95 % interval {:.2f} to {:.2f}".format(*v.d_prime_ci)
-        said = f"The mean distances, genuine and impostor, lie {v.d_prime:.2f} standard deviations apart"
-        parts.append(tag("p", f"{said} (d'{ends}).", class_="quiet"))
+        text = f"Genuine and impostor distances have means that differ by {v.d_prime:.2f} standard deviations"
+        parts.append(tag("p", f"{text} (d'{ends}).", class_="quiet"))
     if v.parts:
-        names = {"random": "strangers", "skilled": "skilled forgeries"}
+        names = {"random": "random impostors", "skilled": "skilled forgeries"}
         parts.append(
             table(
                 ["against", "comparisons", "EER", "95 % interval", "FAR", "FRR", "AUC"],
@@ -248,7 +248,7 @@ def rates(found: Evaluation) -> list[Html] | None:
                         tag("span", "yes", class_="fine")
                         if row["supported"]
                         else tag("span", "no", class_="mark"),
-                        "mean, by their spread" if row["scaled"] else "to the nearest",
+                        "mean, divided by their spread" if row["scaled"] else "nearest",
                     ]
                     for count, row in several.items()
                 ],
@@ -256,7 +256,7 @@ def rates(found: Evaluation) -> list[Html] | None:
         )
     parts.append(
         table(
-            ["false accept rate", "true accept rate", "95 % interval", "impostors it takes", "supported"],
+            ["false accept rate", "true accept rate", "95 % interval", "impostors required", "supported"],
             [
                 [
                     f"{far:g}",
@@ -275,7 +275,7 @@ def rates(found: Evaluation) -> list[Html] | None:
 
 
 def recognition(model: Model, found: Evaluation) -> list[Html] | None:
-    """One-shot accuracy, retrieval, open-set identification, and what only one protocol has."""
+    """Return one-shot accuracy, retrieval, open-set identification and figures of single protocols."""
     rows: list[list[object]] = [
         [metric.name, number(metric.value), between(metric.ci), metric.remark]
         for metric in found.metrics()
@@ -288,7 +288,7 @@ def recognition(model: Model, found: Evaluation) -> list[Html] | None:
     ):
         if values:
             spread = f"{number(min(values))} to {number(max(values))}"
-            rows.append([f"from the worst {name} to the best", spread, "", f"{len(values)} {name}s"])
+            rows.append([f"worst to best {name}", spread, "", f"{len(values)} {name}s"])
     if not rows:
         return None
     parts = [table(["figure", "value", "95 % interval", "from"], rows)]
@@ -296,10 +296,10 @@ def recognition(model: Model, found: Evaluation) -> list[Html] | None:
         parts.append(
             tag(
                 "p",
-                "Open set: half of the classes are enrolled, with half of their images (at most four); all"
-                " other images are held up to that gallery, at the threshold stored for one of its size and a"
-                f" FPIR of {unknown['target']:g}. A label is told by"
-                f" {'the mean of its images' if model.prototype else 'the nearest of its images'}.",
+                "Open set: half of the classes are enrolled, with half of their images (at most four). All"
+                " other images are probes, at the threshold for a gallery of this size and a FPIR of"
+                f" {unknown['target']:g}. A label is represented by"
+                f" {'the mean of its images' if model.prototype else 'its nearest image'}.",
                 class_="quiet",
             )
         )

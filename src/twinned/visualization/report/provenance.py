@@ -1,4 +1,4 @@
-"""What the figures rest on: the worst mistakes and classes, where data and threshold come from, the words."""
+"""Sections on errors and provenance: worst errors and classes, data, threshold, glossary."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _MISTAKES, _OF_A_PAIR, _CLASSES = 6, 2, 10
 
 
 def worst_pairs(model: Model, found: Evaluation) -> list[Html] | None:
-    """The most confident mistakes, as images."""
+    """Return the most confident errors, as pairs of images."""
     c, data = found.comparisons, found.data
     if c is None or data is None or c.left_image is None or c.right_image is None:
         return None
     wrong = mistakes(c, model.threshold, count=_MISTAKES, each=_OF_A_PAIR)
     parts = [tag("p", f"At most {_OF_A_PAIR} of the same two classes are shown.", class_="quiet")]
     for rows, title in (
-        (wrong.false_accepts, "Taken for the same, and different"),
-        (wrong.false_rejects, "Taken for different, and the same"),
+        (wrong.false_accepts, "False accepts: different, classified as the same"),
+        (wrong.false_rejects, "False rejects: the same, classified as different"),
     ):
         parts.append(tag("h3", title))
         parts.append(
             tag("div", *(_pair(model, c, data, int(row), found.protocol) for row in rows), class_="pairs")
             if len(rows)
-            else tag("p", "There is none.", class_="quiet")
+            else tag("p", "None.", class_="quiet")
         )
     return parts
 
@@ -64,12 +64,12 @@ def _pair(model: Model, c: Comparisons, data: EmbeddedSet, row: int, protocol: s
 def _photo(image: Any, name: str) -> Html:
     try:
         return photo(image, alt=name)
-    except ImageError:  # it was there when the figures were taken
-        return tag("span", "no longer there", class_="gone")
+    except ImageError:  # the file was deleted after the evaluation
+        return tag("span", "file not found", class_="gone")
 
 
 def worst_classes(model: Model, found: Evaluation) -> list[Html] | None:
-    """The classes with the most errors at the stored threshold."""
+    """Return the classes with the most errors at the stored threshold."""
     c, data = found.comparisons, found.data
     if c is None or data is None or found.protocol != "classes":
         return None
@@ -112,20 +112,20 @@ def worst_classes(model: Model, found: Evaluation) -> list[Html] | None:
 
 
 def known_classes(model: Model, data: EmbeddedSet | None, where: str) -> list[str]:
-    """The evaluated classes that are, by name, among those of training or of the threshold."""
+    """Return the evaluated classes whose names occur in training, or in the data of the threshold."""
     manifest = model.manifest
     names = manifest.classes if where == "training" else manifest.held_out.get("classes", [])
     return sorted(set(names) & set(map(str, data.labels))) if data is not None else []
 
 
 def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
-    """How the data was split, that nothing leaked, and from what this was computed."""
+    """Return facts on training data, threshold, evaluation data and model files."""
     fit, m = model.manifest.calibration, model.manifest
     interval = (
         "" if fit.threshold_ci is None else ", 95 % interval {:.4g} to {:.4g}".format(*fit.threshold_ci)
     )
     return [
-        tag("h3", "Learnt from"),
+        tag("h3", "Training data"),
         facts(_training(model)),
         tag("h3", "Threshold"),
         facts(
@@ -135,16 +135,16 @@ def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
                     f"{fit.threshold:.6g}, {m.distance.replace('_', ' ')} distance{interval}",
                 ),
                 ("chosen for", "equal error" if fit.far is None else f"a false accept rate of {fit.far:g}"),
-                ("classes behind it", f"{fit.n_classes:,}"),
-                ("comparisons behind it", f"{fit.n_genuine:,} genuine, {fit.n_impostor:,} impostor"),
+                ("classes used", f"{fit.n_classes:,}"),
+                ("comparisons used", f"{fit.n_genuine:,} genuine, {fit.n_impostor:,} impostor"),
                 ("unseen in training", {True: "yes", False: "NO", None: "not known"}[m.chosen_on[0]]),
                 *m.held_out.get("impostors", {}).items(),
-                ("supported", "yes" if fit.supported else f"no: it takes {fit.impostors_needed:,} impostors"),
+                ("supported", "yes" if fit.supported else f"no: requires {fit.impostors_needed:,} impostors"),
             ]
         ),
-        tag("h3", "Measured on"),
+        tag("h3", "Evaluation data"),
         facts(_measured(model, found, data)),
-        tag("h3", "Computed by"),
+        tag("h3", "Model"),
         facts(
             [
                 ("model", tag("code", model.folder.name)),
@@ -154,7 +154,7 @@ def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
                 ),
                 ("SHA-256 of encoder.onnx", tag("code", model.encoder_sha256)),
                 ("SHA-256 of head.onnx", tag("code", m.files["head.onnx"]) if m.head else None),
-                ("licence of pretrained weights", m.licence),
+                ("license of pretrained weights", m.licence),
             ]
         ),
     ]
@@ -201,17 +201,17 @@ def _measured(model: Model, found: Evaluation, data: str) -> _Facts:
 
 
 def glossary(result: VerificationResult | None) -> list[Html] | None:
-    """The words, for a reader who does not measure for a living."""
+    """Return definitions of the terms."""
     return None if result is None else [facts(_WORDS.items())]
 
 
 _WORDS = {
-    "distance": "How far apart the model puts two images. Within the threshold they are called the same.",
-    "false accept rate (FAR)": "Share of different pairs taken for the same. ISO calls it FMR.",
-    "false reject rate (FRR)": "Share of same pairs taken for different. ISO calls it FNMR.",
-    "equal error rate (EER)": "The rate at which both are equal, at a threshold found with hindsight.",
-    "95 % interval": "Where the figure would lie with other classes of this kind. Whole classes are"
-    " resampled, since two images of one person are not two pieces of evidence.",
-    "not supported": "With so many comparisons fewer than 30 errors are expected at that rate (rule of"
-    " 30), so the figure says little.",
+    "distance": "Dissimilarity of two images. Up to the threshold they count as the same.",
+    "false accept rate (FAR)": "Fraction of different pairs classified as the same; FMR in ISO standards.",
+    "false reject rate (FRR)": "Fraction of same pairs classified as different; FNMR in ISO standards.",
+    "equal error rate (EER)": "Rate at the threshold at which FAR and FRR are equal on the evaluation data.",
+    "95 % interval": "Range of the figure for other classes of the same kind. Whole classes are resampled,"
+    " because images of one class are not independent.",
+    "not supported": "Fewer than 30 errors are expected at this rate with the available comparisons (rule of"
+    " 30), so the figure is unreliable.",
 }

@@ -1,10 +1,10 @@
-"""The report: one self-contained HTML file on how good a model is, how sure that is, and what it rests on.
+"""Report of an evaluation: one self-contained HTML file with metrics, intervals and data provenance.
 
-No address outside the file; pictures are inside, and follow the reader's light or dark; prints well.
+The file loads nothing from outside, follows the reader's light or dark mode, and prints well.
 
-    figures   what was measured
-    grounds   what that rests on
-    page      how it looks
+    figures      metrics
+    provenance   errors, data, glossary
+    html         elements and style
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["render", "write_report"]
 
 
 def write_report(model: Model, evaluation: Evaluation, path: str | os.PathLike[str], *, data: str) -> None:
-    """Write the report of an evaluation, whole or not at all; a file that is there is replaced.
+    """Write the report of an evaluation atomically; an existing file is replaced.
 
     Args:
-        model: What was measured.
-        evaluation: What was found; see `twinned.inference.model.Model.evaluate`.
-        path: The HTML file.
-        data: What to call the data it was measured on.
+        model: Evaluated model.
+        evaluation: Result of `twinned.inference.model.Model.evaluate`.
+        path: HTML file to write.
+        data: Name of the evaluation data.
 
     Raises:
         OSError: If the file cannot be written.
@@ -39,17 +39,17 @@ def write_report(model: Model, evaluation: Evaluation, path: str | os.PathLike[s
 
 
 def render(model: Model, evaluation: Evaluation, *, data: str) -> str:
-    """The report as text."""
+    """Return the report as HTML."""
     title = f"{model.folder.name} on {Path(data).name or data}"
     written = datetime.now(UTC).strftime("%d %B %Y")
     parts = [
-        ("How well it tells them apart", figures.curves(model, evaluation)),
-        ("How much is accepted, at what risk", figures.rates(evaluation)),
-        ("The most confident mistakes", provenance.worst_pairs(model, evaluation)),
-        ("The hardest classes", provenance.worst_classes(model, evaluation)),
-        ("Recognition and search", figures.recognition(model, evaluation)),
-        ("What it rests on", provenance.provenance(model, evaluation, data)),
-        ("In plain words", provenance.glossary(evaluation.verification)),
+        ("Verification", figures.curves(model, evaluation)),
+        ("True accepts at given false accept rates", figures.rates(evaluation)),
+        ("Most confident errors", provenance.worst_pairs(model, evaluation)),
+        ("Hardest classes", provenance.worst_classes(model, evaluation)),
+        ("Identification and search", figures.recognition(model, evaluation)),
+        ("Data and model", provenance.provenance(model, evaluation, data)),
+        ("Glossary", provenance.glossary(evaluation.verification)),
     ]
     return page(
         title,
@@ -67,7 +67,7 @@ def render(model: Model, evaluation: Evaluation, *, data: str) -> str:
         *(_section(name, body) for name, body in parts if body),
         tag(
             "footer",
-            f"Written by Twinned {__version__}. The figures as JSON: twinned evaluate MODEL DATA --json",
+            f"Written by Twinned {__version__}. Figures as JSON: twinned evaluate MODEL DATA --json",
         ),
     )
 

@@ -1,4 +1,4 @@
-// Enrol: a name and its images; the list of what is enrolled; rename, remove, undo.
+// Enroll images under a name; list, rename and remove enrolled images; undo.
 
 import { get, post, remove } from "./api.js";
 import { count, failure, h, icon, megabytes, plural, settled, spinner } from "./elements.js";
@@ -8,35 +8,35 @@ import { acceptDrops, camera, takePicture } from "./picker.js";
 const AT_ONCE = 3;
 const PREVIEWS = 60;
 const SHOWN = 60;
-const NAMELESS = "Now give them a name.";
-const WORDS = { waiting: "waiting", sending: "enrolling …", done: "enrolled", skipped: "enrolled already" };
+const NAMELESS = "Enter a name.";
+const WORDS = { waiting: "waiting", sending: "enrolling …", done: "enrolled", skipped: "already enrolled" };
 
-export function enrol(place, facts, toast) {
+export function enroll(place, facts, toast) {
   if (!facts.gallery) {
     place.append(noGallery());
     return {};
   }
   const list = people(facts, toast);
   if (facts.read_only) {
-    place.append(h("p", { class: "note banner" }, "This service is read-only: you can look, not change."), list.element);
+    place.append(h("p", { class: "note banner" }, "This service is read-only. You cannot change the gallery."), list.element);
     return { enter: list.load };
   }
-  const form = enrolment(facts, list.load);
+  const form = enrollment(facts, list.load);
   place.append(h("div", { class: "two enrolling" }, form.element, list.element));
   return { enter: list.load, paste: (file) => form.add([file]) };
 }
 
-function enrolment(facts, done) {
-  const name = h("input", { id: "enrol-name", type: "text", maxlength: 200, autocomplete: "off", placeholder: "anna, or A-17", required: true });
-  const input = h("input", { type: "file", accept: "image/*", multiple: true, "aria-label": "Images to enrol" });
+function enrollment(facts, done) {
+  const name = h("input", { id: "enroll-name", type: "text", maxlength: 200, autocomplete: "off", placeholder: "anna, or A-17", required: true });
+  const input = h("input", { type: "file", accept: "image/*", multiple: true, "aria-label": "Images to enroll" });
   const invite = h(
     "label",
     { class: "tile many" },
     input,
-    h("div", { class: "invite" }, icon("image"), h("p", { class: "what" }, "Images of it"), h("p", { class: "how" }, h("span", { class: "mouse" }, "Drop as many as you like, paste, or "), h("span", { class: "linklike" }, "choose files"))),
+    h("div", { class: "invite" }, icon("image"), h("p", { class: "what" }, "Images"), h("p", { class: "how" }, h("span", { class: "mouse" }, "Drop or paste images here, or "), h("span", { class: "linklike" }, "choose files"))),
   );
   const shoot = h("button", { type: "button", class: "shoot", hidden: !camera.offered }, icon("camera"), "Camera");
-  const go = h("button", { type: "submit", class: "primary", disabled: true }, "Enrol");
+  const go = h("button", { type: "submit", class: "primary", disabled: true }, "Enroll");
   const clear = h("button", { type: "button", hidden: true }, "Clear");
   const bar = h("progress", { max: 1, value: 0, hidden: true, "aria-label": "Progress" });
   const summary = h("p", { class: "note", role: "status" });
@@ -44,7 +44,7 @@ function enrolment(facts, done) {
   const element = h(
     "form",
     { class: "panel", novalidate: true },
-    h("label", { class: "field", for: "enrol-name" }, "Name", name),
+    h("label", { class: "field", for: "enroll-name" }, "Name", name),
     invite,
     h("div", { class: "row" }, go, shoot, clear),
     bar,
@@ -57,7 +57,7 @@ function enrolment(facts, done) {
   function refresh() {
     const waiting = entries.filter((entry) => entry.state === "waiting").length;
     go.disabled = running || waiting === 0 || !name.value.trim();
-    go.textContent = waiting ? `Enrol ${plural(waiting, "image")}` : "Enrol";
+    go.textContent = waiting ? `Enroll ${plural(waiting, "image")}` : "Enroll";
     clear.hidden = running || entries.length === 0;
     const nameless = waiting > 0 && !name.value.trim();
     if (!running && (nameless || summary.textContent === NAMELESS)) summary.textContent = nameless ? NAMELESS : "";
@@ -71,7 +71,7 @@ function enrolment(facts, done) {
       const row = h("li", {}, h("span", { class: "face small" }, small), h("span", { class: "name" }, file.name), status);
       const entry = { file, row, status, small, state: "waiting" };
       small.onerror = () => small.replaceWith(icon("image"));
-      if (file.size > facts.limits.body_bytes - 65536) set(entry, "failed", `has ${megabytes(file.size)}; at most ${megabytes(facts.limits.body_bytes)}`);
+      if (file.size > facts.limits.body_bytes - 65536) set(entry, "failed", `has ${megabytes(file.size)}; the limit is ${megabytes(facts.limits.body_bytes)}`);
       entries.push(entry);
       queue.append(row);
     }
@@ -104,7 +104,7 @@ function enrolment(facts, done) {
     }
   }
 
-  async function enrolAll(event) {
+  async function enrollAll(event) {
     event.preventDefault();
     const label = name.value.trim();
     const waiting = entries.filter((entry) => entry.state === "waiting");
@@ -130,14 +130,14 @@ function enrolment(facts, done) {
     bar.hidden = true;
     const many = (state) => waiting.filter((entry) => entry.state === state).length;
     const parts = [`${plural(many("done"), "image")} enrolled as ${label}`];
-    if (many("skipped")) parts.push(`${count(many("skipped"))} there already`);
+    if (many("skipped")) parts.push(`${count(many("skipped"))} already enrolled`);
     if (many("failed")) parts.push(`${count(many("failed"))} not enrolled`);
     summary.textContent = `${parts.join(", ")}.`;
     refresh();
     done(label);
   }
 
-  element.addEventListener("submit", enrolAll);
+  element.addEventListener("submit", enrollAll);
   name.addEventListener("input", refresh);
   clear.addEventListener("click", reset);
   input.addEventListener("change", () => {
@@ -184,8 +184,8 @@ function people(facts, toast) {
     rows.replaceChildren(...passing.slice(0, shown).map(([label, n]) => row(label, n)));
     more.hidden = passing.length <= shown;
     more.textContent = `Show more (${count(passing.length - shown)} left)`;
-    if (!labels.length) rows.replaceChildren(h("li", { class: "plain" }, h("p", { class: "note" }, facts.read_only ? "Nothing is enrolled yet." : "Nothing is enrolled yet: give a name and some images.")));
-    else if (!passing.length) rows.replaceChildren(h("li", { class: "plain" }, h("p", { class: "note" }, "No such name.")));
+    if (!labels.length) rows.replaceChildren(h("li", { class: "plain" }, h("p", { class: "note" }, facts.read_only ? "Nothing is enrolled yet." : "Nothing is enrolled yet. Enter a name and choose images.")));
+    else if (!passing.length) rows.replaceChildren(h("li", { class: "plain" }, h("p", { class: "note" }, "No name matches.")));
   }
 
   function row(label, n) {
@@ -233,7 +233,7 @@ function people(facts, toast) {
           const merged = labels.some(([other]) => other === wanted);
           await post("/v1/gallery/rename", { label, new: wanted });
           if (open.delete(label)) open.add(wanted);
-          toast(merged ? `${label} is now part of ${wanted}.` : `${label} is now called ${wanted}.`);
+          toast(merged ? `${label} was merged into ${wanted}.` : `${label} was renamed to ${wanted}.`);
           return load();
         } catch (error) {
           toast(error.message);
@@ -276,7 +276,7 @@ function people(facts, toast) {
   }
 
   function card(one) {
-    const link = h("a", { href: `#search/${one.id}`, "aria-label": `Find images like this one of ${one.label}` }, face(one.id, one.label));
+    const link = h("a", { href: `#search/${one.id}`, "aria-label": `Search for images similar to this one of ${one.label}` }, face(one.id, one.label));
     if (facts.read_only) return h("figure", { class: "card" }, link);
     const gone = h("button", { type: "button", class: "icon-button", "aria-label": "Remove this image", title: "Remove" }, icon("close"));
     gone.addEventListener("click", () => taken(`/v1/gallery/${one.id}`, "One image", gone));
@@ -291,7 +291,7 @@ function people(facts, toast) {
       toast(`${what} removed.`, "Undo", async () => {
         await post("/v1/gallery/undo", { undo: removed.undo });
         await load();
-        toast("Brought back.");
+        toast("Restored.");
       });
     } catch (error) {
       button.disabled = false;
