@@ -47,7 +47,7 @@ class GraphEmbedder:
 
 def all_distances(name: str, left: Any, right: Any) -> Floats:
     """Return distances of all pairs by a named distance: ``(n, d), (m, d) -> (n, m)``."""
-    found: Floats = distances.get(name)(left, right, all_pairs=True)
+    found: Floats = distances.get(name)(left, right, pairwise=True)
     return found
 
 
