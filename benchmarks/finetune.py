@@ -30,8 +30,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 import twinned as tw
 from twinned.data.datasets import ImageSet
-from twinned.data.decode import decode
-from twinned.data.decoded import read
+from twinned.data.decoded import DecodedSet, decode
 from twinned.distances import cosine
 from twinned.metrics.roc import lfw_folds
 from twinned.nn.lda import fit_lda_projection
@@ -109,7 +108,7 @@ def speed(data: ImageSet) -> Iterator[Row]:
     }
     settings = get("photo").change(changes | {"enough": None, "evaluations": 1, "warmup": 0})
     known, _ = parted(data)
-    material = read(known, settings.spec(), tell=print, progress=False)
+    material = DecodedSet.from_images(known, settings.spec(), progress=False)
     encoder = pretrained_baseline(settings, settings.spec())
     spec = settings.spec().model_copy(update=encoder.statistics)
     for method, steps in (("values kept", 400), ("computed anew", 8)):

@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from twinned import load_images
 from twinned.data.augmentation import Augmentation
-from twinned.data.decode import decode
+from twinned.data.decoded import decode
 from twinned.data.pairs import make_pairs
 from twinned.data.preprocessing import ImageSpec
 from twinned.data.samplers import ClassBatches

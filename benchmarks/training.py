@@ -29,7 +29,7 @@ from torch import Tensor
 
 import twinned as tw
 from twinned import losses
-from twinned.data.decoded import DecodedSet, read
+from twinned.data.decoded import DecodedSet
 from twinned.data.splits import hold_out
 from twinned.training.config import Settings
 from twinned.training.memory import keep_freed_memory
@@ -111,7 +111,7 @@ def throughput(data: tw.data.ImageSet, steps: int, times: int, device: torch.dev
     """Tables: images a second of both loops, and what compiling comes to, for one recipe."""
     settings = get("glyph").change({"minutes": None, "steps": steps, "precision": "float32"})
     learn, held_out = hold_out(
-        read(data, settings.spec(), tell=print, progress=False),
+        DecodedSet.from_images(data, settings.spec(), progress=False),
         fraction=settings.held_out,
         seed=settings.seed,
     )

@@ -181,9 +181,9 @@ def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path):
     assert (
         calibrate(tmp_path / "m.twin", tmp_path / "some.csv", progress=False, say=said.append).n_classes == 5
     )
-    assert said[0] == "the column split leaves 30 of 48 images to choose the threshold on"
+    assert said[0] == "the column split leaves 30 of 48 images for the threshold"
     calibrate(tmp_path / "m.twin", tmp_path / "all.csv", progress=False, say=said.append)
-    assert any("all images are marked test, and choose the threshold now" in sentence for sentence in said)
+    assert any("all images are marked test, but choose the threshold" in sentence for sentence in said)
     again = tw.load(tmp_path / "m.twin")
     found = again.evaluate(tmp_path / "all.csv", episodes=10, progress=False)
     page = render(again, found, data="x")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from twinned.data.datasets import ImageSet
-from twinned.data.decoded import DecodedSet, statistics
+from twinned.data.decoded import DecodedSet
 from twinned.nn.siamese import SiameseNetwork
 from twinned.training import distributed, launch, trainer
 from twinned.training.config import Augment, Settings
@@ -74,7 +74,7 @@ def short_runs() -> dict[str, Tensor]:
             | changes
         )
         losses: list[float] = []
-        spec = settings.spec().model_copy(update=statistics(pixels))
+        spec = settings.spec().model_copy(update=material.statistics())
         run = Trainer(
             settings,
             spec,

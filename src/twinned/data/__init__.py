@@ -13,7 +13,7 @@ from .catalog.convert import digits
 from .catalog.download import find, get
 from .catalog.registry import DATA_SETS
 from .datasets import ImageSet, PairSet
-from .decode import Decoded, decode
+from .decoded import Decoded, DecodedSet, decode
 from .pairs import make_pairs, make_triplets
 from .readers import (
     find_images,
@@ -29,6 +29,7 @@ __all__ = [
     "Batch",
     "ClassBatches",
     "Decoded",
+    "DecodedSet",
     "ImageSet",
     "PairBatches",
     "PairSet",

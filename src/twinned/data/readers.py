@@ -174,6 +174,11 @@ def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
     return load_images(path)
 
 
+def as_dataset(data: str | os.PathLike[str] | ImageSet | PairSet) -> ImageSet | PairSet:
+    """Return a dataset unchanged, or read it from a path as `load` does."""
+    return load(data) if isinstance(data, (str, os.PathLike)) else data
+
+
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
     """Every image file below a folder, sorted; hidden files and folders are passed over."""
     found = sorted((*above, file) for above, images, _ in _folders(str(folder)) for file in images)

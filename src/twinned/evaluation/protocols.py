@@ -11,10 +11,10 @@ import numpy as np
 
 from ..data.benchmarks import official_protocol, read_lfw, read_omniglot_runs
 from ..data.datasets import ImageSet, PairSet
-from ..data.decode import decode
+from ..data.decoded import decode
 from ..data.images import ImageSource, pixels_sha256
 from ..data.preprocessing import ImageSpec
-from ..data.readers import load
+from ..data.readers import as_dataset
 from ..errors import DataError, SettingError, some
 from ..metrics.comparisons import (
     Comparisons,
@@ -104,14 +104,14 @@ def evaluate(
             return _omniglot_runs(model, os.fspath(data), seed=seed, progress=progress)
     elif protocol in ("lfw", "omniglot-runs"):
         raise DataError(f"protocol {protocol} reads a folder; got {type(data).__name__}")
-    loaded = load(data) if isinstance(data, (str, os.PathLike)) else data
+    loaded = as_dataset(data)
     if isinstance(loaded, PairSet):
         if protocol == "classes":
             raise DataError(f"{loaded.origin}: is a pair list; protocol classes needs labelled images")
         return _pairs(model, loaded, far=far, seed=seed, progress=progress)
     if protocol == "pairs":
         raise DataError(f"{loaded.origin}: protocol pairs needs a CSV with the columns left,right,same")
-    if 0 < len(tests := loaded.subset(loaded.side == "test")) < len(loaded):
+    if 0 < len(tests := loaded.subset(loaded.split_name == "test")) < len(loaded):
         said = f"measured on the {len(tests)} of {len(loaded)} images that the column split marks as test"
         loaded = replace(tests, notes=(*loaded.notes, said))
     return _classes(

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decode import decode
+from ..data.decoded import decode
 from ..data.images import pixels_sha256
-from ..data.readers import load
+from ..data.readers import as_dataset
 from ..errors import DataError, SettingError, some
 from ..evaluation.calibration import Calibration, fit_calibration, held_out_figures
 from ..evaluation.enrollment import choose_enrolment
@@ -63,7 +63,7 @@ def calibrate(
         )
     loaded = Model(model)
     stored = loaded.manifest.calibration
-    source = load(data) if isinstance(data, (str, os.PathLike)) else data
+    source = as_dataset(data)
     told: list[str] = []
     if isinstance(source, ImageSet):
         source, told = source.calibration_subset()

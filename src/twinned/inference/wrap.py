@@ -13,16 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import distances
-from ..data.datasets import ImageSet, PairSet, usable_classes
-from ..data.decoded import (
-    DecodedSet,
-    Say,
-    fingerprint,
-    read,
-)
+from ..data.datasets import ImageSet, PairSet
+from ..data.decoded import DecodedSet, Say
 from ..data.preprocessing import ImageSpec, parse_image_size
-from ..data.readers import load as load_data
-from ..data.splits import both_kinds, sample
+from ..data.readers import as_dataset
+from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.calibration import Calibration, fit_calibration, held_out_figures
 from ..evaluation.reference_sets import ReferenceSet, reference_sets
@@ -30,6 +25,7 @@ from ..evaluation.threshold_warnings import threshold_warnings
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.roc import eer
 from ..utils import files
+from ..utils.notes import collect
 from . import model_folder
 from .model import Model
 from .model_folder import Manifest
@@ -119,7 +115,7 @@ def wrap(
     metrics = ("cosine", "euclidean") if distance is None else (distance,)
     for metric in metrics:
         distances.get(metric)
-    images = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    images = as_dataset(data)
     if isinstance(images, ImageSet):
         images, said = images.calibration_subset()
         for sentence in said:
@@ -127,7 +123,10 @@ def wrap(
     target = None if output is None else Path(output)
     if target is not None:
         model_folder.refuse_target(target, force=force, data=[images.origin, path])
-    material = read(images, ways[0].spec, tell=tell, progress=progress)
+    with collect() as found_notes:
+        material = DecodedSet.from_images(images, ways[0].spec, progress=progress)
+    for found_note in found_notes:
+        tell(found_note.text)
     _check(material, images.origin)
     with tempfile.TemporaryDirectory(prefix="twinned-") as name:
         folder = Path(name)
@@ -249,8 +248,8 @@ def _choose(
     """Try what is left open on some of the images, and take what tells them apart best."""
     if len(ways) == len(metrics) == 1:
         return ways[0], metrics[0]
-    some = sample(material, _LOOK_AT, seed=seed, each=4)
-    if some.labelled is not None and not usable_classes(some.labelled):
+    some = subsample(material, _LOOK_AT, seed=seed, per_class=4)
+    if some.labelled is not None and not some.labelled.usable_classes():
         some = material
     errors: dict[tuple[int, str], float] = {}
     problem: ModelError | None = None
@@ -318,7 +317,7 @@ def _sets(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> list
 
 def _check(material: DecodedSet, origin: str) -> None:
     """Make sure that a threshold can be fitted."""
-    if not both_kinds(material.images if material.pairs is None else material.pairs):
+    if not material.dataset.has_both_kinds:
         raise DataError(
             f"{origin}: a threshold needs same and different pairs: two classes, and two readable images"
             " of one of them"
@@ -369,7 +368,7 @@ def _write(
             distance=metric,
             calibration=calibration,
             held_out={
-                **fingerprint(material),
+                **material.fingerprint(),
                 "classes": classes,
                 **held_out_figures(calibration, comparisons),
                 **model_folder.harder_impostors(comparisons, recipe=told["recipe"], encoder=path.stem),

@@ -12,10 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import (
-    Say,
-)
-from ..data.readers import load as load_data
+from ..data.decoded import Say
+from ..data.readers import as_dataset
 from ..data.splits import check_classes, split_by_column
 from ..inference import model_folder
 from ..inference.model import Model
@@ -117,8 +115,8 @@ def train(
         if say is not None:
             say(sentence)
 
-    source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
-    other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+    source = as_dataset(data)
+    other = None if validate is None else as_dataset(validate)
     whole = source
     source, other, remarks = split_by_column(source, other)
     if isinstance(source, ImageSet):

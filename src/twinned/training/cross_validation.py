@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.datasets import usable_classes
 from ..data.decoded import DecodedSet
-from ..data.splits import hold_out, shared_classes
+from ..data.splits import class_folds, hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
 from .checkpoint import State
 from .config import Settings
@@ -59,7 +58,7 @@ def fit_and_validate(
         return _untrained(run, network, s, material, validation)
     material, validation = run.prepare(material, validation, note=work and work / "prepared.json")
     learn, held_out = material, validation
-    classes = 0 if material.labelled is None else len(usable_classes(material.labelled))
+    classes = 0 if material.labelled is None else len(material.labelled.usable_classes())
     if validation is None and not (baseline is not None and 0 < classes < CROSS_VALIDATE_BELOW):
         learn, held_out = hold_out(material, fraction=s.held_out, seed=s.seed)
     folds = 0 if held_out is not None else _fold_count(learn)
@@ -101,7 +100,7 @@ def fit_and_validate(
 
 def _fold_count(learn: DecodedSet) -> int:
     """How many folds cross-fitting takes: each needs two classes; 0 with fewer than 4."""
-    usable = len(usable_classes(learn.images))
+    usable = len(learn.images.usable_classes())
     return min(_FOLDS, usable // 2) if usable >= 4 else 0
 
 
@@ -120,18 +119,15 @@ def _cross_fit(
     Returns:
         The trained ones, and the untouched one where there is one.
     """
-    labels, usable = learn.images.labels, usable_classes(learn.images)
+    usable = learn.images.usable_classes()
     run.tell(
         f"{len(usable)} classes are too few to hold some out:"
         f" the threshold comes from {folds} folds of them, each with a training of its own"
     )
-    order = np.random.default_rng(run.settings.seed).permutation(usable)
     trained, baseline = [], []
     start = None if run.baseline is None else run.tail(run.baseline.to(run.device))
     steps = max(1, round(steps * FOLD_SHARE)) if steps else 0
-    for fold, classes in enumerate(np.array_split(order, folds)):
-        out = np.isin(labels, classes)
-        inside, outside = learn.part(np.flatnonzero(~out)), learn.part(np.flatnonzero(out))
+    for fold, (inside, outside) in enumerate(class_folds(learn, folds, seed=run.settings.seed)):
         file, title = work and work / f"fold{fold + 1}.safetensors", f"Threshold {fold + 1}/{folds}"
         left = folds - fold - 1
         outcome = run.train(inside, None, file, title=title, steps=steps, judged=outside, folds=left)
@@ -180,4 +176,4 @@ def _untrained(
 
 
 def _none_of(material: DecodedSet) -> DecodedSet:
-    return material.part(np.array([], np.intp))
+    return material.subset(np.array([], np.intp))

@@ -7,14 +7,10 @@ import time
 import numpy as np
 import torch
 
-from ..data.datasets import ImageSet, usable_classes
-from ..data.decoded import (
-    DecodedSet,
-    Say,
-    read,
-    statistics,
-)
-from ..data.splits import draw
+from ..data.datasets import ImageSet
+from ..data.decoded import DecodedSet, Say
+from ..data.splits import subsample
+from ..utils.notes import muted
 from . import distributed
 from .config import Settings
 from .trainer import Trainer
@@ -52,7 +48,7 @@ def select_encoder(
         The settings with fewer errors; where there are too few classes or seconds for a trial, the pretrained
         encoder's for images in colour and the small network's for grey ones.
     """
-    usable = usable_classes(source)
+    usable = source.usable_classes()
     chosen = large if small.channels == 3 else small
     if len(usable) < 4:
         tell(f"fewer than 4 classes are too few to try networks on, so it is {chosen.encoder}")
@@ -60,8 +56,8 @@ def select_encoder(
     if seconds < _LEAST:
         tell(f"there is no time to try networks, so it is {chosen.encoder}")
         return chosen
-    few = source.subset(draw(source, _MOST, seed=small.seed, each=4))
-    order = np.random.default_rng(small.seed).permutation(usable_classes(few))
+    few = subsample(source, _MOST, seed=small.seed, per_class=4)
+    order = np.random.default_rng(small.seed).permutation(few.usable_classes())
     unseen = set(order[: len(order) // 2].tolist())
     began = time.monotonic()
     known = _pretrained(few, unseen, large, began + _PRETRAINED_SHARE * seconds, device)
@@ -77,8 +73,7 @@ def select_encoder(
 
 
 def _parts(material: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]:
-    out = np.isin(material.images.labels, list(unseen))
-    return material.part(np.flatnonzero(~out)), material.part(np.flatnonzero(out))
+    return material.partition(np.isin(material.images.labels, list(unseen)))
 
 
 def _pretrained(
@@ -92,7 +87,9 @@ def _pretrained(
     spec = settings.spec().model_copy(update=baseline.statistics)
     run = Trainer(settings, spec, device, False, None, _silent, baseline=baseline.to(device))
     run.deadline = deadline
-    material, _ = run.prepare(read(few, spec, tell=_silent, progress=False))
+    with muted():
+        decoded = DecodedSet.from_images(few, spec, progress=False)
+    material, _ = run.prepare(decoded)
     learn, held_out = _parts(material, unseen)
     fitted = run.train(learn, None, None, title="Trial", judged=held_out).network
     return min(
@@ -104,8 +101,9 @@ def _fresh(
     few: ImageSet, unseen: set[str], small: Settings, deadline: float, device: torch.device
 ) -> ValidationScore:
     """The small network after what time there is."""
-    material = read(few, small.spec(), tell=_silent, progress=False)
-    spec = small.spec().model_copy(update=statistics(material.pixels))
+    with muted():
+        material = DecodedSet.from_images(few, small.spec(), progress=False)
+    spec = small.spec().model_copy(update=material.statistics())
     run = Trainer(small.change({"evaluations": 1}), spec, device, False, None, _silent)
     run.deadline = deadline
     learn, held_out = _parts(material, unseen)

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import Say
-from ..data.readers import load as load_data
-from ..data.splits import both_kinds, check_classes, split_by_column
+from ..data.readers import as_dataset
+from ..data.splits import check_classes, split_by_column
 from ..errors import DataError, ModelError, SettingError
 from ..inference import model_folder
 from ..inference.baseline import figures
@@ -98,8 +98,8 @@ def finetune(
     keep_freed_memory()
     before = model if isinstance(model, Model) else Model(model)
     theirs = _settings_of(before)
-    source = load_data(data) if isinstance(data, (str, os.PathLike)) else data
-    other = load_data(validate) if isinstance(validate, (str, os.PathLike)) else validate
+    source = as_dataset(data)
+    other = None if validate is None else as_dataset(validate)
     whole = source
     source, other, remarks = split_by_column(source, other)
     if recipe is None:
@@ -117,8 +117,8 @@ def finetune(
             f"{before.folder}: tells relations apart, and {source.origin} names none: give a pair list with a"
             " column relation, or finetune the model that this one came from"
         )
-    earlier = load_data(old) if isinstance(old, (str, os.PathLike)) else old
-    if earlier is not None and not both_kinds(earlier):
+    earlier = None if old is None else as_dataset(old)
+    if earlier is not None and not earlier.has_both_kinds:
         raise DataError(
             f"--old: {earlier.origin}: nothing to measure: two classes are needed, and two images of one"
         )

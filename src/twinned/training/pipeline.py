@@ -15,13 +15,7 @@ import torch
 
 from ..data.checks.checker import check_data
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import (
-    DecodedSet,
-    Say,
-    identity,
-    read,
-    statistics,
-)
+from ..data.decoded import DecodedSet, Say
 from ..data.splits import check_validation
 from ..errors import SettingError
 from ..evaluation.calibration import fit_calibration
@@ -29,6 +23,7 @@ from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
 from ..inference.model import Model
 from ..utils import files
+from ..utils.notes import collect
 from . import distributed
 from .checkpoint import setting_differences
 from .config import Settings
@@ -87,14 +82,18 @@ def make_model(
     spec = plan.spec()
 
     def materials(say: Say) -> tuple[DecodedSet, DecodedSet | None]:
-        chosen = None if other is None else read(other, spec, tell=say, progress=progress)
-        return read(source, spec, tell=say, progress=progress), chosen
+        with collect() as found:
+            chosen = None if other is None else DecodedSet.from_images(other, spec, progress=progress)
+            material = DecodedSet.from_images(source, spec, progress=progress)
+        for note in found:
+            say(note.text)
+        return material, chosen
 
     def given(material: DecodedSet, validation: DecodedSet | None) -> dict[str, str | None]:
         """What identifies what the run was given, for one that is resumed."""
-        chosen = None if validation is None else identity(validation)
+        chosen = None if validation is None else validation.sha256()
         return {
-            "data": identity(material),
+            "data": material.sha256(),
             "validation": chosen,
             "model": None if parent is None else parent.sha256,
         }
@@ -128,7 +127,7 @@ def make_model(
     fed = None if known is None else known.statistics
     if plan.weights is not None and fed is None:
         fed = weights_statistics(plan.weights, spec.channels)
-    seen = spec.model_copy(update=fed or statistics(material.pixels))
+    seen = spec.model_copy(update=fed or material.statistics())
     run = Trainer(plan, seen, device, progress, on_step, tell, relations, parent, baseline)
     if plan.weights is not None:
         tell(f"whether the weights of {Path(plan.weights).name} have learnt from these classes is not known")

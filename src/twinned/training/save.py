@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from ..data.decoded import DecodedSet, fingerprint
-from ..data.splits import enrolment_images, thin
+from ..data.decoded import DecodedSet
+from ..data.splits import enrollment_size, subsample
 from ..evaluation.calibration import Calibration, held_out_figures
 from ..evaluation.enrollment import choose_enrolment
 from ..inference import model_folder
@@ -61,7 +61,7 @@ def write_model(
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
     classes = own = learn.labelled.classes if learn.labelled else []
     unmatched = False
-    images, data = set(learn.hashes), fingerprint(learn) | {"classes": len(own)}
+    images, data = set(learn.hashes), learn.fingerprint() | {"classes": len(own)}
     if parent is not None:  # what its encoder has learnt from is not forgotten
         classes = sorted({*own, *parent.model.manifest.classes})
         images |= parent.model.training_hashes()
@@ -150,7 +150,7 @@ def write_baseline(folder: Path, run: Trainer) -> float:
 
 def _choose_enrolment(folder: Path, held_out: DecodedSet, seed: int) -> None:
     """Whether a gallery tells a label by the nearest of its images or by their mean, kept in model.json."""
-    some = thin(held_out, enrolment_images(held_out))
+    some = subsample(held_out, enrollment_size(held_out), whole_classes=True)
     genuine = ~some.images.forgery
     model = Model(folder)
     vectors = model.embed_pixels(some.pixels[genuine])

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data.augmentation import Augmentation
-from ..data.decoded import DecodedSet, Say, identity
+from ..data.decoded import DecodedSet, Say
 from ..data.preprocessing import ImageSpec
 from ..data.samplers import ClassBatches
-from ..data.splits import enrolment_images, sample, thin
+from ..data.splits import enrollment_size, subsample
 from ..errors import SettingError
 from ..metrics.roc import eer as equal_error_rate
 from ..nn import encoders, heads
@@ -187,7 +187,9 @@ class Trainer:
         images = sum(len(part.pixels) for part in parts)
         if (most := before.get("images", images)) < images:
             share = most / images
-            parts = [sample(p, max(32, int(share * len(p.pixels))), seed=s.seed, each=_EACH) for p in parts]
+            parts = [
+                subsample(p, max(32, int(share * len(p.pixels))), seed=s.seed, per_class=_EACH) for p in parts
+            ]
         if not front.run(
             np.concatenate([part.pixels for part in parts]) if len(parts) > 1 else parts[0].pixels,
             [name for part in parts for name in part.hashes],
@@ -239,8 +241,8 @@ class Trainer:
         if not s.cohort or s.steps == 0:
             return
         forgery = learn.images.forgery
-        genuine = learn.part(np.flatnonzero(~forgery)) if forgery.any() else learn
-        some = sample(genuine, s.cohort, seed=s.seed)
+        genuine = learn.subset(np.flatnonzero(~forgery)) if forgery.any() else learn
+        some = subsample(genuine, s.cohort, seed=s.seed)
         members = self.embed(network, some)
         network.cohort = CohortScoreNorm.of(members, torch.from_numpy(some.images.class_index)).to(
             self.device
@@ -372,7 +374,7 @@ class Trainer:
             checkpoint_file=checkpoint,
             run=json.dumps(
                 s.model_dump(mode="json")
-                | {"data": identity(learn), "held_out": None if held_out is None else identity(held_out)}
+                | {"data": learn.sha256(), "held_out": None if held_out is None else held_out.sha256()}
                 | ({} if self.parent is None else {"model": self.parent.sha256})
             ),
             progress=self.progress,
@@ -392,11 +394,11 @@ class Trainer:
         self.embed(network, material, most=few)
         each = (time.monotonic() - began) / few
         networks = 1 if self.baseline is None else 2
-        return each * (networks * min(len(material.pixels), _CALIBRATE) + enrolment_images(material))
+        return each * (networks * min(len(material.pixels), _CALIBRATE) + enrollment_size(material))
 
     def judge(self, network: SiameseNetwork, material: DecodedSet) -> ValidationScore:
         """What a network makes of images that it was not trained on."""
-        some = thin(material, _CALIBRATE)
+        some = subsample(material, _CALIBRATE, whole_classes=True)
         vectors = self.embed(network, some)
         return judge(
             network,
@@ -438,8 +440,8 @@ def _evaluator(
 
     Of a run that nobody looks at, such as a fold's, whether its embeddings are finite and no more.
     """
-    seen = thin(learn, _LOOK_TRAIN)
-    unseen = thin(held_out, _LOOK_HELD_OUT) if held_out is not None else None
+    seen = subsample(learn, _LOOK_TRAIN, whole_classes=True)
+    unseen = None if held_out is None else subsample(held_out, _LOOK_HELD_OUT, whole_classes=True)
 
     def error(network: SiameseNetwork, material: DecodedSet | None) -> float:
         if material is None or not looked_at:

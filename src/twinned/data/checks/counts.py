@@ -113,7 +113,7 @@ def splits(data: ImageSet) -> tuple[Strings, Strings]:
     """Each image's split and its label; folders called train and test above the classes count as splits."""
     parts = [label.partition("/") for label in data.labels.tolist()]
     if (data.split != "").any() or not all(rest and top.lower() in _SPLITS for top, _, rest in parts):
-        return data.side, data.labels
+        return data.split_name, data.labels
     return np.array([top for top, _, _ in parts], np.str_), np.array([rest for _, _, rest in parts], np.str_)
 
 
