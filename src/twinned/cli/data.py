@@ -32,7 +32,7 @@ def list_(json: Json = False) -> None:
             "terms": each.terms,
             "page": each.page,
             "files": [
-                {"address": file.addresses[0], "sha256": file.sha256, "most_bytes": file.most}
+                {"address": file.addresses[0], "sha256": file.sha256, "most_bytes": file.max_bytes}
                 for file in each.downloads
             ],
         }
@@ -64,22 +64,26 @@ def get(
     quiet: Quiet = False,
 ) -> None:
     """Fetch a public data set from its owner, or take it from a local copy, ready to be trained on."""
-    from ..data.catalog.download import get as run
+    from ..data.catalog.download import fetch
     from ..data.catalog.registry import DATA_SETS
     from ..data.readers import find_images
+    from ..utils.notes import collect
 
-    told: list[str] = []
-
-    def say(sentence: str) -> None:
-        told.append(sentence)
-        teller(quiet)(sentence)
-
-    folder = run(name, output, source=from_, force=force, progress=not quiet, say=say)
+    with collect() as notes:
+        folder = fetch(name, output, source=from_, force=force, progress=not quiet)
+    for note in notes:
+        teller(quiet)(note.text)
     images = len(find_images(folder))
     parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel")
     use = [str(folder / part) for part in parts if (folder / part).exists()]
     print_result(
-        {"name": name, "output": str(folder), "images": images, "data": use, "notes": told},
+        {
+            "name": name,
+            "output": str(folder),
+            "images": images,
+            "data": use,
+            "notes": [note.text for note in notes],
+        },
         as_json=json,
         text=f"{folder}: {images:,} images; train on {' or '.join(use)}",
     )

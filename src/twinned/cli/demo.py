@@ -24,7 +24,7 @@ _PER_DIGIT, _STEPS = 120, 200
 
 def digits(folder: Path) -> ImageSet:
     """Write scikit-learn's digits as PNG files, one folder a digit, and read them as anybody's images."""
-    images = data.digits()
+    images = data.load_digits()
     for digit in range(10):
         (folder / str(digit)).mkdir(parents=True)
         for place in np.flatnonzero(images.labels == str(digit))[:_PER_DIGIT]:

@@ -9,8 +9,8 @@ augment    whole batches warped, turned and recoloured (PyTorch; imported on its
 download   the public data sets by name: catalogue (whose, where), unpack (without trust), conversion
 """
 
-from .catalog.convert import digits
-from .catalog.download import find, get
+from .catalog.convert import digits, load_digits
+from .catalog.download import fetch, find, get
 from .catalog.registry import DATA_SETS
 from .datasets import ImageSet, PairSet
 from .decoded import Decoded, DecodedSet, decode
@@ -35,10 +35,12 @@ __all__ = [
     "PairSet",
     "decode",
     "digits",
+    "fetch",
     "find",
     "find_images",
     "get",
     "load",
+    "load_digits",
     "load_images",
     "load_pairs",
     "make_pairs",
