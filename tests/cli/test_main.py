@@ -12,6 +12,7 @@ import pytest
 import typer
 
 import twinned as package
+from twinned.cli import adapting, data, gallery, plot, predict, serve, train  # noqa: F401 - they register their commands
 from twinned.cli.main import app
 
 COMMANDS: dict[tuple[str, ...], dict[str, typer.core.TyperArgument | typer.core.TyperOption]] = {}

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from twinned.data.datasets import ImageSet
 from twinned.data.decoded import DecodedSet
-from twinned.nn.siamese import SiameseNetwork
-from twinned.training import distributed, launch, trainer
+from twinned.training import distributed, launch
 from twinned.training.config import Augment, Settings
-from twinned.training.objective import make_objective
-from twinned.training.state import TrainResult
+from twinned.training.trainer import Trainer
 
 TRIPLET = {"loss": "triplet", "miner": "semi-hard", "distance": "squared_euclidean", "margin": 0.2}
 CASES = {
@@ -41,23 +37,16 @@ CASES = {
 }
 
 
-class Trainer(trainer.Trainer):
-    """A run in float64, with the proxies and the memory of its loss; test_together.py says why."""
-
-    def build(self) -> SiameseNetwork:
-        return super().build().double()
-
-    def train(self, *args: Any, **given: Any) -> TrainResult[SiameseNetwork]:
-        def make(*of: Any) -> tuple[Any, nn.Module]:
-            objective, extra = make_objective(*of)
-            return objective, extra.double()
-
-        with mock.patch.object(trainer, "make_objective", make):
-            return super().train(*args, **given)
-
-
 def short_runs() -> dict[str, Tensor]:
-    """The losses of a few steps and the weights after them, of every case."""
+    """The losses of a few steps and the weights after them, of every case, in float64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        return _short_runs()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _short_runs() -> dict[str, Tensor]:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(8), 4)
     noisy = rng.integers(0, 255, (8, 24, 24, 1))[labels] + rng.normal(0, 60, (32, 24, 24, 1))
@@ -100,7 +89,7 @@ def main() -> None:
     uneven = torch.full((3,), float(distributed.rank()))
     distributed.broadcast_tensors([uneven])
     assert uneven.tolist() == [0, 0, 0]
-    save_file(found, f"{sys.argv[1]}/{distributed.number()}.safetensors")
+    save_file(found, f"{sys.argv[1]}/{distributed.rank()}.safetensors")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # the name of a file may be no text at all
             stream.reconfigure(errors="backslashreplace")
     try:
+        from . import adapting, data, gallery, plot, predict, serve, train  # noqa: F401 - they register their commands
+
         result = app(prog_name="twinned", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         if code == _CTRL_C:

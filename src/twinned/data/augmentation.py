@@ -84,7 +84,7 @@ class Augmentation:
             Floats in [0, 1], shape ``(n, channels, height, width)``, channels last in memory.
         """
         chance = _Chance(seed, rows, len(pixels) if whole is None else whole)
-        x = pixels.permute(0, 3, 1, 2).float().div_(255)
+        x = pixels.permute(0, 3, 1, 2).to(torch.get_default_dtype()).div_(255)
         if self.warps or turns is not None:
             grid = self._grid(x, turns, chance)
             x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
@@ -116,8 +116,8 @@ class Augmentation:
             wobble = chance.normal(2, _KNOTS * _KNOTS) * self.elastic
             warp = torch.cat([warp, wobble], dim=2)
         if turns is not None:
-            warp = _TURNS[turns] @ warp
-        places = _places(height, width, self.elastic > 0).to(x.device)
+            warp = _TURNS[turns].to(warp.dtype) @ warp
+        places = _places(height, width, self.elastic > 0, x.dtype).to(x.device)
         grid = warp.to(x.device).view(2 * n, -1) @ places
         return grid.view(n, 2, height, width).permute(0, 2, 3, 1)
 
@@ -180,17 +180,17 @@ class _Chance:
 
 
 @functools.lru_cache(maxsize=2)
-def _places(height: int, width: int, elastic: bool) -> Tensor:
+def _places(height: int, width: int, elastic: bool, dtype: torch.dtype) -> Tensor:
     """What a warp is linear in at each pixel: x, y, 1, and the share of each knot of a wobble.
 
     Shape ``(3, pixels)`` or ``(3 + knots, pixels)``; kept, since all batches of a run have one size.
     """
-    x = (2 * torch.arange(width) + 1) / width - 1
-    y = (2 * torch.arange(height) + 1) / height - 1
-    one = torch.ones(height, width)
+    x = (2 * torch.arange(width, dtype=dtype) + 1) / width - 1
+    y = (2 * torch.arange(height, dtype=dtype) + 1) / height - 1
+    one = torch.ones(height, width, dtype=dtype)
     affine = torch.stack([x * one, y[:, None] * one, one])
     if not elastic:
         return affine.flatten(1)
-    knots = torch.eye(_KNOTS * _KNOTS).view(-1, 1, _KNOTS, _KNOTS)
+    knots = torch.eye(_KNOTS * _KNOTS, dtype=dtype).view(-1, 1, _KNOTS, _KNOTS)
     share = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
     return torch.cat([affine, share[:, 0]]).flatten(1)
