@@ -107,7 +107,7 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
     ) -> tuple[AsModel, int]:
         torch.manual_seed(seed)
         net = encoder().to(device, memory_format=torch.channels_last)
-        batches = ClassBatches(labels, quarter_turns=augment, mirrors=augment, seed=seed)
+        batches = ClassBatches(labels, rotate_classes=augment, flip_classes=augment, seed=seed)
         optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
         began, step = time.monotonic(), 0
         while (now := time.monotonic()) < deadline:

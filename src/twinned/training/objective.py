@@ -35,9 +35,9 @@ def make_batches(learn: DecodedSet, s: Settings, relations: list[str]) -> ClassB
         classes=s.classes_per_batch,
         images=s.images_per_class,
         groups=learn.images.groups,
-        within_group=s.within_group,
-        quarter_turns=s.quarter_turns,
-        mirrors=s.mirrors,
+        same_group_fraction=s.within_group,
+        rotate_classes=s.quarter_turns,
+        flip_classes=s.mirrors,
         forgery=learn.images.forgery if learn.images.forgery.any() else None,
         seed=s.seed,
     )
