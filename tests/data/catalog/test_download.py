@@ -234,9 +234,9 @@ def test_a_local_copy_may_be_an_archive_a_folder_or_a_folder_of_either(
         assert len(data.load_images(folder)) == 12
     with pytest.raises(DataError, match="Holds no files of toy"):
         data.fetch("toy", "out", source=tmp_path / "out0" / "SOURCE.json")
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(DataError, match="no such file"):
         data.fetch("toy", "out", source="nowhere")
-    with pytest.raises(SettingError, match="would be written into the data"):
+    with pytest.raises(SettingError, match="written into the data"):
         data.fetch("toy", shelf / "out", source=shelf)
     assert not server.asked
     monkeypatch.setenv("TWINNED_DATA", str(shelf))

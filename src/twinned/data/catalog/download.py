@@ -135,7 +135,7 @@ def _fill(
         copies = _copies(data_set, source) or [Path(source)]
         if not copies[0].exists():
             raise DataError(
-                f"{source}: No such file or folder. Give an archive or a folder of {data_set.name}."
+                f"{source}: no such file or folder. Give an archive or a folder of {data_set.name}."
             )
     else:
         copies = _copies(data_set, os.environ.get("TWINNED_DATA"))
