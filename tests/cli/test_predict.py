@@ -346,9 +346,9 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
             ["one_class", "--protocol", "pairs"],
             "one_class: protocol pairs needs a CSV with the columns left,right",
         ),
-        (["one_class", "--protocol", "lfw"], "one_class: holds no pairs.txt"),
-        (["one_class", "--protocol", "omniglot-runs"], "one_class: holds no run"),
-        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: holds no run"),
+        (["one_class", "--protocol", "lfw"], "one_class: No pairs.txt found"),
+        (["one_class", "--protocol", "omniglot-runs"], "one_class: No run found"),
+        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: No run found"),
         (["one_class", "--ways", "1"], "at least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
         (["one_class", "--shots", "0"], "at least 2 ways"),
         (["one_class", "--episodes", "-3"], "at least 2 ways"),
@@ -466,7 +466,7 @@ def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_
             "https://example.com/a.zip",
             "https://example.com/a.zip: Web addresses are not supported. Download the data",
         ),
-        ("C:\\data", "C:\\data: no such file or folder; this is a path of Windows"),
+        ("C:\\data", "C:\\data: no such file or folder; this is a Windows path"),
     ],
 )
 def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
@@ -480,7 +480,7 @@ def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
 def test_paths_of_windows_in_a_csv_are_named(twinned):
     Path("w.csv").write_text("path,label\n" + "".join(f"C:\\data\\c{k}\\0.png,c{k}\n" for k in range(3)))
     shown = twinned("check", "w.csv")
-    assert "this is a path of Windows" in shown.out
+    assert "this is a Windows path" in shown.out
 
 
 # ---- damaged models

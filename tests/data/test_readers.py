@@ -336,7 +336,7 @@ def test_an_address_is_named_with_both_slashes(kind: Any) -> None:
 @pytest.mark.parametrize("given", ["C:\\data", "C:/data", "..\\data\\a"])
 def test_a_path_of_windows_is_named(given: str) -> None:
     for read in (load, load_images, load_pairs):
-        with pytest.raises(DataError, match="no such file or folder; this is a path of Windows"):
+        with pytest.raises(DataError, match="no such file or folder; this is a Windows path"):
             read(given)
 
 
