@@ -396,7 +396,7 @@ def test_what_is_no_image_is_named_by_its_type(tmp_path: Path) -> None:
     for source in (Tensor(), *as_many(Tensor())):
         with pytest.raises(
             ImageError,
-            match=r"^Tensor of shape \(3, 8, 8\): .* give \.numpy\(\) with the axes height, width, c",
+            match=r"^Tensor of shape \(3, 8, 8\): .* pass \.numpy\(\) with the axes height, width, c",
         ) as caught:
             read_image(source, COLOUR)
         assert "None" not in str(caught.value)
@@ -407,7 +407,7 @@ def test_what_is_no_image_is_named_by_its_type(tmp_path: Path) -> None:
     with os.fdopen(os.open(tmp_path / "a.png", os.O_RDONLY), "rb") as file:  # its name is a number
         assert source_name(file) == "object of type BufferedReader"
     for array in (np.array("a.png"), np.array([["a.png"]], object)):
-        with pytest.raises(ImageError, match="give paths as a list, or as an array of one dimension"):
+        with pytest.raises(ImageError, match="pass paths as a list or a one-dimensional array"):
             read_image(array, COLOUR)
 
 

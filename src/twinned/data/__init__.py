@@ -1,12 +1,17 @@
-"""Data: reading it, parting it by class, drawing pairs, triplets and batches, decoding it once.
+"""Datasets: read, check, decode and split images; draw pairs and batches; fetch public data sets.
 
-readers    folders, CSVs, pair lists, arrays  ->  ImageSet, PairSet
-sets       what those are, and how to part them by class
-tuples     pairs and triplets as index arrays
-batches    which images each training step sees
-cache      images decoded once into one uint8 array
-augment    whole batches warped, turned and recoloured (PyTorch; imported on its own)
-download   the public data sets by name: catalogue (whose, where), unpack (without trust), conversion
+readers         class folders, CSVs, pair lists and arrays to datasets
+datasets        ImageSet and PairSet
+images          open any image safely
+preprocessing   resize to the input of a model
+decoded         pixels in memory
+splits          hold-out, class folds, subsamples
+samplers        batches of training steps
+pairs           pairs and triplets as index arrays
+augmentation    augmentation of batches (PyTorch; imported separately)
+checks          problems of a dataset
+catalog         public data sets by name
+benchmarks      official lists of LFW and Omniglot
 """
 
 from .catalog.convert import digits, load_digits
