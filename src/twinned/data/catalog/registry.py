@@ -45,7 +45,7 @@ class DataSet:
     Args:
         name: Name for `twinned data get`.
         title: Full name and content.
-        terms: Terms of use.
+        terms: License, or the conditions of the owner.
         page: URL of the owner's page.
         downloads: Files to download.
         local: Names of files and folders that can be a local copy.
