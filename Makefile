@@ -1,10 +1,13 @@
-# make demo: install and tell the whole story on real digits.  make test: install and test.
-# make check: style, types, layers.  make docs: the pages, into site/.
+# make demo      install, then train and use a model on real digits
+# make test      install, then run the fast tests          make test-all   all tests, with coverage
+# make check     style, types, import layers               make docs       the documentation, into site/
+# make dist      wheel and source distribution, into dist/
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
-.PHONY: demo test check docs clean
+.PHONY: demo test test-all check docs settings-page dist clean
 .DEFAULT_GOAL := demo
 
 # The stamps are newer than the files they depend on, so an install is repeated only when it must be.
@@ -27,7 +30,10 @@ demo: .venv/all
 	$(BIN)/twinned demo
 
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow and not data and not browser"
+
+test-all: .venv/test
+	$(PYTEST) --cov --cov-report term:skip-covered --cov-fail-under 90
 
 check: .venv/test
 	$(BIN)/ruff format --check .
@@ -35,9 +41,17 @@ check: .venv/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# After a change of the options, recipes or rules of training.
+settings-page: .venv/test
+	$(BIN)/python docs/settings.py
+
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "the pages lie in site/"
+	@echo "the documentation is in site/"
+
+dist: .venv/test
+	$(PIP) build
+	$(BIN)/python -m build
 
 clean:
-	rm -rf .venv build site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache

@@ -34,7 +34,10 @@ from twinned.data.decoded import DecodedSet, decode
 from twinned.distances import cosine
 from twinned.metrics.roc import lfw_folds
 from twinned.nn.lda import fit_lda_projection
+from twinned.training.callbacks import Callback
+from twinned.training.deadline import Budget
 from twinned.training.recipes import get
+from twinned.training.state import Step
 from twinned.training.trainer import Trainer
 from twinned.training.warm_start import pretrained_baseline
 
@@ -96,31 +99,43 @@ def few(data: ImageSet, budgets: list[float], seed: int, each: int = 10) -> Iter
         yield row | {"seed": seed, "seconds": round(seconds, 1)} | measured(model, unseen)[0]
 
 
+class Seconds(Callback):
+    """Record the time of each step."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self.seconds = seconds
+
+    def on_step(self, step: Step) -> None:
+        self.seconds.append(step.seconds)
+
+
 def speed(data: ImageSet) -> Iterator[Row]:
     """Seconds a step of a layer learned by gradient over the frozen encoder, from the second step on."""
     changes = {
         "freeze": "all",
-        "layer": "learned",
+        "projection": "gradient",
         "precision": "float32",
-        "minutes": None,
         "steps": 1,
-        "views": 1,
+        "n_augmentations": 1,
     }
-    settings = get("photo").change(changes | {"enough": None, "evaluations": 1, "warmup": 0})
+    config = get("photo").change(changes | {"max_epochs": None, "evaluations": 1, "warmup": 0})
     known, _ = parted(data)
-    material = DecodedSet.from_images(known, settings.spec(), progress=False)
-    encoder = pretrained_baseline(settings, settings.spec())
-    spec = settings.spec().model_copy(update=encoder.statistics)
+    material = DecodedSet.from_images(known, config.spec(), progress=False)
+    encoder = pretrained_baseline(config, config.spec())
+    spec = config.spec().model_copy(update=encoder.statistics)
     for method, steps in (("values kept", 400), ("computed anew", 8)):
         seconds: list[float] = []
-        run = Trainer(
-            settings, spec, torch.device("cpu"), False, lambda s, into=seconds: into.append(s.seconds), print
+        trainer = Trainer(
+            config, spec, device=torch.device("cpu"), callbacks=[Seconds(seconds)], progress=False
         )
+        train = material
         if method == "values kept":
-            run.prepare(material)
-        run.train(material, None, None, title="speed", steps=steps)
+            train, _ = trainer.cache_features(material, budget=Budget())
+        trainer.fit(train, steps=steps)
         a_step = float(np.median(np.diff(seconds)))
-        epochs = settings.classes_per_batch * settings.images_per_class / len(material.pixels) / a_step
+        epochs = (
+            config.sampler.classes_per_batch * config.sampler.images_per_class / len(material.pixels) / a_step
+        )
         yield {"method": method, "images": len(material.pixels), "epochs_per_second": epochs}
 
 
@@ -130,13 +145,13 @@ def face_values(images: list[str]) -> torch.Tensor:
 
     The values keep where in the face they are: the map of 80 filters pooled to 3x3, that of 192 to 4x4.
     """
-    settings = get("photo").change({"height": FACE, "width": FACE})
-    network = pretrained_baseline(settings, settings.spec())
+    config = get("photo").change({"height": FACE, "width": FACE})
+    network = pretrained_baseline(config, config.spec())
     network = network.to(memory_format=torch.channels_last).eval()
     grids = {4: 3, 6: 4}  # by the number of the stage
     found = []
     for start in range(0, len(images), 500):  # so that the pixels need not all be in memory
-        pixels = decode(images[start : start + 500], settings.spec(), progress=False).pixels
+        pixels = decode(images[start : start + 500], config.spec(), progress=False).pixels
         for part in np.array_split(pixels, -(-len(pixels) // 16)):
             x = torch.from_numpy(part).permute(0, 3, 1, 2).float() / 255
             x = (torch.cat([x, x.flip(3)]) - network.mean) / network.std
@@ -176,7 +191,7 @@ def lfw(root: Path) -> Iterator[Row]:
                     values[others].flatten(0, 1),
                     person[others].repeat_interleave(2),
                     size=SIZE,
-                    shrink=SHRINK,
+                    shrinkage=SHRINK,
                 )
                 z = values @ weight.T + bias
             z = normalize(z, dim=2).sum(dim=1)

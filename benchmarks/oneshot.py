@@ -24,7 +24,6 @@ from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,10 +39,10 @@ from twinned.data.pairs import make_pairs
 from twinned.data.preprocessing import ImageSpec
 from twinned.data.samplers import ClassBatches
 from twinned.distances import cosine
-from twinned.evaluation.protocols import evaluate
+from twinned.evaluation.protocols import ModelFacts, evaluate
 from twinned.nn.encoders import build
 from twinned.nn.heads import WeightedL1
-from twinned.training.memory import keep_freed_memory
+from twinned.training.launch import keep_freed_memory
 from twinned.training.recipes import get
 from twinned.visualization.training import accuracy_over_time
 
@@ -64,24 +63,18 @@ FIELDS = [
 ]
 
 
+NO_FACTS = ModelFacts(None)  # type: ignore[arg-type] # the protocol needs no threshold
+
+
 class AsModel:
     """A PyTorch network in the clothes that an evaluation knows."""
 
     spec = SPEC
-    manifest = SimpleNamespace(classes=[])
 
     def __init__(
         self, embed: Callable[[Tensor], Tensor], apart: Callable[[Any, Any], Any], device: str
     ) -> None:
         self.embed, self.distances, self.device = embed, apart, device
-
-    def training_hashes(self) -> frozenset[str]:
-        return frozenset()
-
-    threshold_hashes = training_hashes
-
-    def unmatched(self) -> str | None:
-        return None
 
     @torch.no_grad()
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -123,7 +116,7 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
             optimizer.step()
             step += 1
         net.eval()
-        return AsModel(lambda x: F.normalize(net(x)), lambda a, b: cosine(a, b, all_pairs=True), device), step
+        return AsModel(lambda x: F.normalize(net(x)), lambda a, b: cosine(a, b, pairwise=True), device), step
 
     return train
 
@@ -199,7 +192,7 @@ def theirs(
     deadline = time.monotonic() + 60 * minutes
     pixels = torch.from_numpy(decode(images.images, SPEC, progress=False).pixels)
     model, steps = METHODS[method](pixels, images.class_index, deadline, seed, device)
-    shot = evaluate(model, runs, protocol="omniglot-runs", progress=False).one_shot  # type: ignore[arg-type]
+    shot = evaluate(model, runs, NO_FACTS, protocol="omniglot-runs", progress=False).one_shot  # type: ignore[arg-type]
     return shot.accuracy, shot.ci, steps
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import twinned as tw
 from twinned.data.datasets import ImageSet
 from twinned.evaluation.enrollment import nearest_label
-from twinned.inference.recalibrate import calibrate
+from twinned.inference.recalibrate import recalibrate
 from twinned.metrics.open_set import OpenSet, open_set
 
 RESULTS = Path(__file__).parent / "results" / "openset.json"
@@ -54,7 +54,8 @@ def rates(folder: Path, data: ImageSet, *, calibrated: bool) -> Iterator[Row]:
     for choice in range(CHOICES):
         inside, known = chosen(data, choice)
         if calibrated:
-            calibrate(folder, data.subset(np.flatnonzero(known)), seed=choice, progress=False)
+            new = data.subset(np.flatnonzero(known))
+            recalibrate(folder, new, in_place=True, seed=choice, progress=False)
             model = tw.load(folder)
         label, apart = nearest_label(
             vectors[~known], vectors[known], names[known], model.distances, prototype=model.prototype

@@ -49,11 +49,11 @@ SERVE = "from twinned.cli.main import main; main()"
 BARE = f"""
 import numpy as np
 from twinned.server import batching
-def choose(load, spec):
-    vector = load(1)(np.zeros((1, *spec.shape), np.uint8))
+def plan(model):
+    vector = model.encoder(np.zeros((1, *model.spec.shape), np.uint8))
     same = lambda pixels: np.repeat(vector, len(pixels), 0)
-    return batching.Plan(same, {os.cpu_count() or 1}, False, (0, 0))
-batching.choose = choose
+    return batching.EncoderPlan(same, {os.cpu_count() or 1}, False)
+batching.plan = plan
 """
 
 

@@ -31,10 +31,13 @@ import twinned as tw
 from twinned import losses
 from twinned.data.decoded import DecodedSet
 from twinned.data.splits import hold_out
-from twinned.training.config import Settings
-from twinned.training.memory import keep_freed_memory
-from twinned.training.objective import make_batches, make_objective, make_optimizer
+from twinned.training.callbacks import Callback
+from twinned.training.config import TrainConfig
+from twinned.training.launch import keep_freed_memory
+from twinned.training.objective import make_batches, make_objective
+from twinned.training.optimizers import create_optimizer
 from twinned.training.recipes import get
+from twinned.training.state import Step
 from twinned.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,26 +45,29 @@ SMALLEST, MEMORY_STEPS = 1000, 60  # images; steps of the processes whose memory
 
 
 def whole_loop(
-    settings: Settings, learn: DecodedSet, held_out: DecodedSet | None, steps: int, device: torch.device
+    config: TrainConfig, learn: DecodedSet, held_out: DecodedSet | None, steps: int, device: torch.device
 ) -> float:
     """Seconds a step of the loop as users run it, over all steps but the first."""
     ends: list[float] = []
-    run = Trainer(
-        settings, settings.spec(), device, False, lambda _: ends.append(time.perf_counter()), lambda _: None
-    )
-    run.train(learn, held_out, None, title="whole", steps=steps)
+
+    class Clock(Callback):
+        def on_step(self, step: Step) -> None:
+            ends.append(time.perf_counter())
+
+    trainer = Trainer(config, config.spec(), device=device, callbacks=[Clock()], progress=False)
+    trainer.fit(learn, held_out, steps=steps)
     return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def bare_loop(settings: Settings, material: DecodedSet, steps: int, device: torch.device) -> float:
+def bare_loop(config: TrainConfig, material: DecodedSet, steps: int, device: torch.device) -> float:
     """Seconds a step of forward, backward and the optimiser on one batch that is in memory."""
-    run = Trainer(settings, settings.spec(), device, False, None, lambda _: None)
-    network = run.build().to(memory_format=torch.channels_last).train()
-    batches = make_batches(material, settings, [])
-    objective, extra = make_objective(network, settings, batches)
-    optimizer = make_optimizer(network, extra, settings)
+    trainer = Trainer(config, config.spec(), device=device, progress=False)
+    network = trainer.build().to(memory_format=torch.channels_last).train()
+    batches = make_batches(material, config, [])
+    objective, extra = make_objective(network, config, batches)
+    optimizer = create_optimizer(network, extra, config)
     batch = batches(0)
-    images = run.feed(material).batch(batch, 0)
+    images = trainer.source(material).batch(batch, 0)
     began = 0.0
     for step in range(steps):
         if step == 1:
@@ -80,13 +86,13 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def compiled(settings: Settings, material: DecodedSet, steps: int, device: torch.device) -> list[str]:
+def compiled(config: TrainConfig, material: DecodedSet, steps: int, device: torch.device) -> list[str]:
     """A table: what torch.compile takes, and the speed of a step after it, as a multiple of that before."""
-    run = Trainer(settings, settings.spec(), device, False, None, lambda _: None)
-    network = run.build().to(memory_format=torch.channels_last).train()
-    batch = make_batches(material, settings, [])(0)
-    images, labels = run.feed(material).batch(batch, 0), torch.from_numpy(batch.labels).to(device)
-    loss = losses.get(settings.loss, temperature=settings.temperature)
+    trainer = Trainer(config, config.spec(), device=device, progress=False)
+    network = trainer.build().to(memory_format=torch.channels_last).train()
+    batch = make_batches(material, config, [])(0)
+    images, labels = trainer.source(material).batch(batch, 0), torch.from_numpy(batch.labels).to(device)
+    loss = losses.get(**config.loss.model_dump())
 
     def seconds(embed: Callable[[Tensor], Tensor]) -> float:
         began = now(device)
@@ -102,34 +108,34 @@ def compiled(settings: Settings, material: DecodedSet, steps: int, device: torch
     return [
         "| recipe | seconds to compile | speed of a step once compiled, eager = 1 | range |",
         "|---|---|---|---|",
-        f"| {settings.recipe} | {to_compile:.0f} | {statistics.median(ratio):.2f} |"
+        f"| {config.recipe} | {to_compile:.0f} | {statistics.median(ratio):.2f} |"
         f" {min(ratio):.2f} to {max(ratio):.2f} |",
     ]
 
 
 def throughput(data: tw.data.ImageSet, steps: int, times: int, device: torch.device) -> list[str]:
     """Tables: images a second of both loops, and what compiling comes to, for one recipe."""
-    settings = get("glyph").change({"minutes": None, "steps": steps, "precision": "float32"})
+    config = get("glyph").change({"steps": steps, "precision": "float32"})
     learn, held_out = hold_out(
-        DecodedSet.from_images(data, settings.spec(), progress=False),
-        fraction=settings.held_out,
-        seed=settings.seed,
+        DecodedSet.from_images(data, config.spec(), progress=False),
+        fraction=config.calibration.validation_fraction,
+        seed=config.seed,
     )
-    size = len(make_batches(learn, settings, [])(0).index)
-    wholes, bares = [], [bare_loop(settings, learn, steps // 4, device)]
+    size = len(make_batches(learn, config, [])(0).index)
+    wholes, bares = [], [bare_loop(config, learn, steps // 4, device)]
     for _ in range(times):
-        wholes.append(whole_loop(settings, learn, held_out, steps, device))
-        bares.append(bare_loop(settings, learn, steps // 4, device))
+        wholes.append(whole_loop(config, learn, held_out, steps, device))
+        bares.append(bare_loop(config, learn, steps // 4, device))
     whole, bare = statistics.median(wholes), statistics.median(bares)
     # Each whole loop against the bare ones just before and after it: the machine is not always as fast.
     share = [(b + c) / 2 / w for w, (b, c) in zip(wholes, itertools.pairwise(bares), strict=True)]
     return [
         "| recipe | images a step | bare loop, images/s | whole loop, images/s | share | range |",
         "|---|---|---|---|---|---|",
-        f"| {settings.recipe} | {size} | {size / bare:,.0f} | {size / whole:,.0f} |"
+        f"| {config.recipe} | {size} | {size / bare:,.0f} | {size / whole:,.0f} |"
         f" {100 * statistics.median(share):.1f} % | {100 * min(share):.1f} to {100 * max(share):.1f} % |",
         "",
-        *compiled(settings, learn, 20, device),
+        *compiled(config, learn, 20, device),
     ]
 
 

@@ -26,7 +26,7 @@ print("\nas a similarity:", tw.distances.cosine_similarity(anchor, np.array([[6.
 # All pairs at once, and the same functions for PyTorch, with gradients.
 digits = tw.data.load_digits()
 flat = np.stack(digits.images[:200]).reshape(200, -1) / 255
-apart = tw.distances.euclidean(flat, flat, all_pairs=True)
+apart = tw.distances.euclidean(flat, flat, pairwise=True)
 print(
     "all pairs of 200 digits:", apart.shape, "nearest to the first:", digits.labels[apart[0].argsort()[1:6]]
 )

@@ -18,12 +18,12 @@ labels = torch.arange(3).repeat_interleave(6)
 middles = torch.tensor([[0.0, 0.0], [1.1, 0.2], [0.4, 1.0]])
 points = (middles[labels] + 0.28 * torch.randn(18, 2)).requires_grad_()
 
-apart = tw.distances.euclidean(points, points, all_pairs=True)
+apart = tw.distances.euclidean(points, points, pairwise=True)
 same = labels[:, None] == labels[None]
 upper = torch.ones_like(same).triu(1)  # each pair once
 contrastive = tw.losses.ContrastiveLoss(margin=0.8)(apart[upper], same[upper])
 
-anchor, positive, negative = tw.miners.semi_hard(apart.detach(), labels)
+anchor, positive, negative = tw.miners.SemiHard()(apart.detach(), labels)
 triplet = tw.losses.TripletLoss(margin=0.2)(apart[anchor, positive], apart[anchor, negative])
 
 figures = []
@@ -39,6 +39,6 @@ tw.plots.save(drawn, "05_losses.png", force=True)
 wrong = torch.ones(18) * torch.ones(18, 1)
 print("\nlabels (18,) times distances (18, 1):", tuple(wrong.shape), "- here that is refused:")
 try:
-    tw.losses.contrastive_loss(torch.ones(18, 1), same[0])
+    tw.losses.ContrastiveLoss()(torch.ones(18, 1), same[0])
 except tw.TwinnedError as error:
     print(" ", error)

@@ -13,20 +13,32 @@ import twinned as tw
 digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
 
-losses = []
+
+class Losses(tw.Callback):
+    """Record the loss of each step."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_step(self, step):
+        self.values.append(step.loss)
+
+
+recorded = Losses()
 model = tw.train(
     known,
     recipe="glyph",
     image_size=24,
     steps=60,
     seed=0,
-    validate=held_out,  # 3 and 8: for the held-out curves, and for the threshold
-    on_step=lambda step: losses.append(step.loss),
+    validation=held_out,  # 3 and 8: for the held-out curves, and for the threshold
+    callbacks=[recorded],
 )
 model.save("07_digits.twin", force=True)
 
+losses = recorded.values
 print(f"loss: {losses[0]:.2f} at first, {sum(losses[-5:]) / 5:.2f} at last, {len(losses)} steps")
-print(model.evaluate(novel, ways=3, progress=False).text())
+print(model.evaluate(novel, ways=3, progress=False))
 tw.plots.save(tw.plots.history(model.history()), "07_training.png", force=True)
 
 # The network by itself takes both inputs, as it must: one number for each pair.

@@ -15,7 +15,7 @@ import twinned as tw
 
 digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
-model = tw.train(known, recipe="glyph", image_size=24, steps=60, validate=held_out, seed=0)
+model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 
 fit = model.manifest.calibration
 print(f"threshold {fit.threshold:.3f}, at equal error on the digits 3 and 8, {fit.n_genuine:,} same pairs")

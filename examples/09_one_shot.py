@@ -12,7 +12,7 @@ import twinned as tw
 
 digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
-model = tw.train(known, recipe="glyph", image_size=24, steps=60, validate=held_out, seed=0)
+model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 
 # One example a class is all that the model is given of 4, 7 and 9.
 examples = {label: [novel.with_classes([label]).images[0]] for label in novel.classes}

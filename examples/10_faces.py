@@ -31,7 +31,7 @@ model = tw.train(
     image_size=size,
     steps=60,
     learning_rate=3e-4,  # a tenth of the recipe's: a network of eight million parameters, small batches
-    validate=held_out,
+    validation=held_out,
     settings={"channels": 3, "classes_per_batch": 8, "images_per_class": 2, "normalize": True},
     seed=0,
 )

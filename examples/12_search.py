@@ -14,7 +14,7 @@ import twinned as tw
 
 digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
-model = tw.train(known, recipe="glyph", image_size=24, steps=60, validate=held_out, seed=0)
+model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 
 shutil.rmtree("12_digits.gallery", ignore_errors=True)
 enrolled, asked = novel.images[60:120], novel.images[:3]  # a 4, a 7 and a 9 are asked about

@@ -15,12 +15,12 @@ import twinned as tw
 
 digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
-before = tw.train(known, recipe="glyph", image_size=24, steps=30, validate=held_out, seed=0)
+before = tw.train(known, recipe="glyph", image_size=24, steps=30, validation=held_out, seed=0)
 
 few = held_out.subset(np.arange(len(held_out)) < 40)
 half = np.arange(len(novel)) < 200
 novel_few, novel = novel.subset(half), novel.subset(~half)
-after = tw.finetune(before, few, image_size=32, freeze=2, steps=15, validate=novel_few, seed=0)
+after = tw.finetune(before, few, image_size=32, freeze=2, steps=15, validation=novel_few, seed=0)
 for name, model in (("before", before), ("after", after)):
     found = model.evaluate(novel, ways=3, progress=False)
     print(

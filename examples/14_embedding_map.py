@@ -16,7 +16,7 @@ import twinned as tw
 
 digits = tw.data.load_digits()
 known, held_out = digits.with_classes(list("01256")), digits.with_classes(list("38"))
-model = tw.train(known, recipe="glyph", image_size=24, steps=60, validate=held_out, seed=0)
+model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 
 shown = digits.subset(np.random.default_rng(0).permutation(len(digits))[:500])
 vectors = model.embed(list(shown.images))

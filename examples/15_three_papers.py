@@ -24,18 +24,19 @@ smaller = {
 }
 
 for name, paper in papers.items():
-    settings = tw.recipes.get(name)
+    config = tw.recipes.get(name)
     print(f"{name}: {paper}")
     print(
-        f"  images {settings.height}x{settings.width}x{settings.channels}, encoder {settings.encoder},"
-        f" loss {settings.loss}, head {settings.head}, distance {settings.distance}"
+        f"  images {config.input.height}x{config.input.width}x{config.input.channels},"
+        f" encoder {config.encoder.name}, loss {config.loss.name},"
+        f" head {config.comparison.head}, distance {config.comparison.distance}"
     )
     model = tw.train(
         known,
         recipe=name,
         steps=40,
         settings=smaller[name] | {"classes_per_batch": 5, "images_per_class": 8, "minutes": None},
-        validate=held_out,
+        validation=held_out,
         seed=0,
     )
     found = model.evaluate(novel, ways=3, progress=False)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import twinned  # noqa: F401 - switches off usage reporting, also for tests that import ONNX Runtime themselves
+from twinned.distances import euclidean
+from twinned.metrics.comparisons import Comparisons, compare_all
 from twinned.utils import files
 
 # Several processes of tests share the cores, so that one network to a core is quickest.
@@ -226,3 +229,29 @@ def tiny_model(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             settings = {"warmup": 5, "augment.elastic": 0, "classes_per_batch": 12, "precision": "float32"}
             train(glyphs, recipe="glyph", image_size=20, steps=40, settings=settings, output=folder)
     return folder
+
+
+World = Callable[..., Comparisons]
+
+
+def _scattered(seed: int, classes: int, images: int, dimensions: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    centers = random.normal(size=(classes, dimensions))
+    spread = 0.6 * np.exp(0.4 * random.normal(size=(classes, 1)))
+    label = np.repeat(np.arange(classes), images)
+    noise = random.normal(size=(len(label), dimensions))
+    return (centers[label] + spread[label] * noise).astype(np.float32), label
+
+
+@pytest.fixture
+def world() -> World:
+    def make(seed: int = 0, classes: int = 20, images: int = 5) -> Comparisons:
+        return compare_all(*_scattered(seed, classes, images), partial(euclidean, pairwise=True))
+
+    return make
+
+
+@pytest.fixture
+def made_up() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Embeddings and their labels, by seed, classes and images."""
+    return _scattered

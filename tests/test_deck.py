@@ -85,7 +85,7 @@ def test_slide_5_example_of_the_contrastive_loss():
     assert labels.dtype.kind == "i"  # which TensorFlow does not multiply with floats
     assert distance.dtype.kind == "f"
     slide = contrastive(labels, distance).mean()
-    ours = tw.losses.contrastive_loss(torch.tensor(distance[:, 0]), torch.tensor([True, False])).item()
+    ours = tw.losses.ContrastiveLoss()(torch.tensor(distance[:, 0]), torch.tensor([True, False])).item()
     assert slide == pytest.approx(0.065)
     assert ours == pytest.approx(slide / 2)
     assert "without a factor: 0.065 on its example" in PAGE
@@ -97,7 +97,7 @@ def test_slide_5_example_of_the_triplet_loss():
     assert "triplet loss on squared distances: 0 on its example" in PAGE
     anchor, positive, negative = torch.rand(3, 5, 4, dtype=torch.float64)
     squared = tw.distances.squared_euclidean
-    ours = tw.losses.triplet_loss(squared(anchor, positive), squared(anchor, negative), margin=ALPHA)
+    ours = tw.losses.TripletLoss(margin=ALPHA)(squared(anchor, positive), squared(anchor, negative))
     assert ours.item() == pytest.approx(triplet(torch.stack([anchor, positive, negative], 1).numpy()))
 
 
@@ -126,7 +126,7 @@ def test_slide_6_labels_make_slide_5_cost_n_by_n():
     right, shuffled = contrastive(labels[:, None], outputs), contrastive(labels[::-1, None], outputs)
     assert right.mean() != pytest.approx(shuffled.mean(), rel=1e-3)
     with pytest.raises(tw.TwinnedError):
-        tw.losses.contrastive_loss(torch.from_numpy(outputs), torch.from_numpy(labels > 0))
+        tw.losses.ContrastiveLoss()(torch.from_numpy(outputs), torch.from_numpy(labels > 0))
 
 
 def test_slide_6_pairs_of_136_classes_with_20_images():

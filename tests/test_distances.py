@@ -1,4 +1,4 @@
-"""Distances against slow loops and SciPy, for NumPy and torch, and their gradients."""
+"""Compare distances and their gradients with slow loops and SciPy, for NumPy and torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Rows = NDArray[np.float64]
 
 
 def slow(name: str, a: Rows, b: Rows) -> float:
-    """The distance of two vectors, written with loops."""
+    """Compute the distance of two vectors with loops."""
     if name == "manhattan":
         return sum(abs(x - y) for x, y in zip(a, b, strict=True))
     squared = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
@@ -51,7 +51,7 @@ def test_equals_the_loop(name: str, kind: Any) -> None:
     a, b = rows(5), rows(5, seed=1)
     a[2] = b[2]
     paired = distances.get(name)(kind(a), kind(b))
-    every = distances.get(name)(kind(a), kind(b[:3]), all_pairs=True)
+    every = distances.get(name)(kind(a), kind(b[:3]), pairwise=True)
     assert type(paired) is type(kind(a))
     np.testing.assert_allclose(paired, [slow(name, x, y) for x, y in zip(a, b, strict=True)], atol=1e-12)
     np.testing.assert_allclose(every, [[slow(name, x, y) for y in b[:3]] for x in a], atol=1e-12)
@@ -60,9 +60,7 @@ def test_equals_the_loop(name: str, kind: Any) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_scipy(name: str) -> None:
     a, b = rows(40, 16), rows(30, 16, seed=1)
-    np.testing.assert_allclose(
-        distances.get(name)(a, b, all_pairs=True), cdist(a, b, SCIPY[name]), atol=1e-12
-    )
+    np.testing.assert_allclose(distances.get(name)(a, b, pairwise=True), cdist(a, b, SCIPY[name]), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,9 +69,9 @@ def test_equals_scipy(name: str) -> None:
     b=arrays(np.float64, (3, 4), elements=st.floats(-1e6, 1e6)),
 )
 def test_a_distance_is_never_negative_or_nan_and_symmetric(name: str, a: Rows, b: Rows) -> None:
-    distance = distances.get(name)(a, b, all_pairs=True)
+    distance = distances.get(name)(a, b, pairwise=True)
     assert (distance >= 0).all()
-    np.testing.assert_allclose(distance.T, distances.get(name)(b, a, all_pairs=True))
+    np.testing.assert_allclose(distance.T, distances.get(name)(b, a, pairwise=True))
     np.testing.assert_array_equal(np.diag(distance).shape, (3,))
     np.testing.assert_allclose(np.diag(distance), distances.get(name)(a, b), atol=1e-9)
 
@@ -81,31 +79,31 @@ def test_a_distance_is_never_negative_or_nan_and_symmetric(name: str, a: Rows, b
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = rows(23), rows(9, seed=1)
-    whole = distances.get(name)(a, b, all_pairs=True)
+    whole = distances.get(name)(a, b, pairwise=True)
     monkeypatch.setattr(distances, "_BLOCK_VALUES", 4 * b.size)
-    np.testing.assert_allclose(distances.get(name)(a, b, all_pairs=True), whole, rtol=1e-12)
-    monkeypatch.setattr(distances, "_BLOCK_VALUES", 1)  # never less than one row
-    np.testing.assert_allclose(distances.get(name)(a, b, all_pairs=True), whole, rtol=1e-12)
+    np.testing.assert_allclose(distances.get(name)(a, b, pairwise=True), whole, rtol=1e-12)
+    monkeypatch.setattr(distances, "_BLOCK_VALUES", 1)  # at least one row at a time
+    np.testing.assert_allclose(distances.get(name)(a, b, pairwise=True), whole, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("all_pairs", [False, True])
-def test_dtype_is_kept(name: str, all_pairs: bool) -> None:
+@pytest.mark.parametrize("pairwise", [False, True])
+def test_dtype_is_kept(name: str, pairwise: bool) -> None:
     for dtype in (np.float32, np.float64):
         a, b = rows(3).astype(dtype), rows(3, seed=1).astype(dtype)
-        assert distances.get(name)(a, b, all_pairs=all_pairs).dtype == dtype
+        assert distances.get(name)(a, b, pairwise=pairwise).dtype == dtype
     for kind in (torch.float32, torch.bfloat16):
         x, y = torch.randn(3, 7, dtype=kind), torch.randn(3, 7, dtype=kind)
-        assert distances.get(name)(x, y, all_pairs=all_pairs).dtype == kind
+        assert distances.get(name)(x, y, pairwise=pairwise).dtype == kind
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("all_pairs", [False, True])
-def test_gradient_is_zero_at_equal_inputs_and_never_nan(name: str, all_pairs: bool) -> None:
+@pytest.mark.parametrize("pairwise", [False, True])
+def test_gradient_is_zero_at_equal_inputs_and_never_nan(name: str, pairwise: bool) -> None:
     a = torch.from_numpy(rows(4)).requires_grad_()
     b = torch.from_numpy(rows(4)).requires_grad_()
-    distance = distances.get(name)(a, b, all_pairs=all_pairs)
-    own = distance.diagonal() if all_pairs else distance
+    distance = distances.get(name)(a, b, pairwise=pairwise)
+    own = distance.diagonal() if pairwise else distance
     own.sum().backward()
     torch.testing.assert_close(a.grad, torch.zeros_like(a), atol=1e-12, rtol=0)
     torch.testing.assert_close(b.grad, torch.zeros_like(b), atol=1e-12, rtol=0)
@@ -117,10 +115,10 @@ def test_gradient_is_finite_with_zero_vectors_and_tiny_differences(name: str) ->
     base[0] = 0
     other = base.clone()
     other[1] += 1e-20  # lost in rounding
-    other[2] = torch.nextafter(other[2], torch.tensor(9.0))  # the smallest difference there is
+    other[2] = torch.nextafter(other[2], torch.tensor(9.0))  # the smallest difference
     base[3], other[3] = 0, 1e-25  # its square underflows
     a, b = base.requires_grad_(), other.requires_grad_()
-    distances.get(name)(a, b, all_pairs=True).sum().backward()
+    distances.get(name)(a, b, pairwise=True).sum().backward()
     for gradient in (a.grad, b.grad):
         assert gradient is not None
         assert torch.isfinite(gradient).all()
@@ -130,7 +128,7 @@ def test_gradient_is_finite_with_zero_vectors_and_tiny_differences(name: str) ->
 def test_gradient_is_right(name: str) -> None:
     a = torch.from_numpy(rows(3)).requires_grad_()
     b = torch.from_numpy(rows(3, seed=1)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, y: distances.get(name)(x, y, all_pairs=True), (a, b))
+    assert torch.autograd.gradcheck(lambda x, y: distances.get(name)(x, y, pairwise=True), (a, b))
 
 
 def test_cosine_of_the_zero_vector_is_one() -> None:
@@ -153,7 +151,7 @@ def test_no_rows_give_no_distances() -> None:
     none = np.empty((0, 4))
     for name in NAMES:
         assert distances.get(name)(none, none).shape == (0,)
-        assert distances.get(name)(rows(3, 4), none, all_pairs=True).shape == (3, 0)
+        assert distances.get(name)(rows(3, 4), none, pairwise=True).shape == (3, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,7 +159,7 @@ def test_no_rows_give_no_distances() -> None:
     ("a", "b", "says"),
     [
         (np.zeros((2, 3)), np.zeros((2, 4)), r"\(2, 3\) and \(2, 4\)"),
-        (np.zeros(3), np.zeros(3), r"shape \(n, d\)"),
+        (np.zeros(3), np.zeros(3), r"must be \(n, d\)"),
         (np.zeros((2, 3)), np.zeros((4, 3)), "2 and 4 rows"),
         (np.zeros((2, 3), np.uint8), np.ones((2, 3), np.uint8), "uint8"),  # 0 - 1 would be 255
     ],
@@ -174,3 +172,11 @@ def test_what_cannot_be_compared_is_named(name: str, a: Any, b: Any, says: str) 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SettingError, match=r"'l2'.*euclidean, squared_euclidean, manhattan, cosine"):
         distances.get("l2")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_pairs_is_a_deprecated_name_of_pairwise(name: str) -> None:
+    a, b = rows(3), rows(2, seed=1)
+    with pytest.warns(DeprecationWarning, match="Use pairwise"):
+        old = distances.get(name)(a, b, all_pairs=True)
+    np.testing.assert_array_equal(old, distances.get(name)(a, b, pairwise=True))

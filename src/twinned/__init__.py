@@ -14,16 +14,18 @@ from .utils.telemetry import disable as _disable_telemetry
 
 _disable_telemetry()  # every entry imports this package before a dependency
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name: the module that defines it or, after a colon, the module that it is.
 _HOME = {
+    "Callback": "training.callbacks",
     "Evaluation": "evaluation.results",
     "Gallery": "gallery",
     "ImageSet": "data",
     "Model": "inference.model",
     "PairSet": "data",
     "SiameseNetwork": "nn.siamese",
+    "TrainConfig": "training.config",
     "TwinnedError": "errors",
     "Verdict": "inference.results",
     "check_data": "data.checks.checker",
@@ -31,7 +33,7 @@ _HOME = {
     "distances": ":distances",
     "encoders": ":nn.encoders",
     "errors": ":errors",
-    "finetune": "training.finetune",
+    "finetune": "training.api",
     "heads": ":nn.heads",
     "load": "inference.model",
     "load_images": "data",

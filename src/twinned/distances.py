@@ -1,18 +1,19 @@
-"""The distances, one definition each, for NumPy arrays and torch tensors alike.
+"""Distances of NumPy arrays and torch tensors, one definition each.
 
-**A distance is at least 0 and LOWER IS CLOSER, always.** A similarity never travels under the name
-distance; the one public similarity, `cosine_similarity`, has its own name.
+**A distance is at least 0 and LOWER IS CLOSER.** The only similarity is `cosine_similarity`.
 
-Every distance works on pairs, ``(n, d), (n, d) -> (n,)``, or on all pairs with ``all_pairs=True``,
+Every distance works on rows, ``(n, d), (n, d) -> (n,)``, or on all pairs of rows with ``pairwise=True``,
 ``(n, d), (m, d) -> (n, m)``. Gradients are finite everywhere: the Euclidean distance of two equal
 vectors has gradient 0, where ``sqrt`` alone would give NaN.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from math import sqrt
 from typing import Any, TypeAlias
 
@@ -20,33 +21,47 @@ from array_api_compat import array_namespace, device
 
 from .errors import DataError, SettingError
 
-Array: TypeAlias = Any  # a NumPy array or a torch tensor; what comes in comes out
+Array: TypeAlias = Any  # a NumPy array or a torch tensor; the result is of the same type
 Distance: TypeAlias = Callable[..., Array]
 
-# All-pairs differences are formed a block of rows at a time, so that memory stays bounded.
+# Pairwise differences are computed by blocks of rows of this many values, to bound the memory.
 _BLOCK_VALUES = 1 << 24
 _FEW_PAIRS = 256
-# How far rounding may take a distance matrix, as a share of its mean value (of 1 where that is less).
-# A product of matrices in TF32 or bfloat16 is 0.2 % off. The root in a Euclidean distance magnifies that:
-# embeddings far from 0 and close to each other have a diagonal of a tenth of the distances. Errors below 0
-# are cut off, so a part of such a diagonal is 0.
+# Tolerances of `check_matrix`, as fractions of the matrix's mean value or of 1, whichever is larger. A matrix
+# product in TF32 or bfloat16 has a relative error of 0.2 %, which the root in a Euclidean distance magnifies:
+# for embeddings far from 0 and close to each other, the diagonal reaches a tenth of the distances. Negative
+# errors are clipped, so part of such a diagonal is 0.
 _ROUNDING, _DIAGONAL = 0.005, 0.25
 
-EXPECTED = "for embeddings z, give distances.euclidean(z, z, all_pairs=True) or another distance"
+EXPECTED = "for embeddings z, pass distances.euclidean(z, z, pairwise=True) or another distance"
 
 _checked: ContextVar[bool] = ContextVar("_checked", default=True)
 
 
-def euclidean(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
-    """Length of the difference: ``sqrt(sum((a - b)**2))``.
+def _accept_all_pairs(distance: Distance) -> Distance:
+    """Accept ``all_pairs``, the name of ``pairwise`` in version 0.1, with a warning."""
+
+    @wraps(distance)
+    def call(a: Array, b: Array, *, pairwise: bool = False, all_pairs: bool | None = None) -> Array:
+        if all_pairs is not None:
+            warnings.warn("all_pairs is deprecated. Use pairwise", DeprecationWarning, stacklevel=2)
+            pairwise = all_pairs
+        return distance(a, b, pairwise=pairwise)
+
+    return call
+
+
+@_accept_all_pairs
+def euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
+    """Compute the length of the difference: ``sqrt(sum((a - b)**2))``.
 
     Args:
         a: Shape ``(n, d)``.
-        b: Shape ``(n, d)``, or ``(m, d)`` with ``all_pairs``.
-        all_pairs: Compare every row of ``a`` with every row of ``b``.
+        b: Shape ``(n, d)``, or ``(m, d)`` with ``pairwise``.
+        pairwise: Compare every row of ``a`` with every row of ``b``.
 
     Returns:
-        Shape ``(n,)``, or ``(n, m)`` with ``all_pairs``; at least 0, lower is closer.
+        Shape ``(n,)``, or ``(n, m)`` with ``pairwise``; at least 0, lower is closer.
 
     Raises:
         DataError: If the shapes do not fit, or the values are not floats.
@@ -57,24 +72,25 @@ def euclidean(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
         [5.0]
     """
     xp = array_namespace(a, b)
-    squared = squared_euclidean(a, b, all_pairs=all_pairs)
-    # Where two rows are equal, sqrt is taken of a constant 1 and multiplied by 0: value and gradient are 0.
-    apart = squared != 0  # true of NaN as well, which must not come out as 0
-    return xp.sqrt(xp.where(apart, squared, xp.ones_like(squared))) * xp.astype(apart, squared.dtype)
+    squared = squared_euclidean(a, b, pairwise=pairwise)
+    # For equal rows the root of a constant 1 is multiplied by 0, so that value and gradient are 0.
+    nonzero = squared != 0  # true for NaN as well, so that it shows in the result
+    return xp.sqrt(xp.where(nonzero, squared, xp.ones_like(squared))) * xp.astype(nonzero, squared.dtype)
 
 
-def squared_euclidean(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
-    """Squared length of the difference: ``sum((a - b)**2)``. FaceNet's triplet loss is written in it.
+@_accept_all_pairs
+def squared_euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
+    """Compute the squared length of the difference: ``sum((a - b)**2)``, as in FaceNet's triplet loss.
 
-    Args and returns as `euclidean`.
+    Arguments and result as for `euclidean`.
     """
-    if all_pairs and a.dtype != b.dtype:
-        raise DataError(f"arrays of one kind are compared; got {a.dtype} and {b.dtype}")
-    if not all_pairs or a.shape[0] * b.shape[0] <= _FEW_PAIRS or not _has_doubles(a):
-        return _of_difference(a, b, all_pairs, lambda xp, d: xp.sum(d * d, axis=-1))
-    # |a|^2 + |b|^2 - 2ab is one matrix product, twenty times as fast. In doubles it keeps the digits of a
-    # float32; what rounding alone can leave counts as 0, so that equal rows are at distance 0.
-    xp = _check(a, b, all_pairs)
+    if pairwise and a.dtype != b.dtype:
+        raise DataError(f"the arrays have types {a.dtype} and {b.dtype}. Both must have the same type")
+    if not pairwise or a.shape[0] * b.shape[0] <= _FEW_PAIRS or not _has_doubles(a):
+        return _of_difference(a, b, pairwise, lambda xp, d: xp.sum(d * d, axis=-1))
+    # |a|^2 + |b|^2 - 2ab is one matrix product, twenty times as fast. In float64 it keeps the precision of
+    # float32; values that rounding can explain become 0, so that equal rows are at distance 0.
+    xp = _check(a, b, pairwise)
     x, y = xp.astype(a, xp.float64), xp.astype(b, xp.float64)
     lengths = xp.sum(x * x, axis=-1)[:, None] + xp.sum(y * y, axis=-1)[None, :]
     squared = lengths - 2 * (x @ y.T)
@@ -82,33 +98,39 @@ def squared_euclidean(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
     return xp.astype(squared, a.dtype)
 
 
-def manhattan(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
-    """Sum of the absolute differences: ``sum(|a - b|)``. Koch 2015 weights its terms, Chopra 2005 uses it.
+@_accept_all_pairs
+def manhattan(a: Array, b: Array, *, pairwise: bool = False) -> Array:
+    """Compute the sum of absolute differences: ``sum(|a - b|)``.
 
-    Args and returns as `euclidean`.
+    Chopra 2005 uses it; Koch 2015 weights its terms.
+
+    Arguments and result as for `euclidean`.
     """
-    return _of_difference(a, b, all_pairs, lambda xp, difference: xp.sum(xp.abs(difference), axis=-1))
+    return _of_difference(a, b, pairwise, lambda xp, difference: xp.sum(xp.abs(difference), axis=-1))
 
 
-def cosine(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
-    """``1 - cosine_similarity``: 0 for one direction, 1 for a right angle, 2 for opposite directions.
+@_accept_all_pairs
+def cosine(a: Array, b: Array, *, pairwise: bool = False) -> Array:
+    """Compute ``1 - cosine_similarity``: in [0, 2].
 
-    Args and returns as `euclidean`. The zero vector is at distance 1 from everything.
+    Equal directions have distance 0, orthogonal ones 1 and opposite ones 2. Arguments and result as for
+    `euclidean`. The zero vector is at distance 1 from everything.
     """
-    similarity = cosine_similarity(a, b, all_pairs=all_pairs)
+    similarity = cosine_similarity(a, b, pairwise=pairwise)
     xp = array_namespace(similarity)
-    # Rounding may leave a similarity a hair above 1; a distance is never below 0.
+    # Rounding may leave a similarity slightly above 1; a distance is at least 0.
     return xp.clip(1 - similarity, min=0.0)
 
 
-def cosine_similarity(a: Array, b: Array, *, all_pairs: bool = False) -> Array:
-    """Cosine of the angle between two vectors, in [-1, 1]. HIGHER is closer: this is no distance.
+@_accept_all_pairs
+def cosine_similarity(a: Array, b: Array, *, pairwise: bool = False) -> Array:
+    """Compute the cosine of the angle between two vectors, in [-1, 1]. HIGHER is closer: a similarity.
 
-    Args and shapes as `euclidean`. The zero vector has similarity 0 with everything.
+    Arguments and shapes as for `euclidean`. The zero vector has similarity 0 with everything.
     """
-    xp = _check(a, b, all_pairs)
+    xp = _check(a, b, pairwise)
     a, b = unit(a), unit(b)
-    return a @ b.T if all_pairs else xp.sum(a * b, axis=-1)
+    return a @ b.T if pairwise else xp.sum(a * b, axis=-1)
 
 
 def unit(a: Array) -> Array:
@@ -128,10 +150,10 @@ DISTANCES: dict[str, Distance] = {
 
 
 def get(name: str) -> Distance:
-    """The distance function of that name.
+    """Return a distance function by name.
 
     Raises:
-        SettingError: If there is none; the message lists the names.
+        SettingError: If the name is not a key of `DISTANCES`; the message lists them.
     """
     try:
         return DISTANCES[name]
@@ -140,13 +162,13 @@ def get(name: str) -> Distance:
 
 
 def check_matrix(matrix: Array, *, what: str) -> None:
-    """Make sure that a matrix holds the distances of some rows to themselves, then to any others.
+    """Check that a matrix holds the distances of some rows to themselves, followed by distances to others.
 
-    Values are compared up to the rounding of their type. NaN passes, so that a loss can show it.
+    Values are compared up to the rounding of their type. NaN passes, so that it shows in the loss.
 
     Args:
         matrix: Shape ``(n, m)``, n at most m; the first ``n`` columns are the rows.
-        what: The function that takes the matrix, for the message.
+        what: Name of the function that takes the matrix, for the message.
 
     Raises:
         DataError: If a value is negative, or the first ``n`` columns are not symmetric with a diagonal of 0.
@@ -168,23 +190,23 @@ def check_matrix(matrix: Array, *, what: str) -> None:
         xp.max(diagonal),
         xp.max(xp.abs(square - square.T)),
     )
-    # In one piece, since a GPU waits for each transfer.
+    # One transfer, because a GPU waits for each.
     mean, least, nearest, farthest, difference = xp.stack(figures).tolist()
     rounding = max(_ROUNDING, precision) * max(1.0, mean)
     if nearest > rounding or farthest > max(rounding, _DIAGONAL * max(1.0, mean)):
-        wrong = f"a diagonal of up to {farthest:.4g}, where the distance of a row to itself is 0"
+        wrong = f"a diagonal of up to {farthest:.4g} (the distance of a row to itself is 0)"
     elif least < -rounding:
         wrong = f"the negative value {least:.4g}"
     elif difference > rounding:
         wrong = f"values that differ by {difference:.4g} between (i, j) and (j, i)"
     else:
         return
-    raise DataError(f"{what} takes a distance matrix, and got one with {wrong}; {EXPECTED}")
+    raise DataError(f"{what} needs a distance matrix, but the matrix has {wrong}; {EXPECTED}")
 
 
 @contextmanager
 def trusted() -> Iterator[None]:
-    """Switch `check_matrix` off, for a matrix that the caller computed: logits order pairs as well."""
+    """Disable `check_matrix`, for a matrix that the caller computed, such as one of logits."""
     token = _checked.set(False)
     try:
         yield
@@ -192,9 +214,9 @@ def trusted() -> Iterator[None]:
         _checked.reset(token)
 
 
-def _of_difference(a: Array, b: Array, all_pairs: bool, reduce: Callable[[Any, Array], Array]) -> Array:
-    xp = _check(a, b, all_pairs)
-    if not all_pairs:
+def _of_difference(a: Array, b: Array, pairwise: bool, reduce: Callable[[Any, Array], Array]) -> Array:
+    xp = _check(a, b, pairwise)
+    if not pairwise:
         return reduce(xp, a - b)
     rows = max(1, _BLOCK_VALUES // max(1, b.shape[0] * b.shape[1]))
     if rows >= a.shape[0]:
@@ -204,22 +226,24 @@ def _of_difference(a: Array, b: Array, all_pairs: bool, reduce: Callable[[Any, A
 
 
 def _has_doubles(a: Array) -> bool:
-    """Apple's graphics processors have no float64."""
+    """Return False on Apple's graphics processors, which lack float64."""
     return not str(device(a)).startswith("mps")
 
 
-def _check(a: Array, b: Array, all_pairs: bool) -> Any:
+def _check(a: Array, b: Array, pairwise: bool) -> Any:
     xp = array_namespace(a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise DataError(f"two arrays of shape (n, d) are compared; got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise DataError(
+            f"the shapes are {tuple(a.shape)} and {tuple(b.shape)}. They must be (n, d) and (m, d)"
+        )
     if not (xp.isdtype(a.dtype, "real floating") and xp.isdtype(b.dtype, "real floating")):
         # Unsigned integers would wrap around: 0 - 1 = 255.
-        raise DataError(f"floats are compared; got {a.dtype} and {b.dtype}: convert them first")
-    if not all_pairs and a.shape[0] != b.shape[0]:
+        raise DataError(f"the arrays have types {a.dtype} and {b.dtype}. Convert them to floats")
+    if not pairwise and a.shape[0] != b.shape[0]:
         raise DataError(
-            f"pairs are compared row by row; got {a.shape[0]} and {b.shape[0]} rows"
-            " (all_pairs=True compares all with all)"
+            f"the arrays have {a.shape[0]} and {b.shape[0]} rows. Without pairwise=True they must have"
+            " the same number"
         )
     if device(a) != device(b):
-        raise DataError(f"both arrays must be on one device; got {device(a)} and {device(b)}")
+        raise DataError(f"the arrays are on {device(a)} and {device(b)}. Both must be on one device")
     return xp

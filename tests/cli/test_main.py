@@ -12,8 +12,9 @@ import pytest
 import typer
 
 import twinned as package
-from twinned.cli import adapting, data, gallery, plot, predict, serve, train  # noqa: F401 - they register their commands
 from twinned.cli.main import app
+from twinned.cli.options import show_notes
+from twinned.utils.notes import note
 
 COMMANDS: dict[tuple[str, ...], dict[str, typer.core.TyperArgument | typer.core.TyperOption]] = {}
 
@@ -71,6 +72,33 @@ def test_every_command_takes_json_and_what_is_random_takes_a_seed(path):
         assert "force" in names, "what is there is replaced by --force"
 
 
+def test_help_is_fast():
+    code = (
+        "import sys; from twinned.cli.main import app; app(['--help'], standalone_mode=False);"
+        "sys.exit(bool({'numpy', 'torch', 'pydantic', 'PIL', 'matplotlib'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_commands_complete_in_the_shell():
+    environment = os.environ | {
+        "_TWINNED_COMPLETE": "complete_bash",
+        "COMP_WORDS": "twinned ver",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run([sys.executable, "-m", "twinned"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["verify"])
+
+
+def test_notes_of_the_library_go_to_standard_error(capsys):
+    show_notes(quiet=False)
+    note("code", "100 % of it")
+    assert capsys.readouterr() == ("", "twinned: 100 % of it\n")
+    show_notes(quiet=True)
+    note("code", "a note")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_version_and_help(twinned):
     assert twinned("--version") == (0, f"twinned {package.__version__}\n", "")
     assert "verify" in twinned("--help").out
@@ -78,7 +106,7 @@ def test_version_and_help(twinned):
         shown = twinned(*bare)
         assert shown.code == 2
         assert shown.out == ""
-        assert "Commands:" in shown.err
+        assert "Commands" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -114,7 +142,7 @@ def test_misuse_is_one_line_that_says_where_to_look(twinned, arguments, message)
         (ImportError("x.so: Cannot allocate memory"), 2, "not enough memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 2, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "not enough memory"),
-        (RuntimeError("can't start new thread"), 2, "raise the limit on memory or on processes"),
+        (RuntimeError("can't start new thread"), 2, "limit on memory or on processes"),
         (ImportError("cannot import name 'x'"), 3, "a bug in Twinned, please report it: ImportError"),
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
@@ -140,12 +168,14 @@ def test_whatever_goes_wrong_never_reads_as_different(twinned, monkeypatch, erro
     assert shown.out == ""
     assert message in shown.err
     assert len(shown.err.splitlines()) == 1
+    assert ("TWINNED_TRACEBACK" in shown.err) == (code == 3)
 
 
-def test_a_bug_shows_its_traceback_where_that_is_asked_for(twinned, monkeypatch):
+@pytest.mark.parametrize(("variable", "options"), [("1", []), ("", ["--debug"])])
+def test_a_bug_shows_its_traceback_on_request(twinned, monkeypatch, variable, options):
     monkeypatch.setattr("twinned.inference.model.load", lambda *_, **__: 1 / 0)
-    monkeypatch.setenv("TWINNED_TRACEBACK", "1")
-    shown = twinned("verify", "m.twin", "a.png", "b.png")
+    monkeypatch.setenv("TWINNED_TRACEBACK", variable)
+    shown = twinned(*options, "verify", "m.twin", "a.png", "b.png")
     assert shown.code == 3
     assert "Traceback" in shown.err
     assert "a bug in Twinned" in shown.err.splitlines()[-1]

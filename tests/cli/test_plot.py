@@ -117,7 +117,7 @@ def test_a_confusion_is_of_classes_and_without_forgeries(run, color_model, data,
     (tmp_path / "pairs.csv").write_text("\n".join(["left,right,same", *pairs]))
     code, _, err = run("plot", "verification", color_model, tmp_path / "pairs.csv", *view)
     assert code == 2
-    assert "a confusion is of classes, and protocol pairs has none" in err
+    assert "a confusion matrix requires classes; protocol pairs has none" in err
 
 
 def test_explain_draws_and_tells_what_matches(run, color_model, squares, tmp_path):
@@ -150,7 +150,7 @@ def test_trouble_is_one_line_and_exit_2(run, color_model, data, tmp_path):
     for arguments, words in (
         (["plot", "architecture", color_model, "-o", there], "exists"),
         (["plot", "architecture", color_model, "-o", tmp_path / "a.pdf"], ".png or .svg"),
-        (["plot", "architecture", tmp_path / "no.twin", *new], "no such model folder"),
+        (["plot", "architecture", tmp_path / "no.twin", *new], "No such model folder"),
         (["plot", "embeddings", color_model, data, "-o", data / "a.png"], "into the data"),
         (["plot", "embeddings", color_model, data, *new, "--method", "pca"], "pca"),
         (["plot", "neighbours", color_model, data, tmp_path / "no.png", *new], "no such file"),

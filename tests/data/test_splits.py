@@ -97,17 +97,17 @@ def test_classes_with_one_image_are_counted_and_kept():
     [(12, 0.2, 4), (20, 0.2, 4), (40, 0.2, 8), (100, 0.2, 20), (100, 0.05, 5), (12, 0.89, 10)],
 )
 def test_a_share_of_the_classes_and_at_least_four_are_held_out(classes, share, out):
-    settings = SETTINGS.change({"held_out": share})
+    config = SETTINGS.merge({"held_out": share})
     material = classes_of([3] * classes)
-    learn, held = hold_out(material, fraction=settings.held_out, seed=settings.seed)
+    learn, held = hold_out(material, fraction=config.calibration.validation_fraction, seed=config.seed)
     assert held is not None
     assert len(held.images.classes) == out
     assert set(learn.images.classes) | set(held.images.classes) == set(material.images.classes)
     assert not shared_classes(learn, held)
     assert set(learn.hashes) | set(held.hashes) == set(material.hashes)
     assert not set(learn.hashes) & set(held.hashes)
-    again = hold_out(material, fraction=settings.held_out, seed=settings.seed)[1]
-    other = hold_out(material, fraction=settings.held_out, seed=1)[1]
+    again = hold_out(material, fraction=config.calibration.validation_fraction, seed=config.seed)[1]
+    other = hold_out(material, fraction=config.calibration.validation_fraction, seed=1)[1]
     assert again is not None
     assert other is not None
     assert again.images.classes == held.images.classes

@@ -7,9 +7,9 @@ import pytest
 
 from twinned.distances import cosine, euclidean
 from twinned.evaluation import enrollment
-from twinned.evaluation.enrollment import choose_enrolment, nearest_label
+from twinned.evaluation.enrollment import choose_enrollment, nearest_label
 
-distances = partial(cosine, all_pairs=True)
+distances = partial(cosine, pairwise=True)
 
 
 def people(seed, count, images, noise=0.6):
@@ -57,28 +57,28 @@ def test_many_queries_are_asked_in_blocks(monkeypatch, prototype):
 
 
 def test_the_better_way_is_chosen_and_its_figures_kept():
-    noisy = choose_enrolment(*people(0, 40, 10, 1.0), distances)
+    noisy = choose_enrollment(*people(0, 40, 10, 1.0), distances)
     assert noisy.prototype
     assert noisy.named["prototype"] > noisy.named["nearest"] + 0.05
     assert noisy.identification is not None
-    two = choose_enrolment(*looks(0, 40, 10), distances)
+    two = choose_enrollment(*looks(0, 40, 10), distances)
     assert not two.prototype
     assert two.named["nearest"] > two.named["prototype"] + 0.05
     assert two.identification is None
-    assert choose_enrolment(*people(0, 40, 10, 1.0), distances) == noisy, "the same for the same seed"
+    assert choose_enrollment(*people(0, 40, 10, 1.0), distances) == noisy, "the same for the same seed"
 
 
 def test_without_a_choice_the_nearest_counts():
     for count, images in ((3, 10), (40, 2)):
-        assert not choose_enrolment(*people(0, count, images, 1.0), distances).named
+        assert not choose_enrollment(*people(0, count, images, 1.0), distances).named
 
 
 @pytest.mark.parametrize("distance", [cosine, euclidean])
 @pytest.mark.parametrize(("labels", "images"), [(20, 1), (20, 4), (50, 8)])
 def test_thresholds_for_prototypes_hold_the_rate(distance, labels, images):
     """Fresh galleries of means and fresh strangers: as many are let in as asked for."""
-    apart = partial(distance, all_pairs=True)
-    table = choose_enrolment(*people(0, 100, 10, 1.0), apart).identification
+    apart = partial(distance, pairwise=True)
+    table = choose_enrollment(*people(0, 100, 10, 1.0), apart).identification
     rates = []
     for seed in range(8):
         gallery, label = people(100 + seed, labels, images, 1.0)

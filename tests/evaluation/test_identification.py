@@ -9,7 +9,7 @@ from twinned.distances import cosine
 from twinned.errors import DataError, SettingError
 from twinned.evaluation.identification import Identification, fit_identification
 
-distances = partial(cosine, all_pairs=True)
+distances = partial(cosine, pairwise=True)
 
 
 def people(seed, count, images):
@@ -108,7 +108,7 @@ def test_refusals():
     for labels, rate, images in ((0, 0.1, 1), (1, 0, 1), (1, 1, 1), (1, 0.1, 0)):
         with pytest.raises(SettingError, match="at least 1 label"):
             table.at(labels, rate, images)
-    with pytest.raises(DataError, match="a probe"):
+    with pytest.raises(DataError, match="Each probe"):
         v.open_set([0.1], 0.4, label=["a", "b"], enrolled=[True], correct=[True])
     good = table.model_dump()
     assert Identification(**good) == table

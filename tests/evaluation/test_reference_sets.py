@@ -10,7 +10,7 @@ from twinned import evaluation as v
 from twinned.distances import euclidean
 from twinned.evaluation import reference_sets as r
 
-apart = partial(euclidean, all_pairs=True)
+apart = partial(euclidean, pairwise=True)
 
 
 def writers(seed: int = 0, classes: int = 24, images: int = 14) -> list[v.ReferenceSet]:
@@ -20,12 +20,12 @@ def writers(seed: int = 0, classes: int = 24, images: int = 14) -> list[v.Refere
     label = np.repeat(np.arange(classes), 2 * images)
     forgery = np.tile(np.arange(2 * images) >= images, classes)
     off = random.normal(size=(len(label), 8)) + 1.8 * forgery[:, None]
-    return v.reference_sets(centre[label] * 4 + spread[label] * off, label, apart, forgery=forgery)
+    return v.draw_reference_sets(centre[label] * 4 + spread[label] * off, label, apart, forgery=forgery)
 
 
 @pytest.fixture
 def sets(made_up):
-    return lambda *world: v.reference_sets(*made_up(*world), apart)
+    return lambda *world: v.draw_reference_sets(*made_up(*world), apart)
 
 
 def alone(drawn: list[v.ReferenceSet]) -> float:
@@ -109,7 +109,7 @@ def test_rows_end_where_classes_have_too_few_images_and_count_the_classes_behind
     assert [known.row(count).images for count in (2, 3, 4, 5, 6, 40)] == [2, 3, 3, 5, 5, 5]
     vectors, label = made_up(0, 40, 12)
     few = (label < 2) | (np.arange(len(label)) % 12 < 6)  # two classes of 12 images, the others of 6
-    uneven = v.fit_references(v.reference_sets(vectors[few], label[few], apart))
+    uneven = v.fit_references(v.draw_reference_sets(vectors[few], label[few], apart))
     assert [row.images for row in uneven.rows] == [2, 3, 5]
     assert [row.n_classes for row in uneven.rows] == [40, 40, 40]
 
@@ -117,7 +117,7 @@ def test_rows_end_where_classes_have_too_few_images_and_count_the_classes_behind
 def test_the_classes_with_the_most_images_are_drawn_from(made_up):
     vectors, label = made_up(0, 140, 12)
     large = (label < 20) | (np.arange(len(label)) % 12 < 3)
-    found = v.fit_references(v.reference_sets(vectors[large], label[large], apart))
+    found = v.fit_references(v.draw_reference_sets(vectors[large], label[large], apart))
     assert [(row.images, row.n_classes) for row in found.rows] == [(2, 60), (3, 20), (5, 20), (10, 20)]
 
 
@@ -141,8 +141,8 @@ def test_a_few_classes_are_too_few_to_choose_a_distance_by():
 
 
 def test_none_without_classes_to_draw_from(made_up):
-    assert v.reference_sets(*made_up(0, 8, 2), apart) == []
-    assert v.reference_sets(*made_up(0, 1, 20), apart) == []
+    assert v.draw_reference_sets(*made_up(0, 8, 2), apart) == []
+    assert v.draw_reference_sets(*made_up(0, 1, 20), apart) == []
     assert v.fit_references([]) is None
     assert v.fit_calibration(v.compare_pairs([0.1, 0.9], [True, False])).references is None
 

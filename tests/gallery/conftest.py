@@ -42,7 +42,7 @@ def _folder(tmp_path: Path) -> Opener:
 def _local_mode() -> Opener:
     qdrant_client = pytest.importorskip("qdrant_client")
     from twinned.gallery import qdrant_server
-    from twinned.gallery.embedder import binding_of
+    from twinned.gallery.store import binding_of
 
     client = qdrant_client.QdrantClient(":memory:")
     client.close = lambda: None  # like a server it keeps what it holds when a client goes
@@ -51,7 +51,7 @@ def _local_mode() -> Opener:
         with warnings.catch_warnings():  # payload indexes have no effect there, it says
             warnings.simplefilter("ignore")
             qdrant_server.create(client, name, binding_of(model), address=name)
-        return Gallery(qdrant_server.ClusterStore(client, name, address=name), model)
+        return Gallery(qdrant_server.ServerStore(client, name, address=name), model)
 
     return open_it
 

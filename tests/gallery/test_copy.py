@@ -61,7 +61,7 @@ def test_rebuild_refuses_lost_files_before_it_begins(gallery, files):
     files[3].unlink()
     files[4].unlink()
     model = FakeModel(encoder_sha256="b" * 64)
-    lost = r"2 of 30 images have no file any more.*\.png.*--skip-missing --allow-loss 2"
+    lost = r"files of 2 of 30 images are missing.*\.png.*--skip-missing --allow-loss 2"
     for options in ({}, {"allow_loss": 2}, {"skip_missing": True}, {"skip_missing": True, "allow_loss": 1}):
         with pytest.raises(GalleryError, match=lost):
             rebuild(gallery, model, **options)
@@ -75,7 +75,7 @@ def test_rebuild_counts_images_that_never_were_files(gallery):
     with open_gallery(gallery, FakeModel()) as people:
         id = people.add(image(1), "cleo").ids[0]
     for options in ({}, {"skip_missing": True}):
-        with pytest.raises(GalleryError, match=f"1 of 31.*id {id} .not from a file"):
+        with pytest.raises(GalleryError, match=f"1 of 31 .*id {id} .not from a file"):
             rebuild(gallery, NEW, **options)
     added = rebuild(gallery, NEW, skip_missing=True, allow_loss=1)
     assert (added.stored, len(added.ids)) == (30, 31)
@@ -86,9 +86,9 @@ def test_rebuild_never_empties_a_gallery_of_images_without_files(tmp_path):
     path = tmp_path / "people.gallery"
     with open_gallery(path, FakeModel()) as people:
         people.add(images(30), "ann")
-    with pytest.raises(GalleryError, match="30 of 30 images have no file"):
+    with pytest.raises(GalleryError, match="30 of 30 images are missing"):
         rebuild(path, NEW, skip_missing=True)
-    with pytest.raises(GalleryError, match="30 of 30 images have no file"):
+    with pytest.raises(GalleryError, match="30 of 30 images are missing"):
         rebuild(path, NEW, skip_missing=True, into=tmp_path / "new.gallery")
     assert not (tmp_path / "new.gallery").exists()
     with open_gallery(path, FakeModel()) as people:
@@ -98,7 +98,7 @@ def test_rebuild_never_empties_a_gallery_of_images_without_files(tmp_path):
 def test_rebuild_never_replaces_a_gallery_by_a_smaller_one(gallery, files):
     whole = files[7].read_bytes()
     files[7].write_bytes(b"no image")
-    message = r"would have 29 images where this one has 30 \(1 cannot be read\).*--allow-loss 1\)"
+    message = r"would have 29 images, but this one has 30 \(1 cannot be read\).*--allow-loss 1\)"
     with pytest.raises(GalleryError, match=message):
         rebuild(gallery, NEW, skip_missing=True)
     assert content(gallery) == ["galler", "shard-"]
@@ -120,7 +120,7 @@ def test_rebuild_refuses_to_merge_images_that_are_one_at_the_new_size(tmp_path):
     small = FakeModel(
         encoder_sha256="b" * 64, embedding_size=4, spec=ImageSpec(height=8, width=8, channels=1)
     )
-    with pytest.raises(GalleryError, match=r"1 images where this one has 2 \(1 are the same"):
+    with pytest.raises(GalleryError, match=r"1 images, but this one has 2 \(1 equal another"):
         rebuild(path, small)
     with open_gallery(path, large) as people:
         assert people.count() == 2
@@ -131,7 +131,7 @@ def test_rebuild_refuses_to_merge_images_that_are_one_at_the_new_size(tmp_path):
     ("options", "message"),
     [
         ({"allow_loss": -1}, "allow_loss is -1"),
-        ({"allow_loss": 1, "into": "new"}, "with into the old one stays"),
+        ({"allow_loss": 1, "into": "new"}, "cannot be combined with into"),
     ],
 )
 def test_an_allowed_loss_that_makes_no_sense_is_refused(gallery, options, message):
@@ -180,14 +180,14 @@ def test_rebuild_into_another_gallery_leaves_the_first(gallery, tmp_path):
 def test_a_gallery_on_a_server_is_rebuilt_into_a_new_one(monkeypatch):
     qdrant_client = pytest.importorskip("qdrant_client")
     from twinned.gallery import qdrant_server
-    from twinned.gallery.embedder import binding_of
+    from twinned.gallery.store import binding_of
 
     client = qdrant_client.QdrantClient(":memory:")
     qdrant_server.create(client, "people", binding_of(FakeModel()), address="people")
     monkeypatch.setattr(
         qdrant_server,
         "open_collection",
-        lambda address, binding: qdrant_server.ClusterStore(client, "people", address=address),
+        lambda address, binding, timeout=None: qdrant_server.ServerStore(client, "people", address=address),
     )
     with pytest.raises(SettingError, match="into"):
         rebuild("http://host/people", NEW)

@@ -10,9 +10,9 @@ import pytest
 from fake_model import FakeModel, image
 
 from twinned.errors import GalleryError, SettingError
-from twinned.gallery.embedder import binding_of
 from twinned.gallery.gallery import Gallery
 from twinned.gallery.open import open_gallery
+from twinned.gallery.store import binding_of
 
 qdrant_client = pytest.importorskip("qdrant_client")
 cluster = pytest.importorskip("twinned.gallery.qdrant_server")
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
     ],
 )
 def test_addresses_that_name_no_collection_are_refused(address):
-    with pytest.raises(SettingError, match="http"):
+    with pytest.raises(SettingError, match="Invalid gallery address"):
         open_gallery(address, FakeModel())
 
 
@@ -49,7 +49,7 @@ def test_an_address_is_taken_apart(monkeypatch):
     made = {}
     monkeypatch.setattr(cluster, "create", lambda client, name, binding, **how: made.update(how, name=name))
     address = "https://host/people?shard_number=4&replication_factor=2"
-    with pytest.raises(GalleryError, match="no such collection") as error:
+    with pytest.raises(GalleryError, match="does not exist") as error:
         open_gallery(address, FakeModel())
     assert (asked["url"], asked["api_key"]) == ("https://host:6333", "secret")
     assert made == {"name": "people", "address": address, "shard_number": 4, "replication_factor": 2}
@@ -59,7 +59,7 @@ def test_an_address_is_taken_apart(monkeypatch):
 def test_a_forked_child_is_refused_for_it_shares_the_connection(monkeypatch):
     client = qdrant_client.QdrantClient(":memory:")
     cluster.create(client, "people", binding_of(FakeModel()), address="people")
-    people = Gallery(cluster.ClusterStore(client, "people", address="people"), FakeModel())
+    people = Gallery(cluster.ServerStore(client, "people", address="people"), FakeModel())
     people.add(image(1), "ann")
     child = os.getpid() + 1
     monkeypatch.setattr(os, "getpid", lambda: child)
@@ -72,7 +72,7 @@ def test_a_forked_child_is_refused_for_it_shares_the_connection(monkeypatch):
 
 
 def test_a_server_that_is_not_there_is_a_clear_error():
-    with pytest.raises(GalleryError, match=r"http://127\.0\.0\.1:9/people.*is the Qdrant server up"):
+    with pytest.raises(GalleryError, match=r"http://127\.0\.0\.1:9/people.*Qdrant server is up"):
         open_gallery("http://127.0.0.1:9/people", FakeModel())
 
 
@@ -80,21 +80,21 @@ def test_a_collection_of_somebody_else_is_left_alone():
     client = qdrant_client.QdrantClient(":memory:")
     client.create_collection("theirs", vectors_config={})
     cluster.create(client, "theirs", binding_of(FakeModel()), address="theirs")
-    with pytest.raises(GalleryError, match="was not made by Twinned"):
-        cluster.ClusterStore(client, "theirs", address="theirs")
+    with pytest.raises(GalleryError, match="was not created by Twinned"):
+        cluster.ServerStore(client, "theirs", address="theirs")
 
 
 def test_the_binding_and_the_measurement_are_kept_with_the_collection():
     client = qdrant_client.QdrantClient(":memory:")
     cluster.create(client, "people", binding_of(FakeModel()), address="people")
-    store = cluster.ClusterStore(client, "people", address="people")
+    store = cluster.ServerStore(client, "people", address="people")
     Gallery(store, FakeModel()).add(image(1), "ann")
     report = cluster.IndexReport(recall_at_10=0.98, queries=100, count=1000)
     store.set_report(report)
-    again = cluster.ClusterStore(client, "people", address="people")
+    again = cluster.ServerStore(client, "people", address="people")
     assert (again.binding, again.report) == (binding_of(FakeModel()), report)
     store.set_report(None)
-    assert cluster.ClusterStore(client, "people", address="people").report is None
+    assert cluster.ServerStore(client, "people", address="people").report is None
 
 
 def test_without_the_extra_only_an_address_needs_it(tmp_path):

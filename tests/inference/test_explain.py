@@ -137,7 +137,7 @@ def test_a_trained_encoder_of_ours_is_explained_exactly(encoder, tmp_path):
             return embed_pixels(pixels, self.encoder)
 
         def distances(self, left, right):
-            return tw.distances.cosine(left, right, all_pairs=True)
+            return tw.distances.cosine(left, right, pairwise=True)
 
     left, right = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 1), dtype=np.uint8)
     found = explain(Made(), left, right, method="exact")
@@ -152,12 +152,12 @@ def test_a_trained_encoder_of_ours_is_explained_exactly(encoder, tmp_path):
 
 def test_exact_is_refused_where_it_would_not_be(squares, color_model):
     image = squares(("red", 1, 1))
-    with pytest.raises(SettingError, match="only occlusion"):
+    with pytest.raises(SettingError, match="Choose occlusion"):
         explain(Red(), image, image, method="exact")
     manhattan = tw.load(color_model)
     manhattan.distances = lambda left, right: np.abs(left[:, None] - right).sum(axis=-1)
     assert explain(manhattan, image, squares(("red", 0, 0), ("blue", 2, 2))).method == "occlusion"
-    with pytest.raises(SettingError, match="choose auto, exact or occlusion"):
+    with pytest.raises(SettingError, match="Choose auto, exact or occlusion"):
         explain(Red(), image, image, method="magic")
     with pytest.raises(SettingError, match="between 2 and 16"):
         explain(Red(), image, image, cells=1)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 import twinned as tw
 from twinned.errors import DataError, SettingError
-from twinned.inference.export import export_model, normalised
+from twinned.inference.export import export_model, normalized
 from twinned.inference.session import Graph
 
 
@@ -36,13 +36,13 @@ def model(strokes: Path) -> tw.Model:
     return tw.train(strokes, recipe="glyph", image_size=24, steps=4, batch_size=32, progress=False)
 
 
-def test_the_plain_encoder_takes_normalised_floats(model: tw.Model, strokes: Path, tmp_path: Path) -> None:
+def test_the_plain_encoder_takes_normalized_floats(model: tw.Model, strokes: Path, tmp_path: Path) -> None:
     result = export_model(model, tmp_path / "out", progress=False)
     graph = onnx.load(str(tmp_path / "out" / "encoder_float.onnx"))
     assert [i.name for i in graph.graph.input] == ["image"]
     assert graph.opset_import[0].version == result["opset"]
     pixels = np.random.default_rng(1).integers(0, 256, (7, *model.spec.shape), dtype=np.uint8)
-    plain = Graph(tmp_path / "out" / "encoder_float.onnx")(normalised(model, pixels))
+    plain = Graph(tmp_path / "out" / "encoder_float.onnx")(normalized(model, pixels))
     np.testing.assert_allclose(plain, model.embed_pixels(pixels), atol=1e-4)
 
 
@@ -105,13 +105,13 @@ def test_nothing_else_is_replaced(model: tw.Model, strokes: Path, tmp_path: Path
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(SettingError, match="exists"):
         export_model(model, tmp_path / "mine")
-    with pytest.raises(SettingError, match="no exported model"):
+    with pytest.raises(SettingError, match="Not an exported model"):
         export_model(model, tmp_path / "mine", force=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
 def test_int8_needs_classes_to_measure_with(model: tw.Model, strokes: Path, tmp_path: Path) -> None:
     few = tw.load_images(strokes).with_classes(["c00", "c01"])
-    with pytest.raises(DataError, match="4 classes"):
+    with pytest.raises(DataError, match="at least 4 classes"):
         export_model(model, tmp_path / "out", int8=few, progress=False)
     assert not (tmp_path / "out").exists()

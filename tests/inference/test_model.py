@@ -39,8 +39,8 @@ def broken(tmp_path: Path) -> Path:
 def test_one_picture_has_one_embedding_however_it_comes(model, seen):
     path = seen[0][0]
     image = Image.open(path)
-    expected = model.embed(path)
-    assert expected.shape == (1, model.embedding_size)
+    expected = model.embed([path])[0]
+    assert expected.shape == (model.embedding_size,)
     assert expected.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(expected), 1, atol=1e-5)
     array, encoded = np.asarray(image), Path(path).read_bytes()
@@ -55,9 +55,9 @@ def test_one_picture_has_one_embedding_however_it_comes(model, seen):
     ]
     for form in forms:
         np.testing.assert_allclose(model.embed(form), expected, atol=EMBEDDING)
-    np.testing.assert_allclose(model.embed(forms), np.repeat(expected, len(forms), axis=0), atol=EMBEDDING)
-    np.testing.assert_allclose(model.embed(f for f in forms)[2:3], expected, atol=EMBEDDING)
-    np.testing.assert_allclose(model.embed(np.stack([array[..., None]] * 3))[:1], expected, atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(forms), np.tile(expected, (len(forms), 1)), atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(f for f in forms)[2], expected, atol=EMBEDDING)
+    np.testing.assert_allclose(model.embed(np.stack([array[..., None]] * 3))[0], expected, atol=EMBEDDING)
     for form in (bytearray(encoded), memoryview(encoded)):
         np.testing.assert_allclose(model.embed(form), expected, atol=EMBEDDING)
     assert model.embed([]).shape == (0, model.embedding_size)
@@ -74,14 +74,14 @@ def test_an_array_of_paths_is_many_images(model, seen, dtype):
 def test_other_sizes_and_colour_are_brought_to_the_models(model, seen):
     image = Image.open(seen[0][0])
     large = image.resize((200, 120)).convert("RGB")
-    assert model.embed(large).shape == (1, model.embedding_size)
+    assert model.embed(large).shape == (model.embedding_size,)
     np.testing.assert_allclose(model.embed(image.convert("RGBA")), model.embed(image), atol=1e-5)
 
 
 def test_verify_is_the_distance_of_the_embeddings_against_the_threshold(model, seen):
     for left in (seen[0][0], seen[1][1]):
         for right in (seen[0][1], seen[2][0]):
-            a, b = model.embed(left)[0], model.embed(right)[0]
+            a, b = model.embed(left), model.embed(right)
             distance = 1 - float(a @ b)
             verdict = model.verify(left, right)
             assert verdict.distance == pytest.approx(distance, abs=DISTANCE)
@@ -160,7 +160,7 @@ def test_classify_names_the_class_of_the_nearest_example_or_none(model, seen):
         assert guess.image == query
         assert set(guess.to_json()) == {"image", "label", "probability", "distance"}
     one = {"only": seen[0][0]}
-    assert model.classify(seen[0][1], one, threshold=2)[0].label == "only"
+    assert model.classify(seen[0][1], one, threshold=2).label == "only"
 
 
 def test_classify_holds_an_image_to_all_examples_of_the_nearest_class_as_verify_does(model, seen):
@@ -214,25 +214,23 @@ def test_what_cannot_be_used_is_refused(model, seen, broken):
         with pytest.raises(DataError, match=message):
             model.classify(image, support)
     for threshold in (float("nan"), float("inf")):
-        with pytest.raises(SettingError, match="a threshold is a finite number"):
+        with pytest.raises(SettingError, match="threshold must be a finite number"):
             model.verify(image, image, threshold=threshold)
-    with pytest.raises(SettingError, match="a threshold is a number; got nan"):
+    with pytest.raises(SettingError, match="threshold must be a number; got nan"):
         model.classify(image, {"a": [image]}, threshold=float("nan"))
 
 
 def test_a_model_knows_the_images_it_was_trained_on(model, glyphs):
-    trained = model.training_hashes()
+    trained = model.record.image_hashes
     assert len(trained) == 72
     by_class = {
-        folder.name: {model.pixel_sha256(f) in trained for f in folder.iterdir()}
+        folder.name: {pixels_sha256(read_image(f, model.spec)) in trained for f in folder.iterdir()}
         for folder in glyphs.iterdir()
     }
     assert {name for name, hits in by_class.items() if hits == {True}} == set(model.manifest.classes)
     assert {name for name, hits in by_class.items() if hits == {False}} == set(
         model.manifest.held_out["classes"]
     )
-    file = next(glyphs.rglob("*.png"))
-    assert model.pixel_sha256(file) == pixels_sha256(read_image(file, model.spec))
 
 
 def test_a_model_says_what_it_is(model, tiny_model):
@@ -242,8 +240,6 @@ def test_a_model_says_what_it_is(model, tiny_model):
     assert len(model.encoder_sha256) == 64
     assert model.head is None
     assert model.rerank is None
-    assert model.describe("a.png").endswith("/a.png")
-    assert model.describe(np.zeros((2, 2))) is None
 
 
 def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(model):
@@ -251,10 +247,10 @@ def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(
     last = [["dense", "Linear", [4], 2596], ["head", "Distance", [], 0]]
     older = twinned.load(model.folder)
     for listed, expected in ((rows + rows + last, rows + last), (rows + last, rows + last)):
-        older.__dict__["_training"] = {"layers": listed}
+        older.record.__dict__["values"] = {"layers": listed}
         assert [[name, kind, list(shape), count] for name, kind, shape, count in older.layers()] == expected
     # Layers without weights may well follow each other.
-    older.__dict__["_training"] = {"layers": [rows[1], rows[1], *last]}
+    older.record.__dict__["values"] = {"layers": [rows[1], rows[1], *last]}
     assert len(older.layers()) == 4
 
 
@@ -266,3 +262,37 @@ def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
         assert hits[0].distance == pytest.approx(0, abs=DISTANCE)
         expected = sorted(model.verify(seen[2][0], files[0]).distance for files in seen)[1]
         assert hits[1].distance == pytest.approx(expected, abs=DISTANCE)
+
+
+def test_one_image_gives_one_result_and_support_may_be_a_folder_or_images(model, glyphs):
+    file = sorted(glyphs.rglob("*.png"))[0]
+    images = twinned.load_images(glyphs)
+    (expected,) = model.classify([file], glyphs)
+    assert model.classify(file, glyphs) == expected == model.classify(file, images)
+    assert expected.label == file.parent.name
+    assert model.embed(file.parent).shape == (6, model.embedding_size), "a folder is many images"
+    assert twinned.Model.load(model.folder).threshold == model.threshold
+
+
+def test_a_copy_runs_in_another_session(model, seen):
+    calls = []
+
+    def session(pixels):
+        calls.append(len(pixels))
+        return model.encoder(pixels)
+
+    pixels = np.zeros((2, *model.spec.shape), np.uint8)
+    np.testing.assert_array_equal(
+        model.with_session(session).embed_pixels(pixels), model.embed_pixels(pixels)
+    )
+    assert calls == [2]
+    assert model.embed_pixels(pixels).shape[0] == 2
+    assert calls == [2], "the model itself is unchanged"
+
+
+def test_the_verbs_of_the_command_line_are_methods(model, seen, tmp_path):
+    with model.gallery(tmp_path / "g") as gallery:
+        gallery.add(seen[0][:2], ["a", "a"], progress=False)
+        assert model.search(seen[0][0], gallery, k=1)[0].label == "a"
+    assert len(model.identify(seen[0][:2], tmp_path / "g")) == 2
+    assert model.explain(seen[0][0], seen[0][1]).left.shape == model.spec.shape

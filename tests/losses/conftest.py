@@ -1,4 +1,4 @@
-"""A batch to compare on: 20 embeddings of 5 values, in 6 classes, one of them with a single image."""
+"""Batch for comparisons: 20 embeddings of 5 values, in 6 classes, one of them with a single image."""
 
 import pytest
 import torch

@@ -15,8 +15,8 @@ from twinned.errors import SettingError
 from twinned.losses.adapter import embedding_loss
 
 
-def dot(a, b, *, all_pairs):
-    return a @ b.T if all_pairs else (a * b).sum(-1)
+def dot(a, b, *, pairwise):
+    return a @ b.T if pairwise else (a * b).sum(-1)
 
 
 def lp(power=1, p=2):
@@ -41,7 +41,7 @@ def measured(distance, embeddings):
     n = len(embeddings)
     pairs = list(itertools.product(range(n), range(n)))
     left, right = (embeddings[[pair[side] for pair in pairs]] for side in (0, 1))
-    return dict(zip(pairs, measure(left, right, all_pairs=False)))
+    return dict(zip(pairs, measure(left, right, pairwise=False)))
 
 
 @pytest.mark.parametrize(("loss", "distance"), PAIR)
@@ -74,7 +74,7 @@ def test_a_triplet_loss_is_averaged_over_the_triplets_that_cost_anything(loss, d
 @pytest.mark.parametrize(("loss", "distance"), [*PAIR, *TRIPLET])
 def test_choosing_everything_is_choosing_nothing(loss, distance, batch):
     mined, plain = (
-        embedding_loss(loss, distance=distance, miner=miners.all_pairs),
+        embedding_loss(loss, distance=distance, miner=miners.AllPairs()),
         embedding_loss(loss, distance=distance),
     )
     assert mined(*batch).item() == pytest.approx(plain(*batch).item())
@@ -82,13 +82,13 @@ def test_choosing_everything_is_choosing_nothing(loss, distance, batch):
 
 
 @pytest.mark.parametrize(("loss", "distance"), [*PAIR, *TRIPLET])
-@pytest.mark.parametrize("miner", [miners.batch_hard, miners.semi_hard, miners.multi_similarity])
+@pytest.mark.parametrize("miner", [miners.BatchHard(), miners.SemiHard(), miners.MultiSimilarity()])
 def test_the_loss_learns_from_what_the_miner_chose_on_the_same_distances(loss, distance, miner, batch):
     embeddings, labels = batch
     measure = distances.get(distance) if isinstance(distance, str) else distance
-    matrix = measure(embeddings, embeddings, all_pairs=True)
+    matrix = measure(embeddings, embeddings, pairwise=True)
     lower_is_closer = -matrix if distance is dot else matrix
-    with distances.trusted():  # logits are no distances
+    with distances.trusted():  # logits, not distances
         chosen = miner(lower_is_closer.detach(), labels)
     if loss.kind == "pair":
         a, p, b, n = chosen if len(chosen) == 4 else (chosen[0], chosen[1], chosen[0], chosen[2])
@@ -105,13 +105,13 @@ def test_the_loss_learns_from_what_the_miner_chose_on_the_same_distances(loss, d
         expected = costs[costs > 0].mean()
     adapted = embedding_loss(loss, distance=distance, miner=miner)
     assert adapted(embeddings, labels).item() == pytest.approx(expected.item())
-    # Indices that are given take the miner's place.
+    # Given indices replace the miner's.
     given_them = embedding_loss(loss, distance=distance)(embeddings, labels, chosen)
     assert given_them.item() == pytest.approx(expected.item())
 
 
 def test_contrastive_pairs_and_distances_equal_pytorch_metric_learning(batch):
-    # Theirs is the hinge without Hadsell's square: the pairs and their hinges are compared.
+    # pytorch-metric-learning has the hinge without Hadsell's square, so pairs and hinges are compared.
     parts = theirs.ContrastiveLoss(0, 1.5, distance=lp(), reducer=DoNothingReducer())(*batch)
     hinges = torch.cat([parts["pos_loss"]["losses"], parts["neg_loss"]["losses"]])
     ours = embedding_loss(losses.ContrastiveLoss(1.5), distance="euclidean")(*batch)
@@ -135,7 +135,7 @@ def test_contrastive_pairs_and_distances_equal_pytorch_metric_learning(batch):
     ],
 )
 @pytest.mark.parametrize(
-    ("miner", "their_miner"), [(None, None), (miners.batch_hard, their_miners.BatchHardMiner(distance=lp()))]
+    ("miner", "their_miner"), [(None, None), (miners.BatchHard(), their_miners.BatchHardMiner(distance=lp()))]
 )
 def test_triplets_equal_pytorch_metric_learning_with_its_gradient(
     ours, distance, their, miner, their_miner, batch
@@ -157,21 +157,21 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("loss", FOREIGN)
-@pytest.mark.parametrize("miner", [None, miners.semi_hard, their_miners.MultiSimilarityMiner()])
+@pytest.mark.parametrize("miner", [None, miners.SemiHard(), their_miners.MultiSimilarityMiner()])
 def test_a_foreign_loss_plugs_in_with_any_miner(loss, miner, batch):
     embeddings, labels = batch
     adapted = embedding_loss(loss, distance="cosine", miner=miner)
     if miner is None:
         indices = None
-    elif miner is miners.semi_hard:
-        indices = miner(distances.cosine(embeddings, embeddings, all_pairs=True), labels)
+    elif isinstance(miner, miners.SemiHard):
+        indices = miner(distances.cosine(embeddings, embeddings, pairwise=True), labels)
     else:
         indices = miner(embeddings, labels)
     assert adapted(embeddings, labels).item() == loss(embeddings, labels, indices).item()
     assert adapted.active is None
 
 
-@pytest.mark.parametrize("miner", [None, miners.semi_hard, their_miners.MultiSimilarityMiner()])
+@pytest.mark.parametrize("miner", [None, miners.SemiHard(), their_miners.MultiSimilarityMiner()])
 def test_a_foreign_loss_never_compares_an_image_with_itself_in_a_reference(miner, batch):
     embeddings, labels = batch
     reference = embeddings[12:].detach(), labels[12:]
@@ -189,7 +189,7 @@ def test_a_foreign_miner_serves_our_losses(batch):
     their = their_miners.BatchHardMiner(distance=lp())
     ours, other = (
         embedding_loss(losses.TripletLoss(), distance="euclidean", miner=miner)(embeddings, labels)
-        for miner in (miners.batch_hard, their)
+        for miner in (miners.BatchHard(), their)
     )
     assert ours.item() == other.item()
 
@@ -198,7 +198,7 @@ def test_a_foreign_miner_cannot_pair_an_image_with_itself():
     embeddings, labels = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
     miner, reference = their_miners.BatchHardMiner(distance=lp()), (torch.tensor([[3.0]]), torch.tensor([0]))
     adapted = embedding_loss(losses.TripletLoss(5.0), distance="euclidean", miner=miner)
-    # Image 0 has a positive in the memory; image 1 has none but itself, and is left out.
+    # Image 0 has a positive in the memory; image 1 has only itself and is left out.
     assert adapted(embeddings, labels, reference=reference).item() == 3 - 1 + 5
 
 
@@ -217,7 +217,7 @@ def test_gradient_is_right(loss, distance, batch):
     ),
     seed=st.integers(0, 99),
     which=st.sampled_from([*PAIR, *TRIPLET]),
-    miner=st.sampled_from([None, *miners.MINERS.values()]),
+    miner=st.sampled_from([None, *map(miners.create_miner, miners.MINERS)]),
 )
 def test_gradients_are_finite_whatever_the_batch(values, seed, which, miner):
     embeddings = torch.tensor(values, requires_grad=True)  # often equal or zero
@@ -232,7 +232,7 @@ def test_gradients_are_finite_whatever_the_batch(values, seed, which, miner):
 
 
 @pytest.mark.parametrize(("loss", "distance"), TRIPLET)
-@pytest.mark.parametrize("miner", [None, *miners.MINERS.values()])
+@pytest.mark.parametrize("miner", [None, *map(miners.create_miner, miners.MINERS)])
 @pytest.mark.parametrize("labels", [[3, 3, 3], [0, 1, 2]], ids=["one class", "no positive"])
 def test_a_batch_without_triplets_costs_nothing(loss, distance, miner, labels):
     embeddings = torch.eye(3, requires_grad=True)
@@ -247,7 +247,7 @@ def test_a_batch_without_triplets_costs_nothing(loss, distance, miner, labels):
 @pytest.mark.parametrize(
     ("loss", "distance"), [*PAIR, *TRIPLET, (losses.SupConLoss(), None), (losses.MultiSimilarityLoss(), None)]
 )
-@pytest.mark.parametrize("miner", [None, *miners.MINERS.values()])
+@pytest.mark.parametrize("miner", [None, *map(miners.create_miner, miners.MINERS)])
 def test_nan_is_never_left_out_of_the_mean(loss, distance, miner):
     embeddings = torch.full((6, 3), float("nan"))
     value = embedding_loss(loss, distance=distance, miner=miner)(embeddings, torch.tensor([0, 0, 1, 1, 2, 2]))
@@ -277,7 +277,7 @@ def test_half_precision_is_compared_in_full(batch):
     ids=lambda loss: type(getattr(loss, "loss", loss)).__name__,
 )
 def test_no_value_is_read_back_from_the_device(loss, monkeypatch):
-    # A meta tensor has no values, so whatever would make a GPU wait fails on it.
+    # A meta tensor has no values, so every operation that would make a GPU wait fails.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     for _ in range(2):
         embeddings = torch.empty(8, 3, device="meta", requires_grad=True)
@@ -291,15 +291,15 @@ def test_no_value_is_read_back_from_the_device(loss, monkeypatch):
         (
             losses.ChopraLoss(),
             {"distance": "euclidean"},
-            "right for the distance 'manhattan' alone; got 'euclidean'",
+            "requires the distance 'manhattan'; got 'euclidean'",
         ),
-        (losses.SupConLoss(), {"distance": "euclidean"}, "right for the distance 'cosine'"),
-        (losses.ContrastiveLoss(), {}, "needs a distance here; choose one of euclidean"),
+        (losses.SupConLoss(), {"distance": "euclidean"}, "requires the distance 'cosine'"),
+        (losses.ContrastiveLoss(), {}, "needs a distance; choose one of euclidean"),
         (losses.ContrastiveLoss(), {"distance": "hamming"}, "'hamming' is not known"),
         (losses.PairCrossEntropy(), {"distance": "euclidean"}, "learned head's logits"),
         (losses.PairCrossEntropy(), {}, "learned head's logits"),
-        (losses.ArcFaceLoss(3, 3), {"miner": miners.batch_hard}, "leave the miner out"),
-        (theirs.TripletMarginLoss(), {"miner": miners.batch_hard}, "needs a distance here"),
+        (losses.ArcFaceLoss(3, 3), {"miner": miners.BatchHard()}, "Leave the miner out"),
+        (theirs.TripletMarginLoss(), {"miner": miners.BatchHard()}, "needs a distance"),
     ],
 )
 def test_refuses_a_distance_or_a_miner_that_does_not_suit(loss, settings, says):
@@ -309,7 +309,7 @@ def test_refuses_a_distance_or_a_miner_that_does_not_suit(loss, settings, says):
 
 def test_the_right_distance_need_not_be_named():
     assert embedding_loss(losses.ChopraLoss()).distance == "manhattan"
-    assert embedding_loss(losses.SupConLoss(), miner=miners.multi_similarity).distance == "cosine"
+    assert embedding_loss(losses.SupConLoss(), miner=miners.MultiSimilarity()).distance == "cosine"
     assert embedding_loss(theirs.TripletMarginLoss()).distance is None
 
 
@@ -328,14 +328,14 @@ BUILT = {
 }
 
 
-def test_every_loss_can_be_got_by_name_and_says_what_it_is():
+def test_every_loss_can_be_created_by_name_and_has_its_attributes():
     assert BUILT.keys() == losses.LOSSES.keys()
     for name, chosen in BUILT.items():
-        loss = losses.get(name, **chosen, num_classes=7, embedding_size=5)
+        loss = losses.create_loss(name, **chosen, num_classes=7, embedding_size=5)
         assert {setting: getattr(loss, setting) for setting in chosen} == chosen
         assert loss.kind in ("pair", "triplet", "embedding")
         assert loss.distance is None or loss.distance in distances.DISTANCES
-        assert (loss.kind == "pair") == hasattr(loss, "wants")
+        assert loss.input_kind == ("logit" if name == "cross-entropy" else "distance")
         assert loss.kind != "embedding" or loss.proxies == bool(list(loss.parameters()))
 
 
@@ -344,15 +344,15 @@ def test_every_loss_can_be_got_by_name_and_says_what_it_is():
     [
         ("contrastiv", {}, "'contrastiv' is not known; choose one of contrastive, chopra"),
         ("supcon", {"margin": 0.5}, "no setting 'margin'; it has temperature"),
-        ("triplet-soft", {"margin": 0.5}, "no setting 'margin'; it has none of them"),
+        ("triplet-soft", {"margin": 0.5}, "no setting 'margin'; it has none"),
         ("circle", {"temperature": 1.0}, "no setting 'temperature'; it has margin, scale"),
-        ("arcface", {"num_classes": 4}, "give num_classes and embedding_size"),
+        ("arcface", {"num_classes": 4}, "needs num_classes and embedding_size"),
         ("contrastive", {"margin": -1.0}, "margin is -1.0"),
     ],
 )
-def test_get_refuses_what_a_loss_does_not_have(name, settings, says):
+def test_create_loss_refuses_what_a_loss_does_not_have(name, settings, says):
     with pytest.raises(SettingError, match=says):
-        losses.get(name, **settings)
+        losses.create_loss(name, **settings)
 
 
 def test_their_losses_with_class_weights_fit_too():

@@ -19,8 +19,8 @@ def stream(steps: int, n: int = 6, dtype: torch.dtype = torch.float32):
         )
 
 
-def dot(a, b, *, all_pairs):
-    return a @ b.T if all_pairs else (a * b).sum(-1)
+def dot(a, b, *, pairwise):
+    return a @ b.T if pairwise else (a * b).sum(-1)
 
 
 WRAPPED = {
@@ -28,7 +28,7 @@ WRAPPED = {
     "chopra": lambda: embedding_loss(losses.ChopraLoss(), distance="manhattan"),
     "cross-entropy": lambda: embedding_loss(losses.PairCrossEntropy(), distance=dot),
     "triplet": lambda: embedding_loss(losses.TripletLoss(), distance="euclidean"),
-    "mined": lambda: embedding_loss(losses.TripletLoss(), distance="euclidean", miner=miners.semi_hard),
+    "mined": lambda: embedding_loss(losses.TripletLoss(), distance="euclidean", miner=miners.SemiHard()),
     "supcon": losses.SupConLoss,
     "multi-similarity": losses.MultiSimilarityLoss,
     "foreign": lambda: embedding_loss(theirs.MultiSimilarityLoss()),
@@ -44,11 +44,13 @@ def test_each_batch_is_compared_with_those_before_it(name):
         expected = loss(embeddings, labels, reference=reference)
         value = memory(embeddings, labels)
         assert value.item() == pytest.approx(expected.item(), rel=1e-12)
-        assert (torch.autograd.grad(value, embeddings)[0] != 0).any()  # written over after the loss: no error
-        # The order within the memory is nothing: keep the newest 15.
+        assert (
+            torch.autograd.grad(value, embeddings)[0] != 0
+        ).any()  # overwriting after the loss is no error
+        # The order in the memory does not matter: keep the newest 15.
         past_embeddings = torch.cat([past_embeddings, embeddings.detach()])[-15:]
         past_labels = torch.cat([past_labels, labels])[-15:]
-    assert not memory.embeddings.requires_grad  # else every batch's graph would be kept
+    assert not memory.embeddings.requires_grad  # otherwise the graph of every batch would be kept
     assert sorted(memory.labels.tolist()) == sorted(past_labels.tolist())
     assert sorted(memory.embeddings.tolist()) == sorted(past_embeddings.tolist())
 
@@ -107,13 +109,13 @@ def test_refuses_what_cannot_use_it():
         CrossBatchMemory(losses.ContrastiveLoss(), 3)
     with pytest.raises(SettingError, match="embedding_loss"):
         CrossBatchMemory(theirs.ContrastiveLoss(), 3)
-    with pytest.raises(SettingError, match="leave the memory out"):
+    with pytest.raises(SettingError, match="Leave the memory out"):
         CrossBatchMemory(losses.ArcFaceLoss(3, 3), 3)
-    with pytest.raises(SettingError, match="leave the memory out"):
+    with pytest.raises(SettingError, match="Leave the memory out"):
         CrossBatchMemory(embedding_loss(losses.ArcFaceLoss(3, 3)), 3)
     with pytest.raises(SettingError, match="at least 1"):
         CrossBatchMemory(losses.SupConLoss(), 3, size=0)
     memory = CrossBatchMemory(losses.SupConLoss(), 4)
     batch = next(stream(1))
-    with pytest.raises(DataError, match="have 3 values; this memory was made for 4"):
+    with pytest.raises(DataError, match=r"have 3 values\. This memory was made for 4"):
         memory(*batch)

@@ -77,10 +77,10 @@ def test_a_miners_choice_means_the_same_to_both(loss, their, batch):
     some = a1[::2], p[::2], a2[1::3], n[1::3]
     assert loss(embeddings, labels, some).item() == pytest.approx(their(embeddings, labels, some).item())
     everything = get_all_triplets_indices(labels)
-    if loss is not INFONCE:  # theirs counts a pair once for each triplet that it is in
+    if loss is not INFONCE:  # pytorch-metric-learning counts a pair once for each of its triplets
         value = loss(embeddings, labels, everything).item()
         assert value == pytest.approx(their(embeddings, labels, everything).item())
-    if loss is not MULTI:  # here no triplet speaks of the impostors of the class of one
+    if loss is not MULTI:  # no triplet contains the impostors of the class with one image
         assert loss(embeddings, labels, everything).item() == pytest.approx(loss(embeddings, labels).item())
 
 
@@ -90,7 +90,7 @@ def test_a_reference_is_compared_with_besides_the_batch(loss, their, batch):
     reference = embeddings[12:].detach(), labels[12:]
     ours = loss(embeddings[:12], labels[:12], reference=reference)
     a1, p, a2, n = get_all_pairs_indices(labels[:12], labels)
-    other = a1 != p  # they do not know that the batch is within the reference
+    other = a1 != p  # the other library does not know that the reference contains the batch
     indices = a1[other], p[other], a2, n
     value = their(embeddings[:12], labels[:12], indices, ref_emb=embeddings, ref_labels=labels)
     assert ours.item() == pytest.approx(value.item())
@@ -133,7 +133,7 @@ def test_gradients_are_finite_and_the_order_of_the_images_is_nothing(values, see
     assert torch.isfinite(value)
     assert torch.isfinite(embeddings.grad).all()
     order = torch.randperm(len(values), generator=generator)
-    exact = embeddings.detach().double()  # float32 loses the order's last digits to lengths of 1e4
+    exact = embeddings.detach().double()  # in float32, lengths of 1e4 make the sum depend on the order
     value = which(exact, labels)
     assert which(exact[order], labels[order]).item() == pytest.approx(value.item(), rel=1e-6, abs=1e-6)
 
@@ -151,7 +151,7 @@ def test_half_precision_is_compared_in_full(loss, batch):
 def test_refuses_what_is_no_batch(loss):
     with pytest.raises(DataError, match=r"\(3, 2\) and labels \(2,\)"):
         loss(torch.ones(3, 2), torch.ones(2).long())
-    with pytest.raises(DataError, match="whole numbers"):
+    with pytest.raises(DataError, match="integers"):
         loss(torch.ones(3, 2), torch.ones(3))
     with pytest.raises(DataError, match="n at least 1"):
         loss(torch.ones(0, 2), torch.ones(0).long())

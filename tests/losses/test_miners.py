@@ -11,7 +11,7 @@ from twinned.errors import DataError, SettingError
 
 
 def slow(name, d, y):
-    """What each miner chooses, one comparison at a time; rows are the first images, columns all."""
+    """Select comparisons one at a time; rows are the first images, columns all."""
     rows, out = range(len(d)), []
     positives = {a: [j for j in range(len(y)) if y[j] == y[a] and j != a] for a in rows}
     negatives = {a: [j for j in range(len(y)) if y[j] != y[a]] for a in rows}
@@ -62,7 +62,7 @@ def make_batch(seed, n=16):
 
 
 def some_distances(n, seed):
-    """A distance matrix with no two pairs alike: with ties either choice would be right."""
+    """Return a distance matrix without ties, so that only one selection is correct."""
     order = torch.randperm(n * n, generator=torch.Generator().manual_seed(seed)).double()
     upper = (1 + order.reshape(n, n)).triu(1) / 7
     return upper + upper.T
@@ -73,8 +73,10 @@ def some_distances(n, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_a_loop(name, rows, seed):
     embeddings, labels = make_batch(seed)
-    distance = distances.euclidean(embeddings[:rows], embeddings, all_pairs=True)
-    assert as_tuples(miners.get(name)(distance, labels)) == slow(name, distance.tolist(), labels.tolist())
+    distance = distances.euclidean(embeddings[:rows], embeddings, pairwise=True)
+    assert as_tuples(miners.create_miner(name)(distance, labels)) == slow(
+        name, distance.tolist(), labels.tolist()
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -85,7 +87,7 @@ def test_equals_a_loop(name, rows, seed):
 )
 def test_equals_a_loop_on_small_and_lopsided_batches(name, labels, seed):
     distance = some_distances(len(labels), seed)
-    assert as_tuples(miners.get(name)(distance, torch.tensor(labels))) == slow(
+    assert as_tuples(miners.create_miner(name)(distance, torch.tensor(labels))) == slow(
         name, distance.tolist(), labels
     )
 
@@ -97,17 +99,17 @@ def their_distance():
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_pytorch_metric_learning(seed):
     embeddings, labels = make_batch(seed)
-    distance = distances.euclidean(embeddings, embeddings, all_pairs=True)
-    assert as_tuples(miners.all_pairs(distance, labels)) == as_tuples(get_all_pairs_indices(labels))
+    distance = distances.euclidean(embeddings, embeddings, pairwise=True)
+    assert as_tuples(miners.AllPairs()(distance, labels)) == as_tuples(get_all_pairs_indices(labels))
     hard = theirs.BatchHardMiner(distance=their_distance())(embeddings, labels)
-    assert sorted(as_tuples(miners.batch_hard(distance, labels))) == sorted(as_tuples(hard))
+    assert sorted(as_tuples(miners.BatchHard()(distance, labels))) == sorted(as_tuples(hard))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_multi_similarity_equals_pytorch_metric_learning(seed):
     embeddings, labels = make_batch(seed)
-    distance = distances.cosine(embeddings, embeddings, all_pairs=True)
-    ours = as_tuples(miners.multi_similarity(distance, labels))
+    distance = distances.cosine(embeddings, embeddings, pairwise=True)
+    ours = as_tuples(miners.MultiSimilarity()(distance, labels))
     theirs_ = as_tuples(theirs.MultiSimilarityMiner(epsilon=0.1)(embeddings, labels))
     assert [set(pairs) for pairs in ours] == [set(pairs) for pairs in theirs_]
 
@@ -116,32 +118,32 @@ def test_multi_similarity_equals_pytorch_metric_learning(seed):
 @pytest.mark.parametrize("margin", [0.3, 1e9])
 def test_semi_hard_is_the_hardest_of_pytorch_metric_learnings(seed, margin):
     embeddings, labels = make_batch(seed)
-    distance = distances.euclidean(embeddings, embeddings, all_pairs=True)
+    distance = distances.euclidean(embeddings, embeddings, pairwise=True)
     their_miner = theirs.TripletMarginMiner(margin, type_of_triplets="semihard", distance=their_distance())
     hardest = {}
     for a, p, n in as_tuples(their_miner(embeddings, labels)):
         if (a, p) not in hardest or distance[a, n] < distance[a, hardest[a, p]]:
             hardest[a, p] = n
-    ours = {(a, p): n for a, p, n in as_tuples(miners.semi_hard(distance, labels))}
+    ours = {(a, p): n for a, p, n in as_tuples(miners.SemiHard()(distance, labels))}
     beyond = {pair for pair, n in ours.items() if not 0 < distance[pair[0], n] - distance[pair] <= margin}
     assert {pair: n for pair, n in ours.items() if pair not in beyond} == hardest
-    assert hardest  # the test would mean nothing without
+    assert hardest  # otherwise nothing is tested
 
 
 def test_semi_hard_takes_the_farthest_where_every_negative_is_nearer():
     distance = torch.tensor([[0.0, 5.0, 1.0, 3.0, 2.0]])
-    assert as_tuples(miners.semi_hard(distance, torch.tensor([0, 0, 1, 2, 3]))) == [(0, 1, 3)]
+    assert as_tuples(miners.SemiHard()(distance, torch.tensor([0, 0, 1, 2, 3]))) == [(0, 1, 3)]
 
 
 def test_semi_hard_is_farther_not_as_far():
     distance = torch.tensor([[0.0, 1.0, 1.0, 2.0]])
-    assert as_tuples(miners.semi_hard(distance, torch.tensor([0, 0, 1, 2]))) == [(0, 1, 3)]
+    assert as_tuples(miners.SemiHard()(distance, torch.tensor([0, 0, 1, 2]))) == [(0, 1, 3)]
 
 
 @pytest.mark.parametrize("name", miners.MINERS)
 def test_chooses_nothing_where_there_is_nothing(name):
     for labels in ([4, 4, 4], [1, 2, 3]):
-        indices = miners.get(name)(some_distances(3, 0), torch.tensor(labels))
+        indices = miners.create_miner(name)(some_distances(3, 0), torch.tensor(labels))
         assert all(index.dtype == torch.long for index in indices)
         if name != "all":
             assert all(len(index) == 0 for index in indices)
@@ -149,17 +151,17 @@ def test_chooses_nothing_where_there_is_nothing(name):
 
 def test_refuses_wrong_shapes_and_unknown_names():
     with pytest.raises(DataError, match=r"\(3, 3\) and labels \(2,\)"):
-        miners.batch_hard(torch.rand(3, 3), torch.tensor([0, 1]))
+        miners.BatchHard()(torch.rand(3, 3), torch.tensor([0, 1]))
     for shape in ((4, 3), (3, 8)):  # embeddings of another size
-        with pytest.raises(DataError, match="the first n columns are the rows; for embeddings z, give dist"):
-            miners.batch_hard(torch.rand(shape), torch.tensor([0, 1, 2]))
+        with pytest.raises(DataError, match="the first n columns are the rows; for embeddings z, pass dist"):
+            miners.BatchHard()(torch.rand(shape), torch.tensor([0, 1, 2]))
     with pytest.raises(SettingError, match="'hardest' is not known; choose one of all, batch-hard"):
-        miners.get("hardest")
+        miners.create_miner("hardest")
 
 
 def not_distances():
     z = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
-    unit, right = distances.unit(z), distances.euclidean(z, z, all_pairs=True)
+    unit, right = distances.unit(z), distances.euclidean(z, z, pairwise=True)
     crooked, below = right.clone(), right.clone()
     crooked[0, 1] += 0.1
     below[0, 1] = below[1, 0] = -0.1
@@ -167,9 +169,9 @@ def not_distances():
         "embeddings": (z, "a diagonal of up to"),
         "unit embeddings": (unit, "a diagonal of up to"),
         "embeddings in bfloat16": (unit.bfloat16(), "a diagonal of up to"),
-        "similarities": (unit @ unit.T, "a diagonal of up to 1, where the distance of a row to itself is 0"),
+        "similarities": (unit @ unit.T, r"a diagonal of up to 1 \(the distance of a row to itself is 0\)"),
         "negated distances": (-right, "the negative value"),
-        "a diagonal that is not 0": (right + 0.1 * torch.eye(32), r"a diagonal of up to 0\.1, where"),
+        "a diagonal that is not 0": (right + 0.1 * torch.eye(32), r"a diagonal of up to 0\.1 "),
         "not symmetric": (crooked, r"values that differ by 0\.1 between \(i, j\) and \(j, i\)"),
         "a negative value": (below, r"the negative value -0\.1"),
     }
@@ -179,30 +181,44 @@ def not_distances():
 @pytest.mark.parametrize("wrong", not_distances())
 def test_refuses_what_is_no_distance_matrix(name, wrong):
     matrix, message = not_distances()[wrong]
-    expected = f"miners.{name.replace('-', '_')}".replace("miners.all", "miners.all_pairs")
-    with pytest.raises(ValueError, match=rf"{expected} takes a distance matrix, and got one with {message}"):
-        miners.get(name)(matrix, torch.arange(32) % 8)
-    with pytest.raises(ValueError, match=r"give distances\.euclidean\(z, z, all_pairs=True\)"):
-        miners.get(name)(torch.cat([matrix, matrix], dim=1), torch.arange(64) % 8)
+    miner = f"miners.{miners.MINERS[name].__name__}"
+    with pytest.raises(ValueError, match=rf"{miner} needs a distance matrix, but the matrix has {message}"):
+        miners.create_miner(name)(matrix, torch.arange(32) % 8)
+    with pytest.raises(ValueError, match=r"pass distances\.euclidean\(z, z, pairwise=True\)"):
+        miners.create_miner(name)(torch.cat([matrix, matrix], dim=1), torch.arange(64) % 8)
 
 
 @pytest.mark.parametrize("length", [1.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_takes_distances_that_are_rounded(length, dtype):
-    """A product of matrices is off by some of the last digits, and the root makes more of that."""
+    """Accept the rounding errors of a matrix product, which the root magnifies."""
     random = torch.Generator().manual_seed(0)
     z = length * distances.unit(torch.randn(32, 64, generator=random, dtype=torch.float64))
-    exact = distances.squared_euclidean(z, z, all_pairs=True)
+    exact = distances.squared_euclidean(z, z, pairwise=True)
     noise = (2 * torch.rand(32, 32, generator=random, dtype=torch.float64) - 1) * torch.finfo(dtype).eps
     squared = (exact + length**2 * noise).to(dtype)
     for matrix in (squared, squared.clamp(min=0).sqrt(), squared / (2 * length**2)):
         assert (matrix.diagonal() != 0).any()
-        assert len(miners.batch_hard(matrix, torch.arange(32) % 8)[0]) == 32
-        assert len(miners.batch_hard(matrix[:16], torch.arange(32) % 8)[0]) == 16, "the rest is a memory"
+        assert len(miners.BatchHard()(matrix, torch.arange(32) % 8)[0]) == 32
+        assert len(miners.BatchHard()(matrix[:16], torch.arange(32) % 8)[0]) == 16, "the rest is a memory"
 
 
 def test_what_is_not_finite_is_left_to_the_loss():
     distance = torch.full((4, 4), float("nan"))
-    assert len(miners.batch_hard(distance, torch.tensor([0, 0, 1, 1]))[0]) == 4
-    whole = torch.tensor([[0, 2, 3], [2, 0, 4], [3, 4, 0]])  # a number of edits, for one
-    assert as_tuples(miners.batch_hard(whole, torch.tensor([0, 0, 1]))) == [(0, 1, 2), (1, 0, 2)]
+    assert len(miners.BatchHard()(distance, torch.tensor([0, 0, 1, 1]))[0]) == 4
+    whole = torch.tensor([[0, 2, 3], [2, 0, 4], [3, 4, 0]])  # for example, numbers of edits
+    assert as_tuples(miners.BatchHard()(whole, torch.tensor([0, 0, 1]))) == [(0, 1, 2), (1, 0, 2)]
+
+
+def test_functions_of_version_0_1_are_instances():
+    distance, labels = some_distances(6, 0), torch.tensor([0, 0, 1, 1, 2, 2])
+    for name in miners.MINERS:
+        old = miners.all_pairs if name == "all" else getattr(miners, name.replace("-", "_"))
+        assert as_tuples(old(distance, labels)) == as_tuples(miners.create_miner(name)(distance, labels))
+
+
+def test_epsilon_is_an_option():
+    distance, labels = some_distances(8, 1), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2])
+    few, many = (miners.MultiSimilarity(epsilon=epsilon)(distance, labels) for epsilon in (0.0, 5.0))
+    assert len(few[1]) < len(many[1])
+    assert repr(miners.MultiSimilarity(epsilon=0.2)) == "MultiSimilarity(epsilon=0.2)"

@@ -55,7 +55,7 @@ def test_half_precision_is_summed_in_full(loss):
 
 def test_cross_entropy_is_finite_where_the_head_is_sure_and_wrong():
     logit = torch.tensor([-1e4, 1e4], requires_grad=True)
-    value = losses.pair_cross_entropy(logit, torch.tensor([True, False]))
+    value = losses.PairCrossEntropy()(logit, torch.tensor([True, False]))
     value.backward()
     assert value.item() == 1e4
     assert logit.grad.tolist() == [-0.5, 0.5]
@@ -80,12 +80,10 @@ def test_refuses_what_is_no_list_of_pairs(loss, distance, same, says):
 def test_refuses_a_setting_that_is_not_positive(value):
     with pytest.raises(SettingError, match="margin"):
         losses.ContrastiveLoss(margin=value)
-    with pytest.raises(SettingError, match="margin"):
-        losses.contrastive_loss(DISTANCE, SAME, margin=value)
     with pytest.raises(SettingError, match="bound"):
         losses.ChopraLoss(bound=value)
 
 
 def test_refuses_an_unknown_reduction():
     with pytest.raises(SettingError, match="'sum'"):
-        losses.contrastive_loss(DISTANCE, SAME, reduction="sum")
+        losses.ContrastiveLoss()(DISTANCE, SAME, reduction="sum")

@@ -80,7 +80,7 @@ def test_gradient_is_right_for_images_and_proxies(made, batch):
 @pytest.mark.parametrize("made", MADE)
 def test_gradient_is_finite_on_a_proxy_opposite_one_and_at_zero(made):
     loss = made().float()
-    loss.weight.data = torch.eye(6, 5)  # so that cosines are exactly 1 and -1; the last is zero itself
+    loss.weight.data = torch.eye(6, 5)  # cosines are exactly 1 and -1; the last row is zero
     embeddings = torch.cat([loss.weight[:2], -loss.weight[:2], torch.zeros(2, 5)]).detach().requires_grad_()
     value = loss(embeddings, torch.tensor([0, 1, 0, 1, 0, 1]))
     value.backward()
@@ -101,11 +101,11 @@ def test_half_precision_is_compared_in_full(made, batch):
 @pytest.mark.parametrize("made", MADE)
 def test_refuses_labels_that_it_has_no_proxy_for_and_miners(made, batch):
     embeddings, labels = batch
-    with pytest.raises(DataError, match="from 0 to 6; this loss was made for 6 classes"):
+    with pytest.raises(DataError, match=r"from 0 to 6\. This loss was made for 6 classes"):
         made()(embeddings, torch.where(labels == 5, 6, labels.clamp(max=4)))
     with pytest.raises(DataError, match="from -1"):
         made()(embeddings, labels - 1)
-    with pytest.raises(SettingError, match="leave the miner out"):
+    with pytest.raises(SettingError, match="Leave the miner out"):
         made()(embeddings, labels, (labels, labels, labels))
 
 

@@ -31,7 +31,7 @@ def test_gradient_is_right(loss):
 
 def test_soft_margin_is_finite_far_out():
     positive = torch.tensor([1e4, 0.0], requires_grad=True)
-    value = losses.soft_triplet_loss(positive, torch.tensor([0.0, 1e4]))
+    value = losses.SoftTripletLoss()(positive, torch.tensor([0.0, 1e4]))
     value.backward()
     assert value.item() == 5e3
     assert positive.grad.tolist() == [0.5, 0.0]
@@ -57,5 +57,3 @@ def test_refuses_what_is_no_list_of_triplets(loss):
 def test_refuses_a_margin_that_is_not_positive(margin):
     with pytest.raises(SettingError, match="margin"):
         losses.TripletLoss(margin=margin)
-    with pytest.raises(SettingError, match="margin"):
-        losses.triplet_loss(POSITIVE, NEGATIVE, margin=margin)

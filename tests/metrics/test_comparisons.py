@@ -15,7 +15,7 @@ from twinned.metrics.comparisons import (
     count_pairs,
 )
 
-distances = partial(euclidean, all_pairs=True)
+distances = partial(euclidean, pairwise=True)
 
 
 def by_loops(vectors, labels, forged):
@@ -106,7 +106,7 @@ def test_hardest_means_forgeries_where_there_are_any():
 def test_pairs_are_counted_as_they_are_compared():
     rng = np.random.default_rng(0)
     labels, forged = rng.choice(list("abcd"), 40), rng.random(40) < 0.3
-    found = compare_all(rng.random((40, 3)), labels, partial(euclidean, all_pairs=True), forgery=forged)
+    found = compare_all(rng.random((40, 3)), labels, partial(euclidean, pairwise=True), forgery=forged)
     one_label = labels[found.left_image] == labels[found.right_image]
     assert count_pairs(labels, forged) == (one_label.sum(), (~one_label).sum())
 
@@ -118,10 +118,10 @@ def test_refusals():
         compare_pairs([1, 2, 3], [True, False])
     with pytest.raises(DataError, match="both images"):
         compare_pairs([1, 2], [True, False], left=["a", "b"])
-    with pytest.raises(DataError, match="two or more"):
+    with pytest.raises(DataError, match="At least two"):
         compare_all([[1.0]], ["a"], distances)
     parts = [compare_pairs([1], [True], skilled=[False]), compare_pairs([1], [True])]
-    with pytest.raises(DataError, match="got 2 parts, 1 with marks"):
+    with pytest.raises(DataError, match="got 2 parts, 1 of them with marks"):
         Comparisons.concatenate(parts)
 
 

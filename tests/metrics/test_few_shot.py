@@ -13,7 +13,7 @@ from twinned.metrics.few_shot import (
     runs_accuracy,
 )
 
-distances = partial(euclidean, all_pairs=True)
+distances = partial(euclidean, pairwise=True)
 labels = np.repeat([f"c{k:02}" for k in range(30)], 4)
 groups = np.repeat(["north", "south", "west"], 40)
 
@@ -115,13 +115,13 @@ def test_runs_accuracy_resamples_alphabets():
 
 
 def test_refusals():
-    with pytest.raises(DataError, match="there are 30: ask for at most 30 ways"):
+    with pytest.raises(DataError, match=r"there are 30\. Choose at most 30 ways"):
         episodes(labels, ways=31)
     with pytest.raises(DataError, match="in one group; there are 10"):
         episodes(labels, ways=20, groups=groups)
     with pytest.raises(DataError, match="needs 2 classes with 5 images each; there are 0"):
         episodes(labels, ways=2, shots=4)
-    with pytest.raises(SettingError, match="at least 2 ways"):
+    with pytest.raises(SettingError, match="At least 2 ways"):
         episodes(labels, ways=1)
     with pytest.raises(SettingError, match="rule 'best'"):
         one_shot_accuracy(clusters(1), labels, distances, rule="best")

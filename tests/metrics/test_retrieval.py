@@ -12,7 +12,7 @@ from twinned.errors import DataError, SettingError
 from twinned.metrics import retrieval
 from twinned.metrics.retrieval import evaluate_retrieval, map_at_r, recall_at_k
 
-distances = partial(euclidean, all_pairs=True)
+distances = partial(euclidean, pairwise=True)
 
 
 def by_loops(vectors, labels, k):
@@ -86,7 +86,7 @@ def test_refusals():
         evaluate_retrieval(np.eye(3), list("abc"), distances)
     with pytest.raises(DataError, match="one label an embedding"):
         evaluate_retrieval(np.eye(3), list("aa"), distances)
-    with pytest.raises(SettingError, match="1 or more"):
+    with pytest.raises(SettingError, match="at least 1"):
         evaluate_retrieval(np.eye(2), list("aa"), distances, ks=(0,))
 
 
@@ -100,5 +100,5 @@ def test_the_nearest_label_is_that_of_the_nearest_other_image(monkeypatch):
     assert retrieval.nearest_labels(vectors, labels, distances).tolist() == expected
     monkeypatch.setattr(retrieval, "_BLOCK_VALUES", 70)  # two rows at a time
     assert retrieval.nearest_labels(vectors, labels, distances).tolist() == expected
-    with pytest.raises(DataError, match="two images or more"):
+    with pytest.raises(DataError, match="At least two images"):
         retrieval.nearest_labels(vectors[:1], labels[:1], distances)

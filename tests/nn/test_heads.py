@@ -58,11 +58,11 @@ def test_sigmoid_distance_learns_a_scale_and_a_shift_and_falls_with_the_distance
 
 
 def test_heads_are_built_by_name():
-    assert heads.build("distance", distance="manhattan", embedding_size=4).name == "manhattan"
-    assert heads.build("weighted-l1", distance="cosine", embedding_size=4).weight.in_features == 4
-    assert heads.build("sigmoid-distance", distance="cosine", embedding_size=4).name == "cosine"
-    assert not heads.build("distance", distance="cosine", embedding_size=4).learned
+    assert heads.create_head("distance", distance="manhattan", embedding_size=4).name == "manhattan"
+    assert heads.create_head("weighted-l1", distance="cosine", embedding_size=4).weight.in_features == 4
+    assert heads.create_head("sigmoid-distance", distance="cosine", embedding_size=4).name == "cosine"
+    assert not heads.create_head("distance", distance="cosine", embedding_size=4).learned
     with pytest.raises(SettingError, match="'dot' is not known; choose one of distance, weighted-l1"):
-        heads.build("dot", distance="cosine", embedding_size=4)
+        heads.create_head("dot", distance="cosine", embedding_size=4)
     with pytest.raises(SettingError, match="'hamming'"):
-        heads.build("distance", distance="hamming", embedding_size=4)
+        heads.create_head("distance", distance="hamming", embedding_size=4)

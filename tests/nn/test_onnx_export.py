@@ -1,4 +1,4 @@
-"""encoder.onnx and head.onnx: what PyTorch says, for any number of images, and nothing of this machine."""
+"""encoder.onnx and head.onnx agree with PyTorch for any number of images, and contain no local paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADS = {"koch2015": heads.WeightedL1, "chopra2005": heads.SigmoidDistance}
 
 
 def trained(name: str) -> tuple[SiameseNetwork, ImageSpec]:
-    """A network whose weights and batch statistics have moved, and the spec of its input."""
+    """Return a network whose weights and batch statistics have changed, and the spec of its input."""
     torch.manual_seed(1)
     height, width, channels = encoders.input_shape(name) or (35, 28, 3)
     size = (height, width)
@@ -50,7 +50,7 @@ def test_onnx_runtime_agrees_with_pytorch(name, tmp_path):
         with torch.no_grad():
             ours = network.eval().embed(images).numpy()
         assert theirs.dtype == np.float32
-        # The exporter's bound; six layers with sums of 9216 terms (koch2015) are right to a third of it.
+        # The exporter's bound; the error of six layers with sums of 9216 terms (koch2015) is a third of it.
         np.testing.assert_allclose(theirs, ours, atol=onnx_export.TOLERANCE * max(1, np.abs(ours).max()))
         assert len(features) == count
 
@@ -72,7 +72,7 @@ def test_onnx_runtime_agrees_with_pytorch(name, tmp_path):
         onnx.checker.check_model(model)
         assert [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")] == [onnx_export.OPSET]
         assert not model.metadata_props
-    assert not list(tmp_path.glob("*.data")), "all weights are within the file"
+    assert not list(tmp_path.glob("*.data")), "all weights are in the file"
 
 
 def test_the_second_output_is_the_last_feature_map(tmp_path):

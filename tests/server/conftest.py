@@ -89,7 +89,14 @@ def model_folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("models") / "shapes.twin"
     others = _drawn(tmp_path_factory.mktemp("others"), range(100, 104))
     tw.train(
-        shapes, validate=others, output=folder, recipe="photo", image_size=32, steps=2, seed=0, progress=False
+        shapes,
+        validation=others,
+        output=folder,
+        recipe="photo",
+        image_size=32,
+        steps=2,
+        seed=0,
+        progress=False,
     )
     return folder
 
@@ -138,7 +145,7 @@ def client(model: Model, request: pytest.FixtureRequest) -> Iterator[Client]:
     def make(**options: object) -> TestClient:
         if "gallery" not in options:
             options["gallery"] = request.getfixturevalue("gallery")
-        options = {"plan": EncoderPlan(model.encoder, 2, False, (0, 0))} | options
+        options = {"plan": EncoderPlan(model.encoder, 2, False)} | options
         app = create_app(model, **options)  # type: ignore[arg-type]
         clients.append(TestClient(app, base_url="http://127.0.0.1:8000"))
         return clients[-1]

@@ -1,17 +1,22 @@
-"""Joining requests changes nothing but the speed, and is only done where it pays."""
+"""Batches of several requests, and the rule that decides on them."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from twinned.data.preprocessing import ImageSpec
-from twinned.inference.session import embed_stream
-from twinned.server.batching import BatchingEncoder, choose, rate
+from twinned.inference.model import Model
+from twinned.inference.session import Graph, embed_stream
+from twinned.server.batching import BatchingEncoder, plan
+
+from .conftest import EMBEDDING
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
 
@@ -96,31 +101,20 @@ def test_an_error_reaches_everybody_who_was_joined_and_nobody_after() -> None:
     assert encoder(image(5))[0, 0] == 5
 
 
-@pytest.mark.parametrize("pays", [True, False])
-def test_the_faster_way_is_taken(pays: bool) -> None:
-    """A graphics card is busy for as long with one image as with many; a core is not."""
-    busy = threading.Lock()
+@pytest.mark.parametrize(
+    ("provider", "batching"), [("CPUExecutionProvider", False), ("CUDAExecutionProvider", True)]
+)
+def test_requests_are_batched_except_on_a_cpu(
+    model: Model, monkeypatch: pytest.MonkeyPatch, provider: str, batching: bool
+) -> None:
+    class OnProvider(Graph):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.providers = [provider]
 
-    def load(threads: int) -> Callable[[np.ndarray], np.ndarray]:
-        def encode(pixels: np.ndarray) -> np.ndarray:
-            if pays:
-                with busy:
-                    time.sleep(0.02)
-            else:
-                time.sleep(0.01 * len(pixels))
-            return mean(pixels)
-
-        return encode
-
-    plan = choose(load, SPEC)
-    assert plan.together is pays
-    assert isinstance(plan.encoder, BatchingEncoder) is pays
-    assert plan.rates[pays] > plan.rates[not pays]
-
-
-def test_the_rate_counts_images() -> None:
-    def two_milliseconds(pixels: np.ndarray) -> np.ndarray:
-        time.sleep(0.002)
-        return mean(pixels)
-
-    assert 300 < rate(two_milliseconds, 1, SPEC, seconds=0.2) < 1001
+    monkeypatch.setattr("twinned.server.batching.Graph", OnProvider)
+    chosen = plan(model)
+    assert chosen.batching is isinstance(chosen.encoder, BatchingEncoder) is batching
+    assert chosen.threads == (4 if batching else 1) * (os.cpu_count() or 1)
+    pixels = np.zeros((2, *model.spec.shape), np.uint8)
+    np.testing.assert_allclose(chosen.encoder(pixels), model.embed_pixels(pixels), rtol=0, atol=EMBEDDING)

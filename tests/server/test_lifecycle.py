@@ -103,11 +103,11 @@ def test_what_was_acknowledged_survives_kill_9(model_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--host", "0.0.0.0"], "a token is needed"),
+        (["--host", "0.0.0.0"], "a token is required"),
         (["--host", "0.0.0.0", "--token-file", "short"], "at least 16"),
         (["--token-file", "missing"], "missing: No such file"),
-        (["--gallery", "g", "--read-only"], "there is no gallery"),
-        (["--host", "not-an-address.invalid", "--token-file", "good"], "cannot be listened on"),
+        (["--gallery", "g", "--read-only"], "the gallery does not exist"),
+        (["--host", "not-an-address.invalid", "--token-file", "good"], "the address is not available"),
     ],
 )
 def test_what_it_will_not_do_it_says_in_one_line(
@@ -187,7 +187,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_named(model_folder: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(tw.errors.SettingError, match=f"127.0.0.1:{port}: cannot be listened on"):
+        with pytest.raises(tw.errors.SettingError, match=f"127.0.0.1:{port}: the address is not available"):
             listen("127.0.0.1", port)
 
 
@@ -213,7 +213,7 @@ def _quick(model: Model):
         await original(self, sockets=sockets)  # type: ignore[arg-type]
 
     uvicorn.Server.startup = startup  # type: ignore[method-assign]
-    app = create_app(model, limits=limits, plan=EncoderPlan(model.encoder, 2, False, (0, 0)))
+    app = create_app(model, limits=limits, plan=EncoderPlan(model.encoder, 2, False))
     thread = threading.Thread(target=serve, args=(app, listening), kwargs={"limits": limits})
     thread.start()
     address = listening.getsockname()[:2]

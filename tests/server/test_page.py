@@ -166,7 +166,7 @@ def test_what_cannot_be_used_is_told_where_it_lies(visit: Callable[..., Any], se
     give(page, "compare", drawn("circle"))
     give(page, "compare", file("notes.png", b"no image"), tile=1)
     expect(page.locator(".tile .error").nth(1)).to_have_text(
-        "notes.png: is not an image that can be read (or it is damaged)"
+        "notes.png: is not a supported image, or is damaged"
     )
     expect(page.locator("#place-compare .verdict")).to_have_text("One of the images cannot be used.")
     refused(page, 422)
@@ -262,9 +262,7 @@ def test_enrol_list_rename_remove_and_undo(
         expect(go).to_have_text("Enrol 3 images")
         name.press("Enter")
         expect(page.locator(".queue .done")).to_have_count(2)
-        expect(page.locator(".queue .failed .status")).to_have_text(
-            "is not an image that can be read (or it is damaged)"
-        )
+        expect(page.locator(".queue .failed .status")).to_have_text("is not a supported image, or is damaged")
         expect(page.locator("#place-enrol form [role=status]")).to_contain_text("2 images enrolled as <img")
         refused(page, 422)
         expect(page.locator(".people bdi.name")).to_have_text(MARKUP)

@@ -33,7 +33,7 @@ def document(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> An
     model = tw.load(model_folder)
     gallery = model.gallery(tmp_path_factory.mktemp("schema") / "g.gallery")
     gallery.add(IMAGES, [f"label {place % 3}" for place in range(len(IMAGES))], progress=False)
-    app = create_app(model, gallery, names=["testserver"], plan=EncoderPlan(model.encoder, 2, False, (0, 0)))
+    app = create_app(model, gallery, names=["testserver"], plan=EncoderPlan(model.encoder, 2, False))
     config = SchemathesisConfig()
     config.projects.default.analysis.constants.enabled = (
         False  # words of the source would be sent in place of images

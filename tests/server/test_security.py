@@ -36,7 +36,7 @@ def test_a_foreign_name_that_points_here_gets_nothing(client: Client, host: str)
     service = client(gallery=None)
     for path in ("/", "/healthz", "/v1/model", "/static/app.js", "/openapi.json", "/nothing"):
         sentence = detail(service.get(path, headers={"host": host, "origin": f"http://{host}"}), 403)
-        assert "does not answer to the name" in sentence
+        assert "does not accept the host name" in sentence
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_token_opens_and_nothing_else_does(client: Client) -> None:
     ):
         for path in ("/v1/model", "/v1/gallery", "/metrics", "/v1", "/nothing"):
             answer = service.get(path, headers=headers)
-            assert "needs its token" in detail(answer, 401)
+            assert "requires a token" in detail(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
     right = {"authorization": f"bearer {TOKEN}"}
     assert service.get("/v1/model", headers=right).status_code == 200
@@ -156,7 +156,7 @@ def test_another_address_needs_a_token() -> None:
         ("192.168.1.7", None, "--token-file"),
         ("::", None, "--token-file"),
         ("127.0.0.1", "short", "at least 16"),
-        ("127.0.0.1", "spaces in the middle of it", "cannot carry"),
+        ("127.0.0.1", "spaces in the middle of it", "not allowed in a header"),
     ):
         with pytest.raises(SettingError, match=says):
             check_token(host, token)

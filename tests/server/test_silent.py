@@ -17,8 +17,8 @@ import pytest
 pytest.importorskip("qdrant_client", reason="needs the extra cluster")
 
 from twinned.gallery import qdrant_server
-from twinned.gallery.embedder import binding_of
 from twinned.gallery.open import open_gallery
+from twinned.gallery.store import binding_of
 from twinned.inference.model import Model
 from twinned.server.limits import Limits
 
@@ -124,10 +124,10 @@ def test_what_needs_no_gallery_goes_on(client: Client, model: Model, silent: Sil
         assert service.get("/healthz").status_code == 200
         assert service.post("/v1/verify", files=PAIR).status_code == 200
         _until(lambda: len(refused) == 3)  # while the other two still wait for the server
-        assert all("too busy to begin within 0.5 seconds" in detail(one, 503) for one in refused)
+        assert all("too busy to start within 0.5 seconds" in detail(one, 503) for one in refused)
         assert "twinned_gallery_images NaN" in service.get("/metrics").text
         assert service.post("/v1/verify", files=PAIR).status_code == 200
-    assert all("is the Qdrant server up" in detail(one, 503) for one in refused[3:])
+    assert all("Qdrant server is up" in detail(one, 503) for one in refused[3:])
 
 
 def test_changes_do_not_wait_for_each_other_without_end(client: Client, model: Model, silent: Silent) -> None:
@@ -156,6 +156,6 @@ def test_it_stops_without_the_server(model_folder: Path, silent: Silent) -> None
             assert client.post("/v1/verify", files=PAIR).status_code == 200
             service.process.send_signal(signal.SIGTERM)
             assert service.process.wait(30) == 0
-        assert all("the service is stopping" in detail(one, 503) for one in answers)
+        assert all("The service is stopping" in detail(one, 503) for one in answers)
         assert "Traceback" not in "".join(service.said)
     assert Limits().stop_seconds <= 6  # of 8; the rest is for the process to end

@@ -1,4 +1,4 @@
-"""Work is done in threads; what is too much is refused, and the event loop goes on."""
+"""ThreadPool is done in threads; what is too much is refused, and the event loop goes on."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import time
 import pytest
 
 from twinned.server.problems import Problem
-from twinned.server.thread_pool import Work
+from twinned.server.thread_pool import ThreadPool
 
 
 def test_what_does_not_fit_is_refused_at_once_and_what_fits_is_done() -> None:
     async def ask() -> tuple[list[object], float]:
-        work = Work(2, waiting=3, wait_seconds=5)
+        work = ThreadPool(2, waiting=3, wait_seconds=5)
         release = threading.Event()
 
         def job() -> str:
@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_refused_at_once_and_what_fits_is_done() -> None:
 
 def test_what_waited_too_long_is_refused_rather_than_begun() -> None:
     async def ask() -> list[object]:
-        work = Work(1, waiting=4, wait_seconds=0.05)
+        work = ThreadPool(1, waiting=4, wait_seconds=0.05)
         outcomes = await asyncio.gather(
             work.run(lambda: time.sleep(0.3)), work.run(lambda: "begun"), return_exceptions=True
         )
@@ -56,7 +56,7 @@ def test_what_waited_too_long_is_refused_rather_than_begun() -> None:
 
 def test_the_event_loop_goes_on_while_threads_work() -> None:
     async def ask() -> float:
-        work = Work(2, waiting=4, wait_seconds=5)
+        work = ThreadPool(2, waiting=4, wait_seconds=5)
         jobs = [asyncio.create_task(work.run(lambda: time.sleep(0.3))) for _ in range(2)]
         longest = 0.0
         while not all(job.done() for job in jobs):
@@ -71,7 +71,7 @@ def test_the_event_loop_goes_on_while_threads_work() -> None:
 
 def test_a_caller_who_goes_away_leaves_the_thread_counted_until_it_is_free() -> None:
     async def ask() -> None:
-        work = Work(1, waiting=0, wait_seconds=5)
+        work = ThreadPool(1, waiting=0, wait_seconds=5)
         release = threading.Event()
         task = asyncio.create_task(work.run(lambda: release.wait(5)))
         await asyncio.sleep(0.05)
@@ -87,7 +87,7 @@ def test_a_caller_who_goes_away_leaves_the_thread_counted_until_it_is_free() -> 
 
 def test_an_error_of_a_job_reaches_who_asked() -> None:
     async def ask() -> None:
-        work = Work(1, waiting=1, wait_seconds=5)
+        work = ThreadPool(1, waiting=1, wait_seconds=5)
         try:
             await work.run(lambda: 1 / 0)
         finally:
@@ -100,11 +100,11 @@ def test_an_error_of_a_job_reaches_who_asked() -> None:
 
 def test_what_cannot_begin_is_refused_though_no_thread_becomes_free() -> None:
     async def ask() -> None:
-        work = Work(1, waiting=4, wait_seconds=0.05)
+        work = ThreadPool(1, waiting=4, wait_seconds=0.05)
         release = threading.Event()
         stuck = asyncio.create_task(work.run(lambda: release.wait(30)))
         await asyncio.sleep(0)  # it is handed to the thread
-        with pytest.raises(Problem, match="too busy to begin"):
+        with pytest.raises(Problem, match="too busy to start"):
             await work.run(lambda: "begun")
         assert work.pending == 1
         assert not work.close(0.05)

@@ -51,10 +51,10 @@ def test_fields_files_and_mappings_are_told_apart() -> None:
     [
         (body(part("label", b"a"), part("label", b"b"), part("new", b"c")), "label: was given twice"),
         (body(part("label", b"a")), "new: is missing"),
-        (body(part("label", b"\xff\xfe"), part("new", b"c")), "label: is neither a file nor text"),
-        (body(part("label", b"a", file="a.txt"), part("new", b"c")), "label: a file came"),
+        (body(part("label", b"\xff\xfe"), part("new", b"c")), "label: is neither a file nor UTF-8 text"),
+        (body(part("label", b"a", file="a.txt"), part("new", b"c")), "label: is a file"),
         (part("label", b"a"), "damaged|is missing"),
-        (b"--x\r\n\r\n" + b"a" * 100, "damaged|is missing|there is no such field"),
+        (b"--x\r\n\r\n" + b"a" * 100, "damaged|is missing|unknown field"),
         (body(*[part(f"f{place}", b"") for place in range(1001)]), "more than 1,000 parts"),
         (body(part("label", b"a", more="X: " + "y" * 100_000 + "\r\n")), "damaged"),
     ],

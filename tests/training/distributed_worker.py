@@ -1,4 +1,4 @@
-"""Short runs of the loop; torchrun starts this file in two processes, test_together in one."""
+"""Short runs of the loop; torchrun starts this file in two processes, test_distributed.py in one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import Tensor
 from twinned.data.datasets import ImageSet
 from twinned.data.decoded import DecodedSet
 from twinned.training import distributed, launch
-from twinned.training.config import Augment, Settings
+from twinned.training.callbacks import Callback
+from twinned.training.config import TrainConfig
+from twinned.training.state import Step
 from twinned.training.trainer import Trainer
 
 TRIPLET = {"loss": "triplet", "miner": "semi-hard", "distance": "squared_euclidean", "margin": 0.2}
@@ -25,16 +27,28 @@ CASES = {
         "proxies": {
             "loss": "proxy-anchor",
             "learning_rate": 1e-3,
-            "proxy_rate": 1.0,
+            "proxy_lr_scale": 1.0,
         },  # its gradients are long
         "memory": {"loss": "contrastive", "distance": "euclidean", "memory": 40},
         "head": {"loss": "cross-entropy", "head": "weighted-l1"},
         "augmented": {
-            "loss": "supcon",
-            "augment": Augment(rotation=9, elastic=0.05, brightness=0.2, erase=0.3),
+            "augment.rotation": 9,
+            "augment.elastic": 0.05,
+            "augment.brightness": 0.2,
+            "augment.erase": 0.3,
         },
     }.items()
 }
+
+
+class Losses(Callback):
+    """Record the loss of each step."""
+
+    def __init__(self, losses: list[float]) -> None:
+        self.losses = losses
+
+    def on_step(self, step: Step) -> None:
+        self.losses.append(step.loss)
 
 
 def short_runs() -> dict[str, Tensor]:
@@ -56,34 +70,26 @@ def _short_runs() -> dict[str, Tensor]:
     material = DecodedSet(pixels, images, None, [str(place) for place in range(32)])
     found: dict[str, Tensor] = {}
     for name, changes in CASES.items():
-        settings = Settings(
-            **{"height": 24, "width": 24, "channels": 1, "embedding_size": 16, "precision": "float32"}
-            | {"optimizer": "sgd", "learning_rate": 3e-3, "warmup": 2, "steps": 4, "average": 0.5}
+        config = TrainConfig().merge(
+            {"height": 24, "width": 24, "channels": 1, "embedding_size": 16, "precision": "float32"}
+            | {"optimizer": "sgd", "learning_rate": 3e-3, "warmup": 2, "steps": 4, "ema_decay": 0.5}
             | {"classes_per_batch": 5, "images_per_class": 3}  # an odd number of images for two processes
             | changes
         )
         losses: list[float] = []
-        spec = settings.spec().model_copy(update=material.statistics())
-        run = Trainer(
-            settings,
-            spec,
-            torch.device("cpu"),
-            False,
-            lambda step, losses=losses: losses.append(step.loss),
-            lambda sentence: None,
-        )
-        network = run.train(material, None, None, title="Test").network
+        spec = config.spec().model_copy(update=material.statistics())
+        run = Trainer(config, spec, device=torch.device("cpu"), callbacks=[Losses(losses)], progress=False)
+        network = run.fit(material, title="Test").network
         found[f"{name}/losses"] = torch.tensor(losses, dtype=torch.float64)
         found |= {f"{name}/{key}": value.contiguous() for key, value in network.state_dict().items()}
     return found
 
 
 def main() -> None:
-    launch._join_torchrun("cpu", 1)
+    launch.join_processes("cpu", 1)
     torch.set_num_threads(1)
     assert distributed.world_size() == 2
     found = short_runs()
-    # What the first one finds, everywhere; and what anybody says.
     assert distributed.broadcast_from_rank0(distributed.rank) == 0
     assert distributed.any_rank(False, distributed.rank() == 1, True) == [False, True, True]
     uneven = torch.full((3,), float(distributed.rank()))

@@ -1,4 +1,4 @@
-"""The training doctor: each finding is said once, with its remedy, and only where it is so."""
+"""Callbacks: notes of the monitor, evaluation, best weights, and stopping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 
 from twinned.data.samplers import Batch
 from twinned.training.callbacks import TrainingMonitor
-from twinned.training.state import Step
+from twinned.training.state import State, Step, StopReason
+from twinned.utils.notes import Note, collect
 
 SPREAD = torch.eye(6)
 POINT = torch.ones(6, 6) + 0.001 * torch.eye(6)
@@ -23,19 +24,17 @@ def run(
     classes: int = 2,
     active: float | None = None,
     miner: str | None = None,
-    stopped: str | None = None,
-) -> list[str]:
-    """What is said of a run of so many steps."""
-    said: list[str] = []
+    stopped: StopReason | None = None,
+) -> list[Note]:
+    """Notes of a run of that many steps."""
     share = None if active is None else torch.tensor(active)
-    doctor = TrainingMonitor(
-        said.append, classes=frozenset(range(classes)), active=lambda: share, miner=miner
-    )
+    monitor = TrainingMonitor(classes=frozenset(range(classes)), active=lambda: share, miner=miner)
     batch = Batch(index=np.arange(len(labels)), labels=np.array(labels))
-    for step in range(first, first + steps):
-        doctor.watch(Step(step, None, 1.0, 0.1, 1.0, len(labels), batch, embeddings))
-    doctor.finish(stopped)
-    return said
+    with collect() as notes:
+        for step in range(first, first + steps):
+            monitor.on_step(Step(step, None, 1.0, 0.1, 1.0, len(labels), batch, embeddings))
+        monitor.on_train_end(State(stopped=stopped, stopped_because="" if stopped is None else "the reason"))
+    return notes
 
 
 def test_a_healthy_run_is_not_remarked_on():
@@ -44,37 +43,38 @@ def test_a_healthy_run_is_not_remarked_on():
 
 
 def test_embeddings_that_are_all_alike_are_said_once_with_the_step():
-    (said,) = run(100, embeddings=POINT)
-    assert said.startswith("doctor: the embeddings have collapsed to one point (step 0)")
-    assert "smaller --learning-rate" in said
+    (note,) = run(100, embeddings=POINT)
+    assert note.code == "collapsed-embeddings"
+    assert "step 0" in note.text
+    assert "smaller learning rate" in note.text
     assert run(5, first=1, embeddings=POINT) == [], "most steps are passed over"
 
 
 @pytest.mark.parametrize(("first", "since"), [(0, 0), (200, 200), (195, 200)])
 def test_what_has_cost_nothing_for_five_looks_is_said_from_the_first_of_them(first, since):
-    (said,) = run(60, first=first, active=0.0, miner="semi-hard", classes=0)
-    assert f"has cost anything since step {since}:" in said
-    assert "larger --margin, or mine the hardest (--set miner=batch-hard)" in said
+    (note,) = run(60, first=first, active=0.0, miner="semi-hard", classes=0)
+    assert note.code == "no-active-pairs"
+    assert f"since step {since}," in note.text
+    assert "larger margin, or miner batch-hard" in note.text
     assert run(40, first=first, active=0.0, classes=0) == []
 
 
 def test_the_hardest_are_not_recommended_to_who_mines_them():
-    (said,) = run(60, active=0.0, miner="batch-hard")
-    assert said.endswith("Use a larger --margin")
+    (note,) = run(60, active=0.0, miner="batch-hard")
+    assert note.text.endswith("Use a larger margin")
 
 
 def test_classes_that_never_came_up_are_counted_where_the_run_was_seen_from_its_start():
-    (said,) = run(10, classes=5)
-    assert said.startswith("doctor: 3 of 5 classes (turns counted) were never drawn")
+    (note,) = run(10, classes=5)
+    assert note.code == "undrawn-classes"
+    assert note.text.startswith("3 of 5 classes")
     assert run(10, first=7, classes=5) == []
 
 
-def test_an_early_end_is_told_and_one_by_infinite_values_with_its_remedy_and_no_other_advice():
-    assert run(10, stopped="time was up after step 9") == [
-        "training stopped early: time was up after step 9; the best weights so far are kept"
-    ]
-    (said,) = run(10, classes=5, stopped="the loss (nan) was not finite at step 10")
-    assert said == (
-        "doctor: training stopped early: the loss (nan) was not finite at step 10; the best weights so far"
-        " are kept. Use a smaller --learning-rate"
-    )
+def test_an_early_end_is_noted_and_infinite_values_without_other_advice():
+    codes = [note.code for note in run(10, classes=5, stopped=StopReason.TIME_IS_UP)]
+    assert codes == ["stopped-early", "undrawn-classes"]
+    (note,) = run(10, classes=5, stopped=StopReason.NOT_FINITE)
+    assert note.code == "not-finite"
+    assert "the reason" in note.text
+    assert note.text.endswith("Use a smaller learning rate")

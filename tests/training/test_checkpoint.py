@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from twinned.errors import TrainingError
 from twinned.training import checkpoint
-from twinned.training.checkpoint import State
 from twinned.training.optimizers import Muon
+from twinned.training.state import State, StopReason
 
 
 def some(seed: int, kind: str = "adamw") -> tuple[checkpoint.Parts, torch.optim.Optimizer]:
@@ -52,7 +53,8 @@ def test_everything_comes_back_bit_for_bit(tmp_path, kind):
         bfloat16=False,
         best_eer=0.1,
         best_step=5,
-        evals_without_improvement=2,
+        stopped=StopReason.CALLBACK,
+        stopped_because="a callback stopped it",
         history=history,
     )
     parts, optimizer = some(3, kind)
@@ -102,7 +104,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     write(path)
     path.write_bytes(damage(path.read_bytes()))
     parts, optimizer = some(1)
-    with pytest.raises(TrainingError, match=r"the checkpoint is damaged .*; delete it to begin anew"):
+    with pytest.raises(TrainingError, match=r"The checkpoint is damaged .*Delete it"):
         checkpoint.load(path, parts=parts, optimizer=optimizer, run='{"steps": 5}')
 
 
@@ -113,10 +115,20 @@ def test_a_checkpoint_of_other_weights_is_refused_before_any_is_loaded(tmp_path,
     parts, optimizer = some(1)
     before = parts["network"][0].weight.clone()
     with pytest.raises(
-        TrainingError, match=r"another version of Twinned \(extra/\w+ is missing or of another"
+        TrainingError, match=r"another version of Twinned \(extra/\w+ is missing or has another"
     ):
         checkpoint.load(path, parts=parts | {"extra": other}, optimizer=optimizer, run='{"steps": 5}')
     assert torch.equal(parts["network"][0].weight, before)
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write(path)
+    old = {"state": json.dumps({"step": 3, "evals_without_improvement": 0}), "run": '{"steps": 5}'}
+    save_file(load_file(path), path, old)
+    parts, optimizer = some(1)
+    with pytest.raises(TrainingError, match=r"another version of Twinned \(format 1 instead of 2\).*--force"):
+        checkpoint.load(path, parts=parts, optimizer=optimizer, run='{"steps": 5}')
 
 
 def test_a_failed_write_leaves_the_old_checkpoint_and_says_so(tmp_path, monkeypatch):

@@ -66,18 +66,18 @@ def test_what_is_fitted_is_kept_beside_what_it_was(baseline, strangers, glyphs, 
     }
     for better in (True, False):
         monkeypatch.setattr(
-            "twinned.training.cross_validation._better", lambda before, after, answer=better: answer
+            "twinned.training.cross_validation.is_better", lambda before, after, answer=better: answer
         )
         model = twinned.train(strangers, recipe="photo", steps=1, **given)
         found = model.evaluate(glyphs, ways=4, episodes=20, progress=False)
         assert (UNTOUCHED in model.manifest.files) == better
         assert ("untouched" in found.to_json()) == better
-        assert ("before training  equal error rate" in found.text()) == better
-        assert model.manifest.recipe["embedding_size"] == (1280 if better else None)
+        assert ("before training\n  equal error rate" in str(found)) == better
+        assert model.manifest.setting("encoder.embedding_size") == (1280 if better else None)
         assert len(model.manifest.classes) == (8 if better else 0)
         reason = "the embedding layer was solved" if better else "the encoder was kept as it came"
-        assert str(model.without_history()).startswith(reason)
-        assert sum("steps, loss and rates play no part" in note for note in model.manifest.notes) == 1
+        assert str(model.record.without_history()).startswith(reason)
+        assert sum("learning rate have no effect" in note for note in model.manifest.notes) == 1
 
 
 def judged(errors: float, *, wrong: int = 0) -> ValidationScore:
@@ -101,43 +101,34 @@ def judged(errors: float, *, wrong: int = 0) -> ValidationScore:
     ids=["fewer", "as many", "fewer in sum", "a higher equal error rate"],
 )
 def test_better_is_fewer_errors_and_no_higher_equal_error_rate(before, after, better):
-    assert cross_validation._better(before, after) is better
+    assert cross_validation.is_better(before, after) is better
 
 
 @pytest.mark.parametrize(
     ("large", "small", "chosen"), [(0.2, 0.1, "conv4"), (0.1, 0.2, "efficientnet_lite0_photo")]
 )
 def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkeypatch, large, small, chosen):
-    monkeypatch.setattr(encoder_selection, "_pretrained", lambda *_: judged(large))
-    monkeypatch.setattr(encoder_selection, "_fresh", lambda *_: judged(small))
-    said: list[str] = []
+    monkeypatch.setattr(encoder_selection, "_score_pretrained", lambda *_: judged(large))
+    monkeypatch.setattr(encoder_selection, "_score_new", lambda *_: judged(small))
     ways = recipes.get("photo-small"), recipes.get("photo")
     images = load_images(strangers)
-    found = encoder_selection.select_encoder(
-        images, *ways, seconds=9, device=torch.device("cpu"), tell=said.append
-    )
+    found, why = encoder_selection.select_encoder(images, *ways, seconds=9, device=torch.device("cpu"))
     assert found.encoder == chosen
-    assert said[0].startswith(f"encoder {chosen} and not ")
-    assert "on 4 classes held out" in said[0]
+    assert why.text.startswith(f"encoder {chosen} instead of ")
+    assert "on 4 classes held out" in why.text
 
 
 @needs_weights
-def test_a_trial_runs_in_its_time_and_judges_unseen_classes(strangers):
-    said: list[str] = []
+def test_pilot_runs_keep_to_their_time_and_score_unseen_classes(strangers):
+    device = torch.device("cpu")
     small = recipes.get("photo-small").change({"height": 32, "width": 32})
     large = recipes.get("photo").change({"height": 32, "width": 32})
     images = load_images(strangers)
-    found = encoder_selection.select_encoder(
-        images, small, large, seconds=3, device=torch.device("cpu"), tell=said.append
-    )
+    found, _ = encoder_selection.select_encoder(images, small, large, seconds=6.5, device=device)
     assert found in (small, large)
     few = images.with_classes(images.classes[:3])
-    encoder_selection.select_encoder(
-        few, small, large, seconds=3, device=torch.device("cpu"), tell=said.append
-    )
-    assert said[1].startswith("fewer than 4 classes are too few")
-    hurried = encoder_selection.select_encoder(
-        images, small, large, seconds=2, device=torch.device("cpu"), tell=said.append
-    )
+    _, why = encoder_selection.select_encoder(few, small, large, seconds=3, device=device)
+    assert "fewer than 4 classes are too few" in why.text
+    hurried, why = encoder_selection.select_encoder(images, small, large, seconds=2, device=device)
     assert hurried == large
-    assert said[2] == "there is no time to try networks, so it is efficientnet_lite0_photo"
+    assert why.text == "encoder efficientnet_lite0_photo: there is no time for pilot runs"

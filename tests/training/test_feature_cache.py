@@ -1,4 +1,4 @@
-"""Kept maps: the stages behind them make of them what the whole network makes of the image."""
+"""Cached features: the stages behind them give the embeddings of the images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch
 
 from twinned import encoders
 from twinned.data.augmentation import Augmentation
+from twinned.data.datasets import ImageSet
+from twinned.data.decoded import DecodedSet
 from twinned.data.samplers import Batch
 from twinned.nn.siamese import SiameseNetwork
-from twinned.training.feature_cache import FeatureCache, PixelSource, whole
+from twinned.training.feature_cache import CachedSet, FeatureCache, FeatureSource, PixelSource, input_source
 
 
 def made(name: str, size: tuple[int, int], channels: int, *, symmetric: bool) -> SiameseNetwork:
@@ -29,33 +31,53 @@ def test_kept_maps_lead_to_the_embeddings_of_the_images(name, size, channels, fr
     if name.startswith("efficientnet"):
         pytest.importorskip("efficientnet_lite_pytorch")
     network = made(name, size, channels, symmetric=symmetric)
-    assert network.encoder.splits(frozen)
+    assert network.encoder.can_start_at(frozen)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, *size, channels), dtype=np.uint8)
-    warp = Augmentation(rotation=20)
-    front = FeatureCache(network, frozen, warp=warp, views=2, seed=0)
-    assert front.run(pixels, list("abcdef"), progress=False)
-    feed, images = front.feed(list("fbcab")), PixelSource(pixels, warp, device=torch.device("cpu"), seed=0)
+    augment, device = Augmentation(rotation=20), torch.device("cpu")
+    cache = FeatureCache(network, frozen, augment=augment, n_augmentations=2, seed=0)
+    features = cache.transform(pixels, list("abcdef"), progress=False)
+    assert features is not None
+    assert (features.n_augmentations, features.start_stage) == (2, frozen)
+    source = features.source(list("fbcab"), device=device)
+    images = PixelSource(pixels, augment, device=device, seed=0)
     order = torch.tensor([5, 1, 2, 0, 1])
-    tail = front.tail(network).eval()
+
+    def embed(values: torch.Tensor | None) -> torch.Tensor:
+        assert values is not None
+        return network.embed(values, start_stage=frozen)
+
     with torch.no_grad():
-        embeddings = network.embed(images.plain(0, 6))
-        torch.testing.assert_close(tail.embed(feed.plain(0, 5)), embeddings[order], atol=3e-3, rtol=0)
+        embeddings = network.embed(images.get(0, 6))
+        torch.testing.assert_close(embed(source.get(0, 5)), embeddings[order], atol=3e-3, rtol=0)
         for number in (1, 2):
             view = network.embed(images.view(number, 0, 6))
-            torch.testing.assert_close(tail.embed(feed.view(number, 0, 5)), view[order], atol=3e-3, rtol=0)
-        assert feed.view(3, 0, 5) is None
-        # A batch is one of the views, and learnt from without its mirror image.
+            torch.testing.assert_close(embed(source.view(number, 0, 5)), view[order], atol=3e-3, rtol=0)
+        assert source.view(3, 0, 5) is None
+        # A batch holds one view of each image, without its mirror image.
         batch = Batch(np.arange(5), np.zeros(5, np.int64))
-        maps = feed.batch(batch, 7)
-        assert maps.ndim == 4
-        assert torch.equal(maps, feed.batch(batch, 7))
-        views = torch.stack([feed.view(number, 0, 5) for number in range(3)], dim=1)
+        values = source.batch(batch, 7)
+        assert values.ndim == (2 if frozen == len(network.encoder.stages()) - 1 else 4)
+        assert torch.equal(values, source.batch(batch, 7))
+        views = torch.stack([source.view(number, 0, 5) for number in range(3)], dim=1)
         views = views[:, :, 0] if symmetric else views
-        assert all((views[i] == maps[i]).flatten(1).all(dim=1).any() for i in range(5))
-        # Another network that looks through the same front may see images as they are.
+        assert all((views[i] == values[i]).flatten(1).all(dim=1).any() for i in range(5))
+        # A network that is not symmetric uses the features of the image alone.
         network.encoder.symmetric = False
-        alone = front.tail(network).eval().embed(feed.plain(0, 5))
-        torch.testing.assert_close(alone, network.embed(images.plain(0, 6))[order], atol=3e-3, rtol=0)
-        network.encoder.symmetric = symmetric
-        assert whole(tail, mean=(0.4,) * channels, std=(0.3,) * channels).encoder is network.encoder
+        alone = embed(source.get(0, 5))
+        torch.testing.assert_close(alone, network.embed(images.get(0, 6))[order], atol=3e-3, rtol=0)
+
+
+def test_features_stay_with_subsets_of_their_data():
+    network = made("conv4", (24, 20), 1, symmetric=False)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 24, 20, 1), dtype=np.uint8)
+    empty = np.full(4, "")
+    images = ImageSet(pixels, np.array(list("xxyy")), empty, np.zeros(4, np.bool_), empty)
+    data = DecodedSet(pixels, images, None, list("abcd"))
+    cache = FeatureCache(network, 2, augment=Augmentation(), n_augmentations=0, seed=0)
+    features = cache.transform(pixels, data.hashes, progress=False)
+    assert features is not None
+    part = CachedSet.of(data, features).subset(np.array([3, 1]))
+    source = input_source(part, device=torch.device("cpu"))
+    assert isinstance(source, FeatureSource)
+    assert torch.equal(source.get(0, 2), features.values[[3, 1], 0].float())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +21,8 @@ from PIL import Image
 import twinned as tw
 from twinned.errors import SettingError
 from twinned.training import launch
+from twinned.training.callbacks import Callback
+from twinned.training.state import Step
 
 SETTINGS = ["--encoder", "conv4", "--image-size", "24x24", "--batch-size", "12", "--device", "cpu"]
 
@@ -99,25 +101,6 @@ def test_killed_stopped_and_resumed(folder, tmp_path):
     assert not devices_folder(model).exists()
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_a_closed_terminal_is_passed_on_unless_it_is_ignored():
-    def stopped_by() -> int | None:
-        with subprocess.Popen(["sleep", "60"]) as sleeper:
-            process = SimpleNamespace(pid=sleeper.pid, is_alive=lambda: True)
-            with launch._passing_on_signals([process]) as asked_to_stop:  # type: ignore[list-item]
-                os.kill(os.getpid(), signal.SIGHUP)
-            if not asked_to_stop():
-                sleeper.terminate()
-        return sleeper.returncode
-
-    assert stopped_by() == -signal.SIGHUP
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert stopped_by() == -signal.SIGTERM
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a terminal and Linux's processes")
 def test_a_training_whose_terminal_is_closed_is_saved_and_goes_on(folder, tmp_path):
     model = tmp_path / "m.twin"
@@ -142,7 +125,7 @@ def test_a_training_whose_terminal_is_closed_is_saved_and_goes_on(folder, tmp_pa
 
     done = subprocess.run([*command, "--resume", "--json"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "no interrupted run" not in done.stderr
+    assert "starts from the beginning" not in done.stderr
 
 
 def drain(terminal: int) -> None:
@@ -152,14 +135,24 @@ def drain(terminal: int) -> None:
             pass
 
 
-def test_what_two_say_is_heard_by_who_asked(folder, tmp_path):
-    told: list[str] = []
-    steps: list[tuple[int, int, torch.Size]] = []
+class WriteSteps(Callback):
+    """Write the steps to a file: callbacks run in another process."""
 
-    def note(step: tw.training.Step) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_step(self, step: Step) -> None:
         assert step.embeddings is not None
-        steps.append((step.step, step.images, step.embeddings.shape))
+        with self.path.open("a") as file:
+            file.write(f"{step.step} {step.images} {len(step.embeddings)}\n")
 
+
+def test_notes_are_logged_here_and_callbacks_run_in_the_first_process(folder, tmp_path, caplog, monkeypatch):
+    # A test module has no import path by which another process could load its classes.
+    monkeypatch.setitem(sys.modules, "test_launch", sys.modules[__name__])
+    monkeypatch.setattr(WriteSteps, "__module__", "test_launch")
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
+    caplog.set_level("INFO", "twinned")
     model = tw.train(
         folder,
         output=tmp_path / "m.twin",
@@ -170,12 +163,14 @@ def test_what_two_say_is_heard_by_who_asked(folder, tmp_path):
         device="cpu",
         devices=2,
         progress=False,
-        on_step=note,
-        say=told.append,
+        callbacks=[WriteSteps(tmp_path / "steps.txt")],
     )
-    assert [step for step, _, _ in steps] == list(range(30))
-    assert {images for _, images, _ in steps} == {steps[0][2][0]}, "the whole batch, not a share of it"
-    assert told == model.manifest.notes
+    lines = [tuple(map(int, line.split())) for line in (tmp_path / "steps.txt").read_text().splitlines()]
+    assert [step for step, _, _ in lines] == list(range(30))
+    assert {(images, len_) for _, images, len_ in lines} == {(lines[0][1],) * 2}, "the whole batch"
+    assert [
+        record.getMessage() for record in caplog.records if record.name == "twinned"
+    ] == model.manifest.notes
     assert model.verify(folder / "0/0.png", folder / "0/1.png").probability > 0
     assert not devices_folder(tmp_path / "m.twin").exists()
     assert "BatchNorm2d" in (tmp_path / "m.twin" / "training.json").read_text()
@@ -187,13 +182,13 @@ def test_what_is_wrong_is_said_as_by_one(folder, tmp_path):
 
 
 def test_devices_that_are_not_there(monkeypatch):
-    with pytest.raises(SettingError, match="at least one"):
+    with pytest.raises(SettingError, match="at least 1"):
         launch.training_device("cpu", 0)
     assert launch.training_device("cpu", 3) == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert launch.training_device("auto", 2) in ("cuda", "mps")
-    with pytest.raises(SettingError, match="devices is 3, but there are 2 GPUs here"):
+    with pytest.raises(SettingError, match="devices is 3, but this machine has 2 GPUs"):
         launch.training_device("cuda", 3)
 
 
@@ -201,3 +196,29 @@ def test_devices_that_are_not_there(monkeypatch):
 def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(folder, tmp_path):
     with pytest.raises(SettingError, match="device 'cuda' cannot be used"):
         tw.train(folder, output=tmp_path / "m.twin", device="cuda", devices=2)
+
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+from twinned.training.launch import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.empty(40 << 20, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+assert keep_freed_memory()
+np.empty(40 << 20, np.uint8).fill(1)
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_block_that_is_freed_and_asked_for_again_costs_no_new_pages():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 200  # pages, or huge pages, twenty times over
+    assert after < before / 10

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from twinned.losses.proxy import ProxyAnchorLoss
 from twinned.nn.encoders.convnets import Conv4
 from twinned.nn.encoders.papers import Koch2015
 from twinned.nn.siamese import SiameseNetwork
-from twinned.training.freezing import parameter_groups
-from twinned.training.optimizers import Muon, orthogonal
+from twinned.training.optimizers import Muon, orthogonal, parameter_groups
 
 
 @pytest.mark.parametrize("shape", [(6, 30), (30, 6), (12, 12), (1, 9)])
@@ -75,8 +75,26 @@ def test_matrices_of_the_encoder_are_marked_unless_they_are_huge():
     for encoder, huge in ((Conv4(embedding_size=8), 0), (Koch2015(), 1)):
         network = SiameseNetwork(encoder)
         proxies = nn.Linear(8, 5)
-        groups = parameter_groups(network, proxies, weight_decay=0.1, layer_decay=1.0, proxy_rate=10.0)
+        groups = parameter_groups(network, proxies, weight_decay=0.1, proxy_lr_scale=10.0)
         marked = {p for group in groups if group["orthogonal"] for p in group["params"]}
         matrices = {p for p in encoder.parameters() if p.ndim > 1}
         assert marked <= matrices
         assert len(matrices) - len(marked) == huge
+
+
+def test_every_parameter_is_in_one_group_and_proxies_learn_faster():
+    network, loss = SiameseNetwork(Conv4(embedding_size=8)), ProxyAnchorLoss(5, 8)
+    groups = parameter_groups(network, loss, weight_decay=0.1, proxy_lr_scale=30.0)
+    scale = {parameter: group["scale"] for group in groups for parameter in group["params"]}
+    decay = {parameter: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(scale)
+    assert scale.keys() == {*network.parameters(), *loss.parameters()}
+    assert scale[loss.weight] == 30
+    assert {scale[parameter] for parameter in network.parameters()} == {1}
+    assert all(decay[parameter] == (0.1 if parameter.ndim > 1 else 0) for parameter in decay)
+
+
+def test_a_loss_without_weights_adds_no_group():
+    network = SiameseNetwork(Conv4(embedding_size=8))
+    groups = parameter_groups(network, nn.Module(), weight_decay=0.0, proxy_lr_scale=10.0)
+    assert {group["scale"] for group in groups} == {1.0}

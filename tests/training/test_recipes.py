@@ -1,122 +1,124 @@
-"""Recipes: settings that can be used together, changed by name, refused with a sentence."""
+"""Recipes: presets that can be built, and the choice of one from the images."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from twinned import (
-    encoders,
-    heads,
-    losses,
-    miners,
-    recipes,
-)
+from twinned import encoders, heads, losses, miners, recipes
 from twinned.data.augmentation import Augmentation
-from twinned.errors import SettingError
-from twinned.training.config import Settings
-from twinned.training.recipes import RECIPES
-from twinned.training.state import Schedule
+from twinned.data.datasets import ImageSet
+from twinned.data.readers import load_images
+from twinned.errors import DataError, SettingError
+from twinned.training.recipes import RECIPES, choose
+
+rng = np.random.default_rng(0)
+
+
+def strokes(height: int, width: int) -> np.ndarray:
+    page = np.full((height, width), 255, np.uint8)
+    page[height // 3 : height // 3 + max(2, height // 8), width // 5 : -width // 5] = 0
+    return page
+
+
+def photo(height: int, width: int, channels: int) -> np.ndarray:
+    ramp = np.linspace(0, 255, height * width).reshape(height, width)
+    gray = np.clip(ramp + rng.normal(0, 20, ramp.shape), 0, 255).astype(np.uint8)
+    if channels == 1:
+        return gray
+    return np.stack([gray, np.roll(gray, height // 2, axis=0), 255 - gray], axis=2)
+
+
+def images_of(example: np.ndarray, classes: int = 30) -> ImageSet:
+    return load_images([example] * 2 * classes, [str(n // 2) for n in range(2 * classes)])
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_every_recipe_can_be_built(name):
-    s = recipes.get(name)
-    assert s.recipe == name
+    c = recipes.get(name)
+    assert c.recipe == name
     encoder = encoders.build(
-        s.encoder,
-        image_size=(s.height, s.width),
-        channels=s.channels,
-        embedding_size=s.embedding_size,
-        dropout=s.dropout,
+        c.encoder.name,
+        image_size=(c.input.height, c.input.width),
+        channels=c.input.channels,
+        embedding_size=c.encoder.embedding_size,
+        dropout=c.encoder.dropout,
     )
-    head = heads.build(s.head, distance=s.distance, embedding_size=encoder.embedding_size)
-    loss = losses.get(
-        s.loss,
-        margin=s.margin,
-        temperature=s.temperature,
-        num_classes=4,
-        embedding_size=encoder.embedding_size,
-    )
-    measure = s.distance if not head.learned else lambda a, b: torch.zeros(len(a), len(b))
-    losses.embedding_loss(loss, distance=measure, miner=miners.get(s.miner) if s.miner else None)
-    assert head.learned == (getattr(loss, "wants", None) == "logit")
-    assert Augmentation(**s.augment.model_dump()).rotation == s.augment.rotation
-    assert s.spec().shape == (s.height, s.width, s.channels)
-    assert [s.minutes, s.steps, s.epochs].count(None) == 2
+    comparison = c.comparison
+    head = heads.build(comparison.head, distance=comparison.distance, embedding_size=encoder.embedding_size)
+    loss = losses.get(**c.loss.model_dump(), num_classes=4, embedding_size=encoder.embedding_size)
+    measure = comparison.distance if not head.learned else lambda a, b: torch.zeros(len(a), len(b))
+    miner = c.mining.miner
+    losses.embedding_loss(loss, distance=measure, miner=miners.get(miner) if miner else None)
+    assert head.learned == (getattr(loss, "input_kind", None) == "logit")
+    assert Augmentation(**c.augment.model_dump()).rotation == c.augment.rotation
+    assert c.spec().shape == (c.input.height, c.input.width, c.input.channels)
+    assert [c.length.minutes, c.length.steps, c.length.epochs].count(None) == 2
 
 
-def test_the_papers_recipes_say_what_the_papers_say():
+def test_the_papers_recipes_have_the_papers_values():
     koch, facenet, chopra = (RECIPES[name] for name in ("koch2015", "facenet", "chopra2005"))
-    assert (koch.height, koch.width, koch.channels) == (105, 105, 1)
-    assert (koch.encoder, koch.head, koch.loss) == ("koch2015", "weighted-l1", "cross-entropy")
+    assert koch.spec().shape == (105, 105, 1)
+    assert (koch.encoder.name, koch.comparison.head, koch.loss.name) == (
+        "koch2015",
+        "weighted-l1",
+        "cross-entropy",
+    )
     a = koch.augment
     assert (a.rotation, a.shear, a.scale, a.shift, a.probability) == (10, 0.3, 0.2, 2 / 105, 0.5)
-    assert (facenet.loss, facenet.margin, facenet.miner) == ("triplet", 0.2, "semi-hard")
-    assert (facenet.distance, facenet.normalize, facenet.embedding_size) == ("squared_euclidean", True, 128)
-    assert (chopra.encoder, chopra.distance, chopra.loss) == ("chopra2005", "manhattan", "chopra")
-
-
-def test_settings_that_plan_and_batches_take_have_their_names():
-    shared = {
-        "learning_rate",
-        "warmup",
-        "decay_from",
-        "epoch_decay",
-        "average",
-        "evaluations",
-        "patience",
-        "clip",
-        "seed",
-    }
-    assert shared | {"checkpoint_seconds"} <= set(Schedule.__dataclass_fields__) & set(Settings.model_fields)
+    assert (facenet.loss.name, facenet.loss.margin, facenet.mining.miner) == ("triplet", 0.2, "semi-hard")
+    assert (facenet.comparison.distance, facenet.comparison.normalize) == ("squared_euclidean", True)
+    assert facenet.encoder.embedding_size == 128
+    assert (chopra.encoder.name, chopra.comparison.distance, chopra.loss.name) == (
+        "chopra2005",
+        "manhattan",
+        "chopra",
+    )
 
 
 def test_an_unknown_recipe_is_refused_with_the_names():
-    with pytest.raises(SettingError, match=r"'imagenet' is not known; choose auto, glyph, face"):
+    with pytest.raises(SettingError, match=r"Unknown recipe 'imagenet'\. Choose one of auto, glyph, face"):
         recipes.get("imagenet")
 
 
-def test_change_sets_what_it_names_and_nothing_else():
-    base = recipes.get("glyph")
-    changed = base.change({"steps": "5", "minutes": "none", "augment.rotation": "3.5", "quarter_turns": "no"})
-    assert (changed.steps, changed.minutes, changed.augment.rotation) == (5, None, 3.5)
-    assert changed.quarter_turns is False
-    baseline = {"steps", "minutes", "augment", "quarter_turns"}
-    assert changed.model_dump(exclude=baseline) == base.model_dump(exclude=baseline)
-    assert changed.augment.shear == base.augment.shear
-    assert base.minutes == 2, "the recipe itself stays as it is"
-    assert base.change({"ink": "none"}).ink == "none", "a value that is called none"
-
-
-def test_channels_may_come_from_a_command_line():
-    assert recipes.get("face").change({"channels": "3"}).channels == 3
-    with pytest.raises(SettingError, match="channels: Input should be 1 or 3; got 2"):
-        recipes.get("face").change({"channels": "2"})
-
-
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("example", "recipe"),
     [
-        ({"speed": 1}, r"'speed' is not known; choose from height, width, .*augment\.rotation"),
-        ({"recipe": "mine"}, "'recipe' is not known"),
-        ({"steps.more": 1}, r"'steps.more' is not known"),
-        ({"augment.colour": 1}, r"'augment.colour' is not known; choose from augment.rotation"),
-        ({"learning_rate": "fast"}, "learning_rate: .*valid number.*; got 'fast'"),
-        ({"learning_rate": 0}, "learning_rate: .*greater than 0; got 0"),
-        ({"minutes": float("inf")}, "minutes: .*finite number; got inf"),
-        ({"learning_rate": float("nan")}, "learning_rate: .*; got nan"),
-        ({"channels": 2}, "channels: .*1 or 3; got 2"),
-        ({"distance": "hamming"}, "distance: .*'euclidean'.*; got 'hamming'"),
-        ({"steps": -1}, "steps: .*greater than or equal to 0"),
-        ({"seed": 1 << 31}, "seed: "),
-        ({"far": 1}, "far: "),
-        ({"augment.erase": 1}, r"augment\.erase: "),
-        ({"augment": 3}, "augment: "),
-        ({"height": "none"}, "height: "),
+        (strokes(105, 105), "glyph"),
+        (strokes(28, 20), "glyph"),
+        (photo(8, 8, 1), "glyph"),
+        (strokes(200, 500), "signature"),
+        (photo(112, 92, 1), "face"),
+        (photo(96, 96, 3), "photo"),
+        (photo(40, 40, 3), "photo"),
     ],
 )
-def test_what_cannot_be_set_is_refused_in_one_line(changes, message):
-    with pytest.raises(SettingError, match=message) as caught:
-        recipes.get("photo").change(changes)
-    assert "\n" not in str(caught.value)
+def test_the_recipe_is_chosen_from_the_images_with_a_reason(example, recipe):
+    config, why = choose(images_of(example))
+    assert config.recipe == recipe
+    assert why.code == "recipe-chosen"
+    assert why.text.startswith(f"recipe {recipe}: ")
+    assert f"{example.shape[1]}x{example.shape[0]}" in why.text
+
+
+@pytest.mark.parametrize(("side", "height"), [(20, 20), (12, 16), (105, 35)])
+def test_small_glyphs_are_not_enlarged(side, height):
+    assert choose(images_of(strokes(side, side)))[0].input.height == height
+
+
+def test_forgeries_mean_signatures():
+    images = images_of(photo(60, 60, 1))
+    images.forgery[3] = True
+    config, why = choose(images)
+    assert config.recipe == "signature"
+    assert "forgeries" in why.text
+
+
+def test_unreadable_images_are_skipped_unless_all_are(tmp_path):
+    broken = tmp_path / "a.png"
+    broken.write_bytes(b"no")
+    mixed = load_images([broken, strokes(30, 30), strokes(30, 30)], ["a", "a", "b"])
+    assert choose(mixed)[0].recipe == "glyph"
+    with pytest.raises(DataError, match="None of 2 sampled images can be read; the first error: "):
+        choose(load_images([broken, broken], ["a", "b"]))

@@ -20,8 +20,7 @@ from twinned.data.samplers import PairBatches
 from twinned.errors import DataError, SettingError
 from twinned.inference.model import Model
 from twinned.inference.model_card import card
-from twinned.training.api import train
-from twinned.training.finetune import finetune
+from twinned.training.api import finetune, train
 
 from ..conftest import EMBEDDING
 
@@ -139,12 +138,9 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
         renamed.unlink()
     assert "relations" in measured.to_json()
     # It is compared with what it was, in what both can tell, and the new one is kept all the same.
-    (said,) = (note for note in found.manifest.notes if note.startswith("same from different"))
-    before = found.manifest.held_out["untouched"]["eer"]
-    assert (
-        f"equal error rate {before:.4f} untouched, equal error rate {found.manifest.held_out['eer']:.4f}"
-        in said
-    )
+    (said,) = (note for note in found.manifest.notes if note.startswith("compared as same or different only"))
+    before, after = found.manifest.held_out["untouched"]["eer"], found.manifest.held_out["eer"]
+    assert f"equal error rate {before:.4f} before training, equal error rate {after:.4f}" in said
     assert found.manifest.relations == ["alike", "far", "near"]
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [1, 0, 0]
 
@@ -161,27 +157,27 @@ def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list):
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [0, 1, 1]
 
 
-def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list):
+def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list, listening):
     given = {"image_size": 24, "settings": {"embedding_size": None}, "steps": 1, "progress": False}
     wide = train(pair_list, recipe="photo", encoder="conv4", **given)
     said: list[str] = []
-    found = finetune(wide, pair_list, image_size=32, steps=1, progress=False, say=said.append)
+    found = listening(finetune)(wide, pair_list, image_size=32, steps=1, progress=False, say=said.append)
     assert found.spec.shape == (32, 32, 3)
     assert any(sentence.startswith("the head does not fit embeddings of ") for sentence in said)
 
 
 def test_left_as_it_was_it_tells_its_relations_still(model, pair_list, monkeypatch):
-    monkeypatch.setattr("twinned.training.cross_validation._better", lambda before, after: False)
+    monkeypatch.setattr("twinned.training.cross_validation.is_better", lambda before, after: False)
     found = finetune(model, pair_list, loss="contrastive", steps=1, progress=False)
     assert found.manifest.relations == list(RELATIONS)
 
 
-def test_the_same_relations_are_never_told_worse_than_before(model, pair_list):
+def test_the_same_relations_are_never_told_worse_than_before(model, pair_list, listening):
     said: list[str] = []
-    ruined = finetune(
+    ruined = listening(finetune)(
         model, pair_list, steps=4, learning_rate=0.5, settings={"average": 0}, progress=False, say=said.append
     )
-    assert any("the encoder stays untouched, because training made it no better" in note for note in said)
+    assert any("the encoder before training is kept" in note for note in said)
     before, after = (load_file(m.folder / "weights.safetensors") for m in (model, ruined))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert not any("recall" in note for note in said), "pairs have none"
@@ -248,5 +244,5 @@ def test_refused_without_the_column(pair_list, tmp_path):
         csv.writer(file).writerows([row[:3] for row in rows])
     with pytest.raises(SettingError, match="column relation; there is none"):
         train(plain, recipe="photo", settings={"head": "relation"}, steps=1, progress=False)
-    with pytest.raises(SettingError, match="two relations or more"):
+    with pytest.raises(SettingError, match="at least two relations"):
         heads.Relation([True], embedding_size=4)

@@ -25,7 +25,7 @@ def world():
         label = np.repeat(np.arange(15), 6)
         vectors = (centres[label] + 0.6 * random.normal(size=(90, 4))).astype(np.float32)
         forgery = np.tile(np.arange(6) > 3, 15) if forgeries else None
-        return compare_all(vectors, label, partial(euclidean, all_pairs=True), forgery=forgery)
+        return compare_all(vectors, label, partial(euclidean, pairwise=True), forgery=forgery)
 
     calibration = fit_calibration(made(1), bootstrap=20)
     comparisons, forged = made(2), made(3, forgeries=True)

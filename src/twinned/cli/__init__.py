@@ -1,12 +1,14 @@
 """The command line. `main` is the program ``twinned``.
 
-app         the program: options that all share, errors, output
-learning    check, train, calibrate, finetune, wrap, export, demo
-datasets    data list, data get
-using       verify, classify, embed, evaluate
-galleries   gallery ..., identify, search
-pictures    plot ..., explain
-serving     serve
+main        program, errors, exit codes
+options     options, arguments and output that commands share
+train       train, finetune, wrap, calibrate, export
+data        check, data list, data get
+demo        demo
+predict     verify, classify, embed, evaluate
+gallery     gallery ..., identify, search
+plot        plot ..., explain
+serve       serve
 """
 
 from .main import main

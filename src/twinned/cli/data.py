@@ -1,4 +1,4 @@
-"""Commands on public data sets: data list, data get."""
+"""Commands on data: check, data list, data get."""
 
 from __future__ import annotations
 
@@ -7,22 +7,44 @@ from typing import Annotated
 
 import typer
 
-from .main import (
-    Force,
-    Json,
-    Quiet,
-    app,
-    print_result,
-    teller,
-)
+from .options import Data, Force, Group, Json, Quiet, Seed, print_result
 
-data = typer.Typer(no_args_is_help=True, help="Public data sets: what there is, fetching one.")
-app.add_typer(data, name="data")
+app = typer.Typer()
+group = typer.Typer(cls=Group, help="List and fetch public data sets.")
+
+_FILES_SHOWN = 5  # of one issue
 
 
-@data.command(name="list")
+@app.command()
+def check(
+    data: Data,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are errors.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Report problems of data before training on it."""
+    from ..data.checks.checker import check_data
+    from ..data.readers import load
+
+    found = check_data(load(data), seed=seed, progress=not quiet)
+    result = found.to_json()
+    classes = "a pair list" if result["classes"] is None else f"{result['classes']} classes"
+    lines = [f"{result['images']} images, {classes}"]
+    for problem in result["problems"]:
+        lines.append(f"{problem['severity']}  {problem['kind']}: {problem['message']}")
+        lines += [f"    {file}" for file in problem["files"][:_FILES_SHOWN]]
+        if len(problem["files"]) > _FILES_SHOWN:
+            lines.append(f"    and {len(problem['files']) - _FILES_SHOWN} more")
+    if not result["problems"]:
+        lines.append("no problems found")
+    print_result(result, as_json=json, text="\n".join(lines))
+    raise typer.Exit(int(strict and any(p["severity"] == "error" for p in result["problems"])))
+
+
+@group.command(name="list")
 def list_(json: Json = False) -> None:
-    """List the public data sets: what they hold, their terms, where they lie."""
+    """List the public data sets: content, terms, addresses."""
     from ..data.catalog.registry import DATA_SETS
 
     found = [
@@ -38,32 +60,39 @@ def list_(json: Json = False) -> None:
         }
         for each in DATA_SETS.values()
     ]
-    lines = ["digits\n  1,797 handwritten digits of 10 classes, 8x8; scikit-learn ships them"]
+    lines = ["digits\n  1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn"]
     for each in DATA_SETS.values():
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
         for file in each.downloads:
-            checked = "checked by SHA-256" if file.sha256 else "no checksum is known: taken on trust at first"
+            checked = (
+                "checked by SHA-256" if file.sha256 else "no known checksum: the first download is trusted"
+            )
             lines.append(f"    {file.addresses[0]}  ({checked})")
     print_result(found, as_json=json, text="\n".join(lines))
 
 
-@data.command(name="get")
+@group.command(name="get")
 def get(
     name: Annotated[
-        str, typer.Argument(help="digits, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME")
+        str,
+        typer.Argument(help="Data set: digits, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME"),
     ],
     from_: Annotated[
         Path | None,
-        typer.Option("--from", help="A local copy: an archive or a folder; or the variable TWINNED_DATA."),
+        typer.Option(
+            "--from",
+            help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA).",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The folder to write; by default its name.")
+        Path | None,
+        typer.Option("-o", "--output", help="Folder to write (default: named after the data set)."),
     ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch a public data set from its owner, or take it from a local copy, ready to be trained on."""
+    """Download a public data set from its owner, or convert a local copy, for training."""
     from ..data.catalog.download import fetch
     from ..data.catalog.registry import DATA_SETS
     from ..data.readers import find_images
@@ -71,8 +100,6 @@ def get(
 
     with collect() as notes:
         folder = fetch(name, output, source=from_, force=force, progress=not quiet)
-    for note in notes:
-        teller(quiet)(note.text)
     images = len(find_images(folder))
     parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel")
     use = [str(folder / part) for part in parts if (folder / part).exists()]

@@ -9,27 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import DataError, SettingError, some
-from .main import (
-    Json,
-    Quiet,
-    app,
-    note,
-    print_result,
-    teller,
-)
-from .predict import ModelFolder
+from ..utils.notes import logger
+from .options import Group, Json, ModelFolder, Quiet, print_note, print_result
 
-galleries = typer.Typer(no_args_is_help=True, help="Enrol, list and look after the images of a gallery.")
-app.add_typer(galleries, name="gallery")
+app = typer.Typer()
+group = typer.Typer(cls=Group, help="Enroll, list and manage the images of a gallery.")
 
-Address = Annotated[str, typer.Argument(help="A folder, or http://host:6333/name.", metavar="GALLERY")]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="Of an image; may be given again.")]
-Where = Annotated[
-    list[str] | None, typer.Option("--where", help="Only images with this metadata: key=value.")
+Address = Annotated[
+    str, typer.Argument(help="Gallery: a folder, or http://HOST:6333/NAME.", metavar="GALLERY")
 ]
-OnlyLabel = Annotated[list[str] | None, typer.Option("--label", help="Only this label; may be given again.")]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of an image; can be repeated.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
+]
+OnlyLabel = Annotated[
+    list[str] | None, typer.Option("--label", help="Label that images must have; can be repeated.")
+]
 
-_NAMED = 20  # unreadable images
+_ERRORS_SHOWN = 20  # unreadable images
 
 
 def _open(model: Path, address: str, *, create: bool = False) -> Any:
@@ -39,18 +37,18 @@ def _open(model: Path, address: str, *, create: bool = False) -> Any:
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
-    """``key=value`` as metadata; numbers and true/false are read as such."""
+    """Convert ``key=value`` strings to metadata; numbers and true/false are parsed."""
     found: dict[str, Any] = {}
     for pair in given or []:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise SettingError(f"metadata is given as key=value; got {pair!r}")
+            raise SettingError(f"metadata {pair!r}: expected KEY=VALUE")
         found[key] = _value(value)
     return found
 
 
 def _value(text: str) -> str | bool | int | float:
-    """Read a number or true/false as such; any other text, and a number that no gallery keeps, is text."""
+    """Parse a number or true/false; other text, and numbers that a gallery cannot store, stay text."""
     from json import loads
     from math import isfinite
 
@@ -63,21 +61,27 @@ def _value(text: str) -> str | bool | int | float:
     return parsed if isinstance(parsed, int) and -(2**63) <= parsed < 2**63 else text
 
 
-@galleries.command()
+@group.command()
 def add(
     model: ModelFolder,
     gallery: Address,
     images: Annotated[
-        list[Path], typer.Argument(help="Folders of class folders, CSVs, or images.", metavar="DATA...")
+        list[Path],
+        typer.Argument(
+            help="Folders with one folder per label, CSV files, or image files.", metavar="DATA..."
+        ),
     ],
-    label: Annotated[str | None, typer.Option(help="Of all these images.")] = None,
-    metadata: Annotated[list[str] | None, typer.Option("--meta", help="key=value for all of them.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label of all images in DATA.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option("--meta", help="Metadata of all images in DATA, KEY=VALUE; can be repeated."),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Enrol images; a folder's class folders are the labels. What is stored already is skipped.
+    """Enroll images, labeled by their folders. Images that the gallery has already are skipped.
 
-    The columns of a CSV other than path, label and role are kept as metadata; --meta takes precedence.
+    The columns of a CSV file other than path, label and role become metadata; --meta takes precedence.
     """
     from ..data.images import SUFFIXES
     from ..data.readers import find_images, load_with_metadata
@@ -85,35 +89,37 @@ def add(
     shared = _pairs(metadata)
     paths: list[Any] = []
     labels: list[str | None] = []
-    of_each: list[dict[str, Any]] = []
+    metadata_of: list[dict[str, Any]] = []
     for given in images:
         if label is not None:
             found = find_images(given) if given.is_dir() else [str(given)]
             paths += found
             labels += [label] * len(found)
-            of_each += [shared] * len(found)
+            metadata_of += [shared] * len(found)
             continue
         if given.is_file() and given.suffix.lower() in SUFFIXES:
-            raise SettingError(f"{given}: an image needs --label; folders of class folders bring their own")
+            raise SettingError(
+                f"{given}: an image requires --label. Only folders with one folder per label have labels"
+            )
         data, rows = load_with_metadata(given)
-        for sentence in data.notes:
-            teller(quiet)(sentence)
+        for text in data.notes:
+            logger.info(text)
         if columns := sorted(set().union(*rows)):
-            teller(quiet)(f"{given}: kept as metadata: {some(columns)}")
+            logger.info(f"{given}: stored as metadata: {some(columns)}")
         if forged := int(data.forgery.sum()):
-            note(f"{given}: {forged} forgeries are not enrolled")
+            print_note(f"{given}: {forged} forgeries are not enrolled")
         genuine = [place for place, forgery in enumerate(data.forgery.tolist()) if not forgery]
         paths += [data.images[place] for place in genuine]
         labels += [str(data.labels[place]) for place in genuine]
-        of_each += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
+        metadata_of += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
     if not paths:
         raise DataError(f"no images in {', '.join(map(str, images))}")
     with _open(model, gallery, create=True) as opened:
-        added = opened.add(paths, labels, metadata=of_each, progress=not quiet)
+        added = opened.add(paths, labels, metadata=metadata_of, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
-        named = "; ".join(str(error) for error in added.unreadable[:_NAMED])
-        raise DataError(f"none of {len(paths):,} images can be read: {named}{_further(added.unreadable)}")
+        errors = "; ".join(str(error) for error in added.unreadable[:_ERRORS_SHOWN])
+        raise DataError(f"none of {len(paths):,} images can be read: {errors}{_further(added.unreadable)}")
     _note_unreadable(added.unreadable)
     print_result(
         {
@@ -123,32 +129,32 @@ def add(
             "count": count,
         },
         as_json=json,
-        text=f"{gallery}: {added.stored} images enrolled, {added.skipped} there already,"
-        f" {len(added.unreadable)} unreadable; {count} in all",
+        text=f"{gallery}: {added.stored} images enrolled, {added.skipped} already there,"
+        f" {len(added.unreadable)} unreadable; {count} in total",
     )
 
 
 def _note_unreadable(unreadable: Sequence[object]) -> None:
-    for error in unreadable[:_NAMED]:
-        note(f"left out: {error}")
+    for error in unreadable[:_ERRORS_SHOWN]:
+        print_note(f"left out: {error}")
     if further := _further(unreadable):
-        note(f"left out{further}")
+        print_note(f"left out{further}")
 
 
 def _further(unreadable: Sequence[object]) -> str:
-    return f" and {len(unreadable) - _NAMED:,} more" if len(unreadable) > _NAMED else ""
+    return f" and {len(unreadable) - _ERRORS_SHOWN:,} more" if len(unreadable) > _ERRORS_SHOWN else ""
 
 
-@galleries.command()
+@group.command()
 def remove(
     model: ModelFolder,
     gallery: Address,
     ids: Ids = None,
-    label: Annotated[str | None, typer.Option(help="All images of this label.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label whose images are all removed.")] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Remove images by id, or all of a label."""
+    """Remove images by id, or all images of a label."""
     with _open(model, gallery) as opened:
         removed = opened.remove(ids, label=label)
         count = opened.count()
@@ -159,15 +165,18 @@ def remove(
     )
 
 
-@galleries.command()
+@group.command()
 def update(
     model: ModelFolder,
     gallery: Address,
     ids: Ids = None,
-    label: Annotated[str | None, typer.Option(help="The new label (with --id), or the old one.")] = None,
-    rename: Annotated[str | None, typer.Option(help="The new name of --label.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="New label of the images --id; with --rename, the label to rename.")
+    ] = None,
+    rename: Annotated[str | None, typer.Option(help="New name for the label --label.")] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option("--meta", help="key=value, instead of the old.")
+        list[str] | None,
+        typer.Option("--meta", help="Metadata that replaces that of --id, KEY=VALUE; can be repeated."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -176,18 +185,20 @@ def update(
     with _open(model, gallery) as opened:
         if rename is not None:
             if label is None or ids:
-                raise SettingError("--rename NEW goes with --label OLD, without --id")
+                raise SettingError("--rename NEW requires --label OLD, without --id")
             changed = opened.rename(label, rename)
         else:
             if not ids or (label is None and not metadata):
-                raise SettingError("update takes --id with --label or --meta, or --label OLD --rename NEW")
+                raise SettingError(
+                    "update requires --id with --label or --meta, or --label OLD with --rename NEW"
+                )
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
     print_result({"updated": changed}, as_json=json, text=f"{gallery}: {changed} images updated")
 
 
-@galleries.command(name="list")
+@group.command(name="list")
 def list_(
     model: ModelFolder,
     gallery: Address,
@@ -203,7 +214,7 @@ def list_(
     print_result(page.to_json(), as_json=json, text="\n".join([*lines, f"{page.count} images"]))
 
 
-@galleries.command()
+@group.command()
 def count(
     model: ModelFolder,
     gallery: Address,
@@ -223,12 +234,13 @@ def count(
     )
 
 
-@galleries.command()
+@group.command()
 def duplicates(
     model: ModelFolder,
     gallery: Address,
     within: Annotated[
-        float | None, typer.Option(help="Distance; by default a tenth of the threshold.")
+        float | None,
+        typer.Option(help="Largest distance of near-duplicates (default: a tenth of the threshold)."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -241,22 +253,25 @@ def duplicates(
     print_result(value, as_json=json, text=text or "no near-duplicates")
 
 
-@galleries.command()
+@group.command()
 def rebuild(
     model: ModelFolder,
     gallery: Address,
-    into: Annotated[str | None, typer.Option(help="A new gallery, instead of replacing this one.")] = None,
-    skip_missing: Annotated[bool, typer.Option("--skip-missing", help="Leave out lost files.")] = False,
+    into: Annotated[str | None, typer.Option(help="New gallery to write (default: replace GALLERY).")] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out images whose files are missing.")
+    ] = False,
     allow_loss: Annotated[
-        int, typer.Option(help="Replace the gallery even if it loses up to this many images.", metavar="N")
+        int,
+        typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N"),
     ] = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Embed a gallery's images again, from their files, for this model.
+    """Embed the images of a gallery again, from their files, with another model.
 
-    The gallery is replaced at the end, in one step, and never by one with fewer images unless --allow-loss
-    permits it.
+    The gallery is replaced at the end, in one step. If images would be lost, it is replaced only as far as
+    --allow-loss permits.
     """
     from ..gallery.copy import rebuild as run
     from ..inference.model import load
@@ -277,22 +292,28 @@ def rebuild(
     )
 
 
-@galleries.command()
+@group.command()
 def copy(
     model: ModelFolder,
-    source: Annotated[str, typer.Argument(help="The gallery to read.", metavar="SRC")],
-    target: Annotated[str, typer.Argument(help="The gallery to write.", metavar="DST")],
+    source: Annotated[
+        str, typer.Argument(help="Gallery to read: a folder, or http://HOST:6333/NAME.", metavar="SRC")
+    ],
+    target: Annotated[
+        str, typer.Argument(help="Gallery to write: a folder, or http://HOST:6333/NAME.", metavar="DST")
+    ],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Copy a gallery, from a folder to a server or back; run it again to go on."""
+    """Copy a gallery, from a folder to a server or back. An interrupted copy continues when run again."""
     from ..gallery.copy import copy as run
 
-    with _open(model, source) as ours, _open(model, target, create=True) as theirs:
-        written = run(ours, theirs, progress=not quiet)
-        total = theirs.count()
+    with _open(model, source) as original, _open(model, target, create=True) as copied:
+        written = run(original, copied, progress=not quiet)
+        total = copied.count()
     print_result(
-        {"copied": written, "count": total}, as_json=json, text=f"{target}: {written} copied, {total} in all"
+        {"copied": written, "count": total},
+        as_json=json,
+        text=f"{target}: {written} copied, {total} in total",
     )
 
 
@@ -300,14 +321,17 @@ def copy(
 def identify(
     model: ModelFolder,
     gallery: Address,
-    images: Annotated[list[Path], typer.Argument(help="The images asked about.", metavar="IMAGE...")],
-    fpir: Annotated[float, typer.Option(help="Share of strangers that may be given a name.")] = 0.01,
+    images: Annotated[list[Path], typer.Argument(help="Images to identify.", metavar="IMAGE...")],
+    fpir: Annotated[
+        float,
+        typer.Option(help="False positive identification rate: fraction of unknown probes that get a label."),
+    ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Name who or what images show, or say unknown."""
+    """Identify images: the label of each, or unknown."""
     with _open(model, gallery) as opened:
         found = opened.identify([str(i) for i in images], fpir=fpir, label=label, where=_pairs(where))
     lines = [
@@ -321,15 +345,17 @@ def identify(
 def search(
     model: ModelFolder,
     gallery: Address,
-    image: Annotated[Path, typer.Argument(help="The image asked about.", metavar="IMAGE")],
-    k: Annotated[int, typer.Option("-k", help="How many.")] = 5,
-    exact: Annotated[bool, typer.Option("--exact", help="Compare with all, even with an index.")] = False,
+    image: Annotated[Path, typer.Argument(help="Image to search for.", metavar="IMAGE")],
+    k: Annotated[int, typer.Option("-k", help="Number of images to find.")] = 5,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every image instead of using an index.")
+    ] = False,
     label: OnlyLabel = None,
     where: Where = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the enrolled images that look most alike, nearest first."""
+    """Find the enrolled images that are most similar, nearest first."""
     with _open(model, gallery) as opened:
         hits = opened.search(str(image), k, exact=exact, label=label, where=_pairs(where))
     lines = [f"{h.distance:.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits]

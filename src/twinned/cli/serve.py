@@ -12,46 +12,46 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import MissingExtra, SettingError, TwinnedError
-from .main import (
-    Device,
-    Quiet,
-    app,
-    note,
-    teller,
-)
-from .predict import ModelFolder
+from .options import Device, ModelFolder, Quiet, print_note
 
 if TYPE_CHECKING:
     from ..server.security import SecurityMiddleware
+
+app = typer.Typer()
 
 
 @app.command()
 def serve(
     model: ModelFolder,
     gallery: Annotated[
-        str | None, typer.Option(help="A folder, made if it is not there, or http://host:6333/name.")
+        str | None, typer.Option(help="Gallery: a folder, created if missing, or http://HOST:6333/NAME.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Another address than this machine's own needs a token.")
+        str, typer.Option(help="Address to listen on. Any address other than localhost requires a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 takes a free port.", min=0, max=65535)
+    ] = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="Its first line is the token; SIGHUP reads it again. Or the variable TWINNED_TOKEN."
+            help="File whose first line is the access token, read again on SIGHUP (default: the environment"
+            " variable TWINNED_TOKEN)."
         ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A name it is reached by, behind a proxy, say; may be given again."),
+        typer.Option(
+            help="Additional host name of the service, for example behind a proxy; can be repeated."
+        ),
     ] = None,
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Refuse every change of the gallery.")
+        bool, typer.Option("--read-only", help="Refuse all changes to the gallery.")
     ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Serve a model: a web page to compare, identify, enrol, search and map, and an HTTP API."""
+    """Serve a model over HTTP: an API, and a web page to compare, identify, enroll, search and map images."""
     from ..gallery.open import open_gallery
     from ..inference.model import load
 
@@ -60,7 +60,7 @@ def serve(
         from ..server import lifecycle
     except ModuleNotFoundError as error:
         if error.name in ("fastapi", "starlette", "uvicorn", "h11", "python_multipart", "prometheus_client"):
-            raise MissingExtra("serve", "The service") from None
+            raise MissingExtra("serve", "the service") from None
         raise
     token = _checked_token(host, token_file)
     loaded = load(model, device=device)
@@ -81,32 +81,33 @@ def serve(
     if not quiet:
         address, number = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
-        note(f"serving {model} at http://{shown}:{number}/ ; Ctrl-C stops it")
+        print_note(f"serving {model} at http://{shown}:{number}/ ; Ctrl-C stops it")
     server.serve(service, listening)
 
 
 def _reload_on_hangup(
     service: SecurityMiddleware, read: Callable[[], str | None], file: Path | None, *, quiet: bool
 ) -> None:
-    """Read the token file again on SIGHUP, unless that signal is ignored already, as under nohup."""
+    """Read the token file again on SIGHUP, unless that signal is ignored, as under nohup."""
     if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         return
 
     def reload(*_: object) -> None:
-        with contextlib.suppress(OSError):  # of standard error, where its terminal is closed
+        with contextlib.suppress(OSError):  # standard error may be closed
             try:
                 if file is not None:
                     service.token = read()
             except (TwinnedError, OSError) as error:
-                note(f"SIGHUP: the token stays the one from before: {_sentence(error)}")
+                print_note(f"SIGHUP: the token is unchanged: {_message(error)}")
             else:
-                done = f"{file}: was read again" if file is not None else "there is no token file to read"
-                teller(quiet)(f"SIGHUP: {done}")
+                if not quiet:
+                    done = f"{file}: was read again" if file is not None else "there is no token file to read"
+                    print_note(f"SIGHUP: {done}")
 
     signal.signal(signal.SIGHUP, reload)
 
 
-def _sentence(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -129,4 +130,4 @@ def _token(file: Path | None) -> str | None:
         with file.open(encoding="utf-8") as lines:
             return token_from(lines)
     except UnicodeDecodeError:
-        raise SettingError(f"{file}: is not text; its first line must be the token") from None
+        raise SettingError(f"{file}: is not text. Its first line must be the token") from None

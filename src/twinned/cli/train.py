@@ -1,127 +1,238 @@
-"""Commands that make a model: check, train, calibrate, demo."""
+"""Commands that write a model folder or change one: train, finetune, wrap, calibrate, export."""
 
 from __future__ import annotations
 
+import inspect
+import json as json_module
+from collections.abc import Callable
+from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import SettingError
-from .main import (
+from ..training.options import DEFAULTS, described
+from .options import (
+    Data,
     Force,
     Json,
     Quiet,
     Seed,
-    app,
     print_result,
-    teller,
 )
 
 if TYPE_CHECKING:
     from ..inference.model import Model
+    from ..training.config import TrainConfig
 
-Data = Annotated[
-    Path, typer.Argument(help="A folder of class folders, a CSV, or a pair list.", metavar="DATA")
+app = typer.Typer()
+
+Output = Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")]
+OutputOrNone = Annotated[Path | None, typer.Option("-o", "--output", help="Model folder to write.")]
+Validation = Annotated[
+    Path | None,
+    typer.Option(
+        "--validate",
+        help="Data for choosing the threshold (default: hold out 20 % of the classes).",
+        rich_help_panel="Data",
+    ),
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Any setting, as name=value.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="JSON file with the configuration to start from (instead of --recipe).",
+        rich_help_panel="Model",
+    ),
+]
+PrintConfig = Annotated[
+    bool,
+    typer.Option(
+        "--print-config",
+        help="Print the resolved configuration as JSON, without training. Precedence: options, rules,"
+        " defaults of encoder, loss and optimizer, recipe.",
+        rich_help_panel="Run",
+    ),
+]
+Far = Annotated[
+    float | None, typer.Option(help="False accept rate of the threshold (default: equal error rate).")
+]
+SizeOfInput = Annotated[
+    str | None, typer.Option(help="Height and width of the input, HxW, for an encoder that accepts any.")
+]
+
+
+def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace ``**options`` of a command by the options of `twinned.training.options.TrainOptions`."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [parameter for parameter in own if parameter.kind is not Parameter.VAR_KEYWORD]
+    generated = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=DEFAULTS.get(name),
+            annotation=Annotated[
+                found.cli or kind,
+                typer.Option(
+                    found.flag or f"--{name.replace('_', '-')}",
+                    help=f"{found.help}.",
+                    rich_help_panel=found.panel,
+                    min=found.least,
+                ),
+            ],
+        )
+        for name, kind, found in described()
+    ]
+    command.__dict__["__signature__"] = inspect.Signature([*kept, *generated])
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *generated]}
+    return command
 
 
 @app.command()
-def check(
-    data: Data,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there are errors.")] = False,
-    seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Say what is wrong with data before training on it."""
-    from ..data.checks.checker import check_data
-    from ..data.readers import load
-
-    found = check_data(load(data), seed=seed, progress=not quiet)
-    result = found.to_json()
-    classes = "a pair list" if result["classes"] is None else f"{result['classes']} classes"
-    lines = [f"{result['images']} images, {classes}"]
-    for problem in result["problems"]:
-        lines.append(f"{problem['severity']}  {problem['kind']}: {problem['message']}")
-        lines += [f"    {file}" for file in problem["files"][:5]]
-        if len(problem["files"]) > 5:
-            lines.append(f"    and {len(problem['files']) - 5} more")
-    if not result["problems"]:
-        lines.append("nothing wrong was found")
-    print_result(result, as_json=json, text="\n".join(lines))
-    raise typer.Exit(int(strict and any(p["severity"] == "error" for p in result["problems"])))
-
-
-@app.command()
+@with_train_options
 def train(
+    context: typer.Context,
     data: Data,
-    output: Output,
-    recipe: Annotated[str, typer.Option(help="auto, or a recipe's name.")] = "auto",
-    encoder: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
-    distance: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
-    image_size: Annotated[str | None, typer.Option(help="Height and width, HxW.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="From start to saved model.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps to train for, instead.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs to train for, instead.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest.")] = None,
-    margin: Annotated[float | None, typer.Option(help="Of the loss.")] = None,
-    embedding_size: Annotated[int | None, typer.Option(help="Values of an embedding.")] = None,
-    set_: Set = None,
-    far: Annotated[
-        float | None, typer.Option(help="False accept rate of the threshold (default: equal error).")
-    ] = None,
-    seed: Seed = 0,
-    validate: Annotated[Path | None, typer.Option(help="Images for the threshold.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    output: OutputOrNone = None,
+    validate: Validation = None,
+    config: ConfigFile = None,
+    print_config: PrintConfig = False,
+    resume: Resume = False,
     force: Force = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
-    devices: Annotated[int, typer.Option(help="How many, each with a share of every batch.")] = 1,
     json: Json = False,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Train a Siamese network on your images and write a model folder."""
+    given: dict[str, Any] = _options(options) | {"validation": validate}
+    if config is not None:
+        given["config"] = read_config(config)
+    if print_config:
+        from ..training.api import resolve_config
+
+        found = resolve_config(data, **given)
+        print(found.model_dump_json(indent=1))
+        return
+    if output is None:
+        context.fail("Missing option '-o' / '--output'.")
     from ..training.api import train as run
 
-    say = teller(quiet)
     model = run(
         data,
-        recipe=recipe,
-        encoder=encoder,
-        loss=loss,
-        distance=distance,
-        image_size=image_size,
-        minutes=minutes,
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        margin=margin,
-        embedding_size=embedding_size,
-        settings=parse_settings(set_ or []),
-        far=far,
-        seed=seed,
-        validate=validate,
-        output=output,
+        output,
         resume=resume,
-        force=force,
-        device=device,
-        devices=devices,
+        overwrite=force,
         progress=not quiet,
-        say=say,
+        **given,
     )
     emit_model(model, output, as_json=json)
 
 
+@app.command()
+@with_train_options
+def finetune(
+    model: Annotated[Path, typer.Argument(help="Model folder to start from.", metavar="MODEL")],
+    data: Data,
+    output: Output,
+    old: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data of the original task, for evaluating both models on it.", rich_help_panel="Data"
+        ),
+    ] = None,
+    validate: Validation = None,
+    resume: Resume = False,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    **options: Any,
+) -> None:
+    """Train a model further on other images: new classes, a new task, a new image size.
+
+    If that does not help on held-out classes, the encoder stays unchanged. A model that learns new relations
+    is always trained, and compared with the model before.
+    """
+    from ..training.api import finetune as run
+
+    found = run(
+        model,
+        data,
+        output,
+        old=old,
+        validation=validate,
+        resume=resume,
+        overwrite=force,
+        progress=not quiet,
+        **_options(options),
+    )
+    held_out = found.manifest.held_out
+    emit_model(
+        found,
+        output,
+        as_json=json,
+        more={
+            "trained": found.manifest.setting("length.steps") != 0,
+            "untouched": held_out.get("untouched"),
+            "old": held_out.get("old"),
+        },
+    )
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were set, with ``--set`` as a dictionary."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return chosen | {"settings": parse_settings(given.get("settings") or [])}
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Convert ``name=value`` strings to a dictionary.
+
+    Raises:
+        SettingError: If a string has no ``=``.
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise SettingError(f"--set {pair}: expected NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def read_config(file: Path) -> TrainConfig:
+    """Read a configuration from a JSON file.
+
+    Raises:
+        SettingError: If it is not a JSON object, or has unknown settings or wrong values.
+    """
+    from ..training.config import TrainConfig
+
+    try:
+        values = json_module.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingError(f"{file}: invalid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise SettingError(f"{file}: expected a JSON object")
+    try:
+        return TrainConfig.from_saved(values)
+    except SettingError as error:
+        raise SettingError(f"{file}: {error}") from None
+
+
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
-    """Print what a command made."""
-    fit = model.manifest.calibration
-    labelled = model.manifest.classes or model.manifest.held_out.get("classes")
-    told = model.manifest.held_out.get("relations")
+    """Print the figures of a new model."""
+    fit, held_out = model.manifest.calibration, model.manifest.held_out
+    groups = "classes"
+    if not (model.manifest.classes or held_out.get("classes")):
+        groups = 'groups (images linked by "same" pairs)'
+    text = (
+        f"{output}: equal error rate {fit.eer:.4f} on {fit.n_classes}"
+        f" {'held-out' if fit.unseen_classes else 'TRAINING'} {groups},"
+        f" threshold {fit.threshold:.4g}{_at(fit.far)}"
+    )
+    if (relations := held_out.get("relations")) is not None:
+        text += f"; relation accuracy {relations:.4f} on held-out pairs"
+    if model.manifest.unmeasured:
+        text += f"; {model.manifest.unmeasured}"
     print_result(
         {
             "model": str(output),
@@ -135,12 +246,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
             **(more or {}),
         },
         as_json=as_json,
-        text=f"{output}: equal error rate {fit.eer:.4f}"
-        f" on {fit.n_classes} {'held-out' if fit.unseen_classes else 'TRAINING'}"
-        f" {'classes' if labelled else 'things, told apart by the pairs that are the same'},"
-        f" threshold {fit.threshold:.4g}{_at(fit.far)}"
-        + ("" if told is None else f"; relations told right for {told:.4f} of the held-out pairs")
-        + (f"; {missing}" if (missing := model.manifest.unmeasured) else ""),
+        text=text,
     )
 
 
@@ -148,52 +254,132 @@ def _at(far: float | None) -> str:
     return "" if far is None else f" at a false accept rate of {far:g}"
 
 
-def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """``name=value`` strings as a dictionary.
+@app.command()
+def wrap(
+    encoder: Annotated[
+        Path,
+        typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx"),
+    ],
+    data: Data,
+    output: Output,
+    layout: Annotated[
+        str | None, typer.Option(help="Order of the input's axes: nchw (PyTorch) or nhwc (TensorFlow, JAX).")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor for pixel values, which are 0 to 255, before --mean.")
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="Value subtracted from scaled pixels; one, or one per channel, as 0.5,0.5,0.5."),
+    ] = None,
+    std: Annotated[
+        str | None,
+        typer.Option(help="Divisor of scaled pixels after --mean; one, or one per channel, as 0.5,0.5,0.5."),
+    ] = None,
+    image_size: SizeOfInput = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Input channels, 1 or 3, for an encoder that accepts any.")
+    ] = None,
+    fit: Annotated[
+        str, typer.Option(help="Handling of images with another aspect ratio: stretch, pad or crop.")
+    ] = "stretch",
+    distance: Annotated[
+        str | None,
+        typer.Option(help="Distance of embeddings (default: cosine or euclidean, by their lengths)."),
+    ] = None,
+    far: Far = None,
+    licence: Annotated[str | None, typer.Option(help="License of the encoder, for the model card.")] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
+    from ..inference.wrap import wrap as run
 
-    Raises:
-        SettingError: If one has no ``=``.
-    """
-    for pair in pairs:
-        if "=" not in pair:
-            raise SettingError(f"--set takes name=value; got {pair!r}")
-    return dict(pair.split("=", 1) for pair in pairs)
+    model = run(
+        encoder,
+        data,
+        output=output,
+        layout=layout,
+        scale=scale,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+        image_size=image_size,
+        channels=channels,
+        fit=fit,
+        distance=distance,
+        far=far,
+        licence=licence,
+        seed=seed,
+        force=force,
+        progress=not quiet,
+    )
+    emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    """Convert numbers with commas between them."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingError(
+            f"{option} {text}: expected one number, or one per channel such as 0.5,0.5,0.5"
+        ) from None
 
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="A model folder; it is changed.", metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
     data: Data,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Model folder to write (default: change MODEL).")
+    ] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Change MODEL itself.")] = False,
     far: Annotated[
         float | None,
-        typer.Option(help="False accept rate of the threshold (default: the model's; else equal error)."),
+        typer.Option(help="False accept rate of the threshold (default: the model's, or equal error rate)."),
     ] = None,
     equal_error: Annotated[
-        bool, typer.Option("--equal-error", help="Choose the threshold at equal error again.")
+        bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
         float | None,
-        typer.Option(help="P(same) before looking: the share of same pairs in use (default: the model's)."),
+        typer.Option(help="Prior probability of a same pair (default: the model's)."),
     ] = None,
+    force: Force = False,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Refit threshold and probability on new data; refuses images seen in training."""
+    """Fit threshold and probability to new data; refuse images used in training."""
     from ..inference.model_folder import read
-    from ..inference.recalibrate import calibrate as run
+    from ..inference.recalibrate import recalibrate
 
-    fit = run(
+    if (output is None) != in_place:
+        raise SettingError("Set either -o NEW, to write a new model, or --in-place, to change MODEL")
+    fit = recalibrate(
         model,
         data,
+        output,
+        in_place=in_place,
         far=far,
         equal_error=equal_error,
         prior=prior,
         seed=seed,
+        force=force,
         progress=not quiet,
-        say=teller(quiet),
     )
+    model = output or model
     found = read(model)
+    text = (
+        f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {fit.n_classes} classes,"
+        f" equal error rate {fit.eer:.4f}"
+    )
+    if not fit.supported:
+        text += f"; not supported, requires {fit.impostors_needed:,} impostor comparisons"
+    if found.unmeasured:
+        text += f"; {found.unmeasured}"
     print_result(
         {
             "model": str(model),
@@ -209,29 +395,22 @@ def calibrate(
             "not_measured": found.not_measured,
         },
         as_json=json,
-        text=f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {fit.n_classes} classes,"
-        f" equal error rate {fit.eer:.4f}"
-        + (
-            ""
-            if fit.supported
-            else f"; not supported, it takes {fit.impostors_needed:,} impostor comparisons"
-        )
-        + (f"; {found.unmeasured}" if found.unmeasured else ""),
+        text=text,
     )
 
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
+    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
-        Path | None, typer.Option(help="Images to calibrate an eight-bit encoder on, in class folders.")
+        Path | None, typer.Option(help="Images for calibrating an 8-bit encoder, in class folders.")
     ] = None,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the encoder in the forms that other programs want, each checked against the original."""
+    """Export the encoder for other programs, with each file checked against the original."""
     from ..inference.export import export_model
     from ..inference.model import load
 
@@ -242,22 +421,3 @@ def export(
         lines.append(f"int8: equal error rate {before['eer']:.4f} before, {after['eer']:.4f} after")
         lines.append(f"      one-shot accuracy {before['one_shot']} before, {after['one_shot']} after")
     print_result(result, as_json=json, text="\n".join(lines))
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for model and pictures.")] = Path(
-        "demo"
-    ),
-    seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Tell the whole story on the handwritten digits that scikit-learn ships."""
-    from .demo import run
-
-    result = run(
-        output, seed=seed, progress=not quiet, say=(lambda sentence: None) if json or quiet else print
-    )
-    if json:
-        print_result(result, as_json=True, text="")

@@ -1,54 +1,58 @@
-"""Datasets: read, check, decode and split images; draw pairs and batches; fetch public data sets.
+"""Data sets, image reading, splits, samplers and public data sets.
 
-readers         class folders, CSVs, pair lists and arrays to datasets
-datasets        ImageSet and PairSet
-images          open any image safely
-preprocessing   resize to the input of a model
-decoded         pixels in memory
-splits          hold-out, class folds, subsamples
-samplers        batches of training steps
-pairs           pairs and triplets as index arrays
-augmentation    augmentation of batches (PyTorch; imported separately)
-checks          problems of a dataset
-catalog         public data sets by name
-benchmarks      official lists of LFW and Omniglot
+datasets       `ImageSet` and `PairSet`
+readers        folder, CSV, pair list or arrays to a data set
+images         open any image safely
+preprocessing  resizing shared by training and inference
+decoded        decoded images in memory
+splits         hold-out, folds and subsamples by class
+samplers       batches by class or by pair
+pairs          pairs and triplets as index arrays
+augmentation   batch augmentation (PyTorch)
+catalog        public data sets: registry, download, conversion
+checks         checks of a data set
+benchmarks     official lists of LFW and Omniglot
 """
 
-from .catalog.convert import digits, load_digits
-from .catalog.download import fetch, find, get
-from .catalog.registry import DATA_SETS
-from .datasets import ImageSet, PairSet
-from .decoded import Decoded, DecodedSet, decode
-from .pairs import make_pairs, make_triplets
-from .readers import (
-    find_images,
-    load,
-    load_images,
-    load_pairs,
-    references_of,
-)
-from .samplers import Batch, ClassBatches, PairBatches
+from __future__ import annotations
 
-__all__ = [
-    "DATA_SETS",
-    "Batch",
-    "ClassBatches",
-    "Decoded",
-    "DecodedSet",
-    "ImageSet",
-    "PairBatches",
-    "PairSet",
-    "decode",
-    "digits",
-    "fetch",
-    "find",
-    "find_images",
-    "get",
-    "load",
-    "load_digits",
-    "load_images",
-    "load_pairs",
-    "make_pairs",
-    "make_triplets",
-    "references_of",
-]
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from .catalog.convert import digits as digits
+    from .catalog.convert import load_digits as load_digits
+    from .catalog.download import fetch as fetch
+    from .catalog.download import find as find
+    from .catalog.download import get as get
+    from .catalog.registry import DATA_SETS as DATA_SETS
+    from .datasets import ImageSet as ImageSet
+    from .datasets import PairSet as PairSet
+    from .decoded import Decoded as Decoded
+    from .decoded import DecodedSet as DecodedSet
+    from .decoded import decode as decode
+    from .pairs import make_pairs as make_pairs
+    from .pairs import make_triplets as make_triplets
+    from .readers import find_images as find_images
+    from .readers import load as load
+    from .readers import load_images as load_images
+    from .readers import load_pairs as load_pairs
+    from .readers import references_of as references_of
+    from .samplers import Batch as Batch
+    from .samplers import ClassBatches as ClassBatches
+    from .samplers import PairBatches as PairBatches
+
+__getattr__, __all__ = lazy_attributes(
+    __name__,
+    {
+        "catalog.convert": "digits load_digits",
+        "catalog.download": "fetch find get",
+        "catalog.registry": "DATA_SETS",
+        "datasets": "ImageSet PairSet",
+        "decoded": "Decoded DecodedSet decode",
+        "pairs": "make_pairs make_triplets",
+        "readers": "find_images load load_images load_pairs references_of",
+        "samplers": "Batch ClassBatches PairBatches",
+    },
+)

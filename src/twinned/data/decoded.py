@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,6 @@ from ..utils.progress import progress_bar
 from .datasets import ImageSet, PairSet
 from .images import ImageSource, Pixels, pixels_sha256
 from .preprocessing import ImageSpec, read_image
-
-Say = Callable[[str], None]
 
 # A larger array is stored in a temporary file, which the system pages in and out.
 IN_MEMORY_BYTES = 2 << 30
@@ -162,9 +160,9 @@ class DecodedSet:
         if self.pairs is not None:
             used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
             pairs = self.pairs.subset(chosen)
-            return DecodedSet(self.pixels[used], None, pairs, [self.hashes[i] for i in used])
-        images = self.images.subset(chosen)
-        return DecodedSet(self.pixels[chosen], images, None, [self.hashes[i] for i in chosen])
+            return replace(self, pixels=self.pixels[used], pairs=pairs, hashes=[self.hashes[i] for i in used])
+        hashes = [self.hashes[i] for i in chosen]
+        return replace(self, pixels=self.pixels[chosen], labelled=self.images.subset(chosen), hashes=hashes)
 
     def partition(self, mask: NDArray[np.bool_]) -> tuple[DecodedSet, DecodedSet]:
         """Return the images (pairs) outside of a mask, and those inside."""

@@ -1,144 +1,98 @@
-"""Verification: are two images the same? Figures, thresholds, probabilities, and how sure each of them is.
+"""Verification, identification and calibration: figures, thresholds, probabilities, and their intervals.
 
-The sign is stated once, here, and holds everywhere: every function takes a **distance, lower is closer**, and
-``same = distance <= threshold``. A comparison of two images of one class is **genuine**, any other one is an
-**impostor**. FAR is the share of impostors taken for the same, FRR the share of genuine ones that are not.
-Rates are fractions of 1.
+Every function takes a **distance, lower is closer**, and decides ``same = distance <= threshold``. A
+comparison of two images of one class is **genuine**, any other one is an **impostor**. FAR is the share of
+impostors that are accepted as the same, FRR the share of genuine comparisons that are rejected. Rates are
+fractions of 1.
 
-    comparisons     distances of pairs, and the classes behind them
-    curves          the exact ROC curve and every figure read off it
-    resampling      what other classes would have given: intervals
-    evidence        from distance to likelihood ratio; Cllr
-    identification  thresholds for 1 to N; open-set rates
-    enrolment       by the nearest image of a label, or by their mean
-    thresholds      threshold and probability, and the counts behind them
-    references      several references of one class
-    calibration     all that a model stores of it
-    doubts          what must be said of it
-    results         all figures of one model on one data set
+    calibration         all thresholds and probabilities that a model stores
+    enrollment          gallery labels by the nearest image or by the mean of all
+    identification      thresholds for 1:N search
+    likelihood_ratio    distance to log likelihood ratio; Cllr
+    protocols           evaluation by classes, pairs, LFW's folds, Omniglot's runs
+    reference_sets      several references of one class
+    results             `Evaluation` and its metrics
+    threshold_warnings  warnings about a fitted threshold
+    thresholds          a threshold and a probability, with the counts behind them
+    verification        all verification figures of one model on one data set
 """
 
 from __future__ import annotations
 
-from ..metrics.comparisons import (
-    Comparisons,
-    Distances,
-    compare_all,
-    compare_pairs,
-    count_pairs,
-)
-from ..metrics.open_set import OpenSet, open_set
-from ..metrics.roc import (
-    Folds,
-    Roc,
-    auc,
-    best_threshold,
-    d_prime,
-    eer,
-    far_frr,
-    lfw_folds,
-    roc,
-    tar_at_far,
-    threshold_at_eer,
-    threshold_at_far,
-)
-from .calibration import Calibration, fit_calibration, held_out_figures
-from .enrollment import Enrolment, choose_enrolment, nearest_label
-from .identification import Identification
-from .likelihood_ratio import (
-    Isotonic,
-    Logistic,
-    cllr,
-    min_cllr,
-)
-from .reference_sets import (
-    ReferenceSet,
-    ReferenceThreshold,
-    ReferenceThresholds,
-    compare_references,
-    distinct_probes,
-    fit_references,
-    reference_sets,
-)
-from .threshold_warnings import (
-    FEW_CLASSES,
-    is_threshold_warning,
-    threshold_warnings,
-    unknown_probes_pass,
-)
-from .thresholds import (
-    FittedThreshold,
-    fit_threshold,
-    impostors_needed,
-    supported,
-)
-from .verification import (
-    Band,
-    ClassErrors,
-    Mistakes,
-    Reliability,
-    TarAtFar,
-    VerificationResult,
-    class_errors,
-    evaluate_verification,
-    mistakes,
-    reliability,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "FEW_CLASSES",
-    "Band",
-    "Calibration",
-    "ClassErrors",
-    "Comparisons",
-    "Distances",
-    "Enrolment",
-    "FittedThreshold",
-    "Folds",
-    "Identification",
-    "Isotonic",
-    "Logistic",
-    "Mistakes",
-    "OpenSet",
-    "ReferenceSet",
-    "ReferenceThreshold",
-    "ReferenceThresholds",
-    "Reliability",
-    "Roc",
-    "TarAtFar",
-    "VerificationResult",
-    "auc",
-    "best_threshold",
-    "choose_enrolment",
-    "class_errors",
-    "cllr",
-    "compare_all",
-    "compare_pairs",
-    "compare_references",
-    "count_pairs",
-    "d_prime",
-    "distinct_probes",
-    "eer",
-    "evaluate_verification",
-    "far_frr",
-    "fit_calibration",
-    "fit_references",
-    "fit_threshold",
-    "held_out_figures",
-    "impostors_needed",
-    "is_threshold_warning",
-    "lfw_folds",
-    "min_cllr",
-    "mistakes",
-    "nearest_label",
-    "open_set",
-    "reference_sets",
-    "reliability",
-    "roc",
-    "supported",
-    "tar_at_far",
-    "threshold_at_eer",
-    "threshold_at_far",
-    "threshold_warnings",
-    "unknown_probes_pass",
-]
+from ..utils.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from ..metrics.comparisons import Comparisons as Comparisons
+    from ..metrics.comparisons import compare_all as compare_all
+    from ..metrics.comparisons import compare_pairs as compare_pairs
+    from ..metrics.comparisons import count_pairs as count_pairs
+    from ..metrics.open_set import OpenSet as OpenSet
+    from ..metrics.open_set import open_set as open_set
+    from ..metrics.roc import Folds as Folds
+    from ..metrics.roc import Roc as Roc
+    from ..metrics.roc import auc as auc
+    from ..metrics.roc import best_threshold as best_threshold
+    from ..metrics.roc import d_prime as d_prime
+    from ..metrics.roc import eer as eer
+    from ..metrics.roc import far_frr as far_frr
+    from ..metrics.roc import lfw_folds as lfw_folds
+    from ..metrics.roc import roc as roc
+    from ..metrics.roc import tar_at_far as tar_at_far
+    from ..metrics.roc import threshold_at_eer as threshold_at_eer
+    from ..metrics.roc import threshold_at_far as threshold_at_far
+    from .calibration import Calibration as Calibration
+    from .calibration import CalibrationReport as CalibrationReport
+    from .calibration import calibrate as calibrate
+    from .calibration import fit_calibration as fit_calibration
+    from .enrollment import Enrollment as Enrollment
+    from .enrollment import choose_enrollment as choose_enrollment
+    from .enrollment import nearest_label as nearest_label
+    from .identification import Identification as Identification
+    from .likelihood_ratio import Isotonic as Isotonic
+    from .likelihood_ratio import Logistic as Logistic
+    from .likelihood_ratio import cllr as cllr
+    from .likelihood_ratio import min_cllr as min_cllr
+    from .reference_sets import ReferenceSet as ReferenceSet
+    from .reference_sets import ReferenceThreshold as ReferenceThreshold
+    from .reference_sets import ReferenceThresholds as ReferenceThresholds
+    from .reference_sets import compare_references as compare_references
+    from .reference_sets import distinct_probes as distinct_probes
+    from .reference_sets import draw_reference_sets as draw_reference_sets
+    from .reference_sets import fit_references as fit_references
+    from .results import Evaluation as Evaluation
+    from .thresholds import FittedThreshold as FittedThreshold
+    from .thresholds import fit_threshold as fit_threshold
+    from .thresholds import impostors_needed as impostors_needed
+    from .thresholds import supported as supported
+    from .verification import Band as Band
+    from .verification import ClassErrors as ClassErrors
+    from .verification import Mistakes as Mistakes
+    from .verification import Reliability as Reliability
+    from .verification import TarAtFar as TarAtFar
+    from .verification import VerificationResult as VerificationResult
+    from .verification import class_errors as class_errors
+    from .verification import evaluate_verification as evaluate_verification
+    from .verification import mistakes as mistakes
+    from .verification import reliability as reliability
+
+__getattr__, __all__ = lazy_attributes(
+    __name__,
+    {
+        ".metrics.comparisons": "Comparisons compare_all compare_pairs count_pairs",
+        ".metrics.open_set": "OpenSet open_set",
+        ".metrics.roc": "Folds Roc auc best_threshold d_prime eer far_frr lfw_folds roc tar_at_far"
+        " threshold_at_eer threshold_at_far",
+        "calibration": "Calibration CalibrationReport calibrate fit_calibration",
+        "enrollment": "Enrollment choose_enrollment nearest_label",
+        "identification": "Identification",
+        "likelihood_ratio": "Isotonic Logistic cllr min_cllr",
+        "reference_sets": "ReferenceSet ReferenceThreshold ReferenceThresholds compare_references"
+        " distinct_probes draw_reference_sets fit_references",
+        "results": "Evaluation",
+        "thresholds": "FittedThreshold fit_threshold impostors_needed supported",
+        "verification": "Band ClassErrors Mistakes Reliability TarAtFar VerificationResult class_errors"
+        " evaluate_verification mistakes reliability",
+    },
+)

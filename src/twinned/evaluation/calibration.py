@@ -1,26 +1,36 @@
-"""All that a model stores of its calibration: thresholds for two images, for references, for galleries."""
+"""Calibration of a model: thresholds for two images, for sets of references and for galleries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..metrics.comparisons import Comparisons
+from ..data.datasets import ImageSet
+from ..metrics.comparisons import Comparator, Comparisons, Floats, Ints, compare
 from ..metrics.roc import roc
 from .identification import Identification, fit_identification
-from .reference_sets import ReferenceSet, ReferenceThresholds, fit_references
+from .reference_sets import (
+    ReferenceSet,
+    ReferenceThresholds,
+    draw_reference_sets,
+    fit_references,
+)
 from .thresholds import FittedThreshold, fit_threshold
+
+if TYPE_CHECKING:
+    from ..data.datasets import PairSet
+    from ..utils.notes import Note
 
 
 class Calibration(FittedThreshold):
-    """Threshold and probability for two images, and what is stored beside them.
+    """Threshold and probability for two images, and the thresholds for galleries and reference sets.
 
     Args:
-        unseen_classes: False where the encoder was trained on these classes: a threshold too hopeful.
+        unseen_classes: False if the encoder was trained on these classes; the threshold is then optimistic.
         identification: Thresholds for galleries.
-        references: Thresholds for several references of one class; None where none could be fitted.
+        references: Thresholds for several references of one class; None if there were too few images.
     """
 
     unseen_classes: bool
@@ -28,21 +38,116 @@ class Calibration(FittedThreshold):
     references: ReferenceThresholds | None = None
 
     def identification_threshold(
-        self, labels_in_gallery: int, fpir: float = 0.01, *, images_per_label: float = 1.0
+        self,
+        labels_in_gallery: int,
+        fpir: float = 0.01,
+        *,
+        images_per_label: float = 1.0,
+        prototype: bool = False,
     ) -> float:
-        """The threshold for 1 to N: a stranger is taken for somebody at most at the rate ``fpir``.
+        """Return the threshold for 1:N search with a false positive identification rate of at most ``fpir``.
 
-        It grows stricter with the gallery. It is for the distance to the closest image of each label.
+        It applies to the distance to the closest label and becomes stricter as the gallery grows.
 
         Args:
-            labels_in_gallery: How many labels a probe is compared with, at least 1.
+            labels_in_gallery: Number of labels a probe is compared with, at least 1.
             fpir: Target false positive identification rate, between 0 and 1.
-            images_per_label: How many images each label has, on average.
+            images_per_label: Mean number of images per label.
+            prototype: Labels are represented by the mean of their images.
 
         Raises:
             SettingError: If a number is out of range.
         """
+        if prototype:  # more images improve the mean; they do not act as further labels
+            images_per_label = min(images_per_label, max(self.identification.images))
         return self.identification.at(labels_in_gallery, fpir, images_per_label)
+
+
+class CalibrationReport(NamedTuple):
+    """Result of `calibrate`.
+
+    Args:
+        calibration: Thresholds and probabilities.
+        comparisons: Comparisons that they were fitted on.
+        figures: Equal error rate and error curve of those comparisons, for `Manifest.held_out`.
+        warnings: See `threshold_warnings`.
+    """
+
+    calibration: Calibration
+    comparisons: Comparisons
+    figures: dict[str, Any]
+    warnings: list[Note]
+
+
+def calibrate(
+    embeddings: Floats,
+    dataset: ImageSet | PairSet,
+    comparator: Comparator,
+    *,
+    rows: Ints | None = None,
+    far: float | None = None,
+    prior: float = 0.5,
+    unseen_classes: bool = True,
+    seed: int = 0,
+) -> CalibrationReport:
+    """Fit thresholds and probabilities to the embeddings of a data set.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        dataset: Labeled images or pairs, best of classes that the encoder was not trained on.
+        comparator: Distances between embeddings, for example a model.
+        rows: Images of the data set that the embeddings belong to, ascending; all by default.
+        far: False accept rate to choose the threshold at, between 0 and 1; equal error by default.
+        prior: P(same) in use.
+        unseen_classes: False if the encoder was trained on these classes.
+        seed: Seed of folds and resampling.
+
+    Raises:
+        DataError: If there is no genuine or no impostor comparison.
+        SettingError: If ``far`` or ``prior`` is not between 0 and 1.
+    """
+    comparisons = compare(embeddings, dataset, comparator, rows=rows, seed=seed)
+    sets: list[ReferenceSet] = []
+    if isinstance(dataset, ImageSet):
+        kept = slice(None) if rows is None else rows
+        sets = draw_reference_sets(
+            embeddings,
+            dataset.labels[kept],
+            comparator.distances,
+            forgery=dataset.forgery[kept],
+            seed=seed,
+        )
+    return calibrate_comparisons(
+        comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
+    )
+
+
+def calibrate_comparisons(
+    comparisons: Comparisons,
+    *,
+    sets: Sequence[ReferenceSet] = (),
+    far: float | None = None,
+    prior: float = 0.5,
+    unseen_classes: bool = True,
+    seed: int = 0,
+) -> CalibrationReport:
+    """Fit thresholds and probabilities to comparisons, for example those of cross-validation folds.
+
+    Args:
+        comparisons: See `fit_calibration`.
+        sets: Reference sets of the same classes.
+        far: False accept rate to choose the threshold at; equal error by default.
+        prior: P(same) in use.
+        unseen_classes: False if the encoder was trained on these classes.
+        seed: Seed of folds and resampling.
+    """
+    from .threshold_warnings import threshold_warnings
+
+    fitted = fit_calibration(
+        comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
+    )
+    figures = held_out_figures(fitted, comparisons)
+    return CalibrationReport(fitted, comparisons, figures, list(threshold_warnings(fitted, comparisons)))
 
 
 def fit_calibration(
@@ -58,16 +163,16 @@ def fit_calibration(
     """Choose the thresholds and fit the probabilities.
 
     Where some impostors are skilled forgeries, threshold and probability are fitted against those alone (see
-    `Comparisons.hardest`); identification always against strangers.
+    `Comparisons.hardest`); identification is always fitted against random impostors.
 
     Args:
-        comparisons: Of classes that the encoder was not trained on.
-        sets: References of the same classes and probes, for thresholds of their own.
-        far: The false accept rate to hold, between 0 and 1; equal error by default.
-        prior: P(same) before looking; stored as the default of `FittedThreshold.probability`.
-        unseen_classes: False where the classes were seen in training after all.
-        bootstrap: How many resampled sets the intervals come from.
-        seed: Of folds, resampling and galleries.
+        comparisons: Comparisons of classes that the encoder was not trained on.
+        sets: Reference sets of the same classes, with probes.
+        far: Target false accept rate, between 0 and 1; equal error by default.
+        prior: P(same) in use; stored as the default of `FittedThreshold.probability`.
+        unseen_classes: False if the encoder was trained on the classes.
+        bootstrap: Number of resampled sets for the intervals.
+        seed: Seed of folds, resampling and galleries.
 
     Raises:
         DataError: If there is no genuine or no impostor comparison.
@@ -82,9 +187,9 @@ def fit_calibration(
 
 
 def held_out_figures(calibration: Calibration, comparisons: Comparisons) -> dict[str, Any]:
-    """What model.json says of the comparisons that a threshold was fitted on.
+    """Return the figures that model.json keeps of the comparisons behind a threshold.
 
-    The equal error rate, its interval, and how false accepts and false rejects trade, in 200 points or so.
+    They are the equal error rate, its interval, and the error curve at about 200 thresholds.
     """
     pairs = comparisons.hardest()
     found = roc(pairs.distance, pairs.same).thinned(200)

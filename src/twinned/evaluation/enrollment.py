@@ -1,8 +1,8 @@
-"""Enrolment: whether a label is told by the nearest of its images, or by their mean, the prototype.
+"""Enrollment: represent a label by the nearest of its images, or by their mean, the prototype.
 
-Both are tried on classes that training has not seen, and the one that names more people at the same rate of
-strangers let in is kept with the model. Thresholds for galleries of prototypes are tabulated apart, since a
-mean lies closer to everybody than an image does.
+Both are tried on classes that training has not seen. The one that identifies more probes at the same false
+positive identification rate is stored with the model. Galleries of prototypes have a table of thresholds
+for themselves, since a mean is closer to all probes than a single image.
 
 References:
     Snell, Swersky & Zemel, Prototypical Networks, NIPS 2017.
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..metrics.comparisons import Distances, Floats, Ints
+from ..utils.groups import rank_within_group
 from .identification import (
     PROBES,
     Identification,
@@ -23,22 +24,21 @@ from .identification import (
     tabulate,
 )
 
-_BLOCK_VALUES = 1 << 22  # distances formed at a time
+_BLOCK_VALUES = 1 << 22  # distances computed at a time
 _DRAWS = 10  # galleries drawn to choose on
-_MOST_IMAGES = 4  # enrolled a label in them
+_MOST_IMAGES = 4  # maximum enrolled per label
 _FPIR = 0.01
-_SUPPORT = 5  # strangers let in for a threshold to be read off them
+_SUPPORT = 5  # least number of unknown probes accepted at the threshold
 
 
 @dataclass(frozen=True)
-class Enrolment:
-    """How labels are told in a gallery.
+class Enrollment:
+    """Representation of labels in a gallery.
 
     Args:
         prototype: By the mean of a label's images rather than by the nearest.
-        named: For each way, the share of enrolled people's probes given their name in the galleries that it
-            was chosen on; empty where there was nothing to choose by.
-        identification: Thresholds for galleries of prototypes; None where the nearest image counts.
+        named: Share of enrolled probes identified correctly, for each way; empty with too few classes.
+        identification: Thresholds for galleries of prototypes; None if the nearest image counts.
     """
 
     prototype: bool
@@ -46,28 +46,28 @@ class Enrolment:
     identification: Identification | None
 
 
-def choose_enrolment(
+def choose_enrollment(
     embeddings: npt.ArrayLike, labels: npt.ArrayLike, distances: Distances, *, seed: int = 0
-) -> Enrolment:
-    """Try both ways on held-out classes.
+) -> Enrollment:
+    """Compare both ways on held-out classes.
 
-    Half of the classes with three images or more are enrolled with half of their images, at most four; their
-    other images are probes, and all images of the other classes strangers. The threshold lets in one stranger
-    in a hundred. Means win only where they name more.
+    Half of the classes with three images or more are enrolled with half of their images, at most four. Their
+    other images are probes, and so are all images of the other classes, which are unknown. The threshold
+    accepts one unknown probe in a hundred. Prototypes are chosen only if they identify more probes.
 
     Args:
-        embeddings: Of classes that the encoder was not trained on, shape ``(n, d)``.
+        embeddings: Embeddings of classes that the encoder was not trained on, shape ``(n, d)``.
         labels: Shape ``(n,)``.
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
-        seed: Of galleries.
+        seed: Seed of the galleries.
 
     Example:
-        Images of one class scatter widely: their mean says more than any one of them.
+        Images of one class scatter widely: their mean represents them better than any single one.
 
         >>> random, label = np.random.default_rng(0), np.arange(200) // 10
         >>> vectors = random.normal(size=(20, 9))[label] + random.normal(size=(200, 9))
         >>> from twinned.distances import euclidean
-        >>> choose_enrolment(vectors, label, lambda a, b: euclidean(a, b, all_pairs=True)).prototype
+        >>> choose_enrollment(vectors, label, lambda a, b: euclidean(a, b, pairwise=True)).prototype
         True
     """
     vectors = np.asarray(embeddings, np.float32)
@@ -75,10 +75,10 @@ def choose_enrolment(
     counts = np.bincount(code)
     several = np.flatnonzero(counts > 2)
     if len(several) < 4:
-        return Enrolment(False, {}, None)
+        return Enrollment(False, {}, None)
     random = np.random.default_rng(seed)
     labelled = np.sort(code)
-    rank = np.arange(len(code)) - np.searchsorted(labelled, labelled)  # within the class
+    rank = rank_within_group(labelled)
     images = np.minimum(counts // 2, _MOST_IMAGES)[labelled]
     named: dict[str, list[float]] = {"nearest": [], "prototype": []}
     for _ in range(_DRAWS):
@@ -86,19 +86,19 @@ def choose_enrolment(
         inside = np.isin(labelled, random.permutation(several)[: len(several) // 2])
         known = order[inside & (rank < images)]
         probes = random.permutation(order[inside & (rank >= images)])[:PROBES]
-        strangers = random.permutation(order[~inside])[:PROBES]
-        asked = vectors[np.concatenate([probes, strangers])]
-        rate = max(_FPIR, _SUPPORT / len(strangers))
+        unknown = random.permutation(order[~inside])[:PROBES]
+        queries = vectors[np.concatenate([probes, unknown])]
+        rate = max(_FPIR, _SUPPORT / len(unknown))
         for way, found in named.items():
-            label, apart = nearest_label(
-                asked, vectors[known], code[known], distances, prototype=way == "prototype"
+            label, distance = nearest_label(
+                queries, vectors[known], code[known], distances, prototype=way == "prototype"
             )
-            within = apart <= np.quantile(apart[len(probes) :], min(rate, 1))
-            found.append(float(np.mean((within & (label == code[[*probes, *strangers]]))[: len(probes)])))
+            within = distance <= np.quantile(distance[len(probes) :], min(rate, 1))
+            found.append(float(np.mean((within & (label == code[[*probes, *unknown]]))[: len(probes)])))
     mean = {way: float(np.mean(found)) for way, found in named.items()}
     if mean["prototype"] <= mean["nearest"]:
-        return Enrolment(False, mean, None)
-    return Enrolment(True, mean, _fit_prototypes(vectors, code, distances, random))
+        return Enrollment(False, mean, None)
+    return Enrollment(True, mean, _fit_prototypes(vectors, code, distances, random))
 
 
 def nearest_label(
@@ -109,14 +109,14 @@ def nearest_label(
     *,
     prototype: bool,
 ) -> tuple[npt.NDArray[np.generic], Floats]:
-    """The closest label of each query, and its distance, shape ``(n,)`` both.
+    """Return the closest label of each query and its distance, both of shape ``(n,)``.
 
     Args:
         queries: Embeddings, shape ``(n, d)``.
         enrolled: Embeddings of a gallery's images, shape ``(m, d)``.
-        labels: Theirs, shape ``(m,)``.
+        labels: Labels of the gallery's images, shape ``(m,)``.
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
-        prototype: By the mean of a label's embeddings rather than by the nearest.
+        prototype: Use the mean of a label's embeddings rather than the nearest.
     """
     if len(queries) > (rows := max(1, _BLOCK_VALUES // len(enrolled))):
         parts = [
@@ -128,15 +128,15 @@ def nearest_label(
     order = np.argsort(code.reshape(-1), kind="stable")
     begin = np.searchsorted(code.reshape(-1)[order], np.arange(len(names)))
     if prototype:
-        apart = distances(queries, _means(enrolled[order], begin))
+        distance = distances(queries, _means(enrolled[order], begin))
     else:
-        apart = np.minimum.reduceat(distances(queries, enrolled[order]), begin, axis=1)
-    best = apart.argmin(axis=1)
-    return names[best], apart[np.arange(len(best)), best]
+        distance = np.minimum.reduceat(distances(queries, enrolled[order]), begin, axis=1)
+    best = distance.argmin(axis=1)
+    return names[best], distance[np.arange(len(best)), best]
 
 
 def _means(vectors: Floats, begin: Ints) -> Floats:
-    """The mean of each run of rows, runs beginning at these rows."""
+    """Return the mean of each run of rows, given the first row of each."""
     counts = np.diff(begin, append=len(vectors))
     found: Floats = (np.add.reduceat(vectors, begin, axis=0) / counts[:, None]).astype(np.float32)
     return found
@@ -145,7 +145,7 @@ def _means(vectors: Floats, begin: Ints) -> Floats:
 def _fit_prototypes(
     vectors: Floats, code: Ints, distances: Distances, random: np.random.Generator
 ) -> Identification:
-    """Thresholds for galleries of prototypes, from galleries drawn from these images."""
+    """Tabulate thresholds for galleries of prototypes drawn from these images."""
     order = np.argsort(code, kind="stable")
     vectors, code = vectors[order], code[order]
     probes = random.permutation(len(code))[:PROBES]

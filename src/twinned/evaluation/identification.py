@@ -1,12 +1,12 @@
-"""Identification, 1 to N: the threshold that keeps strangers out of a gallery, and open-set rates.
+"""Identification, 1:N: thresholds that bound the false positive identification rate of a gallery.
 
-A stranger is compared with every label, so the closest of N impostors counts: one threshold for every
-size would let more strangers in the larger the gallery grows. Here galleries of several sizes are put
-together from held-out classes, strangers are held up to them, and the distance of the closest label is
-tabulated. Beyond the sizes and rates that held-out data reach, the table is carried on:
+An unknown probe is compared with every label, and the closest of N impostors decides. With one threshold for
+all sizes, the rate would grow with the gallery. Galleries of several sizes are therefore drawn from held-out
+classes, and the distance of unknown probes to the closest label is tabulated. Beyond the sizes and rates of
+the held-out data the table is extrapolated:
 
-- more labels: a gallery m times as large is m galleries, each with its own chance to err;
-- rarer errors: the share of distances below t falls like a power of t, as it does near 0 for any smooth
+- more labels: a gallery m times as large counts as m independent galleries;
+- lower rates: the share of distances below t falls like a power of t, as it does near 0 for any smooth
   distribution of embeddings; the power is Hill's estimate less one standard error, the stricter side.
 
 References:
@@ -23,18 +23,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import SettingError
 from ..metrics.comparisons import Comparisons, Floats, Ints
+from ..utils.groups import rank_within_group
 
 _RATES = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
-_IMAGES = (1, 2, 4, 8)  # images a label
+_IMAGES = (1, 2, 4, 8)  # per label
 _SIZES = tuple(int(first * 10**power) for power in range(4) for first in (1, 2, 5))  # labels in the gallery
-_GALLERIES = 10  # galleries drawn for each number of images a label
+_GALLERIES = 10  # drawn for each number of images per label
 PROBES = 1000
-_SUPPORT = 20  # strangers below a quantile for it to be taken as it is
+_SUPPORT = 20  # unknown probes below a quantile that is read off without extrapolation
 _TINY = 1e-12
 
 
 class Identification(BaseModel):
-    """Thresholds by images a label, labels in the gallery, and false positive identification rate."""
+    """Thresholds by images per label, number of labels, and false positive identification rate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -57,15 +58,15 @@ class Identification(BaseModel):
         return self
 
     def at(self, labels: int, fpir: float, images_per_label: float = 1.0) -> float:
-        """The threshold for a gallery: above 0, and never looser for more labels.
+        """Return the threshold for a gallery: above 0, and never higher for more labels.
 
         Raises:
             SettingError: If a number is out of range.
         """
         if labels < 1 or images_per_label < 1 or not 0 < fpir < 1:
             raise SettingError(
-                "a gallery of at least 1 label with at least 1 image each, and a rate between 0 and 1; "
-                f"got {labels} labels, {images_per_label} images a label and a rate of {fpir}"
+                "A gallery needs at least 1 label with at least 1 image each, and a rate between 0 and 1; "
+                f"got {labels} labels, {images_per_label} images per label and a rate of {fpir}"
             )
         row = int(np.searchsorted(self.images, images_per_label, side="right")) - 1
         sizes, table = self.labels[row], np.asarray(self.threshold[row])
@@ -77,10 +78,10 @@ class Identification(BaseModel):
 
 
 def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identification:
-    """Tabulate the closest impostor of held-out strangers in galleries drawn from the held-out classes.
+    """Tabulate the closest impostor of unknown probes in galleries drawn from the held-out classes.
 
-    Comparisons with forgeries are left out, unless there are no others: a stranger imitates nobody. Without
-    image numbers (a list of pairs) each impostor comparison is a stranger before a gallery of one label.
+    Comparisons with forgeries are left out, unless there are no others: an unknown probe is not a forgery.
+    Without image numbers (a list of pairs) each impostor comparison is a probe of a gallery of one label.
     """
     impostors = comparisons.subset(~comparisons.same)
     if impostors.skilled is not None and not impostors.skilled.all():
@@ -90,13 +91,13 @@ def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identifica
     else:
         random = np.random.default_rng(seed)
         sides = np.stack([impostors.left_image, impostors.right_image])
-        tables = _tables(*_strangers(impostors, sides, random), random)
+        tables = _tables(*_probes(impostors, sides, random), random)
     return table_of(tables)
 
 
 def table_of(tables: dict[int, dict[int, Floats]]) -> Identification:
-    """What `tabulate` gave, as a model stores it."""
-    # The same strangers before more labels are never farther, save where some met too few labels.
+    """Convert the result of `tabulate` to the form that a model stores."""
+    # Thresholds fall with the number of labels, except where some probes met too few labels.
     rows = [np.minimum.accumulate(list(by_size.values()), axis=0).tolist() for by_size in tables.values()]
     return Identification(
         images=tuple(tables),
@@ -106,10 +107,10 @@ def table_of(tables: dict[int, dict[int, Floats]]) -> Identification:
     )
 
 
-def _strangers(impostors: Comparisons, sides: Ints, random: np.random.Generator) -> tuple[Floats, Ints]:
-    """Distances of some images to all, ``(probes, images)``, inf if not compared, and the images' labels.
+def _probes(impostors: Comparisons, sides: Ints, random: np.random.Generator) -> tuple[Floats, Ints]:
+    """Return distances of some images to all, ``(probes, images)``, inf if not compared, and the labels.
 
-    Images are in ascending order of their labels. ``sides``: image numbers, left and right.
+    Images are sorted by label. ``sides``: image numbers, left and right.
     """
     label = np.full(int(sides.max()) + 1, -1)
     label[sides] = impostors.left, impostors.right
@@ -126,11 +127,11 @@ def _strangers(impostors: Comparisons, sides: Ints, random: np.random.Generator)
 
 
 def _tables(matrix: Floats, label: Ints, random: np.random.Generator) -> dict[int, dict[int, Floats]]:
-    """Distances at each rate: ``{images a label: {labels: (rates,)}}``."""
+    """Return the distances at each rate: ``{images per label: {labels: (rates,)}}``."""
     first = np.flatnonzero(np.diff(label, prepend=-1))
     counts = np.diff(first, append=len(label))
     known = np.add.reduceat(np.isfinite(matrix), first, axis=1, dtype=np.int64)
-    # Several images a label make a gallery only where a stranger was compared with all of a label's images.
+    # Galleries of several images per label need probes compared with all images of a label.
     most_images = np.median(counts) if np.isin(known / counts, (0, 1)).all() else 1
 
     def nearest(enrolled: Ints, begin: Ints) -> Floats:
@@ -148,33 +149,33 @@ def tabulate(
     strangers: int,
     random: np.random.Generator,
 ) -> dict[int, dict[int, Floats]]:
-    """Distances at each rate from galleries drawn at random: ``{images a label: {labels: (rates,)}}``.
+    """Tabulate the distances at each rate in random galleries: ``{images per label: {labels: (rates,)}}``.
 
     Args:
-        nearest: From the enrolled images, label by label, and where in them each label begins, how far each
-            stranger is from each label: ``(strangers, labels)``, inf where the label is the stranger's own.
-        label: Of each image, ascending.
-        most_images: Images a label to go up to.
-        strangers: How many there are.
-        random: Where chance comes from.
+        nearest: Function of the enrolled images, label by label, and the first position of each label. It
+            returns the distance of each probe to each label, ``(probes, labels)``, inf for its own label.
+        label: Label of each image, ascending.
+        most_images: Maximum number of images per label.
+        strangers: Number of probes.
+        random: Random number generator.
     """
     first = np.flatnonzero(np.diff(label, prepend=-1))
-    counts = np.diff(first, append=len(label))
+    rank = rank_within_group(label)
     tables: dict[int, dict[int, Floats]] = {}
     for images in (k for k in _IMAGES if k <= most_images):
         closest: dict[int, list[Floats]] = {}
         for _ in range(_GALLERIES):
             shuffled = np.lexsort((random.random(len(label)), label))
-            enrolled = shuffled[np.arange(len(label)) - np.repeat(first, counts) < images]
+            enrolled = shuffled[rank < images]
             begin = np.flatnonzero(np.diff(label[enrolled], prepend=-1))
-            apart = nearest(enrolled, begin)[:, random.permutation(len(first))]
-            held_up = np.cumsum(np.isfinite(apart), axis=1)
-            so_far = np.minimum.accumulate(apart, axis=1)
-            most = max(1, int(np.quantile(held_up[:, -1], 0.05)))
+            distance = nearest(enrolled, begin)[:, random.permutation(len(first))]
+            compared = np.cumsum(np.isfinite(distance), axis=1)
+            closest_so_far = np.minimum.accumulate(distance, axis=1)
+            most = max(1, int(np.quantile(compared[:, -1], 0.05)))
             for size in (*(size for size in _SIZES if size < most), most):
-                enough = held_up[:, -1] >= size
-                column = np.argmax(held_up[enough] >= size, axis=1)
-                closest.setdefault(size, []).append(so_far[enough, column])
+                enough = compared[:, -1] >= size
+                column = np.argmax(compared[enough] >= size, axis=1)
+                closest.setdefault(size, []).append(closest_so_far[enough, column])
         tables[images] = {
             size: _quantiles(np.concatenate(closest[size]), strangers, len(first)) for size in sorted(closest)
         }
@@ -182,7 +183,7 @@ def tabulate(
 
 
 def _quantiles(closest: Floats, strangers: int, classes: int) -> Floats:
-    """Distances below which each rate lies; a power law carries on below what ``strangers`` can support."""
+    """Return the distance at each rate, extrapolated by a power law below what ``strangers`` support."""
     support = max(1.0, min(_SUPPORT, strangers / 2))
     anchor, rates = support / strangers, np.asarray(_RATES)
     start = float(np.quantile(closest, anchor))
@@ -195,7 +196,7 @@ def _quantiles(closest: Floats, strangers: int, classes: int) -> Floats:
 
 
 def _interpolated(rate: float, rates: Floats, thresholds: Floats) -> float:
-    """Straight in the logarithms of rate and threshold, carried on below the lowest rate."""
+    """Interpolate linearly in the logarithms of rate and threshold; extrapolate below the lowest rate."""
     x, y = np.log(rates), np.log(np.maximum(thresholds, _TINY))
     slope = (y[1] - y[0]) / (x[1] - x[0])
     return float(np.exp(np.interp(np.log(rate), x, y) + slope * min(np.log(rate) - x[0], 0.0)))

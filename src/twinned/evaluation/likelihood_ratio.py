@@ -1,7 +1,7 @@
-"""From a distance to evidence: the log of the likelihood ratio of same against different.
+"""Log likelihood ratio of same against different, as a function of the distance.
 
-``llr(distance) = ln p(distance | same) - ln p(distance | different)`` says what a distance is worth
-whatever the prior; a prior turns it into a probability: ``logit P(same) = llr + logit(prior)``.
+``llr(distance) = ln p(distance | same) - ln p(distance | different)`` does not depend on the prior.
+A prior turns it into a probability: ``logit P(same) = llr + logit(prior)``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDS = 5
 
 
 class Logistic(BaseModel):
-    """A straight line: ``llr = intercept + slope * distance``."""
+    """Straight line: ``llr = intercept + slope * distance``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -35,12 +35,12 @@ class Logistic(BaseModel):
     slope: float = Field(le=0)
 
     def llr(self, distance: npt.ArrayLike) -> Floats:
-        """Evidence at each distance; falls with the distance."""
+        """Return the log likelihood ratio at each distance; it falls with the distance."""
         return self.intercept + self.slope * np.asarray(distance, dtype=np.float64)
 
 
 class Isotonic(BaseModel):
-    """A falling curve through knots, straight between them and level beyond them."""
+    """Falling curve through knots, linear between them and constant beyond them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -59,7 +59,7 @@ class Isotonic(BaseModel):
         return self
 
     def llr(self, distance: npt.ArrayLike) -> Floats:
-        """Evidence at each distance; falls with the distance."""
+        """Return the log likelihood ratio at each distance; it falls with the distance."""
         return np.interp(np.asarray(distance, dtype=np.float64), self.knots, self.values)
 
 
@@ -67,10 +67,10 @@ Evidence = Annotated[Logistic | Isotonic, Field(discriminator="method")]
 
 
 def fit_logistic(counts: Tally) -> Logistic:
-    """Logistic regression of same on distance, both kinds of comparison weighing one half.
+    """Fit a logistic regression of same on distance, with weight one half for each kind of comparison.
 
-    Platt's targets, (n + 1) / (n + 2) in place of 1 and its like in place of 0, keep the slope finite where
-    the two kinds are perfectly apart. A line that would rise with the distance is set to 0: no evidence.
+    Platt's targets, (n + 1) / (n + 2) instead of 1 and 1 / (n + 2) instead of 0, keep the slope finite for
+    separable data. A line that would rise with the distance is set to 0: no evidence.
 
     References:
         Platt, "Probabilistic outputs for support vector machines", 1999.
@@ -107,13 +107,13 @@ def fit_logistic(counts: Tally) -> Logistic:
 
 
 def fit_isotonic(counts: Tally) -> Isotonic:
-    """The falling curve that fits best (PAV), kept finite: n comparisons never prove a ratio beyond n + 1."""
+    """Fit the best falling curve (PAV), bounded: n comparisons support ratios up to n + 1."""
     n_genuine, n_impostor = counts.genuine.sum(), counts.impostor.sum()
     blocks = pooled(counts)
     with np.errstate(divide="ignore"):
         ratio = np.log(blocks.genuine / n_genuine) - np.log(blocks.impostor / n_impostor)
     value = ratio.clip(-np.log(n_genuine + 1), np.log(n_impostor + 1))
-    # A knot at the first and the last distance of each block: level within, a ramp to the next.
+    # A knot at the first and the last distance of each block: constant within, linear to the next.
     after = np.searchsorted(counts.distance, blocks.distance[:-1], side="right")
     first = np.concatenate([counts.distance[:1], counts.distance[after]])
     knots, values = np.stack([first, blocks.distance], 1).ravel(), np.repeat(value, 2)
@@ -122,7 +122,7 @@ def fit_isotonic(counts: Tally) -> Isotonic:
 
 
 def cllr(llr: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """Cost of the evidence in bits: 0 for an oracle, 1 for one that says nothing, above 1 if it misleads.
+    """Return the cost of log likelihood ratios in bits: 0 is perfect, 1 uninformative, above 1 misleading.
 
     ``1/2 [mean over genuine of log2(1 + 1/LR) + mean over impostors of log2(1 + LR)]``
 
@@ -138,12 +138,12 @@ def cllr(llr: npt.ArrayLike, same: npt.ArrayLike) -> float:
 
 
 def min_cllr(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """The lowest Cllr of any falling function of the distance on these data: what calibration cannot mend."""
+    """Return the lowest Cllr of any falling function of the distance on these data."""
     return min_cllr_of(tally(distance, same))
 
 
 def min_cllr_of(counts: Tally) -> float:
-    """`min_cllr` of a tally."""
+    """Return the `min_cllr` of a tally."""
     blocks = pooled(counts)
     with np.errstate(divide="ignore"):
         ratio = np.log(blocks.genuine / blocks.genuine.sum()) - np.log(
@@ -155,16 +155,16 @@ def min_cllr_of(counts: Tally) -> float:
 def fit_evidence(
     comparisons: Comparisons, *, seed: int = 0
 ) -> tuple[Logistic | Isotonic, float | None, float]:
-    """The better of both fits, chosen on classes it was not fitted on.
+    """Fit the logistic or the isotonic function, whichever has the lower Cllr in cross-validation.
 
-    Classes are dealt into at most five folds. A fit sees the comparisons among the other folds' classes and
-    is judged on those among its own fold's; comparisons between the two take no part. Above about 4,000
-    distinct distances neighbours are joined (see `coarse`).
+    Classes are divided into at most five folds. A fit uses comparisons among classes of the other folds and
+    is scored on comparisons within its own fold; comparisons between the two are left out. Above about 4,000
+    distinct distances adjacent ones are merged (see `coarse`).
 
     Returns:
-        The fit on everything, its cross-validated Cllr, and the lowest Cllr of the same comparisons. Where
-        there are too few classes for two folds with genuine and impostor comparisons, the logistic fit, None,
-        and the lowest Cllr of all comparisons.
+        Fit on all comparisons, its cross-validated Cllr, and the lowest Cllr of the same comparisons. With
+        too few classes for two folds with genuine and impostor comparisons: the logistic fit, None, and the
+        lowest Cllr of all comparisons.
     """
     pairs = comparisons.ascending()
     counts = coarse(tally_sorted(pairs.distance, pairs.same))
@@ -181,7 +181,7 @@ def fit_evidence(
 
 
 def _splits(pairs: Comparisons, counts: Tally, seed: int) -> Iterator[tuple[Tally, Tally]]:
-    """Tallies of the other folds' comparisons and of the fold's own, for each fold that can be fitted."""
+    """Yield tallies of the other folds and of the fold, for each fold that can be fitted."""
     folds = max(1, min(FOLDS, pairs.n_classes // 2))
     fold = np.zeros(pairs.classes[-1] + 1, dtype=np.int64)
     fold[np.random.default_rng(seed).permutation(pairs.classes)] = np.arange(pairs.n_classes) % folds
@@ -196,13 +196,13 @@ def _splits(pairs: Comparisons, counts: Tally, seed: int) -> Iterator[tuple[Tall
 
 
 def _filled(distance: Floats, table: npt.NDArray[np.int64]) -> Tally:
-    """Rows with a comparison; ``table``: impostor and genuine counts."""
+    """Build a tally of the rows with a comparison; ``table``: impostor and genuine counts."""
     some = table.any(axis=0)
     return Tally(distance[some], table[1, some], table[0, some])
 
 
 def _joined(tallies: Sequence[Tally]) -> Tally:
-    """Several tallies as one."""
+    """Merge tallies."""
     distance, genuine, impostor = (np.concatenate(column) for column in zip(*tallies, strict=True))
     each, place = np.unique(distance, return_inverse=True)
     return Tally(
@@ -211,8 +211,8 @@ def _joined(tallies: Sequence[Tally]) -> Tally:
 
 
 def _weighted_cllr(llr: Floats, genuine: npt.NDArray[Any], impostor: npt.NDArray[Any]) -> float:
-    """Cllr where each piece of evidence stands for some genuine and some impostor comparisons."""
-    # Infinite evidence costs nothing where there is no comparison of the other kind.
+    """Compute Cllr with each ratio weighted by genuine and impostor comparisons."""
+    # An infinite ratio costs nothing without comparisons of the other kind.
     false_reject = np.logaddexp(0, -llr[genuine > 0]) @ genuine[genuine > 0] / genuine.sum()
     false_accept = np.logaddexp(0, llr[impostor > 0]) @ impostor[impostor > 0] / impostor.sum()
     return float((false_reject + false_accept) / (2 * np.log(2)))

@@ -1,11 +1,11 @@
-"""Measuring a model by a protocol: classes, pairs, LFW's folds, Omniglot's runs."""
+"""Evaluation protocols: labeled classes, pairs, LFW's folds, Omniglot's runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,66 +13,80 @@ from ..data.benchmarks import official_protocol, read_lfw, read_omniglot_runs
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import decode
 from ..data.images import ImageSource, pixels_sha256
-from ..data.preprocessing import ImageSpec
 from ..data.readers import as_dataset
 from ..errors import DataError, SettingError, some
-from ..metrics.comparisons import (
-    Comparisons,
-    Floats,
-    compare_all,
-    compare_pairs,
-    count_pairs,
-)
+from ..metrics.bootstrap import mean_interval
+from ..metrics.comparisons import Comparisons, Floats, compare, compare_pairs, count_pairs, locate_pairs
+from ..metrics.embedder import Embedder
 from ..metrics.few_shot import (
     OneShot,
     one_shot_accuracy,
     possible_ways,
     runs_accuracy,
 )
-from ..metrics.intervals import mean_interval
 from ..metrics.open_set import open_set
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import lfw_folds
+from ..utils.groups import rank_within_group
+from ..utils.notes import Note
 from .calibration import Calibration
 from .enrollment import nearest_label
 from .reference_sets import (
     ReferenceSet,
     compare_references,
     distinct_probes,
-    reference_sets,
+    draw_reference_sets,
 )
 from .results import EmbeddedSet, Evaluation
 from .threshold_warnings import FEW_CLASSES
 from .verification import evaluate_verification
 
 PROTOCOLS = ("classes", "pairs", "lfw", "omniglot-runs")
-_FPIR = 0.01  # of open-set identification
-_ENROLLED = 4  # images a label in it, at most
+_FPIR = 0.01  # target of open-set identification
+_ENROLLED = 4  # maximum number of images per label in it
 _OF_REFERENCES = ("eer", "eer_ci", "threshold", "far", "far_ci", "frr", "frr_ci")
 
 
-class Measured(Protocol):
-    """What is measured: a `twinned.inference.model.Model`."""
+@dataclass(frozen=True)
+class ModelFacts:
+    """Facts about a model that its evaluation needs beside its embeddings.
 
-    @property
-    def spec(self) -> ImageSpec: ...
-    @property
-    def manifest(self) -> Any: ...
-    def embed_pixels(self, pixels: Any) -> Floats: ...
-    def distances(self, left: Floats, right: Floats) -> Floats: ...
-    def paired_distances(self, left: Floats, right: Floats) -> Floats: ...
-    def relations(self, left: Floats, right: Floats) -> list[dict[str, float]]: ...
-    @property
-    def prototype(self) -> bool: ...
-    def identification_threshold(self, labels: int, fpir: float, *, images_per_label: float) -> float: ...
-    def training_hashes(self) -> frozenset[str]: ...
-    def threshold_hashes(self) -> frozenset[str]: ...
-    def unmatched(self) -> str | None: ...
+    Args:
+        calibration: Stored thresholds and probabilities.
+        prototype: Gallery labels are represented by the mean of their images.
+        classes: Names of the training classes.
+        threshold_classes: Names of the classes that the threshold was chosen on.
+        harder_impostors: Kinds of impostor that are harder than images of other classes, such as forgeries.
+        training_hashes: SHA-256 of the pixels of every training image.
+        threshold_hashes: SHA-256 of the pixels of every image that the threshold was chosen on.
+        hash_limitation: Reason why training images may not be recognized; None without one.
+        relations: Probabilities of the relations for rows of embeddings; None without a relation head.
+    """
+
+    calibration: Calibration
+    prototype: bool = False
+    classes: Sequence[str] = ()
+    threshold_classes: Sequence[str] = ()
+    harder_impostors: Sequence[str] = ()
+    training_hashes: frozenset[str] = frozenset()
+    threshold_hashes: frozenset[str] = frozenset()
+    hash_limitation: str | None = None
+    relations: Callable[[Floats, Floats], list[dict[str, float]]] | None = None
+
+
+class _Options(NamedTuple):
+    ways: int
+    shots: int
+    episodes: int
+    far: float | None
+    seed: int
+    progress: bool
 
 
 def evaluate(
-    model: Measured,
+    embedder: Embedder,
     data: ImageSet | PairSet | str | os.PathLike[str],
+    facts: ModelFacts,
     *,
     protocol: str = "auto",
     ways: int = 20,
@@ -82,139 +96,114 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Measure a model; see `twinned.inference.model.Model.evaluate`.
+    """Evaluate an embedder; see `twinned.inference.model.Model.evaluate`.
+
+    Args:
+        embedder: Embeds images and measures distances.
+        data: Images, pairs, or their path.
+        facts: Calibration and training data of the model.
+        protocol: ``classes``, ``pairs``, ``lfw``, ``omniglot-runs``, or ``auto`` to infer it from the data.
+        ways: Classes per one-shot episode.
+        shots: Examples per class in an episode.
+        episodes: Number of episodes.
+        far: Additional false accept rate for TAR at FAR.
+        seed: Seed of episodes and resampling.
+        progress: Show a progress bar.
 
     Raises:
-        SettingError: If the protocol is not known.
+        SettingError: If the protocol is unknown.
         DataError: If the data do not fit it.
     """
     if protocol not in ("auto", *PROTOCOLS):
-        raise SettingError(f"protocol {protocol!r} is not known; choose one of {', '.join(PROTOCOLS)}")
+        raise SettingError(f"Unknown protocol {protocol!r}. Choose one of {', '.join(PROTOCOLS)}")
     if ways < 2 or shots < 1 or episodes < 1:
         raise SettingError(
-            f"at least 2 ways, 1 shot and 1 episode are needed;"
+            f"At least 2 ways, 1 shot and 1 episode are needed;"
             f" got {ways} ways, {shots} shots, {episodes} episodes"
         )
+    options = _Options(ways, shots, episodes, far, seed, progress)
     if isinstance(data, (str, os.PathLike)):
         if protocol == "auto":
             protocol = official_protocol(data) or protocol
         if protocol == "lfw":
-            return _lfw(model, os.fspath(data), far=far, seed=seed, progress=progress)
+            return _lfw(embedder, facts, os.fspath(data), options)
         if protocol == "omniglot-runs":
-            return _omniglot_runs(model, os.fspath(data), seed=seed, progress=progress)
+            return _omniglot_runs(embedder, facts, os.fspath(data), options)
     elif protocol in ("lfw", "omniglot-runs"):
-        raise DataError(f"protocol {protocol} reads a folder; got {type(data).__name__}")
+        raise DataError(f"Protocol {protocol} reads a folder; got {type(data).__name__}")
     loaded = as_dataset(data)
     if isinstance(loaded, PairSet):
         if protocol == "classes":
-            raise DataError(f"{loaded.origin}: is a pair list; protocol classes needs labelled images")
-        return _pairs(model, loaded, far=far, seed=seed, progress=progress)
+            raise DataError(f"{loaded.origin}: Protocol classes needs labeled images; got a pair list")
+        return _pairs(embedder, facts, loaded, options)
     if protocol == "pairs":
-        raise DataError(f"{loaded.origin}: protocol pairs needs a CSV with the columns left,right,same")
+        raise DataError(f"{loaded.origin}: Protocol pairs needs a CSV with the columns left,right,same")
     if 0 < len(tests := loaded.subset(loaded.split_name == "test")) < len(loaded):
-        said = f"measured on the {len(tests)} of {len(loaded)} images that the column split marks as test"
-        loaded = replace(tests, notes=(*loaded.notes, said))
-    return _classes(
-        model, loaded, ways=ways, shots=shots, episodes=episodes, far=far, seed=seed, progress=progress
-    )
+        text = f"measured on the {len(tests)} of {len(loaded)} images that the column split marks as test"
+        loaded = replace(tests, notes=(*loaded.notes, text))
+    return _classes(embedder, facts, loaded, options)
 
 
 def _embed(
-    model: Measured,
+    embedder: Embedder,
+    facts: ModelFacts,
     images: Sequence[ImageSource],
     labels: Any,
     progress: bool,
     forgery: np.ndarray[Any, Any] | None = None,
 ) -> EmbeddedSet:
-    decoded = decode(images, model.spec, progress=progress)
+    decoded = decode(images, embedder.spec, progress=progress)
     if len(decoded.kept) == 0:
-        raise DataError(f"none of {len(images)} images could be read; the first: {decoded.unreadable[0]}")
+        raise DataError(f"None of {len(images)} images could be read. The first: {decoded.unreadable[0]}")
     names = [pixels_sha256(p) for p in decoded.pixels]
     return EmbeddedSet(
         images=[images[i] for i in decoded.kept],
         labels=np.asarray(labels)[decoded.kept],
         forgery=np.zeros(len(decoded.kept), bool) if forgery is None else forgery[decoded.kept],
-        embeddings=model.embed_pixels(decoded.pixels),
-        seen=np.isin(names, sorted(model.training_hashes())),
-        chose=np.isin(names, sorted(model.threshold_hashes())),
+        embeddings=embedder.embed_pixels(decoded.pixels),
+        seen=np.isin(names, sorted(facts.training_hashes)),
+        used_for_threshold=np.isin(names, sorted(facts.threshold_hashes)),
         unreadable=[str(error) for error in decoded.unreadable],
         kept=decoded.kept,
-        unmatched=model.unmatched(),
+        hash_limitation=facts.hash_limitation,
     )
 
 
-def _classes(
-    model: Measured,
-    data: ImageSet,
-    *,
-    ways: int,
-    shots: int,
-    episodes: int,
-    far: float | None,
-    seed: int,
-    progress: bool,
-) -> Evaluation:
-    found = _embed(model, data.images, data.labels, progress, data.forgery)
-    forgery = found.forgery
-    notes = [*data.notes, *found.notes()]
-    chose = sorted({*model.manifest.held_out.get("classes", [])} & {*map(str, found.labels)})
-    if chose and not found.chose.any():
+def _classes(embedder: Embedder, facts: ModelFacts, data: ImageSet, options: _Options) -> Evaluation:
+    found = _embed(embedder, facts, data.images, data.labels, options.progress, data.forgery)
+    forgery, seed = found.forgery, options.seed
+    notes = [*(Note("data", text) for text in data.notes), *found.notes()]
+    shared = sorted({*facts.threshold_classes} & {*map(str, found.labels)})
+    if shared and not found.used_for_threshold.any():
         notes.append(
-            f"{len(chose)} classes of the same name chose the threshold ({some(chose)}): if they are"
-            " the same, what is measured at it flatters the model"
+            Note(
+                "shared-class-names",
+                f"the threshold was chosen on {len(shared)} classes with these names ({some(shared)}):"
+                " if they are the same classes, its error rates flatter the model",
+            )
         )
     _, counts = np.unique(found.labels[~forgery], return_counts=True)
     if len(counts) < 2 or counts.max() < 2:
         raise DataError(
-            f"{data.origin}: figures need two classes, and two images of one of them;"
+            f"{data.origin}: Two classes are needed, and two images of one of them;"
             f" got {len(counts)} classes of at most {counts.max(initial=0)} images"
         )
-    comparisons = compare_all(
-        found.embeddings,
-        found.labels,
-        model.distances,
-        forgery=forgery if forgery.any() else None,
-        seed=seed,
-    )
-    if (there_are := sum(count_pairs(found.labels, forgery))) > len(comparisons):
-        notes.append(
-            f"{len(comparisons):,} of {there_are:,} comparisons were made: all genuine ones and those with"
-            " forgeries, as far as they fill half, and of the others a sample"
-        )
-    notes += _few(comparisons)
-    if not forgery.any():
-        kinds = model.manifest.held_out.get("impostors", {})
-        notes += [f"{kind}: not measured, because {data.origin} marks none" for kind in kinds]
-    calibration: Calibration = model.manifest.calibration
-    verification = evaluate_verification(comparisons, calibration, extra_far=far, seed=seed)
-    genuine = found.embeddings[~forgery]
-    labels = found.labels[~forgery]
-    most = possible_ways(labels, shots=shots)
-    one_shot = None
-    if most < 2:
-        notes.append(f"no {shots}-shot figure: it needs 2 classes with {shots + 1} images")
-    else:
-        if most < ways:
-            notes.append(
-                f"{most} classes have {shots + 1} images or more, so one-shot is {most}-way instead of"
-                f" {ways}-way"
-            )
-        one_shot = one_shot_accuracy(
-            genuine, labels, model.distances, ways=min(ways, most), shots=shots, episodes=episodes, seed=seed
-        )
-    retrieval = evaluate_retrieval(genuine, labels, model.distances)
+    comparisons = compare(found.embeddings, data, embedder, rows=found.kept, seed=seed)
+    notes += _comparison_notes(found, comparisons, facts, data.origin)
     details = found.details()
-    if (rates := None if forgery.any() else _open_set(model, genuine, labels, seed=seed)) is not None:
+    genuine, labels = found.embeddings[~forgery], found.labels[~forgery]
+    one_shot, remarks = _one_shot(embedder, genuine, labels, options)
+    if not forgery.any() and (rates := _open_set(embedder, facts, genuine, labels, seed=seed)) is not None:
         details["open_set"] = rates
-    sets = reference_sets(found.embeddings, found.labels, model.distances, forgery=forgery, seed=seed)
-    if several := _references(sets, calibration, seed=seed):
+    sets = draw_reference_sets(found.embeddings, found.labels, embedder.distances, forgery=forgery, seed=seed)
+    if several := _references(sets, facts.calibration, seed=seed):
         details["references"] = several
     return Evaluation(
-        verification,
+        evaluate_verification(comparisons, facts.calibration, extra_far=options.far, seed=seed),
         one_shot,
-        retrieval,
+        evaluate_retrieval(genuine, labels, embedder.distances),
         "classes",
-        notes,
+        [*notes, *remarks],
         details,
         found,
         comparisons,
@@ -222,8 +211,55 @@ def _classes(
     )
 
 
+def _comparison_notes(
+    found: EmbeddedSet, comparisons: Comparisons, facts: ModelFacts, origin: str
+) -> list[Note]:
+    """Return notes on the comparisons made of a data set, and on those missing."""
+    notes = []
+    if (total := sum(count_pairs(found.labels, found.forgery))) > len(comparisons):
+        notes.append(
+            Note(
+                "sampled-comparisons",
+                f"{len(comparisons):,} of {total:,} comparisons were made: those within a class and with"
+                " forgeries, up to half of all, and a sample of the others",
+            )
+        )
+    notes += _few(comparisons)
+    if not found.forgery.any():
+        notes += [
+            Note("impostors-not-measured", f"{kind}: not measured, because {origin} marks none")
+            for kind in facts.harder_impostors
+        ]
+    return notes
+
+
+def _one_shot(
+    embedder: Embedder, vectors: Floats, labels: np.ndarray[Any, Any], options: _Options
+) -> tuple[OneShot | None, list[Note]]:
+    """Measure one-shot accuracy, with as many ways as the classes allow."""
+    ways, shots = options.ways, options.shots
+    most = possible_ways(labels, shots=shots)
+    if most < 2:
+        text = f"{shots}-shot accuracy not measured: it needs 2 classes with {shots + 1} images"
+        return None, [Note("one-shot-skipped", text)]
+    notes = []
+    if most < ways:
+        text = f"{most} classes have {shots + 1} images or more, so ways are {most} instead of {ways}"
+        notes.append(Note("fewer-ways", text))
+    found = one_shot_accuracy(
+        vectors,
+        labels,
+        embedder.distances,
+        ways=min(ways, most),
+        shots=shots,
+        episodes=options.episodes,
+        seed=options.seed,
+    )
+    return found, notes
+
+
 def _references(sets: Sequence[ReferenceSet], calibration: Calibration, *, seed: int) -> dict[str, Any]:
-    """Sets of references drawn from these classes, at the thresholds stored for them, by their size."""
+    """Measure the stored thresholds of reference sets on sets drawn from these classes, by their size."""
     if (fitted := calibration.references) is None:
         return {}
     found = {}
@@ -240,11 +276,14 @@ def _references(sets: Sequence[ReferenceSet], calibration: Calibration, *, seed:
 
 
 def _open_set(
-    model: Measured, vectors: Floats, labels: np.ndarray[Any, Any], *, seed: int
+    embedder: Embedder, facts: ModelFacts, vectors: Floats, labels: np.ndarray[Any, Any], *, seed: int
 ) -> dict[str, Any] | None:
-    """Half of the classes enrolled with half of their images, at most four; all others held up to them.
+    """Measure open-set identification at the threshold stored for a gallery of that size.
 
-    At the threshold that the model has for a gallery of that size. None with fewer than 8 classes.
+    Half of the classes are enrolled with half of their images, at most four. All other images are probes.
+
+    Returns:
+        None with fewer than 8 classes.
     """
     names, code, counts = np.unique(labels, return_inverse=True, return_counts=True)
     several = np.flatnonzero(counts > 1)
@@ -253,16 +292,18 @@ def _open_set(
     random = np.random.default_rng(seed)
     order = np.lexsort((random.random(len(code)), code))
     rank = np.empty(len(code), np.intp)
-    rank[order] = np.arange(len(code)) - np.searchsorted(code[order], code[order])
+    rank[order] = rank_within_group(code[order])
     inside = np.isin(code, random.permutation(several)[: min(len(several) - 1, len(names) // 2)])
     known = inside & (rank < np.minimum(counts // 2, _ENROLLED)[code])
     size = len(np.unique(code[known]))
-    label, apart = nearest_label(
-        vectors[~known], vectors[known], code[known], model.distances, prototype=model.prototype
+    label, distance = nearest_label(
+        vectors[~known], vectors[known], code[known], embedder.distances, prototype=facts.prototype
     )
-    threshold = model.identification_threshold(size, _FPIR, images_per_label=known.sum() / size)
+    threshold = facts.calibration.identification_threshold(
+        size, _FPIR, images_per_label=known.sum() / size, prototype=facts.prototype
+    )
     rates = open_set(
-        apart,
+        distance,
         threshold,
         label=names[code[~known]],
         enrolled=inside[~known],
@@ -272,83 +313,80 @@ def _open_set(
     return {"target": _FPIR, "labels": size, "images": int(known.sum()), **rates.to_json()}
 
 
-def _pairs(model: Measured, data: PairSet, *, far: float | None, seed: int, progress: bool) -> Evaluation:
-    found = _embed(model, data.images, data.identity_groups(), progress)
-    place = np.full(len(data.images), -1)
-    place[found.kept] = np.arange(len(found.kept))
-    left, right = place[data.left], place[data.right]
-    whole = (left >= 0) & (right >= 0)
+def _pairs(embedder: Embedder, facts: ModelFacts, data: PairSet, options: _Options) -> Evaluation:
+    found = _embed(embedder, facts, data.images, data.identity_groups(), options.progress)
+    left, right, whole = locate_pairs(data, found.kept)
     if not whole.any():
-        raise DataError(f"{data.origin}: no pair has two readable images")
-    left, right = left[whole], right[whole]
-    distance = model.paired_distances(found.embeddings[left], found.embeddings[right])
-    unit = found.labels
-    comparisons = replace(
-        compare_pairs(distance, data.same[whole], left=unit[left], right=unit[right]),
-        left_image=left,
-        right_image=right,
+        raise DataError(f"{data.origin}: No pair has two readable images")
+    comparisons = compare(found.embeddings, data, embedder, rows=found.kept)
+    comparisons = replace(comparisons, left_image=left, right_image=right)
+    verification = evaluate_verification(
+        comparisons, facts.calibration, extra_far=options.far, seed=options.seed
     )
-    verification = evaluate_verification(comparisons, model.manifest.calibration, extra_far=far, seed=seed)
     details = found.details()
-    if data.relation is not None and model.manifest.relations:
-        guesses = model.relations(found.embeddings[left], found.embeddings[right])
-        right_ones = [
-            max(guess, key=guess.__getitem__) == name
-            for guess, name in zip(guesses, data.relation[whole], strict=True)
+    if data.relation is not None and facts.relations is not None:
+        probabilities = facts.relations(found.embeddings[left], found.embeddings[right])
+        correct = [
+            max(row, key=row.__getitem__) == name
+            for row, name in zip(probabilities, data.relation[whole], strict=True)
         ]
-        ci = mean_interval(np.array(right_ones), found.labels[left], seed=seed)
-        details["relations"] = {"accuracy": float(np.mean(right_ones)), "ci": ci, "pairs": len(right_ones)}
+        ci = mean_interval(np.array(correct), found.labels[left], seed=options.seed)
+        details["relations"] = {"accuracy": float(np.mean(correct)), "ci": ci, "pairs": len(correct)}
     notes = [*found.notes(), *_few(comparisons)]
-    return Evaluation(verification, None, None, "pairs", notes, details, found, comparisons, seed)
+    return Evaluation(verification, None, None, "pairs", notes, details, found, comparisons, options.seed)
 
 
-def _few(comparisons: Comparisons) -> list[str]:
-    """What must be said where few classes were measured."""
+def _few(comparisons: Comparisons) -> list[Note]:
+    """Return a note if few classes were measured."""
     if comparisons.n_classes >= FEW_CLASSES:
         return []
     return [
-        f"{comparisons.n_classes} classes are too few to mean much, however many comparisons: these intervals"
-        " say little of others"
+        Note(
+            "few-classes",
+            f"{comparisons.n_classes} classes are too few to be representative, however many comparisons:"
+            " figures on other classes may lie far outside of these intervals",
+        )
     ]
 
 
-def _omniglot_runs(model: Measured, root: str, *, seed: int, progress: bool) -> Evaluation:
-    """The 20 official runs of 20-way within-alphabet one-shot classification (Lake et al. 2015).
+def _omniglot_runs(embedder: Embedder, facts: ModelFacts, root: str, options: _Options) -> Evaluation:
+    """Measure the 20 official runs of 20-way within-alphabet one-shot classification (Lake et al. 2015).
 
-    Each query is answered on its own. Two runs share an alphabet, so pairs of runs are resampled.
+    Each query is classified independently. Two runs share an alphabet, so pairs of runs are resampled.
     """
     runs = read_omniglot_runs(root)
     images = [image for run in runs for image in (*run.queries, *run.support)]
-    found = _embed_whole(model, images, progress)
+    found = _embed_all(embedder, facts, images, options.progress)
     correct, start = [], 0
     for run in runs:
         queries, support = np.split(found.embeddings[start:], [len(run.queries)])
         start += len(run.queries) + len(run.support)
-        apart = model.distances(queries[: len(run.queries)], support[: len(run.support)])
-        correct.append(apart.argmin(axis=1) == run.answers)
-    alphabet = np.arange(len(runs)) // 2  # the official runs come in twos: run01 and run02 are Atlantean
-    accuracy, ci = runs_accuracy(correct, alphabet, seed=seed)
+        distance = embedder.distances(queries[: len(run.queries)], support[: len(run.support)])
+        correct.append(distance.argmin(axis=1) == run.answers)
+    alphabet = np.arange(len(runs)) // 2  # run01 and run02 are of one alphabet, and so on
+    accuracy, ci = runs_accuracy(correct, alphabet, seed=options.seed)
     ways = max(len(run.support) for run in runs)
     episodes = sum(len(run.queries) for run in runs)
     one_shot = OneShot(ways=ways, shots=1, episodes=episodes, accuracy=accuracy, ci=ci)
     details = found.details() | {"runs": [float(np.mean(c)) for c in correct]}
-    return Evaluation(None, one_shot, None, "omniglot-runs", found.notes(), details, found, seed=seed)
+    return Evaluation(None, one_shot, None, "omniglot-runs", found.notes(), details, found, seed=options.seed)
 
 
-def _lfw(model: Measured, root: str, *, far: float | None, seed: int, progress: bool) -> Evaluation:
-    """Labeled Faces in the Wild: ten folds, each with its threshold from the other nine; or View 1."""
+def _lfw(embedder: Embedder, facts: ModelFacts, root: str, options: _Options) -> Evaluation:
+    """Measure Labeled Faces in the Wild: ten folds, each at the threshold of the other nine; or View 1."""
     official = read_lfw(root)
     pairs = official.pairs
-    found = _embed_whole(model, pairs.images, progress, official.people)
-    distance = model.paired_distances(found.embeddings[pairs.left], found.embeddings[pairs.right])
+    found = _embed_all(embedder, facts, pairs.images, options.progress, official.people)
+    distance = embedder.paired_distances(found.embeddings[pairs.left], found.embeddings[pairs.right])
     comparisons = replace(
         compare_pairs(distance, pairs.same, left=found.labels[pairs.left], right=found.labels[pairs.right]),
         left_image=pairs.left,
         right_image=pairs.right,
     )
-    calibration: Calibration = model.manifest.calibration
-    verification = evaluate_verification(comparisons, calibration, extra_far=far, seed=seed)
-    trained = sorted(set(model.manifest.classes) & set(found.labels.tolist()))
+    verification = evaluate_verification(
+        comparisons, facts.calibration, extra_far=options.far, seed=options.seed
+    )
+    trained = sorted(set(facts.classes) & set(found.labels.tolist()))
     lfw: dict[str, Any] = {"people_seen_in_training": trained}
     notes = found.notes()
     if official.fold.any():
@@ -356,21 +394,20 @@ def _lfw(model: Measured, root: str, *, far: float | None, seed: int, progress: 
         lfw |= {"accuracy": folds.mean, "standard_error": folds.standard_error}
         lfw["folds"] = folds.accuracies.tolist()
     else:
-        lfw["accuracy"] = float(np.mean((distance <= calibration.threshold) == pairs.same))
-        notes.append(f"{pairs.origin}: one fold, so its accuracy is that at the stored threshold")
+        lfw["accuracy"] = float(np.mean((distance <= facts.calibration.threshold) == pairs.same))
+        text = f"{pairs.origin}: one fold, so accuracy is measured at the stored threshold"
+        notes.append(Note("one-fold", text))
     if trained:
-        notes.append(
-            f"{len(trained)} people of the folds were in training, so this is not View 2:"
-            f" {', '.join(trained[:5])}{' ...' if len(trained) > 5 else ''}"
-        )
-    return Evaluation(verification, None, None, "lfw", notes, {"lfw": lfw}, found, comparisons, seed)
+        text = f"{len(trained)} people of the folds were in training, so this is not View 2: {some(trained)}"
+        notes.append(Note("people-seen-in-training", text))
+    return Evaluation(verification, None, None, "lfw", notes, {"lfw": lfw}, found, comparisons, options.seed)
 
 
-def _embed_whole(
-    model: Measured, images: Sequence[ImageSource], progress: bool, labels: Any = None
+def _embed_all(
+    embedder: Embedder, facts: ModelFacts, images: Sequence[ImageSource], progress: bool, labels: Any = None
 ) -> EmbeddedSet:
-    """Embed images of an official list, of which none may be left out."""
-    found = _embed(model, images, np.arange(len(images)) if labels is None else labels, progress)
+    """Embed the images of an official list; all must be readable."""
+    found = _embed(embedder, facts, images, np.arange(len(images)) if labels is None else labels, progress)
     if found.unreadable:
-        raise DataError(f"the official images must be whole: {found.unreadable[0]}")
+        raise DataError(f"All images of an official protocol must be readable: {found.unreadable[0]}")
     return found

@@ -1,14 +1,14 @@
-"""Several references of one class: what a probe's distances to all of them say together.
+"""Verification against several references of one class.
 
-One threshold for the nearest of K references lets in more impostors the larger K is, and takes no notice of
-how much a person's signatures differ among themselves. Here sets of references are drawn from held-out
-classes, probes are held up to them, and a threshold and a probability are fitted for each of a few K. The
-distance to a set is either that to the nearest reference, or the mean distance measured by how far the
-references lie from each other; whichever had the lower equal error rate on the held-out classes.
+One threshold for the nearest of K references accepts more impostors the larger K is, and ignores the spread
+of a person's signatures. Therefore sets of references are drawn from held-out classes, probes are compared
+with them, and a threshold and a probability are fitted for several K. The distance to a set is that to the
+nearest reference, or the mean distance scaled by the spread of the references, whichever had the lower
+equal error rate on the held-out classes.
 
 References:
     Hafemann, Sabourin & Oliveira, Offline handwritten signature verification: literature review, 2017:
-    references of a writer, skilled forgeries apart.
+    references of a writer, separate figures for skilled forgeries.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from ..metrics.roc import eer
 from .thresholds import FittedThreshold, fit_threshold, supported
 
 COUNTS = (2, 3, 5, 10)
-_CLASSES = 60  # at most so many that sets of one size are drawn from
-_TO_CHOOSE = 4  # classes that it takes to choose a distance by, and for a row after the first
-_SETS = 240  # drawn in all, and of each class at least
+_CLASSES = 60  # maximum number of classes that sets of one size are drawn from
+_TO_CHOOSE = 4  # classes needed to choose a distance, and for a row after the first
+_SETS = 240  # in total, and at least _SETS_OF_A_CLASS per class
 _SETS_OF_A_CLASS = 4
-_PROBES = 30  # held up to a set, at most: genuine ones
-_IMPOSTORS = 200  # and impostors
-_LEAST = 30  # comparisons of either kind behind a threshold
+_PROBES = 30  # maximum number of genuine probes per set
+_IMPOSTORS = 200  # maximum number of impostors per set
+_LEAST = 30  # comparisons of each kind needed for a threshold
 
 
 class ReferenceThreshold(FittedThreshold):
-    """A threshold for the distance to a set of references.
+    """Threshold for the distance to a set of references.
 
     Args:
-        images: References in a set.
-        scaled: Whether the distance is the mean one, measured by the references' spread; else the nearest.
+        images: Number of references in a set.
+        scaled: True for the mean distance scaled by the spread of the references, False for the nearest.
     """
 
     images: int = Field(ge=2, le=1000)
@@ -57,7 +57,7 @@ class ReferenceThresholds(BaseModel):
 
     Args:
         typical: Mean distance of two held-out images of one class, in units of the distance.
-        rows: One for each number of references, ascending.
+        rows: Thresholds by number of references, ascending.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -72,11 +72,11 @@ class ReferenceThresholds(BaseModel):
         return self
 
     def row(self, count: int) -> ReferenceThreshold:
-        """What was fitted for so many references, or for the next smaller number."""
+        """Return the threshold for a number of references, or for the next smaller number."""
         return [row for row in self.rows if row.images <= count or row is self.rows[0]][-1]
 
     def distance(self, to: Floats, among: Floats) -> Floats:
-        """How far each probe is from a set of references, shape ``(n,)``, at least 0, lower is closer.
+        """Return the distance of each probe to a set of references, shape ``(n,)``, at least 0.
 
         Args:
             to: Distances of the references to the probes, shape ``(k, n)``, k at least 2.
@@ -87,27 +87,27 @@ class ReferenceThresholds(BaseModel):
 
 
 def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool, images: int) -> Floats:
-    """The distance to the nearest reference, or the mean one measured by the references' spread.
+    """Return the distance to the nearest reference, or the mean distance scaled by the references' spread.
 
-    Nearest: of more references than the threshold was fitted for, the nearest of so many drawn from them, on
-    average; the nearest of all would be nearer the more there are. Scaled: ``mean(d) * sqrt(typical /
-    spread)``, where the spread is the references' mean distance from each other, with the typical one counted
-    once among them. Where references differ as much as is typical it is the mean distance; a writer of steady
-    hand is judged more strictly, one of unsteady hand more leniently. The square root stands between no
-    scaling and dividing by the spread: a few references tell it poorly.
+    Nearest: with more references than the threshold was fitted for, the expected minimum over a random
+    subset of that size, since the minimum over all falls with their number. Scaled: ``mean(d) * sqrt(typical
+    / spread)``, where the spread is the references' mean distance from each other, with the typical distance
+    counted once among them. At a typical spread it is the mean distance; a class with a small spread is
+    judged more strictly, one with a large spread more leniently. The square root is a compromise between no
+    scaling and division by the spread, which few references estimate poorly.
 
     Args:
         to: Shape ``(k, n)``.
         among: Shape ``(k, k)``.
         typical: Mean distance of two images of one class.
-        scaled: Which of the two.
-        images: How many references the threshold is for.
+        scaled: Scaled mean distance rather than the nearest.
+        images: Number of references that the threshold is for.
 
     Returns:
         Shape ``(n,)``, at least 0, lower is closer.
 
     Example:
-        Two references that are alike, and two that are not, each 0.4 from the probe.
+        Two similar references and two different ones, each 0.4 from the probe.
 
         >>> to = np.array([[0.4], [0.4]])
         >>> sets = [np.array([[0, apart], [apart, 0]]) for apart in (0.1, 0.3)]
@@ -116,7 +116,7 @@ def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool, ima
     """
     count = len(to)
     if not scaled:
-        # The i-th nearest is the nearest of a draw that leaves out the i before it.
+        # Probability that the i-th nearest is the nearest of a random subset.
         share = np.ones(count)
         for i in range(1, count):
             share[i] = share[i - 1] * max(0, count - i + 1 - min(images, count)) / (count - i + 1)
@@ -128,14 +128,14 @@ def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool, ima
 
 
 class ReferenceSet(NamedTuple):
-    """Images of one class in random order, the first of them references, and impostors.
+    """Images of one class in random order, of which the first are references, and impostors.
 
     Args:
-        label: The class.
+        label: Name of the class.
         genuine: Distances of the first images to all of them, shape ``(k, n)``.
         impostor: Distances of the first images to impostors, shape ``(k, m)``.
-        impostors: Their classes, shape ``(m,)``.
-        rows: The first images and the impostors by number, shapes ``(n,)`` and ``(m,)``.
+        impostors: Classes of the impostors, shape ``(m,)``.
+        rows: Indices of the first images and of the impostors, shapes ``(n,)`` and ``(m,)``.
     """
 
     label: Any
@@ -145,7 +145,7 @@ class ReferenceSet(NamedTuple):
     rows: tuple[Ints, Ints]
 
 
-def reference_sets(
+def draw_reference_sets(
     embeddings: npt.ArrayLike,
     labels: npt.ArrayLike,
     distances: Distances,
@@ -153,19 +153,19 @@ def reference_sets(
     forgery: npt.ArrayLike | None = None,
     seed: int = 0,
 ) -> list[ReferenceSet]:
-    """Draw sets of references, with probes to hold up to them.
+    """Draw sets of references with genuine and impostor probes.
 
-    Impostors are the forgeries of a class where there are any, else images of other classes.
+    Impostors are the forgeries of a class if there are any, else images of other classes.
 
     Args:
         embeddings: Shape ``(n, d)``.
         labels: Shape ``(n,)``.
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
         forgery: bool ``(n,)``, True where the image imitates its label.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
-        None of them where fewer than two classes have three images.
+        Sets; an empty list if fewer than two classes have three images.
     """
     vectors, label = np.asarray(embeddings), np.asarray(labels)
     forged = np.zeros(len(label), bool) if forgery is None else np.asarray(forgery, bool)
@@ -173,7 +173,7 @@ def reference_sets(
     counts = np.bincount(code[~forged], minlength=len(names))
     random = np.random.default_rng(seed)
     chosen: list[int] = []
-    for count in reversed(COUNTS):  # the largest classes serve every number
+    for count in reversed(COUNTS):  # the largest classes are used for every number
         more = random.permutation(np.setdiff1d(np.flatnonzero(counts > count), chosen))
         chosen += more[: max(0, _CLASSES - len(chosen))].tolist()
     if len(chosen) < 2:
@@ -197,16 +197,16 @@ def reference_sets(
 def fit_references(
     drawn: Sequence[ReferenceSet], *, far: float | None = None, prior: float = 0.5, seed: int = 0
 ) -> ReferenceThresholds | None:
-    """Thresholds for as many references as held-out classes have images.
+    """Fit thresholds for as many references as the classes have images.
 
     Args:
-        drawn: From classes that the encoder was not trained on.
-        far: The false accept rate to hold; equal error by default.
-        prior: P(same) before looking.
-        seed: Of folds and resampling.
+        drawn: Sets of classes that the encoder was not trained on.
+        far: Target false accept rate; equal error by default.
+        prior: P(same) in use.
+        seed: Seed of folds and resampling.
 
     Returns:
-        None where there are too few sets for any threshold.
+        None if there are too few sets for any threshold.
     """
     rows: list[ReferenceThreshold] = []
     typical = float(np.mean([np.mean(one.genuine[0, 1:]) for one in drawn])) if drawn else 0.0
@@ -235,7 +235,7 @@ def fit_references(
 def compare_references(
     drawn: Sequence[ReferenceSet], references: ReferenceThresholds
 ) -> list[tuple[ReferenceThreshold, Comparisons]]:
-    """Probes held up to sets of references, for each threshold; none for which there are too few images."""
+    """Compare probes with sets of references, for each threshold that the images suffice for."""
     found = [
         (row, _score_probes(drawn, row.images, references.typical, scaled=row.scaled))
         for row in references.rows
@@ -244,9 +244,9 @@ def compare_references(
 
 
 def distinct_probes(drawn: Sequence[ReferenceSet], count: int) -> tuple[int, int]:
-    """How many images, genuine ones and impostors, are held up to some set of so many references of a class.
+    """Count the genuine and impostor images that are compared with a set of ``count`` references.
 
-    One image held up to several sets of a class says little more than held up to one: each counts once.
+    An image compared with several sets of a class counts once, since these comparisons are not independent.
     """
     genuine: set[tuple[Any, int]] = set()
     impostor: set[tuple[Any, int]] = set()
@@ -259,7 +259,7 @@ def distinct_probes(drawn: Sequence[ReferenceSet], count: int) -> tuple[int, int
 
 
 def _score_probes(drawn: Sequence[ReferenceSet], count: int, typical: float, *, scaled: bool) -> Comparisons:
-    """Every set's probes against its first ``count`` images, of the sets that have more."""
+    """Compare each set's probes with its first ``count`` images, for sets that have more."""
     distance: list[Floats] = [np.empty(0)]
     same = [np.empty(0, bool)]
     left: list[object] = []

@@ -1,50 +1,86 @@
-"""What a measurement of a model found, under its JSON keys and in words."""
+"""`Evaluation`: the metrics of a model on a data set, as JSON and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..data.images import ImageSource, source_name
 from ..errors import some
+from ..metrics.bootstrap import Interval
 from ..metrics.comparisons import Comparisons, Floats
 from ..metrics.few_shot import OneShot
 from ..metrics.retrieval import Retrieval
+from ..utils.notes import Note
 from .thresholds import impostors_needed
 from .verification import VerificationResult
+
+SEEN_IN_TRAINING, USED_FOR_THRESHOLD = "seen-in-training", "used-for-threshold"
+_IMPOSTORS = {"all": "impostor", "skilled": "skilled-forgery", "random": "random-impostor"}
+_BASELINE = {"eer": "equal error rate", "one_shot": "one-shot accuracy", "recall_at_1": "recall at 1"}
+
+
+class Metric(NamedTuple):
+    """One row of an evaluation's table.
+
+    Args:
+        group: Key of the protocol's section, such as ``verification`` or ``open_set``.
+        section: Heading in words.
+        name: Name in words.
+        value: The figure; None where undefined.
+        ci: 95 % interval.
+        remark: Addition in parentheses, such as the number of episodes.
+    """
+
+    group: str
+    section: str
+    name: str
+    value: float | None
+    ci: Interval | Sequence[float] | None = None
+    remark: str = ""
+
+    def __str__(self) -> str:
+        value = "none" if self.value is None else f"{self.value:.4f}"
+        ends = "" if self.ci is None else f"  [{self.ci[0]:.4f}, {self.ci[1]:.4f}]"
+        return f"{self.name:<30} {value}{ends}" + (f"  ({self.remark})" if self.remark else "")
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `Model.evaluate` found. A section that the protocol cannot give is None.
+    """Result of `Model.evaluate`. A section that the protocol cannot measure is None.
 
     Args:
-        verification: Same or different, at the stored threshold and beyond.
-        one_shot: N-way K-shot, forced choice.
+        verification: Figures of same-or-different decisions, at the stored threshold and others.
+        one_shot: N-way K-shot accuracy, forced choice.
         retrieval: Recall at k and MAP at R.
-        protocol: How it was measured.
-        notes: What a reader must know: images seen in training, images left out, fewer ways than asked for.
-        details: Figures that only this protocol has.
-        data: Names, labels and embeddings behind the figures, for pictures and reports.
-        comparisons: Behind the verification figures.
-        seed: Of episodes and resampling.
+        protocol: Name of the protocol.
+        remarks: Notes on the figures: images seen in training, images left out, fewer ways than requested.
+        details: Figures that only this protocol has, under their JSON keys.
+        data: Names, labels and embeddings behind the figures, for plots and reports.
+        comparisons: Comparisons behind the verification figures.
+        seed: Seed of episodes and resampling.
     """
 
     verification: VerificationResult | None
     one_shot: OneShot | None
     retrieval: Retrieval | None
     protocol: str
-    notes: list[str] = field(default_factory=list)
+    remarks: list[Note] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     data: EmbeddedSet | None = None
     comparisons: Comparisons | None = None
     seed: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """The figures under their JSON keys."""
+    @property
+    def notes(self) -> list[str]:
+        """Texts of the remarks."""
+        return [note.text for note in self.remarks]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures under their JSON keys."""
         return {
             "protocol": self.protocol,
             "verification": self.verification and self.verification.to_json(),
@@ -54,82 +90,98 @@ class Evaluation:
             "notes": self.notes,
         }
 
+    to_json = to_dict
+
     def text(self) -> str:
-        """The figures in a few lines."""
-        lines = []
-        if (v := self.verification) is not None:
-            against = {"all": "impostor", "skilled": "skilled-forgery", "random": "random-impostor"}[
-                v.impostors
-            ]
-            lines.append(f"verification  {v.n_genuine:,} genuine and {v.n_impostor:,} {against} comparisons")
-            for name, value, ci in (
-                ("equal error rate", v.eer, v.eer_ci),
-                ("area under ROC", v.auc, v.auc_ci),
-                ("FAR at the stored threshold", v.far, v.far_ci),
-                ("FRR at the stored threshold", v.frr, v.frr_ci),
-            ):
-                lines.append(f"  {name:<28} {_figure(value, ci)}")
-            if v.d_prime is not None:
-                lines.append(f"  {'d prime':<28} {_figure(v.d_prime, v.d_prime_ci)}")
-            for far, row in v.tar_at_far.items():
-                mark = (
-                    ""
-                    if row.supported
-                    else f"  (not supported: it takes {impostors_needed(far):,} impostor comparisons)"
-                )
-                lines.append(f"  {f'TAR at FAR {far:g}':<28} {_figure(row.tar, row.ci)}{mark}")
-            if v.cllr is not None and v.min_cllr is not None:
-                lines.append(f"  {'Cllr (at best)':<28} {v.cllr:.4f}  ({v.min_cllr:.4f})")
-            if (other := v.parts.get("random")) is not None:
-                lines.append(
-                    f"  against {other.n_impostor:,} random impostors: equal error rate"
-                    f" {_figure(other.eer, other.eer_ci)}, FAR {_figure(other.far, other.far_ci)}"
-                )
-        if (o := self.one_shot) is not None:
-            lines.append(
-                f"{o.ways}-way {o.shots}-shot  {_figure(o.accuracy, o.ci)}  ({o.episodes:,} episodes)"
-            )
-        if (r := self.retrieval) is not None:
-            figures = {
-                k: v for k, v in r.to_json().items() if k in ("recall_at_1", "recall_at_5", "map_at_r")
-            }
-            lines.append("retrieval  " + "  ".join(f"{k} {_figure(v, None)}" for k, v in figures.items()))
-        if (s := self.details.get("open_set")) is not None:
-            lines.append(
-                f"open set  {s['labels']} labels enrolled, at the threshold for a FPIR of {s['target']:g}"
-            )
-            for name, rate in (("strangers given a name", "fpir"), ("enrolled not recognised", "fnir")):
-                lines.append(f"  {name:<28} {_figure(s[rate], s[rate + '_ci'])}")
-        for count, s in self.details.get("references", {}).items():
-            lines.append(
-                f"{count} references  equal error rate {_figure(s['eer'], s['eer_ci'])},"
-                f" FAR {s['far']:.4f}, FRR {s['frr']:.4f} at the threshold stored for them"
-                + ("" if s["supported"] else " (not supported)")
-            )
-        if "relations" in self.details:
-            relations = self.details["relations"]
-            figure = _figure(relations["accuracy"], relations["ci"])
-            lines.append(f"relations  accuracy {figure}  ({relations['pairs']:,} pairs)")
-        if "lfw" in self.details:
-            lfw = self.details["lfw"]
-            lines.append(
-                f"LFW, {len(lfw['folds'])} folds: {lfw['accuracy']:.4f} +- {lfw['standard_error']:.4f}"
-                if "folds" in lfw
-                else f"LFW, accuracy at the stored threshold: {lfw['accuracy']:.4f}"
-            )
-        if "untouched" in self.details:
-            before = self.details["untouched"]
-            said = {"eer": "equal error rate", "one_shot": "one-shot", "recall_at_1": "recall_at_1"}
-            lines.append(
-                "before training  " + "  ".join(f"{said[k]} {_figure(v, None)}" for k, v in before.items())
-            )
+        """Return ``str(evaluation)``; deprecated."""
+        return str(self)
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        section = ""
+        for metric in self.metrics():
+            if metric.section != section:
+                section = metric.section
+                lines.append(section)
+            lines.append(f"  {metric}")
         return "\n".join(lines)
 
+    def metrics(self) -> Iterator[Metric]:
+        """Yield all figures in the order in which text, report and card print them."""
+        if self.verification is not None:
+            yield from _verification(self.verification)
+        if (o := self.one_shot) is not None:
+            trials = "queries" if self.protocol == "omniglot-runs" else "episodes"
+            yield Metric(
+                "one_shot",
+                "one-shot",
+                f"{o.ways}-way {o.shots}-shot accuracy",
+                o.accuracy,
+                o.ci,
+                f"{o.episodes:,} {trials}",
+            )
+        if (r := self.retrieval) is not None:
+            queries = f"{r.queries:,} queries"
+            for k, recall in r.recall_at.items():
+                yield Metric("retrieval", "retrieval", f"recall at {k}", recall, r.recall_at_ci[k], queries)
+            yield Metric("retrieval", "retrieval", "MAP at R", r.map_at_r, r.map_at_r_ci, queries)
+        yield from self._detailed()
 
-def _figure(value: float | None, ci: Sequence[float] | None) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.4f}" + ("" if ci is None else f"  [{ci[0]:.4f}, {ci[1]:.4f}]")
+    def _detailed(self) -> Iterator[Metric]:
+        """Yield the figures that only some protocols have."""
+        if (s := self.details.get("open_set")) is not None:
+            section = (
+                f"open set: {s['labels']} labels enrolled, at the threshold for a FPIR of {s['target']:g}"
+            )
+            for name, rate, count in (
+                ("FPIR: unknown identified", "fpir", "n_strangers"),
+                ("FNIR: enrolled not recognized", "fnir", "n_enrolled"),
+            ):
+                yield Metric("open_set", section, name, s[rate], s[f"{rate}_ci"], f"{s[count]:,} probes")
+        for count, s in self.details.get("references", {}).items():
+            section = f"{count} references, at the threshold stored for them"
+            supported = "" if s["supported"] else "not supported"
+            yield Metric("references", section, "equal error rate", s["eer"], s["eer_ci"])
+            yield Metric("references", section, "FAR", s["far"], s["far_ci"], supported)
+            yield Metric("references", section, "FRR", s["frr"], s["frr_ci"], supported)
+        if (s := self.details.get("relations")) is not None:
+            yield Metric(
+                "relations", "relations", "accuracy", s["accuracy"], s["ci"], f"{s['pairs']:,} pairs"
+            )
+        if (s := self.details.get("lfw")) is not None:
+            if "folds" in s:
+                error = f"standard error {s['standard_error']:.4f}"
+                yield Metric("lfw", f"LFW, {len(s['folds'])} folds", "accuracy", s["accuracy"], None, error)
+            else:
+                yield Metric("lfw", "LFW, accuracy at the stored threshold", "accuracy", s["accuracy"])
+        for key, value in self.details.get("untouched", {}).items():
+            yield Metric("untouched", "before training", _BASELINE[key], value)
+
+
+def _verification(v: VerificationResult) -> Iterator[Metric]:
+    """Yield the figures of same-or-different decisions."""
+    section = (
+        f"verification: {v.n_genuine:,} genuine and {v.n_impostor:,} {_IMPOSTORS[v.impostors]} comparisons"
+    )
+    yield Metric("verification", section, "equal error rate", v.eer, v.eer_ci)
+    yield Metric("verification", section, "area under the ROC curve", v.auc, v.auc_ci)
+    yield Metric("verification", section, "FAR at the stored threshold", v.far, v.far_ci)
+    yield Metric("verification", section, "FRR at the stored threshold", v.frr, v.frr_ci)
+    if v.d_prime is not None:
+        yield Metric("verification", section, "d prime", v.d_prime, v.d_prime_ci)
+    for far, row in v.tar_at_far.items():
+        needed = f"not supported: {impostors_needed(far):,} impostor comparisons are needed"
+        yield Metric(
+            "verification", section, f"TAR at FAR {far:g}", row.tar, row.ci, "" if row.supported else needed
+        )
+    if v.cllr is not None and v.min_cllr is not None:
+        yield Metric(
+            "verification", section, "Cllr", v.cllr, None, f"{v.min_cllr:.4f} with the best calibration"
+        )
+    if (other := v.parts.get("random")) is not None:
+        section = f"verification against {other.n_impostor:,} random impostors"
+        yield Metric("verification", section, "equal error rate", other.eer, other.eer_ci)
+        yield Metric("verification", section, "FAR at the stored threshold", other.far, other.far_ci)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,15 +189,15 @@ class EmbeddedSet:
     """Images of an evaluation with their embeddings.
 
     Args:
-        images: The readable images.
+        images: Readable images.
         labels: Their classes, shape ``(n,)``.
-        forgery: True where an image imitates its class, likewise.
+        forgery: bool ``(n,)``, True where an image imitates its class.
         embeddings: Shape ``(n, d)``.
-        seen: True where training saw the very same picture, shape ``(n,)``.
-        chose: True where the threshold was chosen on it, likewise.
-        unreadable: One sentence for each image left out.
-        kept: Their places in the data.
-        unmatched: What must be said where images that training saw cannot be recognised.
+        seen: bool ``(n,)``, True where training saw the same pixels.
+        used_for_threshold: bool ``(n,)``, True where the threshold was chosen on the same pixels.
+        unreadable: One sentence per image left out.
+        kept: Indices of the readable images in the data.
+        hash_limitation: Reason why images seen in training may not be recognized; None without one.
     """
 
     images: Sequence[ImageSource]
@@ -153,32 +205,39 @@ class EmbeddedSet:
     forgery: np.ndarray[Any, Any]
     embeddings: Floats
     seen: np.ndarray[Any, Any]
-    chose: np.ndarray[Any, Any]
+    used_for_threshold: np.ndarray[Any, Any]
     unreadable: list[str]
     kept: np.ndarray[Any, Any]
-    unmatched: str | None
+    hash_limitation: str | None
 
     def details(self) -> dict[str, Any]:
-        """Which images training saw, where it saw some."""
+        """Return the names of images seen in training, under their JSON key."""
         names = [source_name(image) for image, seen in zip(self.images, self.seen, strict=True) if seen]
         return {"seen_in_training": names} if names else {}
 
-    def notes(self) -> list[str]:
-        """What must be said of these images."""
+    def notes(self) -> list[Note]:
+        """Return the notes on these images."""
         found = []
         if names := self.details().get("seen_in_training"):
             found.append(
-                f"{len(names)} of {len(self.seen)} images were seen in training ({some(names)}): these"
-                " figures flatter the model; evaluate on others"
+                Note(
+                    SEEN_IN_TRAINING,
+                    f"{len(names)} of {len(self.seen)} images were seen in training ({some(names)}): these"
+                    " figures flatter the model; evaluate on others",
+                )
             )
-        if self.unmatched is not None:
-            found.append(self.unmatched)
-        if self.chose.any():
+        if self.hash_limitation is not None:
+            found.append(Note("hash-limitation", self.hash_limitation))
+        if (count := int(self.used_for_threshold.sum())) > 0:
             found.append(
-                f"the threshold was chosen on {self.chose.sum()} of these {len(self.chose)} images, so its"
-                " error rates are too hopeful here; evaluate on others"
+                Note(
+                    USED_FOR_THRESHOLD,
+                    f"the threshold was chosen on {count} of these {len(self.seen)} images, so its"
+                    " error rates are too optimistic here; evaluate on others",
+                )
             )
         if self.unreadable:
             images = "image" if len(self.unreadable) == 1 else "images"
-            found.append(f"{len(self.unreadable)} unreadable {images} left out: {some(self.unreadable)}")
+            text = f"{len(self.unreadable)} unreadable {images} left out: {some(self.unreadable)}"
+            found.append(Note("unreadable", text))
         return found

@@ -1,4 +1,4 @@
-"""A threshold fitted on comparisons: where "same" ends, how sure that is, and what a distance is worth."""
+"""Fit a threshold and a probability to comparisons, with intervals and the counts behind them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..errors import DataError, SettingError
-from ..metrics.bootstrap import class_count, replicates
+from ..metrics.bootstrap import (
+    Interval,
+    class_count,
+    interval,
+    rate_interval,
+    replicates,
+)
 from ..metrics.comparisons import Bools, Comparisons, Floats
-from ..metrics.intervals import Interval, interval, rate_interval
 from ..metrics.roc import Roc, roc_of, tally_sorted
 from .likelihood_ratio import Evidence, fit_evidence
 
 RULE = 30  # expected errors for a rate to be supported
-_RAREST = 1e-12  # a rate below it counts as this one: no data come near it
+_RAREST = 1e-12  # lower bound of rates, to avoid overflow
 
 
 def _ordered(ends: Interval) -> Interval:
     if ends[0] > ends[1]:
-        raise ValueError(f"an interval runs from low to high; got {ends[0]} to {ends[1]}")
+        raise ValueError(f"an interval must run from low to high; got {ends[0]} to {ends[1]}")
     return ends
 
 
@@ -31,24 +36,24 @@ _Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class FittedThreshold(BaseModel):
-    """A threshold and a probability, and the counts behind them.
+    """Threshold and probability, with the counts behind them.
 
     Args:
         threshold: In units of the distance; ``same = distance <= threshold``.
-        threshold_ci: Its 95 % interval from resampling classes; None where nothing could be resampled.
-        far: The false accept rate that was asked for; None for equal error.
-        supported: Whether at least 30 false accepts are expected at that rate (at the EER for equal error).
-        impostors_needed: How many impostor comparisons that takes.
-        n_genuine: Genuine comparisons behind it.
-        n_impostor: Impostor comparisons behind it; those with forgeries alone where there are any.
-        n_classes: Classes behind it.
-        evidence: From a distance to a log likelihood ratio, logistic or isotonic, whichever had the lower
-            Cllr in cross-validation over classes.
-        prior: P(same) before looking.
-        cllr: Cost of the evidence in bits, cross-validated; None with too few classes.
-        min_cllr: What is left of it with the best possible calibration of the same comparisons.
+        threshold_ci: 95 % interval from resampling classes; None without replicates.
+        far: Target false accept rate; None for equal error.
+        supported: True if at least 30 false accepts are expected at that rate (at the EER for equal error).
+        impostors_needed: Number of impostor comparisons needed for that.
+        n_genuine: Number of genuine comparisons.
+        n_impostor: Number of impostor comparisons; only those with forgeries if there are any.
+        n_classes: Number of classes.
+        evidence: Log likelihood ratio as a function of the distance, logistic or isotonic, whichever had the
+            lower Cllr in cross-validation over classes.
+        prior: P(same) in use.
+        cllr: Cost of the log likelihood ratios in bits, cross-validated; None with too few classes.
+        min_cllr: Cost with the best possible calibration of the same comparisons.
         eer: Equal error rate of these comparisons.
-        eer_ci: Its interval.
+        eer_ci: 95 % interval of the equal error rate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -69,27 +74,26 @@ class FittedThreshold(BaseModel):
     eer_ci: _Ends | None
 
     def same(self, distance: npt.ArrayLike) -> Bools:
-        """Whether each distance is within the threshold."""
+        """Return True for each distance within the threshold."""
         return np.asarray(np.asarray(distance, dtype=np.float64) <= self.threshold)
 
     def llr(self, distance: npt.ArrayLike) -> Floats:
-        """Log likelihood ratio of same against different; above 0 speaks for same."""
+        """Return the log likelihood ratio of same against different; above 0 favors same."""
         return np.asarray(self.evidence.llr(distance))
 
     def probability(self, distance: npt.ArrayLike, *, prior: float | None = None) -> Floats:
-        """Calibrated P(same) at each distance, in [0, 1]; never rises with the distance.
+        """Return the calibrated P(same) at each distance, in [0, 1]; it never rises with the distance.
 
         Args:
             distance: Any shape, or one number.
-            prior: P(same) before looking, between 0 and 1: the share of same pairs where this is used. The
-                stored one (0.5) by default.
+            prior: Share of same pairs in use, between 0 and 1; the stored one (0.5) by default.
 
         Raises:
             SettingError: If the prior is not between 0 and 1.
         """
         prior = self.prior if prior is None else prior
         if not 0 < prior < 1:
-            raise SettingError(f"a prior is a probability between 0 and 1, such as 0.5; got {prior}")
+            raise SettingError(f"A prior must be between 0 and 1, such as 0.5; got {prior}")
         logit = self.llr(distance) + math.log(prior / (1 - prior))
         return np.asarray(0.5 * (1 + np.tanh(logit / 2)))
 
@@ -105,25 +109,25 @@ def fit_threshold(
     """Choose the threshold and fit the probability.
 
     Args:
-        comparisons: Of classes that the encoder was not trained on; where some impostors are skilled
-            forgeries, those count alone (see `Comparisons.hardest`).
-        far: The false accept rate to hold, between 0 and 1; equal error by default.
-        prior: P(same) before looking; stored as the default of `FittedThreshold.probability`.
-        bootstrap: How many resampled sets the intervals come from.
-        seed: Of folds and resampling.
+        comparisons: Comparisons of classes that the encoder was not trained on. Where some impostors are
+            skilled forgeries, only those count (see `Comparisons.hardest`).
+        far: Target false accept rate, between 0 and 1; equal error by default.
+        prior: P(same) in use; stored as the default of `FittedThreshold.probability`.
+        bootstrap: Number of resampled sets for the intervals.
+        seed: Seed of folds and resampling.
 
     Raises:
         DataError: If there is no genuine or no impostor comparison.
         SettingError: If ``far`` or ``prior`` is not between 0 and 1.
     """
     if not 0 < prior < 1:
-        raise SettingError(f"a prior is a probability between 0 and 1, such as 0.5; got {prior}")
+        raise SettingError(f"A prior must be between 0 and 1, such as 0.5; got {prior}")
     pairs = comparisons.hardest().ascending()
     n_genuine = int(np.count_nonzero(pairs.same))
     n_impostor = len(pairs) - n_genuine
     if not n_genuine or not n_impostor:
         raise DataError(
-            "a threshold needs two classes, and two images of one of them; "
+            "A threshold needs two classes, and two images of one of them; "
             f"got {n_genuine} genuine and {n_impostor} impostor comparisons"
         )
     counts = tally_sorted(pairs.distance, pairs.same)
@@ -158,9 +162,9 @@ def fit_threshold(
 
 
 def impostors_needed(far: float) -> int:
-    """Impostor comparisons that a false accept rate takes: the rule of 30.
+    """Return the number of impostor comparisons needed for a false accept rate, by the rule of 30.
 
-    Thirty errors give the rate to within 30 % in nine cases of ten, were comparisons independent.
+    With 30 errors the rate is within 30 % in nine cases of ten, if comparisons are independent.
 
     Example:
         >>> impostors_needed(0.001)
@@ -170,5 +174,5 @@ def impostors_needed(far: float) -> int:
 
 
 def supported(far: float, n_impostor: int) -> bool:
-    """Whether so many comparisons are enough for this false accept rate: at least 30 errors expected."""
+    """Return True if at least 30 errors are expected among so many impostor comparisons."""
     return far > 0 and n_impostor >= impostors_needed(far)

@@ -1,4 +1,4 @@
-"""Every verification figure of one model on one set of comparisons, with intervals."""
+"""Verification figures of one model on one set of comparisons, with intervals."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SettingError
-from ..metrics.bootstrap import class_count, replicates
+from ..metrics.bootstrap import (
+    Interval,
+    class_count,
+    interval,
+    rate_interval,
+    replicates,
+)
 from ..metrics.comparisons import (
     Bools,
     Comparisons,
     Floats,
     Ints,
 )
-from ..metrics.intervals import Interval, interval, rate_interval
 from ..metrics.roc import (
     Roc,
     roc_of,
@@ -34,7 +39,7 @@ FARS = (0.1, 0.01, 0.001, 0.0001)
 
 @dataclass(frozen=True)
 class TarAtFar:
-    """Share of genuine comparisons accepted at a false accept rate; is that rate supported (rule of 30)?"""
+    """Share of genuine comparisons accepted at a false accept rate; ``supported`` by the rule of 30."""
 
     tar: float
     ci: Interval | None
@@ -43,7 +48,7 @@ class TarAtFar:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """A ROC (or DET) curve with its 95 % band, for drawing: FRR at each FAR."""
+    """ROC (or DET) curve with its 95 % band, for plots: FRR at each FAR."""
 
     far: Floats
     frr: Floats
@@ -53,11 +58,11 @@ class Band:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VerificationResult:
-    """Verification figures; each with an interval from resampling classes. None where not defined.
+    """Verification figures, each with an interval from resampling classes; None where undefined.
 
-    ``threshold``, ``far``, ``frr`` and ``cllr`` measure the STORED calibration; the others ask what the
-    distances could give. Where there are skilled forgeries the figures are those against forgeries, and
-    ``parts`` holds the same for random impostors and for forgeries, each by itself.
+    ``threshold``, ``far``, ``frr`` and ``cllr`` measure the STORED calibration; the others depend on the
+    distances alone. If there are skilled forgeries, the figures are those against forgeries, and
+    ``parts`` has the figures against random impostors and against forgeries.
     """
 
     threshold: float
@@ -83,9 +88,9 @@ class VerificationResult:
     parts: dict[str, VerificationResult] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values, keyed as the command line prints them; the curves are left out."""
-        apart = ("tar_at_far", "roc", "band", "parts")
-        figures = {name: value for name, value in vars(self).items() if name not in apart}
+        """Return the figures under their JSON keys, without the curves."""
+        others = ("tar_at_far", "roc", "band", "parts")
+        figures = {name: value for name, value in vars(self).items() if name not in others}
         figures = {
             name: list(value) if isinstance(value, tuple) else value for name, value in figures.items()
         }
@@ -105,20 +110,20 @@ def evaluate_verification(
     bootstrap: int = 200,
     seed: int = 0,
 ) -> VerificationResult:
-    """Measure the stored threshold and probability, and every figure beside them. Nothing is fitted.
+    """Measure a stored threshold and probability, and the figures that need neither. Nothing is fitted.
 
     Args:
-        comparisons: Of the data to report on.
-        calibration: As stored with the model.
-        extra_far: One more row of TAR at FAR.
-        bootstrap: How many resampled sets the intervals come from.
-        seed: Of the resampling.
+        comparisons: Comparisons of the data to report on.
+        calibration: Stored threshold and probability.
+        extra_far: Additional false accept rate for TAR at FAR.
+        bootstrap: Number of resampled sets for the intervals.
+        seed: Seed of the resampling.
 
     Raises:
         SettingError: If ``extra_far`` is not between 0 and 1.
     """
     if extra_far is not None and not 0 < extra_far < 1:
-        raise SettingError(f"a false accept rate lies between 0 and 1, such as 0.01; got {extra_far}")
+        raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {extra_far}")
     fars = sorted({*FARS, *([] if extra_far is None else [extra_far])}, reverse=True)
 
     def measure(pairs: Comparisons, impostors: Literal["all", "random", "skilled"]) -> VerificationResult:
@@ -147,7 +152,7 @@ def _measure(
         n_impostor=n_impostor,
         n_classes=pairs.n_classes,
     )
-    if not n_genuine or not n_impostor:  # one rate at the threshold may still be told
+    if not n_genuine or not n_impostor:  # one rate at the threshold is still defined
         wrong = calibration.same(pairs.distance) != pairs.same
         rate = float(wrong.mean()) if len(pairs) else None
         return replace(result, far=rate if n_impostor else None, frr=rate if n_genuine else None)
@@ -203,12 +208,12 @@ def _frr_at(curve: Roc, far: Floats) -> Floats:
 
 
 class Reliability(NamedTuple):
-    """Stated probability against the share that was same, for each bin that is not empty."""
+    """Predicted probability against the observed share of same, for each non-empty bin."""
 
     stated: Floats  # mean probability of the bin
     observed: Floats  # share of same among it, at the calibration's prior
-    comparisons: Ints  # how many
-    low: Floats  # the 95 % interval of what was observed, by resampling classes; NaN where there is none
+    comparisons: Ints  # number
+    low: Floats  # 95 % interval of the observed share, by resampling classes; NaN where undefined
     high: Floats
 
 
@@ -220,10 +225,9 @@ def reliability(
     bootstrap: int = 200,
     seed: int = 0,
 ) -> Reliability:
-    """The reliability diagram: does 0.8 come true eight times in ten?
+    """Compute the reliability diagram: predicted probabilities against observed shares.
 
-    Comparisons are weighted so that same has the share of the calibration's prior, whatever its share in
-    the data.
+    Comparisons are weighted so that the share of same is the calibration's prior, whatever it is in the data.
 
     Raises:
         DataError: If there is no genuine or no impostor comparison.
@@ -235,7 +239,7 @@ def reliability(
         return np.minimum((stated * bins).astype(np.int64), bins - 1)
 
     def masses(curve: Roc) -> list[npt.NDArray[Any]]:
-        """Of each bin: the share that is same, its whole share, and that times what was stated."""
+        """Return, for each bin, the share that is same, its total share, and that times the probability."""
         stated = calibration.probability(curve.threshold[1:])
         same = calibration.prior * -np.diff(curve.frr)
         whole = same + (1 - calibration.prior) * np.diff(curve.far)
@@ -270,7 +274,7 @@ class ClassErrors(NamedTuple):
 
 
 def class_errors(comparisons: Comparisons, threshold: float) -> ClassErrors:
-    """Error rates at a threshold, class by class: who is hard to tell apart?"""
+    """Compute error rates at a threshold, class by class."""
     size = int(max(comparisons.left.max(initial=0), comparisons.right.max(initial=0))) + 1
     wrong = (comparisons.distance.astype(np.float64) <= threshold) != comparisons.same
 
@@ -296,13 +300,13 @@ class Mistakes(NamedTuple):
 def mistakes(
     comparisons: Comparisons, threshold: float, *, count: int = 12, each: int | None = None
 ) -> Mistakes:
-    """The most confident mistakes: the closest impostors accepted and the farthest genuine ones rejected.
+    """Find the most confident mistakes: closest accepted impostors and farthest rejected genuine comparisons.
 
     Args:
-        comparisons: Of one data set.
+        comparisons: Comparisons of one data set.
         threshold: ``same = distance <= threshold``.
-        count: How many of either kind.
-        each: At most so many of the same two classes, so that one hard pair does not hide the others.
+        count: Maximum number of either kind.
+        each: Maximum number for the same two classes, so that one hard pair does not hide the others.
     """
     accepted = comparisons.distance.astype(np.float64) <= threshold
     false_accepts = np.flatnonzero(accepted & ~comparisons.same)
@@ -315,7 +319,7 @@ def mistakes(
 
 
 def _spread(comparisons: Comparisons, rows: Ints, count: int, each: int | None) -> Ints:
-    """The first rows, at most ``each`` of the same two classes."""
+    """Return the first rows, at most ``each`` of the same two classes."""
     if each is None:
         return rows[:count]
     taken: Counter[tuple[int, int]] = Counter()

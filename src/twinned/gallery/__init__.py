@@ -1,23 +1,15 @@
-"""The gallery: enrol images, identify or say "unknown", search for look-alikes.
+"""Galleries of enrolled images: identify an image or answer "unknown", and search for similar images.
 
-Embedded by default, in one folder; on a Qdrant server by address when one machine is not enough.
+A gallery is a folder (Qdrant Edge), or a collection on a Qdrant server.
 """
 
 from __future__ import annotations
 
 from .copy import copy, rebuild
-from .embedder import Embedder
 from .gallery import Gallery
 from .open import open_gallery
-from .results import (
-    Added,
-    Hit,
-    Identification,
-    Page,
-    Removed,
-    Stats,
-)
-from .store import Record
+from .results import Added, Hit, Identification, Page, Removed, Stats
+from .store import Embedder, Record
 
 __all__ = [
     "Added",

@@ -1,4 +1,4 @@
-"""Whole galleries: copied to another place, or embedded again for another model."""
+"""Copy a gallery to another address, or embed its images again for another model."""
 
 from __future__ import annotations
 
@@ -6,42 +6,36 @@ import os
 import shutil
 from pathlib import Path
 
-from ..errors import (
-    DataError,
-    GalleryError,
-    ImageError,
-    SettingError,
-)
+from ..errors import DataError, GalleryError, ImageError, SettingError
 from ..utils.progress import progress_bar
-from .embedder import Embedder
 from .gallery import Gallery
 from .open import open_gallery, open_store
 from .qdrant_edge import EdgeStore
 from .results import Added
 from .search import pages
-from .store import Filter, Record, Store
+from .store import Embedder, Filter, Record, Store
 
 
 def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:
-    """Copy every record and embedding, from a folder to a server or the other way.
+    """Copy every record and embedding to another gallery, for example from a folder to a server.
 
-    What the target holds already is skipped, so a copy that was cut off is simply run again.
+    Records that the target already has are skipped, so an interrupted copy can be run again.
 
     Args:
-        source: Where to read.
-        target: Where to write: a gallery of the same model.
-        progress: Show a bar.
+        source: Gallery to read.
+        target: Gallery to write, of the same model.
+        progress: Show a progress bar.
 
     Returns:
-        How many were written.
+        Number of records written.
 
     Raises:
-        GalleryError: If the two are bound to different models.
+        GalleryError: If the galleries are bound to different models.
     """
     ours, theirs = source.store, target.store
     if ours.binding != theirs.binding:
         raise GalleryError(
-            f"{ours.address} and {theirs.address} are of different models; rebuild one of them"
+            f"{ours.address} and {theirs.address} belong to different models. Rebuild one of them"
         )
     written = 0
     with progress_bar("Copying", ours.count(Filter()), show=progress) as advance:
@@ -66,40 +60,44 @@ def rebuild(
 ) -> Added:
     """Embed a gallery's images again, from their files, for another model.
 
-    A folder is replaced in one step at the end: until then, and if this is cut off, it does not change. It is
-    never replaced by a gallery with fewer images, unless ``allow_loss`` permits it.
+    A folder is replaced atomically at the end; an interrupted rebuild leaves it unchanged. It is never
+    replaced by a gallery with fewer images, unless ``allow_loss`` permits that.
 
     Args:
-        address: The gallery, whichever model filled it.
+        address: Address of the gallery; any model may have filled it.
         embedder: The new model.
-        into: A new gallery to fill instead; needed for one on a server. It goes on where it was cut off.
-        skip_missing: Leave out images that have no readable file any more, rather than stop.
-        allow_loss: Replace the folder even if the new gallery has up to this many images fewer.
-        progress: Show a bar.
+        into: Address of a new gallery to fill; required for a gallery on a server. An interrupted run can be
+            repeated.
+        skip_missing: Skip images whose file is missing or unreadable.
+        allow_loss: Number of images by which the new gallery may be smaller than the folder it replaces.
+        progress: Show a progress bar.
 
     Returns:
-        What was embedded; an image that was left out is in ``unreadable``.
+        Counts of the embedded images; ``unreadable`` lists the skipped ones.
 
     Raises:
-        GalleryError: If images have no file any more (names some), or more than ``allow_loss`` would be lost.
+        GalleryError: If image files are missing (names some), or more than ``allow_loss`` images would be
+            lost.
         DataError: If a file cannot be read.
-        SettingError: If ``allow_loss`` is negative, or comes with ``into``, which replaces no gallery.
+        SettingError: If ``allow_loss`` is negative, or is combined with ``into``.
     """
     if allow_loss < 0:
-        raise SettingError(f"allow_loss is {allow_loss}; expected a number of images, 0 or more")
+        raise SettingError(f"allow_loss is {allow_loss}. Give a number of images, 0 or more")
     if allow_loss and into is not None:
         raise SettingError(
-            "allow_loss is for a gallery that is replaced; with into the old one stays: omit it"
+            "allow_loss cannot be combined with into, because the old gallery is kept. Leave it out"
         )
     old = open_store(address, None)
     try:
         in_place = old if into is None and isinstance(old, EdgeStore) else None
         if into is None and in_place is None:
-            raise SettingError(f"{address}: a gallery on a server is rebuilt into a new one; name it: into")
+            raise SettingError(
+                f"{address}: a gallery on a server must be rebuilt into a new one. Name it with into"
+            )
         _check_files(old, skip_missing, allow_loss if in_place else None)
         draft = Path(old.address, "rebuild")
         if in_place:
-            shutil.rmtree(draft, ignore_errors=True)  # of a run that was cut off, perhaps for another model
+            shutil.rmtree(draft, ignore_errors=True)  # from an interrupted run, possibly for another model
         with open_gallery(into or draft, embedder) as new:
             added = _add_all(old, new, skip_missing, progress)
             if in_place and isinstance(new.store, EdgeStore):
@@ -111,22 +109,22 @@ def rebuild(
 
 
 def _check_files(old: Store, skip_missing: bool, allow_loss: int | None) -> None:
-    """Look for the images' files before anything is embedded; ``into`` has no limit of losses, None."""
+    """Check that the image files exist before embedding; ``allow_loss`` is None without a limit."""
     lost = [record for records, _ in pages(old, Filter()) for record in records if not _has_file(record)]
     if not lost:
         return
     count = old.count(Filter())
     if skip_missing and (len(lost) <= allow_loss if allow_loss is not None else len(lost) < count):
         return
-    remedy = "put the files back"
+    remedy = "Restore the files"
     if allow_loss is not None:
         remedy += f", or replace the gallery without them (--skip-missing --allow-loss {len(lost)})"
     elif len(lost) < count:
-        remedy += ", or leave such images out (--skip-missing)"
+        remedy += ", or skip such images (--skip-missing)"
     names = ", ".join(record.image or f"id {record.id} (not from a file)" for record in lost[:3])
     raise GalleryError(
-        f"{old.address}: {len(lost):,} of {count:,} images have no file any more and cannot be embedded "
-        f"again: {names}; nothing was changed: {remedy}"
+        f"{old.address}: the files of {len(lost):,} of {count:,} images are missing, so these images cannot "
+        f"be embedded again: {names}. Nothing was changed. {remedy}"
     )
 
 
@@ -136,13 +134,13 @@ def _check_loss(old: Store, new: EdgeStore, added: Added, allow_loss: int) -> No
         return
     reasons = [f"{len(added.unreadable):,} cannot be read"] if added.unreadable else []
     if added.skipped:
-        reasons.append(f"{added.skipped:,} are the same as another at this model's image size")
+        reasons.append(f"{added.skipped:,} equal another image at this model's image size")
     new.close()
     shutil.rmtree(new.address, ignore_errors=True)
     raise GalleryError(
-        f"{old.address}: the new gallery would have {after:,} images where this one has {before:,} "
-        f"({', '.join(reasons)}); nothing was changed: repair the files, fill a new gallery instead "
-        f"(--into), or accept the loss (--allow-loss {before - after})"
+        f"{old.address}: the new gallery would have {after:,} images, but this one has {before:,} "
+        f"({', '.join(reasons)}). Nothing was changed. Repair the files, fill a new gallery (--into), or "
+        f"accept the loss (--allow-loss {before - after})"
     )
 
 
@@ -152,7 +150,7 @@ def _has_file(record: Record) -> bool:
 
 def _add_all(old: Store, new: Gallery, skip_missing: bool, progress: bool) -> Added:
     total = Added([], 0, 0, [])
-    with progress_bar("Embedding again", old.count(Filter()), show=progress) as advance:
+    with progress_bar("Embedding", old.count(Filter()), show=progress) as advance:
         for records, _ in pages(old, Filter()):
             filed = [(record.image, record) for record in records if record.image is not None]
             unfiled = [
@@ -168,8 +166,8 @@ def _add_all(old: Store, new: Gallery, skip_missing: bool, progress: bool) -> Ad
             )
             if added.unreadable and not skip_missing:
                 raise DataError(
-                    f"{added.unreadable[0]}; repair it, or leave such images out (--skip-missing, and "
-                    "--allow-loss N where the gallery is replaced)"
+                    f"{added.unreadable[0]}. Repair it, or skip such images (--skip-missing, and "
+                    "--allow-loss N if the gallery is replaced)"
                 )
             total = Added(
                 total.ids + added.ids + [None] * len(unfiled),

@@ -1,6 +1,6 @@
-"""The gallery: enrol images under labels, identify a probe or say "unknown", search for look-alikes.
+"""Galleries: enroll images under labels, identify an image or answer "unknown", search for similar images.
 
-One class over two stores: `edge`, a folder, and `cluster`, a Qdrant server. A model is an `Embedder` to it.
+`Gallery` works on two stores: a folder (`qdrant_edge`) and a Qdrant server (`qdrant_server`).
 """
 
 from __future__ import annotations
@@ -9,62 +9,25 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..data.images import ImageSource, Pixels, source_name
+from ..data.images import ImageSource, Pixels, as_many, source_name
 from ..data.preprocessing import read_image
-from ..errors import (
-    GalleryError,
-    ImageError,
-    NotEnrolledError,
-    SettingError,
-)
+from ..errors import GalleryError, ImageError, NotEnrolledError, SettingError, some
 from ..utils.progress import progress_bar
-from .embedder import Embedder
-from .ingest import BATCH, open_ahead, unstored
-from .inputs import (
-    Where,
-    as_list,
-    check_labels,
-    check_metadata,
-    filter_by,
-    spread,
-)
-from .results import (
-    Added,
-    Hit,
-    Identification,
-    Page,
-    Removed,
-    Stats,
-)
-from .search import (
-    PAGE,
-    Prototypes,
-    measure_index,
-    near_duplicates,
-    nearest,
-    pages,
-)
-from .store import (
-    Filter,
-    Record,
-    Store,
-    Value,
-    Vectors,
-    exact_below,
-)
+from .ingest import BATCH, Where, check_labels, check_metadata, filter_by, open_ahead, spread, unstored
+from .results import Added, Hit, Identification, Page, Removed, Stats
+from .search import PAGE, Prototypes, closest_labels, measure_index, near_duplicates, nearest, pages
+from .store import Embedder, Filter, Record, Store, Value, Vectors, exact_below
 
-# Committed, and so safe, whenever so many images are waiting or so much time has passed.
+# Images are committed whenever this many are waiting or this much time has passed.
 COMMIT_IMAGES = 256
 COMMIT_SECONDS = 2.0
 
 Labels: TypeAlias = str | Sequence[str] | None
-# Inside the class ``list`` is its method.
+# In annotations inside the class, ``list`` would be its method.
 Ids: TypeAlias = list[str]
 Records: TypeAlias = list[Record]
 Hits: TypeAlias = list[Hit]
@@ -73,15 +36,15 @@ Identifications: TypeAlias = list[Identification]
 
 
 class Gallery:
-    """Enrolled images of one model. Opened by `open_gallery` or `Model.gallery`; close it, or use ``with``.
+    """Enrolled images of one model, opened by `open_gallery` or `Model.gallery`. Use ``with``, or `close` it.
 
-    Several threads may use one gallery. What a method that writes has returned from is on disk. A process
-    that is forked while the gallery is open cannot use it: every method but `close` raises `GalleryError`.
+    Several threads may use one gallery. Changes are on disk when a method returns. A process that is forked
+    while the gallery is open cannot use it: every method but `close` raises `GalleryError`.
 
     Args:
-        store: Where records and embeddings are kept.
+        store: Storage of records and embeddings.
         embedder: The model.
-        read_only: Refuse every change.
+        read_only: Raise an error on every change.
     """
 
     def __init__(self, store: Store, embedder: Embedder, *, read_only: bool = False) -> None:
@@ -102,11 +65,15 @@ class Gallery:
     def __repr__(self) -> str:
         return f"Gallery({self.store.address!r})"
 
+    def with_embedder(self, embedder: Embedder) -> Gallery:
+        """Return this gallery with another session of its encoder; both share the store."""
+        return Gallery(self.store, embedder, read_only=self._read_only)
+
     def close(self) -> None:
-        """Let another process open it. In a process that was forked meanwhile, do nothing."""
+        """Release the gallery for other processes; in a forked process, do nothing."""
         self.store.close()
 
-    # ---- enrolling
+    # ---- enroll
 
     def add(
         self,
@@ -117,25 +84,25 @@ class Gallery:
         acknowledge: Callable[[Ids], None] | None = None,
         progress: bool = True,
     ) -> Added:
-        """Enrol images.
+        """Enroll images.
 
-        What is stored already is skipped before it is embedded, so a run that was cut off is simply run
-        again. Unreadable images are left out and returned.
+        Images that are stored already are skipped before embedding, so an interrupted run can be repeated.
+        Unreadable images are skipped and returned.
 
         Args:
-            images: Paths, arrays, bytes or Pillow images; one of them or many.
-            labels: One for each image, or one for all. Without one an image is searched, never identified.
-            metadata: One mapping for each image, or one for all: text, numbers and booleans.
-            acknowledge: Called every 256 images or 2 seconds with the ids of new records, now on disk.
-            progress: Show a bar.
+            images: One image or many: paths, arrays, bytes or Pillow images.
+            labels: One label per image, or one for all. An image without a label is found by `search` only.
+            metadata: One mapping per image, or one for all; values are text, numbers and booleans.
+            acknowledge: Function called every 256 images or 2 seconds with the ids of new records on disk.
+            progress: Show a progress bar.
 
         Raises:
-            GalleryError: If an image is under another label already (both are named), the gallery is
-                read-only, or the disk is full. What was acknowledged is stored.
+            GalleryError: If an image is enrolled under another label (names both), the gallery is read-only,
+                or the disk is full. Acknowledged images are stored.
             DataError: If the numbers of images, labels and metadata differ.
         """
         self._may_write()
-        images = as_list(images)
+        images = list(as_many(images))
         labels = spread(labels, len(images), "labels", (str, type(None)))
         metadata = spread({} if metadata is None else metadata, len(images), "metadata", Mapping)
         check_labels(labels)
@@ -164,32 +131,34 @@ class Gallery:
                         acknowledge(safe)
                     stored, committed, waiting = stored + len(safe), time.monotonic(), {}
                 advance(len(batch))
-        if stored >= COMMIT_IMAGES and self.store.index_due():  # never where a service enrols one by one
+        if (
+            stored >= COMMIT_IMAGES and self.store.index_due()
+        ):  # never in a service that enrolls images one by one
             self.compact()
         return Added(ids, stored, len(images) - stored - len(unreadable), unreadable)
 
     def insert(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Store records with embeddings of this gallery's encoder, in place of those with the same id."""
+        """Store records with embeddings of this gallery's encoder; replace those with the same id."""
         self._may_write()
         if records:
             self.store.write(records, vectors)
             self._prototypes.forget(record.label for record in records)
 
     def remove(self, ids: str | Sequence[str] | None = None, *, label: str | None = None) -> Removed:
-        """Remove images by id, or all of a label.
+        """Remove images by id, or all images of a label.
 
         Returns:
-            What was removed, for `restore`.
+            The removed records, for `restore`.
 
         Raises:
-            GalleryError: If an id or the label is not there; then nothing is removed.
+            GalleryError: If an id or the label does not exist; then nothing is removed.
         """
         self._may_write()
         if (ids is None) == (label is None):
-            raise SettingError("remove takes either ids or a label")
+            raise SettingError("remove requires either ids or a label")
         removed = Removed([], np.empty((0, self.store.binding.embedding_size), np.float32))
         with self.store.writing:
-            records = self._labelled(label) if label is not None else self._stored(ids or [])
+            records = self._labeled(label) if label is not None else self._stored(ids or [])
             for start in range(0, len(records), PAGE):
                 found, vectors = self.store.get([r.id for r in records[start : start + PAGE]], vectors=True)
                 self.store.delete([record.id for record in found])
@@ -198,7 +167,7 @@ class Gallery:
         return removed
 
     def restore(self, removed: Removed) -> None:
-        """Bring back what `remove` took away.
+        """Insert removed records again.
 
         Raises:
             GalleryError: If one of the images has been added under another label since.
@@ -211,10 +180,10 @@ class Gallery:
     def update(
         self, id: str, *, label: str | None = None, metadata: Mapping[str, Value] | None = None
     ) -> Record:
-        """Give an image another label, other metadata, or both; what is None stays as it is.
+        """Change the label or metadata of an image; None keeps the old value.
 
         Raises:
-            GalleryError: If there is no such id.
+            GalleryError: If the id does not exist.
         """
         self._may_write()
         check_labels([label])
@@ -230,7 +199,7 @@ class Gallery:
         """Rename a label, or merge it into another.
 
         Returns:
-            How many images it had.
+            Number of images changed.
 
         Raises:
             GalleryError: If no image has the label.
@@ -238,13 +207,13 @@ class Gallery:
         self._may_write()
         check_labels([new])
         with self.store.writing:
-            ids = [record.id for record in self._labelled(label)]
+            ids = [record.id for record in self._labeled(label)]
             for start in range(0, len(ids), PAGE):
                 self.store.change(ids[start : start + PAGE], {"label": new})
             self._prototypes.forget([label, new])
         return len(ids)
 
-    # ---- asking
+    # ---- query
 
     def identify(
         self,
@@ -254,24 +223,24 @@ class Gallery:
         label: Labels = None,
         where: Where | None = None,
     ) -> Identifications:
-        """Name what images show, or say unknown.
+        """Identify images: find the label of each, or unknown.
 
         Args:
-            images: Paths, arrays, bytes or Pillow images; one of them or many.
-            fpir: False positive identification rate: the share of strangers that may be given a name. The
-                threshold follows from it and grows stricter with the gallery.
-            label: Only these labels.
-            where: Only images with this metadata: a value, or a list of values, for each key.
+            images: One image or many: paths, arrays, bytes or Pillow images.
+            fpir: False positive identification rate: fraction of unknown probes that may be given a label, in
+                (0, 1). It sets the threshold, which gets stricter as the gallery grows.
+            label: Labels to consider; None for all.
+            where: Metadata to require: a value, or a list of accepted values, for each key.
 
         Returns:
-            One for each image; ``label`` is None for unknown.
+            One result per image; ``label`` is None for unknown.
 
         Raises:
             ImageError: If an image cannot be read.
         """
         if not 0 < fpir < 1:
-            raise SettingError(f"fpir is {fpir}; expected a rate between 0 and 1")
-        images = as_list(images)
+            raise SettingError(f"fpir is {fpir}. Give a rate between 0 and 1")
+        images, spec = list(as_many(images)), self._embedder.spec
         only = filter_by(label, where)
         counts = self.store.labels(only)
         if not counts:
@@ -281,13 +250,14 @@ class Gallery:
         answers: Identifications = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            labels, near = self._closest(self._embed(np.stack([self._read(i) for i in batch])), only, counts)
-            sure = self._embedder.probability(near)
+            queries = self._embed(np.stack([read_image(image, spec) for image in batch]))
+            labels, near = closest_labels(self.store, self._embedder, self._prototypes, queries, only, counts)
+            probability = self._embedder.probability(near)
             answers += [
                 Identification(
                     source_name(image), name if d <= threshold else None, float(p), float(d), threshold
                 )
-                for image, name, d, p in zip(batch, labels, near, sure)
+                for image, name, d, p in zip(batch, labels, near, probability)
             ]
         return answers
 
@@ -301,29 +271,29 @@ class Gallery:
         where: Where | None = None,
         exact: bool = False,
     ) -> Hits:
-        """The k enrolled images that look most alike, nearest first.
+        """Find the k most similar enrolled images, nearest first.
 
         Args:
-            image: The probe; or give ``id``.
-            k: How many.
-            id: Search on from an enrolled image, which is itself left out.
-            label: Only these labels.
-            where: Only images with this metadata: a value, or a list of values, for each key.
-            exact: Compare with all, even if there is an index.
+            image: Query image; or give ``id``.
+            k: Number of results, at least 1.
+            id: Id of an enrolled image to use as the query; it is excluded from the results.
+            label: Labels to consider; None for all.
+            where: Metadata to require: a value, or a list of accepted values, for each key.
+            exact: Compare with every image, even if there is an index.
 
         Raises:
             ImageError: If the image cannot be read.
-            GalleryError: If there is no such id.
+            GalleryError: If the id does not exist.
         """
         if k < 1:
-            raise SettingError(f"k is {k}; expected at least 1")
+            raise SettingError(f"k is {k}. Give at least 1")
         self.store.check_process()  # before the image is embedded
         if image is not None and id is None:
-            query = self._embed(self._read(image)[None])
+            query = self._embed(read_image(image, self._embedder.spec)[None])
         elif id is not None and image is None:
             query = self.store.get([self.get(id).id], vectors=True)[1]
         else:
-            raise SettingError("search takes either an image or an id")
+            raise SettingError("search requires either an image or an id")
         only = filter_by(label, where)
         found = nearest(self.store, self._embedder, query, k + (id is not None), only, exact=exact)[0]
         return [
@@ -333,34 +303,34 @@ class Gallery:
         ][:k]
 
     def duplicates(self, within: float | None = None) -> Groups:
-        """Groups of near-duplicates: images that distances of at most ``within`` link, largest group first.
+        """Group near-duplicates: images linked by distances of at most ``within``, largest group first.
 
         Args:
-            within: By default a tenth of the model's threshold.
+            within: Distance; a tenth of the model's threshold by default.
         """
         limit = self._embedder.threshold / 10 if within is None else within
         return near_duplicates(self.store, self._embedder, limit)
 
     def count(self, *, label: Labels = None, where: Where | None = None) -> int:
-        """How many images pass the filter."""
+        """Count the images that pass the filter."""
         return self.store.count(filter_by(label, where))
 
     def labels(self, *, where: Where | None = None) -> dict[str, int]:
-        """How many images each label has, in the order of the labels."""
+        """Count the images of each label, in the order of the labels."""
         return dict(sorted(self.store.labels(filter_by(None, where)).items()))
 
     def get(self, id: str) -> Record:
-        """One record.
+        """Return one record.
 
         Raises:
-            GalleryError: If there is no such id.
+            GalleryError: If the id does not exist.
         """
         return self._stored([id])[0]
 
     def embeddings(
         self, *, label: Labels = None, where: Where | None = None, limit: int | None = None
     ) -> tuple[Records, Vectors]:
-        """Records and their embeddings, for a map: at most ``limit``, in the order of their ids."""
+        """Return at most ``limit`` records and their embeddings, in the order of their ids."""
         records: Records = []
         vectors = [np.empty((0, self.store.binding.embedding_size), np.float32)]
         for page, found in pages(self.store, filter_by(label, where), vectors=True):
@@ -370,12 +340,12 @@ class Gallery:
                 break
         return records[:limit], np.concatenate(vectors)[:limit]
 
-    # ---- upkeep
+    # ---- maintain
 
     def compact(self) -> Stats:
-        """Drop what was deleted; above a size build the index and measure what it finds.
+        """Reclaim the space of deleted records; in a large gallery, build the index and measure its recall.
 
-        A million images take minutes; other threads go on reading and writing meanwhile.
+        This takes minutes for a million images. Other threads can read and write in the meantime.
         """
         self._may_write()
         self.store.compact()
@@ -383,7 +353,7 @@ class Gallery:
         return self.stats()
 
     def stats(self) -> Stats:
-        """The gallery in figures: how it is searched, and how well its index finds."""
+        """Return statistics: size, search method, and recall of the index."""
         binding, indexed, report = self.store.binding, self.store.indexed(), self.store.report
         return Stats(
             address=self.store.address,
@@ -406,13 +376,13 @@ class Gallery:
         after: str | None = None,
         limit: int | None = None,
     ) -> Page:
-        """Records in the order of their ids.
+        """List records in the order of their ids.
 
         Args:
-            label: Only these labels.
-            where: Only images with this metadata.
-            after: Where to go on: `Page.after` of the page before.
-            limit: At most so many; None for all.
+            label: Labels to consider; None for all.
+            where: Metadata to require.
+            after: `Page.after` of the previous page.
+            limit: Maximum number of records; None for all.
         """
         only = filter_by(label, where)
         if limit is not None:
@@ -421,69 +391,53 @@ class Gallery:
         items = [record for page, _ in pages(self.store, only, after=after) for record in page]
         return Page(self.store.count(only), items, None)
 
-    # ---- inside
-
-    def _read(self, image: ImageSource) -> Pixels:
-        return read_image(image, self._embedder.spec)
+    # ---- internal
 
     def _embed(self, pixels: Pixels) -> Vectors:
         vectors = np.asarray(self._embedder.embed_pixels(pixels), np.float32)
         if not np.isfinite(vectors).all():
-            raise GalleryError("the encoder gave values that are not finite; train the model again")
+            raise GalleryError("The encoder returned values that are not finite. Train the model again")
         return vectors
 
     def _new(self, records: Sequence[Record], waiting: Iterable[Record] = ()) -> Records:
-        """Those that are not stored, or stored without their label."""
+        """Return the records that are not stored, or are stored without their label."""
         stored, _ = self.store.get([record.id for record in records]) if records else ([], None)
         return unstored(records, [*stored, *waiting])
 
     def _commit(self, waiting: Mapping[str, tuple[Record, Vectors]]) -> Ids:
-        """Store what is new; on disk when this returns."""
-        with self.store.writing:  # another thread may have added one of them since it was looked up
+        """Store the new records; on disk when this returns."""
+        with self.store.writing:  # another thread may have added some since the lookup
             new = self._new([record for record, _ in waiting.values()])
             if new:
                 self.insert(new, np.stack([waiting[record.id][1] for record in new]))
         return [record.id for record in new]
 
     def _stored(self, ids: str | Sequence[str]) -> Records:
-        """The records of ids, each once; all must be there."""
+        """Return the records of ids, each once; all must exist."""
         ids = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
         valid = [id for id in ids if _is_uuid(id)]
         found = {record.id: record for record in self.store.get(valid)[0]} if valid else {}
         if missing := [id for id in ids if id not in found]:
             raise NotEnrolledError(
-                f"{self.store.address}: there is no image with the id {_some(missing)}; "
-                "twinned gallery list shows the ids"
+                f"{self.store.address}: no image has the id {_quoted(missing)}. List the ids: "
+                "twinned gallery list"
             )
         return [found[id] for id in ids]
 
-    def _labelled(self, label: str) -> Records:
-        """The records of a label; there must be some."""
+    def _labeled(self, label: str) -> Records:
+        """Return the records of a label; at least one must exist."""
         records = [record for page, _ in pages(self.store, Filter(labels=(label,))) for record in page]
         if not records:
-            there = _some(self.labels()) or "none"
-            raise NotEnrolledError(f"{self.store.address}: no image has the label {label!r}; labels: {there}")
+            labels = _quoted(self.labels()) or "none"
+            raise NotEnrolledError(
+                f"{self.store.address}: no image has the label {label!r}. Labels: {labels}"
+            )
         return records
-
-    def _closest(
-        self, queries: Vectors, only: Filter, counts: Mapping[str, int]
-    ) -> tuple[Sequence[str], NDArray[np.float64]]:
-        """The closest label of each query, and its distance, shape ``(n,)``."""
-        if self._embedder.prototype:
-            return self._prototypes.closest(queries, only, counts)
-        if self.store.count(only) > sum(counts.values()):
-            only = replace(only, labelled=True)
-        found = nearest(self.store, self._embedder, queries, 1, only)
-        # Nothing is found if another thread has removed the last image since they were counted.
-        labels = [one.records[0].label or "" if one.records else "" for one in found]
-        return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
 
     def _may_write(self) -> None:
         self.store.check_process()
         if self._read_only:
-            raise GalleryError(
-                f"{self.store.address}: was opened read-only; open it for writing to change it"
-            )
+            raise GalleryError(f"{self.store.address}: is open read-only. Open it for writing to change it")
 
 
 def _is_uuid(text: str) -> bool:
@@ -493,7 +447,5 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first few, for a message."""
-    named = list(names)
-    return ", ".join(map(repr, named[:5])) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+def _quoted(names: Iterable[str]) -> str:
+    return some([repr(name) for name in names], most=5)

@@ -1,4 +1,4 @@
-"""The embedded gallery's own file, gallery.json, and writing so that a crash does no harm."""
+"""gallery.json of an embedded gallery, and file operations that survive a crash."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from ..errors import GalleryError
 from .store import Binding, IndexReport
 
 _NAME = "gallery.json"
-# Qdrant's files are sparse and mapped into memory: a disk that fills up under them ends the process
-# (SIGBUS). So room is asked for first: to open, for its housekeeping; to add, so much more that a gallery
-# that could be added to can be opened again and images removed from it.
+# Qdrant's files are sparse and memory-mapped, so a full disk kills the process (SIGBUS). Free space is
+# checked first. Adding requires more than opening does, so that a gallery that accepted its last images can
+# still be opened and have images removed.
 ROOM_TO_OPEN = 16 << 20
 ROOM_TO_ADD = 64 << 20
 _BLOCK = bytes(1 << 16)
-_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)|\bcode: (\d+)")  # Rust's two ways to print a number
+_RUST_OS_ERROR = re.compile(
+    r"\(os error (\d+)\)|\bcode: (\d+)"
+)  # the two formats in which Rust prints the number
 _PERMISSION = (
     "permission was denied",
-    "a gallery needs a folder that this user can read and write, even to be searched: change its owner or "
+    "A gallery needs a folder that this user can read and write, even to search. Change its owner or "
     "its permissions, or copy the folder and open the copy",
 )
-_FILES = ("too many files are open", "close some, or raise the limit (ulimit -n), and run this again")
-_DISK = ("the disk is full", "what was acknowledged is stored: free some space and run this again")
-# What the operating system refuses though the folder is whole.
+_FILES = ("too many files are open", "Close some, or raise the limit (ulimit -n), and run this again")
+_DISK = ("the disk is full", "Acknowledged data is stored. Free some space and run this again")
+# Errors of the operating system that do not mean damage: reason and remedy.
 _REFUSED = {
     errno.EROFS: (
         "the file system is read-only",
-        "a gallery needs a folder that it can write to, even to be searched: copy the folder to a file "
-        "system that can be written to, and open the copy",
+        "A gallery needs a writable folder, even to search. Copy the folder to a writable file system and "
+        "open the copy",
     ),
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
-    errno.ENOMEM: ("there is not enough memory", "free some memory and run this again"),
+    errno.ENOMEM: ("there is not enough memory", "Free some memory and run this again"),
     errno.EMFILE: _FILES,
     errno.ENFILE: _FILES,
     errno.ENOSPC: _DISK,
@@ -47,15 +49,15 @@ _REFUSED = {
 
 
 class Manifest(BaseModel):
-    """gallery.json.
+    """Content of gallery.json.
 
     Args:
-        format: Of this file.
-        binding: The model that the gallery belongs to.
-        shard: The folder in use.
-        at_least: So many images are in it; fewer means damage.
-        written: Number of the last write that Qdrant's log had passed on; a lower one means damage.
-        report: How well the index finds.
+        format: Format version of the file.
+        binding: Encoder that the gallery is bound to.
+        shard: Name of the folder in use.
+        at_least: Lower bound of the number of images; fewer means damage.
+        written: Number of the last write moved from Qdrant's log to the segments; a lower one means damage.
+        report: Recall of the index.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate_json((folder / _NAME).read_bytes())
     except FileNotFoundError:
         raise GalleryError(
-            f"{folder}: has no {_NAME}, so it is no gallery, or a damaged one; choose another folder, or "
+            f"{folder}: has no {_NAME}, so it is not a gallery or is damaged. Choose another folder, or "
             "restore it from a backup"
         ) from None
     except ValidationError as error:
@@ -86,7 +88,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace gallery.json in one step; on disk when this returns."""
+    """Replace gallery.json atomically; on disk when this returns."""
     draft = folder / f".{_NAME}"
     draft.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     sync_file(draft)
@@ -95,61 +97,61 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def need_room(folder: Path, needed: int) -> None:
-    """Refuse to go on where the disk has no room for so many bytes.
+    """Check that the disk has this many bytes free.
 
     Raises:
-        GalleryError: If there is less.
+        GalleryError: If there are fewer.
     """
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise refused(folder, error) or GalleryError(
-            f"{folder}: its free space cannot be read ({error}); nothing was written: check the folder and "
+            f"{folder}: its free space cannot be read ({error}); nothing was written. Check the folder and "
             "run this again"
         ) from error
     if free < needed:
         raise GalleryError(
-            f"{folder}: the disk is full ({free >> 20:,} MB free, {needed >> 20:,} MB are needed); what was "
-            "acknowledged is stored: free some space and run this again"
+            f"{folder}: the disk is full ({free >> 20:,} MB free, {needed >> 20:,} MB required). "
+            "Acknowledged data is stored. Free some space and run this again"
         )
 
 
 def damaged(folder: Path, reason: str) -> GalleryError:
-    """What to say of a damaged gallery."""
+    """Make the error for a damaged gallery."""
     return GalleryError(
-        f"{folder}: is damaged ({reason}); nothing was changed: restore the folder from a backup, or move "
+        f"{folder}: is damaged ({reason}); nothing was changed. Restore the folder from a backup, or move "
         "it away and add the images again"
     )
 
 
 def refused(folder: Path, error: BaseException) -> GalleryError | None:
-    """Explain what the operating system refuses though the gallery is whole; None for any other error."""
+    """Make the error for a failed system call on an undamaged gallery; None for any other error."""
     number: int | None = None
     if isinstance(error, OSError):
         number = error.errno
     elif found := _RUST_OS_ERROR.search(str(error)):
         code = int(found[1] or found[2])
-        number = OSError(code, "", None, code).errno  # on Windows from its own numbers
+        number = OSError(code, "", None, code).errno  # on Windows, converts its own numbers
     if number not in _REFUSED:
         return None
     what, remedy = _REFUSED[number]
     detail = f" ({error})" if number in (errno.EACCES, errno.EPERM) else ""  # names the file
-    return GalleryError(f"{folder}: {what}{detail}; {remedy}")
+    return GalleryError(f"{folder}: {what}{detail}. {remedy}")
 
 
 def identity(path: str | os.PathLike[str] | int) -> tuple[int, int]:
-    """Device and inode: the same for one folder, whatever its name."""
+    """Return device and inode, which stay the same when a folder is renamed."""
     seen = os.stat(path)
     return seen.st_dev, seen.st_ino
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file's content to disk."""
+    """Synchronize a file's content with the disk."""
     _sync(path, os.O_RDWR)
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a folder's names to disk; Windows cannot."""
+    """Synchronize a folder's entries with the disk; Windows does not support this."""
     if os.name != "nt":
         _sync(path, os.O_RDONLY)
 
@@ -163,7 +165,7 @@ def _sync(path: Path, flags: int) -> None:
 
 
 def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a folder of sparse files; what is empty in them stays so."""
+    """Copy a folder of sparse files and keep their holes."""
     shutil.copytree(source, target, copy_function=_copy_file)
 
 
@@ -178,5 +180,5 @@ def _copy_file(source: str, target: str) -> None:
 
 
 def size_on_disk(folder: Path) -> int:
-    """Bytes that a folder of sparse files takes."""
+    """Return the bytes that a folder of sparse files occupies."""
     return sum(512 * entry.stat().st_blocks for entry in folder.rglob("*"))

@@ -1,31 +1,106 @@
-"""The way into a gallery: images opened ahead of the network, and what of them is new."""
+"""Images to enroll: validate arguments, open files in threads, and drop images that are stored already."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
 
 from ..data.images import ImageSource, Pixels, pixels_sha256
 from ..data.preprocessing import ImageSpec, read_image
-from ..errors import ImageError, LabelConflictError
-from .store import Record, Value, is_unicode
+from ..errors import DataError, ImageError, LabelConflictError
+from .store import Filter, Record, Value, is_unicode, metadata_path
 
-# Images opened by one task: handing each to a thread of its own takes longer than opening a small one.
+# Images opened by one task; submitting a task per image takes longer than opening a small image.
 BATCH = 64
 _NAMESPACE = uuid.UUID("6f0c9a52-3f0e-5d0c-9d0b-7c1f2f6a1e11")
+
+Where: TypeAlias = Mapping[str, Value | Sequence[Value]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An image to enrol: its record and its pixels."""
+    """An image to enroll.
+
+    Args:
+        record: Its record.
+        pixels: Its pixels, uint8 ``(height, width, channels)``.
+    """
 
     record: Record
     pixels: Pixels
+
+
+def spread(values: T | Sequence[T], count: int, what: str, one: type | tuple[type, ...]) -> list[T]:
+    """Return one value per image as a list, repeating a single value ``count`` times."""
+    if isinstance(values, one):
+        return [values] * count  # type: ignore[list-item]
+    listed: list[T] = list(values)  # type: ignore[arg-type]
+    if len(listed) != count:
+        raise DataError(
+            f"{len(listed)} {what} were given for {count} images. Give one for each image, or one for all"
+        )
+    return listed
+
+
+def check_labels(labels: Iterable[Any]) -> None:
+    """Check that each label is None or one line of text that is not empty.
+
+    Raises:
+        DataError: If a label is invalid.
+    """
+    for label in labels:
+        if label is not None and (not isinstance(label, str) or not label):
+            raise DataError(f"label {label!r} cannot be used. Give text that is not empty, or None")
+        if label is not None and label.splitlines() != [label]:
+            raise DataError(f"label {label!r} has a line break. A label must be one line of text")
+        if label is not None and not is_unicode(label):
+            raise DataError(f"label {label!r} is not Unicode text. Rename it (or its folder)")
+
+
+def check_metadata(metadata: Iterable[Mapping[Any, Any]]) -> None:
+    """Check that metadata maps keys to text, finite numbers and booleans.
+
+    Raises:
+        SettingError: If a key is invalid.
+        DataError: If a value is invalid.
+    """
+    for mapping in metadata:
+        for key, value in mapping.items():
+            metadata_path(key)
+            if not isinstance(value, (str, int, float)) or (
+                isinstance(value, float) and not math.isfinite(value)
+            ):
+                raise DataError(
+                    f"metadata {key!r}: {value!r} cannot be stored. Give text, a finite number or a boolean"
+                )
+            if isinstance(value, str) and not is_unicode(value):
+                raise DataError(
+                    f"metadata {key!r}: {value!r} is not Unicode text. Give text that UTF-8 can encode"
+                )
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise DataError(f"metadata {key!r}: {value} does not fit in 64 bits. Give it as text")
+
+
+def filter_by(label: str | Sequence[str] | None, where: Where | None) -> Filter:
+    """Convert a caller's conditions to a filter."""
+    listed = {
+        key: tuple(values) if isinstance(values, (list, tuple, set, frozenset)) else (values,)
+        for key, values in (where or {}).items()
+    }
+    for key, values in listed.items():
+        if not values:
+            raise DataError(f"where {key!r}: the list of values is empty. Give at least one value")
+    check_metadata({key: value} for key, values in listed.items() for value in values)
+    labels = (label,) if isinstance(label, str) else label
+    return Filter(labels=None if labels is None else tuple(labels), where=listed)
 
 
 def open_ahead(
@@ -34,7 +109,7 @@ def open_ahead(
     metadata: Sequence[Mapping[str, Value]],
     spec: ImageSpec,
 ) -> Iterator[list[Candidate | ImageError]]:
-    """Open images in threads, a few batches ahead, in order; an unreadable one becomes its error."""
+    """Open images in threads, a few batches ahead, in order. An unreadable image yields its error."""
 
     def prepare(
         batch: list[tuple[ImageSource, str | None, Mapping[str, Value]]],
@@ -43,7 +118,7 @@ def open_ahead(
 
     workers = os.cpu_count() or 1
     source = zip(images, labels, metadata)
-    with ThreadPoolExecutor(workers, thread_name_prefix="enrol") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="enroll") as pool:
         waiting: deque[Future[list[Candidate | ImageError]]] = deque()
         while True:
             while len(waiting) <= workers and (batch := list(itertools.islice(source, BATCH))):
@@ -60,21 +135,21 @@ def _candidate(
         pixels = read_image(image, spec)
     except ImageError as error:
         return error
-    # One image, one id: added again after it was removed, it has the same one.
+    # The id depends on the pixels alone, so an image that is removed and added again keeps its id.
     id = str(uuid.uuid5(_NAMESPACE, pixels_sha256(pixels)))
     path = os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else None
     if path is not None and not is_unicode(path):
         return ImageError(
-            str(image), "has a name that is not Unicode text, which a gallery cannot keep; rename it"
+            str(image), "the file name is not Unicode text, so a gallery cannot store it. Rename the file"
         )
     return Candidate(Record(id, label, path, dict(metadata)), pixels)
 
 
 def unstored(records: Iterable[Record], stored: Iterable[Record]) -> list[Record]:
-    """Those that are new, each once; one that is stored without a label comes again with its label.
+    """Return the new records, each once. A record stored without a label is new if it has one now.
 
     Raises:
-        LabelConflictError: If an image comes under two labels; names both.
+        LabelConflictError: If an image has two labels; the message names both.
     """
     known = {record.id: record for record in stored}
     new: dict[str, Record] = {}
@@ -89,6 +164,6 @@ def unstored(records: Iterable[Record], stored: Iterable[Record]) -> list[Record
             raise LabelConflictError(
                 f"{record.image or 'an image'} was given the label {record.label!r}, but the same image is "
                 f"enrolled as {same.label!r} ({same.image or 'not from a file'}, id {same.id}), and an image "
-                "has one label: leave one of them out, or update or remove that id"
+                "has one label. Leave one of them out, or update or remove that id"
             )
     return list(new.values())

@@ -1,4 +1,4 @@
-"""Opening a gallery by its address: a folder, or a collection on a Qdrant server."""
+"""Open a gallery by its address: a folder, or a collection on a Qdrant server."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 from ..errors import GalleryError, SettingError
-from . import qdrant_edge
-from .embedder import Embedder, binding_of
+from . import edge_shard, qdrant_edge
 from .gallery import Gallery
 from .gallery_file import refused
-from .store import Binding, Store
+from .store import Binding, Embedder, Store, binding_of
 
 
 def open_gallery(
@@ -21,14 +20,14 @@ def open_gallery(
     read_only: bool = False,
     timeout: float | None = None,
 ) -> Gallery:
-    """Open a gallery, or make an empty one.
+    """Open a gallery, or create an empty one.
 
     Args:
         address: A folder, or ``http://host:6333/name`` on a Qdrant server (extra ``cluster``).
-        embedder: The model; a gallery that another one filled is refused.
-        create: Make it if it is not there.
-        read_only: Refuse every change, and to make it.
-        timeout: Seconds to wait for each answer of a Qdrant server; by default 60.
+        embedder: The model. Galleries filled by another model raise an error.
+        create: Create a missing gallery.
+        read_only: Raise an error on every change; a missing gallery is not created.
+        timeout: Seconds to wait for each response of a Qdrant server; 60 by default.
 
     Raises:
         GalleryError: If it is missing, damaged, in use by another process or filled by another model,
@@ -40,7 +39,7 @@ def open_gallery(
         store.close()
         raise GalleryError(
             f"{address}: was filled by another model ({_describe(store.binding)}; this one is "
-            f"{_describe(wanted)}), and embeddings of two models cannot be compared. Open it "
+            f"{_describe(wanted)}), and embeddings of different models cannot be compared. Open it "
             "with that model, or embed its images again with this one: twinned gallery rebuild"
         )
     return Gallery(store, embedder, read_only=read_only)
@@ -49,34 +48,36 @@ def open_gallery(
 def open_store(
     address: str | os.PathLike[str], binding: Binding | None, *, timeout: float | None = None
 ) -> Store:
-    """Open the store at an address; with a binding, make it if it is not there.
+    """Open the store at an address; with a binding, create a missing one.
 
     Raises:
         GalleryError: If it is missing, damaged or in use, or the disk is full.
-        SettingError: If the address is neither a folder nor a server's.
+        SettingError: If the address is invalid.
     """
     text = os.fspath(address)
     if "://" in text:
         if not text.startswith(("http://", "https://")):
             raise SettingError(
-                f"{text!r} is no gallery's address; expected a folder or http://host:6333/name"
+                f"Invalid gallery address {text!r}: expected a folder or http://HOST:6333/NAME"
             )
-        from . import qdrant_server  # qdrant_client comes with an extra
+        from . import qdrant_server  # qdrant_client is an optional dependency
 
         return qdrant_server.open_collection(text, binding, timeout=timeout)
     folder = Path(text).absolute()
     try:
         if folder.exists() and not folder.is_dir():
-            raise GalleryError(f"{address}: is a file; a gallery is a folder")
+            raise GalleryError(f"{address}: is a file. Choose a folder")
         empty = not folder.exists() or not any(folder.iterdir())
     except OSError as error:
         raise refused(folder, error) or GalleryError(
-            f"{address}: cannot be opened ({error}); check the path, or choose another folder"
+            f"{address}: cannot be opened ({error}). Check the path, or choose another folder"
         ) from error
     if empty:
         if binding is None:
-            raise GalleryError(f"{address}: there is no gallery; add images to make it: twinned gallery add")
-        qdrant_edge.create(folder, binding)
+            raise GalleryError(
+                f"{address}: the gallery does not exist. Add images to create it: twinned gallery add"
+            )
+        edge_shard.create(folder, binding)
     return qdrant_edge.EdgeStore(folder)
 
 

@@ -1,29 +1,28 @@
-"""The embedded gallery: one folder, one process, Qdrant Edge. The only module that imports it.
+"""Embedded store: one folder, one process, Qdrant Edge.
 
     people.gallery/
-        gallery.json     what it is bound to, which shard is in use, how many images it holds at least
+        gallery.json     the encoder it is bound to, the shard in use, a lower bound of the number of images
         shard-1a2b3c4d/  Qdrant Edge's segments and its write-ahead log
 
 **On disk before it is acknowledged.** A write is appended to Qdrant's write-ahead log and the log is
-synchronised, one `fsync`; the segments follow at every `_FLUSH_EVERY` writes and on close. Opening
-replays what the segments lack, so neither kill -9 nor a power cut loses what was acknowledged.
+synchronized with one `fsync`; the segments follow every `_FLUSH_EVERY` writes and on close. Opening replays
+the writes that the segments lack, so neither kill -9 nor a power cut loses acknowledged data.
 
-**Never silently emptied.** gallery.json is replaced in one step and bounds the count from below: raised
-after segments are on disk, lowered before a deletion. Opening compares it with what is found.
+**Never silently emptied.** gallery.json is replaced atomically. Its lower bound is raised after segments are
+on disk and lowered before a deletion; opening compares it with the number of images found.
 
-**Forks.** A forked child shares the log's lock and the mapped files but has none of Qdrant's threads. It is
-refused everything but `close`; Qdrant's destructors, which would write, never run there.
+**Forks.** A forked child shares the log's lock and the mapped files but has none of Qdrant's threads. Every
+operation but `close` raises an error there, and Qdrant's destructors, which would write, never run there.
 
-**Threads.** Qdrant Edge 0.9 holds the GIL in every call, so a search sees a write whole or not at all.
-Writers share one lock, `writing`. Building an index takes minutes: a child process builds it on a copy
-while this one goes on reading and writing, then what was written meanwhile is carried over.
+**Threads.** Qdrant Edge 0.9 holds the GIL in every call, so a search sees all of a write or none of it.
+Writers share one lock, `writing`. Building an index takes minutes: a child process builds it on a copy while
+this process goes on reading and writing; writes made in the meantime are then applied to the copy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import shutil
 import subprocess
@@ -36,10 +35,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import qdrant_edge
 
 from ..errors import GalleryError
 from . import store
+from .edge_shard import edge, is_edge_error, last_write, log_folder, opening
 from .gallery_file import (
     ROOM_TO_ADD,
     ROOM_TO_OPEN,
@@ -55,19 +54,12 @@ from .gallery_file import (
     sync_folder,
     write_manifest,
 )
-from .store import (
-    Binding,
-    Filter,
-    Found,
-    IndexReport,
-    Record,
-    Value,
-    Vectors,
-)
+from .qdrant import Api, QdrantStore
+from .store import Binding, Filter, IndexReport, Record, Vectors
 
-_FLUSH_EVERY = 64  # writes between two flushes of the segments; opening replays at most so many
+_FLUSH_EVERY = 64  # writes between two flushes of the segments; opening replays at most this many
 _BATCH = 256
-_CHECKED = 1000  # records read on opening; ids are hashes, so they are a random sample
+_CHECKED = 1000  # records read on opening; ids are hashes, so these are a random sample
 _COMPACT = """
 import sys, qdrant_edge
 shard = qdrant_edge.EdgeShard.load(sys.argv[1])
@@ -75,34 +67,27 @@ shard.optimize()
 shard.flush()
 shard.close()
 """
-qdrant: Any = qdrant_edge  # its stubs are stricter than it is
-_METRIC = {
-    "cosine": qdrant.Distance.Cosine,
-    "euclidean": qdrant.Distance.Euclid,
-    "squared_euclidean": qdrant.Distance.Euclid,
-    "manhattan": qdrant.Distance.Manhattan,
-}
-_Loaded: TypeAlias = tuple[
-    Any, tuple[int, int]
-]  # Qdrant's shard, and which folder holds its log and its lock
+_Loaded: TypeAlias = tuple[Any, tuple[int, int]]  # Qdrant's shard, and the identity of its log's folder
 
 
-class EdgeStore:
-    """A folder of embeddings; see the module.
+class EdgeStore(QdrantStore):
+    """Store in a folder.
 
     Args:
-        folder: The gallery's folder, made by `create`.
+        folder: Folder of the gallery, made by `edge_shard.create`.
 
     Raises:
         GalleryError: If it is damaged or in use, cannot be written to, or the disk is full.
     """
 
+    # The bindings convert Python's True to the integer 1; NumPy's arrives as a boolean.
+    api = Api(edge, edge.Point, edge.RangeFloat, edge.IsEmptyCondition, edge.Query.Nearest, boolean=np.bool_)
+
     def __init__(self, folder: Path) -> None:
-        self.address = str(folder)
+        super().__init__(str(folder))
         self._writing = threading.RLock()
-        self._process = os.getpid()
         self._folder = folder
-        with _opening(folder):
+        with opening(folder):
             self._open()
 
     def _open(self) -> None:
@@ -110,8 +95,8 @@ class EdgeStore:
         self._manifest = read_manifest(folder)
         self._labels: dict[str, int] | None = None
         self._unflushed = 0
-        self._log: set[str] = set()  # the log's files at the last synchronisation
-        self._touched: set[str] | None = None  # ids written while the index is built on a copy
+        self._log: set[str] = set()  # the log's files at the last synchronization
+        self._touched: set[str] | None = None  # ids written while an index is built
         need_room(folder, ROOM_TO_OPEN)
         self._loaded, self._locked = self._load(self._manifest.shard)
         _stores.add(self)
@@ -121,7 +106,7 @@ class EdgeStore:
         except BaseException:
             self._shard.close()
             raise
-        for stray in folder.glob("shard-*"):  # an index whose building was cut off
+        for stray in folder.glob("shard-*"):  # left over from an interrupted `compact`
             if stray.name != self._manifest.shard:
                 shutil.rmtree(stray, ignore_errors=True)
 
@@ -132,117 +117,69 @@ class EdgeStore:
 
     @property
     def writing(self) -> threading.RLock:
-        """Held while stored records are looked at and then changed."""
+        """Lock for reading records and then changing them."""
         self.check_process()  # a forked child may have inherited it locked
         return self._writing
 
     @property
     def binding(self) -> Binding:
-        """What the gallery is bound to."""
+        """Encoder that the gallery is bound to."""
         return self._manifest.binding
 
     @property
     def report(self) -> IndexReport | None:
-        """How well the index finds, measured when it was built."""
+        """Recall of the index, measured when it was built."""
         return self._manifest.report
 
     def set_report(self, report: IndexReport | None) -> None:
-        """Keep the index's measurement."""
+        """Store the recall of the index."""
         with self.writing:
             self._save(report=report)
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Insert or replace records; on disk when this returns."""
-        points = [
-            qdrant.Point(id=record.id, vector=vector, payload=payload)
-            for record, vector, payload in zip(records, vectors.tolist(), store.payloads(records, vectors))
-        ]
         size = vectors.nbytes + sum(len(str(record.metadata)) for record in records)
-        operation = qdrant.UpdateOperation.upsert_points(points)
+        operation = edge.UpdateOperation.upsert_points(self._points(records, vectors))
         self._update(operation, [record.id for record in records], room=ROOM_TO_ADD + 4 * size)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Forget records; on disk when this returns."""
+        """Delete records; on disk when this returns."""
         with self.writing:
             left = max(0, self.count(Filter()) - len(ids))
             self._save(at_least=min(self._manifest.at_least, left))
-            self._update(qdrant.UpdateOperation.delete_points(list(ids)), ids)
+            self._update(edge.UpdateOperation.delete_points(list(ids)), ids)
 
     def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace the payload's keys that are given; on disk when this returns."""
-        self._update(qdrant.UpdateOperation.set_payload(list(ids), dict(payload)), ids)
-
-    def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
-        """The records of those ids that are stored, in no order, and their embeddings if asked for."""
-        with self._explain("reading"):
-            points = self._shard.retrieve(list(ids), with_payload=True, with_vector=vectors)
-        return store.records(points), store.embeddings(points, self.binding)
-
-    def page(
-        self, only: Filter, *, after: str | None, limit: int, vectors: bool = False
-    ) -> tuple[list[Record], Vectors, str | None]:
-        """Records in the order of their ids from ``after`` on, and where the next page begins."""
-        request = qdrant.ScrollRequest(
-            limit=limit, offset=after, filter=_filter(only), with_payload=True, with_vector=vectors
-        )
-        with self._explain("reading"):
-            points, following = self._shard.scroll(request)
-        return store.records(points), store.embeddings(points, self.binding), following and str(following)
-
-    def count(self, only: Filter) -> int:
-        """How many records pass the filter."""
-        with self._explain("counting"):
-            return int(self._shard.count(qdrant.CountRequest(exact=True, filter=_filter(only))))
+        """Replace the given keys of the payload; on disk when this returns."""
+        self._update(edge.UpdateOperation.set_payload(list(ids), dict(payload)), ids)
 
     def labels(self, only: Filter) -> dict[str, int]:
-        """How many images each label has."""
+        """Count the images of each label."""
         self.check_process()
         if only:
-            return self._facet(only)
+            return self._count_labels(only)
         if (labels := self._labels) is None:
-            with self.writing:  # or a write between counting and keeping would be missed
-                labels = self._labels = self._facet(only)
+            with self.writing:  # excludes a write between counting and storing the counts
+                labels = self._labels = self._count_labels(only)
         return labels
 
-    def search(
-        self, queries: Vectors, k: int, only: Filter, *, exact: bool, vectors: bool = False
-    ) -> list[Found]:
-        """The k nearest records of each query, by embedding."""
-        parameters = qdrant.SearchParams(
-            exact=exact,
-            hnsw_ef=max(store.HNSW_SEARCH_WIDTH, k),
-            quantization=qdrant.QuantizationSearchParams(rescore=True, oversampling=store.OVERSAMPLING),
-        )
-        requests = [
-            qdrant.QueryRequest(
-                query=qdrant.Query.Nearest(query),
-                limit=k,
-                filter=_filter(only),
-                params=parameters,
-                with_payload=True,
-                with_vector=vectors,
-            )
-            for query in queries.tolist()
-        ]
-        with self._explain("searching"):
-            answers = self._shard.query_batch(qdrant.QueryBatchRequest(requests))
-        return [store.found(points, self.binding) for points in answers]
-
     def indexed(self) -> int:
-        """How many embeddings are in the HNSW index."""
+        """Count the embeddings in the HNSW index."""
         with self._explain("reading"):
             return int(self._shard.info().indexed_vectors_count)
 
     def index_due(self) -> bool:
-        """Whether so many are outside the index that building it pays."""
+        """Return True if enough embeddings are outside the index for building it to pay."""
         return self.count(Filter()) - self.indexed() >= store.exact_below(self.binding)
 
     def compact(self) -> None:
-        """Drop what was deleted and index if the size calls for it, in a child process, on a copy."""
+        """Reclaim the space of deleted records and index a large gallery, in a child process, on a copy."""
         copy = self._folder / f"shard-{uuid.uuid4().hex[:8]}"
         with self.writing:
             if self._touched is not None:
-                raise GalleryError(f"{self.address}: its index is being built already; wait for that to end")
+                raise GalleryError(
+                    f"{self.address}: its index is being built already. Wait until that has ended"
+                )
             self._touched = set()
         try:
             with self.writing, self._explain("copying the gallery to index it"):
@@ -256,7 +193,7 @@ class EdgeStore:
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
                 raise GalleryError(
-                    f"{self.address}: the index could not be built ({reason}); the gallery is as it was"
+                    f"{self.address}: the index cannot be built ({reason}). The gallery has not changed"
                 )
             with self.writing:
                 self._require_place()
@@ -269,40 +206,36 @@ class EdgeStore:
             self._touched = None
 
     def adopt(self, other: EdgeStore) -> None:
-        """Take over another store's content and binding, in one step; the other is used up."""
+        """Replace content and binding by those of another store, atomically; the other store is deleted."""
         with self.writing:
             self._require_place()
             other.close()
             shard = f"shard-{uuid.uuid4().hex[:8]}"
-            with self._explain("taking over the new embeddings"):
+            with self._explain("replacing the embeddings"):
                 (other._folder / other._manifest.shard).rename(self._folder / shard)
                 sync_folder(self._folder)
             self._replace(shard, self._load(shard), manifest=other._manifest)
         shutil.rmtree(other._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Bring everything to its final place and let another process open the gallery.
+        """Flush the segments and release the gallery for other processes, even if flushing fails.
 
-        The gallery is let go of whatever goes wrong. In a forked process this does nothing.
+        In a forked process, do nothing.
         """
         if os.getpid() != self._process:
             return
         with self.writing:
             try:
-                if self._unflushed and self._in_place():  # in a moved folder the log keeps what is unflushed
+                if self._unflushed and self._in_place():  # in a moved folder the log keeps unflushed writes
                     self._flush()
             finally:
                 self._unflushed = 0
                 self._shard.close()
 
-    def check_process(self) -> None:
-        """Refuse to work in a forked process."""
-        store.check_process(self.address, self._process)
-
     def _in_place(self) -> bool:
-        """Whether the folder at the gallery's path is still the one that was opened."""
+        """Return True if the folder at the gallery's path is still the one that was opened."""
         try:
-            return identity(_log(self._folder, self._manifest)) == self._locked
+            return identity(log_folder(self._folder, self._manifest)) == self._locked
         except OSError:
             return False
 
@@ -310,15 +243,30 @@ class EdgeStore:
         if not self._in_place():
             raise GalleryError(
                 f"{self.address}: the folder was renamed, moved or deleted while the gallery was open; "
-                "nothing was changed: move it back, or close the gallery and open it at its new place"
+                "nothing was changed. Move it back, or close the gallery and open it at its new path"
             )
 
-    def _facet(self, only: Filter) -> dict[str, int]:
-        limit = max(1, self.count(Filter()))
-        request = qdrant.FacetRequest(key="label", limit=limit, exact=True, filter=_filter(only))
-        with self._explain("counting labels"):
-            hits = self._shard.facet(request).hits
-        return {hit.value: hit.count for hit in hits if hit.count}  # a label that is gone stays, with 0
+    def _retrieve(self, ids: list[str], vectors: bool) -> Sequence[Any]:
+        points: Sequence[Any] = self._shard.retrieve(ids, with_payload=True, with_vector=vectors)
+        return points
+
+    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> tuple[Sequence[Any], Any]:
+        found: tuple[Sequence[Any], Any] = self._shard.scroll(
+            edge.ScrollRequest(limit=limit, offset=after, filter=only, with_payload=True, with_vector=vectors)
+        )
+        return found
+
+    def _count(self, only: Any) -> int:
+        return int(self._shard.count(edge.CountRequest(exact=True, filter=only)))
+
+    def _facet(self, only: Any, limit: int) -> Sequence[Any]:
+        request = edge.FacetRequest(key="label", limit=limit, exact=True, filter=only)
+        hits: Sequence[Any] = self._shard.facet(request).hits
+        return hits
+
+    def _query(self, requests: list[Any]) -> list[Sequence[Any]]:
+        answers: list[Sequence[Any]] = self._shard.query_batch(edge.QueryBatchRequest(requests))
+        return answers
 
     def _update(self, operation: Any, ids: Sequence[str], *, room: int = ROOM_TO_OPEN) -> None:
         with self.writing:
@@ -336,12 +284,13 @@ class EdgeStore:
                 self._sync_log()
 
     def _sync_log(self) -> None:
-        """Bring the write-ahead log to disk; unlike a flush this does not hold the GIL.
+        """Synchronize the write-ahead log with the disk. Unlike a flush, this does not hold the GIL.
 
-        The log's files are ``open-N``, the lowest of them being written, and ``closed-N``. On Linux
-        `fsync` covers what was changed through a memory map; elsewhere segments are flushed each time.
+        The log's files are ``open-N``, of which the lowest is being written, and ``closed-N``. On Linux
+        `fsync` covers changes made through a memory map; on other systems segments are flushed at every
+        write.
         """
-        log = _log(self._folder, self._manifest)
+        log = log_folder(self._folder, self._manifest)
         with self._explain("writing"):
             names = {entry.name for entry in log.iterdir()}
             current = min((n for n in names if n.startswith("open-")), key=lambda n: int(n[5:]))
@@ -354,7 +303,7 @@ class EdgeStore:
     def _flush(self) -> None:
         with self._explain("writing"):
             self._shard.flush()
-            written = _written(self._folder / self._manifest.shard)
+            written = last_write(self._folder / self._manifest.shard)
         self._unflushed = 0
         self._save(at_least=self.count(Filter()), written=written)
 
@@ -367,25 +316,25 @@ class EdgeStore:
             self._manifest = manifest
 
     def _carry_over(self, shard: str) -> None:
-        """Go over to a compacted copy, with what was written since it was made."""
+        """Apply the writes made since a copy was taken to it, and use it from now on."""
         opened = self._load(shard)
         new, _ = opened
         touched = sorted(self._touched or ())
-        with self._explain("carrying over what was written meanwhile"):
+        with self._explain("applying writes to the new index"):
             for start in range(0, len(touched), _BATCH):
                 ids = touched[start : start + _BATCH]
                 points = self._shard.retrieve(ids, with_payload=True, with_vector=True)
-                points = [qdrant.Point(id=p.id, vector=p.vector, payload=p.payload) for p in points]
-                new.update(qdrant.UpdateOperation.delete_points(ids))
-                new.update(qdrant.UpdateOperation.upsert_points(points))
+                points = [edge.Point(id=p.id, vector=p.vector, payload=p.payload) for p in points]
+                new.update(edge.UpdateOperation.delete_points(ids))
+                new.update(edge.UpdateOperation.upsert_points(points))
             new.flush()
-            bounds = {"at_least": self.count(Filter()), "written": _written(self._folder / shard)}
+            bounds = {"at_least": self.count(Filter()), "written": last_write(self._folder / shard)}
         self._replace(shard, opened, manifest=self._manifest.model_copy(update=bounds))
 
     def _replace(self, shard: str, opened: _Loaded, *, manifest: Manifest) -> None:
         old = self._folder / self._manifest.shard
         self._save(**{**dict(manifest), "shard": shard})
-        # A search in another thread may still read the old shard: it is closed with the last reference.
+        # A search in another thread may still read the old shard, which closes with its last reference.
         (self._loaded, self._locked), self._labels, self._log, self._unflushed = opened, None, set(), 0
         shutil.rmtree(old, ignore_errors=True)
 
@@ -393,32 +342,32 @@ class EdgeStore:
         path = self._folder / shard
         if not (path / "segments").is_dir():
             raise damaged(self._folder, f"{shard}/segments is missing")
-        with _opening(self._folder):
-            return qdrant.EdgeShard.load(str(path)), identity(path / "wal")
+        with opening(self._folder):
+            return edge.EdgeShard.load(str(path)), identity(path / "wal")
 
     def _check(self) -> None:
-        """Compare what is there with what must be: Qdrant opens without some of its files and is silent."""
-        everything = qdrant.CountRequest(exact=True)
-        embedded = qdrant.CountRequest(exact=True, filter=qdrant.Filter(must=[qdrant.HasVectorCondition("")]))
-        some = qdrant.ScrollRequest(limit=_CHECKED, with_payload=["norm"])
-        with _opening(self._folder):
+        """Compare the shard with gallery.json: Qdrant reports no error if some of its files are missing."""
+        everything = edge.CountRequest(exact=True)
+        embedded = edge.CountRequest(exact=True, filter=edge.Filter(must=[edge.HasVectorCondition("")]))
+        some = edge.ScrollRequest(limit=_CHECKED, with_payload=["norm"])
+        with opening(self._folder):
             count = self._shard.count(everything)
             lacking = count - self._shard.count(embedded)
             undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
         if count < self._manifest.at_least:
             expected = self._manifest.at_least
-            raise damaged(self._folder, f"{count:,} images were found where {expected:,} were stored")
+            raise damaged(self._folder, f"{count:,} images were found, {expected:,} were stored")
         if lacking or undescribed:
             raise damaged(
-                self._folder, f"{lacking:,} images lack their embedding, {undescribed:,} or more their record"
+                self._folder, f"{lacking:,} images have no embedding, at least {undescribed:,} have no record"
             )
 
     def _check_log(self) -> None:
-        """Writes are numbered by the log; with a lost log they would begin at 0 and be taken for old ones."""
-        with _opening(self._folder):
-            self._shard.update(qdrant.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
+        """Check the log's numbering: without its log, new writes would start at 0 and be ignored as old."""
+        with opening(self._folder):
+            self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
             self._shard.flush()
-        written = _written(self._folder / self._manifest.shard)
+        written = last_write(self._folder / self._manifest.shard)
         if written <= self._manifest.written:
             raise damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)
@@ -428,116 +377,22 @@ class EdgeStore:
         try:
             yield
         except BaseException as error:
-            if not _is_edge_error(error) and not isinstance(error, OSError):
+            if not is_edge_error(error) and not isinstance(error, OSError):
                 raise
             raise refused(self._folder, error) or GalleryError(
-                f"{self.address}: {doing} failed ({error}); what was acknowledged is stored: close the "
-                "gallery and open it again"
+                f"{self.address}: {doing} failed ({error}); acknowledged data is stored. Close the gallery "
+                "and open it again"
             ) from error
-
-
-def create(folder: Path, binding: Binding) -> None:
-    """Make an empty gallery; the folder appears whole or not at all.
-
-    Raises:
-        GalleryError: If it cannot be made.
-    """
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    shard = f"shard-{uuid.uuid4().hex[:8]}"
-    try:
-        (draft / shard).mkdir(parents=True)
-        need_room(draft, ROOM_TO_ADD)
-        opened = qdrant.EdgeShard.create(str(draft / shard), _config(binding))
-        opened.update(qdrant.UpdateOperation.create_field_index("label", qdrant.PayloadSchemaType.Keyword))
-        opened.flush()
-        opened.close()
-        write_manifest(draft, Manifest(binding=binding, shard=shard))
-        draft.replace(folder)  # onto nothing, or onto an empty folder
-        sync_folder(folder.parent)
-    except BaseException as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        if not _is_edge_error(error) and not isinstance(error, OSError):
-            raise
-        raise GalleryError(
-            f"{folder}: a gallery could not be made there ({error}); choose a folder that can be written to"
-        ) from error
-
-
-def _config(binding: Binding) -> Any:
-    return qdrant.EdgeConfig(
-        vectors=qdrant.EdgeVectorParams(
-            size=binding.embedding_size, distance=_METRIC[binding.distance], memory=qdrant.Memory.Cold
-        ),
-        payload_memory=qdrant.Memory.Cold,
-        hnsw_config=qdrant.HnswIndexConfig(
-            m=store.HNSW_LINKS,
-            ef_construct=store.HNSW_BUILD_WIDTH,
-            full_scan_threshold=store.FULL_SCAN_KB,
-        ),
-        quantization_config=qdrant.ScalarQuantizationConfig(
-            type=qdrant.ScalarType.Int8, quantile=0.99, memory=qdrant.Memory.Pinned
-        ),
-        optimizers=qdrant.EdgeOptimizersConfig(indexing_threshold=store.EXACT_BELOW_KB),
-    )
-
-
-def _filter(only: Filter) -> Any:
-    if not only:
-        return None
-    must = []
-    if only.labels is not None:
-        must.append(qdrant.FieldCondition(key="label", match=qdrant.MatchAny(list(only.labels))))
-    for key, values in only.where.items():
-        must.append(qdrant.Filter(should=[_equals(store.metadata_path(key), value) for value in values]))
-    return qdrant.Filter(must=must, must_not=[qdrant.IsEmptyCondition("label")] if only.labelled else None)
-
-
-def _equals(path: str, value: Value) -> Any:
-    if isinstance(value, float):
-        return qdrant.FieldCondition(key=path, range=qdrant.RangeFloat(gte=value, lte=value))
-    # The bindings take Python's True for the integer 1; NumPy's arrives as a boolean.
-    match = qdrant.MatchValue(np.bool_(value) if isinstance(value, bool) else value)
-    return qdrant.FieldCondition(key=path, match=match)
-
-
-@contextlib.contextmanager
-def _opening(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        if not _is_edge_error(error) and not isinstance(error, OSError):
-            raise
-        if "WouldBlock" in str(error):
-            raise GalleryError(
-                f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
-                "be open once; close the other, or ask the service that holds it"
-            ) from None
-        raise refused(folder, error) or damaged(folder, str(error)) from error
-
-
-def _log(folder: Path, manifest: Manifest) -> Path:
-    """The folder of the write-ahead log, which Qdrant keeps open and locked."""
-    return folder / manifest.shard / "wal"
-
-
-def _written(shard: Path) -> int:
-    """Number of the last write that has gone from the log to the segments."""
-    return int(json.loads((shard / "wal" / "first-index").read_bytes())["ack_index"])
-
-
-def _is_edge_error(error: BaseException) -> bool:
-    """Qdrant Edge raises plain `Exception`, and Rust's panics as a `BaseException`."""
-    return type(error) is Exception or type(error).__name__ == "PanicException"
 
 
 _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    """Let go of every store in a forked child, without harm to the parent's.
+    """Release every store in a forked child without affecting the parent.
 
-    Qdrant's destructor writes what this process remembers over what the parent writes, so a reference is
-    leaked and it never runs. The inherited lock would outlive the parent's: its copy here is closed.
+    Qdrant's destructor would overwrite the parent's data with stale memory. A leaked reference keeps it from
+    running. The inherited lock would outlive the parent's, so its copy in the child is closed.
     """
     locked = set()
     for opened in list(_stores):

@@ -1,11 +1,11 @@
-"""A gallery on a Qdrant server or cluster, by address. The only module that imports qdrant_client.
+"""Store on a Qdrant server or cluster. The only module that imports qdrant_client.
 
-``http://host:6333/people`` is the collection ``people``. When it is created, ``?shard_number=4`` and
-``&replication_factor=2`` spread it over a cluster; Qdrant does the rest. An API key is taken from the
-environment, TWINNED_QDRANT_API_KEY, and never from the address, which is shown in messages.
+``http://host:6333/people`` is the collection ``people``. When a collection is created, ``?shard_number=4``
+and ``&replication_factor=2`` distribute it over a cluster. The API key comes from the environment variable
+TWINNED_QDRANT_API_KEY and never from the address, which is shown in messages.
 
-What the embedded gallery keeps in gallery.json is the collection's metadata here. A write returns when every
-shard has applied it; how often the server itself synchronises its disk is the server's setting.
+The collection's metadata holds the content of the embedded store's gallery.json. A write returns when every
+shard has applied it; the server's settings decide when it is synchronized with the server's disk.
 """
 
 from __future__ import annotations
@@ -18,22 +18,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import GalleryError, MissingExtra, SettingError
-from . import store
-from .store import (
-    Binding,
-    Filter,
-    Found,
-    IndexReport,
-    Record,
-    Value,
-    Vectors,
-)
+from . import qdrant, store
+from .qdrant import Api, QdrantStore
+from .store import Binding, Filter, IndexReport, Record, Vectors
 
 try:
     from qdrant_client import QdrantClient, models
     from qdrant_client.http.exceptions import ApiException
 except ModuleNotFoundError:
-    raise MissingExtra("cluster", "a gallery on a Qdrant server") from None
+    raise MissingExtra("cluster", "A gallery on a Qdrant server") from None
 
 _METRIC = {
     "cosine": models.Distance.COSINE,
@@ -45,12 +38,12 @@ _KEY = "twinned"
 _TIMEOUT_S = 60.0
 
 
-class _Turn:
-    """The lock of a thread that changes records. Waiting for it ends like waiting for the server's answer.
+class _TimedLock:
+    """Lock of a thread that changes records. Waiting for it times out like waiting for the server.
 
     Args:
-        address: The gallery.
-        seconds: How long to wait.
+        address: Address as shown in messages.
+        seconds: Seconds to wait.
     """
 
     def __init__(self, address: str, seconds: float) -> None:
@@ -60,136 +53,97 @@ class _Turn:
     def __enter__(self) -> None:
         if not self._lock.acquire(timeout=self._seconds):
             raise GalleryError(
-                f"{self._address}: another change has been under way for {self._seconds:g} seconds; is the "
-                "Qdrant server up and reachable?"
+                f"{self._address}: another change has been under way for {self._seconds:g} seconds. Check "
+                "that the Qdrant server is up and reachable"
             )
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 
-class ClusterStore:
-    """A collection of embeddings; see the module.
+class ServerStore(QdrantStore):
+    """Store in a collection of a Qdrant server.
 
     Args:
-        client: Connected to the server.
-        collection: The collection's name.
-        address: What to call it in messages.
+        client: Client of the server.
+        collection: Name of the collection.
+        address: Address as shown in messages.
         timeout: Seconds that a change waits for another one to end.
+
+    Raises:
+        GalleryError: If the server cannot be reached, or the collection is missing or not Twinned's.
     """
+
+    api = Api(
+        models,
+        models.PointStruct,
+        models.Range,
+        lambda key: models.IsEmptyCondition(is_empty=models.PayloadField(key=key)),
+    )
 
     def __init__(
         self, client: QdrantClient, collection: str, *, address: str, timeout: float = _TIMEOUT_S
     ) -> None:
-        self.address = address
-        self._writing = _Turn(address, timeout)
-        self._process = os.getpid()
+        super().__init__(address)
+        self._writing = _TimedLock(address, timeout)
         self._client, self._collection = client, collection
         with self._explain("opening"):
             exists = client.collection_exists(collection)
             kept = (client.get_collection(collection).config.metadata or {}).get(_KEY) if exists else None
         if not exists:
-            raise GalleryError(f"{address}: there is no such collection; add images to it first")
+            raise GalleryError(f"{address}: the collection does not exist. Add images to create it")
         if kept is None:
             raise GalleryError(
-                f"{address}: was not made by Twinned, so its model is not known; choose another name"
+                f"{address}: the collection was not created by Twinned, so its model is unknown. Choose "
+                "another name"
             )
-        self.binding = Binding.model_validate(kept["binding"])
+        self._binding = Binding.model_validate(kept["binding"])
         self.report = IndexReport.model_validate(kept["report"]) if kept["report"] else None
 
     @property
-    def writing(self) -> _Turn:
-        """Held while stored records are looked at and then changed."""
+    def binding(self) -> Binding:
+        """Encoder that the gallery is bound to."""
+        return self._binding
+
+    @property
+    def writing(self) -> _TimedLock:
+        """Lock for reading records and then changing them."""
         self.check_process()
         return self._writing
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Insert or replace records; applied by every shard when this returns."""
-        points = [
-            models.PointStruct(id=record.id, vector=vector, payload=payload)
-            for record, vector, payload in zip(records, vectors.tolist(), store.payloads(records, vectors))
-        ]
         with self._explain("writing"), self.writing:
-            self._client.upsert(self._collection, points, wait=True)
+            self._client.upsert(self._collection, self._points(records, vectors), wait=True)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Forget records."""
+        """Delete records."""
         with self._explain("deleting"), self.writing:
             self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
 
     def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace the payload's keys that are given."""
+        """Replace the given keys of the payload."""
         with self._explain("writing"), self.writing:
             self._client.set_payload(self._collection, dict(payload), points=list(ids), wait=True)
 
-    def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
-        """The records of those ids that are stored, in no order, and their embeddings if asked for."""
-        with self._explain("reading"):
-            points = self._client.retrieve(self._collection, list(ids), with_vectors=vectors)
-        return store.records(points), store.embeddings(points, self.binding)
-
-    def page(
-        self, only: Filter, *, after: str | None, limit: int, vectors: bool = False
-    ) -> tuple[list[Record], Vectors, str | None]:
-        """Records in the order of their ids from ``after`` on, and where the next page begins."""
-        with self._explain("reading"):
-            points, following = self._client.scroll(
-                self._collection, scroll_filter=_filter(only), limit=limit, offset=after, with_vectors=vectors
-            )
-        return store.records(points), store.embeddings(points, self.binding), following and str(following)
-
-    def count(self, only: Filter) -> int:
-        """How many records pass the filter."""
-        with self._explain("counting"):
-            return int(self._client.count(self._collection, count_filter=_filter(only), exact=True).count)
-
     def labels(self, only: Filter) -> dict[str, int]:
-        """How many images each label has; asked of the server each time, for others write to it too."""
-        with self._explain("counting labels"):
-            limit = max(1, self.count(Filter()))
-            answer = self._client.facet(
-                self._collection, key="label", facet_filter=_filter(only), limit=limit, exact=True
-            )
-        return {str(hit.value): hit.count for hit in answer.hits if hit.count}
-
-    def search(
-        self, queries: Vectors, k: int, only: Filter, *, exact: bool, vectors: bool = False
-    ) -> list[Found]:
-        """The k nearest records of each query, by embedding."""
-        parameters = models.SearchParams(
-            exact=exact,
-            hnsw_ef=max(store.HNSW_SEARCH_WIDTH, k),
-            quantization=models.QuantizationSearchParams(rescore=True, oversampling=store.OVERSAMPLING),
-        )
-        requests = [
-            models.QueryRequest(
-                query=query,
-                limit=k,
-                filter=_filter(only),
-                params=parameters,
-                with_payload=True,
-                with_vector=vectors,
-            )
-            for query in queries.tolist()
-        ]
-        with self._explain("searching"):
-            answers = self._client.query_batch_points(self._collection, requests)
-        return [store.found(answer.points, self.binding) for answer in answers]
+        """Count the images of each label. Always asks the server, because other clients write to it too."""
+        return self._count_labels(only)
 
     def indexed(self) -> int:
-        """How many embeddings are in the HNSW index."""
+        """Count the embeddings in the HNSW index."""
         with self._explain("reading"):
             return int(self._client.get_collection(self._collection).indexed_vectors_count or 0)
 
     def index_due(self) -> bool:
-        """Never: the server indexes by itself."""
+        """Return False: the server builds its index by itself."""
         return False
 
     def compact(self) -> None:
-        """Nothing to do: the server compacts by itself."""
+        """Do nothing: the server compacts by itself."""
 
     def set_report(self, report: IndexReport | None) -> None:
-        """Keep the index's measurement."""
+        """Store the recall of the index."""
         with self._explain("writing"):
             self._client.update_collection(self._collection, metadata=_metadata(self.binding, report))
         self.report = report
@@ -199,17 +153,34 @@ class ClusterStore:
         if os.getpid() == self._process:
             self._client.close()
 
-    def check_process(self) -> None:
-        """Refuse to work in a forked process, which shares its parent's connections."""
-        store.check_process(self.address, self._process)
+    def _retrieve(self, ids: list[str], vectors: bool) -> Sequence[Any]:
+        points: Sequence[Any] = self._client.retrieve(self._collection, ids, with_vectors=vectors)
+        return points
+
+    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> tuple[Sequence[Any], Any]:
+        found: tuple[Sequence[Any], Any] = self._client.scroll(
+            self._collection, scroll_filter=only, limit=limit, offset=after, with_vectors=vectors
+        )
+        return found
+
+    def _count(self, only: Any) -> int:
+        return int(self._client.count(self._collection, count_filter=only, exact=True).count)
+
+    def _facet(self, only: Any, limit: int) -> Sequence[Any]:
+        answer = self._client.facet(self._collection, key="label", facet_filter=only, limit=limit, exact=True)
+        hits: Sequence[Any] = answer.hits
+        return hits
+
+    def _query(self, requests: list[Any]) -> list[Sequence[Any]]:
+        return [answer.points for answer in self._client.query_batch_points(self._collection, requests)]
 
     def _explain(self, doing: str) -> contextlib.AbstractContextManager[None]:
         self.check_process()
         return _explain(self.address, doing)
 
 
-def open_collection(address: str, binding: Binding | None, *, timeout: float | None = None) -> ClusterStore:
-    """Open the collection at an address; with a binding, make it if it is not there.
+def open_collection(address: str, binding: Binding | None, *, timeout: float | None = None) -> ServerStore:
+    """Open the collection at an address; with a binding, create a missing one.
 
     Raises:
         SettingError: If the address names no collection.
@@ -218,12 +189,13 @@ def open_collection(address: str, binding: Binding | None, *, timeout: float | N
     parts = urlsplit(address)
     collection, spread = parts.path.strip("/"), dict(parse_qsl(parts.query))
     if not parts.hostname or not collection or "/" in collection:
-        raise SettingError(f"{address!r} is no gallery's address; expected http://host:6333/name")
+        raise SettingError(f"Invalid gallery address {address!r}: expected http://HOST:6333/NAME")
     if not spread.keys() <= {"shard_number", "replication_factor"} or not all(
         map(str.isdigit, spread.values())
     ):
         raise SettingError(
-            f"{address!r}: after the ? come shard_number and replication_factor, whole numbers"
+            f"Invalid gallery address {address!r}: after the ? only shard_number and replication_factor are "
+            "supported, with whole numbers"
         )
     seconds = _TIMEOUT_S if timeout is None else timeout
     client = QdrantClient(
@@ -233,11 +205,11 @@ def open_collection(address: str, binding: Binding | None, *, timeout: float | N
     )
     if binding:
         create(client, collection, binding, address=address, **{name: int(n) for name, n in spread.items()})
-    return ClusterStore(client, collection, address=address, timeout=seconds)
+    return ServerStore(client, collection, address=address, timeout=seconds)
 
 
 def create(client: QdrantClient, collection: str, binding: Binding, *, address: str, **spread: int) -> None:
-    """Make an empty collection, unless there is one of that name."""
+    """Create an empty collection, unless one with that name exists."""
     with _explain(address, "creating the collection"):
         if client.collection_exists(collection):
             return
@@ -247,9 +219,9 @@ def create(client: QdrantClient, collection: str, binding: Binding, *, address: 
                 size=binding.embedding_size, distance=_METRIC[binding.distance]
             ),
             hnsw_config=models.HnswConfigDiff(
-                m=store.HNSW_LINKS,
-                ef_construct=store.HNSW_BUILD_WIDTH,
-                full_scan_threshold=store.FULL_SCAN_KB,
+                m=qdrant.HNSW_LINKS,
+                ef_construct=qdrant.HNSW_BUILD_WIDTH,
+                full_scan_threshold=qdrant.FULL_SCAN_KB,
             ),
             quantization_config=models.ScalarQuantization(
                 scalar=models.ScalarQuantizationConfig(
@@ -267,29 +239,11 @@ def _metadata(binding: Binding, report: IndexReport | None) -> dict[str, Any]:
     return {_KEY: {"binding": binding.model_dump(), "report": report and report.model_dump()}}
 
 
-def _filter(only: Filter) -> models.Filter | None:
-    if not only:
-        return None
-    must: list[Any] = []
-    if only.labels is not None:
-        must.append(models.FieldCondition(key="label", match=models.MatchAny(any=list(only.labels))))
-    for key, values in only.where.items():
-        must.append(models.Filter(should=[_equals(store.metadata_path(key), value) for value in values]))
-    unlabelled = models.IsEmptyCondition(is_empty=models.PayloadField(key="label"))
-    return models.Filter(must=must, must_not=[unlabelled] if only.labelled else None)
-
-
-def _equals(path: str, value: Value) -> models.FieldCondition:
-    if isinstance(value, float):
-        return models.FieldCondition(key=path, range=models.Range(gte=value, lte=value))
-    return models.FieldCondition(key=path, match=models.MatchValue(value=value))
-
-
 @contextlib.contextmanager
 def _explain(address: str, doing: str) -> Iterator[None]:
     try:
         yield
     except (ApiException, ValueError, OSError) as error:
         raise GalleryError(
-            f"{address}: {doing} failed ({error}); is the Qdrant server up and reachable?"
+            f"{address}: {doing} failed ({error}). Check that the Qdrant server is up and reachable"
         ) from error

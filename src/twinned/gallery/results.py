@@ -1,4 +1,4 @@
-"""What a gallery answers with."""
+"""Result classes of a gallery."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .store import Record, Value, Vectors
 
 @dataclass(frozen=True)
 class Hit:
-    """One enrolled image that a search found.
+    """One result of a search.
 
     Args:
-        id: Of the record.
-        image: Absolute path of its file, or None.
-        label: Its class, or None.
-        distance: To the probe: lower is closer; the learned head's where the model has one.
-        metadata: What was given with it.
+        id: Id of the record.
+        image: Absolute path of the image file, or None.
+        label: Class of the image, or None.
+        distance: Distance to the query, lower is closer; the learned head's if the model has one.
+        metadata: Metadata of the record.
     """
 
     id: str
@@ -31,20 +31,20 @@ class Hit:
     metadata: Mapping[str, Value]
 
     def to_json(self) -> dict[str, Any]:
-        """What the command line prints."""
+        """Convert to the JSON object that the command line prints."""
         return {"image": self.image, "label": self.label, "distance": self.distance}
 
 
 @dataclass(frozen=True)
 class Identification:
-    """Who or what an image shows.
+    """Result of identifying one image.
 
     Args:
-        image: The path that was given, or what was given.
-        label: The closest label, or None: nobody in the gallery is within the threshold.
+        image: Path of the image, or a description if it did not come from a file.
+        label: Closest label, or None for unknown: no label is within the threshold.
         probability: Calibrated P(same) of the image and the closest label, in [0, 1].
-        distance: To the closest label; infinite in an empty gallery.
-        threshold: Of this gallery, for the rate of false identifications that was asked for.
+        distance: Distance to the closest label; infinite in an empty gallery.
+        threshold: Threshold for this gallery at the requested rate of false identifications.
     """
 
     image: str
@@ -54,7 +54,7 @@ class Identification:
     threshold: float
 
     def to_json(self) -> dict[str, Any]:
-        """What the command line prints; an infinite distance is null."""
+        """Convert to the JSON object that the command line prints; an infinite distance becomes null."""
         return {
             "image": self.image,
             "label": self.label,
@@ -65,12 +65,12 @@ class Identification:
 
 @dataclass(frozen=True)
 class Page:
-    """Some of a gallery's records, in the order of their ids.
+    """One page of a gallery's records, in the order of their ids.
 
     Args:
-        count: How many pass the filter in all.
-        items: The records of this page.
-        after: Where the next page begins; None on the last one.
+        count: Number of records that pass the filter, on all pages.
+        items: Records of this page.
+        after: Start of the next page; None on the last page.
     """
 
     count: int
@@ -78,20 +78,20 @@ class Page:
     after: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """What the command line prints."""
+        """Convert to the JSON object that the command line prints."""
         items = [{"id": item.id, "label": item.label, "image": item.image} for item in self.items]
         return {"count": self.count, "items": items}
 
 
 @dataclass(frozen=True)
 class Added:
-    """What became of images that were added.
+    """Result of adding images.
 
     Args:
-        ids: Of each image's record, in the order given; None where it could not be read.
-        stored: How many are new.
-        skipped: How many were there already.
-        unreadable: One error for each image that was left out.
+        ids: Record id of each image, in the order given; None if it could not be read.
+        stored: Number of new images.
+        skipped: Number of images that were stored before.
+        unreadable: Error of each image that was skipped because it could not be read.
     """
 
     ids: list[str | None]
@@ -102,11 +102,11 @@ class Added:
 
 @dataclass(frozen=True, eq=False)
 class Removed:
-    """What was removed; `Gallery.restore` brings it back.
+    """Removed records, which `Gallery.restore` can insert again.
 
     Args:
         items: The records.
-        vectors: Their embeddings, shape ``(n, d)``.
+        vectors: Embeddings of the records, shape ``(n, d)``.
     """
 
     items: list[Record]
@@ -115,19 +115,19 @@ class Removed:
 
 @dataclass(frozen=True)
 class Stats:
-    """A gallery in figures.
+    """Statistics of a gallery.
 
     Args:
-        address: Its folder, or its address on a server.
-        count: Enrolled images.
-        labels: Different labels.
-        search: ``exact`` compares with all; ``hnsw`` walks an index.
-        exact_below: So many images are always searched exactly.
-        indexed: Images in the index; the others are compared one by one.
-        recall_at_10: Measured when the index was built: the share of the true ten nearest it finds.
+        address: Folder, or address on a server.
+        count: Number of enrolled images.
+        labels: Number of distinct labels.
+        search: ``exact`` compares the query with every image; ``hnsw`` uses an index.
+        exact_below: Number of images below which every search is exact.
+        indexed: Number of images in the index; the others are compared one by one.
+        recall_at_10: Fraction of the true ten nearest that the index finds, measured when it was built.
         distance: The model's distance.
-        embedding_size: Values an embedding.
-        encoder_sha256: The encoder that the gallery is bound to.
+        embedding_size: Values per embedding.
+        encoder_sha256: SHA-256 of the encoder that the gallery is bound to.
     """
 
     address: str
@@ -142,5 +142,5 @@ class Stats:
     encoder_sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Convert to a JSON object."""
         return asdict(self)

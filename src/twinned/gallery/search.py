@@ -1,34 +1,26 @@
-"""Finding in a gallery: nearest records, prototypes, groups of near-duplicates, and the index's recall."""
+"""Queries over a gallery: nearest records, prototypes, near-duplicate groups, and the recall of the index."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import distances
-from .embedder import Embedder
-from .store import (
-    Filter,
-    Found,
-    IndexReport,
-    Record,
-    Store,
-    Vectors,
-)
+from .store import Embedder, Filter, Found, IndexReport, Record, Store, Vectors
 
 PAGE = 2048  # records read together
-_CANDIDATES = 50  # at least so many of the encoder's nearest are put before a learned head
-_MEASURED = 100  # images searched for to measure the index
+_CANDIDATES = 50  # minimum number of the encoder's nearest that a learned head reorders
+_MEASURED = 100  # queries for measuring the index
 
 
 def pages(
     store: Store, only: Filter, *, vectors: bool = False, after: str | None = None
 ) -> Iterator[tuple[list[Record], Vectors]]:
-    """All records that pass, in the order of their ids, with their embeddings if asked for."""
+    """Yield all records that pass, in the order of their ids, with their embeddings if requested."""
     while True:
         records, found, after = store.page(only, after=after, limit=PAGE, vectors=vectors)
         yield records, found
@@ -39,34 +31,34 @@ def pages(
 def nearest(
     store: Store, embedder: Embedder, queries: Vectors, k: int, only: Filter, *, exact: bool = False
 ) -> list[Found]:
-    """The k nearest records of each query; a learned head re-orders the encoder's candidates."""
+    """Find the k nearest records of each query; a learned head reorders the encoder's candidates."""
     head = embedder.rerank
     if head is None:
         return store.search(queries, k, only, exact=exact)
     candidates = store.search(queries, max(_CANDIDATES, 4 * k), only, exact=exact, vectors=True)
     answers = []
     for query, near in zip(queries, candidates):
-        apart = np.asarray(head(query, near.vectors), np.float64) if near.records else near.distances
-        order = np.argsort(apart, kind="stable")[:k]
-        answers.append(Found([near.records[i] for i in order], apart[order], near.vectors[order]))
+        distance = np.asarray(head(query, near.vectors), np.float64) if near.records else near.distances
+        order = np.argsort(distance, kind="stable")[:k]
+        answers.append(Found([near.records[i] for i in order], distance[order], near.vectors[order]))
     return answers
 
 
 class Prototypes:
-    """The mean embedding of each label, kept until images of the label change.
+    """Mean embedding of each label, cached until images of the label change.
 
     Args:
-        store: Where the embeddings are.
+        store: Storage of the embeddings.
         embedder: The model.
     """
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
         self._store, self._embedder = store, embedder
-        self._kept: dict[str, tuple[int, Vectors]] = {}  # label -> images, mean
+        self._kept: dict[str, tuple[int, Vectors]] = {}  # label -> number of images, mean
         self._changes = 0
 
     def forget(self, labels: Iterable[str | None]) -> None:
-        """Images of these labels have changed."""
+        """Drop the cached means of labels whose images have changed."""
         self._changes += 1
         for label in labels:
             self._kept.pop(label or "", None)
@@ -74,32 +66,32 @@ class Prototypes:
     def closest(
         self, queries: Vectors, only: Filter, counts: Mapping[str, int]
     ) -> tuple[list[str], NDArray[np.float64]]:
-        """The label with the closest prototype for each query, and its distance, shape ``(n,)``.
+        """Return the label with the closest prototype for each query, and its distance, shape ``(n,)``.
 
         Args:
             queries: Embeddings, shape ``(n, d)``.
-            only: Which images the prototypes are made of.
-            counts: How many of them each label has.
+            only: Filter of the images that the prototypes are computed from.
+            counts: Number of these images for each label.
         """
         means = self._means(only, counts)
         if not means:  # another thread has removed the last image since they were counted
             return [""] * len(queries), np.full(len(queries), np.inf)
         labels, prototypes = list(means), np.stack(list(means.values()))
-        apart = np.asarray(
-            distances.get(self._embedder.distance)(queries, prototypes, all_pairs=True), np.float64
+        distance = np.asarray(
+            distances.get(self._embedder.distance)(queries, prototypes, pairwise=True), np.float64
         )
         if head := self._embedder.rerank:
-            near = np.argsort(apart, axis=1)[:, :_CANDIDATES]
-            apart = np.full_like(apart, np.inf)
+            near = np.argsort(distance, axis=1)[:, :_CANDIDATES]
+            distance = np.full_like(distance, np.inf)
             for row, query in enumerate(queries):
-                apart[row, near[row]] = head(query, prototypes[near[row]])
-        best = apart.argmin(axis=1)
-        return [labels[i] for i in best], apart[np.arange(len(best)), best]
+                distance[row, near[row]] = head(query, prototypes[near[row]])
+        best = distance.argmin(axis=1)
+        return [labels[i] for i in best], distance[np.arange(len(best)), best]
 
     def _means(self, only: Filter, counts: Mapping[str, int]) -> dict[str, Vectors]:
         whole = only.labels is None and not only.where
         kept = dict(self._kept) if whole else {}
-        # Another client of the same server may have added or removed images: the number tells.
+        # Another client of the same server may have added or removed images; then the count differs.
         stale = {label: count for label, count in counts.items() if kept.get(label, (0,))[0] != count}
         if stale:
             before = self._changes
@@ -118,16 +110,44 @@ class Prototypes:
         return {label: kept[label][1] for label in counts if label in kept}
 
 
+def closest_labels(
+    store: Store,
+    embedder: Embedder,
+    prototypes: Prototypes,
+    queries: Vectors,
+    only: Filter,
+    counts: Mapping[str, int],
+) -> tuple[Sequence[str], NDArray[np.float64]]:
+    """Return the closest label of each query, and its distance, shape ``(n,)``.
+
+    Args:
+        store: Storage of the embeddings.
+        embedder: The model; it prefers prototypes or nearest images.
+        prototypes: Cache of the labels' means.
+        queries: Embeddings, shape ``(n, d)``.
+        only: Filter of the enrolled images.
+        counts: Number of these images for each label.
+    """
+    if embedder.prototype:
+        return prototypes.closest(queries, only, counts)
+    if store.count(only) > sum(counts.values()):
+        only = replace(only, labeled=True)
+    found = nearest(store, embedder, queries, 1, only)
+    # A result is empty if another thread has removed the last image since they were counted.
+    labels = [one.records[0].label or "" if one.records else "" for one in found]
+    return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
+
+
 def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[list[Record]]:
-    """Groups of images that distances of at most ``within`` link, largest first."""
+    """Group images linked by distances of at most ``within``, largest group first."""
     everything = store.count(Filter())
-    towards: dict[str, str] = {}  # union-find: id -> an id nearer to its group's root
+    parents: dict[str, str] = {}  # union-find
     linked: dict[str, Record] = {}
 
     def root(id: str) -> str:
-        while towards.setdefault(id, id) != id:
-            towards[id] = towards[towards[id]]
-            id = towards[id]
+        while parents.setdefault(id, id) != id:
+            parents[id] = parents[parents[id]]
+            id = parents[id]
         return id
 
     for records, vectors in pages(store, Filter(), vectors=True):
@@ -139,8 +159,8 @@ def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[lis
                 for other in (near.records[i] for i in np.flatnonzero(near.distances <= within)):
                     if other.id != one.id:
                         linked |= {one.id: one, other.id: other}
-                        towards[root(other.id)] = root(one.id)
-            # Where all k are that close there may be more.
+                        parents[root(other.id)] = root(one.id)
+            # If all k results are within the distance, there may be more.
             full = [len(near.records) == k < everything and near.distances[-1] <= within for near in found]
             rows, k = rows[full], 4 * k
     groups: dict[str, list[Record]] = {}
@@ -150,15 +170,15 @@ def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[lis
 
 
 def measure_index(store: Store) -> IndexReport:
-    """Search for some stored images, themselves left out, through the index and exactly."""
+    """Compare searches through the index with exact ones, using stored images as queries."""
     probes, queries, _ = store.page(Filter(), after=None, limit=_MEASURED, vectors=True)
-    ways = [store.search(queries, 11, Filter(), exact=exact) for exact in (False, True)]
+    both = [store.search(queries, 11, Filter(), exact=exact) for exact in (False, True)]
     recall = []
-    for probe, *found in zip(probes, *ways):
+    for probe, *found in zip(probes, *both):
         by_index, exactly = (
             [d for record, d in zip(one.records, one.distances) if record.id != probe.id][:10]
             for one in found
         )
-        # Of two that are equally far either is right.
+        # Either of two images at equal distance is correct.
         recall.append(np.mean(np.array(by_index) <= exactly[-1] + 1e-6))
     return IndexReport(recall_at_10=float(np.mean(recall)), queries=len(probes), count=store.count(Filter()))

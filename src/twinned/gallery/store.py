@@ -1,13 +1,9 @@
-"""What a store of embeddings must do, and what its kinds share: records, filters, the binding, the index.
-
-Both kinds keep one point an image: its embedding and the payload ``label``, ``image``, ``metadata`` and
-``norm``. For the cosine distance Qdrant keeps unit vectors; ``norm`` gives back the embedding as it was.
-"""
+"""Interfaces of a gallery: records, filters, the `Store` of embeddings and the `Embedder`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
@@ -16,31 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..data.images import Pixels
+from ..data.preprocessing import ImageSpec
 from ..errors import GalleryError, SettingError
 
 Vectors: TypeAlias = NDArray[np.float32]
 Value: TypeAlias = str | int | float | bool
 
-# Below this many kilobytes of embeddings every search compares with all of them; above, HNSW is built.
-# 25 MB are 50,000 embeddings of 128 values: 1.6 ms a query on two cores, the network itself costs more.
+# Below this many kilobytes of embeddings every search is exact; above it, an HNSW index is built.
+# 25 MB are 50,000 embeddings of 128 values: 1.6 ms per query on two cores, less than the network takes.
 EXACT_BELOW_KB = 25_000
-# A filter that leaves less than this is searched exactly as well.
-FULL_SCAN_KB = 10_000
-# Measured on 100,000 x 128 Omniglot pixels: recall@10 0.997 at a sixteenth of the exact query's time.
-HNSW_LINKS = 16
-HNSW_BUILD_WIDTH = 100
-HNSW_SEARCH_WIDTH = 128
-# The graph is walked over 8-bit copies, which halves the build time; twice the candidates are then
-# compared as float32, so the distances are exact.
-OVERSAMPLING = 2.0
 
 
 class Binding(BaseModel):
-    """What a gallery is bound to: only embeddings of one encoder can be compared.
+    """Identity of the encoder that filled a gallery. Embeddings of different encoders cannot be compared.
 
     Args:
-        encoder_sha256: Of the encoder's ONNX file.
-        embedding_size: Values an embedding.
+        encoder_sha256: SHA-256 of the encoder's ONNX file.
+        embedding_size: Values per embedding.
         distance: The model's distance.
     """
 
@@ -52,11 +41,11 @@ class Binding(BaseModel):
 
 
 class IndexReport(BaseModel):
-    """How well the HNSW index finds what an exact search finds, measured when it was built.
+    """Recall of the HNSW index, measured when it was built.
 
     Args:
-        recall_at_10: Share of the ten nearest that a search through the index returns.
-        queries: Stored images that were searched for, themselves left out.
+        recall_at_10: Fraction of the ten nearest images that a search through the index returns.
+        queries: Number of stored images used as queries; each was excluded from its own results.
         count: Images in the gallery at that time.
     """
 
@@ -72,10 +61,10 @@ class Record:
     """One enrolled image.
 
     Args:
-        id: A UUID made from the pixels: the same image always has the same one.
-        label: Its class, or None.
-        image: Absolute path of the file it came from, or None if it was no file.
-        metadata: What was given with it.
+        id: UUID computed from the pixels: the same image always has the same id.
+        label: Class of the image, or None.
+        image: Absolute path of the image file, or None if the image did not come from a file.
+        metadata: Keys and values given when the image was enrolled.
     """
 
     id: str
@@ -86,30 +75,30 @@ class Record:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which records take part; an empty one lets all pass.
+    """Conditions on records. An empty filter accepts every record.
 
     Args:
-        labels: Only these labels.
-        where: For each metadata key the values that pass.
-        labelled: Only records with a label.
+        labels: Accepted labels, or None for all.
+        where: Accepted values for each metadata key.
+        labeled: Accept only records with a label.
     """
 
     labels: tuple[str, ...] | None = None
     where: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    labelled: bool = False
+    labeled: bool = False
 
     def __bool__(self) -> bool:
-        return self.labels is not None or bool(self.where) or self.labelled
+        return self.labels is not None or bool(self.where) or self.labeled
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What one search found, nearest first.
+    """Results of one search, nearest first.
 
     Args:
         records: The records.
         distances: float64, shape ``(n,)``.
-        vectors: Their embeddings, shape ``(n, d)``; empty if they were not asked for.
+        vectors: Embeddings of the records, shape ``(n, d)``; ``(n, 0)`` if not requested.
     """
 
     records: list[Record]
@@ -117,75 +106,129 @@ class Found:
     vectors: Vectors
 
 
+class Embedder(Protocol):
+    """Interface of a model to a gallery; `twinned.inference.model.Model` implements it."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Image preprocessing."""
+
+    @property
+    def encoder_sha256(self) -> str:
+        """SHA-256 of the encoder's ONNX file; a gallery is bound to it."""
+
+    @property
+    def embedding_size(self) -> int:
+        """Values per embedding."""
+
+    @property
+    def distance(self) -> str:
+        """Distance of the encoder, one of `twinned.distances.DISTANCES`."""
+
+    @property
+    def threshold(self) -> float:
+        """Threshold of one comparison, in units of the model's distance (the head's, if it has one)."""
+
+    @property
+    def prototype(self) -> bool:
+        """True if the mean of its embeddings represents a label best; False for its nearest image."""
+
+    @property
+    def rerank(self) -> Callable[[Vectors, Vectors], NDArray[Any]] | None:
+        """Learned head: distances of an embedding ``(d,)`` to candidates ``(n, d)``, shape ``(n,)``."""
+
+    def embed_pixels(self, pixels: Pixels, /) -> Vectors:
+        """Embed decoded images, uint8 ``(n, height, width, channels)``, to shape ``(n, d)``."""
+
+    def probability(self, distance: NDArray[Any], /) -> NDArray[Any]:
+        """Return the calibrated P(same) of distances."""
+
+    def identification_threshold(self, labels: int, fpir: float, *, images_per_label: float) -> float:
+        """Return the distance below which unknown probes match one of the labels at the rate ``fpir``."""
+
+
 class Store(Protocol):
-    """A place for records and embeddings. What it has returned from writing is on disk."""
+    """Storage for records and embeddings. Data is on disk when a method that writes returns."""
 
     @property
     def address(self) -> str:
-        """Its folder, or its address on a server."""
+        """Folder, or address on a server."""
 
     @property
     def binding(self) -> Binding:
-        """What the gallery is bound to."""
+        """Encoder that the gallery is bound to."""
 
     @property
     def report(self) -> IndexReport | None:
-        """How well the index finds, measured when it was built."""
+        """Recall of the index, measured when it was built."""
 
     @property
     def writing(self) -> AbstractContextManager[Any]:
-        """Held while stored records are looked at and then changed; reading needs no lock."""
+        """Lock for reading records and then changing them; reading alone needs no lock."""
 
-    def write(self, records: Sequence[Record], vectors: Vectors) -> None: ...
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Insert records, or replace those with the same id."""
 
-    def delete(self, ids: Sequence[str]) -> None: ...
+    def delete(self, ids: Sequence[str]) -> None:
+        """Delete records."""
 
     def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace the payload's keys that are given."""
+        """Replace the given keys of the payload; keep the others."""
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
-        """The records of those ids that are stored, in no order, and their embeddings if asked for."""
+        """Return the stored records among these ids, in any order, with their embeddings if requested."""
 
     def page(
         self, only: Filter, *, after: str | None, limit: int, vectors: bool = False
     ) -> tuple[list[Record], Vectors, str | None]:
-        """Records in the order of their ids from ``after`` on, and where the next page begins."""
+        """Return records in the order of their ids from ``after`` on, and the start of the next page."""
 
-    def count(self, only: Filter) -> int: ...
+    def count(self, only: Filter) -> int:
+        """Count the records that pass the filter."""
 
     def labels(self, only: Filter) -> dict[str, int]:
-        """How many images each label has."""
+        """Count the images of each label."""
 
     def search(
         self, queries: Vectors, k: int, only: Filter, *, exact: bool, vectors: bool = False
-    ) -> list[Found]: ...
+    ) -> list[Found]:
+        """Return the k nearest records of each query, by embedding."""
 
     def indexed(self) -> int:
-        """How many embeddings are in the HNSW index."""
+        """Count the embeddings in the HNSW index."""
 
     def index_due(self) -> bool:
-        """Whether so many are outside the index that `compact` pays."""
+        """Return True if enough embeddings are outside the index for `compact` to pay."""
 
     def compact(self) -> None:
-        """Drop what was deleted and build the index if the size calls for it."""
+        """Reclaim the space of deleted records and build the index if the size requires one."""
 
-    def set_report(self, report: IndexReport | None) -> None: ...
+    def set_report(self, report: IndexReport | None) -> None:
+        """Store the recall of the index."""
 
     def check_process(self) -> None:
-        """Refuse to work in a process that was forked after the store was opened.
+        """Raise an error in a process that was forked after the store was opened.
 
         Raises:
             GalleryError: In such a process.
         """
 
     def close(self) -> None:
-        """Let another process open the store; in a forked process, do nothing."""
+        """Release the store for other processes; in a forked process, do nothing."""
+
+
+def binding_of(embedder: Embedder) -> Binding:
+    """Return the binding of galleries of this model."""
+    return Binding.model_validate(
+        {name: getattr(embedder, name) for name in ("encoder_sha256", "embedding_size", "distance")}
+    )
 
 
 def check_process(address: str, opened_by: int) -> None:
-    """Refuse to work in another process than the one that opened a store.
+    """Check that this process is the one that opened the store.
 
-    A forked process has the memory of its parent but not its threads, and shares its locks and connections.
+    A forked process has its parent's memory and shares its locks and connections, but has none of its
+    threads.
 
     Raises:
         GalleryError: In another process.
@@ -193,52 +236,18 @@ def check_process(address: str, opened_by: int) -> None:
     if os.getpid() != opened_by:
         raise GalleryError(
             f"{address}: was opened in process {opened_by}, and this process ({os.getpid()}) was forked from "
-            "it; an open gallery cannot be used across a fork: open the gallery in this process, and a "
-            "folder only after the other process has closed it"
+            "it. An open gallery cannot be used across a fork: open the gallery in this process, after the "
+            "other process has closed it"
         )
 
 
 def exact_below(binding: Binding) -> int:
-    """So many images are always searched exactly."""
+    """Return the number of images below which every search is exact."""
     return EXACT_BELOW_KB * 1024 // (4 * binding.embedding_size)
 
 
-def payloads(records: Sequence[Record], vectors: Vectors) -> list[dict[str, Any]]:
-    """What is kept beside each embedding."""
-    norms = np.linalg.norm(vectors, axis=1).tolist()
-    return [
-        {"label": record.label, "image": record.image, "metadata": dict(record.metadata), "norm": norm}
-        for record, norm in zip(records, norms)
-    ]
-
-
-def records(points: Sequence[Any]) -> list[Record]:
-    """The records that `payloads` were made of."""
-    return [Record(str(p.id), p.payload["label"], p.payload["image"], p.payload["metadata"]) for p in points]
-
-
-def embeddings(points: Sequence[Any], binding: Binding) -> Vectors:
-    """Embeddings of retrieved points as the encoder gave them, ``(n, d)``; ``(n, 0)`` if not asked for."""
-    if points and points[0].vector is None:
-        return np.empty((len(points), 0), np.float32)
-    stored = np.array([point.vector for point in points], np.float32).reshape(-1, binding.embedding_size)
-    if binding.distance != "cosine":
-        return stored
-    return stored * np.array([point.payload["norm"] for point in points], np.float32)[:, None]
-
-
-def found(points: Sequence[Any], binding: Binding) -> Found:
-    """What a search returned, in Twinned's distance: lower is closer, squared where the model squares."""
-    score = np.array([point.score for point in points], np.float64)
-    if binding.distance == "cosine":
-        distances = np.clip(1 - score, 0, None)  # Qdrant's score is the similarity
-    else:
-        distances = score**2 if binding.distance == "squared_euclidean" else score
-    return Found(records(points), distances, embeddings(points, binding))
-
-
 def is_unicode(text: str) -> bool:
-    """Whether text can be kept: half of a surrogate pair (JSON's "\\ud800", a file's broken name) cannot."""
+    r"""Return False if the text holds half of a surrogate pair (from JSON ``"\ud800"`` or a file name)."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -247,13 +256,13 @@ def is_unicode(text: str) -> bool:
 
 
 def metadata_path(key: str) -> str:
-    """Where a metadata key lies in the payload.
+    """Return the payload path of a metadata key.
 
     Raises:
-        SettingError: If the key is one that Qdrant's paths cannot hold.
+        SettingError: If Qdrant's paths cannot express the key.
     """
     if not isinstance(key, str) or not key or '"' in key or "\\" in key or not is_unicode(key):
         raise SettingError(
-            f'metadata key {key!r} cannot be used: a key is Unicode text that is not empty, without " and \\'
+            f'metadata key {key!r} cannot be used. Use Unicode text that is not empty and has no " or \\'
         )
     return f'metadata."{key}"'

@@ -1,6 +1,6 @@
-"""Embedding any number of images into one file, written as it goes and resumable.
+"""Embed any number of images into one file, in parts and resumable.
 
-Finished parts lie in ``FILE.partial/`` until the last one is there; then they are joined into the file.
+Finished parts are in ``FILE.partial/``; after the last one they are joined into the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PART = 4096  # images
 
 
 class Written(NamedTuple):
-    """What was written: how many images, and a sentence for each that could not be read."""
+    """Result of `embed_to_file`: number of images, and a sentence for each unreadable one."""
 
     images: int
     errors: list[str]
@@ -45,16 +45,16 @@ def embed_to_file(
 ) -> Written:
     """Embed images into a .npz or .parquet file with path, vector and error of each.
 
-    An unreadable image has a vector of NaN and says why under error; the others have an empty error.
+    An unreadable image has a vector of NaN and its reason under error; the others have an empty error.
 
     Args:
-        model: Whose encoder.
-        paths: The image files.
-        output: The file; its suffix says which kind.
+        model: Model with the encoder.
+        paths: Image files.
+        output: File to write, with the suffix .npz or .parquet.
         strict: Stop at an unreadable image.
-        resume: Go on where an interrupted run with the same model and paths stopped.
-        force: Replace the file if it exists.
-        progress: Show a bar.
+        resume: Continue an interrupted run with the same model and paths.
+        force: Replace an existing file.
+        progress: Show a progress bar.
 
     Raises:
         SettingError: If the suffix is neither, or the file exists.
@@ -62,18 +62,20 @@ def embed_to_file(
     """
     target = Path(output)
     if target.suffix not in (".npz", ".parquet"):
-        raise SettingError(f"{target}: the name must end in .npz or .parquet")
+        raise SettingError(f"{target}: The name must end in .npz or .parquet")
     run = hashlib.sha256(json.dumps([model.encoder_sha256, list(paths)]).encode()).hexdigest()
     work = target.with_name(target.name + ".partial")
     if target.exists() and not force:
         if resume and not work.exists():
             return Written(len(paths), [])
-        raise SettingError(f"{target}: exists; choose another name, or --force to replace it")
+        raise SettingError(f"{target}: The file exists. Choose another name, or overwrite it with force")
     if not target.parent.is_dir():
-        raise SettingError(f"{target.parent}: no such folder to write to")
+        raise SettingError(f"{target.parent}: No such folder to write to")
     if work.exists() and not (resume and (work / run).exists()):
         if resume:
-            raise SettingError(f"{work}: is of a run with another model or other images; --force begins anew")
+            raise SettingError(
+                f"{work}: The partial run has another model or other images. Set force to start over"
+            )
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)
     (work / run).touch()
@@ -103,7 +105,7 @@ def _write_part(part: Path, paths: list[str], model: Model, strict: bool, advanc
         for place, error in enumerate(chunk.errors, start=chunk.start):
             if error is not None:
                 if strict:
-                    raise DataError(f"{error} (--strict stops here)")
+                    raise DataError(f"{error} (strict stops here)")
                 errors[place] = str(error)
         advance(len(chunk.vectors))
     new = part.with_suffix(".new")
@@ -121,7 +123,7 @@ def _column(parts: list[Path], name: str) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def _join_npz(parts: list[Path], target: Path, count: int, size: int) -> None:
-    """Stream the parts into one .npz: no array is ever whole in memory."""
+    """Stream the parts into one .npz without holding a whole array in memory."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in ("path", "vector", "error"):
             widest = max((a.dtype for a in _column(parts, name)), key=lambda d: d.itemsize)

@@ -1,14 +1,14 @@
-"""Why do these two match? Which regions of one image match which of the other.
+"""Explain a comparison: which regions of one image match which regions of the other.
 
-Where the embedding is nothing but the last feature map, averaged over the image (or over the cells of a
-grid), the cosine similarity of two images is a sum over pairs of regions, and each pair's share is exact:
+If the embedding is the last feature map averaged over the image (or over the cells of a grid), the cosine
+similarity of two images is a sum over pairs of regions, and each pair's contribution is exact:
 
     cos(e, e') = sum over p, q of <f_p, f'_q> / (n m |e| |e'|)      f_p: the features of region p
 
-Any other model is asked by occlusion: each region is covered in turn, in either image and in both. A region
-counts as much as the images move apart when it is covered. Two regions match as much as covering both moves
-the images apart by less than covering the one and covering the other do together. On a model of the first
-kind whose features are 0 where a region is covered, both say the same but for the scaling to length 1.
+Other models are explained by occlusion: each region is covered in turn, in either image and in both. The
+contribution of a region is the increase of the distance when it is covered. Two regions match by the amount
+that covering both increases the distance less than the sum of covering each. For a model of the first
+kind whose features are 0 where a region is covered, both methods agree up to the scaling to length 1.
 
 References:
     Zeiler & Fergus, "Visualizing and understanding convolutional networks", ECCV 2014: occlusion.
@@ -18,49 +18,37 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import ImageSource, Pixels
-from ..data.preprocessing import ImageSpec, read_image
+from ..data.preprocessing import read_image
 from ..errors import SettingError
+from ..metrics.embedder import Embedder
 
 Floats = NDArray[np.floating[Any]]
 _CELLS = 7  # along the shorter side of the image
-_FINE = 16  # regions; a coarser feature map says less than occlusion does
-_LIKE = 1e-3  # how near averaged features must be to the embedding, both of length 1, to be taken for it
-
-
-class Explainable(Protocol):
-    """What is explained: a `twinned.inference.model.Model`.
-
-    A model whose ``encoder`` graph has an output ``features`` may be explained exactly.
-    """
-
-    @property
-    def spec(self) -> ImageSpec: ...
-    def embed_pixels(self, pixels: Pixels) -> Any: ...
-    def distances(self, left: Any, right: Any) -> Any: ...
+_FINE = 16  # regions; a coarser feature map is less informative than occlusion
+_LIKE = 1e-3  # maximum difference of averaged features and the embedding, both of length 1
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What of one image matches what of the other.
+    """Matching regions of two images.
 
     Args:
-        left: The left image as the model sees it, uint8 ``(height, width, channels)``.
-        right: The right one.
-        matches: How much each region of the left image and each of the right one have in common,
+        left: Left image after preprocessing, uint8 ``(height, width, channels)``.
+        right: Right image after preprocessing.
+        matches: Match of each region of the left image with each region of the right image,
             ``(rows, columns, rows, columns)``.
-        left_share: What each region of the left image counts, ``(rows, columns)``. Above 0 it speaks for "the
-            same", below 0 against it.
-        right_share: The same of the right image.
-        method: ``exact``: the shares of the left regions, those of the right ones and the matches each add up
-            to the cosine similarity, 1 - distance. ``occlusion``: by how much the distance grows when a
-            region is covered.
-        distance: Between the two images.
+        left_share: Contribution of each region of the left image, ``(rows, columns)``. Above 0 it is evidence
+            for "the same", below 0 against it.
+        right_share: Contribution of each region of the right image.
+        method: ``exact``: the left shares, the right shares and the matches each sum to the cosine
+            similarity, 1 - distance. ``occlusion``: increase of the distance when a region is covered.
+        distance: Distance between the two images.
     """
 
     left: Pixels
@@ -72,9 +60,9 @@ class Explanation:
     distance: float
 
     def strongest(self, count: int = 5) -> list[tuple[tuple[int, int], tuple[int, int], float]]:
-        """The pairs of regions that match best: (row, column) on the left, on the right, how much.
+        """Return the best matching pairs of regions: (row, column) on the left, on the right, match.
 
-        Each region is named once, so that the pairs are spread over the images.
+        Each region occurs once, so that the pairs are spread over the images.
         """
         rows, columns = self.left_share.shape
         open_pairs = self.matches.reshape(rows * columns, -1).copy()
@@ -90,46 +78,46 @@ class Explanation:
 
 
 def explain(
-    model: Explainable,
+    model: Embedder,
     left: ImageSource,
     right: ImageSource,
     *,
     method: Literal["auto", "exact", "occlusion"] = "auto",
     cells: int = _CELLS,
 ) -> Explanation:
-    """Tell which regions of two images match.
+    """Find the matching regions of two images.
 
     Args:
-        model: A `twinned.inference.model.Model`; ONNX Runtime is all that it takes.
-        left: An image.
-        right: Another one.
-        method: ``exact`` where the embedding is the average of the last feature map and images are compared
-            by direction; ``occlusion`` works on any model; ``auto`` is exact where that is possible and the
-            feature map has 4 x 4 regions or more.
-        cells: Regions along the shorter side, for occlusion. It embeds about ``2 * cells**2`` images.
+        model: Model; ``exact`` needs an ``encoder`` graph with an output ``features``.
+        left: Left image.
+        right: Right image.
+        method: ``exact`` requires that the embedding is the average of the last feature map and that
+            distances depend on direction only; ``occlusion`` works for any model; ``auto`` is exact where
+            possible if the feature map has at least 4 x 4 regions.
+        cells: Regions along the shorter side, for occlusion, which embeds about ``2 * cells**2`` images.
 
     Raises:
         ImageError: If an image cannot be opened.
-        SettingError: If the method is not known, or ``exact`` and not possible with this model.
+        SettingError: If the method is unknown, or ``exact`` is impossible for this model.
     """
     if method not in ("auto", "exact", "occlusion"):
-        raise SettingError(f"method {method!r} is not known; choose auto, exact or occlusion")
+        raise SettingError(f"Unknown method {method!r}. Choose auto, exact or occlusion")
     a, b = read_image(left, model.spec), read_image(right, model.spec)
     found = _exact(model, a, b) if method != "occlusion" else None
     if found is not None and (method == "exact" or found.left_share.size >= _FINE):
         return found
     if method == "exact":
         raise SettingError(
-            "this model's embedding is not an average of its last feature map, compared by direction;"
-            " only occlusion can explain it"
+            "The embedding of this model is not an average of its last feature map, compared by direction."
+            " Choose occlusion"
         )
     if not 2 <= cells <= 16:
-        raise SettingError(f"between 2 and 16 cells along the shorter side are covered; got {cells}")
+        raise SettingError(f"The shorter side must have between 2 and 16 cells; got {cells}")
     return _by_occlusion(model, a, b, cells)
 
 
-def _exact(model: Explainable, a: Pixels, b: Pixels) -> Explanation | None:
-    """The sum over pairs of regions, or None where the model is not one that it holds for."""
+def _exact(model: Embedder, a: Pixels, b: Pixels) -> Explanation | None:
+    """Return the exact sum over pairs of regions, or None if it does not hold for the model."""
     graph: Any = getattr(model, "encoder", None)
     if "features" not in getattr(graph, "outputs", ()):
         return None
@@ -140,7 +128,7 @@ def _exact(model: Explainable, a: Pixels, b: Pixels) -> Explanation | None:
         return None
     matches = np.einsum("rcd,std->rcst", *parts)
     cosine, distance = matches.sum(), float(model.distances(embedding[:1], embedding[1:])[0, 0])
-    # The cosine distance, or the (squared) Euclidean one of embeddings of length 1: all go by direction.
+    # Cosine distance, or (squared) Euclidean distance of embeddings of length 1: all depend on direction.
     apart = max(1 - cosine, 0.0)
     if not np.isclose([apart, 2 * apart, np.sqrt(2 * apart)], distance, atol=_LIKE).any():
         return None
@@ -148,9 +136,9 @@ def _exact(model: Explainable, a: Pixels, b: Pixels) -> Explanation | None:
 
 
 def _parts(features: Floats, embedding: Floats) -> Floats | None:
-    """What each place of the map adds to the embedding, scaled to length 1: ``(2, rows, columns, d)``.
+    """Return the part of each map position in the embedding of length 1: ``(2, rows, columns, d)``.
 
-    None where the embedding is not the map, averaged over the cells of a grid and laid out by channel.
+    None if the embedding is not the map averaged over the cells of a grid, with channels outermost.
     """
     n, channels, rows, columns = features.shape
     size = embedding.shape[1]
@@ -174,7 +162,7 @@ def _parts(features: Floats, embedding: Floats) -> Floats | None:
     return None
 
 
-def _by_occlusion(model: Explainable, a: Pixels, b: Pixels, cells: int) -> Explanation:
+def _by_occlusion(model: Embedder, a: Pixels, b: Pixels, cells: int) -> Explanation:
     """Cover every region, in either image and in both: the second difference of the distance."""
     height, width = a.shape[:2]
     shorter = min(height, width)
@@ -182,7 +170,7 @@ def _by_occlusion(model: Explainable, a: Pixels, b: Pixels, cells: int) -> Expla
     embedding = model.embed_pixels(np.concatenate([_covered(a, grid), _covered(b, grid)]))
     regions = grid[0] * grid[1]
     apart = np.asarray(model.distances(embedding[: regions + 1], embedding[regions + 1 :]), np.float64)
-    # Row and column 0 are the images as they are.
+    # Row and column 0 are the uncovered images.
     left, right = apart[1:, 0] - apart[0, 0], apart[0, 1:] - apart[0, 0]
     matches = left[:, None] + right - (apart[1:, 1:] - apart[0, 0])
     return Explanation(
@@ -197,7 +185,7 @@ def _by_occlusion(model: Explainable, a: Pixels, b: Pixels, cells: int) -> Expla
 
 
 def _covered(pixels: Pixels, grid: tuple[int, ...]) -> Pixels:
-    """The image, then the image with each region in its median colour: paper, or a photo's mid-tone."""
+    """Return the image, then the image with each region covered by the median color."""
     plain = np.median(pixels, axis=(0, 1)).astype(np.uint8)
     down, across = (
         np.linspace(0, side, n + 1).round().astype(int)

@@ -1,7 +1,7 @@
-"""Taking a model elsewhere: a plain float encoder, an eight-bit one, and an example that runs them.
+"""Export a model for other programs: a float encoder, an int8 encoder, and an example that runs them.
 
-A model folder is ONNX already; `export_model` adds what other programs ask for, and checks each file
-against the original before it says that it is there.
+A model folder is ONNX already. `export_model` adds the common forms of input, and checks each file
+against the original.
 """
 
 from __future__ import annotations
@@ -109,19 +109,19 @@ def export_model(
     force: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write a folder with the encoder in the forms that other programs want.
+    """Write a folder with the encoder in the forms that other programs need.
 
     Args:
-        model: What to take along.
-        output: The folder; it is there whole or not at all.
-        int8: Labelled images to calibrate an eight-bit encoder on, and to measure its cost with: best of
-            classes that training never saw. Half of the classes calibrate, the other half measure.
+        model: Model to export.
+        output: Folder to write, atomically.
+        int8: Labeled images to calibrate an int8 encoder and to measure its loss of accuracy, best of
+            classes that training has not seen. Half of the classes calibrate, the other half measure.
         force: Replace the folder.
-        progress: Show bars.
+        progress: Show progress bars.
 
     Returns:
-        What was written and measured: the files, the opset, how far the plain encoder is from the original,
-        and for ``int8`` equal error rate and one-shot accuracy before and after.
+        Files, opset, difference of the float encoder from the original, and for ``int8`` the equal error
+        rate and one-shot accuracy before and after.
 
     Raises:
         SettingError: If the folder exists.
@@ -132,7 +132,7 @@ def export_model(
     given = [int8] if isinstance(int8, (str, os.PathLike)) else []
     refuse(target, force=force, data=[model.folder, *given])
     if target.exists() and not (target / "encoder_float.onnx").is_file() and any(target.iterdir()):
-        raise SettingError(f"{target}: is no exported model, so it is not replaced; choose another name")
+        raise SettingError(f"{target}: Not an exported model, so it is not replaced. Choose another name")
     try:
         import onnx
     except ModuleNotFoundError:
@@ -142,15 +142,15 @@ def export_model(
     pixels = rng.integers(0, 256, (5, *model.spec.shape), dtype=np.uint8)
     data = None if int8 is None else as_dataset(int8)
     if isinstance(data, PairSet):
-        raise DataError(f"{data.origin}: labelled images are needed to measure what int8 costs; got pairs")
+        raise DataError(f"{data.origin}: Labeled images are needed to measure int8 accuracy; got pairs")
     labels: NDArray[Any] | None = None
     if data is not None:
         data = data.genuine()
         decoded = decode(data.images, model.spec, progress=progress)
         if not len(decoded.kept):
             raise DataError(
-                f"{data.origin}: none of {len(data.images)} images can be read, so there is nothing to"
-                f" calibrate int8 on; the first: {decoded.unreadable[0]}"
+                f"{data.origin}: None of {len(data.images)} images can be read, so int8 cannot be calibrated."
+                f" The first: {decoded.unreadable[0]}"
             )
         pixels, labels = decoded.pixels, data.labels[decoded.kept]
     with tempfile.TemporaryDirectory(prefix="twinned-") as name:
@@ -171,7 +171,7 @@ def export_model(
             "int8": None,
         }
         if labels is not None:
-            result["int8"] = _quantise(model, source, folder, pixels, labels)
+            result["int8"] = _quantize(model, source, folder, pixels, labels)
         spec = model.spec
         files.write_text(
             folder / "example.py",
@@ -195,7 +195,7 @@ def export_model(
 
 
 def _float_input(graph: Any) -> Any:
-    """The same graph from the normalised float image on: ``image``, ``(n, channels, height, width)``."""
+    """Return the graph that starts at the normalized float image, ``(n, channels, height, width)``."""
     import onnx
 
     plain = onnx.ModelProto()
@@ -209,7 +209,7 @@ def _float_input(graph: Any) -> Any:
     for kind in ("Transpose", "Cast", "Mul", "Add"):
         node = nodes.get(name)
         if node is None or node.op_type != kind:
-            raise ModelError("encoder.onnx does not begin as Twinned writes it, so it has no plain form")
+            raise ModelError("encoder.onnx does not start with the nodes that Twinned writes")
         chain.append(node)
         name = node.output[0]
     pixels = plain.graph.input[0]
@@ -228,8 +228,8 @@ def _float_input(graph: Any) -> Any:
     return plain
 
 
-def normalised(model: Model, pixels: Pixels) -> NDArray[np.float32]:
-    """What the plain encoder takes: ``(pixels / 255 - mean) / std``, ``(n, channels, height, width)``."""
+def normalized(model: Model, pixels: Pixels) -> NDArray[np.float32]:
+    """Return the input of the float encoder: ``(pixels / 255 - mean) / std``, channels first."""
     mean, std = np.array(model.spec.mean, np.float32), np.array(model.spec.std, np.float32)
     scaled = (pixels.astype(np.float32) / 255 - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
@@ -237,14 +237,14 @@ def normalised(model: Model, pixels: Pixels) -> NDArray[np.float32]:
 
 def _gap(model: Model, path: Path, pixels: Pixels) -> float:
     ours = model.embed_pixels(pixels)
-    theirs = Graph(path, device="cpu")(normalised(model, pixels))
+    theirs = Graph(path, device="cpu")(normalized(model, pixels))
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
 
 
-def _quantise(
+def _quantize(
     model: Model, source: Path, folder: Path, pixels: Pixels, labels: NDArray[Any]
 ) -> dict[str, Any]:
-    """Write encoder_int8.onnx and measure what it costs, on classes that did not calibrate it."""
+    """Write encoder_int8.onnx and measure its accuracy on classes that did not calibrate it."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -258,7 +258,7 @@ def _quantise(
     first = np.isin(labels, names[: len(names) // 2])
     if len(names) < 4:
         raise DataError(
-            f"int8 needs images of 4 classes or more, half of them to measure with; got {len(names)}"
+            f"int8 needs images of at least 4 classes, half of them to measure accuracy; got {len(names)}"
         )
     calibrate = pixels[first][:: max(1, int(first.sum()) // _CALIBRATION_IMAGES)]
 
@@ -282,8 +282,8 @@ def _quantise(
         weight_type=QuantType.QInt8,
         per_channel=True,
         calibrate_method=CalibrationMethod.MinMax,
-        # Not Add: the one that normalises the image would take as long as all convolutions; those between
-        # quantised layers are carried out in eight bits all the same.
+        # Not Add: normalizing the image in int8 would take as long as all convolutions; additions between
+        # quantized layers run in int8 in any case.
         op_types_to_quantize=["Conv", "MatMul", "Gemm", "GlobalAveragePool", "MaxPool", "Relu", "Clip"],
         extra_options={"ActivationSymmetric": False},
     )
@@ -316,37 +316,33 @@ def _readme(model: Model, result: dict[str, Any]) -> str:
         f"| encoder.onnx | `pixels`, uint8 (n, {spec.height}, {spec.width}, {spec.channels}) |"
         f" `embedding`, float32 (n, {model.embedding_size}) |",
         f"| encoder_float.onnx | `image`, float32 (n, {spec.channels}, {spec.height}, {spec.width}):"
-        f" (pixels / 255 - {list(spec.mean)}) / {list(spec.std)} | the same |",
+        f" (pixels / 255 - {list(spec.mean)}) / {list(spec.std)} | same as encoder.onnx |",
     ]
     measure = f"Embeddings are compared by {model.distance} distance"
     if model.manifest.head:
         values = f"float32 (n, {model.embedding_size})"
         lines.append(f"| head.onnx | `left` and `right`, {values} each | `score`, float32 (n,) |")
-        measure = "How far apart two embeddings are is 1 - the score of head.onnx"
+        measure = "The distance of two embeddings is 1 - the score of head.onnx"
     if result["int8"]:
         cost = result["int8"]
         before, after = cost["before"], cost["after"]
         lines += [
-            "| encoder_int8.onnx | as encoder.onnx | the same, in eight bits |",
+            "| encoder_int8.onnx | same as encoder.onnx | same as encoder.onnx, in int8 |",
             "",
-            f"Eight bits cost, on {cost['images']} images of classes that did not calibrate them: equal error"
+            f"Accuracy of int8 on {cost['images']} images of classes that did not calibrate it: equal error"
             f" rate {before['eer']:.4f} before, {after['eer']:.4f} after; {cost['ways']}-way one-shot"
             f" accuracy {before['one_shot']} before, {after['one_shot']} after.",
         ]
-    ink = (
-        ""
-        if spec.ink == "none"
-        else f", the ink alone ({spec.ink}): let Twinned's own reader cut it out first"
-    )
+    ink = "" if spec.ink == "none" else f", cropped to the ink ({spec.ink}) by Twinned's reader first"
     lines += [
         "",
-        f"Images are brought to {spec.width}x{spec.height} by bilinear resizing ({spec.fit}){ink}."
+        f"Images are resized to {spec.width}x{spec.height} by bilinear resizing ({spec.fit}){ink}."
         f" {measure}; same means at most {model.threshold:.6g}.",
         "`python example.py A B` runs encoder_float.onnx with onnxruntime, Pillow and NumPy alone.",
         "",
         f"ONNX Runtime 1.29 and later reports its usage to Microsoft unless {ONNX_RUNTIME}="
         f"{SWITCHES[ONNX_RUNTIME]} is set before it is imported. example.py sets it; your own program has to"
-        " set it too.",
+        " do so as well.",
         "",
     ]
     return "\n".join(lines)

@@ -1,58 +1,47 @@
-"""The saved model: load it, embed, verify, classify, evaluate. Nothing here needs PyTorch."""
+"""`Model`: load a saved model, then embed, verify, classify, identify, evaluate. PyTorch is not needed."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import distances
 from ..data.datasets import ImageSet, PairSet
-from ..data.images import (
-    ImageSource,
-    as_many,
-    pixels_sha256,
-    source_name,
-)
-from ..data.preprocessing import ImageSpec, read_image
+from ..data.images import ImageSource, as_many, source_name
 from ..data.readers import references_of
-from ..errors import DataError, ModelError, SettingError
-from ..evaluation import protocols
-from ..evaluation.results import Evaluation
+from ..errors import DataError, SettingError
 from ..evaluation.thresholds import FittedThreshold
-from ..gallery.gallery import Gallery
-from ..gallery.open import open_gallery
 from ..utils.progress import progress_bar
 from . import model_folder
-from .baseline import UNTOUCHED, BaselineEncoder, figures
-from .model_folder import Manifest
+from .embedder import FolderEmbedder
+from .inputs import Images, Many, One, Support, as_list, as_sources, distinct, examples_of, image_key
 from .results import Prediction, Verdict
-from .session import (
-    Floats,
-    Graph,
-    embed_pixels,
-    embed_stream,
-)
+from .session import Floats, embed_stream
 
-Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
+if TYPE_CHECKING:
+    from ..evaluation.protocols import ModelFacts
+    from ..evaluation.results import Evaluation
+    from ..gallery.gallery import Gallery, Hits, Identifications
+    from .explain import Explanation
+    from .training_record import Layer, TrainingRecord
 
 
-class Model:
-    """A trained model, from its folder.
+class Model(FolderEmbedder):
+    """A trained model, loaded from its folder.
 
     Args:
-        folder: The model folder.
+        folder: Model folder.
         device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.inference.session.Graph`.
-        temporary: Holds the folder where nobody has saved the model yet; it goes with the model.
+        temporary: Temporary folder that holds the model and is deleted with it.
 
     Raises:
         ModelError: If the folder is missing, damaged or of another format.
@@ -65,109 +54,76 @@ class Model:
         device: str = "auto",
         temporary: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        self.manifest: Manifest = model_folder.read(self.folder)
-        needed = ["encoder.onnx", *(["head.onnx"] if self.manifest.head else [])]
-        for name in sorted({*needed, *self.manifest.files}):
-            model_folder.checked(self.folder, name, self.manifest)
-        self.device = device
+        super().__init__(folder, device=device)
         self._temporary = temporary
-        self._loading = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Model:
+        """Load a model folder.
+
+        Raises:
+            ModelError: If the folder is missing, damaged or of another format.
+        """
+        return cls(path, device=device)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.spec.shape))
         return f"Model({self.manifest.encoder}, {shape}, {self.distance}, {self.folder})"
 
     def __reduce__(self) -> tuple[Callable[[Path], Model], tuple[Path]]:
-        """For another process: opened again from its folder."""
+        """Support pickling: another process loads the model from its folder."""
         return partial(Model, device=self.device), (self.folder,)
 
-    # ---- what it is
-
-    @property
-    def spec(self) -> ImageSpec:
-        """The image preprocessing."""
-        return self.manifest.spec
-
-    @property
-    def distance(self) -> str:
-        """Name of the encoder's distance."""
-        return self.manifest.distance
-
-    @property
-    def threshold(self) -> float:
-        """The stored threshold: ``same = distance <= threshold``."""
-        return self.manifest.calibration.threshold
-
-    @property
-    def embedding_size(self) -> int:
-        """Values of an embedding."""
-        return self.manifest.embedding_size
-
-    @property
-    def encoder_sha256(self) -> str:
-        """SHA-256 of encoder.onnx: a gallery is bound to it."""
-        return self.manifest.files["encoder.onnx"]
-
-    @property
-    def prototype(self) -> bool:
-        """Whether to identify by the mean of a label's images rather than by the nearest."""
-        return self.manifest.prototype
-
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the model folder, whole or not at all.
+        """Write the model folder atomically.
+
+        Args:
+            path: Folder to write.
+            force: Replace an existing model folder.
 
         Raises:
-            SettingError: If the path exists and ``force`` is not set, or is anything but a model folder.
+            SettingError: If the path exists and ``force`` is not set, or is not a model folder.
         """
         model_folder.copy(self.folder, Path(path), force=force)
 
-    # ---- embeddings and distances
-
     @cached_property
-    def encoder(self) -> Graph:
-        """The encoder's graph, loaded when first used."""
-        with self._loading:
-            graph = Graph(self.folder / "encoder.onnx", device=self.device)
-        self._check(graph.input_shape, self.spec.shape, "takes images")
-        self._check(graph.output_shape, (self.embedding_size,), "gives embeddings")
-        return graph
+    def record(self) -> TrainingRecord:
+        """Record of the training: hashes of its images, layers, history."""
+        from .training_record import TrainingRecord
 
-    def _check(self, found: tuple[int | str, ...], said: tuple[int, ...], verb: str) -> None:
-        """The graph's sizes are those of model.json; a name in place of a number stands for any."""
-        if len(found) != len(said) or any(f != s for f, s in zip(found, said) if isinstance(f, int)):
-            raise ModelError(
-                f"{self.folder}: encoder.onnx {verb} of {found}, model.json says {said}: one was changed."
-                " Restore the folder from a copy, or train again"
-            )
+        return TrainingRecord(self.folder, self.manifest)
 
-    @cached_property
-    def head(self) -> Graph | None:
-        """The learned head's graph, where the model has one."""
-        if not self.manifest.head:
-            return None
-        with self._loading:
-            return Graph(self.folder / "head.onnx", device="cpu")
+    def history(self) -> dict[str, NDArray[np.float64]]:
+        """Return the training history, one value per evaluation; empty without training."""
+        return self.record.history()
+
+    def layers(self) -> list[Layer]:
+        """Return name, kind, output shape and parameters of each layer; empty for a wrapped encoder."""
+        return self.record.layers()
 
     def embed(self, images: Images, *, progress: bool = False) -> Floats:
-        """Embed images.
+        """Embed one image or many.
 
         Args:
-            images: One image or many: paths, Pillow images, arrays, bytes; a generator will do. An array of
-                four dimensions, and one of one dimension that holds paths, is many.
-            progress: Show a bar.
+            images: A path, Pillow image, array or bytes; a folder of images; or an iterable of images. Arrays
+                of four dimensions, and those of one dimension that hold paths, are many.
+            progress: Show a progress bar.
 
         Returns:
-            float32, shape ``(n, d)``; n is 1 for one image.
+            float32, shape ``(d,)`` for one image, ``(n, d)`` for many.
 
         Raises:
             ImageError: At the first image that cannot be opened.
         """
-        many = as_many(images)
-        total = len(many) if isinstance(many, Sequence) else None
+        many, one = as_list(images)
+        vectors = self._embed(many, progress=progress)
+        return vectors[0] if one else vectors
+
+    def _embed(self, images: Iterable[ImageSource], *, progress: bool = False) -> Floats:
+        total = len(images) if isinstance(images, Sequence) else None
         vectors = [np.empty((0, self.embedding_size), np.float32)]
         with progress_bar("Embedding", total, show=progress) as advance:
-            for chunk in embed_stream(many, self.spec, self.encoder):
+            for chunk in embed_stream(images, self.spec, self.encoder):
                 for error in chunk.errors:
                     if error is not None:
                         raise error
@@ -175,91 +131,44 @@ class Model:
                 advance(len(chunk.vectors))
         return np.concatenate(vectors)
 
-    def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Embed images that are open: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
-        return embed_pixels(pixels, self.encoder)
-
-    def distances(self, left: Floats, right: Floats) -> Floats:
-        """How far apart all pairs of embeddings are: ``(n, d), (m, d) -> (n, m)``, lower is closer.
-
-        With a learned head this is 1 - score.
-        """
-        if self.head is None:
-            found: Floats = distances.get(self.distance)(left, right, all_pairs=True)
-            return found
-        scored = np.empty((len(left), len(right)), np.float32)
-        for row, vector in enumerate(left):
-            scored[row] = self.head(np.broadcast_to(vector, right.shape).copy(), right)
-        return np.clip(1 - scored, 0, 1)
-
-    def paired_distances(self, left: Floats, right: Floats) -> Floats:
-        """How far apart the embeddings of each pair are: ``(n, d), (n, d) -> (n,)``, lower is closer."""
-        if self.head is None:
-            found: Floats = distances.get(self.distance)(left, right)
-            return found
-        return np.clip(1 - self.head(left, right), 0, 1)
-
-    @property
-    def rerank(self) -> Any:
-        """For a gallery: ``(d,), (n, d) -> (n,)`` by the learned head; None without one."""
-        if not self.manifest.head:
-            return None
-        return lambda query, candidates: self.distances(query[None], candidates)[0]
-
-    def probability(self, distance: Any) -> NDArray[np.floating[Any]]:
-        """Calibrated P(same) at each distance, in [0, 1]."""
-        return self.manifest.calibration.probability(distance)
-
-    def identification_threshold(
-        self, labels: int, fpir: float = 0.01, *, images_per_label: float = 1.0
-    ) -> float:
-        """The threshold for a gallery of that many labels; see `Calibration.identification_threshold`."""
-        if self.prototype:  # more images make a mean better; they are no further labels to be taken for
-            images_per_label = min(images_per_label, max(self.manifest.calibration.identification.images))
-        return self.manifest.calibration.identification_threshold(
-            labels, fpir, images_per_label=images_per_label
-        )
-
-    # ---- verification
-
     def verify(self, left: Images, right: ImageSource, *, threshold: float | None = None) -> Verdict:
-        """Tell whether two images show the same thing.
+        """Decide whether two images show the same identity.
 
         Args:
-            left: An image, or several references, as a list or a folder. Then the distance is that to all of
-                them, with a threshold of its own (`twinned.evaluation.reference_sets`); to the nearest where
-                the model was given too few classes or images to fit one.
-            right: The image asked about.
-            threshold: Instead of the stored one, and like it in units of the distance that the verdict tells.
+            left: An image, or several references, as a list or a folder. The distance to several references
+                has a threshold of its own (`twinned.evaluation.reference_sets`); where the model has none,
+                the distance to the nearest reference counts.
+            right: Image to verify.
+            threshold: Replaces the stored threshold, in units of the distance of the verdict.
 
         Raises:
             DataError: If there is no reference.
             ImageError: If an image cannot be opened.
-            SettingError: If the threshold is not a finite number.
+            SettingError: If the threshold is not finite.
         """
         images = [reference for given in as_many(left) for reference in references_of(given)]
         if not images:
-            raise DataError("an image, or one reference or more, is expected to compare with; got none")
-        vectors = self.embed([*images, right])
-        references, asked = _distinct(vectors[:-1]), vectors[-1:]
-        apart = self.distances(references, asked)
-        nearest = int(apart[:, 0].argmin())
-        (relations,) = self.relations(references[nearest : nearest + 1], asked)
-        (distance,), fitted = self._to_all(references, apart)
+            raise DataError("An image, or at least one reference, is needed to compare with; got none")
+        vectors = self._embed([*images, right])
+        references, query = distinct(vectors[:-1]), vectors[-1:]
+        distances = self.distances(references, query)
+        nearest = int(distances[:, 0].argmin())
+        (relations,) = self.relations(references[nearest : nearest + 1], query)
+        (distance,), fitted = self._to_all(references, distances)
         return self.verdict(float(distance), threshold, fitted=fitted, relations=relations)
 
-    def _to_all(self, references: Floats, apart: Floats) -> tuple[Floats, FittedThreshold]:
-        """How far images are from all references of one thing, and what was fitted for so many.
+    def _to_all(self, references: Floats, distances: Floats) -> tuple[Floats, FittedThreshold]:
+        """Return the distances of images to a set of references, and the threshold fitted for them.
 
         Args:
-            references: Shape ``(k, d)``, no copies.
-            apart: Distances of each to the images, shape ``(k, n)``.
+            references: Shape ``(k, d)``, distinct.
+            distances: Distances of the references to the images, shape ``(k, n)``.
         """
         fitted = self.manifest.calibration.references
         if fitted is None or len(references) < 2:
-            return apart.min(axis=0), self.manifest.calibration
+            return distances.min(axis=0), self.manifest.calibration
         among = self.distances(references, references)
-        return fitted.distance(apart, among), fitted.row(len(references))
+        return fitted.distance(distances, among), fitted.row(len(references))
 
     def verify_many(
         self,
@@ -269,30 +178,32 @@ class Model:
         threshold: float | None = None,
         progress: bool = False,
     ) -> list[Verdict]:
-        """`verify` for pairs of images, one verdict a pair; each image is opened once.
+        """Verify pairs of images; each image is opened once.
+
+        Args:
+            left: Left image of each pair.
+            right: Right image of each pair.
+            threshold: Replaces the stored threshold.
+            progress: Show a progress bar.
+
+        Returns:
+            One verdict per pair.
 
         Raises:
-            DataError: If there are not as many images on either side.
+            DataError: If the numbers of images differ.
         """
-        ours, theirs = list(left), list(right)
-        if len(ours) != len(theirs):
-            raise DataError(f"pairs need as many images on either side; got {len(ours)} and {len(theirs)}")
-        distinct = {_key(image): image for image in (*ours, *theirs)}
+        first, second = list(left), list(right)
+        if len(first) != len(second):
+            raise DataError(f"Pairs need as many left as right images; got {len(first)} and {len(second)}")
+        distinct = {image_key(image): image for image in (*first, *second)}
         place = {key: index for index, key in enumerate(distinct)}
-        vectors = self.embed(list(distinct.values()), progress=progress)
-        index = np.array([place[_key(image)] for image in (*ours, *theirs)], np.intp).reshape(2, -1)
+        vectors = self._embed(list(distinct.values()), progress=progress)
+        index = np.array([place[image_key(image)] for image in (*first, *second)], np.intp).reshape(2, -1)
         sides = vectors[index[0]], vectors[index[1]]
         return [
             self.verdict(float(distance), threshold, relations=relations)
             for distance, relations in zip(self.paired_distances(*sides), self.relations(*sides), strict=True)
         ]
-
-    def relations(self, left: Floats, right: Floats) -> list[dict[str, float]]:
-        """The probability of each relation for each pair of embeddings; empty without a relation head."""
-        if self.head is None or not self.manifest.relations:
-            return [{} for _ in left]
-        found = self.head(left, right, output="relations")
-        return [dict(zip(self.manifest.relations, row, strict=True)) for row in found.tolist()]
 
     def verdict(
         self,
@@ -302,85 +213,151 @@ class Model:
         fitted: FittedThreshold | None = None,
         relations: Mapping[str, float] | None = None,
     ) -> Verdict:
-        """What a distance between two images says.
+        """Return the verdict for a distance.
 
         Args:
-            distance: Between the two.
-            threshold: Instead of the stored one.
-            fitted: The stored one, where it is not that for two images.
-            relations: Probability of each relation, where the model tells relations apart.
+            distance: Distance between two images.
+            threshold: Replaces the stored threshold.
+            fitted: Stored threshold, by default that for two images.
+            relations: Probability of each relation.
 
         Raises:
-            SettingError: If the threshold is not a finite number.
+            SettingError: If the threshold is not finite.
         """
         stored = self.manifest.calibration if fitted is None else fitted
         limit = stored.threshold if threshold is None else threshold
         if not math.isfinite(limit):
-            raise SettingError(f"a threshold is a finite number; got {limit}")
+            raise SettingError(f"A threshold must be a finite number; got {limit}")
         likeliest = max(relations.items(), key=lambda item: item[1]) if relations else (None, None)
         return Verdict(distance <= limit, float(stored.probability(distance)), distance, limit, *likeliest)
 
-    # ---- classification
+    @overload
+    def classify(  # type: ignore[overload-overlap] # a string is an iterable of strings
+        self, images: One, support: Support, *, threshold: float | None = ..., progress: bool = ...
+    ) -> Prediction: ...
+    @overload
+    def classify(
+        self, images: Many, support: Support, *, threshold: float | None = ..., progress: bool = ...
+    ) -> list[Prediction]: ...
 
     def classify(
         self,
         images: Images,
-        support: Mapping[str, Sequence[ImageSource]],
+        support: Support,
         *,
         threshold: float | None = None,
         progress: bool = False,
-    ) -> list[Prediction]:
-        """Tell which class each image shows, from as few as one example a class.
+    ) -> Prediction | list[Prediction]:
+        """Classify images by as few as one example per class, with unknown as an answer.
 
-        The class of the nearest example wins. Whether the image is of that class at all is told as `verify`
-        tells it of a folder of references: from the distance to all examples of the class, with the threshold
-        fitted for so many. Beyond it the image is unknown.
+        The class of the nearest example is chosen. Whether the image belongs to it is decided as `verify`
+        decides for a list of references: by the distance to all examples of the class, at the threshold
+        fitted for their number. Beyond it the image is unknown.
 
         Args:
             images: One image or many.
-            support: For each class its example images.
-            threshold: Instead of the stored one, and like it in units of the distance that the guess tells;
+            support: Examples of each class: a mapping from class to images, an `ImageSet`, or the path of
+                class folders or a CSV.
+            threshold: Replaces the stored threshold, in units of the distance of the prediction;
                 ``float("inf")`` always names a class.
+            progress: Show a progress bar.
+
+        Returns:
+            One prediction for one image, a list for many.
 
         Raises:
-            DataError: If there is no class, or one without images.
-            SettingError: If the threshold is not a number.
+            DataError: If there is no class, or a class without images.
+            SettingError: If the threshold is NaN.
         """
         if threshold is not None and math.isnan(threshold):
-            raise SettingError("a threshold is a number; got nan")
-        examples = {label: as_many(given) for label, given in support.items()}
+            raise SettingError("A threshold must be a number; got nan")
+        examples = examples_of(support)
         empty = [label for label, given in examples.items() if len(given) == 0]
-        if not support or empty:
-            raise DataError(f"each class needs an image; none for {', '.join(empty) or 'any class'}")
-        known = self.embed([image for given in examples.values() for image in given])
+        if not examples or empty:
+            raise DataError(f"Each class needs an image; none for {', '.join(empty) or 'any class'}")
+        known = self._embed([image for given in examples.values() for image in given])
         ends = np.cumsum([len(given) for given in examples.values()])
-        classes = [_distinct(rows) for rows in np.split(known, ends[:-1])]
-        many = list(as_many(images))
-        asked = self.embed(many, progress=progress)
-        apart = [self.distances(rows, asked) for rows in classes]
-        nearest = np.argmin([distance.min(axis=0) for distance in apart], axis=0)
-        to_all = {number: self._to_all(classes[number], apart[number]) for number in np.unique(nearest)}
+        classes = [distinct(rows) for rows in np.split(known, ends[:-1])]
+        found, one = as_list(images)
+        many = list(found)
+        queries = self._embed(many, progress=progress)
+        distances = [self.distances(rows, queries) for rows in classes]
+        nearest = np.argmin([distance.min(axis=0) for distance in distances], axis=0)
+        to_all = {number: self._to_all(classes[number], distances[number]) for number in np.unique(nearest)}
         names = list(examples)
-        guesses = []
+        predictions = []
         for place, (image, number) in enumerate(zip(many, nearest, strict=True)):
             label, (to, fitted) = names[number], to_all[number]
             distance = float(to[place])
             within = label if distance <= (fitted.threshold if threshold is None else threshold) else None
             probability = float(fitted.probability(distance))
-            guesses.append(Prediction(source_name(image), within, probability, distance, label))
-        return guesses
-
-    # ---- galleries and figures
+            predictions.append(Prediction(source_name(image), within, probability, distance, label))
+        return predictions[0] if one else predictions
 
     def gallery(
         self, address: str | os.PathLike[str], *, create: bool = True, read_only: bool = False
     ) -> Gallery:
-        """Open a gallery: a folder, or the address of a server's collection.
+        """Open a gallery.
+
+        Args:
+            address: A folder, or the URL of a server's collection.
+            create: Create a missing gallery.
+            read_only: Allow no changes.
 
         Raises:
-            GalleryError: If it was filled by another model, is damaged, or in use by another process.
+            GalleryError: If it belongs to another model, is damaged, or in use by another process.
         """
+        from ..gallery.open import open_gallery
+
         return open_gallery(os.fspath(address), self, create=create, read_only=read_only)
+
+    @contextmanager
+    def _opened(self, gallery: Gallery | str | os.PathLike[str]) -> Iterator[Gallery]:
+        """Yield a gallery; close it if it was opened here."""
+        if isinstance(gallery, (str, os.PathLike)):
+            with self.gallery(gallery, create=False, read_only=True) as opened:
+                yield opened
+        else:
+            yield gallery
+
+    def identify(
+        self, images: Images, gallery: Gallery | str | os.PathLike[str], **options: Any
+    ) -> Identifications:
+        """Identify images in a gallery; see `Gallery.identify`.
+
+        Args:
+            images: One image or many.
+            gallery: An open gallery, or its folder or URL.
+            options: Options of `Gallery.identify`.
+        """
+        with self._opened(gallery) as opened:
+            return opened.identify(as_sources(images), **options)
+
+    def search(
+        self, image: ImageSource, gallery: Gallery | str | os.PathLike[str], k: int = 5, **options: Any
+    ) -> Hits:
+        """Find the k most similar images of a gallery, nearest first; see `Gallery.search`.
+
+        Args:
+            image: Query.
+            gallery: An open gallery, or its folder or URL.
+            k: Number of hits.
+            options: Options of `Gallery.search`.
+        """
+        with self._opened(gallery) as opened:
+            return opened.search(image, k, **options)
+
+    def explain(
+        self,
+        left: ImageSource,
+        right: ImageSource,
+        *,
+        method: Literal["auto", "exact", "occlusion"] = "auto",
+    ) -> Explanation:
+        """Find the matching regions of two images; see `twinned.inference.explain.explain`."""
+        from .explain import explain
+
+        return explain(self, left, right, method=method)
 
     def evaluate(
         self,
@@ -394,23 +371,26 @@ class Model:
         seed: int = 0,
         progress: bool = True,
     ) -> Evaluation:
-        """Measure the model, and beside it the encoder that it was trained from, where that came untouched.
+        """Evaluate the model, and the encoder before training if the folder holds it.
 
-        The stored threshold is measured and never moved.
+        The stored threshold is measured, not changed.
 
         Args:
-            data: Images, pairs, or where they are.
-            protocol: ``classes``, ``pairs``, ``lfw`` or ``omniglot-runs``; ``auto`` goes by the data.
-            ways: Classes of a one-shot episode.
-            shots: Examples a class in it.
-            episodes: How many.
-            far: One more row of TAR at FAR.
-            seed: Of episodes and resampling.
-            progress: Show a bar.
+            data: Images, pairs, or their path.
+            protocol: ``classes``, ``pairs``, ``lfw``, ``omniglot-runs``, or ``auto``: inferred from the data.
+            ways: Classes per one-shot episode.
+            shots: Examples per class in an episode.
+            episodes: Number of episodes.
+            far: Additional false accept rate for TAR at FAR.
+            seed: Seed of episodes and resampling.
+            progress: Show a progress bar.
 
         Raises:
             DataError: If the data do not fit the protocol.
         """
+        from ..evaluation import protocols
+        from .baseline import UNTOUCHED, figures, load_baseline
+
         measure = partial(
             protocols.evaluate,
             data=data,
@@ -422,105 +402,29 @@ class Model:
             seed=seed,
             progress=progress,
         )
-        found = measure(self)
+        found = measure(self, facts=self._facts())
         if UNTOUCHED in self.manifest.files:
-            before = BaselineEncoder(self.folder, self.manifest, device=self.device)
-            found.details["untouched"] = figures(measure(before))
+            baseline = load_baseline(self.folder, self.manifest, device=self.device)
+            before = measure(baseline, facts=protocols.ModelFacts(self.manifest.calibration))
+            found = replace(found, details={**found.details, "untouched": figures(before)})
         return found
 
-    def pixel_sha256(self, image: ImageSource) -> str:
-        """SHA-256 of an image's pixels at the model's size: two files with one picture have one value."""
-        return pixels_sha256(read_image(image, self.spec))
+    def _facts(self) -> ModelFacts:
+        """Return the facts about the model that its evaluation needs."""
+        from ..evaluation.protocols import ModelFacts
 
-    def describe(self, image: ImageSource) -> str | None:
-        """The absolute path of an image that is a file, else None."""
-        return os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else None
-
-    def training_hashes(self) -> frozenset[str]:
-        """`pixel_sha256` of every image that training saw, the held-out ones not included."""
-        return frozenset(self._training.get("images", ()))
-
-    def threshold_hashes(self) -> frozenset[str]:
-        """`pixel_sha256` of every image held out of training, or given since, that chose the threshold."""
-        return frozenset(self._training.get("held_out_images", ()))
-
-    def unmatched(self) -> str | None:
-        """What must be said where an earlier training looked at images of another size."""
-        if not self._training.get("unmatched", False):
-            return None
-        return "images of an earlier training, at another size, cannot be recognised by their pixels"
-
-    def asked(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The settings that training began with, and what identifies what it was given.
-
-        model.json has the settings that describe what came of it.
-        """
-        return self._training.get("asked", self.manifest.recipe), self._training.get("given", {})
-
-    def layers(self) -> list[tuple[str, str, tuple[int, ...], int]]:
-        """Name, kind, output shape and parameters of each layer; empty for an encoder that was wrapped."""
-        found = self._training.get("layers", ())
-        rows = [(name, kind, tuple(shape), count) for name, kind, shape, count in found]
-        return rows[_repeated(rows) :]
-
-    def history(self) -> dict[str, NDArray[np.float64]]:
-        """The columns of history.csv: one value an evaluation; empty where nothing was trained."""
-        if "history.csv" not in self.manifest.files:
-            return {}
-        path = model_folder.checked(self.folder, "history.csv", self.manifest)
-        names, *rows = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
-        return {name: np.array([float(row[k]) for row in rows]) for k, name in enumerate(names)}
-
-    def without_history(self) -> str | None:
-        """Explain why `history` has no row; None where it has one."""
-        if any(len(column) for column in self.history().values()):
-            return None
-        recipe = self.manifest.recipe
-        if recipe.get("recipe") == "wrap":
-            return "the encoder was trained elsewhere and wrapped, and its file holds no history"
-        if self._training.get("steps", 0):
-            return "training ended before its first evaluation"
-        if recipe.get("layer") == "solved" and recipe.get("embedding_size") is not None:
-            return "the embedding layer was solved from the images, and nothing was trained step by step"
-        return "the encoder was kept as it came, without training"
-
-    @cached_property
-    def _training(self) -> dict[str, Any]:
-        """What training.json holds; nothing where there is none."""
-        if "training.json" not in self.manifest.files:
-            return {}
-        path = self.folder / "training.json"
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{path}: is damaged ({error})") from None
-        return found
+        held_out = self.manifest.held_out
+        return ModelFacts(
+            calibration=self.manifest.calibration,
+            prototype=self.prototype,
+            classes=self.manifest.classes,
+            threshold_classes=held_out.get("classes", []),
+            harder_impostors=list(held_out.get("impostors", {})),
+            training_hashes=self.record.image_hashes,
+            threshold_hashes=self.record.threshold_hashes,
+            hash_limitation=self.record.hash_limitation,
+            relations=self.relations if self.manifest.relations else None,
+        )
 
 
-def _repeated(rows: Sequence[tuple[str, str, tuple[int, ...], int]]) -> int:
-    """Return how many rows at the start are repeated, with their parameters, by the rows that follow.
-
-    Some folders of symmetric encoders list the pass over the mirror image as well.
-    """
-    for count in range(len(rows) // 2, 0, -1):
-        if rows[:count] == rows[count : 2 * count] and any(row[3] for row in rows[:count]):
-            return count
-    return 0
-
-
-def load(path: str | os.PathLike[str], *, device: str = "auto") -> Model:
-    """Load a model folder; PyTorch is not needed.
-
-    Raises:
-        ModelError: If the folder is missing, damaged or of another format.
-    """
-    return Model(path, device=device)
-
-
-def _distinct(references: Floats) -> Floats:
-    """References without copies: one image twice tells nothing new."""
-    return references[np.sort(np.unique(references.round(4), axis=0, return_index=True)[1])]
-
-
-def _key(image: ImageSource) -> Any:
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)
+load = Model.load

@@ -1,4 +1,4 @@
-"""model.json: what a model folder says of itself, and the folder's files checked and written."""
+"""Model folders: read, check and write model.json and the files that it lists."""
 
 from __future__ import annotations
 
@@ -6,46 +6,60 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..data.preprocessing import ImageSpec
 from ..errors import ModelError, SettingError
 from ..evaluation.calibration import Calibration
-from ..evaluation.enrollment import Enrolment
-from ..metrics.comparisons import Comparisons
 from ..utils import files as outputs
 from ..utils.files import file_sha256, place, write_text
-from .model_card import card
+from ..utils.notes import Note
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from ..evaluation.enrollment import Enrollment
+    from ..metrics.comparisons import Comparisons
+
+FORMAT_VERSION = 2
+# Version 1 has the training configuration as flat settings.
+_READABLE = (1, FORMAT_VERSION)
+# Settings that had another name or value in version 1.
+_OLD_SETTINGS = {"transfer.projection": ("layer", {"learned": "gradient", "solved": "lda"})}
 _MAX_JSON_BYTES = 64 * 1024 * 1024
 _FORGERIES = "skilled forgeries"
+# Beginnings of the threshold warnings in folders of format version 1.
+_VERSION_1_WARNINGS = (
+    "the threshold is ",
+    "the threshold rests ",
+    "the threshold was chosen against forgeries",
+    "the thresholds for ",
+)
 
 
 class Manifest(BaseModel):
     """The contents of model.json.
 
     Args:
-        format_version: Of this folder's layout.
+        format_version: Version of the folder's layout.
         twinned: Version of Twinned that wrote it.
+        origin: Origin of the encoder: trained, finetuned, or wrapped from an ONNX file.
         encoder: Name of the encoder.
-        spec: The image preprocessing.
-        embedding_size: Values of an embedding.
-        normalized: Whether embeddings have length 1.
-        distance: By which embeddings are compared, and searched.
-        head: Whether head.onnx re-orders and scores.
-        relations: Names of the relations that the head tells apart, where it does.
-        calibration: Threshold and probability.
+        spec: Image preprocessing.
+        embedding_size: Number of values per embedding.
+        normalized: True if embeddings have length 1.
+        distance: Name of the distance between embeddings.
+        head: True if head.onnx re-ranks and scores.
+        relations: Names of the relations that the head predicts.
+        calibration: Thresholds and probabilities.
         prototype: Identify by the mean of a label's images instead of the nearest one.
-        classes: Names of the classes that training saw.
-        data: Fingerprint of the training data: counts, and a hash over the images' hashes.
-        held_out: Figures on the classes held out of training; ``impostors`` says whether those that are
-            harder than images of other classes were measured (`harder_impostors`).
+        classes: Names of the training classes.
+        data: Fingerprint of the training data: counts, and a hash of the images' hashes.
+        held_out: Figures on the classes held out of training; ``impostors`` has the kinds that are harder
+            than images of other classes, and whether they were measured (`harder_impostors`).
         recipe: Recipe and settings.
-        notes: What training had to say: what was chosen and why, what went wrong.
-        licence: Of pretrained weights within, where there are any.
+        notes: Messages of training and calibration; `Note` objects are accepted.
+        note_codes: Code of each note; empty for notes without one.
         files: SHA-256 of the folder's other files.
     """
 
@@ -53,6 +67,7 @@ class Manifest(BaseModel):
 
     format_version: int = FORMAT_VERSION
     twinned: str
+    origin: Literal["trained", "finetuned", "wrapped"] = "trained"
     encoder: str
     spec: ImageSpec
     embedding_size: int
@@ -67,34 +82,61 @@ class Manifest(BaseModel):
     held_out: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     notes: list[str] = []
-    licence: str | None = None
+    note_codes: list[str] = []
+    licence: str | None = None  # of pretrained weights; the spelling is part of the format
     files: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_notes(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Split `Note` objects into texts and codes; derive the codes and origin of format version 1."""
+        texts = values.get("notes", [])
+        if "note_codes" not in values:
+            codes = [note.code if isinstance(note, Note) else _version_1_code(note) for note in texts]
+            values = values | {"note_codes": codes}
+        if "origin" not in values and values.get("recipe", {}).get("recipe") == "wrap":
+            values = values | {"origin": "wrapped"}
+        return values | {"notes": [note.text if isinstance(note, Note) else note for note in texts]}
+
+    def coded_notes(self) -> list[Note]:
+        """Return the notes with their codes."""
+        codes = self.note_codes + [""] * (len(self.notes) - len(self.note_codes))
+        return [Note(code, text) for code, text in zip(codes, self.notes)]
 
     @property
     def chosen_on(self) -> tuple[bool | None, str]:
-        """Whether training never saw the classes that the threshold is from, None for unknown; in words."""
+        """True if training did not see the classes of the threshold, None for unknown; and words for it."""
         if not self.calibration.unseen_classes:
             return False, "CLASSES SEEN IN TRAINING"
-        if self.recipe.get("recipe") == "wrap":
-            return None, "classes of which nobody knows whether training saw them"
+        if self.origin == "wrapped":
+            return None, "classes that the encoder may or may not have been trained on"
         if self.classes and not self.held_out.get("images"):
-            return True, "classes, some at a time held out of a training of its own"
+            return True, "classes, in cross-validation folds held out of separate trainings"
         return True, "classes that training never saw"
 
     @property
     def not_measured(self) -> list[str]:
-        """The harder kinds of impostor that the threshold was not measured against, such as forgeries."""
+        """Harder kinds of impostor that were not measured, such as forgeries."""
         kinds = self.held_out.get("impostors", {})
         return [kind for kind, found in kinds.items() if found != "measured"]
 
     @property
     def unmeasured(self) -> str:
-        """`not_measured` in words; empty where nothing is missing."""
+        """`not_measured` in words; empty if nothing is missing."""
         kinds = self.held_out.get("impostors", {})
         return ", ".join(f"{kind}: {kinds[kind]}" for kind in self.not_measured)
 
-    def enrolling(self, found: Enrolment) -> Manifest:
-        """The same, telling labels in a gallery in the way that was found to be better."""
+    def setting(self, name: str) -> Any:
+        """Return a training setting by its dotted name, such as ``length.steps``; None if it is missing."""
+        section, _, option = name.partition(".")
+        if isinstance(found := self.recipe.get(section), dict):
+            return found.get(option)
+        old, values = _OLD_SETTINGS.get(name, (option, {}))
+        value = self.recipe.get(old)
+        return values.get(str(value), value)
+
+    def enrolling(self, found: Enrollment) -> Manifest:
+        """Return a manifest with the better representation of gallery labels."""
         calibration = self.calibration
         if found.identification is not None:
             calibration = calibration.model_copy(update={"identification": found.identification})
@@ -104,20 +146,26 @@ class Manifest(BaseModel):
         )
 
 
+def _version_1_code(note: str) -> str:
+    """Return the code of a note in a folder of format version 1, which stores texts only."""
+    text = note.removeprefix("doctor: ")
+    return "threshold-version-1" if text.startswith(_VERSION_1_WARNINGS) else ""
+
+
 def harder_impostors(
     comparisons: Comparisons, *, recipe: str, encoder: str, forged: bool = False, marked: bool = True
 ) -> dict[str, dict[str, str]]:
     """Describe, for `Manifest.held_out`, the impostors that are harder than images of other classes.
 
     Args:
-        comparisons: That the threshold is fitted on.
+        comparisons: Comparisons that the threshold is fitted on.
         recipe: Name of the recipe.
         encoder: Name of the encoder.
-        forged: Whether the task is known to have forgeries.
-        marked: Whether the data can mark a forgery; a pair list cannot.
+        forged: The task is known to have forgeries.
+        marked: The data can mark forgeries; a pair list cannot.
 
     Returns:
-        Under ``impostors``, whether each kind was measured; empty for a task that has no such kind.
+        State of each kind under ``impostors``; empty for a task without such a kind.
     """
     measured = comparisons.skilled is not None and bool(comparisons.skilled.any())
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
@@ -134,67 +182,80 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / "model.json"
     if not folder.exists():
-        raise ModelError(f"{folder}: no such model folder; `twinned train DATA -o {folder}` makes one")
+        raise ModelError(f"{folder}: No such model folder. Train a model first, or check the path")
     if not path.is_file():
-        raise ModelError(f"{folder}: is no model folder (it holds no model.json)")
+        raise ModelError(f"{folder}: Not a model folder (model.json is missing)")
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ModelError(f"{path}: has more than {_MAX_JSON_BYTES:,} bytes")
+            raise ModelError(f"{path}: The file has more than {_MAX_JSON_BYTES:,} bytes")
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.get("format_version") if isinstance(values, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in _READABLE:
             raise ModelError(
-                f"{path}: format version is {version}, this Twinned reads {FORMAT_VERSION};"
-                " install the version that wrote it, or train again"
+                f"{path}: The format version is {version}; this Twinned reads up to version {FORMAT_VERSION}."
+                " Install the version that wrote it, or train again"
             )
         found = Manifest(**values)
         if strange := [name for name in found.files if Path(name).name != name]:
-            raise ModelError(f"{path}: files: {strange[0]!r} is no name of a file in the folder")
+            raise ModelError(f"{path}: files: {strange[0]!r} is not the name of a file in the folder")
         return found
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path}: is damaged ({error})") from None
+        raise ModelError(f"{path}: The file is damaged ({error})") from None
 
 
 def checked(folder: Path, name: str, manifest: Manifest) -> Path:
-    """The path of a file of the folder, once its SHA-256 is the one that model.json names.
+    """Return the path of a file of the folder after its SHA-256 has been checked.
 
     Raises:
         ModelError: If it is missing or was changed.
     """
     path = folder / name
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; the model folder is not whole. Restore it from a copy")
+        raise ModelError(f"{path}: No such file; the model folder is incomplete. Restore it from a copy")
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
+        raise ModelError(f"{path}: The file cannot be read ({error.strerror})") from None
     if found != manifest.files.get(name):
         raise ModelError(
-            f"{path}: is not the file that model.json was written with (SHA-256 differs);"
-            " restore it from a copy, or train again"
+            f"{path}: The file differs from the one that model.json was written for (SHA-256)."
+            " Restore it from a copy, or train again"
         )
     return path
 
 
-def write(folder: Path, manifest: Manifest) -> Manifest:
-    """Write model.json, with the SHA-256 of every other file, and README.md, the model card."""
+def write(folder: Path, manifest: Manifest, *, training: dict[str, Any] | None = None) -> Manifest:
+    """Write training.json, README.md (the model card) and model.json with the SHA-256 of every other file.
+
+    Args:
+        folder: Folder with the graphs.
+        manifest: Contents of model.json; ``files`` is filled in.
+        training: Contents of training.json; by default the file is left unchanged.
+
+    Returns:
+        The manifest as written.
+    """
+    from .model_card import card
+
+    if training is not None:
+        write_text(folder / "training.json", json.dumps(training, indent=1) + "\n")
     write_text(folder / "README.md", card(manifest))
     files = {
         p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "model.json"
     }
-    full = manifest.model_copy(update={"files": files})
+    full = manifest.model_copy(update={"files": files, "format_version": FORMAT_VERSION})
     write_text(folder / "model.json", full.model_dump_json(indent=1) + "\n")
     return full
 
 
 def copy(source: Path, target: Path, *, force: bool = False) -> None:
-    """Copy a model folder so that the target is there whole or not at all.
+    """Copy a model folder atomically.
 
     Raises:
-        SettingError: If the target exists and ``force`` is not set, or is anything but a model folder.
+        SettingError: If the target exists and ``force`` is not set, or is not a model folder.
     """
     refuse_target(target, force=force)
     place(source, target)
@@ -204,11 +265,11 @@ def refuse_target(target: Path, *, force: bool = False, data: Iterable[str | os.
     """Raise where a model folder must not be written; see `twinned.utils.files.refuse`.
 
     Raises:
-        SettingError: As there; or if ``force`` would replace something that is no model folder.
+        SettingError: As there; or if ``force`` would replace something other than a model folder.
     """
     outputs.refuse(target, force=force, data=data)
     if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
-        raise SettingError(f"{target}: is no model folder, so it is not replaced; choose another name")
+        raise SettingError(f"{target}: Not a model folder, so it is not replaced. Choose another name")
 
 
 def _is_empty(folder: Path) -> bool:

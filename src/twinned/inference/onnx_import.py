@@ -1,7 +1,7 @@
-"""Somebody else's ONNX encoder, and the graph that is put around it.
+"""Third-party ONNX encoders: inspect the graph, and convert it to Twinned's input and output.
 
-A file's graph takes floats or bytes, channels first or last, any number of images or one at a time. With what
-is put around it all are alike: uint8 ``(n, height, width, channels)``, n free, to embeddings ``(n, d)``.
+A file's graph takes floats or bytes, channels first or last, a batch or one image. The converted graph maps
+uint8 ``(n, height, width, channels)`` with free n to embeddings ``(n, d)``.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from .session import Floats, Graph, embed_pixels
 
 LAYOUTS = ("nchw", "nhwc")
 _OLDEST_OPSET = 9
-_AGREE = 1e-3  # of embeddings one at a time and many at once, relative to the largest value
+_AGREE = 1e-3  # tolerance between embeddings of one image and of a batch, relative to the largest value
 _KINDS = ("float32", "float16", "float64", "uint8")
 
 
 class InputFormat(NamedTuple):
-    """One way to hand pixels to an encoder.
+    """Input format of an encoder.
 
     Args:
         layout: ``nchw`` or ``nhwc``.
-        spec: Size and channels; it is handed ``(pixels / 255 - mean) / std``.
-        words: The same for a reader.
+        spec: Size and channels; the input is ``(pixels / 255 - mean) / std``.
+        words: Description of the scaling.
     """
 
     layout: str
@@ -38,15 +38,15 @@ class InputFormat(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class OnnxEncoder:
-    """An ONNX file that is an encoder.
+    """Encoder in an ONNX file.
 
     Args:
-        path: The file.
-        proto: Its contents.
+        path: ONNX file.
+        proto: Contents of the file.
         input: Name of the image input.
         output: Name of the vector output.
-        kind: NumPy's name of the input's type.
-        shape: Of the input, with the batch first; None where a size is free.
+        kind: NumPy name of the input's type.
+        shape: Shape of the input, with the batch first; None where a size is free.
     """
 
     path: Path
@@ -62,52 +62,52 @@ def open_onnx(path: Path) -> OnnxEncoder:
 
     Raises:
         MissingExtra: If ``onnx`` is not installed.
-        ModelError: If the file is no ONNX graph with one image input and one vector output.
+        ModelError: If the file is not an ONNX graph with one image input and one vector output.
     """
     try:
         import onnx
     except ModuleNotFoundError:
         raise MissingExtra("train", "wrapping an encoder") from None
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
+        what = "This is a folder" if path.is_dir() else "No such file"
         raise ModelError(f"{path}: {what}; an ONNX file is expected")
     try:
         proto = onnx.load(str(path))
         onnx.checker.check_model(proto)
     except Exception as error:  # onnx and protobuf have no common base for their errors
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path}: is no ONNX file that can be read ({first})") from None
+        raise ModelError(f"{path}: The file is not readable as ONNX ({first})") from None
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
         raise ModelError(
-            f"{path}: has opset {opset}; {_OLDEST_OPSET} or later is needed. Export it again with a later one"
+            f"{path}: The opset is {opset}; at least {_OLDEST_OPSET} is needed. Export the encoder again"
         )
     constants = {value.name for value in proto.graph.initializer}
     inputs = {v.name: _tensor(v) for v in proto.graph.input if v.name not in constants}
     images = {name: found for name, found in inputs.items() if len(found[1]) == 4 and found[0] in _KINDS}
     if len(inputs) != 1 or len(images) != 1:
         raise ModelError(
-            f"{path}: one input is expected, an image: floats or uint8 with four sizes; it has"
+            f"{path}: One input is expected, an image: floats or uint8 of four dimensions; it has"
             f" {_listed(inputs)}"
         )
     outputs = {v.name: _tensor(v) for v in proto.graph.output}
     flat = [name for name, (_, shape) in outputs.items() if len(shape) == 2]
-    # A map of 1x1 is a vector too, where it does not stand beside one.
+    # A 1x1 map counts as a vector unless there is one.
     vectors = flat or [name for name, (_, shape) in outputs.items() if _is_pooled(shape)]
     if len(vectors) != 1:
         raise ModelError(
-            f"{path}: one output is expected that is a vector an image, (n, d); it has {_listed(outputs)}."
-            " Export the encoder without what follows it"
+            f"{path}: One output is expected, a vector per image, (n, d); it has {_listed(outputs)}."
+            " Export the encoder without the layers after it"
         )
     (name, (kind, shape)), *_ = images.items()
     return OnnxEncoder(path, proto, name, vectors[0], kind, shape)
 
 
 def layouts_of(found: OnnxEncoder) -> list[str]:
-    """The layouts that an input's sizes allow: one size must be 1 or 3."""
+    """Return the layouts that an input's sizes allow: one size must be 1 or 3."""
     _, a, b, c = found.shape
     first, last = (size in (None, 1, 3) for size in (a, c))
-    if first and last and (a is None) != (c is None):  # the one that is named is it
+    if first and last and (a is None) != (c is None):  # the fixed one is the channels
         first, last = a is not None, c is not None
     if b is not None and b in (1, 3) and not (first or last):
         return []
@@ -115,19 +115,19 @@ def layouts_of(found: OnnxEncoder) -> list[str]:
 
 
 def size_of(found: OnnxEncoder, layout: str) -> tuple[int | None, int | None, int | None]:
-    """The (height, width, channels) that a file asks for in a layout; None where they are free."""
+    """Return the (height, width, channels) of a file in a layout; None where they are free."""
     _, a, b, c = found.shape
     return (b, c, a) if layout == "nchw" else (a, b, c)
 
 
 def build(found: OnnxEncoder, way: InputFormat, path: Path) -> None:
-    """Write encoder.onnx: the file's graph with the second half of preprocessing before it.
+    """Write encoder.onnx: the file's graph after the second half of preprocessing.
 
-    A graph for one image at a time is freed of that, if it still gives the same. Otherwise, and for a batch
-    of another fixed size, it is run once an image.
+    A batch size of 1 is made free if the output stays the same. Otherwise, and for another fixed batch
+    size, the graph runs once per image.
 
     Raises:
-        ModelError: If ONNX Runtime cannot run it, or what it gives is no vector an image.
+        ModelError: If ONNX Runtime cannot run it, or its output is not one vector per image.
     """
     import onnx
 
@@ -146,14 +146,14 @@ def build(found: OnnxEncoder, way: InputFormat, path: Path) -> None:
         except Exception as error:  # ONNX Runtime has no common base for its errors
             if free and found.shape[0] is not None:
                 continue
-            said = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0]
             raise ModelError(
-                f"{found.path}: cannot be run on images of {way.spec.height}x{way.spec.width} with"
-                f" {way.spec.channels} channels, {way.layout} ({said})"
+                f"{found.path}: The encoder cannot run on images of {way.spec.height}x{way.spec.width} with"
+                f" {way.spec.channels} channels, {way.layout} ({reason})"
             ) from None
         if together.ndim != 2 or len(together) != 3:
             raise ModelError(
-                f"{found.path}: gives an output of shape {together.shape} for 3 images; (3, d) is expected"
+                f"{found.path}: The output for 3 images has the shape {together.shape}; (3, d) is expected"
             )
         return
 
@@ -165,7 +165,7 @@ def _agree(a: Floats, b: Floats) -> bool:
 
 
 def _around(found: OnnxEncoder, way: InputFormat, *, loop: bool) -> Any:
-    """The whole graph. It begins with Transpose, Cast, Mul, Add, as `twinned.inference.export` wants it."""
+    """Build the graph. It starts with Transpose, Cast, Mul, Add, as `twinned.inference.export` expects."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -220,7 +220,7 @@ def _around(found: OnnxEncoder, way: InputFormat, *, loop: bool) -> Any:
 
 
 def _one(found: OnnxEncoder, way: InputFormat, graph: Any, kind: int) -> Any:
-    """The body of a loop over images: one of them, as often as the file's batch asks for, to its vector."""
+    """Build the body of a loop over images: one image, repeated to the file's batch size, to its vector."""
     from onnx import helper, numpy_helper
 
     batch = found.shape[0] or 1
@@ -244,7 +244,7 @@ def _one(found: OnnxEncoder, way: InputFormat, graph: Any, kind: int) -> Any:
 
 
 def _tensor(value: Any) -> tuple[str, tuple[int | None, ...]]:
-    """Type and shape of an input or output."""
+    """Return type and shape of an input or output."""
     from onnx import helper
 
     tensor = value.type.tensor_type
@@ -257,7 +257,7 @@ def _tensor(value: Any) -> tuple[str, tuple[int | None, ...]]:
 
 
 def _is_pooled(shape: tuple[int | None, ...]) -> bool:
-    """A map of 1x1: ``(n, d, 1, 1)`` or ``(n, 1, 1, d)``."""
+    """Return True for a 1x1 map: ``(n, d, 1, 1)`` or ``(n, 1, 1, d)``."""
     return len(shape) == 4 and 1 in (shape[1], shape[3]) and shape[2] == 1
 
 
@@ -270,10 +270,10 @@ def _listed(tensors: dict[str, tuple[str, tuple[int | None, ...]]]) -> str:
 
 
 def require_layout(layout: str | None) -> None:
-    """Refuse what is no layout.
+    """Check a layout.
 
     Raises:
-        SettingError: If it is none of the two.
+        SettingError: If it is neither ``nchw`` nor ``nhwc``.
     """
     if layout is not None and layout not in LAYOUTS:
-        raise SettingError(f"a layout is {' or '.join(LAYOUTS)}; got {layout!r}")
+        raise SettingError(f"A layout must be {' or '.join(LAYOUTS)}; got {layout!r}")

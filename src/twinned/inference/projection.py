@@ -1,4 +1,4 @@
-"""Embeddings brought down to two dimensions, without matplotlib: the service draws its map in the browser."""
+"""Projection of embeddings to two dimensions by t-SNE or UMAP; needs no matplotlib."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def project(
     distance: str = "cosine",
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Bring embeddings down to two dimensions that keep neighbours together.
+    """Project embeddings to two dimensions that keep neighbors together.
 
-    Distances between far groups, and the sizes of groups, mean nothing in such a map.
+    Distances between far groups, and the sizes of groups, have no meaning in such a map.
 
     Args:
         embeddings: Shape ``(n, d)``, at least 4 of them.
         method: ``tsne`` by scikit-learn, or ``umap`` where umap-learn is installed.
-        distance: By which the model compares embeddings.
-        seed: The same seed gives the same map.
+        distance: Name of the model's distance.
+        seed: Seed of the projection.
 
     Returns:
         Shape ``(n, 2)``.
 
     Raises:
         DataError: If there are fewer than 4 embeddings.
-        SettingError: If the method is not known or not installed.
+        SettingError: If the method is unknown or not installed.
 
     References:
         van der Maaten & Hinton, "Visualizing data using t-SNE", JMLR 2008.
@@ -40,14 +40,14 @@ def project(
     """
     vectors = np.asarray(embeddings, dtype=np.float64)
     if len(vectors) < 4:
-        raise DataError(f"a map needs 4 images or more; got {len(vectors)}")
+        raise DataError(f"A map needs at least 4 images; got {len(vectors)}")
     metric = {"squared_euclidean": "sqeuclidean"}.get(distance, distance)
     points: Any
     if method == "tsne":
         from sklearn.manifold import TSNE
 
         around = min(30.0, max(5.0, len(vectors) / 10), (len(vectors) - 1) / 3)
-        # A start by PCA leaves global order as it is, where t-SNE by itself would make it up.
+        # PCA initialization preserves the global order, which t-SNE does not.
         start = vectors - vectors.mean(axis=0)
         axes = np.linalg.svd(start, full_matrices=False)[2][:2]
         flat = start @ np.pad(axes, ((0, 2 - len(axes)), (0, 0))).T
@@ -58,10 +58,10 @@ def project(
             from umap import UMAP
         except ImportError:
             raise SettingError(
-                "method 'umap' needs the package umap-learn: pip install umap-learn; tsne needs nothing more"
+                "Method 'umap' needs the package umap-learn. Run pip install umap-learn, or choose tsne"
             ) from None
         around = min(15, len(vectors) - 1)
         points = UMAP(n_neighbors=around, metric=metric, random_state=seed).fit_transform(vectors)
     else:
-        raise SettingError(f"method {method!r} is not known; choose tsne or umap")
+        raise SettingError(f"Unknown method {method!r}. Choose tsne or umap")
     return np.asarray(points, dtype=np.float64)

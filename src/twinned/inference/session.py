@@ -1,4 +1,4 @@
-"""Running ONNX graphs: sessions, batches, and decoding that overlaps the network."""
+"""ONNX Runtime sessions, and the pipeline that decodes and embeds images."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ BATCH = 32
 
 
 class Graph:
-    """One ONNX file, loaded; safe to call from several threads.
+    """ONNX Runtime session of one file; thread-safe.
 
     Args:
-        path: The file.
+        path: ONNX file.
         device: ``auto``, ``cpu``, ``cuda``, ``coreml``, ``openvino`` or ``directml``.
-        threads: Threads inside the network; 0 for one a core.
+        threads: Threads of the network; 0 for one per core.
 
     Raises:
-        ModelError: If the file is no graph that ONNX Runtime can load.
-        SettingError: If the device is not known.
+        ModelError: If ONNX Runtime cannot load the file.
+        SettingError: If the device is unknown.
         MemoryError: If there is not enough memory.
     """
 
@@ -59,8 +59,8 @@ class Graph:
         self._loading = threading.Lock()
         self.providers, self.note = choose_providers(device, onnxruntime.get_available_providers())
         if self.providers[0] == _PROVIDERS["cuda"]:
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
-                onnxruntime.preload_dlls()  # those that pip installed
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints missing libraries
+                onnxruntime.preload_dlls()  # those installed by pip
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or (os.cpu_count() or 1)
         options.inter_op_num_threads = 1
@@ -69,21 +69,21 @@ class Graph:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors
             if is_out_of_memory(error):
-                raise MemoryError(f"{path}: not enough memory to load it ({error})") from None
+                raise MemoryError(f"{path}: Not enough memory to load it ({error})") from None
             raise ModelError(f"{path}: ONNX Runtime cannot load it ({error})") from None
         if (started := self.session.get_providers())[0] != self.providers[0]:
-            self.note = f"{self.providers[0]} did not start (are its libraries there?); running on the CPU"
+            self.note = f"{self.providers[0]} did not start (missing libraries?); running on the CPU"
             self.providers = started
         self.inputs = [i.name for i in self.session.get_inputs()]
-        # Without the batch; a name stands for any size.
+        # Without the batch dimension; a name stands for any size.
         self.input_shape: tuple[int | str, ...] = tuple(self.session.get_inputs()[0].shape[1:])
         self.output_shape: tuple[int | str, ...] = tuple(self.session.get_outputs()[0].shape[1:])
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def single_threaded(self) -> Graph:
-        """The same graph for use by several workers at once, each with one thread; loaded once.
+        """Return a session with one thread, for use by several workers; loaded once.
 
-        On another device than the processor it is this graph: the workers take turns there.
+        On devices other than the CPU it is this session: the workers take turns there.
         """
         if self.providers != [_PROVIDERS["cpu"]]:
             return self
@@ -100,23 +100,23 @@ class Graph:
 
 
 def choose_providers(device: str, available: list[str]) -> tuple[list[str], str | None]:
-    """The execution providers to ask ONNX Runtime for, and a sentence where it is not the one asked for.
+    """Return the execution providers of a device, and a note if it is not available.
 
     Raises:
-        SettingError: If the device is not known.
+        SettingError: If the device is unknown.
     """
     if device == "auto":
         device = next((d for d in ("cuda", "coreml") if _PROVIDERS[d] in available), "cpu")
     if device not in _PROVIDERS:
-        raise SettingError(f"device {device!r} is not known; choose auto, {', '.join(_PROVIDERS)}")
+        raise SettingError(f"Unknown device {device!r}. Choose auto, {', '.join(_PROVIDERS)}")
     wanted = _PROVIDERS[device]
     if wanted in available:
         return list(dict.fromkeys([wanted, _PROVIDERS["cpu"]])), None
-    return [_PROVIDERS["cpu"]], f"device {device} is not offered by this ONNX Runtime; running on the CPU"
+    return [_PROVIDERS["cpu"]], f"device {device} is not supported by this ONNX Runtime; running on the CPU"
 
 
 class Embedded(NamedTuple):
-    """Some consecutive images, embedded."""
+    """Embeddings of consecutive images."""
 
     start: int
     vectors: Floats  # (n, d); NaN where there is an error
@@ -126,23 +126,23 @@ class Embedded(NamedTuple):
 def embed_stream(
     images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, *, batch: int = BATCH
 ) -> Iterator[Embedded]:
-    """Embed any number of images in bounded memory, every core busy.
+    """Embed any number of images in bounded memory, on all cores.
 
     Each worker decodes a batch and runs the network on it with one thread, so that decoding and network share
-    the cores without waiting for each other and without more threads than cores.
+    the cores without waiting and without more threads than cores.
 
     Args:
-        images: May be a generator; it is read a few batches ahead.
-        spec: The model's input.
-        graph: The encoder.
-        batch: Images a run of the network.
+        images: Images; a generator is read a few batches ahead.
+        spec: Image preprocessing.
+        graph: Encoder.
+        batch: Images per run of the network.
 
     Yields:
-        The images in order, a batch at a time.
+        Batches of embeddings, in the order of the images.
     """
     source, start = iter(images), 0
     first = list(itertools.islice(source, batch))
-    if len(first) < batch:  # too few to share out: every core works on the one batch
+    if len(first) < batch:  # too few for several workers: all cores work on one batch
         if first:
             yield Embedded(0, *_embed(first, spec, graph))
         return
@@ -159,7 +159,7 @@ def embed_stream(
 
 
 def embed_pixels(pixels: Pixels, graph: Graph, *, batch: int = BATCH) -> Floats:
-    """Embed images that are decoded already: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
+    """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
     if len(pixels) == 0:
         return graph(np.zeros((1, *pixels.shape[1:]), np.uint8))[:0]
     return np.concatenate(
@@ -170,7 +170,7 @@ def embed_pixels(pixels: Pixels, graph: Graph, *, batch: int = BATCH) -> Floats:
 def _embed(
     images: list[ImageSource], spec: ImageSpec, graph: Graph
 ) -> tuple[Floats, list[ImageError | None]]:
-    """Decode a batch and run the network on it; an image that cannot be read gets NaN and its error."""
+    """Decode a batch and run the network on it; unreadable images get NaN and an error."""
     pixels = np.zeros((len(images), *spec.shape), np.uint8)
     errors: list[ImageError | None] = [None] * len(images)
     for place, image in enumerate(images):

@@ -1,12 +1,10 @@
-"""Somebody else's encoder as a model: with a threshold, a probability and all that a model can do."""
+"""Wrap an ONNX encoder of any framework as a model, with a threshold and a probability."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,18 @@ import numpy as np
 
 from .. import distances
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import DecodedSet, Say
+from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec, parse_image_size
 from ..data.readers import as_dataset
 from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
-from ..evaluation.calibration import Calibration, fit_calibration, held_out_figures
-from ..evaluation.reference_sets import ReferenceSet, reference_sets
-from ..evaluation.threshold_warnings import threshold_warnings
-from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
+from ..evaluation.calibration import CalibrationReport, calibrate
+from ..metrics.comparisons import compare
 from ..metrics.roc import eer
 from ..utils import files
-from ..utils.notes import collect
+from ..utils.notes import collect, note
 from . import model_folder
+from .embedder import GraphEmbedder
 from .model import Model
 from .model_folder import Manifest
 from .onnx_import import (
@@ -38,16 +35,16 @@ from .onnx_import import (
     require_layout,
     size_of,
 )
-from .session import Floats, Graph, embed_pixels
+from .session import Floats, Graph
 
-# What float encoders are fed, by how often one meets it: pixels times a scale, minus a mean, by a deviation.
+# Usual inputs of float encoders, most frequent first: (pixels * scale - mean) / std.
 _FED: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
     "by ImageNet's mean and deviation": (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "from -1 to 1": (1 / 255, (0.5,), (0.5,)),
     "from 0 to 1": (1 / 255, (0.0,), (1.0,)),
     "from 0 to 255": (1.0, (0.0,), (1.0,)),
 }
-_LOOK_AT = 256  # images that guesses are checked on
+_LOOK_AT = 256  # number of images that guesses are checked on
 
 
 def wrap(
@@ -68,79 +65,77 @@ def wrap(
     seed: int = 0,
     force: bool = False,
     progress: bool = True,
-    say: Say | None = None,
 ) -> Model:
-    """Make a model of any ONNX encoder, whatever framework it comes from.
+    """Make a model from an ONNX encoder of any framework.
 
-    What is not said is guessed from the file, and where that leaves a choice, each is tried on some of the
-    images and the one with the lowest equal error rate taken and said.
+    Missing options are inferred from the file. Where it leaves a choice, each possibility is tried on some of
+    the images, and the one with the lowest equal error rate is used. Notes are logged
+    (`twinned.utils.notes`) and kept in the model. The model card names the license of the encoder, if
+    given.
 
     Args:
-        encoder: The ONNX file: one input, an image, and one output, a vector.
-        data: Images or pairs that the threshold is fitted on, or where they are.
-        output: The model folder to write; without it the model lies in a temporary folder until saved.
+        encoder: ONNX file with one input, an image, and one output, a vector.
+        data: Images or pairs to fit the threshold to, or their path.
+        output: Model folder to write; by default the model is in a temporary folder until it is saved.
         layout: ``nchw`` (PyTorch) or ``nhwc`` (TensorFlow, Keras, JAX).
-        scale: Pixels, 0 to 255, are multiplied by it; then ``mean`` is taken off, and they are divided by
-            ``std``. Where only the latter are given it is 1/255, or 1 with a mean above 1.
-        mean: One value, or one a channel; 0 where only others are given.
-        std: One value, or one a channel; 1 where only others are given.
-        image_size: Height and width, where the file leaves them free.
-        channels: 1 or 3, where the file leaves them free.
-        fit: How an image of another shape is brought to that size; see `ImageSpec`.
-        distance: By which embeddings are compared; cosine or Euclidean by default, as the images say.
+        scale: Factor of the pixels, 0 to 255, before ``mean`` is subtracted and the result divided by
+            ``std``. Defaults to 1/255, or to 1 for a mean above 1, if one of the others is given.
+        mean: One value, or one per channel; 0 if only the others are given.
+        std: One value, or one per channel; 1 if only the others are given.
+        image_size: Height and width, if the file leaves them free.
+        channels: 1 or 3, if the file leaves them free.
+        fit: Resizing of images of another shape; see `ImageSpec`.
+        distance: Name of the distance; by default cosine or Euclidean, whichever has the lower error.
         far: False accept rate to choose the threshold at; equal error by default.
-        licence: Of the encoder, for the model card.
-        seed: Of samples and resampling.
+        seed: Seed of samples and resampling.
         force: Replace ``output``.
-        progress: Show bars.
-        say: Called with each sentence that a user should read.
+        progress: Show progress bars.
 
     Raises:
-        ModelError: If the file is no such encoder; says what it is instead.
-        SettingError: If something must be said that was not, or does not fit the file.
+        ModelError: If the file is not such an encoder.
+        SettingError: If a required option is missing, or one does not fit the file.
         DataError: If the images give no genuine or no impostor comparison.
     """
-    notes: list[str] = []
-
-    def tell(sentence: str) -> None:
-        notes.append(sentence)
-        if say is not None:
-            say(sentence)
-
     if far is not None and not 0 < far < 1:
-        raise SettingError(f"a false accept rate lies between 0 and 1, such as 0.01; got {far}")
+        raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
     path = Path(encoder)
     found = open_onnx(path)
     ways = _ways(found, layout, scale, mean, std, image_size, channels, fit)
     metrics = ("cosine", "euclidean") if distance is None else (distance,)
     for metric in metrics:
         distances.get(metric)
-    images = as_dataset(data)
-    if isinstance(images, ImageSet):
-        images, said = images.calibration_subset()
-        for sentence in said:
-            tell(sentence)
     target = None if output is None else Path(output)
-    if target is not None:
-        model_folder.refuse_target(target, force=force, data=[images.origin, path])
-    with collect() as found_notes:
-        material = DecodedSet.from_images(images, ways[0].spec, progress=progress)
-    for found_note in found_notes:
-        tell(found_note.text)
-    _check(material, images.origin)
-    with tempfile.TemporaryDirectory(prefix="twinned-") as name:
+    with collect() as notes, tempfile.TemporaryDirectory(prefix="twinned-") as name:
+        images = as_dataset(data)
+        if isinstance(images, ImageSet):
+            images, texts = images.calibration_subset()
+            for text in texts:
+                note("split-column", text)
+        if target is not None:
+            model_folder.refuse_target(target, force=force, data=[images.origin, path])
+        decoded = DecodedSet.from_images(images, ways[0].spec, progress=progress)
+        _check(decoded, images.origin)
         folder = Path(name)
-        way, metric = _choose(found, ways, metrics, material, folder, seed, tell)
+        way, metric = _choose(found, ways, metrics, decoded, folder, seed)
         build(found, way, folder / "encoder.onnx")
-        vectors = embed_pixels(material.pixels, Graph(folder / "encoder.onnx", device="cpu"))
-        _refuse_useless(vectors, path)
-        comparisons = _compare(vectors, material, metric, seed)
-        sets = [] if material.pairs is not None else _sets(vectors, material, metric, seed)
-        calibration = fit_calibration(comparisons, sets=sets, far=far, seed=seed)
-        tell(f"the encoder was trained elsewhere; whether on these classes too, {path.name} does not say")
-        for doubt in threshold_warnings(calibration, comparisons):
-            tell(f"doctor: {doubt}")
-        _write(folder, path, way, metric, vectors, material, comparisons, calibration, licence, seed, notes)
+        embedder = GraphEmbedder(Graph(folder / "encoder.onnx", device="cpu"), way.spec, metric)
+        embeddings = embedder.embed_pixels(decoded.pixels)
+        if _is_constant(embeddings):
+            raise _useless(path)
+        report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
+        note(
+            "trained-elsewhere",
+            f"the encoder was trained elsewhere; {path.name} does not record whether on these classes too",
+        )
+        for warning in report.warnings:
+            note(*warning)
+        manifest = {
+            "distance": metric,
+            "notes": notes,
+            "licence": licence,
+            "recipe": {"recipe": "wrap", "seed": seed},
+        }
+        _write(folder, path, way, embeddings, decoded, report, manifest)
         if target is not None:
             model_folder.copy(folder, target, force=force)
             return Model(target)
@@ -159,22 +154,22 @@ def _ways(
     channels: int | None,
     fit: str,
 ) -> list[InputFormat]:
-    """Every way to feed an encoder that its file and the user leave open."""
+    """Return the input formats that the file and the user leave open."""
     require_layout(layout)
     layouts = layouts_of(found)
     shown = ", ".join("?" if size is None else str(size) for size in found.shape)
     if not layouts:
-        raise ModelError(f"{found.path}: its input is ({shown}); an image has 1 or 3 channels, first or last")
+        raise ModelError(f"{found.path}: The input is ({shown}); images have 1 or 3 channels, first or last")
     if layout is not None:
         if layout not in layouts:
             raise SettingError(
-                f"{found.path}: its input is ({shown}), which is {' or '.join(layouts)}; got layout {layout}"
+                f"{found.path}: The input is ({shown}), which is {' or '.join(layouts)}; got layout {layout}"
             )
         layouts = [layout]
     given = None if image_size is None else parse_image_size(image_size)
     if found.kind == "uint8":
         if any(value is not None for value in (scale, mean, std)):
-            raise SettingError(f"{found.path}: takes uint8, so scale, mean and std have no place")
+            raise SettingError(f"{found.path}: The encoder takes uint8; scale, mean and std do not apply")
         fed = {"as bytes": _FED["from 0 to 255"]}
     elif any(value is not None for value in (scale, mean, std)):
         try:
@@ -187,13 +182,13 @@ def _ways(
             times = float(scale) if scale is not None else 1.0 if below.max() > 1 else 1 / 255
         except (TypeError, ValueError):
             raise SettingError(
-                f"scale is a number, mean and std are one or more; got scale {scale!r}, mean {mean!r},"
+                f"scale must be a number, mean and std one or more; got scale {scale!r}, mean {mean!r},"
                 f" std {std!r}"
             ) from None
         if not (np.isfinite([times, *below, *by]).all() and times > 0 and (by > 0).all()):
-            said = {"scale": scale, "mean": mean, "std": std}
-            got = ", ".join(f"{name} {value}" for name, value in said.items() if value is not None)
-            raise SettingError(f"scale and std are above 0, and mean is finite; got {got}")
+            options = {"scale": scale, "mean": mean, "std": std}
+            got = ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
+            raise SettingError(f"scale and std must be above 0, and mean finite; got {got}")
         words = f"as (pixels * {times:.4g} - {below.tolist()}) / {by.tolist()}"
         fed = {words: (times, tuple(below.tolist()), tuple(by.tolist()))}
     else:
@@ -202,18 +197,18 @@ def _ways(
     for name in layouts:
         height, width, planes = size_of(found, name)
         if given is not None and any(f not in (None, g) for f, g in zip((height, width), given, strict=True)):
-            raise SettingError(f"{found.path}: takes images of {height}x{width}; got {given[0]}x{given[1]}")
+            raise SettingError(f"{found.path}: Images must be {height}x{width}; got {given[0]}x{given[1]}")
         height, width = given or (height, width)
         if height is None or width is None:
-            raise SettingError(f"{found.path}: its input is ({shown}), so say its size with --image-size HxW")
+            raise SettingError(f"{found.path}: The input is ({shown}). Set the image size, height x width")
         if channels is not None and planes not in (None, channels):
-            raise SettingError(f"{found.path}: takes {planes} channels, {name}; got {channels}")
+            raise SettingError(f"{found.path}: Images must have {planes} channels, {name}; got {channels}")
         planes = planes or channels or 3
         for words, (times, below_, by_) in fed.items():
             if not {len(below_), len(by_)} <= {1, planes}:
                 if fed is _FED:
                     continue
-                raise SettingError(f"mean and std have one value, or one a channel ({planes}); got {words}")
+                raise SettingError(f"mean and std need one value, or one per channel ({planes}); got {words}")
             spec = _spec(height, width, planes, fit, times, below_, by_)
             ways.append(InputFormat(name, spec, words))
     return ways
@@ -228,7 +223,7 @@ def _spec(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> ImageSpec:
-    """The input in a model's terms: pixels are divided by 255 first, whatever the encoder is fed."""
+    """Return the input format as an `ImageSpec`, whose mean and std apply to pixels divided by 255."""
     of_255 = 255 * times
     values: dict[str, Any] = {"height": height, "width": width, "channels": channels, "fit": fit}
     for name, given in (("mean", mean), ("std", std)):
@@ -240,141 +235,114 @@ def _choose(
     found: OnnxEncoder,
     ways: list[InputFormat],
     metrics: Sequence[str],
-    material: DecodedSet,
+    decoded: DecodedSet,
     folder: Path,
     seed: int,
-    tell: Say,
 ) -> tuple[InputFormat, str]:
-    """Try what is left open on some of the images, and take what tells them apart best."""
+    """Try the open choices on some of the images, and return the one with the lowest equal error rate."""
     if len(ways) == len(metrics) == 1:
         return ways[0], metrics[0]
-    some = subsample(material, _LOOK_AT, seed=seed, per_class=4)
+    some = subsample(decoded, _LOOK_AT, seed=seed, per_class=4)
     if some.labelled is not None and not some.labelled.usable_classes():
-        some = material
+        some = decoded
     errors: dict[tuple[int, str], float] = {}
     problem: ModelError | None = None
     for number, way in enumerate(ways):
         try:
             build(found, way, folder / "tried.onnx")
-            vectors = embed_pixels(some.pixels, Graph(folder / "tried.onnx", device="cpu"))
+            graph = Graph(folder / "tried.onnx", device="cpu")
+            vectors = GraphEmbedder(graph, way.spec, metrics[0]).embed_pixels(some.pixels)
         except ModelError as error:
             problem = error
             continue
         for metric in metrics:
-            if np.isfinite(vectors).all() and np.ptp(vectors, axis=0).any():
-                apart = _compare(vectors, some, metric, seed)
-                errors[number, metric] = float(eer(apart.distance, apart.same))
+            if not _is_constant(vectors):
+                made = compare(vectors, some.dataset, GraphEmbedder(graph, way.spec, metric), seed=seed)
+                errors[number, metric] = float(eer(made.distance, made.same))
     if not errors:
         raise problem or _useless(found.path)
     (folder / "tried.onnx").unlink()
     number, metric = min(errors, key=lambda tried: (errors[tried], tried[0], metrics.index(tried[1])))
     way = ways[number]
-    said = [f"{way.layout}, pixels {way.words}"] if len(ways) > 1 else []
-    said += [f"{metric} distance"] if len(metrics) > 1 else []
+    guesses = [f"{way.layout}, pixels {way.words}"] if len(ways) > 1 else []
+    guesses += [f"{metric} distance"] if len(metrics) > 1 else []
     others = sorted({round(error, 4) for error in errors.values()} - {round(errors[number, metric], 4)})
     against = f" (others: {', '.join(f'{error:.4f}' for error in others[:4])})" if others else ""
     least = errors[number, metric]
-    tell(
+    note(
+        "guessed-input",
         f"guessed by the equal error rate on {len(some.pixels)} images, {least:.4f}{against}:"
-        f" {'; '.join(said)}"
+        f" {'; '.join(guesses)}",
     )
     noise = np.sqrt(max(least * (1 - least), 0.01) / len(some.pixels))
     near = [t for t in errors if t[0] != number and least < errors[t] < least + noise]
     if near:
         other = ways[min(near, key=errors.__getitem__)[0]]
-        tell(
-            f"that is a close call: {other.layout}, pixels {other.words} is as good on so few images. Say"
-            " what the encoder was trained with: --layout, --scale, --mean, --std"
+        note(
+            "ambiguous-input",
+            f"the guess is not certain: {other.layout}, pixels {other.words} is as good on so few images."
+            " Set layout, scale, mean and std to those of the encoder's training",
         )
     return way, metric
 
 
-def _compare(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> Comparisons:
-    """Every comparison of the images, or the pairs of a list."""
-    apart = distances.get(metric)
-    if material.pairs is not None:
-        part = material.pairs.identity_groups()
-        left, right = material.pairs.left, material.pairs.right
-        return compare_pairs(
-            apart(vectors[left], vectors[right]), material.pairs.same, left=part[left], right=part[right]
-        )
-    forgery = material.images.forgery
-    return compare_all(
-        vectors,
-        material.images.labels,
-        lambda a, b: apart(a, b, all_pairs=True),
-        forgery=forgery if forgery.any() else None,
-        seed=seed,
-    )
-
-
-def _sets(vectors: Floats, material: DecodedSet, metric: str, seed: int) -> list[ReferenceSet]:
-    """References and probes drawn from the images."""
-    apart = partial(distances.get(metric), all_pairs=True)
-    some = material.images
-    return reference_sets(vectors, some.labels, apart, forgery=some.forgery, seed=seed)
-
-
-def _check(material: DecodedSet, origin: str) -> None:
-    """Make sure that a threshold can be fitted."""
-    if not material.dataset.has_both_kinds:
+def _check(decoded: DecodedSet, origin: str) -> None:
+    """Raise if no threshold can be fitted."""
+    if not decoded.dataset.has_both_kinds:
         raise DataError(
-            f"{origin}: a threshold needs same and different pairs: two classes, and two readable images"
+            f"{origin}: A threshold needs same and different pairs: two classes, and two readable images"
             " of one of them"
         )
 
 
 def _useless(path: Path) -> ModelError:
     return ModelError(
-        f"{path}: gives one and the same vector, or none that is finite, for every image: say --layout,"
-        " --scale, --mean and --std as the encoder was trained with"
+        f"{path}: The encoder returns the same vector for every image, or one that is not finite. Set layout,"
+        " scale, mean and std to those of its training"
     )
 
 
-def _refuse_useless(vectors: Floats, path: Path) -> None:
-    if not np.isfinite(vectors).all() or not np.ptp(vectors, axis=0).any():
-        raise _useless(path)
+def _is_constant(embeddings: Floats) -> bool:
+    """Return True if embeddings are not finite, or the same for every image."""
+    return not np.isfinite(embeddings).all() or not np.ptp(embeddings, axis=0).any()
 
 
 def _write(
     folder: Path,
     path: Path,
     way: InputFormat,
-    metric: str,
-    vectors: Floats,
-    material: DecodedSet,
-    comparisons: Comparisons,
-    calibration: Calibration,
-    licence: str | None,
-    seed: int,
-    notes: list[str],
+    embeddings: Floats,
+    decoded: DecodedSet,
+    report: CalibrationReport,
+    manifest: dict[str, Any],
 ) -> None:
-    """Fill a model folder."""
+    """Write a model folder around encoder.onnx."""
     from .. import __version__
 
-    classes = material.labelled.classes if material.labelled is not None else []
-    told: dict[str, Any] = {"recipe": "wrap", "seed": seed, "layout": way.layout, "pixels": way.words}
-    told["file"] = {"name": path.name, "sha256": files.file_sha256(path)}
-    chose = {"seed": seed, "held_out_classes": classes, "held_out_images": sorted(material.hashes)}
-    files.write_text(folder / "training.json", json.dumps(chose, indent=1) + "\n")
+    seed = manifest["recipe"]["seed"]
+    classes = decoded.labelled.classes if decoded.labelled is not None else []
+    recipe = {**manifest.pop("recipe"), "layout": way.layout, "pixels": way.words}
+    recipe["file"] = {"name": path.name, "sha256": files.file_sha256(path)}
     model_folder.write(
         folder,
         Manifest(
             twinned=__version__,
+            origin="wrapped",
             encoder=f"wrapped:{path.name}",
             spec=way.spec,
-            embedding_size=vectors.shape[1],
-            normalized=bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)),
-            distance=metric,
-            calibration=calibration,
+            embedding_size=embeddings.shape[1],
+            normalized=bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
+            calibration=report.calibration,
             held_out={
-                **material.fingerprint(),
+                **decoded.fingerprint(),
                 "classes": classes,
-                **held_out_figures(calibration, comparisons),
-                **model_folder.harder_impostors(comparisons, recipe=told["recipe"], encoder=path.stem),
+                **report.figures,
+                **model_folder.harder_impostors(
+                    report.comparisons, recipe=recipe["recipe"], encoder=path.stem
+                ),
             },
-            recipe=told,
-            notes=notes,
-            licence=licence,
+            recipe=recipe,
+            **manifest,
         ),
+        training={"seed": seed, "held_out_classes": classes, "held_out_images": sorted(decoded.hashes)},
     )

@@ -1,247 +1,143 @@
-"""Losses on a whole batch: ``(embeddings, labels, indices=None)``, by cosine similarity.
+"""Losses on a whole batch: ``loss(embeddings, labels, indices=None)``, by cosine similarity.
 
-Each compares every image with every other in one matrix. ``indices`` is a miner's choice of these
-comparisons, in pytorch-metric-learning's convention: (anchor, positive, negative) or (anchor,
-positive, anchor, negative), rows and columns of the matrix; a comparison named twice counts once.
-``reference`` adds embeddings, and their labels, that each image is compared with besides its own
-batch (a `CrossBatchMemory`, say): row ``i`` of the batch is column ``i``, and after the batch's
-``n`` columns come the reference's.
-
-All of them scale the embeddings to length 1 themselves. Draw at least two images of a class into a
-batch, and at least two classes: an image that lacks either teaches nothing, and a batch of such
-images costs 0 (multi-similarity, whose two halves stand alone, uses what there is).
+Each compares every image with every other in one matrix, and scales the embeddings to unit length itself.
+Batches need at least two classes and two images of each class. An image without a positive or a negative
+is left out of the mean, and a batch of such images costs 0. Multi-similarity, whose two terms are
+independent, uses every image that has either.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..distances import cosine_similarity
 from ..errors import SettingError
-from .inputs import (
-    NEVER,
-    Indices,
-    Reference,
-    check_positive,
-    columns,
-    compare,
-    mean_where,
-    pair_masks,
-)
+from .base import Loss
+from .inputs import NEVER, Indices, Reference, check_positive, columns, compare, mean_where, pair_masks
 
 
-def supcon_loss(
-    embeddings: Tensor,
-    labels: Tensor,
-    indices: Indices | None = None,
-    *,
-    temperature: float = 0.1,
-    reference: Reference | None = None,
-) -> Tensor:
-    """Let each image pick all others of its class out of the batch: supervised contrastive.
+class InBatchLoss(Loss):
+    """Base class of in-batch losses: a subclass implements `cost` of the matrix of similarities."""
 
-    For each image the others are weighted by a softmax of similarity over temperature, and
-    it costs the mean of ``-log(weight)`` over those of its class. The strongest choice for
-    many classes with few images each; it gains from large batches.
+    kind = "embedding"
+    distance = "cosine"
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices: Indices | None = None,
+        *,
+        reference: Reference | None = None,
+    ) -> Tensor:
+        """Compute the loss of a batch: a scalar.
+
+        Args:
+            embeddings: Shape ``(n, d)``, of any length.
+            labels: Shape ``(n,)``, integers.
+            indices: Comparisons that a miner selected, as (anchor, positive, negative) or (anchor, positive,
+                anchor, negative): rows and columns of the matrix. A repeated comparison counts once. None
+                selects all.
+            reference: More embeddings and their labels to compare with, such as those of a
+                `CrossBatchMemory`. Row ``i`` of the batch is column ``i``; the reference's columns follow.
+
+        Raises:
+            DataError: If the shapes do not fit.
+        """
+        others, other_labels = columns(embeddings, labels, reference)
+        genuine, impostor = pair_masks(other_labels, len(embeddings), indices)
+        return self.cost(compare(cosine_similarity, embeddings, others), genuine, impostor)
+
+    def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
+        """Compute the loss from similarities and two boolean masks, all of shape ``(n, columns)``."""
+        raise NotImplementedError
+
+
+class SupConLoss(InBatchLoss):
+    """Supervised contrastive: classify which images of the batch are of the same class.
+
+    For each image the others get weights by a softmax of similarity over temperature. The image costs the
+    mean of ``-log(weight)`` over those of its class; the loss is the mean over images with both a positive
+    and a negative. The strongest choice for many classes with few images each. Large batches help.
 
     Args:
-        embeddings: Shape ``(n, d)``, of any length.
-        labels: Shape ``(n,)``, whole numbers.
-        indices: A miner's choice of comparisons; None takes all.
-        temperature: The lower, the more the hardest impostors count.
-        reference: More embeddings and labels to compare with.
-
-    Returns:
-        Mean cost over the images that have both a positive and a negative: a scalar.
+        temperature: Divisor of the similarities; the lower, the more the hardest impostors count.
 
     Raises:
-        DataError: If the shapes do not fit.
         SettingError: If ``temperature`` is not positive.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        >>> supcon_loss(embeddings, torch.tensor([7, 7, 8]), temperature=1.0).item()
+        >>> SupConLoss(temperature=1.0)(embeddings, torch.tensor([7, 7, 8])).item()
         0.3132...
 
     See Also:
-        info_nce_loss: Compares each positive with the negatives alone.
+        InfoNCELoss: Compares each positive with the negatives only.
 
     References:
-        Khosla et al., NeurIPS 2020, eq. 2 (the sum outside the logarithm). It sums over the
-        images where we average.
+        Khosla et al., NeurIPS 2020, eq. 2 (the sum outside the logarithm). It sums over the images where
+        this loss averages.
     """
-    similarity, genuine, impostor = _compare(embeddings, labels, indices, reference)
-    logit = similarity / check_positive("temperature", temperature)
-    total = torch.where(genuine | impostor, logit, NEVER).logsumexp(1, keepdim=True)
-    cost = torch.where(genuine, total - logit, 0.0).sum(1) / genuine.sum(1).clamp(min=1)
-    return mean_where(genuine.any(1) & impostor.any(1), cost)
-
-
-def info_nce_loss(
-    embeddings: Tensor,
-    labels: Tensor,
-    indices: Indices | None = None,
-    *,
-    temperature: float = 0.07,
-    reference: Reference | None = None,
-) -> Tensor:
-    """Let each image pick one other of its class from among the other classes: InfoNCE, NT-Xent.
-
-    `supcon_loss`, except that a positive competes with the negatives alone and not with
-    the other positives. With two images a class the two are one loss.
-
-    Args and raises as `supcon_loss`.
-
-    Returns:
-        Mean cost over the genuine pairs, each counted from both ends: a scalar.
-
-    References:
-        van den Oord et al., 2018, eq. 4; Sohn, NeurIPS 2016; Chen et al., ICML 2020, eq. 1.
-    """
-    similarity, genuine, impostor = _compare(embeddings, labels, indices, reference)
-    logit = similarity / check_positive("temperature", temperature)
-    rivals = torch.where(impostor, logit, NEVER).logsumexp(1, keepdim=True)
-    return mean_where(genuine & impostor.any(1, keepdim=True), F.softplus(rivals - logit))
-
-
-def multi_similarity_loss(
-    embeddings: Tensor,
-    labels: Tensor,
-    indices: Indices | None = None,
-    *,
-    alpha: float = 2.0,
-    beta: float = 50.0,
-    base: float = 0.5,
-    reference: Reference | None = None,
-) -> Tensor:
-    """Weigh each pair by how hard it is, both on its own and beside the image's other pairs.
-
-    The negatives above similarity ``base`` and the positives below it count, the worst most.
-    Made for its own miner (`miners.multi_similarity`).
-
-    Args:
-        embeddings: Shape ``(n, d)``, of any length.
-        labels: Shape ``(n,)``, whole numbers.
-        indices: A miner's choice of comparisons; None takes all.
-        alpha: How much more the worst positives count.
-        beta: How much more the worst negatives count.
-        base: The similarity that parts the two.
-        reference: More embeddings and labels to compare with.
-
-    Returns:
-        Mean cost over the images: a scalar, at least 0.
-
-    Raises:
-        DataError: If the shapes do not fit.
-        SettingError: If ``alpha`` or ``beta`` is not positive.
-
-    References:
-        Wang et al., CVPR 2019, eq. 15; base 0.5 from its authors' code.
-    """
-    similarity, genuine, impostor = _compare(embeddings, labels, indices, reference)
-    check_positive("alpha", alpha)
-    check_positive("beta", beta)
-    pull = torch.where(genuine, alpha * (base - similarity), NEVER).logsumexp(1)
-    push = torch.where(impostor, beta * (similarity - base), NEVER).logsumexp(1)
-    return (F.softplus(pull) / alpha + F.softplus(push) / beta).mean()
-
-
-def circle_loss(
-    embeddings: Tensor,
-    labels: Tensor,
-    indices: Indices | None = None,
-    *,
-    margin: float = 0.4,
-    scale: float = 80.0,
-    reference: Reference | None = None,
-) -> Tensor:
-    """Pull and push each similarity in proportion to how far it is from where it should be.
-
-    A positive is drawn to ``1 + margin`` and a negative to ``-margin``, each weighted by
-    what it still lacks, so that the loss does not wear itself out on good pairs.
-
-    Args:
-        embeddings: Shape ``(n, d)``, of any length.
-        labels: Shape ``(n,)``, whole numbers.
-        indices: A miner's choice of comparisons; None takes all.
-        margin: Between 0 and 1. The smaller, the stricter. The paper: 0.25 for faces, 0.4 for photos.
-        scale: The paper: 256 for faces, 80 for photos.
-        reference: More embeddings and labels to compare with.
-
-    Returns:
-        Mean cost over the images that have both a positive and a negative: a scalar, at least 0.
-
-    Raises:
-        DataError: If the shapes do not fit.
-        SettingError: If ``margin`` or ``scale`` cannot be used.
-
-    References:
-        Sun et al., CVPR 2020, eq. 4 to 8, with pair labels.
-    """
-    if not 0 < margin < 1:
-        raise SettingError(f"margin is {margin}; circle loss needs one between 0 and 1, such as 0.25")
-    similarity, genuine, impostor = _compare(embeddings, labels, indices, reference)
-    check_positive("scale", scale)
-    # What a similarity lacks is a weight: it is not itself pulled at, hence detached.
-    lacks_up = (1 + margin - similarity.detach()).clamp(min=0)
-    lacks_down = (similarity.detach() + margin).clamp(min=0)
-    pull = torch.where(genuine, scale * lacks_up * (1 - margin - similarity), NEVER).logsumexp(1)
-    push = torch.where(impostor, scale * lacks_down * (similarity - margin), NEVER).logsumexp(1)
-    return mean_where(genuine.any(1) & impostor.any(1), F.softplus(pull + push))
-
-
-class SupConLoss(nn.Module):
-    """`supcon_loss` with its temperature."""
-
-    kind = "embedding"
-    distance = "cosine"
-    proxies = False
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
         self.temperature = check_positive("temperature", temperature)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices: Indices | None = None,
-        *,
-        reference: Reference | None = None,
-    ) -> Tensor:
-        return supcon_loss(embeddings, labels, indices, temperature=self.temperature, reference=reference)
+    def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
+        """Average ``-log(weight)`` over the positives of each image, then over images."""
+        logit = similarity / self.temperature
+        total = torch.where(genuine | impostor, logit, NEVER).logsumexp(1, keepdim=True)
+        cost = torch.where(genuine, total - logit, 0.0).sum(1) / genuine.sum(1).clamp(min=1)
+        return mean_where(genuine.any(1) & impostor.any(1), cost)
 
 
-class InfoNCELoss(nn.Module):
-    """`info_nce_loss` with its temperature."""
+class InfoNCELoss(InBatchLoss):
+    """InfoNCE (NT-Xent): classify which image is of the same class, among the other classes.
 
-    kind = "embedding"
-    distance = "cosine"
-    proxies = False
+    `SupConLoss`, except that a positive competes with the negatives only and not with the other positives.
+    With two images of each class both losses are equal. The loss is the mean over genuine pairs, each counted
+    from both ends.
+
+    Args:
+        temperature: Divisor of the similarities; the lower, the more the hardest impostors count.
+
+    Raises:
+        SettingError: If ``temperature`` is not positive.
+
+    References:
+        van den Oord et al., 2018, eq. 4; Sohn, NeurIPS 2016; Chen et al., ICML 2020, eq. 1.
+    """
 
     def __init__(self, temperature: float = 0.07) -> None:
         super().__init__()
         self.temperature = check_positive("temperature", temperature)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices: Indices | None = None,
-        *,
-        reference: Reference | None = None,
-    ) -> Tensor:
-        return info_nce_loss(embeddings, labels, indices, temperature=self.temperature, reference=reference)
+    def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
+        """Average the cross-entropy of each positive among the negatives."""
+        logit = similarity / self.temperature
+        rivals = torch.where(impostor, logit, NEVER).logsumexp(1, keepdim=True)
+        return mean_where(genuine & impostor.any(1, keepdim=True), F.softplus(rivals - logit))
 
 
-class MultiSimilarityLoss(nn.Module):
-    """`multi_similarity_loss` with its three settings."""
+class MultiSimilarityLoss(InBatchLoss):
+    """Weight each pair by its own hardness and by that of the image's other pairs.
 
-    kind = "embedding"
-    distance = "cosine"
-    proxies = False
+    Negatives above similarity ``base`` and positives below it dominate, the hardest most. The loss is the
+    mean over images, at least 0. Use it with its own miner (`miners.MultiSimilarity`).
+
+    Args:
+        alpha: Sharpness for positives; the higher, the more the hardest count.
+        beta: Sharpness for negatives; the higher, the more the hardest count.
+        base: Similarity that separates easy pairs from hard ones.
+
+    Raises:
+        SettingError: If ``alpha`` or ``beta`` is not positive.
+
+    References:
+        Wang et al., CVPR 2019, eq. 15; base 0.5 from its authors' code.
+    """
 
     def __init__(self, *, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5) -> None:
         super().__init__()
@@ -249,56 +145,48 @@ class MultiSimilarityLoss(nn.Module):
         self.beta = check_positive("beta", beta)
         self.base = base
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices: Indices | None = None,
-        *,
-        reference: Reference | None = None,
-    ) -> Tensor:
-        return multi_similarity_loss(
-            embeddings,
-            labels,
-            indices,
-            alpha=self.alpha,
-            beta=self.beta,
-            base=self.base,
-            reference=reference,
-        )
+    def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
+        """Average the soft maxima of positives and negatives over images."""
+        pull = torch.where(genuine, self.alpha * (self.base - similarity), NEVER).logsumexp(1)
+        push = torch.where(impostor, self.beta * (similarity - self.base), NEVER).logsumexp(1)
+        return (F.softplus(pull) / self.alpha + F.softplus(push) / self.beta).mean()
 
 
-class CircleLoss(nn.Module):
-    """`circle_loss` with its margin and scale."""
+class CircleLoss(InBatchLoss):
+    """Weight each similarity by its distance from its optimum.
 
-    kind = "embedding"
-    distance = "cosine"
-    proxies = False
+    The optimum of a positive is ``1 + margin`` and that of a negative ``-margin``, so pairs near their
+    optimum get little gradient. The loss is the mean over images with both a positive and a negative, at
+    least 0.
+
+    Args:
+        margin: Relaxation, between 0 and 1; the smaller, the stricter. The paper: 0.25 for faces, 0.4 for
+            photos.
+        scale: Factor of the exponents. The paper: 256 for faces, 80 for photos.
+
+    Raises:
+        SettingError: If ``margin`` is not between 0 and 1, or ``scale`` is not positive.
+
+    References:
+        Sun et al., CVPR 2020, eq. 4 to 8, with pair labels.
+    """
 
     def __init__(self, margin: float = 0.4, *, scale: float = 80.0) -> None:
         super().__init__()
         if not 0 < margin < 1:
-            raise SettingError(f"margin is {margin}; circle loss needs one between 0 and 1, such as 0.25")
+            raise SettingError(f"margin is {margin}. Circle loss needs one between 0 and 1, such as 0.25")
         self.margin = margin
         self.scale = check_positive("scale", scale)
 
-    def forward(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices: Indices | None = None,
-        *,
-        reference: Reference | None = None,
-    ) -> Tensor:
-        return circle_loss(
-            embeddings, labels, indices, margin=self.margin, scale=self.scale, reference=reference
+    def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
+        """Average the soft maximum of weighted positives and negatives over images."""
+        # The distance from the optimum is a weight without gradient, hence detached.
+        weight_up = (1 + self.margin - similarity.detach()).clamp(min=0)
+        weight_down = (similarity.detach() + self.margin).clamp(min=0)
+        pull = torch.where(genuine, self.scale * weight_up * (1 - self.margin - similarity), NEVER).logsumexp(
+            1
         )
-
-
-def _compare(
-    embeddings: Tensor, labels: Tensor, indices: Indices | None, reference: Reference | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarity, and which of it is genuine and impostor: three matrices ``(n, columns)``."""
-    others, their_labels = columns(embeddings, labels, reference)
-    genuine, impostor = pair_masks(their_labels, len(embeddings), indices)
-    return compare(cosine_similarity, embeddings, others), genuine, impostor
+        push = torch.where(impostor, self.scale * weight_down * (similarity - self.margin), NEVER).logsumexp(
+            1
+        )
+        return mean_where(genuine.any(1) & impostor.any(1), F.softplus(pull + push))

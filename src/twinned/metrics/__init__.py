@@ -1,1 +1,5 @@
-"""Figures of merit computed from distances, embeddings and labels."""
+"""Metrics computed from distances, embeddings and labels."""
+
+from .comparisons import Comparator, Comparisons, compare
+
+__all__ = ["Comparator", "Comparisons", "compare"]

@@ -1,19 +1,29 @@
-"""ROC curves of resampled classes: what another draw of people, writers or characters would have given.
+"""Bootstrap over classes: resampled ROC curves, and 95 % intervals of rates and means.
 
-Classes are drawn with replacement. A class drawn w times gives each of its genuine comparisons the
-weight w, and an impostor comparison of two classes weighs the product of both. What two copies of one
-class have in common is left out: it would be genuine and identical.
+Two comparisons of one person are not independent: they share the person. The class (person, writer,
+alphabet) is therefore drawn with replacement, with everything that belongs to it. A class drawn w times
+gives each of its genuine comparisons the weight w; an impostor comparison of two classes has the product of
+their weights. Comparisons of two copies of one class are left out: they would be genuine and identical.
+
+With few classes the plain percentiles of a bootstrap are too narrow (with 5 classes they cover the true value
+about 8 times in 10). The percentiles are expanded by Student's t; with very few classes the interval ends at
+the smallest and the largest replicate.
 
 References:
     Snijders & Borgatti, Connections 1999: the vertex bootstrap.
     Bolle, Ratha & Pankanti, CVIU 2004: resampling subjects, since comparisons are not independent.
+    Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015:
+    the expanded percentile interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .comparisons import Comparisons, Floats, Ints
 from .roc import (
@@ -24,28 +34,113 @@ from .roc import (
     tally_sorted,
 )
 
-_KEPT = 500_000  # about as many comparisons take part in each replicate
+Interval = tuple[float, float]
+REPLICATES = 1000
+_KEPT = 500_000  # approximate number of comparisons in each replicate
+
+
+def interval(replicates: npt.ArrayLike, *, figure: float, units: int) -> Interval | None:
+    """Return the 95 % interval of a figure from its bootstrap replicates.
+
+    Args:
+        replicates: The figure on each resampled set; NaN where undefined.
+        figure: The figure on the data. The interval always contains it.
+        units: Number of independent units (classes) resampled.
+
+    Returns:
+        ``(low, high)``, or None without replicates or with fewer than two units.
+
+    Example:
+        >>> low, high = interval(range(101), figure=50.0, units=1_000_000)
+        >>> round(low, 2), round(high, 2)
+        (2.5, 97.5)
+        >>> low, high = interval(range(101), figure=50.0, units=8)  # few units: wider
+        >>> round(low, 2), round(high, 2)
+        (0.59, 99.41)
+    """
+    values = np.asarray(replicates, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if units < 2 or not values.size or not np.isfinite(figure):
+        return None
+    low, high = np.quantile(values, [_tail(units), 1 - _tail(units)]).tolist()
+    return min(low, figure), max(high, figure)
+
+
+def rate_interval(replicates: npt.ArrayLike, *, figure: float, units: int, trials: int) -> Interval | None:
+    """Return the `interval` of a share of ``trials``, never of zero width at a share of 0 or 1.
+
+    Without a single error every replicate is 0 as well. The rule of three then gives the upper end: 0 of n
+    leaves up to 3/n open (at 95 %).
+
+    Example:
+        >>> low, high = rate_interval([0.0] * 200, figure=0.0, units=20, trials=300)
+        >>> low, round(high, 4)
+        (0.0, 0.0099)
+    """
+    found = interval(replicates, figure=figure, units=units)
+    if found is None:
+        return None
+    least = 0.05 ** (1 / trials)  # the smallest success rate that gives n of n in 5 % of all cases
+    low, high = found
+    return (min(low, least) if figure == 1 else low), (max(high, 1 - least) if figure == 0 else high)
+
+
+def mean_interval(
+    values: npt.ArrayLike,
+    cluster: npt.NDArray[Any] | Sequence[object],
+    *,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> Interval | None:
+    """Return the 95 % interval of a mean (an accuracy, a recall) of clustered values.
+
+    Args:
+        values: Shape ``(n,)``, each in [0, 1].
+        cluster: Shape ``(n,)``: the class, person or alphabet of each value, which is the unit resampled.
+        replicates: Number of resampled sets.
+        seed: Seed of the resampling.
+
+    Example:
+        >>> mean_interval([1, 1, 0, 1], ["a", "a", "b", "c"], seed=0)
+        (0.0, 1.0)
+    """
+    value = np.asarray(values, dtype=np.float64)
+    _, number = np.unique(np.asarray(cluster), return_inverse=True)
+    if not value.size:
+        return None
+    total, count = np.bincount(number, weights=value), np.bincount(number)
+    random = np.random.default_rng(seed)
+    drawn = (random.integers(len(count), size=len(count)) for _ in range(replicates))
+    means = [total[units].sum() / count[units].sum() for units in drawn]
+    return rate_interval(means, figure=float(value.mean()), units=len(count), trials=value.size)
+
+
+def _tail(units: int) -> float:
+    """Return the share of replicates outside of each end: 0.025 for many units, less for few."""
+    z, v = NormalDist().inv_cdf(0.975), units - 1
+    # Student's t at 0.975 with v degrees of freedom (Cornish-Fisher series; 1 % low at v = 4).
+    t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    return NormalDist().cdf(-t * (units / v) ** 0.5)
 
 
 def class_count(comparisons: Comparisons) -> int:
-    """How many independent units the replicates draw from: the classes, from three on; else the pairs."""
+    """Return the number of independent units that `replicates` draws: classes (pairs for one or two)."""
     classes = comparisons.n_classes
     return classes if classes > 2 else len(comparisons)
 
 
 def replicates(comparisons: Comparisons, *, count: int = 200, seed: int = 0) -> Iterator[Roc]:
-    """ROC curves of ``count`` resampled sets, on one common grid of thresholds.
+    """Yield ROC curves of resampled sets, on one common grid of thresholds.
 
-    The grid has every distinct distance, or about 4,000 of them where there are more, finely where FAR
+    The grid has every distinct distance, or about 4,000 of them where there are more, dense where FAR
     or FRR is small. Above about half a million comparisons the crowded cells of the grid are thinned:
-    of each cell's comparisons a number evenly spaced by distance stands for all of it, so the rare
-    comparisons that settle a low FAR all take part. With one or two classes there is no other draw of
-    classes, and single comparisons are resampled.
+    each cell is represented by comparisons evenly spaced by distance, so the rare comparisons that
+    determine a low FAR all take part. With one or two classes single comparisons are resampled.
 
     Args:
-        comparisons: With at least one genuine and one impostor comparison.
-        count: How many curves; a draw without a genuine or an impostor comparison gives none.
-        seed: Of the draws.
+        comparisons: At least one genuine and one impostor comparison.
+        count: Number of draws. A draw without a genuine or an impostor comparison yields no curve.
+        seed: Seed of the draws.
     """
     pairs = comparisons.ascending()
     grid = coarse(tally_sorted(pairs.distance, pairs.same))
@@ -53,7 +148,7 @@ def replicates(comparisons: Comparisons, *, count: int = 200, seed: int = 0) -> 
     if comparisons.n_classes <= 2:
         left = right = np.arange(len(pairs))
     units = max(int(left.max()), int(right.max())) + 1
-    right = np.where(left == right, units, right)  # unit number `units` is always there, once
+    right = np.where(left == right, units, right)  # unit number `units` always has the weight 1
     kept = max(1, _KEPT // (2 * len(grid.distance)))
     genuine = _Cells(grid.genuine, left[pairs.same], right[pairs.same], kept)
     impostor = _Cells(grid.impostor, left[~pairs.same], right[~pairs.same], kept)
@@ -71,13 +166,13 @@ def replicates(comparisons: Comparisons, *, count: int = 200, seed: int = 0) -> 
 
 
 class _Cells:
-    """Comparisons of one kind, ascending by distance, cut into the cells of the grid and thinned."""
+    """Comparisons of one kind, ascending by distance, divided into the cells of the grid and thinned."""
 
     def __init__(self, sizes: Ints, left: Ints, right: Ints, most: int) -> None:
         self.cells, self.filled = len(sizes), np.flatnonzero(sizes)
         size = sizes[self.filled]
         taken = np.minimum(size, most)
-        self.share = size / taken  # how many comparisons each one that is kept stands for
+        self.share = size / taken  # comparisons that each kept one represents
         self.first = np.cumsum(taken) - taken
         position = np.arange(taken.sum()) - np.repeat(self.first, taken)  # within its cell
         row = np.repeat(np.cumsum(size) - size, taken) + (
@@ -86,7 +181,7 @@ class _Cells:
         self.left, self.right = left[row], right[row]
 
     def weigh(self, weight: Floats) -> Floats:
-        """Total weight in each cell, given the weight of each unit."""
+        """Return the total weight in each cell, given the weight of each unit."""
         total = np.zeros(self.cells)
         total[self.filled] = np.add.reduceat(weight[self.left] * weight[self.right], self.first) * self.share
         return total

@@ -1,16 +1,19 @@
-"""Comparisons: the distances that every figure is computed from, and who was compared."""
+"""Comparisons: distances of image pairs, whether each pair is the same, and the classes behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    from ..data.datasets import ImageSet, PairSet
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ints: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -19,23 +22,33 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 Distances: TypeAlias = Callable[[Floats, Floats], Floats]
 """All pairs: ``(n, d), (m, d) -> (n, m)``; at least 0, lower is closer."""
 
-_BLOCK_VALUES = 1 << 22  # distances formed at a time
-_MUCH = 0.1  # a share of all pairs from which on all distances take less time than gathering the pairs'
+_BLOCK_VALUES = 1 << 22  # distances computed at a time
+_MUCH = 0.1  # share of all pairs above which computing all distances is faster than gathering pairs
+
+
+class Comparator(Protocol):
+    """Measures distances between embeddings: at least 0, lower is closer."""
+
+    def distances(self, left: Floats, right: Floats, /) -> Floats:
+        """All pairs: ``(n, d), (m, d) -> (n, m)``."""
+
+    def paired_distances(self, left: Floats, right: Floats, /) -> Floats:
+        """Row by row: ``(n, d), (n, d) -> (n,)``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparisons:
-    """Distances of image pairs, whether each pair is the same, and the classes behind it.
+    """Distances of image pairs, whether each pair is the same, and the classes behind them.
 
     Args:
         distance: float32 ``(n,)``; at least 0, lower is closer.
         same: bool ``(n,)``; True for a genuine comparison, False for an impostor.
-        left: int32 ``(n,)``: number of the class (person, writer) of the left image. Classes are the
+        left: int32 ``(n,)``: class number (person, writer) of the left image. Classes are the
             unit that is resampled for intervals.
-        right: The same of the right image. A forgery counts as the writer whom it imitates.
+        right: Class number of the right image. A forgery has the class of the writer that it imitates.
         skilled: bool ``(n,)``, True for an impostor comparison with a forgery; None without forgeries.
         left_image: int32 ``(n,)``: row of the left image in the embeddings; None for a list of pairs.
-        right_image: The same of the right image.
+        right_image: Row of the right image.
 
     Raises:
         DataError: If the lengths differ or a distance is not finite.
@@ -53,11 +66,11 @@ class Comparisons:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         lengths = {name: len(array) for name, array in given.items() if array is not None}
         if len(set(lengths.values())) != 1:
-            raise DataError(f"every array of comparisons has one value a comparison; got lengths {lengths}")
-        if bad := np.count_nonzero(~np.isfinite(self.distance)):
             raise DataError(
-                f"{bad} of {len(self)} distances are NaN or infinite; a distance is a finite number"
+                f"Each array of comparisons must have one value per comparison; got lengths {lengths}"
             )
+        if bad := np.count_nonzero(~np.isfinite(self.distance)):
+            raise DataError(f"{bad} of {len(self)} distances are NaN or infinite. Distances must be finite")
 
     def __len__(self) -> int:
         return len(self.distance)
@@ -74,61 +87,61 @@ class Comparisons:
 
     @cached_property
     def classes(self) -> Ints:
-        """Numbers of the classes that take part, ascending."""
+        """Class numbers present, ascending."""
         present = np.zeros(self._past("left", "right"), bool)
         present[self.left] = present[self.right] = True
         return np.flatnonzero(present)
 
     @property
     def n_classes(self) -> int:
-        """How many classes take part."""
+        """Number of classes present."""
         return len(self.classes)
 
     def subset(self, keep: Bools | Ints) -> Comparisons:
-        """The comparisons chosen by a mask or by their positions."""
+        """Select comparisons by a mask or by positions."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: array[keep] for name, array in given.items() if array is not None})
 
     def ascending(self) -> Comparisons:
-        """The comparisons in ascending order of distance; themselves where they are already."""
+        """Sort by distance, ascending; return self where already sorted."""
         if np.all(self.distance[1:] >= self.distance[:-1]):
             return self
         return self.subset(np.argsort(self.distance))
 
     def against(self, impostors: Literal["random", "skilled"]) -> Comparisons:
-        """The genuine comparisons and one kind of impostor: another class (random) or a forgery (skilled)."""
+        """Select genuine comparisons and those with another class (random) or with a forgery (skilled)."""
         skilled = np.zeros(len(self), bool) if self.skilled is None else self.skilled
         return self.subset(self.same | (skilled == (impostors == "skilled")))
 
     def hardest(self) -> Comparisons:
-        """Genuine comparisons against skilled forgeries where there are any, else all there are.
+        """Select genuine comparisons against skilled forgeries if there are any; else return all.
 
         A threshold that rejects forgeries mostly rejects random impostors too (`unknown_probes_pass` finds
-        the exceptions); the reverse does not hold, and a mixture of both would depend on their numbers.
+        the exceptions). The reverse does not hold, and a mixture of both would depend on their numbers.
         """
         return self.against("skilled") if self.skilled is not None and self.skilled.any() else self
 
     @staticmethod
     def concatenate(parts: Sequence[Comparisons]) -> Comparisons:
-        """Join comparisons of different classes, as cross-fitting over classes makes them.
+        """Concatenate comparisons of disjoint classes, such as those of cross-validation folds.
 
-        Class and image numbers of each part are shifted, so that parts never share a class or an image.
+        Class and image numbers are shifted, so that parts never share a class or an image.
 
         Raises:
-            DataError: If there is no part, or only some of them mark forgeries.
+            DataError: If `parts` is empty, or only some parts mark forgeries.
         """
         if not parts or len({part.skilled is None for part in parts}) > 1:
             raise DataError(
-                f"comparisons to join all mark forgeries, or none does; got {len(parts)} parts, "
-                f"{sum(part.skilled is not None for part in parts)} with marks"
+                f"Either all parts must mark forgeries or none; got {len(parts)} parts, "
+                f"{sum(part.skilled is not None for part in parts)} of them with marks"
             )
-        apart, classes, images = [], 0, 0
+        shifted, classes, images = [], 0, 0
         for part in parts:
-            apart.append(part._renumbered(classes, images))
-            classes, images = apart[-1]._past("left", "right"), apart[-1]._past("left_image", "right_image")
+            shifted.append(last := part._renumbered(classes, images))
+            classes, images = last._past("left", "right"), last._past("left_image", "right_image")
 
         def join(name: str) -> Any:
-            arrays = [getattr(part, name) for part in apart]
+            arrays = [getattr(part, name) for part in shifted]
             return None if any(array is None for array in arrays) else np.concatenate(arrays)
 
         return Comparisons(**{field.name: join(field.name) for field in fields(Comparisons)})
@@ -143,9 +156,70 @@ class Comparisons:
         )
 
     def _past(self, *names: str) -> int:
-        """The first number that these arrays leave free."""
+        """Return the lowest number above all values of these arrays."""
         arrays = [array for name in names if (array := getattr(self, name)) is not None]
         return max((int(array.max(initial=-1)) for array in arrays), default=-1) + 1
+
+
+def compare(
+    embeddings: Floats,
+    dataset: ImageSet | PairSet,
+    comparator: Comparator,
+    *,
+    rows: Ints | None = None,
+    limit: int = 10_000_000,
+    seed: int = 0,
+) -> Comparisons:
+    """Compare the images of a data set: each with every other one, or the pairs of a pair list.
+
+    Args:
+        embeddings: Shape ``(n, d)``.
+        dataset: Labeled images or pairs.
+        comparator: Distances between embeddings, for example a model.
+        rows: Images of the data set that the embeddings belong to, ascending, shape ``(n,)``; all by
+            default. Pairs with another image are left out.
+        limit: Approximate maximum number of comparisons; see `compare_all`.
+        seed: Seed of the sample where there are more.
+    """
+    if hasattr(dataset, "same"):  # data.PairSet, which this layer cannot import
+        pairs = cast("PairSet", dataset)
+        left, right, whole = locate_pairs(pairs, rows)
+        group = pairs.identity_groups()
+        return compare_pairs(
+            comparator.paired_distances(embeddings[left], embeddings[right]),
+            pairs.same[whole],
+            left=group[pairs.left[whole]],
+            right=group[pairs.right[whole]],
+        )
+    images = dataset
+    kept = slice(None) if rows is None else rows
+    return compare_all(
+        embeddings,
+        images.labels[kept],
+        comparator.distances,
+        forgery=images.forgery[kept],
+        limit=limit,
+        seed=seed,
+    )
+
+
+def locate_pairs(pairs: PairSet, rows: Ints | None = None) -> tuple[Ints, Ints, Bools]:
+    """Find the embeddings of pairs after some images have been left out.
+
+    Args:
+        pairs: Pair list.
+        rows: Images that are left, ascending; all by default.
+
+    Returns:
+        Positions in ``rows`` of the left and the right image of each pair that is left, and a mask over all
+        pairs, True for those that are left.
+    """
+    place = np.full(len(pairs.images), -1)
+    kept = np.arange(len(pairs.images)) if rows is None else rows
+    place[kept] = np.arange(len(kept))
+    left, right = place[pairs.left], place[pairs.right]
+    whole = (left >= 0) & (right >= 0)
+    return left[whole], right[whole], whole
 
 
 def compare_all(
@@ -159,7 +233,7 @@ def compare_all(
 ) -> Comparisons:
     """Compare every image with every other one, once, in blocks.
 
-    A forgery is only compared with genuine images of the label that it imitates, as different; two
+    A forgery is compared only with genuine images of the label that it imitates, as different. Two
     forgeries are never compared.
 
     Args:
@@ -167,9 +241,9 @@ def compare_all(
         labels: Shape ``(n,)``. Class numbers are positions in ``np.unique(labels)``.
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
         forgery: bool ``(n,)``, True where the image imitates its label.
-        limit: About how many comparisons to keep. Beyond it the genuine ones and those with forgeries
-            are all kept (as long as they fill at most half), and of the others a uniform sample.
-        seed: Of that sample.
+        limit: Approximate maximum number of comparisons. Beyond it all comparisons within a label are kept
+            (as long as they fill at most half), and a uniform sample of the others.
+        seed: Seed of that sample.
 
     Raises:
         DataError: If the lengths differ, or there are fewer than two images.
@@ -177,7 +251,7 @@ def compare_all(
     Example:
         >>> from functools import partial
         >>> from twinned.distances import euclidean
-        >>> found = compare_all([[0.0], [1.0], [5.0]], "aab", partial(euclidean, all_pairs=True))
+        >>> found = compare_all([[0.0], [1.0], [5.0]], "aab", partial(euclidean, pairwise=True))
         >>> found.distance.tolist(), found.same.tolist()
         ([1.0, 5.0, 4.0], [True, False, False])
     """
@@ -186,7 +260,7 @@ def compare_all(
     forged = np.zeros(len(label), bool) if forgery is None else np.asarray(forgery, dtype=bool)
     if not len(vectors) == len(label) == len(forged) or len(label) < 2:
         raise DataError(
-            "two or more embeddings are compared, each with a label; "
+            "At least two embeddings are needed, each with a label; "
             f"got {len(vectors)} embeddings, {len(label)} labels and {len(forged)} forgery marks"
         )
     within, across = count_pairs(label, forged)
@@ -212,7 +286,7 @@ def compare_all(
 
 
 def count_pairs(labels: npt.NDArray[Any], forgery: Bools) -> tuple[int, int]:
-    """How many comparisons there are of images within a label, those with forgeries included, and across."""
+    """Count comparisons within a label (forgeries included) and across labels."""
     _, label = np.unique(labels, return_inverse=True)
     real, fake = (np.bincount(label[chosen], minlength=label.max() + 1) for chosen in (~forgery, forgery))
     within = int((real * (real - 1)).sum()) // 2 + int((real * fake).sum())
@@ -227,14 +301,14 @@ def compare_pairs(
     right: Sequence[object] | npt.NDArray[Any] | None = None,
     skilled: npt.ArrayLike | None = None,
 ) -> Comparisons:
-    """Comparisons from a list of pairs whose distances are known.
+    """Build comparisons from pairs with known distances.
 
     Args:
         distance: Shape ``(n,)``.
         same: bool ``(n,)``.
-        left: The class (person, writer) of each pair's left image; without classes each pair is a unit
-            of its own, which makes intervals too narrow where pairs share people.
-        right: The same of the right image.
+        left: Class (person, writer) of each pair's left image. Without classes each pair is an independent
+            unit, which makes intervals too narrow where pairs share people.
+        right: Class of the right image.
         skilled: bool ``(n,)``, True where one image is a forgery.
 
     Raises:
@@ -247,14 +321,16 @@ def compare_pairs(
     """
     values = np.asarray(distance, dtype=np.float32)
     if (left is None) != (right is None):
-        raise DataError("the classes of both images of each pair are needed, or of none; got one side")
+        raise DataError("Classes are needed for both images of each pair, or for neither; got one side")
     if left is None or right is None:
         numbers = np.stack([np.arange(len(values))] * 2)
     else:
         sides = np.concatenate([np.asarray(left), np.asarray(right)])
         numbers = np.unique(sides, return_inverse=True)[1]
         if len(sides) != 2 * len(values):
-            raise DataError(f"each pair has two classes; got {len(values)} pairs and {len(sides)} classes")
+            raise DataError(
+                f"Each pair must have two classes; got {len(values)} pairs and {len(sides)} classes"
+            )
         numbers = numbers.reshape(2, -1)
     return Comparisons(
         values,
@@ -288,9 +364,9 @@ def _some_pairs(
     across: float,
     random: np.random.Generator,
 ) -> _Pairs:
-    """A share of the pairs within a label and of those across.
+    """Sample shares of the pairs within a label and of those across.
 
-    Only their distances are computed, unless they are much of all.
+    Only their distances are computed, unless the share across is large.
     """
     n, rows, first = len(label), max(1, _BLOCK_VALUES // len(label)), 0
     block: Floats | None = None

@@ -1,7 +1,7 @@
-"""Few-shot classification: the right one of N classes, from K examples of each.
+"""Few-shot classification: N-way K-shot episodes and accuracy.
 
-The choice is forced: every query belongs to one of the classes in front of it, and "unknown" is no answer.
-Equal distances count as a guess: where all are equal, the accuracy is 1 in N on average.
+The choice is forced: every query belongs to one of the N classes, and "unknown" is not an answer.
+Ties are broken at random by the draw: where all distances are equal, the accuracy is 1 in N on average.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, SettingError
-from .intervals import Interval, mean_interval
+from .bootstrap import Interval, mean_interval
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ints: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -26,14 +26,14 @@ DRAWS = 1000
 
 
 class Episodes(NamedTuple):
-    """Episodes as rows of the images; no image is copied.
+    """Episodes as image indices.
 
     Each episode has one query, so that no two answers share a support set.
     """
 
     support: Ints  # (episodes, ways, shots)
     query: Ints  # (episodes,); never in its own support set
-    answer: Ints  # (episodes,): the way that is right
+    answer: Ints  # (episodes,): the correct way
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class OneShot:
     ci: Interval | None
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+        """Return the figures as JSON values."""
         return {**vars(self), "ci": self.ci and list(self.ci)}
 
 
 def possible_ways(labels: Labels, *, shots: int = 1, groups: Labels | None = None) -> int:
-    """How many ways the images suffice for: the classes with ``shots + 1`` images (in the largest group)."""
+    """Return the largest possible N: classes with ``shots + 1`` images (in the largest group)."""
     return max((len(classes) for classes in _Pool(labels, shots, groups).groups), default=0)
 
 
@@ -68,17 +68,17 @@ def episodes(
     """Draw N-way K-shot episodes.
 
     Args:
-        labels: The class of each image, shape ``(n,)``.
-        ways: Classes in an episode, N.
-        shots: Support images of each class, K. Only classes with at least K + 1 images take part.
-        episodes: How many.
-        groups: The group (alphabet) of each image, shape ``(n,)``: all classes of an episode then come from
-            one group, which is harder. Groups are drawn evenly among those with enough classes.
-        seed: Of the draws.
+        labels: Class of each image, shape ``(n,)``.
+        ways: Classes per episode, N.
+        shots: Support images per class, K. Only classes with at least K + 1 images take part.
+        episodes: Number of episodes.
+        groups: Group (alphabet) of each image, shape ``(n,)``. All classes of an episode then come from
+            one group, which is harder. Groups with enough classes are drawn uniformly.
+        seed: Seed of the draws.
 
     Raises:
         SettingError: If ``ways`` is below 2, or ``shots`` or ``episodes`` below 1.
-        DataError: If there are too few classes; the message says how many ways there can be.
+        DataError: If there are too few classes.
 
     Example:
         >>> drawn = episodes(list("aaabbbccc"), ways=2, shots=1, episodes=5)
@@ -86,7 +86,9 @@ def episodes(
         ((5, 2, 1), (5,), (5,))
     """
     if ways < 2 or shots < 1 or episodes < 1:
-        raise SettingError(f"at least 2 ways, 1 shot and 1 episode; got {ways}, {shots} and {episodes}")
+        raise SettingError(
+            f"At least 2 ways, 1 shot and 1 episode are needed; got {ways}, {shots} and {episodes}"
+        )
     pool = _Pool(labels, shots, groups)
     fitting = [classes for classes in pool.groups if len(classes) >= ways]
     if not fitting:
@@ -94,14 +96,14 @@ def episodes(
         raise DataError(
             f"{ways}-way {shots}-shot needs {ways} classes with {shots + 1} images each"
             f"{'' if groups is None else ' in one group'}; there are {most}"
-            + (f": ask for at most {most} ways" if most > 1 else "")
+            + (f". Choose at most {most} ways" if most > 1 else "")
         )
     random = np.random.default_rng(seed)
     sizes = np.array([len(classes) for classes in fitting])
     group = random.integers(len(fitting), size=episodes)
     within = _distinct(random, sizes[group], ways)  # (episodes, ways), positions in the group
     chosen = np.concatenate(fitting)[(np.cumsum(sizes) - sizes)[group, None] + within]
-    # One image more than the support needs; the right class's is the query.
+    # One image more than the support needs; that of the correct class is the query.
     images = pool.first[chosen][..., None] + _distinct(random, pool.count[chosen], shots + 1)
     answer = random.integers(ways, size=episodes)
     drawn = pool.order[images]
@@ -120,22 +122,22 @@ def one_shot_accuracy(
     rule: Literal["nearest", "prototype"] = "nearest",
     seed: int = 0,
 ) -> OneShot:
-    """N-way K-shot accuracy over random episodes.
+    """Measure N-way K-shot accuracy over random episodes.
 
-    The interval resamples the queries' classes with all their episodes: more episodes of the same classes
-    would narrow an interval over episodes as far as one likes, but say nothing about other classes.
+    The interval resamples the queries' classes with all their episodes. An interval over episodes would
+    narrow with every further episode of the same classes, which gives no evidence about other classes.
 
     Args:
         embeddings: Shape ``(n, d)``.
         labels: Shape ``(n,)``.
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
-        ways: Classes in an episode, N; see `possible_ways`.
-        shots: Support images of each class, K.
-        episodes: How many.
-        groups: Draw the classes of an episode from one of these, shape ``(n,)``.
-        rule: With several shots the distance to a class is that to its nearest image (threshold and
-            probability are made for distances between images), or to its prototype, the mean embedding.
-        seed: Of the draws and of the interval.
+        ways: Classes per episode, N; see `possible_ways`.
+        shots: Support images per class, K.
+        episodes: Number of episodes.
+        groups: Group of each image, shape ``(n,)``; the classes of an episode come from one group.
+        rule: Distance to a class with several shots: to its nearest image, or to its prototype, the mean
+            embedding. Thresholds and probabilities are fitted to distances between images.
+        seed: Seed of the draws and of the interval.
 
     Raises:
         DataError: If there are too few classes with ``shots + 1`` images.
@@ -146,7 +148,7 @@ def one_shot_accuracy(
         Snell, Swersky & Zemel, NIPS 2017: prototypes.
     """
     if rule not in ("nearest", "prototype"):
-        raise SettingError(f"rule {rule!r} is not known; choose nearest or prototype")
+        raise SettingError(f"Unknown rule {rule!r}. Choose nearest or prototype")
     vectors = np.asarray(embeddings)
     drawn = _episodes(labels, ways=ways, shots=shots, episodes=episodes, groups=groups, seed=seed)
     correct = np.empty(episodes, dtype=bool)
@@ -165,15 +167,15 @@ _episodes = episodes  # the parameter of the same name hides it above
 
 
 def runs_accuracy(correct: npt.ArrayLike, cluster: Labels, *, seed: int = 0) -> tuple[float, Interval | None]:
-    """Accuracy over fixed runs, such as Omniglot's 20 official ones, and its 95 % interval.
+    """Measure accuracy over fixed runs, such as Omniglot's 20 official ones, with its 95 % interval.
 
     Args:
         correct: bool ``(runs, queries)``.
-        cluster: Shape ``(runs,)``: what is resampled, with all its runs; for Omniglot the alphabet.
-        seed: Of the resampling.
+        cluster: Shape ``(runs,)``: the unit that is resampled, with all its runs; for Omniglot the alphabet.
+        seed: Seed of the resampling.
 
     Raises:
-        DataError: If there is not one cluster a run.
+        DataError: If there is not exactly one cluster per run.
 
     Example:
         >>> runs_accuracy([[True, True], [True, False]], ["Greek", "Latin"])[0]
@@ -181,13 +183,15 @@ def runs_accuracy(correct: npt.ArrayLike, cluster: Labels, *, seed: int = 0) -> 
     """
     answers = np.asarray(correct, dtype=np.float64)
     if answers.ndim != 2 or len(cluster) != len(answers):
-        raise DataError(f"one row of answers and one cluster a run; got {answers.shape} and {len(cluster)}")
+        raise DataError(
+            f"Each run needs one row of answers and one cluster; got {answers.shape} and {len(cluster)}"
+        )
     clusters = np.repeat(np.asarray(list(cluster)), answers.shape[1])
     return float(answers.mean()), mean_interval(answers.ravel(), clusters, seed=seed)
 
 
 class _Pool:
-    """Images in the order of their classes, and the classes with enough images, group by group."""
+    """Images sorted by class, and the classes with enough images, group by group."""
 
     def __init__(self, labels: Labels, shots: int, groups: Labels | None) -> None:
         label = np.unique(np.asarray(list(labels)), return_inverse=True)[1]
@@ -195,8 +199,8 @@ class _Pool:
         if groups is not None:
             group = np.unique(np.asarray(list(groups)), return_inverse=True)[1]
         if len(group) != len(label):
-            raise DataError(f"one group an image; got {len(label)} labels and {len(group)} groups")
-        # A label that is in two groups is two classes.
+            raise DataError(f"Each image needs one group; got {len(label)} labels and {len(group)} groups")
+        # A label in two groups is two classes.
         pair, number = np.unique(np.stack([group, label]), axis=1, return_inverse=True)
         self.order = np.argsort(number, kind="stable")  # image rows, class by class
         self.count = np.bincount(number, minlength=pair.shape[1])
@@ -206,10 +210,10 @@ class _Pool:
 
 
 def _distinct(random: np.random.Generator, below: Ints, count: int) -> Ints:
-    """For every b of ``below``, ``count`` distinct numbers in ``range(b)``: ``(*below.shape, count)``."""
+    """Draw ``count`` distinct numbers in ``range(b)`` for every b of ``below``: ``(*below.shape, count)``."""
     drawn = np.empty((*below.shape, count), dtype=np.int64)
     for k in range(count):
-        pick = random.integers(below - k)  # a place among the numbers that are left
+        pick = random.integers(below - k)  # a place among the remaining numbers
         for taken in np.moveaxis(np.sort(drawn[..., :k], axis=-1), -1, 0):
             pick += pick >= taken
         drawn[..., k] = pick

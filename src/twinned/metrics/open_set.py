@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from .intervals import Interval, mean_interval
+from .bootstrap import Interval, mean_interval
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class OpenSet:
     """Open-set identification at one threshold.
 
     Args:
-        threshold: A probe is known where its closest label is at most this far.
-        fpir: False positive identification rate: share of strangers taken for somebody.
-        fnir: False negative identification rate: share of enrolled people's probes not given their label.
-        n_strangers: Probes of nobody in the gallery.
-        n_enrolled: Probes of somebody in the gallery.
+        threshold: Largest distance to the closest label at which a probe is identified.
+        fpir: False positive identification rate: share of unknown probes that were given a label.
+        fnir: False negative identification rate: share of enrolled probes that were not given their label.
+        n_strangers: Number of unknown probes.
+        n_enrolled: Number of probes whose label is in the gallery.
     """
 
     threshold: float
@@ -34,7 +34,7 @@ class OpenSet:
     n_enrolled: int
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values; null where there was no such probe."""
+        """Return the figures as JSON values; null without probes of that kind."""
         return asdict(self)
 
 
@@ -47,15 +47,15 @@ def open_set(
     correct: npt.ArrayLike,
     seed: int = 0,
 ) -> OpenSet:
-    """FPIR and FNIR at a threshold, with intervals from resampling the probes' labels.
+    """Measure FPIR and FNIR at a threshold, with intervals from resampling the probes' labels.
 
     Args:
-        distance: Shape ``(probes,)``: how far each probe's closest label is.
-        threshold: Known where ``distance <= threshold``; see `Calibration.identification_threshold`.
-        label: Shape ``(probes,)``: whom each probe shows.
-        enrolled: bool ``(probes,)``: whether that label is in the gallery.
-        correct: bool ``(probes,)``: whether the closest label is the probe's own.
-        seed: Of the resampling.
+        distance: Distance of each probe to its closest label, shape ``(probes,)``.
+        threshold: Identified where ``distance <= threshold``; see `Calibration.identification_threshold`.
+        label: True label of each probe, shape ``(probes,)``.
+        enrolled: bool ``(probes,)``; True where that label is in the gallery.
+        correct: bool ``(probes,)``; True where the closest label is the true one.
+        seed: Seed of the resampling.
 
     Raises:
         DataError: If the lengths differ.
@@ -70,7 +70,7 @@ def open_set(
     is_enrolled, is_correct = np.asarray(enrolled, dtype=bool), np.asarray(correct, dtype=bool)
     if not known.shape == people.shape == is_enrolled.shape == is_correct.shape:
         raise DataError(
-            "one distance, label, 'enrolled' and 'correct' a probe; got "
+            "Each probe needs a distance, a label, 'enrolled' and 'correct'; got "
             f"{known.shape}, {people.shape}, {is_enrolled.shape} and {is_correct.shape}"
         )
     missed = ~(known & is_correct)[is_enrolled]

@@ -1,8 +1,8 @@
-"""Retrieval: are the images nearest to an image of its own class?
+"""Retrieval: recall at k and mean average precision at R.
 
-Every image is a query against all the others. An image that is alone in its class has nothing to find: it
-is no query, but stays among what is searched. **Ties are broken against the model**: of images at one
-distance those of other classes come first, so an encoder that maps everything to one point scores 0.
+Every image is a query against all the others. The only image of a class is not a query, but stays among the
+images searched. **Ties are broken against the model**: at equal distance, images of other classes
+come first, so an encoder that maps everything to one point scores 0.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, SettingError
-from .intervals import Interval, mean_interval
+from .bootstrap import Interval, mean_interval
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Distances: TypeAlias = Callable[[Floats, Floats], Floats]  # all pairs: (n, d), (m, d) -> (n, m)
 Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
 
-_BLOCK_VALUES = 1 << 22  # distances held at a time
+_BLOCK_VALUES = 1 << 22  # distances computed at a time
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Retrieval:
     """Recall at k and mean average precision at R, each with a 95 % interval from resampling classes.
 
     Args:
-        recall_at: For each k, the share of queries with their class among the k nearest.
-        recall_at_ci: Its intervals.
+        recall_at: Share of queries with an image of their class among the k nearest, for each k.
+        recall_at_ci: Intervals of `recall_at`.
         map_at_r: See `map_at_r`.
-        map_at_r_ci: Its interval.
-        queries: Images with another one of their class.
-        skipped: Images without.
+        map_at_r_ci: Interval of `map_at_r`.
+        queries: Number of images with another image of their class.
+        skipped: Number of images without.
     """
 
     recall_at: dict[int, float]
@@ -45,7 +45,7 @@ class Retrieval:
     skipped: int
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values: ``recall_at_1``, ``recall_at_1_ci``, ..., ``map_at_r``."""
+        """Return the figures as JSON values: ``recall_at_1``, ``recall_at_1_ci``, ..., ``map_at_r``."""
         figures: dict[str, Any] = {}
         for k, recall in self.recall_at.items():
             ci = self.recall_at_ci[k]
@@ -68,8 +68,8 @@ def evaluate_retrieval(
         embeddings: Shape ``(n, d)``.
         labels: Shape ``(n,)``.
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``; called on blocks of rows.
-        ks: For recall at k.
-        seed: Of the intervals.
+        ks: Values of k for recall at k.
+        seed: Seed of the intervals.
 
     Raises:
         DataError: If no class has two images, or the lengths differ.
@@ -78,13 +78,13 @@ def evaluate_retrieval(
     Example:
         >>> from functools import partial
         >>> from twinned.distances import euclidean
-        >>> all_pairs = partial(euclidean, all_pairs=True)
+        >>> all_pairs = partial(euclidean, pairwise=True)
         >>> found = evaluate_retrieval([[0.0], [0.1], [5.0], [0.3]], "aabb", all_pairs)
         >>> found.recall_at, found.map_at_r
         ({1: 0.75, 5: 1.0}, 0.75)
     """
     if any(k < 1 for k in ks):
-        raise SettingError(f"recall is taken at 1 or more; got {list(ks)}")
+        raise SettingError(f"Recall at k needs k of at least 1; got {list(ks)}")
     label = np.unique(np.asarray(list(labels)), return_inverse=True)[1]
     query, first, precision = _search(np.asarray(embeddings), label, distances)
     found = {k: first <= k for k in ks}
@@ -131,11 +131,11 @@ def _search(
     for start in range(0, len(queries), rows):
         block = queries[start : start + rows]
         distance = distances(vectors[block], vectors)
-        distance[np.arange(len(block)), block] = np.inf  # never finds itself
+        distance[np.arange(len(block)), block] = np.inf  # excludes the query itself
         hits = [np.sort(row[members[label[q]]])[:-1] for q, row in zip(block, distance)]
         distance.sort(axis=1)
         for k, (row, hit) in enumerate(zip(distance, hits), start):
-            # The r-th hit comes after all that are no farther, hits beyond it at the same distance excepted.
+            # The rank of the r-th hit counts all images at most as far, except later hits that are tied.
             nth = np.arange(1, len(hit) + 1)
             tied = np.searchsorted(hit, hit, side="right")
             rank = np.searchsorted(row, hit, side="right") - tied + nth
@@ -145,7 +145,7 @@ def _search(
 
 
 def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> npt.NDArray[Any]:
-    """The label of each image's nearest other image: what a search for it would answer.
+    """Return the label of each image's nearest other image.
 
     Args:
         embeddings: Shape ``(n, d)``.
@@ -153,16 +153,20 @@ def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distanc
         distances: All pairs, ``(n, d), (m, d) -> (n, m)``; called on blocks of rows.
 
     Raises:
-        DataError: If there are fewer than two images, or not one label each.
+        DataError: If there are fewer than two images, or the lengths differ.
     """
     vectors, label = np.asarray(embeddings), np.asarray(list(labels))
     if len(vectors) != len(label) or len(label) < 2:
-        raise DataError(f"two images or more, each with a label; got {len(vectors)} and {len(label)} labels")
+        raise DataError(
+            f"At least two images are needed, each with a label; got {len(vectors)} and {len(label)} labels"
+        )
     nearest = np.empty(len(label), dtype=np.intp)
     rows = max(1, _BLOCK_VALUES // len(label))
     for start in range(0, len(label), rows):
         distance = distances(vectors[start : start + rows], vectors)
-        distance[np.arange(len(distance)), start + np.arange(len(distance))] = np.inf  # never finds itself
+        distance[np.arange(len(distance)), start + np.arange(len(distance))] = (
+            np.inf
+        )  # excludes the query itself
         nearest[start : start + rows] = distance.argmin(axis=1)
     found: npt.NDArray[Any] = label[nearest]
     return found

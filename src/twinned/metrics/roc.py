@@ -1,7 +1,7 @@
-"""The ROC curve and every figure that is read off it.
+"""ROC curve, and the figures and thresholds read off it.
 
-All of them take a distance (lower is closer) and follow one rule: ``same = distance <= threshold``.
-Equal distances stay together: no threshold can part them, so the curve has one point for them.
+Every function takes distances (lower is closer) and decides ``same = distance <= threshold``.
+No threshold separates equal distances, so the curve has one point for them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .comparisons import Bools, Floats, Ints
 
 
 class Tally(NamedTuple):
-    """Distinct distances, ascending, with how many genuine and impostor comparisons have each."""
+    """Distinct distances, ascending, with the numbers of genuine and impostor comparisons at each."""
 
     distance: Floats  # float64
     genuine: npt.NDArray[Any]  # counts; weights in a resampled set
@@ -26,10 +26,10 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Roc:
-    """False accepts and false rejects at every threshold that makes a difference.
+    """False accept and false reject rates at every distinct threshold.
 
     Args:
-        threshold: Ascending; first -inf (nothing is the same), then every distinct distance.
+        threshold: Ascending: -inf (everything is rejected), then every distinct distance.
         far: Share of impostor comparisons with ``distance <= threshold``; from 0 up to 1.
         frr: Share of genuine comparisons with ``distance > threshold``; from 1 down to 0.
     """
@@ -39,19 +39,19 @@ class Roc:
     frr: Floats
 
     def eer(self) -> float:
-        """Where FAR and FRR are equal, on the straight line between the two nearest points."""
+        """Return the equal error rate, interpolated linearly between the two nearest points."""
         k = self._crossing()
         gap_before, gap_after = self.frr[k - 1] - self.far[k - 1], self.far[k] - self.frr[k]
         along = gap_before / (gap_before + gap_after)
         return float(self.far[k - 1] + along * (self.far[k] - self.far[k - 1]))
 
     def auc(self) -> float:
-        """Probability that a genuine comparison is closer than an impostor; ties count half."""
+        """Return the probability that a genuine comparison is closer than an impostor; ties count half."""
         accepted = 1 - self.frr
         return float(np.sum(np.diff(self.far) * (accepted[1:] + accepted[:-1])) / 2)
 
     def d_prime(self) -> float:
-        """Distance between the two means in standard deviations (root mean of both variances)."""
+        """Return the difference of the two means in standard deviations (root mean of both variances)."""
         distance, genuine, impostor = self.threshold[1:], -np.diff(self.frr), np.diff(self.far)
         means = genuine @ distance, impostor @ distance
         spread = genuine @ (distance - means[0]) ** 2 + impostor @ (distance - means[1]) ** 2
@@ -59,40 +59,40 @@ class Roc:
             return float((means[1] - means[0]) / np.sqrt(spread / 2))
 
     def at(self, threshold: float) -> tuple[float, float]:
-        """FAR and FRR at a threshold."""
+        """Return FAR and FRR at a threshold."""
         k = np.searchsorted(self.threshold, threshold, side="right") - 1
         return float(self.far[k]), float(self.frr[k])
 
     def threshold_at_eer(self) -> float:
-        """The threshold at which FAR and FRR are nearest to each other."""
+        """Return the threshold at which FAR and FRR are nearest to each other."""
         k = self._crossing()
         gap_before, gap_after = self.frr[k - 1] - self.far[k - 1], self.far[k] - self.frr[k]
         return self._between(k - 1 if gap_before <= gap_after else k)
 
     def threshold_at_far(self, far: float) -> float:
-        """The largest threshold whose FAR is at most ``far``."""
+        """Return the largest threshold whose FAR is at most ``far``."""
         return self._between(self._last(far))
 
     def tar_at_far(self, far: float) -> float:
-        """Share of genuine comparisons accepted at `threshold_at_far`."""
+        """Return the share of genuine comparisons accepted at `threshold_at_far`."""
         return float(1 - self.frr[self._last(far)])
 
     def thinned(self, points: int = 500) -> Roc:
-        """The same curve with at most about ``points`` points, dense where either rate is small."""
+        """Return the curve with at most about ``points`` points, dense where either rate is small."""
         keep = _landmarks(self.far, self.frr, points)
         return Roc(self.threshold[keep], self.far[keep], self.frr[keep])
 
     def _crossing(self) -> int:
-        """The first point at which FAR has reached FRR; never the very first one."""
+        """Return the first point with FAR >= FRR; at least 1."""
         return int(np.argmax(self.far >= self.frr))
 
     def _last(self, far: float) -> int:
         if not 0 < far < 1:
-            raise SettingError(f"a false accept rate lies between 0 and 1, such as 0.01; got {far}")
+            raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
         return int(np.searchsorted(self.far, far, side="right")) - 1
 
     def _between(self, k: int) -> float:
-        """The middle between two neighbouring distances: the same decisions, safe from rounding."""
+        """Return the midpoint to the next distance: the same decisions, robust to rounding."""
         if k == len(self.threshold) - 1:
             return float(self.threshold[k])
         above = float(self.threshold[k + 1])
@@ -108,12 +108,14 @@ def tally(distance: npt.ArrayLike, same: npt.ArrayLike) -> Tally:
     """
     values, is_same = np.asarray(distance), np.asarray(same, dtype=bool)
     if values.ndim != 1 or values.shape != is_same.shape:
-        raise DataError(f"one distance and one 'same' a comparison; got {values.shape} and {is_same.shape}")
+        raise DataError(
+            f"Each comparison needs one distance and one 'same'; got {values.shape} and {is_same.shape}"
+        )
     if not np.isfinite(values).all():
-        raise DataError("a distance is a finite number; got NaN or infinity")
+        raise DataError("Distances must be finite; got NaN or infinity")
     if is_same.all() or not is_same.any():
         raise DataError(
-            f"both genuine and impostor comparisons are needed; got {np.count_nonzero(is_same)} and "
+            f"Both genuine and impostor comparisons are needed; got {np.count_nonzero(is_same)} and "
             f"{np.count_nonzero(~is_same)}"
         )
     if np.any(values[1:] < values[:-1]):
@@ -123,14 +125,14 @@ def tally(distance: npt.ArrayLike, same: npt.ArrayLike) -> Tally:
 
 
 def tally_sorted(distance: Floats, same: Bools) -> Tally:
-    """`tally` of distances that are already ascending."""
+    """Tally distances that are already ascending."""
     last = np.append(np.flatnonzero(distance[1:] != distance[:-1]), len(distance) - 1)
     genuine = np.diff(np.cumsum(same)[last], prepend=0)
     return Tally(distance[last].astype(np.float64), genuine, np.diff(last, prepend=-1) - genuine)
 
 
 def roc_of(counts: Tally) -> Roc:
-    """The ROC curve of a tally; the counts may be weights."""
+    """Compute the ROC curve of a tally; the counts may be weights."""
     accepted, false = np.cumsum(counts.genuine), np.cumsum(counts.impostor)
     return Roc(
         threshold=np.concatenate([[-np.inf], counts.distance]),
@@ -140,7 +142,7 @@ def roc_of(counts: Tally) -> Roc:
 
 
 def roc(distance: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
-    """The exact ROC curve.
+    """Compute the exact ROC curve.
 
     Args:
         distance: Shape ``(n,)``; lower is closer.
@@ -158,46 +160,46 @@ def roc(distance: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
 
 
 def eer(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """The equal error rate: where FAR and FRR are equal, on the line between the two nearest points."""
+    """Return the equal error rate, interpolated linearly between the two nearest points of the ROC curve."""
     return roc(distance, same).eer()
 
 
 def auc(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """Probability that a genuine comparison is closer than an impostor; ties count half."""
+    """Return the probability that a genuine comparison is closer than an impostor; ties count half."""
     return roc(distance, same).auc()
 
 
 def d_prime(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """``(mean impostor - mean genuine) / sqrt((var genuine + var impostor) / 2)``; NaN without spread."""
+    """Return ``(mean impostor - mean genuine) / sqrt((var genuine + var impostor) / 2)``, or NaN."""
     return roc(distance, same).d_prime()
 
 
 def threshold_at_eer(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """The threshold at which FAR and FRR are nearest to each other."""
+    """Return the threshold at which FAR and FRR are nearest to each other."""
     return roc(distance, same).threshold_at_eer()
 
 
 def threshold_at_far(distance: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
-    """The largest threshold whose FAR is at most ``far``.
+    """Return the largest threshold whose FAR is at most ``far``.
 
-    All thresholds between two neighbouring distances decide alike; the middle of that gap is returned,
-    so that rounding of a distance cannot turn a decision.
+    All thresholds between two adjacent distances make the same decisions. The midpoint is returned,
+    so that rounding of a distance cannot change a decision.
     """
     return roc(distance, same).threshold_at_far(far)
 
 
 def tar_at_far(distance: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
-    """Share of genuine comparisons accepted at the largest threshold whose FAR is at most ``far``."""
+    """Return the share of genuine comparisons accepted at `threshold_at_far`."""
     return roc(distance, same).tar_at_far(far)
 
 
 def far_frr(distance: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> tuple[float, float]:
-    """FAR and FRR at a threshold."""
+    """Return FAR and FRR at a threshold."""
     return roc(distance, same).at(threshold)
 
 
 def best_threshold(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """The threshold with the highest accuracy; of several the lowest."""
+    """Return the threshold with the highest accuracy; the lowest one on ties."""
     counts = tally(distance, same)
     # Accepting one more distance gains its genuine comparisons and loses its impostors.
     gained = np.concatenate([[0], np.cumsum(counts.genuine - counts.impostor)])
@@ -205,7 +207,7 @@ def best_threshold(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
 
 
 class Folds(NamedTuple):
-    """Accuracy on each fold, with the threshold of the other folds."""
+    """Accuracy on each fold, at the threshold chosen on the other folds."""
 
     accuracies: Floats
     mean: float
@@ -213,12 +215,12 @@ class Folds(NamedTuple):
 
 
 def lfw_folds(distance: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike) -> Folds:
-    """Accuracy as Labeled Faces in the Wild reports it: each fold's threshold comes from the others.
+    """Measure accuracy by the LFW protocol: each fold's threshold is chosen on the other folds.
 
     Args:
         distance: Shape ``(n,)``.
         same: bool ``(n,)``.
-        fold: Shape ``(n,)``: the fold of each pair.
+        fold: Fold of each pair, shape ``(n,)``.
 
     Returns:
         Accuracies in the order of ``np.unique(fold)``, their mean and its standard error.
@@ -233,7 +235,7 @@ def lfw_folds(distance: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike)
     names = np.unique(folds)
     if len(names) < 2:
         raise DataError(
-            f"two folds or more are needed, since each gets its threshold from the others; got {len(names)}"
+            f"At least two folds are needed to choose each threshold on the others; got {len(names)}"
         )
     accuracies = np.empty(len(names))
     for k, name in enumerate(names):
@@ -244,13 +246,13 @@ def lfw_folds(distance: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike)
 
 
 def pooled(counts: Tally) -> Tally:
-    """Pool neighbours until the share of genuine comparisons falls with the distance (PAV, isotonic fit).
+    """Pool adjacent violators until the share of genuine comparisons falls with the distance (isotonic fit).
 
-    The blocks are the segments of the ROC curve's convex hull. Whole runs of neighbours in the wrong
-    order are pooled at once, in exact integers, so millions of distances take a few passes.
+    The blocks are the segments of the ROC curve's convex hull. Whole runs of adjacent violators are pooled
+    in one pass, in exact integers, so millions of distances take a few passes.
 
     Returns:
-        One row a block: its largest distance and its counts.
+        One row per block: its largest distance and its counts.
 
     References:
         Barlow et al., Statistical Inference under Order Restrictions, 1972: pool adjacent violators.
@@ -268,13 +270,13 @@ def pooled(counts: Tally) -> Tally:
 
 
 def coarse(counts: Tally, points: int = 4096) -> Tally:
-    """At most about ``points`` rows: neighbours joined, finely where FAR or FRR is small.
+    """Merge adjacent rows to at most about ``points``, dense where FAR or FRR is small.
 
-    Each joined row keeps its largest distance, so FAR and FRR at the distances that remain are exact.
+    Each merged row keeps its largest distance, so FAR and FRR at the remaining distances are exact.
     """
     curve = roc_of(counts)
     keep = _landmarks(curve.far, curve.frr, points)
-    ends = keep[1:]  # as rows of the curve, which has one row more in front
+    ends = keep[1:]  # rows of the curve, which has one additional row in front
     first = np.concatenate([[0], ends[:-1]])
     return Tally(
         counts.distance[ends - 1],
@@ -284,7 +286,7 @@ def coarse(counts: Tally, points: int = 4096) -> Tally:
 
 
 def _landmarks(far: Floats, frr: Floats, points: int) -> Ints:
-    """Rows of a curve, first and last among them, evenly spread in FAR and FRR and in their logarithms."""
+    """Select rows of a curve, including both ends, evenly spaced in FAR and FRR and in their logarithms."""
     if len(far) <= points:
         return np.arange(len(far))
     quarter = max(2, points // 4)

@@ -1,4 +1,4 @@
-"""The embedding layer solved instead of learnt, which a handful of classes suffices for."""
+"""Closed-form projection: regularized LDA fits the embedding layer without gradient steps."""
 
 from __future__ import annotations
 
@@ -10,91 +10,96 @@ from torch import Tensor
 
 from ..errors import SettingError, TrainingError
 
-# Of the outputs that mix directions, so many are left to those in which the images are spread most.
+# With random_rotation, fraction of the outputs that keep the directions of largest variance.
 _LEADING = 1 / 16
 
 
 def fit_lda_projection(
-    values: Tensor, labels: Tensor, *, size: int | None = None, shrink: float = 1.0, mixed: bool = False
+    features: Tensor,
+    labels: Tensor,
+    *,
+    size: int | None = None,
+    shrinkage: float = 1.0,
+    random_rotation: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The linear layer in whose output images of one class are spread alike in all directions.
+    """Fit a linear projection that whitens the within-class covariance (regularized LDA).
 
-    What tells two images of one class apart is measured over all classes, and weighed down; what is left
-    tells classes apart, also new ones. A layer learnt by gradient from a few classes tells these apart and no
-    others.
+    The covariance within classes is pooled over all classes, so the projection also separates new classes. A
+    projection trained by gradient on few classes separates these classes only.
 
     Args:
-        values: What the layer sees, shape ``(n, d)``; several views of an image count as several images.
-        labels: Their classes, shape ``(n,)``.
-        size: Outputs of the layer: the directions in which the images are spread most; None for ``d``.
-        shrink: Drawn towards a spread alike in all directions, by so many times the average spread. The fewer
-            the images, the more it takes.
-        mixed: For few images, which do not show in which directions those of other classes are spread: but
-            for a sixteenth, the outputs are a random rotation of all directions, cut to ``size``. That keeps
-            distances on average, whatever the images.
+        features: Input of the projection, shape ``(n, d)``; augmented views of an image count as images.
+        labels: Class of each image, shape ``(n,)``.
+        size: Number of outputs: the directions of largest variance between images; None for ``d``.
+        shrinkage: Multiple of the average variance that is added to every variance within classes. Fewer
+            images need more.
+        random_rotation: For few images, which do not show the directions in which other classes vary. All
+            outputs but a sixteenth are a random rotation of all directions, cut to ``size``, which preserves
+            distances on average.
 
     Returns:
-        The weight, shape ``(size, d)``, and the bias, shape ``(size,)``. The outputs have mean 0 and, as a
-        root mean square, length 1.
+        The weight, shape ``(size, d)``, and the bias, shape ``(size,)``. The outputs have mean 0 and
+        root mean square length 1.
 
     Raises:
         SettingError: If ``size`` is larger than ``d``.
-        TrainingError: If no class has two images, or all of them are alike.
+        TrainingError: If no class has two different images.
 
     Example:
-        Two classes that differ in the second value, while the first varies within both.
+        Two classes that differ in the second feature, while the first varies within both.
 
-        >>> values = torch.tensor([[-9.0, 1], [9, 1], [-9, -1], [9, -1]])
-        >>> weight, bias = solve_layer(values, torch.tensor([0, 0, 1, 1]), shrink=0.001)
+        >>> features = torch.tensor([[-9.0, 1], [9, 1], [-9, -1], [9, -1]])
+        >>> weight, bias = fit_lda_projection(features, torch.tensor([0, 0, 1, 1]), shrinkage=0.001)
         >>> (weight[1, 1] > 10 * weight[0, 0]).item()
         True
 
     References:
         Hatch, Kajarekar & Stolcke, Within-class covariance normalization for SVM-based speaker recognition,
-        Interspeech 2006. The shrinkage is Ledoit & Wolf's target (2004), its weight fixed. That a random
-        projection keeps distances: Johnson & Lindenstrauss 1984.
+        Interspeech 2006. The shrinkage target is that of Ledoit & Wolf 2004, with a fixed weight. Random
+        projections preserve distances: Johnson & Lindenstrauss 1984.
     """
-    x = values.double()
-    mean, wide = x.mean(dim=0), x.shape[1]
-    if size is not None and size > wide:
+    x = features.double()
+    mean, n_features = x.mean(dim=0), x.shape[1]
+    if size is not None and size > n_features:
         raise SettingError(
-            f"an embedding layer is solved for at most as many values as it sees, {wide}; got {size}:"
-            " choose a smaller --embedding-size, or layer=learned"
+            f"The embedding size {size} is larger than the {n_features} features of the encoder, so no"
+            " projection can be fitted. Choose a smaller embedding size, or layer=learned."
         )
-    random = torch.randn(wide, size or 0, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
-    # With fewer images than values nothing varies outside of what the images span: the same in less time.
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(n_features, size or 0, dtype=x.dtype, generator=generator)
+    # With fewer images than features, nothing varies outside of their span: work inside it, which is faster.
     span = None
-    if size is not None and max(size, len(x)) < wide:
-        # Where the outputs are more than the images, the others may be any that these do not span.
-        any_other = random[:, : 0 if mixed else max(0, size - len(x))]
-        span = torch.linalg.qr(torch.cat([(x - mean).T, any_other], dim=1))[0]
+    if size is not None and max(size, len(x)) < n_features:
+        # With more outputs than images, fill up with random directions.
+        others = random[:, : 0 if random_rotation else max(0, size - len(x))]
+        span = torch.linalg.qr(torch.cat([(x - mean).T, others], dim=1))[0]
         x = (x - mean) @ span
-    _, place, count = torch.unique(labels, return_inverse=True, return_counts=True)
-    centre = torch.zeros(len(count), x.shape[1], dtype=x.dtype).index_add_(0, place, x) / count[:, None]
-    apart = x - centre[place]
-    within = apart.T @ apart / len(x)
-    average = within.diagonal().sum() / wide
+    _, class_index, count = torch.unique(labels, return_inverse=True, return_counts=True)
+    center = torch.zeros(len(count), x.shape[1], dtype=x.dtype).index_add_(0, class_index, x) / count[:, None]
+    deviation = x - center[class_index]
+    within = deviation.T @ deviation / len(x)
+    average = within.diagonal().sum() / n_features
     if not average > 0:
-        raise TrainingError("an embedding layer is solved from two different images of one class or more")
-    within.diagonal().add_(shrink * average)
+        raise TrainingError("No class has two different images, which layer=solved needs. Add images.")
+    within.diagonal().add_(shrinkage * average)
     middle = x.mean(dim=0)
     whiten = torch.linalg.solve_triangular(
         torch.linalg.cholesky(within), torch.eye(x.shape[1], dtype=x.dtype), upper=False
     )
     if size is not None:
         spread = (x - middle) @ whiten.T
-        # NumPy's, because on some processors torch's gives up where many directions are empty.
+        # NumPy's eigh: PyTorch's fails on some processors if many directions have no variance.
         directions = torch.from_numpy(np.linalg.eigh((spread.T @ spread).numpy()).eigenvectors.copy())
         whiten = directions.flip(1).T @ whiten
     weight = whiten if span is None else whiten @ span.T
-    if size is not None and mixed:
+    if size is not None and random_rotation:
         lead = round(_LEADING * size)
         rotation = torch.linalg.qr(random[:, lead:])[0].T
-        here = rotation if span is None else rotation @ span
-        rest = here[:, lead:] @ weight[lead:]
-        if span is not None:  # elsewhere nothing varies within a class but for what shrinkage adds
-            rest += (rotation - here @ span.T) / math.sqrt(shrink * average)
-        weight = torch.cat([weight[:lead], rest * math.sqrt(wide / (size - lead))])
+        inside = rotation if span is None else rotation @ span
+        rest = inside[:, lead:] @ weight[lead:]
+        if span is not None:  # outside of the span, the variance within classes is the shrinkage alone
+            rest += (rotation - inside @ span.T) / math.sqrt(shrinkage * average)
+        weight = torch.cat([weight[:lead], rest * math.sqrt(n_features / (size - lead))])
     weight = weight[:size]
-    weight = weight / ((values.double() - mean) @ weight.T).square().sum(dim=1).mean().sqrt()
+    weight = weight / ((features.double() - mean) @ weight.T).square().sum(dim=1).mean().sqrt()
     return weight.float(), -(weight @ mean).float()

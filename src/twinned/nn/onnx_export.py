@@ -1,4 +1,4 @@
-"""From a trained network to ONNX: pixels in, embeddings out, checked against PyTorch."""
+"""Export a trained network to ONNX, from pixels to embeddings, and compare it with PyTorch."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .heads import Distance, Relation
 from .siamese import SiameseNetwork
 
 OPSET = 18
-# How far ONNX Runtime may be from PyTorch: of embeddings of length 1, or relative to the largest value.
+# Largest difference between ONNX Runtime and PyTorch, relative to the largest absolute value or 1.
 TOLERANCE = 1e-4
 
 
 class ExportError(TwinnedError):
-    """ONNX Runtime does not agree with PyTorch on the exported graph."""
+    """Results of ONNX Runtime and PyTorch differ for the exported graph."""
 
 
 class PixelEncoder(nn.Module):
-    """The second half of preprocessing and the encoder: what encoder.onnx holds.
+    """Content of encoder.onnx: pixel normalization and the encoder.
 
     Args:
-        network: The trained network.
-        spec: Its input, with mean and deviation.
+        network: Trained network.
+        spec: Input of the network, with mean and standard deviation.
     """
 
     scale: Tensor
@@ -45,15 +45,15 @@ class PixelEncoder(nn.Module):
         self.register_buffer("shift", (-mean / std).view(-1, 1, 1))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and the last feature map."""
+        """Convert uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and last feature maps."""
         x = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
         if self.encoder.symmetric:  # both in one batch, so that the graph holds each layer once
-            values, maps = self.encoder.look(torch.cat([x, x.flip(3)]))
+            values, maps = self.encoder.forward_features(torch.cat([x, x.flip(3)]))
             n = x.shape[0]  # not len(), which would fix it
             values, maps = values.view(2, n, -1).mean(0), maps[:n]
         else:
-            values, maps = self.encoder.look(x)
-        return self.network.finished(self.encoder.last(values)), maps
+            values, maps = self.encoder.forward_features(x)
+        return self.network.postprocess(self.encoder.project(values)), maps
 
 
 class _Score(nn.Module):
@@ -69,27 +69,30 @@ class _Score(nn.Module):
 
 
 def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None:
-    """Write encoder.onnx: uint8 ``(n, height, width, channels)``, n free, to embeddings ``(n, d)``.
+    """Write encoder.onnx: uint8 ``(n, height, width, channels)`` with any n to embeddings ``(n, d)``.
 
-    The second output is the last feature map, from which `twinned.inference.explain` tells what matched.
+    The second output is the last feature map, which `twinned.inference.explain` needs.
 
     Raises:
-        ExportError: If ONNX Runtime's embeddings are not PyTorch's to `TOLERANCE`.
+        ExportError: If the embeddings of ONNX Runtime and PyTorch differ by more than `TOLERANCE`.
     """
     module = PixelEncoder(network, spec).cpu().eval()
     rng = np.random.default_rng(0)
     pixels = torch.from_numpy(rng.integers(0, 256, (3, *spec.shape), dtype=np.uint8))
     _export(module, (pixels,), path, inputs=["pixels"], outputs=["embedding", "features"])
-    _agree(module, (pixels,), path)
+    _compare_with_pytorch(module, (pixels,), path)
 
 
 def export_head(network: SiameseNetwork, path: Path) -> bool:
-    """Write head.onnx, two embeddings ``(n, d)`` to a score ``(n,)``, where the head is learned.
+    """Write the head.onnx of a learned head: two embeddings ``(n, d)`` to a score ``(n,)``.
 
     A relation head has the probabilities of the relations, ``(n, relations)``, as a second output.
 
     Returns:
-        Whether there was a head to write.
+        True if the head is learned, and thus written.
+
+    Raises:
+        ExportError: If the scores of ONNX Runtime and PyTorch differ by more than `TOLERANCE`.
     """
     if isinstance(network.head, Distance):
         return False
@@ -97,7 +100,7 @@ def export_head(network: SiameseNetwork, path: Path) -> bool:
     outputs = ["score", "relations"] if isinstance(network.head, Relation) else ["score"]
     left, right = torch.rand(2, 3, network.embedding_size, generator=torch.Generator().manual_seed(0))
     _export(module, (left, right), path, inputs=["left", "right"], outputs=outputs)
-    _agree(module, (left, right), path)
+    _compare_with_pytorch(module, (left, right), path)
     return True
 
 
@@ -106,7 +109,7 @@ def _export(
 ) -> None:
     try:
         import onnx  # noqa: F401
-        import onnxscript  # noqa: F401 - the exporter needs it and says so only with a traceback
+        import onnxscript  # noqa: F401 - the exporter fails with a traceback without it
     except ModuleNotFoundError:
         raise MissingExtra("train", "writing ONNX files") from None
     batch = torch.export.Dim("n")
@@ -125,11 +128,11 @@ def _export(
             external_data=False,
             verbose=False,
         )
-    _strip(path)
+    _remove_metadata(path)
 
 
-def _strip(path: Path) -> None:
-    """Take out the exporter's notes: stack traces, which name the files of this machine."""
+def _remove_metadata(path: Path) -> None:
+    """Remove the exporter's metadata: its stack traces contain local paths."""
     import onnx
 
     model = onnx.load(str(path))
@@ -143,11 +146,11 @@ def _strip(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _agree(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
+def _compare_with_pytorch(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    example = tuple(value[1:] for value in example)  # another number than the graph was made with
+    example = tuple(value[1:] for value in example)  # another batch size than at export
     inputs = {i.name: value.numpy() for i, value in zip(session.get_inputs(), example, strict=True)}
     theirs = session.run(None, inputs)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The Siamese network: one encoder, shared by construction, applied to both inputs, and a head."""
+"""Siamese network: one encoder for both inputs, and a head that compares their embeddings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .encoders.convnets import Encoder
+from .encoders.base import Encoder
 from .heads import Distance, Head
 from .score_norm import CohortScoreNorm
 
 
 class Layer(NamedTuple):
-    """One row of a network's summary."""
+    """Row of the summary of a network."""
 
     name: str
     kind: str
@@ -24,19 +24,18 @@ class Layer(NamedTuple):
 
 
 class SiameseNetwork(nn.Module):
-    """One encoder applied to both inputs, then a head that says how far apart they are.
+    """Encoder applied to both inputs, and a head that maps two embeddings to a distance.
 
-    There is one encoder object, so the branches cannot drift apart: weights are shared by construction.
-    The state holds mean and deviation besides the weights, so a network that loads it gives equal embeddings.
-    A state without them fits a network that was given both.
+    Both branches are the same encoder object, so their weights are shared. The state contains mean and
+    standard deviation of the pixels; a state without them can be loaded if the network was given both.
 
     Args:
-        encoder: Floats ``(n, channels, height, width)`` to embeddings ``(n, d)``.
-        head: From two embeddings to a distance; by default the cosine distance.
-        normalize: Scale embeddings to length 1 (FaceNet, and every loss on a sphere).
-        cohort: Compares embeddings with some of the training images, which adds a value to them.
-        mean: Taken off the pixels, which are in [0, 1], one value a channel.
-        std: The pixels are divided by it after that, one value a channel.
+        encoder: Maps floats ``(n, channels, height, width)`` to embeddings ``(n, d)``.
+        head: Maps two embeddings to a distance; the cosine distance by default.
+        normalize: Scale embeddings to length 1 (as FaceNet, and for every loss on the sphere).
+        cohort: Score normalization with a cohort of training images, which appends one value to embeddings.
+        mean: Mean of the pixels, scaled to [0, 1], one value per channel; 0 by default.
+        std: Standard deviation of the pixels, one value per channel; 1 by default.
 
     Example:
         >>> from twinned.nn.encoders.papers import Koch2015
@@ -65,50 +64,59 @@ class SiameseNetwork(nn.Module):
         self.normalize = normalize
         self.cohort = cohort
         channels = encoder.channels
-        self._fed = mean is not None and std is not None
+        self._has_statistics = mean is not None and std is not None
         self.register_buffer("mean", torch.tensor(mean or (0.0,) * channels).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std or (1.0,) * channels).view(-1, 1, 1))
         where = next(self.head.parameters(), torch.empty(0)).device
-        # A head without a size takes it from here.
+        # A head without a size is initialized by its first input.
         self.head(*torch.zeros(2, 1, encoder.embedding_size, device=where))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if self._fed:  # a state without them leaves those that were given
+        if self._has_statistics:  # a state without them keeps the given values
             for name in ("mean", "std"):
                 state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def statistics(self) -> dict[str, tuple[float, ...]]:
-        """Mean and deviation of the pixels, as an `ImageSpec` has them."""
+        """Mean and standard deviation of the pixels, by the names of `ImageSpec`."""
         named = {"mean": self.mean, "std": self.std}
         return {name: tuple(round(v, 6) for v in value.flatten().tolist()) for name, value in named.items()}
 
     @property
     def embedding_size(self) -> int:
-        """Values of an embedding."""
+        """Number of values of an embedding."""
         return self.encoder.embedding_size + (self.cohort is not None)
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, *, start_stage: int = 0) -> Tensor:
         """Embed images.
 
         Args:
-            images: Floats in [0, 1], shape ``(n, channels, height, width)``.
+            images: Floats in [0, 1], shape ``(n, channels, height, width)``; or, with ``start_stage`` above
+                0, cached input of that stage of the encoder.
+            start_stage: First stage of the encoder to run.
 
         Returns:
-            Shape ``(n, d)``; of length 1 where the network normalises.
+            Shape ``(n, d)``; of length 1 if the network normalizes.
         """
-        embedding: Tensor = self.encoder((images - self.mean) / self.std)
-        # The loss needs the digits of float32 where the network runs in half precision.
-        return self.finished(embedding.to(torch.promote_types(embedding.dtype, torch.float32)))
+        embedding: Tensor = self.encoder(self._normalized(images, start_stage), start_stage=start_stage)
+        # Losses need the precision of float32 under autocast to bfloat16.
+        return self.postprocess(embedding.to(torch.promote_types(embedding.dtype, torch.float32)))
 
-    def finished(self, embedding: Tensor) -> Tensor:
-        """What the encoder gives as it is handed out: scaled to length 1, and compared with the cohort."""
+    def pooled_features(self, images: Tensor, *, start_stage: int = 0) -> Tensor:
+        """Return the input of the encoder's projection, shape ``(n, n_features)``; see `embed`."""
+        return self.encoder.pooled_features(self._normalized(images, start_stage), start_stage=start_stage)
+
+    def _normalized(self, images: Tensor, start_stage: int) -> Tensor:
+        return images if start_stage else (images - self.mean) / self.std
+
+    def postprocess(self, embedding: Tensor) -> Tensor:
+        """Scale the encoder's output to length 1 and apply score normalization, if the network has them."""
         embedding = F.normalize(embedding) if self.normalize else embedding
         return embedding if self.cohort is None else self.cohort(embedding)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """How far apart the images of each pair are.
+        """Return the distance of each pair of images.
 
         Args:
             left: Floats in [0, 1], shape ``(n, channels, height, width)``.
@@ -121,11 +129,11 @@ class SiameseNetwork(nn.Module):
         return distance
 
     def layers(self) -> list[Layer]:
-        """List the layers that an image goes through, in order.
+        """List the layers in the order of the forward pass.
 
-        Each row has the layer's output shape without the batch, and its parameters. Parameters are counted
-        once, in the row of the first call that uses them. A symmetric encoder is listed as one pass, although
-        it embeds the mirror image too.
+        Each row has the output shape of a layer, without the batch dimension, and its number of parameters.
+        Parameters are counted once, in the first layer that uses them. A symmetric encoder is listed as one
+        pass, although it embeds the mirror image too.
         """
         rows: list[Layer] = []
         counted: set[nn.Parameter] = set()
@@ -143,7 +151,7 @@ class SiameseNetwork(nn.Module):
             (name, m)
             for name, m in self.encoder.named_modules()
             if (not list(m.children()) or list(m.parameters(recurse=False)))
-            and type(m).__name__ != "Identity"  # torch's, and those of other libraries
+            and type(m).__name__ != "Identity"  # in PyTorch and in other libraries
         ]
         handles = [m.register_forward_hook(note(name)) for name, m in leaves]
         was_training, symmetric = self.training, self.encoder.symmetric
@@ -164,7 +172,7 @@ class SiameseNetwork(nn.Module):
         return [*rows, Layer("head", type(self.head).__name__, (), head)]
 
     def summary(self) -> str:
-        """The layers, output shapes and parameters as a table, the shared ones counted once."""
+        """Return a table of layers, output shapes and parameters; shared parameters are counted once."""
         rows = [
             (row.name, row.kind, "x".join(map(str, row.output)) or "1", f"{row.parameters:,}")
             for row in self.layers()

@@ -1,19 +1,21 @@
-"""A model at work over HTTP, and a page for people who do not write Python. Extra ``serve``.
+"""HTTP service for a model, and a web page that uses it. Extra ``serve``.
 
-application  the parts put together: `create_app`
-running      a socket, a process, a graceful stop: `serve`
-guard        who may ask: hosts, origins, the token; the headers of every answer
-uploads      requests: multipart or JSON, limits before allocation
-schemas      what requests hold and what answers give
-asking       /v1/verify, embed, classify, model
-enrolled     /v1/identify, search, gallery
-batching     whether requests that arrive together are embedded together: measured at start
-work         the threads that do it, and saying so when there is too much
-thumbnails   small pictures of what is enrolled
-maps         the gallery in two dimensions
-problems     errors as problem+json
-metrics      figures for Prometheus
-static/      the page: plain HTML, CSS and JavaScript
+app             application: routes, page and errors (`create_app`)
+lifecycle       socket, connections, graceful stop (`serve`)
+security        allowed hosts and origins, token, response headers
+uploads         request bodies: multipart or JSON, limits before allocation
+schemas         requests and responses
+model_routes    /v1/verify, embed, classify, model
+gallery_routes  /v1/identify, search, gallery
+service         model, gallery and threads shared by the routes
+batching        batches of concurrent requests, on a GPU
+thread_pool     bounded worker threads
+thumbnails      thumbnails of enrolled images
+embedding_map   map of the gallery in two dimensions
+openapi         OpenAPI document
+problems        errors as problem+json
+metrics         metrics for Prometheus
+static/         page: plain HTML, CSS and JavaScript
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parts put together: routes, the page, errors, and the guard around them."""
+"""The ASGI application: routes, page, error handlers and security middleware."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ from .. import __version__
 from ..errors import TwinnedError
 from ..gallery.gallery import Gallery
 from ..inference.model import Model
-from . import (
-    gallery_routes,
-    metrics,
-    model_routes,
-    problems,
-    uploads,
-)
+from . import gallery_routes, metrics, model_routes, problems, uploads
 from .batching import EncoderPlan
 from .limits import Limits
 from .openapi import document
@@ -50,40 +44,37 @@ def create_app(
     limits: Limits | None = None,
     plan: EncoderPlan | None = None,
 ) -> SecurityMiddleware:
-    """The service as an ASGI application; it closes the gallery when it ends.
+    """Create the service as an ASGI application. It closes the gallery on shutdown.
 
     Args:
-        model: What answers. Its encoder is replaced by one for many callers.
-        gallery: To identify and search in.
-        token: What ``Authorization: Bearer`` must bring; None lets everybody in.
-        host: What it will listen on; it tells which Host headers are known.
-        names: Further names that it answers to.
-        read_only: Refuse every change of the gallery.
-        limits: What requests may ask for.
-        plan: How to run the encoder; measured by default.
-
-    Returns:
-        The application.
+        model: Model to serve.
+        gallery: Gallery for identification and search.
+        token: Token required in ``Authorization: Bearer``; None allows every request.
+        host: Address to listen on; it determines the accepted Host headers.
+        names: Further accepted host names.
+        read_only: Reject every change of the gallery.
+        limits: Limits of requests.
+        plan: Execution of the encoder; chosen by `batching.plan` if None.
     """
     service = Service(model, gallery, read_only=read_only, limits=limits or Limits(), plan=plan)
     folder = None if gallery is None else folder_of(gallery.store.address)
-    people = gallery_routes.GalleryService(service, Thumbnails(folder, read_only=read_only))
-    people.sweep()
+    enrolled = gallery_routes.GalleryService(service, Thumbnails(folder, read_only=read_only))
+    enrolled.sweep()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(service.close)  # the loop goes on sending the last answers
+        await asyncio.to_thread(service.close)  # meanwhile the event loop sends the last responses
 
     app = FastAPI(
         title="Twinned",
         version=__version__,
-        description="Tell whether two images show the same thing, recognise from one example, search.",
+        description="Verify that two images show the same class, recognize from one example, search.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
     )
-    routers = (model_routes.routes(service), gallery_routes.routes(service, people), app.router)
+    routers = (model_routes.routes(service), gallery_routes.routes(service, enrolled), app.router)
     for router in routers[:2]:
         app.include_router(router)
     _add_page(app)
@@ -100,22 +91,22 @@ def _add_upkeep(app: FastAPI, service: Service) -> None:
         "responses": problem_responses(422),
     }
 
-    @app.get("/healthz", response_model=Health, summary="That the service answers", **checked)
+    @app.get("/healthz", response_model=Health, summary="Check that the service responds", **checked)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=Response, summary="Figures for Prometheus", **checked)
+    @app.get("/metrics", response_class=Response, summary="Metrics for Prometheus", **checked)
     async def get_metrics() -> Response:
         return Response(await service.figures(), media_type=metrics.MEDIA_TYPE)
 
 
 def _add_page(app: FastAPI) -> None:
-    """The page's files, read once: no path of a request is ever looked up on disk."""
+    """Add the page. Its files are read once, so that no path of a request is looked up on disk."""
     page = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
 
     def serve(name: str) -> Response:
         if name not in page:
-            raise Problem(404, f"the page has no file {name[:100]!r}")
+            raise Problem(404, f"The page has no file {name[:100]!r}")
         kind = _TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
         return Response(page[name], media_type=kind, headers={"Cache-Control": "no-cache"})
 
@@ -137,7 +128,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _allowed(routers: Iterable[APIRouter], request: Request) -> str:
-    """The methods that a path is answered to, for the header Allow."""
+    """Return the methods of a path, for the header Allow."""
     methods: set[str] = set()
     for router in routers:
         for route in router.routes:
@@ -149,33 +140,35 @@ def _allowed(routers: Iterable[APIRouter], request: Request) -> str:
 
 
 def _add_errors(app: FastAPI, routers: Iterable[APIRouter], address: str) -> None:
-    """Whatever goes wrong is answered as problem+json; it names the gallery, not where it lies."""
+    """Convert errors to problem+json; messages name the gallery without its path."""
 
     async def problem(_: Request, error: Any) -> Response:
         answer: Response = error.response()
         return answer
 
-    async def ours(_: Request, error: Any) -> Response:
+    async def known(_: Request, error: Any) -> Response:
         return problems.of(error, address).response()
 
     async def invalid(_: Request, error: Any) -> Response:
         return Problem(422, uploads.sentence(error.errors())).response()
 
     async def http(request: Request, error: Any) -> Response:
-        said = {
-            404: "there is nothing at this address; /docs lists what there is",
-            405: f"{request.method} is not answered here; /docs tells what is",
+        messages = {
+            404: "This address does not exist. The addresses are listed at /docs",
+            405: f"{request.method} is not supported here. The methods are listed at /docs",
         }
         headers = error.headers
         if error.status_code == 405:
             headers = {**(headers or {}), "Allow": _allowed(routers, request)}
-        return Problem(error.status_code, said.get(error.status_code, str(error.detail)), headers).response()
+        return Problem(
+            error.status_code, messages.get(error.status_code, str(error.detail)), headers
+        ).response()
 
     async def bug(_: Request, error: Any) -> Response:
-        return Problem(500, "this is a bug of the service; its log says more").response()
+        return Problem(500, "Internal error, a bug of the service. See its log").response()
 
     app.add_exception_handler(Problem, problem)
-    app.add_exception_handler(TwinnedError, ours)
+    app.add_exception_handler(TwinnedError, known)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, bug)

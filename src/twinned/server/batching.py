@@ -1,57 +1,57 @@
-"""Whether images of several requests are embedded together: measured at start, and only done if it pays.
+"""Batching of requests that arrive at the same time.
 
-On a processor the network usually gains nothing from a larger batch, and one thread a request keeps every
-core busy. On a graphics card a batch of 64 costs little more than one image.
+On a CPU a larger batch rarely makes the network faster, and one single-threaded session keeps every core
+busy. On a GPU a batch of 64 costs little more than one image, so waiting requests are joined into one batch.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ..data.images import Pixels
-from ..data.preprocessing import ImageSpec
-from ..inference.session import BATCH, Floats
+from ..inference.model import Model
+from ..inference.session import BATCH, Floats, Graph
 
-Encoder = Callable[[Pixels], Floats]
 
-# Measured for so long; together must be faster by so much, since waiting for others delays an answer.
-_SECONDS = 0.25
-_GAIN = 1.15
+class Session(Protocol):
+    """Encoder session that can be called from several threads."""
+
+    def __call__(self, pixels: Pixels, /) -> Floats:
+        """Embed decoded images, uint8 ``(n, height, width, channels)``, to shape ``(n, d)``."""
+
+    def single_threaded(self) -> Session:
+        """Return the session for one of several workers; see `twinned.inference.session`."""
 
 
 class EncoderPlan(NamedTuple):
-    """How to run the encoder.
+    """Execution of the encoder.
 
     Args:
-        encoder: To be called from any thread.
-        threads: How many threads of requests keep it busy.
-        together: Whether it joins what arrives together.
-        rates: Images a second, apart and together, as measured.
+        encoder: Session of the encoder.
+        threads: Number of request threads that keep it busy.
+        batching: True if images of several requests are embedded in one batch.
     """
 
-    encoder: Encoder
+    encoder: Session
     threads: int
-    together: bool
-    rates: tuple[float, float]
+    batching: bool
 
 
 class BatchingEncoder:
-    """An encoder for many threads: those that find it busy wait, and go into the next run as one batch.
+    """Session that joins concurrent calls: calls that find it busy form the next batch.
 
-    Nobody waits for others to come, so a single request is as fast as without.
+    No call waits for others to arrive, so a single request is as fast as without batching.
 
     Args:
-        encoder: What runs a batch.
-        most: Images of one batch, unless one request has more.
+        encoder: Session that runs a batch.
+        most: Images per batch, unless one request has more.
     """
 
-    def __init__(self, encoder: Encoder, *, most: int = BATCH) -> None:
+    def __init__(self, encoder: Session, *, most: int = BATCH) -> None:
         self._encoder = encoder
         self._most = most
         self._queue: list[_Request] = []
@@ -59,7 +59,7 @@ class BatchingEncoder:
         self._running = threading.Lock()
 
     def __call__(self, pixels: Pixels) -> Floats:
-        """Embeddings ``(n, d)`` of one request's images."""
+        """Embed one request's images, shape ``(n, d)``."""
         mine = _Request(pixels)
         with self._changing:
             self._queue.append(mine)
@@ -72,11 +72,11 @@ class BatchingEncoder:
         return mine.outcome
 
     def single_threaded(self) -> BatchingEncoder:
-        """Itself: whatever runs beside it waits for its turn; see `twinned.inference.session`."""
+        """Return this session: concurrent workers take turns."""
         return self
 
     def _next(self) -> list[_Request]:
-        """The oldest requests that fit into one batch, at least one."""
+        """Remove the oldest requests that fit into one batch, at least one, from the queue."""
         with self._changing:
             sizes = np.cumsum([len(request.pixels) for request in self._queue])
             count = max(1, int(np.searchsorted(sizes, self._most, side="right")))
@@ -86,7 +86,7 @@ class BatchingEncoder:
     def _run(self, requests: list[_Request]) -> None:
         try:
             vectors = self._encoder(np.concatenate([request.pixels for request in requests]))
-        except Exception as error:  # whoever asked is told
+        except Exception as error:  # raised again in each caller
             for request in requests:
                 request.outcome = error
             return
@@ -101,37 +101,10 @@ class _Request:
         self.outcome: Floats | Exception | None = None
 
 
-def choose(load: Callable[[int], Encoder], spec: ImageSpec) -> EncoderPlan:
-    """Measure both ways and take the faster.
-
-    Args:
-        load: Loads the encoder with so many threads inside.
-        spec: Its input.
-    """
+def plan(model: Model) -> EncoderPlan:
+    """Load the model's encoder for many callers: one thread per request on a CPU, batches elsewhere."""
     cores = os.cpu_count() or 1
-    apart, joined = load(1), BatchingEncoder(load(cores))
-    rates = rate(apart, cores, spec), rate(joined, 4 * cores, spec)
-    if rates[1] > _GAIN * rates[0]:
-        return EncoderPlan(joined, 4 * cores, True, rates)
-    return EncoderPlan(apart, cores, False, rates)
-
-
-def rate(encoder: Encoder, threads: int, spec: ImageSpec, *, seconds: float = _SECONDS) -> float:
-    """Images a second that so many threads get embedded, two at a time."""
-    pixels = np.zeros((2, *spec.shape), np.uint8)
-    encoder(pixels)
-    images = [0] * threads
-    end = time.perf_counter() + seconds
-
-    def ask(place: int) -> None:
-        while time.perf_counter() < end:
-            encoder(pixels)
-            images[place] += len(pixels)
-
-    began = time.perf_counter()
-    asking = [threading.Thread(target=ask, args=(place,)) for place in range(threads)]
-    for thread in asking:
-        thread.start()
-    for thread in asking:
-        thread.join()
-    return sum(images) / (time.perf_counter() - began)
+    graph = Graph(model.folder / "encoder.onnx", device=model.device, threads=1)
+    if graph.providers[0] == "CPUExecutionProvider":
+        return EncoderPlan(graph, cores, batching=False)
+    return EncoderPlan(BatchingEncoder(graph), 4 * cores, batching=True)

@@ -1,4 +1,4 @@
-"""The gallery in two dimensions: by PCA at once, by t-SNE in the background when it is asked for."""
+"""Maps of the gallery in two dimensions: PCA immediately, t-SNE in the background on request."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..gallery.gallery import Gallery
 from ..gallery.store import Record
 from ..inference.session import Floats
 
-MOST = 20_000  # ids come from hashes, so the first so many are a fair sample
+MOST = 20_000  # images of a map; ids are hashes, so the first ones are a random sample
 Method = Literal["pca", "tsne"]
 Projection: TypeAlias = Callable[[Floats], NDArray[np.floating[Any]]]
-_EXACT = 512  # images or values: a tenth of a second
-_BLOCK = 32  # directions turned at once; what lies beyond them in length fades with each turn
+_EXACT = 512  # images or values; takes a tenth of a second
+_BLOCK = 32  # directions iterated together; shorter components vanish with each iteration
 _TURNS = 30
-_STILL = 1e-6  # of an axis' squared length
+_STILL = 1e-6  # relative change of an axis' squared length at convergence
 
 
 class Maps:
-    """The last map by each method, made again when the gallery has changed.
+    """Cache of the latest map of each method, recomputed when the gallery has changed.
 
     Args:
-        opened: Gives the gallery, or says that there is none.
-        version: Changes with the gallery.
+        opened: Returns the gallery, or raises a `Problem` if there is none.
+        version: Returns a value that changes with the gallery.
     """
 
     def __init__(self, opened: Callable[[], Gallery], version: Callable[[], object]) -> None:
@@ -39,13 +39,13 @@ class Maps:
         self._making = threading.Lock()
 
     def get(self, method: Method) -> dict[str, Any]:
-        """The map; of t-SNE the last one while the next is being made, with ``ready`` false."""
+        """Return the map; for t-SNE the previous one with ``ready`` false while the next is computed."""
         self._opened()
         version, found = self._version(), self._made.get(method)
         if found is not None and found[0] == version:
             return found[1]
         if method == "pca":
-            return self._make("pca", version, _undisturbing(principal))
+            return self._make("pca", version, _single_threaded(principal))
         if self._failed is not None:
             error, self._failed = self._failed, None
             raise error
@@ -56,7 +56,7 @@ class Maps:
 
     def _in_background(self, version: object) -> None:
         try:
-            self._make("tsne", version, _undisturbing(self._by_neighbours))
+            self._make("tsne", version, _single_threaded(self._by_neighbours))
         except TwinnedError as error:
             self._failed = error
         finally:
@@ -72,57 +72,57 @@ class Maps:
     def _by_neighbours(self, vectors: Floats) -> NDArray[np.floating[Any]]:
         from ..inference.projection import project
 
-        if len(vectors) < 4:  # nothing to tell apart
+        if len(vectors) < 4:  # too few for t-SNE
             return principal(vectors)
         return project(vectors, distance=self._opened().store.binding.distance)
 
 
-def _undisturbing(project: Projection) -> Projection:
-    """On one core: the others go on answering, and threads of BLAS that share a busy core take far longer."""
+def _single_threaded(project: Projection) -> Projection:
+    """Limit a projection to one core; the others serve requests, and BLAS is slow on shared cores."""
 
-    def alone(vectors: Floats) -> NDArray[np.floating[Any]]:
+    def limited(vectors: Floats) -> NDArray[np.floating[Any]]:
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
         with threadpool_limits(1):
             return project(vectors)
 
-    return alone
+    return limited
 
 
 def principal(vectors: Floats) -> NDArray[np.float64]:
-    """The two directions in which embeddings differ most, shape ``(n, 2)``.
+    """Project embeddings to their first two principal components, shape ``(n, 2)``.
 
-    Up to `_EXACT` images or values by the eigenvectors of the smaller of the two products. Beyond that these
-    take seconds, so a block of random directions is turned towards the axes until their lengths stand still.
+    Up to `_EXACT` images or values, this uses the eigenvectors of the smaller of the two Gram matrices.
+    Beyond that they take seconds, so block power iteration is used.
     """
     count, size = vectors.shape
-    centred = vectors - vectors.mean(axis=0) if count else vectors
+    centered = vectors - vectors.mean(axis=0) if count else vectors
     if min(count, size) > _EXACT:
-        points = centred @ _leading(centred)
+        points = centered @ _leading(centered)
     elif size <= count:
-        wide = centred.astype(np.float64)
+        wide = centered.astype(np.float64)
         points = wide @ np.linalg.eigh(wide.T @ wide)[1][:, :-3:-1]
-    else:  # the eigenvectors of the images' own products are the places, but for the axes' lengths
-        wide = centred.astype(np.float64)
+    else:  # eigenvectors of the images' Gram matrix are the positions, up to the axes' lengths
+        wide = centered.astype(np.float64)
         squares, places = np.linalg.eigh(wide @ wide.T)
         points = (places * np.sqrt(np.clip(squares, 0, None)))[:, :-3:-1]
     return np.pad(points.astype(np.float64), ((0, 0), (0, 2 - points.shape[1])))
 
 
-def _leading(centred: Floats) -> Floats:
-    """The two longest principal axes, shape ``(values, 2)``, by block power iteration (Halko et al. 2011)."""
-    block = np.random.default_rng(0).normal(size=(centred.shape[1], _BLOCK)).astype(centred.dtype)
+def _leading(centered: Floats) -> Floats:
+    """Compute the first two principal axes, ``(values, 2)``, by block power iteration (Halko et al. 2011)."""
+    block = np.random.default_rng(0).normal(size=(centered.shape[1], _BLOCK)).astype(centered.dtype)
     before = np.zeros(2)
     for _ in range(_TURNS):
         axes, _ = np.linalg.qr(block)  # (values, block)
-        seen = centred @ axes  # (images, block)
+        seen = centered @ axes  # (images, block)
         squares, turn = np.linalg.eigh(seen.T.astype(np.float64) @ seen)
         longest = squares[:-3:-1]
         if np.allclose(longest, before, rtol=_STILL, atol=0):
             break
         before = longest
-        block = centred.T @ seen
-    leading: Floats = (axes @ turn[:, :-3:-1]).astype(centred.dtype)
+        block = centered.T @ seen
+    leading: Floats = (axes @ turn[:, :-3:-1]).astype(centered.dtype)
     return leading
 
 

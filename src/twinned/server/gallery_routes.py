@@ -1,4 +1,4 @@
-"""Routes that need the gallery: identify, search, and looking after what is enrolled."""
+"""Routes that need the gallery: identify, search, and manage the enrolled images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import asdict
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
@@ -14,8 +15,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..errors import DataError
 from ..gallery.gallery import Gallery
-from ..gallery.results import Hit
-from ..gallery.results import Removed as Taken
+from ..gallery.results import Hit, Removed
 from ..gallery.store import Record
 from . import schemas
 from .embedding_map import Maps, Method
@@ -25,46 +25,46 @@ from .service import Service
 from .thumbnails import MEDIA_TYPE, Thumbnails
 from .uploads import check_query
 
-_ASKING = problems(400, 404, 408, 413, 415, 422, 503)
-_LOOKING = problems(404, 422, 503)
+_BODY = problems(400, 404, 408, 413, 415, 422, 503)
+_QUERY = problems(404, 422, 503)
 _UNDO_SECONDS = 600.0
 _UNDO_KEPT = 32
 _PAGE = 500
 
-Label = Annotated[str | None, Query(max_length=200, description="Only this label.")]
+Label = Annotated[str | None, Query(max_length=200, description="Label to list; all by default.")]
 
 
 class Undo:
-    """What was removed, for some minutes."""
+    """Recent removals, for `_UNDO_SECONDS`."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, _Removal] = OrderedDict()
         self._lock = threading.Lock()
 
-    def keep(self, taken: Taken, thumbnails: dict[str, bytes]) -> str:
-        """Keep a removal; returns the key that brings it back."""
+    def keep(self, removed: Removed, thumbnails: dict[str, bytes]) -> str:
+        """Keep a removal and return the key that restores it."""
         key = secrets.token_urlsafe(12)
         now = time.monotonic()
         with self._lock:
-            self._kept[key] = _Removal(now, taken, thumbnails)
+            self._kept[key] = _Removal(now, removed, thumbnails)
             while len(self._kept) > _UNDO_KEPT or now - next(iter(self._kept.values())).at > _UNDO_SECONDS:
                 self._kept.popitem(last=False)
         return key
 
     def take(self, key: str) -> _Removal:
-        """A removal, once.
+        """Return a removal; this works once.
 
         Raises:
-            Problem: If it is not kept any more.
+            Problem: If the removal has expired.
         """
         with self._lock:
             found = self._kept.pop(key, None)
         if found is None or time.monotonic() - found.at > _UNDO_SECONDS:
-            raise Problem(404, "this removal cannot be taken back any more; enrol the images again")
+            raise Problem(404, "This removal can no longer be undone. Enroll the images again")
         return found
 
     def put_back(self, key: str, removal: _Removal) -> None:
-        """Keep a removal on that could not be taken back now."""
+        """Keep a removal again after a failed attempt to restore it."""
         with self._lock:
             self._kept[key] = removal
             self._kept.move_to_end(key, last=False)
@@ -72,16 +72,16 @@ class Undo:
 
 class _Removal(NamedTuple):
     at: float
-    taken: Taken
+    removed: Removed
     thumbnails: dict[str, bytes]
 
 
 class GalleryService:
-    """The gallery with its thumbnails, its map and what was removed of it.
+    """Gallery with its thumbnails, maps and recent removals.
 
     Args:
         service: The service.
-        thumbnails: Of the gallery's images.
+        thumbnails: Thumbnails of the gallery's images.
     """
 
     def __init__(self, service: Service, thumbnails: Thumbnails) -> None:
@@ -91,17 +91,15 @@ class GalleryService:
         self._changes = 0
         self._maps = Maps(service.opened, lambda: self._changes)
 
-    # ---- asking
+    # ---- query
 
-    def identify(self, asked: schemas.IdentifyRequest) -> list[dict[str, Any]]:
-        """Name what images show, or say unknown; with the nearest enrolled images if asked for."""
-        gallery, images = self.service.opened(), asked.all()
+    def identify(self, body: schemas.IdentifyRequest) -> list[dict[str, Any]]:
+        """Identify images, and return their nearest enrolled images if requested."""
+        gallery, images = self.service.opened(), body.all()
         self.service.metrics.images.inc(len(images))
-        found = gallery.identify(images, fpir=asked.fpir, label=asked.label, where=asked.where)
+        found = gallery.identify(images, fpir=body.fpir, label=body.label, where=body.where)
         near = [
-            gallery.search(image, asked.nearest, label=asked.label, where=asked.where)
-            if asked.nearest
-            else []
+            gallery.search(image, body.nearest, label=body.label, where=body.where) if body.nearest else []
             for image in images
         ]
         return [
@@ -109,46 +107,46 @@ class GalleryService:
             for one, hits in zip(found, near)
         ]
 
-    def search(self, asked: schemas.SearchRequest) -> list[dict[str, Any]]:
-        """The enrolled images that look most alike, nearest first."""
-        self.service.metrics.images.inc(asked.image is not None)
+    def search(self, body: schemas.SearchRequest) -> list[dict[str, Any]]:
+        """Find the most similar enrolled images, nearest first."""
+        self.service.metrics.images.inc(body.image is not None)
         hits = self.service.opened().search(
-            asked.image, asked.k, id=asked.id, exact=asked.exact, label=asked.label, where=asked.where
+            body.image, body.k, id=body.id, exact=body.exact, label=body.label, where=body.where
         )
         return [_hit(hit) for hit in hits]
 
     def map(self, method: Method) -> dict[str, Any]:
-        """The gallery in two dimensions."""
+        """Return the map of the gallery."""
         return self._maps.get(method)
 
-    # ---- looking
+    # ---- read
 
     def list(self, label: str | None, after: str | None, limit: int) -> dict[str, Any]:
-        """Enrolled images, a page at a time."""
+        """Return one page of the enrolled images."""
         page = self.service.opened().list(label=label, after=after, limit=limit)
         return {"count": page.count, "items": [_item(one) for one in page.items], "after": page.after}
 
     def labels(self) -> dict[str, Any]:
-        """How many images each label has."""
+        """Count the images of each label."""
         gallery = self.service.opened()
         return {"count": gallery.count(), "labels": gallery.labels()}
 
     def thumbnail(self, id: str) -> bytes | None:
-        """A small picture of an enrolled image: kept since it was sent, or made of the record's own file."""
+        """Return the thumbnail of an enrolled image; make a missing one from the record's file."""
         record = self.service.opened().get(id)
         data = self.thumbnails.get(id)
         if data is None and record.image is not None:
             data = self.thumbnails.make(id, record.image)
         return data
 
-    # ---- changing
+    # ---- change
 
-    def add(self, asked: schemas.AddRequest) -> dict[str, Any]:
-        """Enrol images; on disk when this returns."""
-        gallery, images = self.service.changing(), asked.all()
+    def add(self, body: schemas.AddRequest) -> dict[str, Any]:
+        """Enroll images; on disk when this returns."""
+        gallery, images = self.service.changing(), body.all()
         self.service.metrics.images.inc(len(images))
         usable = [image for image in images if image.refused is None]
-        added = gallery.add(usable, asked.label, metadata=asked.metadata, progress=False)
+        added = gallery.add(usable, body.label, metadata=body.metadata, progress=False)
         unreadable = [*(image.refused for image in images if image.refused), *added.unreadable]
         if len(unreadable) == len(images):
             raise unreadable[0] if len(images) == 1 else DataError("; ".join(map(str, unreadable)))
@@ -165,45 +163,45 @@ class GalleryService:
             "ids": [ids.get(id(image)) for image in images],
         }
 
-    def update(self, id: str, asked: schemas.UpdateRequest) -> dict[str, Any]:
-        """Give an image another label, other metadata, or both."""
+    def update(self, id: str, body: schemas.UpdateRequest) -> dict[str, Any]:
+        """Change the label or metadata of an image."""
         gallery = self.service.changing()
-        if asked.label is None and asked.metadata is None:
-            raise Problem(422, "nothing to change came; send label, metadata, or both")
-        record = gallery.update(id, label=asked.label, metadata=asked.metadata)
+        if body.label is None and body.metadata is None:
+            raise Problem(422, "The request changes nothing. Send label, metadata, or both")
+        record = gallery.update(id, label=body.label, metadata=body.metadata)
         self._changes += 1
         return _item(record)
 
-    def rename(self, asked: schemas.RenameRequest) -> dict[str, Any]:
+    def rename(self, body: schemas.RenameRequest) -> dict[str, Any]:
         """Rename a label, or merge it into another."""
-        updated = self.service.changing().rename(asked.label, asked.new)
+        updated = self.service.changing().rename(body.label, body.new)
         self._changes += 1
         return {"updated": updated}
 
     def remove(self, id: str | None, label: str | None) -> dict[str, Any]:
-        """Remove an image, or all of a label."""
+        """Remove an image, or all images of a label."""
         gallery = self.service.changing()
-        taken = gallery.remove(id, label=label)
+        removed = gallery.remove(id, label=label)
         self._changes += 1
-        key = self._undo.keep(taken, self.thumbnails.take(record.id for record in taken.items))
-        return {"removed": len(taken.items), "count": gallery.count(), "undo": key}
+        key = self._undo.keep(removed, self.thumbnails.take(record.id for record in removed.items))
+        return {"removed": len(removed.items), "count": gallery.count(), "undo": key}
 
-    def restore(self, asked: schemas.UndoRequest) -> dict[str, Any]:
-        """Take a removal back."""
+    def restore(self, body: schemas.UndoRequest) -> dict[str, Any]:
+        """Undo a removal."""
         gallery = self.service.changing()
-        removal = self._undo.take(asked.undo)
+        removal = self._undo.take(body.undo)
         try:
-            gallery.restore(removal.taken)
+            gallery.restore(removal.removed)
         except BaseException:
-            self._undo.put_back(asked.undo, removal)
+            self._undo.put_back(body.undo, removal)
             raise
         self._changes += 1
         for id, data in removal.thumbnails.items():
             self.thumbnails.put(id, data)
-        return {"restored": len(removal.taken.items), "count": gallery.count()}
+        return {"restored": len(removal.removed.items), "count": gallery.count()}
 
     def sweep(self) -> None:
-        """Drop the thumbnails of images that were removed by other means."""
+        """Delete the thumbnails of images that were removed outside this service."""
         gallery = self.service.gallery
         if gallery is None or self.service.read_only:
             return
@@ -213,13 +211,19 @@ class GalleryService:
             self.thumbnails.take(set(ids) - _known(gallery, ids))
 
 
-def routes(service: Service, enrolled: GalleryService) -> APIRouter:
-    """The routes."""
+def routes(service: Service, gallery: GalleryService) -> APIRouter:
+    """Make the routes."""
     router = APIRouter(tags=["gallery"], dependencies=[Depends(check_query)])
+    _add_posts(router, service, gallery)
+    _add_collection(router, service, gallery)
+    _add_item(router, service, gallery)
+    return router
 
-    def posts(path: str, asked: type[Any], answer: Any, job: Any, summary: str, *more: int) -> None:
+
+def _add_posts(router: APIRouter, service: Service, gallery: GalleryService) -> None:
+    def add(path: str, body: type[Any], answer: Any, job: Any, summary: str, *more: int) -> None:
         async def post(request: Request) -> Response:
-            return await service.for_gallery.answer(request, asked, job)
+            return await service.for_gallery.answer(request, body, job)
 
         router.add_api_route(
             path,
@@ -228,105 +232,97 @@ def routes(service: Service, enrolled: GalleryService) -> APIRouter:
             name=job.__name__,
             summary=summary,
             response_model=answer,
-            responses=_ASKING | problems(*more),
-            openapi_extra=body_of(asked),
+            responses=_BODY | problems(*more),
+            openapi_extra=body_of(body),
         )
 
-    posts(
+    add(
         "/v1/identify",
         schemas.IdentifyRequest,
-        list[schemas.Identification],
-        enrolled.identify,
-        "Name what images show, or say unknown",
+        schemas.list_of(schemas.Identification),
+        gallery.identify,
+        "Identify images: find the label of each, or unknown",
     )
-    posts(
+    add(
         "/v1/search",
         schemas.SearchRequest,
-        list[schemas.Hit],
-        enrolled.search,
-        "The enrolled images most alike",
+        schemas.list_of(schemas.Hit),
+        gallery.search,
+        "Find the most similar enrolled images",
     )
-    posts("/v1/gallery", schemas.AddRequest, schemas.Added, enrolled.add, "Enrol images", 409)
-    posts(
-        "/v1/gallery/rename",
-        schemas.RenameRequest,
-        schemas.Updated,
-        enrolled.rename,
-        "Rename a label, or merge it into another",
-    )
-    posts(
-        "/v1/gallery/undo",
-        schemas.UndoRequest,
-        schemas.Restored,
-        enrolled.restore,
-        "Take a removal back",
-        409,
-    )
+    add("/v1/gallery", schemas.AddRequest, schemas.Added, gallery.add, "Enroll images", 409)
+    rename, undo = "Rename a label, or merge it into another", "Undo a removal"
+    add("/v1/gallery/rename", schemas.RenameRequest, schemas.Updated, gallery.rename, rename)
+    add("/v1/gallery/undo", schemas.UndoRequest, schemas.Restored, gallery.restore, undo, 409)
 
-    @router.get("/v1/gallery", response_model=schemas.Items, responses=_LOOKING, summary="Enrolled images")
+
+def _add_collection(router: APIRouter, service: Service, gallery: GalleryService) -> None:
+    @router.get(
+        "/v1/gallery", response_model=schemas.Items, responses=_QUERY, summary="List the enrolled images"
+    )
     async def get_items(
         label: Label = None,
-        after: Annotated[UUID | None, Query(description="From the page before.")] = None,
-        limit: Annotated[int, Query(ge=1, le=_PAGE)] = 100,
+        after: Annotated[UUID | None, Query(description="`after` of the previous page.")] = None,
+        limit: Annotated[int, Query(ge=1, le=_PAGE, description="Maximum number of images.")] = 100,
     ) -> Response:
         return await service.for_gallery.run(
-            lambda: enrolled.list(label, None if after is None else str(after), limit)
+            lambda: gallery.list(label, None if after is None else str(after), limit)
         )
 
     @router.delete(
-        "/v1/gallery", response_model=schemas.Removed, responses=_LOOKING, summary="Remove a label's images"
+        "/v1/gallery", response_model=schemas.Removed, responses=_QUERY, summary="Remove a label's images"
     )
     async def delete_label(label: Annotated[str, Query(max_length=200)]) -> Response:
-        return await service.for_gallery.run(lambda: enrolled.remove(None, label))
+        return await service.for_gallery.run(lambda: gallery.remove(None, label))
 
     @router.get(
-        "/v1/gallery/labels", response_model=schemas.Labelled, responses=_LOOKING, summary="The labels"
+        "/v1/gallery/labels", response_model=schemas.Labelled, responses=_QUERY, summary="List the labels"
     )
     async def get_labels() -> Response:
-        return await service.for_gallery.run(enrolled.labels)
+        return await service.for_gallery.run(gallery.labels)
 
     @router.get(
         "/v1/gallery/map",
         response_model=schemas.GalleryMap,
-        responses=_LOOKING,
-        summary="The gallery in two dimensions",
+        responses=_QUERY,
+        summary="Map the gallery in two dimensions",
     )
     async def get_map(method: Method = "pca") -> Response:
-        return await service.for_gallery.run(lambda: enrolled.map(method))
+        return await service.for_gallery.run(lambda: gallery.map(method))
 
+
+def _add_item(router: APIRouter, service: Service, gallery: GalleryService) -> None:
     @router.patch(
         "/v1/gallery/{id}",
         response_model=schemas.Item,
-        responses=_ASKING,
+        responses=_BODY,
         openapi_extra=body_of(schemas.UpdateRequest),
         summary="Change an image's label or metadata",
     )
     async def patch_item(id: str, request: Request) -> Response:
         return await service.for_gallery.answer(
-            request, schemas.UpdateRequest, lambda asked: enrolled.update(id, asked)
+            request, schemas.UpdateRequest, lambda body: gallery.update(id, body)
         )
 
     @router.delete(
-        "/v1/gallery/{id}", response_model=schemas.Removed, responses=_LOOKING, summary="Remove an image"
+        "/v1/gallery/{id}", response_model=schemas.Removed, responses=_QUERY, summary="Remove an image"
     )
     async def delete_item(id: str) -> Response:
-        return await service.for_gallery.run(lambda: enrolled.remove(id, None))
+        return await service.for_gallery.run(lambda: gallery.remove(id, None))
 
     @router.get(
         "/v1/gallery/{id}/thumbnail",
         response_class=Response,
-        responses=_LOOKING
-        | {200: {"content": {MEDIA_TYPE: {}}}, 204: {"description": "It was enrolled without one."}},
-        summary="A small picture of an enrolled image",
+        responses=_QUERY
+        | {200: {"content": {MEDIA_TYPE: {}}}, 204: {"description": "The image has no thumbnail."}},
+        summary="Get the thumbnail of an enrolled image",
     )
     async def get_thumbnail(id: str) -> Response:
-        data = await service.for_gallery.work.run(lambda: enrolled.thumbnail(id))
+        data = await service.for_gallery.pool.run(lambda: gallery.thumbnail(id))
         if data is None:
             return Response(status_code=204)
-        # The id is made from the picture, so the picture behind it never changes.
+        # The id is computed from the pixels, so the thumbnail of an id never changes.
         return Response(data, media_type=MEDIA_TYPE, headers={"Cache-Control": "private, max-age=86400"})
-
-    return router
 
 
 def _hit(hit: Hit) -> dict[str, Any]:
@@ -334,16 +330,11 @@ def _hit(hit: Hit) -> dict[str, Any]:
 
 
 def _item(record: Record) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "label": record.label,
-        "image": _file_name(record.image),
-        "metadata": dict(record.metadata),
-    }
+    return {**asdict(record), "image": _file_name(record.image)}
 
 
 def _file_name(path: str | None) -> str | None:
-    """Whoever asks is told the file's name, not where it lies on this machine."""
+    """Return the file's name alone: clients must not learn the server's folders."""
     return None if path is None else os.path.basename(path)
 
 

@@ -1,4 +1,4 @@
-"""A socket, connections that cannot be held open for nothing, and a stop that finishes what was begun."""
+"""Run the application: socket, timeouts of connections, and graceful stop."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ MIN_TOKEN = 16  # characters
 
 
 def check_token(host: str, token: str | None) -> None:
-    """Whoever can reach this address must not be let in without a token.
+    """Check the token: an address that other machines can reach requires one.
 
     Raises:
         SettingError: If a token is missing or too short.
     """
     if token is None and host not in LOOPBACK:
         raise SettingError(
-            f"{host} can be reached from other machines, so a token is needed: --token-file FILE, or the "
-            "environment variable TWINNED_TOKEN"
+            f"{host} can be reached from other machines, so a token is required. Give --token-file FILE, or "
+            "set the environment variable TWINNED_TOKEN"
         )
     if token is not None and len(token) < MIN_TOKEN:
         raise SettingError(
-            f"the token has {len(token)} characters; at least {MIN_TOKEN} are needed: "
-            "python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+            f"The token has {len(token)} characters, but at least {MIN_TOKEN} are required. Make one with: "
+            "python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise SettingError(
-            "the token holds characters that a header cannot carry; use letters, digits, - and _"
+            "The token has characters that are not allowed in a header. Use letters, digits, - and _"
         )
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+    """Open a listening socket; port 0 selects a free port.
 
     Raises:
-        SettingError: If the address cannot be had.
+        SettingError: If the address is not available.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -56,20 +56,20 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingError(
-            f"{host}:{port}: cannot be listened on ({reason}); choose another --port or --host"
+            f"{host}:{port}: the address is not available ({reason}). Choose another --port or --host"
         ) from None
 
 
 def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -> None:
-    """Answer until SIGTERM or Ctrl-C; what was begun is finished.
+    """Serve until SIGTERM or Ctrl-C; running requests are completed.
 
     Args:
-        app: An ASGI application.
-        listening: From `listen`.
-        limits: Of connections and of the stop.
+        app: ASGI application.
+        listening: Socket from `listen`.
+        limits: Limits of connections and of the stop.
     """
     bounds = limits or Limits()
-    # What is damaged in a body is told in the answer; whoever sends it must not be able to fill the log.
+    # The response describes a damaged body. Clients must not be able to fill the log with them.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
     class Connection(_Connection):
@@ -91,22 +91,22 @@ def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -
 
 
 class _Server(uvicorn.Server):
-    """Does not raise the signal again after it has stopped: a stop that was asked for is no failure."""
+    """Server that does not raise the signal again after it has stopped, so the process exits with 0."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit  # asked for a second time
+        self.force_exit = self.should_exit  # on the second signal
         self.should_exit = True
 
 
 class _Connection(H11Protocol):
-    """Cut when it holds on without a whole request, or takes its answer too slowly."""
+    """Connection that is closed if it stays idle, or if its client reads the response too slowly."""
 
     limits: Limits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # asyncio leaves this out where the listening socket's protocol is 0. Without it the second part of an
-        # answer waits for the client's delayed acknowledgment, 40 ms.
+        # asyncio does not set this if the listening socket's protocol is 0. Without it, the second part of a
+        # response waits 40 ms for the client's delayed acknowledgment.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._seen: tuple[RequestResponseCycle | None, int] = (None, 0)
         self._look: asyncio.TimerHandle | None = None
@@ -121,7 +121,7 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _check(self) -> None:
-        """Called every few seconds: is this still the request, or the pause, of the last time?"""
+        """Close the connection if its state has not changed since the last check."""
         cycle = self.cycle
         before, times = self._seen
         times = times + 1 if cycle is before else 0
@@ -134,8 +134,8 @@ class _Connection(H11Protocol):
             self._look = self.loop.call_later(self.limits.idle_seconds, self._check)
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is told so, in the same form as everything else."""
-        body = problems.body(400, "this is not HTTP that can be read")
+        """Respond to malformed HTTP with problem+json, like to all other errors."""
+        body = problems.body(400, "The request is not valid HTTP")
         headers = {
             "Content-Type": problems.MEDIA_TYPE,
             "Content-Length": str(len(body)),
@@ -152,12 +152,12 @@ class _Connection(H11Protocol):
 
 
 def token_from(text: Iterable[str]) -> str:
-    """The token of a file: its first line.
+    """Return the token of a file, its first line.
 
     Raises:
         SettingError: If it is empty.
     """
     first = next(iter(text), "").strip()
     if not first:
-        raise SettingError("the token file is empty; its first line is the token")
+        raise SettingError("The token file is empty. Write the token on its first line")
     return first

@@ -1,4 +1,4 @@
-"""How much one request, and all of them together, may ask for."""
+"""Limits of requests and connections."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the service; the defaults suit a machine with 2 GB to spare.
+    """Limits of the service. The defaults suit a machine with 2 GB of free memory.
 
     Args:
-        body_bytes: Of one request.
-        bodies_bytes: Of all requests that are being read or answered; more is refused for the moment. Where
-            there is a gallery, requests that need it may take half of them, and the other requests half.
-        pixels: Of one image, as its header claims, before anything is decoded.
-        images: In one request.
-        read_seconds: In which a request must have arrived.
-        wait_seconds: A request that could not be begun by then is refused. `twinned serve` waits as long for
-            each answer of a Qdrant server.
-        waiting: Requests that may wait for a thread, with and without the gallery each; more are refused for
-            the moment.
-        connections: Open at one time; more are cut.
-        idle_seconds: A connection that has sent no whole request for so long is cut.
-        stop_seconds: In which a stopping service finishes what it began; what is not done by then is answered
-            with 503.
+        body_bytes: Maximum bytes of one request.
+        bodies_bytes: Maximum bytes of all requests in progress; further requests get 503. With a gallery,
+            requests that need it and other requests may each use half.
+        pixels: Maximum pixels of one image, checked in its header before decoding.
+        images: Maximum images of one request.
+        read_seconds: Seconds in which a request must arrive.
+        wait_seconds: Seconds after which a request that has not started gets 503; also the timeout of each
+            request to a Qdrant server.
+        waiting: Maximum number of requests waiting for a thread, with and without the gallery each; further
+            requests get 503.
+        connections: Maximum number of open connections; further ones are closed.
+        idle_seconds: Seconds after which a connection that has not sent a complete request is closed.
+        stop_seconds: Seconds that a stopping service takes to finish requests; unfinished ones get 503.
     """
 
     body_bytes: int = 32 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Metrics:
-    """What the service counts; each service has its own.
+    """Metrics of one service.
 
     Args:
-        pending: Requests begun or waiting.
-        enrolled: Whether there is a gallery, whose images are counted.
-        together: Whether images of several requests are embedded together.
+        pending: Returns the number of requests begun or waiting.
+        has_gallery: True if there is a gallery, whose images are counted.
+        batching: True if images of several requests are embedded in one batch.
     """
 
-    def __init__(self, *, pending: Callable[[], int], enrolled: bool, together: bool) -> None:
+    def __init__(self, *, pending: Callable[[], int], has_gallery: bool, batching: bool) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
@@ -27,7 +27,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "twinned_request_seconds",
-            "From a request's head to its answer.",
+            "Seconds from the request's headers to the response.",
             ["route"],
             buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 1, 5, 30),
             registry=self.registry,
@@ -35,26 +35,26 @@ class Metrics:
         self.images = Counter("twinned_images", "Images received.", registry=self.registry)
         waiting = Gauge("twinned_pending_requests", "Requests begun or waiting.", registry=self.registry)
         waiting.set_function(pending)
-        joined = Gauge(
+        batched = Gauge(
             "twinned_batching",
-            "1 if images of several requests are embedded together.",
+            "1 if images of several requests are embedded in one batch.",
             registry=self.registry,
         )
-        joined.set(together)
+        batched.set(batching)
         self._enrolled = None
-        if enrolled:
+        if has_gallery:
             self._enrolled = Gauge("twinned_gallery_images", "Images enrolled.", registry=self.registry)
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answer. ``route`` is a template of ours, never what the client sent."""
+        """Count one response. ``route`` is a template of the application, never text from the client."""
         self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self, enrolled: float) -> bytes:
-        """Return all figures, in Prometheus' format.
+        """Return all metrics in Prometheus' format.
 
         Args:
-            enrolled: Images in the gallery; NaN where the gallery did not answer.
+            enrolled: Number of images in the gallery; NaN if the gallery did not respond.
         """
         if self._enrolled is not None:
             self._enrolled.set(enrolled)

@@ -1,4 +1,4 @@
-"""Routes that need the model alone: verify, embed, classify, and what the model is."""
+"""Routes that need the model only: verify, embed, classify, and the description of the model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .schemas import (
     Vector,
     Verdict,
     VerifyRequest,
+    list_of,
 )
 from .service import Service
 from .uploads import check_query
@@ -27,49 +28,49 @@ _ERRORS = problems(400, 408, 413, 415, 422, 503)
 
 
 def routes(service: Service) -> APIRouter:
-    """The routes."""
+    """Make the routes."""
     model = service.model
     router = APIRouter(tags=["model"], dependencies=[Depends(check_query)])
 
-    def verify(asked: VerifyRequest) -> dict[str, Any]:
-        service.metrics.images.inc(len(asked.a) + 1)
-        return model.verify(asked.a, asked.b, threshold=asked.threshold).to_json()
+    def verify(body: VerifyRequest) -> dict[str, Any]:
+        service.metrics.images.inc(len(body.a) + 1)
+        return model.verify(body.a, body.b, threshold=body.threshold).to_json()
 
-    def embed(asked: EmbedRequest) -> list[dict[str, Any]]:
-        images = asked.all()
+    def embed(body: EmbedRequest) -> list[dict[str, Any]]:
+        images = body.all()
         service.metrics.images.inc(len(images))
         vectors = model.embed_pixels(np.stack([read_image(image, model.spec) for image in images]))
         return [{"image": image.name, "vector": vector.tolist()} for image, vector in zip(images, vectors)]
 
-    def classify(asked: ClassifyRequest) -> list[dict[str, Any]]:
-        images = asked.all()
-        service.metrics.images.inc(len(images) + sum(map(len, asked.support.values())))
-        return [g.to_json() for g in model.classify(images, asked.support, threshold=asked.threshold)]
+    def classify(body: ClassifyRequest) -> list[dict[str, Any]]:
+        images = body.all()
+        service.metrics.images.inc(len(images) + sum(map(len, body.support.values())))
+        return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
 
     def facts() -> dict[str, Any]:
-        said = model.manifest
-        apart = {"evidence", "identification", "references"}
-        calibration = said.calibration.model_dump(mode="json", exclude=apart)
+        manifest = model.manifest
+        internal = {"evidence", "identification", "references"}
+        calibration = manifest.calibration.model_dump(mode="json", exclude=internal)
         gallery = None
         if service.gallery is not None:
             stats = service.gallery.stats().to_json()
             gallery = {key: stats[key] for key in ("count", "labels", "search", "indexed", "recall_at_10")}
         return {
             "name": model.folder.name,
-            "encoder": said.encoder,
-            "image": said.spec.model_dump(mode="json"),
-            "embedding_size": said.embedding_size,
-            "distance": said.distance,
-            "head": said.head,
+            "encoder": manifest.encoder,
+            "image": manifest.spec.model_dump(mode="json"),
+            "embedding_size": manifest.embedding_size,
+            "distance": manifest.distance,
+            "head": manifest.head,
             "threshold": model.threshold,
             "calibration": calibration,
-            "classes": len(said.classes),
-            "data": said.data,
-            "held_out": said.held_out,
-            "recipe": said.recipe,
-            "notes": said.notes,
-            "licence": said.licence,
-            "card": card(said),
+            "classes": len(manifest.classes),
+            "data": manifest.data,
+            "held_out": manifest.held_out,
+            "recipe": manifest.recipe,
+            "notes": manifest.notes,
+            "licence": manifest.licence,
+            "card": card(manifest),
             "gallery": gallery,
             "read_only": service.read_only,
             "limits": asdict(service.limits),
@@ -80,7 +81,7 @@ def routes(service: Service) -> APIRouter:
         response_model=Verdict,
         responses=_ERRORS,
         openapi_extra=body_of(VerifyRequest),
-        summary="Whether two images show the same thing",
+        summary="Verify that two images show the same class",
     )
     async def post_verify(request: Request) -> Response:
         return await service.for_model.answer(request, VerifyRequest, verify)
@@ -90,17 +91,17 @@ def routes(service: Service) -> APIRouter:
         response_model=list[Vector],
         responses=_ERRORS,
         openapi_extra=body_of(EmbedRequest),
-        summary="The embeddings of images",
+        summary="Embed images",
     )
     async def post_embed(request: Request) -> Response:
         return await service.for_model.answer(request, EmbedRequest, embed)
 
     @router.post(
         "/v1/classify",
-        response_model=list[Prediction],
+        response_model=list_of(Prediction),
         responses=_ERRORS,
         openapi_extra=body_of(ClassifyRequest),
-        summary="Which class images show, from as few as one example a class",
+        summary="Classify images from as few as one example per class",
     )
     async def post_classify(request: Request) -> Response:
         return await service.for_model.answer(request, ClassifyRequest, classify)
@@ -109,7 +110,7 @@ def routes(service: Service) -> APIRouter:
         "/v1/model",
         response_model=ModelFacts,
         responses=problems(422, 503),
-        summary="The model, its figures, the gallery and the limits",
+        summary="Describe the model, its metrics, the gallery and the limits",
     )
     async def get_model() -> Response:
         return await service.for_gallery.run(facts)  # counts the gallery's images

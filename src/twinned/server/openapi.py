@@ -1,4 +1,4 @@
-"""The OpenAPI document: bodies that come in two ways, and errors as problem+json."""
+"""OpenAPI document: bodies as multipart or JSON, and errors as problem+json."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ _BODY = {
     400: "The connection ended early.",
     408: "The request took too long to arrive.",
     413: "Too many bytes or images.",
-    415: "Neither multipart nor JSON.",
-    422: "Something in the request cannot be used.",
-    503: "Too much at the moment, or the disk is full.",
+    415: "The body is neither multipart nor JSON.",
+    422: "The request is invalid.",
+    503: "The service is busy, or the disk is full.",
 }
 
 
 def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Errors that a route answers with, beside those of every route."""
-    known = {**_COMMON, **_BODY, 404: "There is no such thing.", 409: "It has another label already."}
+    """Describe the errors of a route, including those of every route."""
+    known = {**_COMMON, **_BODY, 404: "Not found.", 409: "The image is enrolled under another label."}
     return {code: {"model": ProblemDetails, "description": known[code]} for code in (*_COMMON, *codes)}
 
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """A request's body for the document: the same fields as multipart or as JSON."""
+    """Describe a request's body: the same fields as multipart or as JSON."""
     schema = kind.model_json_schema()
     as_parts = copy.deepcopy(schema)
-    if "images" in as_parts["properties"]:  # one image or many: in a form one field says both
+    if "images" in as_parts["properties"]:  # a form needs one field only, which may be repeated
         del as_parts["anyOf"]
         del as_parts["properties"]["image"]
-        as_parts["properties"]["images"] |= {"minItems": 1, "description": "Or `image`, for a single one."}
+        as_parts["properties"]["images"] |= {
+            "minItems": 1,
+            "description": "Image files; `image` for a single one.",
+        }
         as_parts["required"] = [*as_parts.get("required", []), "images"]
     for either in (*as_parts.get("oneOf", ()), *as_parts.get("anyOf", ())):
-        either.pop("properties")  # they say that it is not null, which a field of a form never is
+        either.pop("properties")  # these exclude null, which a form cannot express
     for name, field in list(as_parts["properties"].items()):
-        if "anyOf" in field:  # a form has no null: a field is there or not
+        if "anyOf" in field:  # a form has no null: a field is present or not
             field["anyOf"] = [choice for choice in field["anyOf"] if choice.get("type") != "null"]
             lists = [choice for choice in field["anyOf"] if choice.get("items", {}).get("format") == "byte"]
-            field["anyOf"] = lists or field["anyOf"]  # a field that comes once is a list of one
+            field["anyOf"] = lists or field["anyOf"]  # a field given once is a list of one
             if len(field["anyOf"]) == 1:
                 field |= field.pop("anyOf")[0]
         for choice in field.get("anyOf", [field]):
@@ -54,7 +57,7 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
                 inner["format"] = "binary"
                 inner["description"] = "An image file."
             elif choice.get("type") == "object" and "format" in str(choice):
-                # In multipart a mapping of images is one field an entry.
+                # In multipart, each entry of a mapping of images is one field.
                 del as_parts["properties"][name]
                 as_parts["required"] = [n for n in as_parts.get("required", []) if n != name]
                 as_parts["patternProperties"] = {
@@ -69,7 +72,7 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def document(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """What makes the document, once."""
+    """Return a function that makes the document, once."""
 
     def make() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""What went wrong, as problem+json (RFC 9457), in the sentence that the command line prints."""
+"""Errors as problem+json (RFC 9457), with the text that the command line prints."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _STATUS: tuple[tuple[type[TwinnedError], int], ...] = (
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word
-    """Ends a request.
+    """Error that ends a request.
 
     Args:
-        status: The HTTP status.
-        detail: One sentence: what came, what was expected, what to do.
-        headers: Of the answer.
+        status: HTTP status.
+        detail: Message: what is wrong, and what to do.
+        headers: Further headers of the response.
     """
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -44,23 +44,23 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        """The answer."""
+        """Return the response."""
         return Response(body(self.status, self.detail), self.status, self.headers, MEDIA_TYPE)
 
 
-def overloaded(why: str) -> Problem:
-    """Too much at the moment."""
-    return Problem(503, f"{why}; try again in a moment", {"Retry-After": "1"})
+def overloaded(reason: str) -> Problem:
+    """Return the problem of a service that is busy."""
+    return Problem(503, f"{reason}. Try again in a moment", {"Retry-After": "1"})
 
 
 def of(error: TwinnedError, address: str = "") -> Problem:
-    """The problem that an error of ours is to whoever asked, who learns only a gallery's name."""
+    """Convert an error to a problem; replace the gallery's path by its name."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
     detail = str(error).replace(address, os.path.basename(address)) if address else str(error)
     return Problem(status, detail, {"Retry-After": "60"} if status == 503 else None)
 
 
 def body(status: int, detail: str) -> bytes:
-    """The document."""
+    """Return the problem document."""
     title = HTTPStatus(status).phrase
     return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()

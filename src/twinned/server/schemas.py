@@ -1,11 +1,12 @@
-"""What requests hold and what answers give, under the command line's JSON keys."""
+"""Schemas of requests and responses, with the command line's JSON keys."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 import unicodedata
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -15,10 +16,14 @@ from pydantic import (
     PlainValidator,
     ValidationInfo,
     WithJsonSchema,
+    create_model,
     model_validator,
 )
 from pydantic.config import JsonDict
 
+from ..gallery import results as gallery
+from ..gallery.store import Record
+from ..inference import results
 from .uploads import Upload
 
 
@@ -40,7 +45,7 @@ def _references(value: Any, info: ValidationInfo) -> list[Upload]:
     if not isinstance(value, list):
         return [_image(value, info)]
     if not value:
-        raise ValueError("holds no image; send one reference or more")
+        raise ValueError("holds no image. Send at least one reference")
     images = [_image(one, info) for one in value]
     for place, image in enumerate(images):
         if image.name == info.field_name and len(images) > 1:
@@ -50,9 +55,9 @@ def _references(value: Any, info: ValidationInfo) -> list[Upload]:
 
 def _label(text: str) -> str:
     if not text.strip():
-        raise ValueError("a label is text that is not empty")
+        raise ValueError("a label must not be empty")
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
-        raise ValueError("a label is one line of printable text")
+        raise ValueError("a label must be one line of printable text")
     return text.strip()
 
 
@@ -68,7 +73,7 @@ References = Annotated[
         }
     ),
 ]
-# One line of printable text that is not blank, as far as a pattern can say it.
+# One line of printable text that is not blank, approximated by a pattern.
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$"
 Label = Annotated[
     str,
@@ -77,17 +82,18 @@ Label = Annotated[
 ]
 Scalar = str | bool | int | float
 Key = Annotated[str, Field(min_length=1)]
-# What a gallery can keep as a key; checked there, where the command line meets it as well.
+# Keys that a gallery can store. The gallery itself checks them, also for the command line.
 _KEYS: JsonDict = {"propertyNames": {"pattern": r'^[^"\\]+$'}}
 Metadata = Annotated[dict[Key, Scalar], Field(json_schema_extra=_KEYS)]
 Values = Scalar | Annotated[list[Scalar], Field(json_schema_extra={"minItems": 1})]
 Threshold = Annotated[
-    float | None, Field(default=None, allow_inf_nan=False, description="Instead of the model's own.")
+    float | None,
+    Field(default=None, allow_inf_nan=False, description="Threshold to use instead of the model's."),
 ]
-Labels = Annotated[list[Label] | None, Field(default=None, description="Only these labels.")]
+Labels = Annotated[list[Label] | None, Field(default=None, description="Labels to consider; all by default.")]
 Where = Annotated[
     Annotated[dict[Key, Values], Field(json_schema_extra=_KEYS)] | None,
-    Field(default=None, description="Only images with this metadata."),
+    Field(default=None, description="Metadata to require of the enrolled images."),
 ]
 
 
@@ -95,7 +101,7 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-# What fields alone cannot say.
+# Requirements that span several fields.
 _AN_IMAGE: JsonDict = {"required": ["image"], "properties": {"image": {"type": "string"}}}
 _IMAGES: JsonDict = {"required": ["images"], "properties": {"images": {"minItems": 1}}}
 _AN_ID: JsonDict = {"required": ["id"], "properties": {"id": {"type": "string"}}}
@@ -104,24 +110,24 @@ _METADATA: JsonDict = {"required": ["metadata"], "properties": {"metadata": {"ty
 
 
 class _Images(_Body):
-    """One image or many."""
+    """Body with one image or many."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [_AN_IMAGE, _IMAGES]})
 
     image: Picture | None = None
-    images: list[Picture] = Field(default=[], description="Instead of `image`, or further ones.")
+    images: list[Picture] = Field(default=[], description="Instead of `image`, or more images.")
 
     @model_validator(mode="after")
     def _at_least_one(self) -> _Images:
         if not self.all():
-            raise ValueError("no image came; send `image`, or `images`")
+            raise ValueError("The request has no image. Send `image` or `images`")
         for place, image in enumerate(self.images):
             if image.name == "images":
                 image.name = f"images[{place}]"
         return self
 
     def all(self) -> list[Upload]:
-        """The images."""
+        """Return all images."""
         return [*([] if self.image is None else [self.image]), *self.images]
 
 
@@ -138,33 +144,37 @@ class EmbedRequest(_Images):
 
 
 class ClassifyRequest(_Images):
-    """Images, and for each class its examples."""
+    """Images to classify, and examples of each class."""
 
     support: dict[Label, Annotated[list[Picture], Field(min_length=1)]] = Field(
         min_length=1,
-        description="For each class its example images; in multipart the field `support[CLASS]`.",
+        description="Example images of each class; in multipart the field `support[CLASS]`.",
     )
     threshold: Threshold
 
 
 class IdentifyRequest(_Images):
-    """Images to name."""
+    """Images to identify."""
 
-    fpir: float = Field(default=0.01, gt=0, lt=1, description="Share of strangers that may be given a name.")
+    fpir: float = Field(
+        default=0.01, gt=0, lt=1, description="Fraction of unknown probes that may be given a label."
+    )
     nearest: int = Field(
-        default=0, ge=0, le=100, description="So many nearest enrolled images are sent along."
+        default=0, ge=0, le=100, description="Number of nearest enrolled images to return with each result."
     )
     label: Labels
     where: Where
 
 
 class SearchRequest(_Body):
-    """An image, or the id of one that is enrolled."""
+    """Query of a search: an image, or the id of an enrolled image."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [_AN_IMAGE, _AN_ID]})
 
     image: Picture | None = None
-    id: str | None = Field(default=None, max_length=100, description="Search on from an enrolled image.")
+    id: str | None = Field(
+        default=None, max_length=100, description="Id of an enrolled image to use as the query."
+    )
     k: int = Field(default=5, ge=1, le=200)
     exact: bool = False
     label: Labels
@@ -172,7 +182,7 @@ class SearchRequest(_Body):
 
 
 class AddRequest(_Images):
-    """Images to enrol, of one label."""
+    """Images to enroll under one label."""
 
     leaves_out_unreadable: ClassVar[bool] = True
 
@@ -181,7 +191,7 @@ class AddRequest(_Images):
 
 
 class UpdateRequest(_Body):
-    """What to change."""
+    """Changes of one enrolled image."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [_A_LABEL, _METADATA]})
 
@@ -190,91 +200,65 @@ class UpdateRequest(_Body):
 
 
 class RenameRequest(_Body):
-    """A label's old and new name."""
+    """Old and new name of a label."""
 
     label: Label
     new: Label
 
 
 class UndoRequest(_Body):
-    """Which removal to take back."""
+    """Removal to undo."""
 
     undo: str = Field(max_length=100)
 
 
-class Verdict(BaseModel):
-    """Whether two images show the same thing; a relation only where the model tells relations apart."""
+def _schema_of(result: type, *, name: str = "", without: str = "", **types: Any) -> type[BaseModel]:
+    """Derive the schema of a response from a result class: the same fields, types and defaults.
 
-    same: bool
-    probability: float
-    distance: float
-    threshold: float
-    relation: str | None = None
-    relation_probability: float | None = None
+    Args:
+        result: Named tuple or dataclass.
+        name: Name in the OpenAPI document; the class's own by default.
+        without: Field that the response does not have.
+        types: Types of further fields, and of fields whose JSON differs.
+    """
+    hints = {field: hint for field, hint in get_type_hints(result).items() if field != without}
+    defaults = getattr(result, "_field_defaults", {})
+    fields: dict[str, Any] = {
+        field: (hint, defaults.get(field, ...)) for field, hint in (hints | types).items()
+    }
+    summary = (inspect.getdoc(result) or "").partition("\n")[0]
+    return create_model(name or result.__name__, __doc__=summary, **fields)
+
+
+def list_of(schema: type[BaseModel]) -> Any:
+    """Return the schema of a list."""
+    return list.__class_getitem__(schema)
+
+
+Verdict = _schema_of(results.Verdict)
+Prediction = _schema_of(results.Prediction, without="nearest")
+Hit = _schema_of(gallery.Hit, without="metadata")
+Identification = _schema_of(gallery.Identification, distance=float | None, nearest=list_of(Hit))
+Item = _schema_of(Record, name="Item")
+Items = _schema_of(gallery.Page, name="Items", items=list_of(Item))
 
 
 class Vector(BaseModel):
-    """An embedding."""
+    """Embedding of one image."""
 
     image: str
     vector: list[float]
 
 
-class Prediction(BaseModel):
-    """Which class an image shows; null is unknown."""
-
-    image: str
-    label: str | None
-    probability: float
-    distance: float
-
-
-class Hit(BaseModel):
-    """An enrolled image, and how far it is."""
-
-    id: str
-    image: str | None
-    label: str | None
-    distance: float
-
-
-class Identification(BaseModel):
-    """Who or what an image shows; null is unknown."""
-
-    image: str
-    label: str | None
-    probability: float
-    distance: float | None
-    threshold: float
-    nearest: list[Hit]
-
-
-class Item(BaseModel):
-    """An enrolled image."""
-
-    id: str
-    label: str | None
-    image: str | None
-    metadata: dict[str, Scalar]
-
-
-class Items(BaseModel):
-    """Some enrolled images; the next page begins at `after`."""
-
-    count: int
-    items: list[Item]
-    after: str | None
-
-
 class Labelled(BaseModel):
-    """How many images each label has."""
+    """Number of images of each label."""
 
     count: int
     labels: dict[str, int]
 
 
 class Added(BaseModel):
-    """What became of images that were sent; what is stored is on disk."""
+    """Result of adding images; stored images are on disk."""
 
     stored: int
     skipped: int
@@ -284,13 +268,13 @@ class Added(BaseModel):
 
 
 class Updated(BaseModel):
-    """How many images were changed."""
+    """Number of images that were changed."""
 
     updated: int
 
 
 class Removed(BaseModel):
-    """How many images were removed; `undo` brings them back for some minutes."""
+    """Number of removed images; the key in `undo` restores them for ten minutes."""
 
     removed: int
     count: int
@@ -298,14 +282,14 @@ class Removed(BaseModel):
 
 
 class Restored(BaseModel):
-    """How many images were brought back."""
+    """Number of restored images."""
 
     restored: int
     count: int
 
 
 class GalleryMap(BaseModel):
-    """The gallery in two dimensions; `label` counts into `labels`, -1 is none; not `ready` while made."""
+    """Map in two dimensions; `label` indexes `labels`, -1 is none; `ready` is false until it is done."""
 
     method: str
     ready: bool
@@ -318,7 +302,7 @@ class GalleryMap(BaseModel):
 
 
 class ProblemDetails(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """Error (RFC 9457)."""
 
     type: str
     title: str
@@ -327,13 +311,13 @@ class ProblemDetails(BaseModel):
 
 
 class Health(BaseModel):
-    """That the service answers."""
+    """State of the service."""
 
     status: str
 
 
 class ModelFacts(BaseModel):
-    """The model, its figures, the gallery and the service's limits."""
+    """Model, its metrics, gallery, and limits of the service."""
 
     name: str
     encoder: str

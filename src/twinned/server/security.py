@@ -1,8 +1,8 @@
-"""Who may ask, and the headers of every answer. Outermost, so that nothing runs before it.
+"""Access control and response headers. The outermost middleware: it runs before everything else.
 
-A page in the visitor's browser must not be able to use a service on the visitor's own machine. The ``Host``
-header stops a foreign name that was made to point here (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site``
-stop what a foreign page sends under our own name.
+A page in a user's browser must not be able to use a service on the user's own machine. Checking the ``Host``
+header stops foreign names that resolve to this machine (DNS rebinding). Checking ``Origin`` and
+``Sec-Fetch-Site`` stops requests that a foreign page sends to the service's own name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .metrics import Metrics
 from .problems import Problem, overloaded
 
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
-# The page itself holds nothing secret and is what asks for the token.
+# The page contains no secrets, and it has to ask for the token.
 _OPEN = frozenset(("/", "/docs", "/healthz", "/openapi.json", "/favicon.ico"))
 
 SECURITY_HEADERS = {
@@ -41,14 +41,14 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 class Hosts:
-    """Names that this service answers to.
+    """Accepted values of the Host header.
 
-    A foreign name can be made to point at any address, an address cannot: so where the service listens
-    beyond this machine, addresses are let through, and names only if they are its own.
+    A foreign name can resolve to any address, but an IP address cannot be forged. A service that other
+    machines can reach therefore accepts all IP addresses, and only its own names.
 
     Args:
-        host: What the service listens on.
-        names: Further names.
+        host: Address that the service listens on.
+        names: Further accepted names.
     """
 
     def __init__(self, host: str, names: Iterable[str] = ()) -> None:
@@ -62,14 +62,14 @@ class Hosts:
 
 
 class SecurityMiddleware:
-    """Lets a request through to the application, or answers it.
+    """Middleware that passes a request to the application, or rejects it.
 
     Args:
         app: The application.
-        hosts: Names that this service answers to.
-        token: What ``Authorization: Bearer`` must bring; None lets everybody in. It can be replaced while the
-            service runs.
-        metrics: Where answers are counted.
+        hosts: Accepted hosts.
+        token: Token required in ``Authorization: Bearer``; None allows every request. It can be replaced
+            while the service runs.
+        metrics: Metrics that count the responses.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts, token: str | None, metrics: Metrics) -> None:
@@ -79,11 +79,11 @@ class SecurityMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # as GET; the connection leaves the body out
+        if scope["method"] == "HEAD":  # handled as GET; the server drops the body
             scope = {**scope, "method": "GET"}
         began = time.perf_counter()
         started, status = False, 500
@@ -107,10 +107,10 @@ class SecurityMiddleware:
         else:
             try:
                 await self.app(scope, receive, dress)
-            except asyncio.CancelledError:  # a server that stops cancels what has not ended in time
+            except asyncio.CancelledError:  # a stopping server cancels requests that run too long
                 if started:
                     raise
-                await overloaded("the service is stopping").response()(scope, receive, dress)
+                await overloaded("The service is stopping").response()(scope, receive, dress)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.answered(route, scope["method"], status, time.perf_counter() - began)
@@ -121,8 +121,8 @@ class SecurityMiddleware:
         if host not in self._hosts:
             raise Problem(
                 403,
-                f"this service does not answer to the name {_host_of(host)!r}; use its address, or start it "
-                "with --allow-host NAME",
+                f"This service does not accept the host name {_host_of(host)!r}. Use its address, or start "
+                "it with --allow-host NAME",
             )
         _check_origin(scope, headers, host)
         path = scope["path"]
@@ -132,38 +132,38 @@ class SecurityMiddleware:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")
             right = hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())
             if scheme.lower() != "bearer" or not right:
-                came = "another one came" if given else "none came"
+                received = "the one sent is wrong" if given else "none was sent"
                 raise Problem(
                     401,
-                    f"this service needs its token, and {came}; send the header Authorization: Bearer TOKEN",
+                    f"This service requires a token; {received}. Send the header Authorization: Bearer TOKEN",
                     {"WWW-Authenticate": "Bearer"},
                 )
 
 
 def _check_origin(scope: Scope, headers: dict[bytes, str], host: str) -> None:
-    """A browser names the page that a request comes from; it must be ours, or an address typed or clicked."""
+    """Check the page that a browser's request comes from: the service's own, or a typed or clicked link."""
     origin = headers.get(b"origin")
     if origin is not None and (
         not origin.startswith(("http://", "https://")) or _netloc(origin) != host.lower()
     ):
         raise Problem(
-            403, f"a page of {origin[:200]!r} may not use this service; open the service's own page"
+            403, f"A page of {origin[:200]!r} may not use this service. Open the service's own page"
         )
     foreign = headers.get(b"sec-fetch-site") in ("cross-site", "same-site")
     opened = headers.get(b"sec-fetch-mode") == "navigate" and scope["method"] == "GET"
     if foreign and not opened:
-        raise Problem(403, "a page of another site may not use this service; open the service's own page")
+        raise Problem(403, "A page of another site may not use this service. Open the service's own page")
 
 
 def _netloc(origin: str) -> str:
     try:
         return urlsplit(origin).netloc.lower()
-    except ValueError:  # not an address at all
+    except ValueError:  # not a URL
         return ""
 
 
 def _host_of(header: str) -> str:
-    """The name or address of a Host header, without its port."""
+    """Return the name or address of a Host header, without the port."""
     header = header.strip().lower()
     if header.startswith("["):
         return header[1:].partition("]")[0]

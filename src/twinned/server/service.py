@@ -1,9 +1,10 @@
-"""What the routes share: the model at work, and how a request becomes an answer."""
+"""Resources shared by the routes: model, gallery, worker threads, and the way from request to response."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import math
 import time
@@ -16,59 +17,57 @@ from pydantic import BaseModel
 from ..errors import TwinnedError
 from ..gallery.gallery import Gallery
 from ..inference.model import Model
-from ..inference.model_folder import checked
-from ..inference.session import Graph
 from . import batching, uploads
 from .limits import Limits
 from .metrics import Metrics
 from .problems import Problem
-from .thread_pool import Work
+from .thread_pool import ThreadPool
 from .uploads import Intake
 
 Body = TypeVar("Body", bound=BaseModel)
 
-CLOSE_SECONDS = 0.5  # for threads whose callers have gone
-_COUNT_SECONDS = 2.0  # for the gallery's size among the figures; Prometheus waits 10 s for all of them
+CLOSE_SECONDS = 0.5  # wait for threads whose callers have disconnected
+_COUNT_SECONDS = 2.0  # for counting the gallery's images in the metrics; Prometheus waits 10 s for all
 
 
 class Lane:
-    """Threads, and room for uploads, of one kind of request: it never waits for another kind.
+    """Threads and upload memory for one kind of request, which never waits for the other kind.
 
     Args:
-        threads: How many.
-        limits: The service's.
-        share: Of the bytes that all requests may hold.
+        threads: Number of threads.
+        limits: Limits of the service.
+        share: Fraction of the bytes that all requests may hold.
     """
 
     def __init__(self, threads: int, limits: Limits, *, share: float) -> None:
-        self.work = Work(threads, waiting=limits.waiting, wait_seconds=limits.wait_seconds)
+        self.pool = ThreadPool(threads, waiting=limits.waiting, wait_seconds=limits.wait_seconds)
         self._limits = limits
         self._intake = Intake(limits, share=share)
 
     async def answer(self, request: Request, kind: type[Body], job: Callable[[Body], Any]) -> Response:
-        """Receive a body, and let a thread read it, do the job and write the answer."""
-        self.work.check()
+        """Receive a body, then parse it, run the job and encode the response in a thread."""
+        self.pool.check()
         async with self._intake.receive(request) as body:
             content_type = request.headers.get("content-type", "")
             return await self.run(lambda: job(uploads.read(kind, content_type, body, self._limits)))
 
     async def run(self, job: Callable[[], Any]) -> Response:
-        """Let a thread do the job and write the answer."""
-        return Response(await self.work.run(lambda: _json(job())), media_type="application/json")
+        """Run the job and encode the response in a thread."""
+        return Response(await self.pool.run(lambda: _json(job())), media_type="application/json")
 
 
 class Service:
-    """A model, its gallery, and the threads that work for them.
+    """Model, gallery, and the threads that work for them.
 
-    What needs the gallery has threads of its own, so that a gallery's server that does not answer never
-    holds what needs the model alone.
+    Requests that need the gallery have their own threads, so a gallery server that does not respond never
+    blocks requests that need the model only.
 
     Args:
-        model: Its encoder is replaced by the one that suits many callers.
-        gallery: To identify and search in, or None.
-        read_only: Refuse every change.
-        limits: What requests may ask for.
-        plan: How to run the encoder; measured by default.
+        model: Model to serve. It does not change; the service works with a copy that has its own session.
+        gallery: Gallery for identification and search, or None.
+        read_only: Reject every change.
+        limits: Limits of requests.
+        plan: Execution of the encoder; chosen by `batching.plan` if None.
     """
 
     def __init__(
@@ -80,69 +79,70 @@ class Service:
         limits: Limits,
         plan: batching.EncoderPlan | None = None,
     ) -> None:
-        self.model = model
-        self.gallery = gallery
+        self.plan = plan or batching.plan(model)
+        self._original = model  # may own the temporary folder that the copy reads
+        self.model = _with_session(model, self.plan.encoder)
+        self.gallery = None if gallery is None else gallery.with_embedder(self.model)
         self.read_only = read_only
         self.limits = limits
-        self.plan = plan or measured(model)
-        model.__dict__["encoder"] = self.plan.encoder  # in place of the cached property
         share = 1.0 if gallery is None else 0.5
         self.for_model = Lane(self.plan.threads, limits, share=share)
         self.for_gallery = Lane(self.plan.threads, limits, share=share)
         self._lanes = (self.for_model, self.for_gallery)
         self.metrics = Metrics(
-            pending=lambda: sum(lane.work.pending for lane in self._lanes),
-            enrolled=gallery is not None,
-            together=self.plan.together,
+            pending=lambda: sum(lane.pool.pending for lane in self._lanes),
+            has_gallery=gallery is not None,
+            batching=self.plan.batching,
         )
 
     async def figures(self) -> bytes:
-        """Return all figures, in Prometheus' format."""
+        """Return all metrics in Prometheus' format."""
         count = math.nan
         if self.gallery is not None:
             with contextlib.suppress(Problem, TwinnedError, TimeoutError):
                 async with asyncio.timeout(_COUNT_SECONDS):
-                    count = await self.for_gallery.work.run(self.gallery.count)
-        return await self.for_model.work.run(lambda: self.metrics.text(count))
+                    count = await self.for_gallery.pool.run(self.gallery.count)
+        return await self.for_model.pool.run(lambda: self.metrics.text(count))
 
     def opened(self) -> Gallery:
-        """The gallery.
+        """Return the gallery.
 
         Raises:
-            Problem: If there is none.
+            Problem: If the service has none.
         """
         if self.gallery is None:
-            raise Problem(404, "this service has no gallery; start it with --gallery FOLDER")
+            raise Problem(404, "This service has no gallery. Start it with --gallery FOLDER")
         return self.gallery
 
     def changing(self) -> Gallery:
-        """The gallery, to be changed.
+        """Return the gallery for a change.
 
         Raises:
-            Problem: If there is none, or it may not be changed.
+            Problem: If the service has none, or is read-only.
         """
         gallery = self.opened()
         if self.read_only:
             raise Problem(
-                403, "this service is read-only; start it without --read-only to change the gallery"
+                403, "This service is read-only. Start it without --read-only to change the gallery"
             )
         return gallery
 
     def close(self) -> None:
-        """Finish what was begun, and let go of the gallery, unless a thread is still at work on it.
+        """Finish running jobs, then close the gallery unless a thread still uses it.
 
-        The callers of such a thread have been answered, and what was acknowledged is on disk.
+        The callers of such a thread have received a response, and acknowledged data is on disk.
         """
         end = time.monotonic() + CLOSE_SECONDS
-        done = [lane.work.close(max(0.0, end - time.monotonic())) for lane in self._lanes]
+        done = [lane.pool.close(max(0.0, end - time.monotonic())) for lane in self._lanes]
         if self.gallery is not None and all(done):
             self.gallery.close()
 
 
-def measured(model: Model) -> batching.EncoderPlan:
-    """How to run this model's encoder on this machine."""
-    path = checked(model.folder, "encoder.onnx", model.manifest)
-    return batching.choose(lambda threads: Graph(path, device=model.device, threads=threads), model.spec)
+def _with_session(model: Model, session: batching.Session) -> Model:
+    """Return a copy of the model that runs its encoder in another session."""
+    found = copy.copy(model)
+    found.__dict__["encoder"] = session  # replaces the cached property
+    return found
 
 
 def _json(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The threads that decode, embed and search, so that the event loop never does."""
+"""Worker threads that decode, embed and search, outside the event loop."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from .problems import overloaded
 
 T = TypeVar("T")
 
-_IDLE_SECONDS = 10.0  # a thread without a job ends
+_IDLE_SECONDS = 10.0  # a thread without a job ends after this time
 
 
-class Work:
-    """A fixed number of threads. What they cannot begin soon is refused rather than kept.
+class ThreadPool:
+    """Fixed number of threads. Jobs that cannot start soon are rejected.
 
-    The threads are daemons: one that waits for a server that never answers does not hold the process.
+    The threads are daemons, so one that waits for an unresponsive server does not keep the process alive.
 
     Args:
-        threads: How many.
-        waiting: How many jobs may wait for one of them.
-        wait_seconds: A job that could not be begun by then is refused.
+        threads: Number of threads.
+        waiting: Maximum number of jobs waiting for a thread.
+        wait_seconds: Seconds after which a job that has not started is rejected.
     """
 
     def __init__(self, threads: int, *, waiting: int, wait_seconds: float) -> None:
         self.threads = threads
         self._most = threads + waiting
         self._seconds = wait_seconds
-        self._jobs: deque[_Job] = deque()  # not begun
-        self._running = 0  # begun
+        self._jobs: deque[_Job] = deque()  # not started
+        self._running = 0  # started
         self._started = self._idle = 0  # threads
         self._closed = False
         self._changed = threading.Condition()
 
     @property
     def pending(self) -> int:
-        """Jobs begun or waiting."""
+        """Number of jobs running or waiting."""
         with self._changed:
             return len(self._jobs) + self._running
 
     def check(self) -> None:
-        """Raise a `Problem` if there is too much to do: before a request's body is even read."""
+        """Raise a `Problem` if too many jobs are pending; called before a request's body is read."""
         if self._closed:
-            raise overloaded("the service is stopping")
+            raise overloaded("The service is stopping")
         if (pending := self.pending) >= self._most:
-            raise overloaded(f"the service is busy with {pending} requests")
+            raise overloaded(f"The service is busy with {pending} requests")
 
     async def run(self, job: Callable[[], T]) -> T:
         """Run the job in one of the threads and return its result.
 
         Raises:
-            Problem: If there is too much to do.
+            Problem: If too many jobs are pending.
         """
         self.check()
         mine = _Job(job)
@@ -67,21 +67,21 @@ class Work:
         try:
             done, _ = await asyncio.wait({mine.answer}, timeout=self._seconds)
             if not done and self._drop(mine):
-                raise overloaded(f"the service was too busy to begin within {self._seconds:g} seconds")
+                raise overloaded(f"The service was too busy to start within {self._seconds:g} seconds")
             result: T = await mine.answer
             return result
-        finally:  # where the caller was cancelled as well
+        finally:  # also if the caller was cancelled
             self._drop(mine)
             mine.answer.cancel()
 
     def close(self, seconds: float | None = None) -> bool:
-        """Take no more jobs, and wait until those that are there are done.
+        """Accept no more jobs and wait for the pending ones.
 
         Args:
-            seconds: At most so long; None waits for all.
+            seconds: Maximum time to wait; None for no limit.
 
         Returns:
-            Whether all are done.
+            True if no job is left.
         """
         with self._changed:
             self._closed = True
@@ -89,7 +89,7 @@ class Work:
             return self._changed.wait_for(lambda: not self._jobs and not self._running, seconds)
 
     def _drop(self, job: _Job) -> bool:
-        """Forget a job that has not begun; False if it has."""
+        """Remove a job that has not started; return False if it has."""
         with self._changed:
             if job not in self._jobs:
                 return False
@@ -98,7 +98,7 @@ class Work:
             return True
 
     def _serve(self) -> None:
-        """Do jobs until there are none for a while."""
+        """Run jobs until there is none for `_IDLE_SECONDS`."""
         while (job := self._next()) is not None:
             result, error = None, None
             try:
@@ -109,7 +109,7 @@ class Work:
                 self._running -= 1
                 self._changed.notify_all()
             job.resolve(result, error)
-            del job, result, error  # an idle thread must not keep a request's images
+            del job, result, error  # an idle thread must not keep a request's images in memory
 
     def _next(self) -> _Job | None:
         with self._changed:
@@ -124,7 +124,7 @@ class Work:
 
 
 class _Job:
-    """A call, and the future of the event loop that waits for it."""
+    """Call, and the future through which the event loop waits for it."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self.call = call
@@ -132,12 +132,12 @@ class _Job:
         self.answer: asyncio.Future[Any] = self._loop.create_future()
 
     def resolve(self, result: Any, error: BaseException | None) -> None:
-        """Hand the outcome to the event loop, from any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller is left
+        """Pass the outcome to the event loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so there is no caller
             self._loop.call_soon_threadsafe(self._set, result, error)
 
     def _set(self, result: Any, error: BaseException | None) -> None:
-        if self.answer.done():  # the caller has gone
+        if self.answer.done():  # the caller has disconnected
             return
         if error is not None:
             self.answer.set_exception(error)

@@ -1,10 +1,9 @@
-"""Small pictures of enrolled images, made anew from their pixels so that no metadata comes along.
+"""Thumbnails of enrolled images, encoded from pixels only, so they contain no metadata of the original file.
 
     people.gallery/thumbnails/1a/1a2b3c4d-....webp
 
-They lie inside the gallery's folder, so that whoever copies, backs up or deletes the gallery takes them
-along, and the gallery itself needs none of them. A gallery on a server has no folder: the last ones are kept
-in memory.
+They are stored inside the gallery's folder and are copied, backed up and deleted with it; the gallery works
+without them. For a gallery on a server, the most recent ones are kept in memory.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from PIL import Image
 from ..data.images import ImageSource, open_image
 from ..errors import ImageError
 
-SIDE = 192  # pixels: twice what the page shows, for fine screens
+SIDE = 192  # pixels: twice the size on the page, for high-resolution screens
 MEDIA_TYPE = "image/webp"
-_KEPT = 2048  # in memory; about 4 KB each
+_KEPT = 2048  # thumbnails in memory, about 4 KB each
 
 
 class Thumbnails:
-    """Thumbnails by the ids of records.
+    """Storage of thumbnails by record id.
 
     Args:
-        folder: Where to keep them; None keeps the last ones in memory.
-        read_only: Read the folder, write nothing into it.
+        folder: Folder of the thumbnails; None keeps the most recent ones in memory.
+        read_only: Do not write to the folder.
     """
 
     def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
@@ -43,7 +42,7 @@ class Thumbnails:
         self._lock = threading.Lock()
 
     def get(self, id: str) -> bytes | None:
-        """The thumbnail's file, if there is one."""
+        """Return the thumbnail file, or None."""
         with self._lock:
             if id in self._memory:
                 self._memory.move_to_end(id)
@@ -54,7 +53,7 @@ class Thumbnails:
             return None
 
     def make(self, id: str, source: ImageSource) -> bytes | None:
-        """Make and keep a thumbnail; None if the image cannot be opened."""
+        """Make and store a thumbnail; return None if the image cannot be opened."""
         try:
             data = shrink(source)
         except ImageError:
@@ -63,11 +62,13 @@ class Thumbnails:
         return data
 
     def put(self, id: str, data: bytes) -> None:
-        """Keep a thumbnail: in memory where the gallery's folder is gone or cannot be written to."""
+        """Store a thumbnail; in memory if the gallery's folder is missing or not writable."""
         if self._folder is not None and not self._read_only:
             path = _path(self._folder, id)
             with contextlib.suppress(OSError):
-                self._folder.mkdir(exist_ok=True)  # without its parent: a gallery that was moved stays away
+                self._folder.mkdir(
+                    exist_ok=True
+                )  # not its parents: a gallery that was moved must not reappear
                 path.parent.mkdir(exist_ok=True)
                 draft = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
                 draft.write_bytes(data)
@@ -79,7 +80,7 @@ class Thumbnails:
                 self._memory.popitem(last=False)
 
     def take(self, ids: Iterable[str]) -> dict[str, bytes]:
-        """Remove thumbnails; what there was of them is returned."""
+        """Remove thumbnails and return the existing ones."""
         taken = {}
         for id in ids:
             if (data := self.get(id)) is not None:
@@ -91,14 +92,14 @@ class Thumbnails:
         return taken
 
     def stored(self) -> Iterator[str]:
-        """The ids that have a file."""
+        """Yield the ids that have a thumbnail file."""
         if self._folder is not None and self._folder.is_dir():
             for entry in self._folder.glob("??/*.webp"):
                 yield entry.stem
 
 
 def shrink(source: ImageSource) -> bytes:
-    """An image as a small WebP file: pixels only.
+    """Convert an image to a small WebP file without metadata.
 
     Raises:
         ImageError: If it cannot be opened.
@@ -112,10 +113,10 @@ def shrink(source: ImageSource) -> bytes:
 
 
 def folder_of(address: str) -> Path | None:
-    """Where the thumbnails of a gallery lie; None if it is on a server."""
+    """Return the thumbnail folder of a gallery; None for a gallery on a server."""
     return None if "://" in address else Path(os.path.abspath(address), "thumbnails")
 
 
 def _path(folder: Path, id: str) -> Path:
-    id = str(uuid.UUID(id))  # never a name that leads elsewhere
+    id = str(uuid.UUID(id))  # excludes names that lead to other folders
     return folder / id[:2] / f"{id}.webp"

@@ -1,4 +1,4 @@
-"""Requests: their bodies received within limits, read as multipart or JSON, their images checked unopened."""
+"""Request bodies: receive within limits, parse multipart or JSON, check image headers before decoding."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ from .problems import Problem, overloaded
 
 Body = TypeVar("Body", bound=BaseModel)
 
-# What browsers and phones send; the fewer decoders a stranger can reach, the better.
+# Formats that browsers and phones send. Fewer decoders mean a smaller attack surface.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 _MAX_PARTS = 1000
 _NAME_CHARACTERS = 100
 
 
 class Upload(bytes):
-    """An image file that a request brought.
+    """Image file from a request.
 
-    ``name`` is what errors and answers call it; ``refused`` says why its header alone makes it unusable.
+    Attributes:
+        name: Name in errors and responses.
+        refused: Error found in its header, or None.
     """
 
     name: str = "image"
@@ -42,7 +44,7 @@ class Upload(bytes):
 
     @classmethod
     def called(cls, name: str, data: bytes) -> Upload:
-        """An upload by its file's name, of which only the last part and nothing unprintable is kept."""
+        """Make an upload, named by the last part of its file name without unprintable characters."""
         upload = cls(data)
         last = name.replace("\\", "/").rpartition("/")[2]
         printable = "".join(c for c in last if unicodedata.category(c)[0] != "C")
@@ -51,11 +53,11 @@ class Upload(bytes):
 
 
 class Intake:
-    """Receives bodies, within limits for each and for all together.
+    """Receiver of bodies, with limits for each body and for all together.
 
     Args:
-        limits: The service's.
-        share: Of the bytes that all requests may hold; at least one body fits.
+        limits: Limits of the service.
+        share: Fraction of the bytes that all requests may hold; at least one body fits.
     """
 
     def __init__(self, limits: Limits, *, share: float = 1.0) -> None:
@@ -65,13 +67,13 @@ class Intake:
 
     @asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[bytes]:
-        """A request's body, counted as held until the answer is made."""
+        """Receive a request's body; it counts against the limit until the response is made."""
         most, seconds = self._limits.body_bytes, self._limits.read_seconds
         for encoding in request.headers.getlist("content-encoding"):
             if encoding.strip().lower() not in ("", "identity"):
                 raise Problem(
                     415,
-                    f"the Content-Encoding {encoding[:100]!r} is not read; send the body without compression",
+                    f"The Content-Encoding {encoding[:100]!r} is not supported. Send the body uncompressed",
                     {"Accept-Encoding": "identity"},
                 )
         length = request.headers.get("content-length", "0")
@@ -89,54 +91,54 @@ class Intake:
                         if size > most:
                             raise _too_large(most)
                         if self._held > self._most_held:
-                            raise overloaded("the service holds too many uploads")
+                            raise overloaded("The service is receiving too many uploads")
             except TimeoutError:
                 raise Problem(
                     408,
-                    f"the request had not arrived after {seconds:g} seconds; send it again, with smaller "
+                    f"The request did not arrive within {seconds:g} seconds. Send it again, with smaller "
                     "images if the connection is slow",
                 ) from None
             except ClientDisconnect:
-                raise Problem(400, "the connection ended before the whole request had come") from None
+                raise Problem(400, "The connection ended before the request was complete") from None
             yield b"".join(chunks)
         finally:
             self._held -= size
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(413, f"the request has more than {most:,} bytes; send fewer or smaller images")
+    return Problem(413, f"The request has more than {most:,} bytes. Send fewer or smaller images")
 
 
 def check_query(request: Request) -> None:
-    """Refuse query parameters that the route does not have, and those that come twice.
+    """Check that the route has each query parameter, and that none is repeated.
 
     Raises:
-        Problem: If there is one.
+        Problem: If a parameter is unknown or repeated.
     """
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     seen = set()
     for name, _ in request.query_params.multi_items():
         shown = name[:100] if name.isprintable() else repr(name[:100])
         if name not in known:
-            expected = f"expected {', '.join(known)}" if known else "none is read at this address"
-            raise Problem(422, f"{shown}: there is no such query parameter; {expected}")
+            expected = f"Supported: {', '.join(known)}" if known else "This address supports none"
+            raise Problem(422, f"{shown}: unknown query parameter. {expected}")
         if name in seen:
-            raise Problem(422, f"{shown}: was given twice; expected one")
+            raise Problem(422, f"{shown}: was given twice. Give it once")
         seen.add(name)
 
 
 def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Body:
-    """What a request holds, checked.
+    """Parse and validate a request.
 
     Args:
-        kind: What it must be.
-        content_type: The request's header.
-        body: Its body.
-        limits: The service's.
+        kind: Schema of the request.
+        content_type: The header Content-Type.
+        body: The body.
+        limits: Limits of the service.
 
     Raises:
-        Problem: If it is something else.
-        ImageError: If an image cannot be used, unless this kind of request leaves such images out.
+        Problem: If the body does not match the schema.
+        ImageError: If an image is invalid, unless the schema skips such images.
     """
     media, options = parse_options_header(content_type)
     if media == b"multipart/form-data":
@@ -146,7 +148,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
     else:
         raise Problem(
             415,
-            f"a body of the type {content_type[:100]!r} is not read; send multipart/form-data or JSON",
+            f"The content type {content_type[:100]!r} is not supported. Send multipart/form-data or JSON",
         )
     try:
         found = kind.model_validate(values)
@@ -154,7 +156,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
         raise Problem(422, sentence(error.errors(include_url=False), kind.model_fields)) from None
     images = list(_uploads(dict(found)))
     if len(images) > limits.images:
-        raise Problem(413, f"{len(images)} images came with one request; send at most {limits.images}")
+        raise Problem(413, f"The request has {len(images)} images. Send at most {limits.images}")
     for upload in images:
         try:
             check(upload, limits)
@@ -166,10 +168,10 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
 
 
 def check(upload: Upload, limits: Limits) -> None:
-    """Refuse an image by its header, before any memory is set aside for its pixels.
+    """Check an image's header, before memory for its pixels is allocated.
 
     Raises:
-        ImageError: If it is of no known format or has too many pixels.
+        ImageError: If its format is not supported or it has too many pixels.
     """
     if not upload:
         raise ImageError(upload.name, "is empty (0 bytes)")
@@ -177,63 +179,63 @@ def check(upload: Upload, limits: Limits) -> None:
         with Image.open(io.BytesIO(upload), formats=FORMATS) as image:
             width, height = image.size
     except UnidentifiedImageError:
-        raise ImageError(upload.name, "is not an image that can be read (or it is damaged)") from None
+        raise ImageError(upload.name, "is not a supported image, or is damaged") from None
     except Image.DecompressionBombError:
-        raise ImageError(upload.name, f"claims more pixels than the limit of {limits.pixels:,}") from None
-    except Exception as error:  # Pillow's readers raise almost anything on damaged files
+        raise ImageError(upload.name, f"has more pixels than the limit of {limits.pixels:,}") from None
+    except Exception as error:  # Pillow's decoders raise many types on damaged files
         raise ImageError(upload.name, f"is damaged or truncated ({error})") from None
     if width * height > limits.pixels:
         raise ImageError(upload.name, f"is {width}x{height}; the limit is {limits.pixels:,} pixels")
 
 
 def sentence(errors: Sequence[Any], fields: Iterable[str] = ()) -> str:
-    """The first of pydantic's errors in a sentence; a field that there is not tells most, so it is first."""
+    """Describe the first of pydantic's errors; an unknown field explains most, so it takes precedence."""
     error = min(errors, key=lambda one: one["type"] != "extra_forbidden")
     steps = error["loc"]
     if len(steps) > 1 and steps[0] in ("body", "query", "path"):  # where FastAPI found the field
         steps = steps[1:]
     where = ".".join(str(step) for step in steps if step != "[key]")
-    said = error["msg"].removeprefix("Value error, ")
+    text = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
-        said = "is missing; the request needs it"
+        text = "is missing. Send it with the request"
     elif error["type"] == "extra_forbidden":
-        said = f"there is no such field; expected {', '.join(fields)}"
+        text = f"unknown field. Supported: {', '.join(fields)}"
     elif error["type"] == "model_type":
-        said = f"{reprlib.repr(error['input'])} came; expected an object with the fields {', '.join(fields)}"
+        text = f"{reprlib.repr(error['input'])} is not an object with the fields {', '.join(fields)}"
     elif error["type"] == "string_too_short":
-        said = "is empty; expected text"
-    elif said.startswith("Input should be "):
-        expected = said.removeprefix("Input should be ").partition(", ")[0]
-        said = f"{reprlib.repr(error['input'])} came; expected {expected}"
-    return f"{where[:200]}: {said}" if where else said
+        text = "is empty. Send text"
+    elif text.startswith("Input should be "):
+        expected = text.removeprefix("Input should be ").partition(", ")[0]
+        text = f"{reprlib.repr(error['input'])} is not {expected}"
+    return f"{where[:200]}: {text}" if where else text
 
 
 def _from_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Problem(422, f"the body is not JSON ({error})") from None
+        raise Problem(422, f"The body is not valid JSON ({error})") from None
 
 
 def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Limits) -> dict[str, Any]:
-    """Multipart's parts as the values that JSON would have; ``support[anna]`` is anna's in support."""
+    """Convert multipart parts to the values of a JSON body; ``support[anna]`` is an item of ``support``."""
     if sum(isinstance(value, Upload) for _, value in parts) > limits.images:
-        raise Problem(413, f"more than {limits.images} images came with one request; send fewer")
+        raise Problem(413, f"The request has more than {limits.images} images. Send fewer")
     lists, objects, files = _shapes(kind)
     values: dict[str, Any] = {}
     for field, value in parts:
         name, bracket, key = field.partition("[")
         if isinstance(value, Upload) and name in kind.model_fields and name not in files:
-            raise Problem(422, f"{field[:100]}: a file came; expected text, or a field that takes images")
+            raise Problem(422, f"{field[:100]}: is a file. Send text, or use a field for images")
         if bracket and name in objects and key.endswith("]"):
             inside = values.setdefault(name, {})
             if not isinstance(inside, dict):
-                raise Problem(422, f"{name}: was given in two ways")
+                raise Problem(422, f"{name}: was given both as JSON and as separate fields. Use one of them")
             inside.setdefault(key[:-1], []).append(value)
         elif field in lists:
             values.setdefault(field, []).append(value)
         elif field in values:
-            raise Problem(422, f"{field[:100]}: was given twice; expected one")
+            raise Problem(422, f"{field[:100]}: was given twice. Give it once")
         elif field in objects and isinstance(value, str):
             values[field] = _from_json(value.encode())
         else:
@@ -243,7 +245,7 @@ def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Lim
 
 @cache
 def _shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """The fields that are lists, those that are objects, and those that hold images."""
+    """Return the fields that are lists, those that are objects, and those that hold images."""
     fields = kind.model_json_schema()["properties"]
 
     def of_type(wanted: str) -> frozenset[str]:
@@ -258,16 +260,16 @@ def _shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str], froz
 
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
-    """Each part's field with its text, or its file as an `Upload`."""
+    """Yield each part's field with its text, or its file as an `Upload`."""
     if not boundary:
-        raise Problem(422, "the multipart body has no boundary; the header Content-Type must name it")
+        raise Problem(422, "The multipart body has no boundary. Name it in the header Content-Type")
     headers: list[dict[bytes, bytes]] = []
     contents: list[list[bytes]] = []
     name = value = b""
 
     def begin() -> None:
         if len(headers) == _MAX_PARTS:
-            raise Problem(413, f"the request has more than {_MAX_PARTS:,} parts; send fewer")
+            raise Problem(413, f"The request has more than {_MAX_PARTS:,} parts. Send fewer")
         headers.append({})
         contents.append([])
 
@@ -298,7 +300,7 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
         parser.write(body)
         parser.finalize()
     except (MultipartParseError, ValueError) as error:
-        raise Problem(422, f"the multipart body is damaged ({error})") from None
+        raise Problem(422, f"The multipart body is damaged ({error})") from None
     for header, content in zip(headers, contents):
         _, options = parse_options_header(header.get(b"content-disposition", b""))
         field = options.get(b"name", b"").decode("utf-8", "replace")
@@ -311,7 +313,7 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
             try:
                 yield field, data.decode()
             except UnicodeDecodeError:
-                raise Problem(422, f"{field[:100]}: is neither a file nor text in UTF-8") from None
+                raise Problem(422, f"{field[:100]}: is neither a file nor UTF-8 text") from None
 
 
 def _uploads(value: Any) -> Iterator[Upload]:

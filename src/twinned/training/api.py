@@ -1,198 +1,338 @@
-"""Train a model from images: `train`."""
+"""Train a model: `train` from images, `finetune` from another model."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import time
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import Say
 from ..data.readers import as_dataset
 from ..data.splits import check_classes, split_by_column
+from ..errors import SettingError
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
-from .config import Settings
+from ..utils.notes import Note
+from . import distributed, recipes
+from .callbacks import Callback
+from .config import TrainConfig, by_full_name
 from .encoder_selection import TRIAL_SHARE, select_encoder
-from .launch import asked_at, on_devices, training_device
-from .memory import keep_freed_memory
-from .pipeline import make_model, partial
-from .rules import resolve
-from .state import Interrupted, Step
+from .finetune import base_config, check_kept, check_old_data, config_of, measure_old
+from .launch import keep_freed_memory, on_devices, training_device
+from .options import TrainOptions, to_settings
+from .pipeline import Output, RunData, make_model, partial
+from .rules import DataFacts, resolve
+from .signals import interruptible
+from .state import Interrupted
+from .warm_start import load_for_input
 
-# Where the images are photographs, auto tries a small network and a pretrained encoder: recipes and changes.
+Data = ImageSet | PairSet | str | os.PathLike[str]
 _PRETRAINED = "efficientnet_lite0"
-
-
-_TRIED: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+# For these recipes, auto compares a small encoder with a pretrained one: recipe and changes of each.
+_CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
     "photo": (("photo-small", {}), ("photo", {})),
     "face": (("face", {}), ("face", {"encoder": f"{_PRETRAINED}_face"})),
     "signature": (("signature", {}), ("signature", {"encoder": f"{_PRETRAINED}_signature"})),
 }
+# The user chooses the encoder by setting one of these.
+_FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
 
 
-@on_devices
 def train(
-    data: ImageSet | PairSet | str | os.PathLike[str],
-    *,
-    recipe: str | Settings = "auto",
-    encoder: str | None = None,
-    loss: str | None = None,
-    distance: str | None = None,
-    image_size: str | int | tuple[int, int] | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
-    epochs: float | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    margin: float | None = None,
-    embedding_size: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    far: float | None = None,
-    seed: int = 0,
-    validate: ImageSet | PairSet | str | os.PathLike[str] | None = None,
+    data: Data,
     output: str | os.PathLike[str] | None = None,
+    *,
+    init_from: Model | str | os.PathLike[str] | None = None,
+    validation: Data | None = None,
     resume: bool = False,
-    force: bool = False,
-    device: str = "auto",
-    devices: int = 1,
+    overwrite: bool = False,
+    config: TrainConfig | None = None,
     progress: bool = True,
-    on_step: Callable[[Step], None] | None = None,
-    say: Say | None = None,
+    callbacks: Sequence[Callback] = (),
+    validate: Data | None = None,
+    force: bool = False,
+    **options: Unpack[TrainOptions],
 ) -> Model:
     """Train a Siamese network on your images and return the saved model.
 
-    A fifth of the classes (at least 4) is held out of training to choose the threshold on. With fewer than
-    12 classes (60, over a network that has learnt before) none can be spared: the threshold comes from
-    cross-fitting over classes instead.
+    A fifth of the classes (at least 4) is held out of training to choose the threshold on. With fewer than 12
+    classes (60 with a pretrained encoder), none is held out: the threshold comes from cross-validation over
+    classes.
 
     Args:
-        data: Images or pairs, or where they are (see `twinned.data.load_images`, `load_pairs`).
-        recipe: A name of `twinned.training.recipes`, ``auto``, or settings.
-        encoder: Name of the encoder, instead of the recipe's.
-        loss: Name of the loss.
-        distance: Name of the distance.
-        image_size: ``"HxW"``, (height, width), or one number for both.
-        minutes: Time from start to saved model.
-        steps: Steps to train for, instead.
-        epochs: Times to show as many images as there are, instead.
-        batch_size: Images a step.
-        learning_rate: The highest.
-        margin: Of the loss.
-        embedding_size: Values of an embedding.
-        settings: Any other settings by name; see `twinned.training.config.Settings`.
-        far: False accept rate to choose the threshold at; equal error by default.
-        seed: The same seed, data and machine give the same model.
-        validate: Images to choose the threshold on, instead of classes held out.
-        output: The model folder to write. Without it the model lies in a temporary folder until saved.
-        resume: Go on with an interrupted run that wrote to ``output``.
-        force: Replace ``output``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: How many of them, each with a process of its own and a share of every batch; the model is the
-            one that a single process would have trained on the whole batch (docs/devices.md).
-        progress: Show bars.
-        on_step: Called after each step.
-        say: Called with each sentence that a user should read; by default kept in the model only.
+        data: Images or pairs, or a path to them (see `twinned.data.load_images`, `load_pairs`).
+        output: Model folder to write; by default a temporary folder, until `Model.save`.
+        init_from: Model to start from, or its folder; see `finetune`.
+        validation: Data for choosing the threshold, instead of held-out classes.
+        resume: Continue an interrupted run that wrote to ``output``.
+        overwrite: Replace ``output``.
+        config: Configuration to start from, instead of a recipe.
+        progress: Show progress bars.
+        callbacks: Called after steps and evaluations (`twinned.training.callbacks.Callback`).
+        validate: Deprecated name of ``validation``.
+        force: Deprecated name of ``overwrite``.
+        **options: Options of `twinned.training.options.TrainOptions`, such as ``recipe``, ``minutes`` and
+            ``loss``. Any other option of `TrainConfig` goes into ``settings``.
 
     Raises:
         DataError: If there are fewer than two classes with two readable images.
-        SettingError: If a setting is wrong, or ``output`` exists.
-        TrainingError: If nothing could be learnt.
+        SettingError: If an option is wrong, or ``output`` exists.
+        TrainingError: If training failed.
     """
-    began = asked_at()
-    where = torch.device(training_device(device))
-    keep_freed_memory()
-    notes: list[str] = []
-
-    def tell(sentence: str) -> None:
-        notes.append(sentence)
-        if say is not None:
-            say(sentence)
-
-    source = as_dataset(data)
-    other = None if validate is None else as_dataset(validate)
-    whole = source
-    source, other, remarks = split_by_column(source, other)
-    if isinstance(source, ImageSet):
-        check_classes(source)
-    named: dict[str, Any] = {
-        "encoder": encoder,
-        "loss": loss,
-        "distance": distance,
-        "minutes": minutes,
-        "steps": steps,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "margin": margin,
-        "embedding_size": embedding_size,
-        "far": far,
-    }
-
-    def settled(name: str | Settings, told: Say, changes: Mapping[str, Any]) -> Settings:
-        return resolve(
-            source,
-            name,
-            {**named, **changes},
-            image_size=image_size,
-            batch_size=batch_size,
-            extra=dict(settings or {}),
-            seed=seed,
-            tell=told,
-        )
-
-    plan = settled(recipe, remarks.append, {})
-    target = None if output is None else Path(output)
-    ways = _TRIED.get(plan.recipe) if recipe == "auto" and encoders.installed(_PRETRAINED) else None
-    free = encoder is None and {"encoder", "weights", "layer", "freeze", "thaw"}.isdisjoint(settings or {})
-    if ways is not None and free and isinstance(source, ImageSet) and (budget := plan.minutes):
-        if target is not None:
-            model_folder.refuse_target(target, force=force or resume, data=[source.origin])
-        small, large = (settled(name, lambda _: None, changes) for name, changes in ways)
-        if (before := _encoder_of(target) if resume else None) is not None:
-            plan = large if before == large.encoder else small
-        else:
-            seconds = TRIAL_SHARE * 60 * budget
-            try:
-                plan = select_encoder(
-                    source, small, large, seconds=seconds, device=where, tell=remarks.append
-                )
-            except (Interrupted, KeyboardInterrupt):
-                raise Interrupted("stopped while encoders were tried; nothing was saved") from None
-    return make_model(
-        source,
-        plan,
-        whole=whole,
-        other=other,
-        target=target,
+    _warn_of_old_names(validate=validate, force=force or None)
+    return _train(
+        data,
+        output=output,
+        init_from=init_from,
+        validation=validate if validation is None else validation,
         resume=resume,
-        force=force,
-        device=where,
+        overwrite=overwrite or force,
+        config=config,
         progress=progress,
-        on_step=on_step,
-        tell=tell,
-        notes=notes,
-        remarks=remarks,
-        began=began,
+        callbacks=callbacks,
+        device=options.get("device", "auto"),
+        devices=options.get("devices", 1),
+        options=options,
     )
 
 
+def finetune(
+    model: Model | str | os.PathLike[str],
+    data: Data,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    old: Data | None = None,
+    **options: Any,
+) -> Model:
+    """Train a model further, on other images: new classes, a new task, a new image size.
+
+    The result is not worse than the model before, on classes that training did not see: with fewer than 60
+    classes, folds of them are held out in turn. Where training does not help, the encoder stays unchanged,
+    with a threshold for the new images, and a note reports it.
+
+    Args:
+        model: Model to start from, or its folder.
+        data: Images or pairs, or a path to them.
+        output: Model folder to write; by default a temporary folder, until `Model.save`.
+        old: Data of the original task; both models are evaluated on them.
+        **options: Arguments and options of `train`. By default they are the model's own, with a lower
+            learning rate unless the model was fine-tuned before. ``recipe`` changes the way of training, not
+            the encoder or its input.
+
+    Raises:
+        SettingError: If the model was wrapped, or does not support an option.
+        DataError: If there are fewer than two classes with two readable images.
+    """
+    before = model if isinstance(model, Model) else Model(model)
+    earlier = None if old is None else as_dataset(old)
+    if earlier is not None:
+        force = any(options.get(name) for name in ("resume", "overwrite", "force"))
+        check_old_data(earlier, None if output is None else Path(output), force=force)
+    result = train(data, output, init_from=before, **options)
+    if earlier is None or distributed.rank() > 0:
+        return result
+    with interruptible():
+        return measure_old(before, result, earlier, options.get("seed") or 0, options.get("progress", True))
+
+
+class _Start(NamedTuple):
+    """Input of a run, before training.
+
+    Args:
+        source: Training data.
+        other: Validation data, if they are given.
+        whole: Training data with the images that are marked for testing.
+        config: Resolved configuration.
+        notes: Notes on what was chosen.
+        recipe: Name of the recipe asked for; None for a configuration or a model.
+    """
+
+    source: ImageSet | PairSet
+    other: ImageSet | PairSet | None
+    whole: ImageSet | PairSet
+    config: TrainConfig
+    notes: list[Note]
+    recipe: str | None
+
+
+def resolve_config(
+    data: Data,
+    *,
+    init_from: Model | str | os.PathLike[str] | None = None,
+    validation: Data | None = None,
+    config: TrainConfig | None = None,
+    **options: Unpack[TrainOptions],
+) -> TrainConfig:
+    """Return the configuration that `train` would use, without training.
+
+    With recipe ``auto``, `train` may still replace the encoder after pilot runs.
+
+    Raises:
+        SettingError: If an option is wrong.
+    """
+    return _start(data, validation, init_from, config, options).config
+
+
+def _start(
+    data: Data,
+    validation: Data | None,
+    init_from: Model | str | os.PathLike[str] | None,
+    config: TrainConfig | None,
+    options: TrainOptions,
+) -> _Start:
+    """Read the data and resolve the configuration."""
+    whole = as_dataset(data)
+    other = None if validation is None else as_dataset(validation)
+    source, other, remarks = split_by_column(whole, other)
+    if isinstance(source, ImageSet):
+        check_classes(source)
+    notes = [Note("split", remark) for remark in remarks]
+    changes, recipe = _changes(options), options.get("recipe")
+    if config is not None and recipe is not None:
+        raise SettingError(f"Set a recipe ({recipe}) or a configuration; not both")
+    if config is None and (recipe == "auto" or (recipe is None and init_from is None)):
+        recipe = "auto"
+        config, why = recipes.choose(source, seed=int(changes.get("seed", 0)))
+        notes.append(why)
+    elif config is None and recipe is not None:
+        config = recipes.get(recipe)
+    elif config is not None:
+        changes = {"encoder.name": config.encoder.name} | changes
+    if init_from is not None:
+        model = init_from if isinstance(init_from, Model) else Model(init_from)
+        base, text = base_config(model, config, source)
+        notes.append(Note("finetuned-from", text))
+        found, more = resolve(base, {"encoder.name": base.encoder.name} | changes, DataFacts.of(source))
+        check_kept(config_of(model), found)
+    else:
+        assert config is not None
+        found, more = resolve(config, changes, DataFacts.of(source))
+    return _Start(source, other, whole, found, notes + more, recipe)
+
+
+@on_devices
+def _train(
+    data: Data,
+    *,
+    output: str | os.PathLike[str] | None,
+    init_from: Model | str | os.PathLike[str] | None,
+    validation: Data | None,
+    resume: bool,
+    overwrite: bool,
+    config: TrainConfig | None,
+    progress: bool,
+    callbacks: Sequence[Callback],
+    device: str,
+    devices: int,
+    options: TrainOptions,
+    started: float | None = None,
+) -> Model:
+    """Train in this process; see `train`."""
+    began = time.monotonic() if started is None else started
+    where = torch.device(training_device(device))
+    keep_freed_memory()
+    start = _start(data, validation, init_from, config, options)
+    found, notes, target, warm_start = (
+        start.config,
+        start.notes,
+        None if output is None else Path(output),
+        None,
+    )
+    if init_from is not None:
+        model = init_from if isinstance(init_from, Model) else Model(init_from)
+        warm_start = load_for_input(model, config_of(model), found)
+    elif candidates := _candidates(start, options):
+        if target is not None:
+            model_folder.refuse_target(target, force=overwrite or resume, data=[start.source.origin])
+        found, why = _select(start, *candidates, target if resume else None, where)
+        notes = [*notes, *why]
+    return make_model(
+        RunData(start.source, start.other, start.whole),
+        found,
+        Output(target, resume=resume, overwrite=overwrite),
+        device=where,
+        start_time=began,
+        notes=notes,
+        warm_start=warm_start,
+        callbacks=callbacks,
+        progress=progress,
+    )
+
+
+def _candidates(start: _Start, options: TrainOptions) -> tuple[TrainConfig, TrainConfig] | None:
+    """Return the configurations that auto chooses from by pilot runs; None where it need not choose."""
+    pair, changes = _CANDIDATES.get(start.config.recipe), _changes(options)
+    if start.recipe != "auto" or pair is None or not encoders.installed(_PRETRAINED):
+        return None
+    if (
+        changes.keys() & _FIXES_ENCODER
+        or not start.config.length.minutes
+        or isinstance(start.source, PairSet)
+    ):
+        return None
+    facts = DataFacts.of(start.source)
+    small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
+    return small, large
+
+
+def _select(
+    start: _Start, small: TrainConfig, large: TrainConfig, resumed: Path | None, device: torch.device
+) -> tuple[TrainConfig, list[Note]]:
+    """Choose between two configurations by pilot runs, or by the run that is resumed."""
+    if (before := _encoder_of(resumed)) is not None:
+        return large if before == large.encoder.name else small, []
+    assert isinstance(start.source, ImageSet)
+    seconds = TRIAL_SHARE * 60 * (start.config.length.minutes or 0)
+    try:
+        found, why = select_encoder(start.source, small, large, seconds=seconds, device=device)
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted("stopped during the choice of the encoder; nothing was saved") from None
+    return found, [why]
+
+
 def _encoder_of(target: Path | None) -> str | None:
-    """The encoder of a run that is gone on with, or is finished; None where there is none."""
+    """Return the encoder of an interrupted or finished run; None where there is none."""
     if target is None:
         return None
     file = partial(target) / "main.safetensors"
     try:
         if file.is_file():
             with safe_open(file, "pt") as checkpoint:
-                return str(json.loads(checkpoint.metadata()["run"])["encoder"])
+                return str(json.loads(checkpoint.metadata()["run"])["encoder"]["name"])
         if (target / "model.json").is_file() and not partial(target).exists():
             return model_folder.read(target).encoder
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        pass  # the run itself says what is wrong with it
+        pass  # reading the run again reports the error
     return None
+
+
+def _changes(options: TrainOptions) -> dict[str, Any]:
+    """Return the options that change the configuration, by dotted name.
+
+    Raises:
+        SettingError: If an option is unknown, or set twice.
+    """
+    named, settings = to_settings(options), dict(options.get("settings") or {})
+    special = {name: named.pop(name) for name in ("image_size", "batch_size") if name in named}
+    first, second = by_full_name(named), by_full_name(settings)
+    if twice := sorted(first.keys() & second.keys()):
+        name = twice[0]
+        raise SettingError(
+            f"Setting {name} is given twice, as {first[name]} and as {second[name]}. Set it once"
+        )
+    return special | first | second
+
+
+def _warn_of_old_names(**given: Any) -> None:
+    new = {"validate": "validation", "force": "overwrite"}
+    for name, value in given.items():
+        if value is not None:
+            warnings.warn(f"{name}= is deprecated; use {new[name]}=", DeprecationWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Time budget of a run and the choice of precision."""
+"""Number of steps that fit into the time budget, and choice of the precision."""
 
 from __future__ import annotations
 
@@ -8,91 +8,121 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.samplers import Batch
 from ..errors import TrainingError
-from . import checkpoint
-from .checkpoint import State
-from .state import Network, Objective, Schedule, Scores
+from . import distributed
+from .state import Objective, Schedule, State
 
-# Steps before the speed is measured, and the share of the budget that measuring may take.
+# Steps before the measurement, steps to measure, and the fraction of the budget that measuring may take.
 _SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
-
-
-# bfloat16 must be this much faster than float32 to be chosen: it costs digits.
+# bfloat16 loses digits, so it must be faster than float32 by this factor.
 _BFLOAT16_GAIN = 1.2
+# Seconds of a bfloat16 pass beyond which a slower one is not repeated.
+_LONG_PASS = 1.0
 
 
-_LONG_PASS = 1.0  # seconds
+class StepBudget:
+    """Measures the speed of a run and fits the number of steps to ``schedule.seconds``.
 
+    A resumed run gets the whole budget again, but keeps its number of steps.
 
-class _Speed:
-    """From the speed of the steps so far to the number of them that fits the budget."""
+    Args:
+        schedule: Steps or seconds of the run.
+        state: State at the start.
+        evaluate: Called once to measure the time of an evaluation; None for no evaluations.
+    """
 
-    def __init__(self, plan: Schedule, state: State, began: float) -> None:
-        self.plan, self.began = plan, began  # in this sitting: a resumed run has the whole budget again,
-        self.kept = state.total is not None  # but keeps the number of steps that it had
-        self.since, self.first = 0.0, state.step + _SETTLE_STEPS
+    def __init__(self, schedule: Schedule, state: State, evaluate: Callable[[], object] | None) -> None:
+        self._schedule, self._evaluate = schedule, evaluate
+        self._fixed = state.total is not None
+        self._start = time.monotonic()
+        self._since, self._first = 0.0, state.step + _SETTLE_STEPS
 
-    def is_due(self, state: State) -> bool:
-        """Whether to measure: from the start, and again where the rate is to fall."""
-        if state.total is None:
-            return True
-        return not self.kept and state.step == 1 + int(min(0.5, self.plan.decay_from) * state.total)
+    def steps(self, state: State) -> int | None:
+        """Return the total number of steps after a step; None until enough steps have been timed.
 
-    def total(
-        self, state: State, evaluate: Callable[[Network], Scores] | None, network: Network
-    ) -> int | None:
-        """The number of steps, once enough have been timed; None before that."""
-        seconds = self.plan.seconds
+        The number is measured from the first steps, and once more when the learning rate starts to decay.
+        The first process decides.
+        """
+        decay_start = min(0.5, self._schedule.decay_start)
+        if state.total is not None and (self._fixed or state.step != 1 + int(decay_start * state.total)):
+            return state.total
+        return distributed.broadcast_from_rank0(lambda: self._measure(state))
+
+    def _measure(self, state: State) -> int | None:
+        seconds = self._schedule.seconds
         if seconds is None:
-            raise TrainingError("a plan needs steps or seconds")
+            raise TrainingError("The schedule has neither steps nor seconds. Set one of them.")
         now = time.monotonic()
-        if state.step == self.first:
-            self.since = now
-        timed, looking = state.step - self.first, 0.0
+        if state.step == self._first:
+            self._since = now
+        timed, evaluation_seconds = state.step - self._first, 0.0
         if state.total is None:
-            late = now - self.began > 3 * _MEASURE_SHARE * seconds and timed > 0
-            if not late and (timed < _MEASURE_STEPS or now - self.began < _MEASURE_SHARE * seconds):
+            elapsed = now - self._start
+            late = elapsed > 3 * _MEASURE_SHARE * seconds and timed > 0
+            if not late and (timed < _MEASURE_STEPS or elapsed < _MEASURE_SHARE * seconds):
                 return None
-            if evaluate is not None:
-                evaluate(network)
-                looking = (time.monotonic() - now) * self.plan.evaluations
+            if self._evaluate is not None:
+                self._evaluate()
+                evaluation_seconds = (time.monotonic() - now) * self._schedule.evaluations
         elif timed < _MEASURE_STEPS:
             return state.total
-        a_step = (now - self.since) / timed  # the second time with its share of looking
-        self.since, self.first = time.monotonic(), state.step
-        left = seconds - (self.since - self.began) - looking
-        fitting = state.step + max(1, int(0.95 * left / a_step))
-        return fitting if self.plan.most is None else max(state.step, min(fitting, self.plan.most))
+        step_seconds = (now - self._since) / timed  # the second measurement includes evaluations
+        self._since, self._first = time.monotonic(), state.step
+        left = seconds - (self._since - self._start) - evaluation_seconds
+        fitting = state.step + max(1, int(0.95 * left / step_seconds))
+        limit = self._schedule.max_steps
+        return fitting if limit is None else max(state.step, min(fitting, limit))
 
-    def overrun(self) -> bool:
-        """Whether the machine turned out so much slower that the budget is gone."""
-        return self.plan.seconds is not None and time.monotonic() - self.began > self.plan.seconds
+    def is_spent(self) -> bool:
+        """Return True once the time budget is used up, because steps became slower than measured."""
+        seconds = self._schedule.seconds
+        return seconds is not None and time.monotonic() - self._start > seconds
 
 
-def _bfloat16_pays(
-    parts: checkpoint.Parts, objective: Objective[Any], images: Tensor, batch: Batch, seconds: float | None
+def bfloat16_is_faster(
+    network: nn.Module,
+    extra: nn.Module,
+    objective: Objective[Any],
+    batches: Callable[[int], Batch],
+    load: Callable[[Batch, int], Tensor],
+    seconds: float | None,
 ) -> bool:
-    """Time passes either way, turn about. Processors with bfloat16 units gain twofold, others lose."""
-    # Batch norm counts what it sees, and a memory of embeddings fills up.
-    kept = {name: copy.deepcopy(parts[name].state_dict()) for name in ("network", "extra")}
-    times = []
+    """Time forward and backward passes in float32 and bfloat16, alternating.
+
+    CPUs with bfloat16 units run up to twice as fast, others slower. Weights, buffers and memories are
+    restored. The first process decides.
+
+    Args:
+        network: Network to train.
+        extra: Module of the loss.
+        objective: Maps the network, the images and the batch to the loss.
+        batches: Maps a step to the indices and labels of its images.
+        load: Maps a batch and its step to images.
+        seconds: Time budget of the run, of which measuring takes at most a tenth; None for no limit.
+    """
+    batch = batches(0)
+    images = load(batch, 0)
+    modules = (network, extra)
+    saved = [copy.deepcopy(module.state_dict()) for module in modules]
+    times: list[float] = []
     for enabled in (False, True) * 4:
-        began = time.perf_counter()
+        start = time.perf_counter()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=enabled):
-            loss, _ = objective(parts["network"], images, batch)
+            loss, _ = objective(network, images, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        parts["network"].zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         if images.device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
         if enabled and times[-1] > max(_LONG_PASS, 2 * times[-2]):
-            break  # by far, so no more time goes into it
+            break  # clearly slower
         if seconds is not None and sum(times) > _MEASURE_SHARE * seconds:
-            break  # there is none for it
-    for name, values in kept.items():
-        parts[name].load_state_dict(values)
-    # The quickest of each, after the first, which also loads code: a busy machine only ever adds time.
-    return len(times) == 8 and min(times[2::2]) > _BFLOAT16_GAIN * min(times[3::2])
+            break
+    for module, values in zip(modules, saved, strict=True):
+        module.load_state_dict(values)
+    # Compare the fastest pass of each: other load only adds time. The first pair also loads code.
+    faster = len(times) == 8 and min(times[2::2]) > _BFLOAT16_GAIN * min(times[3::2])
+    return distributed.broadcast_from_rank0(lambda: faster)

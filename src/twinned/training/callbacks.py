@@ -1,92 +1,203 @@
-"""The training doctor: notices what goes wrong, says so once, in one line with the remedy."""
+"""Callbacks of the training loop: evaluation, best weights and monitoring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Generic
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .state import Step
+from ..errors import TrainingError
+from ..utils.notes import note
+from . import distributed
+from .state import Network, Schedule, Scores, State, Step, StopReason
 
-_LOOK_EVERY = 10  # steps
-# Embeddings whose spread is below this share of their length are taken to have collapsed to one point.
+# Steps between two evaluations are at least this many, so that a short run does not spend its time on them.
+_MIN_EVALUATION_INTERVAL = 10
+# Steps between two checks of the monitor.
+_CHECK_INTERVAL = 10
+# Embeddings have collapsed if their standard deviation is below this fraction of their norm.
 _COLLAPSED = 0.02
-_IDLE_LOOKS = 5  # looks in a row at which nothing in the batch cost anything
+# Successive checks without an active pair or triplet before a note.
+_IDLE_CHECKS = 5
+# An equal error rate within this factor of the best one counts as equal; the later weights are kept.
+_TIE = 1.02
 
 
-class TrainingMonitor:
-    """Watches a run of the loop; `watch` is its callback.
+class Callback:
+    """Base class of callbacks; each method does nothing by default.
+
+    With several processes, callbacks run in the first one only.
+
+    Example:
+        >>> class StopAtLoss(Callback):
+        ...     def on_step(self, step: Step) -> bool:
+        ...         return step.loss < 0.1
+    """
+
+    def on_step(self, step: Step) -> bool | None:
+        """Handle the end of a step; return True to stop training."""
+
+    def on_evaluation(self, scores: Scores, network: nn.Module) -> bool | None:
+        """Handle an evaluation of the averaged network; return True to stop training."""
+
+    def on_train_end(self, state: State) -> None:
+        """Handle the end of training; an interrupted run does not get here."""
+
+
+class Evaluation(Callback, Generic[Network]):
+    """Evaluate the averaged network at regular steps, and record the scores in ``state.history``.
 
     Args:
-        tell: Called with each finding, once.
-        classes: The labels that batches may draw; none where the data are pairs.
-        active: The fraction of the last batch's pairs or triplets that cost anything, or None where the loss
-            does not say.
-        miner: Which of them are chosen; None for all.
+        evaluate: Maps the network to its scores on held-out classes; None never evaluates.
+        network: Averaged network.
+        state: State of the run.
+        schedule: Number of evaluations, and steps per epoch.
+        callbacks: Callbacks whose `Callback.on_evaluation` is called with the scores.
     """
 
     def __init__(
         self,
-        tell: Callable[[str], None],
-        *,
-        classes: frozenset[int],
-        active: Callable[[], Tensor | None],
-        miner: str | None = None,
+        evaluate: Callable[[Network], Scores] | None,
+        network: Network,
+        state: State,
+        schedule: Schedule,
+        callbacks: Sequence[Callback],
     ) -> None:
-        self.tell, self.classes, self.active, self.miner = tell, classes, active, miner
-        self._said: set[str] = set()
+        self.evaluate, self.network, self.state = evaluate, network, state
+        self.schedule, self.callbacks = schedule, callbacks
+
+    def on_step(self, step: Step) -> bool:
+        state, evaluate = self.state, self.evaluate
+        if evaluate is None or state.total is None:
+            return False
+        interval = max(_MIN_EVALUATION_INTERVAL, state.total // self.schedule.evaluations)
+        if state.step % interval and state.step != state.total:
+            return False
+        scores = distributed.broadcast_from_rank0(lambda: evaluate(self.network))
+        state.history.append(
+            {
+                "epoch": round(state.step / self.schedule.epoch_steps, 2),
+                "step": state.step,
+                "seconds": round(state.seconds, 2),
+                "loss": step.loss,
+                "train_accuracy": scores.train_accuracy,
+                "held_out_accuracy": scores.held_out_accuracy,
+                "held_out_eer": scores.held_out_eer,
+                "learning_rate": step.learning_rate,
+            }
+        )
+        stops = [callback.on_evaluation(scores, self.network) for callback in self.callbacks]
+        return any(stops)
+
+
+class BestWeights(Callback, Generic[Network]):
+    """Keep the averaged weights with the lowest held-out equal error rate.
+
+    Args:
+        network: Network whose copy, `network`, holds the best weights.
+        state: State of the run; ``best_eer`` and ``best_step`` are updated.
+    """
+
+    def __init__(self, network: Network, state: State) -> None:
+        self.network, self.state = network, state
+
+    def on_evaluation(self, scores: Scores, network: nn.Module) -> None:
+        eer, state = scores.held_out_eer, self.state
+        if math.isinf(eer):  # the weights are no longer finite
+            return
+        if math.isnan(eer) or state.best_eer is None or eer <= state.best_eer * _TIE:
+            self.network.load_state_dict(network.state_dict())
+            state.best_step = state.step
+            if not math.isnan(eer):
+                state.best_eer = min(eer, state.best_eer if state.best_eer is not None else 1.0)
+
+    def keep_last(self, average: Network, evaluate: Callable[[Network], Scores] | None) -> None:
+        """Keep the averaged weights of a run that was never evaluated.
+
+        Raises:
+            TrainingError: If they, or the embeddings, are not finite.
+        """
+        if self.state.best_step > 0:
+            return
+        finite = all(torch.isfinite(parameter).all() for parameter in average.parameters())
+        if finite and evaluate is not None:
+            scores = distributed.broadcast_from_rank0(lambda: evaluate(average))
+            finite = not math.isinf(scores.held_out_eer)
+        if not finite:
+            reason = self.state.stopped_because or "The weights became infinite"
+            raise TrainingError(
+                f"{reason}, before any evaluation with finite embeddings. Use a smaller learning rate."
+            )
+        self.network.load_state_dict(average.state_dict())
+
+
+class TrainingMonitor(Callback):
+    """Note typical failures of training, each once: collapse, no active pairs, classes never drawn.
+
+    Args:
+        classes: Labels that batches may draw; empty for pair data.
+        active: Returns the fraction of the last batch's pairs or triplets with a positive loss, or None if
+            the loss does not report it.
+        miner: Name of the miner; None for all pairs or triplets.
+    """
+
+    def __init__(
+        self, *, classes: frozenset[int], active: Callable[[], Tensor | None], miner: str | None = None
+    ) -> None:
+        self.classes, self.active, self.miner = classes, active, miner
+        self._noted: set[str] = set()
         self._undrawn = set(classes)
         self._idle = 0
-        self._whole = False  # a resumed run is not seen from its start
+        self._from_start = False  # False for a resumed run
 
-    def watch(self, step: Step) -> None:
-        """Look at a step; most are passed over, to cost nothing."""
+    def on_step(self, step: Step) -> None:
         if self._undrawn:
             self._undrawn.difference_update(step.batch.labels.tolist())
-        self._whole = self._whole or step.step == 1
-        if step.step % _LOOK_EVERY:
+        self._from_start = self._from_start or step.step == 1
+        if step.step % _CHECK_INTERVAL:
             return
         if step.embeddings is not None and len(step.embeddings) > 1:
-            self._look_at_embeddings(step.embeddings.detach(), step.step)
+            self._check_spread(step.embeddings.detach(), step.step)
         active = self.active()
         self._idle = self._idle + 1 if active is not None and float(active) == 0 else 0
-        if self._idle >= _IDLE_LOOKS:
-            harder = "" if self.miner == "batch-hard" else ", or mine the hardest (--set miner=batch-hard)"
-            self._say(
-                "idle",
-                "no pair or triplet has cost anything since step"
-                f" {step.step - _LOOK_EVERY * (self._idle - 1)}: nothing more is learnt. Use a larger"
-                f" --margin{harder}",
+        if self._idle >= _IDLE_CHECKS:
+            mine = "" if self.miner == "batch-hard" else ", or miner batch-hard"
+            self._note(
+                "no-active-pairs",
+                "No pair or triplet has had a positive loss since step"
+                f" {step.step - _CHECK_INTERVAL * (self._idle - 1)}, so training makes no progress. Use a"
+                f" larger margin{mine}",
             )
 
-    def finish(self, stopped: str | None) -> None:
-        """Say what only the whole run shows; ``stopped`` is why it ended early, where it did."""
-        if stopped is not None:
-            early = f"training stopped early: {stopped}; the best weights so far are kept"
-            if "not finite" in stopped:
-                self._say("not finite", f"{early}. Use a smaller --learning-rate")
+    def on_train_end(self, state: State) -> None:
+        if state.stopped is not None:
+            early = f"Training stopped early: {state.stopped_because}. The best weights so far are kept"
+            if state.stopped is StopReason.NOT_FINITE:
+                self._note("not-finite", f"{early}. Use a smaller learning rate")
                 return
-            self.tell(early)
-        if self._whole and self._undrawn:
-            self._say(
-                "undrawn",
-                f"{len(self._undrawn)} of {len(self.classes)} classes (turns counted) were never drawn:"
-                " train for more steps, or with more classes a batch (--set classes_per_batch=N)",
+            note("stopped-early", early)
+        if self._from_start and self._undrawn:
+            self._note(
+                "undrawn-classes",
+                f"{len(self._undrawn)} of {len(self.classes)} classes, rotated ones included, were never"
+                " drawn. Train for more steps, or with more classes_per_batch",
             )
 
-    def _look_at_embeddings(self, embeddings: Tensor, step: int) -> None:
+    def _check_spread(self, embeddings: Tensor, step: int) -> None:
         spread = embeddings.std(dim=0).norm()
         length = embeddings.norm(dim=1).mean()
         if not torch.isfinite(length) or spread > _COLLAPSED * length:
             return
-        self._say(
-            "collapsed",
-            f"the embeddings have collapsed to one point (step {step}): every two images look the same. Use a"
-            " smaller --learning-rate, or the loss supcon, or with triplets the miner semi-hard",
+        self._note(
+            "collapsed-embeddings",
+            f"The embeddings have collapsed to one point (step {step}), so all images look the same. Use a"
+            " smaller learning rate, loss supcon, or, with triplets, miner semi-hard",
         )
 
-    def _say(self, kind: str, sentence: str) -> None:
-        if kind not in self._said:
-            self._said.add(kind)
-            self.tell(f"doctor: {sentence}")
+    def _note(self, code: str, text: str) -> None:
+        if code not in self._noted:
+            self._noted.add(code)
+            note(code, text)

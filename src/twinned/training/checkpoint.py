@@ -1,11 +1,13 @@
-"""Checkpoints: all that a run needs to go on, in one safetensors file that is replaced atomically."""
+"""Checkpoints: state, weights and optimizer moments in one safetensors file that is replaced atomically."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -14,100 +16,115 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import TrainingError
+from . import distributed
+from .callbacks import Callback
+from .state import State, Step, StopReason
+
+FORMAT = "2"
+Parts = Mapping[str, nn.Module]
 
 
-@dataclass
-class State:
-    """Where a run stands, beside its weights. Batches, augmentation and dropout depend on the step alone,
-    so the step is also the state of the sampler and of every random generator.
+class CheckpointSaver(Callback):
+    """Save a run at regular times, in the first process.
 
     Args:
-        step: Steps taken.
-        total: Steps to take; None until the speed has been measured.
-        seconds: Time spent in the loop, over all its sittings.
-        bfloat16: Whether the network runs in bfloat16; None until that has been measured.
-        best_eer: The lowest held-out equal error rate so far.
-        best_step: The step that had it.
-        stale: Evaluations since then.
-        stopped: Why the run ended before its last step; None while it goes on.
-        history: One row for each evaluation: the lines of history.csv.
+        path: Checkpoint file; None saves nothing.
+        parts: Modules to save, by name.
+        optimizer: Optimizer whose moments are saved.
+        run: Identification of the run, in JSON.
+        seconds: Seconds between two checkpoints.
     """
 
-    step: int = 0
-    total: int | None = None
-    seconds: float = 0.0
-    bfloat16: bool | None = None
-    best_eer: float | None = None
-    best_step: int = 0
-    evals_without_improvement: int = 0
-    stopped: str | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    def __init__(
+        self, path: Path | None, parts: Parts, optimizer: torch.optim.Optimizer, run: str, seconds: float
+    ) -> None:
+        self.path, self.parts, self.optimizer = path, parts, optimizer
+        self.run, self.seconds = run, seconds
+        self.state = State()
+        self._saved = monotonic()
 
+    def resume(self, start: State) -> State:
+        """Load the checkpoint into the modules and the optimizer; return ``start`` if there is no file."""
+        self.state, path = start, self.path
+        if path is not None and distributed.broadcast_from_rank0(path.exists):
+            self.state = load(path, parts=self.parts, optimizer=self.optimizer, run=self.run)
+        return self.state
 
-Parts = dict[str, nn.Module]
+    def save(self) -> None:
+        """Write the checkpoint."""
+        if self.path is not None and distributed.rank() == 0:
+            save(self.path, state=self.state, parts=self.parts, optimizer=self.optimizer, run=self.run)
+        self._saved = monotonic()
+
+    def on_step(self, step: Step) -> None:
+        if monotonic() - self._saved > self.seconds:
+            self.save()
 
 
 def save(path: Path, *, state: State, parts: Parts, optimizer: torch.optim.Optimizer, run: str) -> None:
-    """Write a checkpoint; a kill at any moment leaves the old one or the new one, whole.
+    """Write a checkpoint atomically: a killed process leaves the old file or the new one.
 
     Args:
-        path: The file.
-        state: Where the run stands.
-        parts: The modules whose weights and buffers are kept, by name.
-        optimizer: Its moments are kept.
-        run: What identifies the run (its settings and data); `load` refuses another.
+        path: Checkpoint file.
+        state: State of the run.
+        parts: Modules whose weights and buffers are saved, by name.
+        optimizer: Optimizer whose moments are saved.
+        run: Identification of the run (its settings and data), in JSON; `load` refuses another one.
 
     Raises:
-        TrainingError: If it cannot be written: the disk is full, for one.
+        TrainingError: If the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for name, module in parts.items():
         tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
-    # safetensors wants plain memory that nothing else shares.
+    # safetensors requires contiguous tensors that share no memory.
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     new = path.with_suffix(".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, new, metadata={"state": json.dumps(asdict(state)), "run": run})
+        save_file(plain, new, metadata={"format": FORMAT, "state": json.dumps(asdict(state)), "run": run})
         with new.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(new, path)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: the checkpoint cannot be written ({error})") from None
+        raise TrainingError(f"{path}: The checkpoint cannot be written ({error}).") from None
 
 
 def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str) -> State:
-    """Put a checkpoint's weights and moments back, and return where the run stands.
+    """Load a checkpoint's weights and moments, and return the state of the run.
 
     Raises:
         TrainingError: If the file is damaged, belongs to a run with other settings or data, or was written
-            by a version with other weights.
+            by another version of Twinned.
     """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        state = State(**json.loads(metadata["state"]))
+        values = json.loads(metadata["state"])
+        if (version := metadata.get("format", "1")) != FORMAT:
+            raise _other_version(path, f"format {version} instead of {FORMAT}")
+        stopped = values.pop("stopped")
+        state = State(**values, stopped=None if stopped is None else StopReason(stopped))
         before = json.loads(metadata["run"] or "{}")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{path}: the checkpoint is damaged ({error}); delete it to begin anew") from None
+        raise TrainingError(
+            f"{path}: The checkpoint is damaged ({error}). Delete it to start from the beginning."
+        ) from None
     if differences := setting_differences(before, json.loads(run or "{}")):
         raise TrainingError(
-            f"{path}: was written by a run with other settings or data"
-            f" ({differences}); give the same, or --force to begin anew"
+            f"{path}: The checkpoint belongs to a run with other settings or data ({differences})."
+            " Use the same ones to resume it, or force=True (--force) to start from the beginning."
         )
     state_of = {name: module.state_dict() for name, module in parts.items()}
-    mine = {
+    expected = {
         f"{name}/{key}": value.shape for name, values in state_of.items() for key, value in values.items()
     }
-    theirs = {key: value.shape for key, value in tensors.items() if not key.startswith("optimizer/")}
-    if other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
-        raise TrainingError(
-            f"{path}: was written by another version of Twinned ({other[0]} is missing or of another shape);"
-            " resume with that version, or start over with --force"
-        )
+    found = {key: value.shape for key, value in tensors.items() if not key.startswith("optimizer/")}
+    if other := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
+        raise _other_version(path, f"{other[0]} is missing or has another shape")
     for name, module in parts.items():
         prefix = f"{name}/"
         module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
@@ -117,7 +134,7 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
         if key.startswith("optimizer/"):
             _, index, name = key.split("/")
             like = parameters[int(index)]
-            # In the parameter's own layout (channels last): another one may round otherwise.
+            # Keep the parameter's memory layout (channels last): another one may round differently.
             laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
             moments.setdefault(int(index), {})[name] = laid_out.detach()
     if moments:
@@ -127,6 +144,23 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
 
 
 def setting_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Which settings differ between two runs, in words; empty where none does."""
+    """Describe the settings that differ between two runs; empty if none do."""
+    old, new = _dotted(old), _dotted(new)
     names = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return ", ".join(f"{key}: {old.get(key)} then, {new.get(key)} now" for key in names)
+
+
+def _dotted(sections: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of nested sections by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in sections.items():
+        inner = _dotted(value) if isinstance(value, dict) else {}
+        found |= {f"{name}.{key}": each for key, each in inner.items()} if inner else {name: value}
+    return found
+
+
+def _other_version(path: Path, why: str) -> TrainingError:
+    return TrainingError(
+        f"{path}: The checkpoint was written by another version of Twinned ({why}). Resume it with that"
+        " version, or use force=True (--force) to start from the beginning."
+    )

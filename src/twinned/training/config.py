@@ -1,162 +1,278 @@
-"""Settings of a training run."""
+"""Configuration of a training run: `TrainConfig`, in sections.
+
+Every option has one dotted name, such as ``loss.margin``. Where its last part is unique, that part alone is a
+short name: ``margin``. Command line, Python and JSON use the same names.
+
+Precedence, lowest first: recipe, defaults of the chosen encoder, loss and optimizer, rules
+(`twinned.training.rules`), the user. A rule that contradicts the user is an error, never a silent change.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ..data.preprocessing import ImageSpec
 from ..errors import SettingError
-
-Rate = Annotated[float, Field(ge=0)]
-
-
-def _listed(value: Any) -> Any:
-    """Numbers as they come from a command line: ``0.1,0.2``."""
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
-
-
-def _whole(value: Any) -> Any:
-    """A whole number as it comes from a command line, for settings that are one of a few."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-class Augment(BaseModel):
-    """How far training images may be changed; see `twinned.data.augmentation.Augmentation`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    rotation: float = Field(0.0, ge=0, le=180)
-    shear: float = Field(0.0, ge=0, le=1)
-    scale: float = Field(0.0, ge=0, le=2)
-    shift: float = Field(0.0, ge=0, le=0.5)
-    probability: float = Field(1.0, gt=0, le=1)
-    elastic: float = Field(0.0, ge=0, le=0.5)
-    flip: bool = False
-    brightness: float = Field(0.0, ge=0, le=1)
-    contrast: float = Field(0.0, ge=0, le=1)
-    saturation: float = Field(0.0, ge=0, le=1)
-    erase: float = Field(0.0, ge=0, lt=1)
+from .sections import (
+    AdamW,
+    Augment,
+    CalibrationConfig,
+    Comparison,
+    EncoderConfig,
+    Input,
+    Length,
+    Loss,
+    Mining,
+    Optimizer,
+    Run,
+    Sampler,
+    ScheduleConfig,
+    Section,
+    SupCon,
+    Transfer,
+)
 
 
-class Settings(BaseModel):
-    """Every setting of a training run; `Settings.change` sets some of them by name.
+class TrainConfig(Section):
+    """Configuration of a training run.
 
-    ``symmetric``: an image is embedded together with its mirror image (`twinned.nn.encoders`).
-    ``cohort``: so many training images that every embedding is compared with, which adds a value to it
-    (`twinned.nn.score_norm`); 0 for none.
-    How long: ``minutes`` (from start to saved model; ``enough`` epochs may be fewer), ``steps`` or ``epochs``
-    (as many steps as it takes to show as many images as there are). For an encoder that is not fresh:
-    ``freeze`` and ``thaw`` as in `twinned.training.freezing`, ``norms`` (whether the batch norms' statistics
-    move),
-    ``views`` kept of each image, and whether the embedding ``layer`` is learned by gradient or solved
-    (`twinned.nn.lda`, with ``shrink``). ``proxy_rate`` is the learning rate of a loss's
-    proxies, as a multiple of the network's. ``stage_decay`` is the weight decay of each stage and then of
-    the head, instead of one for all; ``momentum_from`` is where SGD's momentum starts, to rise to
-    ``momentum`` over the run. The rest is named as in `twinned.training.state.Schedule`,
-    `twinned.data.ClassBatches`, `twinned.data.preprocessing.ImageSpec` and the losses.
+    Example:
+        >>> config = TrainConfig().merge({"margin": 0.5, "loss": "contrastive", "minutes": 3})
+        >>> config.loss
+        Contrastive(name='contrastive', margin=0.5)
+        >>> config.length.minutes
+        3.0
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    recipe: str = "photo"
-    # what it looks at
-    height: int = Field(96, ge=8, le=2048)
-    width: int = Field(96, ge=8, le=2048)
-    channels: Annotated[Literal[1, 3], BeforeValidator(_whole)] = 3
-    fit: Literal["stretch", "pad", "crop"] = "stretch"
-    ink: Literal["none", "binary", "grey"] = "none"
-    # the network
-    encoder: str = "conv4"
-    embedding_size: int | None = Field(None, ge=2, le=8192)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    symmetric: bool = False
-    cohort: int = Field(0, ge=0, le=4096)
-    weights: str | None = None
-    freeze: str = "none"
-    thaw: float | None = Field(None, ge=0, lt=1)
-    layer_decay: float = Field(1.0, gt=0, le=1)
-    norms: Literal["moving", "kept"] = "moving"
-    layer: Literal["learned", "solved"] = "learned"
-    shrink: float = Field(1.0, gt=0)
-    views: int = Field(6, ge=0, le=1000)
-    normalize: bool = True
-    head: str = "distance"
-    distance: Literal["euclidean", "squared_euclidean", "manhattan", "cosine"] = "cosine"
-    # what it learns from
-    loss: str = "supcon"
-    margin: float | None = Field(None, gt=0)
-    temperature: float | None = Field(None, gt=0)
-    scale: float | None = Field(None, gt=0)
-    bound: float | None = Field(None, gt=0)
-    miner: str | None = None
-    memory: int = Field(0, ge=0)
-    classes_per_batch: int = Field(48, ge=2)
-    images_per_class: int = Field(4, ge=2)
-    within_group: float = Field(0.0, ge=0, le=1)
-    quarter_turns: bool = False
-    mirrors: bool = False
+    recipe: str = Field("photo", description="Name of the recipe that the other values come from")
+    seed: int = Field(0, ge=0, lt=1 << 31, description="Seed of all random numbers")
+    input: Input = Input()
+    encoder: EncoderConfig = EncoderConfig()
+    transfer: Transfer = Transfer()
+    comparison: Comparison = Comparison()
+    loss: Loss = SupCon()
+    mining: Mining = Mining()
+    sampler: Sampler = Sampler()
     augment: Augment = Augment()
-    # how long and how fast
-    minutes: float | None = Field(None, gt=0)
-    steps: int | None = Field(None, ge=0)
-    epochs: float | None = Field(None, gt=0)
-    enough: float | None = Field(None, gt=0)
-    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
-    learning_rate: float = Field(3e-3, gt=0)
-    proxy_rate: float = Field(10.0, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    stage_decay: Annotated[tuple[Rate, ...], BeforeValidator(_listed)] = ()
-    momentum: float = Field(0.9, ge=0, lt=1)
-    momentum_from: float | None = Field(None, ge=0, lt=1)
-    warmup: int = Field(30, ge=0)
-    decay_from: float = Field(0.3, ge=0, le=1)
-    epoch_decay: float = Field(1.0, gt=0, le=1)
-    average: float = Field(0.99, ge=0, lt=1)
-    clip: float = Field(0.0, ge=0)
-    evaluations: int = Field(10, ge=1)
-    patience: int = Field(0, ge=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    checkpoint_seconds: float = Field(15.0, ge=0)
-    # what is held out, and the threshold
-    held_out: float = Field(0.2, gt=0, lt=0.9)
-    far: float | None = Field(None, gt=0, lt=1)
-    seed: int = Field(0, ge=0, lt=1 << 31)
+    length: Length = Length()
+    optimizer: Optimizer = AdamW()
+    schedule: ScheduleConfig = ScheduleConfig()
+    run: Run = Run()
+    calibration: CalibrationConfig = CalibrationConfig()
+
+    @model_validator(mode="after")
+    def _check_length(self) -> TrainConfig:
+        given = [name for name in LENGTHS if getattr(self.length, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"only one of minutes, steps and epochs can be set; got {' and '.join(given)}")
+        return self
 
     def spec(self) -> ImageSpec:
-        """The input that the images are brought to; mean and deviation are measured later."""
-        return ImageSpec(**self.model_dump(include={"height", "width", "channels", "fit", "ink"}))
+        """Image preprocessing; mean and standard deviation are measured later."""
+        return ImageSpec(**self.input.model_dump())
 
-    def change(self, changes: dict[str, Any]) -> Settings:
-        """The same settings but for some; ``augment.rotation`` names a setting of the augmentation.
+    def get(self, name: str) -> Any:
+        """Return the value of an option by its dotted or short name; None where its variant lacks it."""
+        section, _, option = full_name(name).partition(".")
+        value = getattr(self, section)
+        return getattr(value, option, None) if option else value
 
-        Values may be strings, as they come from a command line.
+    def merge(self, changes: Mapping[str, Any]) -> TrainConfig:
+        """Return the configuration with some options changed.
+
+        Another variant (``loss.name``, ``optimizer.name``) starts from its own defaults. One of minutes,
+        steps and epochs replaces the others.
+
+        Args:
+            changes: Values by dotted or short name. Strings are converted, as they come from a command line.
 
         Raises:
-            SettingError: If a name is not known, or a value is not one it can have.
+            SettingError: If a name is not known, or a value is not allowed.
         """
+        named = by_full_name(changes)
         values = self.model_dump()
-        for name, value in changes.items():
-            target, _, inner = name.partition(".")
-            if target not in values or target == "recipe" or (inner and target != "augment"):
-                known = [n for n in values if n not in ("recipe", "augment")]
-                known += [f"augment.{n}" for n in values["augment"]]
-                raise SettingError(f"setting {name!r} is not known; choose from {', '.join(known)}")
-            optional = Settings.model_fields[target].default is None
-            plain = None if optional and isinstance(value, str) and value.lower() == "none" else value
-            if inner:
-                if inner not in values[target]:
-                    raise SettingError(
-                        f"setting {name!r} is not known; choose from"
-                        f" {', '.join(f'{target}.{n}' for n in values[target])}"
-                    )
-                values[target][inner] = plain
+        if any(named.get(f"length.{name}") is not None for name in LENGTHS):
+            values["length"] |= dict.fromkeys(LENGTHS)
+        for name, value in sorted(named.items(), key=lambda item: item[0] not in VARIANTS):
+            section, _, option = name.partition(".")
+            if not option:
+                values[section] = value
+            elif name in VARIANTS and values[section]["name"] != value:
+                values[section] = {"name": value}
             else:
-                values[target] = plain
+                values[section][option] = None if name in _OPTIONAL and _is_none(value) else value
+        return TrainConfig.parse(values)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Validate nested values, as in a JSON file.
+
+        Raises:
+            SettingError: If a name is not known, or a value is not allowed.
+        """
         try:
-            return Settings(**values)
+            return cls.model_validate(dict(values))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(part for part in first["loc"] if isinstance(part, str))
-            raise SettingError(f"setting {where}: {first['msg']}; got {first['input']!r}") from None
+            raise _explain(error) from None
+
+    @classmethod
+    def from_saved(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Read the configuration of a saved model, also in the flat form of version 0.1.
+
+        Raises:
+            SettingError: If a value is not allowed.
+        """
+        return cls.parse(_from_flat(values) if isinstance(values.get("encoder"), str) else values)
+
+
+LENGTHS = ("minutes", "steps", "epochs")
+_VARIED = ("loss", "optimizer")
+VARIANTS = tuple(f"{section}.name" for section in _VARIED)
+
+
+def _variants(section: str) -> list[type[Section]]:
+    """Return the classes that a section can be."""
+    annotation = TrainConfig.model_fields[section].annotation
+    return [
+        kind
+        for kind in (annotation, *get_args(annotation))
+        if isinstance(kind, type) and issubclass(kind, Section)
+    ]
+
+
+def _all_options() -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and the field of every option."""
+    for section, field in TrainConfig.model_fields.items():
+        kinds = _variants(section)
+        if not kinds:
+            yield section, field
+        for kind in kinds:
+            yield from ((f"{section}.{option}", found) for option, found in kind.model_fields.items())
+
+
+OPTIONS: dict[str, Any] = dict(_all_options())
+_OPTIONAL = frozenset(name for name, field in OPTIONS.items() if field.default is None)
+# Names of version 0.1, for `--set`, and for models saved by it.
+_OLD_NAMES = {
+    "layer": "transfer.projection",
+    "norms": "transfer.freeze_batchnorm",
+    "shrink": "transfer.shrinkage",
+    "views": "transfer.n_augmentations",
+    "within_group": "sampler.same_group_fraction",
+    "quarter_turns": "sampler.rotate_classes",
+    "mirrors": "sampler.flip_classes",
+    "enough": "length.max_epochs",
+    "proxy_rate": "optimizer.proxy_lr_scale",
+    "decay_from": "schedule.decay_start",
+    "average": "schedule.ema_decay",
+    "held_out": "calibration.validation_fraction",
+}
+_OLD_VALUES: dict[str, dict[str, Any]] = {
+    "layer": {"learned": "gradient", "solved": "lda"},
+    "norms": {"moving": False, "kept": True},
+}
+# Short name -> dotted name. Options of the augmentation have none: `scale` belongs to the losses.
+ALIASES: dict[str, str] = (
+    {
+        name.rpartition(".")[2]: name
+        for name in OPTIONS
+        if not name.endswith(".name") and not name.startswith("augment.")
+    }
+    | {section: f"{section}.name" for section in ("encoder", "loss", "optimizer")}
+    | _OLD_NAMES
+)
+_SHORT = {full: short for short, full in ALIASES.items() if short not in _OLD_NAMES}
+SHORT_NAMES: tuple[str, ...] = tuple(_SHORT.get(name, name) for name in OPTIONS if name != "recipe")
+
+
+def short_name(name: str) -> str:
+    """Return the name that messages and docs use for a dotted name: ``loss`` for ``loss.name``."""
+    return _SHORT.get(name, name)
+
+
+def full_name(name: str) -> str:
+    """Return the dotted name of an option.
+
+    Raises:
+        SettingError: If there is no such option; the message lists the names.
+    """
+    found = ALIASES.get(name, name)
+    if found not in OPTIONS or found == "recipe":
+        section = name.partition(".")[0]
+        known = sorted(n for n in OPTIONS if n.startswith(f"{section}.") and "." in name)
+        raise SettingError(f"Unknown setting {name!r}. Choose one of {', '.join(known or SHORT_NAMES)}")
+    return found
+
+
+def by_full_name(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by dotted name, with names and values of version 0.1 translated.
+
+    Raises:
+        SettingError: If a name is not known, or an option is given by two names.
+    """
+    named: dict[str, Any] = {}
+    for name, value in options.items():
+        if (full := full_name(name)) in named:
+            raise SettingError(f"Setting {full} is given twice, as {named[full]} and as {value}. Set it once")
+        named[full] = _current(name, value)
+    return named
+
+
+def _current(name: str, value: Any) -> Any:
+    """Translate the value of an option that had another name in version 0.1."""
+    return _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.lower() == "none")
+
+
+def _explain(error: ValidationError) -> SettingError:
+    """Convert pydantic's first error to one sentence."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    section = where[0] if where else ""
+    variants = {k.model_fields["name"].default: k for k in _variants(section)} if section in _VARIED else {}
+    if first["type"] == "union_tag_invalid":
+        return SettingError(f"Unknown {section} {first['ctx']['tag']!r}. Choose one of {', '.join(variants)}")
+    if first["type"] == "union_tag_not_found":
+        return SettingError(f"Section {section} has no name. Choose one of {', '.join(variants)}")
+    if first["type"] == "extra_forbidden" and len(where) == 3:
+        own = ", ".join(name for name in variants[where[1]].model_fields if name != "name") or "none"
+        return SettingError(f"{section.capitalize()} {where[1]} has no setting {where[2]}; it has {own}")
+    if variants and len(where) == 3:
+        del where[1]  # the name of the variant
+    if first["type"] == "extra_forbidden":
+        return SettingError(f"Unknown setting {'.'.join(where)!r}. Choose one of {', '.join(SHORT_NAMES)}")
+    if first["type"] == "value_error":  # from a validator of ours
+        reason = first["msg"].removeprefix("Value error, ")
+        return SettingError(reason[:1].upper() + reason[1:])
+    reason = first["msg"]
+    return SettingError(f"Setting {'.'.join(where)}: {reason}; got {first['input']!r}")
+
+
+def _from_flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the flat settings of version 0.1; options that no longer exist are dropped."""
+    nested: dict[str, Any] = {"recipe": values.get("recipe", "photo"), "augment": values.get("augment", {})}
+    chosen = {section: values.get(section) for section in _VARIED}
+    for name, value in values.items():
+        dotted = ALIASES.get(name)
+        if dotted is None or name in ("recipe", "augment"):
+            continue
+        section, _, option = dotted.partition(".")
+        if not option:
+            nested[section] = value
+        elif (
+            section not in _VARIED or option == "name" or _has_option(section, chosen[section], option, value)
+        ):
+            nested.setdefault(section, {})[option] = _current(name, value)
+    return nested
+
+
+def _has_option(section: str, variant: str | None, option: str, value: Any) -> bool:
+    """Return whether a variant of a section has an option; None stood for the variant's own default."""
+    fields = [kind.model_fields for kind in _variants(section)]
+    return value is not None and any(f["name"].default == variant and option in f for f in fields)

@@ -1,8 +1,8 @@
-"""A run of training, judged on classes that it did not see against the encoder that it started from."""
+"""Fit and score on held-out classes or on folds, and keep the better of the fit and the baseline."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,170 +10,219 @@ import numpy as np
 from ..data.decoded import DecodedSet
 from ..data.splits import class_folds, hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
-from .checkpoint import State
-from .config import Settings
-from .trainer import FOLD_SHARE, Trainer
+from ..utils.notes import note
+from .config import TrainConfig
+from .deadline import Budget
+from .state import State, StopReason
+from .trainer import Trainer
 from .validation import ValidationScore
 
-_FOLDS = 3
-# With one to compare with and fewer classes than this, all are learnt from and folds of them judge.
+_MAX_FOLDS = 3
+# A fold is trained for this fraction of the main run's steps.
+_FOLD_STEPS = 0.5
+# With a baseline and fewer classes, all classes are trained on and folds of them score the network.
 CROSS_VALIDATE_BELOW = 60
 
 
 @dataclass(frozen=True, eq=False)
-class FitResult:
-    """What a run comes to.
+class Split:
+    """Data of one run.
 
     Args:
-        network: The one to keep.
-        settings: Those that describe it.
-        learn: What it learnt from; nothing where it is the untouched encoder.
-        held_out: What the threshold is chosen on; None where it comes from folds of what was learnt from.
-        judged: What it makes of these.
-        unseen: Whether their classes are others than those learnt from.
-        state: Of training.
-        untouched: What the encoder made of them before, where that was worse.
+        train: Training data.
+        validation: Held-out data; None where folds of ``train`` take its place.
+        n_folds: Number of folds; 0 for none.
+    """
+
+    train: DecodedSet
+    validation: DecodedSet | None
+    n_folds: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """Network to keep, and its scores.
+
+    Args:
+        network: Network to save.
+        config: Configuration that describe it.
+        train: Data that it was trained on; empty for a baseline.
+        held_out: Data that the threshold is fitted on; None if that is folds of ``train``.
+        score: Score on that data.
+        unseen: True if its classes differ from those of training.
+        state: State of the training run.
+        baseline: Score of the network before training, where it was worse.
     """
 
     network: SiameseNetwork
-    settings: Settings
-    learn: DecodedSet
+    config: TrainConfig
+    train: DecodedSet
     held_out: DecodedSet | None
-    judged: ValidationScore
+    score: ValidationScore
     unseen: bool
     state: State
     baseline: ValidationScore | None = None
 
 
-def fit_and_validate(
-    run: Trainer, material: DecodedSet, validation: DecodedSet | None, work: Path | None
-) -> FitResult:
-    """Train, and measure on classes held out; where the untouched encoder is as good on them, keep that."""
-    s, baseline, parent = run.settings, run.baseline, run.parent
-    if baseline is not None and run.baseline_is_usable and s.steps == 0 and s.embedding_size is None:
-        return _keep_baseline(run, baseline, material, validation)
-    learns = s.steps != 0 or run.solves(run.build())
-    if not learns and baseline is None and s.layer != "solved":
-        network = run.train(material, validation, None, title="Training").network
-        return _untrained(run, network, s, material, validation)
-    material, validation = run.prepare(material, validation, note=work and work / "prepared.json")
-    learn, held_out = material, validation
-    classes = 0 if material.labelled is None else len(material.labelled.usable_classes())
-    if validation is None and not (baseline is not None and 0 < classes < CROSS_VALIDATE_BELOW):
-        learn, held_out = hold_out(material, fraction=s.held_out, seed=s.seed)
-    folds = 0 if held_out is not None else _fold_count(learn)
-    if baseline is not None and held_out is None and not folds:
-        run.tell(
-            "fewer than 4 classes are too few to judge what is learnt from them: the encoder stays as it is"
-        )
-        return _keep_baseline(run, baseline, material, None)
-    file = work and work / "main.safetensors"
-    outcome = run.train(learn, held_out, file, title="Training", folds=folds)
-    before: ValidationScore | None = None
-    if folds:
-        judged, before = _cross_fit(run, learn, folds, outcome.state.total, work)
-    else:
-        judged = run.judge(outcome.network, held_out or learn)
-        if baseline is not None and held_out is not None:
-            before = run.judge(run.tail(baseline.to(run.device)), held_out)
-            before = before if run.baseline_is_usable else before._replace(relation=None)
-    if before is not None and baseline is not None:
-        flattered = parent is not None and parent.saw(held_out or learn)
-        known = held_out is not None and shared_classes(learn, held_out)
-        figures = (
-            f"on {'images' if known else 'classes'} that it did not see"
-            f"{', of classes that it learnt from' if known else ''}"
-            f"{', though the model before it did' if flattered else ''}:"
-            f" {before} untouched, {judged} after training"
-        )
-        if not run.baseline_is_usable:
-            run.tell(f"same from different, which is all that can be compared, {figures}")
-        elif not _better(before, judged):
-            run.tell(f"the encoder stays untouched, because training made it no better {figures}")
-            return _keep_baseline(run, baseline, material, validation, before)
-        else:
-            run.tell(f"better than the untouched encoder {figures}")
-    learn = learn if learns else _none_of(learn)
-    unseen = bool(folds) or (held_out is not None and not shared_classes(learn, held_out))
-    return FitResult(run.whole(outcome.network), s, learn, held_out, judged, unseen, outcome.state, before)
-
-
-def _fold_count(learn: DecodedSet) -> int:
-    """How many folds cross-fitting takes: each needs two classes; 0 with fewer than 4."""
-    usable = len(learn.images.usable_classes())
-    return min(_FOLDS, usable // 2) if usable >= 4 else 0
-
-
-def _cross_fit(
-    run: Trainer, learn: DecodedSet, folds: int, steps: int | None, work: Path | None
-) -> tuple[ValidationScore, ValidationScore | None]:
-    """What networks make of classes that they did not see, by training one more for each fold of them.
+def split_data(
+    data: DecodedSet, validation: DecodedSet | None, config: TrainConfig, *, has_baseline: bool
+) -> Split:
+    """Split data into training and held-out classes; data with few classes gets folds instead.
 
     Args:
-        run: As the main one was.
-        learn: What that learnt from.
-        folds: How many; see `_fold_count`.
-        steps: How many the main one took.
-        work: Where the runs are saved.
-
-    Returns:
-        The trained ones, and the untouched one where there is one.
+        data: Images or pairs.
+        validation: Separate data to score on; nothing is held out if it is given.
+        config: Fraction to hold out, and seed.
+        has_baseline: True if a network before training is scored too.
     """
-    usable = learn.images.usable_classes()
-    run.tell(
-        f"{len(usable)} classes are too few to hold some out:"
-        f" the threshold comes from {folds} folds of them, each with a training of its own"
+    n_classes = 0 if data.labelled is None else len(data.labelled.usable_classes())
+    train = data
+    if validation is None and not (has_baseline and 0 < n_classes < CROSS_VALIDATE_BELOW):
+        train, validation = hold_out(data, fraction=config.calibration.validation_fraction, seed=config.seed)
+    if validation is not None:
+        return Split(train, validation)
+    usable = len(train.images.usable_classes())
+    return Split(train, None, min(_MAX_FOLDS, usable // 2) if usable >= 4 else 0)
+
+
+def fit_and_validate(
+    trainer: Trainer, split: Split, *, budget: Budget, folder: Path | None = None
+) -> FitResult:
+    """Train on a split and score the network, and the baseline if there is one, on classes held out.
+
+    Args:
+        trainer: Configuration and baseline.
+        split: Training and held-out data.
+        budget: Time for all fits and scores.
+        folder: Folder of the checkpoints; None saves none.
+    """
+    train, validation, n_folds = split.train, split.validation, split.n_folds
+    few_images = trainer.has_few_images(train) if n_folds else None
+    result = trainer.fit(
+        train,
+        validation,
+        budget=budget.share(1 / (1 + _FOLD_STEPS * n_folds)),
+        checkpoint=folder and folder / "main.safetensors",
+        later_fits=n_folds,
+        few_images=few_images,
     )
+    before: ValidationScore | None = None
+    if n_folds:
+        score, before = _score_folds(
+            trainer, train, n_folds, steps=result.state.total, budget=budget, folder=folder, few=few_images
+        )
+    else:
+        score = trainer.score(result.network, validation or train)
+        if trainer.baseline is not None and validation is not None:
+            before = trainer.score(trainer.baseline, validation)
+            before = before if trainer.baseline_is_usable else before._replace(relation=None)
+    unseen = bool(n_folds) or (validation is not None and not shared_classes(train, validation))
+    return FitResult(result.network, trainer.config, train, validation, score, unseen, result.state, before)
+
+
+def _score_folds(
+    trainer: Trainer,
+    train: DecodedSet,
+    n_folds: int,
+    *,
+    steps: int | None,
+    budget: Budget,
+    folder: Path | None,
+    few: bool | None,
+) -> tuple[ValidationScore, ValidationScore | None]:
+    """Train one network per fold on the other folds, and score it and the baseline on its own."""
+    usable = train.images.usable_classes()
+    note(
+        "cross-validation",
+        f"{len(usable)} classes are too few to hold some out, so the threshold is fitted on {n_folds} folds"
+        " of them, and one network is trained for each",
+    )
+    steps = max(1, round(steps * _FOLD_STEPS)) if steps else 0
     trained, baseline = [], []
-    start = None if run.baseline is None else run.tail(run.baseline.to(run.device))
-    steps = max(1, round(steps * FOLD_SHARE)) if steps else 0
-    for fold, (inside, outside) in enumerate(class_folds(learn, folds, seed=run.settings.seed)):
-        file, title = work and work / f"fold{fold + 1}.safetensors", f"Threshold {fold + 1}/{folds}"
-        left = folds - fold - 1
-        outcome = run.train(inside, None, file, title=title, steps=steps, judged=outside, folds=left)
-        if "not finite" in (outcome.state.stopped or ""):
-            run.tell(f"doctor: {title}: {outcome.state.stopped}. Use a smaller --learning-rate")
-        trained.append(run.judge(outcome.network, outside))
-        if start is not None:
-            baseline.append(run.judge(start, outside))
-    return ValidationScore.together(trained), ValidationScore.together(baseline) if baseline else None
+    folds = class_folds(train, n_folds, seed=trainer.config.seed)
+    for fold, (inside, outside) in enumerate(folds, start=1):
+        title, left = f"Threshold {fold}/{n_folds}", n_folds - fold
+        result = trainer.fit(
+            inside,
+            budget=budget.share(1 / (1 + left)),
+            checkpoint=folder and folder / f"fold{fold}.safetensors",
+            title=title,
+            steps=steps,
+            scored=outside,
+            later_fits=left,
+            few_images=few,
+        )
+        if result.state.stopped is StopReason.NOT_FINITE:
+            note("not-finite", f"{title}: {result.state.stopped_because}. Use a smaller learning rate")
+        trained.append(trainer.score(result.network, outside))
+        if trainer.baseline is not None:
+            baseline.append(trainer.score(trainer.baseline, outside))
+    concatenate = ValidationScore.concatenate
+    return concatenate(trained), concatenate(baseline) if baseline else None
 
 
-def _better(before: ValidationScore, after: ValidationScore) -> bool:
-    """Whether both kinds of error together are fewer, and the equal error rate no higher."""
+def keep_better(
+    result: FitResult, trainer: Trainer, data: DecodedSet, validation: DecodedSet | None
+) -> FitResult:
+    """Replace a trained network by the baseline unless training reduced its errors."""
+    before, after, baseline = result.baseline, result.score, trainer.baseline
+    if before is None or baseline is None:
+        return result
+    held_out, warm_start = result.held_out, trainer.warm_start
+    known_classes = held_out is not None and shared_classes(result.train, held_out)
+    where = f"on held-out {'images of training classes' if known_classes else 'classes'}"
+    if warm_start is not None and warm_start.was_trained_on(held_out or result.train):
+        where += ", on which the initial model was trained"
+    figures = f"{where}: {before} before training, {after} after training"
+    if not trainer.baseline_is_usable:
+        note("trained", f"compared as same or different only, {figures}")
+    elif is_better(before, after):
+        note("trained", f"training improved the encoder {figures}")
+    else:
+        note(
+            "baseline-kept",
+            f"the encoder before training is kept, because training did not improve it {figures}",
+        )
+        return baseline_result(trainer, data, validation, before)
+    return result
+
+
+def is_better(before: ValidationScore, after: ValidationScore) -> bool:
+    """Return True if the sum of errors is lower, and the equal error rate not higher."""
     return after.errors < before.errors and after.eer <= before.eer
 
 
-def _keep_baseline(
-    run: Trainer,
-    baseline: SiameseNetwork,
-    material: DecodedSet,
+def baseline_result(
+    trainer: Trainer,
+    data: DecodedSet,
     validation: DecodedSet | None,
-    judged: ValidationScore | None = None,
+    score: ValidationScore | None = None,
 ) -> FitResult:
-    """The untouched encoder, its threshold from all images: it learnt from none of them."""
+    """Return the baseline as the result; its threshold is fitted on all images, as it was trained on none."""
+    assert trainer.baseline is not None
     described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
     described |= {"symmetric": False}
-    if run.parent is not None:
-        recipe = run.parent.model.manifest.recipe
-        described = {name: recipe.get(name, value) for name, value in described.items()}
-    settings = run.settings.change(described | {"steps": 0, "minutes": None, "epochs": None})
-    return _untrained(run, baseline, settings, material, validation, judged)
+    if trainer.warm_start is not None:
+        theirs = TrainConfig.from_saved(trainer.warm_start.model.manifest.recipe)
+        described = {name: theirs.get(name) for name in described}
+    config = trainer.config.merge(described | {"steps": 0})
+    result = untrained_result(trainer, trainer.baseline, data, validation, score)
+    return replace(result, config=config)
 
 
-def _untrained(
-    run: Trainer,
+def untrained_result(
+    trainer: Trainer,
     network: SiameseNetwork,
-    settings: Settings,
-    material: DecodedSet,
+    data: DecodedSet,
     validation: DecodedSet | None,
-    judged: ValidationScore | None = None,
+    score: ValidationScore | None = None,
 ) -> FitResult:
-    """Judge a network that is fitted to none of the images: all of them choose its threshold."""
-    judged = judged or run.judge(run.tail(network.to(run.device)), validation or material)
-    nothing, state = _none_of(material), State(total=0)
-    return FitResult(network, settings, nothing, validation or material, judged, True, state)
+    """Return a network that was trained on none of the images, with a threshold from all of them."""
+    held_out = validation or data
+    score = score or trainer.score(network, held_out)
+    return FitResult(network, trainer.config, empty(data), held_out, score, unseen=True, state=State(total=0))
 
 
-def _none_of(material: DecodedSet) -> DecodedSet:
-    return material.subset(np.array([], np.intp))
+def empty(data: DecodedSet) -> DecodedSet:
+    """Return a dataset without images."""
+    return data.subset(np.array([], np.intp))

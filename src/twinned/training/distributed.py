@@ -1,11 +1,11 @@
-"""Several processes that train one network: what they tell each other, and when.
+"""Communication among the processes that train one network.
 
 Each process draws the same batch, augments and embeds a share of it, and gathers the embeddings of all.
 So each computes the loss of the whole batch, with pairs across processes, and the loss of the run is the
-mean of these equal losses. Every exchange hands back the gradient of that mean: the network that comes out
-is the one that a single process would have trained on the whole batch.
+mean of these equal losses. Every exchange returns the gradient of that mean, so the trained network is the
+one that a single process would train on the whole batch.
 
-In a process of its own, which is the usual case, nothing here does anything.
+In a single process, every function here does nothing.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ Value = TypeVar("Value")
 
 
 def world_size() -> int:
-    """How many there are, over all machines."""
+    """Return the number of processes, over all machines."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0. Number 0 alone evaluates, writes files and shows a bar."""
+    """Return the index of this process; only process 0 evaluates, writes files and shows progress."""
     return distributed.get_rank() if world_size() > 1 else 0
 
 
 def rank_slice() -> slice:
-    """The rows of a batch that this process embeds: every second one where there are two processes."""
+    """Return the rows of a batch that this process embeds: every second one with two processes."""
     return slice(rank(), None, world_size())
 
 
 def broadcast_from_rank0(value: Callable[[], Value]) -> Value:
-    """What the first process finds, in all of them; only there is it looked for.
+    """Call a function on rank 0 and broadcast the result.
 
-    Whatever depends on a clock, on a file or on chance is decided in this way: processes that disagree
-    about the next step wait for each other for ever.
+    Use it for every decision that depends on a clock, a file or chance: processes that disagree about the
+    next step wait for each other forever.
     """
     if world_size() == 1:
         return value()
@@ -52,18 +52,18 @@ def broadcast_from_rank0(value: Callable[[], Value]) -> Value:
     return found[0]  # type: ignore[return-value]
 
 
-def any_rank(*questions: bool) -> list[bool]:
-    """For each question, whether any process says yes."""
+def any_rank(*flags: bool) -> list[bool]:
+    """Return for each flag True if it is set in any process."""
     if world_size() == 1:
-        return list(questions)
-    answers = torch.tensor(questions, dtype=torch.int32)
-    distributed.all_reduce(answers, distributed.ReduceOp.MAX)
-    return [bool(answer) for answer in answers.tolist()]
+        return list(flags)
+    reduced = torch.tensor(flags, dtype=torch.int32)
+    distributed.all_reduce(reduced, distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in reduced.tolist()]
 
 
 @torch.no_grad()
 def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Give each process the first one's values: machines of different kinds round differently."""
+    """Copy the values of rank 0 to all processes, because different machines round differently."""
     if world_size() > 1:
         for tensor in tensors:
             distributed.broadcast(tensor, 0)
@@ -71,7 +71,7 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
 
 @torch.no_grad()
 def all_reduce_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Make every gradient the mean over the processes."""
+    """Replace every gradient by its mean over the processes."""
     if world_size() == 1:
         return
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -83,32 +83,33 @@ def all_reduce_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def gather_embeddings(embed: Callable[[Tensor], Tensor], images: Tensor, total: int) -> Tensor:
-    """The embeddings of a whole batch, each process embedding `rank_slice` of it.
+    """Return the embeddings of a whole batch; each process embeds its `rank_slice`.
 
     Args:
-        embed: From images to embeddings.
-        images: This process's rows of the batch.
-        total: Images of the whole batch, n.
+        embed: Maps images to embeddings.
+        images: Rows of the batch that belong to this process.
+        total: Number of images in the whole batch, n.
 
     Returns:
         Shape ``(n, d)``, in the order of the batch, with gradient to the images of every process.
 
     Raises:
-        SettingError: If there are fewer images than processes.
+        SettingError: If the batch has fewer images than there are processes.
     """
     count = world_size()
     if count == 1:
         return embed(images)
     if total < count:
         raise SettingError(
-            f"a batch of {total} images cannot be shared by {count} processes; use fewer devices"
+            f"A batch of {total} images is too small for {count} processes. Use fewer devices or a larger"
+            " batch."
         )
-    with _statistics_of_all():
+    with _sync_batch_norm():
         own = embed(images)
     most = -(-total // count)
-    # Only the last processes may have an image less; in the batch's order their padding comes last.
-    everyone = _gather(F.pad(own, (0, 0, 0, most - len(own))))  # (count, most, d)
-    return everyone.transpose(0, 1).flatten(0, 1)[:total]
+    # Only the last processes may have one image less; in the order of the batch their padding comes last.
+    gathered = _gather(F.pad(own, (0, 0, 0, most - len(own))))  # (count, most, d)
+    return gathered.transpose(0, 1).flatten(0, 1)[:total]
 
 
 def _gather(values: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def _gather(values: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Each process's tensor, one above the other; the gradient of each is summed over all who use it."""
+    """Stack the tensors of all processes; sum the gradient of each over the processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -132,11 +133,10 @@ class _Gather(torch.autograd.Function):
         return summed[rank()]
 
 
-class _StatisticsOfAll(TorchFunctionMode):
-    """Wherever the network calls for a batch norm, the statistics are those of the whole batch.
+class _SyncBatchNorm(TorchFunctionMode):
+    """Compute batch norm statistics over the whole batch, without changing the network's layers.
 
-    The network itself stays as it is, whoever wrote it: torch's SyncBatchNorm would take the place of its
-    layers, and refuses to run on a processor.
+    torch's SyncBatchNorm would replace the layers, and does not run on a CPU.
     """
 
     def __torch_function__(
@@ -145,8 +145,8 @@ class _StatisticsOfAll(TorchFunctionMode):
         return (_batch_norm if function is F.batch_norm else function)(*given, **(named or {}))
 
 
-def _statistics_of_all() -> AbstractContextManager[Any]:
-    return _StatisticsOfAll() if world_size() > 1 else nullcontext()
+def _sync_batch_norm() -> AbstractContextManager[Any]:
+    return _SyncBatchNorm() if world_size() > 1 else nullcontext()
 
 
 def _batch_norm(
@@ -159,9 +159,9 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """As `torch.nn.functional.batch_norm`, of the values that all processes have.
+    """Compute `torch.nn.functional.batch_norm` over the values of all processes.
 
-    Mean and variance come from each process's own, so that no digits are lost (Chan et al. 1979).
+    Mean and variance are combined from those of each process, which loses no digits (Chan et al. 1979).
     """
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)

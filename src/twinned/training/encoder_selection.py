@@ -1,4 +1,4 @@
-"""Which network suits these images: a short trial of a pretrained encoder against a small fresh one."""
+"""Choose between a pretrained encoder and a small new one by short pilot runs."""
 
 from __future__ import annotations
 
@@ -8,107 +8,98 @@ import numpy as np
 import torch
 
 from ..data.datasets import ImageSet
-from ..data.decoded import DecodedSet, Say
+from ..data.decoded import DecodedSet
 from ..data.splits import subsample
-from ..utils.notes import muted
+from ..utils.notes import Note, muted
 from . import distributed
-from .config import Settings
+from .config import TrainConfig
+from .deadline import Budget
 from .trainer import Trainer
 from .validation import ValidationScore
 from .warm_start import pretrained_baseline
 
-# Of the whole time; and of that for the pretrained encoder, which is slow to run and quick to fit.
-TRIAL_SHARE, _PRETRAINED_SHARE = 0.15, 0.45
-_MOST = 600  # images
-_LEAST = 6.0  # seconds: reading, embedding a few dozen images and a few steps take as long
+# Fraction of the run's time for the pilot runs.
+TRIAL_SHARE = 0.15
+# Fraction of that time for the pretrained encoder, which is slow to run and fast to fit.
+_PRETRAINED_SHARE = 0.45
+_MAX_IMAGES = 600
+# Seconds that reading, embedding a few dozen images and a few steps take.
+_MIN_SECONDS = 6.0
 
 
 def select_encoder(
-    source: ImageSet,
-    small: Settings,
-    large: Settings,
-    *,
-    seconds: float,
-    device: torch.device,
-    tell: Say,
-) -> Settings:
-    """Try both on half of the classes, each for about half of the time, and judge them on the other half.
+    source: ImageSet, small: TrainConfig, large: TrainConfig, *, seconds: float, device: torch.device
+) -> tuple[TrainConfig, Note]:
+    """Train both encoders on half of the classes for a short time, and score them on the other half.
 
-    Of the pretrained encoder only an embedding layer is fitted, over values that are computed once.
+    Of the pretrained encoder only a projection is fitted, to features that are computed once.
 
     Args:
-        source: Labelled images.
-        small: Settings of the network that starts from nothing.
-        large: Settings of the pretrained encoder.
-        seconds: For both.
-        device: Where to train.
-        tell: Called with what was found.
+        source: Labeled images.
+        small: Configuration of the new network.
+        large: Configuration of the pretrained encoder.
+        seconds: Time for both.
+        device: Device to train on.
 
     Returns:
-        The settings with fewer errors; where there are too few classes or seconds for a trial, the pretrained
-        encoder's for images in colour and the small network's for grey ones.
+        The configuration with fewer errors, and a note that explains the choice. With too few classes or
+        seconds, the pretrained encoder for color images and the small network for gray ones.
     """
-    usable = source.usable_classes()
-    chosen = large if small.channels == 3 else small
-    if len(usable) < 4:
-        tell(f"fewer than 4 classes are too few to try networks on, so it is {chosen.encoder}")
-        return chosen
-    if seconds < _LEAST:
-        tell(f"there is no time to try networks, so it is {chosen.encoder}")
-        return chosen
-    few = subsample(source, _MOST, seed=small.seed, per_class=4)
+    chosen = large if small.input.channels == 3 else small
+    if len(source.usable_classes()) < 4:
+        text = f"encoder {chosen.encoder}: fewer than 4 classes are too few for pilot runs"
+        return chosen, Note("encoder", text)
+    if seconds < _MIN_SECONDS:
+        return chosen, Note("encoder", f"encoder {chosen.encoder}: there is no time for pilot runs")
+    few = subsample(source, _MAX_IMAGES, seed=small.seed, per_class=4)
     order = np.random.default_rng(small.seed).permutation(few.usable_classes())
     unseen = set(order[: len(order) // 2].tolist())
     began = time.monotonic()
-    known = _pretrained(few, unseen, large, began + _PRETRAINED_SHARE * seconds, device)
-    fresh = _fresh(few, unseen, small, began + seconds, device)
-    chosen, other = (small, large)
-    if distributed.broadcast_from_rank0(lambda: known.errors <= fresh.errors):
-        chosen, other = (large, small)
-    tell(
-        f"encoder {chosen.encoder} and not {other.encoder}, by a trial of {time.monotonic() - began:.0f} s on"
-        f" {len(unseen)} classes held out: {known} with {large.encoder}, {fresh} with {small.encoder}"
+    with muted():
+        pretrained = _score_pretrained(
+            few, unseen, large, Budget(began + _PRETRAINED_SHARE * seconds), device
+        )
+        new = _score_new(few, unseen, small, Budget(began + seconds), device)
+    chosen, other = small, large
+    if distributed.broadcast_from_rank0(lambda: pretrained.errors <= new.errors):
+        chosen, other = large, small
+    return chosen, Note(
+        "encoder",
+        f"encoder {chosen.encoder} instead of {other.encoder}, by pilot runs of"
+        f" {time.monotonic() - began:.0f} s on {len(unseen)} classes held out: {pretrained} with"
+        f" {large.encoder.name}, {new} with {small.encoder.name}",
     )
-    return chosen
 
 
-def _parts(material: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]:
-    return material.partition(np.isin(material.images.labels, list(unseen)))
+def _halves(data: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]:
+    return data.partition(np.isin(data.images.labels, list(unseen)))
 
 
-def _pretrained(
-    few: ImageSet, unseen: set[str], large: Settings, deadline: float, device: torch.device
+def _score_pretrained(
+    few: ImageSet, unseen: set[str], large: TrainConfig, budget: Budget, device: torch.device
 ) -> ValidationScore:
-    """The better of the encoder as it is and with a layer solved over it."""
-    frozen = {"freeze": "all", "thaw": None, "views": 0, "minutes": None, "epochs": None, "steps": 0}
-    settings = large.change(frozen)
-    baseline = pretrained_baseline(settings, settings.spec())
+    """Score the pretrained encoder without and with a fitted projection, and return the better score."""
+    config = large.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
+    baseline = pretrained_baseline(config, config.spec())
     assert baseline is not None
-    spec = settings.spec().model_copy(update=baseline.statistics)
-    run = Trainer(settings, spec, device, False, None, _silent, baseline=baseline.to(device))
-    run.deadline = deadline
+    spec = config.spec().model_copy(update=baseline.statistics)
+    trainer = Trainer(config, spec, device=device, baseline=baseline.to(device), progress=False)
     with muted():
         decoded = DecodedSet.from_images(few, spec, progress=False)
-    material, _ = run.prepare(decoded)
-    learn, held_out = _parts(material, unseen)
-    fitted = run.train(learn, None, None, title="Trial", judged=held_out).network
-    return min(
-        (run.judge(network, held_out) for network in (run.tail(baseline), fitted)), key=lambda j: j.errors
-    )
+    data, _ = trainer.cache_features(decoded, budget=budget)
+    train, held_out = _halves(data, unseen)
+    fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
+    return min((trainer.score(network, held_out) for network in (baseline, fitted)), key=lambda s: s.errors)
 
 
-def _fresh(
-    few: ImageSet, unseen: set[str], small: Settings, deadline: float, device: torch.device
+def _score_new(
+    few: ImageSet, unseen: set[str], small: TrainConfig, budget: Budget, device: torch.device
 ) -> ValidationScore:
-    """The small network after what time there is."""
+    """Train the small network in the time that is left, and score it."""
     with muted():
-        material = DecodedSet.from_images(few, small.spec(), progress=False)
-    spec = small.spec().model_copy(update=material.statistics())
-    run = Trainer(small.change({"evaluations": 1}), spec, device, False, None, _silent)
-    run.deadline = deadline
-    learn, held_out = _parts(material, unseen)
-    return run.judge(run.train(learn, None, None, title="Trial", judged=held_out).network, held_out)
-
-
-def _silent(sentence: str) -> None:
-    """What is said of a trial's networks is of no use to anybody."""
+        data = DecodedSet.from_images(few, small.spec(), progress=False)
+    spec = small.spec().model_copy(update=data.statistics())
+    trainer = Trainer(small.merge({"evaluations": 1}), spec, device=device, progress=False)
+    train, held_out = _halves(data, unseen)
+    fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
+    return trainer.score(fitted, held_out)

@@ -1,14 +1,16 @@
-"""What a network is fed: images, or what its frozen stages made of them once and for all.
+"""Training inputs: augmented images, or cached features of the frozen stages.
 
-Frozen stages give the same maps for the same image in every epoch. So each image goes through them once,
-along with a few augmented views of it, and the stages that learn are trained on these maps.
+Frozen stages give the same features of the same image in every epoch. `FeatureCache` computes them once for
+each image and for some augmented views of it, and the other stages are trained on these features.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,263 +18,346 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.augmentation import Augmentation
+from ..data.decoded import DecodedSet
 from ..data.images import Pixels
 from ..data.samplers import Batch
-from ..nn.encoders.convnets import Encoder
+from ..data.splits import subsample
 from ..nn.siamese import SiameseNetwork
+from ..utils.files import write_text
+from ..utils.notes import note
 from ..utils.progress import progress_bar
+from ..utils.random import Stream, rng, step_seed
 from . import distributed
+from .config import TrainConfig
+from .deadline import Budget
+from .freezing import frozen_stages
 
-# Maps take no more memory than this; with less room there are fewer views, or none are kept at all.
-MAP_BYTES = 2 << 30
-_PLAIN = Augmentation()
-
-
-class InputSource(Protocol):
-    """Images, in the form that a network takes."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
-        """A batch's images, or some rows of them, augmented; the same ones for the same step."""
-        ...
-
-    def plain(self, start: int, stop: int) -> Tensor:
-        """Some images as they are."""
-        ...
-
-    def view(self, number: int, start: int, stop: int) -> Tensor | None:
-        """Some images, each augmented in one way; number 0 is as they are, None if there are not so many."""
-        ...
+# Memory limit of the cached features: beyond it there are fewer views, or no cache.
+MAX_CACHE_BYTES = 2 << 30
+# Views of each image, the unaugmented one included, that an LDA projection is fitted to.
+LDA_VIEWS = 4
+# Fractions of the remaining time: to run all images through the frozen stages once, and to add views.
+_CACHE_SHARE, _VIEWS_SHARE = 0.4, 0.3
+# If time suffices for some of the images only: the least number, and images per class.
+_MIN_IMAGES, _IMAGES_PER_CLASS = 64, 4
+_NO_AUGMENTATION = Augmentation()
 
 
 class PixelSource:
-    """Images as pixels, augmented anew each time.
+    """Images as pixels, augmented at each step.
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``.
-        warp: The augmentation.
-        device: Where the network is.
-        seed: Of the augmentation.
+        augment: Augmentation.
+        device: Device of the network.
+        seed: Seed of the augmentation.
     """
 
-    def __init__(self, pixels: Pixels, warp: Augmentation, *, device: torch.device, seed: int) -> None:
+    start_stage = 0
+
+    def __init__(self, pixels: Pixels, augment: Augmentation, *, device: torch.device, seed: int) -> None:
         self.pixels = torch.from_numpy(np.asarray(pixels))
-        self.warp, self.device, self.seed = warp, device, seed
+        self.augment, self.device, self.seed = augment, device, seed
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
+        """Return the augmented images of a batch, or some rows of them; the same for the same step."""
         turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
         chosen = self.pixels.index_select(0, torch.from_numpy(batch.index[rows]))
-        seed = self.seed * 1_000_003 + step
-        chosen = chosen.to(self.device)  # as bytes, a quarter of the floats
-        return self.warp(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
+        chosen = chosen.to(self.device)  # as bytes, a quarter of the size of floats
+        seed = step_seed(self.seed, step)
+        return self.augment(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
 
-    def plain(self, start: int, stop: int) -> Tensor:
-        return _PLAIN(self.pixels[start:stop].to(self.device))
+    def get(self, start: int, stop: int) -> Tensor:
+        """Return some images without augmentation."""
+        return _NO_AUGMENTATION(self.pixels[start:stop].to(self.device))
 
     def view(self, number: int, start: int, stop: int) -> Tensor | None:
-        warp = self.warp if number else _PLAIN
-        seed = (self.seed + 7) * 1_000_003 + number * 10_007 + start
-        return warp(self.pixels[start:stop].to(self.device), seed=seed)
+        """Return one augmented view of some images; number 0 is not augmented."""
+        augment = self.augment if number else _NO_AUGMENTATION
+        return augment(self.pixels[start:stop].to(self.device), seed=_view_seed(self.seed, number, start))
+
+
+def _view_seed(seed: int, number: int, start: int) -> int:
+    return step_seed(seed + 7, number * 10_007 + start)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedFeatures:
+    """Features of the frozen stages for distinct images.
+
+    Args:
+        values: Shape ``(m, views, filters, rows, columns)``, or ``(m, views, n_features)`` where the whole
+            backbone is frozen. Mirrored ones have another axis of length 2 after the views. View 0 is not
+            augmented.
+        rows: Row of each image, by its hash.
+        start_stage: Number of frozen stages.
+        mirrored: True if the features of the mirror image are stored beside those of the image.
+        seed: Seed of the choice of views.
+    """
+
+    values: Tensor
+    rows: dict[str, int]
+    start_stage: int
+    mirrored: bool
+    seed: int
+
+    @property
+    def n_augmentations(self) -> int:
+        """Number of augmented views per image."""
+        return self.values.shape[1] - 1
+
+    def source(self, hashes: Sequence[str], *, device: torch.device) -> FeatureSource:
+        """Return the inputs of some images, by their hashes."""
+        return FeatureSource(self, torch.tensor([self.rows[name] for name in hashes]), device=device)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedSet(DecodedSet):
+    """Decoded dataset whose images have cached features; its subsets share them.
+
+    Args:
+        features: Features of all images of the set, and possibly of others.
+    """
+
+    features: CachedFeatures
+
+    @classmethod
+    def of(cls, data: DecodedSet, features: CachedFeatures) -> CachedSet:
+        """Attach features to a dataset."""
+        values = {field.name: getattr(data, field.name) for field in fields(DecodedSet)}
+        return cls(**values, features=features)
 
 
 class FeatureSource:
-    """Images as the maps that frozen stages made of them, one of an image's views drawn each time.
+    """Cached features as inputs; a batch uses one view of each image, drawn at random."""
 
-    Args:
-        maps: Shape ``(m, views, filters, rows, columns)``; the first view is the image as it is. Where the
-            stages behind see each image together with its mirror image, ``(m, views, 2, filters, ...)``.
-        rows: Which of the m these images are, shape ``(n,)``.
-        device: Where the network is.
-        seed: Of the draw.
-    """
+    def __init__(self, features: CachedFeatures, rows: Tensor, *, device: torch.device) -> None:
+        self.features, self.rows, self.device = features, rows, device
 
-    def __init__(self, maps: Tensor, rows: Tensor, *, device: torch.device, seed: int) -> None:
-        self.maps, self.rows, self.device, self.seed = maps, rows, device, seed
+    @property
+    def start_stage(self) -> int:
+        return self.features.start_stage
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
-        rng = np.random.default_rng([self.seed, 4, step])
-        view = torch.from_numpy(rng.integers(self.maps.shape[1], size=len(batch.index))[rows])
+        random = rng(self.features.seed, Stream.CACHED_VIEW, step)
+        values = self.features.values
+        view = torch.from_numpy(random.integers(values.shape[1], size=len(batch.index))[rows])
         chosen = self.rows[torch.from_numpy(batch.index[rows])]
-        # Learnt from as it is, as from pixels.
-        return self._ready(self.maps[chosen, view, 0] if self.maps.ndim == 6 else self.maps[chosen, view])
+        # Training uses single images, without the mirror image, as with pixels.
+        return self._to_device(values[chosen, view, 0] if self.features.mirrored else values[chosen, view])
 
-    def plain(self, start: int, stop: int) -> Tensor:
-        return self._ready(self.maps[self.rows[start:stop], 0])
+    def get(self, start: int, stop: int) -> Tensor:
+        return self._to_device(self.features.values[self.rows[start:stop], 0])
 
     def view(self, number: int, start: int, stop: int) -> Tensor | None:
-        if number >= self.maps.shape[1]:
+        """Return one view of some images; None beyond the last view."""
+        if number >= self.features.values.shape[1]:
             return None
-        return self._ready(self.maps[self.rows[start:stop], number])
+        return self._to_device(self.features.values[self.rows[start:stop], number])
 
-    def _ready(self, maps: Tensor) -> Tensor:
-        ready = maps.to(self.device).float()
-        return ready if ready.ndim == 5 else ready.contiguous(memory_format=torch.channels_last)
+    def _to_device(self, values: Tensor) -> Tensor:
+        values = values.to(self.device).float()
+        return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
 
 
-class Tail(Encoder):
-    """The stages of an encoder from one of them on; it takes the maps that those before it make.
+InputSource = PixelSource | FeatureSource
 
-    They are ``(n, filters, rows, columns)``; of images and mirror images ``(n, 2, filters, rows, columns)``.
 
-    Args:
-        encoder: The whole encoder; its stages are shared.
-        start: The first of them. The last one, alone, takes vectors of shape ``(n, values, 1, 1)``.
-        maps: Some maps, for their size.
-    """
-
-    def __init__(self, encoder: Encoder, start: int, maps: Tensor) -> None:
-        _, filters, rows, columns = maps.shape
-        super().__init__(image_size=(rows, columns), channels=filters)
-        self.start = start
-        self.parts = nn.ModuleList(encoder.stages()[start:])
-        self.whole = [encoder]  # in a list, so that the frozen stages are no part of this module
-        self.embedding_size, self.symmetric = encoder.embedding_size, encoder.symmetric
-
-    def stages(self) -> list[nn.Module]:
-        return list(self.parts)
-
-    def seen(self, x: Tensor, start: int = 0) -> Tensor:
-        return x.flatten(1) if len(self.parts) == 1 else self.whole[0].seen(x, self.start)
-
-    def values(self, x: Tensor) -> Tensor:
-        here, *mirrored = (x,) if x.ndim == 4 else x.unbind(1)
-        values = self.seen(here)
-        return (values + self.seen(mirrored[0])) / 2 if mirrored and self.symmetric else values
-
-    def last(self, flat: Tensor) -> Tensor:
-        return self.whole[0].last(flat)
-
-    @property
-    def linear(self) -> nn.Linear | None:
-        return self.whole[0].linear
+def input_source(
+    data: DecodedSet, *, augment: Augmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
+) -> InputSource:
+    """Return the inputs of a dataset: its cached features, or its pixels."""
+    if isinstance(data, CachedSet):
+        return data.features.source(data.hashes, device=device)
+    return PixelSource(data.pixels, augment, device=device, seed=seed)
 
 
 class FeatureCache:
-    """The frozen stages of an encoder, run once over every image and some augmented views of it.
+    """Computes the features of the frozen stages for images and augmented views.
 
     Args:
-        network: The whole network, on its device.
-        stages: How many of its encoder's stages are frozen.
-        warp: The augmentation of the views.
-        views: Augmented views of an image to keep, beside the image as it is.
-        seed: Of the augmentation.
+        network: Network, on its device.
+        n_stages: Number of frozen stages of its encoder.
+        augment: Augmentation of the views.
+        n_augmentations: Number of augmented views per image.
+        seed: Seed of the augmentation.
     """
 
     def __init__(
-        self, network: SiameseNetwork, stages: int, *, warp: Augmentation, views: int, seed: int
+        self,
+        network: SiameseNetwork,
+        n_stages: int,
+        *,
+        augment: Augmentation,
+        n_augmentations: int,
+        seed: int,
     ) -> None:
-        self.network, self.stages = network, stages
-        self.warp, self.views, self.seed = warp, views, seed
+        self.network, self.n_stages = network, n_stages
+        self.augment, self.n_augmentations, self.seed = augment, n_augmentations, seed
         self.device = network.mean.device
-        self.both = network.encoder.symmetric
-        self.maps = torch.empty(0)
-        self.row: dict[str, int] = {}
 
-    def seconds_an_image(self, pixels: Pixels) -> float:
-        """How long an image takes, measured on a few."""
-        images = _PLAIN(torch.from_numpy(pixels[:16]).to(self.device))
-        self._maps(images)
-        began = time.perf_counter()
-        self._maps(images)
-        return (time.perf_counter() - began) / len(images)
+    def seconds_per_image(self, pixels: Pixels) -> float:
+        """Measure the time per image on a few images."""
+        images = _NO_AUGMENTATION(torch.from_numpy(pixels[:16]).to(self.device))
+        self._features(images)
+        start = time.perf_counter()
+        self._features(images)
+        return (time.perf_counter() - start) / len(images)
 
-    def run(
+    def transform(
         self, pixels: Pixels, hashes: Sequence[str], *, seconds: float | None = None, progress: bool = True
-    ) -> bool:
-        """Run images through the frozen stages.
+    ) -> CachedFeatures | None:
+        """Compute the features of images.
 
         Args:
             pixels: uint8, shape ``(n, height, width, channels)``.
-            hashes: What identifies each image, shape ``(n,)``.
-            seconds: Time for the views; there are fewer where it does not suffice.
-            progress: Show a bar.
+            hashes: Hash of each image, shape ``(n,)``; equal images are computed once.
+            seconds: Time for the augmented views, whose number is reduced to fit; None for no limit.
+            progress: Show a progress bar.
 
         Returns:
-            Whether the maps fit into memory; where not, none are kept.
+            The features; None if they need more memory than `MAX_CACHE_BYTES`.
         """
         _, first = np.unique(np.asarray(hashes), return_index=True)
-        keep = np.sort(first)
-        self.row = {hashes[place]: row for row, place in enumerate(keep)}
-        probe = self._maps(_PLAIN(torch.from_numpy(pixels[:1]).to(self.device)))[0]
-        size = len(keep) * probe.numel() * probe.element_size()
-        if size > MAP_BYTES:
-            return False
-        began = time.monotonic()
-        views = [self._view(pixels, keep, _PLAIN, "Frozen stages", progress)]
-        took = time.monotonic() - began
-        count = min(self.views, MAP_BYTES // size - 1)
+        distinct = np.sort(first)
+        probe = self._features(_NO_AUGMENTATION(torch.from_numpy(pixels[:1]).to(self.device)))[0]
+        size = len(distinct) * probe.numel() * probe.element_size()
+        if size > MAX_CACHE_BYTES:
+            return None
+        start = time.monotonic()
+
+        def view(augment: Augmentation, number: int, title: str) -> Tensor:
+            return self._view(pixels, distinct, augment, number, title, progress)
+
+        views = [view(_NO_AUGMENTATION, 0, "Frozen stages")]
+        elapsed = time.monotonic() - start
+        count = min(self.n_augmentations, MAX_CACHE_BYTES // size - 1)
         if seconds is not None:
-            count = distributed.broadcast_from_rank0(lambda: min(count, int(seconds / max(took, 1e-3))))
-        for number in range(count):
-            title = f"View {number + 1}/{count}"
-            views.append(self._view(pixels, keep, self.warp, title, progress, number + 1))
-        self.maps = torch.stack(views, dim=1)
-        return True
-
-    def feed(self, hashes: Sequence[str]) -> FeatureSource:
-        """The maps of some of the images."""
-        rows = torch.tensor([self.row[name] for name in hashes])
-        return FeatureSource(self.maps, rows, device=self.device, seed=self.seed)
-
-    def tail(self, network: SiameseNetwork) -> SiameseNetwork:
-        """What is left of a network behind the frozen stages; it shares the network's weights."""
-        maps = self.maps[:1, 0, 0] if self.both else self.maps[:1, 0]
-        encoder = Tail(network.encoder, self.stages, maps)
-        tail = SiameseNetwork(encoder, network.head, normalize=network.normalize, cohort=network.cohort)
-        return tail.to(self.device)
+            fitting = min(count, int(seconds / max(elapsed, 1e-3)))
+            count = distributed.broadcast_from_rank0(lambda: fitting)
+        titles = [f"View {number}/{count}" for number in range(1, count + 1)]
+        views += [view(self.augment, number, title) for number, title in enumerate(titles, start=1)]
+        return CachedFeatures(
+            values=torch.stack(views, dim=1),
+            rows={hashes[index]: row for row, index in enumerate(distinct)},
+            start_stage=self.n_stages,
+            mirrored=self.network.encoder.symmetric,
+            seed=self.seed,
+        )
 
     def _view(
         self,
         pixels: Pixels,
-        keep: NDArray[np.intp],
-        warp: Augmentation,
+        chosen: NDArray[np.intp],
+        augment: Augmentation,
+        number: int,
         title: str,
         progress: bool,
-        number: int = 0,
     ) -> Tensor:
-        some = int(np.clip((1 << 20) // (pixels.shape[1] * pixels.shape[2]), 1, 256))
-        found = []
-        with progress_bar(title, len(keep), show=progress) as advance:
-            for start in range(0, len(keep), some):
-                chosen = torch.from_numpy(pixels[keep[start : start + some]]).to(self.device)
-                found.append(
-                    self._maps(warp(chosen, seed=(self.seed + 7) * 1_000_003 + number * 10_007 + start))
-                )
-                advance(len(chosen))
-        return torch.cat(found)
+        size = int(np.clip((1 << 20) // (pixels.shape[1] * pixels.shape[2]), 1, 256))
+        parts = []
+        with progress_bar(title, len(chosen), show=progress) as advance:
+            for start in range(0, len(chosen), size):
+                images = torch.from_numpy(pixels[chosen[start : start + size]]).to(self.device)
+                parts.append(self._features(augment(images, seed=_view_seed(self.seed, number, start))))
+                advance(len(images))
+        return torch.cat(parts)
 
     @torch.no_grad()
-    def _maps(self, images: Tensor) -> Tensor:
-        """What frozen stages make of images on the device: in half precision, where that is a map."""
+    def _features(self, images: Tensor) -> Tensor:
+        """Run the frozen stages; feature maps are stored in half precision, pooled features in single."""
         network, encoder = self.network.eval(), self.network.encoder
         x = (images - network.mean) / network.std
-        vectors = self.stages == len(encoder.stages()) - 1
-        found = [
-            encoder.seen(side)[:, :, None, None] if vectors else encoder.through(side, 0, self.stages).half()
-            for side in ((x, x.flip(3)) if self.both else (x,))
-        ]
-        return (torch.stack(found, dim=1) if self.both else found[0]).cpu()
+        sides = (x, x.flip(3)) if encoder.symmetric else (x,)
+        stages = encoder.stages()
+        if self.n_stages == len(stages) - 1:
+            found = [encoder.forward_features(side)[0] for side in sides]
+        else:
+            frozen = nn.Sequential(*stages[: self.n_stages])
+            found = [frozen(side).half() for side in sides]
+        return (torch.stack(found, dim=1) if encoder.symmetric else found[0]).cpu()
 
 
-def whole(tail: SiameseNetwork, *, mean: tuple[float, ...], std: tuple[float, ...]) -> SiameseNetwork:
-    """The network that a tail is the end of; any other network is returned as it is.
+def cache_features(
+    network: SiameseNetwork,
+    data: DecodedSet,
+    validation: DecodedSet | None,
+    config: TrainConfig,
+    *,
+    augment: Augmentation,
+    budget: Budget,
+    record: Path | None = None,
+    progress: bool = True,
+) -> tuple[DecodedSet, DecodedSet | None]:
+    """Compute the features of the frozen stages once, for as many images and views as there is time for.
 
     Args:
-        tail: As `FeatureCache.tail` gave it, or a copy of that.
-        mean: Of the whole network's pixels.
-        std: Of the whole network's pixels.
+        network: Network before training.
+        data: Training data.
+        validation: Separate data for the threshold; None for none.
+        config: Frozen stages, number of views and seed.
+        augment: Augmentation of the views.
+        budget: Time budget of the run.
+        record: JSON file with the numbers of images and views, so that a resumed run uses the same.
+        progress: Show progress bars.
+
+    Returns:
+        Both datasets with cached features. Unchanged if no stage is frozen, if frozen stages cannot be
+        cached, or if the features exceed the memory limit.
     """
-    if not isinstance(tail.encoder, Tail):
-        return tail
-    encoder = tail.encoder.whole[0]
-    joined = SiameseNetwork(
-        encoder, tail.head, normalize=tail.normalize, cohort=tail.cohort, mean=mean, std=std
+    config, encoder = config, network.encoder
+    n_stages = frozen_stages(encoder, config.transfer.freeze)
+    if n_stages == 0 or not encoder.can_start_at(n_stages):
+        return data, validation
+    if (config.sampler.rotate_classes or config.sampler.flip_classes) and data.pairs is None:
+        note(
+            "no-feature-cache",
+            "rotated and mirrored images are separate classes, so the frozen stages run at every step;"
+            " with --set rotate_classes=false --set flip_classes=false they run once per image",
+        )
+        return data, validation
+    views = config.transfer.n_augmentations
+    if n_stages == len(encoder.stages()) - 1 and config.transfer.projection == "lda":
+        views = min(views, LDA_VIEWS - 1)
+    recorded: dict[str, int] = distributed.broadcast_from_rank0(
+        lambda: json.loads(record.read_text()) if record is not None and record.exists() else {}
     )
-    return joined.to(tail.mean.device)
+    cache = FeatureCache(
+        network, n_stages, augment=augment, n_augmentations=recorded.get("views", views), seed=config.seed
+    )
+    parts = [part for part in (data, validation) if part is not None]
+    n_images = sum(len(part.pixels) for part in parts)
+    limit = recorded.get("images", n_images)
+    seconds = None if recorded else budget.remaining()
+    if seconds is not None:
+        fitting = int(_CACHE_SHARE * seconds / cache.seconds_per_image(data.pixels))
+        limit = max(_MIN_IMAGES, distributed.broadcast_from_rank0(lambda: fitting))
+    if limit < n_images:
+        share = limit / n_images
+        parts = [
+            subsample(
+                part, max(32, int(share * len(part.pixels))), seed=config.seed, per_class=_IMAGES_PER_CLASS
+            )
+            for part in parts
+        ]
+    features = cache.transform(
+        np.concatenate([part.pixels for part in parts]) if len(parts) > 1 else parts[0].pixels,
+        [name for part in parts for name in part.hashes],
+        seconds=None if seconds is None else _VIEWS_SHARE * seconds,
+        progress=progress,
+    )
+    if features is None:
+        return data, validation
+    if limit < n_images:
+        note("fewer-images", f"time allows for {sum(len(p.pixels) for p in parts)} of {n_images} images")
+    if record is not None and distributed.rank() == 0:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_text(record, json.dumps({"images": limit, "views": features.n_augmentations}))
+    cached = [CachedSet.of(part, features) for part in parts]
+    return cached[0], cached[1] if validation is not None else None

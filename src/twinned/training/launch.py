@@ -1,299 +1,285 @@
-"""Where to train: a device, or several of them, each with a process of its own.
+"""Devices and processes of training.
 
-lightning-fabric joins the processes into a group; `twinned.training.distributed`
-is what they then say to each other.
-They are started and watched here, or by torchrun, which alone can do it on several machines.
+torch.distributed's launcher starts one process per device of this machine; torchrun does so on several
+machines. lightning-fabric joins them into a group, and `twinned.training.distributed` exchanges data in it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import functools
 import logging
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 from typing import Any, ParamSpec
 
 import torch
-from torch import distributed
+from torch import distributed as process_group
 
 from ..errors import SettingError, TrainingError, TwinnedError
 from ..inference.model import Model
-from . import distributed as together
-from .loop import handling, interruptible, stop_signals
-from .state import Interrupted, Step
+from ..utils.notes import logger, muted
+from . import distributed
+from .signals import handling, interruptible, stop_signals
+from .state import Interrupted
 
-Given = ParamSpec("Given")
+Options = ParamSpec("Options")
 
-# How long a process waits for the others: the first may be evaluating, or writing.
-_PATIENCE = timedelta(minutes=30)
-# Seconds that the other processes have to end by themselves once one has failed.
-_GRACE = 3.0
-_asked: float | None = None  # by the monotonic clock, which all processes of a machine share
-
-
-def asked_at() -> float:
-    """When this training was asked for, by the monotonic clock: now, or before this process was started."""
-    return time.monotonic() if _asked is None else _asked
+# Time that a process waits for the others while the first one evaluates or writes.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# Seconds that processes have to save and end after a signal.
+_SHUTDOWN_SECONDS = 120
+# Seconds that a process with an unexpected error waits before it ends. A lost connection follows from the
+# death of another process, which the launcher should find first.
+_DELAY = 2.0
+_LAUNCHER_LOGGERS = (
+    "torch.distributed.elastic.agent.server.api",
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.multiprocessing.spawn",
+)
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
 
 
 def training_device(name: str, count: int = 1) -> str:
-    """The device to train on: ``cpu``, ``cuda`` or ``mps``.
+    """Return the device to train on: ``cpu``, ``cuda`` or ``mps``.
 
     Args:
-        name: One of these, or ``auto`` for the fastest there is.
-        count: Processes on this machine; each has a GPU of its own, or its part of the processor's cores.
+        name: One of these, or ``auto`` for the fastest available one.
+        count: Number of processes on this machine; each has its own GPU, or a share of the CPU cores.
 
     Raises:
-        SettingError: If there is no such device here, or not so many.
+        SettingError: If the device, or that number of GPUs, is not available.
     """
-    offered = ["cpu"]
+    available = ["cpu"]
     if torch.cuda.is_available():
-        offered.insert(0, "cuda")
+        available.insert(0, "cuda")
     if torch.backends.mps.is_available():
-        offered.insert(0, "mps")
+        available.insert(0, "mps")
     if name == "auto":
-        name = offered[0]
-    if name not in offered:
+        name = available[0]
+    if name not in available:
         raise SettingError(
-            f"device {name!r} cannot be used for training here; choose auto or {', '.join(offered)}"
+            f"device {name!r} cannot be used for training here. Choose auto or {', '.join(available)}."
         )
     if count < 1:
-        raise SettingError(f"devices is {count}; it takes at least one")
+        raise SettingError(f"devices is {count}. It must be at least 1.")
     most = {"cpu": count, "cuda": torch.cuda.device_count(), "mps": 1}[name]
     if count > most:
         raise SettingError(
-            f"devices is {count}, but there {'is one GPU' if most == 1 else f'are {most} GPUs'} here;"
-            f" choose at most {most}, or --device cpu"
+            f"devices is {count}, but this machine has {most} GPU{'s' if most > 1 else ''}. Choose at most"
+            f" {most}, or device cpu."
         )
     return name
 
 
-def on_devices(train: Callable[Given, Model]) -> Callable[Given, Model]:
-    """Make a function that trains take ``devices=N``: it then runs in N processes, which train one network.
+def keep_freed_memory() -> bool:
+    """Configure the C library to keep freed memory for the next step.
+
+    A step on the CPU allocates the same large blocks as the step before. If they are returned to the system,
+    every page has to be cleared again: conv4 on 192 images of 35x35 took 71 ms per step, and 55 ms with the
+    memory kept. The process stays as large as its peak.
+
+    Returns:
+        True if the C library is glibc; other libraries are not changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def on_devices(train: Callable[Options, Model]) -> Callable[Options, Model]:
+    """Decorate a training function, so that ``devices=N`` runs it in N processes that train one network.
 
     Args:
-        train: Has the keywords ``device``, ``devices``, ``output``, ``progress``, ``say`` and ``on_step``,
-            the last two of which are called in the process that asked.
+        train: Takes the keywords ``device``, ``devices``, ``output``, ``progress``, ``callbacks`` and
+            ``started`` (start of the run on the monotonic clock, which all processes of a machine share).
     """
 
     @functools.wraps(train)
     @interruptible()
-    def wrapped(*args: Given.args, **given: Given.kwargs) -> Model:
-        asked: dict[str, Any] = {"device": "auto", "devices": 1, "output": None} | given
-        by_torchrun = together.world_size() == 1 and distributed.is_torchelastic_launched()
-        if by_torchrun and int(os.environ["WORLD_SIZE"]) > 1:
-            _join_torchrun(asked["device"], asked["devices"])
-        if together.world_size() > 1:
-            if asked["output"] is None:
-                raise SettingError("several processes need an output, a folder that all of them see")
-            if together.rank() > 0:
-                given.update(progress=False, say=None, on_step=None)
+    def wrapped(*args: Options.args, **given: Options.kwargs) -> Model:
+        options: dict[str, Any] = {"device": "auto", "devices": 1, "output": None} | given
+        if given.get("started") is None:
+            given["started"] = time.monotonic()
+        launched = process_group.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
+        if launched and distributed.world_size() == 1:
+            join_processes(options["device"], options["devices"])
+        if distributed.world_size() > 1:
+            if options["output"] is None:
+                raise SettingError("Several processes need an output: a folder that all of them can access.")
+            if distributed.rank() > 0:
+                given.update(progress=False, callbacks=())
+                with muted():
+                    return train(*args, **given)
             return train(*args, **given)
-        name = training_device(asked["device"], asked["devices"])
-        if asked["devices"] == 1:
+        name = training_device(options["device"], options["devices"])
+        if options["devices"] == 1:
             return train(*args, **given)
-        if asked["output"] is not None:
-            _start(wrapped, args, dict(given), device=name, count=asked["devices"])
-            return Model(asked["output"])
-        kept = tempfile.TemporaryDirectory(prefix="twinned-")
-        output = Path(kept.name) / "model"
-        _start(wrapped, args, given | {"output": output}, device=name, count=asked["devices"])
-        return Model(output, temporary=kept)
+        temporary = tempfile.TemporaryDirectory(prefix="twinned-") if options["output"] is None else None
+        output = options["output"] if temporary is None else Path(temporary.name) / "model"
+        _run_processes(wrapped, args, {**given, "device": name, "output": output}, options["devices"])
+        return Model(output, temporary=temporary)
 
     return wrapped
 
 
-def _join(device: str, devices: int, *, machines: int = 1, torchrun: bool = False) -> None:
-    """Make this process one of a group; which one, its environment says."""
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-    from lightning_fabric.strategies import DDPStrategy
+def join_processes(device: str, devices: int) -> None:
+    """Make this process, started by torchrun or `on_devices`, a member of the process group.
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    strategy = DDPStrategy(
-        cluster_environment=TorchElasticEnvironment() if torchrun else LightningEnvironment(),
-        process_group_backend="cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-        timeout=_PATIENCE,
-    )
-    Fabric(accelerator=device, devices=devices, num_nodes=machines, strategy=strategy).launch()
-
-
-def _join_torchrun(device: str, devices: int) -> None:
-    """Join the processes that torchrun has started, here and on other machines."""
-    here, all_of_them = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-    if devices not in (1, here):
-        raise SettingError(f"devices is {devices}, but torchrun has started {here} processes on this machine")
-    if all_of_them % here:
-        raise SettingError(f"torchrun has started {all_of_them} processes, but not as many on each machine")
-    _join(training_device(device, here), here, machines=all_of_them // here, torchrun=True)
-
-
-def _start(
-    train: Callable[..., Model], args: tuple[Any, ...], given: dict[str, Any], *, device: str, count: int
-) -> None:
-    """Start the processes, pass on what they say, and make sure that all of them end.
+    Args:
+        device: Name of the device, or ``auto``.
+        devices: Number of processes on this machine; 1 accepts any number.
 
     Raises:
-        TwinnedError: What a process raised.
-        Interrupted: If they were asked to stop.
-        TrainingError: If one died.
+        SettingError: If the launcher has started another number of processes.
     """
-    hear = {"say": given.pop("say", None), "on_step": given.pop("on_step", None)}
-    wanted = [name for name, listener in hear.items() if listener is not None]
-    context = multiprocessing.get_context("spawn")
-    processes: dict[Connection, BaseProcess] = {}  # by what they say
-    port = _free_port()
-    for number in range(count):
-        ours, theirs = context.Pipe(duplex=False)
-        started = context.Process(
-            target=_run,
-            args=(number, count, port, device, theirs, wanted, time.monotonic(), train, args, given),
-            name=f"process {number + 1} of {count}",
-            daemon=True,
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy
+
+    local, total = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if devices not in (1, local):
+        raise SettingError(
+            f"devices is {devices}, but torchrun has started {local} processes on this machine."
         )
-        started.start()
-        theirs.close()
-        processes[ours] = started
-    try:
-        with _passing_on_signals(list(processes.values())) as asked_to_stop:
-            _follow(processes, hear, asked_to_stop)
-    finally:
-        for process in processes.values():
-            process.kill()
+    if total % local:
+        raise SettingError(
+            f"torchrun has started {total} processes, {local} of them on this machine. Start the same number"
+            " on every machine."
+        )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    device = training_device(device, local)
+    strategy = DDPStrategy(
+        cluster_environment=TorchElasticEnvironment(),
+        process_group_backend="cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
+        timeout=_COLLECTIVE_TIMEOUT,
+    )
+    Fabric(accelerator=device, devices=local, num_nodes=total // local, strategy=strategy).launch()
 
 
-def _follow(
-    processes: dict[Connection, BaseProcess], hear: dict[str, Any], asked_to_stop: Callable[[], bool]
+def _run_processes(
+    train: Callable[..., Model], args: tuple[Any, ...], options: dict[str, Any], count: int
 ) -> None:
-    """Hear what processes say until all have ended; where one fails, the others have a moment to end too."""
-    running = dict(processes)
-    told: dict[Connection, BaseException] = {}  # what went wrong in each, the first one first
-    died: list[str] = []
-    until: float | None = None
-    while running and (until is None or time.monotonic() < until):
-        ready = wait(list(running), None if until is None else max(0, until - time.monotonic()))
-        for line in [line for line in running if line in ready]:
-            try:
-                kind, value, array = line.recv()
-            except EOFError:
-                process = running.pop(line)
-                process.join()
-                if process.exitcode and line not in told:
-                    died.append(f"{process.name} ended with {_exit(process.exitcode)}")
-            else:
-                if kind == "error":
-                    told[line] = value
-                else:
-                    hear[kind](value if array is None else value._replace(embeddings=torch.from_numpy(array)))
-        if (told or died) and until is None:
-            until = time.monotonic() + _GRACE
-    # What follows from a failure elsewhere (a connection that was lost) is no news.
-    news = [error for error in told.values() if isinstance(error, (TwinnedError, KeyboardInterrupt, OSError))]
-    if died and not news:
-        if asked_to_stop():  # before a process could handle it
-            raise Interrupted("stopped; with an output, --resume goes on from the last checkpoint, if any")
-        raise TrainingError(
-            f"training stopped: {died[0]}; with an output, --resume goes on from the last checkpoint"
-        )
-    if told:
-        raise [*news, *told.values()][0]
+    """Run a training function in several processes; log here what the first one logs.
+
+    Raises:
+        Interrupted: If a signal stopped them.
+        TrainingError: If a process died.
+        Exception: The exception of a process.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    errors: dict[int, BaseException] = {}
+    ended = threading.Event()
+    reader = threading.Thread(target=_receive, args=(receiver, errors, ended), daemon=True)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SHUTDOWN_SECONDS))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        signals_to_handle=",".join(number.name for number in stop_signals()),
+    )
+    for name in _LAUNCHER_LOGGERS:  # they print tracebacks of what is raised below
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    reader.start()
+    try:
+        try:
+            with handling(stop_signals(), signal.default_int_handler):  # restores what the launcher sets
+                elastic_launch(config, _work)(train, args, options, sender, logger.getEffectiveLevel())
+        finally:
+            ended.set()
+            reader.join()
+    except SignalException:
+        expected = [
+            error for error in errors.values() if isinstance(error, (TwinnedError, KeyboardInterrupt))
+        ]
+        raise expected[0] if expected else Interrupted("stopped before the first checkpoint") from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise errors.get(rank) or _death(rank, count, failure.exitcode) from None
 
 
-def _run(
-    number: int,
-    count: int,
-    port: int,
-    device: str,
-    line: Connection,
-    wanted: list[str],
-    asked: float,
+def _work(
     train: Callable[..., Model],
     args: tuple[Any, ...],
-    given: dict[str, Any],
+    options: dict[str, Any],
+    sender: Connection,
+    level: int,
 ) -> None:
-    """One of the processes."""
-    global _asked
-    _asked = asked
+    """Train in one of the processes, and send log records and errors to the process that started it."""
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C comes from the process that started this one, not from the terminal
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
-    os.environ |= {"LOCAL_RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.setpgrp()  # the launcher forwards Ctrl-C; the terminal would send it a second time
+    rank = int(os.environ["RANK"])
+    logger.setLevel(level)
+    logger.propagate = False
+    logger.addHandler(_SendingHandler(sender, rank))
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // options["devices"]))
     try:
         with interruptible():
-            _join(device, count)
-            if number == 0:
-                given |= {name: functools.partial(_tell, line, name) for name in wanted}
-            train(*args, **given)
-            distributed.destroy_process_group()
+            train(*args, **options)
+            process_group.destroy_process_group()
     except BaseException as error:
-        known = isinstance(error, (TwinnedError, OSError, MemoryError, KeyboardInterrupt))
-        sent = error if known else RuntimeError(f"{type(error).__name__}: {error}")
-        sent.add_note(traceback.format_exc())
-        line.send(("error", sent, None))
-        os._exit(1)  # at once: a process may be waiting for another one
+        expected = isinstance(error, (TwinnedError, OSError, MemoryError, KeyboardInterrupt))
+        sent = error if expected else RuntimeError(f"{type(error).__name__}: {error}")
+        if not expected:
+            sent.add_note(traceback.format_exc())
+        sender.send((rank, sent))
+        if not expected:
+            time.sleep(_DELAY)
+        os._exit(1)  # without waiting for connections to the other processes
 
 
-def _tell(line: Connection, kind: str, value: Any) -> None:
-    """Send a sentence or a step; embeddings as an array, since a tensor would be shared, not sent."""
-    array = (
-        value.embeddings.detach().cpu().numpy()
-        if isinstance(value, Step) and value.embeddings is not None
-        else None
-    )
-    line.send((kind, value if array is None else value._replace(embeddings=None), array))
+class _SendingHandler(logging.Handler):
+    """Send log records to the process that started this one."""
+
+    def __init__(self, sender: Connection, rank: int) -> None:
+        super().__init__()
+        self.sender, self.rank = sender, rank
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.sender.send((self.rank, record))
 
 
-def _stop_with_parent() -> None:
-    """Ask this process to stop politely when the one that started it is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
+def _receive(receiver: Connection, errors: dict[int, BaseException], ended: threading.Event) -> None:
+    """Log the records of the processes and collect their exceptions, in the order of arrival."""
+    while receiver.poll(0.05) or not ended.is_set():
+        if receiver.poll():
+            rank, message = receiver.recv()
+            if isinstance(message, logging.LogRecord):
+                logging.getLogger(message.name).handle(message)
+            else:
+                errors[rank] = message
 
 
-@contextlib.contextmanager
-def _passing_on_signals(processes: list[BaseProcess]) -> Iterator[Callable[[], bool]]:
-    """Pass signals that ask for an end on to the processes, and wait for what they make of it.
-
-    Yields:
-        Whether one was passed on.
-    """
-    passed: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        passed.append(number)
-        for process in processes:
-            if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, number)
-
-    with handling(stop_signals(), pass_on):
-        yield lambda: bool(passed)
-
-
-def _exit(code: int) -> str:
+def _death(rank: int, count: int, code: int) -> TrainingError:
     if code < 0:
-        return f"{signal.Signals(-code).name}, for lack of memory perhaps"
-    return (
-        f"exit code {code}, and its own words stand above (a script that trains on several devices does so"
-        " under `if __name__ == '__main__':`)"
+        ended = f"{signal.Signals(-code).name}, perhaps for lack of memory"
+    else:
+        ended = (
+            f"exit code {code}; its output is above. A script that trains on several devices must call train"
+            " below `if __name__ == '__main__':`"
+        )
+    return TrainingError(
+        f"training stopped: process {rank + 1} of {count} ended with {ended}. With an output, resume"
+        " continues from the last checkpoint."
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,11 +1,12 @@
-"""What a run learns from and how: its batches, from a batch to its loss, and its optimiser, by the settings.
+"""Objective of training: the batches, and the loss of a batch.
 
-The images of a batch may be shared out among processes; the loss is that of the whole batch in each of them.
+Several processes may share the images of a batch; each computes the loss of the whole batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,70 +20,100 @@ from ..errors import SettingError
 from ..losses import miners
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
-from .config import Settings
+from .config import TrainConfig
 from .distributed import gather_embeddings
-from .freezing import parameter_groups
-from .optimizers import Muon
 from .state import Objective
 
 
-def make_batches(learn: DecodedSet, s: Settings, relations: list[str]) -> ClassBatches | PairBatches:
-    if learn.pairs is not None:
-        size = s.classes_per_batch * s.images_per_class // 2
-        return PairBatches(learn.pairs, size=size, relations=relations, seed=s.seed)
+def make_batches(
+    data: DecodedSet, config: TrainConfig, relations: Sequence[str] = ()
+) -> ClassBatches | PairBatches:
+    """Create the batch sampler of class or pair data.
+
+    Args:
+        data: Training data.
+        config: Batch shape, sampling options and seed.
+        relations: Names of the relations to learn from pairs; empty for none.
+    """
+    if data.pairs is not None:
+        size = config.sampler.classes_per_batch * config.sampler.images_per_class // 2
+        return PairBatches(data.pairs, size=size, relations=list(relations), seed=config.seed)
     return ClassBatches(
-        learn.images.class_index,
-        classes=s.classes_per_batch,
-        images=s.images_per_class,
-        groups=learn.images.groups,
-        same_group_fraction=s.within_group,
-        rotate_classes=s.quarter_turns,
-        flip_classes=s.mirrors,
-        forgery=learn.images.forgery if learn.images.forgery.any() else None,
-        seed=s.seed,
+        data.images.class_index,
+        classes=config.sampler.classes_per_batch,
+        images=config.sampler.images_per_class,
+        groups=data.images.groups,
+        same_group_fraction=config.sampler.same_group_fraction,
+        rotate_classes=config.sampler.rotate_classes,
+        flip_classes=config.sampler.flip_classes,
+        forgery=data.images.forgery if data.images.forgery.any() else None,
+        seed=config.seed,
     )
 
 
 def make_objective(
-    network: SiameseNetwork, s: Settings, batches: ClassBatches | PairBatches
+    network: SiameseNetwork,
+    config: TrainConfig,
+    batches: ClassBatches | PairBatches,
+    *,
+    start_stage: int = 0,
 ) -> tuple[Objective[SiameseNetwork], nn.Module]:
-    """From a batch to its loss; and the loss, where it has weights or a memory of its own."""
+    """Create the objective, and the loss with its parameters and memory.
+
+    Args:
+        network: Network to train.
+        config: Loss and its options, distance and miner.
+        batches: Batch sampler.
+        start_stage: First stage of the encoder to run: above 0, batches hold cached features.
+
+    Returns:
+        A function from network, images and batch to the loss, a scalar, and the embeddings of the batch; and
+        the module with the parameters of the loss.
+    """
+
+    def embed(net: SiameseNetwork, images: Tensor, batch: Batch) -> Tensor:
+        return gather_embeddings(partial(net.embed, start_stage=start_stage), images, len(batch.index))
+
     num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
     loss = losses.get(
-        s.loss,
-        margin=s.margin,
-        temperature=s.temperature,
-        scale=s.scale,
-        bound=s.bound,
+        **config.loss.model_dump(),
         num_classes=num_classes,
         embedding_size=network.embedding_size,
     )
     if isinstance(network.head, heads.Relation):
-        return _of_relations, nn.Module()
-    by_logit = getattr(loss, "wants", None) == "logit"
+        return partial(_relation_loss, embed), nn.Module()
+    by_logit = getattr(loss, "input_kind", None) == "logit"
 
     def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         if batch.pairs is None:
-            raise SettingError(f"loss {s.loss} learns from pairs here, and the batch has none")
+            raise SettingError(
+                f"Loss {config.loss.name} needs pairs, and the batch has none. Choose another loss."
+            )
         left, right, same = (torch.from_numpy(np.asarray(p)).to(images.device) for p in batch.pairs)
-        z = gather_embeddings(net.embed, images, len(batch.index))
+        z = embed(net, images, batch)
         value = net.head.logit(z[left], z[right]) if by_logit else net.head(z[left], z[right])  # type: ignore[operator]
         return loss(value, same), z
 
     if isinstance(batches, PairBatches):
         return of_pairs, loss
-    measure = _all_logits(network) if by_logit else s.distance
+    measure = _all_logits(network) if by_logit else config.comparison.distance
     whole = losses.embedding_loss(
-        loss, distance=measure, miner=miners.get(s.miner) if s.miner is not None else None
+        loss,
+        distance=measure,
+        miner=miners.get(config.mining.miner) if config.mining.miner is not None else None,
     )
-    total = losses.CrossBatchMemory(whole, network.embedding_size, size=s.memory) if s.memory else whole
+    total = (
+        losses.CrossBatchMemory(whole, network.embedding_size, size=config.mining.memory)
+        if config.mining.memory
+        else whole
+    )
 
     proxied = isinstance(loss, (losses.ArcFaceLoss, losses.ProxyAnchorLoss))
 
     def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        z = gather_embeddings(net.embed, images, len(batch.index))
+        z = embed(net, images, batch)
         labels = torch.from_numpy(batch.labels).to(images.device)
-        if proxied:  # there is no proxy for what is nobody's positive
+        if proxied:  # classes with one image have no proxy
             known = labels < batches.num_classes
             return total(z[known], labels[known]), z
         return total(z, labels), z
@@ -90,32 +121,19 @@ def make_objective(
     return of_classes, total
 
 
-def make_optimizer(
-    network: SiameseNetwork, extra: nn.Module, s: Settings, *, skipped: int = 0
-) -> torch.optim.Optimizer:
-    """Over the network's parameters and those of the loss; ``skipped`` stages stand before the network's."""
-    groups = parameter_groups(
-        network,
-        extra,
-        weight_decay=s.weight_decay,
-        layer_decay=s.layer_decay,
-        proxy_rate=s.proxy_rate,
-        stage_decay=s.stage_decay,
-        skipped=skipped,
-    )
-    if s.optimizer == "sgd":
-        nesterov = s.momentum > 0 and s.momentum_from is None
-        return torch.optim.SGD(groups, lr=s.learning_rate, momentum=s.momentum, nesterov=nesterov)
-    if s.optimizer == "muon":
-        return Muon(groups, lr=s.learning_rate)
-    return torch.optim.AdamW(groups, lr=s.learning_rate, fused=True)
-
-
-def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Cross-entropy of the relations."""
+def _relation_loss(
+    embed: Callable[[SiameseNetwork, Tensor, Batch], Tensor],
+    net: SiameseNetwork,
+    images: Tensor,
+    batch: Batch,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the cross-entropy over the relations of the pairs."""
     if batch.pairs is None or batch.relation is None or not isinstance(net.head, heads.Relation):
-        raise SettingError("the relation head learns from a pair list with a column relation")
-    z = gather_embeddings(net.embed, images, len(batch.index))
+        raise SettingError(
+            "The relation head needs a pair list with a column relation. Add the column, or choose another"
+            " head."
+        )
+    z = embed(net, images, batch)
     left, right, relation = (
         torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
     )
@@ -123,13 +141,16 @@ def _of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Te
 
 
 def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
-    """The head's logits for all pairs: ``(n, d), (m, d) -> (n, m)``."""
+    """Return a function from embeddings to the head's logits of all pairs: ``(n, d), (m, d) -> (n, m)``."""
 
-    def logits(a: Tensor, b: Tensor, *, all_pairs: bool = True) -> Tensor:
+    def logits(a: Tensor, b: Tensor, *, pairwise: bool = True) -> Tensor:
         head = network.head
         if isinstance(head, (heads.Distance, heads.Relation)):
-            raise SettingError("the cross-entropy loss needs a learned head: weighted-l1 or sigmoid-distance")
-        if not all_pairs:
+            raise SettingError(
+                f"Loss cross-entropy needs a learned head; got {type(head).__name__}. Choose head weighted-l1"
+                " or sigmoid-distance."
+            )
+        if not pairwise:
             return head.logit(a, b)
         n, m = len(a), len(b)
         flat = head.logit(a.repeat_interleave(m, dim=0), b.repeat(n, 1))

@@ -1,7 +1,8 @@
-"""Muon: each weight matrix moves by its momentum made orthogonal, so that all directions learn alike.
+"""Optimizers: AdamW, SGD and Muon over parameter groups.
 
-The few strong directions of a gradient drown the many weak ones; here their lengths are made equal. A network
-that starts from nothing learns more from each step; what a pretrained one knows lies in those lengths.
+Muon makes the update of each weight matrix orthogonal. The few strong directions of a gradient otherwise
+dominate the many weak ones; orthogonal updates give all the same length. Networks trained from scratch learn
+more from each step. The weights of pretrained networks depend on these lengths, so they use AdamW.
 """
 
 from __future__ import annotations
@@ -10,30 +11,86 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-MOST = (
-    1024  # the smaller side of a matrix that is made orthogonal; a larger one would take longer than its step
-)
+from ..nn.siamese import SiameseNetwork
+from .config import TrainConfig
+
+# Matrices whose smaller side is longer use AdamW: their orthogonal update would take longer than the step.
+MAX_ORTHOGONAL = 1024
+
+
+def create_optimizer(network: SiameseNetwork, extra: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Create the optimizer of a network and of its loss's parameters.
+
+    Args:
+        network: Network to train.
+        extra: Loss, which may have parameters.
+        config: Optimizer, learning rate, momentum and weight decay.
+    """
+    groups = parameter_groups(
+        network,
+        extra,
+        weight_decay=config.optimizer.weight_decay,
+        proxy_lr_scale=config.optimizer.proxy_lr_scale,
+    )
+    if config.optimizer.name == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=config.optimizer.learning_rate,
+            momentum=config.optimizer.momentum,
+            nesterov=config.optimizer.momentum > 0,
+        )
+    if config.optimizer.name == "muon":
+        return Muon(groups, lr=config.optimizer.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.optimizer.learning_rate, fused=True)
+
+
+def parameter_groups(
+    network: SiameseNetwork, extra: nn.Module, *, weight_decay: float, proxy_lr_scale: float
+) -> list[dict[str, Any]]:
+    """Return parameter groups: matrices and filters with weight decay, biases and batch norms without.
+
+    Weight matrices of the encoder are marked ``orthogonal`` for `Muon`.
+
+    Args:
+        network: Network to train.
+        extra: Loss whose parameters, if any, are proxies.
+        weight_decay: Weight decay of matrices and filters.
+        proxy_lr_scale: Learning rate of proxies as a multiple of the network's. A proxy gets gradients from
+            few images, so it needs a higher rate.
+    """
+    of_encoder = set(network.encoder.parameters())
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        matrix = parameter.ndim > 1
+        orthogonal = matrix and parameter in of_encoder and min(parameter.flatten(1).shape) <= MAX_ORTHOGONAL
+        groups.setdefault((1.0, weight_decay if matrix else 0.0, orthogonal), []).append(parameter)
+    for parameter in extra.parameters():
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((proxy_lr_scale, decay, False), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "scale": scale, "orthogonal": orthogonal}
+        for (scale, decay, orthogonal), parameters in groups.items()
+    ]
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal moves for the groups that are marked ``orthogonal``, AdamW's for the others.
+    """Muon for parameter groups marked ``orthogonal``, AdamW for the others.
 
-    A convolution's weights count as a matrix of one row a filter. A move of a matrix of ``(rows, columns)``
-    is ``0.2 * sqrt(max(rows, columns))`` times the orthogonal matrix nearest to its momentum, so that its
-    values are about as large as those of AdamW's moves.
+    The filters of a convolution are the rows of one matrix. The update of a matrix of shape
+    ``(rows, columns)`` is ``0.2 * sqrt(max(rows, columns))`` times the orthogonal matrix nearest to its
+    momentum, which gives it about the size of AdamW's updates.
 
     Args:
         groups: Parameters, or groups of them; see `torch.optim.Optimizer`.
         lr: Learning rate.
-        momentum: Share of the old momentum that is kept, for matrices; the move looks one gradient ahead
-            (Nesterov).
-        betas: AdamW's two, for all the rest.
+        momentum: Nesterov momentum of matrices, in [0, 1).
+        betas: Decay rates of AdamW's moments.
 
     References:
         Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024 (the five steps and their
-        coefficients); Liu et al., Muon is scalable for LLM training, 2025, eq. 4 (the size of a move);
+        coefficients); Liu et al., Muon is scalable for LLM training, 2025, eq. 4 (the size of an update);
         Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019 (AdamW).
     """
 
@@ -51,17 +108,17 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            move = _orthogonal_move if group["orthogonal"] else _adam_move
+            update = _orthogonal_update if group["orthogonal"] else _adam_update
             for weight in group["params"]:
                 if weight.grad is not None:
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.sub_(move(weight.grad, self.state[weight], group), alpha=group["lr"])
+                    weight.sub_(update(weight.grad, self.state[weight], group), alpha=group["lr"])
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Nearly the orthogonal matrix that is nearest: the same directions, of lengths around 1.
+    """Approximate the nearest orthogonal matrix: same singular vectors, singular values around 1.
 
-    Five times each length x, below 1 at first, becomes 3.4445 x - 4.775 x^3 + 2.0315 x^5.
+    Each of five iterations maps a singular value x, below 1 at first, to 3.4445 x - 4.775 x^3 + 2.0315 x^5.
 
     Args:
         matrix: Shape ``(rows, columns)``.
@@ -69,17 +126,17 @@ def orthogonal(matrix: Tensor) -> Tensor:
     if len(matrix) > matrix.shape[1]:
         return orthogonal(matrix.T).T
     x = matrix / (matrix.norm() + 1e-7)
-    # All steps are polynomials of x x', so they are taken there, where matrices are small and square.
-    square, whole = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
+    # Every iteration is a polynomial of x x', so it is computed there, where matrices are small and square.
+    square, product = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(5):
         step = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
         step.diagonal().add_(3.4445)
-        whole, square = step @ whole, step @ square @ step
-    found: Tensor = whole @ x
-    return found
+        product, square = step @ product, step @ square @ step
+    nearest: Tensor = product @ x
+    return nearest
 
 
-def _orthogonal_move(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+def _orthogonal_update(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     if not state:
         state["momentum"] = torch.zeros_like(gradient)
     momentum: Tensor = state["momentum"].lerp_(gradient, 1 - group["momentum"])
@@ -87,7 +144,7 @@ def _orthogonal_move(gradient: Tensor, state: dict[str, Any], group: dict[str, A
     return orthogonal(ahead).view_as(gradient).mul_(0.2 * max(ahead.shape) ** 0.5)
 
 
-def _adam_move(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+def _adam_update(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
     first, second = group["betas"]
     if not state:
         state["step"] = torch.zeros(())

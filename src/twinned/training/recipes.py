@@ -1,12 +1,12 @@
-"""Recipes: the settings of a training run, by name. Nothing but settings, over the one loop.
+"""Recipes: presets of `TrainConfig` by name, and the choice of one from the images.
 
-auto         looks at the images and chooses one of the next four, and says why
-glyph        characters, symbols, icons: small, few colours, many classes
+auto         chooses glyph, face, signature or photo from the images, and gives the reason
+glyph        characters, symbols, icons: small images, few colors, many classes
 face         aligned faces
-signature    handwriting: the ink alone is looked at; genuine and forged
-photo        colour photographs of things: a network that has seen a million of them, fitted to yours
-photo-small  the same with a small network that has seen nothing
-koch2015, facenet, chopra2005    the three papers of the slide deck, as they were written
+signature    handwriting: ink is separated from the paper; genuine and forged signatures
+photo        color photographs: an encoder pretrained on ImageNet, adapted to your images
+photo-small  color photographs: a small encoder, trained from random weights
+koch2015, facenet, chopra2005    the three papers of the slide deck
 """
 
 from __future__ import annotations
@@ -19,38 +19,43 @@ import numpy as np
 from ..data.datasets import ImageSet, PairSet
 from ..data.images import ImageSource, open_image
 from ..errors import DataError, ImageError, SettingError
-from . import recipes
-from .config import Augment, Settings
+from ..utils.notes import Note
+from .config import TrainConfig
+from .sections import (
+    AdamW,
+    Augment,
+    Chopra,
+    Comparison,
+    EncoderConfig,
+    Input,
+    Length,
+    Mining,
+    Muon,
+    PairCrossEntropy,
+    Sampler,
+    ScheduleConfig,
+    SupCon,
+    Triplet,
+)
 
-RECIPES: dict[str, Settings] = {
-    "glyph": Settings(
+RECIPES: dict[str, TrainConfig] = {
+    "glyph": TrainConfig(
         recipe="glyph",
-        height=35,
-        width=35,
-        channels=1,
-        encoder="conv4_wide",
-        temperature=0.03,
-        quarter_turns=True,
-        mirrors=True,
-        within_group=0.5,
+        input=Input(height=35, width=35, channels=1),
+        encoder=EncoderConfig(name="conv4_wide"),
+        loss=SupCon(temperature=0.03),
+        sampler=Sampler(rotate_classes=True, flip_classes=True, same_group_fraction=0.5),
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),
-        optimizer="muon",
-        learning_rate=0.01,
-        proxy_rate=3,
-        minutes=2,
+        optimizer=Muon(learning_rate=0.01, proxy_lr_scale=3),
+        length=Length(minutes=2),
     ),
-    "face": Settings(
+    "face": TrainConfig(
         recipe="face",
-        height=96,
-        width=96,
-        channels=1,
-        encoder="conv4_wide",
-        temperature=0.03,
-        dropout=0.2,
-        symmetric=True,
-        cohort=512,
-        classes_per_batch=32,
-        images_per_class=4,
+        input=Input(height=96, width=96, channels=1),
+        encoder=EncoderConfig(name="conv4_wide", dropout=0.2, symmetric=True),
+        comparison=Comparison(cohort=512),
+        loss=SupCon(temperature=0.03),
+        sampler=Sampler(classes_per_batch=32, images_per_class=4),
         augment=Augment(
             rotation=12,
             shear=0.1,
@@ -62,29 +67,21 @@ RECIPES: dict[str, Settings] = {
             contrast=0.3,
             erase=0.5,
         ),
-        optimizer="muon",
-        learning_rate=0.02,
-        proxy_rate=1.5,
-        minutes=3,
+        optimizer=Muon(learning_rate=0.02, proxy_lr_scale=1.5),
+        length=Length(minutes=3),
     ),
-    "signature": Settings(
+    "signature": TrainConfig(
         recipe="signature",
-        height=64,
-        width=128,
-        channels=1,
-        ink="binary",
-        encoder="conv4_wide",
-        temperature=0.03,
-        classes_per_batch=16,
-        images_per_class=6,
+        input=Input(height=64, width=128, channels=1, ink="binary"),
+        encoder=EncoderConfig(name="conv4_wide"),
+        loss=SupCon(temperature=0.03),
+        sampler=Sampler(classes_per_batch=16, images_per_class=6),
         augment=Augment(rotation=6, shear=0.1, scale=0.12, shift=0.04, elastic=0.02, erase=0.4),
-        minutes=3,
+        length=Length(minutes=3),
     ),
-    "photo-small": Settings(
+    "photo-small": TrainConfig(
         recipe="photo-small",
-        temperature=0.1,
-        classes_per_batch=24,
-        images_per_class=4,
+        sampler=Sampler(classes_per_batch=24, images_per_class=4),
         augment=Augment(
             rotation=10,
             scale=0.25,
@@ -95,149 +92,146 @@ RECIPES: dict[str, Settings] = {
             contrast=0.4,
             saturation=0.5,
         ),
-        minutes=3,
+        length=Length(minutes=3),
     ),
-    # Koch, Zemel & Salakhutdinov 2015. Rates were searched for and never published; these are ours, the rate
-    # and the shape of a batch chosen on alphabets of the background held out.
-    "koch2015": Settings(
+    # Koch, Zemel & Salakhutdinov 2015. The paper does not publish its learning rates; rate and batch shape
+    # were chosen on held-out alphabets of the background set.
+    "koch2015": TrainConfig(
         recipe="koch2015",
-        height=105,
-        width=105,
-        channels=1,
-        encoder="koch2015",
-        normalize=False,
-        head="weighted-l1",
-        loss="cross-entropy",
-        classes_per_batch=16,
-        images_per_class=4,
-        within_group=0.5,
+        input=Input(height=105, width=105, channels=1),
+        encoder=EncoderConfig(name="koch2015"),
+        comparison=Comparison(normalize=False, head="weighted-l1"),
+        loss=PairCrossEntropy(),
+        sampler=Sampler(classes_per_batch=16, images_per_class=4, same_group_fraction=0.5),
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=2 / 105, probability=0.5),
-        optimizer="adamw",
-        learning_rate=4e-4,
-        average=0.99,
-        warmup=100,
-        minutes=30,
+        optimizer=AdamW(learning_rate=4e-4),
+        schedule=ScheduleConfig(warmup=100),
+        length=Length(minutes=30),
     ),
     # Schroff, Kalenichenko & Philbin 2015: triplet loss on squared distances of unit vectors, semi-hard.
-    "facenet": Settings(
+    "facenet": TrainConfig(
         recipe="facenet",
-        height=96,
-        width=96,
-        channels=3,
-        embedding_size=128,
-        distance="squared_euclidean",
-        loss="triplet",
-        margin=0.2,
-        miner="semi-hard",
-        classes_per_batch=24,
-        images_per_class=6,
+        encoder=EncoderConfig(embedding_size=128),
+        comparison=Comparison(distance="squared_euclidean"),
+        loss=Triplet(margin=0.2),
+        mining=Mining(miner="semi-hard"),
+        sampler=Sampler(classes_per_batch=24, images_per_class=6),
         augment=Augment(flip=True, shift=0.03),
-        minutes=5,
+        length=Length(minutes=5),
     ),
     # Chopra, Hadsell & LeCun 2005: L1 distance and an exponential loss for impostors.
-    "chopra2005": Settings(
+    "chopra2005": TrainConfig(
         recipe="chopra2005",
-        height=56,
-        width=46,
-        channels=1,
-        encoder="chopra2005",
-        normalize=False,
-        distance="manhattan",
-        loss="chopra",
-        classes_per_batch=20,
-        images_per_class=4,
+        input=Input(height=56, width=46, channels=1),
+        encoder=EncoderConfig(name="chopra2005"),
+        comparison=Comparison(normalize=False, distance="manhattan"),
+        loss=Chopra(),
+        sampler=Sampler(classes_per_batch=20, images_per_class=4),
         augment=Augment(shift=0.04, flip=True),
-        learning_rate=1e-3,
-        minutes=3,
+        optimizer=AdamW(learning_rate=1e-3),
+        length=Length(minutes=3),
     ),
 }
 
-# A usual learning rate of each optimiser: how a recipe's rate is brought to another one.
+# Usual learning rate of each optimizer, for converting a recipe's rate to another optimizer.
 RATES = {"adamw": 0.003, "muon": 0.01, "sgd": 0.003}
 
-# How an encoder learns that has seen the world: its first stages stay as they are, the others move a little.
+# Defaults of a pretrained encoder: its first stages are frozen, the others change little.
 PRETRAINED: dict[str, Any] = {
-    "embedding_size": 256,
-    "layer": "solved",
-    "norms": "kept",
-    "dropout": 0.0,
-    "quarter_turns": False,
-    "mirrors": False,
-    "classes_per_batch": 8,
-    "images_per_class": 4,
-    "optimizer": "adamw",
-    "learning_rate": 3e-4,
-    "proxy_rate": 10.0,
-    "weight_decay": 0.01,
-    "warmup": 20,
-    "decay_from": 0.0,
-    "average": 0.95,
-    "evaluations": 3,
-    "enough": 8,
+    "encoder.embedding_size": 256,
+    "encoder.dropout": 0.0,
+    "transfer.projection": "lda",
+    "transfer.freeze_batchnorm": True,
+    "sampler.rotate_classes": False,
+    "sampler.flip_classes": False,
+    "sampler.classes_per_batch": 8,
+    "sampler.images_per_class": 4,
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 3e-4,
+    "optimizer.proxy_lr_scale": 10.0,
+    "optimizer.weight_decay": 0.01,
+    "schedule.warmup": 20,
+    "schedule.decay_start": 0.0,
+    "schedule.ema_decay": 0.95,
+    "schedule.evaluations": 3,
+    "length.max_epochs": 8,
 }
-# How many stages of each stay as they are; of others all of them.
+# Number of frozen stages; all of them for other pretrained encoders.
 FREEZE = {"efficientnet_lite0": "6", "efficientnet_lite0_photo": "6"}
 
-RECIPES["photo"] = RECIPES["photo-small"].change(
-    {"encoder": "efficientnet_lite0_photo", "symmetric": True, "height": 224, "width": 224}
-    | {"augment.erase": 0, "augment.flip": False}  # writing does not look the same in a mirror
-    | PRETRAINED
-    | {"freeze": FREEZE["efficientnet_lite0_photo"], "shrink": 3, "views": 3}
+RECIPES["photo"] = TrainConfig.parse(
+    RECIPES["photo-small"]
+    .merge(
+        PRETRAINED
+        | {
+            "encoder.name": "efficientnet_lite0_photo",
+            "encoder.symmetric": True,
+            "input.height": 224,
+            "input.width": 224,
+            "augment.erase": 0,
+            "augment.flip": False,  # mirrored writing is not the same writing
+            "transfer.freeze": FREEZE["efficientnet_lite0_photo"],
+            "transfer.shrinkage": 3,
+            "transfer.n_augmentations": 3,
+        }
+    )
+    .model_dump()
+    | {"recipe": "photo"}
 )
-RECIPES["photo"] = RECIPES["photo"].model_copy(update={"recipe": "photo"})
 
 
-def get(name: str) -> Settings:
-    """The settings of a recipe.
+def get(name: str) -> TrainConfig:
+    """Return a recipe by name.
 
     Raises:
-        SettingError: If there is none of that name; the message lists the names.
+        SettingError: If there is no such recipe; the message lists the names.
     """
     try:
         return RECIPES[name]
     except KeyError:
-        raise SettingError(f"recipe {name!r} is not known; choose auto, {', '.join(RECIPES)}") from None
+        raise SettingError(f"Unknown recipe {name!r}. Choose one of auto, {', '.join(RECIPES)}") from None
 
 
-_LOOK_AT = 48  # images
+_SAMPLE = 48  # images
 
 
-def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[Settings, str]:
-    """Choose a recipe from the images' size, colour and roles.
+def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[TrainConfig, Note]:
+    """Choose a recipe from the size, color and roles of a sample of the images.
 
     Args:
-        data: What is to be trained on.
-        seed: Of the sample that is looked at.
+        data: Training data.
+        seed: Seed of the sample.
 
     Returns:
-        The recipe's settings, fitted to the images, and one sentence that says why.
+        The recipe, with an input size that fits the images, and the reason.
 
     Raises:
-        DataError: If none of the images looked at can be read.
+        DataError: If no image of the sample can be read.
     """
-    width, height, colourful, two_toned = _look(data.images, seed)
+    width, height, in_color, two_toned = _measure(data.images, seed)
     size = f"{width:g}x{height:g} (median width x height)"
+    name, side = "photo", 0
     if isinstance(data, ImageSet) and data.forgery.any():
-        return recipes.get("signature"), "recipe signature: some images are marked as forgeries"
-    if not colourful and two_toned > 0.9:
-        if width >= 1.6 * height and min(width, height) > 48:
-            return recipes.get("signature"), f"recipe signature: dark on light and wide, {size}"
-        side = int(np.clip(round(max(width, height)), 16, 35)) if max(width, height) < 35 else 35
-        settings = recipes.get("glyph").change({"height": max(side, 16), "width": max(side, 16)})
-        return settings, f"recipe glyph: two tones, {size}"
-    if max(width, height) < 32 and not colourful:
-        settings = recipes.get("glyph").change({"height": 32, "width": 32})
-        return settings, f"recipe glyph: small and grey, {size}"
-    if not colourful:
-        return recipes.get("face"), f"recipe face: grey photographs, {size}"
-    return recipes.get("photo"), f"recipe photo: colour images, {size}"
+        name, reason = "signature", "some images are marked as forgeries"
+    elif in_color:
+        reason = f"color images, {size}"
+    elif two_toned > 0.9 and width >= 1.6 * height and min(width, height) > 48:
+        name, reason = "signature", f"dark on light and wide, {size}"
+    elif two_toned > 0.9:
+        name, reason, side = "glyph", f"two tones, {size}", int(np.clip(round(max(width, height)), 16, 35))
+    elif max(width, height) < 32:
+        name, reason, side = "glyph", f"small and gray, {size}", 32
+    else:
+        name, reason = "face", f"gray photographs, {size}"
+    config = get(name).merge({"height": side, "width": side} if side else {})
+    return config, Note("recipe-chosen", f"recipe {name}: {reason}")
 
 
-def _look(images: Sequence[ImageSource], seed: int) -> tuple[float, float, bool, float]:
-    """Median width and height, whether most are in colour, and the median share of extreme pixels."""
-    order = np.random.default_rng(seed).permutation(len(images))[: 4 * _LOOK_AT]
+def _measure(images: Sequence[ImageSource], seed: int) -> tuple[float, float, bool, float]:
+    """Return median width and height, whether most images have color, and the share of extreme pixels."""
+    order = np.random.default_rng(seed).permutation(len(images))[: 4 * _SAMPLE]
     sizes: list[tuple[int, int]] = []
-    colour: list[bool] = []
+    colorful: list[bool] = []
     tones: list[float] = []
     error: ImageError | None = None
     for place in order:
@@ -248,15 +242,15 @@ def _look(images: Sequence[ImageSource], seed: int) -> tuple[float, float, bool,
             continue
         sizes.append(image.size)
         values = np.asarray(image.convert("RGB").resize((64, 64))).astype(np.int16)
-        colour.append(bool((values.max(axis=2) - values.min(axis=2)).mean() > 6))
-        # Dark strokes on a plain ground: most pixels lie near the two levels that the image consists of.
-        grey = values.mean(axis=2)
-        low, high = np.percentile(grey, [1, 99])
+        colorful.append(bool((values.max(axis=2) - values.min(axis=2)).mean() > 6))
+        # Dark strokes on a plain background: most pixels are near the darkest or the lightest level.
+        gray = values.mean(axis=2)
+        low, high = np.percentile(gray, [1, 99])
         spread = max(float(high - low), 1.0)
-        tones.append(float(((grey - low < 0.25 * spread) | (high - grey < 0.25 * spread)).mean()))
-        if len(sizes) == _LOOK_AT:
+        tones.append(float(((gray - low < 0.25 * spread) | (high - gray < 0.25 * spread)).mean()))
+        if len(sizes) == _SAMPLE:
             break
     if not sizes:
-        raise DataError(f"none of {len(order)} images looked at can be read; the first: {error}")
+        raise DataError(f"None of {len(order)} sampled images can be read; the first error: {error}")
     width, height = np.median(np.array(sizes), axis=0)
-    return float(width), float(height), float(np.mean(colour)) > 0.5, float(np.median(tones))
+    return float(width), float(height), float(np.mean(colorful)) > 0.5, float(np.median(tones))

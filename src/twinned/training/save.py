@@ -1,9 +1,10 @@
-"""What a run came to, as a model folder."""
+"""Write the result of a training run to a model folder."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from safetensors.torch import save_file
 from ..data.decoded import DecodedSet
 from ..data.splits import enrollment_size, subsample
 from ..evaluation.calibration import Calibration, held_out_figures
-from ..evaluation.enrollment import choose_enrolment
+from ..evaluation.enrollment import choose_enrollment
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
 from ..inference.model import Model
 from ..inference.model_folder import Manifest
 from ..nn import onnx_export
 from ..utils import files
+from ..utils.notes import Note
 from .cross_validation import FitResult
 from .trainer import Trainer
 from .validation import ValidationScore
@@ -26,137 +28,184 @@ from .validation import ValidationScore
 
 def write_model(
     folder: Path,
-    run: Trainer,
-    learnt: FitResult,
+    trainer: Trainer,
+    result: FitResult,
     calibration: Calibration,
-    notes: list[str],
+    notes: Sequence[Note],
     given: dict[str, str | None],
 ) -> None:
-    """Fill a model folder.
+    """Write a model folder.
 
     Args:
-        folder: An empty folder, but for what `write_baseline` may have written.
-        run: With all that was asked for.
-        learnt: What came of it.
-        calibration: Threshold and probability.
-        notes: What was said.
-        given: What identifies the data and the model that were started from.
+        folder: Folder that is empty, or holds the file of `write_baseline`.
+        trainer: Configuration and baseline.
+        result: Network to save, with its scores.
+        calibration: Threshold and probabilities.
+        notes: Notes of the run.
+        given: Hashes of the data and of the initial model.
     """
+    network = result.network.eval().cpu()
+    _write_encoder(folder, trainer, result)
+    has_head = onnx_export.export_head(network, folder / "head.onnx")
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    _write_history(folder / "history.csv", result.state.history)
+    classes = _training_classes(trainer, result)
+    _write_training_json(folder / "training.json", trainer, result, classes=classes, given=given)
+    model_folder.write(
+        folder, _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
+    )
+    if result.held_out is not None and result.held_out.labelled is not None and not has_head:
+        _choose_enrolment(folder, result.held_out, trainer.config.seed)
+
+
+def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
+    """Write encoder.onnx, and the encoder before training if it was scored."""
+    baseline = folder / UNTOUCHED
+    if result.network is trainer.baseline and baseline.exists():
+        baseline.rename(folder / "encoder.onnx")
+    else:
+        onnx_export.export_encoder(result.network, trainer.spec, folder / "encoder.onnx")
+    if result.baseline is None:
+        baseline.unlink(missing_ok=True)
+    elif not baseline.exists():
+        write_baseline(folder, trainer)
+
+
+def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+    names = list(history[0]) if history else ["step"]
+    rows = [",".join(f"{row[name]:.6g}" for name in names) for row in history]
+    files.write_text(path, "\n".join([",".join(names), *rows]) + "\n")
+
+
+def _training_classes(trainer: Trainer, result: FitResult) -> list[str]:
+    """Return the classes that the network or the initial model was trained on."""
+    classes = result.train.labelled.classes if result.train.labelled else []
+    if trainer.warm_start is None:
+        return classes
+    return sorted({*classes, *trainer.warm_start.model.manifest.classes})
+
+
+def _write_training_json(
+    path: Path, trainer: Trainer, result: FitResult, *, classes: list[str], given: dict[str, str | None]
+) -> None:
+    config = result.config.model_dump(mode="json")
+    held_out, state, images, hash_limited = result.held_out, result.state, set(result.train.hashes), False
+    if trainer.warm_start is not None:
+        model = trainer.warm_start.model
+        images |= model.record.image_hashes
+        hash_limited = bool(model.record.hash_limitation) or model.spec.shape != trainer.spec.shape
+    record: dict[str, Any] = {
+        "recipe": config["recipe"],
+        "settings": config,
+        "asked": trainer.config.model_dump(mode="json"),
+        "given": given,
+        "seed": trainer.config.seed,
+        "steps": state.step,
+        "seconds": round(state.seconds, 2),
+        "bfloat16": state.bfloat16,
+        "layers": result.network.layers(),
+        "classes": classes,
+        "held_out_classes": _classes(held_out),
+        "images": sorted(images),
+        "unmatched": hash_limited,
+        "held_out_images": sorted(held_out.hashes) if held_out else [],
+    }
+    files.write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def _manifest(
+    trainer: Trainer,
+    result: FitResult,
+    calibration: Calibration,
+    notes: Sequence[Note],
+    *,
+    classes: list[str],
+    has_head: bool,
+) -> Manifest:
     from .. import __version__
 
-    learn, held_out, state, parent = learnt.learn, learnt.held_out, learnt.state, run.parent
-    network = learnt.network.eval().cpu()
-    if network is run.baseline and (folder / UNTOUCHED).exists():
-        (folder / UNTOUCHED).rename(folder / "encoder.onnx")
-    else:
-        onnx_export.export_encoder(network, run.spec, folder / "encoder.onnx")
-    if learnt.baseline is None:
-        (folder / UNTOUCHED).unlink(missing_ok=True)
-    elif not (folder / UNTOUCHED).exists():
-        write_baseline(folder, run)
-    relations = list(run.relations)
-    if parent is not None and network is parent.network:  # left as it was
-        relations = parent.model.manifest.relations
-    has_head = onnx_export.export_head(network, folder / "head.onnx")
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
-    classes = own = learn.labelled.classes if learn.labelled else []
-    unmatched = False
-    images, data = set(learn.hashes), learn.fingerprint() | {"classes": len(own)}
-    if parent is not None:  # what its encoder has learnt from is not forgotten
-        classes = sorted({*own, *parent.model.manifest.classes})
-        images |= parent.model.training_hashes()
-        unmatched = bool(parent.model.unmatched()) or parent.model.spec.shape != run.spec.shape
-        data = data if learn.hashes else parent.model.manifest.data
-    labelled = (learn.labelled, held_out.labelled if held_out else None)
-    before: dict[str, Any] = {}
-    if learnt.baseline is not None and run.baseline is not None:
-        before = {"untouched": _figures(learnt.baseline) | {"distance": run.baseline.head.name}}
-    settings = learnt.settings.model_dump(mode="json")
-    files.write_text(
-        folder / "training.json",
-        json.dumps(
-            {
-                "recipe": settings["recipe"],
-                "settings": settings,
-                "asked": run.settings.model_dump(mode="json"),
-                "given": given,
-                "seed": run.settings.seed,
-                "steps": state.step,
-                "seconds": round(state.seconds, 2),
-                "bfloat16": state.bfloat16,
-                "layers": network.layers(),
-                "classes": classes,
-                "held_out_classes": held_out.labelled.classes if held_out and held_out.labelled else [],
-                "images": sorted(images),
-                "unmatched": unmatched,
-                "held_out_images": sorted(held_out.hashes) if held_out else [],
-            },
-            indent=1,
-        )
-        + "\n",
+    network, train, warm_start = result.network, result.train, trainer.warm_start
+    config = result.config.model_dump(mode="json")
+    relations = list(trainer.relations)
+    license_text = network.encoder.license
+    data = train.fingerprint() | {"classes": len(train.labelled.classes) if train.labelled else 0}
+    if warm_start is not None:
+        manifest = warm_start.model.manifest
+        relations = manifest.relations if network is warm_start.network else relations
+        license_text = manifest.licence
+        data = data if train.hashes else manifest.data
+    return Manifest(
+        twinned=__version__,
+        origin="trained" if warm_start is None else "finetuned",
+        encoder=trainer.config.encoder.name,
+        spec=trainer.spec,
+        embedding_size=network.embedding_size,
+        normalized=network.normalize,
+        distance=network.head.name,
+        head=has_head,
+        relations=relations if has_head else [],
+        calibration=calibration,
+        classes=classes,
+        data=data,
+        held_out=_held_out_figures(trainer, result, calibration),
+        recipe=config,
+        notes=[text for _, text in notes],
+        note_codes=[code for code, _ in notes],
+        licence=license_text,
     )
-    names = list(state.history[0]) if state.history else ["step"]
-    rows = [",".join(f"{row[n]:.6g}" for n in names) for row in state.history]
-    files.write_text(folder / "history.csv", "\n".join([",".join(names), *rows]) + "\n")
-    model_folder.write(
-        folder,
-        Manifest(
-            twinned=__version__,
-            encoder=run.settings.encoder,
-            spec=run.spec,
-            embedding_size=network.embedding_size,
-            normalized=network.normalize,
-            distance=network.head.name,
-            head=has_head,
-            relations=relations if has_head else [],
-            calibration=calibration,
-            classes=classes,
-            data=data,
-            held_out={
-                "images": len(held_out.hashes) if held_out else 0,
-                "classes": held_out.labelled.classes if held_out and held_out.labelled else [],
-                **held_out_figures(calibration, learnt.judged.comparisons),
-                **model_folder.harder_impostors(
-                    learnt.judged.comparisons,
-                    recipe=settings["recipe"],
-                    encoder=run.settings.encoder,
-                    forged=any(part.forgery.any() for part in labelled if part is not None),
-                    marked=any(part is not None for part in labelled),
-                ),
-            }
-            | ({} if learnt.judged.relation is None else {"relations": learnt.judged.relation})
-            | before,
-            recipe=settings,
-            notes=notes,
-            licence=network.encoder.licence if parent is None else parent.model.manifest.licence,
+
+
+def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibration) -> dict[str, Any]:
+    """Return the figures of model.json: those of the network, and of the baseline as ``untouched``."""
+    held_out, score = result.held_out, result.score
+    parts = [part.labelled for part in (result.train, held_out) if part is not None]
+    labeled = [images for images in parts if images is not None]
+    figures: dict[str, Any] = {
+        "images": len(held_out.hashes) if held_out else 0,
+        "classes": _classes(held_out),
+        **held_out_figures(calibration, score.comparisons),
+        **model_folder.harder_impostors(
+            score.comparisons,
+            recipe=result.config.recipe,
+            encoder=trainer.config.encoder.name,
+            forged=any(part.forgery.any() for part in labeled),
+            marked=bool(labeled),
         ),
-    )
-    if held_out is not None and held_out.labelled is not None and not has_head:
-        _choose_enrolment(folder, held_out, run.settings.seed)
+    }
+    if score.relation is not None:
+        figures["relations"] = score.relation
+    if result.baseline is not None and trainer.baseline is not None:
+        figures["untouched"] = _figures(result.baseline) | {"distance": trainer.baseline.head.name}
+    return figures
 
 
-def write_baseline(folder: Path, run: Trainer) -> float:
-    """Write the encoder that there is before training, where there is one that needs no head.
+def write_baseline(folder: Path, trainer: Trainer) -> float:
+    """Export the encoder before training, if there is one without a learned head.
 
     Returns:
-        The seconds it took to export; that of the trained one will take as long.
+        Seconds of the export, which estimate those of the trained encoder.
     """
-    if run.baseline is None or run.baseline.head.learned:
+    if trainer.baseline is None or trainer.baseline.head.learned:
         return 0.0
-    began = time.monotonic()
-    onnx_export.export_encoder(run.baseline.eval().cpu(), run.spec, folder / UNTOUCHED)
-    return time.monotonic() - began
+    start = time.monotonic()
+    onnx_export.export_encoder(trainer.baseline.eval().cpu(), trainer.spec, folder / UNTOUCHED)
+    return time.monotonic() - start
 
 
 def _choose_enrolment(folder: Path, held_out: DecodedSet, seed: int) -> None:
-    """Whether a gallery tells a label by the nearest of its images or by their mean, kept in model.json."""
+    """Choose if a gallery compares with the nearest image of a label or with their mean."""
     some = subsample(held_out, enrollment_size(held_out), whole_classes=True)
     genuine = ~some.images.forgery
     model = Model(folder)
     vectors = model.embed_pixels(some.pixels[genuine])
-    found = choose_enrolment(vectors, some.images.labels[genuine], model.distances, seed=seed)
+    found = choose_enrollment(vectors, some.images.labels[genuine], model.distances, seed=seed)
     model_folder.write(folder, model.manifest.enrolling(found))
 
 
-def _figures(judged: ValidationScore) -> dict[str, float]:
-    return {"eer": judged.eer} | ({} if judged.recall is None else {"recall_at_1": judged.recall})
+def _classes(data: DecodedSet | None) -> list[str]:
+    return data.labelled.classes if data is not None and data.labelled is not None else []
+
+
+def _figures(score: ValidationScore) -> dict[str, float]:
+    return {"eer": score.eer} | ({} if score.recall is None else {"recall_at_1": score.recall})

@@ -4,78 +4,125 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
 from ..data.samplers import Batch
 from ..errors import TrainingError
-from .checkpoint import State
+
+Network = TypeVar("Network", bound=nn.Module)
+
+# Maps the network, the images and the batch to the loss (a scalar) and the embeddings.
+Objective: TypeAlias = Callable[[Network, Tensor, Batch], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, how fast to learn, how often to look.
+    """Length of a run, learning rate at each step, and intervals of evaluations and checkpoints.
 
     Args:
-        steps: Steps to take; None to fit them to ``seconds``.
-        seconds: Time for the whole loop, where ``steps`` is None. The number of steps follows from the speed
-            of the first ones, is corrected once the rate is to fall, and is kept in the checkpoint.
-        most: Steps that are enough, however much time there is; None for as many as fit.
-        learning_rate: The highest.
-        warmup: Steps over which it rises.
-        decay_from: Share of the steps after which it falls to 0 along half a cosine; 1 for never.
-        epoch_decay: The rate is multiplied by it after each epoch of ``per_epoch`` steps.
-        per_epoch: Steps of an epoch, for ``epoch_decay``.
-        epoch_steps: Steps that show as many images as there are; the history counts epochs by it.
-        momentum: Of SGD, which rises linearly over the run: the first and the last; None leaves it as it is.
-        average: Decay of the running average of the weights, which is what is evaluated and kept; 0 for none.
-        evaluations: How many times to evaluate on the way.
-        patience: Stop after so many evaluations without a better one; 0 never stops early.
-        clip: Longest gradient; 0 for no limit.
-        bfloat16: Run the network in bfloat16; None measures whether it pays.
-        seed: Of dropout and of the augmentation.
-        checkpoint_seconds: Time between two checkpoints.
+        steps: Number of steps; None to fit it to ``seconds``.
+        seconds: Time for the whole loop, used if ``steps`` is None. The number of steps follows from the
+            speed of the first steps, is corrected when the learning rate starts to decay, and is kept in the
+            checkpoint.
+        max_steps: Upper limit of the number of steps that is fitted to ``seconds``; None for no limit.
+        learning_rate: Peak learning rate.
+        warmup: Steps over which the learning rate rises linearly to its peak.
+        decay_start: Fraction of the steps after which the learning rate falls to 0 along half a cosine; 1 for
+            a constant rate.
+        epoch_steps: Steps per epoch, for the history's column ``epoch``.
+        ema_decay: Decay of the exponential moving average of the weights, which is evaluated and kept; 0
+            keeps the last weights.
+        evaluations: Number of evaluations during the run.
+        bfloat16: Run the network in bfloat16; None measures whether it is faster.
+        seed: Seed of dropout and augmentation.
+        checkpoint_seconds: Seconds between two checkpoints.
     """
 
     steps: int | None = None
     seconds: float | None = None
-    most: int | None = None
+    max_steps: int | None = None
     learning_rate: float = 3e-3
     warmup: int = 30
-    decay_from: float = 0.3
-    epoch_decay: float = 1.0
-    per_epoch: int = 1
+    decay_start: float = 0.3
     epoch_steps: float = 1.0
-    momentum: tuple[float, float] | None = None
-    average: float = 0.99
+    ema_decay: float = 0.99
     evaluations: int = 10
-    patience: int = 0
-    clip: float = 0.0
     bfloat16: bool | None = None
     seed: int = 0
     checkpoint_seconds: float = 15.0
 
     def rate(self, step: int, total: int | None) -> float:
-        """The learning rate of a step. While the total is not known, the fall has not begun."""
+        """Return the learning rate of a step; it does not decay while the total is None."""
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         done = 0.0 if total is None else step / max(1, total)
-        fall = 0.0 if done <= self.decay_from else (done - self.decay_from) / (1 - self.decay_from)
-        slower = self.epoch_decay ** (step // self.per_epoch)
-        return self.learning_rate * rise * slower * 0.5 * (1 + math.cos(math.pi * fall))
+        fall = 0.0 if done <= self.decay_start else (done - self.decay_start) / (1 - self.decay_start)
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
 
-    def settings(self, step: int, total: int | None, *, scale: float = 1.0) -> dict[str, float]:
-        """What a group of an optimiser's parameters, with its own scale of the rate, is set to at a step."""
-        found = {"lr": scale * self.rate(step, total)}
-        if self.momentum is not None:
-            first, last = self.momentum
-            found["momentum"] = first + (last - first) * (0.0 if total is None else step / max(1, total))
-        return found
+
+class StopReason(StrEnum):
+    """Reason why a run ended before its last step."""
+
+    NOT_FINITE = "not-finite"
+    TIME_IS_UP = "time-is-up"
+    CALLBACK = "callback"
+
+
+@dataclass
+class State:
+    """Progress of a run, without its weights.
+
+    Batches, augmentation and dropout depend on the seed and the step alone, so the step is also the state of
+    the sampler and of every random generator.
+
+    Args:
+        step: Number of steps taken.
+        total: Number of steps to take; None until the speed has been measured.
+        seconds: Time spent in the loop, including the time before an interruption.
+        bfloat16: Run the network in bfloat16; None until the speed has been measured.
+        best_eer: Lowest held-out equal error rate so far.
+        best_step: Number of steps after which the best weights were evaluated; 0 before the first evaluation.
+        stopped: Reason why the run ended before its last step; None otherwise.
+        stopped_because: Description of that reason, for people.
+        history: One row per evaluation: the lines of history.csv.
+    """
+
+    step: int = 0
+    total: int | None = None
+    seconds: float = 0.0
+    bfloat16: bool | None = None
+    best_eer: float | None = None
+    best_step: int = 0
+    stopped: StopReason | None = None
+    stopped_because: str = ""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        """True after the last step or an early stop."""
+        return self.stopped is not None or (self.total is not None and self.step >= self.total)
+
+    def stop(self, reason: StopReason, because: str) -> None:
+        """End the run before its last step."""
+        self.stopped, self.stopped_because = reason, because
 
 
 class Step(NamedTuple):
-    """What a callback is told after a step."""
+    """Report of one step, passed to callbacks.
+
+    Args:
+        step: Index of the step, from 0.
+        total: Number of steps to take; None until the speed has been measured.
+        loss: Loss of the whole batch.
+        learning_rate: Learning rate of the step.
+        seconds: Time spent in the loop so far.
+        images: Number of images in the batch.
+        batch: Indices and labels of the images.
+        embeddings: Shape ``(images, d)``; None if the objective returns none.
+    """
 
     step: int
     total: int | None
@@ -88,9 +135,9 @@ class Step(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What an evaluator returns, each in [0, 1].
+    """Result of an evaluation, each value in [0, 1].
 
-    ``nan`` where there is nothing to measure on; an error rate of infinity where embeddings are not finite.
+    ``nan`` without data to measure on; an equal error rate of infinity if embeddings are not finite.
     """
 
     train_accuracy: float
@@ -98,20 +145,13 @@ class Scores(NamedTuple):
     held_out_eer: float
 
 
-Network = TypeVar("Network", bound=nn.Module)
-
-
-# From the network, the images and the batch to the loss (a scalar) and the embeddings.
-Objective: TypeAlias = Callable[[Network, Tensor, Batch], tuple[Tensor, Tensor | None]]
-
-
 @dataclass(frozen=True, eq=False)
 class TrainResult(Generic[Network]):
-    """A finished run: where it stands, and the weights to keep."""
+    """Result of a run: its final state and the network with the weights to keep."""
 
     state: State
     network: Network
 
 
-class Interrupted(TrainingError):  # noqa: N818 - no error of anybody's
-    """Ctrl-C, SIGTERM or SIGHUP ended the run; the checkpoint holds all of it."""
+class Interrupted(TrainingError):  # noqa: N818 - not an error: the user asked for it
+    """A run was ended by Ctrl-C, SIGTERM or SIGHUP; its checkpoint is complete."""

@@ -1,21 +1,22 @@
-"""A run of the loop over some of the data: the network, loss and optimiser that the settings name."""
+"""`Trainer`: build a network, and fit it to data."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.augmentation import Augmentation
-from ..data.decoded import DecodedSet, Say
+from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
-from ..data.samplers import ClassBatches
+from ..data.samplers import ClassBatches, PairBatches
 from ..data.splits import enrollment_size, subsample
 from ..errors import SettingError
 from ..metrics.roc import eer as equal_error_rate
@@ -23,438 +24,411 @@ from ..nn import encoders, heads
 from ..nn.lda import fit_lda_projection
 from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
-from ..utils.files import write_text
+from ..utils.notes import muted, note
 from . import distributed
-from .callbacks import TrainingMonitor
-from .config import Settings
-from .feature_cache import (
-    FeatureCache,
-    InputSource,
-    PixelSource,
-    whole,
-)
+from .callbacks import Callback, TrainingMonitor
+from .config import TrainConfig
+from .deadline import Budget
+from .feature_cache import LDA_VIEWS, InputSource, cache_features, input_source
 from .freezing import Freezing, frozen_stages
 from .loop import train_network
-from .objective import make_batches, make_objective, make_optimizer
-from .state import (
-    Schedule,
-    Scores,
-    Step,
-    TrainResult,
-)
-from .validation import ValidationScore, compare, judge
+from .objective import make_batches, make_objective
+from .optimizers import create_optimizer
+from .state import Schedule, Scores, TrainResult
+from .validation import MAX_IMAGES, ValidationScore, batch_size, compare, embed, score
 from .warm_start import WarmStart
 
-# A fold's run is this share of the main one's steps.
-FOLD_SHARE = 0.5
-_EACH = 4  # images of a class, where time allows for some of the images alone
-_LOOK_TRAIN, _LOOK_HELD_OUT, _CALIBRATE = 400, 1000, 6000
-# Shares of the time that is left: for every image to go through the frozen stages once, and for their views.
-_FRONT_SHARE, _VIEWS_SHARE = 0.4, 0.3
-# Views of each image that an embedding layer is solved from.
-_SOLVE_VIEWS = 4
-# Fewer images than this share of the layer's outputs do not show in which directions others are spread.
-_FEW = 0.5
+# Images that an evaluation during training uses.
+_EVALUATE_TRAIN, _EVALUATE_HELD_OUT = 400, 1000
+# Fewer images than this fraction of the projection's outputs do not show the directions of other classes.
+_FEW_IMAGES = 0.5
 
 
 class Trainer:
-    """The settings of one call of `train`, and the runs of the loop that they lead to.
+    """Build networks as the configuration describes, and fit them to data.
 
     Args:
-        settings: All of them.
-        spec: The input, with mean and deviation.
-        device: Where to train.
-        progress: Show bars.
-        on_step: Called after each step.
-        tell: Called with each sentence that a user should read.
-        relations: For a relation head: of each relation, whether its pairs are *same*.
-        parent: The model whose weights are carried over; without one they are fresh or pretrained.
-        untouched: What there was before anything is learnt, where that is of any use.
+        config: Configuration of the run.
+        spec: Input of the network, with mean and standard deviation.
+        device: Device to train on.
+        relations: For a relation head, the names of the relations, and whether their pairs are *same*.
+        warm_start: Model whose weights are the initial weights; None for fresh or pretrained ones.
+        baseline: Network before training; None without weights to compare with.
+        callbacks: Called after steps and evaluations.
+        progress: Show progress bars.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        config: TrainConfig,
         spec: ImageSpec,
+        *,
         device: torch.device,
-        progress: bool,
-        on_step: Callable[[Step], None] | None,
-        tell: Say,
         relations: dict[str, bool] | None = None,
-        parent: WarmStart | None = None,
+        warm_start: WarmStart | None = None,
         baseline: SiameseNetwork | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
     ) -> None:
-        self.settings, self.spec, self.device = settings, spec, device
-        self.progress, self.on_step, self.tell = progress, on_step, tell
+        self.config, self.spec, self.device = config, spec, device
         self.relations = relations or {}
-        self.parent, self.baseline = parent, baseline
-        self.front: FeatureCache | None = None
-        self.deadline: float | None = None  # by the monotonic clock, for the last run of the loop to end
-        self.few: bool | None = None  # images to solve a layer from; as for the first, so for its folds
+        self.warm_start, self.baseline = warm_start, baseline
+        self.callbacks, self.progress = callbacks, progress
 
     @property
     def baseline_is_usable(self) -> bool:
-        """Whether the untouched encoder answers what is asked: it tells only the relations that it learnt."""
-        return not self.relations or (self.parent is not None and self.parent.tells(self.relations))
+        """True if the baseline can replace a trained network: it predicts the same relations, or none."""
+        return not self.relations or (
+            self.warm_start is not None and self.warm_start.has_relations(self.relations)
+        )
 
-    def solves(self, network: SiameseNetwork) -> bool:
-        """Check whether the last layer of a network is fitted to the images, which takes no steps."""
-        return self.settings.layer == "solved" and network.encoder.linear is not None
+    @property
+    def augmentation(self) -> Augmentation:
+        """Augmentation of training images."""
+        return Augmentation(**self.config.augment.model_dump())
 
     def build(self) -> SiameseNetwork:
-        """The network before training; whatever is fresh in it is the same for the same seed."""
-        s, parent = self.settings, self.parent
-        torch.manual_seed(s.seed)
-        encoder = encoders.build(
-            s.encoder,
+        """Build the network before training; the same seed gives the same weights."""
+        config, warm_start = self.config, self.warm_start
+        torch.manual_seed(config.seed)
+        encoder = encoders.create_encoder(
+            config.encoder.name,
             image_size=(self.spec.height, self.spec.width),
             channels=self.spec.channels,
-            embedding_size=s.embedding_size,
-            dropout=s.dropout,
-            pretrained=s.weights is None and parent is None,
-            symmetric=s.symmetric,
+            embedding_size=config.encoder.embedding_size,
+            dropout=config.encoder.dropout,
+            pretrained=config.encoder.weights is None and warm_start is None,
+            symmetric=config.encoder.symmetric,
         )
-        if s.weights is not None:
-            encoders.load_weights(encoder, s.weights)
-        elif parent is not None:
-            encoders.carry_over(encoder, parent.network.encoder.state_dict())
+        if config.encoder.weights is not None:
+            encoders.load_weights(encoder, config.encoder.weights)
+        elif warm_start is not None:
+            encoders.load_matching(encoder, warm_start.network.encoder.state_dict())
         head = heads.build(
-            s.head,
-            distance=s.distance,
+            config.comparison.head,
+            distance=config.comparison.distance,
             embedding_size=encoder.embedding_size,
             relations=list(self.relations.values()),
         )
-        if parent is not None and parent.tells(self.relations) and _fits(head, parent.network.head):
-            head.load_state_dict(parent.network.head.state_dict())
-        network = SiameseNetwork(encoder, head, normalize=s.normalize, mean=self.spec.mean, std=self.spec.std)
+        if warm_start is not None and warm_start.has_relations(self.relations):
+            _copy_weights(warm_start.network.head, head)
+        network = SiameseNetwork(
+            encoder, head, normalize=config.comparison.normalize, mean=self.spec.mean, std=self.spec.std
+        )
         return network.to(self.device)
 
-    def prepare(
-        self, material: DecodedSet, other: DecodedSet | None = None, *, note: Path | None = None
+    def has_lda_projection(self, network: SiameseNetwork) -> bool:
+        """Return True if the projection of a network is fitted in closed form."""
+        return self.config.transfer.projection == "lda" and network.encoder.linear_projection is not None
+
+    def freezing(self, network: SiameseNetwork) -> Freezing:
+        """Return the parts of a network that stay frozen."""
+        config = self.config
+        return Freezing(
+            frozen_stages(network.encoder, config.transfer.freeze),
+            batchnorm=config.transfer.freeze_batchnorm,
+            projection=self.has_lda_projection(network),
+        )
+
+    def source(self, data: DecodedSet) -> InputSource:
+        """Return the inputs of a dataset: its cached features, or augmented pixels."""
+        return input_source(data, augment=self.augmentation, device=self.device, seed=self.config.seed)
+
+    def score(self, network: SiameseNetwork, data: DecodedSet) -> ValidationScore:
+        """Score a network on held-out data; see `twinned.training.validation.score`."""
+        return score(network.to(self.device), data, relations=list(self.relations), seed=self.config.seed)
+
+    def cache_features(
+        self,
+        train: DecodedSet,
+        validation: DecodedSet | None = None,
+        *,
+        budget: Budget,
+        record: Path | None = None,
     ) -> tuple[DecodedSet, DecodedSet | None]:
-        """Run all images through the stages that stay frozen, once; fewer images where time is too short.
-
-        Nothing is done where no stage stays frozen, or where there is no room for what comes out.
-
-        Args:
-            material: What is learnt from.
-            other: Images that the threshold is chosen on, where they are others.
-            note: Where it is kept how many images and views there was time for, so that a run that is resumed
-                goes on with as many.
-
-        Returns:
-            Both, or as much of them as there is time for.
+        """Attach cached features of the frozen stages; see `twinned.training.feature_cache.cache_features`.
 
         Raises:
-            SettingError: If nothing is left that learns.
+            SettingError: If no parameter is trainable, or there is no linear projection to fit.
         """
-        s, network = self.settings, self.build()
-        encoder = network.encoder
-        stages = frozen_stages(encoder, s.freeze)
-        last = len(encoder.stages()) - 1
-        solved = s.layer == "solved" and encoder.linear is not None
-        if s.layer == "solved" and not solved and not encoders.is_pretrained(s.encoder):
-            raise SettingError(
-                f"layer=solved: encoder {s.encoder} has no linear layer last; give it one with"
-                " --embedding-size, where it takes one, or leave it at layer=learned"
-            )
-        learns = Freezing(stages, s.thaw, norms=s.norms, solved=solved).learns(network)
-        if s.steps != 0 and not learns and (s.thaw is not None or not solved):
-            raise SettingError(
-                f"freeze={s.freeze} leaves nothing to learn{'' if s.thaw is None else ' at first'} in encoder"
-                f" {s.encoder}, which has no layer behind its stages that learns: freeze fewer of them, or"
-                " give it one with --embedding-size"
-            )
-        if not stages or s.thaw is not None or (stages < last and not encoder.splits(stages)):
-            return material, other
-        if (s.quarter_turns or s.mirrors) and material.pairs is None:  # which the kept maps are not
-            self.tell(
-                "images turned and mirrored are classes of their own, so they go through the frozen stages at"
-                " each step; with --set quarter_turns=false --set mirrors=false each goes through them once"
-            )
-            return material, other
-        views = min(s.views, _SOLVE_VIEWS - 1) if stages == last and s.layer == "solved" else s.views
-        front = FeatureCache(network, stages, warp=self.warp, views=views, seed=s.seed)
-        before: dict[str, int] = distributed.broadcast_from_rank0(
-            lambda: json.loads(note.read_text()) if note is not None and note.exists() else {}
-        )
-        left = None if self.deadline is None or before else self.deadline - time.monotonic()
-        if left is not None:
-            time_for = int(_FRONT_SHARE * left / front.seconds_an_image(material.pixels))
-            before["images"] = max(64, distributed.broadcast_from_rank0(lambda: time_for))
-        front.views = before.get("views", front.views)
-        parts = [part for part in (material, other) if part is not None]
-        images = sum(len(part.pixels) for part in parts)
-        if (most := before.get("images", images)) < images:
-            share = most / images
-            parts = [
-                subsample(p, max(32, int(share * len(p.pixels))), seed=s.seed, per_class=_EACH) for p in parts
-            ]
-        if not front.run(
-            np.concatenate([part.pixels for part in parts]) if len(parts) > 1 else parts[0].pixels,
-            [name for part in parts for name in part.hashes],
-            seconds=None if left is None else _VIEWS_SHARE * left,
-            progress=self.progress,
+        config, network = self.config, self.build()
+        has_lda = self.has_lda_projection(network)
+        if (
+            config.transfer.projection == "lda"
+            and not has_lda
+            and not encoders.is_pretrained(config.encoder.name)
         ):
-            return material, other
-        self.front = front
-        if most < images:
-            self.tell(f"time allows for {sum(len(p.pixels) for p in parts)} of {images} images")
-        if note is not None and distributed.rank() == 0:
-            note.parent.mkdir(parents=True, exist_ok=True)
-            write_text(note, json.dumps({"images": most, "views": front.maps.shape[1] - 1}))
-        return parts[0], parts[1] if other is not None else None
-
-    @torch.no_grad()
-    def solve(self, network: SiameseNetwork, learn: DecodedSet) -> None:
-        """Solve the embedding layer of a network, where it has one that is to be solved."""
-        layer, encoder = network.encoder.linear, network.encoder.eval()
-        if self.settings.layer != "solved" or layer is None:
-            return
-        feed, some = self.feed(learn), self._batch
-        values, places = [], []
-        for number in range(1 + min(_SOLVE_VIEWS - 1, self.settings.views)):
-            for start in range(0, len(feed), some):
-                images = feed.view(number, start, start + some)
-                if images is None:
-                    break
-                values.append(encoder.values((images - network.mean) / network.std).float().cpu())
-                places.append(torch.arange(start, start + len(images)))
-        if self.few is None:
-            self.few = int(np.sum(~learn.images.forgery)) < _FEW * layer.out_features
-        place = torch.cat(places).numpy()
-        genuine = ~learn.images.forgery[place]
-        weight, bias = fit_lda_projection(
-            torch.cat(values)[torch.from_numpy(genuine)],
-            torch.from_numpy(learn.images.class_index[place][genuine]),
-            size=layer.out_features,
-            shrink=self.settings.shrink,
-            mixed=self.few,
-        )
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
-
-    @torch.no_grad()
-    def gather(self, network: SiameseNetwork, learn: DecodedSet) -> None:
-        """Give a network its cohort, some of the images that it learnt from, where it is to have one."""
-        s = self.settings
-        if not s.cohort or s.steps == 0:
-            return
-        forgery = learn.images.forgery
-        genuine = learn.subset(np.flatnonzero(~forgery)) if forgery.any() else learn
-        some = subsample(genuine, s.cohort, seed=s.seed)
-        members = self.embed(network, some)
-        network.cohort = CohortScoreNorm.of(members, torch.from_numpy(some.images.class_index)).to(
-            self.device
+            raise SettingError(
+                "projection=lda needs an encoder that ends in a linear layer;"
+                f" {config.encoder.name} does not. Set an --embedding-size, or projection=gradient."
+            )
+        if config.length.steps != 0 and not has_lda and not self.freezing(network).has_trainable(network):
+            raise SettingError(
+                f"freeze={config.transfer.freeze} freezes every layer of encoder"
+                f" {config.encoder.name}, so there is nothing to train. Freeze fewer stages, or add a layer"
+                " with --embedding-size."
+            )
+        return cache_features(
+            network,
+            train,
+            validation,
+            config,
+            augment=self.augmentation,
+            budget=budget,
+            record=record,
+            progress=self.progress,
         )
 
-    @property
-    def _batch(self) -> int:
-        """Images that are embedded at once."""
-        return int(np.clip((1 << 22) // (self.spec.height * self.spec.width), 1, 256))
+    def has_few_images(self, train: DecodedSet) -> bool:
+        """Return True if an LDA projection is fitted and should be rotated at random, for few images."""
+        if self.config.transfer.projection != "lda":
+            return False
+        projection = self.build().encoder.linear_projection
+        return projection is not None and _has_few_images(train, projection)
 
-    @property
-    def warp(self) -> Augmentation:
-        """The augmentation."""
-        return Augmentation(**self.settings.augment.model_dump())
-
-    def feed(self, material: DecodedSet) -> InputSource:
-        """Images as a network of this run takes them."""
-        if self.front is not None:
-            return self.front.feed(material.hashes)
-        return PixelSource(material.pixels, self.warp, device=self.device, seed=self.settings.seed)
-
-    def tail(self, network: SiameseNetwork) -> SiameseNetwork:
-        """The part of a network that learns, where its front is frozen; the whole network otherwise."""
-        return network if self.front is None else self.front.tail(network)
-
-    def whole(self, network: SiameseNetwork) -> SiameseNetwork:
-        """The whole network of a part that has learnt."""
-        return whole(network, mean=self.spec.mean, std=self.spec.std)
-
-    def train(
+    def fit(
         self,
-        learn: DecodedSet,
-        held_out: DecodedSet | None,
-        checkpoint: Path | None,
+        train: DecodedSet,
+        validation: DecodedSet | None = None,
         *,
-        title: str,
+        budget: Budget = Budget(),  # noqa: B008 - immutable
+        checkpoint: Path | None = None,
+        title: str = "Training",
         steps: int | None = None,
-        judged: DecodedSet | None = None,
-        folds: int = 0,
+        scored: DecodedSet | None = None,
+        later_fits: int = 0,
+        few_images: bool | None = None,
     ) -> TrainResult[SiameseNetwork]:
-        """Train a network on some of the data, in its share of the time that is left.
+        """Train a new network.
 
         Args:
-            learn: What it learns from.
-            held_out: What it is looked at with on the way.
-            checkpoint: Where the run is saved.
-            title: What the bar says.
-            steps: Instead of the settings'.
-            judged: What the network of a fold is judged on afterwards; ``held_out`` by default.
-            folds: How many runs of folds are to come after this one.
+            train: Training data.
+            validation: Held-out data that is evaluated during training.
+            budget: Time for training, for the scores after it, and for the reserve of later fits.
+            checkpoint: File to save the run to, and to resume it from if it exists.
+            title: Title of the progress bar.
+            steps: Number of steps; by default that of the configuration.
+            scored: For a fold or a pilot run, the data that the caller scores. Such a run is not evaluated
+                during training and emits no notes.
+            later_fits: Number of folds that are trained after this run.
+            few_images: Rotate an LDA projection at random; by default decided by the number of images.
+
+        Returns:
+            The state of the run, and the network with the best weights.
         """
-        s = self.settings
-        network = self.tail(self.build())
-        began = time.monotonic()
-        self.solve(network, learn)
-        solving = time.monotonic() - began
-        solved = self.solves(network)
-        batches = make_batches(learn, s, list(self.relations) if s.head == "relation" else [])
-        objective, extra = make_objective(network, s, batches)
+        config, is_main = self.config, scored is None
+        network, source = self.build(), self.source(train)
+        start = time.monotonic()
+        self._fit_projection(network, train, few_images)
+        projection_seconds = time.monotonic() - start
+        batches = make_batches(
+            train, config, list(self.relations) if config.comparison.head == "relation" else []
+        )
+        objective, extra = make_objective(network, config, batches, start_stage=source.start_stage)
         extra.to(self.device)
-        feed = self.feed(learn)
-        frozen = 0 if self.front is not None else frozen_stages(network.encoder, s.freeze)
-        freezing = Freezing(frozen, s.thaw, norms=s.norms, solved=solved)
-        if solved and s.thaw is None and not freezing.learns(network):
-            if judged is None and s.steps != 0:
-                self.tell(
-                    "every stage is frozen and the embedding layer solved, so nothing is left to learn step"
-                    " by step: steps, loss and rates play no part (--set layer=learned has it learnt)"
+        freezing = self.freezing(network)
+        if freezing.projection and not freezing.has_trainable(network):
+            if is_main and config.length.steps != 0:
+                note(
+                    "nothing-to-train",
+                    "every stage is frozen and the projection is fitted in closed form, so there are no"
+                    " training steps; steps, loss and learning rate have no effect (--set layer=learned"
+                    " trains the projection)",
                 )
             steps = 0
-        epoch = epoch_steps = len(feed) / len(batches(0).index)
-        if steps is None and s.epochs is not None:
-            steps = max(1, whole_steps := round(s.epochs * epoch))
-            # The last step ends the last epoch, unless a single step shows more images than asked for.
-            epoch_steps = steps / s.epochs if whole_steps else epoch
-        elif steps is None:
-            steps = s.steps
-        left: float | None = None
-        if self.deadline is not None:
-            later = judged or held_out or (learn if folds else None)  # which they judge part by part
-            judging = 0.0 if later is None else self._seconds_to_judge(network, later)
-            after = judging * (1 if judged is None else 1 + folds) + 2 * solving * folds
-            share = 1 / (1 + (FOLD_SHARE if judged is None else 1) * folds)
-            left = share * (self.deadline - time.monotonic() - after) - solving
-            anew = checkpoint is None or not checkpoint.exists()
-            if solved and steps is None and distributed.broadcast_from_rank0(lambda: anew and left < solving):
+        steps, epoch_steps = self._steps(steps, len(source) / len(batches(0).index))
+        seconds = self._training_seconds(
+            network,
+            budget,
+            scored or validation or (train if later_fits else None),
+            projection_seconds,
+            n_scores=1 if is_main else 1 + later_fits,
+            later_fits=later_fits,
+        )
+        if freezing.projection and steps is None and seconds is not None:
+            is_new = checkpoint is None or not checkpoint.exists()
+            if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
                 steps = 0
-                self.tell("there is time for the embedding layer to be solved, and for no training beyond")
-        plan = Schedule(
+                note("no-time-to-train", "time allows for fitting the projection, but for no training steps")
+        schedule = self._schedule(steps, seconds, epoch_steps, len(source) / len(batches(0).index))
+        with nullcontext() if is_main else muted():
+            result = train_network(
+                network,
+                batches=batches,
+                load=lambda batch, step: source.batch(batch, step, distributed.rank_slice()),
+                objective=objective,
+                optimizer=create_optimizer(network, extra, config),
+                schedule=schedule,
+                extra=extra,
+                evaluate=None if steps == 0 else self._evaluator(train, validation, finite_only=not is_main),
+                before_step=lambda network, step, total: freezing.apply(network),
+                callbacks=[self._monitor(batches, extra), *self.callbacks],
+                checkpoint_file=checkpoint,
+                run=self._identity(train, validation),
+                progress=title if self.progress else None,
+            )
+        if result.state.total:
+            self._fit_projection(result.network, train, few_images)
+        self._add_cohort(result.network, train)
+        return result
+
+    def _steps(self, steps: int | None, epoch: float) -> tuple[int | None, float]:
+        """Return the number of steps, None for a time budget, and the steps per epoch of the history."""
+        config = self.config
+        if steps is not None or config.length.epochs is None:
+            return config.length.steps if steps is None else steps, epoch
+        rounded = round(config.length.epochs * epoch)
+        # The last step ends the last epoch, unless a single step shows more images than that.
+        return max(1, rounded), rounded / config.length.epochs if rounded else epoch
+
+    def _schedule(
+        self, steps: int | None, seconds: float | None, epoch_steps: float, epoch: float
+    ) -> Schedule:
+        config = self.config
+        return Schedule(
             steps=steps,
-            seconds=None if left is None else max(0.5, left),
-            most=None if s.enough is None else max(1, round(s.enough * epoch)),
-            **s.model_dump(
-                include={"learning_rate", "warmup", "decay_from", "epoch_decay", "average", "evaluations"}
-                | {"patience", "clip", "seed", "checkpoint_seconds"}
-            ),
-            per_epoch=max(1, round(epoch)),
+            seconds=None if seconds is None else max(0.5, seconds),
+            max_steps=None
+            if config.length.max_epochs is None
+            else max(1, round(config.length.max_epochs * epoch)),
+            learning_rate=config.optimizer.learning_rate,
+            warmup=config.schedule.warmup,
+            decay_start=config.schedule.decay_start,
+            ema_decay=config.schedule.ema_decay,
+            evaluations=config.schedule.evaluations,
+            seed=config.seed,
+            checkpoint_seconds=config.run.checkpoint_seconds,
             epoch_steps=epoch_steps,
-            momentum=None if s.momentum_from is None else (s.momentum_from, s.momentum),
-            bfloat16=False if steps == 0 else {"auto": None, "float32": False, "bfloat16": True}[s.precision],
+            bfloat16=False
+            if steps == 0
+            else {"auto": None, "float32": False, "bfloat16": True}[config.run.precision],
         )
-        doctor = TrainingMonitor(
-            self.tell if title == "Training" else lambda sentence: None,
-            classes=frozenset(batches.drawable.tolist())
-            if isinstance(batches, ClassBatches)
-            else frozenset(),
+
+    def _monitor(self, batches: ClassBatches | PairBatches, extra: nn.Module) -> TrainingMonitor:
+        drawable = batches.drawable.tolist() if isinstance(batches, ClassBatches) else []
+        return TrainingMonitor(
+            classes=frozenset(drawable),
             active=lambda: getattr(extra, "active", None),
-            miner=s.miner,
+            miner=self.config.mining.miner,
         )
 
-        def watch(step: Step) -> None:
-            doctor.watch(step)
-            if self.on_step is not None:
-                self.on_step(step)
-
-        outcome = train_network(
-            network,
-            batches=batches,
-            load=lambda batch, step: feed.batch(batch, step, distributed.rank_slice()),
-            objective=objective,
-            optimizer=make_optimizer(
-                network, extra, s, skipped=0 if self.front is None else self.front.stages
-            ),
-            plan=plan,
-            extra=extra,
-            evaluate=None if steps == 0 else _evaluator(self, learn, held_out, looked_at=judged is None),
-            before_step=freezing.apply if frozen or solved or s.norms == "kept" else None,
-            on_step=watch,
-            checkpoint_file=checkpoint,
-            run=json.dumps(
-                s.model_dump(mode="json")
-                | {"data": learn.sha256(), "held_out": None if held_out is None else held_out.sha256()}
-                | ({} if self.parent is None else {"model": self.parent.sha256})
-            ),
-            progress=self.progress,
-            title=title,
-        )
-        doctor.finish(outcome.state.stopped)
-        if outcome.state.total:
-            self.solve(outcome.network, learn)
-        self.gather(outcome.network, learn)
-        return outcome
-
-    def _seconds_to_judge(self, network: SiameseNetwork, material: DecodedSet) -> float:
-        """About how long it takes to embed images held out, for each network and once more for galleries."""
-        few = min(64, len(material.pixels))
-        self.embed(network, material, most=few)  # the first also loads code
-        began = time.monotonic()
-        self.embed(network, material, most=few)
-        each = (time.monotonic() - began) / few
-        networks = 1 if self.baseline is None else 2
-        return each * (networks * min(len(material.pixels), _CALIBRATE) + enrollment_size(material))
-
-    def judge(self, network: SiameseNetwork, material: DecodedSet) -> ValidationScore:
-        """What a network makes of images that it was not trained on."""
-        some = subsample(material, _CALIBRATE, whole_classes=True)
-        vectors = self.embed(network, some)
-        return judge(
-            network,
-            some,
-            vectors,
-            relations=list(self.relations),
-            device=self.device,
-            seed=self.settings.seed,
-        )
+    def _identity(self, train: DecodedSet, validation: DecodedSet | None) -> str:
+        """Return the JSON text that identifies the run in its checkpoint."""
+        given = self.config.model_dump(mode="json")
+        given["data"] = train.sha256()
+        given["held_out"] = None if validation is None else validation.sha256()
+        if self.warm_start is not None:
+            given["model"] = self.warm_start.sha256
+        return json.dumps(given)
 
     @torch.no_grad()
-    def embed(self, network: SiameseNetwork, material: DecodedSet, *, most: int | None = None) -> Tensor:
-        """Embed images, or the first few of them, with PyTorch: shape ``(n, d)``."""
-        network.eval()
-        feed = self.feed(material)
-        count = len(feed) if most is None else min(most, len(feed))
-        return torch.cat(
-            [
-                network.embed(feed.plain(i, min(i + self._batch, count))).cpu()
-                for i in range(0, count, self._batch)
-            ]
+    def _fit_projection(self, network: SiameseNetwork, train: DecodedSet, few_images: bool | None) -> None:
+        """Fit the projection to the features of some views of the images, where it has a closed form."""
+        projection = network.encoder.linear_projection
+        if self.config.transfer.projection != "lda" or projection is None:
+            return
+        network.encoder.eval()
+        source, size = self.source(train), batch_size(network)
+        features, index = [], []
+        for number in range(1 + min(LDA_VIEWS - 1, self.config.transfer.n_augmentations)):
+            for start in range(0, len(source), size):
+                images = source.view(number, start, start + size)
+                if images is None:
+                    break
+                pooled = network.pooled_features(images, start_stage=source.start_stage)
+                features.append(pooled.float().cpu())
+                index.append(torch.arange(start, start + len(images)))
+        image = torch.cat(index).numpy()
+        genuine = ~train.images.forgery[image]
+        weight, bias = fit_lda_projection(
+            torch.cat(features)[torch.from_numpy(genuine)],
+            torch.from_numpy(train.images.class_index[image][genuine]),
+            size=projection.out_features,
+            shrinkage=self.config.transfer.shrinkage,
+            random_rotation=_has_few_images(train, projection) if few_images is None else few_images,
         )
+        projection.weight.copy_(weight)
+        projection.bias.copy_(bias)
+
+    @torch.no_grad()
+    def _add_cohort(self, network: SiameseNetwork, train: DecodedSet) -> None:
+        """Add score normalization with a cohort of training images, where the configuration asks for it."""
+        config, forgery = self.config, None if train.pairs is not None else train.images.forgery
+        if not config.comparison.cohort or config.length.steps == 0 or forgery is None:
+            return
+        genuine = train.subset(np.flatnonzero(~forgery)) if forgery.any() else train
+        some = subsample(genuine, config.comparison.cohort, seed=config.seed)
+        cohort = CohortScoreNorm.of(embed(network, some), torch.from_numpy(some.images.class_index))
+        network.cohort = cohort.to(self.device)
+
+    def _training_seconds(
+        self,
+        network: SiameseNetwork,
+        budget: Budget,
+        scored: DecodedSet | None,
+        projection_seconds: float,
+        *,
+        n_scores: int,
+        later_fits: int,
+    ) -> float | None:
+        """Return the seconds for training steps: the budget without the scores and projections to come."""
+        if budget.deadline is None:
+            return None
+        score_seconds = 0.0 if scored is None else self._score_seconds(network, scored)
+        later = n_scores * score_seconds + 2 * projection_seconds * later_fits
+        left = budget.reserve(later).remaining()
+        return None if left is None else left - projection_seconds
+
+    def _score_seconds(self, network: SiameseNetwork, data: DecodedSet) -> float:
+        """Estimate the time to embed held-out data: by each network, and once more to choose enrollment."""
+        few = min(64, len(data.pixels))
+        embed(network, data, limit=few)  # the first pass also loads code
+        start = time.monotonic()
+        embed(network, data, limit=few)
+        per_image = (time.monotonic() - start) / few
+        n_networks = 1 if self.baseline is None else 2
+        return per_image * (n_networks * min(len(data.pixels), MAX_IMAGES) + enrollment_size(data))
+
+    def _evaluator(
+        self, train: DecodedSet, validation: DecodedSet | None, *, finite_only: bool
+    ) -> Callable[[SiameseNetwork], Scores]:
+        """Return a function that measures pair accuracy at equal error on training and held-out classes.
+
+        Args:
+            train: Training data, of which a part is used.
+            validation: Held-out data, of which a part is used.
+            finite_only: Check only that embeddings are finite.
+        """
+        seen = subsample(train, _EVALUATE_TRAIN, whole_classes=True)
+        unseen = None
+        if validation is not None:
+            unseen = subsample(validation, _EVALUATE_HELD_OUT, whole_classes=True)
+
+        def eer(network: SiameseNetwork, data: DecodedSet | None) -> float:
+            if data is None or finite_only:
+                return math.nan
+            found = compare(network, data, embed(network, data))
+            if found.same.all() or not found.same.any():
+                return math.nan
+            return float(equal_error_rate(found.distance, found.same))
+
+        def evaluate(network: SiameseNetwork) -> Scores:
+            if not torch.isfinite(embed(network, seen, limit=2)).all():
+                return Scores(math.nan, math.nan, math.inf)
+            held_out_eer = eer(network, unseen)
+            return Scores(1 - eer(network, seen), 1 - held_out_eer, held_out_eer)
+
+        return evaluate
 
 
-def _fits(head: nn.Module, other: nn.Module) -> bool:
-    """Whether a head can take another one's weights."""
-    mine, theirs = head.state_dict(), other.state_dict()
-    return (
-        type(head) is type(other)
-        and mine.keys() == theirs.keys()
-        and all(mine[name].shape == theirs[name].shape for name in mine)
-    )
+def _has_few_images(train: DecodedSet, projection: nn.Linear) -> bool:
+    return int(np.sum(~train.images.forgery)) < _FEW_IMAGES * projection.out_features
 
 
-def _evaluator(
-    run: Trainer, learn: DecodedSet, held_out: DecodedSet | None, *, looked_at: bool
-) -> Callable[[SiameseNetwork], Scores]:
-    """Pair accuracy on some of the training classes and on held-out ones, both at equal error.
-
-    Of a run that nobody looks at, such as a fold's, whether its embeddings are finite and no more.
-    """
-    seen = subsample(learn, _LOOK_TRAIN, whole_classes=True)
-    unseen = None if held_out is None else subsample(held_out, _LOOK_HELD_OUT, whole_classes=True)
-
-    def error(network: SiameseNetwork, material: DecodedSet | None) -> float:
-        if material is None or not looked_at:
-            return math.nan
-        found = compare(network, material, run.embed(network, material), run.device)
-        if found.same.all() or not found.same.any():
-            return math.nan
-        return float(equal_error_rate(found.distance, found.same))
-
-    def evaluate(network: SiameseNetwork) -> Scores:
-        if not torch.isfinite(run.embed(network, seen, most=2)).all():
-            return Scores(math.nan, math.nan, math.inf)
-        eer = error(network, unseen)
-        return Scores(1 - error(network, seen), 1 - eer, eer)
-
-    return evaluate
+def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copy the weights of a head to another of the same type and shape; leave others unchanged."""
+    old, new = source.state_dict(), target.state_dict()
+    if type(source) is type(target) and {k: v.shape for k, v in old.items()} == {
+        k: v.shape for k, v in new.items()
+    }:
+        target.load_state_dict(old)

@@ -1,4 +1,4 @@
-"""What a network makes of images that it was not trained on."""
+"""Score a network on held-out images."""
 
 from __future__ import annotations
 
@@ -13,23 +13,30 @@ from torch import Tensor
 from .. import distances
 from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
-from ..evaluation.reference_sets import ReferenceSet, reference_sets
+from ..data.splits import subsample
+from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import eer as equal_error_rate
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
+from .feature_cache import input_source
+
+# Images, at most, that a network is scored on.
+MAX_IMAGES = 6000
+# Comparisons, at most, of labeled images.
+_MAX_COMPARISONS = 2_000_000
 
 
 class ValidationScore(NamedTuple):
-    """What a network makes of images that it was not trained on.
+    """Scores of a network on held-out images.
 
     Args:
-        comparisons: All of them.
-        recall: Share of images whose nearest other one is of their class; None for pairs, which have none.
-        images: How many there are.
-        sets: References and probes drawn from them; none for pairs.
-        relation: Share of pairs whose relation is told; None where none is asked for.
+        comparisons: Distances of all comparisons.
+        recall: Recall at 1; None for pairs.
+        images: Number of images.
+        sets: Reference sets and probes; empty for pairs.
+        relation: Accuracy of the predicted relations; None without a relation head.
     """
 
     comparisons: Comparisons
@@ -45,102 +52,117 @@ class ValidationScore(NamedTuple):
 
     @property
     def errors(self) -> float:
-        """Both kinds of error, by which networks are put in order: lower is better."""
+        """Sum of equal error rate and recall error, by which networks are ranked; lower is better."""
         return self.eer + (0 if self.recall is None else 1 - self.recall)
 
     def __str__(self) -> str:
         recall = "" if self.recall is None else f", recall@1 {self.recall:.4f}"
-        relation = "" if self.relation is None else f", relations told {self.relation:.4f}"
+        relation = "" if self.relation is None else f", relation accuracy {self.relation:.4f}"
         return f"equal error rate {self.eer:.4f}{recall}{relation}"
 
     @staticmethod
-    def together(parts: Sequence[ValidationScore]) -> ValidationScore:
-        """Of several networks, each on classes of its own, as cross-fitting makes them."""
+    def concatenate(parts: Sequence[ValidationScore]) -> ValidationScore:
+        """Join the scores of cross-validation, whose folds hold different classes."""
         images = [part.images for part in parts]
         recall = float(np.average([part.recall or 0.0 for part in parts], weights=images))
-        sets = [one for part in parts for one in part.sets]
-        return ValidationScore(
-            Comparisons.concatenate([part.comparisons for part in parts]), recall, sum(images), sets
-        )
+        sets = [reference_set for part in parts for reference_set in part.sets]
+        comparisons = Comparisons.concatenate([part.comparisons for part in parts])
+        return ValidationScore(comparisons, recall, sum(images), sets)
 
 
-def judge(
-    network: SiameseNetwork,
-    material: DecodedSet,
-    vectors: Tensor,
-    *,
-    relations: list[str],
-    device: torch.device,
-    seed: int,
+def score(
+    network: SiameseNetwork, data: DecodedSet, *, relations: Sequence[str] = (), seed: int = 0
 ) -> ValidationScore:
-    """What a network makes of images, from their embeddings.
+    """Score a network on a dataset, or on at most `MAX_IMAGES` images of it.
 
     Args:
-        network: Its head says how far apart two embeddings are.
-        material: The images.
-        vectors: Their embeddings, shape ``(n, d)``.
-        relations: Those that are to be told.
-        device: Where the head is.
-        seed: Of the draw of references.
+        network: Network, on its device.
+        data: Held-out images or pairs.
+        relations: Names of the relations that the network is trained to predict.
+        seed: Seed of the choice of references.
     """
-    found = compare(network, material, vectors, device)
-    if material.pairs is not None:
-        told = _relations_told(network, material.pairs, vectors, relations, device)
-        return ValidationScore(found, None, len(material.pixels), relation=told)
-    embeddings, labels, forgery = vectors.numpy(), material.images.labels, material.images.forgery
+    data = subsample(data, MAX_IMAGES, whole_classes=True)
+    vectors = embed(network, data)
+    comparisons = compare(network, data, vectors)
+    if data.pairs is not None:
+        accuracy = _relation_accuracy(network, data.pairs, vectors, relations)
+        return ValidationScore(comparisons, None, len(data.pixels), relation=accuracy)
+    embeddings, labels, forgery = vectors.numpy(), data.images.labels, data.images.forgery
 
-    def apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        return _all_distances(network, a, b, device)
+    def distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+        return _all_distances(network, a, b)
 
-    nearest = evaluate_retrieval(embeddings[~forgery], labels[~forgery], apart)
-    sets = reference_sets(embeddings, labels, apart, forgery=forgery, seed=seed)
-    return ValidationScore(found, nearest.recall_at[1], nearest.queries, sets)
+    retrieval = evaluate_retrieval(embeddings[~forgery], labels[~forgery], distance)
+    sets = draw_reference_sets(embeddings, labels, distance, forgery=forgery, seed=seed)
+    return ValidationScore(comparisons, retrieval.recall_at[1], retrieval.queries, sets)
 
 
-def compare(
-    network: SiameseNetwork, material: DecodedSet, vectors: Tensor, device: torch.device
-) -> Comparisons:
-    """Every comparison of some images, or of the pairs of a list, from their embeddings."""
-    if material.pairs is not None:
-        left, right = vectors[material.pairs.left], vectors[material.pairs.right]
+@torch.no_grad()
+def embed(network: SiameseNetwork, data: DecodedSet, *, limit: int | None = None) -> Tensor:
+    """Embed images, or the first ``limit`` of them, with PyTorch: shape ``(n, d)``, on the CPU."""
+    network.eval()
+    source, size = input_source(data, device=network.mean.device), batch_size(network)
+    count = len(source) if limit is None else min(limit, len(source))
+    return torch.cat(
+        [
+            network.embed(source.get(i, min(i + size, count)), start_stage=source.start_stage).cpu()
+            for i in range(0, count, size)
+        ]
+    )
+
+
+def batch_size(network: SiameseNetwork) -> int:
+    """Return the number of images to embed in one pass."""
+    height, width = network.encoder.image_size
+    return int(np.clip((1 << 22) // (height * width), 1, 256))
+
+
+def compare(network: SiameseNetwork, data: DecodedSet, vectors: Tensor) -> Comparisons:
+    """Return the distances of all pairs of labeled images, or of the pairs of a list.
+
+    Args:
+        network: Network, whose head computes the distances.
+        data: Images or pairs.
+        vectors: Embeddings of the images, shape ``(n, d)``.
+    """
+    device = network.mean.device
+    if data.pairs is not None:
+        left, right = vectors[data.pairs.left], vectors[data.pairs.right]
         with torch.no_grad():
             distance = network.head(left.to(device), right.to(device)).cpu().numpy()
-        part = material.pairs.identity_groups()
+        group = data.pairs.identity_groups()
         return compare_pairs(
-            distance,
-            material.pairs.same,
-            left=part[material.pairs.left],
-            right=part[material.pairs.right],
+            distance, data.pairs.same, left=group[data.pairs.left], right=group[data.pairs.right]
         )
     return compare_all(
         vectors.numpy(),
-        material.images.labels,
-        lambda a, b: _all_distances(network, a, b, device),
-        forgery=material.images.forgery,
-        limit=2_000_000,
+        data.images.labels,
+        lambda a, b: _all_distances(network, a, b),
+        forgery=data.images.forgery,
+        limit=_MAX_COMPARISONS,
     )
 
 
 @torch.no_grad()
-def _relations_told(
-    network: SiameseNetwork, pairs: PairSet, vectors: Tensor, relations: list[str], device: torch.device
+def _relation_accuracy(
+    network: SiameseNetwork, pairs: PairSet, vectors: Tensor, relations: Sequence[str]
 ) -> float | None:
-    """The share of pairs whose relation a network tells, where it tells these relations."""
-    head = network.head
+    """Return the accuracy of the predicted relations; None if the network does not predict these."""
+    head, device = network.head, network.mean.device
     if not isinstance(head, heads.Relation) or pairs.relation is None or len(head.same) != len(relations):
         return None
     left, right = (vectors[ends].to(device) for ends in (pairs.left, pairs.right))
-    told = np.array(relations)[head.logits(left, right).argmax(1).cpu().numpy()]
-    return float(np.mean(told == pairs.relation))
+    predicted = np.array(relations)[head.logits(left, right).argmax(1).cpu().numpy()]
+    return float(np.mean(predicted == pairs.relation))
 
 
 @torch.no_grad()
-def _all_distances(
-    network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any], device: torch.device
-) -> NDArray[Any]:
+def _all_distances(network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Return the distances of all pairs, shape ``(len(a), len(b))``."""
     if isinstance(network.head, heads.Distance):
-        plain: NDArray[Any] = distances.get(network.head.name)(a, b, all_pairs=True)
+        plain: NDArray[Any] = distances.get(network.head.name)(a, b, pairwise=True)
         return plain
+    device = network.mean.device
     left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
     rows = [network.head(row.expand(len(right), -1), right) for row in left]
     found: NDArray[Any] = torch.stack(rows).cpu().numpy()

@@ -1,4 +1,4 @@
-"""What there is before training: a model to start from and what comes along, or a pretrained encoder."""
+"""Warm start: load weights from a saved model or a pretrained encoder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
-from ..data.decoded import DecodedSet, Say
+from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
 from ..errors import ModelError, SettingError
 from ..inference import model_folder
@@ -17,107 +18,115 @@ from ..inference.model import Model
 from ..nn import encoders, heads
 from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
-from .config import Settings
+from ..utils.notes import Note
+from .config import TrainConfig
 
 
 @dataclass(frozen=True, eq=False)
 class WarmStart:
-    """A model to start from.
+    """Model whose weights are the initial weights of a run.
 
     Args:
-        model: Its folder.
-        network: Its network, at the new image size and number of channels.
-        whole: Whether all of its weights came along, so that it is of use as it is.
+        model: Saved model.
+        network: Network of the model, for the image size and number of channels of the run.
+        complete: True if all of its weights could be loaded, so that it can be used without training.
+        notes: Notes on weights that could not be loaded.
     """
 
     model: Model
     network: SiameseNetwork
-    whole: bool
+    complete: bool
+    notes: tuple[Note, ...] = ()
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of its weights."""
+        """SHA-256 of the weights."""
         return self.model.manifest.files["weights.safetensors"]
 
-    def tells(self, relations: dict[str, bool]) -> bool:
-        """Whether its head tells these relations apart, the same of them as *same*; or neither knows any."""
+    def has_relations(self, relations: dict[str, bool]) -> bool:
+        """Return True if its head predicts these relations with the same meaning, or both have none."""
         head = self.network.head
         same = head.same.bool().tolist() if isinstance(head, heads.Relation) else []
         return list(relations) == self.model.manifest.relations and list(relations.values()) == same
 
-    def saw(self, material: DecodedSet) -> bool:
-        """Whether it was trained on some of these images or, at another size, classes of their names."""
-        if self.model.spec.shape == material.pixels.shape[1:]:
-            return not self.model.training_hashes().isdisjoint(material.hashes)
-        classes = material.labelled.classes if material.labelled is not None else []
+    def was_trained_on(self, data: DecodedSet) -> bool:
+        """Return True if it was trained on some of these images or, at another size, on their classes."""
+        if self.model.spec.shape == data.pixels.shape[1:]:
+            return not self.model.record.image_hashes.isdisjoint(data.hashes)
+        classes = data.labelled.classes if data.labelled is not None else []
         return not set(self.model.manifest.classes).isdisjoint(classes)
 
 
-def load_for_input(model: Model, theirs: Settings, plan: Settings, *, tell: Say) -> WarmStart:
-    """A model's network, at the image size and number of channels that are wanted now.
+def load_for_input(model: Model, theirs: TrainConfig, config: TrainConfig) -> WarmStart:
+    """Load the network of a model for another image size or number of channels.
 
     Args:
-        model: Not a wrapped one: it has weights.
-        theirs: The settings that it was trained with.
-        plan: Those that are wanted now.
-        tell: Called with what cannot come along.
+        model: Model with weights; a wrapped one has none.
+        theirs: Configuration that the model was trained with.
+        config: Configuration of the run.
 
     Raises:
-        SettingError: If its encoder cannot look at images of that size.
-        ModelError: If the weights are not those of its encoder.
+        SettingError: If the encoder does not support the image size.
+        ModelError: If the weights do not fit the model's encoder.
     """
     state = load_file(model_folder.checked(model.folder, "weights.safetensors", model.manifest))
-    encoder = encoders.build(
-        theirs.encoder,
-        image_size=(plan.height, plan.width),
-        channels=plan.channels,
-        embedding_size=theirs.embedding_size,
-        dropout=theirs.dropout,
+    encoder = encoders.create_encoder(
+        theirs.encoder.name,
+        image_size=(config.input.height, config.input.width),
+        channels=config.input.channels,
+        embedding_size=theirs.encoder.embedding_size,
+        dropout=theirs.encoder.dropout,
         pretrained=False,
-        symmetric=theirs.symmetric,
+        symmetric=theirs.encoder.symmetric,
     )
-    fresh = encoders.carry_over(
+    missing = encoders.load_matching(
         encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
     )
-    wrong = [name for name in fresh if not name.startswith("dense.")]
-    if wrong and (plan.height, plan.width) != (theirs.height, theirs.width):
+    size = f"{config.input.height}x{config.input.width}"
+    wrong = [name for name in missing if not name.startswith("dense.")]
+    if wrong and (config.input.height, config.input.width) != (theirs.input.height, theirs.input.width):
         raise SettingError(
-            f"encoder {theirs.encoder} has other layers for images of {plan.height}x{plan.width} than for"
-            f" {theirs.height}x{theirs.width}, so what it learnt cannot be taken along: choose a size"
-            " nearer to the model's with --image-size, or train anew"
+            f"The weights of encoder {theirs.encoder.name} for images of"
+            f" {theirs.input.height}x{theirs.input.width} do not fit images of {size}."
+            " Choose an --image-size nearer to the model's, or train a new model."
         )
     if wrong:
         raise ModelError(
-            f"{model.folder}: weights.safetensors does not hold the weights of encoder {theirs.encoder}:"
-            f" {wrong[0]} is missing or of another shape"
+            f"{model.folder}: weights.safetensors does not hold the weights of encoder {theirs.encoder.name}:"
+            f" {wrong[0]} is missing or has another shape. Restore the file, or train a new model."
         )
-    if fresh:
-        tell(
-            f"the embedding layer does not fit images of {plan.height}x{plan.width} with {plan.channels}"
-            " channels, so it starts anew"
-        )
-    same = state.get("head.same", torch.empty(0)).bool().tolist()
+    notes: list[Note] = []
+    if missing:
+        text = f"the embedding layer does not fit images of {size} with {config.input.channels} channels"
+        notes.append(Note("new-projection", f"{text}, so it is initialized at random"))
+    head, head_fits = _load_head(state, theirs, encoder.embedding_size)
+    if not head_fits and not missing:
+        text = f"the head does not fit embeddings of {encoder.embedding_size} values"
+        notes.append(Note("new-head", f"{text}, so it is initialized at random"))
+    mean, std = (_for_channels(values, config.input.channels) for values in (model.spec.mean, model.spec.std))
+    members, usual = state.get("cohort.members"), state.get("cohort.usual")
+    cohort = None
+    if not missing and members is not None and usual is not None:
+        cohort = CohortScoreNorm(members, usual) if members.shape[1] == encoder.embedding_size else None
+    network = SiameseNetwork(
+        encoder, head, normalize=theirs.comparison.normalize, cohort=cohort, mean=mean, std=std
+    )
+    return WarmStart(model, network.eval(), complete=not missing and head_fits, notes=tuple(notes))
+
+
+def _load_head(state: dict[str, Tensor], config: TrainConfig, embedding_size: int) -> tuple[heads.Head, bool]:
+    """Return the head of a saved network, and True if its weights fit and were loaded."""
     head = heads.build(
-        theirs.head, distance=theirs.distance, embedding_size=encoder.embedding_size, relations=same
+        config.comparison.head,
+        distance=config.comparison.distance,
+        embedding_size=embedding_size,
+        relations=state.get("head.same", torch.empty(0)).bool().tolist(),
     )
-    of_head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
-    fits = {name: v.shape for name, v in of_head.items()} == {
-        n: v.shape for n, v in head.state_dict().items()
-    }
+    saved = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
+    fits = {n: v.shape for n, v in saved.items()} == {n: v.shape for n, v in head.state_dict().items()}
     if fits:
-        head.load_state_dict(of_head)
-    elif not fresh:
-        tell(f"the head does not fit embeddings of {encoder.embedding_size} values, so it starts anew")
-    mean, std = (_for_channels(values, plan.channels) for values in (model.spec.mean, model.spec.std))
-    names = ("cohort.members", "cohort.usual")
-    wide = state[names[0]].shape[1] if names[0] in state else None
-    cohort = (
-        CohortScoreNorm(*map(state.__getitem__, names))
-        if not fresh and wide == encoder.embedding_size
-        else None
-    )
-    network = SiameseNetwork(encoder, head, normalize=theirs.normalize, cohort=cohort, mean=mean, std=std)
-    return WarmStart(model, network.eval(), whole=not fresh and fits)
+        head.load_state_dict(saved)
+    return head, fits
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -125,18 +134,18 @@ def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]
 
 
 def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]] | None:
-    """Return the mean and deviation of the pixels that weights in a file were trained with.
+    """Return the mean and standard deviation of the pixels that weights in a file were trained on.
 
     Args:
-        path: As for `encoders.load_weights`. The weights.safetensors of a model folder holds both; those
-            written before it did lie beside a model.json that does.
-        channels: 1 or 3, of the network that takes the weights.
+        path: File as for `encoders.load_weights`. The weights.safetensors of a model folder contains both;
+            older ones have them in the model.json beside it.
+        channels: 1 or 3, the channels of the network that receives the weights.
 
     Returns:
-        ``mean`` and ``std``, as an `ImageSpec` has them; None where they are not known.
+        ``mean`` and ``std`` by the names of `ImageSpec`; None if they are unknown.
 
     Raises:
-        SettingError: If the file's are not one value a channel, with deviations above 0.
+        SettingError: If the values are not one per channel, with standard deviations above 0.
     """
     found: dict[str, tuple[float, ...]] = {}
     try:
@@ -148,7 +157,7 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
                     for name in ("mean", "std")
                 }
     except (OSError, SafetensorError):
-        return None  # `encoders.load_weights` raises an error that names the fault
+        return None  # `encoders.load_weights` raises the error
     if not found and Path(path).name == "weights.safetensors":
         try:
             spec = model_folder.read(Path(path).parent).spec
@@ -160,25 +169,27 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
     sizes = {len(values) for values in found.values()}
     if sizes not in ({1}, {3}) or not all(0 < v < float("inf") for v in found["std"]):
         raise SettingError(
-            f"weights={path}: mean {found['mean']} and std {found['std']} are not one value for each of 1 or"
-            " 3 channels, with each std above 0; save the state of a whole network again"
+            f"weights={path}: mean {found['mean']} and std {found['std']} must have one value for each of"
+            " 1 or 3 channels, and each std must be above 0. Save the state of a whole network again."
         )
     return {name: _for_channels(values, channels) for name, values in found.items()}
 
 
-def pretrained_baseline(settings: Settings, spec: ImageSpec) -> SiameseNetwork | None:
-    """A pretrained encoder as it is, by the cosine of its values; None for any other encoder."""
-    if not encoders.is_pretrained(settings.encoder):
+def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork | None:
+    """Return a pretrained encoder with the cosine distance, before training; None for other encoders."""
+    if not encoders.is_pretrained(config.encoder.name):
         return None
-    encoder = encoders.build(
-        settings.encoder,
+    encoder = encoders.create_encoder(
+        config.encoder.name,
         image_size=(spec.height, spec.width),
         channels=spec.channels,
-        pretrained=settings.weights is None,
+        pretrained=config.encoder.weights is None,
     )
-    if settings.weights is not None:
-        encoders.load_weights(encoder, settings.weights)
+    if config.encoder.weights is not None:
+        encoders.load_weights(encoder, config.encoder.weights)
     mean, std = encoder.mean, encoder.std
-    if settings.weights is not None and (stored := weights_statistics(settings.weights, spec.channels)):
+    if config.encoder.weights is not None and (
+        stored := weights_statistics(config.encoder.weights, spec.channels)
+    ):
         mean, std = stored["mean"], stored["std"]
     return SiameseNetwork(encoder, normalize=True, mean=mean, std=std)

@@ -227,8 +227,8 @@ _MBCONV = "MBConv"  # an inverted bottleneck: a narrow map is widened, filtered 
 
 def _parts(unit: list[Row]) -> list[tuple[str, bool]]:
     """List the short names of what a unit consists of, and whether each has weights."""
-    # The names that the efficientnet packages and timm give to the middle convolution of the block.
-    if any(part in ("_depthwise_conv", "conv_dw") for row in unit for part in str(row[0]).split(".")):
+    # The name that the efficientnet packages give to the middle convolution of the block.
+    if any(part == "_depthwise_conv" for row in unit for part in str(row[0]).split(".")):
         return [(_MBCONV, True)]
     return [(re.sub(r"[123]d.*$", "", str(row[1])), bool(row[3])) for row in unit]
 

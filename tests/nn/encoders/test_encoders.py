@@ -101,13 +101,13 @@ def test_dropout_works_in_training_alone(name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "vgg"}, "'vgg' is not known; choose one of conv4"),
+        ({"name": "vgg"}, "Unknown encoder 'vgg'. Choose one of conv4"),
         ({"name": "koch2015", "image_size": (35, 35)}, "takes images of 105x105 with 1 channels; got 35x35"),
-        ({"name": "koch2015", "image_size": (105, 105), "embedding_size": 9}, "leave --embedding-size out"),
+        ({"name": "koch2015", "image_size": (105, 105), "embedding_size": 9}, "fixed embedding size"),
         ({"name": "chopra2005", "image_size": (56, 46), "dropout": 0.5}, "chopra2005 has no dropout"),
         ({"name": "conv4", "image_size": (15, 40)}, "at least 16x16; got 15x40"),
         ({"name": "resnet", "image_size": (40, 8)}, "at least 16x16; got 40x8"),
-        ({"name": "deck_face", "image_size": (12, 40)}, "at least 16 a side"),
+        ({"name": "deck_face", "image_size": (12, 40)}, "at least 16 pixels a side"),
     ],
 )
 def test_what_cannot_be_built_is_refused(settings, message):
@@ -125,11 +125,11 @@ def test_deck_networks_are_the_slides():
     assert (face(torch.rand(2, 3, 96, 96)) >= 0).all()
 
 
-def test_weights_from_a_file_bring_no_licence(tmp_path):
+def test_weights_from_a_file_bring_no_license(tmp_path):
     encoder = encoders.build("conv4", image_size=(20, 24), channels=1)
     save_file(encoder.state_dict(), tmp_path / "mine.safetensors")
     encoders.load_weights(encoder, tmp_path / "mine.safetensors")
-    assert encoder.licence == "not known: weights of mine.safetensors"
+    assert encoder.license == "not known: weights of mine.safetensors"
 
 
 def test_a_symmetric_encoder_sees_an_image_and_its_mirror_image_as_one_but_learns_from_each():
@@ -154,7 +154,7 @@ def test_maps_of_a_pretrained_network_say_what_is_where():
     other = image.clone()
     other[:, :, 48:, 48:] = 2  # the lower right corner
     with torch.no_grad():
-        plain, changed = encoder.seen(image), encoder.seen(other)
+        plain, changed = encoder.pooled_features(image), encoder.pooled_features(other)
     assert torch.linalg.vector_norm(plain[:, : 80 * 9]).item() == pytest.approx(1, abs=1e-5)
     assert torch.linalg.vector_norm(plain[:, 80 * 9 :]).item() == pytest.approx(1, abs=1e-5)
     apart = (plain - changed)[0, : 80 * 9].view(80, 3, 3).abs().sum(dim=0)

@@ -11,7 +11,11 @@ from PIL import Image
 
 import twinned as tw
 from twinned.data.datasets import ImageSet
+from twinned.data.images import pixels_sha256
+from twinned.data.preprocessing import read_image
 from twinned.evaluation.results import Evaluation
+from twinned.metrics.few_shot import OneShot
+from twinned.utils.notes import Note
 from twinned.visualization.report.html import (
     Html,
     inline,
@@ -145,7 +149,7 @@ def test_it_says_what_was_found(model, found, page):
     assert model.encoder_sha256 in said
     assert "f" * 64 in said  # of the training data
     assert "seed 7" in said
-    assert "strangers taken for somebody (FPIR)" in said
+    assert "FPIR: unknown identified" in said
 
 
 def test_rates_without_enough_comparisons_are_marked(found, page):
@@ -173,7 +177,7 @@ def test_a_clean_test_says_so_and_a_leak_stands_on_top(model, found, tmp_path):
     folder = tmp_path / "leaky.twin"
     model_folder.copy(model.folder, folder)
     training = json.loads((folder / "training.json").read_text())
-    hashes = [model.pixel_sha256(image) for image in found.data.images]
+    hashes = [pixels_sha256(read_image(image, model.spec)) for image in found.data.images]
     for known, expected in (
         (["0" * 64], "None of the 36 images was in training"),
         (hashes[:3], "3 of the 36 images were in training. These figures flatter the model."),
@@ -199,8 +203,10 @@ def test_an_image_that_has_gone_since_does_no_harm(model, tmp_path):
 
 
 def test_a_protocol_without_pairs_has_a_report_too(model):
-    one_shot = tw.evaluation.OneShot(20, 1, 400, 0.9, (0.87, 0.93))
-    found = Evaluation(None, one_shot, None, "omniglot-runs", ["a note <b>"], {"runs": [0.85, 0.95]})
+    one_shot = OneShot(20, 1, 400, 0.9, (0.87, 0.93))
+    found = Evaluation(
+        None, one_shot, None, "omniglot-runs", [Note("x", "a note <b>")], {"runs": [0.85, 0.95]}
+    )
     said = text(render(model, found, data="all_runs"))
     assert "0.850 to 0.950" in said
     assert "400 queries" in said

@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...metrics.bootstrap import class_count, replicates
+from ...metrics.bootstrap import class_count, interval, replicates
 from ...metrics.comparisons import Comparisons
-from ...metrics.intervals import interval
 from ...metrics.roc import auc
 from ..datasets import ImageSet, PairSet, connected
 from ..images import ImageSource

@@ -1,4 +1,4 @@
-"""Encoders as their authors drew them: Koch 2015, Chopra 2005, and the slide deck's examples."""
+"""Encoders of published papers, Koch 2015 and Chopra 2005, and of the slide deck."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import SettingError
-from .convnets import Encoder
+from .base import Encoder
 
 
 class Koch2015(Encoder):
-    """The network of Koch et al. 2015, figure 4, for 105x105 grey images; 4,096 sigmoid values out.
+    """Network of Koch et al. 2015, figure 4: 105x105 gray images to 4,096 sigmoid outputs.
 
-    Convolutions 64@10x10, 128@7x7, 128@4x4, 256@4x4, without padding, ReLU after each and a 2x2 pool after
-    the first three; then a dense layer. With the `WeightedL1` head it has 38,951,745 parameters.
-    Weights start as the paper says: convolutions N(0, 0.01), dense N(0, 0.2), biases N(0.5, 0.01).
+    Convolutions 64@10x10, 128@7x7, 128@4x4, 256@4x4 without padding, each with ReLU, the first three with
+    2x2 max pooling; then a dense layer. With the `WeightedL1` head it has 38,951,745 parameters. Initial
+    weights follow the paper: convolutions N(0, 0.01), dense layer N(0, 0.2), biases N(0.5, 0.01).
 
     References:
         Koch, Zemel & Salakhutdinov, Siamese neural networks for one-shot image recognition,
@@ -22,7 +22,7 @@ class Koch2015(Encoder):
     """
 
     embedding_size = 4096
-    linear = None
+    linear_projection = None
 
     def __init__(self) -> None:
         super().__init__(image_size=(105, 105), channels=1)
@@ -39,25 +39,25 @@ class Koch2015(Encoder):
                 if layer.bias is not None:
                     nn.init.normal_(layer.bias, 0.5, 0.01)
 
-    def last(self, flat: Tensor) -> Tensor:
-        return torch.sigmoid(self.dense(flat))
+    def project(self, features: Tensor) -> Tensor:
+        return torch.sigmoid(self.dense(features))
 
     def stages(self) -> list[nn.Module]:
         return [*(self.convolutions[i : i + 3] for i in (0, 3, 6, 9)), self.dense]
 
 
 class Chopra2005(Encoder):
-    """The network of Chopra et al. 2005, section 3, for 56x46 grey faces; 50 values out.
+    """Network of Chopra et al. 2005, section 3: 56x46 gray faces to 50 outputs.
 
-    C1 15@7x7, subsample 2x2, C3 45@6x6, subsample 4x3, C5 250@5x5, F6 50 units. The paper joins C1's maps
-    to C3's by a sparse table that it does not print in full; here they are joined fully.
+    C1 15@7x7, subsampling 2x2, C3 45@6x6, subsampling 4x3, C5 250@5x5, F6 50 units. The paper connects the
+    maps of C1 and C3 by a sparse table that it does not print in full; here they are fully connected.
 
     Args:
-        embedding_size: Values of the embedding.
+        embedding_size: Size of the embedding.
 
     References:
         Chopra, Hadsell & LeCun, Learning a similarity metric discriminatively, with application to face
-        verification, CVPR 2005, section 3.2. Layer sizes from memory, not read again.
+        verification, CVPR 2005, section 3.2. Layer sizes were not checked against the paper.
     """
 
     def __init__(self, *, embedding_size: int = 50) -> None:
@@ -75,23 +75,26 @@ class Chopra2005(Encoder):
 
 
 class Deck(Encoder):
-    """The slide deck's example networks: 3x3 convolutions without padding, each with ReLU and a pool; dense.
+    """Example networks of the slide deck: 3x3 convolutions with ReLU and max pooling, then a dense layer.
 
     Args:
-        filters: Filters of each convolution.
-        dense: Values of the embedding (ReLU after it, as in the deck).
+        filters: Number of filters of each convolution.
+        dense: Size of the embedding, which ends in a ReLU as in the deck.
         image_size: Height and width.
         channels: 1 or 3.
     """
 
-    linear = None
+    linear_projection = None
 
     def __init__(
         self, *, filters: tuple[int, ...], dense: int, image_size: tuple[int, int], channels: int
     ) -> None:
         super().__init__(image_size=image_size, channels=channels)
         if min(image_size) < 4 * 2 ** len(filters):
-            raise SettingError(f"the deck's network needs images of at least {4 * 2 ** len(filters)} a side")
+            raise SettingError(
+                f"The deck's network needs images of at least {4 * 2 ** len(filters)} pixels a side; got"
+                f" {image_size[0]}x{image_size[1]}. Choose a larger image size."
+            )
         before = (channels, *filters[:-1])
         self.convolutions = nn.Sequential(
             *(
@@ -100,10 +103,10 @@ class Deck(Encoder):
             )
         )
         self.embedding_size = dense
-        self.dense = nn.Linear(self._flat_size(), dense)
+        self.dense = nn.Linear(self._n_features(), dense)
 
-    def last(self, flat: Tensor) -> Tensor:
-        return torch.relu(self.dense(flat))
+    def project(self, features: Tensor) -> Tensor:
+        return torch.relu(self.dense(features))
 
     def stages(self) -> list[nn.Module]:
         return [*self.convolutions, self.dense]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ... import visualization
-from ...evaluation.results import Evaluation
+from ...evaluation.results import SEEN_IN_TRAINING, USED_FOR_THRESHOLD, Evaluation
 from ...evaluation.thresholds import impostors_needed
 from ...evaluation.verification import reliability
 from ...inference.model import Model
-from ...metrics.intervals import Interval
+from ...metrics.bootstrap import Interval
 from .html import (
     Html,
     between,
@@ -20,6 +20,8 @@ from .html import (
     tag,
 )
 from .provenance import known_classes
+
+_CHECKED = (SEEN_IN_TRAINING, USED_FOR_THRESHOLD, "shared-class-names")  # notes that the checks repeat
 
 
 def glance(model: Model, found: Evaluation) -> list[Html]:
@@ -101,9 +103,9 @@ def _tile(name: str, value: float | None, ci: Interval | None) -> Html:
 def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
     """What a sceptic asks first, with the answer."""
     fit, data, v = model.manifest.calibration, found.data, found.verification
-    if data is not None and not model.training_hashes():
+    if data is not None and not model.record.image_hashes:
         yield _check(None, "What the model was trained on is not recorded, so a leak cannot be ruled out.")
-    elif data is not None and (data.unmatched is None or data.seen.any()):
+    elif data is not None and (data.hash_limitation is None or data.seen.any()):
         seen, n = int(data.seen.sum()), len(data.seen)
         yield _check(
             seen == 0,
@@ -113,11 +115,11 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
         )
     if v is not None:
         unseen, classes = model.manifest.chosen_on
-        if data is not None and data.chose.any():
+        if data is not None and data.used_for_threshold.any():
             yield _check(
                 False,
-                f"The threshold {fit.threshold:.4g} was chosen on {data.chose.sum():,} of these"
-                f" {len(data.chose):,} images: its error rates are too hopeful here.",
+                f"The threshold {fit.threshold:.4g} was chosen on {data.used_for_threshold.sum():,} of these"
+                f" {len(data.seen):,} images: its error rates are too optimistic here.",
             )
         else:
             yield _check(
@@ -139,10 +141,9 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
             f"{v.n_impostor:,} impostor comparisons support false accept rates down to"
             f" {min(30 / max(v.n_impostor, 1), 1):.2g} (rule of 30); what lies below is marked.",
         )
-    for sentence in found.notes:
-        # What flatters stands above.
-        if data is None or not ("flatter" in sentence or sentence.startswith("the threshold was chosen on")):
-            yield _check(None, sentence)
+    for note in found.remarks:
+        if data is None or note.code not in _CHECKED:
+            yield _check(None, note.text)
 
 
 def _check(good: bool | None, sentence: str) -> Html:
@@ -275,30 +276,12 @@ def rates(found: Evaluation) -> list[Html] | None:
 
 def recognition(model: Model, found: Evaluation) -> list[Html] | None:
     """One-shot accuracy, retrieval, open-set identification, and what only one protocol has."""
-    rows: list[list[object]] = []
-    trials = "queries" if found.protocol == "omniglot-runs" else "episodes"
-    if (o := found.one_shot) is not None:
-        rows.append(
-            [
-                f"{o.ways}-way {o.shots}-shot accuracy",
-                number(o.accuracy),
-                between(o.ci),
-                f"{o.episodes:,} {trials}",
-            ]
-        )
-    if (r := found.retrieval) is not None:
-        for k, recall in r.recall_at.items():
-            rows.append(
-                [f"recall at {k}", number(recall), between(r.recall_at_ci[k]), f"{r.queries:,} queries"]
-            )
-        rows.append(["MAP at R", number(r.map_at_r), between(r.map_at_r_ci), f"{r.queries:,} queries"])
-    if (unknown := found.details.get("open_set")) is not None:
-        for name, rate, count in (
-            ("strangers taken for somebody (FPIR)", "fpir", "n_strangers"),
-            ("enrolled ones not recognised (FNIR)", "fnir", "n_enrolled"),
-        ):
-            probes = f"{unknown[count]:,} probes, {unknown['labels']} labels"
-            rows.append([name, number(unknown[rate]), between(unknown[f"{rate}_ci"]), probes])
+    rows: list[list[object]] = [
+        [metric.name, number(metric.value), between(metric.ci), metric.remark]
+        for metric in found.metrics()
+        if metric.group in ("one_shot", "retrieval", "open_set")
+    ]
+    unknown = found.details.get("open_set")
     for name, values in (
         ("run", found.details.get("runs")),
         ("fold", found.details.get("lfw", {}).get("folds")),

