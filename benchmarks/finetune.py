@@ -30,8 +30,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 import twinned as tw
 from twinned.data.datasets import ImageSet
-from twinned.data.decode import decode
-from twinned.data.decoded import read
+from twinned.data.decoded import DecodedSet, decode
 from twinned.distances import cosine
 from twinned.metrics.roc import lfw_folds
 from twinned.nn.lda import fit_lda_projection
@@ -121,7 +120,7 @@ def speed(data: ImageSet) -> Iterator[Row]:
     }
     config = get("photo").change(changes | {"max_epochs": None, "evaluations": 1, "warmup": 0})
     known, _ = parted(data)
-    material = read(known, config.spec(), tell=print, progress=False)
+    material = DecodedSet.from_images(known, config.spec(), progress=False)
     encoder = pretrained_baseline(config, config.spec())
     spec = config.spec().model_copy(update=encoder.statistics)
     for method, steps in (("values kept", 400), ("computed anew", 8)):

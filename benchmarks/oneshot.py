@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from twinned import load_images
 from twinned.data.augmentation import Augmentation
-from twinned.data.decode import decode
+from twinned.data.decoded import decode
 from twinned.data.pairs import make_pairs
 from twinned.data.preprocessing import ImageSpec
 from twinned.data.samplers import ClassBatches
@@ -100,7 +100,7 @@ def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, in
     ) -> tuple[AsModel, int]:
         torch.manual_seed(seed)
         net = encoder().to(device, memory_format=torch.channels_last)
-        batches = ClassBatches(labels, quarter_turns=augment, mirrors=augment, seed=seed)
+        batches = ClassBatches(labels, rotate_classes=augment, flip_classes=augment, seed=seed)
         optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
         began, step = time.monotonic(), 0
         while (now := time.monotonic()) < deadline:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 import twinned as tw
 from twinned import losses
-from twinned.data.decoded import DecodedSet, read
+from twinned.data.decoded import DecodedSet
 from twinned.data.splits import hold_out
 from twinned.training.callbacks import Callback
 from twinned.training.config import TrainConfig
@@ -117,7 +117,7 @@ def throughput(data: tw.data.ImageSet, steps: int, times: int, device: torch.dev
     """Tables: images a second of both loops, and what compiling comes to, for one recipe."""
     config = get("glyph").change({"steps": steps, "precision": "float32"})
     learn, held_out = hold_out(
-        read(data, config.spec(), tell=print, progress=False),
+        DecodedSet.from_images(data, config.spec(), progress=False),
         fraction=config.calibration.validation_fraction,
         seed=config.seed,
     )

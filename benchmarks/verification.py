@@ -45,7 +45,7 @@ from torch import nn
 import twinned as tw
 from twinned.data.benchmarks import read_lfw
 from twinned.data.datasets import ImageSet
-from twinned.data.decode import decode
+from twinned.data.decoded import decode
 from twinned.data.preprocessing import ImageSpec
 from twinned.metrics.roc import eer, far_frr, roc
 from twinned.nn.encoders import input_shape

@@ -11,7 +11,7 @@ import torch
 
 import twinned as tw
 
-digits = tw.data.digits()  # 1,797 handwritten digits, 8x8; scikit-learn ships them
+digits = tw.data.load_digits()  # 1,797 handwritten digits, 8x8; scikit-learn ships them
 pixels = torch.tensor(np.stack(digits.images))[:, None] / 255  # floats in [0, 1]: (1797, 1, 8, 8)
 
 torch.manual_seed(0)

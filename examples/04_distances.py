@@ -24,7 +24,7 @@ for name, other in others.items():
 print("\nas a similarity:", tw.distances.cosine_similarity(anchor, np.array([[6.0, 8.0]]))[0])
 
 # All pairs at once, and the same functions for PyTorch, with gradients.
-digits = tw.data.digits()
+digits = tw.data.load_digits()
 flat = np.stack(digits.images[:200]).reshape(200, -1) / 255
 apart = tw.distances.euclidean(flat, flat, pairwise=True)
 print(

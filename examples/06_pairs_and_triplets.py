@@ -12,7 +12,7 @@ import numpy as np
 
 import twinned as tw
 
-digits = tw.data.digits()
+digits = tw.data.load_digits()
 n, size = len(digits), digits.images[0].nbytes
 
 left, right, same = tw.data.make_pairs(digits.labels, pairs=10_000, seed=0)

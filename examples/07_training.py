@@ -10,7 +10,7 @@ and 6, measured on 4, 7 and 9, which it never sees; 07_training.png has the curv
 
 import twinned as tw
 
-digits = tw.data.digits()
+digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
 
 

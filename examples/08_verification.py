@@ -13,7 +13,7 @@ import numpy as np
 
 import twinned as tw
 
-digits = tw.data.digits()
+digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
 model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 

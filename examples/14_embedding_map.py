@@ -14,7 +14,7 @@ import numpy as np
 
 import twinned as tw
 
-digits = tw.data.digits()
+digits = tw.data.load_digits()
 known, held_out = digits.with_classes(list("01256")), digits.with_classes(list("38"))
 model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 

@@ -9,7 +9,7 @@ papers' own tasks take minutes to hours: docs/papers.md has the commands, our fi
 
 import twinned as tw
 
-digits = tw.data.digits()
+digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
 papers = {
     "koch2015": "Koch, Zemel & Salakhutdinov, ICML Deep Learning Workshop 2015",

@@ -31,7 +31,7 @@ def test_digits_are_written_ready_for_training(twinned, place):
 
 def test_mistakes_are_said_in_one_line(twinned, place, monkeypatch):
     monkeypatch.delenv("TWINNED_DATA", raising=False)
-    assert "'mnist' is not known" in twinned("data", "get", "mnist").error
+    assert "Unknown data set 'mnist'" in twinned("data", "get", "mnist").error
     shown = twinned("data", "get", "orl", "--from", "flat", "-q")
-    assert "holds nothing of orl" in shown.error
+    assert "Holds no files of orl" in shown.error
     assert not Path("orl").exists()

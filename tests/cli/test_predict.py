@@ -133,7 +133,7 @@ def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, 
         (["MODEL", "text.png", "image.png"], "text.png: is not an image that can be read"),
         (["MODEL", "image.png", "cut.png"], "cut.png: is damaged or truncated"),
         (["MODEL", "zero.png", "image.png"], "zero.png: is empty (0 bytes)"),
-        (["MODEL", "empty", "image.png"], "empty: a folder of references must hold images; it holds none"),
+        (["MODEL", "empty", "image.png"], "empty: no images in this folder of references"),
         (["MODEL", "broken/a", "image.png"], "broken/a/0.png: is not an image"),
         (["MODEL", "image.png", "flat"], "flat: is a folder; an image is expected"),
         (["MODEL", "/dev/zero", "image.png"], "/dev/zero: is not a file"),
@@ -185,11 +185,11 @@ def test_a_forgery_is_no_example_and_is_not_enrolled(twinned, tiny_model, glyphs
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["empty", "image.png"], "empty: holds no images"),
+        (["empty", "image.png"], "empty: No images"),
         (["flat", "image.png"], "flat: holds 2 images but no class folders"),
         (["nowhere", "image.png"], "nowhere: no such file or folder"),
         (["broken", "image.png"], "broken/a/0.png: is not an image"),
-        (["list.csv", "image.png"], "list.csv: the first line must name the columns path,label"),
+        (["list.csv", "image.png"], "list.csv: The first line must be the column names path,label"),
         (["one_class", "text.png"], "text.png: is not an image"),
         (["one_class", "image.png", "nowhere.png"], "nowhere.png: no such file"),
         (["one_class", "flat"], "flat: is a folder; an image is expected"),
@@ -236,10 +236,7 @@ def test_embed_writes_the_same_columns_as_parquet(twinned, tiny_model, pair):
 
 def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
     assert twinned("embed", tiny_model, *pair, "-o", "v.npz").code == 0
-    assert (
-        "exists; choose another name, or --force"
-        in twinned("embed", tiny_model, pair[0], "-o", "v.npz").error
-    )
+    assert "exists. Choose another name" in twinned("embed", tiny_model, pair[0], "-o", "v.npz").error
     assert twinned("embed", tiny_model, pair[0], "-o", "v.npz", "--force").code == 0
     assert len(np.load("v.npz", allow_pickle=False)["path"]) == 1
 
@@ -248,13 +245,13 @@ def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
     ("arguments", "message"),
     [
         (["image.png", "-o", "v.txt"], "v.txt: The name must end in .npz or .parquet"),
-        (["image.png", "-o", "list.csv/v.npz"], "list.csv/v.npz: cannot be written, since"),
+        (["image.png", "-o", "list.csv/v.npz"], "list.csv/v.npz: Cannot be written, because"),
         (["empty", "-o", "v.npz"], "no images in empty"),
         (["nowhere", "-o", "v.npz"], "nowhere: no such file or folder"),
         (["image.png", "nowhere.png", "-o", "v.npz"], "nowhere.png: no such file or folder"),
         (["text.png", "image.png", "-o", "v.npz", "--strict"], "text.png: is not an image"),
-        (["flat", "-o", "flat/v.npz"], "flat/v.npz: would be written into the data (flat)"),
-        (["image.png", "-o", "image.png", "--force"], "image.png: is what is read; choose another name"),
+        (["flat", "-o", "flat/v.npz"], "flat/v.npz: The output would be written into the data (flat)"),
+        (["image.png", "-o", "image.png", "--force"], "image.png: The output is also an input"),
         (["image.png", "-o", "v.npz", "--device", "tpu"], "Unknown device 'tpu'. Choose auto, cpu"),
     ],
 )
@@ -331,21 +328,21 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
     assert shown.code == 0, shown.err
     assert Path("out/r.html").read_text().startswith("<!")
     refused = twinned("evaluate", tiny_model, strangers, "--report", "out/r.html")
-    assert "exists; choose another name, or --force" in refused.error
+    assert "exists. Choose another name" in refused.error
     refused = twinned("evaluate", tiny_model, strangers, "--report", strangers / "r.html")
-    assert "would be written into the data" in refused.error
+    assert "written into the data" in refused.error
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such file or folder"),
-        (["empty"], "empty: holds no images"),
+        (["empty"], "empty: No images"),
         (["flat"], "flat: holds 2 images but no class folders"),
         (["single"], "single: Two classes are needed, and two images of one of them"),
         (["one_class"], "one_class: Two classes are needed"),
         (["broken"], "None of 4 images could be read. The first: broken/a/0.png"),
-        (["list.csv"], "list.csv: the first line must name"),
+        (["list.csv"], "list.csv: The first line must be"),
         (
             ["one_class", "--protocol", "foo"],
             "Unknown protocol 'foo'. Choose one of classes, pairs, lfw",
@@ -354,16 +351,19 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
             ["one_class", "--protocol", "pairs"],
             "one_class: Protocol pairs needs a CSV with the columns left,right",
         ),
-        (["one_class", "--protocol", "lfw"], "one_class: holds no pairs.txt"),
-        (["one_class", "--protocol", "omniglot-runs"], "one_class: holds no run"),
-        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: holds no run"),
+        (["one_class", "--protocol", "lfw"], "one_class: No pairs.txt found"),
+        (["one_class", "--protocol", "omniglot-runs"], "one_class: No run found"),
+        (["list.csv", "--protocol", "omniglot-runs"], "list.csv: No run found"),
         (["one_class", "--ways", "1"], "At least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
         (["one_class", "--shots", "0"], "At least 2 ways"),
         (["one_class", "--episodes", "-3"], "At least 2 ways"),
         (["DATA", "--far", "0"], "A false accept rate must be between 0 and 1"),
         (["DATA", "--far", "nan"], "A false accept rate must be between 0 and 1"),
         (["one_class", "--device", "tpu"], "Unknown device 'tpu'"),
-        (["one_class", "--report", "one_class/r.html"], "one_class/r.html: would be written into the data"),
+        (
+            ["one_class", "--report", "one_class/r.html"],
+            "one_class/r.html: The output would be written",
+        ),
     ],
 )
 def test_evaluate_refuses(twinned, tiny_model, strangers, arguments, message):
@@ -459,16 +459,19 @@ def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_
         ["calibrate", tiny_model, "q.csv", "--in-place"],
         ["gallery", "add", tiny_model, "g", "q.csv"],
     ):
-        assert twinned(*command).error.startswith('q.csv, line 32: a quote (") opens here and is not closed')
+        assert twinned(*command).error.startswith('q.csv, line 32: A quote (") opens here and is not closed')
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("data.zip", "data.zip: is an archive; unpack it first"),
-        ("image.png", "image.png: is an image (PNG); a folder of class folders"),
-        ("https://example.com/a.zip", "https://example.com/a.zip: is an address; download the data first"),
-        ("C:\\data", "C:\\data: no such file or folder; this is a path of Windows"),
+        ("data.zip", "data.zip: This is an archive. Extract it"),
+        ("image.png", "image.png: expected a folder of class folders"),
+        (
+            "https://example.com/a.zip",
+            "https://example.com/a.zip: Web addresses are not supported",
+        ),
+        ("C:\\data", "C:\\data: no such file or folder; this is a Windows path"),
     ],
 )
 def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
@@ -482,7 +485,7 @@ def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
 def test_paths_of_windows_in_a_csv_are_named(twinned):
     Path("w.csv").write_text("path,label\n" + "".join(f"C:\\data\\c{k}\\0.png,c{k}\n" for k in range(3)))
     shown = twinned("check", "w.csv")
-    assert "this is a path of Windows" in shown.out
+    assert "this is a Windows path" in shown.out
 
 
 # ---- damaged models

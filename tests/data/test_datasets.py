@@ -43,10 +43,10 @@ def test_subset_by_index_and_by_mask() -> None:
 def test_what_a_split_comes_to(split: str, side: str) -> None:
     words = [word.replace("_", "") for word in split.split()]
     data = replace(load_images(["1", "2", "3"], ["a", "b", "c"]), split=np.array(words))
-    assert data.side.tolist() == [word.replace("_", "") for word in side.split()]
+    assert data.split_name.tolist() == [word.replace("_", "") for word in side.split()]
 
 
-def test_things_are_what_same_pairs_connect() -> None:
+def test_identity_groups_are_what_same_pairs_connect() -> None:
     same = np.array([True, False, True, False])
     found = PairSet(
         list("abcde"), left=np.array([0, 1, 2, 3]), right=np.array([1, 2, 3, 4]), same=same
@@ -93,9 +93,9 @@ def test_the_share_is_that_asked_for() -> None:
 def test_what_cannot_be_parted() -> None:
     with pytest.raises(DataError, match="above 0 and below 1; got 1"):
         faces().split_classes(1.0)
-    with pytest.raises(DataError, match=r"2 classes are needed.*there is 1"):
+    with pytest.raises(DataError, match="at least 2 classes; got 1"):
         load_images(["1", "2"], ["a", "a"]).split_classes(0.5)
-    with pytest.raises(DataError, match="2 groups are needed"):
+    with pytest.raises(DataError, match="at least 2 groups; got 1"):
         load_images(["1", "2"], ["a", "b"]).split_classes(0.5, whole_groups=True)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinned.data import decode as cache
-from twinned.data.decode import decode
+from twinned.data import decoded as module
+from twinned.data.decoded import decode
 from twinned.data.preprocessing import ImageSpec, read_image
 
 SPEC = ImageSpec(height=9, width=12, channels=1)
@@ -25,7 +25,7 @@ def pictures(folder: Path, count: int) -> list[str]:
 @pytest.fixture(params=[True, False], ids=["memory", "file"])
 def small_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if not request.param:
-        monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 1000)
+        monkeypatch.setattr(module, "IN_MEMORY_BYTES", 1000)
     return not request.param
 
 

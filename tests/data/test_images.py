@@ -353,7 +353,7 @@ def test_every_kind_of_source_gives_the_same(tmp_path: Path) -> None:
     ]
     for source in [*sources, Image.open(path), picture()]:
         np.testing.assert_array_equal(read_image(source, COLOUR), picture())
-    with pytest.raises(ImageError, match=r"^object of type int: is not an image; give a path"):
+    with pytest.raises(ImageError, match=r"^object of type int: is not an image; pass a path"):
         read_image(7, COLOUR)  # type: ignore[arg-type]
 
 
@@ -396,18 +396,18 @@ def test_what_is_no_image_is_named_by_its_type(tmp_path: Path) -> None:
     for source in (Tensor(), *as_many(Tensor())):
         with pytest.raises(
             ImageError,
-            match=r"^Tensor of shape \(3, 8, 8\): .* give \.numpy\(\) with the axes height, width, c",
+            match=r"^Tensor of shape \(3, 8, 8\): .* pass \.numpy\(\) with the axes height, width, c",
         ) as caught:
             read_image(source, COLOUR)
         assert "None" not in str(caught.value)
     with saved(tmp_path / "a.png", picture()).open("rb") as file:
         (only,) = as_many(file)
-        with pytest.raises(ImageError, match=r"a\.png: is an open file; give its path"):
+        with pytest.raises(ImageError, match=r"a\.png: is an open file; pass its path"):
             read_image(only, COLOUR)
     with os.fdopen(os.open(tmp_path / "a.png", os.O_RDONLY), "rb") as file:  # its name is a number
         assert source_name(file) == "object of type BufferedReader"
     for array in (np.array("a.png"), np.array([["a.png"]], object)):
-        with pytest.raises(ImageError, match="give paths as a list, or as an array of one dimension"):
+        with pytest.raises(ImageError, match="pass paths as a list or a one-dimensional array"):
             read_image(array, COLOUR)
 
 
@@ -436,7 +436,7 @@ def test_one_image_and_many(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.sep != "/", reason="they are paths there")
 @pytest.mark.parametrize("name", ["data/C:\\data\\0.png", "..\\d\\0.png", "data/C:/data/0.png"])
 def test_a_missing_file_of_windows_is_named(name: str) -> None:
-    with pytest.raises(ImageError, match=r"no such file \(this is a path of Windows: write the path"):
+    with pytest.raises(ImageError, match=r"no such file \(this is a Windows path: use the path"):
         read_image(name, COLOUR)
     with pytest.raises(ImageError, match=r"no such file$"):
         read_image("a/b:c.png", COLOUR)
@@ -445,7 +445,7 @@ def test_a_missing_file_of_windows_is_named(name: str) -> None:
 def test_an_address_is_no_path() -> None:
     for name in ("https://example.com/a.png", "data/https:/example.com/a.png"):
         with pytest.raises(
-            ImageError, match=r"addresses are not opened: download https://example.com/a.png first"
+            ImageError, match=r"web addresses are not supported: download https://example.com/a.png"
         ):
             read_image(name, COLOUR)
 

@@ -83,7 +83,7 @@ def test_labels_of_any_type() -> None:
 
 
 def test_what_cannot_be_drawn() -> None:
-    with pytest.raises(DataError, match="at least two classes are needed; there is 1"):
+    with pytest.raises(DataError, match="at least two classes are needed; got 1"):
         make_pairs([0, 0, 0])
     with pytest.raises(DataError, match="no class has two images"):
         make_triplets([0, 1, 2])
@@ -91,7 +91,7 @@ def test_what_cannot_be_drawn() -> None:
         make_pairs([0, 1, 2])
     with pytest.raises(DataError, match=r"got 1\.5"):
         make_pairs([0, 0, 1], same_fraction=1.5)
-    with pytest.raises(DataError, match="there is 0"):
+    with pytest.raises(DataError, match="got 0"):
         make_pairs([])
     assert not make_pairs([0, 1, 2], pairs=5, same_fraction=0)[2].any()  # asks for none of one class
 

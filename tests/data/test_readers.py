@@ -75,7 +75,7 @@ def test_images_beside_the_class_folders_are_left_out_and_said(tmp_path: Path) -
     put(tmp_path, "a/1.png", "b/1.png", "cover.png")
     data = load_images(tmp_path)
     assert len(data) == 2
-    assert data.notes == (f"{tmp_path}: 1 images lie beside the class folders and are left out",)
+    assert data.notes == (f"{tmp_path}: ignored 1 images beside the class folders",)
 
 
 def test_pictures_that_are_not_read_and_folders_without_any_are_said(tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_pictures_that_are_not_read_and_folders_without_any_are_said(tmp_path: P
         (tmp_path / name).touch()
     (tmp_path / "zoë").mkdir()
     kinds, folders = load_images(tmp_path).notes
-    assert "left out (2 .heic, 1 .pdf): save them as PNG or JPEG" in kinds
-    assert folders.endswith("folders without an image are no class: phone; zoë")
+    assert "ignored images of unsupported formats (2 .heic, 1 .pdf): save them as PNG or JPEG" in kinds
+    assert folders.endswith("ignored folders without images: phone; zoë")
 
 
 def test_only_pictures_that_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "anna").mkdir()
     (tmp_path / "anna/1.heic").touch()
-    with pytest.raises(DataError, match=r"holds no images of a kind that is read \(1 .heic: save them as"):
+    with pytest.raises(DataError, match=r"No images of a supported format \(1 .heic: save them as"):
         load_images(tmp_path)
 
 
@@ -108,10 +108,10 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 def test_columns_that_mean_nothing_are_told(tmp_path: Path) -> None:
     pairs, images = tmp_path / "pairs.csv", tmp_path / "images.csv"
     pairs.write_text("left,right,same,relaton,\na.png,b.png,1,near,\n")
-    said = f"{pairs}: columns that are not read: relaton; those that are: left,right,same,relation"
+    said = f"{pairs}: ignored columns: relaton; known columns: left,right,same,relation"
     assert load_pairs(pairs).notes == (said,)
     images.write_text("path,label,grup,split\na.png,a,1,train\n")
-    said = f"{images}: columns that are not read: grup; those that are: path,label,split,group,role"
+    said = f"{images}: ignored columns: grup; known columns: path,label,split,group,role"
     assert load_images(images).notes == (said,)
 
 
@@ -122,7 +122,7 @@ def test_names_in_any_script(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("files", "says"),
-    [((), "holds no images"), (("1.png", "2.png"), "2 images but no class folders")],
+    [((), "No images"), (("1.png", "2.png"), "2 images, but no class folders")],
 )
 def test_a_folder_without_classes(files: tuple[str, ...], says: str, tmp_path: Path) -> None:
     put(tmp_path, *files)
@@ -184,13 +184,13 @@ HEAD = "path,label,split,group,role\n"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "first line must name the columns path,label"),
+        ("", "first line must be the column names path,label"),
         ("file,class\na.png,b\n", "got file,class"),
-        (HEAD, "holds no images"),
+        (HEAD, "no images after the first line"),
         (HEAD + "a.png,x,,,\n,x,,,\n", "line 3: path and label must not be empty"),
         (HEAD + "a.png,x,,,\n\nb.png, ,,,\n", "line 4: path and label must not be empty"),
         (HEAD + "a.png,x,,,forged\n", "line 2: role must be genuine or forgery; got 'forged'"),
-        (HEAD + "a.png,x,,,,more\n", "line 2: has more values than column names"),
+        (HEAD + "a.png,x,,,,more\n", "line 2: more values than column names"),
         (HEAD + "a.png\n", "line 2: path and label must not be empty"),
         ("left,right,same\na,b,1\n", "pair list"),
     ],
@@ -206,10 +206,10 @@ def test_a_wrong_csv_names_the_line(text: str, says: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\xff\xfe\x00broken", "not a CSV in UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "not a CSV in UTF-8"),
-        (b"path,label\n" + b"x" * 200_000, "line 2: is not a row of a CSV"),
-        (b'path,label\nb,b\n"a' + b"x\n" * 100_000, 'line 3: a quote \\("\\) opens here'),
+        (b"\xff\xfe\x00broken", "Not a CSV in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "Not a CSV in UTF-8"),
+        (b"path,label\n" + b"x" * 200_000, "line 2: not a row of a CSV"),
+        (b'path,label\nb,b\n"a' + b"x\n" * 100_000, 'line 3: A quote \\("\\) opens here'),
     ],
 )
 def test_a_file_that_is_no_csv(content: bytes, says: str, tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_a_file_that_is_no_csv(content: bytes, says: str, tmp_path: Path) -> Non
 
 ROWS = [f"c{k // 6}/{k % 6}.png,c{k // 6}" for k in range(48)]
 UNCLOSED, ELSEWHERE = (
-    r'a quote \("\) opens here and is not closed;',
-    r'a quote \("\) opens here and is closed on another',
+    r'A quote \("\) opens here and is not closed\.',
+    r'A quote \("\) opens here and is closed on another',
 )
 
 
@@ -238,8 +238,8 @@ UNCLOSED, ELSEWHERE = (
         ({10: 'c1/4.png,"c1', 40: 'c6/4.png,"c6'}, f"line 12: {ELSEWHERE}"),
         ({10: 'c1/4.png,"c1', 40: 'c6/4.png,c6"'}, f"line 12: {ELSEWHERE}"),
         ({10: '"c1/4.png,c1', 40: '"c6/4.png,c6'}, f"line 12: {ELSEWHERE}"),
-        ({5: 'c0/5.png,"c0\nmore"'}, f"line 7: {ELSEWHERE}.*label is one line of text"),
-        ({5: '"c0/\n5.png",c0'}, f"line 7: {ELSEWHERE}.*path is one line of text"),
+        ({5: 'c0/5.png,"c0\nmore"'}, f"line 7: {ELSEWHERE}.*label must be one line of text"),
+        ({5: '"c0/\n5.png",c0'}, f"line 7: {ELSEWHERE}.*path must be one line of text"),
         ({5: "c0/5.png,c0\u2028more"}, r"line 7: the label 'c0\\u2028more' has a line break"),
     ],
 )
@@ -286,7 +286,7 @@ def test_other_columns_are_metadata_of_each_image(tmp_path: Path) -> None:
         assert metadata == [{"SKU": "A 1", "price": "9.5", "split": "train"}, {}]
         assert images.labels.tolist() == ["a", "a"]
         assert images.notes == ()
-    assert "columns that are not read: SKU; price" in load_images(tmp_path).notes[0]
+    assert "ignored columns: SKU; price" in load_images(tmp_path).notes[0]
     put(tmp_path / "folders", "a/1.png", "2.png")
     images, metadata = load_with_metadata(tmp_path / "folders")
     assert metadata == [{}]
@@ -299,11 +299,11 @@ def test_other_columns_are_metadata_of_each_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("a.zip", "is an archive; unpack it first"),
-        ("a.tar", "is an archive; unpack it first"),
-        ("a.tar.gz", "is an archive; unpack it first"),
-        ("a.png", r"is an image \(PNG\); a folder of class folders or a CSV is expected"),
-        ("a.xlsx", "is a workbook; save the sheet as CSV"),
+        ("a.zip", "This is an archive. Extract it"),
+        ("a.tar", "This is an archive. Extract it"),
+        ("a.tar.gz", "This is an archive. Extract it"),
+        ("a.png", r"expected a folder of class folders or a CSV; got an image \(PNG\)"),
+        ("a.xlsx", "This is a workbook. Save the sheet as CSV"),
     ],
 )
 def test_archives_images_and_workbooks_are_named(name: str, says: str, tmp_path: Path) -> None:
@@ -326,7 +326,9 @@ def test_archives_images_and_workbooks_are_named(name: str, says: str, tmp_path:
 @pytest.mark.parametrize("kind", [str, Path])
 def test_an_address_is_named_with_both_slashes(kind: Any) -> None:
     for read in (load, load_images, load_pairs):
-        with pytest.raises(DataError, match=r"^https://example\.com/a\.zip: is an address; download"):
+        with pytest.raises(
+            DataError, match=r"^https://example\.com/a\.zip: Web addresses are not supported. Download"
+        ):
             read(kind("https://example.com/a.zip"))
 
 
@@ -334,7 +336,7 @@ def test_an_address_is_named_with_both_slashes(kind: Any) -> None:
 @pytest.mark.parametrize("given", ["C:\\data", "C:/data", "..\\data\\a"])
 def test_a_path_of_windows_is_named(given: str) -> None:
     for read in (load, load_images, load_pairs):
-        with pytest.raises(DataError, match="no such file or folder; this is a path of Windows"):
+        with pytest.raises(DataError, match="no such file or folder; this is a Windows path"):
             read(given)
 
 
@@ -363,12 +365,12 @@ def test_a_pair_list_with_relations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("left,right\na,b\n", "first line must name left,right,same; got left,right"),
-        ("left,right,same\n", "holds no pairs"),
+        ("left,right\na,b\n", "first line must be left,right,same; got left,right"),
+        ("left,right,same\n", "no pairs after"),
         ("left,right,same\na,b,1\na,b,maybe\n", "line 3: same must be 1 or 0.*'maybe'"),
         ("left,right,same\na,b,\n", "line 2: same must be 1 or 0"),
         ("left,right,same\na,,1\n", "line 2: right is empty"),
-        ("left,right,same\na,b,1,1,1\n", "line 2: has more values"),
+        ("left,right,same\na,b,1,1,1\n", "line 2: more values"),
         ('left,right,same\na,b,1\na,"b,1\na,c,1\n', f"line 3: {UNCLOSED}"),
         ('left,right,same\na,b,1\n"a,b,1\na,c,1\n"a,b,1\na,c,1\n', f"line 3: {ELSEWHERE}"),
         ('left,right,same\na,b,1\na,c,"1', f"line 3: {UNCLOSED}"),
@@ -402,10 +404,10 @@ def test_arrays() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (([np.zeros((8, 8))],), "needs labels="),
-        (("folder", ["a"]), "folder is one path"),
+        (([np.zeros((8, 8))],), "requires labels="),
+        (("folder", ["a"]), "got the path folder"),
         ((["a.png"], ["a", "b"]), "1 images, 2 labels"),
-        (([], []), "there are no images"),
+        (([], []), "is empty"),
     ],
 )
 def test_wrong_arrays(arguments: tuple[Any, ...], says: str) -> None:
@@ -452,5 +454,5 @@ def test_rows_of_nothing_but_commas_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_semicolons_are_named_as_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="semicolons; commas are expected"):
+    with pytest.raises(DataError, match="separated by semicolons"):
         load(write(tmp_path / "a.csv", "path;label\na.png;a\n"))

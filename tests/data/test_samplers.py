@@ -26,7 +26,13 @@ def the_same(a: Batch, b: Batch) -> bool:
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
-    options = {"classes": 8, "images": 3, "groups": GROUPS, "within_group": 0.5, "quarter_turns": True}
+    options = {
+        "classes": 8,
+        "images": 3,
+        "groups": GROUPS,
+        "same_group_fraction": 0.5,
+        "rotate_classes": True,
+    }
     one, other = (ClassBatches(LABELS, seed=4, **options) for _ in range(2))  # type: ignore[arg-type]
     first = [one(step) for step in range(40)]
     backwards = [other(step) for step in reversed(range(40))][::-1]  # as after a resume, or out of order
@@ -69,7 +75,7 @@ def test_small_classes_give_images_twice_and_few_classes_make_smaller_batches() 
 
 
 def groups_a_batch(within_group: float) -> NDArray[np.float64]:
-    batches = ClassBatches(LABELS, classes=6, images=2, groups=GROUPS, within_group=within_group)
+    batches = ClassBatches(LABELS, classes=6, images=2, groups=GROUPS, same_group_fraction=within_group)
     return np.array([len(np.unique(GROUPS[batches(step).index])) for step in range(100)])
 
 
@@ -85,12 +91,14 @@ def test_batches_within_a_group_are_harder() -> None:
 
 def test_within_group_needs_groups() -> None:
     plain = ClassBatches(LABELS, classes=6, images=2)
-    asked = ClassBatches(LABELS, classes=6, images=2, groups=np.full(len(LABELS), ""), within_group=1.0)
+    asked = ClassBatches(
+        LABELS, classes=6, images=2, groups=np.full(len(LABELS), ""), same_group_fraction=1.0
+    )
     assert the_same(plain(0), asked(0))
 
 
 def test_quarter_turns_are_classes_of_their_own() -> None:
-    batches = ClassBatches(LABELS, classes=40, images=2, quarter_turns=True)
+    batches = ClassBatches(LABELS, classes=40, images=2, rotate_classes=True)
     assert batches.per_epoch == 3
     seen = set()
     for step in range(3):
@@ -99,12 +107,12 @@ def test_quarter_turns_are_classes_of_their_own() -> None:
         np.testing.assert_array_equal(batch.labels, LABELS[batch.index] * 4 + batch.turns)
         seen |= set(batch.labels.tolist())
     assert len(seen) == 120
-    assert len(ClassBatches(LABELS, classes=500, quarter_turns=True)(0).index) == 480
+    assert len(ClassBatches(LABELS, classes=500, rotate_classes=True)(0).index) == 480
 
 
 def test_mirrored_classes_are_classes_of_their_own() -> None:
-    mirrored = ClassBatches(LABELS, classes=20, images=2, mirrors=True)
-    both = ClassBatches(LABELS, classes=20, images=2, mirrors=True, quarter_turns=True)
+    mirrored = ClassBatches(LABELS, classes=20, images=2, flip_classes=True)
+    both = ClassBatches(LABELS, classes=20, images=2, flip_classes=True, rotate_classes=True)
     for batches, turns in ((mirrored, [0, 4]), (both, list(range(8)))):
         seen = set()
         for step in range(batches.per_epoch):
@@ -119,7 +127,7 @@ def test_mirrored_classes_are_classes_of_their_own() -> None:
 def test_single_images_come_as_impostors() -> None:
     labels = np.concatenate([LABELS, 100 + np.arange(40)])
     for turned in (False, True):
-        batches = ClassBatches(labels, classes=8, images=3, quarter_turns=turned)
+        batches = ClassBatches(labels, classes=8, images=3, rotate_classes=turned)
         met = set()
         for step in range(60):
             batch = batches(step)
@@ -146,7 +154,7 @@ def test_forgeries_are_never_positives(sizes: list[tuple[int, int]], turned: boo
         with pytest.raises(DataError, match="two classes with two images"):
             ClassBatches(labels, forgery=forgery)
         return
-    batch = ClassBatches(labels, classes=4, images=3, forgery=forgery, quarter_turns=turned)(step)
+    batch = ClassBatches(labels, classes=4, images=3, forgery=forgery, rotate_classes=turned)(step)
     fake = forgery[batch.index]
     for place in np.flatnonzero(fake):
         assert (batch.labels == batch.labels[place]).sum() == 1
@@ -161,7 +169,7 @@ def test_forgeries_are_never_positives(sizes: list[tuple[int, int]], turned: boo
 
 
 def test_too_few_classes_are_counted() -> None:
-    with pytest.raises(DataError, match="there are 1"):
+    with pytest.raises(DataError, match="got 1"):
         ClassBatches(np.array([0, 0, 1, 2]))
 
 
@@ -208,7 +216,7 @@ def test_pair_batches_need_both_kinds() -> None:
 def test_a_number_of_its_own_is_never_given_to_another_image() -> None:
     labels = np.concatenate([LABELS, 100 + np.arange(40)])
     forgery = np.arange(len(labels)) % 5 == 4
-    batches = ClassBatches(labels, classes=8, images=3, forgery=forgery, mirrors=True)
+    batches = ClassBatches(labels, classes=8, images=3, forgery=forgery, flip_classes=True)
     met: set[int] = set()
     for step in range(20):
         own = [int(label) for label in batches(step).labels if label >= batches.num_classes]

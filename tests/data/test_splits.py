@@ -8,26 +8,21 @@ import numpy as np
 import pytest
 
 from twinned import recipes
-from twinned.data.datasets import PairSet, usable_classes
-from twinned.data.decoded import (
-    DecodedSet,
-    fingerprint,
-    identity,
-    read,
-    statistics,
-)
+from twinned.data.datasets import ImageSet, PairSet
+from twinned.data.decoded import DecodedSet
 from twinned.data.images import pixels_sha256
 from twinned.data.preprocessing import ImageSpec
 from twinned.data.readers import load_images, load_pairs
 from twinned.data.splits import (
     check_classes,
     check_validation,
+    class_folds,
     hold_out,
-    sample,
     shared_classes,
-    thin,
+    subsample,
 )
 from twinned.errors import DataError
+from twinned.utils.notes import collect
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
 SETTINGS = recipes.get("glyph")
@@ -43,13 +38,13 @@ def classes_of(sizes: list[int], **given: object) -> DecodedSet:
     images = load_images([picture() for _ in labels], labels)
     for name, value in given.items():
         getattr(images, name)[:] = value
-    return read(images, SPEC, tell=lambda _: None, progress=False)
+    return DecodedSet.from_images(images, SPEC, progress=False)
 
 
 def pairs_of(left: list[int], right: list[int], same: list[bool]) -> DecodedSet:
     images = [picture() for _ in range(1 + max(*left, *right))]
     pairs = PairSet(images, left=np.array(left), right=np.array(right), same=np.array(same), origin="p.csv")
-    return read(pairs, SPEC, tell=lambda _: None, progress=False)
+    return DecodedSet.from_images(pairs, SPEC, progress=False)
 
 
 def test_unreadable_images_are_named_once_and_left_out(tmp_path):
@@ -57,16 +52,16 @@ def test_unreadable_images_are_named_once_and_left_out(tmp_path):
     for name in names:
         name.write_bytes(b"no image")
     source = load_images([names[0], picture(), *names[1:], picture()], list("aaaaaaaab"))
-    told: list[str] = []
-    material = read(source, SPEC, tell=told.append, progress=False)
+    with collect() as notes:
+        material = DecodedSet.from_images(source, SPEC, progress=False)
     assert material.images.labels.tolist() == ["a", "b"]
     assert [material.hashes[0]] == [pixels_sha256(material.pixels[0])]
-    (sentence,) = [t for t in told if "unreadable" in t]
+    (sentence,) = [note.text for note in notes if note.code == "unreadable-images"]
     assert sentence.startswith("7 unreadable images left out: ")
     assert sum(str(name) in sentence for name in names) == 5
     assert sentence.endswith("and 2 more")
     with pytest.raises(DataError, match="none of 2 images can be read"):
-        read(load_images(names[:2], ["a", "b"]), SPEC, tell=told.append, progress=False)
+        DecodedSet.from_images(load_images(names[:2], ["a", "b"]), SPEC, progress=False)
 
 
 def test_pairs_of_unreadable_images_are_left_out(tmp_path):
@@ -78,7 +73,7 @@ def test_pairs_of_unreadable_images_are_left_out(tmp_path):
         right=np.array([1, 2, 3, 3]),
         same=np.array([True, True, False, False]),
     )
-    material = read(pairs, SPEC, tell=lambda _: None, progress=False)
+    material = DecodedSet.from_images(pairs, SPEC, progress=False)
     assert material.pairs is not None
     assert material.pairs.left.tolist() == [0, 1]
     assert material.pairs.right.tolist() == [1, 2]
@@ -89,12 +84,12 @@ def test_pairs_of_unreadable_images_are_left_out(tmp_path):
 
 
 def test_classes_with_one_image_are_counted_and_kept():
-    told: list[str] = []
     images = load_images([picture() for _ in range(5)], ["a", "a", "b", "c", "c"])
-    material = read(images, SPEC, tell=told.append, progress=False)
-    assert told == ["1 of 3 classes have one image: they serve as impostors only"]
+    with collect() as notes:
+        material = DecodedSet.from_images(images, SPEC, progress=False)
+    assert [note.text for note in notes] == ["1 of 3 classes have one image: they serve as impostors only"]
     assert material.images.classes == ["a", "b", "c"]
-    assert usable_classes(material.images) == ["a", "c"]
+    assert material.images.usable_classes() == ["a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +114,27 @@ def test_a_share_of_the_classes_and_at_least_four_are_held_out(classes, share, o
     assert other.images.classes != held.images.classes
 
 
+def test_each_usable_class_is_held_out_in_one_fold():
+    data = classes_of([2, 3, 1, 2, 4, 2])
+    folds = list(class_folds(data, 3, seed=0))
+    held = [held_out.images.classes for _, held_out in folds]
+    assert sorted(label for labels in held for label in labels) == data.images.usable_classes()
+    for train, held_out in folds:
+        assert not shared_classes(train, held_out)
+        assert "c002" in train.images.classes, "a class with one image is never held out"
+        assert len(train.pixels) + len(held_out.pixels) == len(data.pixels)
+    assert held == [held_out.images.classes for _, held_out in class_folds(data, 3, seed=0)]
+
+
+def test_a_subsample_of_an_image_set_is_an_image_set():
+    images = classes_of([3] * 10).images
+    some = subsample(images, 12, seed=1)
+    assert isinstance(some, ImageSet)
+    assert len(some) == 12
+    assert len(some.classes) == 10
+    assert subsample(images, 30) is images
+
+
 @pytest.mark.parametrize("classes", [2, 3, 4, 11])
 def test_few_classes_are_all_learnt_from(classes):
     material = classes_of([2] * classes)
@@ -128,14 +144,14 @@ def test_few_classes_are_all_learnt_from(classes):
 def test_classes_with_one_image_are_on_both_sides_as_impostors():
     learn, held = hold_out(classes_of([3] * 20 + [1] * 50))
     assert held is not None
-    assert (len(usable_classes(learn.images)), len(usable_classes(held.images))) == (16, 4)
+    assert (len(learn.images.usable_classes()), len(held.images.usable_classes())) == (16, 4)
     assert (len(learn.images.classes), len(held.images.classes)) == (16 + 40, 4 + 10)
 
 
 def test_only_genuine_images_make_a_class_usable():
     material = classes_of([2, 2, 2])
     material.images.forgery[:] = [False, False, False, True, True, True]
-    assert usable_classes(material.images) == ["c000"]
+    assert material.images.usable_classes() == ["c000"]
     with pytest.raises(
         DataError, match=r"two classes with two readable images each; 1 of 3 classes have two\."
     ):
@@ -194,26 +210,26 @@ def test_a_list_whose_pairs_nearly_all_hang_together_is_not_held_out_whole(seed)
 
 
 def test_too_few_pairs_are_refused():
-    with pytest.raises(DataError, match=r"p.csv: too few pairs: .*give others with --validate"):
+    with pytest.raises(DataError, match=r"p.csv: Too few pairs to hold out: .*separate validation data"):
         hold_out(pairs_of([0, 2], [1, 3], [True, False]))
 
 
-@pytest.mark.parametrize(("same", "word"), [(True, "the same"), (False, "different")])
+@pytest.mark.parametrize(("same", "word"), [(True, "same"), (False, "different")])
 def test_pairs_of_one_kind_alone_are_refused(same, word):
-    with pytest.raises(DataError, match=f"p.csv: all 4 pairs are {word}; training needs both"):
+    with pytest.raises(DataError, match=f"p.csv: All 4 pairs are {word}. Training needs both"):
         hold_out(pairs_of([0, 2, 4, 6], [1, 3, 5, 7], [same] * 4))
 
 
 def test_validation_images_must_be_others_and_give_both_kinds():
     learn = classes_of([2] * 4)
     check_validation(learn, classes_of([2, 1]))
-    with pytest.raises(DataError, match="2 of 2 images to validate on are training images too"):
-        check_validation(learn, learn.part(np.arange(2)))
+    with pytest.raises(DataError, match="2 of 2 validation images are training images too"):
+        check_validation(learn, learn.subset(np.arange(2)))
     for sizes in ([5], [1, 1, 1]):
-        with pytest.raises(DataError, match="must give both same and different pairs"):
+        with pytest.raises(DataError, match="give no same or no different pair"):
             check_validation(learn, classes_of(sizes))
     check_validation(learn, pairs_of([0, 2], [1, 3], [True, False]))
-    with pytest.raises(DataError, match="both same and different"):
+    with pytest.raises(DataError, match="give no same or no different pair"):
         check_validation(learn, pairs_of([0, 2], [1, 3], [True, True]))
     assert shared_classes(learn, classes_of([2, 2]))
     assert not shared_classes(learn, pairs_of([0, 2], [1, 3], [True, False]))
@@ -221,46 +237,46 @@ def test_validation_images_must_be_others_and_give_both_kinds():
 
 def test_thinning_keeps_whole_classes_and_is_the_same_each_time():
     material = classes_of([5] * 40)
-    some = thin(material, 50)
+    some = subsample(material, 50, whole_classes=True)
     assert len(some.pixels) == 50
     assert np.unique(some.images.labels, return_counts=True)[1].tolist() == [5] * 10
-    assert some.images.classes == thin(material, 50).images.classes
+    assert some.images.classes == subsample(material, 50, whole_classes=True).images.classes
     assert some.images.classes != material.images.classes[:10]
-    assert thin(material, 200) is material
-    assert len(thin(material, 1).images.classes) == 2
+    assert subsample(material, 200, whole_classes=True) is material
+    assert len(subsample(material, 1, whole_classes=True).images.classes) == 2
     pairs = pairs_of([0, 2], [1, 3], [True, False])
-    assert thin(pairs, 1) is pairs
+    assert subsample(pairs, 1, whole_classes=True) is pairs
 
 
 def test_thinning_passes_over_what_does_not_fit_and_takes_a_part_of_what_is_huge():
     sizes = [1] * 30 + [4] * 20 + [900]
-    some = thin(classes_of(sizes), 100)
+    some = subsample(classes_of(sizes), 100, whole_classes=True)
     assert 90 <= len(some.pixels) <= 100
     names, counts = np.unique(some.images.labels, return_counts=True)
     assert len(names) > 15
     assert dict(zip(names, counts, strict=True)).get("c050", 0) <= 10
-    few = thin(classes_of([1] * 300 + [2, 2]), 20)
-    assert len(usable_classes(few.images)) == 2, "something to compare is always there"
+    few = subsample(classes_of([1] * 300 + [2, 2]), 20, whole_classes=True)
+    assert len(few.images.usable_classes()) == 2, "something to compare is always there"
 
 
 @pytest.mark.parametrize("each", [1, 4])
 def test_a_sample_is_even_and_of_fewer_classes_where_each_is_to_have_several(each):
     material = classes_of([6] * 30 + [1] * 10)
-    some = sample(material, 24, seed=0, each=each)
+    some = subsample(material, 24, seed=0, per_class=each)
     assert len(some.pixels) == 24
     counts = np.unique(some.images.labels, return_counts=True)[1]
     assert counts.tolist() == ([4] * 6 if each == 4 else [1] * 24)
     assert set(some.hashes) <= set(material.hashes)
-    assert some.hashes == sample(material, 24, seed=0, each=each).hashes
-    assert some.hashes != sample(material, 24, seed=1, each=each).hashes
-    assert sample(material, 190, seed=0) is material
-    most = sample(material, 150, seed=0, each=each)
+    assert some.hashes == subsample(material, 24, seed=0, per_class=each).hashes
+    assert some.hashes != subsample(material, 24, seed=1, per_class=each).hashes
+    assert subsample(material, 190, seed=0) is material
+    most = subsample(material, 150, seed=0, per_class=each)
     assert len(most.images.classes) == 40, "all classes, where there is room for them"
 
 
 def test_a_sample_of_pairs_has_no_more_images():
     left, right = np.arange(0, 400, 2), np.arange(1, 400, 2)
-    some = sample(
+    some = subsample(
         pairs_of([*left, *left], [*right, *np.roll(right, 1)], [True] * 200 + [False] * 200), 50, seed=0
     )
     assert some.pairs is not None
@@ -272,31 +288,31 @@ def test_a_sample_of_pairs_has_no_more_images():
 def test_a_sample_of_pairs_has_both_kinds_or_is_all():
     ends = np.arange(0, 2000, 2)
     rare = pairs_of([*ends], [*(ends + 1)], [True] * 2 + [False] * 998)
-    assert sample(rare, 40, seed=0) is rare
+    assert subsample(rare, 40, seed=0) is rare
     images = [picture() for _ in range(60)]  # the last 20 are in no pair
     pairs = PairSet(images, left=np.arange(0, 40, 2), right=np.arange(1, 40, 2), same=np.arange(20) % 2 == 0)
     some = DecodedSet(np.stack(images)[..., None], None, pairs, [str(n) for n in range(60)])
-    assert len(sample(some, 50, seed=0).pixels) == 40
+    assert len(subsample(some, 50, seed=0).pixels) == 40
 
 
 def test_what_is_learnt_is_known_by_its_images_labels_groups_and_order():
     material = classes_of([2, 3])
-    known = {identity(material), identity(material.part(np.array([1, 0, 2, 3, 4])))}
+    known = {material.sha256(), material.subset(np.array([1, 0, 2, 3, 4])).sha256()}
     for name, value in (("labels", "c001"), ("groups", "other"), ("forgery", True)):
         other = classes_of([2, 3])
         other = DecodedSet(material.pixels, other.labelled, None, material.hashes)
         getattr(other.images, name)[0] = value
-        known.add(identity(other))
+        known.add(other.sha256())
     assert len(known) == 5
     pairs = [pairs_of([0, 2], [1, 3], same) for same in ([True, False], [False, True])]
     pairs[1] = DecodedSet(pairs[0].pixels, None, pairs[1].pairs, pairs[0].hashes)
-    assert identity(pairs[0]) != identity(pairs[1])
+    assert pairs[0].sha256() != pairs[1].sha256()
 
 
 def test_statistics_are_mean_and_deviation_of_each_channel():
     pixels = rng.integers(0, 256, (50, 6, 5, 3), dtype=np.uint8)
     pixels[..., 2] = 128
-    found = statistics(pixels)
+    found = DecodedSet(pixels, None, None, []).statistics()
     for channel in range(3):
         values = [v / 255 for v in pixels[..., channel].ravel().tolist()]
         mean = sum(values) / len(values)
@@ -308,9 +324,9 @@ def test_statistics_are_mean_and_deviation_of_each_channel():
 def test_the_fingerprint_is_of_the_pictures_not_of_their_order():
     material = classes_of([2, 3])
     order = np.array([3, 1, 4, 0, 2])
-    assert fingerprint(material) == fingerprint(material.part(order))
-    assert fingerprint(material) != fingerprint(material.part(order[:4]))
-    assert fingerprint(material)["images"] == 5
+    assert material.fingerprint() == material.subset(order).fingerprint()
+    assert material.fingerprint() != material.subset(order[:4]).fingerprint()
+    assert material.fingerprint()["images"] == 5
 
 
 def test_a_pair_list_is_read_from_its_csv(glyphs: Path, tmp_path: Path):
@@ -319,5 +335,5 @@ def test_a_pair_list_is_read_from_its_csv(glyphs: Path, tmp_path: Path):
         f"{glyphs}/glyph00/0.png,{glyphs}/glyph01/1.png,0",
     ]
     (tmp_path / "pairs.csv").write_text("\n".join(["left,right,same", *lines]))
-    material = read(load_pairs(tmp_path / "pairs.csv"), SPEC, tell=lambda _: None, progress=False)
+    material = DecodedSet.from_images(load_pairs(tmp_path / "pairs.csv"), SPEC, progress=False)
     assert len(material.pixels) == 3

@@ -185,9 +185,9 @@ def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path, ca
     assert (
         recalibrate(tmp_path / "m.twin", tmp_path / "some.csv", in_place=True, progress=False).n_classes == 5
     )
-    assert caplog.messages[0] == "the column split leaves 30 of 48 images to choose the threshold on"
+    assert caplog.messages[0] == "the column split leaves 30 of 48 images for the threshold"
     recalibrate(tmp_path / "m.twin", tmp_path / "all.csv", in_place=True, progress=False)
-    assert any("all images are marked test, and choose the threshold now" in text for text in caplog.messages)
+    assert any("all images are marked test, but choose the threshold" in text for text in caplog.messages)
     again = tw.load(tmp_path / "m.twin")
     found = again.evaluate(tmp_path / "all.csv", episodes=10, progress=False)
     page = render(again, found, data="x")

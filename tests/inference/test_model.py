@@ -110,7 +110,7 @@ def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_t
     folder = tmp_path / "references"
     folder.mkdir()
     (folder / "notes.txt").write_text("no image")
-    with pytest.raises(DataError, match="a folder of references must hold images; it holds none"):
+    with pytest.raises(DataError, match="no images in this folder of references"):
         model.verify(folder, seen[0][0])
     for name, source in enumerate([seen[1][0], seen[0][2], seen[2][3]]):
         shutil.copy(source, folder / f"{name}.png")

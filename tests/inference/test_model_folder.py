@@ -128,7 +128,7 @@ def test_a_model_is_saved_under_a_new_name_alone(tiny_model, tmp_path):
     model.save(target)
     assert {p.name for p in target.iterdir()} == FILES
     assert all((target / name).read_bytes() == (tiny_model / name).read_bytes() for name in FILES)
-    with pytest.raises(SettingError, match="exists; choose another name, or --force"):
+    with pytest.raises(SettingError, match=r"exists\. Choose another name"):
         model.save(target)
     model.save(target, force=True)
     twinned.load(target).save(target, force=True)  # over itself

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import twinned
-from twinned.data.decode import decode
+from twinned.data.decoded import decode
 from twinned.data.readers import load_images
 from twinned.errors import DataError, ModelError, SettingError
 from twinned.inference.export import export_model
@@ -231,7 +231,7 @@ def test_images_marked_to_test_choose_no_threshold(write, strangers, tmp_path):
     assert model.manifest.calibration.n_classes == 5
     found = model.evaluate(tmp_path / "split.csv", progress=False)
     assert found.notes[0].startswith("measured on the 18 of 48 images")
-    assert model.manifest.notes[0] == "the column split leaves 30 of 48 images to choose the threshold on"
+    assert model.manifest.notes[0] == "the column split leaves 30 of 48 images for the threshold"
     assert not any("chose" in note for note in found.notes)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from twinned.data.datasets import ImageSet
-from twinned.data.decoded import DecodedSet, statistics
+from twinned.data.decoded import DecodedSet
 from twinned.training import distributed, launch
 from twinned.training.callbacks import Callback
 from twinned.training.config import TrainConfig
@@ -77,7 +77,7 @@ def _short_runs() -> dict[str, Tensor]:
             | changes
         )
         losses: list[float] = []
-        spec = config.spec().model_copy(update=statistics(pixels))
+        spec = config.spec().model_copy(update=material.statistics())
         run = Trainer(config, spec, device=torch.device("cpu"), callbacks=[Losses(losses)], progress=False)
         network = run.fit(material, title="Test").network
         found[f"{name}/losses"] = torch.tensor(losses, dtype=torch.float64)

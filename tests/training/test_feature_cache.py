@@ -77,7 +77,7 @@ def test_features_stay_with_subsets_of_their_data():
     cache = FeatureCache(network, 2, augment=Augmentation(), n_augmentations=0, seed=0)
     features = cache.transform(pixels, data.hashes, progress=False)
     assert features is not None
-    part = CachedSet.of(data, features).part(np.array([3, 1]))
+    part = CachedSet.of(data, features).subset(np.array([3, 1]))
     source = input_source(part, device=torch.device("cpu"))
     assert isinstance(source, FeatureSource)
     assert torch.equal(source.get(0, 2), features.values[[3, 1], 0].float())

@@ -219,7 +219,7 @@ def test_further_finetuning_is_as_gentle_as_the_first(finetune, strangers):
 
 @pytest.mark.parametrize("place", ["new.twin", "."])
 def test_nothing_is_written_into_the_old_data(finetune, strangers, glyphs, place):
-    with pytest.raises(SettingError, match=r"into the data|is what is read"):
+    with pytest.raises(SettingError, match=r"into the data|output is also an input"):
         finetune(strangers, output=glyphs / place, old=glyphs, force=True)
 
 

@@ -218,7 +218,7 @@ def test_batches_hold_as_many_pairs_of_each_relation():
         (row,) = np.flatnonzero((pairs.left == ends[0]) & (pairs.right == ends[1]))
         assert names[row] == "abc"[batch.relation[place]]
         assert same[place] == (names[row] == "a")
-    with pytest.raises(DataError, match="no d pair is among those to learn from"):
+    with pytest.raises(DataError, match="no d pair among the training pairs"):
         PairBatches(pairs, relations=["a", "b", "c", "d"])
 
 

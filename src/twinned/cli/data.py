@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ..utils.notes import logger
 from .options import Data, Force, Group, Json, Quiet, Seed, print_result
 
 app = typer.Typer()
@@ -55,7 +54,7 @@ def list_(json: Json = False) -> None:
             "terms": each.terms,
             "page": each.page,
             "files": [
-                {"address": file.addresses[0], "sha256": file.sha256, "most_bytes": file.most}
+                {"address": file.addresses[0], "sha256": file.sha256, "most_bytes": file.max_bytes}
                 for file in each.downloads
             ],
         }
@@ -94,22 +93,24 @@ def get(
     quiet: Quiet = False,
 ) -> None:
     """Download a public data set from its owner, or convert a local copy, for training."""
-    from ..data.catalog.download import get as run
+    from ..data.catalog.download import fetch
     from ..data.catalog.registry import DATA_SETS
     from ..data.readers import find_images
+    from ..utils.notes import collect
 
-    notes: list[str] = []
-
-    def add_note(text: str) -> None:
-        notes.append(text)
-        logger.info(text)
-
-    folder = run(name, output, source=from_, force=force, progress=not quiet, say=add_note)
+    with collect() as notes:
+        folder = fetch(name, output, source=from_, force=force, progress=not quiet)
     images = len(find_images(folder))
     parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel")
     use = [str(folder / part) for part in parts if (folder / part).exists()]
     print_result(
-        {"name": name, "output": str(folder), "images": images, "data": use, "notes": notes},
+        {
+            "name": name,
+            "output": str(folder),
+            "images": images,
+            "data": use,
+            "notes": [note.text for note in notes],
+        },
         as_json=json,
         text=f"{folder}: {images:,} images; train on {' or '.join(use)}",
     )

@@ -46,7 +46,7 @@ def digits(folder: Path) -> ImageSet:
     from .. import data
     from ..data.readers import load_images
 
-    images = data.digits()
+    images = data.load_digits()
     for digit in range(10):
         (folder / str(digit)).mkdir(parents=True)
         for place in np.flatnonzero(images.labels == str(digit))[:_PER_DIGIT]:

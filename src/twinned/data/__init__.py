@@ -4,13 +4,14 @@ datasets       `ImageSet` and `PairSet`
 readers        folder, CSV, pair list or arrays to a data set
 images         open any image safely
 preprocessing  resizing shared by training and inference
-decode         decoded images in memory
+decoded        decoded images in memory
 splits         hold-out, folds and subsamples by class
 samplers       batches by class or by pair
 pairs          pairs and triplets as index arrays
 augmentation   batch augmentation (PyTorch)
 catalog        public data sets: registry, download, conversion
 checks         checks of a data set
+benchmarks     official lists of LFW and Omniglot
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from ..utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .catalog.convert import digits as digits
+    from .catalog.convert import load_digits as load_digits
+    from .catalog.download import fetch as fetch
     from .catalog.download import find as find
     from .catalog.download import get as get
     from .catalog.registry import DATA_SETS as DATA_SETS
     from .datasets import ImageSet as ImageSet
     from .datasets import PairSet as PairSet
-    from .decode import Decoded as Decoded
+    from .decoded import Decoded as Decoded
+    from .decoded import DecodedSet as DecodedSet
+    from .decoded import decode as decode
     from .pairs import make_pairs as make_pairs
     from .pairs import make_triplets as make_triplets
     from .readers import find_images as find_images
@@ -41,11 +46,11 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_attributes(
     __name__,
     {
-        "catalog.convert": "digits",
-        "catalog.download": "find get",
+        "catalog.convert": "digits load_digits",
+        "catalog.download": "fetch find get",
         "catalog.registry": "DATA_SETS",
         "datasets": "ImageSet PairSet",
-        "decode": "Decoded",
+        "decoded": "Decoded DecodedSet decode",
         "pairs": "make_pairs make_triplets",
         "readers": "find_images load load_images load_pairs references_of",
         "samplers": "Batch ClassBatches PairBatches",

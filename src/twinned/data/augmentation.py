@@ -1,7 +1,6 @@
-"""Augmentation of whole batches at once, from uint8 to floats in [0, 1].
+"""Augment batches of images in PyTorch, from uint8 to floats in [0, 1].
 
-All of a batch is warped by one resampling, so an affine map, a wobble and a quarter turn cost no more
-than any one of them.
+Affine map, elastic distortion and quarter turn are combined into one grid, so the images are resampled once.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# An elastic wobble is drawn at so many points a side, and smooth between them.
+# Control points per side of the elastic distortion; displacements between them are interpolated.
 _KNOTS = 5
-# From a place in an image that was turned to the left, 4 to 7 mirrored first, to its place in the image.
+# Maps from coordinates in a turned image to the original: left turns (0 to 3), mirrored first (4 to 7).
 _LEFT = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
 _TURNS = torch.stack(
     [
@@ -29,20 +28,21 @@ _TURNS = torch.stack(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far images may be changed; 0 leaves that part out. Every image is changed on its own.
+    """Random augmentation, independent for each image; 0 disables a part.
 
     Args:
-        rotation: Degrees either way.
-        shear: Of each axis, as a share of the other.
-        scale: Of each axis on its own, as a share: 0.2 is from 1/1.2 to 1.2.
-        shift: Share of the image's size either way.
-        probability: Chance of each of the four above, for each image (Koch 2015 has 0.5).
-        elastic: Typical wobble as a share of half the image, smooth over a quarter of it (Simard 2003).
-        flip: Mirror left and right, half of the time.
-        brightness: Added, either way, pixels being in [0, 1].
-        contrast: Share either way.
-        saturation: Share either way; colour images only.
-        erase: Side of a square that is wiped out, as a share of the image, half of the time.
+        rotation: Maximum rotation in degrees, in both directions.
+        shear: Maximum shear of each axis, as a fraction of the other.
+        scale: Maximum scaling of each axis: 0.2 scales by 1/1.2 to 1.2.
+        shift: Maximum shift, as a fraction of the image size.
+        probability: Probability of each of the four above, for each image (0.5 in Koch 2015).
+        elastic: Standard deviation of the elastic displacement, as a fraction of half the image size, smooth
+            over a quarter of the image (Simard 2003).
+        flip: Mirror left and right with probability 0.5.
+        brightness: Maximum change of the pixel values, which are in [0, 1].
+        contrast: Maximum relative change of the contrast.
+        saturation: Maximum relative change of the saturation; color images only.
+        erase: Side of a square that is erased with probability 0.5, as a fraction of the image size.
     """
 
     rotation: float = 0.0
@@ -59,7 +59,7 @@ class Augmentation:
 
     @property
     def warps(self) -> bool:
-        """Whether pixels move, but for mirroring."""
+        """True if pixels move (other than by mirroring)."""
         return any((self.rotation, self.shear, self.scale, self.shift, self.elastic))
 
     def __call__(
@@ -71,14 +71,14 @@ class Augmentation:
         rows: slice = slice(None),
         whole: int | None = None,
     ) -> Tensor:
-        """Change a batch.
+        """Augment a batch.
 
         Args:
             pixels: uint8, shape ``(n, height, width, channels)``.
-            turns: Quarter turns for each image, shape ``(n,)``; from 4 on it is mirrored first.
-            seed: The same seed changes a batch in the same way.
-            rows: Which rows of a larger batch these images are; they are changed as they would be in it.
-            whole: Images of that larger batch.
+            turns: Number of quarter turns of each image, shape ``(n,)``; from 4 on it is mirrored first.
+            seed: Random seed.
+            rows: Rows of a larger batch that these images are; they are augmented as in that batch.
+            whole: Number of images of the larger batch; by default ``n``.
 
         Returns:
             Floats in [0, 1], shape ``(n, channels, height, width)``, channels last in memory.
@@ -88,11 +88,11 @@ class Augmentation:
         if self.warps or turns is not None:
             grid = self._grid(x, turns, chance)
             x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-        x = self._recolour(x, chance)
+        x = self._change_colors(x, chance)
         return x.contiguous(memory_format=torch.channels_last)
 
     def _grid(self, x: Tensor, turns: Tensor | None, chance: _Chance) -> Tensor:
-        """Where each pixel is taken from, ``(n, height, width, 2)``, in [-1, 1] from edge to edge."""
+        """Return the source of each pixel, ``(n, height, width, 2)``, in [-1, 1] from edge to edge."""
         n, _, height, width = x.shape
 
         def either_way(most: float) -> Tensor:
@@ -121,7 +121,7 @@ class Augmentation:
         grid = warp.to(x.device).view(2 * n, -1) @ places
         return grid.view(n, 2, height, width).permute(0, 2, 3, 1)
 
-    def _recolour(self, x: Tensor, chance: _Chance) -> Tensor:
+    def _change_colors(self, x: Tensor, chance: _Chance) -> Tensor:
         n = len(x)
 
         def either_way(most: float) -> Tensor:
@@ -131,8 +131,8 @@ class Augmentation:
             mirrored = (chance.uniform() < 0.5).view(n, 1, 1, 1).to(x.device)
             x = torch.where(mirrored, x.flip(3), x)
         if self.saturation and x.shape[1] == 3:
-            grey = x.mean(dim=1, keepdim=True)
-            x = grey + (x - grey) * (1 + either_way(self.saturation))
+            gray = x.mean(dim=1, keepdim=True)
+            x = gray + (x - gray) * (1 + either_way(self.saturation))
         if self.contrast:
             middle = x.mean(dim=(1, 2, 3), keepdim=True)
             x = middle + (x - middle) * (1 + either_way(self.contrast))
@@ -157,9 +157,9 @@ class Augmentation:
 
 
 class _Chance:
-    """Random numbers for some rows of a batch: drawn for all of it, so that each image has its own.
+    """Random numbers for rows of a batch: drawn for the whole batch, so they do not depend on the rows.
 
-    They are drawn on the processor, wherever the images are: another device has another generator.
+    They are drawn on the CPU, because generators of other devices give other numbers.
     """
 
     def __init__(self, seed: int, rows: slice, whole: int) -> None:
@@ -167,23 +167,23 @@ class _Chance:
         self.rows, self.whole = rows, whole
 
     def uniform(self, *shape: int) -> Tensor:
-        """In [0, 1), shape ``(n, *shape)``."""
+        """Draw uniformly from [0, 1), shape ``(n, *shape)``."""
         return torch.rand(self.whole, *shape, generator=self.generator)[self.rows]
 
     def normal(self, *shape: int) -> Tensor:
-        """With deviation 1, shape ``(n, *shape)``."""
+        """Draw from the standard normal distribution, shape ``(n, *shape)``."""
         return torch.randn(self.whole, *shape, generator=self.generator)[self.rows]
 
     def either_way(self, most: float) -> Tensor:
-        """Up to so far on both sides of 0, shape ``(n,)``."""
+        """Draw uniformly from [-most, most), shape ``(n,)``."""
         return (self.uniform() * 2 - 1) * most
 
 
 @functools.lru_cache(maxsize=2)
 def _places(height: int, width: int, elastic: bool, dtype: torch.dtype) -> Tensor:
-    """What a warp is linear in at each pixel: x, y, 1, and the share of each knot of a wobble.
+    """Return the basis of the warp at each pixel: x, y, 1, and the weight of each elastic control point.
 
-    Shape ``(3, pixels)`` or ``(3 + knots, pixels)``; kept, since all batches of a run have one size.
+    Shape ``(3, pixels)`` or ``(3 + knots, pixels)``. Cached, since all batches of a run have the same size.
     """
     x = (2 * torch.arange(width, dtype=dtype) + 1) / width - 1
     y = (2 * torch.arange(height, dtype=dtype) + 1) / height - 1

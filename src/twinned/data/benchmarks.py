@@ -1,4 +1,4 @@
-"""The official lists of two public benchmarks, as handed out: LFW's pairs, Omniglot's twenty runs."""
+"""Read the official protocol lists of two benchmarks: pairs of LFW, one-shot runs of Omniglot."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LFW, _RUN = "pairs.txt", "class_labels.txt"
 
 @dataclass(frozen=True, eq=False)
 class LfwPairs:
-    """One of the pair lists of Labeled Faces in the Wild.
+    """Pair list of Labeled Faces in the Wild.
 
     Args:
-        pairs: The pairs and their images.
-        people: Whom each image shows, shape ``(images,)``.
-        fold: The fold of each pair, shape ``(pairs,)``; one fold in the lists of View 1.
+        pairs: Pairs and their images.
+        people: Person in each image, shape ``(images,)``.
+        fold: Fold of each pair, shape ``(pairs,)``; the lists of View 1 have one fold.
     """
 
     pairs: PairSet
@@ -33,13 +33,13 @@ class LfwPairs:
 
 @dataclass(frozen=True)
 class OneShotRun:
-    """A run of within-alphabet one-shot classification.
+    """Run of within-alphabet one-shot classification.
 
     Args:
-        name: Its folder.
-        queries: The images asked about.
-        support: One image of each class.
-        answers: For each query the place of its class in ``support``.
+        name: Name of the folder.
+        queries: Images to classify.
+        support: One image per class.
+        answers: Index of the class of each query in ``support``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class OneShotRun:
 
 
 def official_protocol(source: str | os.PathLike[str]) -> str | None:
-    """``lfw`` or ``omniglot-runs`` where a folder holds their official lists, else None."""
+    """Return ``lfw`` or ``omniglot-runs`` if a folder holds the official lists, else None."""
     path = Path(source)
     if not path.is_dir():
         return None
@@ -57,27 +57,27 @@ def official_protocol(source: str | os.PathLike[str]) -> str | None:
 
 
 def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
-    """Read an official list of Labeled Faces in the Wild, and find the images that it names.
+    """Read an official pair list of Labeled Faces in the Wild, and find its images.
 
     Args:
-        source: The folder that holds both the images and the lists: pairs.txt is read, View 2. Or a list:
-            pairsDevTest.txt and pairsDevTrain.txt are View 1; the images are looked for beside it.
+        source: Folder with the images and pairs.txt (View 2); or a list (pairsDevTest.txt or
+            pairsDevTrain.txt of View 1) beside the images.
 
     Raises:
-        DataError: If there is no list, a line cannot be read, or an image that it names is not there.
+        DataError: If there is no list, a line is invalid, or an image is missing.
 
     References:
         Huang, Ramesh, Berg & Learned-Miller, Labeled Faces in the Wild, UMass Amherst TR 07-49, 2007.
     """
     path = Path(source)
     if not path.exists():
-        raise DataError(f"{path}: no such folder; the LFW images and the official lists are expected")
+        raise DataError(f"{path}: no such folder; expected the LFW images and the official lists")
     if path.is_dir():
         lists = _lists(path, _LFW)
         if not lists:
             raise DataError(
-                f"{path}: holds no {_LFW}; give the folder that holds both the LFW images and the official"
-                f" lists, or a list that lies beside the images"
+                f"{path}: No {_LFW} found. Give the folder with the LFW images and the official lists, or a"
+                " list beside the images."
             )
         path, below = lists[0], path
     else:
@@ -90,24 +90,22 @@ def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
         if folds < 1 or each < 1:
             raise ValueError
     except (ValueError, IndexError):
-        raise DataError(f"{path}, line 1: the numbers of folds and of pairs are expected") from None
+        raise DataError(f"{path}, line 1: expected the numbers of folds and of pairs") from None
     place: dict[str, int] = {}
     ends: list[tuple[int, int]] = []
     same = []
     for number, parts in enumerate(lines[1:], start=2):
         if len(parts) not in (3, 4) or not (parts[1] + parts[-1]).isdecimal():
-            raise DataError(f"{path}, line {number}: NAME N M or NAME N NAME M is expected")
+            raise DataError(f"{path}, line {number}: expected NAME N M or NAME N NAME M")
         pair = (parts[0], parts[1]), (parts[-2] if len(parts) == 4 else parts[0], parts[-1])
         names = [f"{person}_{int(image):04d}" for person, image in pair]
         if missing := [name for name in names if name not in images]:
-            raise DataError(f"{path}, line {number}: there is no image {missing[0]} in {below}")
+            raise DataError(f"{path}, line {number}: no image {missing[0]} in {below}")
         left, right = (place.setdefault(name, len(place)) for name in names)
         ends.append((left, right))
         same.append(len(parts) == 3)
     if len(ends) != folds * each * 2:
-        raise DataError(
-            f"{path}: {folds * each * 2:,} pairs are expected, by its first line; got {len(ends):,}"
-        )
+        raise DataError(f"{path}: the first line declares {folds * each * 2:,} pairs; got {len(ends):,}")
     index = np.array(ends, np.intp)
     return LfwPairs(
         PairSet([images[name] for name in place], index[:, 0], index[:, 1], np.array(same), origin=str(path)),
@@ -117,35 +115,35 @@ def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
 
 
 def read_omniglot_runs(root: str | os.PathLike[str]) -> list[OneShotRun]:
-    """Read the official runs of 20-way one-shot classification: the unpacked all_runs.
+    """Read the official runs of 20-way one-shot classification from the extracted all_runs.
 
     Raises:
-        DataError: If there is no run, or one is not whole.
+        DataError: If there is no run, or a run is incomplete.
 
     References:
         Lake, Salakhutdinov & Tenenbaum, Human-level concept learning, Science 2015.
     """
     lists = _lists(Path(root), _RUN)
     if not lists:
-        raise DataError(f"{root}: holds no run; the unpacked all_runs is expected, with runNN/{_RUN}")
+        raise DataError(f"{root}: No run found. Expected the extracted all_runs, with runNN/{_RUN}.")
     runs = []
     for path in lists:
         lines, base = _lines(path), path.parent.parent
         if not lines or any(len(line) != 2 for line in lines):
-            raise DataError(f"{path}: each line must name a test and a training image")
+            raise DataError(f"{path}: each line must have a test and a training image")
         support = [str(p) for p in sorted((path.parent / "training").glob("*.png"))]
         queries, answers = ([str(base / line[side]) for line in lines] for side in (0, 1))
         missing = [p for p in queries if not os.path.isfile(p)] + [p for p in answers if p not in support]
         if missing:
-            raise DataError(f"{missing[0]}: is named in {path} and is not there")
+            raise DataError(f"{missing[0]}: listed in {path}, but missing")
         runs.append(OneShotRun(path.parent.name, queries, support, [support.index(p) for p in answers]))
     if len(sizes := {(len(run.queries), len(run.support)) for run in runs}) > 1:
-        raise DataError(f"{root}: the official runs have as many images each; got {sorted(sizes)}")
+        raise DataError(f"{root}: the runs must have the same numbers of images; got {sorted(sizes)}")
     return runs
 
 
 def _lists(root: Path, name: str) -> list[Path]:
-    """The lists of that name in a folder, or else in those in it, or else in those one level further down."""
+    """Return the lists of that name in a folder, else one level below, else two levels below."""
     return next((found for depth in ("", "*/", "*/*/") if (found := sorted(root.glob(depth + name)))), [])
 
 
@@ -153,4 +151,4 @@ def _lines(path: Path) -> list[list[str]]:
     try:
         return [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+        raise DataError(f"{path}: The file cannot be read ({error}).") from None

@@ -1,4 +1,4 @@
-"""What the readers return: labelled images, or pairs of images."""
+"""Datasets of images that are not decoded yet: labeled images, or pairs of images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .images import ImageSource, source_name
 
 Index = NDArray[np.intp]
 
-_SIDES = {
+_SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
@@ -23,16 +23,17 @@ _SIDES = {
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images with labels. Nothing is decoded yet: ``images`` holds paths or arrays.
+    """Labeled images. ``images`` holds paths or arrays; they are decoded later.
 
     Args:
-        images: Paths, arrays, bytes or Pillow images, one an entry.
-        labels: The class of each image, shape ``(n,)``, strings.
-        groups: The folder above the class (an alphabet, a site), shape ``(n,)``; "" where there is none.
-        forgery: True where an image imitates the class that it is labelled with, shape ``(n,)``.
-        split: What the CSV's ``split`` column says, shape ``(n,)``; "" where it says nothing.
-        origin: Where the images came from, for messages.
-        notes: What the reader left out and why, one sentence each.
+        images: Paths, arrays, bytes or Pillow images.
+        labels: Class of each image, shape ``(n,)``, strings.
+        groups: Group of each image, such as the folder above the class folder (an alphabet, a site); "" for
+            no group, shape ``(n,)``.
+        forgery: True for images that imitate the class in ``labels``, shape ``(n,)``.
+        split: Value of the CSV column ``split``; "" if empty, shape ``(n,)``.
+        origin: Source of the images, for messages.
+        notes: Sentences about what the reader left out.
     """
 
     images: Sequence[ImageSource]
@@ -48,21 +49,46 @@ class ImageSet:
 
     @property
     def classes(self) -> list[str]:
-        """The distinct labels, sorted."""
+        """Distinct labels, sorted."""
         return [str(label) for label in np.unique(self.labels)]
 
     @property
     def class_index(self) -> NDArray[np.int64]:
-        """Each image's place in ``classes``, shape ``(n,)``."""
+        """Index of the class of each image in ``classes``, shape ``(n,)``."""
         return np.unique(self.labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     @property
     def names(self) -> list[str]:
-        """What to call each image in a message: its path, where it has one."""
+        """Name of each image for messages: its path, or its type."""
         return [source_name(image) for image in self.images]
 
+    @property
+    def has_both_kinds(self) -> bool:
+        """True if the images give both same-class and different-class pairs."""
+        return len(self.classes) > 1 and len(self.usable_classes()) > 0
+
+    @property
+    def split_name(self) -> NDArray[np.str_]:
+        """Normalized ``split`` of each image: ``train``, ``val``, ``test`` or another word, shape ``(n,)``.
+
+        An empty value is ``train`` if any image has one of these three splits, otherwise "".
+        """
+        known = {word: name for name, words in _SPLIT_NAMES.items() for word in words}
+        found = [known.get(word.lower(), word.lower()) for word in self.split.tolist()]
+        blank = "" if set(found).isdisjoint(_SPLIT_NAMES) else "train"
+        return np.array([name or blank for name in found], np.str_)
+
+    def usable_classes(self) -> list[str]:
+        """Return the sorted classes with at least two genuine images."""
+        names, counts = np.unique(self.labels[~self.forgery], return_counts=True)
+        return [str(name) for name in names[counts > 1]]
+
     def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:
-        """The chosen images, by index or by mask, in the order given."""
+        """Return the chosen images in the order given.
+
+        Args:
+            chosen: Indices, or a mask.
+        """
         index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         images: Any = self.images
         picked: Any = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
@@ -75,50 +101,40 @@ class ImageSet:
             split=self.split[index],
         )
 
-    @property
-    def side(self) -> NDArray[np.str_]:
-        """What ``split`` comes to, shape ``(n,)``: ``train``, ``val``, ``test``, or any other word.
-
-        Where it says nothing, "", or ``train`` beside images that are marked in one of these ways.
-        """
-        known = {word: side for side, words in _SIDES.items() for word in words}
-        found = [known.get(word.lower(), word.lower()) for word in self.split.tolist()]
-        blank = "" if set(found).isdisjoint(_SIDES) else "train"
-        return np.array([side or blank for side in found], np.str_)
-
     def genuine(self) -> ImageSet:
-        """The images that are no forgeries."""
+        """Return the images that are not forgeries."""
         return self.subset(~self.forgery)
 
     def calibration_subset(self) -> tuple[ImageSet, list[str]]:
-        """The images that a threshold may be chosen on by their ``side``, and what is to be said of it.
+        """Select the images for choosing a threshold by their ``split_name``.
 
-        Those marked ``val``; without any, all but those marked ``test``, which are to measure with.
+        Returns:
+            The images marked ``val``; if there are none, all images not marked ``test``; if there are none,
+            all images. The list holds at most one note.
         """
-        side = self.side
-        for chosen in (side == "val", side != "test"):
+        split = self.split_name
+        for chosen in (split == "val", split != "test"):
             if chosen.all():
                 return self, []
             if chosen.any():
-                said = (
-                    f"the column split leaves {chosen.sum()} of {len(self)} images to choose the threshold on"
-                )
-                return self.subset(chosen), [said]
-        return self, ["all images are marked test, and choose the threshold now: measure on others"]
+                note = f"the column split leaves {chosen.sum()} of {len(self)} images for the threshold"
+                return self.subset(chosen), [note]
+        return self, ["all images are marked test, but choose the threshold: measure on other images"]
 
     def with_classes(self, classes: Sequence[str]) -> ImageSet:
-        """The images of these classes."""
+        """Return the images of the given classes."""
         return self.subset(np.isin(self.labels, list(classes)))
 
     def split_classes(
         self, fraction: float, *, seed: int = 0, whole_groups: bool = False
     ) -> tuple[ImageSet, ImageSet]:
-        """Part the classes at random, so that no class is on both sides.
+        """Split the classes at random into two sets without a common class.
 
         Args:
-            fraction: Share of the classes that goes to the first set, above 0 and below 1.
-            seed: The same seed parts the same classes in the same way.
-            whole_groups: Keep every group on one side, for groups that must not be mixed (a writer, a site).
+            fraction: Fraction of the classes in the first set, in (0, 1).
+            seed: Random seed.
+            whole_groups: Split groups instead of classes, for groups that must stay together (a writer, a
+                site).
 
         Returns:
             Two sets with at least one class each.
@@ -131,10 +147,8 @@ class ImageSet:
         unit = self.groups if whole_groups else self.labels
         names = np.unique(unit)
         if len(names) < 2:
-            raise DataError(
-                f"{self.origin}: at least 2 {'groups' if whole_groups else 'classes'} are needed"
-                f" to part them; there is {len(names)}"
-            )
+            kind = "groups" if whole_groups else "classes"
+            raise DataError(f"{self.origin}: a split needs at least 2 {kind}; got {len(names)}")
         order = np.random.default_rng(seed).permutation(len(names))
         count = min(max(round(fraction * len(names)), 1), len(names) - 1)
         first = np.isin(unit, names[order[:count]])
@@ -143,16 +157,16 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class PairSet:
-    """Pairs of images and whether each shows one thing; no class labels.
+    """Pairs of images, each marked as same or different; no class labels.
 
     Args:
-        images: The distinct images, each one once.
+        images: Distinct images.
         left: Index into ``images``, shape ``(pairs,)``.
         right: Index into ``images``, shape ``(pairs,)``.
-        same: True where both images are one class, shape ``(pairs,)``.
-        relation: Name of the relation of each pair, or None where the list has no such column.
-        origin: Where the pairs came from, for messages.
-        notes: What the reader left out and why, one sentence each.
+        same: True if both images belong to one class, shape ``(pairs,)``.
+        relation: Name of the relation of each pair, shape ``(pairs,)``; None without a column ``relation``.
+        origin: Source of the pairs, for messages.
+        notes: Sentences about what the reader left out.
     """
 
     images: Sequence[ImageSource]
@@ -168,11 +182,20 @@ class PairSet:
 
     @property
     def names(self) -> list[str]:
-        """What to call each image in a message: its path, where it has one."""
+        """Name of each image for messages: its path, or its type."""
         return [source_name(image) for image in self.images]
 
+    @property
+    def has_both_kinds(self) -> bool:
+        """True if there are both same and different pairs."""
+        return bool(self.same.any() and not self.same.all())
+
     def subset(self, chosen: Index | NDArray[np.bool_]) -> PairSet:
-        """The chosen pairs, by index or by mask; images that no pair uses are dropped."""
+        """Return the chosen pairs, and only the images that they use.
+
+        Args:
+            chosen: Indices, or a mask.
+        """
         index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         ends = np.concatenate([self.left[index], self.right[index]])
         used, place = np.unique(ends, return_inverse=True)
@@ -185,8 +208,26 @@ class PairSet:
             origin=self.origin,
         )
 
+    def keep_images(self, kept: Index) -> PairSet:
+        """Return the given images, and the pairs of which both images are kept.
+
+        Args:
+            kept: Distinct indices of images.
+        """
+        place = np.full(len(self.images), -1, np.intp)
+        place[kept] = np.arange(len(kept))
+        whole = (place[self.left] >= 0) & (place[self.right] >= 0)
+        return PairSet(
+            images=[self.images[i] for i in kept],
+            left=place[self.left[whole]],
+            right=place[self.right[whole]],
+            same=self.same[whole],
+            relation=None if self.relation is None else self.relation[whole],
+            origin=self.origin,
+        )
+
     def relations(self) -> dict[str, bool]:
-        """Each relation's name, sorted, and whether its pairs are same; empty without such a column.
+        """Return the sorted names of the relations, and for each True if its pairs are same.
 
         Raises:
             DataError: If a pair has no relation, or a relation has both same and different pairs.
@@ -197,32 +238,38 @@ class PairSet:
         for name in np.unique(self.relation):
             same = self.same[self.relation == name]
             if name == "":
-                raise DataError(f"{self.origin}: {len(same)} pairs have no relation; each pair needs one")
+                raise DataError(f"{self.origin}: {len(same)} pairs have no relation. Each pair needs one.")
             if same.any() and not same.all():
                 raise DataError(
                     f"{self.origin}: relation {str(name)!r} has {same.sum()} same pairs and {(~same).sum()}"
-                    " different ones; a relation is one or the other"
+                    " different ones. The pairs of a relation must be all same or all different."
                 )
             found[str(name)] = bool(same[0])
         return found
 
     def components(self) -> NDArray[np.int64]:
-        """Number of the connected part that each image belongs to, shape ``(images,)``.
+        """Return the index of the connected component of each image, shape ``(images,)``.
 
-        Pairs of different parts share no image, so parts can be kept on one side of a split.
+        Images are connected by pairs, so components can be kept on one side of a split.
         """
         return connected(len(self.images), self.left, self.right)
 
     def identity_groups(self) -> NDArray[np.int64]:
-        """Number of the thing that each image shows, as far as pairs that are the same tell, ``(images,)``.
+        """Return the index of the group of each image, shape ``(images,)``; "same" pairs link a group.
 
-        They stand for the classes of labelled images: the unit that is resampled for intervals.
+        Groups replace classes as the unit of resampling for intervals.
         """
         return connected(len(self.images), self.left[self.same], self.right[self.same])
 
 
 def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:
-    """Number of the connected part that each of ``count`` things belongs to, given pairs of them."""
+    """Return the index of the connected component of each of ``count`` nodes, shape ``(count,)``.
+
+    Args:
+        count: Number of nodes.
+        left: First node of each edge, shape ``(edges,)``.
+        right: Second node of each edge, shape ``(edges,)``.
+    """
     parent = list(range(count))
 
     def root(i: int) -> int:
@@ -235,9 +282,3 @@ def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:
         parent[root(a)] = root(b)
     roots = np.array([root(i) for i in range(count)], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def usable_classes(images: ImageSet) -> list[str]:
-    """The classes with two genuine images or more."""
-    names, counts = np.unique(images.labels[~images.forgery], return_counts=True)
-    return [str(name) for name in names[counts > 1]]

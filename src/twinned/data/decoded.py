@@ -1,33 +1,103 @@
-"""Training data, decoded: read once, parted into what is learnt from and what the threshold is chosen on."""
+"""Images decoded once, at the model's size, with their labels or pairs."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
-from .datasets import ImageSet, PairSet, usable_classes
-from .decode import decode
-from .images import Pixels, pixels_sha256
-from .preprocessing import ImageSpec
+from ..errors import DataError, ImageError, some
+from ..utils.notes import note
+from ..utils.progress import progress_bar
+from .datasets import ImageSet, PairSet
+from .images import ImageSource, Pixels, pixels_sha256
+from .preprocessing import ImageSpec, read_image
 
-Say = Callable[[str], None]
+# A larger array is stored in a temporary file, which the system pages in and out.
+IN_MEMORY_BYTES = 2 << 30
+_CHUNK = 32  # images per task: a single image can take less time than handing it to another thread
+_MIN_STD = 0.02  # images of one color would be divided by 0
+_STATISTICS_SAMPLE = 1000  # images
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Readable images of a sequence.
+
+    Args:
+        pixels: uint8, shape ``(n, height, width, channels)``, in the order of the sequence.
+        kept: Index of each readable image in the sequence, shape ``(n,)``.
+        unreadable: Error of each image that was left out.
+    """
+
+    pixels: Pixels
+    kept: NDArray[np.intp]
+    unreadable: list[ImageError]
+
+    def left_out(self) -> list[str]:
+        """Return one sentence that names the unreadable images, or an empty list if all were read."""
+        named = some([str(error) for error in self.unreadable], 5)
+        images = "image" if len(self.unreadable) == 1 else "images"
+        return [f"{len(self.unreadable)} unreadable {images} left out: {named}"] if named else []
+
+
+def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
+    """Decode images into one array, on all cores; unreadable images are left out.
+
+    Args:
+        images: Paths, arrays, bytes or Pillow images.
+        spec: Input of the model.
+        progress: Show a progress bar.
+    """
+    pixels = _allocate((len(images), *spec.shape))
+    errors: list[ImageError | None] = [None] * len(images)
+
+    def decode_chunk(start: int) -> int:
+        indices = range(start, min(start + _CHUNK, len(images)))
+        for index in indices:
+            try:
+                pixels[index] = read_image(images[index], spec)
+            except ImageError as error:
+                errors[index] = error
+        return len(indices)
+
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress_bar("Reading images", len(images), show=progress) as advance,
+    ):
+        for done in pool.map(decode_chunk, range(0, len(images), _CHUNK)):
+            advance(done)
+    kept = np.flatnonzero([error is None for error in errors])
+    if len(kept) < len(images):
+        for target, source in enumerate(kept):  # in place: a large array is not copied
+            pixels[target] = pixels[source]
+        pixels = pixels[: len(kept)]
+    return Decoded(pixels, kept, [error for error in errors if error is not None])
+
+
+def _allocate(shape: tuple[int, int, int, int]) -> Pixels:
+    if np.prod(shape, dtype=np.int64) <= IN_MEMORY_BYTES:
+        return np.empty(shape, np.uint8)
+    file = tempfile.TemporaryFile(prefix="twinned-")  # noqa: SIM115 - closed with the array
+    return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedSet:
-    """Decoded training data: pixels, and either classes or pairs.
+    """Dataset in memory: pixels with either class labels or pairs.
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``.
-        labelled: The labelled images, or None where the data are pairs.
-        pairs: The pairs, or None.
-        hashes: SHA-256 of each image's pixels.
+        labelled: Labeled images, or None if the data are pairs.
+        pairs: Pairs, or None if the data are labeled images.
+        hashes: SHA-256 of the pixels of each image.
     """
 
     pixels: Pixels
@@ -35,9 +105,39 @@ class DecodedSet:
     pairs: PairSet | None
     hashes: list[str]
 
+    @classmethod
+    def from_images(cls, source: ImageSet | PairSet, spec: ImageSpec, *, progress: bool = True) -> DecodedSet:
+        """Decode a dataset; leave out unreadable images and their pairs, and note what was left out.
+
+        Args:
+            source: Labeled images or pairs.
+            spec: Input of the model.
+            progress: Show a progress bar.
+
+        Raises:
+            DataError: If no image is readable.
+        """
+        decoded = decode(source.images, spec, progress=progress)
+        for sentence in decoded.left_out():
+            note("unreadable-images", sentence)
+        if len(decoded.kept) == 0:
+            raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
+        hashes = [pixels_sha256(pixels) for pixels in decoded.pixels]
+        for sentence in source.notes:
+            note("reader", sentence)
+        if isinstance(source, PairSet):
+            return cls(decoded.pixels, None, source.keep_images(decoded.kept), hashes)
+        images = source.subset(decoded.kept)
+        if single := len(images.classes) - len(images.usable_classes()):
+            note(
+                "single-image-classes",
+                f"{single} of {len(images.classes)} classes have one image: they serve as impostors only",
+            )
+        return cls(decoded.pixels, images, None, hashes)
+
     @property
     def images(self) -> ImageSet:
-        """The labelled images.
+        """Labeled images.
 
         Raises:
             DataError: If the data are pairs.
@@ -46,8 +146,17 @@ class DecodedSet:
             raise DataError("a pair list has no class labels")
         return self.labelled
 
-    def part(self, chosen: NDArray[Any]) -> DecodedSet:
-        """Some of the images (or of the pairs), by index."""
+    @property
+    def dataset(self) -> ImageSet | PairSet:
+        """Labeled images or pairs."""
+        return self.images if self.pairs is None else self.pairs
+
+    def subset(self, chosen: NDArray[Any]) -> DecodedSet:
+        """Return the chosen images (for a pair list: the chosen pairs and their images).
+
+        Args:
+            chosen: Indices.
+        """
         if self.pairs is not None:
             used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
             pairs = self.pairs.subset(chosen)
@@ -55,69 +164,35 @@ class DecodedSet:
         hashes = [self.hashes[i] for i in chosen]
         return replace(self, pixels=self.pixels[chosen], labelled=self.images.subset(chosen), hashes=hashes)
 
+    def partition(self, mask: NDArray[np.bool_]) -> tuple[DecodedSet, DecodedSet]:
+        """Return the images (pairs) outside of a mask, and those inside."""
+        return self.subset(np.flatnonzero(~mask)), self.subset(np.flatnonzero(mask))
 
-def read(source: ImageSet | PairSet, spec: ImageSpec, *, tell: Say, progress: bool) -> DecodedSet:
-    """Decode all images once; unreadable ones are named once and left out, with their pairs.
+    def statistics(self) -> dict[str, tuple[float, ...]]:
+        """Return ``mean`` and ``std`` of each channel over about 1,000 images, pixels scaled to [0, 1]."""
+        sample = self.pixels[:: max(1, len(self.pixels) // _STATISTICS_SAMPLE)].astype(np.float64) / 255
+        mean = sample.mean(axis=(0, 1, 2))
+        std = np.maximum(sample.std(axis=(0, 1, 2)), _MIN_STD)
+        return {
+            "mean": tuple(round(float(v), 4) for v in mean),
+            "std": tuple(round(float(v), 4) for v in std),
+        }
 
-    Raises:
-        DataError: If no image is readable.
-    """
-    decoded = decode(source.images, spec, progress=progress)
-    for note in decoded.left_out():
-        tell(note)
-    if len(decoded.kept) == 0:
-        raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
-    hashes = [pixels_sha256(p) for p in decoded.pixels]
-    for note in source.notes:
-        tell(note)
-    if isinstance(source, ImageSet):
-        images = source.subset(decoded.kept)
-        single = len(images.classes) - len(usable_classes(images))
-        if single:
-            tell(f"{single} of {len(images.classes)} classes have one image: they serve as impostors only")
-        return DecodedSet(decoded.pixels, images, None, hashes)
-    place = np.full(len(source.images), -1, np.intp)
-    place[decoded.kept] = np.arange(len(decoded.kept))
-    whole = (place[source.left] >= 0) & (place[source.right] >= 0)
-    relation = None if source.relation is None else source.relation[whole]
-    pairs = PairSet(
-        images=[source.images[i] for i in decoded.kept],
-        left=place[source.left[whole]],
-        right=place[source.right[whole]],
-        same=source.same[whole],
-        relation=relation,
-        origin=source.origin,
-    )
-    return DecodedSet(decoded.pixels, None, pairs, hashes)
+    def sha256(self) -> str:
+        """Return a SHA-256 of the data in their order: images with labels, groups and roles, or pairs."""
+        names, pairs = self.hashes, self.pairs
+        rows: list[tuple[Any, ...]]
+        if pairs is not None:
+            left, right = ([names[i] for i in ends] for ends in (pairs.left, pairs.right))
+            relation = [""] * len(pairs) if pairs.relation is None else pairs.relation.tolist()
+            rows = list(zip(left, right, pairs.same.tolist(), relation, strict=True))
+        else:
+            images = self.images
+            columns = (images.labels.tolist(), images.groups.tolist(), images.forgery.tolist())
+            rows = list(zip(names, *columns, strict=True))
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
 
-
-def statistics(pixels: Pixels) -> dict[str, tuple[float, ...]]:
-    """Mean and deviation of each channel over a sample of the images, pixels scaled to [0, 1]."""
-    sample = pixels[:: max(1, len(pixels) // 1000)].astype(np.float64) / 255
-    mean = sample.mean(axis=(0, 1, 2))
-    std = np.maximum(sample.std(axis=(0, 1, 2)), 0.02)
-    return {
-        "mean": tuple(round(float(v), 4) for v in mean),
-        "std": tuple(round(float(v), 4) for v in std),
-    }
-
-
-def identity(material: DecodedSet) -> str:
-    """SHA-256 of what is to be learnt, in its order: images with labels and groups, or pairs."""
-    names, pairs = material.hashes, material.pairs
-    rows: list[tuple[Any, ...]]
-    if pairs is not None:
-        left, right = ([names[i] for i in side] for side in (pairs.left, pairs.right))
-        relation = [""] * len(pairs) if pairs.relation is None else pairs.relation.tolist()
-        rows = list(zip(left, right, pairs.same.tolist(), relation, strict=True))
-    else:
-        images = material.images
-        about = (images.labels.tolist(), images.groups.tolist(), images.forgery.tolist())
-        rows = list(zip(names, *about, strict=True))
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
-
-
-def fingerprint(material: DecodedSet) -> dict[str, Any]:
-    """How many images there are, and a SHA-256 over theirs, for model.json."""
-    digest = hashlib.sha256("".join(sorted(material.hashes)).encode()).hexdigest()
-    return {"images": len(material.hashes), "sha256": digest}
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the number of images and a SHA-256 that does not depend on their order, for model.json."""
+        digest = hashlib.sha256("".join(sorted(self.hashes)).encode()).hexdigest()
+        return {"images": len(self.hashes), "sha256": digest}

@@ -1,9 +1,4 @@
-"""Opening any image safely, and the preprocessing that training and running share.
-
-Preprocessing has two halves under one `ImageSpec`, which model.json stores. This module does the
-first: open, turn upright, convert, take the ink, resize, giving uint8 at the model's height, width and
-channels. The second half (scale, mean, deviation) is arithmetic and lives inside the ONNX graph.
-"""
+"""Open images safely: upright, in mode L or RGB, from paths, bytes, arrays or Pillow images."""
 
 from __future__ import annotations
 
@@ -26,21 +21,21 @@ ImageSource: TypeAlias = (
 )
 Pixels: TypeAlias = NDArray[np.uint8]
 
-# An image that claims more pixels than this is refused before any memory is set aside for it.
+# A larger image is refused before memory is allocated for it.
 MAX_PIXELS = 89_478_485
 MAX_BYTES = 256 * 1024 * 1024
 _PHOTOS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 SUFFIXES = frozenset((*_PHOTOS, ".dib", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".ico"))
 
-# Kinds of NumPy dtypes: text (of fixed and of any length), bytes, objects.
+# Kinds of NumPy dtypes: text (of fixed and of variable length), bytes, objects.
 _NOT_NUMBERS = "UTSO"
 _ADDRESS = re.compile(r"(?:^|/)(?P<scheme>https?|ftp|s3|gs|hdfs|file):/+(?P<rest>[^/].*)", re.IGNORECASE)
 _DRIVE = re.compile(r"(?:^|/)[A-Za-z]:/")
 
-# What Pillow may open: for some of its other formats it starts programs (EPS) or reads other files.
+# Formats that Pillow may open. For some others it starts programs (EPS) or reads other files.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "ICO")
 
-# Pillow warns on standard error of large images, which `MAX_PIXELS` refuses, and of damaged EXIF.
+# Pillow warns of large images, which `MAX_PIXELS` refuses, and of damaged EXIF data.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -48,20 +43,20 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Open any image, upright, as mode L or RGB.
 
-    Only the first frame of an animation is read; transparency is laid on white; 16 bits become 8.
+    Only the first frame of an animation is read, transparency becomes white, and 16 bits become 8.
 
     Args:
-        source: As in `read_image`.
-        at_least: (width, height). A JPEG may be decoded at a reduced scale that is no smaller than
-            this, which is several times faster for photographs.
+        source: Image, as for `twinned.data.preprocessing.read_image`.
+        at_least: Minimum (width, height) to which a JPEG may be reduced while decoding, which is several
+            times faster for photographs.
 
     Raises:
-        ImageError: If it cannot be opened; names the file and why.
+        ImageError: If the image cannot be opened; names the file and the reason.
     """
     name = source_name(source)
     try:
         if isinstance(source, np.ma.MaskedArray):
-            raise _UnusableError("is a masked array; fill what its mask covers first, with .filled(value)")
+            raise _UnusableError("is a masked array; replace the masked values with .filled(value)")
         if isinstance(source, np.ndarray):
             return _plain(_from_array(source))
         if isinstance(source, Image.Image):
@@ -75,18 +70,18 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
     except UnidentifiedImageError:
         raise ImageError(name, "is not an image that can be read (or it is damaged)") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(name, f"claims more pixels than the limit of {MAX_PIXELS:,}") from None
+        raise ImageError(name, f"has more pixels than the limit of {MAX_PIXELS:,}") from None
     except MemoryError:
         raise ImageError(name, "does not fit in memory") from None
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
         raise ImageError(name, f"is damaged or truncated ({error})") from None
     raise ImageError(name, _instead_of(source))
 
 
 def pixels_sha256(pixels: Pixels) -> str:
-    """SHA-256 of an image's pixels as `read_image` gives them, its shape included.
+    """Return the SHA-256 of the shape and the pixels of an image.
 
-    Two files with the same picture, saved differently without loss, have the same value.
+    Lossless files of the same picture have the same value.
     """
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
@@ -94,7 +89,7 @@ def pixels_sha256(pixels: Pixels) -> str:
 
 
 def source_name(source: object) -> str:
-    """Name an image for a message: by its path, or by its type."""
+    """Return a name of an image for messages: its path, or its type."""
     if isinstance(source, (str, os.PathLike)):
         return os.fsdecode(source)
     if isinstance(source, np.ndarray):
@@ -112,10 +107,10 @@ def source_name(source: object) -> str:
 
 
 def as_many(images: Any) -> Any:
-    """One image as a list of one, an array of several as a list, any other iterable of images unchanged.
+    """Return a list with one image, the images of an array as a list, or another iterable unchanged.
 
-    An array is several images where it has four dimensions, or one and holds paths or other objects. An open
-    file is one image, which `open_image` refuses: iterating over it gives its lines.
+    An array holds several images if it has four dimensions, or one dimension of paths or other objects. An
+    open file counts as one image, which `open_image` refuses, because iterating over it yields lines.
     """
     if isinstance(images, np.ndarray):
         several = images.ndim == 4 or (images.ndim == 1 and images.dtype.kind in _NOT_NUMBERS)
@@ -128,36 +123,36 @@ def as_many(images: Any) -> Any:
 
 
 def address_in(path: str) -> str | None:
-    """Return the web address that a path was meant to be; `pathlib` leaves one slash of two."""
+    """Return the web address in a path, or None; `pathlib` turns two slashes into one."""
     found = _ADDRESS.search(path)
     return f"{found['scheme']}://{found['rest']}" if found else None
 
 
 def advice_on(path: str) -> str:
-    """Return advice on a path that does not exist, or "": a web address, or a path of Windows elsewhere."""
+    """Return advice on a path that is a web address or a Windows path on another system; else ""."""
     if address := address_in(path):
-        return f"addresses are not opened: download {address} first"
+        return f"web addresses are not supported: download {address}"
     if os.sep == "/" and ("\\" in path or _DRIVE.search(path)):
-        return "this is a path of Windows: write the path that the file has on this system, with /"
+        return "this is a Windows path: use the path on this system, with /"
     return ""
 
 
-# Where a picture's orientation may be said.
+# Metadata that can hold the orientation.
 _ORIENTED = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
 
 
 def _instead_of(source: object) -> str:
-    """Say what to give instead of an object that is not read as an image."""
+    """Return a message on the object and what to pass instead."""
     if hasattr(source, "read"):
-        return "is an open file; give its path, or what its read() returns"
+        return "is an open file; pass its path, or the bytes that read() returns"
     if hasattr(source, "__array__"):
         array = ".numpy()" if hasattr(source, "numpy") else "numpy.asarray(...)"
-        return f"is not a NumPy array; give {array} with the axes height, width, channels"
-    return "is not an image; give a path, the bytes of a file, a Pillow image or a NumPy array"
+        return f"is not a NumPy array; pass {array} with the axes height, width, channels"
+    return "is not an image; pass a path, the bytes of a file, a Pillow image or a NumPy array"
 
 
 class _UnusableError(Exception):
-    """Why an image is refused, in words that follow its name."""
+    """Reason for refusing an image; the message follows the name of the image."""
 
 
 def _open_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> Image.Image:
@@ -165,20 +160,20 @@ def _open_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise _UnusableError("is a folder; an image is expected")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise _UnusableError("is not a file")
         if status.st_size == 0:
             raise _UnusableError("is empty (0 bytes)")
         if status.st_size > MAX_BYTES:
             raise _UnusableError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
-        # At one go: each small read of Pillow's would hand the interpreter to another thread and back.
+        # One read: each of the small reads of Pillow would release and reacquire the interpreter lock.
         with open(path, "rb", buffering=0) as file:
             return _decode(io.BytesIO(file.read()), at_least)
     except FileNotFoundError:
         advice = advice_on(os.fsdecode(path))
         raise _UnusableError(f"no such file ({advice})" if advice else "no such file") from None
     except OSError as error:
-        if error.errno is None:  # Pillow's own: the content is damaged
+        if error.errno is None:  # raised by Pillow: the content is damaged
             raise
         raise _UnusableError(f"cannot be read ({error.strerror})") from None
 
@@ -197,9 +192,7 @@ def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.dtype.kind in _NOT_NUMBERS:
-        raise _UnusableError(
-            f"has dtype {array.dtype}; give paths as a list, or as an array of one dimension"
-        )
+        raise _UnusableError(f"has dtype {array.dtype}; pass paths as a list or a one-dimensional array")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
@@ -222,7 +215,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """To mode L or RGB: palettes looked up, transparency on white, 16 bits to 8."""
+    """Convert to mode L or RGB: palettes to colors, transparency to white, 16 bits to 8."""
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float64)
         top = values.max(initial=0, where=np.isfinite(values))

@@ -1,7 +1,7 @@
-"""Pairs and triplets as index arrays: no image is copied, and the cost is that of the tuples asked for.
+"""Draw pairs and triplets as index arrays.
 
-The slide deck's ``create_pairs`` copies both images into every pair. An index array names them instead,
-so the 31 million pairs of 7,900 images cost nothing until some are drawn.
+Images are not copied, unlike in the slide deck's ``create_pairs``; the cost grows with the number of drawn
+tuples, not with the number of possible ones (31 million pairs of 7,900 images).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from ..utils.groups import members as members_of
 
 Index = NDArray[np.intp]
 
@@ -19,22 +20,22 @@ Index = NDArray[np.intp]
 def make_pairs(
     labels: ArrayLike, *, pairs: int | None = None, same_fraction: float = 0.5, seed: int = 0
 ) -> tuple[Index, Index, NDArray[np.bool_]]:
-    """Draw pairs of different images, as many of one class as asked.
+    """Draw pairs of different images with a given fraction of same-class pairs.
 
-    Same-class pairs come from classes in equal shares, so a class with many images does not drown the
-    others. A pair may come twice when few are possible.
+    Each class is equally likely in same-class pairs, whatever its number of images. Pairs are drawn with
+    replacement.
 
     Args:
-        labels: The class of each image, shape ``(n,)``.
-        pairs: How many; by default two an image.
-        same_fraction: Share of the pairs that are one class, in [0, 1].
-        seed: The same seed draws the same pairs.
+        labels: Class of each image, shape ``(n,)``.
+        pairs: Number of pairs; by default two per image.
+        same_fraction: Fraction of same-class pairs, in [0, 1].
+        seed: Random seed.
 
     Returns:
         ``left``, ``right`` (indices) and ``same`` (boolean), each of shape ``(pairs,)``.
 
     Raises:
-        DataError: If there is only one class, or same-class pairs are asked for and no class has two images.
+        DataError: If there is only one class, or same-class pairs are requested and no class has two images.
 
     Example:
         >>> left, right, same = make_pairs(["a", "a", "b", "b"], pairs=6, seed=0)
@@ -58,12 +59,12 @@ def make_pairs(
 def make_triplets(
     labels: ArrayLike, *, triplets: int | None = None, seed: int = 0
 ) -> tuple[Index, Index, Index]:
-    """Draw triplets: an anchor, a positive of its class and a negative of another.
+    """Draw triplets: an anchor, a positive of the same class and a negative of another class.
 
     Args:
-        labels: The class of each image, shape ``(n,)``.
-        triplets: How many; by default one an image.
-        seed: The same seed draws the same triplets.
+        labels: Class of each image, shape ``(n,)``.
+        triplets: Number of triplets; by default one per image.
+        seed: Random seed.
 
     Returns:
         ``anchor``, ``positive``, ``negative``: indices, each of shape ``(triplets,)``.
@@ -83,10 +84,9 @@ def make_triplets(
 
 def _classes(labels: ArrayLike, seed: int) -> tuple[NDArray[np.intp], list[Index], np.random.Generator]:
     _, classes = np.unique(np.asarray(labels), return_inverse=True)
-    counts = np.bincount(classes)
-    if len(counts) < 2:
-        raise DataError(f"at least two classes are needed; there is {len(counts)}")
-    members = np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1])
+    members = members_of(classes)
+    if len(members) < 2:
+        raise DataError(f"at least two classes are needed; got {len(members)}")
     return classes, members, np.random.default_rng(seed)
 
 
@@ -95,7 +95,7 @@ def _positives(members: list[Index], count: int, rng: np.random.Generator) -> tu
     if count == 0:
         return np.empty(0, np.intp), np.empty(0, np.intp)
     if not usable:
-        raise DataError("no class has two images, so there is no pair of one class")
+        raise DataError("no class has two images, so there are no same-class pairs")
     sizes = np.array([len(m) for m in usable])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     flat = np.concatenate(usable)
@@ -108,9 +108,9 @@ def _positives(members: list[Index], count: int, rng: np.random.Generator) -> tu
 def _others(
     classes: NDArray[np.intp], members: list[Index], anchors: NDArray[Any], rng: np.random.Generator
 ) -> Index:
-    """For each anchor an image of another class, each image with equal chance.
+    """Draw an image of another class for each anchor, uniformly.
 
-    Images are laid out class by class; a draw skips the anchor's own class by jumping over it.
+    Images are sorted by class; draws at or above the start of the anchor's class are shifted past its end.
     """
     sizes = np.array([len(m) for m in members])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])

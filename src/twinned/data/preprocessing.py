@@ -12,27 +12,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..errors import SettingError
 from .images import ImageSource, Pixels, open_image
 
-_DARK = 0.65  # ink is at most so much of the paper's level
+_DARK = 0.65  # maximum gray level of ink, relative to the paper
 
 
 class ImageSpec(BaseModel):
-    """How an image becomes the model's input; the same in training and in running.
+    """Preprocessing of an image to the input of a model, shared by training and inference.
+
+    `read_image` performs the first half and returns uint8. The second half (scale to [0, 1], subtract
+    ``mean``, divide by ``std``) is part of the ONNX graph.
 
     Args:
-        height: Rows of the model's input, in pixels.
-        width: Columns of the model's input, in pixels.
-        channels: 1 (grey) or 3 (colour).
-        fit: What happens when the image has another shape than the model. ``stretch`` resizes each
-            side; ``pad`` keeps the shape and fills up with the background; ``crop`` keeps the shape
-            and cuts the middle out.
-        ink: For handwriting. ``binary`` finds the ink (darker than 0.65 of the paper; where it is
-            fainter, by Otsu's threshold), removes the background, crops to the ink and leaves black on
-            white; ``grey`` does so and keeps the ink's grey values.
-        mean: Taken off after scaling to [0, 1], one value a channel; done by the graph.
-        std: Divided by after that, one value a channel; done by the graph.
+        height: Height of the input in pixels, 8 to 2048.
+        width: Width of the input in pixels, 8 to 2048.
+        channels: Number of channels: 1 (gray) or 3 (color).
+        fit: Handling of images with another aspect ratio: ``stretch`` resizes each side, ``pad`` keeps the
+            ratio and fills with the background, ``crop`` keeps the ratio and the center.
+        ink: Ink extraction for handwriting: ``binary`` finds ink (darker than 0.65 of the paper, or than
+            Otsu's threshold for fainter ink), crops to it, and returns black on white; ``grey`` keeps the
+            gray values of the ink; ``none`` keeps the image.
+        mean: Mean of each channel, pixels scaled to [0, 1]; by default 0.
+        std: Standard deviation of each channel, above 0; by default 1.
 
     Raises:
-        SettingError: If a value cannot be used.
+        SettingError: If a value is invalid.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,32 +80,32 @@ class ImageSpec(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> ImageSpec:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ValueError("mean and std need one value a channel")
+            raise ValueError("mean and std need one value per channel")
         if not all(np.isfinite(self.mean)) or not all(0 < s < float("inf") for s in self.std):
             raise ValueError("mean must be finite and std above 0")
         return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """Tuple (height, width, channels)."""
         return self.height, self.width, self.channels
 
 
 def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
-    """Open an image and bring it to the model's size: the first half of preprocessing.
+    """Open an image and resize it to the input of a model: the first half of preprocessing.
 
     Args:
-        source: A path, the bytes of an image file, a Pillow image, or an array of shape (H, W), (H, W, 1),
-            (H, W, 3) or (H, W, 4): uint8, bool, uint16, or floats in [0, 1].
-        spec: The model's input.
+        source: Path, bytes of an image file, Pillow image, or array of shape (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4): uint8, bool, uint16, or floats in [0, 1].
+        spec: Input of the model.
 
     Returns:
-        uint8 of shape ``spec.shape``.
+        Array of uint8, shape ``spec.shape``.
 
     Raises:
-        ImageError: If it is missing, empty, truncated, no image, or too large; names the file and why.
+        ImageError: If the image is missing, damaged or too large; names the file and the reason.
     """
-    # Ink may fill a corner of its page, so that page is not decoded at a reduced scale.
+    # Ink can be a small part of its page, so the page is decoded at full scale.
     image = open_image(source, at_least=None if spec.ink != "none" else (2 * spec.width, 2 * spec.height))
     mode = "L" if spec.channels == 1 or spec.ink != "none" else "RGB"
     if image.mode != mode:
@@ -134,7 +136,7 @@ def _resize(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 
 def _border(image: Image.Image) -> int | tuple[int, ...]:
-    """The median of the outermost pixels, per channel."""
+    """Return the median of the outermost pixels, per channel."""
     values = np.asarray(image)
     edge = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
     median = np.median(edge, axis=0)
@@ -142,13 +144,13 @@ def _border(image: Image.Image) -> int | tuple[int, ...]:
 
 
 def _ink(image: Image.Image, *, binary: bool) -> Image.Image:
-    """Dark ink on white, cropped to the ink with a margin of 4 % of its size."""
+    """Return dark ink on white, cropped to the ink with a margin of 4 % of its size."""
     values = np.asarray(image)
-    if np.median(values) < 128:  # light ink on a dark ground
+    if np.median(values) < 128:  # light ink on a dark background
         values = 255 - values
     ink, dark = values <= otsu(values), _DARK * np.median(values)
     if ink.any() and values[ink].mean() <= dark:
-        ink = values <= dark  # Otsu's level follows the pen: strokes would be as thick as it is dark
+        ink = values <= dark  # with Otsu's threshold, the width of strokes depends on how dark the pen is
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     if ink.all() or rows.size == 0:
         return Image.fromarray(np.full_like(values, 255))
@@ -160,7 +162,7 @@ def _ink(image: Image.Image, *, binary: bool) -> Image.Image:
 
 
 def otsu(values: Pixels) -> int:
-    """The grey level that best parts dark from light (Otsu 1979); pixels at or below it are dark."""
+    """Return Otsu's threshold (1979) between dark and light; pixels at or below it are dark."""
     count = np.bincount(values.ravel(), minlength=256).astype(np.float64)
     dark = np.cumsum(count)
     light = dark[-1] - dark
@@ -171,10 +173,10 @@ def otsu(values: Pixels) -> int:
 
 
 def parse_image_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
-    """An image size in any of the forms in which it is given, as (height, width).
+    """Convert an image size ("HxW", a number, or a pair) to (height, width).
 
     Raises:
-        SettingError: If it is none.
+        SettingError: If the size is invalid.
     """
     try:
         if isinstance(size, str):
@@ -184,4 +186,4 @@ def parse_image_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
         height, width = parts if len(parts) > 1 else (parts[0], parts[0])
         return int(height), int(width)
     except (ValueError, TypeError, IndexError):
-        raise SettingError(f"an image size is HxW, such as 96x96; got {size!r}") from None
+        raise SettingError(f"an image size must be HxW, such as 96x96; got {size!r}") from None

@@ -1,4 +1,4 @@
-"""Reading data: a folder of class folders, a CSV, a pair list, arrays (DESIGN, section 6)."""
+"""Read datasets: class folders, a CSV of images, a pair list, arrays."""
 
 from __future__ import annotations
 
@@ -25,16 +25,32 @@ from .images import (
     advice_on,
 )
 
-# Pictures that people have and that are not read here; other files beside images are nobody's loss.
-_PICTURES = (".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".pdf", ".eps")
+# Image formats that are not supported. The reader warns about them, and ignores other files silently.
+_UNSUPPORTED = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".jp2",
+    ".svg",
+    ".psd",
+    ".dng",
+    ".cr2",
+    ".nef",
+    ".arw",
+    ".pdf",
+    ".eps",
+)
 _ADVICE = "save them as PNG or JPEG"
-LIST = "images.csv"  # in a folder, it names the images and their labels instead of the folders
-_OF_IMAGES, _OF_PAIRS = ("path", "label", "split", "group", "role"), ("left", "right", "same", "relation")
-Row: TypeAlias = tuple[int, dict[str, str]]  # the number of its first line, its values by column name
-# A value of a CSV: quoted, with what stands behind the closing quote, or bare.
+LIST = "images.csv"  # in a folder, replaces the folder names as the source of labels
+_IMAGE_COLUMNS, _PAIR_COLUMNS = (
+    ("path", "label", "split", "group", "role"),
+    ("left", "right", "same", "relation"),
+)
+Row: TypeAlias = tuple[int, dict[str, str]]  # number of the first line, values by column name
+# A value of a CSV: quoted (and the text after the closing quote), or bare.
 _VALUE = re.compile(r'(?P<quoted>"[^"]*(?:""[^"]*)*(?P<closed>"?))?(?P<rest>[^,\r\n]*)')
 _BREAK = re.compile(r"\r\n|\r|\n")
-# First bytes of ZIP, gzip, bzip2, xz, 7z, RAR and Zstandard; a tar has its own at byte 257.
+# First bytes of ZIP, gzip, bzip2, xz, 7z, RAR and Zstandard; a tar archive has its own at byte 257.
 _ARCHIVES = (
     b"PK\3\4",
     b"\x1f\x8b",
@@ -55,21 +71,20 @@ def load_images(
     *,
     groups: Sequence[str] | None = None,
 ) -> ImageSet:
-    """Find images and their labels; nothing is decoded yet.
+    """Find images and their labels without decoding them.
 
     Args:
-        source: A folder of class folders at any depth (the label is the path of the folder that holds
-            the image, the group is its parent), a CSV with the columns
-            ``path,label[,split][,group][,role]``, a folder with such a CSV in it under the name
-            ``images.csv``, or a sequence of images (then ``labels`` is needed).
-        labels: The class of each image, where ``source`` is a sequence.
-        groups: The group of each image, where ``source`` is a sequence.
+        source: Folder of class folders at any depth (the label of an image is the path of its folder, the
+            group is the parent of that), CSV with the columns ``path,label[,split][,group][,role]``, folder
+            with such a CSV named ``images.csv``, or sequence of images (requires ``labels``).
+        labels: Class of each image of a sequence.
+        groups: Group of each image of a sequence.
 
     Returns:
-        The images, sorted by path where they come from a folder.
+        The images; those of a folder are sorted by path.
 
     Raises:
-        DataError: If nothing is there to read; says what was found and what was expected.
+        DataError: If there are no images, or the source cannot be read.
 
     Example:
         >>> faces = load_images(np.zeros((4, 8, 8), np.uint8), ["anna", "anna", "ben", "ben"])
@@ -78,10 +93,10 @@ def load_images(
     """
     if labels is not None:
         if isinstance(source, (str, os.PathLike)):
-            raise DataError(f"labels belong to a sequence of images; {source} is one path")
+            raise DataError(f"labels require a sequence of images; got the path {source}")
         return _from_sequence(source, labels, groups)
     if not isinstance(source, (str, os.PathLike)):
-        raise DataError("a sequence of images needs labels=, one for each image")
+        raise DataError("a sequence of images requires labels=, one per image")
     folder = _existing(source, "a folder of class folders or a CSV")
     path = _list_of(folder)
     if path is None:
@@ -89,24 +104,24 @@ def load_images(
     header, rows = _read_csv(path)
     if not {"path", "label"} <= set(header):
         pairs = {"left", "right"} <= set(header)
-        hint = "; this is a pair list, which has no class labels" if pairs else ""
+        hint = " This is a pair list, which has no class labels." if pairs else ""
         if pairs and "same" not in header:
-            hint = "; a pair list names left,right,same"
+            hint = " A pair list has the columns left,right,same."
         raise DataError(
-            f"{path}: the first line must name the columns path,label[,split][,group][,role];"
-            f" got {','.join(header) or 'an empty file'}{hint}"
+            f"{path}: The first line must be the column names path,label[,split][,group][,role];"
+            f" got {','.join(header) or 'an empty file'}.{hint}"
         )
-    return _from_rows(path, rows, _unread(path, header, _OF_IMAGES))
+    return _from_rows(path, rows, _ignored_columns(path, header, _IMAGE_COLUMNS))
 
 
 def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[dict[str, str]]]:
-    """Find images as `load_images` does, with the other columns of a CSV.
+    """Find images like `load_images`, with the other columns of a CSV.
 
     Returns:
-        The images, and for each the values of all columns but path, label and role that are not empty.
+        The images, and for each image the non-empty values of all columns except path, label and role.
 
     Raises:
-        DataError: If nothing is there to read.
+        DataError: If there are no images, or the source cannot be read.
     """
     images = load_images(source)
     path = _list_of(Path(source))
@@ -121,24 +136,24 @@ def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[d
         }
         for _, row in rows
     ]
-    unread = _unread(path, header, _OF_IMAGES)
+    unread = _ignored_columns(path, header, _IMAGE_COLUMNS)
     return replace(images, notes=tuple(note for note in images.notes if note not in unread)), metadata
 
 
 def load_pairs(source: str | os.PathLike[str]) -> PairSet:
     """Read a pair list: a CSV with the columns ``left,right,same[,relation]``.
 
-    Paths are relative to the CSV, or absolute. ``same`` is 1/0, true/false, yes/no or same/different.
+    Paths are absolute or relative to the CSV. ``same`` is 1/0, true/false, yes/no or same/different.
 
     Raises:
-        DataError: If a column is missing or a value cannot be read; names the line.
+        DataError: If a column is missing or a value is invalid; names the line.
     """
     path = _existing(source, "a CSV with the columns left,right,same")
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; a CSV with the columns left,right,same is expected")
+        raise DataError(f"{path}: expected a CSV with the columns left,right,same; got a folder")
     header, rows = _read_csv(path)
     if not {"left", "right", "same"} <= set(header):
-        raise DataError(f"{path}: the first line must name left,right,same; got {','.join(header)}")
+        raise DataError(f"{path}: The first line must be left,right,same; got {','.join(header)}.")
     place: dict[str, int] = {}
     left: list[int] = []
     right: list[int] = []
@@ -149,12 +164,12 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
             raise DataError(f"{path}, line {line}: same must be 1 or 0 (true or false); got {row['same']!r}")
         for column, ends in (("left", left), ("right", right)):
             if not row[column].strip():
-                raise DataError(f"{path}, line {line}: {column} is empty; the path of an image is expected")
+                raise DataError(f"{path}, line {line}: {column} is empty; expected the path of an image")
             ends.append(place.setdefault(str(path.parent / row[column].strip()), len(place)))
         same.append(word in _TRUE)
         relation.append(row.get("relation", "").strip())
     if not same:
-        raise DataError(f"{path}: holds no pairs, only its first line")
+        raise DataError(f"{path}: no pairs after the first line")
     return PairSet(
         images=list(place),
         left=np.array(left, dtype=np.intp),
@@ -162,55 +177,62 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
         same=np.array(same, dtype=np.bool_),
         relation=np.array(relation) if "relation" in header else None,
         origin=str(path),
-        notes=_unread(path, header, _OF_PAIRS),
+        notes=_ignored_columns(path, header, _PAIR_COLUMNS),
     )
 
 
 def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
-    """Read a folder, a CSV of images or a pair list, whichever it is; as `load_images`, `load_pairs`."""
+    """Read a folder or a CSV of images like `load_images`, or a pair list like `load_pairs`."""
     path = Path(source)
     if path.is_file() and {"left", "right", "same"} <= set(_read_csv(path)[0]):
         return load_pairs(path)
     return load_images(path)
 
 
+def as_dataset(data: str | os.PathLike[str] | ImageSet | PairSet) -> ImageSet | PairSet:
+    """Return a dataset unchanged, or read it from a path as `load` does."""
+    return load(data) if isinstance(data, (str, os.PathLike)) else data
+
+
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
-    """Every image file below a folder, sorted; hidden files and folders are passed over."""
+    """Return the sorted paths of all image files below a folder, except hidden files and folders."""
     found = sorted((*above, file) for above, images, _ in _folders(str(folder)) for file in images)
     return [os.path.join(folder, *parts) for parts in found]
 
 
 def references_of(image: ImageSource) -> list[ImageSource]:
-    """The image itself, or those that lie in a folder of references.
+    """Return the images in a folder of references, or a list with the image itself.
 
     Raises:
-        DataError: If the folder holds none.
+        DataError: If the folder holds no images.
     """
     if not isinstance(image, (str, os.PathLike)) or not os.path.isdir(image):
         return [image]
     folder = os.path.normpath(image)
     files = [path for path in find_images(folder) if os.path.dirname(path) == folder]
     if not files:
-        raise DataError(f"{os.fspath(image)}: a folder of references must hold images; it holds none")
+        raise DataError(f"{os.fspath(image)}: no images in this folder of references")
     return list(files)
 
 
 def _existing(source: str | os.PathLike[str], expected: str) -> Path:
-    """Return the path of data that exist.
+    """Return the source as a path.
 
     Raises:
-        DataError: If nothing is there.
+        DataError: If it does not exist.
     """
     path = Path(source)
     if path.exists():
         return path
     if address := address_in(os.fsdecode(source)):
-        raise DataError(f"{address}: is an address; download the data first: {expected} on disk is expected")
-    raise DataError(f"{path}: no such file or folder; {advice_on(str(path)) or f'{expected} is expected'}")
+        raise DataError(
+            f"{address}: Web addresses are not supported. Download the data; {expected} on disk is expected."
+        )
+    raise DataError(f"{path}: no such file or folder; {advice_on(str(path)) or f'expected {expected}'}.")
 
 
 def _list_of(path: Path) -> Path | None:
-    """Return the CSV that names the images: the path itself, or that in a folder; None without one."""
+    """Return the CSV that lists the images: the path, or images.csv in the folder; None for class folders."""
     if not path.is_dir():
         return path
     listed = path / LIST
@@ -224,22 +246,22 @@ def _from_folder(root: Path) -> ImageSet:
     foreign = Counter(suffix for _, _, others in folders for suffix in others)
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in foreign.most_common())
     if not inside and not loose:
-        hint = f" of a kind that is read ({kinds}: {_ADVICE})" if kinds else ""
-        raise DataError(f"{root}: holds no images{hint}; a folder with one folder for each class is expected")
+        hint = f" of a supported format ({kinds}: {_ADVICE})" if kinds else ""
+        raise DataError(f"{root}: No images{hint}. Expected a folder with one folder per class.")
     if not inside:
         raise DataError(
-            f"{root}: holds {loose} images but no class folders; put the images of each class in a"
-            " folder of its own, or name them in a CSV with the columns path,label"
+            f"{root}: Found {loose} images, but no class folders. Put the images of each class in a separate"
+            " folder, or list them in a CSV with the columns path,label."
         )
     notes = []
     if loose:
-        notes.append(f"{root}: {loose} images lie beside the class folders and are left out")
+        notes.append(f"{root}: ignored {loose} images beside the class folders")
     if kinds:
-        notes.append(f"{root}: pictures of kinds that are not read are left out ({kinds}): {_ADVICE}")
+        notes.append(f"{root}: ignored images of unsupported formats ({kinds}): {_ADVICE}")
     holding = {above[:depth] for above, images, _ in folders if images for depth in range(len(above) + 1)}
     empty = ["/".join(above) for above, _, _ in folders if above not in holding]
     if empty:
-        notes.append(f"{root}: folders without an image are no class: {some(empty)}")
+        notes.append(f"{root}: ignored folders without images: {some(empty)}")
     labels = ["/".join(parts[:-1]) for parts in inside]
     for label in set(labels):
         _check_label(str(root), label)
@@ -255,9 +277,9 @@ def _from_folder(root: Path) -> ImageSet:
 
 
 def _folders(root: str) -> Iterator[tuple[tuple[str, ...], list[str], list[str]]]:
-    """Each folder from the root down, its path in parts: its images, and the kinds of pictures not read.
+    """Yield the relative path of each folder in parts, its images, and the suffixes of unsupported images.
 
-    Follows links, but enters each folder once.
+    Links are followed, but each folder is visited once.
     """
     seen: set[tuple[int, int]] = set()
     for folder, inner, files in os.walk(root, followlinks=True):
@@ -271,11 +293,11 @@ def _folders(root: str) -> Iterator[tuple[tuple[str, ...], list[str], list[str]]
         above = () if relative == "." else tuple(relative.split(os.sep))
         kinds = [(file, os.path.splitext(file)[1].lower()) for file in files if not file.startswith(".")]
         images = [file for file, suffix in kinds if suffix in SUFFIXES]
-        yield above, images, [suffix for _, suffix in kinds if suffix in _PICTURES]
+        yield above, images, [suffix for _, suffix in kinds if suffix in _UNSUPPORTED]
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[Row]]:
-    """The column names, and each row with the number of its first line."""
+    """Return the column names, and each row with the number of its first line."""
     try:
         if path.is_file():  # a pipe can be read only once
             _refuse_other_files(path)
@@ -287,34 +309,32 @@ def _read_csv(path: Path) -> tuple[list[str], list[Row]]:
                 if not any(value.strip() for value in values):
                     continue  # a spreadsheet leaves rows of commas behind
                 if len(values) > len(header):
-                    raise DataError(f"{path}, line {line}: has more values than column names")
+                    raise DataError(f"{path}, line {line}: more values than column names")
                 rows.append((line, dict(itertools.zip_longest(header, values, fillvalue=""))))
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: is not a CSV in UTF-8 ({error}); a folder of class folders or a CSV is expected"
+            f"{path}: Not a CSV in UTF-8 ({error}). Expected a folder of class folders or a CSV."
         ) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{path}: The file cannot be read ({error.strerror}).") from None
     if len(header) == 1 and ";" in header[0]:
-        raise DataError(
-            f"{path}: its values are parted by semicolons; commas are expected: save it with those"
-        )
+        raise DataError(f"{path}: Columns are separated by semicolons. Save the file with commas.")
     return header, rows
 
 
 def _header(names: Iterable[str]) -> list[str]:
-    """Return column names without spaces; those that are read here in lower case."""
-    known = {*_OF_IMAGES, *_OF_PAIRS}
+    """Return column names without surrounding spaces, and known names in lower case."""
+    known = {*_IMAGE_COLUMNS, *_PAIR_COLUMNS}
     return [low if (low := name.strip().lower()) in known else name.strip() for name in names]
 
 
 def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Each record of a CSV that is not an empty line, with the number of its first line.
+    """Yield each record of a CSV with the number of its first line; empty lines are skipped.
 
     Raises:
-        DataError: If a quote is not closed, or a value that names or labels an image has a line break.
+        DataError: If a quote is not closed, or a value of a known column has a line break.
     """
-    taken: list[str] = []  # the lines of the record that is being read
+    taken: list[str] = []  # lines of the current record
     ended = False
 
     def lines() -> Iterator[str]:
@@ -332,7 +352,7 @@ def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]
             values = next(reader, None)
         except csv.Error as error:
             _check_quotes(path, header, first, "".join(taken))
-            raise DataError(f"{path}, line {first}: is not a row of a CSV ({error})") from None
+            raise DataError(f"{path}, line {first}: not a row of a CSV ({error})") from None
         if values is None:
             return
         if ended or len(taken) > 1:
@@ -345,17 +365,17 @@ def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]
 
 
 def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) -> None:
-    """Refuse a record whose quotes take in what should be rows of their own.
+    """Check that the quotes of a record do not span several rows.
 
     Args:
-        path: The CSV.
-        header: The column names; none for the first record.
-        first: The number of the record's first line.
-        record: Its text, with line breaks.
+        path: Path of the CSV.
+        header: Column names; empty for the first record.
+        first: Number of the first line of the record.
+        record: Text of the record, with line breaks.
 
     Raises:
-        DataError: If a quote is not closed, or not where a value ends, or if a value that is read here has a
-            line break. Names the line where the quote opens.
+        DataError: If a quote is not closed at the end of a value, or a value of a known column has a line
+            break. Names the line of the opening quote.
     """
     place = 0
     for column in itertools.count():
@@ -366,14 +386,14 @@ def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) ->
         line = first + len(_BREAK.findall(record[:place]))
         if quoted is not None and not closed:
             raise DataError(
-                f'{path}, line {line}: a quote (") opens here and is not closed; close it, or remove it'
+                f'{path}, line {line}: A quote (") opens here and is not closed. Close it, or remove it.'
             )
         if quoted is not None and _BREAK.search(quoted):
             name = header[column] if column < len(header) else ""
-            if rest.strip() or not header or name in (*_OF_IMAGES, *_OF_PAIRS):
+            if rest.strip() or not header or name in (*_IMAGE_COLUMNS, *_PAIR_COLUMNS):
                 raise DataError(
-                    f'{path}, line {line}: a quote (") opens here and is closed on another line; close it on'
-                    f" line {line}, or remove it: {name or 'a value'} is one line of text"
+                    f'{path}, line {line}: A quote (") opens here and is closed on another line. Close it on'
+                    f" line {line}, or remove it: {name or 'a value'} must be one line of text."
                 )
         place = value.end() + 1
         if record[value.end() : place] != ",":
@@ -381,41 +401,41 @@ def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) ->
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Refuse a file of another kind than a CSV, by the kind.
+    """Check that a file is not an archive, a workbook or an image.
 
     Raises:
-        DataError: If it is an archive, a workbook or an image.
+        DataError: If it is one; names the kind.
     """
     if path.suffix.lower() in _WORKBOOKS:
-        raise DataError(f"{path}: is a workbook; save the sheet as CSV (UTF-8)")
+        raise DataError(f"{path}: This is a workbook. Save the sheet as CSV (UTF-8).")
     with path.open("rb") as file:
         head = file.read(_TAR_AT + len(_TAR))
     if head.startswith(_ARCHIVES) or head[_TAR_AT:] == _TAR:
-        raise DataError(f"{path}: is an archive; unpack it first and give the folder or CSV that it holds")
+        raise DataError(f"{path}: This is an archive. Extract it, and give the folder or CSV inside.")
     try:
         with Image.open(path, formats=FORMATS) as image:
             kind = image.format
-    except Exception:  # Pillow raises almost anything on files that are no images
+    except Exception:  # Pillow raises many kinds of errors on other files
         return
-    raise DataError(f"{path}: is an image ({kind}); a folder of class folders or a CSV is expected")
+    raise DataError(f"{path}: expected a folder of class folders or a CSV; got an image ({kind})")
 
 
 def _check_label(where: str, label: str) -> None:
-    """Refuse a label with a line break, as the service does.
+    """Check that a label is one line, which the service requires.
 
     Raises:
-        DataError: If it has one.
+        DataError: If it has a line break.
     """
     if label.splitlines() not in ([label], []):
-        raise DataError(f"{where}: the label {label!r} has a line break; a label is one line of text")
+        raise DataError(f"{where}: the label {label!r} has a line break; it must be one line of text")
 
 
-def _unread(path: Path, header: list[str], known: Sequence[str]) -> tuple[str, ...]:
-    """What to say of columns that mean nothing here: a misspelt one would be missed by nobody."""
+def _ignored_columns(path: Path, header: list[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on ignored columns, or (); it reveals misspelled names."""
     others = [name for name in header if name and name not in known]
     if not others:
         return ()
-    return (f"{path}: columns that are not read: {some(others)}; those that are: {','.join(known)}",)
+    return (f"{path}: ignored columns: {some(others)}; known columns: {','.join(known)}",)
 
 
 def _from_rows(path: Path, rows: Iterable[Row], notes: tuple[str, ...]) -> ImageSet:
@@ -434,7 +454,7 @@ def _from_rows(path: Path, rows: Iterable[Row], notes: tuple[str, ...]) -> Image
         split.append(row.get("split", "").strip())
         forgery.append(role == "forgery")
     if not images:
-        raise DataError(f"{path}: holds no images, only its first line")
+        raise DataError(f"{path}: no images after the first line")
     return ImageSet(
         images=images,
         labels=np.array(labels),
@@ -449,11 +469,11 @@ def _from_rows(path: Path, rows: Iterable[Row], notes: tuple[str, ...]) -> Image
 def _from_sequence(images: Any, labels: Any, groups: Sequence[str] | None) -> ImageSet:
     names = np.asarray([str(label) for label in labels])
     if len(images) != len(names):
-        raise DataError(f"one label for each image is needed; got {len(images)} images, {len(names)} labels")
+        raise DataError(f"one label per image is required; got {len(images)} images, {len(names)} labels")
     if groups is not None and len(groups) != len(names):
-        raise DataError(f"one group for each image is needed; got {len(names)} images, {len(groups)} groups")
+        raise DataError(f"one group per image is required; got {len(names)} images, {len(groups)} groups")
     if len(names) == 0:
-        raise DataError("there are no images")
+        raise DataError("the sequence of images is empty")
     for label in np.unique(names).tolist():
         _check_label("labels", label)
     return ImageSet(

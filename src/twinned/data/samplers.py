@@ -1,7 +1,7 @@
-"""Which images each training step sees.
+"""Batch samplers: P classes with K images each, or pairs from a list.
 
-A batch is a function of the seed and the step alone. So a resumed run sees the batches that an
-uninterrupted one would have seen, and there is no sampler state to save.
+A batch depends only on the seed and the step, so a resumed run sees the same batches as an uninterrupted one
+and there is no sampler state to save.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..utils.random import Stream, rng
 from .datasets import PairSet
 
 Index = NDArray[np.intp]
@@ -21,14 +22,15 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's images, and what is known of them.
+    """Images of one training step.
 
     Args:
-        index: Which images, shape ``(n,)``.
-        labels: Their classes, shape ``(n,)``; an image that may have no partner has a number of its own.
-        turns: Quarter turns to give each image, shape ``(n,)``; from 4 on it is mirrored first. Or None.
-        pairs: Places within the batch and sameness ``(left, right, same)``, where the data are pairs.
-        relation: Number of each pair's relation, shape ``(pairs,)``, where a relation is learnt.
+        index: Indices of the images, shape ``(n,)``.
+        labels: Class of each image, shape ``(n,)``; a unique number for an image without positives.
+        turns: Number of quarter turns of each image, shape ``(n,)``; 4 to 7: mirrored, then ``turns - 4``
+            quarter turns. None for no turns.
+        pairs: For pair data, ``(left, right, same)`` of each pair, as positions in the batch.
+        relation: Index of the relation of each pair, shape ``(pairs,)``, if the model has a relation head.
     """
 
     index: Index
@@ -39,28 +41,28 @@ class Batch:
 
 
 class ClassBatches:
-    """P classes with K images each; a class comes up at most once an epoch, and few are left out of one.
+    """Sampler of batches with P classes and K images per class.
+
+    Each class is drawn at most once per epoch; an incomplete last batch is dropped. Classes with a single
+    image have no positive pair; up to P / 4 of them are added to each batch as impostors.
 
     Args:
-        labels: Class number of each image, shape ``(n,)``.
-        classes: P, the classes a batch.
-        images: K, the images a class. A class that has fewer gives some of them twice (each is
-            augmented on its own).
-        groups: Group of each image, shape ``(n,)``; a class belongs to one.
-        within_group: Share of the batches drawn from one group at a time (from two, where one ends),
-            which makes them harder.
-        quarter_turns: Make four classes of each by turning its images; for glyphs that mean something
-            else when turned, and only there.
-        mirrors: Make two classes of each by mirroring its images, likewise.
-        forgery: True where an image imitates its class. Forgeries come along with their class, as many
-            as genuine images, and never as anybody's positive.
-        seed: The same seed draws the same batches.
-
-    Classes with a single image have no positive pair; up to a quarter as many of them as P come along in
-    every batch as impostors.
+        labels: Class index of each image, shape ``(n,)``.
+        classes: P, the number of classes per batch.
+        images: K, the number of images per class. Images of smaller classes are repeated (each copy is
+            augmented separately).
+        groups: Group of each image, shape ``(n,)``; all images of a class have the same group.
+        same_group_fraction: Fraction of the batches with classes of one group (or two, where one ends), which
+            are harder; in [0, 1].
+        rotate_classes: Create four classes from each class by quarter turns. Use it only for symbols that
+            change their meaning when turned.
+        flip_classes: Create two classes from each class by mirroring, with the same restriction.
+        forgery: True for images that imitate their class, shape ``(n,)``. Each batch has as many forgeries
+            of a class as genuine images, if available, as negatives only.
+        seed: Random seed.
 
     Attributes:
-        num_classes: Labels below it are those of classes; images that are nobody's positive have others.
+        num_classes: Number of classes; greater labels belong to images without positives.
 
     Raises:
         DataError: If fewer than two classes have two images.
@@ -73,9 +75,9 @@ class ClassBatches:
         classes: int = 48,
         images: int = 4,
         groups: NDArray[np.str_] | None = None,
-        within_group: float = 0.0,
-        quarter_turns: bool = False,
-        mirrors: bool = False,
+        same_group_fraction: float = 0.0,
+        rotate_classes: bool = False,
+        flip_classes: bool = False,
         forgery: NDArray[np.bool_] | None = None,
         seed: int = 0,
     ) -> None:
@@ -87,16 +89,18 @@ class ClassBatches:
         self.usable = np.flatnonzero([len(m) > 1 for m in members])
         self.singles = np.array([m[0] for m in members if len(m) == 1], dtype=np.intp)
         if len(self.usable) < 2:
-            raise DataError(f"at least two classes with two images are needed; there are {len(self.usable)}")
-        self.turns = np.arange(8).reshape(2, 4)[: 1 + mirrors, : 4 if quarter_turns else 1].ravel()
+            raise DataError(f"training needs at least two classes with two images; got {len(self.usable)}")
+        self.turns = np.arange(8).reshape(2, 4)[: 1 + flip_classes, : 4 if rotate_classes else 1].ravel()
         self.group_of = np.zeros(len(names), dtype=np.int64)
         if groups is not None:
             first = np.array([m[0] if len(m) else f[0] for m, f in zip(members, self.forged, strict=True)])
             self.group_of = np.unique(groups[first], return_inverse=True)[1].reshape(-1)
         self.drawable = (self.usable[:, None] * len(self.turns) + np.arange(len(self.turns))).ravel()
         self.num_classes = len(self.members) * len(self.turns)
-        self._most_alone = len(self.turns) * len(labels)  # images without a class's number, in one batch
-        self.within_group = within_group if len(np.unique(self.group_of[self.usable])) > 1 else 0.0
+        self._max_alone = len(self.turns) * len(labels)  # images without positives in one batch
+        self.same_group_fraction = (
+            same_group_fraction if len(np.unique(self.group_of[self.usable])) > 1 else 0.0
+        )
         self.classes = min(classes, len(self.drawable))
         self.images = images
         self.seed = seed
@@ -104,62 +108,62 @@ class ClassBatches:
         self._epoch: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        rng = np.random.default_rng([self.seed, 1, step])
+        """Return the batch of a step, counted from 0."""
+        random = rng(self.seed, Stream.SAMPLER, step)
         place = step % self.per_epoch
         chosen = self._order(step // self.per_epoch)[place * self.classes : (place + 1) * self.classes]
         index, label, turn = [], [], []
-        # Numbers beyond the classes' belong to one image of one batch each, whatever a memory keeps.
-        alone = self.num_classes + step * self._most_alone
+        # Labels from here on are unique over all steps, because a cross-batch memory keeps them.
+        alone = self.num_classes + step * self._max_alone
         for virtual in chosen:
             base, variant = divmod(int(virtual), len(self.turns))
             turned = self.turns[variant]
-            picked = _draw(self.members[base], self.images, rng)
+            picked = _draw(self.members[base], self.images, random)
             index.append(picked)
             label.append(np.full(len(picked), virtual))
             turn.append(np.full(len(picked), turned))
             if len(self.forged[base]):
-                fakes = _draw(self.forged[base], min(self.images, len(self.forged[base])), rng)
+                fakes = _draw(self.forged[base], min(self.images, len(self.forged[base])), random)
                 index.append(fakes)
                 label.append(alone + np.arange(len(fakes)))
                 turn.append(np.full(len(fakes), turned))
                 alone += len(fakes)
         if len(self.singles):
-            single = rng.choice(
+            single = random.choice(
                 self.singles, min(len(self.singles), max(1, self.classes // 4)), replace=False
             )
             index.append(single)
             label.append(alone + np.arange(len(single)))
-            turn.append(rng.choice(self.turns, size=len(single)))
+            turn.append(random.choice(self.turns, size=len(single)))
         turns = np.concatenate(turn) if len(self.turns) > 1 else None
         return Batch(np.concatenate(index), np.concatenate(label).astype(np.int64), turns)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """Every class in all its turns once, in the order of this epoch; kept until the next is asked for."""
+        """Return the class variants in the order of an epoch; the last result is cached."""
         if self._epoch[0] != epoch:
-            rng = np.random.default_rng([self.seed, 2, epoch])
-            order = rng.permutation(self.drawable)
-            hard = round(self.within_group * self.per_epoch) * self.classes
+            random = rng(self.seed, Stream.EPOCH_ORDER, epoch)
+            order = random.permutation(self.drawable)
+            hard = round(self.same_group_fraction * self.per_epoch) * self.classes
             if hard:
-                # Sorted by a random rank of their group, neighbours share a group. The first groups make the
-                # hard batches, the others are mixed; then hard and easy batches are shuffled.
-                rank = rng.permutation(self.group_of.max() + 1)[self.group_of[order // len(self.turns)]]
+                # Sorted by a random rank of the group, adjacent classes share a group. The first groups fill
+                # the hard batches, the others are mixed; then all batches are shuffled.
+                rank = random.permutation(self.group_of.max() + 1)[self.group_of[order // len(self.turns)]]
                 order = order[np.argsort(rank, kind="stable")]
-                order[hard:] = rng.permutation(order[hard:])
+                order[hard:] = random.permutation(order[hard:])
                 whole = order[: self.per_epoch * self.classes].reshape(self.per_epoch, self.classes)
-                order[: whole.size] = whole[rng.permutation(self.per_epoch)].ravel()
+                order[: whole.size] = whole[random.permutation(self.per_epoch)].ravel()
             self._epoch = epoch, order
         return self._epoch[1]
 
 
 class PairBatches:
-    """Pairs from a list, half of them same where the list allows; each image of a batch comes once.
+    """Sampler of batches of pairs, half of them same; each image occurs once in a batch.
 
     Args:
-        pairs: The list.
-        size: Pairs a batch.
-        relations: Names of the relations to learn, in order: then as many pairs of each are drawn instead.
-        seed: The same seed draws the same batches.
+        pairs: Pairs to draw from.
+        size: Number of pairs per batch.
+        relations: Names of the relations to learn, in order; a batch then has as many pairs of each.
+        seed: Random seed.
 
     Raises:
         DataError: If the list lacks same or different pairs, or pairs of a relation.
@@ -169,24 +173,24 @@ class PairBatches:
         self, pairs: PairSet, *, size: int = 64, relations: Sequence[str] = (), seed: int = 0
     ) -> None:
         self.pairs, self.seed = pairs, seed
-        kind = ~pairs.same if not relations else _numbers(pairs, relations)
+        kind = ~pairs.same if not relations else _relation_index(pairs, relations)
         self.names = list(relations) or ["same", "different"]
         self.kinds = [np.flatnonzero(kind == number) for number in range(len(self.names))]
         missing = [name for name, members in zip(self.names, self.kinds, strict=True) if not len(members)]
         if missing:
             raise DataError(
-                f"{pairs.origin}: no {missing[0]} pair is among those to learn from; training needs"
-                f" {' and '.join(self.names)} ones: add pairs (some are held out to choose the threshold on,"
-                " unless others are given with --validate)"
+                f"{pairs.origin}: no {missing[0]} pair among the training pairs. Training needs"
+                f" {' and '.join(self.names)} pairs: add some, or give separate validation data, so that none"
+                " are held out for the threshold."
             )
         self.relation = kind.astype(np.intp) if relations else None
         self.each = max(1, size // len(self.kinds))
         self.per_epoch = max(1, -(-len(pairs) // (len(self.kinds) * self.each)))
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step, counted from 0."""
-        rng = np.random.default_rng([self.seed, 1, step])
-        chosen = np.concatenate([_draw(kind, self.each, rng) for kind in self.kinds])
+        """Return the batch of a step, counted from 0."""
+        random = rng(self.seed, Stream.SAMPLER, step)
+        chosen = np.concatenate([_draw(kind, self.each, random) for kind in self.kinds])
         ends = np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]])
         index, place = np.unique(ends, return_inverse=True)
         pairs = place[: len(chosen)], place[len(chosen) :], self.pairs.same[chosen]
@@ -194,25 +198,25 @@ class PairBatches:
         return Batch(index, np.arange(len(index), dtype=np.int64), pairs=pairs, relation=relation)
 
 
-def _numbers(pairs: PairSet, relations: Sequence[str]) -> Index:
-    """Each pair's place in the list of relations."""
+def _relation_index(pairs: PairSet, relations: Sequence[str]) -> Index:
+    """Return the index of the relation of each pair in the list of relations."""
     if pairs.relation is None:
-        raise DataError(f"{pairs.origin}: has no column relation, which the relation head learns from")
+        raise DataError(f"{pairs.origin}: the relation head requires a column relation.")
     order = np.argsort(np.array(relations))
     return order[np.searchsorted(np.array(relations)[order], pairs.relation)]
 
 
 def _members(place: Index, wanted: NDArray[np.bool_], classes: int) -> list[Index]:
-    """The wanted images of each class, in one sort: classes may be many."""
+    """Return the wanted images of each class, with one sort for all classes."""
     order = np.argsort(place, kind="stable")
     order = order[wanted[order]]
     ends = np.cumsum(np.bincount(place[order], minlength=classes))
     return np.split(order, ends[:-1])
 
 
-def _draw(members: Index, count: int, rng: np.random.Generator) -> NDArray[Any]:
-    """``count`` of the members, none twice while there are enough."""
+def _draw(members: Index, count: int, random: np.random.Generator) -> NDArray[Any]:
+    """Draw ``count`` members; none is repeated more often than necessary."""
     if len(members) >= count:
-        return rng.choice(members, count, replace=False)
+        return random.choice(members, count, replace=False)
     whole, rest = divmod(count, len(members))
-    return np.concatenate([np.tile(members, whole), rng.choice(members, rest, replace=False)])
+    return np.concatenate([np.tile(members, whole), random.choice(members, rest, replace=False)])

@@ -1,36 +1,41 @@
-"""Splits of a dataset: hold-out, subsamples, split column."""
+"""Splits of a dataset: hold-out, class folds, subsamples, split column."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .datasets import ImageSet, PairSet, usable_classes
+from ..utils.groups import members, rank_within_group
+from ..utils.random import Stream, rng
+from .datasets import ImageSet, PairSet
 from .decoded import DecodedSet
 
-# Below so many classes none can be spared: the threshold comes from cross-fitting over classes.
+# With fewer classes none are held out: the threshold comes from cross-fitting over classes.
 CROSS_FIT_BELOW = 12
-
-
-# A part of a pair list that hangs together is not held out where it is so many times what should be.
-_TOO_MANY = 2
+# Connected pairs are held out whole unless they are more than this many times the requested number.
+_MAX_OVERSHOOT = 2
+_Data = TypeVar("_Data", ImageSet, DecodedSet)
 
 
 def split_by_column(
     source: ImageSet | PairSet, other: ImageSet | PairSet | None
 ) -> tuple[ImageSet | PairSet, ImageSet | PairSet | None, list[str]]:
-    """What a CSV's column ``split`` leaves to learn from, what to choose the threshold on, and what to say.
+    """Split a dataset by its ``split`` column into training and calibration images.
 
     Args:
-        source: All that was given. Where no image is marked as one to train on, nothing is parted.
-        other: Images given to choose the threshold on; these go before those that are marked so.
+        source: Dataset. Without images marked ``train`` it is returned unchanged.
+        other: Calibration data given by the user; they take precedence over images marked ``val``.
+
+    Returns:
+        Training data, calibration data (None to hold some out), and notes.
 
     Raises:
-        DataError: If images are marked, to test with for one, and none to train on.
+        DataError: If images are marked ``val`` or ``test``, but none ``train``.
     """
     if isinstance(other, ImageSet):
         other, notes = other.calibration_subset()
@@ -38,211 +43,238 @@ def split_by_column(
         notes = []
     if isinstance(source, PairSet) or not (source.split != "").any():
         return source, other, notes
-    side = source.side
-    if not (side == "train").any():
+    split = source.split_name
+    if not (split == "train").any():
         marks = ", ".join(sorted({*source.split.tolist()} - {""}))
-        if not {"val", "test"}.isdisjoint(side.tolist()):
+        if not {"val", "test"}.isdisjoint(split.tolist()):
             raise DataError(
-                f"{source.origin}: the column split says {marks} and never train: mark the images to learn"
-                " from as train, or leave the column out"
+                f"{source.origin}: The column split has the values {marks}, but not train. Mark the training"
+                " images as train, or remove the column."
             )
-        return source, other, [*notes, f"the column split says {marks} and never train, so it is left aside"]
-    learn, chosen = source.subset(side == "train"), source.subset(side == "val")
-    said = f"the column split leaves {len(learn)} of {len(source)} images to learn from"
-    if other is not None or not len(chosen):
-        return learn, other, [said, *notes]
-    if not set(chosen.classes).isdisjoint(learn.classes):
-        return learn, None, [f"{said}; those marked val show the same classes, so they choose no threshold"]
-    if not both_kinds(chosen):
-        return learn, None, [f"{said}; those marked val are too few to choose the threshold on"]
-    return learn, chosen, [f"{said}, and {len(chosen)} to choose the threshold on"]
+        return source, other, [*notes, f"the column split is ignored: its values are {marks}, never train"]
+    train, val = source.subset(split == "train"), source.subset(split == "val")
+    text = f"the column split leaves {len(train)} of {len(source)} images for training"
+    if other is not None or not len(val):
+        return train, other, [text, *notes]
+    if not set(val.classes).isdisjoint(train.classes):
+        return train, None, [f"{text}; those marked val show the same classes, so they choose no threshold"]
+    if not val.has_both_kinds:
+        return train, None, [f"{text}; those marked val are too few to choose the threshold on"]
+    return train, val, [f"{text}, and {len(val)} for choosing the threshold"]
 
 
 def hold_out(
-    material: DecodedSet, *, fraction: float = 0.2, seed: int = 0
+    data: DecodedSet, *, fraction: float = 0.2, seed: int = 0
 ) -> tuple[DecodedSet, DecodedSet | None]:
-    """Part the classes (or connected pairs) into those to learn from and those for the threshold."""
-    if material.pairs is not None:
-        return _hold_out_pairs(material, material.pairs, fraction, seed)
-    check_classes(material.images)
-    usable = usable_classes(material.images)
+    """Split a dataset at random into training and held-out data that share no class (image, for pairs).
+
+    Args:
+        data: Labeled images or pairs.
+        fraction: Fraction of the classes (pairs) to hold out, in (0, 1); at least 4 classes.
+        seed: Random seed.
+
+    Returns:
+        Training data and held-out data; the latter is None for fewer than `CROSS_FIT_BELOW` usable classes.
+
+    Raises:
+        DataError: If there is too little data to train on or to hold out.
+    """
+    if data.pairs is not None:
+        return _hold_out_pairs(data, data.pairs, fraction, seed)
+    check_classes(data.images)
+    usable = data.images.usable_classes()
     if len(usable) < CROSS_FIT_BELOW:
-        return material, None
-    rng = np.random.default_rng([seed, 3])
+        return data, None
+    random = rng(seed, Stream.HOLD_OUT)
     count = min(max(4, round(fraction * len(usable))), len(usable) - 2)
-    out = list(rng.permutation(usable)[:count])
-    single = sorted(set(material.images.classes) - set(usable))
-    out += list(rng.permutation(single)[: round(fraction * len(single))]) if single else []
-    held = np.isin(material.images.labels, out)
-    return material.part(np.flatnonzero(~held)), material.part(np.flatnonzero(held))
+    out = list(random.permutation(usable)[:count])
+    single = sorted(set(data.images.classes) - set(usable))
+    out += list(random.permutation(single)[: round(fraction * len(single))]) if single else []
+    return data.partition(np.isin(data.images.labels, out))
 
 
 def _hold_out_pairs(
-    material: DecodedSet, pairs: PairSet, fraction: float, seed: int
+    data: DecodedSet, pairs: PairSet, fraction: float, seed: int
 ) -> tuple[DecodedSet, DecodedSet]:
     check_pairs(pairs)
-    rng = np.random.default_rng([seed, 3])
-    part = pairs.components()
-    of_pair = part[pairs.left]
-    rank = rng.permutation(part.max() + 1)[of_pair]
+    random = rng(seed, Stream.HOLD_OUT)
+    component = pairs.components()
+    of_pair = component[pairs.left]
+    rank = random.permutation(component.max() + 1)[of_pair]
     order = np.argsort(rank, kind="stable")
     cut = max(1, round(fraction * len(pairs)))
-    both = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
-    none = ~both
-    if (
-        not (both_kinds(pairs.subset(both)) and both_kinds(pairs.subset(none)))
-        or both.sum() > _TOO_MANY * cut
-    ):
-        # The list hangs together by shared images: hold out what pairs call the same; drop those that cross.
+    held = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
+    train = ~held
+    if not (_both_kinds(pairs, held) and _both_kinds(pairs, train)) or held.sum() > _MAX_OVERSHOOT * cut:
+        # Most pairs are connected through shared images: hold out groups of images that "same" pairs link,
+        # and drop the pairs between held-out and other images.
         share = math.sqrt(fraction)
-        thing = pairs.identity_groups()
-        image_out = (rng.permutation(thing.max() + 1) < share * (thing.max() + 1))[thing]
-        both, none = _sides(pairs, image_out)
-        if not (both_kinds(pairs.subset(both)) and both_kinds(pairs.subset(none))):
-            both, none = _sides(pairs, rng.random(len(material.pixels)) < share)
-    for kept, what in ((both, "held out"), (none, "to learn from")):
-        if not both_kinds(pairs.subset(kept)):
+        group = pairs.identity_groups()
+        image_out = (random.permutation(group.max() + 1) < share * (group.max() + 1))[group]
+        held, train = _pairs_inside(pairs, image_out), _pairs_inside(pairs, ~image_out)
+        if not (_both_kinds(pairs, held) and _both_kinds(pairs, train)):
+            image_out = random.random(len(data.pixels)) < share
+            held, train = _pairs_inside(pairs, image_out), _pairs_inside(pairs, ~image_out)
+    for kept, purpose in ((held, "hold out"), (train, "train on")):
+        if not _both_kinds(pairs, kept):
             raise DataError(
-                f"{pairs.origin}: too few pairs: those {what} need both same and different ones, with no"
-                " image on both sides; add pairs, or give others with --validate"
+                f"{pairs.origin}: Too few pairs to {purpose}: both same and different pairs are needed, with"
+                " no image on both sides of the split. Add pairs, or give separate validation data."
             )
-    return material.part(np.flatnonzero(none)), material.part(np.flatnonzero(both))
+    return data.subset(np.flatnonzero(train)), data.subset(np.flatnonzero(held))
 
 
-def _sides(pairs: PairSet, image_out: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The pairs whose images are both held out, and those of which neither is."""
-    return image_out[pairs.left] & image_out[pairs.right], ~image_out[pairs.left] & ~image_out[pairs.right]
+def _pairs_inside(pairs: PairSet, images: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return images[pairs.left] & images[pairs.right]
 
 
-def both_kinds(data: ImageSet | PairSet) -> bool:
-    """Whether there are pairs to compare that are the same and others that are different."""
-    if isinstance(data, PairSet):
-        return bool(data.same.any() and not data.same.all())
-    return len(data.classes) > 1 and len(usable_classes(data)) > 0
+def _both_kinds(pairs: PairSet, kept: NDArray[np.bool_]) -> bool:
+    return pairs.subset(kept).has_both_kinds
+
+
+def class_folds(data: DecodedSet, k: int, *, seed: int) -> Iterator[tuple[DecodedSet, DecodedSet]]:
+    """Yield training and held-out data for each of ``k`` folds of the usable classes.
+
+    Args:
+        data: Labeled images. Images of classes without a genuine pair are in the training data of all folds.
+        k: Number of folds, at most the number of usable classes.
+        seed: Random seed.
+    """
+    labels = data.images.labels
+    order = np.random.default_rng(seed).permutation(data.images.usable_classes())
+    for classes in np.array_split(order, k):
+        yield data.partition(np.isin(labels, classes))
+
+
+def subsample(
+    data: _Data, n: int, *, seed: int = 0, per_class: int = 1, whole_classes: bool = False
+) -> _Data:
+    """Return at most ``n`` images (for a pair list: pairs of about ``n`` images), or the data if they fit.
+
+    Args:
+        data: Images, spread as evenly over the classes as possible; or pairs, drawn at random. Pairs are
+            returned unchanged if only one kind would be left.
+        n: Maximum number of images.
+        seed: Random seed.
+        per_class: Minimum number of images per class, for classes that have as many; if they do not fit,
+            fewer classes are kept.
+        whole_classes: Keep classes whole, up to ``n / 10`` images of each; two classes with two images are
+            always kept. Pairs have no classes and are returned unchanged.
+    """
+    if isinstance(data, ImageSet):
+        return data if len(data) <= n else data.subset(_draw(data, n, seed, per_class, whole_classes))
+    if len(data.pixels) <= n:
+        return data
+    if data.pairs is None:
+        return data.subset(_draw(data.images, n, seed, per_class, whole_classes))
+    if whole_classes:
+        return data
+    chosen = _draw_pairs(data.pairs, n, seed)
+    return data.subset(chosen) if data.pairs.subset(chosen).has_both_kinds else data
+
+
+def _draw(images: ImageSet, n: int, seed: int, per_class: int, whole_classes: bool) -> NDArray[np.intp]:
+    """Return ascending indices of at most ``n`` images; see `subsample`."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(images))
+    if whole_classes:
+        return _draw_classes(images, order, n, random)
+    labels = images.labels[order]
+    turns = np.argsort(rank_within_group(labels), kind="stable")  # the first of each class, the second, ...
+    if per_class > 1:
+        names, place, count = np.unique(labels, return_inverse=True, return_counts=True)
+        classes = random.permutation(len(names))
+        classes = classes[np.argsort(count[classes] < 2, kind="stable")]  # single images last
+        fits = np.cumsum(np.minimum(count, per_class)[classes]) <= n
+        fits[:2] = True
+        turns = turns[np.isin(place, classes[fits])[turns]]
+    return np.sort(order[turns[:n]])
+
+
+def _draw_classes(
+    images: ImageSet, order: NDArray[np.intp], n: int, random: np.random.Generator
+) -> NDArray[np.intp]:
+    """Return ascending indices of whole classes, at most ``n`` images."""
+    names = np.unique(images.labels)
+    indices = [order[place] for place in members(images.labels[order])]
+    classes = random.permutation(len(names))
+    always = classes[np.isin(names[classes], images.usable_classes())][:2].tolist()
+    chosen: list[NDArray[Any]] = []
+    room = n
+    for number in dict.fromkeys([*always, *classes.tolist()]):
+        index = indices[number][: max(2, n // 10)]
+        if len(index) <= room or number in always:
+            chosen.append(index)
+            room -= len(index)
+    return np.sort(np.concatenate(chosen))
+
+
+def _draw_pairs(pairs: PairSet, n: int, seed: int) -> NDArray[np.intp]:
+    """Return ascending indices of random pairs that use at most about ``n`` images."""
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    ends = np.stack([pairs.left[order], pairs.right[order]], axis=1).ravel()
+    first = np.sort(np.unique(ends, return_index=True)[1])  # first occurrence of each image
+    return np.sort(order if n >= len(first) else order[: first[n] // 2])
 
 
 def check_classes(images: ImageSet) -> None:
-    """Make sure that there is something to learn.
+    """Check that the images suffice for training.
 
     Raises:
         DataError: If fewer than two classes have two genuine images.
     """
-    usable = usable_classes(images)
+    usable = images.usable_classes()
     if len(usable) < 2:
         raise DataError(
-            f"{images.origin}: training needs two classes with two readable images each;"
-            f" {len(usable)} of {len(images.classes)} classes have two. Add images, or check the"
-            " folders: one for each class"
+            f"{images.origin}: Training needs at least two classes with two readable images each;"
+            f" {len(usable)} of {len(images.classes)} classes have two. Add images, or check that each class"
+            " has its own folder."
         )
 
 
 def check_pairs(pairs: PairSet) -> None:
-    """Make sure that there are pairs of both kinds to learn from.
+    """Check that the pairs suffice for training.
 
     Raises:
         DataError: If all are the same, or all different.
     """
-    if not both_kinds(pairs):
+    if not pairs.has_both_kinds:
+        kind, other = ("same", "different") if pairs.same.any() else ("different", "same")
         raise DataError(
-            f"{pairs.origin}: all {len(pairs)} pairs are {'the same' if pairs.same.any() else 'different'};"
-            " training needs both same and different ones: add the other kind"
+            f"{pairs.origin}: All {len(pairs)} pairs are {kind}. Training needs both kinds;"
+            f" add {other} pairs."
         )
 
 
-def check_validation(learn: DecodedSet, held_out: DecodedSet) -> None:
-    """Make sure, before training, that a threshold can be chosen on images given for it.
+def check_validation(train: DecodedSet, validation: DecodedSet) -> None:
+    """Check, before training, that a threshold can be chosen on validation data.
 
     Raises:
-        DataError: If training would see some of them too, or they give no genuine or no impostor comparison;
-            or if pairs to learn from are all of one kind.
+        DataError: If the data share images or give no genuine or no impostor comparison, or if the training
+            pairs are all of one kind.
     """
-    if learn.pairs is not None:
-        check_pairs(learn.pairs)
-    both = len(set(learn.hashes) & set(held_out.hashes))
-    if both:
+    if train.pairs is not None:
+        check_pairs(train.pairs)
+    if shared := len(set(train.hashes) & set(validation.hashes)):
         raise DataError(
-            f"{both} of {len(held_out.hashes)} images to validate on are training images too, so a threshold"
-            " from them would be too hopeful; give others"
+            f"{shared} of {len(validation.hashes)} validation images are training images too, so a threshold"
+            " chosen on them would be too optimistic. Use other images for validation."
         )
-    if not both_kinds(held_out.images if held_out.pairs is None else held_out.pairs):
+    if not validation.dataset.has_both_kinds:
         raise DataError(
-            "images to validate on must give both same and different pairs: two classes, and two readable"
-            " images of one of them"
+            "The validation data give no same or no different pair. Two classes are needed, and two readable"
+            " images of one of them."
         )
 
 
-def shared_classes(learn: DecodedSet, held_out: DecodedSet) -> bool:
-    """Whether a class is on both sides, so that the threshold is not from unseen classes."""
-    if learn.labelled is None or held_out.labelled is None:
+def shared_classes(train: DecodedSet, held_out: DecodedSet) -> bool:
+    """Return True if a class occurs in both sets, so that a threshold is not from unseen classes."""
+    if train.labelled is None or held_out.labelled is None:
         return False
-    return not set(learn.labelled.classes).isdisjoint(held_out.labelled.classes)
+    return not set(train.labelled.classes).isdisjoint(held_out.labelled.classes)
 
 
-def enrolment_images(held_out: DecodedSet) -> int:
-    """How many held-out images the way to tell labels in a gallery is chosen by: the fewer, the larger."""
-    most: int = 20_000_000 // held_out.pixels[0].size
-    return min(len(held_out.pixels), 2000, most)
-
-
-def thin(material: DecodedSet, most: int) -> DecodedSet:
-    """Up to so many images, of as many classes as find room whole; the same ones each time.
-
-    Of a class that would take more than a tenth of the room, a part. Two classes of two images are always
-    there.
-    """
-    if material.labelled is None or len(material.pixels) <= most:
-        return material
-    random = np.random.default_rng(0)
-    order = random.permutation(len(material.pixels))
-    names, place, count = np.unique(material.labelled.labels[order], return_inverse=True, return_counts=True)
-    classes = np.split(order[np.argsort(place, kind="stable")], np.cumsum(count)[:-1])
-    turn = random.permutation(len(names))
-    several = turn[np.isin(names[turn], usable_classes(material.labelled))][:2].tolist()
-    chosen: list[NDArray[Any]] = []
-    left = most
-    for number in dict.fromkeys([*several, *turn.tolist()]):
-        some = classes[number][: max(2, most // 10)]
-        if len(some) <= left or number in several:
-            chosen.append(some)
-            left -= len(some)
-    return material.part(np.sort(np.concatenate(chosen)))
-
-
-def sample(material: DecodedSet, most: int, *, seed: int, each: int = 1) -> DecodedSet:
-    """Up to so many of the images.
-
-    Args:
-        material: Of labelled images, as evenly from each class as can be; of pairs, pairs drawn at random, or
-            all where there is but one kind among these.
-        most: How many.
-        seed: Of the draw.
-        each: At least so many of a class, where it has them; of fewer classes, where not all find room.
-    """
-    if len(material.pixels) <= most:
-        return material
-    random = np.random.default_rng(seed)
-    if (pairs := material.pairs) is not None:
-        order = random.permutation(len(pairs))
-        ends = np.stack([pairs.left[order], pairs.right[order]], axis=1).ravel()
-        fresh = np.sort(np.unique(ends, return_index=True)[1])  # where each image is met first
-        chosen = np.sort(order if most >= len(fresh) else order[: fresh[most] // 2])
-        return material.part(chosen) if both_kinds(pairs.subset(chosen)) else material
-    return material.part(draw(material.images, most, seed=seed, each=each))
-
-
-def draw(images: ImageSet, most: int, *, seed: int, each: int = 1) -> NDArray[np.intp]:
-    """Places of up to so many labelled images, ascending; see `sample`."""
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(images))
-    names, place, count = np.unique(images.labels[order], return_inverse=True, return_counts=True)
-    grouped = np.argsort(place, kind="stable")
-    rank = np.empty(len(order), np.intp)
-    rank[grouped] = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
-    turns = np.argsort(rank, kind="stable")
-    if each > 1:
-        classes = random.permutation(len(names))
-        classes = classes[np.argsort(count[classes] < 2, kind="stable")]  # single images last
-        room = np.cumsum(np.minimum(count, each)[classes]) <= most
-        room[:2] = True
-        turns = turns[np.isin(place, classes[room])[turns]]
-    return np.sort(order[turns[:most]])
+def enrollment_size(held_out: DecodedSet) -> int:
+    """Return the number of held-out images for choosing the enrollment method; fewer for larger images."""
+    by_memory: int = 20_000_000 // held_out.pixels[0].size
+    return min(len(held_out.pixels), 2000, by_memory)

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..data.benchmarks import official_protocol, read_lfw, read_omniglot_runs
 from ..data.datasets import ImageSet, PairSet
-from ..data.decode import decode
+from ..data.decoded import decode
 from ..data.images import ImageSource, pixels_sha256
-from ..data.readers import load
+from ..data.readers import as_dataset
 from ..errors import DataError, SettingError, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Floats, compare, compare_pairs, count_pairs, locate_pairs
@@ -126,14 +126,14 @@ def evaluate(
             return _omniglot_runs(embedder, facts, os.fspath(data), options)
     elif protocol in ("lfw", "omniglot-runs"):
         raise DataError(f"Protocol {protocol} reads a folder; got {type(data).__name__}")
-    loaded = load(data) if isinstance(data, (str, os.PathLike)) else data
+    loaded = as_dataset(data)
     if isinstance(loaded, PairSet):
         if protocol == "classes":
             raise DataError(f"{loaded.origin}: Protocol classes needs labeled images; got a pair list")
         return _pairs(embedder, facts, loaded, options)
     if protocol == "pairs":
         raise DataError(f"{loaded.origin}: Protocol pairs needs a CSV with the columns left,right,same")
-    if 0 < len(tests := loaded.subset(loaded.side == "test")) < len(loaded):
+    if 0 < len(tests := loaded.subset(loaded.split_name == "test")) < len(loaded):
         text = f"measured on the {len(tests)} of {len(loaded)} images that the column split marks as test"
         loaded = replace(tests, notes=(*loaded.notes, text))
     return _classes(embedder, facts, loaded, options)

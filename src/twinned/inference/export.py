@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decode import decode
+from ..data.decoded import decode
 from ..data.images import Pixels
-from ..data.readers import load as load_data
+from ..data.readers import as_dataset
 from ..errors import (
     DataError,
     MissingExtra,
@@ -140,7 +140,7 @@ def export_model(
     source = model_folder.checked(model.folder, "encoder.onnx", model.manifest)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (5, *model.spec.shape), dtype=np.uint8)
-    data = load_data(int8) if isinstance(int8, (str, os.PathLike)) else int8
+    data = None if int8 is None else as_dataset(int8)
     if isinstance(data, PairSet):
         raise DataError(f"{data.origin}: Labeled images are needed to measure int8 accuracy; got pairs")
     labels: NDArray[Any] | None = None

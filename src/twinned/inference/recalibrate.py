@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decode import Decoded, decode
+from ..data.decoded import Decoded, decode
 from ..data.images import pixels_sha256
-from ..data.readers import load
+from ..data.readers import as_dataset
 from ..errors import DataError, SettingError, some
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
@@ -122,7 +122,7 @@ def recalibrate(
 
 def _read(model: Model, data: ImageSet | PairSet | str | os.PathLike[str], *, progress: bool) -> _Embedded:
     """Read and embed the new images; refuse those seen in training."""
-    source = load(data) if isinstance(data, (str, os.PathLike)) else data
+    source = as_dataset(data)
     if isinstance(source, ImageSet):
         source, texts = source.calibration_subset()
         for text in texts:

@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import distances
-from ..data.datasets import ImageSet, PairSet, usable_classes
-from ..data.decoded import (
-    DecodedSet,
-    fingerprint,
-    read,
-)
+from ..data.datasets import ImageSet, PairSet
+from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec, parse_image_size
-from ..data.readers import load as load_data
-from ..data.splits import both_kinds, sample
+from ..data.readers import as_dataset
+from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.fitting import CalibrationReport, calibrate
 from ..metrics.comparisons import compare
@@ -111,14 +106,14 @@ def wrap(
         distances.get(metric)
     target = None if output is None else Path(output)
     with collect() as notes, tempfile.TemporaryDirectory(prefix="twinned-") as name:
-        images = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+        images = as_dataset(data)
         if isinstance(images, ImageSet):
             images, texts = images.calibration_subset()
             for text in texts:
                 note("split-column", text)
         if target is not None:
             model_folder.refuse_target(target, force=force, data=[images.origin, path])
-        decoded = read(images, ways[0].spec, tell=partial(note, "data"), progress=progress)
+        decoded = DecodedSet.from_images(images, ways[0].spec, progress=progress)
         _check(decoded, images.origin)
         folder = Path(name)
         way, metric = _choose(found, ways, metrics, decoded, folder, seed)
@@ -127,7 +122,7 @@ def wrap(
         embeddings = embedder.embed_pixels(decoded.pixels)
         if _is_constant(embeddings):
             raise _useless(path)
-        report = calibrate(embeddings, _data(decoded), embedder, far=far, seed=seed)
+        report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
         note(
             "trained-elsewhere",
             f"the encoder was trained elsewhere; {path.name} does not record whether on these classes too",
@@ -147,11 +142,6 @@ def wrap(
         kept: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
         model_folder.copy(folder, Path(kept.name), force=True)
         return Model(kept.name, temporary=kept)
-
-
-def _data(decoded: DecodedSet) -> ImageSet | PairSet:
-    """Return the labeled images or the pairs of decoded data."""
-    return decoded.images if decoded.pairs is None else decoded.pairs
 
 
 def _ways(
@@ -252,8 +242,8 @@ def _choose(
     """Try the open choices on some of the images, and return the one with the lowest equal error rate."""
     if len(ways) == len(metrics) == 1:
         return ways[0], metrics[0]
-    some = sample(decoded, _LOOK_AT, seed=seed, each=4)
-    if some.labelled is not None and not usable_classes(some.labelled):
+    some = subsample(decoded, _LOOK_AT, seed=seed, per_class=4)
+    if some.labelled is not None and not some.labelled.usable_classes():
         some = decoded
     errors: dict[tuple[int, str], float] = {}
     problem: ModelError | None = None
@@ -267,7 +257,7 @@ def _choose(
             continue
         for metric in metrics:
             if not _is_constant(vectors):
-                made = compare(vectors, _data(some), GraphEmbedder(graph, way.spec, metric), seed=seed)
+                made = compare(vectors, some.dataset, GraphEmbedder(graph, way.spec, metric), seed=seed)
                 errors[number, metric] = float(eer(made.distance, made.same))
     if not errors:
         raise problem or _useless(found.path)
@@ -298,7 +288,7 @@ def _choose(
 
 def _check(decoded: DecodedSet, origin: str) -> None:
     """Raise if no threshold can be fitted."""
-    if not both_kinds(_data(decoded)):
+    if not decoded.dataset.has_both_kinds:
         raise DataError(
             f"{origin}: A threshold needs same and different pairs: two classes, and two readable images"
             " of one of them"
@@ -344,7 +334,7 @@ def _write(
             normalized=bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
             calibration=report.calibration,
             held_out={
-                **fingerprint(decoded),
+                **decoded.fingerprint(),
                 "classes": classes,
                 **report.figures,
                 **model_folder.harder_impostors(

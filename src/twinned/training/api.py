@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.readers import load as load_data
+from ..data.readers import as_dataset
 from ..data.splits import check_classes, split_by_column
 from ..errors import SettingError
 from ..inference import model_folder
@@ -132,7 +132,7 @@ def finetune(
         DataError: If there are fewer than two classes with two readable images.
     """
     before = model if isinstance(model, Model) else Model(model)
-    earlier = load_data(old) if isinstance(old, (str, os.PathLike)) else old
+    earlier = None if old is None else as_dataset(old)
     if earlier is not None:
         force = any(options.get(name) for name in ("resume", "overwrite", "force"))
         check_old_data(earlier, None if output is None else Path(output), force=force)
@@ -189,8 +189,8 @@ def _start(
     options: TrainOptions,
 ) -> _Start:
     """Read the data and resolve the configuration."""
-    whole = load_data(data) if isinstance(data, (str, os.PathLike)) else data
-    other = load_data(validation) if isinstance(validation, (str, os.PathLike)) else validation
+    whole = as_dataset(data)
+    other = None if validation is None else as_dataset(validation)
     source, other, remarks = split_by_column(whole, other)
     if isinstance(source, ImageSet):
         check_classes(source)

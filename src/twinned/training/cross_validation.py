@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.datasets import usable_classes
 from ..data.decoded import DecodedSet
-from ..data.splits import hold_out, shared_classes
+from ..data.splits import class_folds, hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import note
 from .config import TrainConfig
@@ -76,13 +75,13 @@ def split_data(
         config: Fraction to hold out, and seed.
         has_baseline: True if a network before training is scored too.
     """
-    n_classes = 0 if data.labelled is None else len(usable_classes(data.labelled))
+    n_classes = 0 if data.labelled is None else len(data.labelled.usable_classes())
     train = data
     if validation is None and not (has_baseline and 0 < n_classes < CROSS_VALIDATE_BELOW):
         train, validation = hold_out(data, fraction=config.calibration.validation_fraction, seed=config.seed)
     if validation is not None:
         return Split(train, validation)
-    usable = len(usable_classes(train.images))
+    usable = len(train.images.usable_classes())
     return Split(train, None, min(_MAX_FOLDS, usable // 2) if usable >= 4 else 0)
 
 
@@ -132,18 +131,16 @@ def _score_folds(
     few: bool | None,
 ) -> tuple[ValidationScore, ValidationScore | None]:
     """Train one network per fold on the other folds, and score it and the baseline on its own."""
-    labels, usable = train.images.labels, usable_classes(train.images)
+    usable = train.images.usable_classes()
     note(
         "cross-validation",
         f"{len(usable)} classes are too few to hold some out, so the threshold is fitted on {n_folds} folds"
         " of them, and one network is trained for each",
     )
-    order = np.random.default_rng(trainer.config.seed).permutation(usable)
     steps = max(1, round(steps * _FOLD_STEPS)) if steps else 0
     trained, baseline = [], []
-    for fold, classes in enumerate(np.array_split(order, n_folds), start=1):
-        held_out = np.isin(labels, classes)
-        inside, outside = train.part(np.flatnonzero(~held_out)), train.part(np.flatnonzero(held_out))
+    folds = class_folds(train, n_folds, seed=trainer.config.seed)
+    for fold, (inside, outside) in enumerate(folds, start=1):
         title, left = f"Threshold {fold}/{n_folds}", n_folds - fold
         result = trainer.fit(
             inside,
@@ -228,4 +225,4 @@ def untrained_result(
 
 def empty(data: DecodedSet) -> DecodedSet:
     """Return a dataset without images."""
-    return data.part(np.array([], np.intp))
+    return data.subset(np.array([], np.intp))

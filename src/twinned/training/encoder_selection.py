@@ -7,9 +7,9 @@ import time
 import numpy as np
 import torch
 
-from ..data.datasets import ImageSet, usable_classes
-from ..data.decoded import DecodedSet, read, statistics
-from ..data.splits import draw
+from ..data.datasets import ImageSet
+from ..data.decoded import DecodedSet
+from ..data.splits import subsample
 from ..utils.notes import Note, muted
 from . import distributed
 from .config import TrainConfig
@@ -46,13 +46,13 @@ def select_encoder(
         seconds, the pretrained encoder for color images and the small network for gray ones.
     """
     chosen = large if small.input.channels == 3 else small
-    if len(usable_classes(source)) < 4:
+    if len(source.usable_classes()) < 4:
         text = f"encoder {chosen.encoder}: fewer than 4 classes are too few for pilot runs"
         return chosen, Note("encoder", text)
     if seconds < _MIN_SECONDS:
         return chosen, Note("encoder", f"encoder {chosen.encoder}: there is no time for pilot runs")
-    few = source.subset(draw(source, _MAX_IMAGES, seed=small.seed, each=4))
-    order = np.random.default_rng(small.seed).permutation(usable_classes(few))
+    few = subsample(source, _MAX_IMAGES, seed=small.seed, per_class=4)
+    order = np.random.default_rng(small.seed).permutation(few.usable_classes())
     unseen = set(order[: len(order) // 2].tolist())
     began = time.monotonic()
     with muted():
@@ -72,8 +72,7 @@ def select_encoder(
 
 
 def _halves(data: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]:
-    held_out = np.isin(data.images.labels, list(unseen))
-    return data.part(np.flatnonzero(~held_out)), data.part(np.flatnonzero(held_out))
+    return data.partition(np.isin(data.images.labels, list(unseen)))
 
 
 def _score_pretrained(
@@ -85,7 +84,9 @@ def _score_pretrained(
     assert baseline is not None
     spec = config.spec().model_copy(update=baseline.statistics)
     trainer = Trainer(config, spec, device=device, baseline=baseline.to(device), progress=False)
-    data, _ = trainer.cache_features(read(few, spec, tell=_ignore, progress=False), budget=budget)
+    with muted():
+        decoded = DecodedSet.from_images(few, spec, progress=False)
+    data, _ = trainer.cache_features(decoded, budget=budget)
     train, held_out = _halves(data, unseen)
     fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
     return min((trainer.score(network, held_out) for network in (baseline, fitted)), key=lambda s: s.errors)
@@ -95,12 +96,10 @@ def _score_new(
     few: ImageSet, unseen: set[str], small: TrainConfig, budget: Budget, device: torch.device
 ) -> ValidationScore:
     """Train the small network in the time that is left, and score it."""
-    data = read(few, small.spec(), tell=_ignore, progress=False)
-    spec = small.spec().model_copy(update=statistics(data.pixels))
+    with muted():
+        data = DecodedSet.from_images(few, small.spec(), progress=False)
+    spec = small.spec().model_copy(update=data.statistics())
     trainer = Trainer(small.merge({"evaluations": 1}), spec, device=device, progress=False)
     train, held_out = _halves(data, unseen)
     fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
     return trainer.score(fitted, held_out)
-
-
-def _ignore(text: str) -> None: ...

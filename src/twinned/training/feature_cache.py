@@ -21,7 +21,7 @@ from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.images import Pixels
 from ..data.samplers import Batch
-from ..data.splits import sample
+from ..data.splits import subsample
 from ..nn.siamese import SiameseNetwork
 from ..utils.files import write_text
 from ..utils.notes import note
@@ -341,7 +341,9 @@ def cache_features(
     if limit < n_images:
         share = limit / n_images
         parts = [
-            sample(part, max(32, int(share * len(part.pixels))), seed=config.seed, each=_IMAGES_PER_CLASS)
+            subsample(
+                part, max(32, int(share * len(part.pixels))), seed=config.seed, per_class=_IMAGES_PER_CLASS
+            )
             for part in parts
         ]
     features = cache.transform(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.splits import both_kinds
 from ..errors import DataError, ModelError, SettingError
 from ..inference import model_folder
 from ..inference.baseline import figures
@@ -135,7 +134,7 @@ def check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool
         DataError: If they have no genuine or no impostor pairs.
         SettingError: If the output exists, or holds the data.
     """
-    if not both_kinds(data):
+    if not data.has_both_kinds:
         raise DataError(f"--old: {data.origin}: evaluation needs two classes, one of them with two images")
     if target is not None:
         model_folder.refuse_target(target, force=force, data=[data.origin])

@@ -43,9 +43,9 @@ def make_batches(
         classes=config.sampler.classes_per_batch,
         images=config.sampler.images_per_class,
         groups=data.images.groups,
-        within_group=config.sampler.same_group_fraction,
-        quarter_turns=config.sampler.rotate_classes,
-        mirrors=config.sampler.flip_classes,
+        same_group_fraction=config.sampler.same_group_fraction,
+        rotate_classes=config.sampler.rotate_classes,
+        flip_classes=config.sampler.flip_classes,
         forgery=data.images.forgery if data.images.forgery.any() else None,
         seed=config.seed,
     )

@@ -15,7 +15,7 @@ import torch
 
 from ..data.checks.checker import check_data
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import DecodedSet, identity, read, statistics
+from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
 from ..data.splits import check_validation
 from ..errors import SettingError
@@ -192,7 +192,7 @@ def _decode(data: RunData, spec: ImageSpec, *, progress: bool) -> tuple[DecodedS
     """Decode the training and the validation data."""
 
     def decode(images: ImageSet | PairSet) -> DecodedSet:
-        return read(images, spec, tell=lambda text: note("data", text), progress=progress)
+        return DecodedSet.from_images(images, spec, progress=progress)
 
     validation = None if data.validation is None else decode(data.validation)
     return decode(data.train), validation
@@ -241,7 +241,7 @@ def _make_trainer(
             note("weights-statistics", f"{text}, so those of these images are used")
     return Trainer(
         config,
-        spec.model_copy(update=known or statistics(train.pixels)),
+        spec.model_copy(update=known or train.statistics()),
         device=device,
         relations=relations,
         warm_start=warm_start,
@@ -286,8 +286,8 @@ def _given(
 ) -> dict[str, str | None]:
     """Return hashes of the data and of the initial model, which a resumed run must share."""
     return {
-        "data": identity(train),
-        "validation": None if validation is None else identity(validation),
+        "data": train.sha256(),
+        "validation": None if validation is None else validation.sha256(),
         "model": None if warm_start is None else warm_start.sha256,
     }
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from ..data.decoded import DecodedSet, fingerprint
-from ..data.splits import enrolment_images, thin
+from ..data.decoded import DecodedSet
+from ..data.splits import enrollment_size, subsample
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import held_out_figures
@@ -130,7 +130,7 @@ def _manifest(
     config = result.config.model_dump(mode="json")
     relations = list(trainer.relations)
     license_text = network.encoder.license
-    data = fingerprint(train) | {"classes": len(train.labelled.classes) if train.labelled else 0}
+    data = train.fingerprint() | {"classes": len(train.labelled.classes) if train.labelled else 0}
     if warm_start is not None:
         manifest = warm_start.model.manifest
         relations = manifest.relations if network is warm_start.network else relations
@@ -196,7 +196,7 @@ def write_baseline(folder: Path, trainer: Trainer) -> float:
 
 def _choose_enrolment(folder: Path, held_out: DecodedSet, seed: int) -> None:
     """Choose if a gallery compares with the nearest image of a label or with their mean."""
-    some = thin(held_out, enrolment_images(held_out))
+    some = subsample(held_out, enrollment_size(held_out), whole_classes=True)
     genuine = ~some.images.forgery
     model = Model(folder)
     vectors = model.embed_pixels(some.pixels[genuine])

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from ..data.augmentation import Augmentation
-from ..data.decoded import DecodedSet, identity
+from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
 from ..data.samplers import ClassBatches, PairBatches
-from ..data.splits import enrolment_images, sample, thin
+from ..data.splits import enrollment_size, subsample
 from ..errors import SettingError
 from ..metrics.roc import eer as equal_error_rate
 from ..nn import encoders, heads
@@ -315,8 +315,8 @@ class Trainer:
     def _identity(self, train: DecodedSet, validation: DecodedSet | None) -> str:
         """Return the JSON text that identifies the run in its checkpoint."""
         given = self.config.model_dump(mode="json")
-        given["data"] = identity(train)
-        given["held_out"] = None if validation is None else identity(validation)
+        given["data"] = train.sha256()
+        given["held_out"] = None if validation is None else validation.sha256()
         if self.warm_start is not None:
             given["model"] = self.warm_start.sha256
         return json.dumps(given)
@@ -356,8 +356,8 @@ class Trainer:
         config, forgery = self.config, None if train.pairs is not None else train.images.forgery
         if not config.comparison.cohort or config.length.steps == 0 or forgery is None:
             return
-        genuine = train.part(np.flatnonzero(~forgery)) if forgery.any() else train
-        some = sample(genuine, config.comparison.cohort, seed=config.seed)
+        genuine = train.subset(np.flatnonzero(~forgery)) if forgery.any() else train
+        some = subsample(genuine, config.comparison.cohort, seed=config.seed)
         cohort = CohortScoreNorm.of(embed(network, some), torch.from_numpy(some.images.class_index))
         network.cohort = cohort.to(self.device)
 
@@ -387,7 +387,7 @@ class Trainer:
         embed(network, data, limit=few)
         per_image = (time.monotonic() - start) / few
         n_networks = 1 if self.baseline is None else 2
-        return per_image * (n_networks * min(len(data.pixels), MAX_IMAGES) + enrolment_images(data))
+        return per_image * (n_networks * min(len(data.pixels), MAX_IMAGES) + enrollment_size(data))
 
     def _evaluator(
         self, train: DecodedSet, validation: DecodedSet | None, *, finite_only: bool
@@ -399,8 +399,10 @@ class Trainer:
             validation: Held-out data, of which a part is used.
             finite_only: Check only that embeddings are finite.
         """
-        seen = thin(train, _EVALUATE_TRAIN)
-        unseen = thin(validation, _EVALUATE_HELD_OUT) if validation is not None else None
+        seen = subsample(train, _EVALUATE_TRAIN, whole_classes=True)
+        unseen = None
+        if validation is not None:
+            unseen = subsample(validation, _EVALUATE_HELD_OUT, whole_classes=True)
 
         def eer(network: SiameseNetwork, data: DecodedSet | None) -> float:
             if data is None or finite_only:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import distances
 from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
-from ..data.splits import thin
+from ..data.splits import subsample
 from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.retrieval import evaluate_retrieval
@@ -81,7 +81,7 @@ def score(
         relations: Names of the relations that the network is trained to predict.
         seed: Seed of the choice of references.
     """
-    data = thin(data, MAX_IMAGES)
+    data = subsample(data, MAX_IMAGES, whole_classes=True)
     vectors = embed(network, data)
     comparisons = compare(network, data, vectors)
     if data.pairs is not None:

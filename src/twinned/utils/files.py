@@ -1,4 +1,4 @@
-"""Where results may be written: never over what is there unasked, never into the data they come from."""
+"""Write files: checks before writing, atomic writes, checksums."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from ..errors import SettingError
 
 
 def refuse(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Raise where a file or folder must not be written.
+    """Check that an output file or folder may be written.
 
     Args:
-        target: The file or folder to write.
-        force: Whether it may replace what is there.
-        data: Files and folders that were given to be read: nothing is written into them or over them.
+        target: File or folder to write.
+        force: Allow replacing an existing target.
+        data: Input files and folders, which must not be overwritten or written into.
 
     Raises:
-        SettingError: If the target exists and ``force`` is not set, lies inside the data or around it, or in
-            no folder that can be written to; says which and what to do.
+        SettingError: If the target exists and ``force`` is False, is inside or around the data, or its
+            folder is not writable.
     """
     if os.path.lexists(target) and not force:
-        raise SettingError(f"{target}: exists; choose another name, or --force to replace it")
+        raise SettingError(f"{target}: exists. Choose another name, or allow overwriting.")
     place = target.resolve()
     for source in map(Path, data):
         if not source.exists():
             continue
         given = source.resolve()
         if place == given:
-            raise SettingError(f"{target}: is what is read; choose another name")
+            raise SettingError(f"{target}: The output is also an input. Choose another name.")
         if given in place.parents or place in given.parents:
-            raise SettingError(f"{target}: would be written into the data ({source}); choose another place")
+            raise SettingError(
+                f"{target}: The output would be written into the data ({source}). Choose another folder."
+            )
     above = next(parent for parent in place.parents if parent.exists())
     if not above.is_dir():
-        raise SettingError(f"{target}: cannot be written, since {above} is a file; choose another place")
+        raise SettingError(f"{target}: Cannot be written, because {above} is a file. Choose another folder.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise SettingError(f"{target}: {above} cannot be written to; choose another place")
+        raise SettingError(f"{target}: The folder {above} is not writable. Choose another folder.")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def place(source: Path, target: Path) -> None:
-    """Copy what a folder holds in place of the target, whole at every moment; a link stays a link."""
+    """Replace a target folder by a copy of a folder, atomically; a target that is a link stays a link."""
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -73,6 +75,6 @@ def place(source: Path, target: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def rank_within_group(labels: NDArray[Any]) -> NDArray[np.intp]:
-    """Return each element's place among the elements of its group, in order of appearance.
+    """Return the position of each element among the elements of its group, in order of appearance.
 
     Args:
-        labels: Shape ``(n,)``. For ranks at random, permute the labels first.
+        labels: Group of each element, shape ``(n,)``. For random ranks, permute the labels first.
 
     Returns:
         Shape ``(n,)``, from 0.
@@ -29,11 +29,14 @@ def rank_within_group(labels: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def members(labels: NDArray[Any]) -> list[NDArray[np.intp]]:
-    """Return the indices of each group's elements, ascending, groups in sorted order.
+    """Return the ascending indices of the elements of each group, groups in sorted order.
+
+    Args:
+        labels: Group of each element, shape ``(n,)``.
 
     Example:
         >>> [list(map(int, index)) for index in members(np.array(["b", "a", "b"]))]
         [[1], [0, 2]]
     """
     _, group, count = np.unique(labels, return_inverse=True, return_counts=True)
-    return np.split(np.argsort(group, kind="stable"), np.cumsum(count)[:-1])
+    return np.split(np.argsort(group, kind="stable"), np.cumsum(count)[:-1]) if len(group) else []

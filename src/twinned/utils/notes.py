@@ -1,6 +1,6 @@
 """Notes to the user: logged, and collected for the model card.
 
-A note has a code, which code may test, and a text, which only people read. `note` writes the text to the
+A note has a code for programs to test, and a text for people to read. `note` writes the text to the
 logger ``twinned``; inside `collect` it is also kept.
 
     >>> with collect() as notes:
@@ -37,7 +37,7 @@ _muted: ContextVar[bool] = ContextVar("muted", default=False)
 
 
 def note(code: str, text: str, *, level: int = logging.INFO) -> None:
-    """Log a note, and keep it where one of the callers collects notes.
+    """Log a note, and append it to the list of the innermost `collect`.
 
     Args:
         code: Identifier of the kind of message, in kebab case.
@@ -53,7 +53,7 @@ def note(code: str, text: str, *, level: int = logging.INFO) -> None:
 
 @contextmanager
 def collect() -> Iterator[list[Note]]:
-    """Collect the notes of the block; those of an inner `collect` belong to the inner list alone."""
+    """Collect the notes of the block; those of an inner `collect` are only in the inner list."""
     found: list[Note] = []
     token = _collected.set(found)
     try:

@@ -1,4 +1,4 @@
-"""The progress bar: on standard error, silent when that is no terminal."""
+"""Progress bar on standard error, silent unless that is a terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import IO, Any, Protocol, cast
 
 
 class Advance(Protocol):
-    """Called as work gets done: how much more, a few words beside the bar, how much there is once known."""
+    """Callback with the completed units, a text beside the bar, and the total once it is known."""
 
     def __call__(self, amount: int = 1, note: str = "", total: int | None = None) -> None: ...
 
 
 class _Steady:
-    """A stream that drops what cannot be written: work goes on after its terminal is closed."""
+    """Stream that ignores write errors, so that work continues after the terminal is closed."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -35,15 +35,15 @@ class _Steady:
 
 @contextmanager
 def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator[Advance]:
-    """Show a bar while the block runs.
+    """Show a progress bar while the block runs.
 
     Args:
-        what: What is being done, in two or three words.
-        total: How many units there are; None if that is not known.
-        show: False is silent, as is a standard error that is no terminal.
+        what: Description of the work, in two or three words.
+        total: Number of units; None if unknown.
+        show: Show the bar if standard error is a terminal.
 
     Yields:
-        A function to call as units get done.
+        Function to call when units are completed.
     """
     if not show or not sys.stderr.isatty():
         yield lambda amount=1, note="", total=None: None
@@ -63,7 +63,7 @@ def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator
         task = bar.add_task(what, total=total, note="")
 
         def advance(amount: int = 1, note: str = "", total: int | None = None) -> None:
-            bar.update(task, advance=amount, total=total)  # a total of None leaves it as it is
+            bar.update(task, advance=amount, total=total)  # None keeps the total
             if note:
                 bar.update(task, note=note)
 

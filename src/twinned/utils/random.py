@@ -1,4 +1,4 @@
-"""Random number generators: one named stream for each purpose, derived from the user's seed."""
+"""Random number generators: one named stream per purpose, derived from the user's seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """Purposes that draw random numbers; two streams of one seed are independent."""
+    """Purpose of random numbers; the streams of one seed are independent."""
 
     SAMPLER = 1
     EPOCH_ORDER = 2
@@ -22,7 +22,7 @@ def rng(seed: int, stream: Stream, *position: int) -> np.random.Generator:
     Args:
         seed: Seed of the run, at least 0.
         stream: Purpose of the numbers.
-        position: Step or epoch, where each has numbers of its own; so a resumed run needs no saved state.
+        position: Step or epoch, if each has separate numbers, so that a resumed run needs no saved state.
 
     Example:
         >>> int(rng(0, Stream.SAMPLER, 5).integers(100)) == int(rng(0, Stream.SAMPLER, 5).integers(100))

@@ -304,7 +304,7 @@ def test_folders_called_train_and_test(tmp_path: Path) -> None:
     (straddles,) = problems(found, "group_straddles_split")
     assert straddles.severity == "error"
     assert "2 classes" in straddles.message
-    assert "one folder at a time" in straddles.message
+    assert "give one of the folders" in straddles.message
     (leaked,) = problems(found, "duplicate")
     assert "in several splits" in leaked.message  # one class, two folders: no label is wrong
     assert "4 pictures" in leaked.message

@@ -95,9 +95,9 @@ def test_a_frame_is_no_margin() -> None:
 
 def test_colour_saved_as_colour_or_not() -> None:
     grey = np.repeat(picture()[:, :, :1], 3, axis=2)
-    assert fact(picture(), "colour") == 1
-    assert fact(grey, "colour") == 0
-    assert fact(grey[:, :, 0], "colour") == 0
+    assert fact(picture(), "color") == 1
+    assert fact(grey, "color") == 0
+    assert fact(grey[:, :, 0], "color") == 0
 
 
 def test_packing_forgets_the_content(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ TELLING = {
     metadata: "metadata",
     border: "frame",
     background: "background",
-    tint: "colour",
+    tint: "color",
 }
 
 
@@ -143,7 +143,7 @@ def test_class_folders_told_by_a_fact(spoil: Spoil, tmp_path: Path) -> None:
     (found,) = shortcuts.of_classes(data, look(data))
     assert found.low > shortcuts.ABOVE
     assert found.low <= found.auc <= found.high <= 1
-    assert TELLING[spoil] in found.telling
+    assert TELLING[spoil] in found.features
 
 
 @pytest.mark.parametrize("spoil", [size, quality, padded, border, background])
@@ -162,7 +162,7 @@ def test_content_is_no_shortcut_of_class_folders(seed: int, tmp_path: Path) -> N
         return png(np.where(covered, detail, pixels).astype(np.uint8)[2:-2, 2:-2], kind, path)
 
     data = class_folders(tmp_path, busy, by_class=True, seed=seed)
-    assert [one for one in shortcuts.of_classes(data, look(data)) if "packing" in one.telling] == []
+    assert [one for one in shortcuts.of_classes(data, look(data)) if "packing" in one.features] == []
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -181,7 +181,7 @@ def test_few_classes(classes: int, tmp_path: Path) -> None:
 def test_headers_alone_are_enough_for_what_they_say(tmp_path: Path) -> None:
     data = class_folders(tmp_path, size, by_class=True)
     (found,) = shortcuts.of_classes(data, look(data, decode=False))
-    assert "height" in found.telling
+    assert "height" in found.features
 
 
 def test_ink_leaves_nothing_of_paper_and_compression(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_forgeries_told_from_one_image(spoil: Spoil, telling: str, tmp_path: Pat
     data = signatures(tmp_path, spoil)
     (found,) = shortcuts.of_roles(data, look(data))
     assert found.low > 0.8
-    assert telling in found.telling
+    assert telling in found.features
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -296,7 +296,7 @@ def test_pairs_told_from_one_side(spoil: Spoil, telling: str, tmp_path: Path) ->
     found = {one.what: one for one in shortcuts.of_pairs(pairs, look(pairs))}
     (right,) = [one for what, one in found.items() if "right image alone" in what]
     assert right.low > 0.8
-    assert telling in right.telling
+    assert telling in right.features
     assert not [what for what in found if "left image alone" in what]
 
 
@@ -319,7 +319,7 @@ def test_pairs_told_from_both_files(tmp_path: Path) -> None:
     pairs = PairSet(images=[*lefts, *rights], left=place, right=place + 240, same=np.array(same_))
     (found,) = shortcuts.of_pairs(pairs, look(pairs))
     assert "from the two files" in found.what
-    assert "frame" in found.telling
+    assert "frame" in found.features
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -358,7 +358,7 @@ def test_cedar_forgeries_are_told_by_their_white_background(data_set: Any) -> No
     data = cedar(data_set("cedar_signatures")).with_classes([str(i) for i in range(1, 21)])
     (found,) = shortcuts.of_roles(data, look(data))
     assert found.low > 0.95
-    assert "background" in found.telling
+    assert "background" in found.features
 
 
 def test_cedar_as_a_pair_list(data_set: Any) -> None:

@@ -1,7 +1,7 @@
-"""Archives, opened without trust: only files that are expected are written, and only as many bytes as may be.
+"""Extract archives from untrusted sources: only expected files, within a size limit.
 
-Paths are never taken from an archive: each expected file has its place (`DataSet.place`). Links, devices and
-everything unexpected are passed over.
+Paths are not taken from the archive: `DataSet.place` maps each expected file to a path. Links, devices and
+other files are skipped.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import IO, Any, NamedTuple
 from ...errors import DataError
 
 _CHUNK = 1 << 20
-_MOST_MEMBERS = 500_000
-# Programs that open RAR, and how each is called: the archive, the folder.
+_MAX_MEMBERS = 500_000
+# Programs that extract RAR archives, with their arguments for an archive and a folder.
 _RAR: tuple[tuple[str, Callable[[str, str], list[str]]], ...] = (
     ("bsdtar", lambda file, folder: ["-xf", file, "-C", folder]),
     ("unar", lambda file, folder: ["-quiet", "-output-directory", folder, file]),
@@ -33,7 +33,13 @@ SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".rar")
 
 
 class Member(NamedTuple):
-    """A file of a folder or an archive: its path there, its bytes, and how to read it."""
+    """File of a folder or an archive.
+
+    Args:
+        name: Path inside the folder or archive.
+        size: Size in bytes.
+        open: Function that opens the file for reading.
+    """
 
     name: str
     size: int
@@ -45,40 +51,41 @@ def unpack(
     target: Path,
     *,
     place: Callable[[str], str | None],
-    most: int,
+    max_bytes: int,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> int:
-    """Write the expected files of an archive, a folder or a single file below a folder.
+    """Write the expected files of an archive, a folder or a single file to a folder.
 
     Args:
-        source: A .zip, .tar, .tgz or .rar, any other single file, or a folder.
-        target: A folder; files that are there already stay.
-        place: Where a file goes, relative to the target; None leaves it out.
-        most: Bytes that all files together may have.
-        advance: Called with the number of files as they are written.
+        source: A .zip, .tar, .tgz or .rar archive, another single file, or a folder.
+        target: Folder to write to; existing files are kept.
+        place: Function from the path of a file to its path below the target, or None to skip the file.
+        max_bytes: Maximum total size of the written files.
+        advance: Callback, called with the number of files written.
 
     Returns:
-        The bytes written.
+        Number of bytes written.
 
     Raises:
-        DataError: If the archive is damaged, or holds more than it may; nothing is set aside before that
-            is known.
+        DataError: If the archive is damaged or too large; declared sizes are checked before any write.
     """
     written = 0
-    with _members(source, most) as members:
+    with _members(source, max_bytes) as members:
         for member in members:
             path = place(member.name)
             if path is None or (file := target / path).exists():
                 continue
             written += member.size
-            if written > most:
-                raise DataError(f"{source}: holds more than {most >> 20} MB; it is not what it should be")
+            if written > max_bytes:
+                raise DataError(
+                    f"{source}: The files have more than {max_bytes >> 20} MB, the limit of this data set."
+                )
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with member.open() as content, file.open("xb") as out:
                     _copy(content, out, member, source)
             except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                raise DataError(f"{source}: {member.name} is damaged ({error}); fetch it again") from None
+                raise DataError(f"{source}: {member.name} is damaged ({error}). Download it again.") from None
             advance(1)
     return written
 
@@ -88,15 +95,15 @@ def _copy(content: IO[bytes], out: IO[bytes], member: Member, source: Path) -> N
     while left:
         chunk = content.read(min(_CHUNK, left))
         if not chunk:
-            raise DataError(f"{source}: {member.name} ends too early; fetch it again")
+            raise DataError(f"{source}: {member.name} is truncated. Download it again.")
         out.write(chunk)
         left -= len(chunk)
     if content.read(1):
-        raise DataError(f"{source}: {member.name} is longer than it says; fetch it again")
+        raise DataError(f"{source}: {member.name} is longer than its declared size. Download it again.")
 
 
 @contextmanager
-def _members(source: Path, most: int) -> Iterator[Iterable[Member]]:
+def _members(source: Path, max_bytes: int) -> Iterator[Iterable[Member]]:
     kind = next((suffix for suffix in SUFFIXES if source.name.lower().endswith(suffix)), "")
     if source.is_dir():
         yield _of_folder(source)
@@ -109,11 +116,11 @@ def _members(source: Path, most: int) -> Iterator[Iterable[Member]]:
         try:
             archive = zipfile.ZipFile(source)
         except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{source}: is no ZIP that can be opened ({error})") from None
+            raise DataError(f"{source}: Not a readable ZIP archive ({error}).") from None
         with archive:
-            yield _of_zip(archive, source, most)
+            yield _of_zip(archive, source, max_bytes)
     else:
-        yield _of_tar(source, most)
+        yield _of_tar(source, max_bytes)
 
 
 def _of_folder(folder: Path) -> Iterator[Member]:
@@ -126,15 +133,15 @@ def _of_folder(folder: Path) -> Iterator[Member]:
                 yield Member(inside, path.stat().st_size, partial(_read, path))
 
 
-def _of_zip(archive: zipfile.ZipFile, source: Path, most: int) -> Iterator[Member]:
+def _of_zip(archive: zipfile.ZipFile, source: Path, max_bytes: int) -> Iterator[Member]:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    _refuse_bomb(source, len(entries), sum(entry.file_size for entry in entries), most)
+    _refuse_bomb(source, len(entries), sum(entry.file_size for entry in entries), max_bytes)
     for entry in entries:
-        if (entry.external_attr >> 16) & 0o170000 in (0, 0o100000):  # a regular file, or not said
+        if (entry.external_attr >> 16) & 0o170000 in (0, 0o100000):  # a regular file, or unspecified
             yield Member(entry.filename, entry.file_size, partial(archive.open, entry))
 
 
-def _of_tar(source: Path, most: int) -> Iterator[Member]:
+def _of_tar(source: Path, max_bytes: int) -> Iterator[Member]:
     import tarfile
 
     count = total = 0
@@ -142,11 +149,11 @@ def _of_tar(source: Path, most: int) -> Iterator[Member]:
         with tarfile.open(source, "r:*") as archive:
             for entry in archive:
                 count, total = count + 1, total + entry.size
-                _refuse_bomb(source, count, total, most)
+                _refuse_bomb(source, count, total, max_bytes)
                 if entry.isreg():
                     yield Member(entry.name, entry.size, partial(_extract, archive, entry))
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{source}: is no whole tar archive ({error}); fetch it again") from None
+        raise DataError(f"{source}: Not a complete tar archive ({error}). Download it again.") from None
 
 
 def _read(path: Path) -> IO[bytes]:
@@ -158,11 +165,11 @@ def _extract(archive: Any, entry: Any) -> IO[bytes]:
     return content
 
 
-def _refuse_bomb(source: Path, count: int, total: int, most: int) -> None:
-    if count > _MOST_MEMBERS or total > 2 * most:
+def _refuse_bomb(source: Path, count: int, total: int, max_bytes: int) -> None:
+    if count > _MAX_MEMBERS or total > 2 * max_bytes:
         raise DataError(
-            f"{source}: says that it holds {count:,} files of {total >> 20:,} MB;"
-            f" at most {most >> 19:,} MB are expected, so nothing of it is unpacked"
+            f"{source}: The archive declares {count:,} files of {total >> 20:,} MB, but at most"
+            f" {max_bytes >> 19:,} MB are expected. Nothing was extracted."
         )
 
 
@@ -171,9 +178,9 @@ def _unpacked_rar(source: Path) -> Iterator[Path]:
     found = next(((program, call) for program, call in _RAR if shutil.which(program)), None)
     if found is None:
         raise DataError(
-            f"{source}: is a RAR archive, which takes one of the programs {', '.join(p for p, _ in _RAR)};"
-            " install one of them (libarchive-tools has bsdtar) and run this again, or unpack it"
-            " yourself and give the folder with --from"
+            f"{source}: Extracting a RAR archive requires one of the programs"
+            f" {', '.join(p for p, _ in _RAR)}. Install one of them (bsdtar is in the package"
+            " libarchive-tools), or extract the archive yourself and use the folder as the source."
         )
     program, arguments = found
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
@@ -182,5 +189,7 @@ def _unpacked_rar(source: Path) -> Iterator[Path]:
         )
         if run.returncode:
             reason = " ".join(run.stderr.decode(errors="replace").split())[:200]
-            raise DataError(f"{source}: {program} could not unpack it ({reason or run.returncode})")
+            raise DataError(
+                f"{source}: {program} could not extract the archive ({reason or run.returncode})."
+            )
         yield Path(folder)

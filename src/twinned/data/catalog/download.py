@@ -1,70 +1,70 @@
-"""The public data sets, by name: fetched from their owners, or made from a local copy, ready for training.
+"""Fetch public data sets by name, or convert local copies, to folders ready for training.
 
-`get` writes a folder; `find` returns one that is at hand. Nothing is believed that can be checked: a download
-is compared with the SHA-256 that is publicly known, or is remembered where none is.
+`fetch` writes a folder; `find` returns one that exists already. Downloads are checked against their published
+SHA-256; a file without a published SHA-256 is compared with the previous download.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...errors import DataError, SettingError
-from ...utils import files as outputs
-from ...utils.progress import progress_bar
+from ...utils import files
+from ...utils.notes import note
+from ...utils.progress import Advance, progress_bar
 from ..readers import find_images
 from . import convert, registry
 from .archives import SUFFIXES, unpack
 from .registry import DataSet, Download
 
-RECORD = "SOURCE.json"  # in each folder that `get` made: where its files came from
-_TIMEOUT = 30.0
+RECORD = "SOURCE.json"  # origin of the files, in each folder that `fetch` wrote
+_TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 18
 
-Say = Callable[[str], None]
 
-
-def get(
+def fetch(
     name: str,
     output: str | os.PathLike[str] | None = None,
     *,
     source: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: bool = True,
-    say: Say = lambda sentence: None,
 ) -> Path:
-    """Fetch a public data set from its owner, or take it from a local copy.
+    """Fetch a public data set from its owner, or convert a local copy.
+
+    Terms, addresses and checksums are logged to the logger ``twinned``.
 
     Args:
-        name: ``orl``, ``cedar``, ``lfw``, ``omniglot``, ``fashion-mnist``, or ``digits``, which
-            scikit-learn ships.
-        output: The folder to write; by default its name. It is written whole or not at all.
-        source: An archive or a folder to take it from: the data set's own, or one that holds it. By default
-            the folder that the variable TWINNED_DATA names, where it holds the data set, else its owner.
-        force: Replace ``output``, if it is a data set that this function wrote.
-        progress: Show bars.
-        say: Called with each sentence that a user should read: terms, addresses, checksums.
+        name: ``orl``, ``cedar``, ``lfw``, ``omniglot``, ``fashion-mnist``, or ``digits`` (included in
+            scikit-learn).
+        output: Folder to write; by default the name. It is written completely or not at all.
+        source: Archive or folder with a copy of the data set. By default the folder in the environment
+            variable TWINNED_DATA is searched for one before the data set is downloaded.
+        force: Replace ``output`` if this function wrote it.
+        progress: Show progress bars.
 
     Returns:
-        The folder. SOURCE.json in it says where each file came from.
+        The folder. Its SOURCE.json names the origin of each file.
 
     Raises:
-        SettingError: If there is no data set of that name, or ``output`` exists.
-        DataError: If it cannot be fetched, is not what it should be, or is not in ``source``.
+        SettingError: If the name is unknown, or ``output`` exists.
+        DataError: If the download fails, a checksum differs, or ``source`` does not hold the data set.
     """
     target = Path(name if output is None else output)
-    given = () if source is None else (source,)
-    outputs.refuse(target, force=force, data=given)
+    files.refuse(target, force=force, data=() if source is None else (source,))
     before = _record(target)
     if target.exists() and before is None:
         raise SettingError(
-            f"{target}: exists and was not written by this command; choose another place with -o"
+            f"{target}: The folder exists and was not written by this command. Choose another output folder."
         )
     work = target.with_name(target.name + ".partial")
     shutil.rmtree(work, ignore_errors=True)
@@ -74,7 +74,7 @@ def get(
             convert.write_digits(work)
             facts: dict[str, Any] = {"name": name, "files": [{"file": "scikit-learn's digits"}]}
         else:
-            facts = _fill(registry.named(name), work, source, before, target, progress=progress, say=say)
+            facts = _fill(registry.named(name), work, source, before, target, progress=progress)
         facts["images"] = len(find_images(work))
         (work / RECORD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if target.exists():
@@ -86,15 +86,18 @@ def get(
     return target
 
 
+get = fetch  # name in version 0.1
+
+
 def find(name: str) -> Path | None:
-    """A data set that is at hand, fetching nothing.
+    """Return the folder of a data set that is available without a download.
 
     Args:
-        name: As for `get`.
+        name: Name of the data set, as for `fetch`.
 
     Returns:
-        The folder that `get` wrote here, under its own name; else the copy below TWINNED_DATA, unpacked once
-        and kept in the user's cache; None if there is neither.
+        The folder of that name in the working directory if `fetch` wrote it; else the copy in the folder that
+        TWINNED_DATA names, unpacked once into the user's cache; None if there is neither.
     """
     if (_record(Path(name)) or {}).get("name") == name:
         return Path(name)
@@ -104,17 +107,17 @@ def find(name: str) -> Path | None:
         return None
     stamp = repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in copies])
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kept = home / "twinned" / hashlib.sha256(stamp.encode()).hexdigest()[:16] / name
-    if _record(kept) is None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            fresh = get(name, Path(folder, name), source=os.environ["TWINNED_DATA"], progress=False)
+    cached = home / "twinned" / hashlib.sha256(stamp.encode()).hexdigest()[:16] / name
+    if _record(cached) is None:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+            fresh = fetch(name, Path(folder, name), source=os.environ["TWINNED_DATA"], progress=False)
             try:
-                fresh.rename(kept)
-            except OSError:  # another process was quicker
-                if _record(kept) is None:
+                fresh.rename(cached)
+            except OSError:  # another process was faster
+                if _record(cached) is None:
                     raise
-    return kept
+    return cached
 
 
 def _fill(
@@ -125,67 +128,69 @@ def _fill(
     target: Path,
     *,
     progress: bool,
-    say: Say,
 ) -> dict[str, Any]:
-    """Put a data set's files into a folder; what is to be remembered of them."""
-    say(f"{data_set.title}. Terms: {data_set.terms}; {data_set.page}")
+    """Write the files of a data set into a folder; return the content of SOURCE.json."""
+    note("terms", f"{data_set.title}. Terms: {data_set.terms}; {data_set.page}")
     if source is not None:
         copies = _copies(data_set, source) or [Path(source)]
         if not copies[0].exists():
             raise DataError(
-                f"{source}: no such file or folder; give an archive or a folder of {data_set.name}"
+                f"{source}: no such file or folder. Give an archive or a folder of {data_set.name}."
             )
     else:
         copies = _copies(data_set, os.environ.get("TWINNED_DATA"))
     if copies:
-        say(f"taken from {', '.join(map(str, copies))}")
-        files = [
-            {"file": copy.name} | ({} if copy.is_dir() else {"sha256": _sha256(copy)}) for copy in copies
+        note("local-copy", f"copying from {', '.join(map(str, copies))}")
+        origins = [
+            {"file": copy.name} | ({} if copy.is_dir() else {"sha256": files.file_sha256(copy)})
+            for copy in copies
         ]
     else:
-        files, copies = [], []
+        origins, copies = [], []
         for download in data_set.downloads:
-            path, sha256 = _fetch(download, _downloads(target), progress=progress, say=say)
-            _remembered(download, sha256, before, target, say)
-            files.append({"file": path.name, "address": download.addresses[0], "sha256": sha256})
+            path = _download(download, _downloads(target), progress=progress)
+            sha256 = files.file_sha256(path)
+            if download.sha256 is None:
+                _check_unchanged(download, sha256, before, target)
+            origins.append({"file": path.name, "address": download.addresses[0], "sha256": sha256})
             copies.append(path)
-    left = data_set.most
+    left = data_set.max_bytes
     with progress_bar(f"Unpacking {data_set.name}", None, show=progress) as advance:
         for copy in copies:
             for part in _parts(copy, data_set):
-                left -= unpack(part, work, place=data_set.place, most=left, advance=advance)
+                left -= unpack(part, work, place=data_set.place, max_bytes=left, advance=advance)
     if not any(work.iterdir()):
         raise DataError(
-            f"{', '.join(map(str, copies))}: holds nothing of {data_set.name}; expected are files such as"
-            f" {' or '.join(data_set.local[:2])}, or what is in them"
+            f"{', '.join(map(str, copies))}: Holds no files of {data_set.name}. Expected"
+            f" {' or '.join(data_set.local[:2])}, or their content."
         )
     if data_set.finish is not None:
         data_set.finish(work)
     found = len(find_images(work))
     if found != data_set.images:
-        say(f"{found:,} images were found, {data_set.images:,} belong to it: this copy is not the whole")
+        note("incomplete", f"incomplete copy: found {found:,} of {data_set.images:,} images")
     return {
         "name": data_set.name,
         "title": data_set.title,
         "terms": data_set.terms,
         "page": data_set.page,
-        "files": files,
+        "files": origins,
     }
 
 
 def _copies(data_set: DataSet, root: str | os.PathLike[str] | None) -> list[Path]:
-    """The files and folders below a folder that may be a copy of the data set, by their names."""
+    """Return the files and folders in a folder that have the name of a copy of the data set."""
     if not root or not Path(root).is_dir():
         return []
     here = {path.name: path for path in Path(root).iterdir()}
     found = [here[name] for name in data_set.local if name in here]
     archives = [path for path in found if path.is_file()]
-    # Where there are archives and the folders they were unpacked to, one of both is enough.
+    # Skip a folder that one of the archives was unpacked to.
     return [p for p in found if not any(p.is_dir() and a.name.startswith(f"{p.name}.") for a in archives)]
 
 
 def _parts(copy: Path, data_set: DataSet) -> Iterator[Path]:
-    """A copy, and the data set's archives in it where it is a folder."""
+    """Yield a copy and, if it is a folder, the archives of the data set in it."""
     yield copy
     if copy.is_dir():
         names = {*data_set.local, *(download.file for download in data_set.downloads)}
@@ -193,7 +198,7 @@ def _parts(copy: Path, data_set: DataSet) -> Iterator[Path]:
 
 
 def _downloads(target: Path) -> Path:
-    """Where downloads lie until the data set is whole, so that an interrupted one can go on."""
+    """Return the folder that keeps finished downloads until the data set is complete."""
     return target.with_name(target.name + ".download")
 
 
@@ -205,106 +210,101 @@ def _record(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def _remembered(
-    download: Download, sha256: str, before: dict[str, Any] | None, target: Path, say: Say
-) -> None:
-    """Where no checksum is known: compare with what was fetched the last time, and say so."""
-    if download.sha256 is not None:
-        return
+def _check_unchanged(download: Download, sha256: str, before: dict[str, Any] | None, target: Path) -> None:
+    """Compare a file without a published checksum with the previous download.
+
+    Raises:
+        DataError: If the file has changed.
+    """
     for file in (before or {}).get("files", ()):
         if file.get("file") == download.file and file.get("sha256") not in (None, sha256):
             raise DataError(
-                f"{download.addresses[0]}: has changed since {target} was made from it (SHA-256 {sha256},"
-                f" then {file['sha256']}); remove {target} to take the new one on trust"
+                f"{download.addresses[0]}: The file has changed since {target} was made from it (SHA-256"
+                f" {sha256}, before {file['sha256']}). Remove {target} to accept the new file."
             )
-    say(
-        f"no checksum of {download.file} is publicly known: it is taken on trust, with SHA-256 {sha256},"
-        f" which {RECORD} remembers"
+    note(
+        "unverified-download",
+        f"no checksum of {download.file} is published: the file is accepted with SHA-256 {sha256}, which"
+        f" {RECORD} stores",
     )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fetch(download: Download, folder: Path, *, progress: bool, say: Say) -> tuple[Path, str]:
-    """Fetch a file into a folder; go on with what an interrupted run left where a checksum can tell.
-
-    Returns:
-        The file, and its SHA-256.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / download.file
-    if path.exists() and download.sha256 and _sha256(path) == download.sha256:
-        return path, download.sha256
-    part = path.with_name(path.name + ".part")
-    if download.sha256 is None:
-        part.unlink(missing_ok=True)
-    reasons = []
-    for address in download.addresses:
-        say(f"fetching {address}")
-        for _ in range(2):  # the second time from the beginning, if what was there did not fit
-            resumed = part.exists()
-            try:
-                _receive(address, part, download.most, progress=progress)
-            except (OSError, ValueError) as error:
-                reasons.append(f"{address}: {error}")
-                break
-            sha256 = _sha256(part)
-            if download.sha256 in (None, sha256):
-                part.replace(path)
-                return path, sha256
-            part.unlink()
-            reasons.append(f"{address}: SHA-256 {sha256}, but {download.sha256} is what was published")
-            if not resumed:
-                break
-    raise DataError(
-        f"{download.file} could not be fetched ({'; '.join(reasons)}); get it in another way and give it"
-        " with --from, or name the folder that holds it in the variable TWINNED_DATA"
-    )
-
-
-def _receive(address: str, part: Path, most: int, *, progress: bool) -> None:
-    """Append to a file what an address still holds of it.
+def _download(download: Download, folder: Path, *, progress: bool) -> Path:
+    """Download a file into a folder, unless an earlier run finished it.
 
     Raises:
-        OSError: If it cannot be read to its end.
-        ValueError: If it has more bytes than it may.
+        DataError: If no address serves the file within its size limit and with its checksum.
     """
-    from http.client import HTTPException
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    import pooch
 
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "twinned"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urlopen(Request(address, headers=headers), timeout=_TIMEOUT)
-    except HTTPError as error:
-        if error.code == 416 and have:  # all of it is there, or more: the checksum will tell
-            return
-        raise
-    with response:
-        if response.status != 206:
-            have = 0
-        length = response.headers.get("Content-Length", "")
-        total = have + int(length) if length.isdigit() else None
-        if (total or 0) > most:
-            raise ValueError(f"it has {(total or 0) >> 20} MB; at most {most >> 20} MB are expected")
+    def receive(address: str, path: str, _: object) -> None:
         with (
-            part.open("ab" if have else "wb") as out,
-            progress_bar(f"{part.stem} (KB)", total and total >> 10, show=progress) as advance,
+            open(path, "wb") as file,
+            progress_bar(f"{download.file} (KB)", None, show=progress) as advance,
         ):
-            done = have
-            advance(done >> 10)
-            try:
-                while chunk := response.read(_CHUNK):
-                    if done + len(chunk) > most:
-                        raise ValueError(f"it has more than the {most >> 20} MB that are expected")
-                    out.write(chunk)
-                    advance(((done + len(chunk)) >> 10) - (done >> 10))
-                    done += len(chunk)
-            except HTTPException as error:
-                raise OSError(f"broke off after {done:,} bytes ({error!r})") from None
-    if total is not None and done < total:
-        raise OSError(f"broke off after {done:,} of {total:,} bytes; run this again to go on")
+            limited = _LimitedFile(file, download.max_bytes, advance)
+            # Without compression by the server, Content-Length is the size of the file.
+            headers = {"User-Agent": "twinned", "Accept-Encoding": "identity"}
+            pooch.HTTPDownloader(limited, chunk_size=_CHUNK, timeout=_TIMEOUT, headers=headers)(
+                address, limited, None
+            )
+
+    reasons = []
+    for address in download.addresses:
+        note("download", f"downloading {address}")
+        try:
+            with _quiet(pooch.get_logger()):
+                return Path(pooch.retrieve(address, download.sha256, download.file, folder, None, receive))
+        except (OSError, ValueError) as error:
+            reasons.append(f"{address}: {error}")
+    raise DataError(
+        f"{download.file} could not be downloaded ({'; '.join(reasons)}). Download it with another program"
+        " and set the environment variable TWINNED_DATA to its folder."
+    )
+
+
+class _LimitedFile:
+    """File for pooch to write to, and its progress bar: refuses more bytes than expected."""
+
+    def __init__(self, file: IO[bytes], max_bytes: int, advance: Advance) -> None:
+        self._file, self._max_bytes, self._advance = file, max_bytes, advance
+        self._written = 0
+
+    def _check(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise ValueError(f"the file has more than the expected {self._max_bytes >> 20} MB")
+
+    def write(self, chunk: bytes) -> int:
+        before, self._written = self._written, self._written + len(chunk)
+        self._check(self._written)
+        self._advance((self._written >> 10) - (before >> 10))
+        return self._file.write(chunk)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    @property
+    def total(self) -> int:
+        """Size of the file according to the server; 0 if unknown."""
+        return self._max_bytes
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._check(size)
+        if size:
+            self._advance(0, total=size >> 10)
+
+    def update(self, amount: int) -> None:
+        """Ignore the amount, which counts full chunks: `write` counts bytes."""
+
+    reset = close = lambda self: None
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

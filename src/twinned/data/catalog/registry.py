@@ -1,8 +1,8 @@
-"""The public data sets that can be fetched by name: their owners, their addresses, and their conversion.
+"""Table of the public data sets that can be fetched by name: owner, files, terms and conversion.
 
-A SHA-256 stands here only where it is public knowledge: those of Omniglot, Fashion-MNIST and LFW are the ones
-that TensorFlow Datasets and scikit-learn check, CEDAR's that of one public project. The other files are taken
-on trust at first, and remembered.
+Checksums are those that others publish: TensorFlow Datasets and scikit-learn for Omniglot, Fashion-MNIST and
+LFW, one public project for CEDAR. `twinned.data.catalog.download` stores the checksums of other files when it
+first downloads them.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ MB = 1 << 20
 
 @dataclass(frozen=True)
 class Download:
-    """A file at its owner's.
+    """File to download.
 
     Args:
-        addresses: Where it lies, the owner's first.
-        most: Bytes that it may have.
-        sha256: Where it is known.
+        addresses: URLs of the file, the owner's first.
+        max_bytes: Maximum size of the file.
+        sha256: Published SHA-256; None if there is none.
     """
 
     addresses: tuple[str, ...]
-    most: int
+    max_bytes: int
     sha256: str | None = None
 
     @property
     def file(self) -> str:
-        """What the file is called."""
+        """File name."""
         return self.addresses[0].rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set.
+    """Public data set.
 
     Args:
-        name: What `twinned data get` calls it.
-        title: What it holds.
-        terms: What its owner asks of those who use it.
-        page: The owner's page.
-        downloads: Its files.
-        local: Names of files and folders that may be a copy of it.
-        rules: Pattern of a file's path inside an archive, and the path that it gets. Nothing else is
-            unpacked, and no part of a path is made of anything but the words of the pattern.
-        images: How many images there are in all.
-        most: Bytes that all files may have together, unpacked.
-        use: What to give as DATA, below the folder.
-        finish: What else is to be done with the unpacked folder.
+        name: Name for `twinned data get`.
+        title: Full name and content.
+        terms: License, or the conditions of the owner.
+        page: URL of the owner's page.
+        downloads: Files to download.
+        local: Names of files and folders that can be a local copy.
+        rules: Pattern of a path inside an archive, and the path to write. Other files are not unpacked, and
+            written paths consist only of groups of the pattern and constants.
+        images: Number of images.
+        max_bytes: Maximum total size of the unpacked files.
+        use: Paths below the folder to train on.
+        finish: Conversion of the unpacked folder, if it needs one.
     """
 
     name: str
@@ -65,12 +65,12 @@ class DataSet:
     local: tuple[str, ...]
     rules: tuple[tuple[str, str], ...]
     images: int
-    most: int
+    max_bytes: int
     use: tuple[str, ...] = ("",)
     finish: Callable[[Path], None] | None = None
 
     def place(self, name: str) -> str | None:
-        """Where a file of that name goes, below the folder; None leaves it out."""
+        """Return the path below the folder for a file of an archive; None to skip the file."""
         for pattern, path in self.rules:
             if (found := re.search(rf"(?:^|/){pattern}$", name.replace("\\", "/"))) is not None:
                 return found.expand(path)
@@ -80,66 +80,67 @@ class DataSet:
 _LAKE = "https://github.com/brendenlake/omniglot/raw/master/python/"
 _ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 _LFW, _LFW_COPY = "http://vis-www.cs.umass.edu/lfw/", "https://ndownloader.figshare.com/files/"
-_WORD = r"[\w(][\w()'.-]*"  # begins with no dot, so that no path leads upwards
+_WORD = r"[\w(][\w()'.-]*"  # does not start with a dot, so it is never ..
 
 DATA_SETS: dict[str, DataSet] = {
     "orl": DataSet(
         name="orl",
-        title="ORL / AT&T faces: 40 people, 10 grey photographs each, 92x112",
+        title="ORL / AT&T faces: 40 people, 10 gray photographs each, 92x112",
         terms="free to use; give credit to the Olivetti Research Laboratory (AT&T Laboratories Cambridge)",
         page="https://cam-orl.co.uk/facedatabase.html",
         downloads=(
             Download(
-                ("https://www.cl.cam.ac.uk/research/dtg/attarchive/pub/data/att_faces.zip",), most=16 * MB
+                ("https://www.cl.cam.ac.uk/research/dtg/attarchive/pub/data/att_faces.zip",),
+                max_bytes=16 * MB,
             ),
         ),
         local=("orl_faces.zip", "att_faces.zip", "orl_faces", "att_faces", "orl"),
         rules=((r"(s\d{1,2}/\d{1,2}\.pgm)", r"\1"),),
         images=400,
-        most=32 * MB,
+        max_bytes=32 * MB,
     ),
     "cedar": DataSet(
         name="cedar",
         title="CEDAR signatures: 55 writers, 24 genuine and 24 forged each, as scanned",
-        terms="published for research; the page states no licence",
+        terms="published for research; the page states no license",
         page="https://cedar.buffalo.edu/NIJ/publications.html",
         downloads=(
             Download(
                 ("https://cedar.buffalo.edu/NIJ/data/signatures.rar",),
-                most=300 * MB,
+                max_bytes=300 * MB,
                 sha256="f74b859352783b82399c1be48078b79ad637160ba11f16baf92911dd5568f4d6",
             ),
         ),
         local=("cedar_signatures.zip", "cedar_signatures", "signatures.rar", "signatures", "cedar"),
         rules=((r"(full_org/original_\d+_\d+\.png|full_forg/forgeries_\d+_\d+\.png)", r"\1"),),
         images=2640,
-        most=600 * MB,
+        max_bytes=600 * MB,
         finish=convert.list_signatures,
     ),
     "lfw": DataSet(
         name="lfw",
         title="Labeled Faces in the Wild: 5,749 people, 13,233 photographs, with the official pairs",
-        terms="for research; made of press photographs whose rights lie with others",
+        terms="for research; press photographs of other rights holders",
         page="http://vis-www.cs.umass.edu/lfw/",
         downloads=(
             Download(
                 (_LFW + "lfw-funneled.tgz", _LFW_COPY + "5976015"),
-                most=300 * MB,
+                max_bytes=300 * MB,
                 sha256="b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a",
             ),
             Download(
                 (_LFW + "pairs.txt", _LFW_COPY + "5976006"),
-                most=MB,
+                max_bytes=MB,
                 sha256="ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
             ),
             Download(
                 (_LFW + "pairsDevTrain.txt", _LFW_COPY + "5976012"),
-                most=MB,
+                max_bytes=MB,
                 sha256="1d454dada7dfeca0e7eab6f65dc4e97a6312d44cf142207be28d688be92aabfa",
             ),
             Download(
                 (_LFW + "pairsDevTest.txt", _LFW_COPY + "5976009"),
-                most=MB,
+                max_bytes=MB,
                 sha256="7cb06600ea8b2814ac26e946201cdb304296262aad67d046a16a7ec85d0ff87c",
             ),
         ),
@@ -149,15 +150,15 @@ DATA_SETS: dict[str, DataSet] = {
             (r"(pairs|pairsDevTrain|pairsDevTest|people)\.txt", r"\1.txt"),
         ),
         images=13233,
-        most=600 * MB,
+        max_bytes=600 * MB,
     ),
     "omniglot": DataSet(
         name="omniglot",
         title="Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each, and the 20 runs",
-        terms="MIT licence; cite Lake, Salakhutdinov & Tenenbaum, Science 2015",
+        terms="MIT license; cite Lake, Salakhutdinov & Tenenbaum, Science 2015",
         page="https://github.com/brendenlake/omniglot",
         downloads=tuple(
-            Download((_LAKE + file,), most=16 * MB, sha256=sha256)
+            Download((_LAKE + file,), max_bytes=16 * MB, sha256=sha256)
             for file, sha256 in (
                 (
                     "images_background.zip",
@@ -196,7 +197,7 @@ DATA_SETS: dict[str, DataSet] = {
             ),
         ),
         images=39100,
-        most=64 * MB,
+        max_bytes=64 * MB,
         use=(
             "images_background",
             "images_background_small1",
@@ -206,11 +207,11 @@ DATA_SETS: dict[str, DataSet] = {
     ),
     "fashion-mnist": DataSet(
         name="fashion-mnist",
-        title="Fashion-MNIST: 70,000 grey pictures of clothes in 10 classes, 28x28",
-        terms="MIT licence, Zalando SE; cite Xiao, Rasul & Vollgraf 2017",
+        title="Fashion-MNIST: 70,000 gray pictures of clothes in 10 classes, 28x28",
+        terms="MIT license, Zalando SE; cite Xiao, Rasul & Vollgraf 2017",
         page="https://github.com/zalandoresearch/fashion-mnist",
         downloads=tuple(
-            Download((_ZALANDO + file,), most=32 * MB, sha256=sha256)
+            Download((_ZALANDO + file,), max_bytes=32 * MB, sha256=sha256)
             for file, sha256 in (
                 (
                     "train-images-idx3-ubyte.gz",
@@ -233,21 +234,21 @@ DATA_SETS: dict[str, DataSet] = {
         local=("fashion-mnist", "fashion_mnist", "FashionMNIST"),
         rules=((r"((?:train|t10k)-(?:images-idx3|labels-idx1)-ubyte)(\.gz)?", r"idx/\1\2"),),
         images=70000,
-        most=128 * MB,
+        max_bytes=128 * MB,
         finish=convert.clothes,
     ),
 }
 
 
 def named(name: str) -> DataSet:
-    """The data set of that name.
+    """Return the data set with the given name.
 
     Raises:
-        SettingError: If there is none; the message lists the names.
+        SettingError: If the name is unknown; the message lists the known names.
     """
     try:
         return DATA_SETS[name]
     except KeyError:
         raise SettingError(
-            f"data set {name!r} is not known; choose one of {', '.join((*DATA_SETS, 'digits'))}"
+            f"Unknown data set {name!r}. Choose one of {', '.join((*DATA_SETS, 'digits'))}."
         ) from None

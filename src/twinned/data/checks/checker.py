@@ -1,10 +1,10 @@
-"""What is wrong with data, before anybody trains on it.
+"""Check a dataset before training: run all checks and report problems.
 
-facts        what one image shows without its partner
-counts       problems that counting finds: classes, pairs, splits, modes, sizes
-duplicates   the same picture twice
-shortcuts    answers that can be told without comparing
-problems     the words for all of them
+file_features   metadata and a thumbnail of each image
+counts          classes, pairs, splits, modes and sizes
+duplicates      identical and similar pictures
+shortcuts       labels that can be predicted without comparing content
+issues          the results
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .issues import (
 
 __all__ = ["Check", "Problem", "check_data"]
 
-_MOSTLY_TOLD = 0.8  # a shortcut whose whole interval lies above this AUC is an error
+_ERROR_AUC = 0.8  # a shortcut with an interval above this AUC is an error
 
 
 def check_data(
@@ -43,19 +43,19 @@ def check_data(
     progress: bool = True,
     quick: bool = False,
 ) -> Check:
-    """Look for everything that would spoil training on this data, or flatter its figures.
+    """Find problems that impair training on a dataset or make its metrics too optimistic.
 
     Args:
-        data: What `twinned.data.load` returned.
-        spec: The model's input, where it is known: images too small for it are named, and shortcuts are
-            looked for in what such a model would see.
-        seed: Of the samples that shortcuts are looked for in.
-        progress: Show a bar.
-        quick: Read file headers only: no damage behind them, no look-alikes, no modes and sizes, and
-            shortcuts only from what the headers say. This is what training does on its own.
+        data: Dataset, for example from `twinned.data.load`.
+        spec: Input of the model, if known; images too small for it are reported, and shortcuts are searched
+            for in preprocessed images.
+        seed: Random seed of the samples for shortcuts.
+        progress: Show a progress bar.
+        quick: Read only file headers, as training does: no damage in the pixel data, no similar pictures, no
+            modes and sizes, and only shortcuts in the headers.
 
     Returns:
-        The problems, the most severe first. Nothing is changed on disk.
+        The problems, most severe first. No file is changed.
 
     Example:
         >>> from twinned.data.readers import load_images
@@ -68,7 +68,7 @@ def check_data(
     facts = gather(data.images, decode=not quick, spec=spec, progress=progress)
     problems = list(counts.unreadable(facts, names_of(data.images)))
     if isinstance(data, ImageSet):
-        if not quick:  # training says the notes itself
+        if not quick:  # training logs these notes itself
             problems += [Problem("unreadable", "warning", note, []) for note in data.notes]
         readable = data.subset(facts.readable)
         problems += _of_images(readable, facts.at(facts.readable), spec=spec, seed=seed)
@@ -86,7 +86,7 @@ def _of_images(data: ImageSet, facts: Facts, *, spec: ImageSpec | None, seed: in
     split, label = counts.splits(data)
     yield from counts.class_sizes(data, names)
     yield from counts.straddling(data, split, label, names)
-    # A forgery and a genuine image of one writer are as different as two classes.
+    # A forgery and a genuine image of one writer count as different classes.
     role = np.where(data.forgery, "forgery of ", "")
     tag, side = np.char.add(role, label).tolist(), split.tolist()
     same = identical(data.images)
@@ -114,14 +114,14 @@ def _of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None, seed: int
 
 
 def _decoded(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Problem]:
-    """What shows once images are decoded."""
+    """Yield problems of decoded images."""
     yield from counts.blank(facts, names)
     yield from counts.modes(facts, names)
     yield from counts.sizes(facts, names, spec)
 
 
 def _near(images: Sequence[ImageSource], thumbnails: Pixels, same: Groups, seed: int) -> Groups:
-    """Look-alikes among the images that are left when each identical group is one."""
+    """Return groups of similar images, with one image of each identical group."""
     twins = [member for group in same for member in group[1:]]
     kept = np.setdiff1d(np.arange(len(images)), np.array(twins, dtype=np.intp))
     found = lookalikes([images[i] for i in kept], thumbnails[kept], seed=seed)
@@ -131,7 +131,7 @@ def _near(images: Sequence[ImageSource], thumbnails: Pixels, same: Groups, seed:
 def _same_pictures(
     groups: Groups, names: list[str], tag: list[str], split: list[str], *, exact: bool, within: bool
 ) -> Iterator[Problem]:
-    """The same picture under several labels, in several splits, or several times in one class."""
+    """Yield pictures with several labels, in several splits, or repeated in one class."""
     torn, leaked, other = [], [], []
     for group in groups:
         labels, sides = {tag[i] for i in group}, {split[i] for i in group} - {""}
@@ -143,11 +143,11 @@ def _same_pictures(
             other.append(group)
     grave: Severity = "error" if exact else "warning"
     if torn:
-        advice = "One label is wrong, or the picture shows both: correct it or take it out"
+        advice = "One label is wrong, or the picture shows both: correct or remove it"
         labelled = [f"{name} ({label})" for name, label in zip(names, tag, strict=True)]
         yield _duplicate(torn, "under several labels", advice, grave, names, exact, labelled)
     if leaked:
-        advice = "A test on pictures that were trained on proves nothing: remove them from one side"
+        advice = "Testing on training images gives meaningless metrics: remove them from one split"
         sided = [f"{name} ({side})" for name, side in zip(names, split, strict=True)]
         yield _duplicate(leaked, "in several splits", advice, grave, names, exact, sided)
     if other and within:
@@ -158,7 +158,7 @@ def _same_pictures(
 def _pairs_of_one_picture(
     groups: Groups, pairs: PairSet, names: list[str], *, exact: bool
 ) -> Iterator[Problem]:
-    """Pairs whose two images are one picture, and pictures that have several names."""
+    """Yield pairs of a picture with itself, and pictures with several names."""
     picture = np.arange(len(pairs.images))
     for group in groups:
         picture[group] = group[0]
@@ -180,7 +180,7 @@ def _pairs_of_one_picture(
 
 
 def _contradictions(pairs: PairSet, names: list[str]) -> Iterator[Problem]:
-    """Pairs that are listed with both answers."""
+    """Yield pairs that are listed both as same and as different."""
     ends = np.sort([pairs.left, pairs.right], axis=0)
     given = np.unique(np.vstack([ends, pairs.same]), axis=1)
     both, count = np.unique(given[:2], axis=1, return_counts=True)
@@ -215,9 +215,9 @@ def _shortcuts(found: Iterable[shortcuts.Shortcut]) -> Iterator[Problem]:
     for one in found:
         yield Problem(
             "shortcut",
-            "error" if one.low > _MOSTLY_TOLD else "warning",
+            "error" if one.low > _ERROR_AUC else "warning",
             f"{one.what}: AUC {one.auc:.2f} (95 % interval {one.low:.2f} to {one.high:.2f}; 0.5 is chance),"
-            f" by {one.telling}. A network may learn this instead of comparing, and fail elsewhere: make the"
-            " images alike in it, or take all of them in one way",
+            f" by {one.features}. A network may learn this instead of comparing, and fail on other data:"
+            " remove this difference between the images, or record all of them in the same way",
             [],
         )

@@ -1,4 +1,4 @@
-"""Problems that counting finds: classes, pairs, splits, modes, sizes."""
+"""Check the numbers of classes and pairs, splits, modes and sizes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .issues import Problem, Severity, many
 Strings = NDArray[np.str_]
 
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
-_FLAT = 2  # grey levels between the darkest and the lightest part of a thumbnail
-_LOSSLESS = ("1", "L", "P", "RGB")  # modes that lose nothing on the way to grey or colour
+_FLAT = 2  # maximum range of gray levels in a thumbnail of a blank image
+_LOSSLESS = ("1", "L", "P", "RGB")  # modes that convert to L or RGB without loss
 
 
 def unreadable(facts: Facts, names: list[str]) -> Iterator[Problem]:
-    """Images that cannot be opened."""
+    """Yield images that cannot be opened."""
     if facts.errors:
         reasons = [f"{names[i]} {error.reason}" for i, error in facts.errors.items()]
         yield Problem(
             "unreadable",
             "error",
-            f"{many(len(reasons), 'image')} of {len(facts):,} cannot be read and training would leave them"
-            f" out: {some(reasons)}. Save them again or remove them",
+            f"{many(len(reasons), 'image')} of {len(facts):,} cannot be read, so training would ignore them:"
+            f" {some(reasons)}. Save them again or remove them",
             [names[i] for i in facts.errors],
         )
 
 
 def blank(facts: Facts, names: list[str]) -> Iterator[Problem]:
-    """Images with nothing in them, as a scanner or a camera with its lid on makes."""
+    """Yield images of one color, for example from an empty scanner."""
     if facts.thumbnails is None or not len(facts):
         return
     flat = np.flatnonzero(np.ptp(facts.thumbnails.reshape(len(facts), -1), axis=1) <= _FLAT)
@@ -44,14 +44,14 @@ def blank(facts: Facts, names: list[str]) -> Iterator[Problem]:
         yield Problem(
             "unreadable",
             "warning",
-            f"{many(len(flat), 'image')} of one colour, with nothing to see: {some(files)}. Whatever they are"
-            " called, they look the same: remove them",
+            f"{many(len(flat), 'image')} of one color, without content: {some(files)}. They look the same"
+            " whatever their label: remove them",
             files,
         )
 
 
 def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
-    """Too few classes, classes with one image, very uneven classes. Forgeries are not members."""
+    """Yield too few classes, classes with one image, and imbalance; forgeries are not counted."""
     genuine = np.flatnonzero(~data.forgery)
     labels, place, counts = np.unique(data.labels[genuine], return_inverse=True, return_counts=True)
     usable = np.sort(counts[counts > 1])
@@ -60,13 +60,13 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
             "too_few",
             "error",
             "training needs two classes with two readable images each;"
-            f" {len(usable)} of {many(len(labels), 'class')} can be used. Add images, or check the folders:"
-            " one for each class",
+            f" {len(usable)} of {many(len(labels), 'class')} can be used. Add images, or check that each"
+            " class has its own folder",
             [],
         )
     elif len(usable) < 12:
         unseen = len(usable) >= 4
-        source = "cross-fitting over them" if unseen else "classes seen in training, so it may not hold"
+        source = "cross-fitting over them" if unseen else "training classes, so it may not generalize"
         yield Problem(
             "too_few",
             "info" if unseen else "warning",
@@ -80,7 +80,7 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
             "single_image_class",
             "warning" if 2 * len(single) > len(labels) else "info",
             f"{len(single):,} of {many(len(labels), 'class')} have one image: they give no same pair and"
-            " serve as impostors only. Add a second image where you can",
+            " serve as impostors only. Add second images if possible",
             [names[i] for i in single],
         )
     few = usable[(len(usable) - 1) // 4] if len(usable) > 1 else 0
@@ -89,46 +89,48 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
         yield Problem(
             "imbalance",
             "warning",
-            f"{largest} has {usable[-1]:,} images, a quarter of the classes {few} or fewer. Batches take as"
-            " many of each class, but figures over pairs speak mostly of the large ones: add images to the"
-            " small classes",
+            f"{largest} has {usable[-1]:,} images, but a quarter of the classes {few} or fewer. Batches are"
+            " balanced, but metrics over pairs mostly measure the large classes: add images to the small"
+            " classes",
             [names[i] for i in genuine[labels[place] == largest]],
         )
 
 
 def pair_counts(pairs: PairSet) -> Iterator[Problem]:
-    """Too few pairs of one kind, or far fewer than of the other."""
+    """Yield too few pairs of one kind, or imbalance between the kinds."""
     same, different = int(pairs.same.sum()), int((~pairs.same).sum())
     counted = f"the list has {same:,} same and {different:,} different pairs of readable images"
     if not (same and different):
-        yield Problem("too_few", "error", f"{counted}; training needs both kinds. Add the other kind", [])
+        yield Problem(
+            "too_few", "error", f"{counted}; training needs both kinds. Add pairs of the other kind", []
+        )
     elif min(same, different) < 30:
-        yield Problem("too_few", "warning", f"{counted}; figures need at least 30 of each. Add pairs", [])
+        yield Problem("too_few", "warning", f"{counted}; metrics need at least 30 of each. Add pairs", [])
     elif min(same, different) < 0.1 * len(pairs):
-        advice = "Batches take half of each, so the rarer kind repeats: add more of it"
+        advice = "Batches have half of each kind, so pairs of the rarer kind repeat: add more of them"
         yield Problem("imbalance", "warning", f"{counted}. {advice}", [])
 
 
 def splits(data: ImageSet) -> tuple[Strings, Strings]:
-    """Each image's split and its label; folders called train and test above the classes count as splits."""
+    """Return split and label of each image; folders train and test above the class folders are splits."""
     parts = [label.partition("/") for label in data.labels.tolist()]
     if (data.split != "").any() or not all(rest and top.lower() in _SPLITS for top, _, rest in parts):
-        return data.side, data.labels
+        return data.split_name, data.labels
     return np.array([top for top, _, _ in parts], np.str_), np.array([rest for _, _, rest in parts], np.str_)
 
 
 def straddling(data: ImageSet, split: Strings, label: Strings, names: list[str]) -> Iterator[Problem]:
-    """Groups, or else classes, with images on several sides of the split."""
+    """Yield groups, or else classes, with images in several splits."""
     if not (data.split != "").any():  # the folders above the class folders
         advice = (
-            "These folders are read as part of the class names, so one class counts as two different ones:"
-            " give one folder at a time, or a CSV with a split column"
+            "These folders become part of the class names, so one class counts as two:"
+            " give one of the folders, or a CSV with a split column"
         )
         yield from _crossing("class", label, split, "error", advice, names)
         return
-    advice = "What a group has in common is then known before the test: keep each group on one side"
+    advice = "Testing then profits from what a group has in common: keep each group in one split"
     groups = list(_crossing("group", data.groups, split, "error", advice, names))
-    advice = "Figures then speak of known classes, not of new ones: keep each class on one side"
+    advice = "Metrics then measure known classes, not new ones: keep each class in one split"
     yield from groups or _crossing("class", label, split, "warning", advice, names)
 
 
@@ -149,7 +151,7 @@ def _crossing(
 
 
 def modes(facts: Facts, names: list[str]) -> Iterator[Problem]:
-    """Images of another mode than most, and files with several frames."""
+    """Yield images of another mode than most, and files with several frames."""
     counts = Counter(facts.mode.tolist()).most_common()
     if len(counts) > 1:
         (main, most), *others = counts
@@ -159,8 +161,7 @@ def modes(facts: Facts, names: list[str]) -> Iterator[Problem]:
             "warning" if lossy else "info",
             f"{many(most, 'image')} of mode {main}, but also "
             + ", ".join(f"{count:,} {mode}" for mode, count in others)
-            + ". All are converted (transparency becomes white, 16 bits become 8): look whether they come out"
-            " as you expect",
+            + ". All are converted (transparency becomes white, 16 bits become 8): check the results",
             [names[i] for i in np.flatnonzero(facts.mode != main)],
         )
     if facts.animated.any():
@@ -168,13 +169,13 @@ def modes(facts: Facts, names: list[str]) -> Iterator[Problem]:
             "mode",
             "warning",
             f"{many(int(facts.animated.sum()), 'file')} with several frames: only the first frame is used."
-            " Save the frames that you want as images",
+            " Save the required frames as images",
             [names[i] for i in np.flatnonzero(facts.animated)],
         )
 
 
 def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Problem]:
-    """Images of quite another size or shape than most, or too small for the model's input."""
+    """Yield images of unusual size or aspect ratio, or too small for the input of the model."""
     if not len(facts):
         return
     width, height = facts["width"], facts["height"]
@@ -185,8 +186,8 @@ def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Pr
         yield Problem(
             "size",
             "info",
-            f"{many(len(odd), 'image')} of quite another size or shape than most (the median is"
-            f" {np.median(width):.0f}x{np.median(height):.0f}): {some(examples)}. Look whether they belong",
+            f"{many(len(odd), 'image')} of unusual size or aspect ratio (the median is"
+            f" {np.median(width):.0f}x{np.median(height):.0f}): {some(examples)}. Check if they belong here",
             [names[i] for i in odd],
         )
     if spec is None:

@@ -1,9 +1,9 @@
-"""The same picture twice: byte for byte, or saved, resized or brightened once more.
+"""Find duplicate pictures: identical files, and pictures saved again with another format or size.
 
-Neither way compares all with all. Identical files are told by their size, then their first bytes, then
-all of them. Look-alikes are neighbours in the order of short binary fingerprints (random half-spaces of
-the thumbnails' main directions), under eight fingerprints; each candidate is then compared at full
-detail. On Omniglot drawings, faces and signatures no natural likeness passes that comparison, while nearly
+Neither search compares all pairs. Identical files have the same size, first bytes and SHA-256. Similar
+pictures are adjacent in the order of short binary fingerprints (random half-spaces of the principal
+directions of the thumbnails), for one of eight fingerprints; candidates are then compared at higher
+resolution. On Omniglot drawings, faces and signatures, no different pictures pass this comparison, but nearly
 all copies saved as JPEG or at half the size do.
 
 References:
@@ -27,29 +27,29 @@ from ..images import ImageSource, Pixels, open_image
 
 Groups = list[list[int]]
 
-_ORDERS, _NEIGHBOURS, _BITS, _DIRECTIONS = 8, 4, 24, 16
+_ORDERS, _NEIGHBORS, _BITS, _DIRECTIONS = 8, 4, 24, 16
 _CANDIDATE = 0.97  # correlation of two thumbnails
-_ALIKE, _ALIKE_TINY = 0.98, 0.998  # correlation at full detail; of images below 24 pixels, which have little
-_DETAIL = 96  # pixels a side
+_ALIKE, _ALIKE_TINY = 0.98, 0.998  # correlation at full detail; for images below 24 pixels
+_DETAIL = 96  # pixels per side
 _SMOOTH = Image.Resampling.BILINEAR
-_MOST = 5000  # candidates compared at full detail, the closest first
+_MAX_CANDIDATES = 5000  # compared at full detail, the closest first
 
 
 def identical(images: Sequence[ImageSource]) -> Groups:
-    """Groups of images that are equal byte for byte."""
+    """Return groups of images with identical bytes."""
     groups = [list(range(len(images)))]
-    for fact in (_length, _head, _digest):  # dearer and dearer, for fewer and fewer
+    for fact in (_length, _head, _digest):  # in order of cost, each for fewer images
         groups = [part for group in groups for part in _split(group, [fact(images[i]) for i in group])]
     return groups
 
 
 def lookalikes(images: Sequence[ImageSource], thumbnails: Pixels, *, seed: int = 0) -> Groups:
-    """Groups of images that show the same picture, saved in different ways.
+    """Return groups of images that show the same picture, saved in different ways.
 
     Args:
-        images: All readable, and no two identical.
-        thumbnails: Grey, shape ``(n, side, side)``.
-        seed: Of the fingerprints.
+        images: Readable images without identical ones.
+        thumbnails: Gray, uint8, shape ``(n, side, side)``.
+        seed: Random seed of the fingerprints.
     """
     near = _candidates(thumbnails, seed)
 
@@ -63,7 +63,7 @@ def lookalikes(images: Sequence[ImageSource], thumbnails: Pixels, *, seed: int =
 
 
 def joined(count: int, pairs: Sequence[tuple[int, int]]) -> Groups:
-    """Groups of those that pairs connect, directly or through others."""
+    """Return the groups that are connected by pairs, directly or indirectly."""
     ends = np.array(pairs, dtype=np.intp).reshape(-1, 2)
     part = connected(count, ends[:, 0], ends[:, 1])
     members = np.unique(ends)
@@ -71,7 +71,7 @@ def joined(count: int, pairs: Sequence[tuple[int, int]]) -> Groups:
 
 
 def _split(group: Sequence[int], facts: Iterable[Hashable]) -> Groups:
-    """The members that share a fact, where at least two do; a fact of None is shared with nobody."""
+    """Return groups of at least two members with an equal fact; None is not equal to None."""
     parts: defaultdict[Hashable, list[int]] = defaultdict(list)
     for member, fact in zip(group, facts, strict=True):
         parts[fact].append(member)
@@ -107,16 +107,16 @@ def _digest(source: ImageSource) -> bytes:
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each row with mean 0 and length 1, so that a product of two is their correlation; flat ones are 0."""
+    """Normalize rows to mean 0 and length 1, so that dot products are correlations; flat rows become 0."""
     rows = rows - rows.mean(axis=1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    length[length < rows.shape[1] ** 0.5] = np.inf  # a deviation below one grey level
+    length[length < rows.shape[1] ** 0.5] = np.inf  # a standard deviation below one gray level
     unit: NDArray[np.float32] = rows / length
     return unit
 
 
 def _candidates(thumbnails: Pixels, seed: int) -> list[tuple[int, int]]:
-    """Pairs of nearly equal thumbnails, the closest first."""
+    """Return pairs of nearly equal thumbnails, the closest first."""
     if len(thumbnails) < 2:
         return []
     unit = _unit(thumbnails.reshape(len(thumbnails), -1).astype(np.float32))
@@ -124,18 +124,18 @@ def _candidates(thumbnails: Pixels, seed: int) -> list[tuple[int, int]]:
     sample = unit[rng.permutation(len(unit))[:2000]]
     _, spread, directions = np.linalg.svd(sample, full_matrices=False)
     kept = np.flatnonzero(spread > 1e-3 * spread.max(initial=0))[:_DIRECTIONS]
-    place = unit @ (directions[kept] / spread[kept, None]).T  # (n, directions), evened out
+    place = unit @ (directions[kept] / spread[kept, None]).T  # whitened, shape (n, directions)
     place -= np.median(place, axis=0)
     near: dict[tuple[int, int], float] = {}
     for _ in range(_ORDERS):
         bits = place @ rng.normal(size=(len(kept), _BITS)) > 0
         order = np.argsort(bits @ (1 << np.arange(_BITS)))
-        for gap in range(1, _NEIGHBOURS + 1):
+        for gap in range(1, _NEIGHBORS + 1):
             a, b = np.sort([order[:-gap], order[gap:]], axis=0)
             alike = np.einsum("ij,ij->i", unit[a], unit[b])
             found = np.flatnonzero(alike > _CANDIDATE)
             near.update(zip(zip(a[found].tolist(), b[found].tolist()), alike[found].tolist()))
-    return sorted(near, key=lambda pair: -near[pair])[:_MOST]
+    return sorted(near, key=lambda pair: -near[pair])[:_MAX_CANDIDATES]
 
 
 def _same_picture(a: Image.Image, b: Image.Image) -> bool:

@@ -1,7 +1,7 @@
-"""What one image shows without its partner: facts of its file, and a thumbnail.
+"""Per-image features for shortcut detection: file metadata and a thumbnail.
 
-The facts are those that have nothing to do with what the picture shows: how large it is, how it was
-saved, what surrounds it. The size in bytes is kept apart, because it also grows with the content.
+The features do not depend on the content of the picture: dimensions, file format, background. The size in
+bytes is separate, because it also depends on the content.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from ..preprocessing import ImageSpec, read_image
 Floats = NDArray[np.float64]
 
 HEADER = ("file size", "width", "height", "format", "mode", "compression", "metadata", "resolution")
-DRAWN = ("background", "frame", "colour")
+DRAWN = ("background", "frame", "color")
 FACTS = (*HEADER, *DRAWN)
-CATEGORIES = ("format", "mode")  # numbers without an order
-SIDE = 16  # of the thumbnail
-_SOME = 32  # images a task
+CATEGORIES = ("format", "mode")  # codes without an order
+SIDE = 16  # pixels of a thumbnail
+_CHUNK = 32  # images per task
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of each image, one row an image.
+    """Features of all images, one row per image.
 
     Args:
-        values: Shape ``(n, len(FACTS))``; NaN where a fact is not known.
-        mode: Pillow's name of the mode (or an array's kind), shape ``(n,)``.
-        animated: Whether the file has several frames, shape ``(n,)``.
-        thumbnails: Grey, uint8 ``(n, SIDE, SIDE)``, or None where nothing was decoded.
-        errors: Why an image cannot be used, by its number.
+        values: Shape ``(n, len(FACTS))``; NaN for unknown values.
+        mode: Pillow mode, or the kind of an array, shape ``(n,)``.
+        animated: True for files with several frames, shape ``(n,)``.
+        thumbnails: Gray, uint8, shape ``(n, SIDE, SIDE)``; None if images were not decoded.
+        errors: Error of each unreadable image, by its index.
     """
 
     values: Floats
@@ -55,16 +55,16 @@ class Facts:
         return len(self.values)
 
     def __getitem__(self, name: str) -> Floats:
-        """One fact of every image, shape ``(n,)``."""
+        """Return one feature of all images, shape ``(n,)``."""
         return self.values[:, FACTS.index(name)]
 
     @property
     def readable(self) -> NDArray[np.intp]:
-        """The numbers of the images that can be used."""
+        """Indices of the readable images."""
         return np.setdiff1d(np.arange(len(self)), np.fromiter(self.errors, dtype=np.intp))
 
     def at(self, chosen: NDArray[np.intp]) -> Facts:
-        """The facts of the chosen images, all of them readable."""
+        """Return the features of the chosen images, which must be readable."""
         return replace(
             self,
             values=self.values[chosen],
@@ -82,13 +82,14 @@ def gather(
     spec: ImageSpec | None = None,
     progress: bool = True,
 ) -> Facts:
-    """Look at every image once.
+    """Extract the features of images.
 
     Args:
         images: Paths, arrays, bytes or Pillow images.
-        decode: False reads headers only: damage behind them is not seen, and there are no thumbnails.
-        spec: Make thumbnails of what a model with this input would see.
-        progress: Show a bar.
+        decode: Decode the images; otherwise only headers are read, without thumbnails, and damage in the
+            pixel data is not detected.
+        spec: Input of a model; thumbnails are made of images preprocessed for it.
+        progress: Show a progress bar.
     """
     count = len(images)
     values = np.full((count, len(FACTS)), np.nan)
@@ -108,10 +109,10 @@ def gather(
                 picture = Image.fromarray(np.squeeze(read_image(images[place], spec)))
             thumbnails[place] = _thumbnail(picture)
         elif header is None:
-            open_image(images[place])  # says what is wrong
+            open_image(images[place])  # raises the error
 
     def some(start: int) -> int:
-        places = range(start, min(start + _SOME, count))
+        places = range(start, min(start + _CHUNK, count))
         for place in places:
             try:
                 look(place)
@@ -119,12 +120,12 @@ def gather(
                 errors[place] = error
         return len(places)
 
-    # Headers of small files are read faster by one thread than by two that wait for each other.
+    # One thread reads the headers of small files faster than several that wait for each other.
     with (
         ThreadPoolExecutor(os.cpu_count() if decode else 1) as pool,
         progress_bar("Checking images", count, show=progress) as advance,
     ):
-        for done in pool.map(some, range(0, count, _SOME)):
+        for done in pool.map(some, range(0, count, _CHUNK)):
             advance(done)
     for column, name in enumerate(CATEGORIES):
         codes = np.unique(words[:, column].astype(np.str_), return_inverse=True)[1]
@@ -133,9 +134,9 @@ def gather(
 
 
 def packing(source: ImageSource) -> float:
-    """How many times (log2) the file is larger than the same picture saved again in the same way.
+    """Return log2 of the file size over the size of the same picture saved again in the same way.
 
-    The size in bytes grows with the content; this does not. 0 where nothing is known.
+    Unlike the size, this does not depend on the content. 0 if unknown.
     """
     if not isinstance(source, (str, os.PathLike)):
         return 0.0
@@ -151,7 +152,7 @@ _AGAIN: dict[str, dict[str, Any]] = {"JPEG": {"quality": "keep"}, "PNG": {"compr
 
 
 def _header(source: ImageSource) -> tuple[list[float], tuple[str, str], bool] | None:
-    """The facts of HEADER, (format, mode) and whether it is animated; None if it cannot be read."""
+    """Return the features of HEADER, (format, mode) and animated; None if the header cannot be read."""
     if isinstance(source, np.ndarray):
         if source.ndim < 2:
             return None
@@ -169,12 +170,12 @@ def _header(source: ImageSource) -> tuple[list[float], tuple[str, str], bool] | 
                 return _of_pillow(image, status.st_size)
         with Image.open(io.BytesIO(source)) as image:
             return _of_pillow(image, len(source))
-    except Exception:  # `open_image` says what is wrong, in words
+    except Exception:  # `open_image` raises an error with the reason
         return None
 
 
 def _of_pillow(image: Image.Image, size: int) -> tuple[list[float], tuple[str, str], bool]:
-    tables = getattr(image, "quantization", None) or {}  # of a JPEG; coarser ones have larger values
+    tables = getattr(image, "quantization", None) or {}  # of a JPEG; larger values are coarser
     metadata = sum(len(v) if isinstance(v, (str, bytes)) else 1 for v in image.info.values())
     dpi = image.info.get("dpi") or (0,)
     values = [
@@ -191,30 +192,30 @@ def _of_pillow(image: Image.Image, size: int) -> tuple[list[float], tuple[str, s
 
 
 def _drawn(image: Image.Image) -> list[float]:
-    """The level of a plain background (NaN without one), the width of a frame, whether there is colour."""
-    grey = np.asarray(image.convert("L"))
-    rows, columns = (max(1, side // 25) for side in grey.shape)
+    """Return the gray level of a plain background (else NaN), the width of a frame, and 1 for color."""
+    gray = np.asarray(image.convert("L"))
+    rows, columns = (max(1, side // 25) for side in gray.shape)
     ring = np.concatenate(
-        [grey[:rows].ravel(), grey[-rows:].ravel(), grey[:, :columns].ravel(), grey[:, -columns:].ravel()]
+        [gray[:rows].ravel(), gray[-rows:].ravel(), gray[:, :columns].ravel(), gray[:, -columns:].ravel()]
     )
     low, middle, high = np.percentile(ring, [25, 50, 75])
-    background = middle if high - low <= 10 else np.nan  # else the picture goes on to its edge
-    colour = 0.0
+    background = middle if high - low <= 10 else np.nan  # otherwise the content reaches the edge
+    color = 0.0
     if image.mode == "RGB":
         small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.int16)
-        colour = float(np.ptp(small, axis=2).mean() > 4)
-    return [background, _frame(grey), colour]
+        color = float(np.ptp(small, axis=2).mean() > 4)
+    return [background, _frame(gray), color]
 
 
-def _frame(grey: Pixels) -> float:
-    """Width of an even frame of another level than the picture inside it, as a share of the smaller side."""
-    level = int(grey[0, 0])
-    if abs(float(np.median(grey)) - level) <= 16:
+def _frame(gray: Pixels) -> float:
+    """Return the width of a plain frame around the picture, as a fraction of the smaller side."""
+    level = int(gray[0, 0])
+    if abs(float(np.median(gray)) - level) <= 16:
         return 0.0
-    uneven = np.abs(grey.astype(np.int16) - level) > 8
+    uneven = np.abs(gray.astype(np.int16) - level) > 8
     rows, columns = np.flatnonzero(uneven.any(axis=1)), np.flatnonzero(uneven.any(axis=0))
-    gaps = rows[0], len(grey) - 1 - rows[-1], columns[0], grey.shape[1] - 1 - columns[-1]
-    return float(min(gaps) / min(grey.shape))
+    gaps = rows[0], len(gray) - 1 - rows[-1], columns[0], gray.shape[1] - 1 - columns[-1]
+    return float(min(gaps) / min(gray.shape))
 
 
 def _thumbnail(image: Image.Image) -> Pixels:

@@ -1,4 +1,4 @@
-"""What a check says: problems of ten kinds, and the words for them."""
+"""Results of a check: problems of ten kinds."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, or worth knowing.
+    """Problem found in a dataset.
 
     Args:
-        kind: Which of the ten kinds.
-        severity: ``error`` makes training or its figures wrong, ``warning`` may, ``info`` is good to know.
-        message: What it is, how sure that is, and what to do: one line.
-        files: The images concerned; those that belong together stand side by side.
+        kind: One of ten kinds.
+        severity: ``error`` for problems that invalidate training or its metrics, ``warning`` for those that
+            may, ``info`` for remarks.
+        message: One line with the problem, its certainty and the remedy.
+        files: Affected images; related images are adjacent.
     """
 
     kind: Kind
@@ -44,12 +45,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Check:
-    """What `check_data` found.
+    """Result of `twinned.data.checks.checker.check_data`.
 
     Args:
-        images: How many images there are, unreadable ones included.
-        classes: How many classes; None for a pair list, which has none.
-        problems: The most severe first.
+        images: Number of images, including unreadable ones.
+        classes: Number of classes; None for a pair list.
+        problems: Problems, most severe first.
     """
 
     images: int
@@ -57,12 +58,12 @@ class Check:
     problems: list[Problem]
 
     def to_json(self) -> dict[str, Any]:
-        """As ``twinned check --json`` prints it."""
+        """Return the result as `twinned check --json` prints it."""
         return asdict(self)
 
 
 def names_of(images: Sequence[ImageSource]) -> list[str]:
-    """The path of each image, or its place among the images."""
+    """Return the path of each image, or its index."""
     return [
         os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {place}"
         for place, image in enumerate(images)
@@ -70,6 +71,6 @@ def names_of(images: Sequence[ImageSource]) -> list[str]:
 
 
 def many(count: int, one: str) -> str:
-    """A count with its noun: 1 class, 2,000 classes."""
+    """Return a count with its noun: 1 class, 2,000 classes."""
     several = one + ("es" if one.endswith("s") else "s")
     return f"{count:,} {one if count == 1 else several}"

@@ -1,16 +1,16 @@
-"""Shortcuts: can the answer be told without comparing what two images show?
+"""Detect shortcuts: labels that can be predicted without comparing the content of two images.
 
-A network learns whatever tells the answer, so a shortcut gives figures that mean nothing. No shortcut is
-looked for by name. A small forest is asked to tell the answer from what it must not need:
+A network learns whatever predicts the label, so metrics on data with a shortcut are meaningless. The search
+is not limited to known shortcuts. A small random forest predicts the label from information that must not
+suffice:
 
-- whether an image is a forgery, from that image alone: the facts of its file and a thumbnail;
-- whether a listed pair is the same, from its left image alone, and from its right image alone;
-- whether two images are one class, from whether the facts of their files agree. What the pictures show
-  is left out, because there the content is the answer.
+- if an image is a forgery, from that image alone (file features and a thumbnail);
+- if a listed pair is the same, from its left image alone, and from its right image alone;
+- if two images are of one class, from the agreement of their file features. The pictures are left out,
+  because their content is the answer.
 
-It is always asked about writers, people or classes that it has not seen, and its area under the ROC
-curve gets the 95 % interval of resampled classes. 0.5 is chance; a shortcut is reported where the whole
-interval lies above 0.6.
+The forest is tested on writers, people or classes that it was not trained on. Its area under the ROC curve
+has a 95 % interval by resampling classes; 0.5 is chance. A shortcut is reported if the interval is above 0.6.
 """
 
 from __future__ import annotations
@@ -42,43 +42,43 @@ Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 
 ABOVE = 0.6
-_IMAGES = 3000  # looked at in one probe
-_PACKED = 800  # of which so many are saved again to see how they were packed
-_LEAST = 20  # images or pairs below which nothing can be said
-_CLASSES = 10  # from so many classes on, the forest is asked about classes that it has not seen
+_IMAGES = 3000  # maximum per probe
+_PACKED = 800  # of these, saved again for the feature "packing"
+_MIN_SAMPLES = 20  # images or pairs of a probe
+_CLASSES = 10  # with fewer classes, training and test data share classes
 
 
 @dataclass(frozen=True)
 class Shortcut:
-    """An answer that can be told too easily.
+    """Label that can be predicted from information that should not suffice.
 
     Args:
-        what: What can be told from what, as the beginning of a sentence.
-        auc: Area under the ROC curve on unseen classes; 0.5 is chance, 1 is certain.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        telling: The facts that tell most, in words.
+        what: Beginning of a sentence: the label, and the information.
+        auc: Area under the ROC curve on unseen classes; 0.5 is chance, 1 is certainty.
+        low: Lower bound of the 95 % interval of ``auc``.
+        high: Upper bound of the 95 % interval of ``auc``.
+        features: Description of the most predictive features.
     """
 
     what: str
     auc: float
     low: float
     high: float
-    telling: str
+    features: str
 
 
 def of_roles(data: ImageSet, facts: Facts, *, spec: ImageSpec | None = None, seed: int = 0) -> list[Shortcut]:
-    """Can genuine images and forgeries be told apart from one image?
+    """Predict the role (genuine or forgery) from single images.
 
     Args:
-        data: Readable images, some of them forgeries.
-        facts: Of these images, in this order.
-        spec: The model's input, where it is known.
-        seed: Of the samples and the forest.
+        data: Readable images, including forgeries.
+        facts: Features of these images, in the same order.
+        spec: Input of the model, if known.
+        seed: Random seed of the samples and the forest.
     """
     chosen = _some_classes(data.class_index, seed)
     return _one_image(
-        "forgeries can be told from genuine images one by one, without a partner",
+        "forgeries and genuine images can be distinguished one by one, without a reference",
         facts.at(chosen),
         data.forgery[chosen],
         data.class_index[chosen],
@@ -91,19 +91,16 @@ def of_roles(data: ImageSet, facts: Facts, *, spec: ImageSpec | None = None, see
 def of_classes(
     data: ImageSet, facts: Facts, *, spec: ImageSpec | None = None, seed: int = 0
 ) -> list[Shortcut]:
-    """Can it be told from file facts, without looking, whether two images are one class?
-
-    Args and returns as `of_roles`.
-    """
+    """Predict from file features if two images are of one class; arguments as for `of_roles`."""
     genuine = np.flatnonzero(~data.forgery)
     chosen = genuine[_some_classes(data.class_index[genuine], seed)]
     classes = data.class_index[chosen]
     many = len(np.unique(classes)) >= _CLASSES
-    # Two folds only: both images of a pair lie in one, and few classes have few kinds of pairs.
+    # Only two folds: both images of a pair are in one fold, and small folds have few pairs.
     fold = _folds(classes, seed, count=2) if many else _halves_within(classes, seed)
     pairs = _pairs_within(classes, fold, seed)
     return _two_files(
-        "whether two images are one class can be told from their files, without looking at the pictures",
+        "two images of one class can be recognized from their files, without their content",
         facts.at(chosen),
         [data.images[i] for i in chosen],
         pairs,
@@ -114,18 +111,15 @@ def of_classes(
 
 
 def of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None = None, seed: int = 0) -> list[Shortcut]:
-    """Can the answer of a pair list be told from one side alone, or from file facts?
-
-    Args and returns as `of_roles`.
-    """
+    """Predict the kind of listed pairs from one side, or from file features; arguments as for `of_roles`."""
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:_IMAGES]
     left, right, same = pairs.left[chosen], pairs.right[chosen], pairs.same[chosen]
-    # Connected parts share no image. Where the list hangs together, those known to be one class go together.
+    # Components share no image. If one is too large, use groups of images that same pairs link.
     unit = pairs.components()
     if np.bincount(unit[left]).max(initial=0) > len(chosen) / 4:
         unit = connected(len(pairs.images), pairs.left[pairs.same], pairs.right[pairs.same])
     found = _two_files(
-        "whether a pair is the same can be told from the two files, without looking at the pictures",
+        "same and different pairs can be distinguished from the two files, without their content",
         facts,
         pairs.images,
         _Pairs(left, right, same, _folds(unit[left], seed)),
@@ -135,7 +129,7 @@ def of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None = None, see
     )
     for side, ends in (("left", left), ("right", right)):
         found += _one_image(
-            f"whether a pair is the same can be told from its {side} image alone, without the other",
+            f"same and different pairs can be distinguished from the {side} image alone",
             facts.at(ends),
             same,
             unit[ends],
@@ -163,25 +157,25 @@ def _one_image(
     spec: ImageSpec | None,
     seed: int,
 ) -> list[Shortcut]:
-    """The better of two probes: file facts, and file facts with the thumbnail."""
+    """Return the better of two probes, with file features and with file features and thumbnail."""
     if target.all() or not target.any():
         return []
-    names = () if spec is not None and spec.ink != "none" else FACTS  # ink extraction leaves none of them
+    names = () if spec is not None and spec.ink != "none" else FACTS  # ink extraction removes all of them
     columns = np.nan_to_num(facts.values[:, [FACTS.index(name) for name in names]], nan=-1)
     figures = {name: auc(column, target) for name, column in zip(names, columns.T, strict=True)}
     alone = {name: max(figure, 1 - figure) for name, figure in figures.items()}
     middle = {name: _medians(facts[name], target, sides) for name in names if name not in CATEGORIES}
-    telling = _telling(alone, middle)
-    probes = [(columns, telling)]
+    best = _best_features(alone, middle)
+    probes = [(columns, best)]
     if facts.thumbnails is not None:
         pixels = facts.thumbnails.reshape(len(facts), -1)
-        seen = "the picture itself, at 16 x 16 pixels" + (f", also {telling}" if telling else "")
-        probes.append((np.hstack([columns, pixels]), seen))
+        text = "the picture itself, at 16 x 16 pixels" + (f", also {best}" if best else "")
+        probes.append((np.hstack([columns, pixels]), text))
     fold = _folds(unit, seed)
     found = [
-        Shortcut(what, *told, telling or "several facts together")
-        for features, telling in probes
-        if (told := _probe(features, target, (unit, unit), fold, seed)) is not None
+        Shortcut(what, *result, text or "several features together")
+        for features, text in probes
+        if (result := _probe(features, target, (unit, unit), fold, seed)) is not None
     ]
     return sorted((one for one in found if one.low > ABOVE), key=lambda one: -one.low)[:1]
 
@@ -196,30 +190,30 @@ def _two_files(
     spec: ImageSpec | None,
     seed: int,
 ) -> list[Shortcut]:
-    """Whether agreement of file facts tells sameness. The size in bytes, which is content, takes no part."""
+    """Probe with the differences of file features, except the size in bytes, which depends on content."""
     left, right, same, fold = pairs
     if same.all() or not same.any():
         return []
     ink = spec is not None and spec.ink != "none"
     names = ("width", "height") if ink else tuple(name for name in FACTS if name != "file size")
-    apart = {name: np.nan_to_num(np.abs(facts[name][left] - facts[name][right])) for name in names}
+    difference = {name: np.nan_to_num(np.abs(facts[name][left] - facts[name][right])) for name in names}
     for name in set(CATEGORIES) & set(names):
-        apart[name] = (apart[name] > 0).astype(np.float64)
+        difference[name] = (difference[name] > 0).astype(np.float64)
     if facts.thumbnails is not None and not ink:
         level = _packing(images, seed)
-        apart["packing"] = np.nan_to_num(np.abs(level[left] - level[right]))
-    apart = {name: values for name, values in apart.items() if values.any()}
-    if not apart:
+        difference["packing"] = np.nan_to_num(np.abs(level[left] - level[right]))
+    difference = {name: values for name, values in difference.items() if values.any()}
+    if not difference:
         return []
-    told = _probe(np.stack(list(apart.values()), axis=1), same, (unit[left], unit[right]), fold, seed)
-    if told is None or told[1] <= ABOVE:
+    result = _probe(np.stack(list(difference.values()), axis=1), same, (unit[left], unit[right]), fold, seed)
+    if result is None or result[1] <= ABOVE:
         return []
-    telling = _telling({name: auc(values, same) for name, values in apart.items()}, {})
-    return [Shortcut(what, *told, telling or "several facts together")]
+    best = _best_features({name: auc(values, same) for name, values in difference.items()}, {})
+    return [Shortcut(what, *result, best or "several features together")]
 
 
 def _packing(images: Sequence[ImageSource], seed: int) -> Floats:
-    """`packing` of some images in quarter powers of two about the middle, NaN of the others."""
+    """Return `packing` of some images, relative to the median in steps of 1/4; NaN for the others."""
     level = np.full(len(images), np.nan)
     for place in np.random.default_rng(seed).permutation(len(images))[:_PACKED]:
         level[place] = packing(images[place])
@@ -230,33 +224,33 @@ def _packing(images: Sequence[ImageSource], seed: int) -> Floats:
 def _probe(
     features: NDArray[Any], target: Bools, units: tuple[Ints, Ints], fold: Index, seed: int
 ) -> tuple[float, float, float] | None:
-    """AUC of a forest on the folds that it has not seen, and the interval; None where it cannot be had."""
+    """Return cross-validated AUC of a forest and its interval; None if it cannot be computed."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     score = np.full(len(target), np.nan)
     for k in np.unique(fold):
-        learn, ask = fold != k, fold == k
-        if features.shape[1] and target[learn].any() and not target[learn].all():
+        train, test = fold != k, fold == k
+        if features.shape[1] and target[train].any() and not target[train].all():
             forest = ExtraTreesClassifier(30, min_samples_leaf=3, random_state=seed)
-            forest.fit(features[learn], target[learn])
-            score[ask] = forest.predict_proba(features[ask])[:, 1]
+            forest.fit(features[train], target[train])
+            score[test] = forest.predict_proba(features[test])[:, 1]
     known = np.isfinite(score)
-    if known.sum() < _LEAST or target[known].all() or not target[known].any():
+    if known.sum() < _MIN_SAMPLES or target[known].all() or not target[known].any():
         return None
-    told = Comparisons(
+    comparisons = Comparisons(
         distance=1 - score[known],
         same=target[known],
         left=units[0][known].astype(np.int32),
         right=units[1][known].astype(np.int32),
     )
-    figure = auc(told.distance, told.same)
-    drawn = [curve.auc() for curve in replicates(told, count=400, seed=seed)]
-    ends = interval(drawn, figure=figure, units=class_count(told))
+    figure = auc(comparisons.distance, comparisons.same)
+    drawn = [curve.auc() for curve in replicates(comparisons, count=400, seed=seed)]
+    ends = interval(drawn, figure=figure, units=class_count(comparisons))
     return (round(figure, 4), round(ends[0], 4), round(ends[1], 4)) if ends else None
 
 
-def _telling(alone: dict[str, float], more: dict[str, str]) -> str:
-    """The facts that tell most on their own, in words; empty where none tells much."""
+def _best_features(alone: dict[str, float], more: dict[str, str]) -> str:
+    """Describe the features that are most predictive alone; empty if none is above `ABOVE`."""
     best = [name for name in sorted(alone, key=lambda name: -alone[name])[:3] if alone[name] > ABOVE]
     return ", ".join(f"{name} ({alone[name]:.2f} alone{more.get(name, '')})" for name in best)
 
@@ -269,7 +263,7 @@ def _medians(values: Floats, target: Bools, sides: tuple[str, str]) -> str:
 
 
 def _some_classes(classes: Ints, seed: int) -> Index:
-    """Whole classes at random, up to about as many images as one probe looks at."""
+    """Return the indices of random whole classes, with about `_IMAGES` images."""
     order = np.random.default_rng(seed).permutation(classes.max(initial=0) + 1)
     sizes = np.bincount(classes, minlength=len(order))[order]
     taken = order[: 1 + np.searchsorted(np.cumsum(sizes), _IMAGES)]
@@ -277,13 +271,13 @@ def _some_classes(classes: Ints, seed: int) -> Index:
 
 
 def _folds(unit: Ints, seed: int, *, count: int = 5) -> Index:
-    """A fold for each unit, at random."""
+    """Return a random fold for each unit."""
     number = np.unique(unit, return_inverse=True)[1].reshape(-1)
     return (np.random.default_rng(seed).permutation(number.max(initial=0) + 1) % count)[number]
 
 
 def _halves_within(classes: Ints, seed: int) -> Index:
-    """One of two folds for each image, half of each class in either."""
+    """Return one of two folds for each image; each class is halved."""
     order = np.random.default_rng(seed).permutation(len(classes))
     fold = np.empty(len(classes), np.intp)
     fold[order[np.argsort(classes[order], kind="stable")]] = np.arange(len(classes)) % 2
@@ -291,7 +285,7 @@ def _halves_within(classes: Ints, seed: int) -> Index:
 
 
 def _pairs_within(classes: Ints, fold: Index, seed: int) -> _Pairs:
-    """As many same as different pairs, the two images of each in one fold."""
+    """Return as many same as different pairs; both images of a pair are in one fold."""
     none = np.empty(0, np.intp)
     parts = [_Pairs(none, none, none.astype(np.bool_), none)]
     for k in np.unique(fold):
