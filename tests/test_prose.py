@@ -61,7 +61,7 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
         flags=re.S,
     )
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.startswith("    "):
+        if not line.startswith(("    ", ":::")):
             yield number, line
 
 
