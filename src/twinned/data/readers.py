@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..errors import DataError, some
+from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
 from .images import (
-    FORMATS,
     SUFFIXES,
     ImageSource,
     address_in,
@@ -42,26 +38,6 @@ _UNSUPPORTED = (
 )
 _ADVICE = "save them as PNG or JPEG"
 LIST = "images.csv"  # in a folder, replaces the folder names as the source of labels
-_IMAGE_COLUMNS, _PAIR_COLUMNS = (
-    ("path", "label", "split", "group", "role"),
-    ("left", "right", "same", "relation"),
-)
-Row: TypeAlias = tuple[int, dict[str, str]]  # number of the first line, values by column name
-# A value of a CSV: quoted (and the text after the closing quote), or bare.
-_VALUE = re.compile(r'(?P<quoted>"[^"]*(?:""[^"]*)*(?P<closed>"?))?(?P<rest>[^,\r\n]*)')
-_BREAK = re.compile(r"\r\n|\r|\n")
-# First bytes of ZIP, gzip, bzip2, xz, 7z, RAR and Zstandard; a tar archive has its own at byte 257.
-_ARCHIVES = (
-    b"PK\3\4",
-    b"\x1f\x8b",
-    b"BZh",
-    b"\xfd7zXZ\0",
-    b"7z\xbc\xaf\x27\x1c",
-    b"Rar!\x1a\7",
-    b"\x28\xb5\x2f\xfd",
-)
-_TAR, _TAR_AT = b"ustar", 257
-_WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}
 
 
@@ -101,7 +77,7 @@ def load_images(
     path = _list_of(folder)
     if path is None:
         return _from_folder(folder)
-    header, rows = _read_csv(path)
+    header, rows = read_csv(path)
     if not {"path", "label"} <= set(header):
         pairs = {"left", "right"} <= set(header)
         hint = " This is a pair list, which has no class labels." if pairs else ""
@@ -111,7 +87,7 @@ def load_images(
             f"{path}: The first line must be the column names path,label[,split][,group][,role];"
             f" got {','.join(header) or 'an empty file'}.{hint}"
         )
-    return _from_rows(path, rows, _ignored_columns(path, header, _IMAGE_COLUMNS))
+    return _from_rows(path, rows, ignored_columns(path, header, IMAGE_COLUMNS))
 
 
 def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[dict[str, str]]]:
@@ -127,7 +103,7 @@ def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[d
     path = _list_of(Path(source))
     if path is None:
         return images, [{} for _ in range(len(images))]
-    header, rows = _read_csv(path)
+    header, rows = read_csv(path)
     metadata = [
         {
             name: value.strip()
@@ -136,7 +112,7 @@ def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[d
         }
         for _, row in rows
     ]
-    unread = _ignored_columns(path, header, _IMAGE_COLUMNS)
+    unread = ignored_columns(path, header, IMAGE_COLUMNS)
     return replace(images, notes=tuple(note for note in images.notes if note not in unread)), metadata
 
 
@@ -151,7 +127,7 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
     path = _existing(source, "a CSV with the columns left,right,same")
     if path.is_dir():
         raise DataError(f"{path}: expected a CSV with the columns left,right,same; got a folder")
-    header, rows = _read_csv(path)
+    header, rows = read_csv(path)
     if not {"left", "right", "same"} <= set(header):
         raise DataError(f"{path}: The first line must be left,right,same; got {','.join(header)}.")
     place: dict[str, int] = {}
@@ -177,14 +153,14 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
         same=np.array(same, dtype=np.bool_),
         relation=np.array(relation) if "relation" in header else None,
         origin=str(path),
-        notes=_ignored_columns(path, header, _PAIR_COLUMNS),
+        notes=ignored_columns(path, header, PAIR_COLUMNS),
     )
 
 
 def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
     """Read a folder or a CSV of images like `load_images`, or a pair list like `load_pairs`."""
     path = Path(source)
-    if path.is_file() and {"left", "right", "same"} <= set(_read_csv(path)[0]):
+    if path.is_file() and {"left", "right", "same"} <= set(read_csv(path)[0]):
         return load_pairs(path)
     return load_images(path)
 
@@ -236,7 +212,7 @@ def _list_of(path: Path) -> Path | None:
     if not path.is_dir():
         return path
     listed = path / LIST
-    return listed if listed.is_file() and {"path", "label"} <= set(_read_csv(listed)[0]) else None
+    return listed if listed.is_file() and {"path", "label"} <= set(read_csv(listed)[0]) else None
 
 
 def _from_folder(root: Path) -> ImageSet:
@@ -264,7 +240,7 @@ def _from_folder(root: Path) -> ImageSet:
         notes.append(f"{root}: ignored folders without images: {some(empty)}")
     labels = ["/".join(parts[:-1]) for parts in inside]
     for label in set(labels):
-        _check_label(str(root), label)
+        check_label(str(root), label)
     return ImageSet(
         images=[os.path.join(root, *parts) for parts in inside],
         labels=np.array(labels),
@@ -296,155 +272,13 @@ def _folders(root: str) -> Iterator[tuple[tuple[str, ...], list[str], list[str]]
         yield above, images, [suffix for _, suffix in kinds if suffix in _UNSUPPORTED]
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[Row]]:
-    """Return the column names, and each row with the number of its first line."""
-    try:
-        if path.is_file():  # a pipe can be read only once
-            _refuse_other_files(path)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            records = _records(path, file)
-            header = _header(next(records, (1, []))[1])
-            rows = []
-            for line, values in records:
-                if not any(value.strip() for value in values):
-                    continue  # a spreadsheet leaves rows of commas behind
-                if len(values) > len(header):
-                    raise DataError(f"{path}, line {line}: more values than column names")
-                rows.append((line, dict(itertools.zip_longest(header, values, fillvalue=""))))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: Not a CSV in UTF-8 ({error}). Expected a folder of class folders or a CSV."
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path}: The file cannot be read ({error.strerror}).") from None
-    if len(header) == 1 and ";" in header[0]:
-        raise DataError(f"{path}: Columns are separated by semicolons. Save the file with commas.")
-    return header, rows
-
-
-def _header(names: Iterable[str]) -> list[str]:
-    """Return column names without surrounding spaces, and known names in lower case."""
-    known = {*_IMAGE_COLUMNS, *_PAIR_COLUMNS}
-    return [low if (low := name.strip().lower()) in known else name.strip() for name in names]
-
-
-def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record of a CSV with the number of its first line; empty lines are skipped.
-
-    Raises:
-        DataError: If a quote is not closed, or a value of a known column has a line break.
-    """
-    taken: list[str] = []  # lines of the current record
-    ended = False
-
-    def lines() -> Iterator[str]:
-        nonlocal ended
-        for text in file:
-            taken.append(text)
-            yield text
-        ended = True  # the reader asks for a line after the last one only inside a quote
-
-    reader = csv.reader(lines())
-    header: list[str] = []
-    first = 1
-    while True:
-        try:
-            values = next(reader, None)
-        except csv.Error as error:
-            _check_quotes(path, header, first, "".join(taken))
-            raise DataError(f"{path}, line {first}: not a row of a CSV ({error})") from None
-        if values is None:
-            return
-        if ended or len(taken) > 1:
-            _check_quotes(path, header, first, "".join(taken))
-        header = header or _header(values)
-        if values:
-            yield first, values
-        first += len(taken)
-        taken.clear()
-
-
-def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) -> None:
-    """Check that the quotes of a record do not span several rows.
-
-    Args:
-        path: Path of the CSV.
-        header: Column names; empty for the first record.
-        first: Number of the first line of the record.
-        record: Text of the record, with line breaks.
-
-    Raises:
-        DataError: If a quote is not closed at the end of a value, or a value of a known column has a line
-            break. Names the line of the opening quote.
-    """
-    place = 0
-    for column in itertools.count():
-        value = _VALUE.match(record, place)
-        if value is None:
-            return
-        quoted, closed, rest = value["quoted"], value["closed"], value["rest"]
-        line = first + len(_BREAK.findall(record[:place]))
-        if quoted is not None and not closed:
-            raise DataError(
-                f'{path}, line {line}: A quote (") opens here and is not closed. Close it, or remove it.'
-            )
-        if quoted is not None and _BREAK.search(quoted):
-            name = header[column] if column < len(header) else ""
-            if rest.strip() or not header or name in (*_IMAGE_COLUMNS, *_PAIR_COLUMNS):
-                raise DataError(
-                    f'{path}, line {line}: A quote (") opens here and is closed on another line. Close it on'
-                    f" line {line}, or remove it: {name or 'a value'} must be one line of text."
-                )
-        place = value.end() + 1
-        if record[value.end() : place] != ",":
-            return
-
-
-def _refuse_other_files(path: Path) -> None:
-    """Check that a file is not an archive, a workbook or an image.
-
-    Raises:
-        DataError: If it is one; names the kind.
-    """
-    if path.suffix.lower() in _WORKBOOKS:
-        raise DataError(f"{path}: This is a workbook. Save the sheet as CSV (UTF-8).")
-    with path.open("rb") as file:
-        head = file.read(_TAR_AT + len(_TAR))
-    if head.startswith(_ARCHIVES) or head[_TAR_AT:] == _TAR:
-        raise DataError(f"{path}: This is an archive. Extract it, and give the folder or CSV inside.")
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            kind = image.format
-    except Exception:  # Pillow raises many kinds of errors on other files
-        return
-    raise DataError(f"{path}: expected a folder of class folders or a CSV; got an image ({kind})")
-
-
-def _check_label(where: str, label: str) -> None:
-    """Check that a label is one line, which the service requires.
-
-    Raises:
-        DataError: If it has a line break.
-    """
-    if label.splitlines() not in ([label], []):
-        raise DataError(f"{where}: the label {label!r} has a line break; it must be one line of text")
-
-
-def _ignored_columns(path: Path, header: list[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Return a note on ignored columns, or (); it reveals misspelled names."""
-    others = [name for name in header if name and name not in known]
-    if not others:
-        return ()
-    return (f"{path}: ignored columns: {some(others)}; known columns: {','.join(known)}",)
-
-
 def _from_rows(path: Path, rows: Iterable[Row], notes: tuple[str, ...]) -> ImageSet:
     images, labels, groups, forgery, split = [], [], [], [], []
     for line, row in rows:
         label = row["label"].strip()
         if not row["path"].strip() or not label:
             raise DataError(f"{path}, line {line}: path and label must not be empty")
-        _check_label(f"{path}, line {line}", label)
+        check_label(f"{path}, line {line}", label)
         role = row.get("role", "").strip().lower() or "genuine"
         if role not in ("genuine", "forgery"):
             raise DataError(f"{path}, line {line}: role must be genuine or forgery; got {role!r}")
@@ -475,7 +309,7 @@ def _from_sequence(images: Any, labels: Any, groups: Sequence[str] | None) -> Im
     if len(names) == 0:
         raise DataError("the sequence of images is empty")
     for label in np.unique(names).tolist():
-        _check_label("labels", label)
+        check_label("labels", label)
     return ImageSet(
         images=images,
         labels=names,
