@@ -194,7 +194,7 @@ def test_rename_update_remove_and_undo(client: Client, gallery: Gallery) -> None
     assert "no image has the label" in detail(
         service.post("/v1/gallery/rename", json={"label": "x", "new": "y"}), 404
     )
-    assert "nothing to change" in detail(service.patch(f"/v1/gallery/{ids[0]}", json={}), 422)
+    assert "changes nothing" in detail(service.patch(f"/v1/gallery/{ids[0]}", json={}), 422)
 
 
 def test_a_query_parameter_that_is_not_known_changes_nothing(client: Client, gallery: Gallery) -> None:
@@ -207,20 +207,24 @@ def test_a_query_parameter_that_is_not_known_changes_nothing(client: Client, gal
             '/v1/gallery?label=site&where={"row":2}',
             "where: unknown query parameter. Supported: label",
         ),
-        ("DELETE", "/v1/gallery?label=other&label=site", "label: was given twice; expected one"),
-        ("DELETE", f"/v1/gallery/{id}?dry_run=1", "dry_run: there is no such query parameter; none is read"),
-        ("GET", "/v1/gallery?k=1", "expected label, after, limit"),
-        ("GET", "/v1/gallery/labels?label=site", "none is read"),
-        ("GET", "/v1/gallery/map?limit=1", "expected method"),
-        ("GET", f"/v1/gallery/{id}/thumbnail?size=1", "none is read"),
-        ("PATCH", f"/v1/gallery/{id}?label=x", "none is read"),
-        ("POST", "/v1/gallery?label=x", "none is read"),
-        ("POST", "/v1/gallery/rename?label=site", "none is read"),
-        ("POST", "/v1/identify?fpir=0.1", "none is read"),
-        ("POST", "/v1/verify?threshold=0.1", "none is read"),
-        ("GET", "/v1/model?x", "none is read"),
-        ("GET", "/healthz?verbose=1", "none is read"),
-        ("GET", "/metrics?name%0A=1", "none is read"),
+        ("DELETE", "/v1/gallery?label=other&label=site", "label: was given twice"),
+        (
+            "DELETE",
+            f"/v1/gallery/{id}?dry_run=1",
+            "dry_run: unknown query parameter. This address supports none",
+        ),
+        ("GET", "/v1/gallery?k=1", "Supported: label, after, limit"),
+        ("GET", "/v1/gallery/labels?label=site", "supports none"),
+        ("GET", "/v1/gallery/map?limit=1", "Supported: method"),
+        ("GET", f"/v1/gallery/{id}/thumbnail?size=1", "supports none"),
+        ("PATCH", f"/v1/gallery/{id}?label=x", "supports none"),
+        ("POST", "/v1/gallery?label=x", "supports none"),
+        ("POST", "/v1/gallery/rename?label=site", "supports none"),
+        ("POST", "/v1/identify?fpir=0.1", "supports none"),
+        ("POST", "/v1/verify?threshold=0.1", "supports none"),
+        ("GET", "/v1/model?x", "supports none"),
+        ("GET", "/healthz?verbose=1", "supports none"),
+        ("GET", "/metrics?name%0A=1", "supports none"),
     ):
         sentence = detail(service.request(method, address), 422)
         assert says in sentence, address
