@@ -114,7 +114,7 @@ def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx = pytest.importorskip("onnx", reason="the graph is made here")
     from twinned import __version__
     from twinned.data.preprocessing import ImageSpec
-    from twinned.evaluation.calibration import fit_calibration
+    from twinned.evaluation.fitting import fit_calibration
     from twinned.inference import model_folder
     from twinned.metrics.comparisons import compare_pairs
 

@@ -1,6 +1,6 @@
 """Twinned: tell whether two images show the same thing.
 
-Train a Siamese network on your own images, then verify, recognise from one example, and search.
+Train a Siamese network on your own images, then verify, recognize a new class from one example, and search.
 Names are looked up when they are first used, so that importing Twinned imports none of PyTorch,
 matplotlib, scikit-learn or FastAPI.
 """

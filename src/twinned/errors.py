@@ -1,18 +1,18 @@
-"""Every error that Twinned raises on purpose, in one tree, and a word for their messages.
+"""Exception tree of Twinned.
 
     TwinnedError
-    ├── DataError (ValueError)       the images, labels, pairs or lists that were given
+    ├── DataError (ValueError)       images, labels, pairs or lists cannot be used
     │   └── ImageError               one image cannot be used; has ``.source`` and ``.reason``
-    ├── SettingError (ValueError)    an option, a name or a number that was given
+    ├── SettingError (ValueError)    an option, a name or a number is not allowed
     ├── ModelError                   a model folder is missing, damaged or of another version
     ├── GalleryError                 a gallery is missing, damaged, busy or of another model
-    │   ├── NotEnrolledError         no image of the gallery has that id or label
+    │   ├── NotEnrolledError         the gallery has no image with the id or label
     │   └── LabelConflictError       the same image is enrolled under another label
-    ├── TrainingError                training cannot go on (NaN, nothing to learn from)
-    └── MissingExtra (ImportError)   a part of Twinned that is not installed
+    ├── TrainingError                training cannot start or continue
+    └── MissingExtra (ImportError)   an optional part of Twinned is not installed
 
-Every message says what came, what was expected and what to do. The command line prints the
-message and exits with 2; anything that is not a ``TwinnedError`` is a bug of ours.
+Every message names the problem with the value seen, then the remedy. The command line prints the message and
+exits with 2. Any other exception is a bug in Twinned.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _OUT_OF_MEMORY = (
 
 
 class TwinnedError(Exception):
-    """Base of every error that Twinned raises on purpose."""
+    """Base class of the exceptions of Twinned."""
 
 
 class DataError(TwinnedError, ValueError):
-    """The images, labels, pairs or lists that were given cannot be used."""
+    """Images, labels, pairs or lists cannot be used."""
 
 
 class ImageError(DataError):
     """One image cannot be used.
 
     Args:
-        source: The file's path, or a description of an image that is no file.
-        reason: What is wrong with it, without the path.
+        source: Path of the file, or a description of another kind of image.
+        reason: Problem, without the path.
     """
 
     def __init__(self, source: str, reason: str) -> None:
-        super().__init__(source, reason)  # what pickling hands to the constructor again
+        super().__init__(source, reason)  # pickling calls the constructor with these
         self.source = source
         self.reason = reason
 
@@ -58,11 +58,11 @@ class ImageError(DataError):
 
 
 class SettingError(TwinnedError, ValueError):
-    """An option, a name or a number is not one that Twinned can use."""
+    """An option, a name or a number is not allowed."""
 
 
 class ModelError(TwinnedError):
-    """A model folder is missing, damaged, or of a version that this Twinned cannot read."""
+    """A model folder is missing, damaged, or of a version that cannot be read."""
 
 
 class GalleryError(TwinnedError):
@@ -70,23 +70,23 @@ class GalleryError(TwinnedError):
 
 
 class NotEnrolledError(GalleryError):
-    """No image of the gallery has that id or label."""
+    """The gallery has no image with the id or label."""
 
 
 class LabelConflictError(GalleryError):
-    """The same image is enrolled under another label already."""
+    """The same image is already enrolled under another label."""
 
 
 class TrainingError(TwinnedError):
-    """Training cannot go on, or cannot start."""
+    """Training cannot start or continue."""
 
 
-class MissingExtra(TwinnedError, ImportError):  # noqa: N818 - it names what is missing
-    """A part of Twinned is not installed.
+class MissingExtra(TwinnedError, ImportError):  # noqa: N818 - named like a missing module
+    """An optional part of Twinned is not installed.
 
     Args:
-        extra: The name in ``pip install 'twinned[extra]'``.
-        what: What was asked for, to begin the sentence.
+        extra: Name in ``pip install 'twinned[extra]'``.
+        what: Part that requires the extra, as the start of the sentence.
     """
 
     def __init__(self, extra: str, what: str) -> None:

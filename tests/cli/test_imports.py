@@ -22,6 +22,4 @@ def test_verify_loads_few_modules(tiny_model, strangers):
     ours = json.loads(out.splitlines()[-1])
     for needless in ("data.catalog", "data.samplers", "evaluation.protocols", "gallery", "nn", "losses"):
         assert f"twinned.{needless}" not in ours
-    assert [name for name in ours if name.startswith("twinned.training.")] == ["twinned.training.options"]
-    loaded = [name for name in ours if not name.startswith("twinned.cli")]
-    assert len(loaded) <= 34, loaded
+    assert len(ours) <= 25, ours

@@ -20,9 +20,10 @@ COMMANDS: dict[tuple[str, ...], dict[str, typer.core.TyperArgument | typer.core.
 
 
 def _collect(command: object, path: tuple[str, ...]) -> None:
-    for name, inner in getattr(command, "commands", {}).items():
-        _collect(inner, (*path, name))
-    if not hasattr(command, "commands"):
+    if isinstance(command, typer.core.TyperGroup):
+        for name in command.list_commands(None):
+            _collect(command.get_command(None, name), (*path, name))
+    else:
         COMMANDS[path] = {p.name: p for p in command.params}  # type: ignore[attr-defined]
 
 

@@ -94,7 +94,8 @@ def test_a_model_without_history_says_why(run, color_model, tmp_path, recipe, st
     files.write_text(folder / "history.csv", "step\n")
     training = json.loads((folder / "training.json").read_text()) | {"steps": steps}
     files.write_text(folder / "training.json", json.dumps(training))
-    model_folder.write(folder, model_folder.read(folder).model_copy(update={"recipe": recipe}))
+    changed = {"recipe": recipe, "origin": "wrapped" if recipe["recipe"] == "wrap" else "trained"}
+    model_folder.write(folder, model_folder.read(folder).model_copy(update=changed))
     for models in ([folder], [color_model, folder]):
         code, out, err = run("plot", "history", *models, "-o", tmp_path / "a.png")
         assert (code, out) == (2, "")

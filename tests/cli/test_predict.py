@@ -93,16 +93,21 @@ def test_train_calibrate_and_evaluate_say_that_forgeries_were_not_measured(
     report = (tmp_path / "r.html").read_text()
     assert note in report
     assert "When the threshold was chosen, skilled forgeries: not measured." in report
-    shown = twinned("calibrate", model.folder, strangers)
+    shown = twinned("calibrate", model.folder, strangers, "--in-place")
     assert shown.out.rstrip().endswith("; skilled forgeries: not measured")
     rows = [
         f"{f},{f.parent.name},{'forgery' if f.stem > '3' else 'genuine'}" for f in strangers.rglob("*.png")
     ]
     (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows]))
-    assert twinned("calibrate", model.folder, tmp_path / "roles.csv", "--json").json["not_measured"] == []
+    assert (
+        twinned("calibrate", model.folder, tmp_path / "roles.csv", "--in-place", "--json").json[
+            "not_measured"
+        ]
+        == []
+    )
     assert twinned("verify", model.folder, *[next(strangers.rglob("*.png"))] * 2).err == ""
     # Data without forgeries measure them no more.
-    assert twinned("calibrate", model.folder, strangers, "--json").json["not_measured"] != []
+    assert twinned("calibrate", model.folder, strangers, "--in-place", "--json").json["not_measured"] != []
 
 
 def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, other):
@@ -242,7 +247,7 @@ def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["image.png", "-o", "v.txt"], "v.txt: the name must end in .npz or .parquet"),
+        (["image.png", "-o", "v.txt"], "v.txt: The name must end in .npz or .parquet"),
         (["image.png", "-o", "list.csv/v.npz"], "list.csv/v.npz: cannot be written, since"),
         (["empty", "-o", "v.npz"], "no images in empty"),
         (["nowhere", "-o", "v.npz"], "nowhere: no such file or folder"),
@@ -268,7 +273,7 @@ def test_embed_says_so_when_nothing_could_be_read(twinned, tiny_model):
 def test_a_device_that_is_not_offered_is_said_in_one_line(twinned, tiny_model, pair):
     shown = twinned("embed", tiny_model, *pair, "-o", "v.npz", "--device", "openvino")
     assert shown.code == 0
-    assert shown.err == "twinned: device openvino is not offered by this ONNX Runtime; running on the CPU\n"
+    assert shown.err == "twinned: device openvino is not supported by this ONNX Runtime; running on the CPU\n"
 
 
 # ---- evaluate
@@ -337,9 +342,9 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
         (["nowhere"], "nowhere: no such file or folder"),
         (["empty"], "empty: holds no images"),
         (["flat"], "flat: holds 2 images but no class folders"),
-        (["single"], "single: figures need two classes, and two images of one of them"),
-        (["one_class"], "one_class: figures need two classes"),
-        (["broken"], "none of 4 images could be read; the first: broken/a/0.png"),
+        (["single"], "single: Two classes are needed, and two images of one of them"),
+        (["one_class"], "one_class: Two classes are needed"),
+        (["broken"], "None of 4 images could be read. The first: broken/a/0.png"),
         (["list.csv"], "list.csv: the first line must name"),
         (
             ["one_class", "--protocol", "foo"],
@@ -347,16 +352,16 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
         ),
         (
             ["one_class", "--protocol", "pairs"],
-            "one_class: protocol pairs needs a CSV with the columns left,right",
+            "one_class: Protocol pairs needs a CSV with the columns left,right",
         ),
         (["one_class", "--protocol", "lfw"], "one_class: holds no pairs.txt"),
         (["one_class", "--protocol", "omniglot-runs"], "one_class: holds no run"),
         (["list.csv", "--protocol", "omniglot-runs"], "list.csv: holds no run"),
-        (["one_class", "--ways", "1"], "at least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
-        (["one_class", "--shots", "0"], "at least 2 ways"),
-        (["one_class", "--episodes", "-3"], "at least 2 ways"),
-        (["DATA", "--far", "0"], "a false accept rate lies between 0 and 1"),
-        (["DATA", "--far", "nan"], "a false accept rate lies between 0 and 1"),
+        (["one_class", "--ways", "1"], "At least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
+        (["one_class", "--shots", "0"], "At least 2 ways"),
+        (["one_class", "--episodes", "-3"], "At least 2 ways"),
+        (["DATA", "--far", "0"], "A false accept rate must be between 0 and 1"),
+        (["DATA", "--far", "nan"], "A false accept rate must be between 0 and 1"),
         (["one_class", "--device", "tpu"], "Unknown device 'tpu'"),
         (["one_class", "--report", "one_class/r.html"], "one_class/r.html: would be written into the data"),
     ],
@@ -393,7 +398,7 @@ def test_a_rebuild_loses_no_images_unless_it_is_allowed_to(twinned, tiny_model, 
     rebuild = ["gallery", "rebuild", tiny_model, "g"]
     for options in ([], ["--skip-missing"]):
         refused = twinned(*rebuild, *options).error
-        assert "1 of 4 images have no file any more" in refused
+        assert "files of 1 of 4 images are missing" in refused
         assert "--skip-missing --allow-loss 1" in refused
     assert twinned(*rebuild, "--allow-loss", "-1").error.startswith("allow_loss is -1")
     assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 4
@@ -451,7 +456,7 @@ def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_
         ["check", "q.csv", "--strict"],
         ["train", "q.csv", "-o", "new.twin"],
         ["evaluate", tiny_model, "q.csv"],
-        ["calibrate", tiny_model, "q.csv"],
+        ["calibrate", tiny_model, "q.csv", "--in-place"],
         ["gallery", "add", tiny_model, "g", "q.csv"],
     ):
         assert twinned(*command).error.startswith('q.csv, line 32: a quote (") opens here and is not closed')
@@ -494,14 +499,14 @@ def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, comm
         "classify": ["classify", "m.twin", glyphs, "image.png"],
         "embed": ["embed", "m.twin", "image.png", "-o", "v.npz"],
         "evaluate": ["evaluate", "m.twin", glyphs],
-        "calibrate": ["calibrate", "m.twin", glyphs],
+        "calibrate": ["calibrate", "m.twin", glyphs, "--in-place"],
         "search": ["search", "m.twin", "g", "image.png"],
         "list": ["gallery", "list", "m.twin", "g"],
     }[command]
     for name in ("encoder.onnx", "training.json", "weights.safetensors"):
         content = Path("m.twin", name).read_bytes()
         Path("m.twin", name).write_bytes(content[:-1])
-        assert f"m.twin/{name}: is not the file that model.json was written with" in twinned(*rest).error
+        assert f"m.twin/{name}: The file differs" in twinned(*rest).error
         Path("m.twin", name).write_bytes(content)
     for text in ("", "{", "[]", json.dumps(said | {"calibration": {}}), json.dumps(said | {"spec": 3})):
         Path("m.twin/model.json").write_text(text)
@@ -514,10 +519,10 @@ def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_p
         (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "bad" / name).write_text("no image")
     bad = tmp_path / "bad"
-    more = [bad] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
+    more = [bad, "--in-place"] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
     told = twinned(command, tiny_model, *more)
     assert told.code == 2
-    assert "none of 4 images can be read" in told.err
+    assert "one of 4 images can be read" in told.err
     assert "1.png" in told.err
 
 

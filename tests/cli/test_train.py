@@ -21,7 +21,7 @@ _NO_SETTINGS = {"recipe", "settings", "device", "devices", "image_size", "batch_
 
 
 def parameters(command: str) -> dict[str, object]:
-    return {p.name: p for p in typer.main.get_command(app).commands[command].params}
+    return {p.name: p for p in typer.main.get_command(app).get_command(None, command).params}
 
 
 @pytest.mark.parametrize("command", ["train", "finetune"])

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from twinned import evaluation as v
 from twinned.distances import cosine
 from twinned.errors import DataError, SettingError
-from twinned.evaluation.identification import Identification, fit_identification
+from twinned.evaluation.calibration import Identification
+from twinned.evaluation.identification import fit_identification
 
 distances = partial(cosine, pairwise=True)
 

@@ -14,7 +14,7 @@ import twinned as tw
 from twinned.data.datasets import PairSet
 from twinned.data.readers import load_images
 from twinned.errors import DataError, SettingError
-from twinned.evaluation.identification import Identification
+from twinned.evaluation.calibration import Identification
 from twinned.inference import model_folder
 from twinned.inference.recalibrate import recalibrate
 from twinned.metrics.comparisons import compare_all

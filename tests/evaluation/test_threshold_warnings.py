@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from twinned.evaluation.calibration import fit_calibration
+from twinned.evaluation.fitting import fit_calibration
 from twinned.evaluation.threshold_warnings import is_threshold_warning, threshold_warnings
 from twinned.metrics.comparisons import compare_pairs
 

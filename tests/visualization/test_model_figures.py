@@ -8,6 +8,7 @@ import pytest
 import twinned as tw
 from twinned import plots
 from twinned.errors import SettingError
+from twinned.inference import model_folder
 
 
 def test_a_model_is_told_in_three_pictures_that_replace_nothing(color_model, tmp_path):
@@ -21,8 +22,11 @@ def test_a_model_is_told_in_three_pictures_that_replace_nothing(color_model, tmp
 
 
 def test_a_model_without_history_has_two_pictures(color_model, tmp_path):
-    model = tw.load(color_model)
-    model.history = lambda: {"step": np.array([])}
+    folder = tmp_path / "empty.twin"
+    model_folder.copy(color_model, folder)
+    (folder / "history.csv").write_text("step\n")
+    model_folder.write(folder, model_folder.read(folder))
+    model = tw.load(folder)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     files = plots.story(model, tw.load_images(pixels, list("aabbccdd")), tmp_path / "new", seed=0)
     assert [f.name for f in files] == ["architecture.png", "embeddings.png"]

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 from twinned import plots
 from twinned.distances import euclidean
 from twinned.errors import DataError
-from twinned.evaluation.calibration import fit_calibration
+from twinned.evaluation.fitting import fit_calibration
 from twinned.evaluation.verification import evaluate_verification, reliability
 from twinned.metrics.comparisons import compare_all
 

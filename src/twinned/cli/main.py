@@ -11,14 +11,14 @@ import io
 import os
 import sys
 import traceback
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import Exit, TyperException
 
 from .. import __version__
 from ..errors import MissingExtra, TwinnedError, is_out_of_memory
-from . import data, demo, gallery, plot, predict, serve, train
 from .options import Group, print_note, show_notes
 
 _CTRL_C = 130  # exit code that typer gives to KeyboardInterrupt
@@ -26,18 +26,48 @@ _TRACEBACK = "TWINNED_TRACEBACK"
 # Packages that only the extra `train` installs.
 TRAINING = ("torch", "onnx", "onnxscript", "lightning_fabric")
 
+# Commands of each module of this package; one of the module's name is its `group`.
+_COMMANDS = {
+    "data": ("check", "data"),
+    "train": ("train", "finetune", "wrap", "calibrate", "export"),
+    "predict": ("verify", "classify", "embed", "evaluate"),
+    "gallery": ("identify", "search", "gallery"),
+    "plot": ("explain", "plot"),
+    "serve": ("serve",),
+    "demo": ("demo",),
+}
+
+
+class _Program(Group):
+    """The command ``twinned``. The module of a command is imported on first use."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        known = [name for name, commands in _COMMANDS.items() if cmd_name in commands]
+        for name in known or _COMMANDS:  # all of them to suggest a command for an unknown one
+            self._load(name)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        for name in _COMMANDS:
+            self._load(name)
+        return sorted(self.commands, key=lambda name: isinstance(self.commands[name], Group))
+
+    def _load(self, name: str) -> None:
+        if not self.commands.keys() >= set(_COMMANDS[name]):
+            module, part = import_module(f".{name}", __package__), typer.Typer(rich_markup_mode="rich")
+            part.add_typer(module.app)
+            if name in _COMMANDS[name] and hasattr(module, "group"):
+                part.add_typer(module.group, name=name)
+            self.commands.update(typer.main.get_group(part).commands)
+
+
 app = typer.Typer(
     name="twinned",
-    cls=Group,
+    cls=_Program,
     help="Train Siamese networks on your own images: verify, classify from one example, search.",
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (data, train, predict, gallery, plot, serve, demo):
-    app.add_typer(module.app)
-app.add_typer(data.group, name="data")
-app.add_typer(gallery.group, name="gallery")
-app.add_typer(plot.group, name="plot")
 
 
 def _print_version(wanted: bool) -> None:

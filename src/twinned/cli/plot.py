@@ -251,7 +251,7 @@ def one_shot(
     images = load_images(support).genuine()
     first = np.unique(images.labels, return_index=True)[1]
     examples = [images.images[n] for n in first]
-    distances = loaded.distances(loaded.embed(str(query)), loaded.embed(examples))[0]
+    distances = loaded.distances(loaded.embed([str(query)]), loaded.embed(examples))[0]
     shown = [
         visualization.Shown(image, str(images.labels[n]), float(distance))
         for image, n, distance in zip(examples, first, distances, strict=True)

@@ -5,8 +5,9 @@ comparison of two images of one class is **genuine**, any other one is an **impo
 impostors that are accepted as the same, FRR the share of genuine comparisons that are rejected. Rates are
 fractions of 1.
 
-    calibration         all thresholds and probabilities that a model stores
+    calibration         thresholds and probabilities that a model stores
     enrollment          gallery labels by the nearest image or by the mean of all
+    fitting             all of a model's thresholds and probabilities at one call
     identification      thresholds for 1:N search
     likelihood_ratio    distance to log likelihood ratio; Cllr
     protocols           evaluation by classes, pairs, LFW's folds, Omniglot's runs
@@ -43,26 +44,26 @@ if TYPE_CHECKING:
     from ..metrics.roc import threshold_at_eer as threshold_at_eer
     from ..metrics.roc import threshold_at_far as threshold_at_far
     from .calibration import Calibration as Calibration
-    from .calibration import CalibrationReport as CalibrationReport
-    from .calibration import calibrate as calibrate
-    from .calibration import fit_calibration as fit_calibration
+    from .calibration import FittedThreshold as FittedThreshold
+    from .calibration import Identification as Identification
+    from .calibration import Isotonic as Isotonic
+    from .calibration import Logistic as Logistic
+    from .calibration import ReferenceThreshold as ReferenceThreshold
+    from .calibration import ReferenceThresholds as ReferenceThresholds
     from .enrollment import Enrollment as Enrollment
     from .enrollment import choose_enrollment as choose_enrollment
     from .enrollment import nearest_label as nearest_label
-    from .identification import Identification as Identification
-    from .likelihood_ratio import Isotonic as Isotonic
-    from .likelihood_ratio import Logistic as Logistic
+    from .fitting import CalibrationReport as CalibrationReport
+    from .fitting import calibrate as calibrate
+    from .fitting import fit_calibration as fit_calibration
     from .likelihood_ratio import cllr as cllr
     from .likelihood_ratio import min_cllr as min_cllr
     from .reference_sets import ReferenceSet as ReferenceSet
-    from .reference_sets import ReferenceThreshold as ReferenceThreshold
-    from .reference_sets import ReferenceThresholds as ReferenceThresholds
     from .reference_sets import compare_references as compare_references
     from .reference_sets import distinct_probes as distinct_probes
     from .reference_sets import draw_reference_sets as draw_reference_sets
     from .reference_sets import fit_references as fit_references
     from .results import Evaluation as Evaluation
-    from .thresholds import FittedThreshold as FittedThreshold
     from .thresholds import fit_threshold as fit_threshold
     from .thresholds import impostors_needed as impostors_needed
     from .thresholds import supported as supported
@@ -84,14 +85,15 @@ __getattr__, __all__ = lazy_attributes(
         ".metrics.open_set": "OpenSet open_set",
         ".metrics.roc": "Folds Roc auc best_threshold d_prime eer far_frr lfw_folds roc tar_at_far"
         " threshold_at_eer threshold_at_far",
-        "calibration": "Calibration CalibrationReport calibrate fit_calibration",
+        "calibration": "Calibration FittedThreshold Identification Isotonic Logistic ReferenceThreshold"
+        " ReferenceThresholds",
         "enrollment": "Enrollment choose_enrollment nearest_label",
-        "identification": "Identification",
-        "likelihood_ratio": "Isotonic Logistic cllr min_cllr",
-        "reference_sets": "ReferenceSet ReferenceThreshold ReferenceThresholds compare_references"
-        " distinct_probes draw_reference_sets fit_references",
+        "fitting": "CalibrationReport calibrate fit_calibration",
+        "likelihood_ratio": "cllr min_cllr",
+        "reference_sets": "ReferenceSet compare_references distinct_probes draw_reference_sets"
+        " fit_references",
         "results": "Evaluation",
-        "thresholds": "FittedThreshold fit_threshold impostors_needed supported",
+        "thresholds": "fit_threshold impostors_needed supported",
         "verification": "Band ClassErrors Mistakes Reliability TarAtFar VerificationResult class_errors"
         " evaluate_verification mistakes reliability",
     },

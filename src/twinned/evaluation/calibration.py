@@ -1,27 +1,275 @@
-"""Calibration of a model: thresholds for two images, for sets of references and for galleries."""
+"""Thresholds and probabilities that a model stores: for two images, galleries and reference sets.
+
+They are fitted by `twinned.evaluation.fitting` and the modules that it calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from ..data.datasets import ImageSet
-from ..metrics.comparisons import Comparator, Comparisons, Floats, Ints, compare
-from ..metrics.roc import roc
-from .identification import Identification, fit_identification
-from .reference_sets import (
-    ReferenceSet,
-    ReferenceThresholds,
-    draw_reference_sets,
-    fit_references,
-)
-from .thresholds import FittedThreshold, fit_threshold
+from ..errors import SettingError
 
 if TYPE_CHECKING:
-    from ..data.datasets import PairSet
-    from ..utils.notes import Note
+    from ..metrics.comparisons import Bools, Floats
+
+_TINY = 1e-12
+_STORED = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Logistic(BaseModel):
+    """Straight line: ``llr = intercept + slope * distance``."""
+
+    model_config = _STORED
+
+    method: Literal["logistic"] = "logistic"
+    intercept: float
+    slope: float = Field(le=0)
+
+    def llr(self, distance: npt.ArrayLike) -> Floats:
+        """Return the log likelihood ratio at each distance; it falls with the distance."""
+        return self.intercept + self.slope * np.asarray(distance, dtype=np.float64)
+
+
+class Isotonic(BaseModel):
+    """Falling curve through knots, linear between them and constant beyond them."""
+
+    model_config = _STORED
+
+    method: Literal["isotonic"] = "isotonic"
+    knots: tuple[float, ...] = Field(min_length=1)
+    values: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _falls(self) -> Isotonic:
+        if len(self.knots) != len(self.values):
+            raise ValueError(
+                f"as many values as knots are needed; got {len(self.values)} and {len(self.knots)}"
+            )
+        if np.any(np.diff(self.knots) <= 0) or np.any(np.diff(self.values) > 0):
+            raise ValueError("knots must rise and values must not")
+        return self
+
+    def llr(self, distance: npt.ArrayLike) -> Floats:
+        """Return the log likelihood ratio at each distance; it falls with the distance."""
+        return np.interp(np.asarray(distance, dtype=np.float64), self.knots, self.values)
+
+
+Evidence = Annotated[Logistic | Isotonic, Field(discriminator="method")]
+
+
+def _ordered(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"an interval must run from low to high; got {ends[0]} to {ends[1]}")
+    return ends
+
+
+_Ends = Annotated[tuple[float, float], AfterValidator(_ordered)]
+_Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class FittedThreshold(BaseModel):
+    """Threshold and probability, with the counts behind them.
+
+    Args:
+        threshold: In units of the distance; ``same = distance <= threshold``.
+        threshold_ci: 95 % interval from resampling classes; None without replicates.
+        far: Target false accept rate; None for equal error.
+        supported: True if at least 30 false accepts are expected at that rate (at the EER for equal error).
+        impostors_needed: Number of impostor comparisons needed for that.
+        n_genuine: Number of genuine comparisons.
+        n_impostor: Number of impostor comparisons; only those with forgeries if there are any.
+        n_classes: Number of classes.
+        evidence: Log likelihood ratio as a function of the distance, logistic or isotonic, whichever had the
+            lower Cllr in cross-validation over classes.
+        prior: P(same) in use.
+        cllr: Cost of the log likelihood ratios in bits, cross-validated; None with too few classes.
+        min_cllr: Cost with the best possible calibration of the same comparisons.
+        eer: Equal error rate of these comparisons.
+        eer_ci: 95 % interval of the equal error rate.
+    """
+
+    model_config = _STORED
+
+    threshold: float
+    threshold_ci: _Ends | None
+    far: Annotated[float, Field(gt=0, lt=1)] | None
+    supported: bool
+    impostors_needed: int = Field(ge=1)
+    n_genuine: int = Field(ge=1)
+    n_impostor: int = Field(ge=1)
+    n_classes: int = Field(ge=1)
+    evidence: Evidence
+    prior: float = Field(gt=0, lt=1)
+    cllr: Annotated[float, Field(ge=0)] | None
+    min_cllr: float = Field(ge=0)
+    eer: _Rate
+    eer_ci: _Ends | None
+
+    def same(self, distance: npt.ArrayLike) -> Bools:
+        """Return True for each distance within the threshold."""
+        return np.asarray(np.asarray(distance, dtype=np.float64) <= self.threshold)
+
+    def llr(self, distance: npt.ArrayLike) -> Floats:
+        """Return the log likelihood ratio of same against different; above 0 favors same."""
+        return np.asarray(self.evidence.llr(distance))
+
+    def probability(self, distance: npt.ArrayLike, *, prior: float | None = None) -> Floats:
+        """Return the calibrated P(same) at each distance, in [0, 1]; it never rises with the distance.
+
+        Args:
+            distance: Any shape, or one number.
+            prior: Share of same pairs in use, between 0 and 1; the stored one (0.5) by default.
+
+        Raises:
+            SettingError: If the prior is not between 0 and 1.
+        """
+        prior = self.prior if prior is None else prior
+        if not 0 < prior < 1:
+            raise SettingError(f"A prior must be between 0 and 1, such as 0.5; got {prior}")
+        logit = self.llr(distance) + math.log(prior / (1 - prior))
+        return np.asarray(0.5 * (1 + np.tanh(logit / 2)))
+
+
+class Identification(BaseModel):
+    """Thresholds by images per label, number of labels, and false positive identification rate."""
+
+    model_config = _STORED
+
+    images: tuple[int, ...] = Field(min_length=1)
+    labels: tuple[tuple[int, ...], ...]  # for each number of images
+    fpir: tuple[float, ...] = Field(min_length=2)
+    threshold: tuple[tuple[tuple[float, ...], ...], ...]  # [images][labels][fpir]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Identification:
+        shape = [(len(row), {len(cells) for cells in row}) for row in self.threshold]
+        if shape != [(len(sizes), {len(self.fpir)}) for sizes in self.labels] or len(shape) != len(
+            self.images
+        ):
+            raise ValueError("the table of identification thresholds does not have the shape of its margins")
+        if any(np.any(np.diff(margin) <= 0) for margin in (self.images, self.fpir, *self.labels)):
+            raise ValueError("the margins of the table of identification thresholds must rise")
+        if min(self.images) < 1 or any(sizes[0] != 1 for sizes in self.labels) or min(self.fpir) <= 0:
+            raise ValueError("the table of identification thresholds begins with one label and one image")
+        return self
+
+    def at(self, labels: int, fpir: float, images_per_label: float = 1.0) -> float:
+        """Return the threshold for a gallery: above 0, and never higher for more labels.
+
+        Raises:
+            SettingError: If a number is out of range.
+        """
+        if labels < 1 or images_per_label < 1 or not 0 < fpir < 1:
+            raise SettingError(
+                "A gallery needs at least 1 label with at least 1 image each, and a rate between 0 and 1; "
+                f"got {labels} labels, {images_per_label} images per label and a rate of {fpir}"
+            )
+        row = int(np.searchsorted(self.images, images_per_label, side="right")) - 1
+        sizes, table = self.labels[row], np.asarray(self.threshold[row])
+        size = labels * images_per_label / self.images[row]  # images beyond the table count as labels
+        known = min(size, sizes[-1])
+        rate = -np.expm1(np.log1p(-fpir) * known / size)
+        by_size = [_interpolated(rate, np.asarray(self.fpir), found) for found in table]
+        return float(np.interp(np.log(known), np.log(sizes), by_size))
+
+
+def _interpolated(rate: float, rates: Floats, thresholds: Floats) -> float:
+    """Interpolate linearly in the logarithms of rate and threshold; extrapolate below the lowest rate."""
+    x, y = np.log(rates), np.log(np.maximum(thresholds, _TINY))
+    slope = (y[1] - y[0]) / (x[1] - x[0])
+    return float(np.exp(np.interp(np.log(rate), x, y) + slope * min(np.log(rate) - x[0], 0.0)))
+
+
+class ReferenceThreshold(FittedThreshold):
+    """Threshold for the distance to a set of references.
+
+    Args:
+        images: Number of references in a set.
+        scaled: True for the mean distance scaled by the spread of the references, False for the nearest.
+    """
+
+    images: int = Field(ge=2, le=1000)
+    scaled: bool
+
+
+class ReferenceThresholds(BaseModel):
+    """Thresholds for sets of references.
+
+    Args:
+        typical: Mean distance of two held-out images of one class, in units of the distance.
+        rows: Thresholds by number of references, ascending.
+    """
+
+    model_config = _STORED
+
+    typical: float = Field(ge=0, le=1e30)
+    rows: tuple[ReferenceThreshold, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> ReferenceThresholds:
+        if np.any(np.diff([row.images for row in self.rows]) <= 0):
+            raise ValueError("the numbers of references must rise from row to row")
+        return self
+
+    def row(self, count: int) -> ReferenceThreshold:
+        """Return the threshold for a number of references, or for the next smaller number."""
+        return [row for row in self.rows if row.images <= count or row is self.rows[0]][-1]
+
+    def distance(self, to: Floats, among: Floats) -> Floats:
+        """Return the distance of each probe to a set of references, shape ``(n,)``, at least 0.
+
+        Args:
+            to: Distances of the references to the probes, shape ``(k, n)``, k at least 2.
+            among: Distances of the references to each other, shape ``(k, k)``.
+        """
+        row = self.row(len(to))
+        return set_distance(to, among, typical=self.typical, scaled=row.scaled, images=row.images)
+
+
+def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool, images: int) -> Floats:
+    """Return the distance to the nearest reference, or the mean distance scaled by the references' spread.
+
+    Nearest: with more references than the threshold was fitted for, the expected minimum over a random
+    subset of that size, since the minimum over all falls with their number. Scaled: ``mean(d) * sqrt(typical
+    / spread)``, where the spread is the references' mean distance from each other, with the typical distance
+    counted once among them. At a typical spread it is the mean distance; a class with a small spread is
+    judged more strictly, one with a large spread more leniently. The square root is a compromise between no
+    scaling and division by the spread, which few references estimate poorly.
+
+    Args:
+        to: Shape ``(k, n)``.
+        among: Shape ``(k, k)``.
+        typical: Mean distance of two images of one class.
+        scaled: Scaled mean distance rather than the nearest.
+        images: Number of references that the threshold is for.
+
+    Returns:
+        Shape ``(n,)``, at least 0, lower is closer.
+
+    Example:
+        Two similar references and two different ones, each 0.4 from the probe.
+
+        >>> to = np.array([[0.4], [0.4]])
+        >>> sets = [np.array([[0, apart], [apart, 0]]) for apart in (0.1, 0.3)]
+        >>> [float(set_distance(to, among, typical=0.2, scaled=True, images=2)[0].round(3)) for among in sets]
+        [0.462, 0.358]
+    """
+    count = len(to)
+    if not scaled:
+        # Probability that the i-th nearest is the nearest of a random subset.
+        share = np.ones(count)
+        for i in range(1, count):
+            share[i] = share[i - 1] * max(0, count - i + 1 - min(images, count)) / (count - i + 1)
+        share -= np.append(share[1:], 0.0)
+        return np.asarray(share @ np.sort(to, axis=0).astype(np.float64))
+    pairs = among[np.triu_indices(count, 1)]
+    spread = (pairs.sum(dtype=np.float64) + typical) / (len(pairs) + 1)
+    return np.asarray(to.mean(axis=0, dtype=np.float64) * (np.sqrt(typical / spread) if spread > 0 else 1.0))
 
 
 class Calibration(FittedThreshold):
@@ -61,141 +309,3 @@ class Calibration(FittedThreshold):
         if prototype:  # more images improve the mean; they do not act as further labels
             images_per_label = min(images_per_label, max(self.identification.images))
         return self.identification.at(labels_in_gallery, fpir, images_per_label)
-
-
-class CalibrationReport(NamedTuple):
-    """Result of `calibrate`.
-
-    Args:
-        calibration: Thresholds and probabilities.
-        comparisons: Comparisons that they were fitted on.
-        figures: Equal error rate and error curve of those comparisons, for `Manifest.held_out`.
-        warnings: See `threshold_warnings`.
-    """
-
-    calibration: Calibration
-    comparisons: Comparisons
-    figures: dict[str, Any]
-    warnings: list[Note]
-
-
-def calibrate(
-    embeddings: Floats,
-    dataset: ImageSet | PairSet,
-    comparator: Comparator,
-    *,
-    rows: Ints | None = None,
-    far: float | None = None,
-    prior: float = 0.5,
-    unseen_classes: bool = True,
-    seed: int = 0,
-) -> CalibrationReport:
-    """Fit thresholds and probabilities to the embeddings of a data set.
-
-    Args:
-        embeddings: Shape ``(n, d)``.
-        dataset: Labeled images or pairs, best of classes that the encoder was not trained on.
-        comparator: Distances between embeddings, for example a model.
-        rows: Images of the data set that the embeddings belong to, ascending; all by default.
-        far: False accept rate to choose the threshold at, between 0 and 1; equal error by default.
-        prior: P(same) in use.
-        unseen_classes: False if the encoder was trained on these classes.
-        seed: Seed of folds and resampling.
-
-    Raises:
-        DataError: If there is no genuine or no impostor comparison.
-        SettingError: If ``far`` or ``prior`` is not between 0 and 1.
-    """
-    comparisons = compare(embeddings, dataset, comparator, rows=rows, seed=seed)
-    sets: list[ReferenceSet] = []
-    if isinstance(dataset, ImageSet):
-        kept = slice(None) if rows is None else rows
-        sets = draw_reference_sets(
-            embeddings,
-            dataset.labels[kept],
-            comparator.distances,
-            forgery=dataset.forgery[kept],
-            seed=seed,
-        )
-    return calibrate_comparisons(
-        comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
-    )
-
-
-def calibrate_comparisons(
-    comparisons: Comparisons,
-    *,
-    sets: Sequence[ReferenceSet] = (),
-    far: float | None = None,
-    prior: float = 0.5,
-    unseen_classes: bool = True,
-    seed: int = 0,
-) -> CalibrationReport:
-    """Fit thresholds and probabilities to comparisons, for example those of cross-validation folds.
-
-    Args:
-        comparisons: See `fit_calibration`.
-        sets: Reference sets of the same classes.
-        far: False accept rate to choose the threshold at; equal error by default.
-        prior: P(same) in use.
-        unseen_classes: False if the encoder was trained on these classes.
-        seed: Seed of folds and resampling.
-    """
-    from .threshold_warnings import threshold_warnings
-
-    fitted = fit_calibration(
-        comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
-    )
-    figures = held_out_figures(fitted, comparisons)
-    return CalibrationReport(fitted, comparisons, figures, list(threshold_warnings(fitted, comparisons)))
-
-
-def fit_calibration(
-    comparisons: Comparisons,
-    *,
-    sets: Sequence[ReferenceSet] = (),
-    far: float | None = None,
-    prior: float = 0.5,
-    unseen_classes: bool = True,
-    bootstrap: int = 200,
-    seed: int = 0,
-) -> Calibration:
-    """Choose the thresholds and fit the probabilities.
-
-    Where some impostors are skilled forgeries, threshold and probability are fitted against those alone (see
-    `Comparisons.hardest`); identification is always fitted against random impostors.
-
-    Args:
-        comparisons: Comparisons of classes that the encoder was not trained on.
-        sets: Reference sets of the same classes, with probes.
-        far: Target false accept rate, between 0 and 1; equal error by default.
-        prior: P(same) in use; stored as the default of `FittedThreshold.probability`.
-        unseen_classes: False if the encoder was trained on the classes.
-        bootstrap: Number of resampled sets for the intervals.
-        seed: Seed of folds, resampling and galleries.
-
-    Raises:
-        DataError: If there is no genuine or no impostor comparison.
-        SettingError: If ``far`` or ``prior`` is not between 0 and 1.
-    """
-    return Calibration(
-        **dict(fit_threshold(comparisons, far=far, prior=prior, bootstrap=bootstrap, seed=seed)),
-        unseen_classes=unseen_classes,
-        identification=fit_identification(comparisons, seed=seed),
-        references=fit_references(sets, far=far, prior=prior, seed=seed),
-    )
-
-
-def held_out_figures(calibration: Calibration, comparisons: Comparisons) -> dict[str, Any]:
-    """Return the figures that model.json keeps of the comparisons behind a threshold.
-
-    They are the equal error rate, its interval, and the error curve at about 200 thresholds.
-    """
-    pairs = comparisons.hardest()
-    found = roc(pairs.distance, pairs.same).thinned(200)
-    finite = np.isfinite(found.threshold)
-    curve = {
-        name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
-        for name in ("threshold", "far", "frr")
-    }
-    return {"eer": calibration.eer, "eer_ci": calibration.eer_ci, "curve": curve}

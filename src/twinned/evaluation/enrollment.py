@@ -17,12 +17,8 @@ import numpy.typing as npt
 
 from ..metrics.comparisons import Distances, Floats, Ints
 from ..utils.groups import rank_within_group
-from .identification import (
-    PROBES,
-    Identification,
-    table_of,
-    tabulate,
-)
+from .calibration import Identification
+from .identification import PROBES, table_of, tabulate
 
 _BLOCK_VALUES = 1 << 22  # distances computed at a time
 _DRAWS = 10  # galleries drawn to choose on

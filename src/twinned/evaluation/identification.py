@@ -19,11 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..errors import SettingError
 from ..metrics.comparisons import Comparisons, Floats, Ints
 from ..utils.groups import rank_within_group
+from .calibration import Identification
 
 _RATES = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 _IMAGES = (1, 2, 4, 8)  # per label
@@ -32,49 +31,6 @@ _GALLERIES = 10  # drawn for each number of images per label
 PROBES = 1000
 _SUPPORT = 20  # unknown probes below a quantile that is read off without extrapolation
 _TINY = 1e-12
-
-
-class Identification(BaseModel):
-    """Thresholds by images per label, number of labels, and false positive identification rate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    images: tuple[int, ...] = Field(min_length=1)
-    labels: tuple[tuple[int, ...], ...]  # for each number of images
-    fpir: tuple[float, ...] = Field(min_length=2)
-    threshold: tuple[tuple[tuple[float, ...], ...], ...]  # [images][labels][fpir]
-
-    @model_validator(mode="after")
-    def _fits(self) -> Identification:
-        shape = [(len(row), {len(cells) for cells in row}) for row in self.threshold]
-        if shape != [(len(sizes), {len(self.fpir)}) for sizes in self.labels] or len(shape) != len(
-            self.images
-        ):
-            raise ValueError("the table of identification thresholds does not have the shape of its margins")
-        if any(np.any(np.diff(margin) <= 0) for margin in (self.images, self.fpir, *self.labels)):
-            raise ValueError("the margins of the table of identification thresholds must rise")
-        if min(self.images) < 1 or any(sizes[0] != 1 for sizes in self.labels) or min(self.fpir) <= 0:
-            raise ValueError("the table of identification thresholds begins with one label and one image")
-        return self
-
-    def at(self, labels: int, fpir: float, images_per_label: float = 1.0) -> float:
-        """Return the threshold for a gallery: above 0, and never higher for more labels.
-
-        Raises:
-            SettingError: If a number is out of range.
-        """
-        if labels < 1 or images_per_label < 1 or not 0 < fpir < 1:
-            raise SettingError(
-                "A gallery needs at least 1 label with at least 1 image each, and a rate between 0 and 1; "
-                f"got {labels} labels, {images_per_label} images per label and a rate of {fpir}"
-            )
-        row = int(np.searchsorted(self.images, images_per_label, side="right")) - 1
-        sizes, table = self.labels[row], np.asarray(self.threshold[row])
-        size = labels * images_per_label / self.images[row]  # images beyond the table count as labels
-        known = min(size, sizes[-1])
-        rate = -np.expm1(np.log1p(-fpir) * known / size)
-        by_size = [_interpolated(rate, np.asarray(self.fpir), found) for found in table]
-        return float(np.interp(np.log(known), np.log(sizes), by_size))
 
 
 def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identification:
@@ -193,10 +149,3 @@ def _quantiles(closest: Floats, strangers: int, classes: int) -> Floats:
     reach /= max(1 - min(support, classes) ** -0.5, 0.1)
     found: Floats = np.where(rates >= anchor, np.quantile(closest, rates), start * (rates / anchor) ** reach)
     return found
-
-
-def _interpolated(rate: float, rates: Floats, thresholds: Floats) -> float:
-    """Interpolate linearly in the logarithms of rate and threshold; extrapolate below the lowest rate."""
-    x, y = np.log(rates), np.log(np.maximum(thresholds, _TINY))
-    slope = (y[1] - y[0]) / (x[1] - x[0])
-    return float(np.exp(np.interp(np.log(rate), x, y) + slope * min(np.log(rate) - x[0], 0.0)))

@@ -7,63 +7,16 @@ A prior turns it into a probability: ``logit P(same) = llr + logit(prior)``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..metrics.comparisons import Comparisons, Floats
-from ..metrics.roc import (
-    Tally,
-    coarse,
-    pooled,
-    tally,
-    tally_sorted,
-)
+from ..metrics.roc import Tally, coarse, pooled, tally, tally_sorted
+from .calibration import Isotonic, Logistic
 
 FOLDS = 5
-
-
-class Logistic(BaseModel):
-    """Straight line: ``llr = intercept + slope * distance``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    method: Literal["logistic"] = "logistic"
-    intercept: float
-    slope: float = Field(le=0)
-
-    def llr(self, distance: npt.ArrayLike) -> Floats:
-        """Return the log likelihood ratio at each distance; it falls with the distance."""
-        return self.intercept + self.slope * np.asarray(distance, dtype=np.float64)
-
-
-class Isotonic(BaseModel):
-    """Falling curve through knots, linear between them and constant beyond them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    method: Literal["isotonic"] = "isotonic"
-    knots: tuple[float, ...] = Field(min_length=1)
-    values: tuple[float, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _falls(self) -> Isotonic:
-        if len(self.knots) != len(self.values):
-            raise ValueError(
-                f"as many values as knots are needed; got {len(self.values)} and {len(self.knots)}"
-            )
-        if np.any(np.diff(self.knots) <= 0) or np.any(np.diff(self.values) > 0):
-            raise ValueError("knots must rise and values must not")
-        return self
-
-    def llr(self, distance: npt.ArrayLike) -> Floats:
-        """Return the log likelihood ratio at each distance; it falls with the distance."""
-        return np.interp(np.asarray(distance, dtype=np.float64), self.knots, self.values)
-
-
-Evidence = Annotated[Logistic | Isotonic, Field(discriminator="method")]
 
 
 def fit_logistic(counts: Tally) -> Logistic:

@@ -31,12 +31,7 @@ from ..utils.groups import rank_within_group
 from ..utils.notes import Note
 from .calibration import Calibration
 from .enrollment import nearest_label
-from .reference_sets import (
-    ReferenceSet,
-    compare_references,
-    distinct_probes,
-    draw_reference_sets,
-)
+from .reference_sets import ReferenceSet, compare_references, distinct_probes, draw_reference_sets
 from .results import EmbeddedSet, Evaluation
 from .threshold_warnings import FEW_CLASSES
 from .verification import evaluate_verification

@@ -18,17 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..metrics.comparisons import (
-    Comparisons,
-    Distances,
-    Floats,
-    Ints,
-    compare_pairs,
-)
+from ..metrics.comparisons import Comparisons, Distances, Floats, Ints, compare_pairs
 from ..metrics.roc import eer
-from .thresholds import FittedThreshold, fit_threshold, supported
+from .calibration import ReferenceThreshold, ReferenceThresholds, set_distance
+from .thresholds import fit_threshold, supported
 
 COUNTS = (2, 3, 5, 10)
 _CLASSES = 60  # maximum number of classes that sets of one size are drawn from
@@ -38,93 +32,6 @@ _SETS_OF_A_CLASS = 4
 _PROBES = 30  # maximum number of genuine probes per set
 _IMPOSTORS = 200  # maximum number of impostors per set
 _LEAST = 30  # comparisons of each kind needed for a threshold
-
-
-class ReferenceThreshold(FittedThreshold):
-    """Threshold for the distance to a set of references.
-
-    Args:
-        images: Number of references in a set.
-        scaled: True for the mean distance scaled by the spread of the references, False for the nearest.
-    """
-
-    images: int = Field(ge=2, le=1000)
-    scaled: bool
-
-
-class ReferenceThresholds(BaseModel):
-    """Thresholds for sets of references.
-
-    Args:
-        typical: Mean distance of two held-out images of one class, in units of the distance.
-        rows: Thresholds by number of references, ascending.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    typical: float = Field(ge=0, le=1e30)
-    rows: tuple[ReferenceThreshold, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _ascending(self) -> ReferenceThresholds:
-        if np.any(np.diff([row.images for row in self.rows]) <= 0):
-            raise ValueError("the numbers of references must rise from row to row")
-        return self
-
-    def row(self, count: int) -> ReferenceThreshold:
-        """Return the threshold for a number of references, or for the next smaller number."""
-        return [row for row in self.rows if row.images <= count or row is self.rows[0]][-1]
-
-    def distance(self, to: Floats, among: Floats) -> Floats:
-        """Return the distance of each probe to a set of references, shape ``(n,)``, at least 0.
-
-        Args:
-            to: Distances of the references to the probes, shape ``(k, n)``, k at least 2.
-            among: Distances of the references to each other, shape ``(k, k)``.
-        """
-        row = self.row(len(to))
-        return set_distance(to, among, typical=self.typical, scaled=row.scaled, images=row.images)
-
-
-def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool, images: int) -> Floats:
-    """Return the distance to the nearest reference, or the mean distance scaled by the references' spread.
-
-    Nearest: with more references than the threshold was fitted for, the expected minimum over a random
-    subset of that size, since the minimum over all falls with their number. Scaled: ``mean(d) * sqrt(typical
-    / spread)``, where the spread is the references' mean distance from each other, with the typical distance
-    counted once among them. At a typical spread it is the mean distance; a class with a small spread is
-    judged more strictly, one with a large spread more leniently. The square root is a compromise between no
-    scaling and division by the spread, which few references estimate poorly.
-
-    Args:
-        to: Shape ``(k, n)``.
-        among: Shape ``(k, k)``.
-        typical: Mean distance of two images of one class.
-        scaled: Scaled mean distance rather than the nearest.
-        images: Number of references that the threshold is for.
-
-    Returns:
-        Shape ``(n,)``, at least 0, lower is closer.
-
-    Example:
-        Two similar references and two different ones, each 0.4 from the probe.
-
-        >>> to = np.array([[0.4], [0.4]])
-        >>> sets = [np.array([[0, apart], [apart, 0]]) for apart in (0.1, 0.3)]
-        >>> [float(set_distance(to, among, typical=0.2, scaled=True, images=2)[0].round(3)) for among in sets]
-        [0.462, 0.358]
-    """
-    count = len(to)
-    if not scaled:
-        # Probability that the i-th nearest is the nearest of a random subset.
-        share = np.ones(count)
-        for i in range(1, count):
-            share[i] = share[i - 1] * max(0, count - i + 1 - min(images, count)) / (count - i + 1)
-        share -= np.append(share[1:], 0.0)
-        return np.asarray(share @ np.sort(to, axis=0).astype(np.float64))
-    pairs = among[np.triu_indices(count, 1)]
-    spread = (pairs.sum(dtype=np.float64) + typical) / (len(pairs) + 1)
-    return np.asarray(to.mean(axis=0, dtype=np.float64) * (np.sqrt(typical / spread) if spread > 0 else 1.0))
 
 
 class ReferenceSet(NamedTuple):

@@ -31,8 +31,9 @@ from ..metrics.roc import (
     tally,
     tally_sorted,
 )
+from .calibration import FittedThreshold
 from .likelihood_ratio import cllr, min_cllr_of
-from .thresholds import FittedThreshold, impostors_needed, supported
+from .thresholds import impostors_needed, supported
 
 FARS = (0.1, 0.01, 0.001, 0.0001)
 

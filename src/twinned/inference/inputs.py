@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
 
-from ..data.datasets import ImageSet
 from ..data.images import ImageSource, as_many
-from ..data.readers import find_images, load_images
 from .session import Floats
+
+if TYPE_CHECKING:
+    from ..data.datasets import ImageSet
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
@@ -20,9 +21,15 @@ Images: TypeAlias = "ImageSource | Many"
 Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | str | os.PathLike[str]"
 
 
+def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
+
+
 def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
     """Return images as an iterable of several, and True if one image was given."""
-    if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):
+    if _is_folder(images):
+        from ..data.readers import find_images
+
         return find_images(images), False
     many = as_many(images)
     return many, isinstance(many, list) and len(many) == 1 and many[0] is images
@@ -34,8 +41,21 @@ def as_sources(images: Images) -> Any:
     return images if one else list(many)
 
 
+def as_references(images: Images) -> list[ImageSource]:
+    """Return reference images, with those of a folder in its place."""
+    many = list(as_many(images))
+    if not any(_is_folder(image) for image in many):
+        return many
+    from ..data.readers import references_of
+
+    return [reference for image in many for reference in references_of(image)]
+
+
 def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
     """Return the example images of each class."""
+    from ..data.datasets import ImageSet
+    from ..data.readers import load_images
+
     if isinstance(support, (str, os.PathLike)):
         support = load_images(support)
     if isinstance(support, ImageSet):

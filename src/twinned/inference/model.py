@@ -15,19 +15,29 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.datasets import ImageSet, PairSet
-from ..data.images import ImageSource, as_many, source_name
-from ..data.readers import references_of
+from ..data.images import ImageSource, source_name
 from ..errors import DataError, SettingError
-from ..evaluation.thresholds import FittedThreshold
+from ..evaluation.calibration import FittedThreshold
 from ..utils.progress import progress_bar
 from . import model_folder
 from .embedder import FolderEmbedder
-from .inputs import Images, Many, One, Support, as_list, as_sources, distinct, examples_of, image_key
+from .inputs import (
+    Images,
+    Many,
+    One,
+    Support,
+    as_list,
+    as_references,
+    as_sources,
+    distinct,
+    examples_of,
+    image_key,
+)
 from .results import Prediction, Verdict
 from .session import Floats, embed_stream
 
 if TYPE_CHECKING:
+    from ..data.datasets import ImageSet, PairSet
     from ..evaluation.protocols import ModelFacts
     from ..evaluation.results import Evaluation
     from ..gallery.gallery import Gallery, Hits, Identifications
@@ -146,7 +156,7 @@ class Model(FolderEmbedder):
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not finite.
         """
-        images = [reference for given in as_many(left) for reference in references_of(given)]
+        images = as_references(left)
         if not images:
             raise DataError("An image, or at least one reference, is needed to compare with; got none")
         vectors = self._embed([*images, right])

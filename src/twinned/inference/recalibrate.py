@@ -15,8 +15,9 @@ from ..data.decode import Decoded, decode
 from ..data.images import pixels_sha256
 from ..data.readers import load
 from ..errors import DataError, SettingError, some
-from ..evaluation.calibration import Calibration, CalibrationReport, calibrate
+from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
+from ..evaluation.fitting import CalibrationReport, calibrate
 from ..evaluation.threshold_warnings import is_threshold_warning
 from ..utils.notes import Note, collect, note
 from . import model_folder

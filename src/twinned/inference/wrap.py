@@ -22,7 +22,7 @@ from ..data.preprocessing import ImageSpec, parse_image_size
 from ..data.readers import load as load_data
 from ..data.splits import both_kinds, sample
 from ..errors import DataError, ModelError, SettingError
-from ..evaluation.calibration import CalibrationReport, calibrate
+from ..evaluation.fitting import CalibrationReport, calibrate
 from ..metrics.comparisons import compare
 from ..metrics.roc import eer
 from ..utils import files

@@ -149,9 +149,12 @@ class EmaModel(Generic[Network]):
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move the average towards the network's weights; copy integers."""
+        """Move the average toward the network's weights, except for frozen ones; copy integers."""
         decay = min(self.decay, (1 + step) / (10 + step))
         average, current = self.network.state_dict(), network.state_dict()
+        for name, parameter in network.named_parameters():
+            if not parameter.requires_grad:  # equal in both
+                del average[name]
         floats = [key for key, value in average.items() if value.is_floating_point()]
         torch._foreach_lerp_([average[k] for k in floats], [current[k] for k in floats], 1 - decay)
         for key in average.keys() - set(floats):

@@ -19,7 +19,7 @@ from ..data.decoded import DecodedSet, identity, read, statistics
 from ..data.preprocessing import ImageSpec
 from ..data.splits import check_validation
 from ..errors import SettingError
-from ..evaluation.calibration import fit_calibration
+from ..evaluation.fitting import fit_calibration
 from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
 from ..inference.model import Model

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from ..data.decoded import DecodedSet, fingerprint
 from ..data.splits import enrolment_images, thin
-from ..evaluation.calibration import Calibration, held_out_figures
+from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
+from ..evaluation.fitting import held_out_figures
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
 from ..inference.model import Model
