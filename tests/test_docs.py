@@ -72,7 +72,14 @@ def started(place: Path) -> Path:
     return place
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(ROOT / "docs" / p)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page != "start.md"))
+        for page in PAGES
+        if blocks(ROOT / "docs" / page)
+    ],
+)
 def test_what_a_page_says_to_type_works(page, started):
     if page == "start.md":
         assert (started / "digits.twin" / "model.json").is_file()
@@ -118,6 +125,7 @@ def test_the_readme_names_commands_that_there_are():
         assert run.returncode == 0, command
 
 
+@pytest.mark.slow
 def test_the_pages_are_made_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     run = subprocess.run(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9][0-9]_*.py"))
+_FAST = 2  # examples that the fast tests run
 _MOST_LINES, _MOST_SECONDS = 60, 300  # seconds: a machine may be slow, and shared
 
 
@@ -24,7 +25,13 @@ def test_there_is_one_for_each_slide():
     assert [int(path.name[:2]) for path in EXAMPLES] == list(range(1, 16))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (place >= _FAST))
+        for place, path in enumerate(EXAMPLES)
+    ],
+)
 def test_an_example_runs_and_leaves_the_pictures_that_it_names(path, tmp_path, cache):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) < _MOST_LINES

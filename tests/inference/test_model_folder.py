@@ -144,7 +144,7 @@ def test_force_replaces_models_and_nothing_else(tiny_model, tmp_path):
     note.write_text("precious")
     empty.mkdir()
     for precious in (photos, note):
-        with pytest.raises(SettingError, match="is no model folder, so it is not replaced"):
+        with pytest.raises(SettingError, match="not replaced"):
             model.save(precious, force=True)
     with pytest.raises(SettingError, match="is a file; choose another place"):
         model.save(note / "m.twin", force=True)

@@ -202,7 +202,7 @@ def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_pa
     assert "wrapped" in str(model.record.without_history())
     result = export_model(model, tmp_path / "out", progress=False)
     assert result["float_difference"] < 1e-4
-    with pytest.raises(SettingError, match="was wrapped: an ONNX graph can be run and not trained"):
+    with pytest.raises(SettingError, match="wrapped, and an ONNX graph cannot be trained"):
         twinned.finetune(model, strangers)
     with pytest.raises(SettingError, match="exists"):
         wrap(file, glyphs, output=output)

@@ -137,11 +137,13 @@ def used(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Traces:
     return traces
 
 
+@pytest.mark.slow
 def test_the_home_folder_stays_empty(used: Traces) -> None:
     assert sorted(used.home.rglob("*")) == []
     assert sorted(path.name for path in used.work.iterdir()) == ["g", "m.twin", "out"]
 
 
+@pytest.mark.slow
 def test_no_name_is_looked_up(used: Traces) -> None:
     if used.logs is None:
         pytest.skip("strace is not installed, or may not follow a process here")
