@@ -7,6 +7,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from .. import losses
@@ -93,7 +94,8 @@ class LossSection(Section):
 
     @model_validator(mode="after")
     def _check_values(self) -> LossSection:
-        losses.create_loss(**self.model_dump(), num_classes=2, embedding_size=1)
+        with torch.device("meta"):  # the loss checks its options; random proxies are not drawn
+            losses.create_loss(**self.model_dump(), num_classes=2, embedding_size=1)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:  # pickle cannot find the class by name
