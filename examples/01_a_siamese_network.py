@@ -1,9 +1,9 @@
 """Slide 1: a Siamese network. Two inputs go in, one score comes out.
 
-What the slide says: one network looks at both images, and says how alike they are.
-Where its code goes wrong: nowhere.
-What you see here: before any training the score exists already, and tells little: two threes score hardly
-higher than a three and an eight. All that is missing is learning (slides 5 to 7).
+Slide: one network looks at both images and returns how similar they are.
+Errors: none.
+Output: a score for each pair. It exists before any training, but has little meaning: two threes score hardly
+higher than a three and an eight. Slides 5 to 7 add the learning.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 
 import twinned as tw
 
-digits = tw.data.load_digits()  # 1,797 handwritten digits, 8x8; scikit-learn ships them
+digits = tw.data.load_digits()  # 1,797 handwritten digits, 8x8, from scikit-learn
 pixels = torch.tensor(np.stack(digits.images))[:, None] / 255  # floats in [0, 1]: (1797, 1, 8, 8)
 
 torch.manual_seed(0)

@@ -1,10 +1,10 @@
 """Slide 2: the architecture, drawn.
 
-What the slide says: two branches, one set of weights, a comparison of both feature vectors.
-Where its code goes wrong: nowhere; it draws two boxes and a circle, which are the same for every network.
-What you see here: any network draws itself, as PNG and as SVG: 02_architecture.png has the encoder of slide
-10, for faces, with a Euclidean distance, the two branches tied to one set of weights; 02_koch2015.svg has
-Koch's network of 38,951,745 parameters.
+Slide: two branches, one set of weights, a comparison of both feature vectors.
+Errors: none. Its code draws two boxes and a circle, which are the same for every network.
+Output: a drawing of any network, as PNG and as SVG. 02_architecture.png has the encoder of slide 10, for
+faces, with a Euclidean distance; its two branches share one set of weights. 02_koch2015.svg has Koch's
+network of 38,951,745 parameters.
 """
 
 import twinned as tw

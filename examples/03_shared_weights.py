@@ -1,9 +1,9 @@
 """Slide 3: shared weights.
 
-What the slide says: both branches use the same weights, so both images are measured by one yardstick.
-Where its code goes wrong: nowhere; it calls one model object twice. Two models built by calling the same
-function twice look alike in a drawing and share nothing.
-What you see here: the summary counts the weights once, and three proofs that they are one set.
+Slide: both branches use the same weights, so both images are measured by the same standard.
+Errors: none. Its code calls one model object twice. Two models that are built by calling the same function
+twice look alike in a drawing and share nothing.
+Output: the summary, which counts the weights once, and three proofs that they are one set.
 """
 
 import torch
@@ -17,13 +17,13 @@ print(network.summary(), "\n")
 
 a, b = torch.rand(2, 5, 1, 16, 16)  # five pairs of images
 
-# 1. Swapping the images changes nothing: |f(a) - f(b)| = |f(b) - f(a)|, which two branches would break.
+# 1. Swapping the images changes nothing: |f(a) - f(b)| = |f(b) - f(a)|. With two sets of weights it would.
 print("distances from left to right and back are equal:", torch.equal(network(a, b), network(b, a)))
 
-# 2. The same image on both sides is at distance 0, whatever the weights are.
+# 2. The same image on both sides is at distance 0, for any weights.
 print("an image with itself:", network(a, a).tolist())
 
-# 3. The gradients of both branches arrive in one place, and add up.
+# 3. The gradients of both branches add up in the one weight.
 weight = network.encoder.blocks[0][0].weight
 whole, left, right = (
     torch.autograd.grad(loss.sum(), weight)[0]

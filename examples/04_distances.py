@@ -1,11 +1,11 @@
 """Slide 4: the distances.
 
-What the slide says: feature vectors are compared by Euclidean distance, cosine similarity or Manhattan
-distance; from [1, 2, 3] to [4, 5, 6] these are 5.196, 0.9746 and 9.
-Where its code goes wrong: the gradient of its Euclidean distance, the square root of a sum, is NaN where
-both embeddings are equal: one such pair ruins all weights.
-What you see here: distances, for which lower is closer; the cosine similarity, for which higher is closer,
-has the slide's name; the gradient at equal embeddings is 0.
+Slide: feature vectors are compared by Euclidean distance, cosine similarity or Manhattan distance; from
+[1, 2, 3] to [4, 5, 6] these are 5.196, 0.9746 and 9.
+Errors: the gradient of its Euclidean distance, the square root of a sum, is NaN where both embeddings are
+equal. One such pair makes all weights NaN.
+Output: distances, for which lower is closer. The cosine similarity, for which higher is closer, has the
+slide's name. The gradient at equal embeddings is 0.
 """
 
 import numpy as np

@@ -1,12 +1,12 @@
 """Slide 5: contrastive and triplet loss.
 
-What the slide says: pull what is the same together, push what is different apart.
-Where its code goes wrong: it multiplies labels of type int32 by distances of type float, which TensorFlow
-refuses; its example hands the triplet loss an array of two dimensions, so that distances are summed over the
-batch; and slide 6's labels of shape (n,) against distances of shape (n, 1) become n x n costs.
-What you see here: both losses and, in 05_losses.png, where each wants every point to go: contrastive pulls
-all of a class together and pushes strangers to its margin, triplet is content as soon as the order is
-right.
+Slide: pull images of one class together, push images of different classes away from each other.
+Errors: its code multiplies labels of type int32 by distances of type float, which TensorFlow refuses. Its
+example passes an array of two dimensions to the triplet loss, so distances are summed over the batch. With
+slide 6's labels of shape (n,) and distances of shape (n, 1), there are n x n costs.
+Output: both losses, and 05_losses.png with the direction in which each moves every point. Contrastive loss
+pulls all images of a class together and pushes other classes to its margin. Triplet loss is 0 as soon as the
+order is right.
 """
 
 import torch
@@ -29,13 +29,15 @@ triplet = tw.losses.TripletLoss(margin=0.2)(apart[anchor, positive], apart[ancho
 figures = []
 for name, loss in (("Contrastive loss", contrastive), ("Triplet loss, semi-hard", triplet)):
     (gradient,) = torch.autograd.grad(loss, points, retain_graph=True)
-    figures.append((f"{name}: {loss.item():.3f}", -gradient))  # what training would do to each point
+    figures.append(
+        (f"{name}: {loss.item():.3f}", -gradient)
+    )  # the direction in which training moves each point
     print(f"{name}: {loss.item():.4f}; {int((gradient.norm(dim=1) < 1e-6).sum())} of 18 points are content")
 
 drawn = tw.plots.forces(points.detach(), figures, labels.tolist())
 tw.plots.save(drawn, "05_losses.png", force=True)
 
-# The slide's loss with the labels of slide 6 (as floats): (n,) against (n, 1).
+# The slide's loss with the labels of slide 6 (as floats): shapes (n,) and (n, 1).
 wrong = torch.ones(18) * torch.ones(18, 1)
 print("\nlabels (18,) times distances (18, 1):", tuple(wrong.shape), "- here that is refused:")
 try:

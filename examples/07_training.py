@@ -1,10 +1,10 @@
 """Slide 7: training.
 
-What the slide says: a loop over batches of pairs, with contrastive loss, Adam and a progress bar.
-Where its code goes wrong: it hands ONE array to a model of two inputs, which raises; and its loss makes the
-output small for same pairs, while slides 8 and 9 take a large output for the same.
-What you see here: training with a progress bar (in a terminal) and another loss, on the digits 0, 1, 2, 5
-and 6, measured on 4, 7 and 9, which it never sees; 07_training.png has the curves. The model is in
+Slide: a loop over batches of pairs, with contrastive loss, Adam and a progress bar.
+Errors: its code passes ONE array to a model of two inputs, which raises. Its loss makes the output small for
+same pairs, while slides 8 and 9 take a large output for the same.
+Output: training with a progress bar (in a terminal) and another loss, on the digits 0, 1, 2, 5 and 6, and
+its evaluation on 4, 7 and 9, which are not used in training. 07_training.png has the curves. The model is in
 07_digits.twin.
 """
 
@@ -41,7 +41,7 @@ print(f"loss: {losses[0]:.2f} at first, {sum(losses[-5:]) / 5:.2f} at last, {len
 print(model.evaluate(novel, ways=3, progress=False))
 tw.plots.save(tw.plots.history(model.history()), "07_training.png", force=True)
 
-# The network by itself takes both inputs, as it must: one number for each pair.
+# The network takes both inputs and returns one number for each pair.
 left, right, _ = tw.data.make_pairs(novel.labels, pairs=5, seed=1)
 for i, j in zip(left, right, strict=True):
     verdict = model.verify(novel.images[i], novel.images[j])

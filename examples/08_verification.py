@@ -1,11 +1,11 @@
 """Slide 8: inference and verification.
 
-What the slide says: predict a number for two images; above 0.5 they are the same.
-Where its code goes wrong: slide 7 trains that number as a distance, small for the same, and slide 8 reads
-it as a similarity, large for the same: every answer is inverted. After the training of slides 10 and 11, a
-sigmoid with cross-entropy, it reads the number as it was trained.
-What you see here: a threshold chosen on digits that training never saw, where the slide has 0.5 by default;
-a probability beside each answer; and what 0.5 would have done to this model's distances.
+Slide: predict a number for two images; above 0.5 they are the same.
+Errors: slide 7 trains that number as a distance, small for the same, and slide 8 reads it as a similarity,
+large for the same, so every answer is inverted. After the training of slides 10 and 11, a sigmoid with
+cross-entropy, it reads the number as it was trained.
+Output: a threshold chosen on digits that are not used in training, where the slide has 0.5 by default; a
+probability with each answer; and the errors of a threshold of 0.5 on this model's distances.
 08_verification.png shows both kinds of pairs with the threshold between them.
 """
 

@@ -1,11 +1,11 @@
 """Slide 9: one-shot classification.
 
-What the slide says: compare a new image with one example of each class; the most similar is its class.
-Where its code goes wrong: it takes the class with the largest number, and after slide 7's loss that is the
-least similar class.
-What you see here: digits that training never saw, recognized from one example each, and an "unknown" where
-no example is near enough; the slide always names a class. 09_one_shot.png shows a question and its answer,
-with the three distances.
+Slide: compare a new image with one example of each class; the most similar is its class.
+Errors: its code takes the class with the largest number. After slide 7's loss that is the least similar
+class.
+Output: digits that are not used in training, recognized from one example each, and "unknown" where no
+example is close enough. The slide always names a class. 09_one_shot.png shows a query and its answer, with
+the three distances.
 """
 
 import twinned as tw
@@ -14,7 +14,7 @@ digits = tw.data.load_digits()
 known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256", "38", "479"))
 model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 
-# One example a class is all that the model is given of 4, 7 and 9.
+# The model gets one example of each of the classes 4, 7 and 9.
 examples = {label: [novel.with_classes([label]).images[0]] for label in novel.classes}
 rest = {label: novel.with_classes([label]).images[1:101] for label in novel.classes}
 
@@ -27,7 +27,7 @@ for label, images in rest.items():
         f" unknown {sum(g.label is None for g in free)}"
     )
 
-strangers = held_out.images[:100]  # 3 and 8, of which there is no example
+strangers = held_out.images[:100]  # 3 and 8, which have no example
 guesses = model.classify(strangers, examples)
 print(
     f"a 3 or an 8, of which there is no example: unknown for {sum(g.label is None for g in guesses)} of 100"

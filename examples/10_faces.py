@@ -1,14 +1,14 @@
 """Slide 10: face verification, images of 96x96x3.
 
-What the slide says: two convolutions (64, 128), a dense layer of 128, 96x96x3; a Euclidean distance into a
-sigmoid, binary cross-entropy, Adam; curves of training and validation.
-Where its code goes wrong: nowhere. It leaves open whether its validation pairs show people whom training saw.
-What you see here: the slide's convolutions and dense layer, trained with the recipe's loss instead, on the 40
-people of the ORL faces and tested on ten people whom training never saw; 10_training.png has the curves,
-10_verification.png how well it does.
+Slide: two convolutions (64, 128), a dense layer of 128, 96x96x3; a Euclidean distance into a sigmoid, binary
+cross-entropy, Adam; curves of training and validation.
+Errors: none. It does not state whether its validation pairs show people whom training saw.
+Output: the slide's convolutions and dense layer, trained with the recipe's loss instead, on the 40 people of
+the ORL faces and tested on ten people whom training never saw. 10_training.png has the curves,
+10_verification.png the distances of both kinds of pairs.
 
 The faces come from `twinned data get orl`, or from a copy below the folder that TWINNED_DATA names.
-Without them this runs on digits instead.
+Without them this example uses digits.
 """
 
 import twinned as tw
@@ -30,7 +30,7 @@ model = tw.train(
     encoder="deck_face",
     image_size=size,
     steps=60,
-    learning_rate=3e-4,  # a tenth of the recipe's: a network of eight million parameters, small batches
+    learning_rate=3e-4,  # a tenth of the recipe's, for eight million parameters and small batches
     validation=held_out,
     settings={"channels": 3, "classes_per_batch": 8, "images_per_class": 2, "normalize": True},
     seed=0,

@@ -1,13 +1,13 @@
 """Slide 11: signature verification, images of 100x200x1.
 
-What the slide says: two convolutions (32, 64), a dense layer of 128, 100x200x1; a Euclidean distance into a
-sigmoid, binary cross-entropy, Adam; is this signature genuine?
-Where its code goes wrong: nowhere; it names no data. In CEDAR the genuine scans have a gray background and
-the forgeries a white one, so a network that is fed the scans can separate them without looking at the ink,
-and a perfect figure says nothing of signatures.
-What you see here: `twinned check` finds that shortcut; then only the ink is looked at. The slide's
-convolutions and dense layer, with the recipe's loss instead, are tested on writers whom training never saw,
-against strangers and against skilled forgeries.
+Slide: two convolutions (32, 64), a dense layer of 128, 100x200x1; a Euclidean distance into a sigmoid, binary
+cross-entropy, Adam; is this signature genuine?
+Errors: none. It names no data. In CEDAR the genuine scans have a gray background and the forgeries a white
+one. A network that gets the scans can separate them by the background alone, and a perfect figure then proves
+nothing about signatures.
+Output: `twinned check` finds that shortcut; then only the ink is used. The slide's convolutions and dense
+layer, with the recipe's loss instead, are tested on writers whom training never saw, against other writers
+and against skilled forgeries.
 
 The signatures come from `twinned data get cedar`, or from a copy below TWINNED_DATA; else digits are used.
 """
@@ -21,16 +21,16 @@ if folder is None:
 else:
     data = tw.load_images(folder)
     writers = data.classes[:20]
-    data = data.with_classes(writers)  # 20 of the 55 writers, so that this is quick
+    data = data.with_classes(writers)  # 20 of the 55 writers, to save time
     for problem in tw.check_data(data, progress=False).problems:
         print(f"{problem.severity}: {problem.message[:160]} ...")
 known, novel = data.split_classes(0.7, seed=0)  # no writer on both sides
 
 model = tw.train(
     known,
-    recipe="signature",  # ink="binary": the background is gone
+    recipe="signature",  # ink="binary" removes the background
     encoder="deck_signature",
-    image_size=(50, 100),  # half the slide's size, so that this takes seconds
+    image_size=(50, 100),  # half the slide's size, to save time
     minutes=0.3,
     settings={"classes_per_batch": 6, "images_per_class": 4},
     seed=0,

@@ -1,11 +1,11 @@
 """Slide 12: image similarity search.
 
-What the slide says: embed a collection once, then find the nearest embeddings of a query.
-Where its code goes wrong: nowhere. It assumes a layer named base_network, and says so; the networks of slides
+Slide: embed a collection once, then find the nearest embeddings of a query.
+Errors: none. Its code assumes a layer named base_network, which the slide mentions. The networks of slides
 1, 10 and 11 do not name theirs, so give it that name first.
-What you see here: a gallery on disk, in which images are enrolled, searched, named (or called unknown) and
-removed; 12_search.png shows three queries with what was found. Naming is stricter than searching: its
-threshold lets at most one stranger in five have a name, so that in doubt a digit is called unknown.
+Output: a gallery on disk, in which images are enrolled, searched, named (or called unknown) and removed.
+12_search.png shows three queries with their results. Naming is stricter than searching: its threshold gives
+a name to at most one stranger in five, so a digit in doubt is called unknown.
 """
 
 import shutil
@@ -17,7 +17,7 @@ known, held_out, novel = (digits.with_classes(list(names)) for names in ("01256"
 model = tw.train(known, recipe="glyph", image_size=24, steps=60, validation=held_out, seed=0)
 
 shutil.rmtree("12_digits.gallery", ignore_errors=True)
-enrolled, asked = novel.images[60:120], novel.images[:3]  # a 4, a 7 and a 9 are asked about
+enrolled, asked = novel.images[60:120], novel.images[:3]  # the queries: a 4, a 7 and a 9
 labels = novel.labels[60:120].tolist()
 with model.gallery("12_digits.gallery") as gallery:
     gallery.add(enrolled, labels, progress=False)
@@ -31,7 +31,7 @@ with model.gallery("12_digits.gallery") as gallery:
     right = sum(said == true for said, true in zip(answers, truth, strict=True))
     unknown = answers.count(None)
     print(f"200 other digits: {right} named rightly, {200 - right - unknown} wrongly, {unknown} unknown")
-    strangers = gallery.identify(held_out.images[:200], fpir=0.2)  # 3 and 8: none is enrolled
+    strangers = gallery.identify(held_out.images[:200], fpir=0.2)  # 3 and 8 are not enrolled
     print(f"200 strangers: {sum(answer.label is None for answer in strangers)} unknown, as they should be")
 
     gallery.remove(label="9")

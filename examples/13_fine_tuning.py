@@ -1,11 +1,11 @@
 """Slide 13: fine-tuning to a new task.
 
-What the slide says: take a trained network, freeze it, give it inputs of a new size and, over both vectors,
-a new layer with num_classes outputs, and train that.
-Where its code goes wrong: its base model is a Siamese network of two inputs, and is handed one: that raises.
-And a network that ends in Flatten and Dense takes no new size: the dense layer's weights have another shape.
-What you see here: a model of five digits is brought to two others, of which there are twenty images each, at
-another size, its first stages frozen, and stays as it was if that does not help; then to a new task with
+Slide: take a trained network, freeze it, give it inputs of a new size and, over both vectors, a new layer
+with num_classes outputs, and train that.
+Errors: its base model is a Siamese network of two inputs, and gets one, which raises. A network that ends in
+Flatten and Dense accepts no new size: the dense layer's weights have another shape.
+Output: a model of five digits is fine-tuned to two others, with twenty images each, at another size, with
+its first stages frozen; it stays unchanged if that does not help. Then it learns a new task with
 num_classes = 3: is a pair the same digit, the same with one of them on its side, or two digits?
 """
 
@@ -29,9 +29,9 @@ for name, model in (("before", before), ("after", after)):
     )
 print("it says:", *after.manifest.notes, sep="\n  ")
 
-# A new task: not the same or different, but one of three relations. Pairs with a name each are all it takes.
+# A new task: one of three relations, instead of same or different. It needs pairs with a relation each.
 left, right, same = tw.data.make_pairs(digits.labels, pairs=900, same_fraction=2 / 3, seed=0)
-turned = same & (np.arange(900) % 2 == 0)  # every other of the same pairs: one of the two lies on its side
+turned = same & (np.arange(900) % 2 == 0)  # in every other same pair, one image lies on its side
 images = [*digits.images, *(np.rot90(image).copy() for image in digits.images)]
 relation = np.where(turned, "same, turned", np.where(same, "same", "different"))
 pairs = tw.PairSet(images, left, np.where(turned, right + len(digits), right), same, relation=relation)
@@ -39,5 +39,5 @@ three = tw.finetune(before, pairs.subset(np.arange(700)), steps=40, learning_rat
 print("\nnum_classes = 3:", three.manifest.relations)
 asked = three.evaluate(pairs.subset(np.arange(700, 900)), progress=False)
 print(f"right for {asked.details['relations']['accuracy']:.1%} of 200 new pairs; by chance, a third")
-verdict = three.verify(digits.images[0], np.rot90(digits.images[10]).copy())  # two noughts
+verdict = three.verify(digits.images[0], np.rot90(digits.images[10]).copy())  # two zeros
 print(f"a nought and one on its side: {verdict.relation}, probability {verdict.relation_probability:.2f}")

@@ -1,11 +1,11 @@
 """Slide 14: a map of the embeddings.
 
-What the slide says: t-SNE brings the embeddings down to two dimensions, to see how well classes separate.
-Where its code goes wrong: nowhere. It maps test images, and leaves open whether training saw their classes,
-of which islands prove little.
-What you see here: digits that training never saw beside those it knows, with thumbnails, as 14_tsne.png;
-and 14_umap.png where the package umap-learn is installed. Sizes and distances of islands mean nothing in
-such a map.
+Slide: t-SNE projects the embeddings to two dimensions, to show how well classes separate.
+Errors: none. It maps test images, and does not state whether training saw their classes. Islands of such
+classes prove little.
+Output: digits that are not used in training next to those that are, with thumbnails, as 14_tsne.png, and
+14_umap.png where the package umap-learn is installed. Sizes and distances of islands mean nothing in such a
+map.
 """
 
 from importlib.util import find_spec
@@ -32,7 +32,7 @@ for method, name in maps.items():
 if "umap" not in maps:
     print("pip install umap-learn adds the same by UMAP")
 
-# Islands in a picture are no proof; a figure is.
+# Islands in a picture are no proof, so measure.
 nearest = model.distances(vectors, vectors) + 9 * np.eye(len(vectors))
 new = np.isin(shown.labels, list("34789"))
 own = shown.labels[nearest.argmin(axis=1)] == shown.labels

@@ -1,10 +1,10 @@
 """Slide 15: the three papers.
 
-What the slide says: read Koch 2015, FaceNet 2015 and Chopra 2005.
-Where it goes wrong: the address that it gives for Koch, arXiv:1504.03641, is another paper's.
-What you see here: the three as recipes, as they were written where that is known: what each asks of a
-network, and a moment of training of each on the same digits, with figures on digits never seen. The
-papers' own tasks take minutes to hours: docs/papers.md has the commands, our figures and theirs.
+Slide: read Koch 2015, FaceNet 2015 and Chopra 2005.
+Errors: the address that it gives for Koch, arXiv:1504.03641, is another paper's.
+Output: the three as recipes, as they were written where that is known: the network of each, and a short
+training of each on the same digits, with figures on digits that are not used in training. The papers' own
+tasks take minutes to hours: docs/papers.md has the commands, our figures and theirs.
 """
 
 import twinned as tw
@@ -16,7 +16,7 @@ papers = {
     "facenet": "Schroff, Kalenichenko & Philbin, CVPR 2015, arXiv:1503.03832",
     "chopra2005": "Chopra, Hadsell & LeCun, CVPR 2005",
 }
-# Koch's network has 39 million parameters, for 105x105: here its head and its loss on a small one.
+# Koch's network has 39 million parameters, for 105x105. Here a small one has its head and its loss.
 smaller = {
     "koch2015": {"encoder": "conv4", "height": 20, "width": 20, "learning_rate": 1e-3, "warmup": 10},
     "facenet": {"height": 20, "width": 20, "channels": 1},

@@ -31,8 +31,8 @@ from .sections import (
     Sampler,
     ScheduleConfig,
     Section,
-    SupCon,
     Transfer,
+    loss_section,
 )
 
 
@@ -53,7 +53,7 @@ class TrainConfig(Section):
     encoder: EncoderConfig = EncoderConfig()
     transfer: Transfer = Transfer()
     comparison: Comparison = Comparison()
-    loss: Loss = SupCon()
+    loss: Loss = loss_section("supcon")
     mining: Mining = Mining()
     sampler: Sampler = Sampler()
     augment: Augment = Augment()

@@ -108,12 +108,10 @@ def make_objective(
         else whole
     )
 
-    proxied = isinstance(loss, (losses.ArcFaceLoss, losses.ProxyAnchorLoss))
-
     def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         z = embed(net, images, batch)
         labels = torch.from_numpy(batch.labels).to(images.device)
-        if proxied:  # classes with one image have no proxy
+        if loss.proxies:  # classes with one image have no proxy
             known = labels < batches.num_classes
             return total(z[known], labels[known]), z
         return total(z, labels), z

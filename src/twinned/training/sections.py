@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import inspect
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+
+from .. import losses
 
 
 def _as_int(value: Any) -> Any:
@@ -81,84 +87,55 @@ class Comparison(Section):
         return self
 
 
-class Contrastive(Section):
-    """`twinned.losses.ContrastiveLoss`."""
+class LossSection(Section):
+    """Base class of the sections in `LOSS_SECTIONS`: a name, and the options of its loss."""
 
-    name: Literal["contrastive"] = "contrastive"
-    margin: float = Field(1.0, gt=0, description="Distance beyond which different pairs cost nothing")
+    name: str
 
+    @model_validator(mode="after")
+    def _check_values(self) -> LossSection:
+        with torch.device("meta"):  # the loss checks its options; random proxies are not drawn
+            losses.create_loss(**self.model_dump(), num_classes=2, embedding_size=1)
+        return self
 
-class Chopra(Section):
-    """`twinned.losses.ChopraLoss`."""
-
-    name: Literal["chopra"] = "chopra"
-    bound: float = Field(1.0, gt=0, description="Upper bound of the distance")
-
-
-class PairCrossEntropy(Section):
-    """`twinned.losses.PairCrossEntropy`, for learned heads."""
-
-    name: Literal["cross-entropy"] = "cross-entropy"
+    def __reduce__(self) -> tuple[Any, ...]:  # pickle cannot find the class by name
+        return partial(loss_section, **self.model_dump()), ()
 
 
-class Triplet(Section):
-    """`twinned.losses.TripletLoss`."""
+def loss_section(name: str, **options: float) -> LossSection:
+    """Create the section of a loss.
 
-    name: Literal["triplet"] = "triplet"
-    margin: float = Field(0.2, gt=0, description="Required gap between negative and positive distance")
-
-
-class SoftTriplet(Section):
-    """`twinned.losses.SoftTripletLoss`."""
-
-    name: Literal["triplet-soft"] = "triplet-soft"
+    Example:
+        >>> loss_section("contrastive", margin=0.5)
+        Contrastive(name='contrastive', margin=0.5)
+    """
+    return LOSS_SECTIONS[name](**options)
 
 
-class SupCon(Section):
-    """`twinned.losses.SupConLoss`."""
-
-    name: Literal["supcon"] = "supcon"
-    temperature: float = Field(
-        0.1, gt=0, description="Temperature of the softmax; lower weighs hard pairs more"
+def _derive_section(name: str, loss: type[losses.Loss]) -> type[LossSection]:
+    """Derive a section from a loss: defaults from its constructor, descriptions from its docstring."""
+    described = dict(re.findall(r"^    (\w+): (.+?)\.?$", _first_sentences(loss), re.MULTILINE))
+    fields: dict[str, Any] = {"name": (Literal[name], name)} | {
+        option: (float, Field(parameter.default, description=described.get(option)))
+        for option, parameter in inspect.signature(loss).parameters.items()
+        if option not in ("num_classes", "embedding_size")
+    }
+    return create_model(
+        loss.__name__.removesuffix("Loss"),
+        __base__=LossSection,
+        __module__=__name__,
+        __doc__=f"`twinned.losses.{loss.__name__}`.",
+        **fields,
     )
 
 
-class InfoNCE(Section):
-    """`twinned.losses.InfoNCELoss`."""
-
-    name: Literal["infonce"] = "infonce"
-    temperature: float = Field(
-        0.07, gt=0, description="Temperature of the softmax; lower weighs hard pairs more"
-    )
+def _first_sentences(loss: type[losses.Loss]) -> str:
+    """Return the docstring with each argument on one line, cut after its first sentence."""
+    joined = re.sub(r"\n {8,}", " ", inspect.getdoc(loss) or "")
+    return re.sub(r"\. .*", "", joined)
 
 
-class MultiSimilarity(Section):
-    """`twinned.losses.MultiSimilarityLoss`."""
-
-    name: Literal["multi-similarity"] = "multi-similarity"
-
-
-class Circle(Section):
-    """`twinned.losses.CircleLoss`."""
-
-    name: Literal["circle"] = "circle"
-    margin: float = Field(0.4, gt=0, description="Relaxation of the circular decision boundary")
-    scale: float = Field(80.0, gt=0, description="Scale of the logits")
-
-
-class ArcFace(Section):
-    """`twinned.losses.ArcFaceLoss`."""
-
-    name: Literal["arcface"] = "arcface"
-    margin: float = Field(0.5, gt=0, description="Angular margin, in radians")
-    scale: float = Field(64.0, gt=0, description="Scale of the logits")
-
-
-class ProxyAnchor(Section):
-    """`twinned.losses.ProxyAnchorLoss`."""
-
-    name: Literal["proxy-anchor"] = "proxy-anchor"
-    margin: float = Field(0.1, gt=0, description="Margin of the cosine similarity")
+LOSS_SECTIONS = {name: _derive_section(name, loss) for name, loss in losses.LOSSES.items()}
 
 
 class Mining(Section):
@@ -282,18 +259,8 @@ class CalibrationConfig(Section):
     )
 
 
-Loss = Annotated[
-    Contrastive
-    | Chopra
-    | PairCrossEntropy
-    | Triplet
-    | SoftTriplet
-    | SupCon
-    | InfoNCE
-    | MultiSimilarity
-    | Circle
-    | ArcFace
-    | ProxyAnchor,
-    Field(discriminator="name"),
-]
+if TYPE_CHECKING:
+    Loss = LossSection
+else:
+    Loss = Annotated[Union[tuple(LOSS_SECTIONS.values())], Field(discriminator="name")]  # noqa: UP007
 Optimizer = Annotated[AdamW | Muon | SGD, Field(discriminator="name")]
