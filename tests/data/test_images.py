@@ -19,12 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from twinned.data import images
-from twinned.data.images import (
-    as_many,
-    open_image,
-    pixels_sha256,
-    source_name,
-)
+from twinned.data.images import as_many, open_image, pixels_sha256, source_name
 from twinned.data.preprocessing import ImageSpec, read_image
 from twinned.errors import ImageError
 

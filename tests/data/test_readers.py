@@ -13,13 +13,7 @@ import pytest
 from PIL import Image
 
 from twinned.data.datasets import ImageSet, PairSet
-from twinned.data.readers import (
-    find_images,
-    load,
-    load_images,
-    load_pairs,
-    load_with_metadata,
-)
+from twinned.data.readers import find_images, load, load_images, load_pairs, load_with_metadata
 from twinned.errors import DataError
 
 

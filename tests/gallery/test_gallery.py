@@ -12,12 +12,7 @@ from fake_model import SIZE, FakeModel, image, images, vectors
 from PIL import Image
 
 from twinned import distances
-from twinned.errors import (
-    DataError,
-    GalleryError,
-    ImageError,
-    SettingError,
-)
+from twinned.errors import DataError, GalleryError, ImageError, SettingError
 from twinned.gallery import gallery
 from twinned.gallery.copy import copy
 from twinned.gallery.gallery import Gallery

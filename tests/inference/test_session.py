@@ -15,12 +15,7 @@ from PIL import Image
 import twinned
 from twinned.data.preprocessing import read_image
 from twinned.errors import ModelError, SettingError
-from twinned.inference.session import (
-    Graph,
-    choose_providers,
-    embed_pixels,
-    embed_stream,
-)
+from twinned.inference.session import Graph, choose_providers, embed_pixels, embed_stream
 
 from ..conftest import EMBEDDING
 

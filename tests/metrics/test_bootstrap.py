@@ -4,13 +4,7 @@ from scipy import stats
 
 from twinned import evaluation as v
 from twinned.metrics import bootstrap
-from twinned.metrics.bootstrap import (
-    _tail,
-    interval,
-    mean_interval,
-    rate_interval,
-    replicates,
-)
+from twinned.metrics.bootstrap import _tail, interval, mean_interval, rate_interval, replicates
 
 
 def by_loops(comparisons, draws):

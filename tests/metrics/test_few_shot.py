@@ -5,13 +5,7 @@ import pytest
 
 from twinned.distances import euclidean
 from twinned.errors import DataError, SettingError
-from twinned.metrics.few_shot import (
-    _distinct,
-    episodes,
-    one_shot_accuracy,
-    possible_ways,
-    runs_accuracy,
-)
+from twinned.metrics.few_shot import _distinct, episodes, one_shot_accuracy, possible_ways, runs_accuracy
 
 distances = partial(euclidean, pairwise=True)
 labels = np.repeat([f"c{k:02}" for k in range(30)], 4)

@@ -6,12 +6,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from twinned import evaluation as v
 from twinned.errors import DataError, SettingError
-from twinned.metrics.roc import (
-    coarse,
-    pooled,
-    roc_of,
-    tally,
-)
+from twinned.metrics.roc import coarse, pooled, roc_of, tally
 
 # Few distinct distances: ties everywhere.
 tied = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(

@@ -20,12 +20,7 @@ import twinned
 from twinned import recipes
 from twinned.data.datasets import PairSet
 from twinned.data.readers import load_images
-from twinned.errors import (
-    DataError,
-    ModelError,
-    SettingError,
-    TrainingError,
-)
+from twinned.errors import DataError, ModelError, SettingError, TrainingError
 from twinned.inference import model_folder
 from twinned.nn import onnx_export
 from twinned.training.feature_cache import FeatureCache

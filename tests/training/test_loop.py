@@ -23,15 +23,7 @@ from twinned.training import budget, callbacks, checkpoint
 from twinned.training.callbacks import Callback
 from twinned.training.loop import train_network
 from twinned.training.signals import interruptible
-from twinned.training.state import (
-    Interrupted,
-    Schedule,
-    Scores,
-    State,
-    Step,
-    StopReason,
-    TrainResult,
-)
+from twinned.training.state import Interrupted, Schedule, Scores, State, Step, StopReason, TrainResult
 
 TARGET = torch.tensor([[3.0, -1.0]])
 

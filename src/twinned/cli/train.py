@@ -13,14 +13,7 @@ import typer
 
 from ..errors import SettingError
 from ..training.options import DEFAULTS, described
-from .options import (
-    Data,
-    Force,
-    Json,
-    Quiet,
-    Seed,
-    print_result,
-)
+from .options import Data, Force, Json, Quiet, Seed, print_result
 
 if TYPE_CHECKING:
     from ..inference.model import Model

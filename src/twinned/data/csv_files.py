@@ -12,9 +12,7 @@ from typing import TypeAlias
 from PIL import Image
 
 from ..errors import DataError, some
-from .images import (
-    FORMATS,
-)
+from .images import FORMATS
 
 IMAGE_COLUMNS, PAIR_COLUMNS = (
     ("path", "label", "split", "group", "role"),

@@ -14,12 +14,7 @@ import numpy as np
 from ..errors import DataError, some
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
-from .images import (
-    SUFFIXES,
-    ImageSource,
-    address_in,
-    advice_on,
-)
+from .images import SUFFIXES, ImageSource, address_in, advice_on
 
 # Image formats that are not supported. The reader warns about them, and ignores other files silently.
 _UNSUPPORTED = (

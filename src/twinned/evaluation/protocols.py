@@ -18,12 +18,7 @@ from ..errors import DataError, SettingError, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Floats, compare, compare_pairs, count_pairs, locate_pairs
 from ..metrics.embedder import Embedder
-from ..metrics.few_shot import (
-    OneShot,
-    one_shot_accuracy,
-    possible_ways,
-    runs_accuracy,
-)
+from ..metrics.few_shot import OneShot, one_shot_accuracy, possible_ways, runs_accuracy
 from ..metrics.open_set import open_set
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import lfw_folds

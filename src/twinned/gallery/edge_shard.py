@@ -14,15 +14,7 @@ import qdrant_edge
 
 from ..errors import GalleryError
 from . import qdrant, store
-from .gallery_file import (
-    ROOM_TO_ADD,
-    Manifest,
-    damaged,
-    need_room,
-    refused,
-    sync_folder,
-    write_manifest,
-)
+from .gallery_file import ROOM_TO_ADD, Manifest, damaged, need_room, refused, sync_folder, write_manifest
 from .store import Binding
 
 edge: Any = qdrant_edge  # its stubs are stricter than its code

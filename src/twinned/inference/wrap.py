@@ -26,15 +26,7 @@ from . import model_folder
 from .embedder import GraphEmbedder
 from .model import Model
 from .model_folder import Manifest
-from .onnx_import import (
-    InputFormat,
-    OnnxEncoder,
-    build,
-    layouts_of,
-    open_onnx,
-    require_layout,
-    size_of,
-)
+from .onnx_import import InputFormat, OnnxEncoder, build, layouts_of, open_onnx, require_layout, size_of
 from .session import Floats, Graph
 
 # Usual inputs of float encoders, most frequent first: (pixels * scale - mean) / std.

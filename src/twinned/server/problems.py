@@ -9,14 +9,7 @@ from http import HTTPStatus
 
 from fastapi import Response
 
-from ..errors import (
-    DataError,
-    GalleryError,
-    LabelConflictError,
-    NotEnrolledError,
-    SettingError,
-    TwinnedError,
-)
+from ..errors import DataError, GalleryError, LabelConflictError, NotEnrolledError, SettingError, TwinnedError
 
 MEDIA_TYPE = "application/problem+json"
 _STATUS: tuple[tuple[type[TwinnedError], int], ...] = (

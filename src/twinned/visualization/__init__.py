@@ -22,30 +22,9 @@ from .embeddings import embedding_map
 from .loss_fields import forces
 from .model_figures import draw_architecture, story
 from .network import architecture
-from .panels import (
-    Shown,
-    hardest_pairs,
-    matches,
-    neighbours,
-    one_shot,
-    worst_mistakes,
-)
-from .roc import (
-    confusion,
-    det,
-    distances,
-    overview,
-    reliability,
-    roc,
-)
-from .style import (
-    plain,
-    png,
-    save,
-    svg,
-    target,
-    thumbnail,
-)
+from .panels import Shown, hardest_pairs, matches, neighbours, one_shot, worst_mistakes
+from .roc import confusion, det, distances, overview, reliability, roc
+from .style import plain, png, save, svg, target, thumbnail
 from .training import accuracy_over_time, history
 
 __all__ = [

@@ -9,19 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.images import ImageSource
 from ..errors import DataError
-from .style import (
-    CYCLE,
-    GRAY,
-    MARKERS,
-    PAPER,
-    Axes,
-    dress,
-    halo,
-    picture,
-    plain,
-    short,
-    thumbnail,
-)
+from .style import CYCLE, GRAY, MARKERS, PAPER, Axes, dress, halo, picture, plain, short, thumbnail
 
 MOST_LABELS = 20  # more class names would hide the map
 _SIZE, _SIDE = np.array([10.0, 8.6]), 0.6  # sizes of map and thumbnails, in units of the axes

@@ -8,18 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DataError
-from .style import (
-    CYCLE,
-    GRAY,
-    INK,
-    MARKERS,
-    PAPER,
-    RULE,
-    Axes,
-    dress,
-    sheet,
-    words,
-)
+from .style import CYCLE, GRAY, INK, MARKERS, PAPER, RULE, Axes, dress, sheet, words
 
 _REACH = 0.2  # length of the longest arrow, as a fraction of the figure
 _STILL = 1e-3  # largest length, as a fraction of the longest, that counts as zero

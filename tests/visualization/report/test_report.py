@@ -16,14 +16,7 @@ from twinned.data.preprocessing import read_image
 from twinned.evaluation.results import Evaluation
 from twinned.metrics.few_shot import OneShot
 from twinned.utils.notes import Note
-from twinned.visualization.report.html import (
-    Html,
-    inline,
-    join,
-    number,
-    one_in,
-    tag,
-)
+from twinned.visualization.report.html import Html, inline, join, number, one_in, tag
 from twinned.visualization.report.report import render, write_report
 
 HOSTILE = '<script>alert("$x$")</script>&amp;'

@@ -21,14 +21,7 @@ from ..preprocessing import ImageSpec
 from . import counts, shortcuts
 from .duplicates import Groups, identical, lookalikes
 from .file_features import Facts, gather
-from .issues import (
-    SEVERITIES,
-    Check,
-    Problem,
-    Severity,
-    many,
-    names_of,
-)
+from .issues import SEVERITIES, Check, Problem, Severity, many, names_of
 
 __all__ = ["Check", "Problem", "check_data"]
 

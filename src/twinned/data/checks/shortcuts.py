@@ -29,12 +29,7 @@ from ..datasets import ImageSet, PairSet, connected
 from ..images import ImageSource
 from ..pairs import make_pairs
 from ..preprocessing import ImageSpec
-from .file_features import (
-    CATEGORIES,
-    FACTS,
-    Facts,
-    packing,
-)
+from .file_features import CATEGORIES, FACTS, Facts, packing
 
 Index = NDArray[np.intp]
 Bools = NDArray[np.bool_]

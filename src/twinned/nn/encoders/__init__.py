@@ -24,14 +24,7 @@ from .base import Encoder
 from .convnets import Conv4, ResNet
 from .papers import Chopra2005, Deck, Koch2015
 from .pretrained import EfficientNetLite0, EfficientNetMaps, load_matching, load_weights
-from .registry import (
-    ENCODERS,
-    create_encoder,
-    deck,
-    input_shape,
-    installed,
-    is_pretrained,
-)
+from .registry import ENCODERS, create_encoder, deck, input_shape, installed, is_pretrained
 
 build = create_encoder
 

@@ -10,15 +10,7 @@ from ...evaluation.thresholds import impostors_needed
 from ...evaluation.verification import reliability
 from ...inference.model import Model
 from ...metrics.bootstrap import Interval
-from .html import (
-    Html,
-    between,
-    figure,
-    number,
-    one_in,
-    table,
-    tag,
-)
+from .html import Html, between, figure, number, one_in, table, tag
 from .provenance import known_classes
 
 _CHECKED = (SEEN_IN_TRAINING, USED_FOR_THRESHOLD, "shared-class-names")  # notes that the checks repeat

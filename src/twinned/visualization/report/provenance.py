@@ -12,14 +12,7 @@ from ...evaluation.results import EmbeddedSet, Evaluation
 from ...evaluation.verification import VerificationResult, class_errors, mistakes
 from ...inference.model import Model
 from ...metrics.comparisons import Comparisons
-from .html import (
-    Html,
-    facts,
-    number,
-    photo,
-    table,
-    tag,
-)
+from .html import Html, facts, number, photo, table, tag
 
 _MISTAKES, _OF_A_PAIR, _CLASSES = 6, 2, 10
 
