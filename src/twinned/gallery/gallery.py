@@ -23,8 +23,7 @@ from .search import PAGE, Prototypes, closest_labels, measure_index, near_duplic
 from .store import Embedder, Filter, Record, Store, Value, Vectors, exact_below
 
 # Images are committed whenever this many are waiting or this much time has passed.
-COMMIT_IMAGES = 256
-COMMIT_SECONDS = 2.0
+COMMIT_IMAGES, COMMIT_SECONDS = 256, 2.0
 
 Labels: TypeAlias = str | Sequence[str] | None
 # In annotations inside the class, ``list`` would be its method.

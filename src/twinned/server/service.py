@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import json
 import math
 import time
@@ -81,7 +80,7 @@ class Service:
     ) -> None:
         self.plan = plan or batching.plan(model)
         self._original = model  # may own the temporary folder that the copy reads
-        self.model = _with_session(model, self.plan.encoder)
+        self.model = model.with_session(self.plan.encoder)
         self.gallery = None if gallery is None else gallery.with_embedder(self.model)
         self.read_only = read_only
         self.limits = limits
@@ -136,13 +135,6 @@ class Service:
         done = [lane.pool.close(max(0.0, end - time.monotonic())) for lane in self._lanes]
         if self.gallery is not None and all(done):
             self.gallery.close()
-
-
-def _with_session(model: Model, session: batching.Session) -> Model:
-    """Return a copy of the model that runs its encoder in another session."""
-    found = copy.copy(model)
-    found.__dict__["encoder"] = session  # replaces the cached property
-    return found
 
 
 def _json(value: Any) -> bytes:
