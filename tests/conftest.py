@@ -216,19 +216,32 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model trained for a moment on `glyphs`. Read only: copy it to change it."""
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``once(name, make)`` calls ``make(folder)`` in one process of pytest-xdist, for all of them."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # one for all processes
-    folder = root / "tiny.twin"
-    with FileLock(root / "tiny.lock"):
-        if not folder.exists():
-            from twinned import train
+        root = root.parent
 
-            settings = {"warmup": 5, "augment.elastic": 0, "classes_per_batch": 12, "precision": "float32"}
-            train(glyphs, recipe="glyph", image_size=20, steps=40, settings=settings, output=folder)
-    return folder
+    def share(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                make(root / name)
+        return root / name
+
+    return share
+
+
+@pytest.fixture(scope="session")
+def tiny_model(glyphs: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The folder of a model trained for a moment on `glyphs`. Read only: copy it to change it."""
+
+    def make(folder: Path) -> None:
+        from twinned import train
+
+        settings = {"warmup": 5, "augment.elastic": 0, "classes_per_batch": 12, "precision": "float32"}
+        train(glyphs, recipe="glyph", image_size=20, steps=40, settings=settings, output=folder)
+
+    return once("tiny.twin", make)
 
 
 World = Callable[..., Comparisons]

@@ -71,7 +71,7 @@ def test_the_example_runs_by_itself(model: tw.Model, strokes: Path, tmp_path: Pa
     assert "ORT_DISABLE_TELEMETRY=1" in (tmp_path / "out" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("fit", ["pad", "crop"])
+@pytest.mark.parametrize("fit", ["pad", pytest.param("crop", marks=pytest.mark.slow)])
 def test_the_example_runs_a_learned_head_and_fits_images_from_anywhere(
     strokes: Path, tmp_path: Path, fit: str
 ) -> None:

@@ -37,7 +37,15 @@ def trained(name: str) -> tuple[SiameseNetwork, ImageSpec]:
     return network, spec
 
 
-@pytest.mark.parametrize("name", list(ENCODERS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name not in {"conv4", "chopra2005", "efficientnet_lite0"})
+        )
+        for name in ENCODERS
+    ],
+)
 def test_onnx_runtime_agrees_with_pytorch(name, tmp_path):
     network, spec = trained(name)
     onnx_export.export_encoder(network, spec, tmp_path / "encoder.onnx")

@@ -83,22 +83,20 @@ def _drawn(root: Path, seeds: range) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_folder(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model's folder."""
+def model_folder(
+    shapes: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    once: Callable[[str, Callable[[Path], object]], Path],
+) -> Path:
+    """The model's folder. Read only: all processes share it."""
     pytest.importorskip("torch", reason="the model is trained here")
-    folder = tmp_path_factory.mktemp("models") / "shapes.twin"
-    others = _drawn(tmp_path_factory.mktemp("others"), range(100, 104))
-    tw.train(
-        shapes,
-        validation=others,
-        output=folder,
-        recipe="photo",
-        image_size=32,
-        steps=2,
-        seed=0,
-        progress=False,
-    )
-    return folder
+
+    def make(folder: Path) -> None:
+        others = _drawn(tmp_path_factory.mktemp("others"), range(100, 104))
+        settings = {"image_size": 32, "steps": 2, "seed": 0}
+        tw.train(shapes, validation=others, output=folder, recipe="photo", progress=False, **settings)
+
+    return once("shapes.twin", make)
 
 
 @pytest.fixture
