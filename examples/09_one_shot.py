@@ -23,7 +23,7 @@ for label, images in rest.items():
     free = model.classify(images, examples)
     print(
         f"{label}: right {sum(g.label == label for g in forced):3} of {len(images)} when it must choose;"
-        f" when it may say unknown: right {sum(g.label == label for g in free)},"
+        f" with unknown allowed: right {sum(g.label == label for g in free)},"
         f" unknown {sum(g.label is None for g in free)}"
     )
 

@@ -15,7 +15,7 @@ import twinned as tw
 
 folder = tw.data.find("orl")
 if folder is None:
-    print("No faces here: `twinned data get orl` fetches them. Digits instead, in colour, at 32x32.")
+    print("No faces here: `twinned data get orl` fetches them. Digits instead, in color, at 32x32.")
     known, novel = (tw.data.load_digits().with_classes(list(names)) for names in ("0123568", "479"))
     size = (32, 32)
 else:

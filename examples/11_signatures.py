@@ -16,7 +16,7 @@ import twinned as tw
 
 folder = tw.data.find("cedar")
 if folder is None:
-    print("No signatures here: `twinned data get cedar` fetches them. Digits instead; nobody forged those.")
+    print("No signatures here: `twinned data get cedar` fetches them. Digits instead, without forgeries.")
     data = tw.data.load_digits()
 else:
     data = tw.load_images(folder)

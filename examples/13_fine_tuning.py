@@ -27,7 +27,7 @@ for name, model in (("before", before), ("after", after)):
         f"{name:6} {model.spec.height}x{model.spec.width}: equal error rate {found.verification.eer:.3f}"
         f" and 3-way one-shot {found.one_shot.accuracy:.3f} on digits that neither was trained on"
     )
-print("it says:", *after.manifest.notes, sep="\n  ")
+print("notes:", *after.manifest.notes, sep="\n  ")
 
 # A new task: one of three relations, instead of same or different. It needs pairs with a relation each.
 left, right, same = tw.data.make_pairs(digits.labels, pairs=900, same_fraction=2 / 3, seed=0)
