@@ -97,7 +97,7 @@ def test_the_whole_way(glyphs, strangers, tmp_path, on_step):
     said = json.loads((tmp_path / "m.twin" / "model.json").read_text())
     assert said["head"] is True
     assert said["calibration"]["far"] == 0.1
-    assert said["recipe"]["loss"] == "cross-entropy"
+    assert said["recipe"]["loss"]["name"] == "cross-entropy"
     assert said["data"]["images"] == 72
     training = json.loads((tmp_path / "m.twin" / "training.json").read_text())
     assert training["seed"] == training["settings"]["seed"] == 3
@@ -401,7 +401,7 @@ def test_no_steps_fit_the_threshold_alone(quick, some, classes):
 
 
 def test_a_solved_layer_learns_from_images_without_steps(quick, some):
-    with pytest.raises(SettingError, match="has no linear layer last"):
+    with pytest.raises(SettingError, match="projection=lda needs an encoder that ends in a linear layer"):
         quick(some(12), steps=0, settings={"layer": "solved"})
     model = quick(some(12), steps=0, embedding_size=256, settings={"layer": "solved"})
     assert len(model.manifest.classes) == 8
@@ -459,7 +459,7 @@ def test_the_mean_of_a_file_is_fitted_to_the_channels_or_refused(quick, some, ti
     assert (spec.mean, spec.std) == (pytest.approx((0.4,)), pytest.approx((0.2,)))
     for wrong in ({"std": torch.zeros(1, 1, 1)}, {"mean": torch.zeros(2, 1, 1)}):
         save_file(state | wrong, file)
-        with pytest.raises(SettingError, match=r"mine.safetensors: mean .* are not one value for each of"):
+        with pytest.raises(SettingError, match=r"mine.safetensors: mean .* must have one value for each of"):
             quick(some(12), steps=0, settings=settings)
 
 
@@ -523,7 +523,7 @@ def test_settings_reach_the_run(quick, some):
     ("given", "message"),
     [
         ({"recipe": "foo"}, "Unknown recipe 'foo'"),
-        ({"encoder": "foo"}, "encoder 'foo' is not known"),
+        ({"encoder": "foo"}, "Unknown encoder 'foo'"),
         ({"loss": "foo"}, "Unknown loss 'foo'"),
         ({"distance": "foo"}, "distance: .*'euclidean'.*; got 'foo'"),
         (
@@ -531,10 +531,10 @@ def test_settings_reach_the_run(quick, some):
             r"loss\.name is given twice, as circle and as supcon",
         ),
         ({"seed": 3, "settings": {"seed": 7}}, "seed is given twice, as 3 and as 7"),
-        ({"image_size": "foo"}, "an image size is HxW"),
+        ({"image_size": "foo"}, "an image size must be HxW"),
         ({"image_size": "10x10"}, "at least 16x16; got 10x10"),
         ({"settings": {"miner": "foo"}}, "miner 'foo' is not known"),
-        ({"settings": {"head": "foo"}}, "head foo"),
+        ({"settings": {"head": "foo"}}, "Head foo requires loss cross-entropy"),
         ({"settings": {"x": 1}}, "Unknown setting 'x'"),
         ({"batch_size": 1}, "A batch needs at least 4 images"),
         ({"device": "tpu"}, "device 'tpu' cannot be used"),
@@ -678,7 +678,7 @@ def test_a_finished_run_is_handed_back(quick, some, tmp_path):
     assert again.encoder_sha256 == model.encoder_sha256
     assert said[-1] == f"{output}: this run is finished; there is nothing to resume"
     with pytest.raises(
-        SettingError, match=r"finished run with different settings or data \(steps: 3 then, 4 now"
+        SettingError, match=r"finished run with different settings or data \(length\.steps: 3 then, 4 now"
     ):
         quick(some(12), output=output, resume=True, steps=4)
     with pytest.raises(SettingError, match=r"different settings or data \(data: \w+ then, \w+ now\)"):
@@ -768,7 +768,7 @@ def test_a_signal_once_the_model_is_written_says_so(quick, some, tmp_path, monke
             raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline.shutil, "rmtree", kill)
-    with pytest.raises(Interrupted, match="stopped; the model is written, in "):
+    with pytest.raises(Interrupted, match="stopped; the model is saved in "):
         quick(some(12), output=output)
     assert twinned.load(output).manifest.embedding_size > 0
 

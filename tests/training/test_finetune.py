@@ -23,6 +23,7 @@ from twinned.data.readers import load_images
 from twinned.errors import DataError, ModelError, SettingError, TrainingError
 from twinned.inference import model_folder
 from twinned.nn import onnx_export
+from twinned.training.config import TrainConfig
 from twinned.training.feature_cache import FeatureCache
 from twinned.training.state import Interrupted, Step
 
@@ -270,13 +271,8 @@ def test_networks_of_one_size_alone_say_so(tiny_model, strangers, tmp_path):
     folder = tmp_path / "m.twin"
     shutil.copytree(tiny_model, folder)
     found = model_folder.read(folder)
-    recipe = found.recipe | {
-        "encoder": "koch2015",
-        "height": 105,
-        "width": 105,
-        "embedding_size": None,
-        "dropout": 0,
-    }
+    koch = {"encoder": "koch2015", "height": 105, "width": 105, "embedding_size": None, "dropout": 0}
+    recipe = TrainConfig.from_saved(found.recipe).merge(koch).model_dump(mode="json")
     model_folder.write(folder, found.model_copy(update={"recipe": recipe}))
     with pytest.raises(SettingError, match="koch2015 takes images of 105x105"):
         twinned.finetune(folder, strangers, image_size=64, steps=1, progress=False)
