@@ -51,6 +51,7 @@ def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(baseline, st
     np.testing.assert_allclose(baseline.embed([file]), values, atol=1e-4)
 
 
+@pytest.mark.slow
 @needs_weights
 def test_what_is_fitted_is_kept_beside_what_it_was(baseline, strangers, glyphs, monkeypatch):
     def borrowed(network: Any, spec: Any, path: Path) -> None:
@@ -118,6 +119,7 @@ def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkey
     assert "on 4 classes held out" in why.text
 
 
+@pytest.mark.slow
 @needs_weights
 def test_pilot_runs_keep_to_their_time_and_score_unseen_classes(strangers):
     device = torch.device("cpu")
