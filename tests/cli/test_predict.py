@@ -93,16 +93,18 @@ def test_train_calibrate_and_evaluate_say_that_forgeries_were_not_measured(
     report = (tmp_path / "r.html").read_text()
     assert note in report
     assert "When the threshold was chosen, skilled forgeries: not measured." in report
-    shown = twinned("calibrate", model.folder, strangers)
+    shown = twinned("calibrate", model.folder, strangers, "--in-place")
     assert shown.out.rstrip().endswith("; skilled forgeries: not measured")
     rows = [
         f"{f},{f.parent.name},{'forgery' if f.stem > '3' else 'genuine'}" for f in strangers.rglob("*.png")
     ]
     (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows]))
-    assert twinned("calibrate", model.folder, tmp_path / "roles.csv", "--json").json["not_measured"] == []
+    marked = twinned("calibrate", model.folder, tmp_path / "roles.csv", "--in-place", "--json")
+    assert marked.json["not_measured"] == []
     assert twinned("verify", model.folder, *[next(strangers.rglob("*.png"))] * 2).err == ""
     # Data without forgeries measure them no more.
-    assert twinned("calibrate", model.folder, strangers, "--json").json["not_measured"] != []
+    unmarked = twinned("calibrate", model.folder, strangers, "--in-place", "--json")
+    assert unmarked.json["not_measured"] != []
 
 
 def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, other):
@@ -451,7 +453,7 @@ def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_
         ["check", "q.csv", "--strict"],
         ["train", "q.csv", "-o", "new.twin"],
         ["evaluate", tiny_model, "q.csv"],
-        ["calibrate", tiny_model, "q.csv"],
+        ["calibrate", tiny_model, "q.csv", "--in-place"],
         ["gallery", "add", tiny_model, "g", "q.csv"],
     ):
         assert twinned(*command).error.startswith('q.csv, line 32: a quote (") opens here and is not closed')
@@ -494,7 +496,7 @@ def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, comm
         "classify": ["classify", "m.twin", glyphs, "image.png"],
         "embed": ["embed", "m.twin", "image.png", "-o", "v.npz"],
         "evaluate": ["evaluate", "m.twin", glyphs],
-        "calibrate": ["calibrate", "m.twin", glyphs],
+        "calibrate": ["calibrate", "m.twin", glyphs, "--in-place"],
         "search": ["search", "m.twin", "g", "image.png"],
         "list": ["gallery", "list", "m.twin", "g"],
     }[command]
@@ -514,7 +516,7 @@ def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_p
         (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "bad" / name).write_text("no image")
     bad = tmp_path / "bad"
-    more = [bad] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
+    more = [bad, "--in-place"] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
     told = twinned(command, tiny_model, *more)
     assert told.code == 2
     assert "none of 4 images can be read" in told.err

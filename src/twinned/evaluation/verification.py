@@ -12,25 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SettingError
-from ..metrics.bootstrap import (
-    Interval,
-    class_count,
-    interval,
-    rate_interval,
-    replicates,
-)
-from ..metrics.comparisons import (
-    Bools,
-    Comparisons,
-    Floats,
-    Ints,
-)
-from ..metrics.roc import (
-    Roc,
-    roc_of,
-    tally,
-    tally_sorted,
-)
+from ..metrics.bootstrap import Interval, class_count, interval, rate_interval, replicates
+from ..metrics.comparisons import Bools, Comparisons, Floats, Ints
+from ..metrics.roc import Roc, roc_of, tally, tally_sorted
 from .calibration import FittedThreshold
 from .likelihood_ratio import cllr, min_cllr_of
 from .thresholds import impostors_needed, supported

@@ -20,12 +20,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.decode import decode
 from ..data.images import Pixels
 from ..data.readers import load as load_data
-from ..errors import (
-    DataError,
-    MissingExtra,
-    ModelError,
-    SettingError,
-)
+from ..errors import DataError, MissingExtra, ModelError, SettingError
 from ..metrics.comparisons import compare_all
 from ..metrics.few_shot import one_shot_accuracy, possible_ways
 from ..metrics.roc import eer

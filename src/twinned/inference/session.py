@@ -18,12 +18,7 @@ from numpy.typing import NDArray
 
 from ..data.images import ImageSource, Pixels
 from ..data.preprocessing import ImageSpec, read_image
-from ..errors import (
-    ImageError,
-    ModelError,
-    SettingError,
-    is_out_of_memory,
-)
+from ..errors import ImageError, ModelError, SettingError, is_out_of_memory
 
 Floats = NDArray[np.float32]
 

@@ -13,11 +13,7 @@ import numpy as np
 
 from .. import distances
 from ..data.datasets import ImageSet, PairSet, usable_classes
-from ..data.decoded import (
-    DecodedSet,
-    fingerprint,
-    read,
-)
+from ..data.decoded import DecodedSet, fingerprint, read
 from ..data.preprocessing import ImageSpec, parse_image_size
 from ..data.readers import load as load_data
 from ..data.splits import both_kinds, sample
@@ -31,15 +27,7 @@ from . import model_folder
 from .embedder import GraphEmbedder
 from .model import Model
 from .model_folder import Manifest
-from .onnx_import import (
-    InputFormat,
-    OnnxEncoder,
-    build,
-    layouts_of,
-    open_onnx,
-    require_layout,
-    size_of,
-)
+from .onnx_import import InputFormat, OnnxEncoder, build, layouts_of, open_onnx, require_layout, size_of
 from .session import Floats, Graph
 
 # Usual inputs of float encoders, most frequent first: (pixels * scale - mean) / std.

@@ -26,13 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .comparisons import Comparisons, Floats, Ints
-from .roc import (
-    Roc,
-    Tally,
-    coarse,
-    roc_of,
-    tally_sorted,
-)
+from .roc import Roc, Tally, coarse, roc_of, tally_sorted
 
 Interval = tuple[float, float]
 REPLICATES = 1000

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from ..data.datasets import ImageSet
-from ..data.preprocessing import ImageSpec
 from ..inference.projection import project
 from .embeddings import embedding_map
 from .network import architecture
 from .style import Axes, save
 from .training import history
 
-
-class Trained(Protocol):
-    """What is drawn: a `twinned.inference.model.Model`."""
-
-    @property
-    def spec(self) -> ImageSpec: ...
-    @property
-    def manifest(self) -> Any: ...
-    @property
-    def distance(self) -> str: ...
-    @property
-    def embedding_size(self) -> int: ...
-    def layers(self) -> Sequence[Sequence[Any]]: ...
-    def history(self) -> Mapping[str, Any]: ...
-    @property
-    def record(self) -> Any: ...
-    def embed(self, images: Any) -> Any: ...
+if TYPE_CHECKING:
+    from ..inference.model import Model
 
 
-def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
+def story(model: Model, images: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
     """Draw a model: architecture.png, history.png and embeddings.png.
 
     A model that was not trained step by step has no history.png.
@@ -54,7 +38,7 @@ def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, s
     points = project(model.embed(images.images), distance=model.distance, seed=seed)
     pictures: dict[str, Axes | Sequence[Axes]] = {
         "architecture": draw_architecture(model, images),
-        **({} if model.record.without_history() else {"history": history(model.history())}),
+        **({} if model.record.without_history() else {"history": history(model.record.history())}),
         "embeddings": embedding_map(
             points, images.labels.tolist(), images=images.images, seen=model.manifest.classes
         ),
@@ -65,11 +49,11 @@ def story(model: Trained, images: ImageSet, folder: str | os.PathLike[str], *, s
     return files
 
 
-def draw_architecture(model: Trained, images: ImageSet | None = None) -> Axes:
+def draw_architecture(model: Model, images: ImageSet | None = None) -> Axes:
     """`architecture` of a saved model; one that was wrapped is one box, since nobody recorded its layers."""
     unknown = [(model.manifest.encoder, str(model.manifest.encoder), (model.embedding_size,), None)]
     return architecture(
-        model.layers() or unknown,
+        model.record.layers() or unknown,
         image_shape=model.spec.shape,
         embedding_size=model.embedding_size,
         distance=model.distance,
