@@ -39,7 +39,7 @@ model.save("07_digits.twin", force=True)
 losses = recorded.values
 print(f"loss: {losses[0]:.2f} at first, {sum(losses[-5:]) / 5:.2f} at last, {len(losses)} steps")
 print(model.evaluate(novel, ways=3, progress=False))
-tw.plots.save(tw.plots.history(model.history()), "07_training.png", force=True)
+tw.plots.save(tw.plots.history(model.record.history()), "07_training.png", force=True)
 
 # The network takes both inputs and returns one number for each pair.
 left, right, _ = tw.data.make_pairs(novel.labels, pairs=5, seed=1)

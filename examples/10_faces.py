@@ -35,7 +35,7 @@ model = tw.train(
     settings={"channels": 3, "classes_per_batch": 8, "images_per_class": 2, "normalize": True},
     seed=0,
 )
-tw.plots.save(tw.plots.history(model.history()), "10_training.png", force=True)
+tw.plots.save(tw.plots.history(model.record.history()), "10_training.png", force=True)
 
 found = model.evaluate(novel, ways=min(5, len(novel.classes)), progress=False)
 print(found.text())

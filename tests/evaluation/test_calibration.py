@@ -4,18 +4,22 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from twinned import evaluation as v
 from twinned.errors import DataError, SettingError
 from twinned.evaluation.calibration import Calibration
+from twinned.evaluation.fitting import fit_calibration
+from twinned.evaluation.thresholds import supported as supported_
+from twinned.evaluation.verification import reliability
+from twinned.metrics.comparisons import compare_pairs
+from twinned.metrics.roc import eer, threshold_at_eer, threshold_at_far
 
 
 def test_the_threshold_is_where_it_was_asked_for(world):
     found = world(classes=40)
-    equal, rare = v.fit_calibration(found), v.fit_calibration(found, far=0.01)
-    assert equal.threshold == v.threshold_at_eer(found.distance, found.same)
-    assert rare.threshold == v.threshold_at_far(found.distance, found.same, 0.01)
+    equal, rare = fit_calibration(found), fit_calibration(found, far=0.01)
+    assert equal.threshold == threshold_at_eer(found.distance, found.same)
+    assert rare.threshold == threshold_at_far(found.distance, found.same, 0.01)
     assert (equal.far, rare.far) == (None, 0.01)
-    assert equal.eer == v.eer(found.distance, found.same)
+    assert equal.eer == eer(found.distance, found.same)
     for calibration in (equal, rare):
         low, high = calibration.threshold_ci
         assert low < calibration.threshold < high
@@ -26,22 +30,22 @@ def test_the_threshold_is_where_it_was_asked_for(world):
 
 def test_rule_of_thirty(world):
     found = world(classes=20)  # 4,750 impostor comparisons
-    supported, not_supported = (v.fit_calibration(found, far=far, bootstrap=5) for far in (0.01, 0.001))
+    supported, not_supported = (fit_calibration(found, far=far, bootstrap=5) for far in (0.01, 0.001))
     assert (supported.supported, supported.impostors_needed) == (True, 3_000)
     assert (not_supported.supported, not_supported.impostors_needed) == (False, 30_000)
-    assert v.supported(0.001, 30_000)
-    assert not v.supported(0.001, 29_999)
-    perfect = v.fit_calibration(v.compare_pairs([0, 0, 1, 1, 1], [True, True, False, False, False]))
+    assert supported_(0.001, 30_000)
+    assert not supported_(0.001, 29_999)
+    perfect = fit_calibration(compare_pairs([0, 0, 1, 1, 1], [True, True, False, False, False]))
     assert (perfect.eer, perfect.supported, perfect.impostors_needed) == (0, False, 90)
     # what a rate takes does not depend on how few comparisons there are
     for far, needed in ((0.0001, 300_000), (1e-310, 30 * 10**12)):
-        asked = v.fit_calibration(found, far=far, bootstrap=5)
+        asked = fit_calibration(found, far=far, bootstrap=5)
         assert (asked.supported, asked.impostors_needed) == (False, needed)
-        assert not v.supported(far, 30_000)
+        assert not supported_(far, 30_000)
 
 
 def test_decisions_and_probability_agree_with_the_distance(world):
-    calibration = v.fit_calibration(world())
+    calibration = fit_calibration(world())
     distance = np.linspace(0, 8, 300).astype(np.float32)
     p = calibration.probability(distance)
     assert np.all(np.diff(p) <= 0)
@@ -52,17 +56,17 @@ def test_decisions_and_probability_agree_with_the_distance(world):
 
 
 def test_the_prior_moves_the_odds_by_its_own(world):
-    calibration = v.fit_calibration(world())
+    calibration = fit_calibration(world())
     distance = np.linspace(1, 4, 9)
     even, rare = calibration.probability(distance), calibration.probability(distance, prior=0.01)
     np.testing.assert_allclose(rare / (1 - rare), even / (1 - even) / 99)
-    stored = v.fit_calibration(world(), prior=0.01)
+    stored = fit_calibration(world(), prior=0.01)
     np.testing.assert_allclose(stored.probability(distance), rare)
 
 
 def test_probability_comes_true_on_other_classes(world):
-    calibration = v.fit_calibration(world(seed=0, classes=120), bootstrap=2)
-    found = v.reliability(world(seed=1, classes=120), calibration)
+    calibration = fit_calibration(world(seed=0, classes=120), bootstrap=2)
+    found = reliability(world(seed=1, classes=120), calibration)
     many = found.comparisons > 300
     assert np.count_nonzero(many) >= 8
     assert np.abs(found.stated - found.observed)[many].max() < 0.1
@@ -74,15 +78,15 @@ def test_forgeries_set_the_threshold():
     kind = np.repeat([0, 1, 2], 200)  # genuine, random, skilled
     distance = random.normal(size=600) + np.array([0, 6, 2])[kind] + 5
     right = np.where(kind == 1, (writer + 1) % 10, writer)
-    found = v.compare_pairs(distance, kind == 0, left=writer, right=right, skilled=kind == 2)
-    calibration = v.fit_calibration(found)
+    found = compare_pairs(distance, kind == 0, left=writer, right=right, skilled=kind == 2)
+    calibration = fit_calibration(found)
     hard = kind != 1
-    assert calibration.threshold == v.threshold_at_eer(found.distance[hard], kind[hard] == 0)
+    assert calibration.threshold == threshold_at_eer(found.distance[hard], kind[hard] == 0)
     assert calibration.n_impostor == 200
 
 
 def test_survives_json_and_refuses_damage(world):
-    calibration = v.fit_calibration(world(), unseen_classes=False)
+    calibration = fit_calibration(world(), unseen_classes=False)
     text = calibration.model_dump_json()
     assert Calibration.model_validate_json(text) == calibration
     assert "NaN" not in text
@@ -105,19 +109,19 @@ def test_survives_json_and_refuses_damage(world):
 
 
 def test_same_seed_same_calibration(world):
-    assert v.fit_calibration(world(), seed=3) == v.fit_calibration(world(), seed=3)
-    assert v.fit_calibration(world(), seed=3).threshold_ci != v.fit_calibration(world(), seed=4).threshold_ci
+    assert fit_calibration(world(), seed=3) == fit_calibration(world(), seed=3)
+    assert fit_calibration(world(), seed=3).threshold_ci != fit_calibration(world(), seed=4).threshold_ci
 
 
 def test_refusals(world):
     found = world()
     with pytest.raises(DataError, match="0 genuine"):
-        v.fit_calibration(found.subset(~found.same))
+        fit_calibration(found.subset(~found.same))
     with pytest.raises(DataError, match="0 impostor"):
-        v.fit_calibration(found.subset(found.same))
+        fit_calibration(found.subset(found.same))
     with pytest.raises(SettingError, match="false accept rate"):
-        v.fit_calibration(found, far=1.5)
+        fit_calibration(found, far=1.5)
     with pytest.raises(SettingError, match="prior"):
-        v.fit_calibration(found, prior=0)
+        fit_calibration(found, prior=0)
     with pytest.raises(SettingError, match="prior"):
-        v.fit_calibration(found, bootstrap=1).probability(1.0, prior=1.0)
+        fit_calibration(found, bootstrap=1).probability(1.0, prior=1.0)

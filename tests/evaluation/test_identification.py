@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from twinned import evaluation as v
 from twinned.distances import cosine
 from twinned.errors import DataError, SettingError
 from twinned.evaluation.calibration import Identification
 from twinned.evaluation.identification import fit_identification
+from twinned.metrics.comparisons import compare_all, compare_pairs
+from twinned.metrics.open_set import open_set
 
 distances = partial(cosine, pairwise=True)
 
@@ -22,7 +23,7 @@ def people(seed, count, images):
 
 
 def fitted(seed, count, images, **options):
-    return fit_identification(v.compare_all(*people(seed, count, images), distances, **options))
+    return fit_identification(compare_all(*people(seed, count, images), distances, **options))
 
 
 def achieved(table, labels, images, fpir, seed=0):
@@ -73,18 +74,18 @@ def test_larger_galleries_more_images_and_rarer_errors_are_stricter():
 def test_a_list_of_pairs_and_equal_distances_still_give_a_threshold():
     random = np.random.default_rng(0)
     same = random.random(2000) < 0.5
-    table = fit_identification(v.compare_pairs(random.random(2000) + ~same, same))
+    table = fit_identification(compare_pairs(random.random(2000) + ~same, same))
     assert table.at(1, 0.1) == pytest.approx(1.1, abs=0.02)
     assert 0 < table.at(1000, 0.01) < 1.01
-    assert np.isfinite(fit_identification(v.compare_pairs([0, 0], [True, False])).at(5, 0.01))
+    assert np.isfinite(fit_identification(compare_pairs([0, 0], [True, False])).at(5, 0.01))
 
 
 def test_forgeries_are_no_strangers():
     vectors, label = people(0, 12, 6)
     forged = np.arange(len(label)) % 6 == 5
     vectors[forged] = vectors[np.flatnonzero(forged) - 1]  # perfect forgeries
-    mixed = v.compare_all(vectors, label, distances, forgery=forged)
-    genuine = v.compare_all(vectors[~forged], label[~forged], distances)
+    mixed = compare_all(vectors, label, distances, forgery=forged)
+    genuine = compare_all(vectors[~forged], label[~forged], distances)
     assert fit_identification(mixed).at(5, 0.05) == pytest.approx(
         fit_identification(genuine).at(5, 0.05), rel=0.1
     )
@@ -94,13 +95,13 @@ def test_open_set_against_loops():
     random = np.random.default_rng(0)
     distance, label = random.random(200), random.integers(20, size=200)
     enrolled, correct = label < 10, random.random(200) < 0.9
-    found = v.open_set(distance, 0.4, label=label, enrolled=enrolled, correct=correct)
+    found = open_set(distance, 0.4, label=label, enrolled=enrolled, correct=correct)
     assert found.fpir == np.mean([d <= 0.4 for d, e in zip(distance, enrolled) if not e])
     missed = [not (d <= 0.4 and c) for d, c, e in zip(distance, correct, enrolled) if e]
     assert found.fnir == np.mean(missed)
     assert found.fpir_ci[0] < found.fpir < found.fpir_ci[1]
     assert (found.n_strangers, found.n_enrolled) == ((~enrolled).sum(), enrolled.sum())
-    nobody = v.open_set([0.1], 0.4, label=["a"], enrolled=[True], correct=[True])
+    nobody = open_set([0.1], 0.4, label=["a"], enrolled=[True], correct=[True])
     assert (nobody.fpir, nobody.fpir_ci, nobody.fnir) == (None, None, 0)
 
 
@@ -110,7 +111,7 @@ def test_refusals():
         with pytest.raises(SettingError, match="at least 1 label"):
             table.at(labels, rate, images)
     with pytest.raises(DataError, match="Each probe"):
-        v.open_set([0.1], 0.4, label=["a", "b"], enrolled=[True], correct=[True])
+        open_set([0.1], 0.4, label=["a", "b"], enrolled=[True], correct=[True])
     good = table.model_dump()
     assert Identification(**good) == table
     for name, bad in (("fpir", (0.1, 0.01)), ("images", (1, 2, 4, 8, 16)), ("labels", ((2,),))):

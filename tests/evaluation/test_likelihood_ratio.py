@@ -4,8 +4,9 @@ from pydantic import ValidationError
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from twinned import evaluation as v
-from twinned.evaluation.likelihood_ratio import fit_evidence, fit_isotonic, fit_logistic
+from twinned.evaluation.calibration import Isotonic, Logistic
+from twinned.evaluation.likelihood_ratio import cllr, fit_evidence, fit_isotonic, fit_logistic, min_cllr
+from twinned.metrics.comparisons import compare_pairs
 from twinned.metrics.roc import tally
 
 
@@ -69,7 +70,7 @@ def test_cllr_against_loops():
     llr, same = np.array([2.0, -1.0, 0.5, -3.0, 1.0]), np.array([True, True, False, False, False])
     genuine = [np.log2(1 + 1 / np.exp(x)) for x in llr[same]]
     impostor = [np.log2(1 + np.exp(x)) for x in llr[~same]]
-    assert v.cllr(llr, same) == pytest.approx((np.mean(genuine) + np.mean(impostor)) / 2)
+    assert cllr(llr, same) == pytest.approx((np.mean(genuine) + np.mean(impostor)) / 2)
 
 
 def test_min_cllr_is_the_least_of_all_falling_functions():
@@ -77,11 +78,11 @@ def test_min_cllr_is_the_least_of_all_falling_functions():
     weight = np.where(same, 1 / same.sum(), 1 / (~same).sum())
     best = IsotonicRegression(increasing=False).fit(distance, same, weight).predict(distance)
     with np.errstate(divide="ignore"):
-        expected = v.cllr(np.log(best) - np.log(1 - best), same)
-    assert v.min_cllr(distance, same) == pytest.approx(expected)
-    assert v.min_cllr(distance, same) < v.cllr(fit_logistic(tally(distance, same)).llr(distance), same)
-    assert v.min_cllr([0, 0, 1, 1], [True, True, False, False]) == 0
-    assert v.min_cllr([1, 1], [True, False]) == 1
+        expected = cllr(np.log(best) - np.log(1 - best), same)
+    assert min_cllr(distance, same) == pytest.approx(expected)
+    assert min_cllr(distance, same) < cllr(fit_logistic(tally(distance, same)).llr(distance), same)
+    assert min_cllr([0, 0, 1, 1], [True, True, False, False]) == 0
+    assert min_cllr([1, 1], [True, False]) == 1
 
 
 def test_cross_validation_picks_the_shape_and_reports_unseen_classes(world):
@@ -95,7 +96,7 @@ def test_cross_validation_picks_the_shape_and_reports_unseen_classes(world):
     same[:15_000], classes[1, :15_000] = True, classes[0, :15_000]
     inner = np.where(random.random(30_000) < 0.9, random.random(30_000), 20 * random.random(30_000))
     outer = np.where(random.random(30_000) < 0.9, 1 + 19 * random.random(30_000), random.random(30_000))
-    stepped = v.compare_pairs(np.where(same, inner, outer), same, left=classes[0], right=classes[1])
+    stepped = compare_pairs(np.where(same, inner, outer), same, left=classes[0], right=classes[1])
     assert fit_evidence(stepped)[0].method == "isotonic"
     assert straight.method in ("logistic", "isotonic")
 
@@ -106,7 +107,7 @@ def test_cross_validated_cllr_against_loops():
     left, right = random.integers(12, size=(2, 3000))
     same = left == right
     distance = np.round(random.normal(size=3000) + 1.5 * ~same + 3, 2).astype(np.float32)
-    pairs = v.compare_pairs(distance, same, left=left, right=right)
+    pairs = compare_pairs(distance, same, left=left, right=right)
     fit, cost, least = fit_evidence(pairs, seed=5)
     fold = np.empty(12, int)
     fold[np.random.default_rng(5).permutation(12)] = np.arange(12) % 5
@@ -116,24 +117,24 @@ def test_cross_validated_cllr_against_loops():
         for name, method in (("logistic", fit_logistic), ("isotonic", fit_isotonic)):
             llr[name].extend(method(tally(distance[others], same[others])).llr(distance[own]))
         truth.extend(same[own])
-    costs = {name: v.cllr(values, truth) for name, values in llr.items()}
+    costs = {name: cllr(values, truth) for name, values in llr.items()}
     assert fit.method == min(costs, key=costs.get)
     assert cost == pytest.approx(min(costs.values()))
     inside = fold[left] == fold[right]  # the lowest is that of the very comparisons that were judged
-    assert least == pytest.approx(v.min_cllr(distance[inside], same[inside]))
+    assert least == pytest.approx(min_cllr(distance[inside], same[inside]))
     assert least <= cost
 
 
 def test_too_few_classes_for_folds(world):
     fit, cost, least = fit_evidence(world(classes=3))
     assert (fit.method, cost) == ("logistic", None)
-    assert least == v.min_cllr(world(classes=3).distance, world(classes=3).same)
+    assert least == min_cllr(world(classes=3).distance, world(classes=3).same)
 
 
 def test_stored_evidence_is_checked():
     for bad in ({"intercept": np.nan, "slope": -1}, {"intercept": 0, "slope": 1}):
         with pytest.raises(ValidationError):
-            v.Logistic(**bad)
+            Logistic(**bad)
     for knots, values in (
         ((0, 1), (1, 2)),
         ((1, 0), (2, 1)),
@@ -142,4 +143,4 @@ def test_stored_evidence_is_checked():
         ((0, np.inf), (1, 0)),
     ):
         with pytest.raises(ValidationError):
-            v.Isotonic(knots=knots, values=values)
+            Isotonic(knots=knots, values=values)

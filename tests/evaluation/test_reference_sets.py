@@ -6,33 +6,42 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from twinned import evaluation as v
 from twinned.distances import euclidean
 from twinned.evaluation import reference_sets as r
+from twinned.evaluation.calibration import Calibration, ReferenceThresholds
+from twinned.evaluation.fitting import fit_calibration
+from twinned.evaluation.reference_sets import (
+    ReferenceSet,
+    compare_references,
+    draw_reference_sets,
+    fit_references,
+)
+from twinned.metrics.comparisons import compare_pairs
+from twinned.metrics.roc import eer, far_frr
 
 apart = partial(euclidean, pairwise=True)
 
 
-def writers(seed: int = 0, classes: int = 24, images: int = 14) -> list[v.ReferenceSet]:
+def writers(seed: int = 0, classes: int = 24, images: int = 14) -> list[ReferenceSet]:
     """Some hands are steadier than others; forgeries lie as far off as suits the hand that they imitate."""
     random = np.random.default_rng(seed)
     centre, spread = random.normal(size=(classes, 8)), np.exp(0.8 * random.normal(size=(classes, 1)))
     label = np.repeat(np.arange(classes), 2 * images)
     forgery = np.tile(np.arange(2 * images) >= images, classes)
     off = random.normal(size=(len(label), 8)) + 1.8 * forgery[:, None]
-    return v.draw_reference_sets(centre[label] * 4 + spread[label] * off, label, apart, forgery=forgery)
+    return draw_reference_sets(centre[label] * 4 + spread[label] * off, label, apart, forgery=forgery)
 
 
 @pytest.fixture
 def sets(made_up):
-    return lambda *world: v.draw_reference_sets(*made_up(*world), apart)
+    return lambda *world: draw_reference_sets(*made_up(*world), apart)
 
 
-def alone(drawn: list[v.ReferenceSet]) -> float:
+def alone(drawn: list[ReferenceSet]) -> float:
     """Equal error of one reference."""
     genuine = np.concatenate([one.genuine[0, 1:] for one in drawn])
     impostor = np.concatenate([one.impostor[0] for one in drawn])
-    return v.eer(np.concatenate([genuine, impostor]), np.arange(len(genuine) + len(impostor)) < len(genuine))
+    return eer(np.concatenate([genuine, impostor]), np.arange(len(genuine) + len(impostor)) < len(genuine))
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -63,31 +72,31 @@ def test_identical_references_of_a_class_that_never_differs_are_no_division_by_z
 
 
 def test_where_hands_differ_the_spread_of_the_references_tells_more_than_the_nearest():
-    learnt, fresh = v.fit_references(writers(0)), writers(1)
+    learnt, fresh = fit_references(writers(0)), writers(1)
     assert [row.images for row in learnt.rows] == [2, 3, 5, 10]
     assert all(row.scaled for row in learnt.rows)
-    found = v.compare_references(fresh, learnt)
-    errors = [v.eer(pairs.distance, pairs.same) for _, pairs in found]
+    found = compare_references(fresh, learnt)
+    errors = [eer(pairs.distance, pairs.same) for _, pairs in found]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] < alone(fresh)
     assert errors[-1] < 0.85 * alone(fresh)
     for row, pairs in found:  # and the threshold holds on classes that it was not fitted on
-        far, frr = v.far_frr(pairs.distance, pairs.same, row.threshold)
-        assert max(far, frr) < v.eer(pairs.distance, pairs.same) + 0.08
+        far, frr = far_frr(pairs.distance, pairs.same, row.threshold)
+        assert max(far, frr) < eer(pairs.distance, pairs.same) + 0.08
 
 
 def test_the_threshold_for_the_nearest_of_many_holds_the_rate_that_it_was_asked_for(sets):
-    learnt = v.fit_references(sets(2, 60, 40), far=0.05)
+    learnt = fit_references(sets(2, 60, 40), far=0.05)
     nearest = learnt.model_copy(
         update={"rows": tuple(row.model_copy(update={"scaled": False}) for row in learnt.rows)}
     )
     fresh = sets(3, 60, 40)
     one = np.concatenate([one.impostor[0] for one in sets(2, 60, 40)])
-    row, pairs = v.compare_references(fresh, nearest)[-1]
+    row, pairs = compare_references(fresh, nearest)[-1]
     assert row.images == 10
     assert np.mean(pairs.impostor <= np.quantile(one, 0.05)) > 0.1  # as if it were one reference
-    row, pairs = v.compare_references(fresh, learnt)[-1]
-    assert v.far_frr(pairs.distance, pairs.same, row.threshold)[0] < 0.08
+    row, pairs = compare_references(fresh, learnt)[-1]
+    assert far_frr(pairs.distance, pairs.same, row.threshold)[0] < 0.08
 
 
 def test_probes_and_impostors_are_never_references():
@@ -104,12 +113,12 @@ def test_probes_and_impostors_are_never_references():
 
 
 def test_rows_end_where_classes_have_too_few_images_and_count_the_classes_behind_them(sets, made_up):
-    known = v.fit_references(sets(0, 8, 6))
+    known = fit_references(sets(0, 8, 6))
     assert [row.images for row in known.rows] == [2, 3, 5]
     assert [known.row(count).images for count in (2, 3, 4, 5, 6, 40)] == [2, 3, 3, 5, 5, 5]
     vectors, label = made_up(0, 40, 12)
     few = (label < 2) | (np.arange(len(label)) % 12 < 6)  # two classes of 12 images, the others of 6
-    uneven = v.fit_references(v.draw_reference_sets(vectors[few], label[few], apart))
+    uneven = fit_references(draw_reference_sets(vectors[few], label[few], apart))
     assert [row.images for row in uneven.rows] == [2, 3, 5]
     assert [row.n_classes for row in uneven.rows] == [40, 40, 40]
 
@@ -117,19 +126,19 @@ def test_rows_end_where_classes_have_too_few_images_and_count_the_classes_behind
 def test_the_classes_with_the_most_images_are_drawn_from(made_up):
     vectors, label = made_up(0, 140, 12)
     large = (label < 20) | (np.arange(len(label)) % 12 < 3)
-    found = v.fit_references(v.draw_reference_sets(vectors[large], label[large], apart))
+    found = fit_references(draw_reference_sets(vectors[large], label[large], apart))
     assert [(row.images, row.n_classes) for row in found.rows] == [(2, 60), (3, 20), (5, 20), (10, 20)]
 
 
 def test_many_images_make_no_difference(sets):
-    rows = v.fit_references(sets(0, 300, 20)).rows  # more comparisons than are kept elsewhere
+    rows = fit_references(sets(0, 300, 20)).rows  # more comparisons than are kept elsewhere
     assert [row.images for row in rows] == [2, 3, 5, 10]
     assert all(60 * 200 < row.n_impostor < 60 * 4 * 200 for row in rows)
 
 
 def test_an_image_held_up_to_several_sets_of_a_class_counts_once(sets):
     drawn = sets(0, 8, 6)
-    row = v.fit_references(drawn, far=0.01).rows[0]
+    row = fit_references(drawn, far=0.01).rows[0]
     assert len(drawn) == 8 * 30  # every set is held up to all 42 images of the other classes
     assert (row.n_genuine, row.n_impostor) == (8 * 6, 8 * 42)
     assert not row.supported
@@ -137,28 +146,28 @@ def test_an_image_held_up_to_several_sets_of_a_class_counts_once(sets):
 
 
 def test_a_few_classes_are_too_few_to_choose_a_distance_by():
-    assert [(row.images, row.scaled) for row in v.fit_references(writers(classes=3)).rows] == [(2, False)]
+    assert [(row.images, row.scaled) for row in fit_references(writers(classes=3)).rows] == [(2, False)]
 
 
 def test_none_without_classes_to_draw_from(made_up):
-    assert v.draw_reference_sets(*made_up(0, 8, 2), apart) == []
-    assert v.draw_reference_sets(*made_up(0, 1, 20), apart) == []
-    assert v.fit_references([]) is None
-    assert v.fit_calibration(v.compare_pairs([0.1, 0.9], [True, False])).references is None
+    assert draw_reference_sets(*made_up(0, 8, 2), apart) == []
+    assert draw_reference_sets(*made_up(0, 1, 20), apart) == []
+    assert fit_references([]) is None
+    assert fit_calibration(compare_pairs([0.1, 0.9], [True, False])).references is None
 
 
 def test_the_same_seed_draws_the_same(sets):
-    assert v.fit_references(sets(0, 8, 6)) == v.fit_references(sets(0, 8, 6))
+    assert fit_references(sets(0, 8, 6)) == fit_references(sets(0, 8, 6))
 
 
 def test_json_round_trip_and_nonsense_is_refused(world, sets):
-    fitted = v.fit_calibration(world(classes=8, images=6), sets=sets(0, 8, 6), bootstrap=5)
+    fitted = fit_calibration(world(classes=8, images=6), sets=sets(0, 8, 6), bootstrap=5)
     text = fitted.model_dump_json()
-    assert v.Calibration.model_validate_json(text) == fitted
+    assert Calibration.model_validate_json(text) == fitted
     older = json.loads(text)
     del older["references"]
-    assert v.Calibration(**older).references is None
+    assert Calibration(**older).references is None
     rows = fitted.references.rows
     for wrong in ({"rows": rows[::-1]}, {"rows": (rows[0], rows[0])}, {"typical": 1e300}, {"rows": ()}):
         with pytest.raises(ValidationError):
-            v.ReferenceThresholds(**dict(fitted.references) | wrong)
+            ReferenceThresholds(**dict(fitted.references) | wrong)

@@ -3,8 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from twinned import evaluation as v
 from twinned.errors import SettingError
+from twinned.evaluation.fitting import fit_calibration
+from twinned.evaluation.likelihood_ratio import cllr, min_cllr
+from twinned.evaluation.verification import class_errors, evaluate_verification, mistakes, reliability
+from twinned.metrics.comparisons import Comparisons, compare_pairs
+from twinned.metrics.roc import auc, d_prime, eer, tar_at_far
 
 KEYS = {
     *("eer", "eer_ci", "auc", "threshold", "far", "frr", "n_genuine", "n_impostor"),
@@ -14,20 +18,20 @@ KEYS = {
 
 @pytest.fixture
 def calibration(world):
-    return v.fit_calibration(world(seed=7, classes=30), bootstrap=5)
+    return fit_calibration(world(seed=7, classes=30), bootstrap=5)
 
 
 def test_every_figure_is_that_of_its_definition(world, calibration):
     found = world(seed=1, classes=40)
-    result = v.evaluate_verification(found, calibration)
+    result = evaluate_verification(found, calibration)
     assert result.threshold == calibration.threshold
     assert result.far == np.mean(found.impostor.astype(float) <= calibration.threshold)
     assert result.frr == np.mean(found.genuine.astype(float) > calibration.threshold)
-    for name in ("eer", "auc", "d_prime", "min_cllr"):
-        assert getattr(result, name) == pytest.approx(getattr(v, name)(found.distance, found.same))
-    assert result.cllr == pytest.approx(v.cllr(calibration.llr(found.distance), found.same))
+    for measure in (eer, auc, d_prime, min_cllr):
+        assert getattr(result, measure.__name__) == pytest.approx(measure(found.distance, found.same))
+    assert result.cllr == pytest.approx(cllr(calibration.llr(found.distance), found.same))
     for far, row in result.tar_at_far.items():
-        assert row.tar == pytest.approx(v.tar_at_far(found.distance, found.same, far))
+        assert row.tar == pytest.approx(tar_at_far(found.distance, found.same, far))
         assert row.supported == (far * len(found.impostor) >= 30)
         assert row.ci[0] <= row.tar <= row.ci[1]
     for name in ("far", "frr", "eer", "auc", "d_prime"):
@@ -38,7 +42,7 @@ def test_every_figure_is_that_of_its_definition(world, calibration):
 
 
 def test_json_has_the_agreed_keys_and_no_nan(world, calibration):
-    found = v.evaluate_verification(world(), calibration, extra_far=0.05).to_json()
+    found = evaluate_verification(world(), calibration, extra_far=0.05).to_json()
     assert set(found) >= KEYS
     assert [*found["tar_at_far"]] == ["0.1", "0.05", "0.01", "0.001", "0.0001"]
     assert found["impostors_needed"]["0.01"] == 3000
@@ -49,17 +53,17 @@ def test_json_has_the_agreed_keys_and_no_nan(world, calibration):
 @pytest.mark.parametrize("kind", [True, False])
 def test_one_kind_of_comparison_gives_its_rate_and_null_for_the_rest(world, calibration, kind):
     found = world()
-    result = v.evaluate_verification(found.subset(found.same == kind), calibration).to_json()
+    result = evaluate_verification(found.subset(found.same == kind), calibration).to_json()
     json.dumps(result, allow_nan=False)
-    both = v.evaluate_verification(found, calibration)
+    both = evaluate_verification(found, calibration)
     assert (result["frr"], result["far"]) == ((both.frr, None) if kind else (None, both.far))
     assert result["eer"] is result["auc"] is result["eer_ci"] is None
     assert set(result) >= KEYS
 
 
 def test_no_errors_do_not_look_certain(calibration):
-    pairs = v.compare_pairs([0.0] * 50 + [99.0] * 50, [True] * 50 + [False] * 50)
-    result = v.evaluate_verification(pairs, calibration)
+    pairs = compare_pairs([0.0] * 50 + [99.0] * 50, [True] * 50 + [False] * 50)
+    result = evaluate_verification(pairs, calibration)
     assert result.eer == result.far == result.frr == 0
     for ci in (result.eer_ci, result.far_ci, result.frr_ci):
         assert ci[0] == 0
@@ -71,22 +75,22 @@ def test_no_errors_do_not_look_certain(calibration):
 def test_random_and_skilled_apart(world, calibration):
     found = world()
     forged = ~found.same & (found.left % 4 == 0)
-    marked = v.Comparisons(found.distance, found.same, found.left, found.right, forged)
-    result = v.evaluate_verification(marked, calibration).to_json()
+    marked = Comparisons(found.distance, found.same, found.left, found.right, forged)
+    result = evaluate_verification(marked, calibration).to_json()
     for kind, chosen in (("skilled", found.same | forged), ("random", ~forged)):
-        alone = v.evaluate_verification(found.subset(chosen), calibration).to_json()
+        alone = evaluate_verification(found.subset(chosen), calibration).to_json()
         assert {**alone, "impostors": kind} == result[kind]
     assert {k: result[k] for k in result["skilled"]} == result["skilled"]
 
 
 def test_extra_far_is_checked(world, calibration):
     with pytest.raises(SettingError, match="between 0 and 1"):
-        v.evaluate_verification(world(), calibration, extra_far=1)
+        evaluate_verification(world(), calibration, extra_far=1)
 
 
 def test_reliability_against_loops(world, calibration):
     found = world(classes=10)
-    got = v.reliability(found, calibration, bins=5)
+    got = reliability(found, calibration, bins=5)
     p = calibration.probability(found.distance)
     weight = np.where(found.same, 0.5 / len(found.genuine), 0.5 / len(found.impostor))
     rows = []
@@ -106,10 +110,10 @@ def test_reliability_against_loops(world, calibration):
 
 
 def test_intervals_of_reliability_hold_what_other_classes_give(world, calibration):
-    truth = v.reliability(world(seed=5, classes=400), calibration, bins=5, bootstrap=2).observed
+    truth = reliability(world(seed=5, classes=400), calibration, bins=5, bootstrap=2).observed
     held = []
     for seed in range(20):
-        got = v.reliability(world(seed=100 + seed, classes=12), calibration, bins=5)
+        got = reliability(world(seed=100 + seed, classes=12), calibration, bins=5)
         if len(got.observed) == 5:
             held.append((got.low <= truth) & (truth <= got.high))
     assert len(held) > 10
@@ -119,13 +123,13 @@ def test_intervals_of_reliability_hold_what_other_classes_give(world, calibratio
 def test_class_errors_and_mistakes_against_loops(world):
     found = world(classes=6, images=4)
     threshold = float(np.median(found.distance))
-    errors = v.class_errors(found, threshold)
+    errors = class_errors(found, threshold)
     for c, frr, far, n_genuine, n_impostor in zip(*errors):
         touches = (found.left == c) | (found.right == c)
         genuine, impostor = found.distance[touches & found.same], found.distance[touches & ~found.same]
         assert (n_genuine, n_impostor) == (len(genuine), len(impostor))
         assert (frr, far) == (np.mean(genuine > threshold), np.mean(impostor <= threshold))
-    accepts, rejects = v.mistakes(found, threshold, count=5)
+    accepts, rejects = mistakes(found, threshold, count=5)
     wrong = np.sort(found.impostor[found.impostor <= threshold])[:5]
     assert found.distance[accepts].tolist() == wrong.tolist()
     assert not found.same[accepts].any()
@@ -137,9 +141,9 @@ def test_one_hard_pair_of_classes_does_not_hide_the_other_mistakes():
     left = [0, 1, 0, 0, 2, 3, 3]
     right = [1, 0, 1, 2, 3, 3, 3]
     same = [False] * 5 + [True] * 2
-    comparisons = v.compare_pairs([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 0.8], same, left=left, right=right)
-    assert v.mistakes(comparisons, 0.6, count=3).false_accepts.tolist() == [0, 1, 2]
-    spread = v.mistakes(comparisons, 0.6, count=3, each=1)
+    comparisons = compare_pairs([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 0.8], same, left=left, right=right)
+    assert mistakes(comparisons, 0.6, count=3).false_accepts.tolist() == [0, 1, 2]
+    spread = mistakes(comparisons, 0.6, count=3, each=1)
     assert spread.false_accepts.tolist() == [0, 3, 4]
     assert spread.false_rejects.tolist() == [5]
-    assert v.mistakes(comparisons, 0.6, count=9, each=2).false_accepts.tolist() == [0, 1, 3, 4]
+    assert mistakes(comparisons, 0.6, count=9, each=2).false_accepts.tolist() == [0, 1, 3, 4]

@@ -197,8 +197,8 @@ def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_pa
     with model.gallery(tmp_path / "g.gallery") as gallery:
         gallery.add(images[:6], ["a"] * 6)
         assert gallery.identify([images[0]])[0].label == "a"
-    assert model.layers() == []
-    assert model.history() == {}
+    assert model.record.layers() == []
+    assert model.record.history() == {}
     assert "wrapped" in str(model.record.without_history())
     result = export_model(model, tmp_path / "out", progress=False)
     assert result["float_difference"] < 1e-4

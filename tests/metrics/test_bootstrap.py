@@ -2,9 +2,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from twinned import evaluation as v
+from twinned.evaluation.fitting import fit_calibration
+from twinned.evaluation.verification import evaluate_verification
 from twinned.metrics import bootstrap
-from twinned.metrics.bootstrap import _tail, interval, mean_interval, rate_interval, replicates
+from twinned.metrics.bootstrap import (
+    _tail,
+    interval,
+    mean_interval,
+    rate_interval,
+    replicates,
+)
+from twinned.metrics.comparisons import compare_pairs
+from twinned.metrics.roc import Roc
 
 
 def by_loops(comparisons, draws):
@@ -34,7 +43,7 @@ def test_a_forgery_counts_with_its_writer():
     # One writer's forgeries: a comparison of a class with itself weighs w, not w * w.
     distance, same = [1, 2, 1, 2, 1, 2], [True, False] * 3
     writers = [0, 0, 1, 1, 2, 2]
-    found = v.compare_pairs(distance, same, left=writers, right=writers, skilled=np.logical_not(same))
+    found = compare_pairs(distance, same, left=writers, right=writers, skilled=np.logical_not(same))
     for curve in replicates(found, count=20):
         assert curve.far.tolist() == [0, 0, 1]
         assert curve.frr.tolist() == [1, 0, 0]
@@ -45,7 +54,7 @@ def test_thinned_replicates_agree_with_full_ones(world, monkeypatch):
     full = list(replicates(found, count=30))
     monkeypatch.setattr(bootstrap, "_KEPT", 40_000)
     thin = list(replicates(found, count=30))
-    for figure in (v.Roc.eer, v.Roc.auc, v.Roc.d_prime, lambda r: r.tar_at_far(0.01)):
+    for figure in (Roc.eer, Roc.auc, Roc.d_prime, lambda r: r.tar_at_far(0.01)):
         a, b = (np.array([figure(curve) for curve in curves]) for curves in (full, thin))
         assert np.sqrt(np.mean((a - b) ** 2)) < 0.2 * a.std()
 
@@ -53,11 +62,11 @@ def test_thinned_replicates_agree_with_full_ones(world, monkeypatch):
 def test_intervals_cover(world):
     """Drawn 60 times from one population, the 95 % interval holds the truth about 57 times."""
     truth = world(seed=999, classes=200, images=5)
-    calibration = v.fit_calibration(truth, bootstrap=2)
-    expected = v.evaluate_verification(truth, calibration, bootstrap=2)
+    calibration = fit_calibration(truth, bootstrap=2)
+    expected = evaluate_verification(truth, calibration, bootstrap=2)
     held = {"eer": 0, "far": 0, "frr": 0, "auc": 0}
     for seed in range(60):
-        found = v.evaluate_verification(world(seed=seed, classes=15), calibration, bootstrap=80, seed=seed)
+        found = evaluate_verification(world(seed=seed, classes=15), calibration, bootstrap=80, seed=seed)
         for name in held:
             low, high = getattr(found, f"{name}_ci")
             held[name] += low <= getattr(expected, name) <= high

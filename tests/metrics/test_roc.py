@@ -4,9 +4,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from twinned import evaluation as v
 from twinned.errors import DataError, SettingError
-from twinned.metrics.roc import coarse, pooled, roc_of, tally
+from twinned.metrics.roc import (
+    auc,
+    best_threshold,
+    coarse,
+    d_prime,
+    eer,
+    far_frr,
+    lfw_folds,
+    pooled,
+    roc,
+    roc_of,
+    tally,
+    tar_at_far,
+    threshold_at_eer,
+    threshold_at_far,
+)
 
 # Few distinct distances: ties everywhere.
 tied = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40).filter(
@@ -23,7 +37,7 @@ def split(pairs):
 @settings(deadline=None)
 def test_roc_against_loops_with_ties(pairs):
     distance, same = split(pairs)
-    curve = v.roc(distance, same)
+    curve = roc(distance, same)
     assert curve.threshold.tolist() == [-np.inf, *sorted(set(distance.tolist()))]
     for threshold, far, frr in zip(curve.threshold, curve.far, curve.frr):
         assert far == np.mean([d <= threshold for d, s in zip(distance, same) if not s])
@@ -36,8 +50,8 @@ def test_roc_against_loops_with_ties(pairs):
 def test_auc_against_every_couple_and_scikit_learn(pairs):
     distance, same = split(pairs)
     wins = [(g < i) + 0.5 * (g == i) for g in distance[same] for i in distance[~same]]
-    assert v.auc(distance, same) == pytest.approx(np.mean(wins))
-    assert v.auc(distance, same) == pytest.approx(roc_auc_score(same, -distance))
+    assert auc(distance, same) == pytest.approx(np.mean(wins))
+    assert auc(distance, same) == pytest.approx(roc_auc_score(same, -distance))
 
 
 @given(tied)
@@ -52,46 +66,46 @@ def test_eer_lies_on_the_curve(pairs):
         middle = (low + high) / 2
         below = np.interp(middle, t, far) < np.interp(middle, t, 1 - tpr)
         low, high = (middle, high) if below else (low, middle)
-    assert v.eer(distance, same) == pytest.approx(np.interp(high, t, far), abs=1e-9)
+    assert eer(distance, same) == pytest.approx(np.interp(high, t, far), abs=1e-9)
 
 
 @given(tied, st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9]))
 @settings(deadline=None)
 def test_thresholds_against_search(pairs, target):
     distance, same = split(pairs)
-    threshold = v.threshold_at_far(distance, same, target)
-    far, frr = v.far_frr(distance, same, threshold)
+    threshold = threshold_at_far(distance, same, target)
+    far, frr = far_frr(distance, same, threshold)
     candidates = [-1.0, *np.unique(distance)]
     allowed = [c for c in candidates if np.mean(distance[~same] <= c) <= target]
     assert np.array_equal(distance <= threshold, distance <= max(allowed))
-    assert v.tar_at_far(distance, same, target) == pytest.approx(1 - frr)
+    assert tar_at_far(distance, same, target) == pytest.approx(1 - frr)
     assert far == np.mean(distance[~same] <= threshold)
 
-    at_eer = v.threshold_at_eer(distance, same)
+    at_eer = threshold_at_eer(distance, same)
     gaps = [abs(np.mean(distance[~same] <= c) - np.mean(distance[same] > c)) for c in candidates]
-    far, frr = v.far_frr(distance, same, at_eer)
+    far, frr = far_frr(distance, same, at_eer)
     assert abs(far - frr) == pytest.approx(min(gaps))
 
-    best = v.best_threshold(distance, same)
+    best = best_threshold(distance, same)
     accuracy = [np.mean((distance <= c) == same) for c in candidates]
     assert np.mean((distance <= best) == same) == max(accuracy)
 
 
 def test_threshold_lies_between_distances():
     distance, same = np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False])
-    assert v.threshold_at_eer(distance, same) == pytest.approx(0.5)
-    assert v.eer(distance, same) == 0
-    assert v.threshold_at_far(distance, same, 0.01) == pytest.approx(0.5)
+    assert threshold_at_eer(distance, same) == pytest.approx(0.5)
+    assert eer(distance, same) == 0
+    assert threshold_at_far(distance, same, 0.01) == pytest.approx(0.5)
     # Nothing may be accepted: below the closest one, even where that is at distance 0.
-    assert 0 < v.threshold_at_far([0.2, 0.4], [False, True], 0.1) < 0.2
-    assert v.threshold_at_far([0.0, 0.4], [False, True], 0.1) < 0
+    assert 0 < threshold_at_far([0.2, 0.4], [False, True], 0.1) < 0.2
+    assert threshold_at_far([0.0, 0.4], [False, True], 0.1) < 0
 
 
 def test_d_prime_against_definition():
     random = np.random.default_rng(0)
     genuine, impostor = random.normal(1, 0.3, 500), random.normal(3, 0.9, 700)
     expected = (impostor.mean() - genuine.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2)
-    got = v.d_prime(np.r_[genuine, impostor], np.r_[np.ones(500, bool), np.zeros(700, bool)])
+    got = d_prime(np.r_[genuine, impostor], np.r_[np.ones(500, bool), np.zeros(700, bool)])
     assert got == pytest.approx(expected)
 
 
@@ -99,7 +113,7 @@ def test_coarse_and_thinned_stay_on_the_curve():
     random = np.random.default_rng(0)
     same = random.random(200_000) < 0.1
     distance = random.normal(size=200_000) + 2 * ~same
-    whole, thin = v.roc(distance, same), v.roc(distance, same).thinned(500)
+    whole, thin = roc(distance, same), roc(distance, same).thinned(500)
     joined = roc_of(coarse(tally(distance, same)))
     for curve, most, near in ((thin, 520, 2e-4), (joined, 4100, 1e-5)):
         assert len(curve.threshold) < most
@@ -126,7 +140,7 @@ def test_lfw_folds_against_loops():
     random = np.random.default_rng(0)
     same, fold = np.tile([True, False], 300), np.repeat(np.arange(10), 60)
     distance = random.normal(size=600) + 1.5 * ~same
-    found = v.lfw_folds(distance, same, fold)
+    found = lfw_folds(distance, same, fold)
     for k in range(10):
         others = fold != k
         scores = [np.mean((distance[others] <= t) == same[others]) for t in distance[others]]
@@ -142,18 +156,18 @@ def test_lfw_folds_against_loops():
 def test_a_fold_never_sees_its_own_threshold():
     # Fold b's own best threshold is 2.5; the others' is 0.5, which rejects its genuine pairs.
     distance, same = [0, 1, 0, 1, 2, 3], [True, False] * 3
-    assert v.lfw_folds(distance, same, list("aaccbb")).accuracies[1] == 0.5
+    assert lfw_folds(distance, same, list("aaccbb")).accuracies[1] == 0.5
 
 
 def test_refusals():
     with pytest.raises(DataError, match="2 and 0"):
-        v.roc([1, 2], [True, True])
+        roc([1, 2], [True, True])
     with pytest.raises(DataError, match="NaN"):
-        v.roc([1, np.nan], [True, False])
+        roc([1, np.nan], [True, False])
     with pytest.raises(DataError, match="one distance"):
-        v.roc([1, 2, 3], [True, False])
+        roc([1, 2, 3], [True, False])
     with pytest.raises(DataError, match="two folds"):
-        v.lfw_folds([1, 2], [True, False], [0, 0])
+        lfw_folds([1, 2], [True, False], [0, 0])
     for far in (0, 1, -1, np.nan):
         with pytest.raises(SettingError, match="between 0 and 1"):
-            v.threshold_at_far([1, 2], [True, False], far)
+            threshold_at_far([1, 2], [True, False], far)

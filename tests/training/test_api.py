@@ -476,13 +476,13 @@ def test_the_mean_of_a_file_is_fitted_to_the_channels_or_refused(quick, some, ti
 def test_the_history_ends_at_the_number_of_epochs(quick, some, given):
     """Whatever share of a class's images a batch takes, and whatever classes are made of turned images."""
     model = quick(some(12), epochs=3, **given)
-    history = model.history()
+    history = model.record.history()
     assert history["epoch"][-1] == 3
     assert history["step"][-1] == json.loads((model.folder / "training.json").read_text())["steps"]
 
 
 def test_a_single_step_that_shows_more_than_was_asked_for_counts_what_it_shows(quick, some):
-    history = quick(some(12), epochs=0.25, settings={"mirrors": False}).history()  # 32 of 48 images
+    history = quick(some(12), epochs=0.25, settings={"mirrors": False}).record.history()  # 32 of 48 images
     assert (history["step"][-1], history["epoch"][-1]) == (1, 0.67)
 
 

@@ -84,7 +84,7 @@ def history(
         loaded = load(folder)
         if (reason := loaded.record.without_history()) is not None:
             raise DataError(f"{folder}: has no training history to draw: {reason}")
-        tables[str(folder)] = loaded.history()
+        tables[str(folder)] = loaded.record.history()
     drawn: Any
     if len(models) == 1:
         drawn = visualization.history(tables[str(models[0])], over=over)

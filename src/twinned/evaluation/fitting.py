@@ -13,6 +13,7 @@ from ..metrics.roc import roc
 from .calibration import Calibration
 from .identification import fit_identification
 from .reference_sets import ReferenceSet, draw_reference_sets, fit_references
+from .threshold_warnings import threshold_warnings
 from .thresholds import fit_threshold
 
 if TYPE_CHECKING:
@@ -68,38 +69,8 @@ def calibrate(
     if isinstance(dataset, ImageSet):
         kept = slice(None) if rows is None else rows
         sets = draw_reference_sets(
-            embeddings,
-            dataset.labels[kept],
-            comparator.distances,
-            forgery=dataset.forgery[kept],
-            seed=seed,
+            embeddings, dataset.labels[kept], comparator.distances, forgery=dataset.forgery[kept], seed=seed
         )
-    return calibrate_comparisons(
-        comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
-    )
-
-
-def calibrate_comparisons(
-    comparisons: Comparisons,
-    *,
-    sets: Sequence[ReferenceSet] = (),
-    far: float | None = None,
-    prior: float = 0.5,
-    unseen_classes: bool = True,
-    seed: int = 0,
-) -> CalibrationReport:
-    """Fit thresholds and probabilities to comparisons, for example those of cross-validation folds.
-
-    Args:
-        comparisons: See `fit_calibration`.
-        sets: Reference sets of the same classes.
-        far: False accept rate to choose the threshold at; equal error by default.
-        prior: P(same) in use.
-        unseen_classes: False if the encoder was trained on these classes.
-        seed: Seed of folds and resampling.
-    """
-    from .threshold_warnings import threshold_warnings
-
     fitted = fit_calibration(
         comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
     )

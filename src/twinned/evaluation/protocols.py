@@ -86,19 +86,12 @@ def evaluate(
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Evaluate an embedder; see `twinned.inference.model.Model.evaluate`.
+    """Evaluate an embedder. `twinned.inference.model.Model.evaluate` documents the other arguments.
 
     Args:
         embedder: Embeds images and measures distances.
         data: Images, pairs, or their path.
         facts: Calibration and training data of the model.
-        protocol: ``classes``, ``pairs``, ``lfw``, ``omniglot-runs``, or ``auto`` to infer it from the data.
-        ways: Classes per one-shot episode.
-        shots: Examples per class in an episode.
-        episodes: Number of episodes.
-        far: Additional false accept rate for TAR at FAR.
-        seed: Seed of episodes and resampling.
-        progress: Show a progress bar.
 
     Raises:
         SettingError: If the protocol is unknown.

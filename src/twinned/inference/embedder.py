@@ -30,34 +30,24 @@ class GraphEmbedder:
     """
 
     def __init__(self, graph: Graph, spec: ImageSpec, distance: str) -> None:
-        self.graph, self.spec, self.distance = graph, spec, distance
+        self.encoder, self.spec, self.distance = graph, spec, distance
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
         """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
-        return embed_pixels(pixels, self.graph)
+        return embed_pixels(pixels, self.encoder)
 
     def distances(self, left: Floats, right: Floats) -> Floats:
         """Return distances of all pairs: ``(n, d), (m, d) -> (n, m)``."""
-        return all_distances(self.distance, left, right)
+        found: Floats = distances.get(self.distance)(left, right, pairwise=True)
+        return found
 
     def paired_distances(self, left: Floats, right: Floats) -> Floats:
         """Return distances row by row: ``(n, d), (n, d) -> (n,)``."""
-        return paired_distances(self.distance, left, right)
+        found: Floats = distances.get(self.distance)(left, right)
+        return found
 
 
-def all_distances(name: str, left: Any, right: Any) -> Floats:
-    """Return distances of all pairs by a named distance: ``(n, d), (m, d) -> (n, m)``."""
-    found: Floats = distances.get(name)(left, right, pairwise=True)
-    return found
-
-
-def paired_distances(name: str, left: Any, right: Any) -> Floats:
-    """Return distances row by row by a named distance: ``(n, d), (n, d) -> (n,)``."""
-    found: Floats = distances.get(name)(left, right)
-    return found
-
-
-class FolderEmbedder:
+class FolderEmbedder(GraphEmbedder):
     """The graphs of a model folder: embeddings, distances and probabilities, as a gallery needs them.
 
     Args:
@@ -74,18 +64,9 @@ class FolderEmbedder:
         needed = ["encoder.onnx", *(["head.onnx"] if self.manifest.head else [])]
         for name in sorted({*needed, *self.manifest.files}):
             model_folder.checked(self.folder, name, self.manifest)
+        self.spec, self.distance = self.manifest.spec, self.manifest.distance
         self.device = device
         self._loading = threading.Lock()
-
-    @property
-    def spec(self) -> ImageSpec:
-        """Image preprocessing."""
-        return self.manifest.spec
-
-    @property
-    def distance(self) -> str:
-        """Name of the encoder's distance."""
-        return self.manifest.distance
 
     @property
     def threshold(self) -> float:
@@ -108,7 +89,7 @@ class FolderEmbedder:
         return self.manifest.prototype
 
     @cached_property
-    def encoder(self) -> Graph:
+    def encoder(self) -> Graph:  # type: ignore[override] # loaded on first use
         """Encoder graph, loaded on first use."""
         with self._loading:
             graph = Graph(self.folder / "encoder.onnx", device=self.device)
@@ -138,17 +119,13 @@ class FolderEmbedder:
         found.__dict__["encoder"] = session  # replaces the cached property
         return found
 
-    def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
-        """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
-        return embed_pixels(pixels, self.encoder)
-
     def distances(self, left: Floats, right: Floats) -> Floats:
         """Return distances of all pairs of embeddings: ``(n, d), (m, d) -> (n, m)``, lower is closer.
 
         With a learned head the distance is 1 - score.
         """
         if self.head is None:
-            return all_distances(self.distance, left, right)
+            return super().distances(left, right)
         scored = np.empty((len(left), len(right)), np.float32)
         for row, vector in enumerate(left):
             scored[row] = self.head(np.broadcast_to(vector, right.shape).copy(), right)
@@ -157,7 +134,7 @@ class FolderEmbedder:
     def paired_distances(self, left: Floats, right: Floats) -> Floats:
         """Return distances row by row: ``(n, d), (n, d) -> (n,)``, lower is closer."""
         if self.head is None:
-            return paired_distances(self.distance, left, right)
+            return super().paired_distances(left, right)
         return np.clip(1 - self.head(left, right), 0, 1)
 
     def relations(self, left: Floats, right: Floats) -> list[dict[str, float]]:

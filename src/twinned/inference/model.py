@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.images import ImageSource, source_name
 from ..errors import DataError, SettingError
@@ -42,7 +41,10 @@ if TYPE_CHECKING:
     from ..evaluation.results import Evaluation
     from ..gallery.gallery import Gallery, Hits, Identifications
     from .explain import Explanation
-    from .training_record import Layer, TrainingRecord
+    from .training_record import TrainingRecord
+
+_PUBLIC = """classify embed evaluate explain folder gallery identify load manifest record save search spec
+threshold verify verify_many"""
 
 
 class Model(FolderEmbedder):
@@ -84,6 +86,10 @@ class Model(FolderEmbedder):
         """Support pickling: another process loads the model from its folder."""
         return partial(Model, device=self.device), (self.folder,)
 
+    def __dir__(self) -> list[str]:
+        """List the public interface, without the parts that a gallery or a protocol needs."""
+        return _PUBLIC.split()
+
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the model folder atomically.
 
@@ -102,14 +108,6 @@ class Model(FolderEmbedder):
         from .training_record import TrainingRecord
 
         return TrainingRecord(self.folder, self.manifest)
-
-    def history(self) -> dict[str, NDArray[np.float64]]:
-        """Return the training history, one value per evaluation; empty without training."""
-        return self.record.history()
-
-    def layers(self) -> list[Layer]:
-        """Return name, kind, output shape and parameters of each layer; empty for a wrapped encoder."""
-        return self.record.layers()
 
     def embed(self, images: Images, *, progress: bool = False) -> Floats:
         """Embed one image or many.
@@ -165,7 +163,7 @@ class Model(FolderEmbedder):
         nearest = int(distances[:, 0].argmin())
         (relations,) = self.relations(references[nearest : nearest + 1], query)
         (distance,), fitted = self._to_all(references, distances)
-        return self.verdict(float(distance), threshold, fitted=fitted, relations=relations)
+        return self._verdict(float(distance), threshold, fitted=fitted, relations=relations)
 
     def _to_all(self, references: Floats, distances: Floats) -> tuple[Floats, FittedThreshold]:
         """Return the distances of images to a set of references, and the threshold fitted for them.
@@ -211,11 +209,11 @@ class Model(FolderEmbedder):
         index = np.array([place[image_key(image)] for image in (*first, *second)], np.intp).reshape(2, -1)
         sides = vectors[index[0]], vectors[index[1]]
         return [
-            self.verdict(float(distance), threshold, relations=relations)
+            self._verdict(float(distance), threshold, relations=relations)
             for distance, relations in zip(self.paired_distances(*sides), self.relations(*sides), strict=True)
         ]
 
-    def verdict(
+    def _verdict(
         self,
         distance: float,
         threshold: float | None = None,
@@ -223,17 +221,7 @@ class Model(FolderEmbedder):
         fitted: FittedThreshold | None = None,
         relations: Mapping[str, float] | None = None,
     ) -> Verdict:
-        """Return the verdict for a distance.
-
-        Args:
-            distance: Distance between two images.
-            threshold: Replaces the stored threshold.
-            fitted: Stored threshold, by default that for two images.
-            relations: Probability of each relation.
-
-        Raises:
-            SettingError: If the threshold is not finite.
-        """
+        """Return the verdict for a distance; ``fitted`` is by default the threshold for two images."""
         stored = self.manifest.calibration if fitted is None else fitted
         limit = stored.threshold if threshold is None else threshold
         if not math.isfinite(limit):
@@ -251,12 +239,7 @@ class Model(FolderEmbedder):
     ) -> list[Prediction]: ...
 
     def classify(
-        self,
-        images: Images,
-        support: Support,
-        *,
-        threshold: float | None = None,
-        progress: bool = False,
+        self, images: Images, support: Support, *, threshold: float | None = None, progress: bool = False
     ) -> Prediction | list[Prediction]:
         """Classify images by as few as one example per class, with unknown as an answer.
 
@@ -358,11 +341,7 @@ class Model(FolderEmbedder):
             return opened.search(image, k, **options)
 
     def explain(
-        self,
-        left: ImageSource,
-        right: ImageSource,
-        *,
-        method: Literal["auto", "exact", "occlusion"] = "auto",
+        self, left: ImageSource, right: ImageSource, *, method: Literal["auto", "exact", "occlusion"] = "auto"
     ) -> Explanation:
         """Find the matching regions of two images; see `twinned.inference.explain.explain`."""
         from .explain import explain

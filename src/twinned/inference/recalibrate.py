@@ -183,12 +183,7 @@ def _manifest(
 
 
 def _write(
-    model: Model,
-    new: _Embedded,
-    manifest: Manifest,
-    output: str | os.PathLike[str] | None,
-    *,
-    force: bool,
+    model: Model, new: _Embedded, manifest: Manifest, output: str | os.PathLike[str] | None, *, force: bool
 ) -> None:
     """Write the changed model to a new folder, or in its place."""
     with tempfile.TemporaryDirectory(prefix="twinned-") as name:
@@ -196,10 +191,7 @@ def _write(
         model_folder.copy(model.folder, folder, force=True)
         path = folder / "training.json"
         training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        training |= {
-            "held_out_classes": manifest.held_out["classes"],
-            "held_out_images": sorted(new.hashes),
-        }
+        training |= {"held_out_classes": manifest.held_out["classes"], "held_out_images": sorted(new.hashes)}
         model_folder.write(folder, manifest, training=training)
         target = model.folder if output is None else Path(output)
         model_folder.copy(folder, target, force=force or output is None)

@@ -6,7 +6,7 @@ Ties are broken at random by the draw: where all distances are equal, the accura
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -15,11 +15,8 @@ import numpy.typing as npt
 
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
+from .comparisons import Distances, Ints
 
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
-Ints: TypeAlias = npt.NDArray[np.integer[Any]]
-Bools: TypeAlias = npt.NDArray[np.bool_]
-Distances: TypeAlias = Callable[[Floats, Floats], Floats]  # all pairs: (n, d), (m, d) -> (n, m)
 Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
 
 DRAWS = 1000

@@ -7,7 +7,7 @@ come first, so an encoder that maps everything to one point scores 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
+from .comparisons import Distances, Floats
 
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
-Distances: TypeAlias = Callable[[Floats, Floats], Floats]  # all pairs: (n, d), (m, d) -> (n, m)
 Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
 
 _BLOCK_VALUES = 1 << 22  # distances computed at a time

@@ -38,7 +38,7 @@ def story(model: Model, images: ImageSet, folder: str | os.PathLike[str], *, see
     points = project(model.embed(images.images), distance=model.distance, seed=seed)
     pictures: dict[str, Axes | Sequence[Axes]] = {
         "architecture": draw_architecture(model, images),
-        **({} if model.record.without_history() else {"history": history(model.history())}),
+        **({} if model.record.without_history() else {"history": history(model.record.history())}),
         "embeddings": embedding_map(
             points, images.labels.tolist(), images=images.images, seen=model.manifest.classes
         ),
@@ -53,7 +53,7 @@ def draw_architecture(model: Model, images: ImageSet | None = None) -> Axes:
     """Draw the `architecture` of a saved model; a wrapped encoder, whose layers are unknown, is one box."""
     unknown = [(model.manifest.encoder, str(model.manifest.encoder), (model.embedding_size,), None)]
     return architecture(
-        model.layers() or unknown,
+        model.record.layers() or unknown,
         image_shape=model.spec.shape,
         embedding_size=model.embedding_size,
         distance=model.distance,
