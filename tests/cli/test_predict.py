@@ -244,7 +244,7 @@ def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["image.png", "-o", "v.txt"], "v.txt: the name must end in .npz or .parquet"),
+        (["image.png", "-o", "v.txt"], "v.txt: The name must end in .npz or .parquet"),
         (["image.png", "-o", "list.csv/v.npz"], "list.csv/v.npz: cannot be written, since"),
         (["empty", "-o", "v.npz"], "no images in empty"),
         (["nowhere", "-o", "v.npz"], "nowhere: no such file or folder"),
@@ -270,7 +270,7 @@ def test_embed_says_so_when_nothing_could_be_read(twinned, tiny_model):
 def test_a_device_that_is_not_offered_is_said_in_one_line(twinned, tiny_model, pair):
     shown = twinned("embed", tiny_model, *pair, "-o", "v.npz", "--device", "openvino")
     assert shown.code == 0
-    assert shown.err == "twinned: device openvino is not offered by this ONNX Runtime; running on the CPU\n"
+    assert shown.err == "twinned: device openvino is not supported by this ONNX Runtime; running on the CPU\n"
 
 
 # ---- evaluate
@@ -339,9 +339,9 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
         (["nowhere"], "nowhere: no such file or folder"),
         (["empty"], "empty: holds no images"),
         (["flat"], "flat: holds 2 images but no class folders"),
-        (["single"], "single: figures need two classes, and two images of one of them"),
-        (["one_class"], "one_class: figures need two classes"),
-        (["broken"], "none of 4 images could be read; the first: broken/a/0.png"),
+        (["single"], "single: Two classes are needed, and two images of one of them"),
+        (["one_class"], "one_class: Two classes are needed"),
+        (["broken"], "None of 4 images could be read. The first: broken/a/0.png"),
         (["list.csv"], "list.csv: the first line must name"),
         (
             ["one_class", "--protocol", "foo"],
@@ -349,16 +349,16 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
         ),
         (
             ["one_class", "--protocol", "pairs"],
-            "one_class: protocol pairs needs a CSV with the columns left,right",
+            "one_class: Protocol pairs needs a CSV with the columns left,right",
         ),
         (["one_class", "--protocol", "lfw"], "one_class: holds no pairs.txt"),
         (["one_class", "--protocol", "omniglot-runs"], "one_class: holds no run"),
         (["list.csv", "--protocol", "omniglot-runs"], "list.csv: holds no run"),
-        (["one_class", "--ways", "1"], "at least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
-        (["one_class", "--shots", "0"], "at least 2 ways"),
-        (["one_class", "--episodes", "-3"], "at least 2 ways"),
-        (["DATA", "--far", "0"], "a false accept rate lies between 0 and 1"),
-        (["DATA", "--far", "nan"], "a false accept rate lies between 0 and 1"),
+        (["one_class", "--ways", "1"], "At least 2 ways, 1 shot and 1 episode are needed; got 1 ways"),
+        (["one_class", "--shots", "0"], "At least 2 ways"),
+        (["one_class", "--episodes", "-3"], "At least 2 ways"),
+        (["DATA", "--far", "0"], "A false accept rate must be between 0 and 1"),
+        (["DATA", "--far", "nan"], "A false accept rate must be between 0 and 1"),
         (["one_class", "--device", "tpu"], "Unknown device 'tpu'"),
         (["one_class", "--report", "one_class/r.html"], "one_class/r.html: would be written into the data"),
     ],
@@ -395,7 +395,7 @@ def test_a_rebuild_loses_no_images_unless_it_is_allowed_to(twinned, tiny_model, 
     rebuild = ["gallery", "rebuild", tiny_model, "g"]
     for options in ([], ["--skip-missing"]):
         refused = twinned(*rebuild, *options).error
-        assert "1 of 4 images have no file any more" in refused
+        assert "the files of 1 of 4 images are missing" in refused
         assert "--skip-missing --allow-loss 1" in refused
     assert twinned(*rebuild, "--allow-loss", "-1").error.startswith("allow_loss is -1")
     assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 4
@@ -503,7 +503,10 @@ def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, comm
     for name in ("encoder.onnx", "training.json", "weights.safetensors"):
         content = Path("m.twin", name).read_bytes()
         Path("m.twin", name).write_bytes(content[:-1])
-        assert f"m.twin/{name}: is not the file that model.json was written with" in twinned(*rest).error
+        assert (
+            f"m.twin/{name}: The file differs from the one that model.json was written for"
+            in twinned(*rest).error
+        )
         Path("m.twin", name).write_bytes(content)
     for text in ("", "{", "[]", json.dumps(said | {"calibration": {}}), json.dumps(said | {"spec": 3})):
         Path("m.twin/model.json").write_text(text)
@@ -519,7 +522,7 @@ def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_p
     more = [bad, "--in-place"] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
     told = twinned(command, tiny_model, *more)
     assert told.code == 2
-    assert "none of 4 images can be read" in told.err
+    assert "None of 4 images can be read" in told.err
     assert "1.png" in told.err
 
 
