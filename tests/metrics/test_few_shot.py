@@ -119,7 +119,7 @@ def test_refusals():
         episodes(labels, ways=1)
     with pytest.raises(SettingError, match="rule 'best'"):
         one_shot_accuracy(clusters(1), labels, distances, rule="best")
-    with pytest.raises(DataError, match="one group an image"):
+    with pytest.raises(DataError, match="Each image needs one group"):
         episodes(labels, groups=["x"])
-    with pytest.raises(DataError, match="one cluster a run"):
+    with pytest.raises(DataError, match="Each run needs one row"):
         runs_accuracy([[True]], ["a", "b"])
