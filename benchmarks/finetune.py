@@ -118,7 +118,7 @@ def speed(data: ImageSet) -> Iterator[Row]:
         "steps": 1,
         "n_augmentations": 1,
     }
-    config = get("photo").change(changes | {"max_epochs": None, "evaluations": 1, "warmup": 0})
+    config = get("photo").merge(changes | {"max_epochs": None, "evaluations": 1, "warmup": 0})
     known, _ = parted(data)
     material = DecodedSet.from_images(known, config.spec(), progress=False)
     encoder = pretrained_baseline(config, config.spec())
@@ -145,7 +145,7 @@ def face_values(images: list[str]) -> torch.Tensor:
 
     The values keep where in the face they are: the map of 80 filters pooled to 3x3, that of 192 to 4x4.
     """
-    config = get("photo").change({"height": FACE, "width": FACE})
+    config = get("photo").merge({"height": FACE, "width": FACE})
     network = pretrained_baseline(config, config.spec())
     network = network.to(memory_format=torch.channels_last).eval()
     grids = {4: 3, 6: 4}  # by the number of the stage

@@ -115,7 +115,7 @@ def compiled(config: TrainConfig, material: DecodedSet, steps: int, device: torc
 
 def throughput(data: tw.data.ImageSet, steps: int, times: int, device: torch.device) -> list[str]:
     """Tables: images a second of both loops, and what compiling comes to, for one recipe."""
-    config = get("glyph").change({"steps": steps, "precision": "float32"})
+    config = get("glyph").merge({"steps": steps, "precision": "float32"})
     learn, held_out = hold_out(
         DecodedSet.from_images(data, config.spec(), progress=False),
         fraction=config.calibration.validation_fraction,

@@ -114,7 +114,7 @@ def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkey
     ways = recipes.get("photo-small"), recipes.get("photo")
     images = load_images(strangers)
     found, why = encoder_selection.select_encoder(images, *ways, seconds=9, device=torch.device("cpu"))
-    assert found.encoder == chosen
+    assert found.encoder.name == chosen
     assert why.text.startswith(f"encoder {chosen} instead of ")
     assert "on 4 classes held out" in why.text
 
@@ -123,8 +123,8 @@ def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkey
 @needs_weights
 def test_pilot_runs_keep_to_their_time_and_score_unseen_classes(strangers):
     device = torch.device("cpu")
-    small = recipes.get("photo-small").change({"height": 32, "width": 32})
-    large = recipes.get("photo").change({"height": 32, "width": 32})
+    small = recipes.get("photo-small").merge({"height": 32, "width": 32})
+    large = recipes.get("photo").merge({"height": 32, "width": 32})
     images = load_images(strangers)
     found, _ = encoder_selection.select_encoder(images, small, large, seconds=6.5, device=device)
     assert found in (small, large)

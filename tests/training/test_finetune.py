@@ -163,7 +163,7 @@ def test_a_signal_while_the_old_images_are_measured_says_that_the_model_is_saved
 
     known, other = load_images(strangers).split_classes(0.5)
     monkeypatch.setattr("twinned.training.finetune.figures", stop)
-    with pytest.raises(Interrupted, match=r"stopped while both models were measured .* the model is saved"):
+    with pytest.raises(Interrupted, match=r"stopped during evaluation on the old images; the model is saved"):
         finetune(known, output=tmp_path / "m.twin", old=strangers, validation=other)
     assert twinned.load(tmp_path / "m.twin").manifest.embedding_size > 0
 
@@ -297,9 +297,9 @@ def test_weights_of_another_encoder_are_refused(tiny_model, strangers, tmp_path)
         ),
         ({"freeze": "some"}, "got 'some'"),
         ({"freeze": "all"}, "freeze=all freezes every layer of encoder conv4"),
-        ({"settings": {"encoder": "resnet"}}, "finetune keeps the model's encoder"),
-        ({"recipe": "foo"}, "recipe 'foo' is not known"),
-        ({"epochs": 1}, "only one of minutes, steps and epochs"),
+        ({"settings": {"encoder": "resnet"}}, "Fine-tuning keeps the model's encoder"),
+        ({"recipe": "foo"}, "Unknown recipe 'foo'"),
+        ({"epochs": 1}, "Only one of minutes, steps and epochs"),
     ],
 )
 def test_what_cannot_be_done_is_refused(finetune, strangers, tmp_path, given, message):
@@ -310,7 +310,7 @@ def test_what_cannot_be_done_is_refused(finetune, strangers, tmp_path, given, me
 
 def test_old_images_that_measure_nothing_are_refused_before_training(finetune, strangers, tmp_path):
     one = load_images(strangers)
-    with pytest.raises(DataError, match=r"--old: .*: nothing to measure: two classes are needed"):
+    with pytest.raises(DataError, match=r"--old: .*: evaluation needs two classes"):
         finetune(strangers, output=tmp_path / "new.twin", old=one.with_classes(one.classes[:1]))
     assert list(tmp_path.iterdir()) == []
 

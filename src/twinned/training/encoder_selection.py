@@ -47,10 +47,10 @@ def select_encoder(
     """
     chosen = large if small.input.channels == 3 else small
     if len(source.usable_classes()) < 4:
-        text = f"encoder {chosen.encoder}: fewer than 4 classes are too few for pilot runs"
+        text = f"encoder {chosen.encoder.name}: fewer than 4 classes are too few for pilot runs"
         return chosen, Note("encoder", text)
     if seconds < _MIN_SECONDS:
-        return chosen, Note("encoder", f"encoder {chosen.encoder}: there is no time for pilot runs")
+        return chosen, Note("encoder", f"encoder {chosen.encoder.name}: there is no time for pilot runs")
     few = subsample(source, _MAX_IMAGES, seed=small.seed, per_class=4)
     order = np.random.default_rng(small.seed).permutation(few.usable_classes())
     unseen = set(order[: len(order) // 2].tolist())
@@ -65,7 +65,7 @@ def select_encoder(
         chosen, other = large, small
     return chosen, Note(
         "encoder",
-        f"encoder {chosen.encoder} instead of {other.encoder}, by pilot runs of"
+        f"encoder {chosen.encoder.name} instead of {other.encoder.name}, by pilot runs of"
         f" {time.monotonic() - began:.0f} s on {len(unseen)} classes held out: {pretrained} with"
         f" {large.encoder.name}, {new} with {small.encoder.name}",
     )
