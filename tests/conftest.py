@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,6 +45,18 @@ def rounding(layers: int, terms: int) -> float:
 EMBEDDING = rounding(5, 9 * 128)
 # A cosine distance moves by at most as much as both embeddings, and is one sum more; 2e-5.
 DISTANCE = rounding(11, 9 * 128)
+
+
+def slow(*values: Any) -> list[Any]:
+    """Mark values of a parametrized test as slow: ``parametrize("seed", [0, *slow(1, 2)])``.
+
+    A tuple gives several parameters.
+    """
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
+    ]
+
 
 DataSet = Callable[[str], Path]
 

@@ -11,6 +11,8 @@ from twinned.evaluation.identification import fit_identification
 from twinned.metrics.comparisons import compare_all, compare_pairs
 from twinned.metrics.open_set import open_set
 
+from ..conftest import slow
+
 distances = partial(cosine, pairwise=True)
 
 
@@ -37,7 +39,7 @@ def achieved(table, labels, images, fpir, seed=0):
     return np.mean(rates)
 
 
-@pytest.mark.parametrize(("labels", "images"), [(1, 1), (20, 1), (20, 5), (60, 3)])
+@pytest.mark.parametrize(("labels", "images"), [(1, 1), (20, 5), *slow((20, 1), (60, 3))])
 def test_the_rate_is_held_where_held_out_data_reach(labels, images):
     """Over four calibrations the mean rate is near the target: neither missed nor far too strict."""
     for fpir in (0.02, 0.1):

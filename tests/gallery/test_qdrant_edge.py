@@ -50,6 +50,18 @@ def small_index(monkeypatch):
 # ---- what is acknowledged survives
 
 
+def open_when_free(path: Path) -> Gallery:
+    """Open a gallery whose process was killed: its lock may outlive it by a moment."""
+    for _ in range(50):
+        try:
+            return open_gallery(path, FakeModel(), create=False)
+        except GalleryError as error:
+            if "is open already" not in str(error):
+                raise
+            time.sleep(0.1)
+    return open_gallery(path, FakeModel(), create=False)
+
+
 def test_kill_9_at_random_moments_loses_nothing_acknowledged(tmp_path, children):
     path = tmp_path / "people.gallery"
     moments = random.Random(0)
@@ -58,10 +70,12 @@ def test_kill_9_at_random_moments_loses_nothing_acknowledged(tmp_path, children)
     for kill in range(KILLS):
         writer = children.start("write", path, kill)
         assert not list(children.said(until="open"))
-        time.sleep(moments.uniform(0, 0.15))
+        said = children.said()
+        heard = list(itertools.islice(said, moments.randrange(4)))  # a machine may be slow: no fixed time
+        time.sleep(moments.uniform(0, 0.01))
         os.kill(writer, signal.SIGKILL)
         pending: list[str] = []
-        for what, *about in children.said():
+        for what, *about in itertools.chain(heard, said):
             if what == "begin":
                 (pending,) = about
             else:
@@ -70,7 +84,7 @@ def test_kill_9_at_random_moments_loses_nothing_acknowledged(tmp_path, children)
                 pending, acknowledged = [], acknowledged + 1
         for id in pending:  # begun and not acknowledged: either is right
             state.pop(id)
-        with open_gallery(path, FakeModel(), create=False) as people:
+        with open_when_free(path) as people:
             there = {item.id: item.label for item in people.list().items}
             assert {id: there.get(id) for id in state} == state
             assert people.count() == len(people.embeddings()[1]) == len(there)

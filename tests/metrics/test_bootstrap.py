@@ -59,6 +59,7 @@ def test_thinned_replicates_agree_with_full_ones(world, monkeypatch):
         assert np.sqrt(np.mean((a - b) ** 2)) < 0.2 * a.std()
 
 
+@pytest.mark.slow
 def test_intervals_cover(world):
     """Drawn 60 times from one population, the 95 % interval holds the truth about 57 times."""
     truth = world(seed=999, classes=200, images=5)

@@ -163,7 +163,7 @@ def test_a_hangup_reads_the_token_file_again(model_folder: Path, tmp_path: Path)
         for content, says in (("short", "at least 16"), ("", "is empty"), (None, "No such file")):
             file.unlink() if content is None else file.write_text(content)
             hang_up(says)
-            assert "stays the one from before" in service.said[-1]
+            assert "token is unchanged" in service.said[-1]
             assert status(second) == 200
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(20) == 0

@@ -52,6 +52,7 @@ def document(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> An
     gallery.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
 def test_every_answer_is_what_the_document_says(document: Any, mode: str) -> None:
     failures = []

@@ -29,7 +29,7 @@ from twinned.nn import onnx_export
 from twinned.training import pipeline
 from twinned.training.state import Interrupted, Step
 
-from ..conftest import EMBEDDING
+from ..conftest import EMBEDDING, slow
 
 QUICK = {"precision": "float32", "warmup": 2, "augment.elastic": 0, "quarter_turns": False}
 
@@ -137,7 +137,7 @@ def test_with_twelve_classes_some_are_held_out(quick, some):
     assert (fit_.n_genuine, fit_.n_impostor) == (4 * 15, 6 * 36)
 
 
-@pytest.mark.parametrize(("classes", "folds"), [(11, 3), (6, 3), (4, 2)])
+@pytest.mark.parametrize(("classes", "folds"), [(6, 3), *slow((11, 3), (4, 2))])
 def test_with_fewer_the_threshold_comes_from_folds_and_all_are_learnt_from(quick, some, classes, folds):
     said: list[str] = []
     model = quick(some(classes), say=said.append)
@@ -311,9 +311,8 @@ def pair_list(folder: Path, glyphs: Path, **columns: Callable[[bool], str]) -> P
     ("loss", "head", "distance"),
     [
         (None, False, "euclidean"),
-        ("contrastive", False, "manhattan"),
-        ("chopra", False, "manhattan"),
         ("cross-entropy", True, "cosine"),
+        *slow(("contrastive", False, "manhattan"), ("chopra", False, "manhattan")),
     ],
 )
 def test_a_pair_list_alone_is_enough(quick, glyphs, tmp_path, loss, head, distance):
@@ -353,7 +352,11 @@ def test_forgeries_are_learnt_from_and_the_threshold_is_against_them(quick, glyp
 
 @pytest.mark.parametrize(
     ("recipe", "forged", "expected"),
-    [("signature", 16, []), ("signature", 0, ["skilled forgeries"]), ("glyph", 16, []), ("glyph", 0, None)],
+    [
+        ("signature", 0, ["skilled forgeries"]),
+        ("glyph", 16, []),
+        *slow(("signature", 16, []), ("glyph", 0, None)),
+    ],
 )
 def test_a_model_says_whether_forgeries_were_measured(quick, glyphs, tmp_path, recipe, forged, expected):
     model = quick(signatures(tmp_path, glyphs, forged=forged), recipe=recipe)
@@ -433,7 +436,7 @@ def test_weights_from_a_file_are_fed_as_they_were_trained(tiny_model, strangers)
     assert not any("does not contain the mean" in note for note in model.manifest.notes)
 
 
-@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("steps", [0, *slow(2)])
 def test_weights_from_before_are_fed_by_the_model_json_beside_them(quick, some, tiny_model, tmp_path, steps):
     shutil.copytree(tiny_model, tmp_path / "old.twin")
     file = tmp_path / "old.twin" / "weights.safetensors"
@@ -602,7 +605,7 @@ def crash_at(number: int) -> Callable[[Step], None]:
     return crash
 
 
-@pytest.mark.parametrize("classes", [12, 6])
+@pytest.mark.parametrize("classes", [12, *slow(6)])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, some, tmp_path, classes):
     """Also where the crash is in the second of the folds that the threshold comes from."""
     output = tmp_path / "m.twin"
@@ -721,7 +724,7 @@ def test_ctrl_c_says_how_to_go_on(quick, some, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["fit_calibration", "write_model"])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", *slow("SIGHUP")])
 def test_a_signal_after_the_steps_says_how_to_go_on(quick, some, tmp_path, monkeypatch, name, where):
     number = getattr(signal, name, None)
     if number is None:
@@ -776,7 +779,7 @@ def test_a_signal_once_the_model_is_written_says_so(quick, some, tmp_path, monke
 # ---- in time
 
 
-@pytest.mark.parametrize("classes", [14, 6])
+@pytest.mark.parametrize("classes", [14, *slow(6)])
 def test_minutes_bound_the_whole_command(quick, some, tmp_path, monkeypatch, classes):
     monkeypatch.setattr(pipeline, "FINISH_SECONDS", 2.0)
     began = time.monotonic()

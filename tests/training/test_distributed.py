@@ -51,6 +51,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
 _ROUNDING = 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_weights_are_those_of_one_process(case, alone, two):
     names = [name for name in alone if name.startswith(f"{case}/")]
@@ -60,12 +61,14 @@ def test_losses_and_weights_are_those_of_one_process(case, alone, two):
         torch.testing.assert_close(two[0][name], alone[name], atol=_ROUNDING, rtol=_ROUNDING)
 
 
+@pytest.mark.slow
 def test_each_process_ends_with_the_same_weights(two):
     assert two[0].keys() == two[1].keys()
     for name, value in two[0].items():
         assert torch.equal(value, two[1][name]), name
 
 
+@pytest.mark.slow
 def test_the_runs_learn_something(alone):
     # Equal because nothing moved would prove nothing.
     for case in CASES:

@@ -202,6 +202,7 @@ def altered(folder: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_further_finetuning_is_as_gentle_as_the_first(finetune, strangers):
     one = finetune(strangers)
     two = finetune(strangers, model=one)
@@ -241,6 +242,7 @@ def test_another_size_or_colour(finetune, tiny_model, strangers, given, shape):
         assert mean == pytest.approx(grey.spec.mean * 3)
 
 
+@pytest.mark.slow
 def test_a_layer_that_cannot_follow_starts_anew_and_that_is_said(listening, glyphs, strangers, tmp_path):
     settings = QUICK | {"embedding_size": 12, "classes_per_batch": 8}
     first = tmp_path / "m.twin"
@@ -325,6 +327,7 @@ def test_the_model_itself_is_not_written_over(finetune, strangers, tiny_model, t
     )
 
 
+@pytest.mark.slow
 def test_an_untouched_encoder_has_not_forgotten_and_is_not_trained_twice(finetune, glyphs, tmp_path):
     ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}
     some = twinned.load_images(glyphs).with_classes([f"glyph0{n}" for n in range(4)])

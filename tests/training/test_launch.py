@@ -65,6 +65,7 @@ def devices_folder(model: Path) -> Path:
     return model.with_name(model.name + ".partial")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes as Linux has them")
 def test_killed_stopped_and_resumed(folder, tmp_path):
     model = tmp_path / "m.twin"
@@ -101,6 +102,7 @@ def test_killed_stopped_and_resumed(folder, tmp_path):
     assert not devices_folder(model).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a terminal and Linux's processes")
 def test_a_training_whose_terminal_is_closed_is_saved_and_goes_on(folder, tmp_path):
     model = tmp_path / "m.twin"
@@ -159,14 +161,14 @@ def test_notes_are_logged_here_and_callbacks_run_in_the_first_process(folder, tm
         encoder="conv4",
         image_size=24,
         batch_size=12,
-        steps=30,
+        steps=6,
         device="cpu",
         devices=2,
         progress=False,
         callbacks=[WriteSteps(tmp_path / "steps.txt")],
     )
     lines = [tuple(map(int, line.split())) for line in (tmp_path / "steps.txt").read_text().splitlines()]
-    assert [step for step, _, _ in lines] == list(range(30))
+    assert [step for step, _, _ in lines] == list(range(6))
     assert {(images, len_) for _, images, len_ in lines} == {(lines[0][1],) * 2}, "the whole batch"
     assert [
         record.getMessage() for record in caplog.records if record.name == "twinned"
@@ -176,6 +178,7 @@ def test_notes_are_logged_here_and_callbacks_run_in_the_first_process(folder, tm
     assert "BatchNorm2d" in (tmp_path / "m.twin" / "training.json").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_said_as_by_one(folder, tmp_path):
     with pytest.raises(SettingError, match="encoder 'none' is not known"):
         tw.train(folder, output=tmp_path / "m.twin", encoder="none", device="cpu", devices=2)

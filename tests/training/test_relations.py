@@ -125,6 +125,7 @@ def test_distance_is_one_minus_the_probability_of_the_same_relations(model, pair
         assert distance == pytest.approx(1 - row["same"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, pair_list):
     lines = pair_list.read_text().splitlines()
     other = {"same": "1,alike", "same model, other colour": "0,near", "other model": "0,far"}
@@ -145,6 +146,7 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [1, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list):
     lines = [line.replace(',0,"same model', ',1,"same model') for line in pair_list.read_text().splitlines()]
     other = pair_list.with_name("other.csv")
@@ -157,6 +159,7 @@ def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list):
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [0, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list, listening):
     given = {"image_size": 24, "settings": {"embedding_size": None}, "steps": 1, "progress": False}
     wide = train(pair_list, recipe="photo", encoder="conv4", **given)
@@ -172,6 +175,7 @@ def test_left_as_it_was_it_tells_its_relations_still(model, pair_list, monkeypat
     assert found.manifest.relations == list(RELATIONS)
 
 
+@pytest.mark.slow
 def test_the_same_relations_are_never_told_worse_than_before(model, pair_list, listening):
     said: list[str] = []
     ruined = listening(finetune)(

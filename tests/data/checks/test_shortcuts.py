@@ -20,6 +20,8 @@ from twinned.data.pairs import make_pairs
 from twinned.data.preprocessing import ImageSpec, read_image
 from twinned.data.readers import find_images, load, load_images
 
+from ...conftest import slow
+
 Pixels = NDArray[np.uint8]
 Spoil = Callable[[Pixels, int, Path], str]
 
@@ -152,7 +154,7 @@ def test_facts_that_come_as_they_will_tell_nothing(spoil: Spoil, tmp_path: Path)
     assert shortcuts.of_classes(data, look(data)) == []
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *slow(1)])
 def test_content_is_no_shortcut_of_class_folders(seed: int, tmp_path: Path) -> None:
     """Some classes have far more ink, so their files are larger: that is what the pictures show."""
 
@@ -241,7 +243,7 @@ def test_forgeries_told_from_one_image(spoil: Spoil, telling: str, tmp_path: Pat
     assert telling in found.features
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *slow(1, 2)])
 def test_clean_forgeries_stay_quiet(seed: int, tmp_path: Path) -> None:
     data = signatures(tmp_path, png, seed=seed)
     assert shortcuts.of_roles(data, look(data)) == []
@@ -289,7 +291,7 @@ def pair_list(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "telling"), [(darker, "background"), (quality, "compression"), (lower, "picture")]
+    ("spoil", "telling"), [(darker, "background"), *slow((quality, "compression"), (lower, "picture"))]
 )
 def test_pairs_told_from_one_side(spoil: Spoil, telling: str, tmp_path: Path) -> None:
     pairs = pair_list(tmp_path, spoil_left=png, spoil_right=spoil)
@@ -322,13 +324,13 @@ def test_pairs_told_from_both_files(tmp_path: Path) -> None:
     assert "frame" in found.features
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *slow(1, 2)])
 def test_clean_pairs_stay_quiet(seed: int, tmp_path: Path) -> None:
     pairs = pair_list(tmp_path, spoil_left=png, spoil_right=png, seed=seed)
     assert shortcuts.of_pairs(pairs, look(pairs)) == []
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *slow(1)])
 def test_clean_pairs_that_hang_together_stay_quiet(seed: int, tmp_path: Path) -> None:
     """Every image comes in many pairs, with everybody: one connected part. Knowing an image must not help."""
     data = class_folders(tmp_path, png, classes=20, images=5, by_class=False, seed=seed)
