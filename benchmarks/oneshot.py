@@ -82,7 +82,7 @@ class AsModel:
 
 
 plain = Augmentation()
-encoder = partial(build, get("glyph").encoder, image_size=(35, 35), channels=1)
+encoder = partial(build, get("glyph").encoder.name, image_size=(35, 35), channels=1)
 
 
 def metric_learning(name: str, augment: bool) -> Callable[..., tuple[AsModel, int]]:
