@@ -127,7 +127,7 @@ def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, 
         (["image.png", "image.png", "image.png"], "image.png: Not a model folder"),
         (["MODEL", "nowhere.png", "image.png"], "nowhere.png: no such file"),
         (["MODEL", "image.png", "nowhere.png"], "nowhere.png: no such file"),
-        (["MODEL", "text.png", "image.png"], "text.png: is not an image that can be read"),
+        (["MODEL", "text.png", "image.png"], "text.png: is not a supported image"),
         (["MODEL", "image.png", "cut.png"], "cut.png: is damaged or truncated"),
         (["MODEL", "zero.png", "image.png"], "zero.png: is empty (0 bytes)"),
         (["MODEL", "empty", "image.png"], "empty: no images in this folder of references"),
@@ -205,7 +205,7 @@ def test_embed_writes_paths_vectors_and_errors(twinned, tiny_model, pair, glyphs
     assert shown.code == 0
     assert shown.json == {"images": 8, "errors": 1, "output": "v.npz"}
     assert shown.err.splitlines() == [
-        "twinned: text.png: is not an image that can be read (or it is damaged)"
+        "twinned: text.png: is not a supported image, or is damaged"
     ]
     with np.load("v.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"path", "vector", "error"}

@@ -68,7 +68,7 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
     except _UnusableError as error:
         raise ImageError(name, str(error)) from None
     except UnidentifiedImageError:
-        raise ImageError(name, "is not an image that can be read (or it is damaged)") from None
+        raise ImageError(name, "is not a supported image, or is damaged") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(name, f"has more pixels than the limit of {MAX_PIXELS:,}") from None
     except MemoryError:
