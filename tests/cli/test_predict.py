@@ -131,7 +131,7 @@ def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, 
         (["MODEL", "image.png", "cut.png"], "cut.png: is damaged or truncated"),
         (["MODEL", "zero.png", "image.png"], "zero.png: is empty (0 bytes)"),
         (["MODEL", "empty", "image.png"], "empty: no images in this folder of references"),
-        (["MODEL", "broken/a", "image.png"], "broken/a/0.png: is not an image"),
+        (["MODEL", "broken/a", "image.png"], "broken/a/0.png: is not a supported image"),
         (["MODEL", "image.png", "flat"], "flat: is a folder; an image is expected"),
         (["MODEL", "/dev/zero", "image.png"], "/dev/zero: is not a file"),
         (
@@ -183,11 +183,11 @@ def test_a_forgery_is_no_example_and_is_not_enrolled(twinned, tiny_model, glyphs
     ("arguments", "message"),
     [
         (["empty", "image.png"], "empty: No images"),
-        (["flat", "image.png"], "flat: holds 2 images but no class folders"),
+        (["flat", "image.png"], "flat: Found 2 images, but no class folders"),
         (["nowhere", "image.png"], "nowhere: no such file or folder"),
-        (["broken", "image.png"], "broken/a/0.png: is not an image"),
+        (["broken", "image.png"], "broken/a/0.png: is not a supported image"),
         (["list.csv", "image.png"], "list.csv: The first line must be the column names path,label"),
-        (["one_class", "text.png"], "text.png: is not an image"),
+        (["one_class", "text.png"], "text.png: is not a supported image"),
         (["one_class", "image.png", "nowhere.png"], "nowhere.png: no such file"),
         (["one_class", "flat"], "flat: is a folder; an image is expected"),
         (["one_class", "image.png", "--threshold", "nan"], "A threshold must be a number; got nan"),
@@ -204,9 +204,7 @@ def test_embed_writes_paths_vectors_and_errors(twinned, tiny_model, pair, glyphs
     shown = twinned("embed", tiny_model, glyphs / "glyph02", "text.png", pair[0], "-o", "v.npz", "--json")
     assert shown.code == 0
     assert shown.json == {"images": 8, "errors": 1, "output": "v.npz"}
-    assert shown.err.splitlines() == [
-        "twinned: text.png: is not a supported image, or is damaged"
-    ]
+    assert shown.err.splitlines() == ["twinned: text.png: is not a supported image, or is damaged"]
     with np.load("v.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"path", "vector", "error"}
         path, vector, error = arrays["path"], arrays["vector"], arrays["error"]
@@ -246,7 +244,7 @@ def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
         (["empty", "-o", "v.npz"], "no images in empty"),
         (["nowhere", "-o", "v.npz"], "nowhere: no such file or folder"),
         (["image.png", "nowhere.png", "-o", "v.npz"], "nowhere.png: no such file or folder"),
-        (["text.png", "image.png", "-o", "v.npz", "--strict"], "text.png: is not an image"),
+        (["text.png", "image.png", "-o", "v.npz", "--strict"], "text.png: is not a supported image"),
         (["flat", "-o", "flat/v.npz"], "flat/v.npz: The output would be written into the data (flat)"),
         (["image.png", "-o", "image.png", "--force"], "image.png: The output is also an input"),
         (["image.png", "-o", "v.npz", "--device", "tpu"], "Unknown device 'tpu'. Choose auto, cpu"),
@@ -335,7 +333,7 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
     [
         (["nowhere"], "nowhere: no such file or folder"),
         (["empty"], "empty: No images"),
-        (["flat"], "flat: holds 2 images but no class folders"),
+        (["flat"], "flat: Found 2 images, but no class folders"),
         (["single"], "single: Two classes are needed, and two images of one of them"),
         (["one_class"], "one_class: Two classes are needed"),
         (["broken"], "None of 4 images could be read. The first: broken/a/0.png"),
@@ -382,7 +380,7 @@ def test_enrolling_goes_on_and_names_what_it_left_out(twinned, tiny_model):
     shown = twinned("gallery", "add", tiny_model, "g", "text.png", "image.png", "--label", "ann", "--json")
     assert shown.code == 0
     assert (shown.json["stored"], len(shown.json["unreadable"])) == (1, 1)
-    assert "twinned: left out: text.png: is not an image" in shown.err
+    assert "twinned: left out: text.png: is not a supported image" in shown.err
 
 
 def test_a_rebuild_loses_no_images_unless_it_is_allowed_to(twinned, tiny_model, glyphs):

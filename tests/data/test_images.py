@@ -49,7 +49,7 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path) -> 
     jpeg = saved(tmp_path / "whole.jpg", picture(64, 64)).read_bytes()
     contents = {
         "empty.png": (b"", "is empty"),
-        "text.png": (b"not an image at all", "is not an image"),
+        "text.png": (b"not an image at all", "is not a supported image"),
         "truncated.png": (whole[: len(whole) // 2], "truncated"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
         "cut-in-header.png": (whole[:20], "truncated"),
@@ -80,7 +80,7 @@ def test_bytes_that_have_a_name_are_called_by_it() -> None:
     class Upload(bytes):
         name = "photo.jpg"
 
-    with pytest.raises(ImageError, match=r"photo.jpg: is not an image"):
+    with pytest.raises(ImageError, match=r"photo.jpg: is not a supported image"):
         read_image(Upload(b"text"), GREY)
 
 

@@ -17,7 +17,7 @@ from twinned.errors import DataError, SettingError
 from twinned.evaluation.calibration import Identification
 from twinned.inference import model_folder
 from twinned.inference.recalibrate import recalibrate
-from twinned.metrics.comparisons import compare_all
+from twinned.metrics.comparisons import compare
 from twinned.visualization.report.report import render
 
 
@@ -165,8 +165,8 @@ def test_refitting_keeps_the_rate_and_the_prior_and_says_so(model, strangers, tm
     assert not any("keeps" in text for text in caplog.messages)
     again = fit()
     assert (again.far, again.prior) == (0.1, 0.2)
-    assert any("the threshold keeps the false accept rate of 0.1, " in text for text in caplog.messages)
-    assert any("the probability keeps the prior of 0.2, " in text for text in caplog.messages)
+    assert any("the threshold keeps the false accept rate of 0.1 that" in text for text in caplog.messages)
+    assert any("the probability keeps the prior of 0.2 that" in text for text in caplog.messages)
     assert not any("keeps" in note for note in tw.load(folder).manifest.notes), "it may not hold next time"
     assert fit(equal_error=True, prior=0.5).far is None
     assert fit().far is None
@@ -198,9 +198,9 @@ def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path, ca
 
 
 def test_a_sample_of_many_comparisons_is_said(model, strangers, monkeypatch):
-    monkeypatch.setattr("twinned.evaluation.protocols.compare_all", partial(compare_all, limit=500))
+    monkeypatch.setattr("twinned.evaluation.protocols.compare", partial(compare, limit=500))
     notes = model.evaluate(strangers, episodes=10, progress=False).notes
-    assert any(" of 1,128 comparisons were made: all genuine ones" in note for note in notes)
+    assert any(" of 1,128 comparisons were made: those within a class" in note for note in notes)
 
 
 @pytest.fixture
@@ -255,7 +255,9 @@ def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
 
 def test_official_images_must_be_whole(model, lfw):
     (lfw / "images" / "Person_0" / "Person_0_0001.png").write_bytes(b"broken")
-    with pytest.raises(DataError, match=r"the official images must be whole: .*Person_0_0001"):
+    with pytest.raises(
+        DataError, match=r"All images of an official protocol must be readable: .*Person_0_0001"
+    ):
         model.evaluate(lfw, progress=False)
 
 

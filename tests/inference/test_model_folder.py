@@ -146,7 +146,7 @@ def test_force_replaces_models_and_nothing_else(tiny_model, tmp_path):
     for precious in (photos, note):
         with pytest.raises(SettingError, match="not replaced"):
             model.save(precious, force=True)
-    with pytest.raises(SettingError, match="is a file; choose another place"):
+    with pytest.raises(SettingError, match=r"is a file. Choose another folder"):
         model.save(note / "m.twin", force=True)
     assert (photos / "a.jpg").read_text() == note.read_text() == "precious"
     model.save(empty, force=True)

@@ -118,7 +118,7 @@ def test_the_whole_way(glyphs, strangers, tmp_path, on_step):
     # The score falls by at most a quarter of what the logit rises.
     near = np.linalg.norm(head["head.weight.weight"]) / 4 * 2 * EMBEDDING * np.linalg.norm(a, axis=1).max()
     twice = model.verify(file, file).distance
-    assert model.classify(file, {"x": [file]}).distance == pytest.approx(twice, abs=near)
+    assert model.classify(file, {"x": [file]}).distance == pytest.approx(twice, abs=float(near))
     found = model.evaluate(strangers, ways=4, episodes=50, progress=False)
     assert found.verification is not None
     assert found.verification.threshold == model.threshold

@@ -34,7 +34,7 @@ def test_a_model_without_history_has_two_pictures(color_model, tmp_path):
 
 def test_a_wrapped_encoder_is_one_box(color_model):
     model = tw.load(color_model)
-    model.layers = list
+    model.record.layers = list
     texts = [t.get_text() for t in plots.draw_architecture(model).texts]
     assert "parameters not recorded" in texts
     assert texts.count("3 values") == texts.count("32 × 32 × 3") == 2

@@ -107,7 +107,7 @@ class Model(FolderEmbedder):
         """Record of the training: hashes of its images, layers, history."""
         from .training_record import TrainingRecord
 
-        return TrainingRecord(self.folder, self.manifest)
+        return TrainingRecord(self.folder, self.manifest, owner=self._temporary)
 
     def embed(self, images: Images, *, progress: bool = False) -> Floats:
         """Embed one image or many.

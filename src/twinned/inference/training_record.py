@@ -24,13 +24,15 @@ class TrainingRecord:
     Args:
         folder: Model folder.
         manifest: Its manifest.
+        owner: Object that keeps a temporary folder from being deleted.
 
     Raises:
         ModelError: On first use, if a file is damaged.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, owner: Any = None) -> None:
         self._folder, self._manifest = folder, manifest
+        self._owner = owner
 
     @cached_property
     def values(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def write_model(
         folder, _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
     )
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
-        _choose_enrolment(folder, result.held_out, trainer.config.seed)
+        _choose_enrollment(folder, result.held_out, trainer.config.seed)
 
 
 def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
@@ -194,7 +194,7 @@ def write_baseline(folder: Path, trainer: Trainer) -> float:
     return time.monotonic() - start
 
 
-def _choose_enrolment(folder: Path, held_out: DecodedSet, seed: int) -> None:
+def _choose_enrollment(folder: Path, held_out: DecodedSet, seed: int) -> None:
     """Choose if a gallery compares with the nearest image of a label or with their mean."""
     some = subsample(held_out, enrollment_size(held_out), whole_classes=True)
     genuine = ~some.images.forgery
