@@ -37,7 +37,7 @@ found = model.evaluate(novel, ways=3, shots=1, progress=False).one_shot
 print(f"\n{found.ways}-way 1-shot over {found.episodes} episodes: {found.accuracy:.3f}")
 
 query = rest["9"][0]
-distances = model.distances(model.embed(query), model.embed([e[0] for e in examples.values()]))[0]
+distances = model.distances(model.embed([query]), model.embed([e[0] for e in examples.values()]))[0]
 support = [
     tw.plots.Shown(example[0], label, float(distance))
     for (label, example), distance in zip(examples.items(), distances, strict=True)

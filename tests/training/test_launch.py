@@ -180,7 +180,7 @@ def test_notes_are_logged_here_and_callbacks_run_in_the_first_process(folder, tm
 
 @pytest.mark.slow
 def test_what_is_wrong_is_said_as_by_one(folder, tmp_path):
-    with pytest.raises(SettingError, match="encoder 'none' is not known"):
+    with pytest.raises(SettingError, match="Unknown encoder 'none'"):
         tw.train(folder, output=tmp_path / "m.twin", encoder="none", device="cpu", devices=2)
 
 
