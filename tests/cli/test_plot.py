@@ -155,7 +155,7 @@ def test_trouble_is_one_line_and_exit_2(run, color_model, data, tmp_path):
         (["plot", "embeddings", color_model, data, "-o", data / "a.png"], "into the data"),
         (["plot", "embeddings", color_model, data, *new, "--method", "pca"], "pca"),
         (["plot", "neighbours", color_model, data, tmp_path / "no.png", *new], "no such file"),
-        (["explain", color_model, there, there, *new], "not an image"),
+        (["explain", color_model, there, there, *new], "not a supported image"),
         (
             ["explain", color_model, *images, *new, "--method", "occlusion", "--cells", "1"],
             "between 2 and 16",
