@@ -232,7 +232,7 @@ def test_lfw_by_its_folds(model, lfw):
         assert figures["accuracy"] == pytest.approx(np.mean(figures["folds"]))
         assert figures["people_seen_in_training"] == []
     json.dumps(found.to_json(), allow_nan=False)
-    assert "LFW, 2 folds" in str(found)
+    assert "(2 folds from " in str(found)
 
 
 def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
@@ -249,7 +249,7 @@ def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
     assert "folds" not in figures
     assert figures["people_seen_in_training"] == ["Person_1"]
     assert any("1 people of the folds were in training" in note for note in found.notes)
-    assert "LFW, accuracy at the stored threshold" in str(found)
+    assert str(found).endswith("  (at the stored threshold)")
     assert "LFW accuracy, at the stored threshold" in render(model, found, data="x")
 
 
