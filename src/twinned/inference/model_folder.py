@@ -167,7 +167,7 @@ def harder_impostors(
     Returns:
         State of each kind under ``impostors``; empty for a task without such a kind.
     """
-    measured = comparisons.skilled is not None and bool(comparisons.skilled.any())
+    measured = bool(comparisons.forged.any())
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
         return {}
     missing = "not measured" if marked else "not marked in the pair list"

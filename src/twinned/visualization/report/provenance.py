@@ -43,7 +43,7 @@ def _pair(model: Model, c: Comparisons, data: EmbeddedSet, row: int, protocol: s
     images = [int(c.left_image[row]), int(c.right_image[row])]
     distance = float(c.distance[row])
     names = [str(data.labels[k]) if protocol != "pairs" else source_name(data.images[k]) for k in images]
-    forged = " (a forgery)" if c.skilled is not None and c.skilled[row] else ""
+    forged = " (a forgery)" if c.forged[row] else ""
     return tag(
         "div",
         tag("div", *(_photo(data.images[k], name) for k, name in zip(images, names, strict=True))),
