@@ -19,6 +19,7 @@ from twinned.evaluation.reference_sets import (
 from twinned.metrics.comparisons import compare_pairs
 from twinned.metrics.roc import eer, roc
 
+pytestmark = pytest.mark.usefixtures("few_replicates")
 apart = partial(euclidean, pairwise=True)
 
 

@@ -18,7 +18,15 @@ from twinned.evaluation.calibration import Identification
 from twinned.inference import model_folder
 from twinned.inference.recalibrate import recalibrate
 from twinned.metrics.comparisons import compare
-from twinned.visualization.report.report import render
+from twinned.visualization.report import figures, provenance
+from twinned.visualization.report.html import join
+
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
+
+def report(model, found):
+    """The sections of the report without pictures."""
+    return join([*figures.glance(model, found), *provenance.provenance(model, found, "x")])
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +199,7 @@ def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path, ca
     assert any("all images are marked test, but choose the threshold" in text for text in caplog.messages)
     again = tw.load(tmp_path / "m.twin")
     found = again.evaluate(tmp_path / "all.csv", episodes=10, progress=False)
-    page = render(again, found, data="x")
+    page = report(again, found)
     assert "was chosen on 18 of these 18 images: its error rates are too optimistic here." in page
     assert "was fixed before" not in page
     assert any(note.startswith("3 classes are too few to be representative") for note in found.notes)
@@ -250,7 +258,7 @@ def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
     assert figures["people_seen_in_training"] == ["Person_1"]
     assert any("1 people of the folds were in training" in note for note in found.notes)
     assert str(found).endswith("  (at the stored threshold)")
-    assert "LFW accuracy, at the stored threshold" in render(model, found, data="x")
+    assert "LFW accuracy, at the stored threshold" in report(model, found)
 
 
 def test_official_images_must_be_whole(model, lfw):
@@ -282,7 +290,7 @@ def test_omniglot_runs(model, strangers, tmp_path):
     assert (found.one_shot.ways, found.one_shot.episodes) == (4, 8)
     assert (found.verification, found.retrieval) == (None, None)
     assert "seen_in_training" not in found.to_json()
-    assert "None of the 16 images was in training" in render(model, found, data="runs")
+    assert "None of the 16 images was in training" in report(model, found)
 
 
 def test_recalibrating_writes_a_new_folder_or_in_place_only_when_asked(model, strangers, tmp_path):

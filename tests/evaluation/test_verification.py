@@ -112,10 +112,10 @@ def test_reliability_against_loops(world, calibration):
 
 
 def test_intervals_of_reliability_hold_what_other_classes_give(world, calibration):
-    truth = reliability(world(seed=5, classes=400), calibration, bins=5, bootstrap=2).observed
+    truth = reliability(world(seed=5, classes=200), calibration, bins=5, bootstrap=2).observed
     held = []
     for seed in range(20):
-        got = reliability(world(seed=100 + seed, classes=12), calibration, bins=5)
+        got = reliability(world(seed=100 + seed, classes=12), calibration, bins=5, bootstrap=100)
         if len(got.observed) == 5:
             held.append((got.low <= truth) & (truth <= got.high))
     assert len(held) > 10
