@@ -12,10 +12,13 @@ import pytest
 
 import twinned as tw
 from twinned.data.datasets import PairSet
+from twinned.data.images import pixels_sha256
+from twinned.data.preprocessing import read_image
 from twinned.data.readers import load_images
 from twinned.errors import DataError, SettingError
 from twinned.evaluation.calibration import Identification
 from twinned.inference import model_folder
+from twinned.inference.model_card import card
 from twinned.inference.recalibrate import recalibrate
 from twinned.metrics.comparisons import compare
 from twinned.visualization.report import figures, provenance
@@ -30,8 +33,49 @@ def report(model, found):
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model):
-    return tw.load(tiny_model)
+def folder(glyphs, tmp_path_factory):
+    """A model without training: gray values of 5x5 regions. 12 classes of `glyphs` count as trained on.
+
+    The threshold is chosen on the other 4.
+    """
+    onnx = pytest.importorskip("onnx")
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("AveragePool", ["image"], ["regions"], kernel_shape=[4, 4], strides=[4, 4]),
+        make("Flatten", ["regions"], ["gray"]),
+        make("Sub", ["gray", "white"], ["vector"]),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "regions",
+        [value("image", onnx.TensorProto.FLOAT, ["n", 1, 20, 20])],
+        [value("vector", onnx.TensorProto.FLOAT, ["n", 25])],
+        [onnx.numpy_helper.from_array(np.float32(1), "white")],
+    )
+    place = tmp_path_factory.mktemp("regions")
+    opset = onnx.helper.make_opsetid("", 13)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), place / "regions.onnx")
+    images = tw.load_images(glyphs)
+    known, held_out = images.classes[:12], images.classes[12:]
+    wrapped = tw.wrap(
+        place / "regions.onnx",
+        images.with_classes(held_out),
+        scale=1 / 255,
+        distance="cosine",
+        progress=False,
+    )
+    wrapped.save(place / "m.twin")
+    pixels = [read_image(image, wrapped.spec) for image in images.with_classes(known).images]
+    path = place / "m.twin" / "training.json"
+    training = json.loads(path.read_text()) | {"images": [pixels_sha256(one) for one in pixels]}
+    manifest = wrapped.manifest.model_copy(update={"origin": "trained", "classes": list(known)})
+    model_folder.write(place / "m.twin", manifest, card=card(manifest), training=training)
+    return place / "m.twin"
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return tw.load(folder)
 
 
 def by_gallery(model, strangers, seed, folder):
@@ -52,13 +96,13 @@ def by_gallery(model, strangers, seed, folder):
 
 
 @pytest.mark.parametrize("prototype", [False, True])
-def test_open_set_rates_are_those_of_a_gallery(tiny_model, strangers, tmp_path, prototype):
+def test_open_set_rates_are_those_of_a_gallery(folder, strangers, tmp_path, prototype):
     """Half of the classes enrolled: a gallery names and rejects as the evaluation says, by either rule."""
-    said = model_folder.read(tiny_model)
+    said = model_folder.read(folder)
     tight = said.calibration.threshold * (0.1 if prototype else 0.3)  # so that some are named, some not
     near = Identification(images=(1,), labels=((1,),), fpir=(0.001, 0.1), threshold=(((tight, 2 * tight),),))
     calibration = said.calibration.model_copy(update={"identification": near})
-    shutil.copytree(tiny_model, tmp_path / "m.twin")
+    shutil.copytree(folder, tmp_path / "m.twin")
     model_folder.write(
         tmp_path / "m.twin", said.model_copy(update={"prototype": prototype, "calibration": calibration})
     )
@@ -243,9 +287,8 @@ def test_lfw_by_its_folds(model, lfw):
     assert "(2 folds from " in str(found)
 
 
-def test_lfw_view_1_and_people_of_training(tiny_model, lfw, tmp_path):
-    folder = tmp_path / "m.twin"
-    shutil.copytree(tiny_model, folder)
+def test_lfw_view_1_and_people_of_training(folder, lfw, tmp_path):
+    folder = shutil.copytree(folder, tmp_path / "m.twin")
     model_folder.write(
         folder, model_folder.read(folder).model_copy(update={"classes": ["Person_1", "Nobody"]})
     )
