@@ -78,6 +78,30 @@ def model(folder):
     return tw.load(folder)
 
 
+def flat(figures, path=""):
+    """Figures of nested dictionaries by their dotted path."""
+    if not isinstance(figures, dict):
+        return {path[1:]: figures}
+    return {
+        key: value for name, part in figures.items() for key, value in flat(part, f"{path}.{name}").items()
+    }
+
+
+def test_every_row_of_the_table_is_a_figure_of_the_json(model, strangers):
+    found = model.evaluate(strangers, episodes=10, progress=False)
+    figures, rows = flat(found.to_dict()), found.metrics()
+    assert {row.key.split(".")[0] for row in rows} == {
+        *("verification", "one_shot", "retrieval", "open_set", "references")
+    }
+    for row in rows:
+        assert row.value == figures[row.key]
+        assert list(row.ci or ()) == list(figures.get(f"{row.key}_ci", row.ci) or ())
+    better = {row.key: row.better for row in rows}
+    assert better["verification.eer"] == better["open_set.fnir"] == better["references.2.far"] == "lower"
+    assert better["verification.auc"] == better["verification.tar_at_far.0.01.tar"] == "higher"
+    assert [row.supported for row in rows if "tar_at_far" in row.key] == [True, False, False, False]
+
+
 def by_gallery(model, strangers, seed, folder):
     """FNIR and FPIR of a real gallery in which the same half of the classes is enrolled."""
     random = np.random.default_rng(seed)

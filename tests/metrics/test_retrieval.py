@@ -10,7 +10,7 @@ from pytorch_metric_learning.utils.inference import CustomKNN
 from twinned.distances import euclidean
 from twinned.errors import DataError, SettingError
 from twinned.metrics import retrieval
-from twinned.metrics.retrieval import evaluate_retrieval
+from twinned.metrics.retrieval import evaluate_retrieval, map_at_r, recall_at_k
 
 distances = partial(euclidean, pairwise=True)
 
@@ -45,6 +45,8 @@ def test_against_loops(monkeypatch, block, ties):
         assert found.recall_at[k] == pytest.approx(recall)
     assert found.map_at_r == pytest.approx(precision)
     assert (found.skipped, found.queries) == (skipped, 60 - skipped)
+    assert recall_at_k(vectors, labels, distances, k=3) == found.recall_at[3]
+    assert map_at_r(vectors, labels, distances) == found.map_at_r
 
 
 def test_against_pytorch_metric_learning():
@@ -66,7 +68,7 @@ def test_against_pytorch_metric_learning():
 def test_one_point_scores_nothing_and_distinct_points_all():
     label = np.repeat([0, 1], 3)
     assert evaluate_retrieval(np.zeros((6, 2)), label, distances).to_json()["recall_at_1"] == 0
-    assert evaluate_retrieval(label[:, None].astype(float), label, distances).map_at_r == 1
+    assert map_at_r(label[:, None].astype(float), label, distances) == 1
 
 
 def test_json_keys():

@@ -222,8 +222,8 @@ def _verification(v: VerificationResult) -> list[Metric]:
     rows = _rows(group, section, vars(v), "eer", "auc")
     rows += _rows(group, section, vars(v), "far", "frr", remark=_STORED)
     for far, row in v.tar_at_far.items():
-        needed = f"not supported: {impostors_needed(far):,} impostor comparisons are needed"
-        key, remark = f"{group}.tar_at_far.{far:g}", "" if row.supported else needed
+        needed = f"not supported: {impostors_needed(far):,} impostors are needed"
+        key, remark = f"{group}.tar_at_far.{far:g}.tar", "" if row.supported else needed
         rows.append(Metric(key, section, f"TAR at FAR {far:g}", row.tar, row.ci, remark, row.supported))
     if v.d_prime is not None:
         rows += _rows(group, section, vars(v), "d_prime")

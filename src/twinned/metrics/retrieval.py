@@ -25,19 +25,13 @@ _BLOCK_VALUES = 1 << 22  # distances computed at a time
 class Retrieval:
     """Recall at k and mean average precision at R, each with a 95 % interval from resampling classes.
 
-    MAP at R is the mean over queries of ``1/R * sum over i = 1..R of (precision at i if the i-th nearest is
-    of the query's class, else 0)``, where R is the number of other images of that class. Higher is better.
-
     Args:
         recall_at: Share of queries with an image of their class among the k nearest, for each k.
         recall_at_ci: Intervals of `recall_at`.
-        map_at_r: Mean average precision at R.
+        map_at_r: See `map_at_r`.
         map_at_r_ci: Interval of `map_at_r`.
         queries: Number of images with another image of their class.
         skipped: Number of images without.
-
-    References:
-        Musgrave, Belongie & Lim, "A metric learning reality check", ECCV 2020, eq. 4 and 5.
     """
 
     recall_at: dict[int, float]
@@ -99,6 +93,23 @@ def evaluate_retrieval(
         queries=len(query),
         skipped=len(label) - len(query),
     )
+
+
+def recall_at_k(embeddings: npt.ArrayLike, labels: Labels, distances: Distances, *, k: int = 1) -> float:
+    """Return the share of queries with an image of their class among the ``k`` nearest; higher is better."""
+    return evaluate_retrieval(embeddings, labels, distances, ks=(k,)).recall_at[k]
+
+
+def map_at_r(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> float:
+    """Return the mean average precision at R; higher is better.
+
+    R is the number of other images of the query's class:
+    ``1/R * sum over i = 1..R of (precision at i if the i-th nearest is of the class, else 0)``.
+
+    References:
+        Musgrave, Belongie & Lim, "A metric learning reality check", ECCV 2020, eq. 4 and 5.
+    """
+    return evaluate_retrieval(embeddings, labels, distances, ks=()).map_at_r
 
 
 def _search(

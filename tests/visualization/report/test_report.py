@@ -153,7 +153,7 @@ def test_rates_without_enough_comparisons_are_marked(found, page):
     said = text(page)
     impostors = found.verification.n_impostor
     assert impostors < 3000
-    assert "not supported: 300,000 impostor comparisons are needed" in said
+    assert "not supported: 300,000 impostors are needed" in said
     rows = {row.split("<td>")[0]: row for row in re.findall(r'<th scope="row">(.*?)</tr>', page)}
     for far, row in found.verification.tar_at_far.items():
         line = next(line for head, line in rows.items() if head.startswith(f"TAR at FAR {far:g}</th>"))
