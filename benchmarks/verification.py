@@ -47,7 +47,7 @@ from twinned.data.benchmarks import read_lfw
 from twinned.data.datasets import ImageSet
 from twinned.data.decoded import decode
 from twinned.data.preprocessing import ImageSpec
-from twinned.metrics.roc import eer, far_frr, roc
+from twinned.metrics.roc import eer, roc
 from twinned.nn.encoders import input_shape
 from twinned.training.recipes import get
 
@@ -221,7 +221,7 @@ def lfw(
         fold = pairs.subset(official.fold == number)
         vectors = model.embed(fold.images)
         distance = model.paired_distances(vectors[fold.left], vectors[fold.right])
-        far, frr = far_frr(distance, fold.same, model.threshold)
+        far, frr = roc(distance, fold.same).at(model.threshold)
         yield {
             "split": number,
             "eer": eer(distance, fold.same),

@@ -10,16 +10,17 @@ from twinned.evaluation.fitting import fit_calibration
 from twinned.evaluation.thresholds import supported as supported_
 from twinned.evaluation.verification import reliability
 from twinned.metrics.comparisons import compare_pairs
-from twinned.metrics.roc import eer, threshold_at_eer, threshold_at_far
+from twinned.metrics.roc import roc
 
 
 def test_the_threshold_is_where_it_was_asked_for(world):
     found = world(classes=40)
     equal, rare = fit_calibration(found), fit_calibration(found, far=0.01)
-    assert equal.threshold == threshold_at_eer(found.distance, found.same)
-    assert rare.threshold == threshold_at_far(found.distance, found.same, 0.01)
+    curve = roc(found.distance, found.same)
+    assert equal.threshold == curve.threshold_at_eer()
+    assert rare.threshold == curve.threshold_at_far(0.01)
     assert (equal.far, rare.far) == (None, 0.01)
-    assert equal.eer == eer(found.distance, found.same)
+    assert equal.eer == curve.eer()
     for calibration in (equal, rare):
         low, high = calibration.threshold_ci
         assert low < calibration.threshold < high
@@ -81,7 +82,7 @@ def test_forgeries_set_the_threshold():
     found = compare_pairs(distance, kind == 0, left=writer, right=right, skilled=kind == 2)
     calibration = fit_calibration(found)
     hard = kind != 1
-    assert calibration.threshold == threshold_at_eer(found.distance[hard], kind[hard] == 0)
+    assert calibration.threshold == roc(found.distance[hard], kind[hard] == 0).threshold_at_eer()
     assert calibration.n_impostor == 200
 
 

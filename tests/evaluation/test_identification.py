@@ -1,4 +1,4 @@
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ def people(seed, count, images):
     return (centres + 0.6 * random.normal(size=centres.shape)).astype(np.float32), label
 
 
+@cache
 def fitted(seed, count, images, **options):
     return fit_identification(compare_all(*people(seed, count, images), distances, **options))
 

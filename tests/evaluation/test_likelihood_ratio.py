@@ -79,10 +79,10 @@ def test_min_cllr_is_the_least_of_all_falling_functions():
     best = IsotonicRegression(increasing=False).fit(distance, same, weight).predict(distance)
     with np.errstate(divide="ignore"):
         expected = cllr(np.log(best) - np.log(1 - best), same)
-    assert min_cllr(distance, same) == pytest.approx(expected)
-    assert min_cllr(distance, same) < cllr(fit_logistic(tally(distance, same)).llr(distance), same)
-    assert min_cllr([0, 0, 1, 1], [True, True, False, False]) == 0
-    assert min_cllr([1, 1], [True, False]) == 1
+    assert min_cllr(tally(distance, same)) == pytest.approx(expected)
+    assert min_cllr(tally(distance, same)) < cllr(fit_logistic(tally(distance, same)).llr(distance), same)
+    assert min_cllr(tally([0, 0, 1, 1], [True, True, False, False])) == 0
+    assert min_cllr(tally([1, 1], [True, False])) == 1
 
 
 def test_cross_validation_picks_the_shape_and_reports_unseen_classes(world):
@@ -121,14 +121,14 @@ def test_cross_validated_cllr_against_loops():
     assert fit.method == min(costs, key=costs.get)
     assert cost == pytest.approx(min(costs.values()))
     inside = fold[left] == fold[right]  # the lowest is that of the very comparisons that were judged
-    assert least == pytest.approx(min_cllr(distance[inside], same[inside]))
+    assert least == pytest.approx(min_cllr(tally(distance[inside], same[inside])))
     assert least <= cost
 
 
 def test_too_few_classes_for_folds(world):
     fit, cost, least = fit_evidence(world(classes=3))
     assert (fit.method, cost) == ("logistic", None)
-    assert least == min_cllr(world(classes=3).distance, world(classes=3).same)
+    assert least == min_cllr(tally(world(classes=3).distance, world(classes=3).same))
 
 
 def test_stored_evidence_is_checked():

@@ -84,7 +84,7 @@ def test_json_keys():
 def test_refusals():
     with pytest.raises(DataError, match="a class with two images"):
         evaluate_retrieval(np.eye(3), list("abc"), distances)
-    with pytest.raises(DataError, match="one label an embedding"):
+    with pytest.raises(DataError, match="Each embedding needs one label"):
         evaluate_retrieval(np.eye(3), list("aa"), distances)
     with pytest.raises(SettingError, match="at least 1"):
         evaluate_retrieval(np.eye(2), list("aa"), distances, ks=(0,))

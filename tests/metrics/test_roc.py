@@ -9,17 +9,12 @@ from twinned.metrics.roc import (
     auc,
     best_threshold,
     coarse,
-    d_prime,
     eer,
-    far_frr,
     lfw_folds,
     pooled,
     roc,
     roc_of,
     tally,
-    tar_at_far,
-    threshold_at_eer,
-    threshold_at_far,
 )
 
 # Few distinct distances: ties everywhere.
@@ -73,17 +68,17 @@ def test_eer_lies_on_the_curve(pairs):
 @settings(deadline=None)
 def test_thresholds_against_search(pairs, target):
     distance, same = split(pairs)
-    threshold = threshold_at_far(distance, same, target)
-    far, frr = far_frr(distance, same, threshold)
+    curve = roc(distance, same)
+    threshold = curve.threshold_at_far(target)
+    far, frr = curve.at(threshold)
     candidates = [-1.0, *np.unique(distance)]
     allowed = [c for c in candidates if np.mean(distance[~same] <= c) <= target]
     assert np.array_equal(distance <= threshold, distance <= max(allowed))
-    assert tar_at_far(distance, same, target) == pytest.approx(1 - frr)
+    assert curve.tar_at_far(target) == pytest.approx(1 - frr)
     assert far == np.mean(distance[~same] <= threshold)
 
-    at_eer = threshold_at_eer(distance, same)
     gaps = [abs(np.mean(distance[~same] <= c) - np.mean(distance[same] > c)) for c in candidates]
-    far, frr = far_frr(distance, same, at_eer)
+    far, frr = curve.at(curve.threshold_at_eer())
     assert abs(far - frr) == pytest.approx(min(gaps))
 
     best = best_threshold(distance, same)
@@ -93,20 +88,21 @@ def test_thresholds_against_search(pairs, target):
 
 def test_threshold_lies_between_distances():
     distance, same = np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False])
-    assert threshold_at_eer(distance, same) == pytest.approx(0.5)
-    assert eer(distance, same) == 0
-    assert threshold_at_far(distance, same, 0.01) == pytest.approx(0.5)
+    curve = roc(distance, same)
+    assert curve.threshold_at_eer() == pytest.approx(0.5)
+    assert curve.eer() == 0
+    assert curve.threshold_at_far(0.01) == pytest.approx(0.5)
     # Nothing may be accepted: below the closest one, even where that is at distance 0.
-    assert 0 < threshold_at_far([0.2, 0.4], [False, True], 0.1) < 0.2
-    assert threshold_at_far([0.0, 0.4], [False, True], 0.1) < 0
+    assert 0 < roc([0.2, 0.4], [False, True]).threshold_at_far(0.1) < 0.2
+    assert roc([0.0, 0.4], [False, True]).threshold_at_far(0.1) < 0
 
 
 def test_d_prime_against_definition():
     random = np.random.default_rng(0)
     genuine, impostor = random.normal(1, 0.3, 500), random.normal(3, 0.9, 700)
     expected = (impostor.mean() - genuine.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2)
-    got = d_prime(np.r_[genuine, impostor], np.r_[np.ones(500, bool), np.zeros(700, bool)])
-    assert got == pytest.approx(expected)
+    curve = roc(np.r_[genuine, impostor], np.r_[np.ones(500, bool), np.zeros(700, bool)])
+    assert curve.d_prime() == pytest.approx(expected)
 
 
 def test_coarse_and_thinned_stay_on_the_curve():
@@ -170,4 +166,4 @@ def test_refusals():
         lfw_folds([1, 2], [True, False], [0, 0])
     for far in (0, 1, -1, np.nan):
         with pytest.raises(SettingError, match="between 0 and 1"):
-            threshold_at_far([1, 2], [True, False], far)
+            roc([1, 2], [True, False]).threshold_at_far(far)

@@ -40,8 +40,8 @@ def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identifica
     Without image numbers (a list of pairs) each impostor comparison is a probe of a gallery of one label.
     """
     impostors = comparisons.subset(~comparisons.same)
-    if impostors.skilled is not None and not impostors.skilled.all():
-        impostors = impostors.subset(~impostors.skilled)
+    if not impostors.forged.all():
+        impostors = impostors.subset(~impostors.forged)
     if impostors.left_image is None or impostors.right_image is None:
         tables = {1: {1: _quantiles(impostors.distance, len(impostors), len(impostors))}}
     else:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..metrics.comparisons import Comparisons, Floats
-from ..metrics.roc import Tally, coarse, pooled, tally, tally_sorted
+from ..metrics.roc import Tally, coarse, pooled, tally_sorted
 from .calibration import Isotonic, Logistic
 
 FOLDS = 5
@@ -90,13 +90,8 @@ def cllr(llr: npt.ArrayLike, same: npt.ArrayLike) -> float:
     return _weighted_cllr(evidence, is_same, ~is_same)
 
 
-def min_cllr(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
+def min_cllr(counts: Tally) -> float:
     """Return the lowest Cllr of any falling function of the distance on these data."""
-    return min_cllr_of(tally(distance, same))
-
-
-def min_cllr_of(counts: Tally) -> float:
-    """Return the `min_cllr` of a tally."""
     blocks = pooled(counts)
     with np.errstate(divide="ignore"):
         ratio = np.log(blocks.genuine / blocks.genuine.sum()) - np.log(
@@ -130,7 +125,7 @@ def fit_evidence(
             genuine, impostor = (np.concatenate([own[kind] for own in tested]) for kind in (1, 2))
             costs[fit] = _weighted_cllr(llr, genuine, impostor)
     best = min(costs, key=costs.__getitem__, default=fit_logistic)
-    return best(counts), costs.get(best), min_cllr_of(_joined(tested) if costs else counts)
+    return best(counts), costs.get(best), min_cllr(_joined(tested) if costs else counts)
 
 
 def _splits(pairs: Comparisons, counts: Tally, seed: int) -> Iterator[tuple[Tally, Tally]]:

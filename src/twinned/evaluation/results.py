@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,33 +21,76 @@ from .thresholds import impostors_needed
 from .verification import VerificationResult
 
 SEEN_IN_TRAINING, USED_FOR_THRESHOLD = "seen-in-training", "used-for-threshold"
+NAMES = {
+    "eer": "equal error rate",
+    "auc": "area under the ROC curve",
+    "far": "false accept rate (FAR)",
+    "frr": "false reject rate (FRR)",
+    "d_prime": "d'",
+    "cllr": "log likelihood ratio cost (Cllr)",
+    "one_shot": "one-shot accuracy",
+    "recall_at_1": "recall at 1",
+    "map_at_r": "MAP at R",
+    "fpir": "FPIR: unknown identified",
+    "fnir": "FNIR: enrolled not recognized",
+}
+_LOWER = {"eer", "far", "frr", "cllr", "fpir", "fnir"}
+_UNITS = {"d_prime": " standard deviations", "cllr": " bits"}
 _IMPOSTORS = {"all": "impostor", "skilled": "skilled-forgery", "random": "random-impostor"}
-_BASELINE = {"eer": "equal error rate", "one_shot": "one-shot accuracy", "recall_at_1": "recall at 1"}
+_STORED = "at the stored threshold"
+
+
+def number(value: float | None) -> str:
+    """Format a figure with four decimals, or with two digits if it is closer to 0."""
+    if value is None:
+        return "none"
+    return f"{value:.2g}" if 0 < value < 0.001 else f"{value:.4f}"
+
+
+def between(ci: Sequence[float] | None) -> str:
+    """Format an interval as text."""
+    return "no interval" if ci is None else f"{number(ci[0])} to {number(ci[1])}"
 
 
 class Metric(NamedTuple):
-    """One row of an evaluation's table.
+    """Row of the table of metrics that the terminal, the report and the model card print.
 
     Args:
-        group: Key of the protocol's section, such as ``verification`` or ``open_set``.
-        section: Heading in words.
-        name: Name in words.
-        value: The figure; None where undefined.
+        key: Path of the figure in `Evaluation.to_dict`, such as ``verification.eer``.
+        section: Heading that the row belongs under.
+        name: Name of the metric.
+        value: The figure, a fraction of 1 unless it has a `unit`; None where undefined.
         ci: 95 % interval.
-        remark: Addition in parentheses, such as the number of episodes.
+        remark: Conditions, such as the number of episodes.
+        supported: False if the comparisons are too few for this rate (rule of 30).
     """
 
-    group: str
+    key: str
     section: str
     name: str
     value: float | None
     ci: Interval | Sequence[float] | None = None
     remark: str = ""
+    supported: bool = True
+
+    @property
+    def better(self) -> Literal["higher", "lower"]:
+        """Direction in which the metric improves."""
+        return "lower" if self.key.rpartition(".")[2] in _LOWER else "higher"
+
+    @property
+    def unit(self) -> str:
+        """Unit with a space before it; empty for fractions of 1."""
+        return _UNITS.get(self.key.rpartition(".")[2], "")
+
+    def cells(self) -> list[str]:
+        """Return name, value, interval, better direction and remark as text."""
+        return [self.name, number(self.value) + self.unit, between(self.ci), self.better, self.remark]
 
     def __str__(self) -> str:
-        value = "none" if self.value is None else f"{self.value:.4f}"
-        ends = "" if self.ci is None else f"  [{self.ci[0]:.4f}, {self.ci[1]:.4f}]"
-        return f"{self.name:<30} {value}{ends}" + (f"  ({self.remark})" if self.remark else "")
+        ends = "" if self.ci is None else f"  [{number(self.ci[0])}, {number(self.ci[1])}]"
+        remark = f"  ({self.remark})" if self.remark else ""
+        return f"{self.name:<32} {number(self.value)}{self.unit}{ends}{remark}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,90 +143,98 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines: list[str] = []
-        section = ""
-        for metric in self.metrics():
-            if metric.section != section:
-                section = metric.section
-                lines.append(section)
-            lines.append(f"  {metric}")
+        for section, rows in groupby(self.metrics(), attrgetter("section")):
+            lines += [section, *(f"  {row}" for row in rows)]
         return "\n".join(lines)
 
-    def metrics(self) -> Iterator[Metric]:
-        """Yield all figures in the order in which text, report and card print them."""
-        if self.verification is not None:
-            yield from _verification(self.verification)
+    def metrics(self) -> list[Metric]:
+        """Return all figures, one row each, in the order in which they are printed."""
+        rows = [] if self.verification is None else _verification(self.verification)
         if (o := self.one_shot) is not None:
-            trials = "queries" if self.protocol == "omniglot-runs" else "episodes"
-            yield Metric(
-                "one_shot",
-                "one-shot",
-                f"{o.ways}-way {o.shots}-shot accuracy",
-                o.accuracy,
-                o.ci,
-                f"{o.episodes:,} {trials}",
-            )
+            trials = f"{o.episodes:,} episodes"
+            if runs := self.details.get("runs"):
+                trials = f"{o.episodes:,} queries, {_spread(runs, 'runs')}"
+            name, remark = f"{o.ways}-way {o.shots}-shot accuracy", f"{trials}, chance {1 / o.ways:.2g}"
+            rows.append(Metric("one_shot.accuracy", "one-shot", name, o.accuracy, o.ci, remark))
         if (r := self.retrieval) is not None:
-            queries = f"{r.queries:,} queries"
-            for k, recall in r.recall_at.items():
-                yield Metric("retrieval", "retrieval", f"recall at {k}", recall, r.recall_at_ci[k], queries)
-            yield Metric("retrieval", "retrieval", "MAP at R", r.map_at_r, r.map_at_r_ci, queries)
-        yield from self._detailed()
+            keys = [*(f"recall_at_{k}" for k in r.recall_at), "map_at_r"]
+            rows += _rows("retrieval", "retrieval", r.to_json(), *keys, remark=f"{r.queries:,} queries")
+        return rows + self._detailed()
 
-    def _detailed(self) -> Iterator[Metric]:
-        """Yield the figures that only some protocols have."""
+    def _detailed(self) -> list[Metric]:
+        """Return the figures that only some protocols have."""
+        rows: list[Metric] = []
         if (s := self.details.get("open_set")) is not None:
             section = (
                 f"open set: {s['labels']} labels enrolled, at the threshold for a FPIR of {s['target']:g}"
             )
-            for name, rate, count in (
-                ("FPIR: unknown identified", "fpir", "n_strangers"),
-                ("FNIR: enrolled not recognized", "fnir", "n_enrolled"),
-            ):
-                yield Metric("open_set", section, name, s[rate], s[f"{rate}_ci"], f"{s[count]:,} probes")
+            for key, count in (("fpir", "n_strangers"), ("fnir", "n_enrolled")):
+                rows += _rows("open_set", section, s, key, remark=f"{s[count]:,} probes")
         for count, s in self.details.get("references", {}).items():
-            section = f"{count} references, at the threshold stored for them"
-            supported = "" if s["supported"] else "not supported"
-            yield Metric("references", section, "equal error rate", s["eer"], s["eer_ci"])
-            yield Metric("references", section, "FAR", s["far"], s["far_ci"], supported)
-            yield Metric("references", section, "FRR", s["frr"], s["frr_ci"], supported)
+            group, distance = f"references.{count}", "scaled mean" if s["scaled"] else "nearest"
+            section = f"{count} references, {distance} distance, {s['n_classes']} classes"
+            remark = f"{_STORED}{'' if s['supported'] else ', not supported'}"
+            rows += _rows(group, section, s, "eer")
+            rows += _rows(group, section, s, "far", "frr", remark=remark, supported=s["supported"])
         if (s := self.details.get("relations")) is not None:
-            yield Metric(
-                "relations", "relations", "accuracy", s["accuracy"], s["ci"], f"{s['pairs']:,} pairs"
-            )
+            remark = f"{s['pairs']:,} pairs"
+            rows.append(Metric("relations.accuracy", "relations", "accuracy", s["accuracy"], s["ci"], remark))
         if (s := self.details.get("lfw")) is not None:
+            remark = _STORED
             if "folds" in s:
-                error = f"standard error {s['standard_error']:.4f}"
-                yield Metric("lfw", f"LFW, {len(s['folds'])} folds", "accuracy", s["accuracy"], None, error)
-            else:
-                yield Metric("lfw", "LFW, accuracy at the stored threshold", "accuracy", s["accuracy"])
-        for key, value in self.details.get("untouched", {}).items():
-            yield Metric("untouched", "before training", _BASELINE[key], value)
+                remark = f"{_spread(s['folds'], 'folds')}, standard error {s['standard_error']:.4f}"
+            rows.append(Metric("lfw.accuracy", "LFW", "LFW accuracy", s["accuracy"], None, remark))
+        before = self.details.get("untouched", {})
+        return rows + _rows("untouched", "before training", before, *before)
 
 
-def _verification(v: VerificationResult) -> Iterator[Metric]:
-    """Yield the figures of same-or-different decisions."""
-    section = (
-        f"verification: {v.n_genuine:,} genuine and {v.n_impostor:,} {_IMPOSTORS[v.impostors]} comparisons"
-    )
-    yield Metric("verification", section, "equal error rate", v.eer, v.eer_ci)
-    yield Metric("verification", section, "area under the ROC curve", v.auc, v.auc_ci)
-    yield Metric("verification", section, "FAR at the stored threshold", v.far, v.far_ci)
-    yield Metric("verification", section, "FRR at the stored threshold", v.frr, v.frr_ci)
-    if v.d_prime is not None:
-        yield Metric("verification", section, "d prime", v.d_prime, v.d_prime_ci)
+def _rows(
+    group: str,
+    section: str,
+    figures: Mapping[str, Any],
+    *keys: str,
+    remark: str = "",
+    supported: bool = True,
+) -> list[Metric]:
+    """Return the rows of figures whose intervals have the keys ``KEY_ci``."""
+    return [
+        Metric(
+            f"{group}.{key}",
+            section,
+            NAMES.get(key, key.replace("_", " ")),
+            figures[key],
+            figures.get(f"{key}_ci"),
+            remark,
+            supported,
+        )
+        for key in keys
+    ]
+
+
+def _spread(values: Sequence[float], name: str) -> str:
+    return f"{len(values)} {name} from {number(min(values))} to {number(max(values))}"
+
+
+def _verification(v: VerificationResult) -> list[Metric]:
+    """Return the figures of same-or-different decisions."""
+    group = "verification"
+    section = f"{group}: {v.n_genuine:,} genuine and {v.n_impostor:,} {_IMPOSTORS[v.impostors]} comparisons"
+    rows = _rows(group, section, vars(v), "eer", "auc")
+    rows += _rows(group, section, vars(v), "far", "frr", remark=_STORED)
     for far, row in v.tar_at_far.items():
-        needed = f"not supported: {impostors_needed(far):,} impostor comparisons are needed"
-        yield Metric(
-            "verification", section, f"TAR at FAR {far:g}", row.tar, row.ci, "" if row.supported else needed
-        )
+        needed = f"not supported: {impostors_needed(far):,} impostors are needed"
+        key, remark = f"{group}.tar_at_far.{far:g}.tar", "" if row.supported else needed
+        rows.append(Metric(key, section, f"TAR at FAR {far:g}", row.tar, row.ci, remark, row.supported))
+    if v.d_prime is not None:
+        rows += _rows(group, section, vars(v), "d_prime")
     if v.cllr is not None and v.min_cllr is not None:
-        yield Metric(
-            "verification", section, "Cllr", v.cllr, None, f"{v.min_cllr:.4f} with the best calibration"
-        )
+        remark = f"{number(v.min_cllr)} with the best calibration"
+        rows += _rows(group, section, vars(v), "cllr", remark=remark)
     if (other := v.parts.get("random")) is not None:
         section = f"verification against {other.n_impostor:,} random impostors"
-        yield Metric("verification", section, "equal error rate", other.eer, other.eer_ci)
-        yield Metric("verification", section, "FAR at the stored threshold", other.far, other.far_ci)
+        rows += _rows(f"{group}.random", section, vars(other), "eer", "auc")
+        rows += _rows(f"{group}.random", section, vars(other), "far", remark=_STORED)
+    return rows
 
 
 @dataclass(frozen=True, eq=False)

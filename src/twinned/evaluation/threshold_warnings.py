@@ -73,7 +73,7 @@ def is_threshold_warning(code: str) -> bool:
 
 def unknown_probes_pass(comparisons: Comparisons, threshold: float) -> Note | None:
     """Return a warning about a threshold that rejects forgeries but accepts random impostors."""
-    if comparisons.skilled is None or not comparisons.skilled.any():
+    if not comparisons.forged.any():
         return None
     forgeries, random = (
         float(np.mean(part.distance[~part.same] <= threshold)) if not part.same.all() else 0.0

@@ -16,7 +16,7 @@ from ..metrics.bootstrap import Interval, class_count, interval, rate_interval, 
 from ..metrics.comparisons import Bools, Comparisons, Floats, Ints
 from ..metrics.roc import Roc, roc_of, tally, tally_sorted
 from .calibration import FittedThreshold
-from .likelihood_ratio import cllr, min_cllr_of
+from .likelihood_ratio import cllr, min_cllr
 from .thresholds import impostors_needed, supported
 
 FARS = (0.1, 0.01, 0.001, 0.0001)
@@ -114,7 +114,7 @@ def evaluate_verification(
     def measure(pairs: Comparisons, impostors: Literal["all", "random", "skilled"]) -> VerificationResult:
         return _measure(pairs.ascending(), impostors, calibration, fars, bootstrap, seed)
 
-    if comparisons.skilled is None or not comparisons.skilled.any():
+    if not comparisons.forged.any():
         return measure(comparisons, "all")
     parts = {kind: measure(comparisons.against(kind), kind) for kind in ("random", "skilled")}
     return replace(parts["skilled"], parts=parts)
@@ -150,26 +150,23 @@ def _measure(
         value = figure(curve)
         return value, rate_interval([figure(r) for r in resampled], figure=value, units=units, trials=trials)
 
-    far, far_ci = rate_of(lambda r: r.at(calibration.threshold)[0], n_impostor)
-    frr, frr_ci = rate_of(lambda r: r.at(calibration.threshold)[1], n_genuine)
-    eer, eer_ci = rate_of(Roc.eer, min(n_genuine, n_impostor))
-    auc, auc_ci = rate_of(Roc.auc, min(n_genuine, n_impostor))
+    figures: dict[str, Any] = {}
+    for name, figure, trials in (
+        ("far", lambda r: r.at(calibration.threshold)[0], n_impostor),
+        ("frr", lambda r: r.at(calibration.threshold)[1], n_genuine),
+        ("eer", Roc.eer, min(n_genuine, n_impostor)),
+        ("auc", Roc.auc, min(n_genuine, n_impostor)),
+    ):
+        figures[name], figures[f"{name}_ci"] = rate_of(figure, trials)
     d_prime = curve.d_prime()
     rows = {level: rate_of(partial(Roc.tar_at_far, far=level), n_genuine) for level in fars}
     return replace(
         result,
-        far=far,
-        far_ci=far_ci,
-        frr=frr,
-        frr_ci=frr_ci,
-        eer=eer,
-        eer_ci=eer_ci,
-        auc=auc,
-        auc_ci=auc_ci,
+        **figures,
         d_prime=d_prime if np.isfinite(d_prime) else None,
         d_prime_ci=interval([r.d_prime() for r in resampled], figure=d_prime, units=units),
         cllr=cllr(calibration.llr(pairs.distance), pairs.same),
-        min_cllr=min_cllr_of(counts),
+        min_cllr=min_cllr(counts),
         tar_at_far={level: TarAtFar(*row, supported(level, n_impostor)) for level, row in rows.items()},
         roc=curve.thinned(2000),
         band=_band(curve, resampled, units),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-if TYPE_CHECKING:
-    from .model_folder import Manifest
+from ..evaluation.results import NAMES, Metric
+from .model_folder import Manifest
 
 
 def _trained_on(manifest: Manifest) -> str:
@@ -21,11 +21,26 @@ def _trained_on(manifest: Manifest) -> str:
     )
 
 
+def _metrics(manifest: Manifest) -> Iterator[Metric]:
+    """Yield the figures on the images that the threshold was chosen on."""
+    fit, found = manifest.calibration, manifest.held_out
+    several = [] if fit.references is None else fit.references.rows
+    for row, remark in ((fit, "two images"), *((row, f"{row.images} references") for row in several)):
+        yield Metric("calibration.eer", "", NAMES["eer"], row.eer, row.eer_ci, remark)
+    if (accuracy := found.get("relations")) is not None:
+        yield Metric("held_out.relations", "", "accuracy of relations", accuracy)
+    for kind, accuracy in found.get("identified", {}).items():
+        image = "mean of the images" if kind == "prototype" else "nearest image"
+        remark = f"by the {image}; {'used' if manifest.prototype == (kind == 'prototype') else 'not used'}"
+        yield Metric(
+            f"held_out.identified.{kind}", "", "probes identified in a gallery", accuracy, None, remark
+        )
+
+
 def card(manifest: Manifest) -> str:
     """Render the model card, README.md, from model.json."""
     spec, fit = manifest.spec, manifest.calibration
     color = "gray" if spec.channels == 1 else "color"
-    interval = "" if fit.eer_ci is None else f" (95 % interval {fit.eer_ci[0]:.4f} to {fit.eer_ci[1]:.4f})"
     lines = [
         "# Model card",
         "",
@@ -41,28 +56,22 @@ def card(manifest: Manifest) -> str:
         f" from {fit.n_classes} {manifest.chosen_on[1]}:"
         f" {fit.n_genuine:,} genuine and {fit.n_impostor:,} impostor comparisons"
         + ("" if fit.supported else f". Not supported: {fit.impostors_needed:,} impostors are needed"),
-        f"- **Equal error rate** on these comparisons: {fit.eer:.4f}{interval}",
     ]
     if manifest.unmeasured:
         lines.append(
             f"- **{manifest.unmeasured[0].upper()}{manifest.unmeasured[1:]}**, so expect more false accepts"
             " than these figures. `twinned evaluate` measures them where the data mark them"
         )
-    if (accuracy := manifest.held_out.get("relations")) is not None:
-        lines.append(f"- **Relations** are correct for {accuracy:.4f} of the held-out pairs")
-    if (several := fit.references) is not None:
-        found = ", ".join(f"{row.eer:.4f} with {row.images}" for row in several.rows)
-        lines.append(f"- **With several references** of a class the equal error rate is {found}")
-    if named := manifest.held_out.get("identified"):
-        chosen = "the mean of its images" if manifest.prototype else "the nearest of its images"
-        lines.append(
-            f"- **In a gallery** a label is represented by {chosen}: {named['nearest']:.4f} of held-out"
-            f" probes are identified by the nearest, {named['prototype']:.4f} by the mean"
-        )
     if manifest.licence:
         lines.append(f"- **License of the pretrained weights**: {manifest.licence}")
     lines += [f"- {note}" for note in manifest.notes]
     lines += [
+        "",
+        "Metrics on the images that the threshold was chosen on:",
+        "",
+        "| metric | value | 95 % interval | better | remark |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(metric.cells())} |" for metric in _metrics(manifest)),
         "",
         "Error rates hold for images like those that they were measured on. Measure them on yours:"
         " `twinned evaluate MODEL DATA`.",

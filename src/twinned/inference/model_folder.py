@@ -167,7 +167,7 @@ def harder_impostors(
     Returns:
         State of each kind under ``impostors``; empty for a task without such a kind.
     """
-    measured = comparisons.skilled is not None and bool(comparisons.skilled.any())
+    measured = bool(comparisons.forged.any())
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
         return {}
     missing = "not measured" if marked else "not marked in the pair list"
@@ -227,22 +227,24 @@ def checked(folder: Path, name: str, manifest: Manifest) -> Path:
     return path
 
 
-def write(folder: Path, manifest: Manifest, *, training: dict[str, Any] | None = None) -> Manifest:
-    """Write training.json, README.md (the model card) and model.json with the SHA-256 of every other file.
+def write(
+    folder: Path, manifest: Manifest, *, card: str | None = None, training: dict[str, Any] | None = None
+) -> Manifest:
+    """Write training.json, README.md and model.json with the SHA-256 of every other file.
 
     Args:
         folder: Folder with the graphs.
         manifest: Contents of model.json; ``files`` is filled in.
+        card: Model card for README.md; by default the file is left unchanged.
         training: Contents of training.json; by default the file is left unchanged.
 
     Returns:
         The manifest as written.
     """
-    from .model_card import card
-
     if training is not None:
         write_text(folder / "training.json", json.dumps(training, indent=1) + "\n")
-    write_text(folder / "README.md", card(manifest))
+    if card is not None:
+        write_text(folder / "README.md", card)
     files = {
         p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "model.json"
     }

@@ -22,6 +22,7 @@ from ..evaluation.threshold_warnings import is_threshold_warning
 from ..utils.notes import Note, collect, note
 from . import model_folder
 from .model import Model
+from .model_card import card
 from .model_folder import Manifest
 from .session import Floats
 
@@ -192,6 +193,6 @@ def _write(
         path = folder / "training.json"
         training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         training |= {"held_out_classes": manifest.held_out["classes"], "held_out_images": sorted(new.hashes)}
-        model_folder.write(folder, manifest, training=training)
+        model_folder.write(folder, manifest, card=card(manifest), training=training)
         target = model.folder if output is None else Path(output)
         model_folder.copy(folder, target, force=force or output is None)

@@ -25,6 +25,7 @@ from ..utils.notes import collect, note
 from . import model_folder
 from .embedder import GraphEmbedder
 from .model import Model
+from .model_card import card
 from .model_folder import Manifest
 from .onnx_import import InputFormat, OnnxEncoder, build, layouts_of, open_onnx, require_layout, size_of
 from .session import Floats, Graph
@@ -315,26 +316,26 @@ def _write(
     classes = decoded.labelled.classes if decoded.labelled is not None else []
     recipe = {**manifest.pop("recipe"), "layout": way.layout, "pixels": way.words}
     recipe["file"] = {"name": path.name, "sha256": files.file_sha256(path)}
+    written = Manifest(
+        twinned=__version__,
+        origin="wrapped",
+        encoder=f"wrapped:{path.name}",
+        spec=way.spec,
+        embedding_size=embeddings.shape[1],
+        normalized=bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
+        calibration=report.calibration,
+        held_out={
+            **decoded.fingerprint(),
+            "classes": classes,
+            **report.figures,
+            **model_folder.harder_impostors(report.comparisons, recipe=recipe["recipe"], encoder=path.stem),
+        },
+        recipe=recipe,
+        **manifest,
+    )
     model_folder.write(
         folder,
-        Manifest(
-            twinned=__version__,
-            origin="wrapped",
-            encoder=f"wrapped:{path.name}",
-            spec=way.spec,
-            embedding_size=embeddings.shape[1],
-            normalized=bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
-            calibration=report.calibration,
-            held_out={
-                **decoded.fingerprint(),
-                "classes": classes,
-                **report.figures,
-                **model_folder.harder_impostors(
-                    report.comparisons, recipe=recipe["recipe"], encoder=path.stem
-                ),
-            },
-            recipe=recipe,
-            **manifest,
-        ),
+        written,
+        card=card(written),
         training={"seed": seed, "held_out_classes": classes, "held_out_images": sorted(decoded.hashes)},
     )

@@ -22,6 +22,8 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 Distances: TypeAlias = Callable[[Floats, Floats], Floats]
 """All pairs: ``(n, d), (m, d) -> (n, m)``; at least 0, lower is closer."""
 
+Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
+
 _BLOCK_VALUES = 1 << 22  # distances computed at a time
 _MUCH = 0.1  # share of all pairs above which computing all distances is faster than gathering pairs
 
@@ -85,6 +87,11 @@ class Comparisons:
         """Distances of the impostor comparisons."""
         return self.distance[~self.same]
 
+    @property
+    def forged(self) -> Bools:
+        """``skilled``, or all False without forgeries."""
+        return np.zeros(len(self), bool) if self.skilled is None else self.skilled
+
     @cached_property
     def classes(self) -> Ints:
         """Class numbers present, ascending."""
@@ -110,8 +117,7 @@ class Comparisons:
 
     def against(self, impostors: Literal["random", "skilled"]) -> Comparisons:
         """Select genuine comparisons and those with another class (random) or with a forgery (skilled)."""
-        skilled = np.zeros(len(self), bool) if self.skilled is None else self.skilled
-        return self.subset(self.same | (skilled == (impostors == "skilled")))
+        return self.subset(self.same | (self.forged == (impostors == "skilled")))
 
     def hardest(self) -> Comparisons:
         """Select genuine comparisons against skilled forgeries if there are any; else return all.
@@ -119,7 +125,7 @@ class Comparisons:
         A threshold that rejects forgeries mostly rejects random impostors too (`unknown_probes_pass` finds
         the exceptions). The reverse does not hold, and a mixture of both would depend on their numbers.
         """
-        return self.against("skilled") if self.skilled is not None and self.skilled.any() else self
+        return self.against("skilled") if self.forged.any() else self
 
     @staticmethod
     def concatenate(parts: Sequence[Comparisons]) -> Comparisons:
@@ -224,7 +230,7 @@ def locate_pairs(pairs: PairSet, rows: Ints | None = None) -> tuple[Ints, Ints, 
 
 def compare_all(
     embeddings: npt.ArrayLike,
-    labels: Sequence[object] | npt.NDArray[Any],
+    labels: Labels,
     distances: Distances,
     *,
     forgery: npt.ArrayLike | None = None,
@@ -297,8 +303,8 @@ def compare_pairs(
     distance: npt.ArrayLike,
     same: npt.ArrayLike,
     *,
-    left: Sequence[object] | npt.NDArray[Any] | None = None,
-    right: Sequence[object] | npt.NDArray[Any] | None = None,
+    left: Labels | None = None,
+    right: Labels | None = None,
     skilled: npt.ArrayLike | None = None,
 ) -> Comparisons:
     """Build comparisons from pairs with known distances.

@@ -6,18 +6,15 @@ Ties are broken at random by the draw: where all distances are equal, the accura
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
-from .comparisons import Distances, Ints
-
-Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
+from .comparisons import Distances, Ints, Labels
 
 DRAWS = 1000
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
-from .comparisons import Distances, Floats
-
-Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
+from .comparisons import Distances, Floats, Labels
 
 _BLOCK_VALUES = 1 << 22  # distances computed at a time
 
@@ -98,14 +96,15 @@ def evaluate_retrieval(
 
 
 def recall_at_k(embeddings: npt.ArrayLike, labels: Labels, distances: Distances, *, k: int = 1) -> float:
-    """Share of queries with an image of their own class among the ``k`` nearest others."""
+    """Return the share of queries with an image of their class among the ``k`` nearest; higher is better."""
     return evaluate_retrieval(embeddings, labels, distances, ks=(k,)).recall_at[k]
 
 
 def map_at_r(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> float:
-    """Mean average precision at R, where R is how many others the query's class has.
+    """Return the mean average precision at R; higher is better.
 
-    ``1/R * sum over i = 1..R of (precision at i if the i-th nearest is of the class, else 0)``
+    R is the number of other images of the query's class:
+    ``1/R * sum over i = 1..R of (precision at i if the i-th nearest is of the class, else 0)``.
 
     References:
         Musgrave, Belongie & Lim, "A metric learning reality check", ECCV 2020, eq. 4 and 5.
@@ -116,13 +115,15 @@ def map_at_r(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) ->
 def _search(
     vectors: Floats, label: npt.NDArray[np.intp], distances: Distances
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
-    """The queries' rows, the rank of each one's first hit (from 1), and its average precision at R."""
+    """Return the queries' rows, the rank of each one's first hit (from 1), and its average precision at R."""
     if len(vectors) != len(label):
-        raise DataError(f"one label an embedding; got {len(vectors)} embeddings and {len(label)} labels")
+        raise DataError(
+            f"Each embedding needs one label; got {len(vectors)} embeddings and {len(label)} labels"
+        )
     queries = np.flatnonzero(np.bincount(label)[label] > 1) if len(label) else np.zeros(0, dtype=np.intp)
     if not len(queries):
         raise DataError(
-            f"retrieval needs a class with two images; none of the {len(label)} images has another one"
+            f"Retrieval needs a class with two images; none of the {len(label)} images has another one"
         )
     first, precision = np.empty(len(queries), dtype=np.intp), np.empty(len(queries))
     members = [np.flatnonzero(label == c) for c in range(label.max() + 1)]
@@ -163,9 +164,8 @@ def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distanc
     rows = max(1, _BLOCK_VALUES // len(label))
     for start in range(0, len(label), rows):
         distance = distances(vectors[start : start + rows], vectors)
-        distance[np.arange(len(distance)), start + np.arange(len(distance))] = (
-            np.inf
-        )  # excludes the query itself
+        own = np.arange(len(distance))
+        distance[own, start + own] = np.inf  # excludes the query itself
         nearest[start : start + rows] = distance.argmin(axis=1)
     found: npt.NDArray[Any] = label[nearest]
     return found

@@ -51,7 +51,7 @@ class Roc:
         return float(np.sum(np.diff(self.far) * (accepted[1:] + accepted[:-1])) / 2)
 
     def d_prime(self) -> float:
-        """Return the difference of the two means in standard deviations (root mean of both variances)."""
+        """Return ``(mean impostor - mean genuine) / sqrt((var genuine + var impostor) / 2)``, or NaN."""
         distance, genuine, impostor = self.threshold[1:], -np.diff(self.frr), np.diff(self.far)
         means = genuine @ distance, impostor @ distance
         spread = genuine @ (distance - means[0]) ** 2 + impostor @ (distance - means[1]) ** 2
@@ -70,7 +70,14 @@ class Roc:
         return self._between(k - 1 if gap_before <= gap_after else k)
 
     def threshold_at_far(self, far: float) -> float:
-        """Return the largest threshold whose FAR is at most ``far``."""
+        """Return the largest threshold whose FAR is at most ``far``.
+
+        All thresholds between two adjacent distances make the same decisions. The midpoint is returned,
+        so that rounding of a distance cannot change a decision.
+
+        Raises:
+            SettingError: If ``far`` is not between 0 and 1.
+        """
         return self._between(self._last(far))
 
     def tar_at_far(self, far: float) -> float:
@@ -92,7 +99,7 @@ class Roc:
         return int(np.searchsorted(self.far, far, side="right")) - 1
 
     def _between(self, k: int) -> float:
-        """Return the midpoint to the next distance: the same decisions, robust to rounding."""
+        """Return the midpoint to the next distance."""
         if k == len(self.threshold) - 1:
             return float(self.threshold[k])
         above = float(self.threshold[k + 1])
@@ -167,35 +174,6 @@ def eer(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
 def auc(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
     """Return the probability that a genuine comparison is closer than an impostor; ties count half."""
     return roc(distance, same).auc()
-
-
-def d_prime(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """Return ``(mean impostor - mean genuine) / sqrt((var genuine + var impostor) / 2)``, or NaN."""
-    return roc(distance, same).d_prime()
-
-
-def threshold_at_eer(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """Return the threshold at which FAR and FRR are nearest to each other."""
-    return roc(distance, same).threshold_at_eer()
-
-
-def threshold_at_far(distance: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
-    """Return the largest threshold whose FAR is at most ``far``.
-
-    All thresholds between two adjacent distances make the same decisions. The midpoint is returned,
-    so that rounding of a distance cannot change a decision.
-    """
-    return roc(distance, same).threshold_at_far(far)
-
-
-def tar_at_far(distance: npt.ArrayLike, same: npt.ArrayLike, far: float) -> float:
-    """Return the share of genuine comparisons accepted at `threshold_at_far`."""
-    return roc(distance, same).tar_at_far(far)
-
-
-def far_frr(distance: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> tuple[float, float]:
-    """Return FAR and FRR at a threshold."""
-    return roc(distance, same).at(threshold)
 
 
 def best_threshold(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:

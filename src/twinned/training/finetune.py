@@ -8,9 +8,11 @@ from typing import Any
 
 from ..data.datasets import ImageSet, PairSet
 from ..errors import DataError, ModelError, SettingError
+from ..evaluation.results import NAMES
 from ..inference import model_folder
 from ..inference.baseline import figures
 from ..inference.model import Model
+from ..inference.model_card import card
 from ..nn import encoders
 from ..utils.notes import note
 from . import recipes
@@ -153,9 +155,8 @@ def measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int
         raise Interrupted(
             f"stopped during evaluation on the old images; the model is saved in {after.folder}"
         ) from None
-    names = {"eer": "equal error rate", "one_shot": "one-shot accuracy", "recall_at_1": "recall@1"}
     changes = [
-        f"{names[key]} {value:.4f} before, {found['after'][key]:.4f} after"
+        f"{NAMES[key]} {value:.4f} before, {found['after'][key]:.4f} after"
         for key, value in found["before"].items()
     ]
     sentence = f"{_OLD}{'; '.join(changes)}"
@@ -165,7 +166,7 @@ def measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int
     changed = after.manifest.model_copy(update={"held_out": held_out, "notes": [*earlier, sentence]})
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         model_folder.copy(after.folder, Path(folder), force=True)
-        model_folder.write(Path(folder), changed)
+        model_folder.write(Path(folder), changed, card=card(changed))
         model_folder.copy(Path(folder), after.folder, force=True)
     after.manifest = model_folder.read(after.folder)
     return after

@@ -18,6 +18,7 @@ from ..evaluation.fitting import held_out_figures
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
 from ..inference.model import Model
+from ..inference.model_card import card
 from ..inference.model_folder import Manifest
 from ..nn import onnx_export
 from ..utils import files
@@ -53,9 +54,8 @@ def write_model(
     _write_history(folder / "history.csv", result.state.history)
     classes = _training_classes(trainer, result)
     _write_training_json(folder / "training.json", trainer, result, classes=classes, given=given)
-    model_folder.write(
-        folder, _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
-    )
+    manifest = _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
+    model_folder.write(folder, manifest, card=card(manifest))
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
         _choose_enrollment(folder, result.held_out, trainer.config.seed)
 
@@ -201,7 +201,8 @@ def _choose_enrollment(folder: Path, held_out: DecodedSet, seed: int) -> None:
     model = Model(folder)
     vectors = model.embed_pixels(some.pixels[genuine])
     found = choose_enrollment(vectors, some.images.labels[genuine], model.distances, seed=seed)
-    model_folder.write(folder, model.manifest.enrolling(found))
+    manifest = model.manifest.enrolling(found)
+    model_folder.write(folder, manifest, card=card(manifest))
 
 
 def _classes(data: DecodedSet | None) -> list[str]:

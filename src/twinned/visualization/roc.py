@@ -193,11 +193,10 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
         ax: Axes to draw on instead of a new figure.
     """
     ax = ax or plain(4.6, 3.4)
-    skilled = np.zeros(len(comparisons), bool) if comparisons.skilled is None else comparisons.skilled
     kinds = [
         ("same", comparisons.same, BLUE, "-"),
-        ("different", ~comparisons.same & ~skilled, VERMILLION, "-"),
-        ("skilled forgery", ~comparisons.same & skilled, INK, (0, (3, 1.5))),
+        ("different", ~comparisons.same & ~comparisons.forged, VERMILLION, "-"),
+        ("skilled forgery", ~comparisons.same & comparisons.forged, INK, (0, (3, 1.5))),
     ]
     edges = np.linspace(
         min(0.0, float(comparisons.distance.min())), float(comparisons.distance.max()), bins + 1

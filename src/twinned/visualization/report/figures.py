@@ -1,19 +1,30 @@
-"""Sections of metrics: summary, curves, rates, identification. A section without data is None."""
+"""Sections of metrics: summary, curves, table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
 
 from ... import visualization
-from ...evaluation.results import SEEN_IN_TRAINING, USED_FOR_THRESHOLD, Evaluation
-from ...evaluation.thresholds import impostors_needed
+from ...evaluation.results import (
+    SEEN_IN_TRAINING,
+    USED_FOR_THRESHOLD,
+    Evaluation,
+    Metric,
+    between,
+    number,
+)
 from ...evaluation.verification import reliability
 from ...inference.model import Model
-from ...metrics.bootstrap import Interval
-from .html import Html, between, figure, number, one_in, table, tag
+from .html import Html, figure, one_in, table, tag
 from .provenance import known_classes
 
 _CHECKED = (SEEN_IN_TRAINING, USED_FOR_THRESHOLD, "shared-class-names")  # notes that the checks repeat
+_TILES = {
+    *(f"verification.{name}" for name in ("eer", "far", "frr", "auc")),
+    *("lfw.accuracy", "one_shot.accuracy", "retrieval.recall_at_1"),
+}
 
 
 def glance(model: Model, found: Evaluation) -> list[Html]:
@@ -43,51 +54,30 @@ def glance(model: Model, found: Evaluation) -> list[Html]:
                     f" as the same ({random.n_impostor:,} comparisons).",
                 )
             )
-    parts.append(tag("div", *_tiles(found), class_="tiles"))
+    tiles = (_tile(metric) for metric in found.metrics() if metric.key in _TILES)
+    parts.append(tag("div", *tiles, class_="tiles"))
     parts.append(tag("ul", *_checks(model, found), class_="checks"))
     return parts
 
 
-def _tiles(found: Evaluation) -> list[Html]:
-    tiles = []
-    if (v := found.verification) is not None:
-        tiles += [
-            _tile("Equal error rate", v.eer, v.eer_ci),
-            _tile("False accept rate at the stored threshold", v.far, v.far_ci),
-            _tile("False reject rate at the stored threshold", v.frr, v.frr_ci),
-            _tile("Area under the ROC curve", v.auc, v.auc_ci),
-        ]
-    if "lfw" in found.details:
-        lfw = found.details["lfw"]
-        folds, error = lfw.get("folds", []), lfw.get("standard_error")
-        of = f"{len(folds)} folds, standard error {error:.4f}" if folds else "at the stored threshold"
-        tiles.append(_tile(f"LFW accuracy, {of}", lfw["accuracy"], None))
-    if (o := found.one_shot) is not None:
-        tiles.append(
-            _tile(f"{o.ways}-way {o.shots}-shot accuracy (chance: {1 / o.ways:.2g})", o.accuracy, o.ci)
-        )
-    if (r := found.retrieval) is not None:
-        name = "Recall at 1: the nearest image has the same class"
-        tiles.append(_tile(name, r.recall_at.get(1), r.recall_at_ci.get(1)))
-    return tiles
-
-
-def _tile(name: str, value: float | None, ci: Interval | None) -> Html:
+def _tile(metric: Metric) -> Html:
     track = None
-    if value is not None:
-        low, high = ci or (value, value)
+    if metric.value is not None:
+        low, high = metric.ci or (metric.value, metric.value)
         track = tag(
             "span",
             tag("i", style=f"left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"),
-            tag("b", style=f"left:{100 * value:.2f}%"),
+            tag("b", style=f"left:{100 * metric.value:.2f}%"),
             class_="track",
         )
     return tag(
         "div",
-        tag("span", name, class_="name"),
-        tag("span", number(value), class_="value"),
+        tag("span", ", ".join(filter(None, (metric.name, metric.remark))), class_="name"),
+        tag("span", number(metric.value), class_="value"),
         track,
-        tag("span", f"95 % interval {between(ci)}" if ci else between(ci), class_="ends"),
+        tag(
+            "span", f"95 % interval {between(metric.ci)}" if metric.ci else between(metric.ci), class_="ends"
+        ),
         class_="tile",
     )
 
@@ -175,124 +165,17 @@ def curves(model: Model, found: Evaluation) -> list[Html] | None:
             name="reliability",
         ),
     ]
-    cost = None
-    if v.cllr is not None and v.min_cllr is not None:
-        cost = tag(
-            "p",
-            f"The log likelihood ratio cost (Cllr) is {v.cllr:.3f} bits per comparison; 0 is perfect, 1 is"
-            f" uninformative. Of it, {v.min_cllr:.3f} is due to discrimination (min Cllr) and"
-            f" {max(v.cllr - v.min_cllr, 0):.3f} to calibration.",
-            class_="quiet",
-        )
-    return [tag("div", *pictures, class_="pictures"), *([cost] if cost else [])]
+    return [tag("div", *pictures, class_="pictures")]
 
 
-def rates(found: Evaluation) -> list[Html] | None:
-    """Return true accept rates at false accept rates, by kind of impostor, and for several references."""
-    v = found.verification
-    if v is None or not v.tar_at_far:
-        return None
+def metrics(found: Evaluation) -> list[Html]:
+    """Return a table of metrics for each section of `Evaluation.metrics`."""
     parts: list[Html] = []
-    if v.d_prime is not None:
-        ends = "" if v.d_prime_ci is None else "; 95 % interval {:.2f} to {:.2f}".format(*v.d_prime_ci)
-        text = f"Genuine and impostor distances have means that differ by {v.d_prime:.2f} standard deviations"
-        parts.append(tag("p", f"{text} (d'{ends}).", class_="quiet"))
-    if v.parts:
-        names = {"random": "random impostors", "skilled": "skilled forgeries"}
-        parts.append(
-            table(
-                ["against", "comparisons", "EER", "95 % interval", "FAR", "FRR", "AUC"],
-                [
-                    [
-                        names[kind],
-                        f"{part.n_impostor:,}",
-                        number(part.eer),
-                        between(part.eer_ci),
-                        number(part.far),
-                        number(part.frr),
-                        number(part.auc),
-                    ]
-                    for kind, part in v.parts.items()
-                ],
-            )
-        )
-    if several := found.details.get("references"):
-        parts.append(
-            table(
-                [
-                    "references",
-                    "classes",
-                    "EER",
-                    "95 % interval",
-                    "FAR",
-                    "FRR",
-                    "supported",
-                    "distance",
-                ],
-                [
-                    [
-                        count,
-                        row["n_classes"],
-                        number(row["eer"]),
-                        between(row["eer_ci"]),
-                        number(row["far"]),
-                        number(row["frr"]),
-                        tag("span", "yes", class_="fine")
-                        if row["supported"]
-                        else tag("span", "no", class_="mark"),
-                        "mean, divided by their spread" if row["scaled"] else "nearest",
-                    ]
-                    for count, row in several.items()
-                ],
-            )
-        )
-    parts.append(
-        table(
-            ["false accept rate", "true accept rate", "95 % interval", "impostors required", "supported"],
-            [
-                [
-                    f"{far:g}",
-                    number(row.tar),
-                    between(row.ci),
-                    f"{impostors_needed(far):,}",
-                    tag("span", "yes", class_="fine")
-                    if row.supported
-                    else tag("span", f"no, there are {v.n_impostor:,}", class_="mark"),
-                ]
-                for far, row in v.tar_at_far.items()
-            ],
-        )
-    )
-    return parts
-
-
-def recognition(model: Model, found: Evaluation) -> list[Html] | None:
-    """Return one-shot accuracy, retrieval, open-set identification and figures of single protocols."""
-    rows: list[list[object]] = [
-        [metric.name, number(metric.value), between(metric.ci), metric.remark]
-        for metric in found.metrics()
-        if metric.group in ("one_shot", "retrieval", "open_set")
-    ]
-    unknown = found.details.get("open_set")
-    for name, values in (
-        ("run", found.details.get("runs")),
-        ("fold", found.details.get("lfw", {}).get("folds")),
-    ):
-        if values:
-            spread = f"{number(min(values))} to {number(max(values))}"
-            rows.append([f"worst to best {name}", spread, "", f"{len(values)} {name}s"])
-    if not rows:
-        return None
-    parts = [table(["figure", "value", "95 % interval", "from"], rows)]
-    if unknown is not None:
-        parts.append(
-            tag(
-                "p",
-                "Open set: half of the classes are enrolled, with half of their images (at most four). All"
-                " other images are probes, at the threshold for a gallery of this size and a FPIR of"
-                f" {unknown['target']:g}. A label is represented by"
-                f" {'the mean of its images' if model.prototype else 'its nearest image'}.",
-                class_="quiet",
-            )
-        )
+    for section, rows in groupby(found.metrics(), attrgetter("section")):
+        cells = [
+            [*row.cells()[:-1], tag("span", row.remark, class_=None if row.supported else "mark")]
+            for row in rows
+        ]
+        head = ["metric", "value", "95 % interval", "better", "remark"]
+        parts += [tag("h3", section), table(head, cells)]
     return parts

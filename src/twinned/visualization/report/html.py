@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ...data.images import ImageSource
+from ...evaluation.results import number
 from ..style import svg, thumbnail
 
 # Colors of the figures, and the variables of the page that replace them in light and dark mode.
@@ -49,20 +50,6 @@ def tag(name: str, /, *inside: object, **attributes: object) -> Html:
 def join(parts: Iterable[object]) -> Html:
     """Concatenate parts; everything but markup is escaped."""
     return Html("".join(p if isinstance(p, Html) else html.escape(str(p)) for p in parts if p is not None))
-
-
-def number(value: float | None) -> str:
-    """Format a rate with three significant digits, near 0 and 1 as well."""
-    if value is None:
-        return "none"
-    if value in (0, 1):
-        return f"{value:.0f}"
-    return f"{value:.2g}" if value < 0.01 else f"{value:.3f}" if value < 0.995 else f"{value:.4f}"
-
-
-def between(ci: Sequence[float] | None) -> str:
-    """Format an interval as text."""
-    return "no interval" if ci is None else f"{number(ci[0])} to {number(ci[1])}"
 
 
 def one_in(rate: float) -> str:
@@ -154,6 +141,7 @@ h1 { font-size: 34px; line-height: 1.15; letter-spacing: -.02em; margin: 6px 0 8
 h2 { font-size: 21px; letter-spacing: -.01em; margin: 56px 0 6px; padding-top: 14px;
   border-top: 1px solid var(--rule) }
 h3 { font-size: 15px; margin: 26px 0 8px }
+h3::first-letter, .tile .name::first-letter { text-transform: uppercase }
 p { margin: 8px 0 12px; max-width: 46em }
 .lead { font-size: 19px; line-height: 1.45; max-width: 40em; margin: 0 0 22px }
 .quiet, small { color: var(--gray); font-size: 14px }
@@ -187,7 +175,7 @@ thead th { font-size: 13px; font-weight: 600; color: var(--gray); border-bottom:
 tbody th { font-weight: 500; overflow-wrap: anywhere }
 .bar { display: inline-block; height: 9px; border-radius: 2px; background: var(--orange); margin-right: 8px;
   vertical-align: baseline; opacity: .8 }
-.mark { font-size: 13px; color: var(--orange) } .fine { font-size: 13px; color: var(--green) }
+.mark { font-size: 13px; color: var(--orange) }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 20px }
 .pair { break-inside: avoid; font-size: 13.5px; line-height: 1.4 }
 .pair div { display: flex; gap: 6px; margin-bottom: 6px }

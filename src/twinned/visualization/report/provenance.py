@@ -8,11 +8,11 @@ import numpy as np
 
 from ...data.images import source_name
 from ...errors import ImageError
-from ...evaluation.results import EmbeddedSet, Evaluation
+from ...evaluation.results import EmbeddedSet, Evaluation, number
 from ...evaluation.verification import VerificationResult, class_errors, mistakes
 from ...inference.model import Model
 from ...metrics.comparisons import Comparisons
-from .html import Html, facts, number, photo, table, tag
+from .html import Html, facts, photo, table, tag
 
 _MISTAKES, _OF_A_PAIR, _CLASSES = 6, 2, 10
 
@@ -43,7 +43,7 @@ def _pair(model: Model, c: Comparisons, data: EmbeddedSet, row: int, protocol: s
     images = [int(c.left_image[row]), int(c.right_image[row])]
     distance = float(c.distance[row])
     names = [str(data.labels[k]) if protocol != "pairs" else source_name(data.images[k]) for k in images]
-    forged = " (a forgery)" if c.skilled is not None and c.skilled[row] else ""
+    forged = " (a forgery)" if c.forged[row] else ""
     return tag(
         "div",
         tag("div", *(_photo(data.images[k], name) for k, name in zip(images, names, strict=True))),
@@ -147,6 +147,7 @@ def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
                 ),
                 ("SHA-256 of encoder.onnx", tag("code", model.encoder_sha256)),
                 ("SHA-256 of head.onnx", tag("code", m.files["head.onnx"]) if m.head else None),
+                ("gallery labels", f"the {'mean' if m.prototype else 'nearest'} of their images"),
                 ("license of pretrained weights", m.licence),
             ]
         ),
@@ -203,6 +204,11 @@ _WORDS = {
     "false accept rate (FAR)": "Fraction of different pairs classified as the same; FMR in ISO standards.",
     "false reject rate (FRR)": "Fraction of same pairs classified as different; FNMR in ISO standards.",
     "equal error rate (EER)": "Rate at the threshold at which FAR and FRR are equal on the evaluation data.",
+    "d'": "Difference of the mean distances of different and of same pairs, in standard deviations.",
+    "log likelihood ratio cost (Cllr)": "Cost of the predicted probabilities per comparison; 0 is perfect, 1"
+    " is uninformative. The excess over the best calibration is due to calibration.",
+    "open set": "Half of the classes are enrolled, with half of their images (at most four). All other images"
+    " are probes, at the threshold for a gallery of this size.",
     "95 % interval": "Range of the figure for other classes of the same kind. Whole classes are resampled,"
     " because images of one class are not independent.",
     "not supported": "Fewer than 30 errors are expected at this rate with the available comparisons (rule of"

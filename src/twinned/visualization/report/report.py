@@ -44,10 +44,9 @@ def render(model: Model, evaluation: Evaluation, *, data: str) -> str:
     written = datetime.now(UTC).strftime("%d %B %Y")
     parts = [
         ("Verification", figures.curves(model, evaluation)),
-        ("True accepts at given false accept rates", figures.rates(evaluation)),
+        ("Metrics", figures.metrics(evaluation)),
         ("Most confident errors", provenance.worst_pairs(model, evaluation)),
         ("Hardest classes", provenance.worst_classes(model, evaluation)),
-        ("Identification and search", figures.recognition(model, evaluation)),
         ("Data and model", provenance.provenance(model, evaluation, data)),
         ("Glossary", provenance.glossary(evaluation.verification)),
     ]
