@@ -131,9 +131,8 @@ class Gallery:
                         acknowledge(safe)
                     stored, committed, waiting = stored + len(safe), time.monotonic(), {}
                 advance(len(batch))
-        if (
-            stored >= COMMIT_IMAGES and self.store.index_due()
-        ):  # never in a service that enrolls images one by one
+        # A service that enrolls images one by one never gets here.
+        if stored >= COMMIT_IMAGES and self.store.index_due():
             self.compact()
         return Added(ids, stored, len(images) - stored - len(unreadable), unreadable)
 

@@ -41,7 +41,7 @@ class Maps:
         if found is not None and found[0] == version:
             return found[1]
         if method == "pca":
-            return self._make("pca", version, _single_threaded(principal))
+            return self._make("pca", version, principal)
         if self._failed is not None:
             error, self._failed = self._failed, None
             raise error
@@ -52,16 +52,20 @@ class Maps:
 
     def _in_background(self, version: object) -> None:
         try:
-            self._make("tsne", version, _single_threaded(self._by_neighbours))
+            self._make("tsne", version, self._by_neighbours)
         except TwinnedError as error:
             self._failed = error
         finally:
             self._making.release()
 
     def _make(self, method: Method, version: object, project: Projection) -> dict[str, Any]:
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
         gallery = self._opened()
         records, vectors = gallery.embeddings(limit=MOST)
-        made = _described(method, records, project(vectors), gallery.count())
+        with threadpool_limits(1):  # the other cores serve requests, and BLAS is slow on shared cores
+            points = project(vectors)
+        made = _described(method, records, points, gallery.count())
         self._made[method] = version, made
         return made
 
@@ -71,18 +75,6 @@ class Maps:
         if len(vectors) < 4:  # too few for t-SNE
             return principal(vectors)
         return project(vectors, distance=self._opened().store.binding.distance)
-
-
-def _single_threaded(project: Projection) -> Projection:
-    """Limit a projection to one core; the others serve requests, and BLAS is slow on shared cores."""
-
-    def limited(vectors: Floats) -> NDArray[np.floating[Any]]:
-        from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
-        with threadpool_limits(1):
-            return project(vectors)
-
-    return limited
 
 
 def principal(vectors: Floats) -> NDArray[np.float64]:

@@ -15,7 +15,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..errors import DataError
-from ..gallery.gallery import Gallery
 from ..gallery.results import Hit, Removed
 from ..gallery.store import Record
 from . import schemas
@@ -205,7 +204,7 @@ class GalleryService:
         stored = list(self.thumbnails.stored())
         for start in range(0, len(stored), 1000):
             ids = stored[start : start + 1000]
-            self.thumbnails.take(set(ids) - _known(gallery, ids))
+            self.thumbnails.take(set(ids) - {record.id for record in gallery.store.get(ids)[0]})
 
 
 def routes(service: Service, gallery: GalleryService) -> APIRouter:
@@ -321,7 +320,3 @@ def _item(record: Record) -> dict[str, Any]:
 def _file_name(path: str | None) -> str | None:
     """Return the file's name alone: clients must not learn the server's folders."""
     return None if path is None else os.path.basename(path)
-
-
-def _known(gallery: Gallery, ids: list[str]) -> set[str]:
-    return {record.id for record in gallery.store.get(ids)[0]}
