@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -247,12 +246,11 @@ def _download(download: Download, folder: Path, *, progress: bool) -> Path:
             progress_bar(f"{download.file} (KB)", None, show=progress) as advance,
         ):
             response.raise_for_status()
-            declared = int(response.headers.get("Content-Length", 0))
-            advance(0, total=declared >> 10 or None)
-            written = 0
-            for chunk in chain([b""], response.iter_content(_CHUNK)):
-                written += len(chunk)
-                if max(written, declared) > download.max_bytes:
+            advance(0, total=int(response.headers.get("Content-Length", 0)) >> 10 or None)
+            left = download.max_bytes
+            for chunk in response.iter_content(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
                     raise ValueError(f"the file has more than the expected {download.max_bytes >> 20} MB")
                 file.write(chunk)
                 advance(len(chunk) >> 10)

@@ -17,11 +17,13 @@ import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...utils.files import file_sha256
 from ..datasets import connected
 from ..images import ImageSource, Pixels, open_image
 
@@ -88,13 +90,12 @@ def _length(source: ImageSource) -> Hashable:
     return (*source.size, source.mode) if isinstance(source, Image.Image) else len(source)
 
 
-def _digest(source: ImageSource) -> bytes:
+def _digest(source: ImageSource) -> str:
     if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return file_sha256(Path(source))
     if isinstance(source, Image.Image):
-        return hashlib.sha256(source.tobytes()).digest()
-    return hashlib.sha256(np.ascontiguousarray(source).data).digest()
+        return hashlib.sha256(source.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(source).data).hexdigest()
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
