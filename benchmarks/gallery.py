@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinned.gallery.open import open_store
-from twinned.gallery.store import Binding, Filter, Record, Store
+from twinned.gallery.qdrant import Store
+from twinned.gallery.store import Binding, Filter, Record
 
 RESULTS = Path(__file__).parent / "results"
 Vectors = NDArray[np.float32]

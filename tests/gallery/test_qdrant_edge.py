@@ -208,7 +208,7 @@ def test_the_manifest_is_replaced_in_one_step(people, monkeypatch):
     people.add(images(10), "ann")
     path = Path(people.store.address) / "gallery.json"
     before = path.read_bytes()
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("cut off")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("cut off")))
     with pytest.raises(GalleryError, match="cut off"):
         people.store._flush()
     assert path.read_bytes() == before

@@ -1,4 +1,4 @@
-"""A model trained for two steps on drawn shapes, and the service around it."""
+"""Drawn shapes, and a service of a small model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,6 @@ from twinned.gallery.gallery import Gallery
 from twinned.inference.model import Model
 from twinned.server.app import create_app
 from twinned.server.batching import EncoderPlan
-
-from ..conftest import rounding
-
-# See `rounding`: 52 layers, with sums of at most 1280 terms; and a cosine of two embeddings.
-EMBEDDING = rounding(52, 1280)
-DISTANCE = rounding(105, 1280)
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
 
@@ -71,32 +65,18 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight drawings of each shape, a folder a shape."""
-    return _drawn(tmp_path_factory.mktemp("shapes"), range(8))
-
-
-def _drawn(root: Path, seeds: range) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
     for shape in SHAPES:
         (root / shape).mkdir()
-        for seed in seeds:
+        for seed in range(8):
             (root / shape / f"{seed}.png").write_bytes(png(shape, seed))
     return root
 
 
 @pytest.fixture(scope="session")
-def model_folder(
-    shapes: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    once: Callable[[str, Callable[[Path], object]], Path],
-) -> Path:
+def model_folder(tiny_model: Path) -> Path:
     """The model's folder. Read only: all processes share it."""
-    pytest.importorskip("torch", reason="the model is trained here")
-
-    def make(folder: Path) -> None:
-        others = _drawn(tmp_path_factory.mktemp("others"), range(100, 104))
-        settings = {"image_size": 32, "steps": 2, "seed": 0}
-        tw.train(shapes, validation=others, output=folder, recipe="photo", progress=False, **settings)
-
-    return once("shapes.twin", make)
+    return tiny_model
 
 
 @pytest.fixture

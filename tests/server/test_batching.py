@@ -16,7 +16,7 @@ from twinned.inference.model import Model
 from twinned.inference.session import Graph, embed_stream
 from twinned.server.batching import BatchingEncoder, plan
 
-from .conftest import EMBEDDING
+from ..conftest import EMBEDDING
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
 

@@ -1,4 +1,4 @@
-"""The map: PCA against scikit-learn's, t-SNE in the background, both made again when the gallery changes."""
+"""The map: PCA against the full decomposition, and t-SNE in the background; both follow the gallery."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 
 from twinned.errors import GalleryError
 from twinned.gallery.gallery import Gallery
@@ -16,20 +15,10 @@ from twinned.server.embedding_map import Maps, principal
 from .conftest import png
 
 
-def test_principal_is_pca_up_to_signs() -> None:
-    vectors = np.random.default_rng(0).normal(size=(200, 12)).astype(np.float32) * np.arange(1, 13)
-    ours, theirs = principal(vectors), PCA(2).fit_transform(vectors)
-    for axis in range(2):
-        sign = np.sign(ours[:, axis] @ theirs[:, axis])
-        np.testing.assert_allclose(sign * ours[:, axis], theirs[:, axis], atol=1e-3)
-
-
-@pytest.mark.parametrize("shape", [(900, 40), (40, 900), (900, 600), (600, 900)], ids=str)
+@pytest.mark.parametrize("shape", [(900, 40), (40, 900)], ids=str)
 @pytest.mark.parametrize("groups", [2, 40])
-def test_every_way_to_the_axes_agrees_with_the_whole_decomposition(
-    shape: tuple[int, int], groups: int
-) -> None:
-    """By either product, and by the iteration, on groups as embeddings have them."""
+def test_principal_agrees_with_the_whole_decomposition(shape: tuple[int, int], groups: int) -> None:
+    """On groups as embeddings have them."""
     random = np.random.default_rng(3)
     centres = random.normal(size=(groups, shape[1]))
     vectors = centres[random.integers(0, groups, shape[0])] + 0.5 * random.normal(size=shape)
@@ -43,9 +32,11 @@ def test_every_way_to_the_axes_agrees_with_the_whole_decomposition(
 
 def test_ten_thousand_points_that_do_not_differ_have_a_place() -> None:
     assert not principal(np.ones((10_000, 600), np.float32)).any()
+    two = principal(np.repeat(np.eye(2, 600, dtype=np.float32), 50, axis=0))
+    assert np.ptp(two[:50], axis=0).max() < 1e-5 < abs(two[0, 0] - two[-1, 0])
 
 
-@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (2, 5), (6, 1)])
+@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (2, 5), (3, 5), (6, 1), (6, 2)])
 def test_few_images_or_values_still_have_a_place(shape: tuple[int, int]) -> None:
     points = principal(np.random.default_rng(1).normal(size=shape).astype(np.float32))
     assert points.shape == (shape[0], 2)

@@ -17,7 +17,8 @@ from twinned.gallery.gallery import Gallery
 from twinned.inference.model import Model
 from twinned.server.limits import Limits
 
-from .conftest import DISTANCE, Client, detail, drawing, encoded, pictures, png
+from ..conftest import DISTANCE
+from .conftest import Client, detail, drawing, encoded, pictures, png
 
 
 def test_enrolled_images_are_in_the_gallery_when_the_answer_comes(client: Client, gallery: Gallery) -> None:

@@ -25,7 +25,8 @@ from twinned.server.batching import EncoderPlan
 from twinned.server.lifecycle import listen, serve
 from twinned.server.limits import Limits
 
-from .conftest import EMBEDDING, drawing, encoded, pictures, png
+from ..conftest import EMBEDDING
+from .conftest import drawing, encoded, pictures, png
 from .processes import COMMAND, running
 
 

@@ -144,6 +144,7 @@ def test_changes_do_not_wait_for_each_other_without_end(client: Client, model: M
     assert "another change has been under way for 1 seconds" in detail(outcome[0], 503)
 
 
+@pytest.mark.slow
 def test_it_stops_without_the_server(model_folder: Path, silent: Silent) -> None:
     """The process ends long before the server's answers are given up, 10 s after they were asked for."""
 

@@ -13,7 +13,8 @@ from PIL import Image
 from twinned.inference.model import Model
 from twinned.server.limits import Limits
 
-from .conftest import DISTANCE, EMBEDDING, Client, detail, drawing, encoded, pictures, png
+from ..conftest import DISTANCE, EMBEDDING
+from .conftest import Client, detail, drawing, encoded, pictures, png
 
 
 def b64(data: bytes) -> str:

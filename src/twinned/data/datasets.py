@@ -197,16 +197,7 @@ class PairSet:
             chosen: Indices, or a mask.
         """
         index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
-        ends = np.concatenate([self.left[index], self.right[index]])
-        used, place = np.unique(ends, return_inverse=True)
-        return PairSet(
-            images=[self.images[i] for i in used],
-            left=place[: len(index)],
-            right=place[len(index) :],
-            same=self.same[index],
-            relation=None if self.relation is None else self.relation[index],
-            origin=self.origin,
-        )
+        return self._of(index, np.unique([self.left[index], self.right[index]]))
 
     def keep_images(self, kept: Index) -> PairSet:
         """Return the given images, and the pairs of which both images are kept.
@@ -214,16 +205,20 @@ class PairSet:
         Args:
             kept: Distinct indices of images.
         """
-        place = np.full(len(self.images), -1, np.intp)
-        place[kept] = np.arange(len(kept))
-        whole = (place[self.left] >= 0) & (place[self.right] >= 0)
-        return PairSet(
-            images=[self.images[i] for i in kept],
-            left=place[self.left[whole]],
-            right=place[self.right[whole]],
-            same=self.same[whole],
-            relation=None if self.relation is None else self.relation[whole],
-            origin=self.origin,
+        return self._of(np.flatnonzero(np.isin(self.left, kept) & np.isin(self.right, kept)), kept)
+
+    def _of(self, pairs: NDArray[Any], images: NDArray[Any]) -> PairSet:
+        """Return these pairs with these images, which must include those of the pairs."""
+        place = np.empty(len(self.images), np.intp)
+        place[images] = np.arange(len(images))
+        return replace(
+            self,
+            images=[self.images[i] for i in images],
+            left=place[self.left[pairs]],
+            right=place[self.right[pairs]],
+            same=self.same[pairs],
+            relation=None if self.relation is None else self.relation[pairs],
+            notes=(),
         )
 
     def relations(self) -> dict[str, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,29 +57,52 @@ def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = T
         progress: Show a progress bar.
     """
     pixels = _allocate((len(images), *spec.shape))
-    errors: list[ImageError | None] = [None] * len(images)
 
-    def decode_chunk(start: int) -> int:
-        indices = range(start, min(start + _CHUNK, len(images)))
+    def read(index: int) -> None:
+        pixels[index] = read_image(images[index], spec)
+
+    errors = in_threads(read, len(images), "Reading images", progress=progress)
+    kept = np.delete(np.arange(len(images)), list(errors))
+    if errors:
+        for target, source in enumerate(kept):  # in place: a large array is not copied
+            pixels[target] = pixels[source]
+        pixels = pixels[: len(kept)]
+    return Decoded(pixels, kept, list(errors.values()))
+
+
+def in_threads(
+    work: Callable[[int], None], count: int, what: str, *, threads: int | None = None, progress: bool = True
+) -> dict[int, ImageError]:
+    """Call a function with the index of each image, in threads.
+
+    Args:
+        work: Function that may raise `ImageError`.
+        count: Number of images.
+        what: Description of the work beside the progress bar.
+        threads: Number of threads; one per core by default.
+        progress: Show a progress bar.
+
+    Returns:
+        The error of each unreadable image, by its index, in order.
+    """
+    errors: dict[int, ImageError] = {}
+
+    def run(start: int) -> int:
+        indices = range(start, min(start + _CHUNK, count))
         for index in indices:
             try:
-                pixels[index] = read_image(images[index], spec)
+                work(index)
             except ImageError as error:
                 errors[index] = error
         return len(indices)
 
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        progress_bar("Reading images", len(images), show=progress) as advance,
+        ThreadPoolExecutor(threads or os.cpu_count()) as pool,
+        progress_bar(what, count, show=progress) as advance,
     ):
-        for done in pool.map(decode_chunk, range(0, len(images), _CHUNK)):
+        for done in pool.map(run, range(0, count, _CHUNK)):
             advance(done)
-    kept = np.flatnonzero([error is None for error in errors])
-    if len(kept) < len(images):
-        for target, source in enumerate(kept):  # in place: a large array is not copied
-            pixels[target] = pixels[source]
-        pixels = pixels[: len(kept)]
-    return Decoded(pixels, kept, [error for error in errors if error is not None])
+    return dict(sorted(errors.items()))
 
 
 def _allocate(shape: tuple[int, int, int, int]) -> Pixels:

@@ -17,20 +17,8 @@ from .datasets import ImageSet, PairSet
 from .images import SUFFIXES, ImageSource, address_in, advice_on
 
 # Image formats that are not supported. The reader warns about them, and ignores other files silently.
-_UNSUPPORTED = (
-    ".heic",
-    ".heif",
-    ".jxl",
-    ".jp2",
-    ".svg",
-    ".psd",
-    ".dng",
-    ".cr2",
-    ".nef",
-    ".arw",
-    ".pdf",
-    ".eps",
-)
+_RAW = (".dng", ".cr2", ".nef", ".arw")
+_UNSUPPORTED = (*_RAW, ".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".pdf", ".eps")
 _ADVICE = "save them as PNG or JPEG"
 LIST = "images.csv"  # in a folder, replaces the folder names as the source of labels
 _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}

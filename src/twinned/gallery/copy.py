@@ -10,10 +10,11 @@ from ..errors import DataError, GalleryError, ImageError, SettingError
 from ..utils.progress import progress_bar
 from .gallery import Gallery
 from .open import open_gallery, open_store
+from .qdrant import Store
 from .qdrant_edge import EdgeStore
 from .results import Added
 from .search import pages
-from .store import Embedder, Filter, Record, Store
+from .store import Embedder, Filter, Record
 
 
 def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:

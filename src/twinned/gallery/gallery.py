@@ -18,9 +18,10 @@ from ..data.preprocessing import read_image
 from ..errors import GalleryError, ImageError, NotEnrolledError, SettingError, some
 from ..utils.progress import progress_bar
 from .ingest import BATCH, Where, check_labels, check_metadata, filter_by, open_ahead, spread, unstored
+from .qdrant import Store
 from .results import Added, Hit, Identification, Page, Removed, Stats
 from .search import PAGE, Prototypes, closest_labels, measure_index, near_duplicates, nearest, pages
-from .store import Embedder, Filter, Record, Store, Value, Vectors, exact_below
+from .store import Embedder, Filter, Record, Value, Vectors, exact_below
 
 # Images are committed whenever this many are waiting or this much time has passed.
 COMMIT_IMAGES, COMMIT_SECONDS = 256, 2.0
@@ -130,9 +131,8 @@ class Gallery:
                         acknowledge(safe)
                     stored, committed, waiting = stored + len(safe), time.monotonic(), {}
                 advance(len(batch))
-        if (
-            stored >= COMMIT_IMAGES and self.store.index_due()
-        ):  # never in a service that enrolls images one by one
+        # A service that enrolls images one by one never gets here.
+        if stored >= COMMIT_IMAGES and self.store.index_due():
             self.compact()
         return Added(ids, stored, len(images) - stored - len(unreadable), unreadable)
 

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import GalleryError
+from ..utils.files import write_text
 from .store import Binding, IndexReport
 
 _NAME = "gallery.json"
@@ -89,10 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace gallery.json atomically; on disk when this returns."""
-    draft = folder / f".{_NAME}"
-    draft.write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
-    sync_file(draft)
-    draft.replace(folder / _NAME)
+    write_text(folder / _NAME, manifest.model_dump_json(indent=2))
     sync_folder(folder)
 
 

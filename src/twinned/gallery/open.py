@@ -9,7 +9,8 @@ from ..errors import GalleryError, SettingError
 from . import edge_shard, qdrant_edge
 from .gallery import Gallery
 from .gallery_file import refused
-from .store import Binding, Embedder, Store, binding_of
+from .qdrant import Store
+from .store import Binding, Embedder, binding_of
 
 
 def open_gallery(

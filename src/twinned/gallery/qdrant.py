@@ -1,4 +1,4 @@
-"""Shared code of the two Qdrant stores: points, filters, reading and searching.
+"""The `Store` interface, and what its two Qdrant stores share: points, filters, reading and searching.
 
 Each image is one point: its embedding and the payload ``label``, ``image``, ``metadata`` and ``norm``. Qdrant
 normalizes vectors to unit length for the cosine distance; ``norm`` restores the original embedding.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import store
-from .store import Binding, Filter, Found, Record, Value, Vectors
+from ..errors import GalleryError
+from .store import Binding, Filter, Found, IndexReport, Record, Value, Vectors, metadata_path
 
 # A filter that leaves fewer kilobytes than this is searched exactly as well.
 FULL_SCAN_KB = 10_000
@@ -48,14 +48,22 @@ class Api(NamedTuple):
     boolean: Callable[[bool], Any] = bool
 
 
-class QdrantStore(ABC):
-    """Base of the stores: everything that does not depend on where Qdrant runs.
+class Store(ABC):
+    """Storage for records and embeddings: everything that does not depend on where Qdrant runs.
+
+    Data is on disk (on a server: applied by every shard) when a method that writes returns.
 
     Args:
         address: Folder or address, as shown in messages.
+
+    Attributes:
+        binding: Encoder that the gallery is bound to.
+        report: Recall of the index, measured when it was built.
     """
 
     api: ClassVar[Api]
+    binding: Binding
+    report: IndexReport | None
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -63,12 +71,60 @@ class QdrantStore(ABC):
 
     @property
     @abstractmethod
-    def binding(self) -> Binding:
-        """Encoder that the gallery is bound to."""
+    def writing(self) -> AbstractContextManager[Any]:
+        """Lock for reading records and then changing them; reading alone needs no lock."""
+
+    @abstractmethod
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Insert records, or replace those with the same id."""
+
+    @abstractmethod
+    def delete(self, ids: Sequence[str]) -> None:
+        """Delete records."""
+
+    @abstractmethod
+    def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
+        """Replace the given keys of the payload; keep the others."""
+
+    @abstractmethod
+    def labels(self, only: Filter) -> dict[str, int]:
+        """Count the images of each label."""
+
+    @abstractmethod
+    def indexed(self) -> int:
+        """Count the embeddings in the HNSW index."""
+
+    @abstractmethod
+    def index_due(self) -> bool:
+        """Return True if enough embeddings are outside the index for `compact` to pay."""
+
+    @abstractmethod
+    def compact(self) -> None:
+        """Reclaim the space of deleted records and build the index if the size requires one."""
+
+    @abstractmethod
+    def set_report(self, report: IndexReport | None) -> None:
+        """Store the recall of the index."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the store for other processes; in a forked process, do nothing."""
 
     def check_process(self) -> None:
-        """Raise an error in a forked process."""
-        store.check_process(self.address, self._process)
+        """Check that this process is the one that opened the store.
+
+        A forked process has its parent's memory and shares its locks and connections, but has none of its
+        threads.
+
+        Raises:
+            GalleryError: In another process.
+        """
+        if os.getpid() != self._process:
+            raise GalleryError(
+                f"{self.address}: was opened in process {self._process}, and this process ({os.getpid()}) "
+                "was forked from it. An open gallery cannot be used across a fork: open the gallery in this "
+                "process, after the other process has closed it"
+            )
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
         """Return the stored records among these ids, in any order, with their embeddings if requested."""
@@ -123,7 +179,7 @@ class QdrantStore(ABC):
         if only.labels is not None:
             must.append(types.FieldCondition(key="label", match=types.MatchAny(any=list(only.labels))))
         for key, values in only.where.items():
-            path = store.metadata_path(key)
+            path = metadata_path(key)
             must.append(types.Filter(should=[self._equals(path, value) for value in values]))
         return types.Filter(must=must, must_not=[self.api.is_empty("label")] if only.labeled else None)
 

@@ -54,8 +54,8 @@ from .gallery_file import (
     sync_folder,
     write_manifest,
 )
-from .qdrant import Api, QdrantStore
-from .store import Binding, Filter, IndexReport, Record, Vectors
+from .qdrant import Api, Store
+from .store import Filter, IndexReport, Record, Vectors
 
 _FLUSH_EVERY = 64  # writes between two flushes of the segments; opening replays at most this many
 _BATCH = 256
@@ -70,7 +70,7 @@ shard.close()
 _Loaded: TypeAlias = tuple[Any, tuple[int, int]]  # Qdrant's shard, and the identity of its log's folder
 
 
-class EdgeStore(QdrantStore):
+class EdgeStore(Store):
     """Store in a folder.
 
     Args:
@@ -92,7 +92,7 @@ class EdgeStore(QdrantStore):
 
     def _open(self) -> None:
         folder = self._folder
-        self._manifest = read_manifest(folder)
+        self._use(read_manifest(folder))
         self._labels: dict[str, int] | None = None
         self._unflushed = 0
         self._log: set[str] = set()  # the log's files at the last synchronization
@@ -120,16 +120,6 @@ class EdgeStore(QdrantStore):
         """Lock for reading records and then changing them."""
         self.check_process()  # a forked child may have inherited it locked
         return self._writing
-
-    @property
-    def binding(self) -> Binding:
-        """Encoder that the gallery is bound to."""
-        return self._manifest.binding
-
-    @property
-    def report(self) -> IndexReport | None:
-        """Recall of the index, measured when it was built."""
-        return self._manifest.report
 
     def set_report(self, report: IndexReport | None) -> None:
         """Store the recall of the index."""
@@ -313,7 +303,10 @@ class EdgeStore(QdrantStore):
             self._require_place()
             with self._explain("writing"):
                 write_manifest(self._folder, manifest)
-            self._manifest = manifest
+            self._use(manifest)
+
+    def _use(self, manifest: Manifest) -> None:
+        self._manifest, self.binding, self.report = manifest, manifest.binding, manifest.report
 
     def _carry_over(self, shard: str) -> None:
         """Apply the writes made since a copy was taken to it, and use it from now on."""

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import GalleryError, MissingExtra, SettingError
 from . import qdrant, store
-from .qdrant import Api, QdrantStore
+from .qdrant import Api, Store
 from .store import Binding, Filter, IndexReport, Record, Vectors
 
 try:
@@ -61,7 +61,7 @@ class _TimedLock:
         self._lock.release()
 
 
-class ServerStore(QdrantStore):
+class ServerStore(Store):
     """Store in a collection of a Qdrant server.
 
     Args:
@@ -97,13 +97,8 @@ class ServerStore(QdrantStore):
                 f"{address}: the collection was not created by Twinned, so its model is unknown. Choose "
                 "another name"
             )
-        self._binding = Binding.model_validate(kept["binding"])
+        self.binding = Binding.model_validate(kept["binding"])
         self.report = IndexReport.model_validate(kept["report"]) if kept["report"] else None
-
-    @property
-    def binding(self) -> Binding:
-        """Encoder that the gallery is bound to."""
-        return self._binding
 
     @property
     def writing(self) -> _TimedLock:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import distances
-from .store import Embedder, Filter, Found, IndexReport, Record, Store, Vectors
+from .qdrant import Store
+from .store import Embedder, Filter, Found, IndexReport, Record, Vectors
 
 PAGE = 2048  # records read together
 _CANDIDATES = 50  # minimum number of the encoder's nearest that a learned head reorders

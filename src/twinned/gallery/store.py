@@ -1,10 +1,8 @@
-"""Interfaces of a gallery: records, filters, the `Store` of embeddings and the `Embedder`."""
+"""Types of a gallery: records, filters, and the `Embedder` interface of a model."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -14,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..data.images import Pixels
 from ..data.preprocessing import ImageSpec
-from ..errors import GalleryError, SettingError
+from ..errors import SettingError
 
 Vectors: TypeAlias = NDArray[np.float32]
 Value: TypeAlias = str | int | float | bool
@@ -147,98 +145,11 @@ class Embedder(Protocol):
         """Return the distance below which unknown probes match one of the labels at the rate ``fpir``."""
 
 
-class Store(Protocol):
-    """Storage for records and embeddings. Data is on disk when a method that writes returns."""
-
-    @property
-    def address(self) -> str:
-        """Folder, or address on a server."""
-
-    @property
-    def binding(self) -> Binding:
-        """Encoder that the gallery is bound to."""
-
-    @property
-    def report(self) -> IndexReport | None:
-        """Recall of the index, measured when it was built."""
-
-    @property
-    def writing(self) -> AbstractContextManager[Any]:
-        """Lock for reading records and then changing them; reading alone needs no lock."""
-
-    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Insert records, or replace those with the same id."""
-
-    def delete(self, ids: Sequence[str]) -> None:
-        """Delete records."""
-
-    def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace the given keys of the payload; keep the others."""
-
-    def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
-        """Return the stored records among these ids, in any order, with their embeddings if requested."""
-
-    def page(
-        self, only: Filter, *, after: str | None, limit: int, vectors: bool = False
-    ) -> tuple[list[Record], Vectors, str | None]:
-        """Return records in the order of their ids from ``after`` on, and the start of the next page."""
-
-    def count(self, only: Filter) -> int:
-        """Count the records that pass the filter."""
-
-    def labels(self, only: Filter) -> dict[str, int]:
-        """Count the images of each label."""
-
-    def search(
-        self, queries: Vectors, k: int, only: Filter, *, exact: bool, vectors: bool = False
-    ) -> list[Found]:
-        """Return the k nearest records of each query, by embedding."""
-
-    def indexed(self) -> int:
-        """Count the embeddings in the HNSW index."""
-
-    def index_due(self) -> bool:
-        """Return True if enough embeddings are outside the index for `compact` to pay."""
-
-    def compact(self) -> None:
-        """Reclaim the space of deleted records and build the index if the size requires one."""
-
-    def set_report(self, report: IndexReport | None) -> None:
-        """Store the recall of the index."""
-
-    def check_process(self) -> None:
-        """Raise an error in a process that was forked after the store was opened.
-
-        Raises:
-            GalleryError: In such a process.
-        """
-
-    def close(self) -> None:
-        """Release the store for other processes; in a forked process, do nothing."""
-
-
 def binding_of(embedder: Embedder) -> Binding:
     """Return the binding of galleries of this model."""
     return Binding.model_validate(
         {name: getattr(embedder, name) for name in ("encoder_sha256", "embedding_size", "distance")}
     )
-
-
-def check_process(address: str, opened_by: int) -> None:
-    """Check that this process is the one that opened the store.
-
-    A forked process has its parent's memory and shares its locks and connections, but has none of its
-    threads.
-
-    Raises:
-        GalleryError: In another process.
-    """
-    if os.getpid() != opened_by:
-        raise GalleryError(
-            f"{address}: was opened in process {opened_by}, and this process ({os.getpid()}) was forked from "
-            "it. An open gallery cannot be used across a fork: open the gallery in this process, after the "
-            "other process has closed it"
-        )
 
 
 def exact_below(binding: Binding) -> int:

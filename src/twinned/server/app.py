@@ -6,6 +6,7 @@ import asyncio
 import mimetypes
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -104,27 +105,15 @@ def _add_page(app: FastAPI) -> None:
     """Add the page. Its files are read once, so that no path of a request is looked up on disk."""
     page = {entry.name: entry.read_bytes() for entry in files(__package__).joinpath("static").iterdir()}
 
-    def serve(name: str) -> Response:
+    async def serve(name: str) -> Response:
         if name not in page:
             raise Problem(404, f"The page has no file {name[:100]!r}")
         kind = _TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
         return Response(page[name], media_type=kind, headers={"Cache-Control": "no-cache"})
 
-    @app.get("/", include_in_schema=False)
-    async def get_page() -> Response:
-        return serve("index.html")
-
-    @app.get("/docs", include_in_schema=False)
-    async def get_docs() -> Response:
-        return serve("docs.html")
-
-    @app.get("/favicon.ico", include_in_schema=False)
-    async def get_icon() -> Response:
-        return serve("icon.svg")
-
-    @app.get("/static/{name}", include_in_schema=False)
-    async def get_file(name: str) -> Response:
-        return serve(name)
+    for path, name in (("/", "index.html"), ("/docs", "docs.html"), ("/favicon.ico", "icon.svg")):
+        app.add_api_route(path, partial(serve, name), include_in_schema=False)
+    app.add_api_route("/static/{name}", serve, include_in_schema=False)
 
 
 def _allowed(routers: Iterable[APIRouter], request: Request) -> str:

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from ..data.images import Pixels
 from ..inference.model import Model
 from ..inference.session import BATCH, Floats, Graph
-
-
-class Session(Protocol):
-    """Encoder session that can be called from several threads."""
-
-    def __call__(self, pixels: Pixels, /) -> Floats:
-        """Embed decoded images, uint8 ``(n, height, width, channels)``, to shape ``(n, d)``."""
-
-    def single_threaded(self) -> Session:
-        """Return the session for one of several workers; see `twinned.inference.session`."""
 
 
 class EncoderPlan(NamedTuple):
@@ -36,7 +27,7 @@ class EncoderPlan(NamedTuple):
         batching: True if images of several requests are embedded in one batch.
     """
 
-    encoder: Session
+    encoder: Graph | BatchingEncoder
     threads: int
     batching: bool
 
@@ -47,11 +38,12 @@ class BatchingEncoder:
     No call waits for others to arrive, so a single request is as fast as without batching.
 
     Args:
-        encoder: Session that runs a batch.
+        encoder: Function that embeds decoded images, uint8 ``(n, height, width, channels)``, to shape
+            ``(n, d)``.
         most: Images per batch, unless one request has more.
     """
 
-    def __init__(self, encoder: Session, *, most: int = BATCH) -> None:
+    def __init__(self, encoder: Callable[[Pixels], Floats], *, most: int = BATCH) -> None:
         self._encoder = encoder
         self._most = most
         self._queue: list[_Request] = []

@@ -17,10 +17,6 @@ from ..inference.session import Floats
 MOST = 20_000  # images of a map; ids are hashes, so the first ones are a random sample
 Method = Literal["pca", "tsne"]
 Projection: TypeAlias = Callable[[Floats], NDArray[np.floating[Any]]]
-_EXACT = 512  # images or values; takes a tenth of a second
-_BLOCK = 32  # directions iterated together; shorter components vanish with each iteration
-_TURNS = 30
-_STILL = 1e-6  # relative change of an axis' squared length at convergence
 
 
 class Maps:
@@ -45,7 +41,7 @@ class Maps:
         if found is not None and found[0] == version:
             return found[1]
         if method == "pca":
-            return self._make("pca", version, _single_threaded(principal))
+            return self._make("pca", version, principal)
         if self._failed is not None:
             error, self._failed = self._failed, None
             raise error
@@ -56,16 +52,20 @@ class Maps:
 
     def _in_background(self, version: object) -> None:
         try:
-            self._make("tsne", version, _single_threaded(self._by_neighbours))
+            self._make("tsne", version, self._by_neighbours)
         except TwinnedError as error:
             self._failed = error
         finally:
             self._making.release()
 
     def _make(self, method: Method, version: object, project: Projection) -> dict[str, Any]:
+        from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
         gallery = self._opened()
         records, vectors = gallery.embeddings(limit=MOST)
-        made = _described(method, records, project(vectors), gallery.count())
+        with threadpool_limits(1):  # the other cores serve requests, and BLAS is slow on shared cores
+            points = project(vectors)
+        made = _described(method, records, points, gallery.count())
         self._made[method] = version, made
         return made
 
@@ -77,53 +77,16 @@ class Maps:
         return project(vectors, distance=self._opened().store.binding.distance)
 
 
-def _single_threaded(project: Projection) -> Projection:
-    """Limit a projection to one core; the others serve requests, and BLAS is slow on shared cores."""
-
-    def limited(vectors: Floats) -> NDArray[np.floating[Any]]:
-        from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
-        with threadpool_limits(1):
-            return project(vectors)
-
-    return limited
-
-
 def principal(vectors: Floats) -> NDArray[np.float64]:
-    """Project embeddings to their first two principal components, shape ``(n, 2)``.
+    """Project embeddings to their first two principal components, shape ``(n, 2)``."""
+    points = np.zeros((len(vectors), 2))
+    if len(vectors) > 1 and np.ptp(vectors, axis=0).any():
+        from sklearn.decomposition import PCA
 
-    Up to `_EXACT` images or values, this uses the eigenvectors of the smaller of the two Gram matrices.
-    Beyond that they take seconds, so block power iteration is used.
-    """
-    count, size = vectors.shape
-    centered = vectors - vectors.mean(axis=0) if count else vectors
-    if min(count, size) > _EXACT:
-        points = centered @ _leading(centered)
-    elif size <= count:
-        wide = centered.astype(np.float64)
-        points = wide @ np.linalg.eigh(wide.T @ wide)[1][:, :-3:-1]
-    else:  # eigenvectors of the images' Gram matrix are the positions, up to the axes' lengths
-        wide = centered.astype(np.float64)
-        squares, places = np.linalg.eigh(wide @ wide.T)
-        points = (places * np.sqrt(np.clip(squares, 0, None)))[:, :-3:-1]
-    return np.pad(points.astype(np.float64), ((0, 0), (0, 2 - points.shape[1])))
-
-
-def _leading(centered: Floats) -> Floats:
-    """Compute the first two principal axes, ``(values, 2)``, by block power iteration (Halko et al. 2011)."""
-    block = np.random.default_rng(0).normal(size=(centered.shape[1], _BLOCK)).astype(centered.dtype)
-    before = np.zeros(2)
-    for _ in range(_TURNS):
-        axes, _ = np.linalg.qr(block)  # (values, block)
-        seen = centered @ axes  # (images, block)
-        squares, turn = np.linalg.eigh(seen.T.astype(np.float64) @ seen)
-        longest = squares[:-3:-1]
-        if np.allclose(longest, before, rtol=_STILL, atol=0):
-            break
-        before = longest
-        block = centered.T @ seen
-    leading: Floats = (axes @ turn[:, :-3:-1]).astype(centered.dtype)
-    return leading
+        size = min(2, *vectors.shape)
+        solver = "arpack" if min(vectors.shape) > size else "full"
+        points[:, :size] = PCA(size, svd_solver=solver, random_state=0).fit_transform(vectors)
+    return points
 
 
 def _described(

@@ -8,18 +8,18 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ..errors import DataError
-from ..gallery.gallery import Gallery
 from ..gallery.results import Hit, Removed
 from ..gallery.store import Record
 from . import schemas
 from .embedding_map import Maps, Method
-from .openapi import body_of, problems
+from .openapi import add_post, body_of, problems
 from .problems import Problem
 from .service import Service
 from .thumbnails import MEDIA_TYPE, Thumbnails
@@ -51,23 +51,22 @@ class Undo:
                 self._kept.popitem(last=False)
         return key
 
-    def take(self, key: str) -> _Removal:
-        """Return a removal; this works once.
+    def get(self, key: str) -> _Removal:
+        """Return a removal.
 
         Raises:
-            Problem: If the removal has expired.
+            Problem: If the removal has expired or was undone.
         """
         with self._lock:
-            found = self._kept.pop(key, None)
+            found = self._kept.get(key)
         if found is None or time.monotonic() - found.at > _UNDO_SECONDS:
             raise Problem(404, "This removal can no longer be undone. Enroll the images again")
         return found
 
-    def put_back(self, key: str, removal: _Removal) -> None:
-        """Keep a removal again after a failed attempt to restore it."""
+    def forget(self, key: str) -> None:
+        """Drop a removal that was undone."""
         with self._lock:
-            self._kept[key] = removal
-            self._kept.move_to_end(key, last=False)
+            self._kept.pop(key, None)
 
 
 class _Removal(NamedTuple):
@@ -189,12 +188,9 @@ class GalleryService:
     def restore(self, body: schemas.UndoRequest) -> dict[str, Any]:
         """Undo a removal."""
         gallery = self.service.changing()
-        removal = self._undo.take(body.undo)
-        try:
-            gallery.restore(removal.removed)
-        except BaseException:
-            self._undo.put_back(body.undo, removal)
-            raise
+        removal = self._undo.get(body.undo)
+        gallery.restore(removal.removed)
+        self._undo.forget(body.undo)
         self._changes += 1
         for id, data in removal.thumbnails.items():
             self.thumbnails.put(id, data)
@@ -208,7 +204,7 @@ class GalleryService:
         stored = list(self.thumbnails.stored())
         for start in range(0, len(stored), 1000):
             ids = stored[start : start + 1000]
-            self.thumbnails.take(set(ids) - _known(gallery, ids))
+            self.thumbnails.take(set(ids) - {record.id for record in gallery.store.get(ids)[0]})
 
 
 def routes(service: Service, gallery: GalleryService) -> APIRouter:
@@ -221,27 +217,14 @@ def routes(service: Service, gallery: GalleryService) -> APIRouter:
 
 
 def _add_posts(router: APIRouter, service: Service, gallery: GalleryService) -> None:
-    def add(path: str, body: type[Any], answer: Any, job: Any, summary: str, *more: int) -> None:
-        async def post(request: Request) -> Response:
-            return await service.for_gallery.answer(request, body, job)
-
-        router.add_api_route(
-            path,
-            post,
-            methods=["POST"],
-            name=job.__name__,
-            summary=summary,
-            response_model=answer,
-            responses=_BODY | problems(*more),
-            openapi_extra=body_of(body),
-        )
-
+    add = partial(add_post, router, service.for_gallery)
     add(
         "/v1/identify",
         schemas.IdentifyRequest,
         schemas.list_of(schemas.Identification),
         gallery.identify,
         "Identify images: find the label of each, or unknown",
+        404,
     )
     add(
         "/v1/search",
@@ -249,11 +232,12 @@ def _add_posts(router: APIRouter, service: Service, gallery: GalleryService) -> 
         schemas.list_of(schemas.Hit),
         gallery.search,
         "Find the most similar enrolled images",
+        404,
     )
-    add("/v1/gallery", schemas.AddRequest, schemas.Added, gallery.add, "Enroll images", 409)
+    add("/v1/gallery", schemas.AddRequest, schemas.Added, gallery.add, "Enroll images", 404, 409)
     rename, undo = "Rename a label, or merge it into another", "Undo a removal"
-    add("/v1/gallery/rename", schemas.RenameRequest, schemas.Updated, gallery.rename, rename)
-    add("/v1/gallery/undo", schemas.UndoRequest, schemas.Restored, gallery.restore, undo, 409)
+    add("/v1/gallery/rename", schemas.RenameRequest, schemas.Updated, gallery.rename, rename, 404)
+    add("/v1/gallery/undo", schemas.UndoRequest, schemas.Restored, gallery.restore, undo, 404, 409)
 
 
 def _add_collection(router: APIRouter, service: Service, gallery: GalleryService) -> None:
@@ -336,7 +320,3 @@ def _item(record: Record) -> dict[str, Any]:
 def _file_name(path: str | None) -> str | None:
     """Return the file's name alone: clients must not learn the server's folders."""
     return None if path is None else os.path.basename(path)
-
-
-def _known(gallery: Gallery, ids: list[str]) -> set[str]:
-    return {record.id for record in gallery.store.get(ids)[0]}

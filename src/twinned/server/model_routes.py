@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 
 from ..data.preprocessing import read_image
 from ..inference.model_card import card
-from .openapi import body_of, problems
+from .openapi import add_post, problems
 from .schemas import (
     ClassifyRequest,
     EmbedRequest,
@@ -24,25 +25,23 @@ from .schemas import (
 from .service import Service
 from .uploads import check_query
 
-_ERRORS = problems(400, 408, 413, 415, 422, 503)
-
 
 def routes(service: Service) -> APIRouter:
     """Make the routes."""
     model = service.model
     router = APIRouter(tags=["model"], dependencies=[Depends(check_query)])
 
-    def verify(body: VerifyRequest) -> dict[str, Any]:
+    def post_verify(body: VerifyRequest) -> dict[str, Any]:
         service.metrics.images.inc(len(body.a) + 1)
         return model.verify(body.a, body.b, threshold=body.threshold).to_json()
 
-    def embed(body: EmbedRequest) -> list[dict[str, Any]]:
+    def post_embed(body: EmbedRequest) -> list[dict[str, Any]]:
         images = body.all()
         service.metrics.images.inc(len(images))
         vectors = model.embed_pixels(np.stack([read_image(image, model.spec) for image in images]))
         return [{"image": image.name, "vector": vector.tolist()} for image, vector in zip(images, vectors)]
 
-    def classify(body: ClassifyRequest) -> list[dict[str, Any]]:
+    def post_classify(body: ClassifyRequest) -> list[dict[str, Any]]:
         images = body.all()
         service.metrics.images.inc(len(images) + sum(map(len, body.support.values())))
         return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
@@ -55,56 +54,34 @@ def routes(service: Service) -> APIRouter:
         if service.gallery is not None:
             stats = service.gallery.stats().to_json()
             gallery = {key: stats[key] for key in ("count", "labels", "search", "indexed", "recall_at_10")}
-        return {
+        kept = (
+            "encoder",
+            "embedding_size",
+            "distance",
+            "head",
+            "data",
+            "held_out",
+            "recipe",
+            "notes",
+            "licence",
+        )
+        return {name: getattr(manifest, name) for name in kept} | {
             "name": model.folder.name,
-            "encoder": manifest.encoder,
             "image": manifest.spec.model_dump(mode="json"),
-            "embedding_size": manifest.embedding_size,
-            "distance": manifest.distance,
-            "head": manifest.head,
             "threshold": model.threshold,
             "calibration": calibration,
             "classes": len(manifest.classes),
-            "data": manifest.data,
-            "held_out": manifest.held_out,
-            "recipe": manifest.recipe,
-            "notes": manifest.notes,
-            "licence": manifest.licence,
             "card": card(manifest),
             "gallery": gallery,
             "read_only": service.read_only,
             "limits": asdict(service.limits),
         }
 
-    @router.post(
-        "/v1/verify",
-        response_model=Verdict,
-        responses=_ERRORS,
-        openapi_extra=body_of(VerifyRequest),
-        summary="Verify that two images show the same class",
-    )
-    async def post_verify(request: Request) -> Response:
-        return await service.for_model.answer(request, VerifyRequest, verify)
-
-    @router.post(
-        "/v1/embed",
-        response_model=list[Vector],
-        responses=_ERRORS,
-        openapi_extra=body_of(EmbedRequest),
-        summary="Embed images",
-    )
-    async def post_embed(request: Request) -> Response:
-        return await service.for_model.answer(request, EmbedRequest, embed)
-
-    @router.post(
-        "/v1/classify",
-        response_model=list_of(Prediction),
-        responses=_ERRORS,
-        openapi_extra=body_of(ClassifyRequest),
-        summary="Classify images from as few as one example per class",
-    )
-    async def post_classify(request: Request) -> Response:
-        return await service.for_model.answer(request, ClassifyRequest, classify)
+    add = partial(add_post, router, service.for_model)
+    add("/v1/verify", VerifyRequest, Verdict, post_verify, "Verify that two images show the same class")
+    add("/v1/embed", EmbedRequest, list[Vector], post_embed, "Embed images")
+    summary = "Classify images from as few as one example per class"
+    add("/v1/classify", ClassifyRequest, list_of(Prediction), post_classify, summary)
 
     @router.get(
         "/v1/model",

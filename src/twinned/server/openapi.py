@@ -6,12 +6,13 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from .problems import MEDIA_TYPE
 from .schemas import ProblemDetails
+from .service import Lane
 
 _COMMON = {401: "The token is missing or wrong.", 403: "This host, origin or change is not allowed."}
 _BODY = {
@@ -69,6 +70,44 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
             "content": {"multipart/form-data": {"schema": as_parts}, "application/json": {"schema": schema}},
         }
     }
+
+
+def add_post(
+    router: APIRouter,
+    lane: Lane,
+    path: str,
+    body: type[BaseModel],
+    answer: Any,
+    job: Callable[[Any], Any],
+    summary: str,
+    *codes: int,
+) -> None:
+    """Add a route that receives a body, runs a job in the lane's threads and returns its result.
+
+    Args:
+        router: Router to add to.
+        lane: Threads.
+        path: Path of the route.
+        body: Schema of the request.
+        answer: Schema of the response.
+        job: Function from the parsed body to the response as JSON.
+        summary: Summary in the document.
+        codes: Errors of the route besides those of every body.
+    """
+
+    async def post(request: Request) -> Response:
+        return await lane.answer(request, body, job)
+
+    router.add_api_route(
+        path,
+        post,
+        methods=["POST"],
+        name=job.__name__,
+        summary=summary,
+        response_model=answer,
+        responses=problems(*_BODY, *codes),
+        openapi_extra=body_of(body),
+    )
 
 
 def document(app: FastAPI) -> Callable[[], dict[str, Any]]:

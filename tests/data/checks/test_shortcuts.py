@@ -302,6 +302,7 @@ def test_pairs_told_from_one_side(spoil: Spoil, telling: str, tmp_path: Path) ->
     assert not [what for what in found if "left image alone" in what]
 
 
+@pytest.mark.slow
 def test_pairs_told_from_the_left_side(tmp_path: Path) -> None:
     pairs = pair_list(tmp_path, spoil_left=darker, spoil_right=png)
     assert any("left image alone" in one.what for one in shortcuts.of_pairs(pairs, look(pairs)))
@@ -324,7 +325,7 @@ def test_pairs_told_from_both_files(tmp_path: Path) -> None:
     assert "frame" in found.features
 
 
-@pytest.mark.parametrize("seed", [0, *slow(1, 2)])
+@pytest.mark.parametrize("seed", slow(0, 1, 2))
 def test_clean_pairs_stay_quiet(seed: int, tmp_path: Path) -> None:
     pairs = pair_list(tmp_path, spoil_left=png, spoil_right=png, seed=seed)
     assert shortcuts.of_pairs(pairs, look(pairs)) == []

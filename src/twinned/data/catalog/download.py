@@ -13,14 +13,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ...errors import DataError, SettingError
 from ...utils import files
 from ...utils.notes import note
-from ...utils.progress import Advance, progress_bar
+from ...utils.progress import progress_bar
 from ..readers import find_images
 from . import convert, registry
 from .archives import SUFFIXES, unpack
@@ -236,75 +235,35 @@ def _download(download: Download, folder: Path, *, progress: bool) -> Path:
         DataError: If no address serves the file within its size limit and with its checksum.
     """
     import pooch
+    import requests  # installed with pooch
 
     def receive(address: str, path: str, _: object) -> None:
+        # Without compression by the server, Content-Length is the size of the file.
+        headers = {"User-Agent": "twinned", "Accept-Encoding": "identity"}
         with (
             open(path, "wb") as file,
+            requests.get(address, stream=True, timeout=_TIMEOUT, headers=headers) as response,
             progress_bar(f"{download.file} (KB)", None, show=progress) as advance,
         ):
-            limited = _LimitedFile(file, download.max_bytes, advance)
-            # Without compression by the server, Content-Length is the size of the file.
-            headers = {"User-Agent": "twinned", "Accept-Encoding": "identity"}
-            pooch.HTTPDownloader(limited, chunk_size=_CHUNK, timeout=_TIMEOUT, headers=headers)(
-                address, limited, None
-            )
+            response.raise_for_status()
+            advance(0, total=int(response.headers.get("Content-Length", 0)) >> 10 or None)
+            left = download.max_bytes
+            for chunk in response.iter_content(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise ValueError(f"the file has more than the expected {download.max_bytes >> 20} MB")
+                file.write(chunk)
+                advance(len(chunk) >> 10)
 
+    pooch.get_logger().setLevel(logging.WARNING)  # its other messages repeat the notes
     reasons = []
     for address in download.addresses:
         note("download", f"downloading {address}")
         try:
-            with _quiet(pooch.get_logger()):
-                return Path(pooch.retrieve(address, download.sha256, download.file, folder, None, receive))
+            return Path(pooch.retrieve(address, download.sha256, download.file, folder, None, receive))
         except (OSError, ValueError) as error:
             reasons.append(f"{address}: {error}")
     raise DataError(
         f"{download.file} could not be downloaded ({'; '.join(reasons)}). Download it with another program"
         " and set the environment variable TWINNED_DATA to its folder."
     )
-
-
-class _LimitedFile:
-    """File for pooch to write to, and its progress bar: refuses more bytes than expected."""
-
-    def __init__(self, file: IO[bytes], max_bytes: int, advance: Advance) -> None:
-        self._file, self._max_bytes, self._advance = file, max_bytes, advance
-        self._written = 0
-
-    def _check(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise ValueError(f"the file has more than the expected {self._max_bytes >> 20} MB")
-
-    def write(self, chunk: bytes) -> int:
-        before, self._written = self._written, self._written + len(chunk)
-        self._check(self._written)
-        self._advance((self._written >> 10) - (before >> 10))
-        return self._file.write(chunk)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    @property
-    def total(self) -> int:
-        """Size of the file according to the server; 0 if unknown."""
-        return self._max_bytes
-
-    @total.setter
-    def total(self, size: int) -> None:
-        self._check(size)
-        if size:
-            self._advance(0, total=size >> 10)
-
-    def update(self, amount: int) -> None:
-        """Ignore the amount, which counts full chunks: `write` counts bytes."""
-
-    reset = close = lambda self: None
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -1,6 +1,6 @@
 """Find duplicate pictures: identical files, and pictures saved again with another format or size.
 
-Neither search compares all pairs. Identical files have the same size, first bytes and SHA-256. Similar
+Neither search compares all pairs. Identical files have the same size and SHA-256. Similar
 pictures are adjacent in the order of short binary fingerprints (random half-spaces of the principal
 directions of the thumbnails), for one of eight fingerprints; candidates are then compared at higher
 resolution. On Omniglot drawings, faces and signatures, no different pictures pass this comparison, but nearly
@@ -17,11 +17,13 @@ import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...utils.files import file_sha256
 from ..datasets import connected
 from ..images import ImageSource, Pixels, open_image
 
@@ -37,10 +39,8 @@ _MAX_CANDIDATES = 5000  # compared at full detail, the closest first
 
 def identical(images: Sequence[ImageSource]) -> Groups:
     """Return groups of images with identical bytes."""
-    groups = [list(range(len(images)))]
-    for fact in (_length, _head, _digest):  # in order of cost, each for fewer images
-        groups = [part for group in groups for part in _split(group, [fact(images[i]) for i in group])]
-    return groups
+    by_length = _split(range(len(images)), map(_length, images))  # cheap, and leaves few images to read
+    return [part for group in by_length for part in _split(group, [_digest(images[i]) for i in group])]
 
 
 def lookalikes(images: Sequence[ImageSource], thumbnails: Pixels, *, seed: int = 0) -> Groups:
@@ -90,20 +90,12 @@ def _length(source: ImageSource) -> Hashable:
     return (*source.size, source.mode) if isinstance(source, Image.Image) else len(source)
 
 
-def _head(source: ImageSource) -> bytes:
+def _digest(source: ImageSource) -> str:
     if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return file.read(4096)
-    return b""
-
-
-def _digest(source: ImageSource) -> bytes:
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return file_sha256(Path(source))
     if isinstance(source, Image.Image):
-        return hashlib.sha256(source.tobytes()).digest()
-    return hashlib.sha256(np.ascontiguousarray(source).data).digest()
+        return hashlib.sha256(source.tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(source).data).hexdigest()
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

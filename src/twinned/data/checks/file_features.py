@@ -10,7 +10,6 @@ import io
 import os
 import stat
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import ImageError
-from ...utils.progress import progress_bar
+from ..decoded import in_threads
 from ..images import ImageSource, Pixels, open_image
 from ..preprocessing import ImageSpec, read_image
 
@@ -30,7 +29,6 @@ DRAWN = ("background", "frame", "color")
 FACTS = (*HEADER, *DRAWN)
 CATEGORIES = ("format", "mode")  # codes without an order
 SIDE = 16  # pixels of a thumbnail
-_CHUNK = 32  # images per task
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +94,6 @@ def gather(
     words = np.full((count, 2), "", dtype=object)  # format, mode
     animated = np.zeros(count, np.bool_)
     thumbnails = np.zeros((count, SIDE, SIDE), np.uint8) if decode else None
-    errors: dict[int, ImageError] = {}
 
     def look(place: int) -> None:
         header = _header(images[place])
@@ -111,26 +108,12 @@ def gather(
         elif header is None:
             open_image(images[place])  # raises the error
 
-    def some(start: int) -> int:
-        places = range(start, min(start + _CHUNK, count))
-        for place in places:
-            try:
-                look(place)
-            except ImageError as error:
-                errors[place] = error
-        return len(places)
-
     # One thread reads the headers of small files faster than several that wait for each other.
-    with (
-        ThreadPoolExecutor(os.cpu_count() if decode else 1) as pool,
-        progress_bar("Checking images", count, show=progress) as advance,
-    ):
-        for done in pool.map(some, range(0, count, _CHUNK)):
-            advance(done)
+    errors = in_threads(look, count, "Checking images", threads=None if decode else 1, progress=progress)
     for column, name in enumerate(CATEGORIES):
         codes = np.unique(words[:, column].astype(np.str_), return_inverse=True)[1]
         values[:, FACTS.index(name)] = codes.reshape(-1)
-    return Facts(values, words[:, 1].astype(np.str_), animated, thumbnails, dict(sorted(errors.items())))
+    return Facts(values, words[:, 1].astype(np.str_), animated, thumbnails, errors)
 
 
 def packing(source: ImageSource) -> float:
