@@ -178,6 +178,11 @@ def test_what_is_no_number_is_refused(write, strangers, given):
         wrap(write(), strangers, **given)
 
 
+def test_an_unknown_option_is_refused(write, strangers):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'means'"):
+        wrap(write(), strangers, means=0.5)
+
+
 def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_path):
     file = write()
     output = tmp_path / "m.twin"
