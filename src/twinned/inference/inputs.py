@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from ..data.images import ImageSource, as_many
+from ..data.images import ImageSource, as_many, is_folder
 from .session import Floats
 
 if TYPE_CHECKING:
@@ -21,17 +21,11 @@ Images: TypeAlias = "ImageSource | Many"
 Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | str | os.PathLike[str]"
 
 
-def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
-    return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
-
-
 def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
     """Return images as an iterable of several, and True if one image was given."""
-    if _is_folder(images):
-        from ..data.readers import find_images
+    from ..data.readers import images_of
 
-        return find_images(images), False
-    many = as_many(images)
+    many = images_of(images)
     return many, isinstance(many, list) and len(many) == 1 and many[0] is images
 
 
@@ -44,7 +38,7 @@ def as_sources(images: Images) -> Any:
 def as_references(images: Images) -> list[ImageSource]:
     """Return reference images, with those of a folder in its place."""
     many = list(as_many(images))
-    if not any(_is_folder(image) for image in many):
+    if not any(is_folder(image) for image in many):
         return many
     from ..data.readers import references_of
 
