@@ -204,7 +204,7 @@ def test_embed_writes_paths_vectors_and_errors(twinned, tiny_model, pair, glyphs
     shown = twinned("embed", tiny_model, glyphs / "glyph02", "text.png", pair[0], "-o", "v.npz", "--json")
     assert shown.code == 0
     assert shown.json == {"images": 8, "errors": 1, "output": "v.npz"}
-    assert shown.err.splitlines() == ["twinned: text.png: is not a supported image, or is damaged"]
+    assert shown.err.splitlines() == ["twinned: left out: text.png: is not a supported image, or is damaged"]
     with np.load("v.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"path", "vector", "error"}
         path, vector, error = arrays["path"], arrays["vector"], arrays["error"]

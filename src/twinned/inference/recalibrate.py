@@ -81,7 +81,7 @@ def recalibrate(
         raise SettingError("Choose a folder to write the model to, or ask to change it in place")
     loaded = Model(model)
     if output is not None:
-        model_folder.refuse_target(Path(output), force=force, data=[loaded.folder])
+        model_folder.check_output(Path(output), force=force, data=[loaded.folder])
     stored = loaded.manifest.calibration
     if far is None and stored.far is not None and not equal_error:
         far = stored.far

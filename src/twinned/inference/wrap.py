@@ -107,7 +107,7 @@ def wrap(
             for text in texts:
                 note("split-column", text)
         if target is not None:
-            model_folder.refuse_target(target, force=force, data=[images.origin, path])
+            model_folder.check_output(target, force=force, data=[images.origin, path])
         decoded = DecodedSet.from_images(images, formats[0].spec, progress=progress)
         if not decoded.dataset.has_both_kinds:
             raise DataError(
