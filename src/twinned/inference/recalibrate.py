@@ -175,7 +175,7 @@ def _manifest(
             "held_out": held_out,
         }
     )
-    if not isinstance(source, ImageSet) or model.head is not None:
+    if not isinstance(source, ImageSet) or model.manifest.head:
         return changed
     genuine = ~source.forgery[rows]
     found = choose_enrollment(new.embeddings[genuine], labels[genuine], model.distances, seed=seed)
