@@ -77,7 +77,7 @@ class Gallery:
 
     def add(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         labels: str | Sequence[str | None] | None = None,
         *,
         metadata: Mapping[str, Value] | Sequence[Mapping[str, Value]] | None = None,
@@ -213,7 +213,7 @@ class Gallery:
 
     def identify(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         fpir: float = 0.01,
         label: Labels = None,

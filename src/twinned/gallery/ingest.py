@@ -40,7 +40,7 @@ class Candidate:
 
 
 def to_enroll(
-    images: ImageSource | Sequence[ImageSource],
+    images: ImageSource | Iterable[ImageSource],
     labels: str | Sequence[str | None] | None,
     metadata: Mapping[str, Value] | Sequence[Mapping[str, Value]] | None,
 ) -> tuple[list[ImageSource], list[str | None], list[Mapping[str, Value]]]:

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from ..data.images import ImageSource, as_many, is_folder
+from ..utils.notes import note
 from .session import Floats
 
 if TYPE_CHECKING:
-    from ..data.datasets import ImageSet
+    from ..data.datasets import ImageSet, PairSet
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
@@ -27,12 +28,6 @@ def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
 
     many = images_of(images)
     return many, isinstance(many, list) and len(many) == 1 and many[0] is images
-
-
-def as_sources(images: Images) -> Any:
-    """Return one image unchanged, and several as a list."""
-    many, one = as_list(images)
-    return images if one else list(many)
 
 
 def as_references(images: Images) -> list[ImageSource]:
@@ -56,6 +51,19 @@ def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
         images = support.genuine()  # a forgery is not an example of its class
         return {name: list(images.with_classes([name]).images) for name in images.classes}
     return {label: as_many(given) for label, given in support.items()}
+
+
+def calibration_data(data: ImageSet | PairSet | str | os.PathLike[str]) -> ImageSet | PairSet:
+    """Return the images or pairs for choosing a threshold; a note counts those that ``split`` leaves out."""
+    from ..data.datasets import ImageSet
+    from ..data.readers import as_dataset
+
+    found = as_dataset(data)
+    if isinstance(found, ImageSet):
+        found, texts = found.calibration_subset()
+        for text in texts:
+            note("split-column", text)
+    return found
 
 
 def distinct(references: Floats) -> Floats:

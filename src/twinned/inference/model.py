@@ -27,7 +27,6 @@ from .inputs import (
     Support,
     as_list,
     as_references,
-    as_sources,
     distinct,
     examples_of,
     image_key,
@@ -326,7 +325,7 @@ class Model(FolderEmbedder):
             options: Options of `Gallery.identify`.
         """
         with self._opened(gallery) as opened:
-            return opened.identify(as_sources(images), **options)
+            return opened.identify(images, **options)
 
     def search(
         self, image: ImageSource, gallery: Gallery | str | os.PathLike[str], k: int = 5, **options: Any

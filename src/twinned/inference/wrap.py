@@ -15,7 +15,6 @@ from .. import distances
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec, parse_image_size
-from ..data.readers import as_dataset
 from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.fitting import CalibrationReport, calibrate
@@ -26,6 +25,7 @@ from ..utils.notes import collect, note
 from . import model_folder
 from .embedder import GraphEmbedder
 from .input_options import InputOptions
+from .inputs import calibration_data
 from .model import Model
 from .model_folder import Manifest
 from .onnx_import import InputFormat, OnnxEncoder, build, layouts_of, open_onnx, require_layout, size_of
@@ -101,11 +101,7 @@ def wrap(
         distances.get(metric)
     target = None if output is None else Path(output)
     with collect() as notes, ExitStack() as cleanup:
-        images = as_dataset(data)
-        if isinstance(images, ImageSet):
-            images, texts = images.calibration_subset()
-            for text in texts:
-                note("split-column", text)
+        images = calibration_data(data)
         if target is not None:
             model_folder.check_output(target, force=force, data=[images.origin, path])
         decoded = DecodedSet.from_images(images, formats[0].spec, progress=progress)
