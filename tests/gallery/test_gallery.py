@@ -615,7 +615,7 @@ def test_copy_refuses_another_model(opener, people):
 
 
 def test_copy_from_a_folder_to_a_server_and_back_keeps_everything(tmp_path):
-    from conftest import _folder, _local_mode
+    from .conftest import _folder, _local_mode
 
     model = FakeModel(distance="cosine")
     with _folder(tmp_path)(model, "here") as here, _local_mode()(model) as there:
