@@ -9,9 +9,10 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from twinned.training.config import OPTIONS, TrainConfig, _variants, short_name
-from twinned.training.options import described
+from twinned.training.options import TrainOptions
 from twinned.training.recipes import RECIPES
 from twinned.training.rules import RULES
+from twinned.utils.options import describe
 
 PAGE = Path(__file__).with_name("settings.md")
 _TOP = """# Settings
@@ -50,7 +51,7 @@ def page() -> str:
 
 def _flags() -> Iterator[str]:
     yield "| flag | in Python | help |\n| --- | --- | --- |"
-    for name, _, option in described():
+    for name, _, option in describe(TrainOptions):
         flag = option.flag or f"--{name.replace('_', '-')}"
         yield f"| `{flag}` | `{name}` | {option.help} |"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from twinned.cli.main import main
+
+from ..conftest import in_memory
 
 
 class Shown(NamedTuple):
@@ -54,6 +56,11 @@ def twinned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Shown(stop.value.code, shown.out, shown.err)
 
     return call
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    yield from in_memory(tmp_path)
 
 
 @pytest.fixture

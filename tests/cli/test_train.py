@@ -12,9 +12,12 @@ import typer
 
 from twinned.cli.main import app
 from twinned.errors import SettingError
+from twinned.inference.input_options import InputOptions
+from twinned.inference.wrap import wrap
 from twinned.training.api import resolve_config, train
 from twinned.training.config import TrainConfig, full_name
-from twinned.training.options import DEFAULTS, TrainOptions, described, to_settings
+from twinned.training.options import TrainOptions, to_settings
+from twinned.utils.options import describe
 
 ROOT = Path(__file__).parents[2]
 _NO_SETTINGS = {"recipe", "settings", "device", "devices", "image_size", "batch_size"}
@@ -24,25 +27,28 @@ def parameters(command: str) -> dict[str, object]:
     return {p.name: p for p in typer.main.get_command(app).get_command(None, command).params}
 
 
-@pytest.mark.parametrize("command", ["train", "finetune"])
-def test_commands_have_every_option_with_its_help_and_panel(command):
+@pytest.mark.parametrize(
+    ("command", "options"), [("train", TrainOptions), ("finetune", TrainOptions), ("wrap", InputOptions)]
+)
+def test_commands_have_every_option_with_its_help_and_panel(command, options):
     found = parameters(command)
-    for name, _, option in described():
+    for name, _, option in describe(options):
         assert found[name].help == f"{option.help}.", name
         assert found[name].rich_help_panel == option.panel, name
-        assert found[name].default == DEFAULTS.get(name), name
+        assert found[name].default == option.default, name
 
 
 def test_every_option_is_a_setting_of_the_configuration():
-    names = {name for name, _, _ in described()}
+    names = {name for name, _, _ in describe(TrainOptions)}
     assert names == set(TrainOptions.__annotations__)
     for name in names - _NO_SETTINGS:
         assert full_name(name)
 
 
-def test_no_option_hides_an_argument_of_train():
-    own = {p.name for p in inspect.signature(train).parameters.values() if p.kind is not p.VAR_KEYWORD}
-    assert not own & set(TrainOptions.__annotations__)
+@pytest.mark.parametrize(("function", "options"), [(train, TrainOptions), (wrap, InputOptions)])
+def test_no_option_hides_an_argument(function, options):
+    own = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
+    assert not own & set(options.__annotations__)
 
 
 def test_options_are_settings_without_those_that_are_not_set():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,19 +18,15 @@ from fake_model import FakeModel
 from twinned.gallery.gallery import Gallery
 from twinned.gallery.open import open_gallery
 
+from ..conftest import in_memory
+
 Opener = Callable[..., Gallery]
 _SERVER = "TWINNED_QDRANT_URL"
 
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is room: galleries synchronise often, and disks are slow at that."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or shutil.disk_usage(memory).free < 2 << 30:
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="twinned-test-") as folder:
-        yield Path(folder)
+    yield from in_memory(tmp_path)
 
 
 def _folder(tmp_path: Path) -> Opener:

@@ -57,6 +57,31 @@ def test_a_rerun_embeds_only_what_is_missing(opener):
         assert people.count() == 300
 
 
+def test_a_folder_is_enrolled_under_its_class_folders(opener, tmp_path):
+    shown = images(6)
+    for number, one in enumerate(shown):
+        folder = tmp_path / "people" / ("ann", "ben")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(folder / f"{number}.png")
+    (tmp_path / "empty").mkdir()
+    with opener(FakeModel()) as people:
+        assert people.add(tmp_path / "people").stored == 6
+        assert people.labels() == {"ann": 3, "ben": 3}
+        assert [one.label for one in people.identify(tmp_path / "people" / "ann")] == ["ann"] * 3
+        with pytest.raises(DataError, match="Found 3 images, but no class folders"):
+            people.add(str(tmp_path / "people" / "ann"))
+        for nothing in (None, "ann"):
+            with pytest.raises(DataError, match=r"[nN]o images"):
+                people.add(tmp_path / "empty", nothing)
+        with pytest.raises(DataError, match="ann: is a folder in a list of images"):
+            people.add([tmp_path / "people" / "ann"], "ann")
+        people.remove(label="ben")
+        assert people.add(str(tmp_path / "people" / "ben"), "ben", metadata={"site": "north"}).stored == 3
+        assert people.count(where={"site": "north"}) == 3
+        with pytest.raises(ImageError, match="is a folder; an image is expected"):
+            people.search(tmp_path / "people")
+
+
 def test_one_image_twice_is_one_record_whatever_file_it_came_from(opener, tmp_path):
     Image.fromarray(image(1, 2)).save(tmp_path / "one.png")
     Image.fromarray(image(1, 2)).save(tmp_path / "two.bmp")
@@ -590,7 +615,7 @@ def test_copy_refuses_another_model(opener, people):
 
 
 def test_copy_from_a_folder_to_a_server_and_back_keeps_everything(tmp_path):
-    from conftest import _folder, _local_mode
+    from .conftest import _folder, _local_mode
 
     model = FakeModel(distance="cosine")
     with _folder(tmp_path)(model, "here") as here, _local_mode()(model) as there:

@@ -15,6 +15,8 @@ from twinned.data.preprocessing import ImageSpec
 from twinned.errors import SettingError
 from twinned.inference.explain import Explanation, explain
 
+from ..conftest import slow
+
 
 class Red:
     """A model of one's own, without a graph: how much red there is in the left and in the right half."""
@@ -116,7 +118,7 @@ def test_each_region_is_named_once():
     assert found.strongest(1) == [((0, 0), (0, 0), 9.0)]
 
 
-@pytest.mark.parametrize("encoder", ["conv4", "resnet"])
+@pytest.mark.parametrize("encoder", ["conv4", *slow("resnet")])
 def test_a_trained_encoder_of_ours_is_explained_exactly(encoder, tmp_path):
     torch = pytest.importorskip("torch", reason="the network is made here")
     from twinned import encoders

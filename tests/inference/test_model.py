@@ -238,8 +238,13 @@ def test_a_model_says_what_it_is(model, tiny_model):
     assert model.distance == "cosine"
     assert model.spec.shape == (20, 20, 1)
     assert len(model.encoder_sha256) == 64
-    assert model.head is None
+    assert not model.manifest.head
     assert model.rerank is None
+
+
+def test_its_names_are_those_for_users(model):
+    verbs = "classify embed evaluate explain gallery identify load save search verify verify_many"
+    assert dir(model) == sorted([*verbs.split(), "manifest", "threshold"])
 
 
 def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(model):

@@ -19,6 +19,8 @@ from twinned.data.readers import load_images
 from twinned.errors import DataError, ModelError, SettingError
 from twinned.inference.export import export_model
 
+from ..conftest import slow
+
 Write = Callable[..., Path]
 _RANDOM = np.random.default_rng(0)
 _WEIGHT = _RANDOM.normal(size=(20 * 20, 6)).astype(np.float32)
@@ -87,7 +89,7 @@ def wrap(path: Path, data: Any, **given: Any) -> twinned.Model:
         ((1, 20, 20, 1), (1, 400)),
     ],
 )
-@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, *slow(TensorProto.FLOAT16, TensorProto.UINT8)])
 def test_any_layout_batch_and_type_gives_what_the_graph_gives(write, strangers, pixels, shape, flatten, kind):
     size = {"image_size": 20} if "h" in shape else {}
     fed = {} if kind == TensorProto.UINT8 else {"scale": 1 / 255, "mean": 0.5, "std": 0.25}
@@ -99,6 +101,13 @@ def test_any_layout_batch_and_type_gives_what_the_graph_gives(write, strangers, 
     expected = x.astype(np.float32) @ _WEIGHT
     np.testing.assert_allclose(model.embed_pixels(pixels), expected, rtol=1e-3, atol=2e-2)
     np.testing.assert_allclose(model.embed_pixels(pixels[:1]), expected[:1], rtol=1e-3, atol=2e-2)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.UINT8])
+def test_other_types_give_what_the_graph_gives(write, strangers, pixels, kind):
+    test_any_layout_batch_and_type_gives_what_the_graph_gives(
+        write, strangers, pixels, ("n", 20, 20, 1), (0, -1), kind
+    )
 
 
 def test_colour_channels_last(write, strangers):
@@ -176,6 +185,11 @@ def test_a_close_call_is_called_one(write, strangers, caplog):
 def test_what_is_no_number_is_refused(write, strangers, given):
     with pytest.raises(SettingError, match="scale must be a number, mean and std one or more"):
         wrap(write(), strangers, **given)
+
+
+def test_an_unknown_option_is_refused(write, strangers):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'means'"):
+        wrap(write(), strangers, means=0.5)
 
 
 def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_path):

@@ -126,8 +126,19 @@ def test_what_needs_no_gallery_goes_on(client: Client, model: Model, silent: Sil
         _until(lambda: len(refused) == 3)  # while the other two still wait for the server
         assert all("too busy to start within 0.5 seconds" in detail(one, 503) for one in refused)
         assert "twinned_gallery_images NaN" in service.get("/metrics").text
+        facts = service.get("/v1/model").json()
+        assert (facts["threshold"], facts["gallery"]["count"]) == (model.threshold, None)
         assert service.post("/v1/verify", files=PAIR).status_code == 200
     assert all("Qdrant server is up" in detail(one, 503) for one in refused[3:])
+
+
+def test_the_model_is_described_while_the_gallery_is_silent(
+    client: Client, model: Model, silent: Silent
+) -> None:
+    gallery = open_gallery(silent.address, model, timeout=60)  # longer than any wait of the service
+    response = client(gallery=gallery, limits=Limits(wait_seconds=0.2)).get("/v1/model")
+    assert response.status_code == 200
+    assert set(response.json()["gallery"].values()) == {None}
 
 
 def test_changes_do_not_wait_for_each_other_without_end(client: Client, model: Model, silent: Silent) -> None:

@@ -119,7 +119,7 @@ def rounding_of_probabilities(model: Model, pairs: PairSet) -> float:
 def test_distance_is_one_minus_the_probability_of_the_same_relations(model, pair_list):
     pairs = load_pairs(pair_list)
     vectors = model.embed(pairs.images[:6])
-    found = model.relations(vectors[:3], vectors[3:])
+    found = model._relations(vectors[:3], vectors[3:])
     for row, distance in zip(found, model.paired_distances(vectors[:3], vectors[3:]), strict=True):
         assert sum(row.values()) == pytest.approx(1, abs=1e-5)
         assert distance == pytest.approx(1 - row["same"], abs=1e-5)

@@ -11,15 +11,15 @@ from twinned.utils import files
 
 
 def test_new_names_are_fine_and_old_ones_need_force(tmp_path):
-    files.refuse(tmp_path / "new")
-    files.refuse(tmp_path / "a" / "b" / "new")
+    files.check_output(tmp_path / "new")
+    files.check_output(tmp_path / "a" / "b" / "new")
     (tmp_path / "old").write_text("")
     with pytest.raises(SettingError, match=r"exists\. Choose another name"):
-        files.refuse(tmp_path / "old")
-    files.refuse(tmp_path / "old", force=True)
+        files.check_output(tmp_path / "old")
+    files.check_output(tmp_path / "old", force=True)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(SettingError, match="exists"):
-        files.refuse(tmp_path / "dangling")
+        files.check_output(tmp_path / "dangling")
 
 
 def test_nothing_is_written_into_the_data_over_it_or_around_it(tmp_path, monkeypatch):
@@ -31,18 +31,35 @@ def test_nothing_is_written_into_the_data_over_it_or_around_it(tmp_path, monkeyp
     inside = [data / "m.twin", data / "a" / "b" / "m.twin", tmp_path / "link" / "m.twin"]
     for target in (*inside, tmp_path, data / "a" / ".." / "m.twin"):
         with pytest.raises(SettingError, match="written into the data"):
-            files.refuse(target, force=True, data=[data])
+            files.check_output(target, force=True, data=[data])
     for given in (data, data / "list.csv"):
         with pytest.raises(SettingError, match="The output is also an input"):
-            files.refuse(given, force=True, data=[given])
-    files.refuse(data / "m.twin", data=["list.csv"])  # beside a CSV, which is the data
-    files.refuse(tmp_path / "m.twin", data=[data, "arrays"])
+            files.check_output(given, force=True, data=[given])
+    files.check_output(data / "m.twin", data=["list.csv"])  # beside a CSV, which is the data
+    files.check_output(tmp_path / "m.twin", data=[data, "arrays"])
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match="is a file"):
-        files.refuse(tmp_path / "file" / "m.twin")
+        files.check_output(tmp_path / "file" / "m.twin")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(SettingError, match="not writable"):
-        files.refuse(tmp_path / "m.twin")
+        files.check_output(tmp_path / "m.twin")
+
+
+def test_a_file_is_replaced_in_one_step_or_left_alone(tmp_path):
+    path = tmp_path / "file"
+    files.write_bytes(path, b"before")
+
+    def fail():
+        with files.replacing(path) as new:
+            new.write_text("half")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="disk is full"):
+        fail()
+    assert path.read_bytes() == b"before"
+    files.write_text(path, "after\n")
+    assert path.read_bytes() == b"after\n"
+    assert list(tmp_path.iterdir()) == [path]

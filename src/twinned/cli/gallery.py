@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,24 +9,39 @@ import typer
 
 from ..errors import DataError, SettingError, some
 from ..utils.notes import logger
-from .options import Group, Json, ModelFolder, Quiet, print_note, print_result
+from .options import (
+    ERRORS_SHOWN,
+    Group,
+    Json,
+    ModelFolder,
+    Quiet,
+    print_answers,
+    print_errors,
+    print_note,
+    print_result,
+)
 
 app = typer.Typer()
 group = typer.Typer(cls=Group, help="Enroll, list and manage the images of a gallery.")
 
-Address = Annotated[
-    str, typer.Argument(help="Gallery: a folder, or http://HOST:6333/NAME.", metavar="GALLERY")
-]
+
+def _address(help_text: str, metavar: str) -> Any:
+    return typer.Argument(help=f"{help_text}: a folder, or http://HOST:6333/NAME.", metavar=metavar)
+
+
+Address = Annotated[str, _address("Gallery", "GALLERY")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of an image; can be repeated.")]
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
 ]
+Label = Annotated[str | None, typer.Option(help="Label of the images.")]
+Metadata = Annotated[
+    list[str] | None, typer.Option("--meta", help="Metadata of the images, KEY=VALUE; can be repeated.")
+]
 OnlyLabel = Annotated[
     list[str] | None, typer.Option("--label", help="Label that images must have; can be repeated.")
 ]
-
-_ERRORS_SHOWN = 20  # unreadable images
 
 
 def _open(model: Path, address: str, *, create: bool = False) -> Any:
@@ -71,11 +85,8 @@ def add(
             help="Folders with one folder per label, CSV files, or image files.", metavar="DATA..."
         ),
     ],
-    label: Annotated[str | None, typer.Option(help="Label of all images in DATA.")] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option("--meta", help="Metadata of all images in DATA, KEY=VALUE; can be repeated."),
-    ] = None,
+    label: Label = None,
+    metadata: Metadata = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -118,9 +129,9 @@ def add(
         added = opened.add(paths, labels, metadata=metadata_of, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
-        errors = "; ".join(str(error) for error in added.unreadable[:_ERRORS_SHOWN])
-        raise DataError(f"none of {len(paths):,} images can be read: {errors}{_further(added.unreadable)}")
-    _note_unreadable(added.unreadable)
+        errors = some([str(error) for error in added.unreadable], ERRORS_SHOWN)
+        raise DataError(f"none of {len(paths):,} images can be read: {errors}")
+    print_errors(added.unreadable)
     print_result(
         {
             "stored": added.stored,
@@ -134,23 +145,12 @@ def add(
     )
 
 
-def _note_unreadable(unreadable: Sequence[object]) -> None:
-    for error in unreadable[:_ERRORS_SHOWN]:
-        print_note(f"left out: {error}")
-    if further := _further(unreadable):
-        print_note(f"left out{further}")
-
-
-def _further(unreadable: Sequence[object]) -> str:
-    return f" and {len(unreadable) - _ERRORS_SHOWN:,} more" if len(unreadable) > _ERRORS_SHOWN else ""
-
-
 @group.command()
 def remove(
     model: ModelFolder,
     gallery: Address,
     ids: Ids = None,
-    label: Annotated[str | None, typer.Option(help="Label whose images are all removed.")] = None,
+    label: Label = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -174,10 +174,7 @@ def update(
         str | None, typer.Option(help="New label of the images --id; with --rename, the label to rename.")
     ] = None,
     rename: Annotated[str | None, typer.Option(help="New name for the label --label.")] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option("--meta", help="Metadata that replaces that of --id, KEY=VALUE; can be repeated."),
-    ] = None,
+    metadata: Metadata = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -284,7 +281,7 @@ def rebuild(
         allow_loss=allow_loss,
         progress=not quiet,
     )
-    _note_unreadable(added.unreadable)
+    print_errors(added.unreadable)
     print_result(
         {"stored": added.stored, "unreadable": [str(error) for error in added.unreadable]},
         as_json=json,
@@ -295,12 +292,8 @@ def rebuild(
 @group.command()
 def copy(
     model: ModelFolder,
-    source: Annotated[
-        str, typer.Argument(help="Gallery to read: a folder, or http://HOST:6333/NAME.", metavar="SRC")
-    ],
-    target: Annotated[
-        str, typer.Argument(help="Gallery to write: a folder, or http://HOST:6333/NAME.", metavar="DST")
-    ],
+    source: Annotated[str, _address("Gallery to read", "SRC")],
+    target: Annotated[str, _address("Gallery to write", "DST")],
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -334,11 +327,7 @@ def identify(
     """Identify images: the label of each, or unknown."""
     with _open(model, gallery) as opened:
         found = opened.identify([str(i) for i in images], fpir=fpir, label=label, where=_pairs(where))
-    lines = [
-        f"{f.image}  {f.label or 'unknown'}  probability {f.probability:.3f}  distance {f.distance:.4g}"
-        for f in found
-    ]
-    print_result([f.to_json() for f in found], as_json=json, text="\n".join(lines))
+    print_answers(found, as_json=json)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,11 @@ from typer.exceptions import Exit
 from ..utils.notes import logger
 
 if TYPE_CHECKING:
+    from ..gallery.results import Identification
     from ..inference.model import Model
+    from ..inference.results import Prediction
+
+ERRORS_SHOWN = 20  # of unreadable images
 
 
 def print_note(text: str) -> None:
@@ -47,6 +52,24 @@ def print_result(value: Any, *, as_json: bool, text: str) -> None:
     """
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(value, allow_nan=False) if as_json else text, flush=True)
+
+
+def print_errors(errors: Sequence[object]) -> None:
+    """Print the errors of images on standard error, at most 20 of them."""
+    for error in errors[:ERRORS_SHOWN]:
+        print_note(f"left out: {error}")
+    if (more := len(errors) - ERRORS_SHOWN) > 0:
+        print_note(f"left out: {more:,} more images")
+
+
+def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bool) -> None:
+    """Print the labels of images, as `classify` and `identify` return them."""
+    lines = [
+        f"{each.image}  {each.label or 'unknown'}  probability {each.probability:.3f}"
+        f"  distance {each.distance:.4g}"
+        for each in answers
+    ]
+    print_result([each.to_json() for each in answers], as_json=as_json, text="\n".join(lines))
 
 
 class Group(TyperGroup):

@@ -20,13 +20,12 @@ from .options import (
     Seed,
     Threshold,
     load_on,
-    print_note,
+    print_answers,
+    print_errors,
     print_result,
 )
 
 app = typer.Typer()
-
-_ERRORS_SHOWN = 20
 
 
 @app.command()
@@ -73,19 +72,10 @@ def classify(
     quiet: Quiet = False,
 ) -> None:
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
-    from ..data.readers import load_images
     from ..inference.model import load
 
-    examples = load_images(support).genuine()  # a forgery is not an example of its class
-    classes = {name: list(examples.with_classes([name]).images) for name in examples.classes}
-    predictions = load(model).classify(
-        [str(i) for i in images], classes, threshold=threshold, progress=not quiet
-    )
-    lines = [
-        f"{g.image}  {g.label or 'unknown'}  probability {g.probability:.3f}  distance {g.distance:.4g}"
-        for g in predictions
-    ]
-    print_result([g.to_json() for g in predictions], as_json=json, text="\n".join(lines))
+    found = load(model).classify([str(i) for i in images], support, threshold=threshold, progress=not quiet)
+    print_answers(found, as_json=json)
 
 
 @app.command()
@@ -112,7 +102,7 @@ def embed(
             raise DataError(
                 "; ".join(filter(None, [f"{given}: no such file or folder", advice_on(str(given))]))
             )
-    files.refuse(output, force=force or resume, data=images)
+    files.check_output(output, force=force or resume, data=images)
     paths = [p for given in images for p in (find_images(given) if given.is_dir() else [str(given)])]
     if not paths:
         raise DataError(f"no images in {', '.join(map(str, images))}")
@@ -125,10 +115,7 @@ def embed(
         force=force,
         progress=not quiet,
     )
-    for error in written.errors[:_ERRORS_SHOWN]:
-        print_note(error)
-    if (more := len(written.errors) - _ERRORS_SHOWN) > 0:
-        print_note(f"and {more} more unreadable images; {output} lists all of them")
+    print_errors(written.errors)
     if len(written.errors) == written.images:
         raise DataError(f"none of {written.images} images could be read; {output} lists the errors")
     print_result(
@@ -164,7 +151,7 @@ def evaluate(
     if report is not None:
         if report.suffix.lower() not in (".html", ".htm"):
             raise SettingError(f"{report}: a report must be named FILE.html. For pictures use twinned plot")
-        files.refuse(report, force=force, data=[data, model])
+        files.check_output(report, force=force, data=[data, model])
         report.parent.mkdir(parents=True, exist_ok=True)
     loaded = load_on(device, model)
     found = loaded.evaluate(

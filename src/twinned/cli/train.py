@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SettingError
-from ..training.options import DEFAULTS, described
+from ..inference.input_options import InputOptions
+from ..training.options import TrainOptions
+from ..utils.options import describe
 from .options import Data, Force, Json, Quiet, Seed, print_result
 
 if TYPE_CHECKING:
@@ -52,20 +54,15 @@ PrintConfig = Annotated[
 Far = Annotated[
     float | None, typer.Option(help="False accept rate of the threshold (default: equal error rate).")
 ]
-SizeOfInput = Annotated[
-    str | None, typer.Option(help="Height and width of the input, HxW, for an encoder that accepts any.")
-]
 
 
-def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``**options`` of a command by the options of `twinned.training.options.TrainOptions`."""
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    kept = [parameter for parameter in own if parameter.kind is not Parameter.VAR_KEYWORD]
+def with_options(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace ``**options`` of a command by the options that a `TypedDict` describes."""
     generated = [
         Parameter(
             name,
             Parameter.KEYWORD_ONLY,
-            default=DEFAULTS.get(name),
+            default=found.default,
             annotation=Annotated[
                 found.cli or kind,
                 typer.Option(
@@ -76,15 +73,21 @@ def with_train_options(command: Callable[..., None]) -> Callable[..., None]:
                 ),
             ],
         )
-        for name, kind, found in described()
+        for name, kind, found in describe(options)
     ]
-    command.__dict__["__signature__"] = inspect.Signature([*kept, *generated])
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *generated]}
-    return command
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [*(one for one in own if one.kind is not Parameter.VAR_KEYWORD), *generated]
+        command.__dict__["__signature__"] = inspect.Signature(parameters)
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
 
 
 @app.command()
-@with_train_options
+@with_options(TrainOptions)
 def train(
     context: typer.Context,
     data: Data,
@@ -124,7 +127,7 @@ def train(
 
 
 @app.command()
-@with_train_options
+@with_options(TrainOptions)
 def finetune(
     model: Annotated[Path, typer.Argument(help="Model folder to start from.", metavar="MODEL")],
     data: Data,
@@ -248,6 +251,7 @@ def _at(far: float | None) -> str:
 
 
 @app.command()
+@with_options(InputOptions)
 def wrap(
     encoder: Annotated[
         Path,
@@ -255,30 +259,11 @@ def wrap(
     ],
     data: Data,
     output: Output,
-    layout: Annotated[
-        str | None, typer.Option(help="Order of the input's axes: nchw (PyTorch) or nhwc (TensorFlow, JAX).")
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Factor for pixel values, which are 0 to 255, before --mean.")
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(help="Value subtracted from scaled pixels; one, or one per channel, as 0.5,0.5,0.5."),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(help="Divisor of scaled pixels after --mean; one, or one per channel, as 0.5,0.5,0.5."),
-    ] = None,
-    image_size: SizeOfInput = None,
-    channels: Annotated[
-        int | None, typer.Option(help="Input channels, 1 or 3, for an encoder that accepts any.")
-    ] = None,
-    fit: Annotated[
-        str, typer.Option(help="Handling of images with another aspect ratio: stretch, pad or crop.")
-    ] = "stretch",
     distance: Annotated[
         str | None,
-        typer.Option(help="Distance of embeddings (default: cosine or euclidean, by their lengths)."),
+        typer.Option(
+            help="Distance of embeddings (default: cosine or euclidean, whichever has the lower error)."
+        ),
     ] = None,
     far: Far = None,
     licence: Annotated[str | None, typer.Option(help="License of the encoder, for the model card.")] = None,
@@ -286,6 +271,7 @@ def wrap(
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
     from ..inference.wrap import wrap as run
@@ -294,19 +280,13 @@ def wrap(
         encoder,
         data,
         output=output,
-        layout=layout,
-        scale=scale,
-        mean=_numbers("--mean", mean),
-        std=_numbers("--std", std),
-        image_size=image_size,
-        channels=channels,
-        fit=fit,
         distance=distance,
         far=far,
         licence=licence,
         seed=seed,
         force=force,
         progress=not quiet,
+        **options | {name: _numbers(f"--{name}", options[name]) for name in ("mean", "std")},
     )
     emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
 

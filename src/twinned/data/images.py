@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import warnings
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,11 @@ def as_many(images: Any) -> Any:
     if hasattr(images, "read") or getattr(images, "ndim", 1) != 1:  # a file; a tensor or a table
         return [images]
     return images
+
+
+def is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Return True for the path of a folder."""
+    return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
 
 
 def address_in(path: str) -> str | None:

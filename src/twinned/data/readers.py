@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import DataError, some
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
-from .images import SUFFIXES, ImageSource, address_in, advice_on
+from .images import SUFFIXES, ImageSource, address_in, advice_on, as_many, is_folder
 
 # Image formats that are not supported. The reader warns about them, and ignores other files silently.
 _RAW = (".dng", ".cr2", ".nef", ".arw")
@@ -159,13 +159,20 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     return [os.path.join(folder, *parts) for parts in found]
 
 
+def images_of(images: Any) -> Any:
+    """Return images as `as_many` does, or the paths of all images below a folder."""
+    if is_folder(images):
+        return find_images(images)
+    return as_many(images)
+
+
 def references_of(image: ImageSource) -> list[ImageSource]:
     """Return the images in a folder of references, or a list with the image itself.
 
     Raises:
         DataError: If the folder holds no images.
     """
-    if not isinstance(image, (str, os.PathLike)) or not os.path.isdir(image):
+    if not is_folder(image):
         return [image]
     folder = os.path.normpath(image)
     files = [path for path in find_images(folder) if os.path.dirname(path) == folder]

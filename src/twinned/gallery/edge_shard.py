@@ -14,7 +14,7 @@ import qdrant_edge
 
 from ..errors import GalleryError
 from . import qdrant, store
-from .gallery_file import ROOM_TO_ADD, Manifest, damaged, need_room, refused, sync_folder, write_manifest
+from .gallery_file import ROOM_TO_ADD, Manifest, damaged, need_room, sync_folder, system_error, write_manifest
 from .store import Binding
 
 edge: Any = qdrant_edge  # its stubs are stricter than its code
@@ -88,7 +88,7 @@ def opening(folder: Path) -> Iterator[None]:
                 f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
                 "be open only once. Close the other one, or use the service that has it open"
             ) from None
-        raise refused(folder, error) or damaged(folder, str(error)) from error
+        raise system_error(folder, error) or damaged(folder, str(error)) from error
 
 
 def log_folder(folder: Path, manifest: Manifest) -> Path:

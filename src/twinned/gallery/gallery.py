@@ -13,11 +13,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..data.images import ImageSource, Pixels, as_many, source_name
+from ..data.images import ImageSource, Pixels, source_name
 from ..data.preprocessing import read_image
+from ..data.readers import images_of
 from ..errors import GalleryError, ImageError, NotEnrolledError, SettingError, some
 from ..utils.progress import progress_bar
-from .ingest import BATCH, Where, check_labels, check_metadata, filter_by, open_ahead, spread, unstored
+from .ingest import BATCH, Where, check_labels, check_metadata, filter_by, open_ahead, to_enroll, unstored
 from .qdrant import Store
 from .results import Added, Hit, Identification, Page, Removed, Stats
 from .search import PAGE, Prototypes, closest_labels, measure_index, near_duplicates, nearest, pages
@@ -77,7 +78,7 @@ class Gallery:
 
     def add(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         labels: str | Sequence[str | None] | None = None,
         *,
         metadata: Mapping[str, Value] | Sequence[Mapping[str, Value]] | None = None,
@@ -90,8 +91,9 @@ class Gallery:
         Unreadable images are skipped and returned.
 
         Args:
-            images: One image or many: paths, arrays, bytes or Pillow images.
-            labels: One label per image, or one for all. An image without a label is found by `search` only.
+            images: One image or many: paths, arrays, bytes or Pillow images; or a folder of class folders.
+            labels: One label per image, or one for all; those of a folder are by default its class folders.
+                An image without a label is found by `search` only.
             metadata: One mapping per image, or one for all; values are text, numbers and booleans.
             acknowledge: Function called every 256 images or 2 seconds with the ids of new records on disk.
             progress: Show a progress bar.
@@ -99,14 +101,10 @@ class Gallery:
         Raises:
             GalleryError: If an image is enrolled under another label (names both), the gallery is read-only,
                 or the disk is full. Acknowledged images are stored.
-            DataError: If the numbers of images, labels and metadata differ.
+            DataError: If the numbers of images, labels and metadata differ, or a folder has no class folders.
         """
         self._may_write()
-        images = list(as_many(images))
-        labels = spread(labels, len(images), "labels", (str, type(None)))
-        metadata = spread({} if metadata is None else metadata, len(images), "metadata", Mapping)
-        check_labels(labels)
-        check_metadata(metadata)
+        images, labels, metadata = to_enroll(images, labels, metadata)
         ids: list[str | None] = []
         unreadable: list[ImageError] = []
         waiting: dict[str, tuple[Record, Vectors]] = {}
@@ -131,7 +129,7 @@ class Gallery:
                         acknowledge(safe)
                     stored, committed, waiting = stored + len(safe), time.monotonic(), {}
                 advance(len(batch))
-        # A service that enrolls images one by one never gets here.
+        # Never in a service that enrolls images one by one.
         if stored >= COMMIT_IMAGES and self.store.index_due():
             self.compact()
         return Added(ids, stored, len(images) - stored - len(unreadable), unreadable)
@@ -216,7 +214,7 @@ class Gallery:
 
     def identify(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         fpir: float = 0.01,
         label: Labels = None,
@@ -225,7 +223,7 @@ class Gallery:
         """Identify images: find the label of each, or unknown.
 
         Args:
-            images: One image or many: paths, arrays, bytes or Pillow images.
+            images: One image or many: paths, arrays, bytes or Pillow images; or a folder of images.
             fpir: False positive identification rate: fraction of unknown probes that may be given a label, in
                 (0, 1). It sets the threshold, which gets stricter as the gallery grows.
             label: Labels to consider; None for all.
@@ -239,7 +237,7 @@ class Gallery:
         """
         if not 0 < fpir < 1:
             raise SettingError(f"fpir is {fpir}. Give a rate between 0 and 1")
-        images, spec = list(as_many(images)), self._embedder.spec
+        images, spec = list(images_of(images)), self._embedder.spec
         only = filter_by(label, where)
         counts = self.store.labels(only)
         if not counts:

@@ -103,7 +103,7 @@ def need_room(folder: Path, needed: int) -> None:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise refused(folder, error) or GalleryError(
+        raise system_error(folder, error) or GalleryError(
             f"{folder}: its free space cannot be read ({error}); nothing was written. Check the folder and "
             "run this again"
         ) from error
@@ -122,7 +122,7 @@ def damaged(folder: Path, reason: str) -> GalleryError:
     )
 
 
-def refused(folder: Path, error: BaseException) -> GalleryError | None:
+def system_error(folder: Path, error: BaseException) -> GalleryError | None:
     """Make the error for a failed system call on an undamaged gallery; None for any other error."""
     number: int | None = None
     if isinstance(error, OSError):

@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
-from ..data.images import ImageSource, Pixels, pixels_sha256
+from ..data.images import ImageSource, Pixels, is_folder, pixels_sha256
 from ..data.preprocessing import ImageSpec, read_image
+from ..data.readers import images_of, load_images
 from ..errors import DataError, ImageError, LabelConflictError
 from .store import Filter, Record, Value, is_unicode, metadata_path
 
@@ -38,7 +39,35 @@ class Candidate:
     pixels: Pixels
 
 
-def spread(values: T | Sequence[T], count: int, what: str, one: type | tuple[type, ...]) -> list[T]:
+def to_enroll(
+    images: ImageSource | Iterable[ImageSource],
+    labels: str | Sequence[str | None] | None,
+    metadata: Mapping[str, Value] | Sequence[Mapping[str, Value]] | None,
+) -> tuple[list[ImageSource], list[str | None], list[Mapping[str, Value]]]:
+    """Return images, each with a label and metadata; labels of a folder are by default its class folders.
+
+    Raises:
+        DataError: If a folder has no images, or no class folders and no labels were given; if a folder is one
+            of several images; if the numbers of images, labels and metadata differ; or if a label or a value
+            is invalid.
+        SettingError: If a key of the metadata is invalid.
+    """
+    if is_folder(images) and labels is None:
+        found = load_images(images).genuine()  # a forgery is not an image of its label
+        listed, labels = list(found.images), [str(label) for label in found.labels]
+    elif not (listed := list(images_of(images))) and is_folder(images):
+        raise DataError(f"{os.fspath(images)}: no images in this folder")
+    for image in listed:
+        if is_folder(image):
+            raise DataError(f"{os.fspath(image)}: is a folder in a list of images. Add each folder by itself")
+    each_label: list[str | None] = _spread(labels, len(listed), "labels", (str, type(None)))
+    each_metadata = _spread({} if metadata is None else metadata, len(listed), "metadata", Mapping)
+    check_labels(each_label)
+    check_metadata(each_metadata)
+    return listed, each_label, each_metadata
+
+
+def _spread(values: T | Sequence[T], count: int, what: str, one: type | tuple[type, ...]) -> list[T]:
     """Return one value per image as a list, repeating a single value ``count`` times."""
     if isinstance(values, one):
         return [values] * count  # type: ignore[list-item]

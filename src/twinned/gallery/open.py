@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import GalleryError, SettingError
 from . import edge_shard, qdrant_edge
 from .gallery import Gallery
-from .gallery_file import refused
+from .gallery_file import system_error
 from .qdrant import Store
 from .store import Binding, Embedder, binding_of
 
@@ -70,7 +70,7 @@ def open_store(
             raise GalleryError(f"{address}: is a file. Choose a folder")
         empty = not folder.exists() or not any(folder.iterdir())
     except OSError as error:
-        raise refused(folder, error) or GalleryError(
+        raise system_error(folder, error) or GalleryError(
             f"{address}: cannot be opened ({error}). Check the path, or choose another folder"
         ) from error
     if empty:

@@ -48,10 +48,10 @@ from .gallery_file import (
     identity,
     need_room,
     read_manifest,
-    refused,
     size_on_disk,
     sync_file,
     sync_folder,
+    system_error,
     write_manifest,
 )
 from .qdrant import Api, Store
@@ -372,7 +372,7 @@ class EdgeStore(Store):
         except BaseException as error:
             if not is_edge_error(error) and not isinstance(error, OSError):
                 raise
-            raise refused(self._folder, error) or GalleryError(
+            raise system_error(self._folder, error) or GalleryError(
                 f"{self.address}: {doing} failed ({error}); acknowledged data is stored. Close the gallery "
                 "and open it again"
             ) from error

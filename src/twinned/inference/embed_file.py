@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError, MissingExtra, SettingError
+from ..utils.files import replacing
 from ..utils.progress import progress_bar
 from .session import embed_stream
 
@@ -90,9 +91,9 @@ def embed_to_file(
             with np.load(part, allow_pickle=False) as done:
                 errors += [e for e in done["error"].tolist() if e]
     parts = sorted(work.glob("*.npz"))
-    new = target.with_name(f".{target.name}.new")
-    (_join_npz if target.suffix == ".npz" else _join_parquet)(parts, new, len(paths), model.embedding_size)
-    os.replace(new, target)
+    join = _join_npz if target.suffix == ".npz" else _join_parquet
+    with replacing(target) as new:
+        join(parts, new, len(paths), model.embedding_size)
     shutil.rmtree(work)
     return Written(len(paths), errors)
 
@@ -108,12 +109,8 @@ def _write_part(part: Path, paths: list[str], model: Model, strict: bool, advanc
                     raise DataError(f"{error} (strict stops here)")
                 errors[place] = str(error)
         advance(len(chunk.vectors))
-    new = part.with_suffix(".new")
-    with new.open("wb") as file:
+    with replacing(part) as new, new.open("wb") as file:
         np.savez(file, path=np.array(paths), vector=vectors, error=np.array(errors))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, part)
 
 
 def _column(parts: list[Path], name: str) -> Iterator[np.ndarray[Any, Any]]:

@@ -106,7 +106,7 @@ class FolderEmbedder(GraphEmbedder):
             )
 
     @cached_property
-    def head(self) -> Graph | None:
+    def _head(self) -> Graph | None:
         """Graph of the learned head; None without one."""
         if not self.manifest.head:
             return None
@@ -124,24 +124,24 @@ class FolderEmbedder(GraphEmbedder):
 
         With a learned head the distance is 1 - score.
         """
-        if self.head is None:
+        if self._head is None:
             return super().distances(left, right)
         scored = np.empty((len(left), len(right)), np.float32)
         for row, vector in enumerate(left):
-            scored[row] = self.head(np.broadcast_to(vector, right.shape).copy(), right)
+            scored[row] = self._head(np.broadcast_to(vector, right.shape).copy(), right)
         return np.clip(1 - scored, 0, 1)
 
     def paired_distances(self, left: Floats, right: Floats) -> Floats:
         """Return distances row by row: ``(n, d), (n, d) -> (n,)``, lower is closer."""
-        if self.head is None:
+        if self._head is None:
             return super().paired_distances(left, right)
-        return np.clip(1 - self.head(left, right), 0, 1)
+        return np.clip(1 - self._head(left, right), 0, 1)
 
-    def relations(self, left: Floats, right: Floats) -> list[dict[str, float]]:
+    def _relations(self, left: Floats, right: Floats) -> list[dict[str, float]]:
         """Return the probability of each relation, row by row; empty without a relation head."""
-        if self.head is None or not self.manifest.relations:
+        if self._head is None or not self.manifest.relations:
             return [{} for _ in left]
-        found = self.head(left, right, output="relations")
+        found = self._head(left, right, output="relations")
         return [dict(zip(self.manifest.relations, row, strict=True)) for row in found.tolist()]
 
     @property

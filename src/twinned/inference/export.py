@@ -25,7 +25,7 @@ from ..metrics.comparisons import compare_all
 from ..metrics.few_shot import one_shot_accuracy, possible_ways
 from ..metrics.roc import eer
 from ..utils import files
-from ..utils.files import refuse
+from ..utils.files import check_output
 from ..utils.telemetry import ONNX_RUNTIME, SWITCHES
 from . import model_folder
 from .model import Model
@@ -125,7 +125,7 @@ def export_model(
     """
     target = Path(output)
     given = [int8] if isinstance(int8, (str, os.PathLike)) else []
-    refuse(target, force=force, data=[model.folder, *given])
+    check_output(target, force=force, data=[model.folder, *given])
     if target.exists() and not (target / "encoder_float.onnx").is_file() and any(target.iterdir()):
         raise SettingError(f"{target}: Not an exported model, so it is not replaced. Choose another name")
     try:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from ..data.images import ImageSource, as_many
+from ..data.images import ImageSource, as_many, is_folder
+from ..utils.notes import note
 from .session import Floats
 
 if TYPE_CHECKING:
-    from ..data.datasets import ImageSet
+    from ..data.datasets import ImageSet, PairSet
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
@@ -21,30 +22,18 @@ Images: TypeAlias = "ImageSource | Many"
 Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | str | os.PathLike[str]"
 
 
-def _is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
-    return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
-
-
 def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
     """Return images as an iterable of several, and True if one image was given."""
-    if _is_folder(images):
-        from ..data.readers import find_images
+    from ..data.readers import images_of
 
-        return find_images(images), False
-    many = as_many(images)
+    many = images_of(images)
     return many, isinstance(many, list) and len(many) == 1 and many[0] is images
-
-
-def as_sources(images: Images) -> Any:
-    """Return one image unchanged, and several as a list."""
-    many, one = as_list(images)
-    return images if one else list(many)
 
 
 def as_references(images: Images) -> list[ImageSource]:
     """Return reference images, with those of a folder in its place."""
     many = list(as_many(images))
-    if not any(_is_folder(image) for image in many):
+    if not any(is_folder(image) for image in many):
         return many
     from ..data.readers import references_of
 
@@ -62,6 +51,19 @@ def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
         images = support.genuine()  # a forgery is not an example of its class
         return {name: list(images.with_classes([name]).images) for name in images.classes}
     return {label: as_many(given) for label, given in support.items()}
+
+
+def calibration_data(data: ImageSet | PairSet | str | os.PathLike[str]) -> ImageSet | PairSet:
+    """Return the images or pairs for choosing a threshold; a note counts those that ``split`` leaves out."""
+    from ..data.datasets import ImageSet
+    from ..data.readers import as_dataset
+
+    found = as_dataset(data)
+    if isinstance(found, ImageSet):
+        found, texts = found.calibration_subset()
+        for text in texts:
+            note("split-column", text)
+    return found
 
 
 def distinct(references: Floats) -> Floats:

@@ -27,7 +27,6 @@ from .inputs import (
     Support,
     as_list,
     as_references,
-    as_sources,
     distinct,
     examples_of,
     image_key,
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .training_record import TrainingRecord
 
-_PUBLIC = """classify embed evaluate explain folder gallery identify load manifest record save search spec
-threshold verify verify_many"""
+_PUBLIC = """classify embed evaluate explain gallery identify load manifest save search threshold verify
+verify_many"""
 
 
 class Model(FolderEmbedder):
@@ -87,7 +86,7 @@ class Model(FolderEmbedder):
         return partial(Model, device=self.device), (self.folder,)
 
     def __dir__(self) -> list[str]:
-        """List the public interface, without the parts that a gallery or a protocol needs."""
+        """List the names for users, without those for galleries, evaluation, figures and the service."""
         return _PUBLIC.split()
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
@@ -161,7 +160,7 @@ class Model(FolderEmbedder):
         references, query = distinct(vectors[:-1]), vectors[-1:]
         distances = self.distances(references, query)
         nearest = int(distances[:, 0].argmin())
-        (relations,) = self.relations(references[nearest : nearest + 1], query)
+        (relations,) = self._relations(references[nearest : nearest + 1], query)
         (distance,), fitted = self._to_all(references, distances)
         return self._verdict(float(distance), threshold, fitted=fitted, relations=relations)
 
@@ -210,7 +209,9 @@ class Model(FolderEmbedder):
         sides = vectors[index[0]], vectors[index[1]]
         return [
             self._verdict(float(distance), threshold, relations=relations)
-            for distance, relations in zip(self.paired_distances(*sides), self.relations(*sides), strict=True)
+            for distance, relations in zip(
+                self.paired_distances(*sides), self._relations(*sides), strict=True
+            )
         ]
 
     def _verdict(
@@ -324,7 +325,7 @@ class Model(FolderEmbedder):
             options: Options of `Gallery.identify`.
         """
         with self._opened(gallery) as opened:
-            return opened.identify(as_sources(images), **options)
+            return opened.identify(images, **options)
 
     def search(
         self, image: ImageSource, gallery: Gallery | str | os.PathLike[str], k: int = 5, **options: Any
@@ -412,7 +413,7 @@ class Model(FolderEmbedder):
             training_hashes=self.record.image_hashes,
             threshold_hashes=self.record.threshold_hashes,
             hash_limitation=self.record.hash_limitation,
-            relations=self.relations if self.manifest.relations else None,
+            relations=self._relations if self.manifest.relations else None,
         )
 
 

@@ -259,17 +259,17 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
     Raises:
         SettingError: If the target exists and ``force`` is not set, or is not a model folder.
     """
-    refuse_target(target, force=force)
+    check_output(target, force=force)
     place(source, target)
 
 
-def refuse_target(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
-    """Raise where a model folder must not be written; see `twinned.utils.files.refuse`.
+def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Raise where a model folder must not be written; see `twinned.utils.files.check_output`.
 
     Raises:
         SettingError: As there; or if ``force`` would replace something other than a model folder.
     """
-    outputs.refuse(target, force=force, data=data)
+    outputs.check_output(target, force=force, data=data)
     if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
         raise SettingError(f"{target}: Not a model folder, so it is not replaced. Choose another name")
 

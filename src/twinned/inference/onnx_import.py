@@ -56,6 +56,11 @@ class OnnxEncoder:
     kind: str
     shape: tuple[int | None, ...]
 
+    @property
+    def shape_text(self) -> str:
+        """Shape of the input, with ? where a size is free."""
+        return _shape_text(self.shape)
+
 
 def open_onnx(path: Path) -> OnnxEncoder:
     """Read an ONNX file and find its image input and its vector output.
@@ -120,7 +125,7 @@ def size_of(found: OnnxEncoder, layout: str) -> tuple[int | None, int | None, in
     return (b, c, a) if layout == "nchw" else (a, b, c)
 
 
-def build(found: OnnxEncoder, way: InputFormat, path: Path) -> None:
+def build(found: OnnxEncoder, input_format: InputFormat, path: Path) -> None:
     """Write encoder.onnx: the file's graph after the second half of preprocessing.
 
     A batch size of 1 is made free if the output stays the same. Otherwise, and for another fixed batch
@@ -132,10 +137,10 @@ def build(found: OnnxEncoder, way: InputFormat, path: Path) -> None:
     import onnx
 
     for free in (True, False) if found.shape[0] in (None, 1) else (False,):
-        onnx.save(_around(found, way, loop=not free), str(path))
+        onnx.save(_around(found, input_format, loop=not free), str(path))
         try:
             graph = Graph(path, device="cpu")
-            pixels = np.random.default_rng(0).integers(0, 256, (3, *way.spec.shape), dtype=np.uint8)
+            pixels = np.random.default_rng(0).integers(0, 256, (3, *input_format.spec.shape), dtype=np.uint8)
             together = graph(pixels)
             if (
                 free
@@ -147,9 +152,10 @@ def build(found: OnnxEncoder, way: InputFormat, path: Path) -> None:
             if free and found.shape[0] is not None:
                 continue
             reason = str(error).strip().splitlines()[0]
+            height, width, channels = input_format.spec.shape
             raise ModelError(
-                f"{found.path}: The encoder cannot run on images of {way.spec.height}x{way.spec.width} with"
-                f" {way.spec.channels} channels, {way.layout} ({reason})"
+                f"{found.path}: The encoder cannot run on images of {height}x{width} with {channels}"
+                f" channels, {input_format.layout} ({reason})"
             ) from None
         if together.ndim != 2 or len(together) != 3:
             raise ModelError(
@@ -164,12 +170,12 @@ def _agree(a: Floats, b: Floats) -> bool:
     return bool(np.abs(a - b).max() <= _AGREE * max(1.0, float(np.abs(b).max())))
 
 
-def _around(found: OnnxEncoder, way: InputFormat, *, loop: bool) -> Any:
+def _around(found: OnnxEncoder, input_format: InputFormat, *, loop: bool) -> Any:
     """Build the graph. It starts with Transpose, Cast, Mul, Add, as `twinned.inference.export` expects."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    spec = way.spec
+    spec = input_format.spec
     inner = onnx.compose.add_prefix(found.proto, prefix="wrapped/")
     image, vector = f"wrapped/{found.input}", f"wrapped/{found.output}"
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(found.kind))
@@ -186,7 +192,7 @@ def _around(found: OnnxEncoder, way: InputFormat, *, loop: bool) -> Any:
         helper.make_node("Add", ["scaled", "shift"], ["fed"]),
     ]
     last = "fed"
-    if way.layout == "nhwc":
+    if input_format.layout == "nhwc":
         nodes.append(helper.make_node("Transpose", [last], ["rows"], perm=[0, 2, 3, 1]))
         last = "rows"
     if kind != TensorProto.FLOAT:
@@ -196,7 +202,7 @@ def _around(found: OnnxEncoder, way: InputFormat, *, loop: bool) -> Any:
     if loop:
         nodes.append(
             helper.make_node(
-                "Scan", [last], ["vectors"], body=_one(found, way, graph, kind), num_scan_inputs=1
+                "Scan", [last], ["vectors"], body=_one(found, input_format, graph, kind), num_scan_inputs=1
             )
         )
         of_graph, weights, last = [], [], "vectors"
@@ -219,13 +225,13 @@ def _around(found: OnnxEncoder, way: InputFormat, *, loop: bool) -> Any:
     )
 
 
-def _one(found: OnnxEncoder, way: InputFormat, graph: Any, kind: int) -> Any:
+def _one(found: OnnxEncoder, input_format: InputFormat, graph: Any, kind: int) -> Any:
     """Build the body of a loop over images: one image, repeated to the file's batch size, to its vector."""
     from onnx import helper, numpy_helper
 
     batch = found.shape[0] or 1
-    height, width, channels = way.spec.shape
-    one = (channels, height, width) if way.layout == "nchw" else (height, width, channels)
+    height, width, channels = input_format.spec.shape
+    one = (channels, height, width) if input_format.layout == "nchw" else (height, width, channels)
     constants = {"batch": np.array([batch, *one]), "first": np.array(0), "flat_one": np.array([-1])}
     nodes = [
         helper.make_node("Expand", ["one", "batch"], [f"wrapped/{found.input}"]),
@@ -262,11 +268,12 @@ def _is_pooled(shape: tuple[int | None, ...]) -> bool:
 
 
 def _listed(tensors: dict[str, tuple[str, tuple[int | None, ...]]]) -> str:
-    shown = (
-        f"{name}, {kind} ({', '.join('?' if size is None else str(size) for size in shape)})"
-        for name, (kind, shape) in tensors.items()
-    )
+    shown = (f"{name}, {kind} {_shape_text(shape)}" for name, (kind, shape) in tensors.items())
     return "; ".join(shown) or "none"
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('?' if size is None else str(size) for size in shape)})"
 
 
 def require_layout(layout: str | None) -> None:

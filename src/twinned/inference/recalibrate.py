@@ -13,7 +13,6 @@ import numpy as np
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import Decoded, decode
 from ..data.images import pixels_sha256
-from ..data.readers import as_dataset
 from ..errors import DataError, SettingError, some
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
@@ -21,6 +20,7 @@ from ..evaluation.fitting import CalibrationReport, calibrate
 from ..evaluation.threshold_warnings import is_threshold_warning
 from ..utils.notes import Note, collect, note
 from . import model_folder
+from .inputs import calibration_data
 from .model import Model
 from .model_card import card
 from .model_folder import Manifest
@@ -82,7 +82,7 @@ def recalibrate(
         raise SettingError("Choose a folder to write the model to, or ask to change it in place")
     loaded = Model(model)
     if output is not None:
-        model_folder.refuse_target(Path(output), force=force, data=[loaded.folder])
+        model_folder.check_output(Path(output), force=force, data=[loaded.folder])
     stored = loaded.manifest.calibration
     if far is None and stored.far is not None and not equal_error:
         far = stored.far
@@ -123,11 +123,7 @@ def recalibrate(
 
 def _read(model: Model, data: ImageSet | PairSet | str | os.PathLike[str], *, progress: bool) -> _Embedded:
     """Read and embed the new images; refuse those seen in training."""
-    source = as_dataset(data)
-    if isinstance(source, ImageSet):
-        source, texts = source.calibration_subset()
-        for text in texts:
-            note("split-column", text)
+    source = calibration_data(data)
     decoded = decode(source.images, model.spec, progress=progress)
     if not len(decoded.kept):
         raise DataError(
@@ -176,7 +172,7 @@ def _manifest(
             "held_out": held_out,
         }
     )
-    if not isinstance(source, ImageSet) or model.head is not None:
+    if not isinstance(source, ImageSet) or model.manifest.head:
         return changed
     genuine = ~source.forgery[rows]
     found = choose_enrollment(new.embeddings[genuine], labels[genuine], model.distances, seed=seed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from .. import distances
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec, parse_image_size
-from ..data.readers import as_dataset
 from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.fitting import CalibrationReport, calibrate
@@ -24,19 +24,32 @@ from ..utils import files
 from ..utils.notes import collect, note
 from . import model_folder
 from .embedder import GraphEmbedder
+from .input_options import InputOptions
+from .inputs import calibration_data
 from .model import Model
 from .model_card import card
 from .model_folder import Manifest
 from .onnx_import import InputFormat, OnnxEncoder, build, layouts_of, open_onnx, require_layout, size_of
 from .session import Floats, Graph
 
-# Usual inputs of float encoders, most frequent first: (pixels * scale - mean) / std.
-_FED: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
-    "by ImageNet's mean and deviation": (1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "from -1 to 1": (1 / 255, (0.5,), (0.5,)),
-    "from 0 to 1": (1 / 255, (0.0,), (1.0,)),
-    "from 0 to 255": (1.0, (0.0,), (1.0,)),
-}
+
+class _Scaling(NamedTuple):
+    """Scaling of pixels to a float encoder's input: ``(pixels * scale - mean) / std``."""
+
+    words: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+_BYTES = _Scaling("as bytes", 1.0, (0.0,), (1.0,))
+# Usual inputs of float encoders, most frequent first.
+_USUAL = (
+    _Scaling("by ImageNet's mean and deviation", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    _Scaling("from -1 to 1", 1 / 255, (0.5,), (0.5,)),
+    _Scaling("from 0 to 1", 1 / 255, (0.0,), (1.0,)),
+    _Scaling("from 0 to 255", 1.0, (0.0,), (1.0,)),
+)
 _LOOK_AT = 256  # number of images that guesses are checked on
 
 
@@ -45,19 +58,13 @@ def wrap(
     data: ImageSet | PairSet | str | os.PathLike[str],
     *,
     output: str | os.PathLike[str] | None = None,
-    layout: str | None = None,
-    scale: float | None = None,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-    image_size: str | int | tuple[int, int] | None = None,
-    channels: int | None = None,
-    fit: str = "stretch",
     distance: str | None = None,
     far: float | None = None,
     licence: str | None = None,
     seed: int = 0,
     force: bool = False,
     progress: bool = True,
+    **options: Unpack[InputOptions],
 ) -> Model:
     """Make a model from an ONNX encoder of any framework.
 
@@ -70,48 +77,45 @@ def wrap(
         encoder: ONNX file with one input, an image, and one output, a vector.
         data: Images or pairs to fit the threshold to, or their path.
         output: Model folder to write; by default the model is in a temporary folder until it is saved.
-        layout: ``nchw`` (PyTorch) or ``nhwc`` (TensorFlow, Keras, JAX).
-        scale: Factor of the pixels, 0 to 255, before ``mean`` is subtracted and the result divided by
-            ``std``. Defaults to 1/255, or to 1 for a mean above 1, if one of the others is given.
-        mean: One value, or one per channel; 0 if only the others are given.
-        std: One value, or one per channel; 1 if only the others are given.
-        image_size: Height and width, if the file leaves them free.
-        channels: 1 or 3, if the file leaves them free.
-        fit: Resizing of images of another shape; see `ImageSpec`.
         distance: Name of the distance; by default cosine or Euclidean, whichever has the lower error.
         far: False accept rate to choose the threshold at; equal error by default.
         seed: Seed of samples and resampling.
         force: Replace ``output``.
         progress: Show progress bars.
+        **options: The encoder's input, as options of `twinned.inference.input_options.InputOptions`:
+            ``layout``, ``scale``, ``mean``, ``std``, ``image_size``, ``channels`` and ``fit``.
 
     Raises:
         ModelError: If the file is not such an encoder.
         SettingError: If a required option is missing, or one does not fit the file.
         DataError: If the images give no genuine or no impostor comparison.
     """
+    if unknown := options.keys() - InputOptions.__annotations__.keys():
+        raise TypeError(f"wrap() got an unexpected keyword argument {min(unknown)!r}")
     if far is not None and not 0 < far < 1:
         raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
     path = Path(encoder)
     found = open_onnx(path)
-    ways = _ways(found, layout, scale, mean, std, image_size, channels, fit)
+    formats = _formats(found, options)
     metrics = ("cosine", "euclidean") if distance is None else (distance,)
     for metric in metrics:
         distances.get(metric)
     target = None if output is None else Path(output)
-    with collect() as notes, tempfile.TemporaryDirectory(prefix="twinned-") as name:
-        images = as_dataset(data)
-        if isinstance(images, ImageSet):
-            images, texts = images.calibration_subset()
-            for text in texts:
-                note("split-column", text)
+    with collect() as notes, ExitStack() as cleanup:
+        images = calibration_data(data)
         if target is not None:
-            model_folder.refuse_target(target, force=force, data=[images.origin, path])
-        decoded = DecodedSet.from_images(images, ways[0].spec, progress=progress)
-        _check(decoded, images.origin)
-        folder = Path(name)
-        way, metric = _choose(found, ways, metrics, decoded, folder, seed)
-        build(found, way, folder / "encoder.onnx")
-        embedder = GraphEmbedder(Graph(folder / "encoder.onnx", device="cpu"), way.spec, metric)
+            model_folder.check_output(target, force=force, data=[images.origin, path])
+        decoded = DecodedSet.from_images(images, formats[0].spec, progress=progress)
+        if not decoded.dataset.has_both_kinds:
+            raise DataError(
+                f"{images.origin}: A threshold needs same and different pairs: two classes, and two readable"
+                " images of one of them"
+            )
+        chosen, metric = _choose(found, formats, metrics, decoded, seed)
+        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
+        folder = Path(cleanup.enter_context(temporary))
+        build(found, chosen, folder / "encoder.onnx")
+        embedder = GraphEmbedder(Graph(folder / "encoder.onnx", device="cpu"), chosen.spec, metric)
         embeddings = embedder.embed_pixels(decoded.pixels)
         if _is_constant(embeddings):
             raise _useless(path)
@@ -122,146 +126,136 @@ def wrap(
         )
         for warning in report.warnings:
             note(*warning)
-        manifest = {
-            "distance": metric,
-            "notes": notes,
-            "licence": licence,
-            "recipe": {"recipe": "wrap", "seed": seed},
+        manifest = Manifest(
+            **_description(path, chosen, embeddings, decoded, report),
+            distance=metric,
+            recipe={
+                "recipe": "wrap",
+                "seed": seed,
+                "layout": chosen.layout,
+                "pixels": chosen.words,
+                "file": {"name": path.name, "sha256": files.file_sha256(path)},
+            },
+            notes=notes,
+            licence=licence,
+        )
+        training = {
+            "seed": seed,
+            "held_out_classes": manifest.held_out["classes"],
+            "held_out_images": sorted(decoded.hashes),
         }
-        _write(folder, path, way, embeddings, decoded, report, manifest)
+        model_folder.write(folder, manifest, card=card(manifest), training=training)
         if target is not None:
             model_folder.copy(folder, target, force=force)
             return Model(target)
-        kept: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
-        model_folder.copy(folder, Path(kept.name), force=True)
-        return Model(kept.name, temporary=kept)
+        cleanup.pop_all()  # the folder stays as long as the model
+        return Model(folder, temporary=temporary)
 
 
-def _ways(
-    found: OnnxEncoder,
-    layout: str | None,
-    scale: float | None,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
-    image_size: str | int | tuple[int, int] | None,
-    channels: int | None,
-    fit: str,
-) -> list[InputFormat]:
-    """Return the input formats that the file and the user leave open."""
+def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
+    """Return the input formats that the file and the options leave open."""
+    formats = []
+    scalings = _scalings(found, options)
+    for layout in _layouts(found, options.get("layout")):
+        height, width, channels = _shape(found, layout, options)
+        for scaling in scalings:
+            if {len(scaling.mean), len(scaling.std)} <= {1, channels}:
+                spec = _spec(height, width, channels, options.get("fit") or "stretch", scaling)
+                formats.append(InputFormat(layout, spec, scaling.words))
+            elif scaling not in _USUAL:
+                raise SettingError(
+                    f"mean and std need one value, or one per channel ({channels}); got {scaling.words}"
+                )
+    return formats
+
+
+def _layouts(found: OnnxEncoder, layout: str | None) -> list[str]:
+    """Return the layouts that the file allows; only the given one if there is one."""
     require_layout(layout)
     layouts = layouts_of(found)
-    shown = ", ".join("?" if size is None else str(size) for size in found.shape)
     if not layouts:
-        raise ModelError(f"{found.path}: The input is ({shown}); images have 1 or 3 channels, first or last")
-    if layout is not None:
-        if layout not in layouts:
-            raise SettingError(
-                f"{found.path}: The input is ({shown}), which is {' or '.join(layouts)}; got layout {layout}"
-            )
-        layouts = [layout]
-    given = None if image_size is None else parse_image_size(image_size)
+        raise ModelError(
+            f"{found.path}: The input is {found.shape_text}; images have 1 or 3 channels, first or last"
+        )
+    if layout is None:
+        return layouts
+    if layout not in layouts:
+        raise SettingError(
+            f"{found.path}: The input is {found.shape_text}, which is {' or '.join(layouts)};"
+            f" got layout {layout}"
+        )
+    return [layout]
+
+
+def _scalings(found: OnnxEncoder, options: InputOptions) -> Sequence[_Scaling]:
+    """Return the scaling that the options describe, or the usual ones."""
+    given: dict[str, Any] = {name: options.get(name) for name in ("scale", "mean", "std")}
+    given = {name: value for name, value in given.items() if value is not None}
     if found.kind == "uint8":
-        if any(value is not None for value in (scale, mean, std)):
+        if given:
             raise SettingError(f"{found.path}: The encoder takes uint8; scale, mean and std do not apply")
-        fed = {"as bytes": _FED["from 0 to 255"]}
-    elif any(value is not None for value in (scale, mean, std)):
-        try:
-            below, by = (
-                np.atleast_1d(np.array(plain if value is None else value, float))
-                for value, plain in ((mean, 0.0), (std, 1.0))
-            )
-            if not (below.size and by.size):
-                raise ValueError("empty")
-            times = float(scale) if scale is not None else 1.0 if below.max() > 1 else 1 / 255
-        except (TypeError, ValueError):
-            raise SettingError(
-                f"scale must be a number, mean and std one or more; got scale {scale!r}, mean {mean!r},"
-                f" std {std!r}"
-            ) from None
-        if not (np.isfinite([times, *below, *by]).all() and times > 0 and (by > 0).all()):
-            options = {"scale": scale, "mean": mean, "std": std}
-            got = ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)
-            raise SettingError(f"scale and std must be above 0, and mean finite; got {got}")
-        words = f"as (pixels * {times:.4g} - {below.tolist()}) / {by.tolist()}"
-        fed = {words: (times, tuple(below.tolist()), tuple(by.tolist()))}
-    else:
-        fed = _FED
-    ways = []
-    for name in layouts:
-        height, width, planes = size_of(found, name)
-        if given is not None and any(f not in (None, g) for f, g in zip((height, width), given, strict=True)):
+        return [_BYTES]
+    if not given:
+        return _USUAL
+    shown = ", ".join(f"{name} {value}" for name, value in given.items())
+    try:
+        mean, std = (np.atleast_1d(np.array(given.get(k, v), float)) for k, v in (("mean", 0), ("std", 1)))
+        scale = float(given.get("scale", 1.0 if mean.max() > 1 else 1 / 255))  # max of nothing: ValueError
+    except (TypeError, ValueError):
+        raise SettingError(f"scale must be a number, mean and std one or more; got {shown}") from None
+    if not (std.size and np.isfinite([scale, *mean, *std]).all() and scale > 0 and (std > 0).all()):
+        raise SettingError(f"scale and std must be above 0, and mean finite; got {shown}")
+    words = f"as (pixels * {scale:.4g} - {mean.tolist()}) / {std.tolist()}"
+    return [_Scaling(words, scale, tuple(mean.tolist()), tuple(std.tolist()))]
+
+
+def _shape(found: OnnxEncoder, layout: str, options: InputOptions) -> tuple[int, int, int]:
+    """Return height, width and channels in a layout: the file's, or the given ones where they are free."""
+    height, width, planes = size_of(found, layout)
+    if (size := options.get("image_size")) is not None:
+        given = parse_image_size(size)
+        if any(own not in (None, asked) for own, asked in zip((height, width), given, strict=True)):
             raise SettingError(f"{found.path}: Images must be {height}x{width}; got {given[0]}x{given[1]}")
-        height, width = given or (height, width)
-        if height is None or width is None:
-            raise SettingError(f"{found.path}: The input is ({shown}). Set the image size, height x width")
-        if channels is not None and planes not in (None, channels):
-            raise SettingError(f"{found.path}: Images must have {planes} channels, {name}; got {channels}")
-        planes = planes or channels or 3
-        for words, (times, below_, by_) in fed.items():
-            if not {len(below_), len(by_)} <= {1, planes}:
-                if fed is _FED:
-                    continue
-                raise SettingError(f"mean and std need one value, or one per channel ({planes}); got {words}")
-            spec = _spec(height, width, planes, fit, times, below_, by_)
-            ways.append(InputFormat(name, spec, words))
-    return ways
+        height, width = given
+    if height is None or width is None:
+        raise SettingError(
+            f"{found.path}: The input is {found.shape_text}. Set the image size, height x width"
+        )
+    channels = options.get("channels")
+    if channels is not None and planes not in (None, channels):
+        raise SettingError(f"{found.path}: Images must have {planes} channels, {layout}; got {channels}")
+    return height, width, planes or channels or 3
 
 
-def _spec(
-    height: int,
-    width: int,
-    channels: int,
-    fit: str,
-    times: float,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> ImageSpec:
+def _spec(height: int, width: int, channels: int, fit: str, scaling: _Scaling) -> ImageSpec:
     """Return the input format as an `ImageSpec`, whose mean and std apply to pixels divided by 255."""
-    of_255 = 255 * times
-    values: dict[str, Any] = {"height": height, "width": width, "channels": channels, "fit": fit}
-    for name, given in (("mean", mean), ("std", std)):
-        values[name] = tuple(float(v) for v in np.broadcast_to(np.array(given) / of_255, channels))
-    return ImageSpec(**values)
+    mean, std = (
+        tuple(np.broadcast_to(np.array(values) / (255 * scaling.scale), channels).tolist())
+        for values in (scaling.mean, scaling.std)
+    )
+    return ImageSpec(height=height, width=width, channels=channels, fit=fit, mean=mean, std=std)
 
 
 def _choose(
     found: OnnxEncoder,
-    ways: list[InputFormat],
+    formats: list[InputFormat],
     metrics: Sequence[str],
     decoded: DecodedSet,
-    folder: Path,
     seed: int,
 ) -> tuple[InputFormat, str]:
     """Try the open choices on some of the images, and return the one with the lowest equal error rate."""
-    if len(ways) == len(metrics) == 1:
-        return ways[0], metrics[0]
+    if len(formats) == len(metrics) == 1:
+        return formats[0], metrics[0]
     some = subsample(decoded, _LOOK_AT, seed=seed, per_class=4)
     if some.labelled is not None and not some.labelled.usable_classes():
         some = decoded
-    errors: dict[tuple[int, str], float] = {}
-    problem: ModelError | None = None
-    for number, way in enumerate(ways):
-        try:
-            build(found, way, folder / "tried.onnx")
-            graph = Graph(folder / "tried.onnx", device="cpu")
-            vectors = GraphEmbedder(graph, way.spec, metrics[0]).embed_pixels(some.pixels)
-        except ModelError as error:
-            problem = error
-            continue
-        for metric in metrics:
-            if not _is_constant(vectors):
-                made = compare(vectors, some.dataset, GraphEmbedder(graph, way.spec, metric), seed=seed)
-                errors[number, metric] = float(eer(made.distance, made.same))
-    if not errors:
-        raise problem or _useless(found.path)
-    (folder / "tried.onnx").unlink()
+    errors = _errors(found, formats, metrics, some, seed)
     number, metric = min(errors, key=lambda tried: (errors[tried], tried[0], metrics.index(tried[1])))
-    way = ways[number]
-    guesses = [f"{way.layout}, pixels {way.words}"] if len(ways) > 1 else []
+    best, least = formats[number], errors[number, metric]
+    guesses = [f"{best.layout}, pixels {best.words}"] if len(formats) > 1 else []
     guesses += [f"{metric} distance"] if len(metrics) > 1 else []
-    others = sorted({round(error, 4) for error in errors.values()} - {round(errors[number, metric], 4)})
+    others = sorted({round(error, 4) for error in errors.values()} - {round(least, 4)})
     against = f" (others: {', '.join(f'{error:.4f}' for error in others[:4])})" if others else ""
-    least = errors[number, metric]
     note(
         "guessed-input",
         f"guessed by the equal error rate on {len(some.pixels)} images, {least:.4f}{against}:"
@@ -270,22 +264,41 @@ def _choose(
     noise = np.sqrt(max(least * (1 - least), 0.01) / len(some.pixels))
     near = [t for t in errors if t[0] != number and least < errors[t] < least + noise]
     if near:
-        other = ways[min(near, key=errors.__getitem__)[0]]
+        other = formats[min(near, key=errors.__getitem__)[0]]
         note(
             "ambiguous-input",
             f"the guess is not certain: {other.layout}, pixels {other.words} is as good on so few images."
             " Set layout, scale, mean and std to those of the encoder's training",
         )
-    return way, metric
+    return best, metric
 
 
-def _check(decoded: DecodedSet, origin: str) -> None:
-    """Raise if no threshold can be fitted."""
-    if not decoded.dataset.has_both_kinds:
-        raise DataError(
-            f"{origin}: A threshold needs same and different pairs: two classes, and two readable images"
-            " of one of them"
-        )
+def _errors(
+    found: OnnxEncoder, formats: list[InputFormat], metrics: Sequence[str], some: DecodedSet, seed: int
+) -> dict[tuple[int, str], float]:
+    """Return the equal error rate of each format, by its number, with each distance.
+
+    Raises:
+        ModelError: If the encoder runs with none of the formats, or always returns the same vector.
+    """
+    errors: dict[tuple[int, str], float] = {}
+    problem: ModelError | None = None
+    with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
+        path = Path(folder, "encoder.onnx")
+        for number, tried in enumerate(formats):
+            try:
+                build(found, tried, path)
+                graph = Graph(path, device="cpu")
+                vectors = GraphEmbedder(graph, tried.spec, metrics[0]).embed_pixels(some.pixels)
+            except ModelError as error:
+                problem = error
+                continue
+            for metric in metrics if not _is_constant(vectors) else ():
+                made = compare(vectors, some.dataset, GraphEmbedder(graph, tried.spec, metric), seed=seed)
+                errors[number, metric] = float(eer(made.distance, made.same))
+    if not errors:
+        raise problem or _useless(found.path)
+    return errors
 
 
 def _useless(path: Path) -> ModelError:
@@ -300,42 +313,24 @@ def _is_constant(embeddings: Floats) -> bool:
     return not np.isfinite(embeddings).all() or not np.ptp(embeddings, axis=0).any()
 
 
-def _write(
-    folder: Path,
-    path: Path,
-    way: InputFormat,
-    embeddings: Floats,
-    decoded: DecodedSet,
-    report: CalibrationReport,
-    manifest: dict[str, Any],
-) -> None:
-    """Write a model folder around encoder.onnx."""
+def _description(
+    path: Path, chosen: InputFormat, embeddings: Floats, decoded: DecodedSet, report: CalibrationReport
+) -> dict[str, Any]:
+    """Return the fields of model.json that follow from the encoder, its embeddings and their calibration."""
     from .. import __version__
 
-    seed = manifest["recipe"]["seed"]
-    classes = decoded.labelled.classes if decoded.labelled is not None else []
-    recipe = {**manifest.pop("recipe"), "layout": way.layout, "pixels": way.words}
-    recipe["file"] = {"name": path.name, "sha256": files.file_sha256(path)}
-    written = Manifest(
-        twinned=__version__,
-        origin="wrapped",
-        encoder=f"wrapped:{path.name}",
-        spec=way.spec,
-        embedding_size=embeddings.shape[1],
-        normalized=bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
-        calibration=report.calibration,
-        held_out={
+    return {
+        "twinned": __version__,
+        "origin": "wrapped",
+        "encoder": f"wrapped:{path.name}",
+        "spec": chosen.spec,
+        "embedding_size": embeddings.shape[1],
+        "normalized": bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
+        "calibration": report.calibration,
+        "held_out": {
             **decoded.fingerprint(),
-            "classes": classes,
+            "classes": decoded.labelled.classes if decoded.labelled is not None else [],
             **report.figures,
-            **model_folder.harder_impostors(report.comparisons, recipe=recipe["recipe"], encoder=path.stem),
+            **model_folder.harder_impostors(report.comparisons, recipe="wrap", encoder=path.stem),
         },
-        recipe=recipe,
-        **manifest,
-    )
-    model_folder.write(
-        folder,
-        written,
-        card=card(written),
-        training={"seed": seed, "held_out_classes": classes, "held_out_images": sorted(decoded.hashes)},
-    )
+    }

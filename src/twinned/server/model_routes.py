@@ -10,6 +10,8 @@ import numpy as np
 from fastapi import APIRouter, Depends, Response
 
 from ..data.preprocessing import read_image
+from ..gallery.gallery import Gallery
+from ..gallery.results import Stats
 from ..inference.model_card import card
 from .openapi import add_post, problems
 from .schemas import (
@@ -24,6 +26,8 @@ from .schemas import (
 )
 from .service import Service
 from .uploads import check_query
+
+_GALLERY = ("count", "labels", "search", "indexed", "recall_at_10")  # null if the gallery does not answer
 
 
 def routes(service: Service) -> APIRouter:
@@ -46,14 +50,14 @@ def routes(service: Service) -> APIRouter:
         service.metrics.images.inc(len(images) + sum(map(len, body.support.values())))
         return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
 
-    def facts() -> dict[str, Any]:
+    def facts(stats: Stats | None) -> dict[str, Any]:
         manifest = model.manifest
         internal = {"evidence", "identification", "references"}
         calibration = manifest.calibration.model_dump(mode="json", exclude=internal)
         gallery = None
         if service.gallery is not None:
-            stats = service.gallery.stats().to_json()
-            gallery = {key: stats[key] for key in ("count", "labels", "search", "indexed", "recall_at_10")}
+            known = {} if stats is None else stats.to_json()
+            gallery = {key: known.get(key) for key in _GALLERY}
         kept = (
             "encoder",
             "embedding_size",
@@ -90,6 +94,7 @@ def routes(service: Service) -> APIRouter:
         summary="Describe the model, its metrics, the gallery and the limits",
     )
     async def get_model() -> Response:
-        return await service.for_gallery.run(facts)  # counts the gallery's images
+        stats = await service.about_gallery(Gallery.stats)
+        return await service.for_model.run(lambda: facts(stats))
 
     return router

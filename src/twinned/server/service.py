@@ -24,9 +24,10 @@ from .thread_pool import ThreadPool
 from .uploads import Intake
 
 Body = TypeVar("Body", bound=BaseModel)
+Answer = TypeVar("Answer")
 
 CLOSE_SECONDS = 0.5  # wait for threads whose callers have disconnected
-_COUNT_SECONDS = 2.0  # for counting the gallery's images in the metrics; Prometheus waits 10 s for all
+_GALLERY_SECONDS = 2.0  # for figures of the gallery in other responses; Prometheus waits 10 s for the metrics
 
 
 class Lane:
@@ -96,12 +97,17 @@ class Service:
 
     async def figures(self) -> bytes:
         """Return all metrics in Prometheus' format."""
-        count = math.nan
-        if self.gallery is not None:
-            with contextlib.suppress(Problem, TwinnedError, TimeoutError):
-                async with asyncio.timeout(_COUNT_SECONDS):
-                    count = await self.for_gallery.pool.run(self.gallery.count)
-        return await self.for_model.pool.run(lambda: self.metrics.text(count))
+        count = await self.about_gallery(Gallery.count)
+        return await self.for_model.pool.run(lambda: self.metrics.text(math.nan if count is None else count))
+
+    async def about_gallery(self, ask: Callable[[Gallery], Answer]) -> Answer | None:
+        """Ask the gallery in one of its threads; None without a gallery, or if its server does not answer."""
+        if (gallery := self.gallery) is None:
+            return None
+        with contextlib.suppress(Problem, TwinnedError, TimeoutError):
+            async with asyncio.timeout(min(_GALLERY_SECONDS, self.limits.wait_seconds)):
+                return await self.for_gallery.pool.run(lambda: ask(gallery))
+        return None
 
     def opened(self) -> Gallery:
         """Return the gallery.

@@ -251,7 +251,7 @@ def _train(
         warm_start = load_for_input(model, config_of(model), found)
     elif candidates := _candidates(start, options):
         if target is not None:
-            model_folder.refuse_target(target, force=overwrite or resume, data=[start.source.origin])
+            model_folder.check_output(target, force=overwrite or resume, data=[start.source.origin])
         found, why = _select(start, *candidates, target if resume else None, where)
         notes = [*notes, *why]
     return make_model(

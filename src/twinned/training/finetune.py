@@ -139,7 +139,7 @@ def check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool
     if not data.has_both_kinds:
         raise DataError(f"--old: {data.origin}: evaluation needs two classes, one of them with two images")
     if target is not None:
-        model_folder.refuse_target(target, force=force, data=[data.origin])
+        model_folder.check_output(target, force=force, data=[data.origin])
 
 
 def measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool) -> Model:

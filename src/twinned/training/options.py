@@ -5,26 +5,10 @@ This module imports no PyTorch, so that ``twinned train --help`` is fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple, TypedDict, get_type_hints
+from collections.abc import Mapping
+from typing import Annotated, Any, TypedDict
 
-
-class Option(NamedTuple):
-    """Description of an option.
-
-    Args:
-        panel: Help panel: Data, Model, Optimization or Run.
-        help: Noun phrase that is understood without the other options.
-        cli: Type on the command line, where it differs from the type in Python.
-        flag: Name on the command line; by default the name in Python, with dashes.
-        least: Smallest value on the command line.
-    """
-
-    panel: str
-    help: str
-    cli: Any = None
-    flag: str | None = None
-    least: int | None = None
+from ..utils.options import Option
 
 
 class TrainOptions(TypedDict, total=False):
@@ -69,20 +53,12 @@ class TrainOptions(TypedDict, total=False):
         float | None, Option("Run", "False accept rate of the threshold (default: equal error rate)")
     ]
     seed: Annotated[int | None, Option("Run", "Seed of all random numbers (default: 0)", least=0)]
-    device: Annotated[str, Option("Run", "Device: auto, cpu, cuda or mps")]
+    device: Annotated[str, Option("Run", "Device: auto, cpu, cuda or mps", default="auto")]
     devices: Annotated[
-        int, Option("Run", "Number of devices, each with a process and a share of every batch")
+        int, Option("Run", "Number of devices, each with a process and a share of every batch", default=1)
     ]
 
 
-def described() -> Iterator[tuple[str, Any, Option]]:
-    """Yield name, type in Python and description of every option."""
-    for name, annotation in get_type_hints(TrainOptions, include_extras=True).items():
-        yield name, annotation.__origin__, annotation.__metadata__[0]
-
-
-# Defaults other than None.
-DEFAULTS: dict[str, Any] = {"device": "auto", "devices": 1}
 # Options that are not part of the configuration.
 _NOT_SETTINGS = ("recipe", "settings", "device", "devices")
 

@@ -349,14 +349,14 @@ def _is_finished(
 def _check_target(target: Path, data: list[str], output: Output) -> bool:
     """Raise an error if the model must not be written; return True if the run to resume is finished."""
     work = partial(target)
-    files.refuse(work, force=True, data=data)
+    files.check_output(work, force=True, data=data)
     if work.exists() and not (work.is_dir() and all(f.suffix in _RUN_SUFFIXES for f in work.iterdir())):
         raise SettingError(f"{work} exists and is not an interrupted run. Choose another --output.")
     if output.resume and not work.exists():
         if (target / "model.json").is_file():
             return True
         note("nothing-to-resume", f"{work} does not exist, so the run starts from the beginning")
-    model_folder.refuse_target(target, force=output.overwrite or output.resume, data=data)
+    model_folder.check_output(target, force=output.overwrite or output.resume, data=data)
     if work.exists() and not output.resume:
         if not output.overwrite:
             raise SettingError(

@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import SettingError
 
 
-def refuse(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
+def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Check that an output file or folder may be written.
 
     Args:
@@ -44,14 +45,28 @@ def refuse(target: Path, *, force: bool = False, data: Iterable[str | os.PathLik
         raise SettingError(f"{target}: The folder {above} is not writable. Choose another folder.")
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file. It replaces ``path`` at the end of the block, unless that fails."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        yield new
+        with new.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file atomically."""
-    new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with replacing(path) as new:
+        new.write_bytes(content)
 
 
 def place(source: Path, target: Path) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from numpy.typing import NDArray
 
 from ..data.images import ImageSource, open_image
 from ..errors import SettingError
-from ..utils.files import refuse
+from ..utils.files import check_output, write_bytes
 
 __all__ = [
     "BLUE",
@@ -245,14 +244,14 @@ def target(
 
     Raises:
         SettingError: If the suffix is not .png or .svg, or the file must not be written
-            (see `twinned.utils.files.refuse`).
+            (see `twinned.utils.files.check_output`).
     """
     file = Path(path)
     if file.suffix.lower() not in (".png", ".svg"):
         raise SettingError(
             f"{file}: pictures are written as .png or .svg. Choose a name with one of these suffixes"
         )
-    refuse(file, force=force, data=data)
+    check_output(file, force=force, data=data)
     return file
 
 
@@ -273,15 +272,7 @@ def save(
     file = target(path, force=force)
     file.parent.mkdir(parents=True, exist_ok=True)
     content = png(drawn, dpi=dpi) if file.suffix.lower() == ".png" else _render(drawn, "svg", text="path")
-    descriptor, new = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(content)
-        os.chmod(new, 0o644)
-        os.replace(new, file)
-    except BaseException:
-        Path(new).unlink(missing_ok=True)
-        raise
+    write_bytes(file, content)
 
 
 def png(drawn: Axes | Sequence[Axes], *, dpi: int = 200) -> bytes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from twinned.data.checks.checker import check_data
-from twinned.data.checks.issues import Check, Kind, Problem
+from twinned.data.checks.issues import Check, Issue, Kind
 from twinned.data.datasets import ImageSet, PairSet
 from twinned.data.preprocessing import ImageSpec
 from twinned.data.readers import load, load_images
@@ -42,7 +42,7 @@ def table(path: Path, rows: Iterable[Sequence[object]]) -> ImageSet | PairSet:
     return load(path)
 
 
-def problems(found: Check, kind: str) -> list[Problem]:
+def problems(found: Check, kind: str) -> list[Issue]:
     return [problem for problem in found.problems if problem.kind == kind]
 
 

@@ -59,7 +59,7 @@ def fetch(
         DataError: If the download fails, a checksum differs, or ``source`` does not hold the data set.
     """
     target = Path(name if output is None else output)
-    files.refuse(target, force=force, data=() if source is None else (source,))
+    files.check_output(target, force=force, data=() if source is None else (source,))
     before = _record(target)
     if target.exists() and before is None:
         raise SettingError(

@@ -21,9 +21,9 @@ from ..preprocessing import ImageSpec
 from . import counts, shortcuts
 from .duplicates import Groups, identical, lookalikes
 from .file_features import Facts, gather
-from .issues import SEVERITIES, Check, Problem, Severity, many, names_of
+from .issues import SEVERITIES, Check, Issue, Severity, many, names_of
 
-__all__ = ["Check", "Problem", "check_data"]
+__all__ = ["Check", "Issue", "check_data"]
 
 _ERROR_AUC = 0.8  # a shortcut with an interval above this AUC is an error
 
@@ -62,7 +62,7 @@ def check_data(
     problems = list(counts.unreadable(facts, names_of(data.images)))
     if isinstance(data, ImageSet):
         if not quick:  # training logs these notes itself
-            problems += [Problem("unreadable", "warning", note, []) for note in data.notes]
+            problems += [Issue("unreadable", "warning", note, []) for note in data.notes]
         readable = data.subset(facts.readable)
         problems += _of_images(readable, facts.at(facts.readable), spec=spec, seed=seed)
     else:
@@ -74,7 +74,7 @@ def check_data(
     return Check(len(data.images), classes, problems)
 
 
-def _of_images(data: ImageSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Problem]:
+def _of_images(data: ImageSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Issue]:
     names = names_of(data.images)
     split, label = counts.splits(data)
     yield from counts.class_sizes(data, names)
@@ -93,7 +93,7 @@ def _of_images(data: ImageSet, facts: Facts, *, spec: ImageSpec | None, seed: in
     yield from _shortcuts(shortcuts.of_classes(data, facts, spec=spec, seed=seed))
 
 
-def _of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Problem]:
+def _of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Issue]:
     names = names_of(pairs.images)
     yield from counts.pair_counts(pairs)
     yield from _contradictions(pairs, names)
@@ -106,7 +106,7 @@ def _of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None, seed: int
     yield from _shortcuts(shortcuts.of_pairs(pairs, facts, spec=spec, seed=seed))
 
 
-def _decoded(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Problem]:
+def _decoded(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Issue]:
     """Yield problems of decoded images."""
     yield from counts.blank(facts, names)
     yield from counts.modes(facts, names)
@@ -123,7 +123,7 @@ def _near(images: Sequence[ImageSource], thumbnails: Pixels, same: Groups, seed:
 
 def _same_pictures(
     groups: Groups, names: list[str], tag: list[str], split: list[str], *, exact: bool, within: bool
-) -> Iterator[Problem]:
+) -> Iterator[Issue]:
     """Yield pictures with several labels, in several splits, or repeated in one class."""
     torn, leaked, other = [], [], []
     for group in groups:
@@ -150,7 +150,7 @@ def _same_pictures(
 
 def _pairs_of_one_picture(
     groups: Groups, pairs: PairSet, names: list[str], *, exact: bool
-) -> Iterator[Problem]:
+) -> Iterator[Issue]:
     """Yield pairs of a picture with itself, and pictures with several names."""
     picture = np.arange(len(pairs.images))
     for group in groups:
@@ -172,7 +172,7 @@ def _pairs_of_one_picture(
             yield _duplicate(found, what, advice, severity, names, exact, names)
 
 
-def _contradictions(pairs: PairSet, names: list[str]) -> Iterator[Problem]:
+def _contradictions(pairs: PairSet, names: list[str]) -> Iterator[Issue]:
     """Yield pairs that are listed both as same and as different."""
     ends = np.sort([pairs.left, pairs.right], axis=0)
     given = np.unique(np.vstack([ends, pairs.same]), axis=1)
@@ -192,11 +192,11 @@ def _duplicate(
     names: list[str],
     exact: bool | None,
     shown: list[str],
-) -> Problem:
+) -> Issue:
     how = {True: ", byte for byte", False: ", nearly the same at up to 96 x 96 pixels", None: ""}[exact]
     examples = [" = ".join(shown[i] for i in group[:3]) for group in groups]
     subject = many(len(groups), "pair" if exact is None else "picture")
-    return Problem(
+    return Issue(
         "near_duplicate" if exact is False else "duplicate",
         severity,
         f"{subject} {what}{how}: {some(examples)}. {advice}",
@@ -204,9 +204,9 @@ def _duplicate(
     )
 
 
-def _shortcuts(found: Iterable[shortcuts.Shortcut]) -> Iterator[Problem]:
+def _shortcuts(found: Iterable[shortcuts.Shortcut]) -> Iterator[Issue]:
     for one in found:
-        yield Problem(
+        yield Issue(
             "shortcut",
             "error" if one.low > _ERROR_AUC else "warning",
             f"{one.what}: AUC {one.auc:.2f} (95 % interval {one.low:.2f} to {one.high:.2f}; 0.5 is chance),"

@@ -12,7 +12,7 @@ from ...errors import some
 from ..datasets import ImageSet, PairSet
 from ..preprocessing import ImageSpec
 from .file_features import Facts
-from .issues import Problem, Severity, many
+from .issues import Issue, Severity, many
 
 Strings = NDArray[np.str_]
 
@@ -21,11 +21,11 @@ _FLAT = 2  # maximum range of gray levels in a thumbnail of a blank image
 _LOSSLESS = ("1", "L", "P", "RGB")  # modes that convert to L or RGB without loss
 
 
-def unreadable(facts: Facts, names: list[str]) -> Iterator[Problem]:
+def unreadable(facts: Facts, names: list[str]) -> Iterator[Issue]:
     """Yield images that cannot be opened."""
     if facts.errors:
         reasons = [f"{names[i]} {error.reason}" for i, error in facts.errors.items()]
-        yield Problem(
+        yield Issue(
             "unreadable",
             "error",
             f"{many(len(reasons), 'image')} of {len(facts):,} cannot be read, so training would ignore them:"
@@ -34,14 +34,14 @@ def unreadable(facts: Facts, names: list[str]) -> Iterator[Problem]:
         )
 
 
-def blank(facts: Facts, names: list[str]) -> Iterator[Problem]:
+def blank(facts: Facts, names: list[str]) -> Iterator[Issue]:
     """Yield images of one color, for example from an empty scanner."""
     if facts.thumbnails is None or not len(facts):
         return
     flat = np.flatnonzero(np.ptp(facts.thumbnails.reshape(len(facts), -1), axis=1) <= _FLAT)
     if len(flat):
         files = [names[i] for i in flat]
-        yield Problem(
+        yield Issue(
             "unreadable",
             "warning",
             f"{many(len(flat), 'image')} of one color, without content: {some(files)}. They look the same"
@@ -50,13 +50,13 @@ def blank(facts: Facts, names: list[str]) -> Iterator[Problem]:
         )
 
 
-def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
+def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Issue]:
     """Yield too few classes, classes with one image, and imbalance; forgeries are not counted."""
     genuine = np.flatnonzero(~data.forgery)
     labels, place, counts = np.unique(data.labels[genuine], return_inverse=True, return_counts=True)
     usable = np.sort(counts[counts > 1])
     if len(usable) < 2:
-        yield Problem(
+        yield Issue(
             "too_few",
             "error",
             "training needs two classes with two readable images each;"
@@ -67,7 +67,7 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
     elif len(usable) < 12:
         unseen = len(usable) >= 4
         source = "cross-fitting over them" if unseen else "training classes, so it may not generalize"
-        yield Problem(
+        yield Issue(
             "too_few",
             "info" if unseen else "warning",
             f"only {len(usable)} classes have two images: the threshold will come from {source}."
@@ -76,7 +76,7 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
         )
     single = genuine[counts[place] == 1]
     if len(single):
-        yield Problem(
+        yield Issue(
             "single_image_class",
             "warning" if 2 * len(single) > len(labels) else "info",
             f"{len(single):,} of {many(len(labels), 'class')} have one image: they give no same pair and"
@@ -86,7 +86,7 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
     few = usable[(len(usable) - 1) // 4] if len(usable) > 1 else 0
     if len(usable) > 1 and usable[-1] >= 10 * few:
         largest = labels[counts == usable[-1]][0]
-        yield Problem(
+        yield Issue(
             "imbalance",
             "warning",
             f"{largest} has {usable[-1]:,} images, but a quarter of the classes {few} or fewer. Batches are"
@@ -96,19 +96,19 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Problem]:
         )
 
 
-def pair_counts(pairs: PairSet) -> Iterator[Problem]:
+def pair_counts(pairs: PairSet) -> Iterator[Issue]:
     """Yield too few pairs of one kind, or imbalance between the kinds."""
     same, different = int(pairs.same.sum()), int((~pairs.same).sum())
     counted = f"the list has {same:,} same and {different:,} different pairs of readable images"
     if not (same and different):
-        yield Problem(
+        yield Issue(
             "too_few", "error", f"{counted}; training needs both kinds. Add pairs of the other kind", []
         )
     elif min(same, different) < 30:
-        yield Problem("too_few", "warning", f"{counted}; metrics need at least 30 of each. Add pairs", [])
+        yield Issue("too_few", "warning", f"{counted}; metrics need at least 30 of each. Add pairs", [])
     elif min(same, different) < 0.1 * len(pairs):
         advice = "Batches have half of each kind, so pairs of the rarer kind repeat: add more of them"
-        yield Problem("imbalance", "warning", f"{counted}. {advice}", [])
+        yield Issue("imbalance", "warning", f"{counted}. {advice}", [])
 
 
 def splits(data: ImageSet) -> tuple[Strings, Strings]:
@@ -119,7 +119,7 @@ def splits(data: ImageSet) -> tuple[Strings, Strings]:
     return np.array([top for top, _, _ in parts], np.str_), np.array([rest for _, _, rest in parts], np.str_)
 
 
-def straddling(data: ImageSet, split: Strings, label: Strings, names: list[str]) -> Iterator[Problem]:
+def straddling(data: ImageSet, split: Strings, label: Strings, names: list[str]) -> Iterator[Issue]:
     """Yield groups, or else classes, with images in several splits."""
     if not (data.split != "").any():  # the folders above the class folders
         advice = (
@@ -136,13 +136,13 @@ def straddling(data: ImageSet, split: Strings, label: Strings, names: list[str])
 
 def _crossing(
     what: str, of: Strings, split: Strings, severity: Severity, advice: str, names: list[str]
-) -> Iterator[Problem]:
+) -> Iterator[Issue]:
     known = (split != "") & (of != "")
     sides = np.unique(np.stack([of[known], split[known]]), axis=1)[0]
     each, count = np.unique(sides, return_counts=True)
     crossing = each[count > 1]
     if len(crossing):
-        yield Problem(
+        yield Issue(
             "group_straddles_split",
             severity,
             f"{many(len(crossing), what)} with images in several splits: {some(crossing.tolist())}. {advice}",
@@ -150,13 +150,13 @@ def _crossing(
         )
 
 
-def modes(facts: Facts, names: list[str]) -> Iterator[Problem]:
+def modes(facts: Facts, names: list[str]) -> Iterator[Issue]:
     """Yield images of another mode than most, and files with several frames."""
     counts = Counter(facts.mode.tolist()).most_common()
     if len(counts) > 1:
         (main, most), *others = counts
         lossy = any(mode not in _LOSSLESS and " x " not in mode for mode, _ in others)
-        yield Problem(
+        yield Issue(
             "mode",
             "warning" if lossy else "info",
             f"{many(most, 'image')} of mode {main}, but also "
@@ -165,7 +165,7 @@ def modes(facts: Facts, names: list[str]) -> Iterator[Problem]:
             [names[i] for i in np.flatnonzero(facts.mode != main)],
         )
     if facts.animated.any():
-        yield Problem(
+        yield Issue(
             "mode",
             "warning",
             f"{many(int(facts.animated.sum()), 'file')} with several frames: only the first frame is used."
@@ -174,7 +174,7 @@ def modes(facts: Facts, names: list[str]) -> Iterator[Problem]:
         )
 
 
-def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Problem]:
+def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Issue]:
     """Yield images of unusual size or aspect ratio, or too small for the input of the model."""
     if not len(facts):
         return
@@ -183,7 +183,7 @@ def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Pr
     odd = np.flatnonzero((np.abs(area - np.median(area)) > 4) | (np.abs(shape - np.median(shape)) > 1.6))
     if len(odd):
         examples = [f"{names[i]} {width[i]:.0f}x{height[i]:.0f}" for i in odd]
-        yield Problem(
+        yield Issue(
             "size",
             "info",
             f"{many(len(odd), 'image')} of unusual size or aspect ratio (the median is"
@@ -194,7 +194,7 @@ def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Pr
         return
     small = np.flatnonzero((2 * width < spec.width) | (2 * height < spec.height))
     if len(small):
-        yield Problem(
+        yield Issue(
             "size",
             "warning",
             f"{many(len(small), 'image')} less than half as wide or high as the model's input of"

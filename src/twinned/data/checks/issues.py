@@ -26,8 +26,8 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Problem found in a dataset.
+class Issue:
+    """Issue found in a dataset.
 
     Args:
         kind: One of ten kinds.
@@ -55,7 +55,7 @@ class Check:
 
     images: int
     classes: int | None
-    problems: list[Problem]
+    problems: list[Issue]
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as `twinned check --json` prints it."""

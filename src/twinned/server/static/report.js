@@ -31,7 +31,7 @@ export function report(place, facts) {
     ["Trained on", `${plural(facts.data.images ?? 0, "image")} of ${plural(facts.classes, "class", "classes")}`],
     ["Recipe", facts.recipe.recipe ? `${facts.recipe.recipe}, seed ${facts.recipe.seed ?? 0}` : null],
     ["License of pretrained weights", facts.licence],
-    ["Gallery", facts.gallery && `${plural(facts.gallery.count, "image")}, ${plural(facts.gallery.labels, "name")}; ${facts.gallery.search === "exact" ? "exact search" : `index search, which finds ${rate(facts.gallery.recall_at_10 ?? 0)} of the ten nearest`}`],
+    ["Gallery", facts.gallery && (facts.gallery.count === null ? "does not answer" : `${plural(facts.gallery.count, "image")}, ${plural(facts.gallery.labels, "name")}; ${facts.gallery.search === "exact" ? "exact search" : `index search, which finds ${rate(facts.gallery.recall_at_10 ?? 0)} of the ten nearest`}`)],
   ].filter(([, value]) => value);
 
   const warnings = [...facts.notes];
