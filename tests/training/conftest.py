@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,19 @@ class OnStep(Callback):
         self.function(step)
 
 
+class FakeClock:
+    """Clock that moves only by `advance`; it stands in for ``time.monotonic``."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+
 class NoteHandler(logging.Handler):
     """Call a function with the text of each note."""
 
@@ -31,6 +45,14 @@ class NoteHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.function(record.getMessage())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Clock that starts at 0 seconds and that the training code reads in place of the machine's."""
+    fake = FakeClock()
+    monkeypatch.setattr(time, "monotonic", fake)
+    return fake
 
 
 @pytest.fixture(scope="session")
