@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from twinned.evaluation import reference_sets, thresholds, verification
+from twinned.metrics import bootstrap
+from twinned.metrics.comparisons import Comparisons
 from twinned.training.callbacks import Callback
 from twinned.training.state import Step
 
@@ -45,6 +48,18 @@ class NoteHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.function(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit thresholds on few resampled and reference sets, which take longer than these short runs."""
+
+    def few(pairs: Comparisons, *, count: int, seed: int) -> Iterator[Comparisons]:
+        return bootstrap.replicates(pairs, count=min(count, 20), seed=seed)
+
+    monkeypatch.setattr(thresholds, "replicates", few)
+    monkeypatch.setattr(verification, "replicates", few)
+    monkeypatch.setattr(reference_sets, "_SETS", 40)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -492,7 +491,7 @@ def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path
 
     def interrupt(step: Step) -> None:
         if step.step == 4:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
         run(plan(12), on_step=interrupt, checkpoint_file=file)
@@ -505,8 +504,8 @@ def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path
 
 def test_a_second_ctrl_c_does_not_wait():
     def twice(step: Step) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         run(plan(12), on_step=twice)
@@ -515,8 +514,8 @@ def test_a_second_ctrl_c_does_not_wait():
 @needs_sighup
 def test_a_terminal_that_closes_sends_sighup_twice_and_everything_is_saved(tmp_path):
     def hang_up(step: Step) -> None:
-        os.kill(os.getpid(), SIGHUP)
-        os.kill(os.getpid(), SIGHUP)
+        signal.raise_signal(SIGHUP)
+        signal.raise_signal(SIGHUP)
 
     with pytest.raises(Interrupted, match="stopped after step 1 of 12"):
         run(plan(12), on_step=hang_up, checkpoint_file=tmp_path / "main.safetensors")
@@ -528,7 +527,7 @@ def test_sighup_stays_ignored_where_it_is_ignored():
     before = signal.signal(SIGHUP, signal.SIG_IGN)
     try:
         with interruptible():
-            outcome = run(plan(12), on_step=lambda step: os.kill(os.getpid(), SIGHUP))
+            outcome = run(plan(12), on_step=lambda step: signal.raise_signal(SIGHUP))
             assert signal.getsignal(SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(SIGHUP, before)
@@ -538,7 +537,7 @@ def test_sighup_stays_ignored_where_it_is_ignored():
 def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
     def evaluate(network: nn.Module) -> Scores:
         if evaluate.calls == 1:  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         evaluate.calls += 1  # type: ignore[attr-defined]
         return Scores(0.5, 0.5, 0.5)
 
@@ -555,7 +554,7 @@ def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
 def test_outside_the_loop_a_signal_interrupts(number):
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), interruptible():
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
     assert signal.getsignal(number) == before
 
 
@@ -564,7 +563,7 @@ def test_a_handler_of_the_programs_own_stays():
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
         with interruptible():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
