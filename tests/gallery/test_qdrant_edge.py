@@ -52,7 +52,7 @@ def small_index(monkeypatch):
 
 def open_when_free(path: Path) -> Gallery:
     """Open a gallery whose process was killed: its lock may outlive it by a moment."""
-    for _ in range(50):
+    for _ in range(600):
         try:
             return open_gallery(path, FakeModel(), create=False)
         except GalleryError as error:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from twinned import encoders
 from twinned.errors import SettingError
-from twinned.nn.encoders import ENCODERS
+from twinned.nn.encoders import ENCODERS, registry
 
 
 def convolution(inputs: int, outputs: int, kernel: int) -> int:
@@ -141,6 +141,17 @@ def test_a_symmetric_encoder_sees_an_image_and_its_mirror_image_as_one_but_learn
     encoder.eval(), plain.eval()
     torch.testing.assert_close(encoder(x), encoder(x.flip(3)))
     torch.testing.assert_close(encoder(x), (plain(x) + plain(x.flip(3))) / 2)
+
+
+def test_an_encoder_is_installed_if_all_its_packages_are(monkeypatch):
+    monkeypatch.setattr(registry, "find_spec", lambda package: None if package == "missing" else object())
+    monkeypatch.setitem(ENCODERS, "plain", ENCODERS["conv4"])
+    monkeypatch.setitem(ENCODERS, "large", ENCODERS["conv4"]._replace(packages=("there", "missing")))
+    assert encoders.installed("plain")
+    assert encoders.installed("efficientnet_lite0")
+    assert not encoders.installed("large")
+    with pytest.raises(SettingError, match="Unknown encoder 'vgg'"):
+        encoders.installed("vgg")
 
 
 @pytest.mark.skipif(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from twinned.evaluation import reference_sets, thresholds, verification
+from twinned.metrics import bootstrap
+from twinned.metrics.comparisons import Comparisons
 from twinned.training.callbacks import Callback
 from twinned.training.state import Step
 
@@ -22,6 +26,19 @@ class OnStep(Callback):
         self.function(step)
 
 
+class FakeClock:
+    """Clock that moves only by `advance`; it stands in for ``time.monotonic``."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+
 class NoteHandler(logging.Handler):
     """Call a function with the text of each note."""
 
@@ -31,6 +48,26 @@ class NoteHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.function(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fit thresholds on few resampled and reference sets, which take longer than these short runs."""
+
+    def few(pairs: Comparisons, *, count: int, seed: int) -> Iterator[Comparisons]:
+        return bootstrap.replicates(pairs, count=min(count, 20), seed=seed)
+
+    monkeypatch.setattr(thresholds, "replicates", few)
+    monkeypatch.setattr(verification, "replicates", few)
+    monkeypatch.setattr(reference_sets, "_SETS", 40)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Clock that starts at 0 seconds and that the training code reads in place of the machine's."""
+    fake = FakeClock()
+    monkeypatch.setattr(time, "monotonic", fake)
+    return fake
 
 
 @pytest.fixture(scope="session")

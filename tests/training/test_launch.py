@@ -161,14 +161,14 @@ def test_notes_are_logged_here_and_callbacks_run_in_the_first_process(folder, tm
         encoder="conv4",
         image_size=24,
         batch_size=12,
-        steps=6,
+        steps=3,
         device="cpu",
         devices=2,
         progress=False,
         callbacks=[WriteSteps(tmp_path / "steps.txt")],
     )
     lines = [tuple(map(int, line.split())) for line in (tmp_path / "steps.txt").read_text().splitlines()]
-    assert [step for step, _, _ in lines] == list(range(6))
+    assert [step for step, _, _ in lines] == list(range(3))
     assert {(images, len_) for _, images, len_ in lines} == {(lines[0][1],) * 2}, "the whole batch"
     assert [
         record.getMessage() for record in caplog.records if record.name == "twinned"

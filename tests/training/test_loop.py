@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,14 @@ from torch import Tensor, nn
 
 from twinned.data.samplers import Batch
 from twinned.errors import TrainingError
-from twinned.training import budget, callbacks, checkpoint
+from twinned.training import callbacks, checkpoint
 from twinned.training.callbacks import Callback
 from twinned.training.loop import train_network
+from twinned.training.precision import bfloat16_is_faster
 from twinned.training.signals import interruptible
 from twinned.training.state import Interrupted, Schedule, Scores, State, Step, StopReason, TrainResult
+
+from .conftest import FakeClock
 
 TARGET = torch.tensor([[3.0, -1.0]])
 
@@ -278,150 +279,117 @@ def test_no_steps_leave_the_weights_as_they_are():
     assert outcome.state.step == 0
 
 
-def slow(seconds: float) -> Callable[..., Tensor]:
-    def loading(batch: Batch, step: int) -> Tensor:
-        time.sleep(seconds)
+class WaitingLoader:
+    """Advance the clock by the time that each step takes, then load its images."""
+
+    def __init__(self, clock: FakeClock, first: float, later: float | None = None) -> None:
+        self.clock, self.first, self.later = clock, first, first if later is None else later
+
+    def __call__(self, batch: Batch, step: int) -> Tensor:
+        self.clock.advance(self.first if step < 30 else self.later)
         return load(batch, step)
 
-    return loading
 
-
-def test_a_budget_becomes_a_number_of_steps_from_the_first_ones():
+def test_a_budget_becomes_a_number_of_steps_from_the_first_ones(clock):
     totals: list[int | None] = []
-    began = time.monotonic()
     outcome = run(
         plan(None, seconds=1.5),
-        load=slow(0.01),
+        load=WaitingLoader(clock, 0.01),
         on_step=lambda step: totals.append(step.total),
     )
-    took = time.monotonic() - began
-    assert took < 1.7
+    assert clock() <= 1.5
     known = [total for total in totals if total is not None]
     assert totals[0] is None
     assert len(set(known)) <= 3, "corrected where the rate is to fall, and where that moved off"
-    assert 40 < known[-1] <= 150
-    assert outcome.state.total == known[-1]
-    if outcome.state.stopped is None:
-        assert outcome.state.step == known[-1]
+    assert 140 <= known[-1] <= 150
+    assert outcome.state.stopped is None
+    assert outcome.state.step == outcome.state.total == known[-1]
 
 
 @pytest.mark.parametrize(("first", "later"), [(0.03, 0.005), (0.005, 0.008)], ids=["quicker", "slower"])
-def test_the_number_of_steps_is_corrected_before_the_rate_falls(first, later):
+def test_the_number_of_steps_is_corrected_before_the_rate_falls(clock, first, later):
     """A machine that was busy at first leaves no time unused; one that slows down still comes to rest."""
-
-    def loading(batch: Batch, step: int) -> Tensor:
-        time.sleep(first if step < 30 else later)
-        return load(batch, step)
-
     seen: list[Step] = []
-    began = time.monotonic()
-    outcome = run(plan(None, seconds=4.0, decay_start=0.5), load=loading, on_step=seen.append)
+    outcome = run(
+        plan(None, seconds=4.0, decay_start=0.5),
+        load=WaitingLoader(clock, first, later),
+        on_step=seen.append,
+    )
     # Without the correction, steps that become quicker end after 1.5 s.
-    assert 2.0 < time.monotonic() - began < 4.2
+    assert 2.0 < clock() <= 4.0 + later
     numbers = list(dict.fromkeys(step.total for step in seen if step.total is not None))
     assert (numbers[-1] > 1.3 * numbers[0]) if later < first else (numbers[-1] < numbers[0])
     assert seen[-1].learning_rate < 0.3 * seen[len(seen) // 3].learning_rate
     assert outcome.state.step > 0.7 * numbers[-1]
 
 
-def test_evaluations_are_within_the_budget():
+def test_evaluations_are_within_the_budget(clock):
     def evaluate(network: nn.Module) -> Scores:
-        time.sleep(0.3)
+        clock.advance(0.3)
         return Scores(0.5, 0.5, 0.5)
 
-    began = time.monotonic()
-    outcome = run(plan(None, seconds=4.0, evaluations=5), load=slow(0.005), evaluate=evaluate)
-    assert time.monotonic() - began < 5.2  # 5.8 if they came on top, also on a busy machine
+    outcome = run(plan(None, seconds=4.0, evaluations=5), load=WaitingLoader(clock, 0.005), evaluate=evaluate)
+    assert clock() <= 4.0 + 0.3
     assert len(outcome.state.history) >= 4
 
 
-def test_a_machine_that_slows_down_is_stopped_in_time():
-    def slower(batch: Batch, step: int) -> Tensor:
-        time.sleep(0.005 if step < 30 else 0.1)
-        return load(batch, step)
-
-    began = time.monotonic()
-    outcome = run(plan(None, seconds=1.0), load=slower)
-    assert time.monotonic() - began < 1.4
+def test_a_machine_that_slows_down_is_stopped_in_time(clock):
+    outcome = run(plan(None, seconds=1.0), load=WaitingLoader(clock, 0.005, 0.1))
+    assert clock() < 1.0 + 2 * 0.1
     assert outcome.state.stopped is StopReason.TIME_IS_UP
     assert f"after step {outcome.state.step} of {outcome.state.total}" in outcome.state.stopped_because
 
 
-def test_a_step_longer_than_the_budget_ends_the_run():
-    outcome = run(plan(None, seconds=0.05), load=slow(0.1))
+def test_a_step_longer_than_the_budget_ends_the_run(clock):
+    outcome = run(plan(None, seconds=0.05), load=WaitingLoader(clock, 0.1))
     assert outcome.state.step == 1
     assert outcome.state.stopped is StopReason.TIME_IS_UP
+
+
+def test_a_clock_that_stands_still_does_not_disturb_a_fixed_number_of_steps(clock):
+    assert run(plan(3)).state.step == 3
 
 
 # ---- bfloat16
 
 
-def test_bfloat16_is_measured_where_it_is_not_decided(monkeypatch):
-    types: list[torch.dtype] = []
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_the_network_runs_in_the_precision_of_the_schedule(bfloat16):
+    types: set[torch.dtype] = set()
 
     def note(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         embeddings = network(images)
-        types.append(embeddings.dtype)
-        if embeddings.dtype != expected:
-            time.sleep(0.01)
+        types.add(embeddings.dtype)
         return embeddings.float().square().mean(), embeddings
 
-    for expected in (torch.bfloat16, torch.float32):
-        types.clear()
-        outcome = run(plan(3, bfloat16=None), objective=note)
-        assert set(types[:-3]) == {torch.float32, torch.bfloat16}, "both are tried"
-        assert types[-3:] == [expected] * 3
-        assert outcome.state.bfloat16 == (expected == torch.bfloat16)
+    assert run(plan(3, bfloat16=bfloat16), objective=note).state.bfloat16 is bfloat16
+    assert types == {torch.bfloat16 if bfloat16 else torch.float32}
 
 
-def test_what_is_slower_by_far_is_given_up_at_once(monkeypatch):
-    monkeypatch.setattr(budget, "_LONG_PASS", 0.0)
-    types: list[torch.dtype] = []
-
-    def slow(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        embeddings = network(images)
-        types.append(embeddings.dtype)
-        if embeddings.dtype == torch.bfloat16:
-            time.sleep(0.5)
-        return embeddings.float().square().mean(), embeddings
-
-    assert run(plan(3, bfloat16=None), objective=slow).state.bfloat16 is False
-    assert types.count(torch.bfloat16) < 4
-
-
-def test_measuring_takes_a_share_of_the_budget_at_most():
-    passes = 0
-
-    def slow(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        nonlocal passes
-        passes += 1
-        time.sleep(0.1)
-        embeddings = network(images)
-        return embeddings.float().square().mean(), embeddings
-
-    began = time.monotonic()
-    outcome = run(plan(None, seconds=0.5, bfloat16=None), objective=slow)
-    assert outcome.state.bfloat16 is False
-    assert passes == 1 + outcome.state.step, "one pass is more than a tenth of the budget"
-    assert time.monotonic() - began < 1.0
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"avx512_bf16": True, "amx_bf16": True}, True),
+        ({"architecture": "aarch64", "bf16": True}, False),
+    ],
+)
+def test_bfloat16_depends_on_the_units_of_the_cpu(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert bfloat16_is_faster(torch.device("cpu")) is expected
+    assert not bfloat16_is_faster(torch.device("mps"))
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not bfloat16_is_faster(torch.device("cpu")), "an older release of PyTorch"
 
 
-def test_measuring_leaves_no_trace():
-    class Memory(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("seen", torch.zeros(()))
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_not_emulated_on_a_gpu(monkeypatch, native):
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or native
 
-    memory = Memory()
-
-    def remember(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        memory.seen += 1
-        return objective(network, images, batch)
-
-    outcome = run(plan(5, bfloat16=None), objective=remember, extra=memory)
-    assert memory.seen == 5
-    if not outcome.state.bfloat16:
-        assert weights(outcome) == weights(run(plan(5)))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert bfloat16_is_faster(torch.device("cuda")) is native
 
 
 # ---- going on
@@ -477,14 +445,14 @@ def test_a_finished_or_stopped_run_does_nothing_when_resumed(tmp_path):
         assert again.state == first.state
 
 
-def test_a_resumed_run_keeps_the_number_of_steps_that_was_measured(tmp_path):
+def test_a_resumed_run_keeps_the_number_of_steps_that_was_measured(tmp_path, clock):
     file = tmp_path / "main.safetensors"
 
     def crash(step: Step) -> None:
         if step.total is not None:
             raise StopError
 
-    given = {"load": slow(0.005), "checkpoint_file": file}
+    given = {"load": WaitingLoader(clock, 0.02), "checkpoint_file": file}
     p = plan(None, seconds=2.0, checkpoint_seconds=0.0)
     with pytest.raises(StopError):
         run(p, on_step=crash, **given)
@@ -523,7 +491,7 @@ def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path
 
     def interrupt(step: Step) -> None:
         if step.step == 4:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
 
     with pytest.raises(Interrupted, match="stopped after step 5 of 12"):
         run(plan(12), on_step=interrupt, checkpoint_file=file)
@@ -536,8 +504,8 @@ def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path
 
 def test_a_second_ctrl_c_does_not_wait():
     def twice(step: Step) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         run(plan(12), on_step=twice)
@@ -546,8 +514,8 @@ def test_a_second_ctrl_c_does_not_wait():
 @needs_sighup
 def test_a_terminal_that_closes_sends_sighup_twice_and_everything_is_saved(tmp_path):
     def hang_up(step: Step) -> None:
-        os.kill(os.getpid(), SIGHUP)
-        os.kill(os.getpid(), SIGHUP)
+        signal.raise_signal(SIGHUP)
+        signal.raise_signal(SIGHUP)
 
     with pytest.raises(Interrupted, match="stopped after step 1 of 12"):
         run(plan(12), on_step=hang_up, checkpoint_file=tmp_path / "main.safetensors")
@@ -559,7 +527,7 @@ def test_sighup_stays_ignored_where_it_is_ignored():
     before = signal.signal(SIGHUP, signal.SIG_IGN)
     try:
         with interruptible():
-            outcome = run(plan(12), on_step=lambda step: os.kill(os.getpid(), SIGHUP))
+            outcome = run(plan(12), on_step=lambda step: signal.raise_signal(SIGHUP))
             assert signal.getsignal(SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(SIGHUP, before)
@@ -569,7 +537,7 @@ def test_sighup_stays_ignored_where_it_is_ignored():
 def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
     def evaluate(network: nn.Module) -> Scores:
         if evaluate.calls == 1:  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         evaluate.calls += 1  # type: ignore[attr-defined]
         return Scores(0.5, 0.5, 0.5)
 
@@ -586,7 +554,7 @@ def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
 def test_outside_the_loop_a_signal_interrupts(number):
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), interruptible():
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
     assert signal.getsignal(number) == before
 
 
@@ -595,7 +563,7 @@ def test_a_handler_of_the_programs_own_stays():
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
         with interruptible():
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert seen == [signal.SIGTERM]
@@ -609,14 +577,18 @@ def test_in_another_thread_there_are_no_signals():
     assert outcomes[0].state.step == 3
 
 
-def test_checkpoints_are_written_on_the_way(tmp_path, monkeypatch):
+def test_checkpoints_are_written_on_the_way(tmp_path, monkeypatch, clock):
     written: list[int] = []
     save = checkpoint.save
     monkeypatch.setattr(
         checkpoint, "save", lambda path, **given: (written.append(given["state"].step), save(path, **given))
     )
-    run(plan(6, checkpoint_seconds=0.0), checkpoint_file=tmp_path / "a.safetensors")
+    given = {"load": WaitingLoader(clock, 1.0)}
+    run(plan(6, checkpoint_seconds=0.0), checkpoint_file=tmp_path / "a.safetensors", **given)
     assert written == [1, 2, 3, 4, 5, 6, 6]
     written.clear()
-    run(plan(6, checkpoint_seconds=60.0), checkpoint_file=tmp_path / "b.safetensors")
+    run(plan(6, checkpoint_seconds=2.5), checkpoint_file=tmp_path / "b.safetensors", **given)
+    assert written == [3, 6, 6]
+    written.clear()
+    run(plan(6, checkpoint_seconds=60.0), checkpoint_file=tmp_path / "c.safetensors", **given)
     assert written == [6]

@@ -60,7 +60,7 @@ def traceable(folder: Path) -> bool:
 
 def _ended(log: Path) -> bool:
     """Wait until strace, which ends a moment after the process that it follows, has written its last line."""
-    for _ in range(100):
+    for _ in range(600):
         lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
         if lines and re.search(r"\+\+\+ (exited|killed)", lines[-1]):
             return True

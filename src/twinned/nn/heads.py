@@ -36,7 +36,25 @@ class Distance(nn.Module):
         return distance
 
 
-class WeightedL1(nn.Module):
+class _Logistic(nn.Module):
+    """Learned head whose score is the sigmoid of its logit."""
+
+    learned = True
+
+    def logit(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compute the log odds of *same*: ``(n, d), (n, d) -> (n,)``."""
+        raise NotImplementedError
+
+    def score(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compute the learned P(same), in [0, 1], HIGHER is closer: ``(n, d), (n, d) -> (n,)``."""
+        return torch.sigmoid(self.logit(a, b))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Compute the distances of pairs, 1 - score, in [0, 1]: ``(n, d), (n, d) -> (n,)``."""
+        return 1 - self.score(a, b)
+
+
+class WeightedL1(_Logistic):
     """Sigmoid of a weighted sum of ``|a - b|``, the head of Koch 2015.
 
     Args:
@@ -47,7 +65,6 @@ class WeightedL1(nn.Module):
         initialized from N(0, 0.2), the bias from N(0.5, 0.01).
     """
 
-    learned = True
     name = "cosine"  # distance by which a search finds candidates, before the head sorts them
 
     def __init__(self, embedding_size: int | None = None) -> None:
@@ -68,23 +85,13 @@ class WeightedL1(nn.Module):
         logit: Tensor = self.weight((a - b).abs())[:, 0]
         return logit
 
-    def score(self, a: Tensor, b: Tensor) -> Tensor:
-        """Compute the learned P(same), in [0, 1], HIGHER is closer: ``(n, d), (n, d) -> (n,)``."""
-        return torch.sigmoid(self.logit(a, b))
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Compute the distances of pairs, 1 - score, in [0, 1]: ``(n, d), (n, d) -> (n,)``."""
-        return 1 - self.score(a, b)
-
-
-class SigmoidDistance(nn.Module):
+class SigmoidDistance(_Logistic):
     """Sigmoid of a distance with a learned scale and shift.
 
     Args:
         name: Distance; see `Distance`.
     """
-
-    learned = True
 
     def __init__(self, name: str = "euclidean") -> None:
         super().__init__()
@@ -97,14 +104,6 @@ class SigmoidDistance(nn.Module):
         """Compute the log odds of *same*: ``(n, d), (n, d) -> (n,)``."""
         logit: Tensor = self.scale * distances.get(self.name)(a, b) + self.shift
         return logit
-
-    def score(self, a: Tensor, b: Tensor) -> Tensor:
-        """Compute the learned P(same), in [0, 1], HIGHER is closer: ``(n, d), (n, d) -> (n,)``."""
-        return torch.sigmoid(self.logit(a, b))
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Compute the distances of pairs, 1 - score, in [0, 1]: ``(n, d), (n, d) -> (n,)``."""
-        return 1 - self.score(a, b)
 
 
 class Relation(nn.Module):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class CheckpointSaver(Callback):
         self.path, self.parts, self.optimizer = path, parts, optimizer
         self.run, self.seconds = run, seconds
         self.state = State()
-        self._saved = monotonic()
+        self._saved = time.monotonic()
 
     def resume(self, start: State) -> State:
         """Load the checkpoint into the modules and the optimizer; return ``start`` if there is no file."""
@@ -54,10 +54,10 @@ class CheckpointSaver(Callback):
         """Write the checkpoint."""
         if self.path is not None and distributed.rank() == 0:
             save(self.path, state=self.state, parts=self.parts, optimizer=self.optimizer, run=self.run)
-        self._saved = monotonic()
+        self._saved = time.monotonic()
 
     def on_step(self, step: Step) -> None:
-        if monotonic() - self._saved > self.seconds:
+        if time.monotonic() - self._saved > self.seconds:
             self.save()
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import monotonic
 from typing import Generic
 
 import torch
@@ -22,7 +22,7 @@ from ..data.samplers import Batch
 from ..utils.progress import progress_bar
 from ..utils.random import step_seed
 from . import distributed
-from .budget import StepBudget, bfloat16_is_faster
+from .budget import StepBudget
 from .callbacks import BestWeights, Callback, Evaluation
 from .checkpoint import CheckpointSaver, Parts
 from .signals import stop_requests
@@ -83,12 +83,10 @@ def train_network(
     distributed.broadcast_tensors(t for part in parts.values() for t in (*part.parameters(), *part.buffers()))
     if before_step is not None:
         before_step(network, state.step, state.total)
-    if state.bfloat16 is None:
-        state.bfloat16 = bfloat16_is_faster(network, extra, objective, batches, load, schedule.seconds)
     best = BestWeights(best_network, state)
     evaluation = Evaluation(evaluate, average.network, state, schedule, [best, *callbacks])
     budget = StepBudget(schedule, state, evaluate and (lambda: evaluate(average.network)))
-    start = monotonic() - state.seconds
+    start = time.monotonic() - state.seconds
     interrupted = False
 
     bar = progress_bar(progress or "", state.total, show=progress is not None)
@@ -118,10 +116,14 @@ def train_network(
             average.update(network, step)
 
             state.step += 1
-            state.seconds = monotonic() - start
+            state.seconds = time.monotonic() - start
             state.total = budget.steps(state)
             size = len(batch.index)
-            advance(1, f"loss {value:.3f}  {state.step * size / state.seconds:,.0f} images/s", state.total)
+            advance(
+                1,
+                f"loss {value:.3f}  {state.step * size / max(state.seconds, 1e-9):,.0f} images/s",
+                state.total,
+            )
             report = Step(step, state.total, value, rate, state.seconds, size, batch, embeddings)
             stops = [callback.on_step(report) for callback in (*callbacks, evaluation, checkpoint)]
             interrupted = _check_stops(state, signaled(), budget.is_spent(), any(stops))

@@ -244,7 +244,10 @@ class ScheduleConfig(Section):
 class Run(Section):
     """Execution of the run."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Precision of the network")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Precision of the network; auto is bfloat16 where the processor computes in it natively",
+    )
     checkpoint_seconds: float = Field(15.0, ge=0, description="Time between two checkpoints, in seconds")
 
 

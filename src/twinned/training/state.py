@@ -37,7 +37,7 @@ class Schedule:
         ema_decay: Decay of the exponential moving average of the weights, which is evaluated and kept; 0
             keeps the last weights.
         evaluations: Number of evaluations during the run.
-        bfloat16: Run the network in bfloat16; None measures whether it is faster.
+        bfloat16: Run the network in bfloat16.
         seed: Seed of dropout and augmentation.
         checkpoint_seconds: Seconds between two checkpoints.
     """
@@ -51,7 +51,7 @@ class Schedule:
     epoch_steps: float = 1.0
     ema_decay: float = 0.99
     evaluations: int = 10
-    bfloat16: bool | None = None
+    bfloat16: bool = False
     seed: int = 0
     checkpoint_seconds: float = 15.0
 
@@ -82,7 +82,7 @@ class State:
         step: Number of steps taken.
         total: Number of steps to take; None until the speed has been measured.
         seconds: Time spent in the loop, including the time before an interruption.
-        bfloat16: Run the network in bfloat16; None until the speed has been measured.
+        bfloat16: Run the network in bfloat16; a resumed run keeps the precision it started with.
         best_eer: Lowest held-out equal error rate so far.
         best_step: Number of steps after which the best weights were evaluated; 0 before the first evaluation.
         stopped: Reason why the run ended before its last step; None otherwise.
@@ -93,7 +93,7 @@ class State:
     step: int = 0
     total: int | None = None
     seconds: float = 0.0
-    bfloat16: bool | None = None
+    bfloat16: bool = False
     best_eer: float | None = None
     best_step: int = 0
     stopped: StopReason | None = None

@@ -34,6 +34,7 @@ from .freezing import Freezing, frozen_stages
 from .loop import train_network
 from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
+from .precision import bfloat16_is_faster
 from .state import Schedule, Scores, TrainResult
 from .validation import MAX_IMAGES, ValidationScore, batch_size, compare, embed, score
 from .warm_start import WarmStart
@@ -299,9 +300,9 @@ class Trainer:
             seed=config.seed,
             checkpoint_seconds=config.run.checkpoint_seconds,
             epoch_steps=epoch_steps,
-            bfloat16=False
-            if steps == 0
-            else {"auto": None, "float32": False, "bfloat16": True}[config.run.precision],
+            bfloat16=bfloat16_is_faster(self.device)
+            if config.run.precision == "auto"
+            else config.run.precision == "bfloat16",
         )
 
     def _monitor(self, batches: ClassBatches | PairBatches, extra: nn.Module) -> TrainingMonitor:

