@@ -15,14 +15,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from math import sqrt
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from array_api_compat import array_namespace, device
 
 from .errors import DataError, SettingError
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the result is of the same type
-Distance: TypeAlias = Callable[..., Array]
 
 # Pairwise differences are computed by blocks of rows of this many values, to bound the memory.
 _BLOCK_VALUES = 1 << 24
@@ -36,6 +35,13 @@ _ROUNDING, _DIAGONAL = 0.005, 0.25
 EXPECTED = "for embeddings z, pass distances.euclidean(z, z, pairwise=True) or another distance"
 
 _checked: ContextVar[bool] = ContextVar("_checked", default=True)
+
+
+class Distance(Protocol):
+    """Distance of rows ``(n, d), (n, d) -> (n,)``, or of all pairs of rows."""
+
+    def __call__(self, a: Array, b: Array, *, pairwise: bool = False) -> Array:
+        """Compute the distances."""
 
 
 def _accept_all_pairs(distance: Distance) -> Distance:

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from .verification import evaluate_verification as evaluate_verification
     from .verification import reliability as reliability
 
-__getattr__, __all__ = lazy_attributes(
-    __name__,
-    {
-        ".metrics.comparisons": "Comparisons",
-        "calibration": "Calibration",
-        "results": "Evaluation",
-        "verification": "VerificationResult evaluate_verification reliability",
-    },
-)
+if not TYPE_CHECKING:  # would make every name known to type checkers
+    __getattr__, __all__ = lazy_attributes(
+        __name__,
+        {
+            ".metrics.comparisons": "Comparisons",
+            "calibration": "Calibration",
+            "results": "Evaluation",
+            "verification": "VerificationResult evaluate_verification reliability",
+        },
+    )
