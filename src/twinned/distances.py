@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from math import sqrt
 from typing import Any, Protocol, TypeAlias
 
@@ -165,6 +165,25 @@ def get(name: str) -> Distance:
         return DISTANCES[name]
     except KeyError:
         raise SettingError(f"distance {name!r} is not known; choose one of {', '.join(DISTANCES)}") from None
+
+
+def all_pairs(distance: str | Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
+    """Return a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
+
+    Args:
+        distance: Name, a function of this module, or a function that computes all pairs.
+
+    Raises:
+        SettingError: If the name is not a key of `DISTANCES`.
+
+    Example:
+        >>> import numpy as np
+        >>> all_pairs("manhattan")(np.eye(2), np.eye(2)).tolist()
+        [[0.0, 2.0], [2.0, 0.0]]
+    """
+    found = get(distance) if isinstance(distance, str) else distance
+    ours = next((ours for ours in DISTANCES.values() if ours is found), None)
+    return found if ours is None else partial(ours, pairwise=True)
 
 
 def check_matrix(matrix: Array, *, what: str) -> None:

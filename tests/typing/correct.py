@@ -44,6 +44,14 @@ def use(model: tw.Model, picture: Image.Image) -> None:
         tw.plots.save(tw.plots.roc(found.verification), "roc.svg")
 
 
+def measure(z: NDArray[np.float32], y: list[str]) -> None:
+    pairs = tw.metrics.compare_all(z, y, "cosine")
+    assert_type(tw.metrics.eer(pairs.distance, pairs.same), float)
+    print(tw.metrics.roc([0.1, 0.2], [True, False]).auc(), tw.metrics.map_at_r(z, y))
+    assert_type(tw.metrics.recall_at_k(z, y, ks=(1, 5), distance="euclidean"), dict[int, float])
+    print(tw.metrics.few_shot(z, y, 5, 1, 1000, 0).accuracy)
+
+
 def parts(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     loss = tw.losses.embedding_loss(tw.losses.TripletLoss(margin=0.2), miner=tw.miners.SemiHard())
     network = tw.SiameseNetwork(tw.encoders.Conv4(image_size=(32, 32), channels=3))

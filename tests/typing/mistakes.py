@@ -16,6 +16,7 @@ def names(model: tw.Model, gallery: tw.Gallery) -> None:
     tw.data.make_pair([0, 1])  # attr-defined
     tw.plots.rocc  # noqa: B018  # attr-defined
     tw.evaluation.Calibrations  # noqa: B018  # attr-defined
+    tw.metrics.err([0.1], [True])  # attr-defined
     model.verfy("a.jpg", "b.jpg")  # attr-defined
     model.verify("a.jpg", "b.jpg").probabilty  # noqa: B018  # attr-defined
     model.evaluate("faces/").retreival  # noqa: B018  # attr-defined
@@ -30,6 +31,7 @@ def keywords(model: tw.Model) -> None:
     tw.losses.ContrastiveLoss(margins=1.0)  # call-arg
     model.verify("a.jpg", "b.jpg", treshold=0.3)  # call-arg
     model.evaluate("faces/", shot=5)  # call-arg
+    tw.metrics.recall_at_k(np.eye(4), [0, 0, 1, 1], k=1)  # call-arg
     model.identify("a.jpg", "people.gallery", fpr=0.01)  # call-arg
     tw.distances.cosine(np.eye(2), np.eye(2), pairwize=True)  # call-arg
 
@@ -41,6 +43,7 @@ def types(model: tw.Model) -> None:
     tw.load(3)  # arg-type
     tw.load_images("faces/", labels=7)  # arg-type
     tw.losses.TripletLoss(margin="wide")  # arg-type
+    tw.metrics.few_shot(np.eye(4), [0, 0, 1, 1], "five")  # arg-type
     model.verify(1, "b.jpg")  # arg-type
     model.verify("a.jpg", ["b.jpg"])  # arg-type
     model.evaluate("faces/", ways="20")  # arg-type
