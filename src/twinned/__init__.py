@@ -33,8 +33,10 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/typing compares bot
     from .data import load_pairs as load_pairs
     from .data.checks.checker import check_data as check_data
     from .errors import TwinnedError as TwinnedError
+    from .evaluation.comparison import Comparison as Comparison
     from .evaluation.results import Evaluation as Evaluation
     from .gallery import Gallery as Gallery
+    from .inference.compare import compare as compare
     from .inference.model import Model as Model
     from .inference.model import load as load
     from .inference.results import Verdict as Verdict
@@ -58,6 +60,7 @@ __version__ = "0.2.0"
 # Public name: the module that defines it or, after a colon, the module that it is.
 _HOME = {
     "Callback": "training.callbacks",
+    "Comparison": "evaluation.comparison",
     "Evaluation": "evaluation.results",
     "Gallery": "gallery",
     "ImageSet": "data",
@@ -68,6 +71,7 @@ _HOME = {
     "TwinnedError": "errors",
     "Verdict": "inference.results",
     "check_data": "data.checks.checker",
+    "compare": "inference.compare",
     "data": ":data",
     "distances": ":distances",
     "encoders": ":nn.encoders",

@@ -40,6 +40,8 @@ def use(model: tw.Model, picture: Image.Image) -> None:
         print(model.identify(["a.jpg"], gallery), gallery.search("a.jpg", 5))
     found: tw.Evaluation = model.evaluate("faces/", ways=5, shots=1, seed=0)
     print(found, found.to_dict(), found.notes)
+    comparison = tw.compare(model, tw.load("other.twin"), "faces/", seed=0)
+    print(comparison, comparison.to_dict(), comparison.eer.p_value)
     if found.verification is not None:
         tw.plots.save(tw.plots.roc(found.verification), "roc.svg")
 

@@ -32,6 +32,7 @@ def keywords(model: tw.Model) -> None:
     model.verify("a.jpg", "b.jpg", treshold=0.3)  # call-arg
     model.evaluate("faces/", shot=5)  # call-arg
     tw.metrics.recall_at_k(np.eye(4), [0, 0, 1, 1], k=1)  # call-arg
+    tw.compare(model, model, "faces/", sed=1)  # call-arg
     model.identify("a.jpg", "people.gallery", fpr=0.01)  # call-arg
     tw.distances.cosine(np.eye(2), np.eye(2), pairwize=True)  # call-arg
 
@@ -41,6 +42,7 @@ def types(model: tw.Model) -> None:
     tw.finetune(model, "faces/", resume="yes")  # arg-type
     tw.train("faces/", callbacks=[print])  # list-item
     tw.load(3)  # arg-type
+    tw.compare("a.twin", model, "faces/")  # arg-type
     tw.load_images("faces/", labels=7)  # arg-type
     tw.losses.TripletLoss(margin="wide")  # arg-type
     tw.metrics.few_shot(np.eye(4), [0, 0, 1, 1], "five")  # arg-type

@@ -8,7 +8,7 @@ come first, so an encoder that maps everything to one point scores 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Retrieval:
         map_at_r_ci: Interval of `map_at_r`.
         queries: Number of images with another image of their class.
         skipped: Number of images without.
+        rank: Rank of the first hit of each query, from 1, shape ``(queries,)``.
+        label: Class number of each query, a position in ``np.unique(labels)``.
     """
 
     recall_at: dict[int, float]
@@ -41,6 +43,8 @@ class Retrieval:
     map_at_r_ci: Interval | None
     queries: int
     skipped: int
+    rank: Ints = field(compare=False, repr=False)
+    label: Ints = field(compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values: ``recall_at_1``, ``recall_at_1_ci``, ..., ``map_at_r``."""
@@ -91,6 +95,8 @@ def evaluate_retrieval(
         map_at_r_ci=mean_interval(precision, label[query], seed=seed),
         queries=len(query),
         skipped=len(label) - len(query),
+        rank=first,
+        label=label[query],
     )
 
 
