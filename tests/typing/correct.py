@@ -42,6 +42,7 @@ def use(model: tw.Model, picture: Image.Image) -> None:
     print(found, found.to_dict(), found.notes)
     comparison = tw.compare(model, tw.load("other.twin"), "faces/", seed=0)
     print(comparison, comparison.to_dict(), comparison.eer.p_value)
+    tw.plots.roc({"a": found, "b": model.evaluate("faces/")}, ax=tw.plots.plain())
     if found.verification is not None:
         tw.plots.save(tw.plots.roc(found.verification), "roc.svg")
 

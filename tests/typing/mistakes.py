@@ -42,6 +42,7 @@ def types(model: tw.Model) -> None:
     tw.finetune(model, "faces/", resume="yes")  # arg-type
     tw.train("faces/", callbacks=[print])  # list-item
     tw.load(3)  # arg-type
+    tw.plots.roc("a")  # arg-type
     tw.compare("a.twin", model, "faces/")  # arg-type
     tw.load_images("faces/", labels=7)  # arg-type
     tw.losses.TripletLoss(margin="wide")  # arg-type
