@@ -49,8 +49,8 @@ _TINY = 1e-9  # replaces a rate of 0, which neither scale can show
 def roc(results: Result | Mapping[str, Result], *, ax: Axes | None = None) -> Axes:
     """Draw the ROC curve: true accept rate against false accept rate, on a logarithmic scale.
 
-    The band is the 95 % interval from resampling classes. The hatched rates are not supported by the number
-    of impostors (rule of 30).
+    The band is the 95 % interval from resampling classes. For a single result, the stored threshold is
+    marked, and the rates that the number of impostors does not support (rule of 30) are hatched.
 
     Args:
         results: An evaluation, or the result of `twinned.evaluation.evaluate_verification`; or several by
