@@ -43,16 +43,17 @@ if TYPE_CHECKING:
     from .samplers import ClassBatches as ClassBatches
     from .samplers import PairBatches as PairBatches
 
-__getattr__, __all__ = lazy_attributes(
-    __name__,
-    {
-        "catalog.convert": "digits load_digits",
-        "catalog.download": "fetch find get",
-        "catalog.registry": "DATA_SETS",
-        "datasets": "ImageSet PairSet",
-        "decoded": "Decoded DecodedSet decode",
-        "pairs": "make_pairs make_triplets",
-        "readers": "find_images load load_images load_pairs references_of",
-        "samplers": "Batch ClassBatches PairBatches",
-    },
-)
+if not TYPE_CHECKING:  # would make every name known to type checkers
+    __getattr__, __all__ = lazy_attributes(
+        __name__,
+        {
+            "catalog.convert": "digits load_digits",
+            "catalog.download": "fetch find get",
+            "catalog.registry": "DATA_SETS",
+            "datasets": "ImageSet PairSet",
+            "decoded": "Decoded DecodedSet decode",
+            "pairs": "make_pairs make_triplets",
+            "readers": "find_images load load_images load_pairs references_of",
+            "samplers": "Batch ClassBatches PairBatches",
+        },
+    )

@@ -18,7 +18,7 @@ from ..errors import DataError, SettingError, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Floats, compare, compare_pairs, count_pairs, locate_pairs
 from ..metrics.embedder import Embedder
-from ..metrics.few_shot import OneShot, one_shot_accuracy, possible_ways, runs_accuracy
+from ..metrics.few_shot import OneShot, few_shot, possible_ways, runs_accuracy
 from ..metrics.open_set import open_set
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import lfw_folds
@@ -229,10 +229,10 @@ def _one_shot(
     if most < ways:
         text = f"{most} classes have {shots + 1} images or more, so ways are {most} instead of {ways}"
         notes.append(Note("fewer-ways", text))
-    found = one_shot_accuracy(
+    found = few_shot(
         vectors,
         labels,
-        embedder.distances,
+        distance=embedder.distances,
         ways=min(ways, most),
         shots=shots,
         episodes=options.episodes,

@@ -22,7 +22,7 @@ from ..data.images import Pixels
 from ..data.readers import as_dataset
 from ..errors import DataError, MissingExtra, ModelError, SettingError
 from ..metrics.comparisons import compare_all
-from ..metrics.few_shot import one_shot_accuracy, possible_ways
+from ..metrics.few_shot import few_shot, possible_ways
 from ..metrics.roc import eer
 from ..utils import files
 from ..utils.files import check_output
@@ -292,7 +292,7 @@ def _quantize(
         found = compare_all(embedded, names_kept, model.distances)
         result[when] = {
             "eer": float(eer(found.distance, found.same)),
-            "one_shot": one_shot_accuracy(embedded, names_kept, model.distances, ways=ways).accuracy
+            "one_shot": few_shot(embedded, names_kept, ways, distance=model.distances).accuracy
             if ways > 1
             else None,
         }

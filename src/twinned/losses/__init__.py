@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapter import EmbeddingLoss, embedding_loss
 from .base import Loss
@@ -67,19 +67,20 @@ _FUNCTIONS: dict[str, type[Loss]] = {
     "circle_loss": CircleLoss,
 }
 
+if not TYPE_CHECKING:  # would make every name known to type checkers
 
-def __getattr__(name: str) -> Callable[..., Any]:
-    """Return a deprecated function of version 0.1: inputs and options of a loss in one call."""
-    if name not in _FUNCTIONS:
-        raise AttributeError(f"module 'twinned.losses' has no attribute {name!r}")
-    loss = _FUNCTIONS[name]
-    warnings.warn(
-        f"losses.{name} is deprecated. Use losses.{loss.__name__}", DeprecationWarning, stacklevel=2
-    )
-    known = inspect.signature(loss).parameters
+    def __getattr__(name: str) -> Callable[..., Any]:
+        """Return a deprecated function of version 0.1: inputs and options of a loss in one call."""
+        if name not in _FUNCTIONS:
+            raise AttributeError(f"module 'twinned.losses' has no attribute {name!r}")
+        loss = _FUNCTIONS[name]
+        warnings.warn(
+            f"losses.{name} is deprecated. Use losses.{loss.__name__}", DeprecationWarning, stacklevel=2
+        )
+        known = inspect.signature(loss).parameters
 
-    def function(*inputs: Any, **keywords: Any) -> Any:
-        options = {key: keywords.pop(key) for key in list(keywords) if key in known}
-        return loss(**options)(*inputs, **keywords)
+        def function(*inputs: Any, **keywords: Any) -> Any:
+            options = {key: keywords.pop(key) for key in list(keywords) if key in known}
+            return loss(**options)(*inputs, **keywords)
 
-    return function
+        return function

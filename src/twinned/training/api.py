@@ -27,7 +27,7 @@ from .config import TrainConfig, by_full_name
 from .encoder_selection import TRIAL_SHARE, select_encoder
 from .finetune import base_config, check_kept, check_old_data, config_of, measure_old
 from .launch import keep_freed_memory, on_devices, training_device
-from .options import TrainOptions, to_settings
+from .options import FinetuneOptions, TrainOptions, to_settings
 from .pipeline import Output, RunData, make_model, partial
 from .rules import DataFacts, resolve
 from .signals import interruptible
@@ -110,7 +110,7 @@ def finetune(
     output: str | os.PathLike[str] | None = None,
     *,
     old: Data | None = None,
-    **options: Any,
+    **options: Unpack[FinetuneOptions],
 ) -> Model:
     """Train a model further, on other images: new classes, a new task, a new image size.
 
@@ -134,7 +134,7 @@ def finetune(
     before = model if isinstance(model, Model) else Model(model)
     earlier = None if old is None else as_dataset(old)
     if earlier is not None:
-        force = any(options.get(name) for name in ("resume", "overwrite", "force"))
+        force = any(map(options.get, ("resume", "overwrite", "force")))
         check_old_data(earlier, None if output is None else Path(output), force=force)
     result = train(data, output, init_from=before, **options)
     if earlier is None or distributed.rank() > 0:

@@ -5,10 +5,16 @@ This module imports no PyTorch, so that ``twinned train --help`` is fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from ..utils.options import Option
+
+if TYPE_CHECKING:
+    from ..data.datasets import ImageSet, PairSet
+    from .callbacks import Callback
+    from .config import TrainConfig
 
 
 class TrainOptions(TypedDict, total=False):
@@ -57,6 +63,19 @@ class TrainOptions(TypedDict, total=False):
     devices: Annotated[
         int, Option("Run", "Number of devices, each with a process and a share of every batch", default=1)
     ]
+
+
+class FinetuneOptions(TrainOptions, total=False):
+    """Arguments of `twinned.train` that `twinned.finetune` passes on, and its options."""
+
+    validation: ImageSet | PairSet | str | os.PathLike[str] | None
+    resume: bool
+    overwrite: bool
+    config: TrainConfig | None
+    progress: bool
+    callbacks: Sequence[Callback]
+    validate: ImageSet | PairSet | str | os.PathLike[str] | None
+    force: bool
 
 
 # Options that are not part of the configuration.
