@@ -144,7 +144,10 @@ class DecodedSet:
         for sentence in decoded.left_out():
             note("unreadable-images", sentence)
         if len(decoded.kept) == 0:
-            raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
+            raise DataError(
+                f"{source.origin}: none of {len(source.images)} images can be read; the first error:"
+                f" {decoded.unreadable[0]}"
+            )
         hashes = [pixels_sha256(pixels) for pixels in decoded.pixels]
         for sentence in source.notes:
             note("reader", sentence)

@@ -13,7 +13,7 @@ from ..data.benchmarks import official_protocol, read_lfw, read_omniglot_runs
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import decode
 from ..data.images import ImageSource, pixels_sha256
-from ..data.readers import as_dataset
+from ..data.readers import Data, as_dataset
 from ..errors import DataError, SettingError, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Floats, compare, compare_pairs, count_pairs, locate_pairs
@@ -75,7 +75,7 @@ class _Options(NamedTuple):
 
 def evaluate(
     embedder: Embedder,
-    data: ImageSet | PairSet | str | os.PathLike[str],
+    data: Data,
     facts: ModelFacts,
     *,
     protocol: str = "auto",

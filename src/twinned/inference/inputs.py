@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from ..data.arrays import as_array
 from ..data.images import ImageSource, as_many, is_folder
 from ..utils.notes import note
 from .session import Floats
 
 if TYPE_CHECKING:
     from ..data.datasets import ImageSet, PairSet
+    from ..data.readers import Data, ImageData
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
 Images: TypeAlias = "ImageSource | Many"
-Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | str | os.PathLike[str]"
+Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | ImageData"
 
 
 def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
@@ -32,7 +34,9 @@ def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
 
 def as_references(images: Images) -> list[ImageSource]:
     """Return reference images, with those of a folder in its place."""
-    many = list(as_many(images))
+    array = as_array(images)
+    # Three axes are one image here, also with the channels first.
+    many: list[ImageSource] = [array] if array is not None and array.ndim == 3 else list(as_many(images))
     if not any(is_folder(image) for image in many):
         return many
     from ..data.readers import references_of
@@ -45,7 +49,7 @@ def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
     from ..data.datasets import ImageSet
     from ..data.readers import load_images
 
-    if isinstance(support, (str, os.PathLike)):
+    if not isinstance(support, (ImageSet, Mapping)):
         support = load_images(support)
     if isinstance(support, ImageSet):
         images = support.genuine()  # a forgery is not an example of its class
@@ -53,7 +57,7 @@ def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
     return {label: as_many(given) for label, given in support.items()}
 
 
-def calibration_data(data: ImageSet | PairSet | str | os.PathLike[str]) -> ImageSet | PairSet:
+def calibration_data(data: Data) -> ImageSet | PairSet:
     """Return the images or pairs for choosing a threshold; a note counts those that ``split`` leaves out."""
     from ..data.datasets import ImageSet
     from ..data.readers import as_dataset

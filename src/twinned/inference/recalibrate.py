@@ -13,6 +13,7 @@ import numpy as np
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import Decoded, decode
 from ..data.images import pixels_sha256
+from ..data.readers import Data
 from ..errors import DataError, SettingError, some
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
@@ -38,7 +39,7 @@ class _Embedded(NamedTuple):
 
 def recalibrate(
     model: str | os.PathLike[str],
-    data: ImageSet | PairSet | str | os.PathLike[str],
+    data: Data,
     output: str | os.PathLike[str] | None = None,
     *,
     in_place: bool = False,
@@ -121,7 +122,7 @@ def recalibrate(
     return report.calibration
 
 
-def _read(model: Model, data: ImageSet | PairSet | str | os.PathLike[str], *, progress: bool) -> _Embedded:
+def _read(model: Model, data: Data, *, progress: bool) -> _Embedded:
     """Read and embed the new images; refuse those seen in training."""
     source = calibration_data(data)
     decoded = decode(source.images, model.spec, progress=progress)
