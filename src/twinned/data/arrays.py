@@ -42,7 +42,7 @@ def as_array(values: object) -> NDArray[Any] | None:
     """
     if isinstance(values, np.ndarray):
         return values
-    if isinstance(values, type) or not isinstance(values, SupportsArray):
+    if isinstance(values, (type, np.generic)) or not isinstance(values, SupportsArray):
         return None
     tensor: Any = values
     try:

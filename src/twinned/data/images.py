@@ -9,14 +9,16 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError, ImageError
-from .arrays import NOT_NUMBERS, SupportsArray, as_array, split_batch, to_pixels
+
+if TYPE_CHECKING:
+    from .arrays import SupportsArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -73,15 +75,8 @@ class LazyImage:
 
 
 ImageSource: TypeAlias = (
-    str
-    | os.PathLike[str]
-    | bytes
-    | bytearray
-    | memoryview
-    | Image.Image
-    | NDArray[Any]
-    | SupportsArray
-    | LazyImage
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | SupportsArray"
+    " | LazyImage"
 )
 
 
@@ -104,14 +99,14 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
             source = source.read()
         if isinstance(source, np.ma.MaskedArray):
             raise _UnusableError("is a masked array; replace the masked values with .filled(value)")
-        if (array := as_array(source)) is not None:
-            return _plain(_from_array(array))
         if isinstance(source, Image.Image):
             return _plain(ImageOps.exif_transpose(source))
         if isinstance(source, (str, os.PathLike)):
             return _open_path(source, at_least)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return _decode(io.BytesIO(source), at_least)
+        if (array := _from_array(source)) is not None:
+            return _plain(array)
     except (_UnusableError, DataError) as error:
         raise ImageError(name, str(error)) from None
     except UnidentifiedImageError:
@@ -153,12 +148,16 @@ def source_name(source: object) -> str:
     return f"{kind} of shape {tuple(shape)}" if isinstance(shape, tuple) else f"object of type {kind}"
 
 
-def as_many(images: Any) -> Any:
+def as_many(images: Any, *, gray_batches: bool = True) -> Any:
     """Return a list with one image, the images of an array as a list, or another iterable unchanged.
 
     An array or tensor holds several images if it has four axes, three axes without channels, or one axis of
     paths or other objects. An open file counts as one image, which `open_image` refuses, because iterating
     over it yields lines.
+
+    Args:
+        images: One or several images.
+        gray_batches: Read three axes without channels as several images, not as one.
 
     Raises:
         DataError: If the axes of an array can be read in two ways.
@@ -167,12 +166,14 @@ def as_many(images: Any) -> Any:
         return [images]
     if hasattr(images, "read"):  # a file, or an image of a lazy sequence
         return [images]
+    from .arrays import NOT_NUMBERS, as_array, split_batch
+
     array = as_array(images)
     if array is None:
         return [images] if getattr(images, "ndim", 1) != 1 else images  # a table
     if array.dtype.kind in NOT_NUMBERS:
         return list(array) if array.ndim == 1 else [images]
-    several = split_batch(array)
+    several = split_batch(array) if gray_batches or array.ndim != 3 else None
     return [images] if several is None else several
 
 
@@ -246,7 +247,13 @@ def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
         return _plain(ImageOps.exif_transpose(image) if turnable else image)
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
+def _from_array(source: object) -> Image.Image | None:
+    """Return the image in an array or tensor; None for other objects."""
+    from .arrays import as_array, to_pixels
+
+    array = as_array(source)
+    if array is None:
+        return None
     pixels = to_pixels(array)
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise _UnusableError(f"has more pixels than the limit of {MAX_PIXELS:,}")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from ..data.arrays import as_array
 from ..data.images import ImageSource, as_many, is_folder
 from ..utils.notes import note
 from .session import Floats
@@ -34,9 +33,7 @@ def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
 
 def as_references(images: Images) -> list[ImageSource]:
     """Return reference images, with those of a folder in its place."""
-    array = as_array(images)
-    # Three axes are one image here, also with the channels first.
-    many: list[ImageSource] = [array] if array is not None and array.ndim == 3 else list(as_many(images))
+    many: list[ImageSource] = list(as_many(images, gray_batches=False))
     if not any(is_folder(image) for image in many):
         return many
     from ..data.readers import references_of
