@@ -6,7 +6,8 @@ sequences      arrays, tensors and datasets of other libraries to a data set
 arrays         axes and values of images in arrays
 images         open any image safely
 preprocessing  resizing shared by training and inference
-decoded        decoded images in memory
+decoded        decoded images
+pixel_stores   pixels in memory, in a file, or decoded when they are read
 splits         hold-out, folds and subsamples by class
 samplers       batches by class or by pair
 pairs          pairs and triplets as index arrays
