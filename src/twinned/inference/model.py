@@ -35,7 +35,7 @@ from .results import Prediction, Verdict
 from .session import Floats, embed_stream
 
 if TYPE_CHECKING:
-    from ..data.datasets import ImageSet, PairSet
+    from ..data.readers import Data
     from ..evaluation.protocols import ModelFacts
     from ..evaluation.results import Evaluation
     from ..gallery.gallery import Gallery, Hits, Identifications, Labels
@@ -369,7 +369,7 @@ class Model(FolderEmbedder):
 
     def evaluate(
         self,
-        data: ImageSet | PairSet | str | os.PathLike[str],
+        data: Data,
         *,
         protocol: str = "auto",
         ways: int = 20,

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.readers import as_dataset
+from ..data.readers import Data, as_dataset
 from ..data.splits import check_classes, split_by_column
 from ..errors import SettingError
 from ..inference import model_folder
@@ -34,7 +34,6 @@ from .signals import interruptible
 from .state import Interrupted
 from .warm_start import load_for_input
 
-Data = ImageSet | PairSet | str | os.PathLike[str]
 _PRETRAINED = "efficientnet_lite0"
 # For these recipes, auto compares a small encoder with a pretrained one: recipe and changes of each.
 _CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
@@ -68,7 +67,8 @@ def train(
     classes.
 
     Args:
-        data: Images or pairs, or a path to them (see `twinned.data.load_images`, `load_pairs`).
+        data: Images or pairs, a path to them, ``(images, labels)`` in arrays or tensors, or a PyTorch
+            ``Dataset`` of pairs (image, label); see `twinned.data.load_images` and `load_pairs`.
         output: Model folder to write; by default a temporary folder, until `Model.save`.
         init_from: Model to start from, or its folder; see `finetune`.
         validation: Data for choosing the threshold, instead of held-out classes.
@@ -120,7 +120,7 @@ def finetune(
 
     Args:
         model: Model to start from, or its folder.
-        data: Images or pairs, or a path to them.
+        data: Images or pairs, as for `train`.
         output: Model folder to write; by default a temporary folder, until `Model.save`.
         old: Data of the original task; both models are evaluated on them.
         **options: Arguments and options of `train`. By default they are the model's own, with a lower
