@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.augmentation import Augmentation
+from ..data.augmentation import AnyAugmentation, Augmentation
 from ..data.decoded import DecodedSet
 from ..data.images import Pixels
 from ..data.samplers import Batch
@@ -48,14 +48,14 @@ class PixelSource:
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``.
-        augment: Augmentation.
+        augment: AnyAugmentation.
         device: Device of the network.
         seed: Seed of the augmentation.
     """
 
     start_stage = 0
 
-    def __init__(self, pixels: Pixels, augment: Augmentation, *, device: torch.device, seed: int) -> None:
+    def __init__(self, pixels: Pixels, augment: AnyAugmentation, *, device: torch.device, seed: int) -> None:
         self.pixels = torch.from_numpy(np.asarray(pixels))
         self.augment, self.device, self.seed = augment, device, seed
 
@@ -170,7 +170,7 @@ InputSource = PixelSource | FeatureSource
 
 
 def input_source(
-    data: DecodedSet, *, augment: Augmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
+    data: DecodedSet, *, augment: AnyAugmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
 ) -> InputSource:
     """Return the inputs of a dataset: its cached features, or its pixels."""
     if isinstance(data, CachedSet):
@@ -184,7 +184,7 @@ class FeatureCache:
     Args:
         network: Network, on its device.
         n_stages: Number of frozen stages of its encoder.
-        augment: Augmentation of the views.
+        augment: AnyAugmentation of the views.
         n_augmentations: Number of augmented views per image.
         seed: Seed of the augmentation.
     """
@@ -194,7 +194,7 @@ class FeatureCache:
         network: SiameseNetwork,
         n_stages: int,
         *,
-        augment: Augmentation,
+        augment: AnyAugmentation,
         n_augmentations: int,
         seed: int,
     ) -> None:
@@ -232,7 +232,7 @@ class FeatureCache:
             return None
         start = time.monotonic()
 
-        def view(augment: Augmentation, number: int, title: str) -> Tensor:
+        def view(augment: AnyAugmentation, number: int, title: str) -> Tensor:
             return self._view(pixels, distinct, augment, number, title, progress)
 
         views = [view(_NO_AUGMENTATION, 0, "Frozen stages")]
@@ -255,7 +255,7 @@ class FeatureCache:
         self,
         pixels: Pixels,
         chosen: NDArray[np.intp],
-        augment: Augmentation,
+        augment: AnyAugmentation,
         number: int,
         title: str,
         progress: bool,
@@ -290,7 +290,7 @@ def cache_features(
     validation: DecodedSet | None,
     config: TrainConfig,
     *,
-    augment: Augmentation,
+    augment: AnyAugmentation,
     budget: Budget,
     record: Path | None = None,
     progress: bool = True,
@@ -302,7 +302,7 @@ def cache_features(
         data: Training data.
         validation: Separate data for the threshold; None for none.
         config: Frozen stages, number of views and seed.
-        augment: Augmentation of the views.
+        augment: AnyAugmentation of the views.
         budget: Time budget of the run.
         record: JSON file with the numbers of images and views, so that a resumed run uses the same.
         progress: Show progress bars.
