@@ -42,8 +42,11 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/typing compares bot
     from .inference.results import Verdict as Verdict
     from .inference.wrap import wrap as wrap
     from .losses import miners as miners
+    from .losses import register_loss as register_loss
+    from .losses import register_miner as register_miner
     from .nn import encoders as encoders
     from .nn import heads as heads
+    from .nn.encoders import register_encoder as register_encoder
     from .nn.siamese import SiameseNetwork as SiameseNetwork
     from .training import recipes as recipes
     from .training.api import finetune as finetune
@@ -87,6 +90,9 @@ _HOME = {
     "miners": ":losses.miners",
     "plots": ":visualization",
     "recipes": ":training.recipes",
+    "register_encoder": "nn.encoders",
+    "register_loss": "losses",
+    "register_miner": "losses",
     "train": "training.api",
     "training": ":training",
     "wrap": "inference.wrap",

@@ -27,12 +27,14 @@ from .adapter import EmbeddingLoss, embedding_loss
 from .base import Loss
 from .cross_batch_memory import CrossBatchMemory
 from .in_batch import CircleLoss, InfoNCELoss, MultiSimilarityLoss, SupConLoss
+from .miners import register_miner
 from .pair import ChopraLoss, ContrastiveLoss, PairCrossEntropy
 from .proxy import ArcFaceLoss, ProxyAnchorLoss
-from .registry import LOSSES, create_loss
+from .registry import BUILTIN, LOSSES, create_loss, register_loss
 from .triplet import SoftTripletLoss, TripletLoss
 
 __all__ = [
+    "BUILTIN",
     "LOSSES",
     "ArcFaceLoss",
     "ChopraLoss",
@@ -51,6 +53,8 @@ __all__ = [
     "create_loss",
     "embedding_loss",
     "get",
+    "register_loss",
+    "register_miner",
 ]
 
 get = create_loss  # name of version 0.1

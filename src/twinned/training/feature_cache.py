@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.augmentation import Augmentation
+from ..data.augmentation import AnyAugmentation, Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import JoinedPixels, PixelStore
 from ..data.samplers import Batch
@@ -49,14 +49,16 @@ class PixelSource:
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``.
-        augment: Augmentation.
+        augment: AnyAugmentation.
         device: Device of the network.
         seed: Seed of the augmentation.
     """
 
     start_stage = 0
 
-    def __init__(self, pixels: PixelStore, augment: Augmentation, *, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, pixels: PixelStore, augment: AnyAugmentation, *, device: torch.device, seed: int
+    ) -> None:
         self.pixels = pixels
         self.augment, self.device, self.seed = augment, device, seed
 
@@ -174,7 +176,7 @@ InputSource = PixelSource | FeatureSource
 
 
 def input_source(
-    data: DecodedSet, *, augment: Augmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
+    data: DecodedSet, *, augment: AnyAugmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
 ) -> InputSource:
     """Return the inputs of a dataset: its cached features, or its pixels."""
     if isinstance(data, CachedSet):
@@ -188,7 +190,7 @@ class FeatureCache:
     Args:
         network: Network, on its device.
         n_stages: Number of frozen stages of its encoder.
-        augment: Augmentation of the views.
+        augment: AnyAugmentation of the views.
         n_augmentations: Number of augmented views per image.
         seed: Seed of the augmentation.
     """
@@ -198,7 +200,7 @@ class FeatureCache:
         network: SiameseNetwork,
         n_stages: int,
         *,
-        augment: Augmentation,
+        augment: AnyAugmentation,
         n_augmentations: int,
         seed: int,
     ) -> None:
@@ -241,7 +243,7 @@ class FeatureCache:
             return None
         start = time.monotonic()
 
-        def view(augment: Augmentation, number: int, title: str) -> Tensor:
+        def view(augment: AnyAugmentation, number: int, title: str) -> Tensor:
             return self._view(pixels, distinct, augment, number, title, progress)
 
         views = [view(_NO_AUGMENTATION, 0, "Frozen stages")]
@@ -264,7 +266,7 @@ class FeatureCache:
         self,
         pixels: PixelStore,
         chosen: NDArray[np.intp],
-        augment: Augmentation,
+        augment: AnyAugmentation,
         number: int,
         title: str,
         progress: bool,
@@ -299,7 +301,7 @@ def cache_features(
     validation: DecodedSet | None,
     config: TrainConfig,
     *,
-    augment: Augmentation,
+    augment: AnyAugmentation,
     budget: Budget,
     record: Path | None = None,
     progress: bool = True,
@@ -311,7 +313,7 @@ def cache_features(
         data: Training data.
         validation: Separate data for the threshold; None for none.
         config: Frozen stages, number of views and seed.
-        augment: Augmentation of the views.
+        augment: AnyAugmentation of the views.
         budget: Time budget of the run.
         record: JSON file with the numbers of images and views, so that a resumed run uses the same.
         progress: Show progress bars.
