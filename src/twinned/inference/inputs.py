@@ -15,12 +15,12 @@ from .session import Floats
 
 if TYPE_CHECKING:
     from ..data.datasets import ImageSet, PairSet
-    from ..data.readers import Data, ImageData
+    from ..data.readers import Data
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
 Images: TypeAlias = "ImageSource | Many"
-Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | ImageData"
+Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | str | os.PathLike[str]"
 
 
 def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
