@@ -12,10 +12,13 @@ import pytest
 import torch
 from pytorch_metric_learning import losses as their_losses
 from pytorch_metric_learning import miners as their_miners
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import twinned as tw
+from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
+from twinned.data.samplers import ClassBatches
 from twinned.errors import SettingError
 from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
@@ -40,7 +43,8 @@ def hinge(distance: Tensor, same: Tensor) -> Tensor:
 
 
 def spread(embeddings: Tensor, labels: Tensor) -> Tensor:
-    similarity = embeddings @ embeddings.T
+    unit = nn.functional.normalize(embeddings)
+    similarity = unit @ unit.T
     return nn.functional.cross_entropy(similarity / 0.1, labels % len(labels))
 
 
@@ -162,6 +166,36 @@ def test_names_and_sections_do_as_well(quick, some):
     assert found["mining"]["miner"] == "batch-hard"
     assert found["optimizer"]["name"] == "sgd"
     assert found["augment"]["rotation"] == section.rotation
+
+
+def test_a_plain_loop_ends_with_the_same_weights(quick, some, strangers):
+    torch.manual_seed(0)
+    encoder, steps = nn.Sequential(nn.Flatten(), nn.Linear(400, 32), nn.ReLU(), nn.Linear(32, 8)), 12
+    model = quick(
+        some,
+        validation=strangers,
+        encoder=encoder,
+        loss=spread,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        schedule=lambda step, total: 1.0,
+        augment=lambda images: images,
+        steps=steps,
+        settings={"ema_decay": 0, "normalize": False, "classes_per_batch": 4, "images_per_class": 3}
+        | {"same_group_fraction": 0.0, "evaluations": 1},
+    )
+    data = DecodedSet.from_images(some, model.spec, progress=False)
+    images = torch.from_numpy(data.pixels).permute(0, 3, 1, 2) / 255
+    batches = ClassBatches(data.images.class_index, classes=4, images=3)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1, momentum=0.9)
+    for step in range(steps):
+        batch = batches(step)
+        x = (images[batch.index] - model.spec.mean[0]) / model.spec.std[0]
+        optimizer.zero_grad()
+        spread(encoder(x), torch.from_numpy(batch.labels)).backward()
+        optimizer.step()
+    saved = load_file(model.folder / "weights.safetensors")
+    for name, value in encoder.state_dict().items():
+        torch.testing.assert_close(saved[f"encoder.module.{name}"], value, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
