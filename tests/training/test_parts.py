@@ -273,6 +273,24 @@ def test_registered_parts_are_named_and_known(quick, some):
         quick(some, loss="my-loss", settings={"loss.width": 2})
 
 
+def test_fine_tuning_names_the_parts_that_are_missing(quick, some, strangers):
+    before = quick(some, encoder="conv4", loss=hinge, schedule=lambda step, total: 1.0)
+    options = {"steps": 2, "progress": False, "settings": {"precision": "float32"}}
+    with pytest.raises(SettingError, match=r"The loss hinge is not registered.*register_loss\('hinge'\)"):
+        tw.finetune(before, strangers, **options)
+    model = tw.finetune(before, strangers, loss=hinge, **options)
+    assert recipe(model)["loss"]["name"] == "unregistered:hinge"
+    assert "function-missing" in model.manifest.note_codes
+    assert recipe(model)["functions"]["schedule"] is None
+    assert recipe(tw.finetune(before, strangers, loss="supcon", **options))["loss"]["name"] == "supcon"
+
+
+def test_losses_show_their_options():
+    shown = repr(tw.losses.embedding_loss(hinge, distance="euclidean", miner=miners.MultiSimilarity()))
+    assert shown.splitlines()[1].strip() == "loss=hinge, distance='euclidean'"
+    assert "MultiSimilarity(epsilon=0.1)" in shown
+
+
 @pytest.mark.usefixtures("registered")
 def test_names_that_are_taken_or_malformed_are_refused():
     with pytest.raises(SettingError, match="'conv4' is taken by another encoder"):
