@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .decoded import decode as decode
     from .pairs import make_pairs as make_pairs
     from .pairs import make_triplets as make_triplets
+    from .preprocessing import ImageSpec as ImageSpec
     from .readers import find_images as find_images
     from .readers import load as load
     from .readers import load_images as load_images
@@ -59,6 +60,7 @@ if not TYPE_CHECKING:  # would make every name known to type checkers
             "datasets": "ImageSet PairSet",
             "decoded": "Decoded DecodedSet decode",
             "pairs": "make_pairs make_triplets",
+            "preprocessing": "ImageSpec",
             "readers": "find_images load load_images load_pairs references_of",
             "samplers": "Batch ClassBatches PairBatches",
             "torch_data": "ClassSampler ImageDataset",

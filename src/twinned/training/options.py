@@ -99,6 +99,9 @@ class TrainOptions(TypedDict, total=False):
 class TrainArguments(TrainOptions, total=False):
     """Options of a training run in Python, of which some can be parts of one's own.
 
+    With ``devices`` above 1, each process gets a copy of the parts, so functions and classes must be defined
+    at the top level of a module.
+
     Attributes:
         encoder: Name, or a module that maps floats ``(n, channels, height, width)`` to ``(n, d)``; see
             `twinned.nn.encoders.ModuleEncoder`.
