@@ -31,7 +31,6 @@ model = tw.train(
     image_size=size,
     distance="euclidean",
     steps=30,
-    validation=known,
     settings={"head": "sigmoid-distance", "classes_per_batch": 8, "images_per_class": 2, "evaluations": 1},
     seed=0,
 )
