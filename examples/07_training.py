@@ -40,7 +40,8 @@ for epoch in range(2):
         loss.backward()
         optimizer.step()
         values.append(loss.item())
-        print(f"\repoch {epoch + 1}: {len(values) * 32:5} pairs, loss {np.mean(values):.4f}", end="")
+        if len(values) % 20 == 0:
+            print(f"\repoch {epoch + 1}: {len(values) * 32:5} pairs, loss {np.mean(values):.4f}", end="")
     print()
 
 network.eval()

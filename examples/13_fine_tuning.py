@@ -6,8 +6,8 @@ Errors: its base model is a Siamese network of two inputs, and is called with on
 network has no new input size either: its dense layer fits one size, so images are resized here.
 Output: slide 1's network of letters of 28x28, frozen, with the slide's new layers, learns a task of
 num_classes = 4 on ten capitals of 64x64: is the left one a vowel, the right one, both, or none? It answers
-over nine in ten pairs of new images rightly. Order matters in this task, so the vectors are concatenated. |a - b|
-and a * b are the same for (A, B) and (B, A), so they reach at most three in four, as the last line shows.
+over nine in ten pairs of new images rightly. Order matters in this task, so the vectors are concatenated.
+|a - b| and a * b are the same for (A, B) and (B, A): they reach at most three in four, as the last line.
 """
 
 import numpy as np
