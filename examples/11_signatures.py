@@ -5,8 +5,8 @@ sigmoid; binary cross-entropy, Adam; is this signature genuine?
 Errors: none. It names no data. In CEDAR the genuine scans have a gray background and the forgeries a white
 one, so a network of the scans can separate them by the background alone.
 Output: `twinned check` finds that shortcut. Then the slide's network, head, loss and optimizer on the scans
-of 14 writers, for 30 steps of 16 images, tested on six other writers: better against forgeries
-than against other writers, which is the shortcut. 11_signatures.png has the three kinds of pairs.
+of 14 writers, for 30 steps of 16 images, tested on six other writers. 11_signatures.png has the three kinds
+of pairs: skilled forgeries are farther away than the signatures of other writers, which is the shortcut.
 
 The signatures come from `twinned data get cedar`, or from a copy below TWINNED_DATA; else letters are used.
 """
