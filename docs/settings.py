@@ -59,6 +59,8 @@ def _flags() -> Iterator[str]:
 def _options() -> Iterator[str]:
     yield "| option | short name | type | default | meaning |\n| --- | --- | --- | --- | --- |"
     for section, field in TrainConfig.model_fields.items():
+        if section == "functions":  # names of functions, which are no options
+            continue
         kinds = _variants(section)
         if not kinds and section != "recipe":
             yield _row(section, section, field)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 
+from twinned import losses
 from twinned.cli.main import app
 from twinned.errors import SettingError
 from twinned.inference.input_options import InputOptions
 from twinned.inference.wrap import wrap
+from twinned.nn import encoders
+from twinned.training import recipes
 from twinned.training.api import resolve_config, train
 from twinned.training.config import TrainConfig, full_name
 from twinned.training.options import TrainOptions, to_settings
@@ -36,6 +42,23 @@ def test_commands_have_every_option_with_its_help_and_panel(command, options):
         assert found[name].help == f"{option.help}.", name
         assert found[name].rich_help_panel == option.panel, name
         assert found[name].default == option.default, name
+
+
+@pytest.mark.parametrize(
+    ("option", "names"),
+    [("recipe", recipes.RECIPES), ("encoder", encoders.registry._BUILTIN), ("loss", losses.registry.BUILTIN)],
+)
+def test_the_help_lists_the_names_of_the_tables(option, names):
+    shown = re.split(r": |;|, or one", parameters("train")[option].help)[1]
+    assert sorted(re.split(", | or ", shown)) == sorted(names)
+
+
+def test_the_help_of_train_needs_no_pytorch():
+    code = (
+        "import sys; from twinned.cli.main import app; app(['train', '--help'], standalone_mode=False);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_every_option_is_a_setting_of_the_configuration():

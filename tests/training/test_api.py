@@ -537,7 +537,7 @@ def test_settings_reach_the_run(quick, some):
         ({"seed": 3, "settings": {"seed": 7}}, "seed is given twice, as 3 and as 7"),
         ({"image_size": "foo"}, "an image size must be HxW"),
         ({"image_size": "10x10"}, "at least 16x16; got 10x10"),
-        ({"settings": {"miner": "foo"}}, "miner 'foo' is not known"),
+        ({"settings": {"miner": "foo"}}, "Unknown miner 'foo'"),
         ({"settings": {"head": "foo"}}, "Head foo requires loss cross-entropy"),
         ({"settings": {"x": 1}}, "Unknown setting 'x'"),
         ({"batch_size": 1}, "A batch needs at least 4 images"),

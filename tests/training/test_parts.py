@@ -12,10 +12,13 @@ import pytest
 import torch
 from pytorch_metric_learning import losses as their_losses
 from pytorch_metric_learning import miners as their_miners
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import twinned as tw
+from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
+from twinned.data.samplers import ClassBatches
 from twinned.errors import SettingError
 from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
@@ -40,7 +43,8 @@ def hinge(distance: Tensor, same: Tensor) -> Tensor:
 
 
 def spread(embeddings: Tensor, labels: Tensor) -> Tensor:
-    similarity = embeddings @ embeddings.T
+    unit = nn.functional.normalize(embeddings)
+    similarity = unit @ unit.T
     return nn.functional.cross_entropy(similarity / 0.1, labels % len(labels))
 
 
@@ -164,6 +168,36 @@ def test_names_and_sections_do_as_well(quick, some):
     assert found["augment"]["rotation"] == section.rotation
 
 
+def test_a_plain_loop_ends_with_the_same_weights(quick, some, strangers):
+    torch.manual_seed(0)
+    encoder, steps = nn.Sequential(nn.Flatten(), nn.Linear(400, 32), nn.ReLU(), nn.Linear(32, 8)), 12
+    model = quick(
+        some,
+        validation=strangers,
+        encoder=encoder,
+        loss=spread,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        schedule=lambda step, total: 1.0,
+        augment=lambda images: images,
+        steps=steps,
+        settings={"ema_decay": 0, "normalize": False, "classes_per_batch": 4, "images_per_class": 3}
+        | {"same_group_fraction": 0.0, "evaluations": 1},
+    )
+    data = DecodedSet.from_images(some, model.spec, progress=False)
+    images = torch.from_numpy(data.pixels).permute(0, 3, 1, 2) / 255
+    batches = ClassBatches(data.images.class_index, classes=4, images=3)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1, momentum=0.9)
+    for step in range(steps):
+        batch = batches(step)
+        x = (images[batch.index] - model.spec.mean[0]) / model.spec.std[0]
+        optimizer.zero_grad()
+        spread(encoder(x), torch.from_numpy(batch.labels)).backward()
+        optimizer.step()
+    saved = load_file(model.folder / "weights.safetensors")
+    for name, value in encoder.state_dict().items():
+        torch.testing.assert_close(saved[f"encoder.module.{name}"], value, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -237,6 +271,24 @@ def test_registered_parts_are_named_and_known(quick, some):
     assert recipe(quick(some, encoder=Named(6)))["encoder"]["name"] == "unregistered:Named"
     with pytest.raises(SettingError, match="Loss my-loss has no setting width; it has scale"):
         quick(some, loss="my-loss", settings={"loss.width": 2})
+
+
+def test_fine_tuning_names_the_parts_that_are_missing(quick, some, strangers):
+    before = quick(some, encoder="conv4", loss=hinge, schedule=lambda step, total: 1.0)
+    options = {"steps": 2, "progress": False, "settings": {"precision": "float32"}}
+    with pytest.raises(SettingError, match=r"The loss hinge is not registered.*register_loss\('hinge'\)"):
+        tw.finetune(before, strangers, **options)
+    model = tw.finetune(before, strangers, loss=hinge, **options)
+    assert recipe(model)["loss"]["name"] == "unregistered:hinge"
+    assert "function-missing" in model.manifest.note_codes
+    assert recipe(model)["functions"]["schedule"] is None
+    assert recipe(tw.finetune(before, strangers, loss="supcon", **options))["loss"]["name"] == "supcon"
+
+
+def test_losses_show_their_options():
+    shown = repr(tw.losses.embedding_loss(hinge, distance="euclidean", miner=miners.MultiSimilarity()))
+    assert shown.splitlines()[1].strip() == "loss=hinge, distance='euclidean'"
+    assert "MultiSimilarity(epsilon=0.1)" in shown
 
 
 @pytest.mark.usefixtures("registered")

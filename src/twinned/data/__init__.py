@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .letters import load_letters as load_letters
     from .pairs import make_pairs as make_pairs
     from .pairs import make_triplets as make_triplets
+    from .preprocessing import ImageSpec as ImageSpec
     from .readers import find_images as find_images
     from .readers import load as load
     from .readers import load_images as load_images
@@ -62,6 +63,7 @@ if not TYPE_CHECKING:  # would make every name known to type checkers
             "decoded": "Decoded DecodedSet decode",
             "letters": "load_letters",
             "pairs": "make_pairs make_triplets",
+            "preprocessing": "ImageSpec",
             "readers": "find_images load load_images load_pairs references_of",
             "samplers": "Batch ClassBatches PairBatches",
             "torch_data": "ClassSampler ImageDataset",

@@ -4,23 +4,46 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from copy import copy
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import distances
-from ..data.preprocessing import ImageSpec
-from ..errors import ModelError
+from ..data.images import ImageSource
+from ..data.preprocessing import ImageSpec, read_image
+from ..errors import MissingExtra, ModelError
 from . import model_folder
 from .model_folder import Manifest
 from .session import Floats, Graph, embed_pixels
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..data.pixel_stores import PixelStore
+    from ..nn.siamese import SiameseNetwork
+
+
+def training_function(name: str, use: str) -> Callable[..., Any]:
+    """Import a function of `twinned.training.networks` when it is called, since inference needs no PyTorch.
+
+    Args:
+        name: Name of the function.
+        use: Public name, for the error.
+
+    Raises:
+        MissingExtra: If PyTorch is not installed.
+    """
+    try:
+        function: Callable[..., Any] = getattr(import_module("twinned.training.networks"), name)
+    except ModuleNotFoundError:
+        raise MissingExtra("train", use) from None
+    return function
 
 
 class GraphEmbedder:
@@ -30,24 +53,40 @@ class GraphEmbedder:
         graph: Encoder.
         spec: Image preprocessing.
         distance: Name of the distance.
+        head: Graph of a learned head, which then computes the distances.
     """
 
-    def __init__(self, graph: Graph, spec: ImageSpec, distance: str) -> None:
-        self.encoder, self.spec, self.distance = graph, spec, distance
+    def __init__(self, graph: Graph, spec: ImageSpec, distance: str, *, head: Graph | None = None) -> None:
+        self.encoder, self.spec, self.distance, self._head = graph, spec, distance, head
+
+    @property
+    def has_head(self) -> bool:
+        """True if a learned head computes the distances."""
+        return self._head is not None
 
     def embed_pixels(self, pixels: PixelStore) -> Floats:
         """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
         return embed_pixels(pixels, self.encoder)
 
     def distances(self, left: Floats, right: Floats) -> Floats:
-        """Return distances of all pairs: ``(n, d), (m, d) -> (n, m)``."""
-        found: Floats = distances.get(self.distance)(left, right, pairwise=True)
-        return found
+        """Return distances of all pairs of embeddings: ``(n, d), (m, d) -> (n, m)``, lower is closer.
+
+        With a learned head the distance is 1 - score.
+        """
+        if self._head is None:
+            found: Floats = distances.get(self.distance)(left, right, pairwise=True)
+            return found
+        scored = np.empty((len(left), len(right)), np.float32)
+        for row, vector in enumerate(left):
+            scored[row] = self._head(np.broadcast_to(vector, right.shape).copy(), right)
+        return np.clip(1 - scored, 0, 1)
 
     def paired_distances(self, left: Floats, right: Floats) -> Floats:
-        """Return distances row by row: ``(n, d), (n, d) -> (n,)``."""
-        found: Floats = distances.get(self.distance)(left, right)
-        return found
+        """Return distances row by row: ``(n, d), (n, d) -> (n,)``, lower is closer."""
+        if self._head is None:
+            found: Floats = distances.get(self.distance)(left, right)
+            return found
+        return np.clip(1 - self._head(left, right), 0, 1)
 
 
 class FolderEmbedder(GraphEmbedder):
@@ -109,7 +148,7 @@ class FolderEmbedder(GraphEmbedder):
             )
 
     @cached_property
-    def _head(self) -> Graph | None:
+    def _head(self) -> Graph | None:  # type: ignore[override] # loaded on first use
         """Graph of the learned head; None without one."""
         if not self.manifest.head:
             return None
@@ -122,23 +161,43 @@ class FolderEmbedder(GraphEmbedder):
         found.__dict__["encoder"] = session  # replaces the cached property
         return found
 
-    def distances(self, left: Floats, right: Floats) -> Floats:
-        """Return distances of all pairs of embeddings: ``(n, d), (m, d) -> (n, m)``, lower is closer.
+    def preprocess(self, image: ImageSource) -> Tensor:
+        """Return the pixels of an image as the network gets them.
 
-        With a learned head the distance is 1 - score.
+        ``model.to_torch().embed(model.preprocess(image)[None])`` equals ``model.embed(image)``. The size, the
+        fit and the ink extraction of ``model.spec`` (`ImageSpec`) have been applied; its mean and standard
+        deviation have not, since the network subtracts and divides by them itself.
+
+        Args:
+            image: A path, Pillow image, array or bytes.
+
+        Returns:
+            float32 in [0, 1], shape ``(channels, height, width)``: a tensor on the CPU, or a NumPy array if
+            PyTorch is not installed.
+
+        Raises:
+            ImageError: If the image cannot be opened.
         """
-        if self._head is None:
-            return super().distances(left, right)
-        scored = np.empty((len(left), len(right)), np.float32)
-        for row, vector in enumerate(left):
-            scored[row] = self._head(np.broadcast_to(vector, right.shape).copy(), right)
-        return np.clip(1 - scored, 0, 1)
+        pixels = read_image(image, self.spec).transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+        try:
+            torch = import_module("torch")
+        except ModuleNotFoundError:
+            return cast("Tensor", pixels)
+        return cast("Tensor", torch.from_numpy(pixels))
 
-    def paired_distances(self, left: Floats, right: Floats) -> Floats:
-        """Return distances row by row: ``(n, d), (n, d) -> (n,)``, lower is closer."""
-        if self._head is None:
-            return super().paired_distances(left, right)
-        return np.clip(1 - self._head(left, right), 0, 1)
+    def to_torch(self) -> SiameseNetwork:
+        """Rebuild the network in PyTorch, on the CPU and in evaluation mode.
+
+        Its embeddings differ from those of the model by at most 1e-5 times the largest value or 1. An encoder
+        of one's own is built by the class or function registered under its name (`twinned.register_encoder`).
+
+        Raises:
+            SettingError: If the model was wrapped from an ONNX file, or the encoder is not registered.
+            ModelError: If the weights do not fit the network.
+            MissingExtra: If PyTorch is not installed.
+        """
+        network: SiameseNetwork = training_function("to_torch", "Model.to_torch")(self)
+        return network
 
     def _relations(self, left: Floats, right: Floats) -> list[dict[str, float]]:
         """Return the probability of each relation, row by row; empty without a relation head."""

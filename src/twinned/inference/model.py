@@ -19,22 +19,16 @@ from ..errors import DataError, SettingError
 from ..evaluation.calibration import FittedThreshold
 from ..utils.progress import progress_bar
 from . import model_folder
-from .embedder import FolderEmbedder
-from .inputs import (
-    Images,
-    Many,
-    One,
-    Support,
-    as_list,
-    as_references,
-    distinct,
-    examples_of,
-    image_key,
-)
+from .embedder import FolderEmbedder, training_function
+from .inputs import Images, Many, One, Support, as_list, as_references, distinct, examples_of, image_key
 from .results import Prediction, Verdict
 from .session import Floats, embed_stream
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data.datasets import ImageSet, PairSet
+    from ..data.preprocessing import ImageSpec
     from ..data.readers import Data
     from ..evaluation.protocols import ModelFacts
     from ..evaluation.results import Evaluation
@@ -43,8 +37,8 @@ if TYPE_CHECKING:
     from .explain import Explanation
     from .training_record import TrainingRecord
 
-_PUBLIC = """classify embed evaluate explain gallery identify load manifest save search threshold verify
-verify_many"""
+_PUBLIC = """classify embed evaluate explain from_network gallery identify load manifest preprocess save
+search threshold to_torch verify verify_many"""
 
 
 class Model(FolderEmbedder):
@@ -71,12 +65,40 @@ class Model(FolderEmbedder):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Model:
-        """Load a model folder.
+        """Load a model folder; see the constructor."""
+        return cls(path, device=device)
+
+    @staticmethod
+    def from_network(
+        network: nn.Module,
+        calibration_images: ImageSet | PairSet | str | os.PathLike[str],
+        *,
+        spec: ImageSpec | None = None,
+        far: float | None = None,
+        output: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> Model:
+        """Make a model from a network in PyTorch: export it to ONNX, check the graph, choose the threshold.
+
+        Args:
+            network: A `SiameseNetwork`; or any module that maps floats ``(n, channels, height, width)`` to
+                ``(n, d)``, compared by cosine or Euclidean distance, the one with fewer errors.
+            calibration_images: Images or pairs that it was not trained on, or their path.
+            spec: Input of the network; by default that of its encoder, or the size that all images have, in
+                [0, 1], with the channels of the first convolution.
+            far: False accept rate of the threshold; equal error by default.
+            output: Model folder to write; by default a temporary one.
+            progress: Show progress bars.
 
         Raises:
-            ModelError: If the folder is missing, damaged or of another format.
+            SettingError: If the input is not known, ``far`` is out of range, or ``output`` exists.
+            DataError: If the images give no genuine or no impostor comparison.
+            ExportError: If the network cannot be exported, or ONNX Runtime computes something else.
         """
-        return cls(path, device=device)
+        found: Model = training_function("from_network", "Model.from_network")(
+            network, calibration_images, spec=spec, far=far, output=output, progress=progress
+        )
+        return found
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.spec.shape))

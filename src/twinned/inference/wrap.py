@@ -17,11 +17,11 @@ from ..data.preprocessing import ImageSpec, parse_image_size
 from ..data.readers import Data
 from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
-from ..evaluation.fitting import CalibrationReport, calibrate
+from ..evaluation.fitting import calibrate
 from ..metrics.comparisons import compare
 from ..metrics.roc import eer
 from ..utils import files
-from ..utils.notes import collect, note
+from ..utils.notes import Note, collect, note
 from . import model_folder
 from .embedder import GraphEmbedder
 from .input_options import InputOptions
@@ -116,19 +116,13 @@ def wrap(
         folder = Path(cleanup.enter_context(temporary))
         build(found, chosen, folder / "encoder.onnx")
         embedder = GraphEmbedder(Graph(folder / "encoder.onnx", device="cpu"), chosen.spec, metric)
-        embeddings = embedder.embed_pixels(decoded.pixels)
-        if _is_constant(embeddings):
-            raise _useless(path)
-        report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
-        note(
-            "trained-elsewhere",
-            f"the encoder was trained elsewhere; {path.name} does not record whether on these classes too",
-        )
-        for warning in report.warnings:
-            note(*warning)
-        manifest = Manifest(
-            **_description(path, chosen, embeddings, decoded, report),
-            distance=metric,
+        write_calibrated(
+            folder,
+            embedder,
+            decoded,
+            notes,
+            source=path.name,
+            encoder=f"wrapped:{path.name}",
             recipe={
                 "recipe": "wrap",
                 "seed": seed,
@@ -136,20 +130,90 @@ def wrap(
                 "pixels": chosen.words,
                 "file": {"name": path.name, "sha256": files.file_sha256(path)},
             },
-            notes=notes,
-            licence=licence,
+            far=far,
+            license=licence,
+            seed=seed,
         )
-        training = {
-            "seed": seed,
-            "held_out_classes": manifest.held_out["classes"],
-            "held_out_images": sorted(decoded.hashes),
-        }
-        model_folder.write(folder, manifest, card=card(manifest), training=training)
         if target is not None:
             model_folder.copy(folder, target, force=force)
             return Model(target)
         cleanup.pop_all()  # the folder stays as long as the model
         return Model(folder, temporary=temporary)
+
+
+def write_calibrated(
+    folder: Path,
+    embedder: GraphEmbedder,
+    decoded: DecodedSet,
+    notes: list[Note],
+    *,
+    source: str,
+    encoder: str,
+    recipe: dict[str, Any],
+    far: float | None = None,
+    license: str | None = None,
+    seed: int = 0,
+    record: dict[str, Any] | None = None,
+) -> None:
+    """Fit threshold and probability to the embeddings of images, and write the folder of the model.
+
+    Args:
+        folder: Folder that has the graphs.
+        embedder: The graphs, with their input and distance.
+        decoded: Images or pairs.
+        notes: List that `collect` fills; the model keeps them.
+        source: Name of the file or network, for messages.
+        encoder: Name of the encoder, for model.json.
+        recipe: Settings, for model.json.
+        far: False accept rate to choose the threshold at; equal error by default.
+        license: License of the encoder.
+        seed: Seed of samples and resampling.
+        record: More entries of training.json.
+
+    Raises:
+        ModelError: If the encoder returns the same vector for every image, or one that is not finite.
+    """
+    from .. import __version__
+
+    embeddings = embedder.embed_pixels(decoded.pixels)
+    if _is_constant(embeddings):
+        raise _useless(source)
+    report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
+    note(
+        "trained-elsewhere",
+        f"the encoder was trained elsewhere; {source} does not record whether on these classes too",
+    )
+    for warning in report.warnings:
+        note(*warning)
+    manifest = Manifest(
+        twinned=__version__,
+        origin="wrapped",
+        encoder=encoder,
+        spec=embedder.spec,
+        embedding_size=embeddings.shape[1],
+        normalized=bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
+        distance=embedder.distance,
+        head=embedder.has_head,
+        calibration=report.calibration,
+        held_out={
+            **decoded.fingerprint(),
+            "classes": decoded.labelled.classes if decoded.labelled is not None else [],
+            **report.figures,
+            **model_folder.harder_impostors(
+                report.comparisons, recipe="wrap", encoder=source.removesuffix(".onnx")
+            ),
+        },
+        recipe=recipe,
+        notes=notes,
+        licence=license,
+    )
+    training = {
+        **(record or {}),
+        "seed": seed,
+        "held_out_classes": manifest.held_out["classes"],
+        "held_out_images": sorted(decoded.hashes),
+    }
+    model_folder.write(folder, manifest, card=card(manifest), training=training)
 
 
 def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
@@ -246,9 +310,7 @@ def _choose(
     """Try the open choices on some of the images, and return the one with the lowest equal error rate."""
     if len(formats) == len(metrics) == 1:
         return formats[0], metrics[0]
-    some = subsample(decoded, _LOOK_AT, seed=seed, per_class=4)
-    if some.labelled is not None and not some.labelled.usable_classes():
-        some = decoded
+    some = _some(decoded, seed)
     errors = _errors(found, formats, metrics, some, seed)
     number, metric = min(errors, key=lambda tried: (errors[tried], tried[0], metrics.index(tried[1])))
     best, least = formats[number], errors[number, metric]
@@ -273,6 +335,26 @@ def _choose(
     return best, metric
 
 
+def choose_distance(graph: Graph, spec: ImageSpec, decoded: DecodedSet, seed: int = 0) -> str:
+    """Return the distance, cosine or Euclidean, with the lower equal error rate on some of the images."""
+    some = _some(decoded, seed)
+    tried = {name: GraphEmbedder(graph, spec, name) for name in ("cosine", "euclidean")}
+    vectors = tried["cosine"].embed_pixels(some.pixels)
+    return min(tried, key=lambda name: _error(vectors, some, tried[name], seed))
+
+
+def _some(decoded: DecodedSet, seed: int) -> DecodedSet:
+    """Return some of the images, at least two of a class."""
+    some = subsample(decoded, _LOOK_AT, seed=seed, per_class=4)
+    return decoded if some.labelled is not None and not some.labelled.usable_classes() else some
+
+
+def _error(vectors: Floats, some: DecodedSet, embedder: GraphEmbedder, seed: int) -> float:
+    """Return the equal error rate of embeddings."""
+    made = compare(vectors, some.dataset, embedder, seed=seed)
+    return float(eer(made.distance, made.same))
+
+
 def _errors(
     found: OnnxEncoder, formats: list[InputFormat], metrics: Sequence[str], some: DecodedSet, seed: int
 ) -> dict[tuple[int, str], float]:
@@ -294,43 +376,19 @@ def _errors(
                 problem = error
                 continue
             for metric in metrics if not _is_constant(vectors) else ():
-                made = compare(vectors, some.dataset, GraphEmbedder(graph, tried.spec, metric), seed=seed)
-                errors[number, metric] = float(eer(made.distance, made.same))
+                errors[number, metric] = _error(vectors, some, GraphEmbedder(graph, tried.spec, metric), seed)
     if not errors:
         raise problem or _useless(found.path)
     return errors
 
 
-def _useless(path: Path) -> ModelError:
+def _useless(source: str | Path) -> ModelError:
     return ModelError(
-        f"{path}: The encoder returns the same vector for every image, or one that is not finite. Set layout,"
-        " scale, mean and std to those of its training"
+        f"{source}: The encoder returns the same vector for every image, or one that is not finite. Set"
+        " layout, scale, mean and std to those of its training"
     )
 
 
 def _is_constant(embeddings: Floats) -> bool:
     """Return True if embeddings are not finite, or the same for every image."""
     return not np.isfinite(embeddings).all() or not np.ptp(embeddings, axis=0).any()
-
-
-def _description(
-    path: Path, chosen: InputFormat, embeddings: Floats, decoded: DecodedSet, report: CalibrationReport
-) -> dict[str, Any]:
-    """Return the fields of model.json that follow from the encoder, its embeddings and their calibration."""
-    from .. import __version__
-
-    return {
-        "twinned": __version__,
-        "origin": "wrapped",
-        "encoder": f"wrapped:{path.name}",
-        "spec": chosen.spec,
-        "embedding_size": embeddings.shape[1],
-        "normalized": bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
-        "calibration": report.calibration,
-        "held_out": {
-            **decoded.fingerprint(),
-            "classes": decoded.labelled.classes if decoded.labelled is not None else [],
-            **report.figures,
-            **model_folder.harder_impostors(report.comparisons, recipe="wrap", encoder=path.stem),
-        },
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isfunction
 from typing import Any
 
 import torch
@@ -129,6 +130,12 @@ class EmbeddingLoss(Loss):
         self.proxies = _has_proxies(loss)
         self.miner = miner
         self._measure = measure
+
+    def extra_repr(self) -> str:
+        """Return the distance, and the names of a loss and a miner that are functions."""
+        parts = {"loss": self.loss, "miner": self.miner}
+        named = [f"{name}={plain_name(part)}" for name, part in parts.items() if isfunction(part)]
+        return ", ".join(filter(None, [*named, super().extra_repr()]))
 
     def forward(
         self,

@@ -58,7 +58,7 @@ def config_of(model: Model) -> TrainConfig:
     if "weights.safetensors" not in model.manifest.files:
         raise SettingError(
             f"{model.folder}: the encoder was wrapped, and an ONNX graph cannot be trained. Train it in its"
-            " own framework, and wrap it again"
+            " own framework, and wrap it again, or use Model.from_network"
         )
     try:
         return TrainConfig.from_saved(model.manifest.recipe)

@@ -57,7 +57,7 @@ def make_objective(
     config: TrainConfig,
     batches: ClassBatches | PairBatches,
     *,
-    parts: OwnParts,
+    parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
     start_stage: int = 0,
 ) -> tuple[Objective[SiameseNetwork], nn.Module]:
     """Create the objective, and the loss with its parameters and memory.

@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 else:  # the command line takes names alone
     EncoderPart = LossPart = str
 
+# Built-in names, for the help; tests compare them with the tables, which need PyTorch.
+_RECIPES = "glyph, face, signature, photo, photo-small, koch2015, facenet or chopra2005"
+_ENCODERS = (
+    "conv4, conv4_wide, resnet, koch2015, chopra2005, deck_face, deck_signature, efficientnet_lite0,"
+    " efficientnet_lite0_photo, efficientnet_lite0_face, efficientnet_lite0_signature"
+)
+_LOSSES = (
+    "contrastive, chopra, cross-entropy, triplet, triplet-soft, supcon, infonce, multi-similarity, circle,"
+    " arcface, proxy-anchor"
+)
+
 
 class TrainOptions(TypedDict, total=False):
     """Options of a training run; what is missing comes from the recipe."""
@@ -35,9 +46,16 @@ class TrainOptions(TypedDict, total=False):
         Option("Data", "Height and width of the network's input, HxW, or one number for both", str | None),
     ]
     recipe: Annotated[
-        str | None, Option("Model", "Name of a recipe; auto chooses one from the images (docs/settings.md)")
+        str | None,
+        Option(
+            "Model",
+            f"Name of a recipe: {_RECIPES}; auto chooses one from the images (docs/settings.md)",
+        ),
     ]
-    encoder: Annotated[str | EncoderPart | None, Option("Model", "Name of the encoder", str | None)]
+    encoder: Annotated[
+        str | EncoderPart | None,
+        Option("Model", f"Name of the encoder: {_ENCODERS}, or one that is registered", str | None),
+    ]
     embedding_size: Annotated[int | None, Option("Model", "Number of values of an embedding")]
     distance: Annotated[
         str | None,
@@ -49,7 +67,10 @@ class TrainOptions(TypedDict, total=False):
             "Model", "Number of encoder stages to freeze, counted from the input; all, or none", str | None
         ),
     ]
-    loss: Annotated[str | LossPart | None, Option("Optimization", "Name of the loss", str | None)]
+    loss: Annotated[
+        str | LossPart | None,
+        Option("Optimization", f"Name of the loss: {_LOSSES}, or one that is registered", str | None),
+    ]
     margin: Annotated[float | None, Option("Optimization", "Margin of the loss")]
     batch_size: Annotated[int | None, Option("Optimization", "Number of images per batch")]
     learning_rate: Annotated[float | None, Option("Optimization", "Peak learning rate")]
@@ -77,6 +98,9 @@ class TrainOptions(TypedDict, total=False):
 
 class TrainArguments(TrainOptions, total=False):
     """Options of a training run in Python, of which some can be parts of one's own.
+
+    With ``devices`` above 1, each process gets a copy of the parts, so functions and classes must be defined
+    at the top level of a module.
 
     Attributes:
         encoder: Name, or a module that maps floats ``(n, channels, height, width)`` to ``(n, d)``; see

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
@@ -158,11 +159,7 @@ class OwnParts:
             SettingError: If the configuration names a part that is not registered, or a part does not fit it.
         """
         if self.encoder is not None:
-            encoder, named = self.make_encoder(config), config.encoder.name  # fails before images are decoded
-            if not named.startswith(UNREGISTERED) and not can_rebuild(
-                lambda: OwnParts().make_encoder(config, pretrained=False), encoder
-            ):
-                config = config.merge({"encoder.name": UNREGISTERED + plain_name(self.encoder)})
+            config = named_encoder(self.make_encoder(config), config)  # fails before images are decoded
         for part, name, known in (
             (self.encoder, config.encoder.name, encoders.ENCODERS),
             (self.loss, config.loss.name, losses.LOSSES),
@@ -213,6 +210,28 @@ def split_parts(options: TrainArguments) -> tuple[OwnParts, TrainOptions]:
     return parts, cast("TrainOptions", named | {"settings": settings})
 
 
+def named_encoder(encoder: Encoder, config: TrainConfig) -> TrainConfig:
+    """Return the configuration with the name of an encoder, and the embedding size that rebuilds it.
+
+    The name is marked as unregistered if no encoder of the table computes the same with the same weights.
+    """
+    part = encoder.module if isinstance(encoder, encoders.ModuleEncoder) else encoder
+    name = encoder.name or encoders.ENCODERS.name_of(part)
+    layer = encoder.linear_projection
+    for size in () if name.startswith(UNREGISTERED) else (None, encoder.embedding_size):
+        found = config.merge({"encoder.name": name, "encoder.embedding_size": size})
+        if can_rebuild(partial(OwnParts().make_encoder, found, pretrained=False), encoder):
+            return found
+    size = encoder.embedding_size if part is not encoder and layer is not None else None
+    return config.merge({"encoder.name": UNREGISTERED + plain_name(part), "encoder.embedding_size": size})
+
+
+def first_channels(module: nn.Module) -> int | None:
+    """Return the channels of the first convolution of a module if they are those of images, 1 or 3."""
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    return first.in_channels if first is not None and first.in_channels in (1, 3) else None
+
+
 def _checked(name: str, value: Any) -> Any:
     """Return a part if it has the type of its argument.
 
@@ -261,10 +280,8 @@ def _defaults(parts: OwnParts) -> dict[str, Any]:
     if isinstance(parts.encoder, Encoder):
         shape = (*parts.encoder.image_size, parts.encoder.channels)
         found |= zip((*_SIZE, "input.channels"), shape, strict=True)
-    elif parts.encoder is not None:
-        first = next((m for m in parts.encoder.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and first.in_channels in (1, 3):
-            found["input.channels"] = first.in_channels
+    elif parts.encoder is not None and (channels := first_channels(parts.encoder)):
+        found["input.channels"] = channels
     if isinstance(parts.loss, Loss) and parts.loss.distance is not None:
         found["comparison.distance"] = parts.loss.distance
     return found

@@ -20,6 +20,7 @@ class Encoder(nn.Module):
         channels: 1 or 3.
 
     Attributes:
+        name: Name by which `create_encoder` made it; None otherwise.
         mean: Mean of the pixels that pretrained weights expect, one value per channel; None without
             pretrained weights.
         std: Standard deviation of these pixels.
@@ -29,6 +30,7 @@ class Encoder(nn.Module):
             image. Suits objects that look alike in a mirror; doubles the time per image.
     """
 
+    name: str | None = None
     embedding_size: int
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

@@ -209,7 +209,7 @@ def create_encoder(
             embedding_size=embedding_size,
             dropout=dropout,
         )
-        encoder.symmetric = symmetric
+        encoder.name, encoder.symmetric = name, symmetric
         return encoder
     if not entry.fixed:
         settings = {"image_size": image_size, "channels": channels}
@@ -232,7 +232,7 @@ def create_encoder(
     if entry.pretrained:
         settings["pretrained"] = pretrained
     encoder = entry.builder(**settings)
-    encoder.symmetric = symmetric
+    encoder.name, encoder.symmetric = name, symmetric
     return encoder
 
 

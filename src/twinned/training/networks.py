@@ -1,0 +1,182 @@
+"""Convert between networks in PyTorch and models: `Model.from_network` and `Model.to_torch`."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ..data.datasets import ImageSet, PairSet
+from ..data.decoded import DecodedSet
+from ..data.images import open_image
+from ..data.preprocessing import ImageSpec
+from ..errors import DataError, ModelError, SettingError
+from ..inference import model_folder
+from ..inference.embedder import GraphEmbedder
+from ..inference.inputs import calibration_data
+from ..inference.model import Model
+from ..inference.session import Graph
+from ..inference.wrap import choose_distance, write_calibrated
+from ..nn import heads, onnx_export
+from ..nn.encoders import Encoder, as_encoder
+from ..nn.siamese import SiameseNetwork
+from ..utils.notes import collect
+from ..utils.registry import plain_name
+from .config import TrainConfig
+from .finetune import config_of
+from .parts import first_channels, named_encoder
+from .sections import Comparison, EncoderConfig, Input, Length
+from .warm_start import load_for_input
+
+# Images whose sizes are compared, where a network does not determine that of its input.
+_LOOK_AT = 16
+
+
+def from_network(
+    network: nn.Module,
+    calibration_images: ImageSet | PairSet | str | os.PathLike[str],
+    *,
+    spec: ImageSpec | None = None,
+    far: float | None = None,
+    output: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Model:
+    """Make a model from a network; see `Model.from_network`."""
+    if far is not None and not 0 < far < 1:
+        raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
+    if not isinstance(network, nn.Module):
+        raise SettingError(f"A network must be a torch.nn.Module; got {type(network).__name__}")
+    name, target = plain_name(network), None if output is None else Path(output)
+    with collect() as notes, ExitStack() as cleanup:
+        images = calibration_data(calibration_images)
+        if target is not None:
+            model_folder.check_output(target, data=[images.origin])
+        siamese, spec = _siamese(copy.deepcopy(network).cpu().eval(), spec, images)
+        decoded = DecodedSet.from_images(images, spec, progress=progress)
+        if not decoded.dataset.has_both_kinds:
+            raise DataError(
+                f"{images.origin}: A threshold needs same and different pairs: two classes, and two readable"
+                " images of one of them"
+            )
+        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
+        folder = Path(cleanup.enter_context(temporary))
+        has_head = _export(siamese, spec, folder, name)
+        graph = Graph(folder / "encoder.onnx", device="cpu")
+        if not isinstance(network, SiameseNetwork):
+            siamese.head = heads.Distance(choose_distance(graph, spec, decoded))
+        config = named_encoder(siamese.encoder, _config(siamese, spec))
+        write_calibrated(
+            folder,
+            GraphEmbedder(
+                graph,
+                spec,
+                siamese.head.name,
+                head=Graph(folder / "head.onnx", device="cpu") if has_head else None,
+            ),
+            decoded,
+            notes,
+            source=name,
+            encoder=config.encoder.name,
+            recipe=config.model_dump(mode="json"),
+            far=far,
+            license=siamese.encoder.license,
+            record={"layers": siamese.layers()},
+        )
+        if target is not None:
+            model_folder.copy(folder, target)
+            return Model(target)
+        cleanup.pop_all()  # the folder stays as long as the model
+        return Model(folder, temporary=temporary)
+
+
+def to_torch(model: Model) -> SiameseNetwork:
+    """Rebuild the network of a model; see `Model.to_torch`."""
+    config = config_of(model)
+    found = load_for_input(model, config, config)
+    if not found.complete:
+        raise ModelError(
+            f"{model.folder}: weights.safetensors does not fit the network that model.json describes"
+            f" ({'; '.join(note.text for note in found.notes)}). Register the encoder that it was made from"
+        )
+    return found.network
+
+
+def _siamese(
+    network: nn.Module, spec: ImageSpec | None, images: ImageSet | PairSet
+) -> tuple[SiameseNetwork, ImageSpec]:
+    """Return the network as a `SiameseNetwork`, and its input."""
+    if isinstance(network, SiameseNetwork):
+        if isinstance(network.head, heads.Relation):
+            raise SettingError("A network with a relation head has no names of relations; use twinned.train")
+        found = spec or _spec_of(network.encoder)
+        as_encoder(network.encoder, image_size=found.shape[:2], channels=found.channels)
+        return network, found.model_copy(update=network.statistics)
+    if spec is None:
+        spec = _spec_of(network) if isinstance(network, Encoder) else _guess_spec(network, images)
+    encoder = as_encoder(network, image_size=spec.shape[:2], channels=spec.channels)
+    if spec.mean == (0.0,) * spec.channels and spec.std == (1.0,) * spec.channels and encoder.mean:
+        spec = spec.model_copy(update={"mean": encoder.mean, "std": encoder.std})
+    return SiameseNetwork(encoder, mean=spec.mean, std=spec.std).eval(), spec
+
+
+def _spec_of(encoder: Encoder) -> ImageSpec:
+    height, width = encoder.image_size
+    return ImageSpec(height=height, width=width, channels=encoder.channels)
+
+
+def _guess_spec(network: nn.Module, images: ImageSet | PairSet) -> ImageSpec:
+    """Return the size that all of some images share, with the channels of the first convolution."""
+    sizes = {open_image(image).size for image in images.images[:_LOOK_AT]}
+    if len(sizes) != 1:
+        some = " and ".join(f"{height}x{width}" for width, height in sorted(sizes)[:2])
+        raise SettingError(
+            f"The images have different sizes, such as {some}, so the input of the network is not known."
+            " Set spec=ImageSpec(height=..., width=..., channels=...)"
+        )
+    ((width, height),) = sizes
+    return ImageSpec(height=height, width=width, channels=first_channels(network) or 3)
+
+
+def _export(network: SiameseNetwork, spec: ImageSpec, folder: Path, name: str) -> bool:
+    """Write the graphs and the weights; return True if there is a head.onnx.
+
+    Raises:
+        ExportError: If the network cannot be exported, or the graph computes something else.
+    """
+    try:
+        onnx_export.export_encoder(network, spec, folder / "encoder.onnx")
+    except (RuntimeError, TypeError, ValueError, torch.onnx.OnnxExporterError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise onnx_export.ExportError(f"{name} cannot be exported to ONNX: {reason}") from error
+    has_head = onnx_export.export_head(network, folder / "head.onnx")
+    save_file(
+        {k: v.contiguous().clone() for k, v in network.state_dict().items()}, folder / "weights.safetensors"
+    )
+    return has_head
+
+
+def _config(network: SiameseNetwork, spec: ImageSpec) -> TrainConfig:
+    """Return a configuration that describes a network, for `Model.to_torch` and fine-tuning."""
+    named: dict[type[nn.Module], str] = {
+        heads.WeightedL1: "weighted-l1",
+        heads.SigmoidDistance: "sigmoid-distance",
+    }
+    inner: dict[str, Any] = spec.model_dump(exclude={"mean", "std"})
+    return TrainConfig(
+        recipe="network",
+        input=Input(**inner),
+        encoder=EncoderConfig(name="conv4", symmetric=network.encoder.symmetric),
+        comparison=Comparison(
+            head=named.get(type(network.head), "distance"),
+            distance=network.head.name,
+            normalize=network.normalize,
+        ),
+        length=Length(steps=0),
+    )
