@@ -12,6 +12,7 @@ augmentation   batch augmentation (PyTorch)
 catalog        public data sets: registry, download, conversion
 checks         checks of a data set
 benchmarks     official lists of LFW and Omniglot
+letters        letters of five scripts, drawn with the typefaces of matplotlib
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .decoded import Decoded as Decoded
     from .decoded import DecodedSet as DecodedSet
     from .decoded import decode as decode
+    from .letters import load_letters as load_letters
     from .pairs import make_pairs as make_pairs
     from .pairs import make_triplets as make_triplets
     from .readers import find_images as find_images
@@ -51,6 +53,7 @@ __getattr__, __all__ = lazy_attributes(
         "catalog.registry": "DATA_SETS",
         "datasets": "ImageSet PairSet",
         "decoded": "Decoded DecodedSet decode",
+        "letters": "load_letters",
         "pairs": "make_pairs make_triplets",
         "readers": "find_images load load_images load_pairs references_of",
         "samplers": "Batch ClassBatches PairBatches",

@@ -107,7 +107,7 @@ def loss_section(name: str, **options: float) -> LossSection:
 
     Example:
         >>> loss_section("contrastive", margin=0.5)
-        Contrastive(name='contrastive', margin=0.5)
+        Contrastive(name='contrastive', margin=0.5, factor=0.5)
     """
     return LOSS_SECTIONS[name](**options)
 
