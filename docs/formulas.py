@@ -11,7 +11,7 @@ from latex2mathml.converter import convert
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.DOTALL)
 
 
-def on_page_content(page: str, **_: Any) -> str:
+def on_page_content(content: str, **_: Any) -> str:
     """Replace the formulas that pymdownx.arithmatex marked."""
 
     def mathml(found: re.Match[str]) -> str:
@@ -19,4 +19,4 @@ def on_page_content(page: str, **_: Any) -> str:
         formula = convert(html.unescape(inline or block), display="block" if block else "inline")
         return f'<{tag} class="formula">{formula}</{tag}>'
 
-    return _FORMULA.sub(mathml, page)
+    return _FORMULA.sub(mathml, content)

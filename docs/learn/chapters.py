@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 CHAPTERS = sorted(page for page in HERE.glob("*.md") if page.stem != "index")
-NOTEBOOKS = ("04-contrastive-loss",)
+NOTEBOOKS = ("04-contrastive-loss", "07-training")
 _BLOCK = re.compile(
     r"<!-- run(?:: (?P<note>[\w .]+))? -->\n```(?P<kind>python|sh)\n(?P<code>.*?)```\n"
     r"(?:\n```text\n(?P<output>.*?)```\n)?",
@@ -78,17 +78,16 @@ def run(todo: list[Block], folder: Path) -> Iterator[str]:
         yield printed.getvalue()
 
 
-def update(page: Path) -> None:
-    """Run a chapter and store the outputs in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        outputs = run(blocks(page), Path(folder))
+def update(page: Path, folder: Path) -> None:
+    """Run a chapter in a folder and store the outputs in it."""
+    outputs = run(blocks(page), folder)
 
-        def filled(found: re.Match[str]) -> str:
-            printed = "\n".join(line.rstrip() for line in next(outputs).splitlines())
-            head = found[0].split("\n```\n", 1)[0] + "\n```\n"
-            return head + (f"\n```text\n{printed}\n```\n" if printed else "")
+    def filled(found: re.Match[str]) -> str:
+        printed = "\n".join(line.rstrip() for line in next(outputs).splitlines())
+        head = found[0].split("\n```\n", 1)[0] + "\n```\n"
+        return head + (f"\n```text\n{printed}\n```\n" if printed else "")
 
-        page.write_text(_BLOCK.sub(filled, page.read_text("utf-8")), "utf-8")
+    page.write_text(_BLOCK.sub(filled, page.read_text("utf-8")), "utf-8")
 
 
 def cells(page: Path) -> list[tuple[str, str]]:
@@ -124,11 +123,13 @@ def execute(page: Path) -> Any:
 
 
 def main(names: list[str]) -> None:
-    """Run the named chapters, or all."""
+    """Run the named chapters, or all; those after chapter 7 use the model that it leaves in build/learn."""
+    folder = HERE.parents[1] / "build" / "learn"
+    folder.mkdir(parents=True, exist_ok=True)
     for page in CHAPTERS:
         if not names or page.stem in names:
             print(page.name, file=sys.stderr)
-            update(page)
+            update(page, folder)
             if page.stem in NOTEBOOKS:
                 import nbformat
 

@@ -110,7 +110,101 @@ def triplets() -> None:
     tw.plots.save(ax, HERE / "triplets.png", force=True, dpi=110)
 
 
-PICTURES: tuple[Callable[[], None], ...] = (slide3, distances, margin, forces, triplets)
+def koch2015() -> None:
+    """Draw the network of Koch et al."""
+    network = tw.SiameseNetwork(tw.encoders.Koch2015(), tw.heads.WeightedL1())
+    tw.plots.save(tw.plots.architecture(network), HERE / "koch2015.png", force=True, dpi=110)
+
+
+def chopra2005() -> None:
+    """Draw the losses of 2005 and 2006."""
+    d = torch.linspace(0, 1.6, 300)
+    axes = list(sheet(8, 3.2).subplots(1, 2))
+    for ax, title, loss in (
+        (axes[0], "2005: exponential, Q = 1", tw.losses.ChopraLoss(bound=1.0)),
+        (axes[1], "2006: margin 1", tw.losses.ContrastiveLoss(margin=1.0)),
+    ):
+        for name, same, color, line in (("same", True, BLUE, "-"), ("different", False, VERMILLION, "--")):
+            cost = loss(d, torch.full(d.shape, same), reduction="none")
+            ax.plot(d, cost, color=color, linestyle=line, label=name)
+        dress(ax, title=title, x="distance", y="loss of the pair")
+    legend(axes[0])
+    tw.plots.save(axes, HERE / "chopra2005.png", force=True, dpi=110)
+
+
+def perplexity() -> None:
+    """Draw random points by t-SNE at three perplexities."""
+    from sklearn.manifold import TSNE
+
+    noise = np.random.default_rng(0).normal(size=(300, 20))
+    axes = list(sheet(8.4, 3.1).subplots(1, 3))
+    for ax, value in zip(axes, (2, 10, 50)):
+        points = TSNE(perplexity=value, random_state=0).fit_transform(noise)
+        ax.plot(points[:, 0], points[:, 1], "o", color=BLUE, markersize=2.5)
+        dress(ax, title=f"perplexity {value}", grid="").set(xticks=[], yticks=[])
+    tw.plots.save(axes, HERE / "perplexity.png", force=True, dpi=110)
+
+
+def of_the_model() -> None:
+    """Draw the pictures of chapters 8, 9, 11 and 13, of the model that chapter 7 leaves in build/learn."""
+    model = tw.load(HERE.parents[2] / "build" / "learn" / "letters.twin")
+    novel = tw.data.load_letters(["armenian", "georgian"], size=24)
+    found = model.evaluate(novel, progress=False)
+    drawn = tw.plots.distances(found.comparisons, model.threshold)
+    tw.plots.save(drawn, HERE / "distances-of-pairs.png", force=True, dpi=110)
+
+    vectors = model.embed(list(novel.images))
+    apart = model.distances(vectors, vectors) + 1e9 * np.eye(len(novel))
+    asked = np.random.default_rng(2).permutation(len(novel))[:4]
+    queries = [tw.plots.Shown(novel.images[i], short(novel.labels[i])) for i in asked]
+    rows = [
+        [
+            tw.plots.Shown(novel.images[j], short(novel.labels[j]), float(apart[i, j]))
+            for j in apart[i].argsort()[:6]
+        ]
+        for i in asked
+    ]
+    drawn = tw.plots.neighbours(queries, rows, threshold=model.threshold)
+    tw.plots.save(drawn, HERE / "search.png", force=True, dpi=80)
+
+    armenian = novel.with_classes([c for c in novel.classes if c.startswith("armenian-small")][:16])
+    points = tw.plots.project(
+        model.embed(list(armenian.images)), method="tsne", distance=model.distance, seed=0
+    )
+    names = [short(label) for label in armenian.labels]
+    drawn = tw.plots.embedding_map(points, names, images=armenian.images, method="tsne")
+    tw.plots.save(drawn, HERE / "map.png", force=True, dpi=75)
+
+
+def one_shot() -> None:
+    """Draw a query that is answered rightly and one that is not (chapter 9)."""
+    model = tw.load(HERE.parents[2] / "build" / "learn" / "letters.twin")
+    georgian = tw.data.load_letters(["georgian"], size=24)
+    letters = georgian.classes[:10]
+    images = {label: list(georgian.with_classes([label]).images) for label in letters}
+    support = model.embed([images[label][0] for label in letters])
+    queries = [(label, image) for label in letters for image in images[label][1:]]
+    distance = model.distances(model.embed([image for _, image in queries]), support)
+    right = np.array([letters[k] for k in distance.argmin(axis=1)]) == [label for label, _ in queries]
+    for name, place in (("right", np.flatnonzero(right)[7]), ("wrong", np.flatnonzero(~right)[0])):
+        shown = [
+            tw.plots.Shown(images[label][0], short(label), float(d))
+            for label, d in zip(letters, distance[place])
+        ]
+        query = tw.plots.Shown(queries[place][1], short(queries[place][0]))
+        drawn = tw.plots.one_shot(query, shown, threshold=model.threshold)
+        tw.plots.save(drawn, HERE / f"one-shot-{name}.png", force=True, dpi=80)
+
+
+def short(label: str) -> str:
+    """Return the name of a letter without its script: armenian-small-ben is ben."""
+    return str(label).split("-", 2)[-1]
+
+
+PICTURES: tuple[Callable[[], None], ...] = (
+    *(slide3, distances, margin, forces, triplets, koch2015, chopra2005),
+    *(perplexity, of_the_model, one_shot),
+)
 
 if __name__ == "__main__":
     for picture in PICTURES:
