@@ -117,7 +117,8 @@ def execute(page: Path) -> Any:
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") == "stdout" or o.output_type == "error"]
+            printed = "".join(out.text for out in cell.outputs if out.get("name") == "stdout")
+            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=printed)] * bool(printed)
     book.metadata.pop("language_info", None)
     return book
 
