@@ -140,10 +140,12 @@ def write_letters(folder: Path, scripts: Sequence[str], *, seed: int = 0, progre
 
 def _train(known: ImageSet, folder: Path, *, seed: int, progress: bool) -> Model:
     """Train without the notes of training, which explain choices that a demo does not make."""
-    from ..training.api import train
-    from ..training.recipes import get
     from ..utils.notes import muted
+    from ..utils.progress import progress_bar
 
+    with progress_bar("   Loading PyTorch", None, show=progress):
+        from ..training.api import train
+        from ..training.recipes import get
     with muted():
         return train(known, folder, config=get("glyph").merge(SETTINGS), seed=seed, progress=progress)
 
@@ -214,7 +216,7 @@ def _report_digits(model: Model, report: Callable[[str], None], *, seed: int, pr
     report("\n5. Something harder: handwritten digits of 8x8 pixels, from scikit-learn")
     found = model.evaluate(digits.subset(some), ways=10, shots=1, seed=seed, progress=progress)
     _report_figures(found, "digits", report)
-    report("   The model has seen print only. Train on handwriting to recognize handwriting.")
+    report("   The model has seen print only: to recognize handwriting, train on handwriting.")
     return found
 
 
