@@ -35,9 +35,8 @@ class Verdict(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The evidence in words.
+        """The evidence in words: five levels, from ``Same`` and ``Probably the same`` to ``Different``.
 
-        ``Same``, ``Probably the same``, ``Cannot tell``, ``Probably different`` or ``Different``.
         The words follow the probability, with limits at 0.95, 0.8, 0.2 and 0.05. The decision ``same``
         follows the threshold.
         """
