@@ -42,8 +42,6 @@ _PLAIN = {
     "verification.frr": "same pairs rejected as different",
     "verification.eer": "equal error rate, of both",
     "one_shot.accuracy": "",
-    "open_set.fpir": "unknown images that get a label",
-    "open_set.fnir": "enrolled images not recognized",
     "retrieval.recall_at_1": "nearest image is of the same class",
 }
 _LINES = 5
