@@ -1,4 +1,4 @@
-# make demo      install, then train and use a model on real digits
+# make demo      install, then train and use a model on printed letters
 # make test      install, then run the fast tests          make test-all   all tests
 # make coverage  the fast tests with coverage, which must not fall
 # make check     style, types, import layers               make docs       the documentation, into site/
