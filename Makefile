@@ -1,4 +1,4 @@
-# make demo      install, then train and use a model on real digits
+# make demo      install, then train and use a model on printed letters
 # make test      install, then run the fast tests          make test-all   all tests
 # make coverage  the fast tests with coverage, which must not fall
 # make check     style, types, import layers               make docs       the documentation, into site/
@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
-.PHONY: demo test test-all coverage check docs settings-page dist clean
+.PHONY: demo test test-all coverage check docs course settings-page dist clean
 .DEFAULT_GOAL := demo
 
 # The stamps are newer than the files they depend on, so an install is repeated only when it must be.
@@ -48,6 +48,11 @@ check: .venv/test
 # After a change of the options, recipes or rules of training.
 settings-page: .venv/test
 	$(BIN)/python docs/settings.py
+
+# After a change of the course (docs/learn): outputs, notebooks, pictures.
+course: .venv/test
+	$(BIN)/python docs/learn/chapters.py
+	$(BIN)/python docs/learn/pictures.py
 
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

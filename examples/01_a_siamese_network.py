@@ -1,9 +1,11 @@
 """Slide 1: a Siamese network. Two inputs go in, one score comes out.
 
-Slide: one network looks at both images and returns how similar they are.
+Slide: a convolution of 64 filters of 3x3, 2x2 max pooling, a dense layer of 128; |a - b| of both embeddings
+into a dense layer with one output and a sigmoid. The size of the images is left open.
 Errors: none.
-Output: a score for each pair. It exists before any training, but has little meaning: two threes score hardly
-higher than a three and an eight. Slides 5 to 7 add the learning.
+Output: the slide's network for letters of 28x28, with its number of parameters, and a score for each pair. It
+exists before any training, but has no meaning yet: the same letter may score lower than another. Slides 5 to
+7 add the learning.
 """
 
 import numpy as np
@@ -11,25 +13,23 @@ import torch
 
 import twinned as tw
 
-digits = tw.data.load_digits()  # 1,797 handwritten digits, 8x8, from scikit-learn
-pixels = torch.tensor(np.stack(digits.images))[:, None] / 255  # floats in [0, 1]: (1797, 1, 8, 8)
+letters = tw.data.load_letters(["latin"], size=28)  # drawn with the typefaces of matplotlib
+pixels = torch.tensor(np.stack(letters.images))[:, None] / 255  # floats in [0, 1]: (n, 1, 28, 28)
 
 torch.manual_seed(0)
-encoder = tw.encoders.deck(filters=(32,), dense=64, image_size=(8, 8), channels=1)
-network = tw.SiameseNetwork(encoder, head=tw.heads.SigmoidDistance())
+encoder = tw.encoders.deck(filters=(64,), dense=128, image_size=(28, 28), channels=1)
+network = tw.SiameseNetwork(encoder, head=tw.heads.deck("difference"))
 network.eval()
+print(network.summary(), "\n")
 
-threes = (digits.labels == "3").nonzero()[0]
-eight = (digits.labels == "8").nonzero()[0][0]
+first, second = ((letters.labels == f"latin-capital-{name}").nonzero()[0] for name in "ab")
 for name, a, b in (
-    ("a three with itself", threes[0], threes[0]),
-    ("a three with another three", threes[0], threes[1]),
-    ("a three with an eight", threes[0], eight),
+    ("an A with itself", first[0], first[0]),
+    ("an A with an A of another typeface", first[0], first[1]),
+    ("an A with a B", first[0], second[0]),
 ):
     with torch.no_grad():
         left, right = pixels[[a]], pixels[[b]]
-        distance = network(left, right)  # two inputs, one number for each pair
         score = network.head.score(network.embed(left), network.embed(right))
-    print(f"{name:28} score {score.item():.3f}  distance {distance.item():.3f}")
-
-print("\nA score is higher for images that are alike, a distance is lower: here it is 1 - score.")
+        distance = network(left, right)  # two inputs, one number for each pair: 1 - score
+    print(f"{name:35} score {score.item():.3f}  distance {distance.item():.3f}")

@@ -1,9 +1,11 @@
 """Slide 3: shared weights.
 
-Slide: both branches use the same weights, so both images are measured by the same standard.
-Errors: none. Its code calls one model object twice. Two models that are built by calling the same function
-twice look alike in a drawing and share nothing.
-Output: the summary, which counts the weights once, and three proofs that they are one set.
+Slide: two convolutions (32, 64) and a dense layer of 128, for images of 64x64x3; both inputs go through the
+same network object.
+Errors: none. Two networks that are built by calling the same function twice look alike in a drawing and share
+nothing.
+Output: the summary of the slide's network, which counts the weights once, and three proofs that they are one
+set.
 """
 
 import torch
@@ -11,11 +13,12 @@ import torch
 import twinned as tw
 
 torch.manual_seed(0)
-network = tw.SiameseNetwork(tw.encoders.Conv4(image_size=(16, 16)), tw.heads.Distance("euclidean"))
-network.eval()
+shared = tw.encoders.deck(filters=(32, 64), dense=128, image_size=(64, 64), channels=3)
+network = tw.SiameseNetwork(shared, tw.heads.Distance("euclidean")).eval()
 print(network.summary(), "\n")
 
-a, b = torch.rand(2, 5, 1, 16, 16)  # five pairs of images
+a, b = torch.rand(2, 5, 3, 64, 64)  # five pairs of images
+print("embeddings of both sides:", tuple(network.embed(a).shape), tuple(network.embed(b).shape))
 
 # 1. Swapping the images changes nothing: |f(a) - f(b)| = |f(b) - f(a)|. With two sets of weights it would.
 print("distances from left to right and back are equal:", torch.equal(network(a, b), network(b, a)))
@@ -24,7 +27,7 @@ print("distances from left to right and back are equal:", torch.equal(network(a,
 print("an image with itself:", network(a, a).tolist())
 
 # 3. The gradients of both branches add up in the one weight.
-weight = network.encoder.blocks[0][0].weight
+weight = shared.convolutions[0][0].weight
 whole, left, right = (
     torch.autograd.grad(loss.sum(), weight)[0]
     for loss in (
@@ -33,4 +36,4 @@ whole, left, right = (
         network.head(network.embed(a).detach(), network.embed(b)),
     )
 )
-print("both branches' gradients add up in the one weight:", torch.allclose(whole, left + right, atol=1e-5))
+print("both branches' gradients add up in the one weight:", torch.allclose(whole, left + right, atol=1e-4))

@@ -1,46 +1,48 @@
 """Slide 5: contrastive and triplet loss.
 
-Slide: pull images of one class together, push images of different classes away from each other.
-Errors: its code multiplies labels of type int32 by distances of type float, which TensorFlow refuses. Its
-example passes an array of two dimensions to the triplet loss, so distances are summed over the batch. With
-slide 6's labels of shape (n,) and distances of shape (n, 1), there are n x n costs.
-Output: both losses, and 05_losses.png with the direction in which each moves every point. Contrastive loss
-pulls all images of a class together and pushes other classes to its margin. Triplet loss is 0 as soon as the
-order is right.
+Slide: contrastive loss of the distances 0.2 (same) and 0.7 (different) with margin 1: 0.065. Triplet loss of
+the values 0.1, 0.2 and 0.7 on squared distances with margin 0.2: 0.
+Errors: its labels are int32, which TensorFlow does not multiply by floats. Its triplet example has two
+dimensions, so distances are summed over the batch and one triplet can hide the cost of another.
+Output: the slide's numbers, the hidden cost, and 05_losses.png with the direction in which each loss moves
+every point. Contrastive loss pulls all points of a class together and pushes others to its margin. Triplet
+loss leaves points alone whose own class is nearer by the margin: they are hollow, without an arrow.
 """
 
 import torch
 
 import twinned as tw
 
+distance, same = torch.tensor([0.2, 0.7]), torch.tensor([True, False])
+print("contrastive loss:", round(tw.losses.ContrastiveLoss(margin=1, factor=1)(distance, same).item(), 4))
+print("with the factor 1/2 of Hadsell et al.:", round(tw.losses.ContrastiveLoss()(distance, same).item(), 4))
+
+
+def triplet_costs(*triplets):
+    anchor, positive, negative = torch.tensor(triplets).T[..., None]  # three times (n, 1)
+    squared = tw.distances.squared_euclidean
+    loss = tw.losses.TripletLoss(margin=0.2)
+    return loss(squared(anchor, positive), squared(anchor, negative), reduction="none")
+
+
+print("triplet loss:", triplet_costs([0.1, 0.2, 0.7]).mean().item())
+both = [0.1, 0.2, 0.7], [0.1, 0.4, 0.2]  # the second is in the wrong order
+anchor, positive, negative = torch.tensor(both).T
+summed = ((anchor - positive) ** 2).sum() - ((anchor - negative) ** 2).sum() + 0.2  # the slide's sum
+print(f"two triplets cost {triplet_costs(*both).tolist()}, but as on the slide {max(summed.item(), 0)}")
+
 torch.manual_seed(3)
 labels = torch.arange(3).repeat_interleave(6)
 middles = torch.tensor([[0.0, 0.0], [1.1, 0.2], [0.4, 1.0]])
 points = (middles[labels] + 0.28 * torch.randn(18, 2)).requires_grad_()
-
-apart = tw.distances.euclidean(points, points, pairwise=True)
-same = labels[:, None] == labels[None]
-upper = torch.ones_like(same).triu(1)  # each pair once
-contrastive = tw.losses.ContrastiveLoss(margin=0.8)(apart[upper], same[upper])
-
-anchor, positive, negative = tw.miners.SemiHard()(apart.detach(), labels)
-triplet = tw.losses.TripletLoss(margin=0.2)(apart[anchor, positive], apart[anchor, negative])
-
-figures = []
-for name, loss in (("Contrastive loss", contrastive), ("Triplet loss, semi-hard", triplet)):
-    (gradient,) = torch.autograd.grad(loss, points, retain_graph=True)
-    figures.append(
-        (f"{name}: {loss.item():.3f}", -gradient)
-    )  # the direction in which training moves each point
-    print(f"{name}: {loss.item():.4f}; {int((gradient.norm(dim=1) < 1e-6).sum())} of 18 points are content")
-
-drawn = tw.plots.forces(points.detach(), figures, labels.tolist())
-tw.plots.save(drawn, "05_losses.png", force=True)
-
-# The slide's loss with the labels of slide 6 (as floats): shapes (n,) and (n, 1).
-wrong = torch.ones(18) * torch.ones(18, 1)
-print("\nlabels (18,) times distances (18, 1):", tuple(wrong.shape), "- here that is refused:")
-try:
-    tw.losses.ContrastiveLoss()(torch.ones(18, 1), same[0])
-except tw.TwinnedError as error:
-    print(" ", error)
+losses = {
+    "Contrastive loss": tw.losses.embedding_loss(tw.losses.ContrastiveLoss(0.8, 1), distance="euclidean"),
+    "Triplet loss": tw.losses.embedding_loss(tw.losses.TripletLoss(0.2), distance="squared_euclidean"),
+}
+fields = []
+for name, loss in losses.items():
+    value = loss(points, labels)
+    (gradient,) = torch.autograd.grad(value, points)
+    fields.append((f"{name}: {value.item():.3f}", -gradient))  # training moves each point this way
+    print(f"{name}: no arrow at {int((gradient.norm(dim=1) < 1e-6).sum())} of 18 points")
+tw.plots.save(tw.plots.forces(points.detach(), fields, labels.tolist()), "05_losses.png", force=True)

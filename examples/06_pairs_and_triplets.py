@@ -1,39 +1,39 @@
 """Slide 6: making pairs and triplets.
 
-Slide: train on pairs labeled same or different, or on triplets. Its code makes all same pairs of each class
-and, for each image, as many different pairs as its class has images.
-Errors: none. Just under a third of its pairs are the same, and it copies both images into every pair (80,240
-pairs for the 2,720 images of 136 classes).
-Output: pairs and triplets as indices of images. Nothing is copied, and half of the pairs are the same.
+Slide: all same pairs of each class and, for each image, as many different pairs as its class has images; 100
+random images of 28x28 in 10 classes.
+Errors: none. Just under a third of its pairs are the same, and it copies both images into every pair.
+Output: the slide's pairs by name, for its own example and for letters; then half of the pairs the same, as
+indices, with the memory of both; triplets; and how many pairs one batch of images holds.
 """
 
 import numpy as np
 
 import twinned as tw
 
-digits = tw.data.load_digits()
-n, size = len(digits), digits.images[0].nbytes
 
-left, right, same = tw.data.make_pairs(digits.labels, pairs=10_000, seed=0)
-print(f"{len(same):,} pairs, {same.mean():.0%} of them the same; {left.nbytes + right.nbytes:,} bytes")
-print(f"the same pairs as copies of images, as floats: {2 * 4 * size * len(same):,} bytes")
-assert (digits.labels[left] == digits.labels[right])[same].all()
+def count(name, labels, **options):
+    left, right, same = tw.data.make_pairs(labels, seed=0, **options)
+    copies = 2 * len(same) * 28 * 28 * 4
+    print(f"{name}: {len(same):,} pairs, {same.sum():,} the same ({same.mean():.1%}); {copies:,} bytes as")
+    print(f"  copies of images, {left.nbytes + right.nbytes + len(labels) * 28 * 28:,} as indices and images")
+    return left, right, same
+
+
+count("the slide's example", np.random.default_rng(0).integers(0, 10, 100), scheme="deck")
+
+letters = tw.data.load_letters(["latin"], size=28)
+left, right, same = count(f"{len(letters):,} letters, slide's scheme", letters.labels, scheme="deck")
+print("  the first pairs are all of one class:", set(letters.labels[left[:200]]), "- shuffle them")
+left, right, same = count("balanced", letters.labels, pairs=20_000)
+assert (letters.labels[left] == letters.labels[right])[same].all()
 assert (left != right).all()  # no image is paired with itself
 
-of_class = np.unique(digits.labels, return_counts=True)[1]
-alike, different = (of_class * (of_class - 1) // 2).sum(), (of_class**2).sum()
-print(f"the slide's pairs: {alike + different:,}, {alike / (alike + different):.1%} the same")
+anchor, positive, negative = tw.data.make_triplets(letters.labels, triplets=3, seed=0)
+for k in range(3):
+    print("triplet:", *(f"{letters.labels[i]} (image {i})" for i in (anchor[k], positive[k], negative[k])))
 
-every = n * (n - 1) // 2
-print(
-    f"all {every:,} pairs: {2 * 4 * size * every / 1e9:.1f} GB as copies; all are seen here, batch by batch:"
-)
-
-anchor, positive, negative = tw.data.make_triplets(digits.labels, triplets=5, seed=0)
-for k in range(5):
-    print("  triplet", *(f"{digits.labels[i]} (image {i})" for i in (anchor[k], positive[k], negative[k])))
-
-batches = tw.data.ClassBatches(digits.class_index, classes=10, images=8, seed=0)
-batch = batches(0)  # 80 images, each embedded once, for all their pairs
-alike = (batch.labels[:, None] == batch.labels).sum() - len(batch.labels)
-print(f"one batch of {len(batch.index)} images: {len(batch.index) * 79 // 2:,} pairs, {alike // 2} the same")
+batches = tw.data.ClassBatches(letters.class_index, classes=16, images=4, seed=0)
+batch = batches(0)  # 64 images, each embedded once, for all their pairs; slide 7 embeds 64 for 32 pairs
+alike = ((batch.labels[:, None] == batch.labels).sum() - 64) // 2
+print(f"one batch of 64 images: {64 * 63 // 2:,} pairs, {alike} the same")

@@ -85,9 +85,10 @@ def test_slide_5_example_of_the_contrastive_loss():
     assert labels.dtype.kind == "i"  # which TensorFlow does not multiply with floats
     assert distance.dtype.kind == "f"
     slide = contrastive(labels, distance).mean()
-    ours = tw.losses.ContrastiveLoss()(torch.tensor(distance[:, 0]), torch.tensor([True, False])).item()
+    given = torch.tensor(distance[:, 0]), torch.tensor([True, False])
     assert slide == pytest.approx(0.065)
-    assert ours == pytest.approx(slide / 2)
+    assert tw.losses.ContrastiveLoss(margin=1, factor=1)(*given).item() == pytest.approx(slide)
+    assert tw.losses.ContrastiveLoss()(*given).item() == pytest.approx(slide / 2)
     assert "without a factor: 0.065 on its example" in PAGE
     assert "factor 1/2 of Hadsell et al.: 0.0325" in PAGE
 
@@ -145,6 +146,24 @@ def test_slide_6_pairs_of_136_classes_with_20_images():
     assert same.mean() == 0.5
 
 
+def test_slide_6_pairs_by_name_are_the_slides():
+    y = np.repeat(np.arange(6), [3, 2, 4, 5, 2, 3])
+    pairs, labels = pair_indices(y)
+    left, right, same = tw.data.make_pairs(y, scheme="deck", seed=0)
+    np.testing.assert_array_equal(same, labels > 0)
+    np.testing.assert_array_equal(left, pairs[:, 0])
+    np.testing.assert_array_equal(right[same], pairs[same, 1])
+    assert (y[left] != y[right])[~same].all()
+
+
+def test_slide_7_takes_pairs_class_by_class():
+    y = np.repeat(np.arange(CLASSES), IMAGES)
+    left, _, _ = tw.data.make_pairs(y, scheme="deck", seed=0)
+    in_order = [len(np.unique(y[left[start : start + 32]])) for start in range(0, len(left), 32)]
+    assert set(in_order) == {1, 2}
+    assert "are of one or two classes" in PAGE
+
+
 def test_slide_6_pairs_are_one_array_and_a_network_takes_two_inputs():
     x = np.zeros((4, 28, 28, 1))
     pairs, _ = pair_indices(np.array([0, 0, 1, 1]))
@@ -179,19 +198,42 @@ def test_slide_13_another_size_needs_another_dense_layer():
         assert tw.encoders.deck(image_size=(side, side)).dense.in_features == flat(side)
 
 
-def test_the_measured_figures_are_those_of_the_results():
-    found: dict[str, list[float]] = {}
-    with (ROOT / "benchmarks" / "results" / "oneshot.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if (row["train"], float(row["minutes"]), row["cores"], row["processor"]) == (
-                *("images_background_small1", 2.0),
-                *("2", "AVX2"),
-            ):
-                found.setdefault(row["method"], []).append(float(row["accuracy"]))
-    assert len(found["deck"]) == 1
-    assert len(found["twinned"]) == 3
-    deck, ours = (100 * float(np.mean(found[name])) for name in ("deck", "twinned"))
-    assert f"{deck:.1f} % of the questions are answered rightly, where Twinned answers {ours:.1f} %" in PAGE
+def test_slides_10_and_11_start_their_one_weight_with_either_sign():
+    torch.manual_seed(0)
+    scales = [tw.heads.deck("euclidean").scale.item() for _ in range(40)]
+    assert 10 < sum(scale > 0 for scale in scales) < 30
+    assert tw.heads.SigmoidDistance().scale.item() == -1
+    assert "starts at -1" in PAGE
+
+
+def test_the_names_of_the_page_are_the_slides_networks():
+    shapes = {
+        "deck": ((28, 28, 1), [(1, 64)], 64 * 13 * 13),
+        "deck_shared": ((64, 64, 3), [(3, 32), (32, 64)], 64 * 14 * 14),
+        "deck_face": ((96, 96, 3), [(3, 64), (64, 128)], 128 * 22 * 22),
+        "deck_signature": ((100, 200, 1), [(1, 32), (32, 64)], 64 * 23 * 48),
+    }
+    for name, (shape, filters, flat) in shapes.items():
+        assert f"encoder `{name}`" in PAGE
+        assert tw.encoders.input_shape(name) in (shape, None)
+        encoder = tw.encoders.create_encoder(name, image_size=shape[:2], channels=shape[2])
+        convolutions = [block[0] for block in encoder.convolutions]
+        assert [(layer.in_channels, layer.out_channels) for layer in convolutions] == filters
+        assert (encoder.dense.in_features, encoder.dense.out_features) == (flat, 128)
+
+
+def test_the_tables_of_figures_are_those_of_the_results():
+    with (ROOT / "benchmarks" / "results" / "deck.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["task"] for row in rows} == {"ladder", "face", "signature"}
+    for task, name in dict.fromkeys((row["task"], row["row"]) for row in rows):
+        mine = [row for row in rows if (row["task"], row["row"]) == (task, name)]
+        cells = [
+            f"{100 * np.mean([float(row[part]) for row in mine]):.1f} %"
+            for part in ("one_shot", "eer", "forgeries")
+            if mine[0][part]
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE, (task, name)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Every example runs in a folder of its own, and draws the pictures that it names."""
+"""Every example runs in a folder of its own, and draws the pictures that it names.
+
+``NN_name.py`` is faithful to slide NN; ``NN_better.py`` has what is better here.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_is_one_for_each_slide():
-    assert [int(path.name[:2]) for path in EXAMPLES] == list(range(1, 16))
+    faithful = [path for path in EXAMPLES if not path.stem.endswith("_better")]
+    assert [int(path.name[:2]) for path in faithful] == list(range(1, 16))
 
 
 @pytest.mark.parametrize(

@@ -40,16 +40,41 @@ def test_verify_answers_by_its_exit_code_and_in_json(twinned, tiny_model, pair, 
         verdict = model.verify(pair[0], right)
         shown = twinned("verify", tiny_model, pair[0], right, "--json")
         assert shown.json == pytest.approx(verdict.to_json())
-        assert set(shown.json) == {"same", "probability", "distance", "threshold"}
+        assert set(shown.json) == {"same", "probability", "distance", "threshold", "verdict"}
         assert type(shown.json["same"]) is bool
         assert shown.code == (0 if verdict.same else 1)
         assert shown.err == ""
         assert len(shown.out.splitlines()) == 1
         plain = twinned("verify", tiny_model, pair[0], right)
-        assert plain.out.startswith("same " if verdict.same else "different ")
+        assert plain.out.startswith(f"{verdict.verdict}: probability ")
+        assert ("is within" if verdict.same else "is beyond") in plain.out
+        assert len(plain.out) <= 81
         assert plain.code == shown.code
     assert twinned("verify", tiny_model, *pair, "--threshold", "-0.1").code == 1
     assert twinned("verify", tiny_model, pair[0], other, "--threshold", "2").code == 0
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [
+        (1.0, "Same"),
+        (0.95, "Same"),
+        (0.9, "Probably the same"),
+        (0.5, "Cannot tell"),
+        (0.1, "Probably different"),
+        (0.0, "Different"),
+    ],
+)
+def test_words_of_a_verdict_follow_the_probability(probability, words):
+    verdict = tw.Verdict(same=True, probability=probability, distance=0.1, threshold=0.2)
+    assert verdict.verdict == words
+    assert verdict.to_json()["verdict"] == words
+
+
+def test_verify_says_the_decision_where_the_words_do_not_give_it(twinned, tiny_model, pair):
+    shown = twinned("verify", tiny_model, pair[0], pair[0], "--threshold", "-0.1")
+    assert shown.code == 1
+    assert "is beyond the threshold -0.1: counts as different" in shown.out
 
 
 @pytest.fixture
@@ -71,7 +96,7 @@ def test_verify_notes_once_that_forgeries_were_not_measured(twinned, forgeries_m
         assert shown.err.startswith(expected)
         assert len(shown.err.splitlines()) == len(shown.out.splitlines()) == 1
         assert "forgeries" not in shown.out
-    assert set(shown.json) == {"same", "probability", "distance", "threshold"}
+    assert set(shown.json) == {"same", "probability", "distance", "threshold", "verdict"}
     assert twinned("verify", forgeries_missing, *pair, "--quiet").err == ""
 
 
@@ -84,8 +109,9 @@ def test_train_calibrate_and_evaluate_say_that_forgeries_were_not_measured(
     with contextlib.redirect_stdout(io.StringIO()) as out:
         emit_model(model, forgeries_missing, as_json=False)
         emit_model(model, forgeries_missing, as_json=True)
-    line, value = out.getvalue().splitlines()
+    line, _, following, value = out.getvalue().splitlines()
     assert line.endswith("; skilled forgeries: not measured")
+    assert following == f"Next: twinned evaluate {forgeries_missing} OTHER_IMAGES"
     assert json.loads(value)["not_measured"] == ["skilled forgeries"]
     found = twinned(
         "evaluate", model.folder, strangers, "--episodes", "10", "--json", "--report", tmp_path / "r.html"
@@ -191,7 +217,7 @@ def test_a_forgery_is_no_example_and_is_not_enrolled(twinned, tiny_model, glyphs
         (["list.csv", "image.png"], "list.csv: The first line must be the column names path,label"),
         (["one_class", "text.png"], "text.png: is not a supported image"),
         (["one_class", "image.png", "nowhere.png"], "nowhere.png: no such file"),
-        (["one_class", "flat"], "flat: is a folder; an image is expected"),
+        (["one_class", "empty"], "no images in empty"),
         (["one_class", "image.png", "--threshold", "nan"], "A threshold must be a number; got nan"),
     ],
 )
@@ -270,6 +296,21 @@ def test_a_device_that_is_not_offered_is_said_in_one_line(twinned, tiny_model, p
     assert shown.err == "twinned: device openvino is not supported by this ONNX Runtime; running on the CPU\n"
 
 
+def test_images_are_taken_from_folders_and_patterns(twinned, tiny_model, glyphs, strangers, tmp_path):
+    folder = glyphs / "glyph00"
+    count = len(list(folder.iterdir()))
+    for given in (folder, glyphs / "glyph0[0]" / "*.png"):
+        assert len(twinned("classify", tiny_model, glyphs, given, "--json", "-q").json) == count
+    gallery = tmp_path / "g"
+    twinned("gallery", "add", tiny_model, gallery, glyphs, "-q")
+    assert len(twinned("identify", tiny_model, gallery, folder, "--json").json) == count
+    found = twinned("search", tiny_model, gallery, folder, "-k", "2", "--json").json
+    assert len(found) == count
+    assert all(len(hits) == 2 for hits in found.values())
+    missing = twinned("classify", tiny_model, glyphs, tmp_path / "*.gif")
+    assert missing.error == f"{tmp_path / '*.gif'}: no such file or folder"
+
+
 # ---- evaluate
 
 
@@ -302,6 +343,10 @@ def test_evaluate_prints_the_keys_that_others_rely_on(twinned, tiny_model, stran
     text = twinned("evaluate", tiny_model, strangers, "--episodes", "20").out
     assert "equal error rate" in text
     assert "8-way 1-shot" in text, "fewer ways than asked for where there are fewer classes"
+    assert len(text.splitlines()) == 5
+    assert max(map(len, text.splitlines())) <= 80
+    assert "MAP at R" not in text
+    assert "MAP at R" in twinned("evaluate", tiny_model, strangers, "--episodes", "20", "--all").out
 
 
 def test_evaluate_says_which_images_were_seen_in_training(twinned, tiny_model, glyphs):

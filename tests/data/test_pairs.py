@@ -113,3 +113,24 @@ def test_the_cost_is_that_of_the_images() -> None:
     assert peak < 400 * len(labels)
     assert seconds < 2
     assert cost(labels[: len(labels) // 4])[0] > peak / 8  # linear, not quadratic
+
+
+def test_the_pairs_of_the_deck() -> None:
+    """All pairs of a class; for each image, as many different pairs as its class has images."""
+    labels = np.array([2, 0, 1, 0, 2, 2, 1, 0, 0])  # 4, 2 and 3 images
+    left, right, same = make_pairs(labels, scheme="deck", seed=0)
+    np.testing.assert_array_equal(labels[left] == labels[right], same)
+    assert len({frozenset(pair) for pair in zip(left[same], right[same])}) == same.sum() == 6 + 1 + 3
+    assert np.bincount(left[~same]).tolist() == [3, 4, 2, 4, 3, 3, 2, 4, 4]
+    assert labels[left].tolist() == sorted(labels[left])
+    assert same[:7].tolist() == [True] * 3 + [False] * 4  # the first image of class 0
+    with pytest.raises(DataError, match=r"got 5\. Leave out pairs"):
+        make_pairs(labels, pairs=5, scheme="deck")
+
+
+def test_the_deck_draws_the_other_class_first() -> None:
+    """A class is as likely as any other, whatever its number of images."""
+    labels = np.repeat([0, 1, 2], [40, 4, 160])
+    left, right, same = make_pairs(labels, scheme="deck", seed=0)
+    other = labels[right[~same & (labels[left] == 0)]]
+    assert (other == 1).mean() == pytest.approx(0.5, abs=0.05)

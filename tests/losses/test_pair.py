@@ -41,6 +41,13 @@ def test_equals_a_loop(loss, slow):
     assert loss(DISTANCE, SAME).item() == pytest.approx(sum(expected) / 50)
 
 
+def test_the_factor_of_the_contrastive_loss_scales_every_cost():
+    half, deck = losses.ContrastiveLoss(margin=0.8), losses.ContrastiveLoss(margin=0.8, factor=1)
+    assert deck(DISTANCE, SAME).item() == pytest.approx(2 * half(DISTANCE, SAME).item())
+    with pytest.raises(SettingError, match="factor is 0"):
+        losses.ContrastiveLoss(factor=0)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_is_right(loss):
     distance = DISTANCE.clone().requires_grad_()

@@ -4,7 +4,7 @@ import torch
 from twinned import losses, miners
 
 REPRS = {
-    "contrastive": "ContrastiveLoss(margin=1.0)",
+    "contrastive": "ContrastiveLoss(margin=1.0, factor=0.5)",
     "cross-entropy": "PairCrossEntropy()",
     "multi-similarity": "MultiSimilarityLoss(alpha=2.0, beta=50.0, base=0.5)",
     "arcface": "ArcFaceLoss(num_classes=4, embedding_size=3, margin=0.5, scale=64.0)",

@@ -26,6 +26,7 @@ def test_parameters_are_those_of_the_papers():
         + convolution(15, 45, 6)
         + convolution(45, 250, 5)
         + convolution(250, 50, 1),
+        "deck_shared": convolution(3, 32, 3) + convolution(32, 64, 3) + convolution(64 * 14 * 14, 128, 1),
         "deck_face": convolution(3, 64, 3) + convolution(64, 128, 3) + convolution(128 * 22 * 22, 128, 1),
         "deck_signature": convolution(1, 32, 3) + convolution(32, 64, 3) + convolution(64 * 23 * 48, 128, 1),
     }
@@ -118,11 +119,26 @@ def test_what_cannot_be_built_is_refused(settings, message):
 
 def test_deck_networks_are_the_slides():
     face, signature = encoders.deck(), encoders.build("deck_signature", image_size=(100, 200), channels=1)
+    first = encoders.build("deck", image_size=(28, 28), channels=1)
+    shared = encoders.build("deck_shared", image_size=(64, 64), channels=3)
+    assert [block[0].out_channels for block in first.convolutions] == [64]
+    assert [block[0].out_channels for block in shared.convolutions] == [32, 64]
+    assert first.dense.in_features == 64 * 13 * 13
     assert [type(layer).__name__ for layer in face.convolutions[0]] == ["Conv2d", "ReLU", "MaxPool2d"]
     assert [block[0].out_channels for block in face.convolutions] == [64, 128]
     assert [block[0].out_channels for block in signature.convolutions] == [32, 64]
     assert face.dense.out_features == signature.dense.out_features == 128
     assert (face(torch.rand(2, 3, 96, 96)) >= 0).all()
+
+
+def test_deck_networks_start_with_the_weights_of_keras():
+    torch.manual_seed(0)
+    encoder = encoders.deck((64,), image_size=(28, 28), channels=1)
+    bound = (6 / (64 * 13 * 13 + 128)) ** 0.5  # Glorot & Bengio 2010
+    assert bound * 0.99 < encoder.dense.weight.abs().max().item() <= bound
+    assert encoder.convolutions[0][0].weight.abs().max().item() <= (6 / (9 + 9 * 64)) ** 0.5
+    assert not encoder.dense.bias.any()
+    assert not encoder.convolutions[0][0].bias.any()
 
 
 def test_weights_from_a_file_bring_no_license(tmp_path):

@@ -66,3 +66,17 @@ def test_heads_are_built_by_name():
         heads.create_head("dot", distance="cosine", embedding_size=4)
     with pytest.raises(SettingError, match="'hamming'"):
         heads.create_head("distance", distance="hamming", embedding_size=4)
+
+
+def test_the_heads_of_the_deck_start_with_the_weights_of_keras():
+    torch.manual_seed(0)
+    difference = heads.deck(embedding_size=128)
+    bound = (6 / 129) ** 0.5  # Glorot & Bengio 2010
+    assert 0.9 * bound < difference.weight.weight.abs().max().item() <= bound
+    assert difference.weight.bias.item() == 0
+    scales = [heads.deck("euclidean").scale.item() for _ in range(50)]
+    assert -(3**0.5) <= min(scales) < -1.5
+    assert 1.5 < max(scales) <= 3**0.5
+    assert heads.deck("euclidean").shift.item() == 0
+    with pytest.raises(SettingError, match="'cosine' is not known"):
+        heads.deck("cosine")

@@ -1,7 +1,7 @@
-"""The pictures of the page in the README and the pages, taken in Chromium from the README's own files.
+"""The pictures of the page in the README and the pages, taken in Chromium from the demo's files.
 
-twinned data get digits && twinned demo -o demo
-python tests/server/screenshots.py demo/digits.twin demo/digits.gallery digits/novel pictures [PLACE ...]
+twinned demo && cd demo
+python ../tests/server/screenshots.py letters.twin letters.gallery letters/new pictures [PLACE ...]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS = {"page": DESKTOP, "dark": DESKTOP | {"color_scheme": "dark"}, "phone": P
 
 
 def compare(page: Any, images: Path) -> None:
-    left, right = sorted((images / "6").iterdir())[:2]
+    left, right = sorted((images / "armenian-capital-ben").iterdir())[:2]
     for tile, one in enumerate((left, right)):
         page.locator("#place-compare input[type=file]").nth(tile).set_input_files(one)
     page.locator("#place-compare .verdict:not(.waiting)").wait_for()
@@ -31,21 +31,23 @@ def compare(page: Any, images: Path) -> None:
 
 def identify(page: Any, images: Path) -> None:
     page.locator("#place-identify input[type=file]").first.set_input_files(
-        sorted((images / "9").iterdir())[-2]
+        sorted((images / "georgian-don").iterdir())[-2]
     )
     page.locator("#place-identify .face.loaded").nth(5).wait_for()
 
 
 def enroll(page: Any, images: Path) -> None:
-    page.locator("#enroll-name").fill("six")
+    page.locator("#enroll-name").fill("Ben")
     page.locator("#place-enroll input[type=file]").first.set_input_files(
-        sorted((images / "6").iterdir())[-4:]
+        sorted((images / "armenian-capital-ben").iterdir())[-4:]
     )
     page.locator("#place-enroll .people .face.loaded").first.wait_for()
 
 
 def search(page: Any, images: Path) -> None:
-    page.locator("#place-search input[type=file]").first.set_input_files(sorted((images / "9").iterdir())[-1])
+    page.locator("#place-search input[type=file]").first.set_input_files(
+        sorted((images / "georgian-don").iterdir())[-1]
+    )
     page.locator("#place-search .face.loaded").nth(11).wait_for()
 
 

@@ -27,7 +27,7 @@ def test_verify_says_what_the_model_says(client: Client, model: Model) -> None:
         answer = client(gallery=None).post("/v1/verify", files={"a": ("a.png", left), "b": ("b.png", right)})
         assert answer.status_code == 200
         found = answer.json()
-        assert found.keys() == {"same", "probability", "distance", "threshold"}
+        assert found.keys() == {"same", "probability", "distance", "threshold", "verdict"}
         assert found["same"] is expected.same
         assert found["distance"] == pytest.approx(expected.distance, abs=DISTANCE)
         low, high = (model.probability(found["distance"] + by) for by in (DISTANCE, -DISTANCE))

@@ -135,7 +135,7 @@ def test_a_class_counts_once_for_each_rotation_and_mirror_image():
         ({"cohort": "1"}, "A cohort has at least 2 images, or 0 for none"),
         (
             {"loss": "contrastive", "temperature": 1},
-            "Loss contrastive has no setting temperature; it has margin",
+            "Loss contrastive has no setting temperature; it has margin, factor",
         ),
         ({"loss": "x"}, "Unknown loss 'x'. Choose one of contrastive, "),
         ({"optimizer": "x"}, "Unknown optimizer 'x'. Choose one of adamw, muon, sgd"),

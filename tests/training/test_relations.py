@@ -210,6 +210,14 @@ def test_head_equals_a_loop():
         torch.testing.assert_close(head.score(a, b)[i], odds[0] + odds[2])
 
 
+def test_concatenated_embeddings_keep_the_order_of_a_pair():
+    torch.manual_seed(0)
+    head = heads.Relation([True, False, False], embedding_size=5, concatenate=True)
+    a, b = torch.randn(2, 4, 5)
+    torch.testing.assert_close(head.logits(a, b), head.layers(torch.cat([a, b], dim=1)))
+    assert not torch.allclose(head.logits(a, b), head.logits(b, a))
+
+
 def test_batches_hold_as_many_pairs_of_each_relation():
     names = np.array(["a"] * 50 + ["b"] * 5 + ["c"] * 20)
     pairs = PairSet(

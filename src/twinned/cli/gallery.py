@@ -15,6 +15,7 @@ from .options import (
     Json,
     ModelFolder,
     Quiet,
+    image_paths,
     print_answers,
     print_errors,
     print_note,
@@ -314,7 +315,9 @@ def copy(
 def identify(
     model: ModelFolder,
     gallery: Address,
-    images: Annotated[list[Path], typer.Argument(help="Images to identify.", metavar="IMAGE...")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
+    ],
     fpir: Annotated[
         float,
         typer.Option(help="False positive identification rate: fraction of unknown probes that get a label."),
@@ -326,7 +329,7 @@ def identify(
 ) -> None:
     """Identify images: the label of each, or unknown."""
     with _open(model, gallery) as opened:
-        found = opened.identify([str(i) for i in images], fpir=fpir, label=label, where=_pairs(where))
+        found = opened.identify(image_paths(images), fpir=fpir, label=label, where=_pairs(where))
     print_answers(found, as_json=json)
 
 
@@ -334,7 +337,9 @@ def identify(
 def search(
     model: ModelFolder,
     gallery: Address,
-    image: Annotated[Path, typer.Argument(help="Image to search for.", metavar="IMAGE")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, folders or patterns to search for.", metavar="IMAGE...")
+    ],
     k: Annotated[int, typer.Option("-k", help="Number of images to find.")] = 5,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every image instead of using an index.")
@@ -344,8 +349,20 @@ def search(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find the enrolled images that are most similar, nearest first."""
+    """Find the enrolled images that are most similar, nearest first.
+
+    The JSON of several images is one object: the images found, by the name of the image.
+    """
+    paths = image_paths(images)
     with _open(model, gallery) as opened:
-        hits = opened.search(str(image), k, exact=exact, label=label, where=_pairs(where))
-    lines = [f"{h.distance:.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits]
-    print_result([h.to_json() for h in hits], as_json=json, text="\n".join(lines) or "the gallery is empty")
+        found = [opened.search(path, k, exact=exact, label=label, where=_pairs(where)) for path in paths]
+    blocks = [
+        "\n".join(f"{h.distance:.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
+        or "the gallery is empty"
+        for hits in found
+    ]
+    if len(paths) > 1:
+        blocks = [f"{path}\n{block}" for path, block in zip(paths, blocks, strict=True)]
+    values = [[hit.to_json() for hit in hits] for hits in found]
+    value = values[0] if len(paths) == 1 else dict(zip(paths, values, strict=True))
+    print_result(value, as_json=json, text="\n\n".join(blocks))

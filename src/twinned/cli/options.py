@@ -62,6 +62,30 @@ def print_errors(errors: Sequence[object]) -> None:
         print_note(f"left out: {more:,} more images")
 
 
+def image_paths(given: Sequence[Path]) -> list[str]:
+    """Return the paths of images, with the images in a folder or of a pattern such as ``*.jpg`` in its place.
+
+    Raises:
+        DataError: If a file or folder does not exist, a pattern matches nothing, or there are no images.
+    """
+    from glob import glob
+
+    from ..data.images import advice_on
+    from ..data.readers import find_images
+    from ..errors import DataError
+
+    paths: list[str] = []
+    for path in map(str, given):
+        found = [path] if os.path.exists(path) else sorted(glob(path, recursive=True))
+        if not found:
+            raise DataError("; ".join(filter(None, [f"{path}: no such file or folder", advice_on(path)])))
+        for one in found:
+            paths += find_images(one) if os.path.isdir(one) else [one]
+    if not paths:
+        raise DataError(f"no images in {', '.join(map(str, given))}")
+    return paths
+
+
 def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bool) -> None:
     """Print the labels of images, as `classify` and `identify` return them."""
     lines = [

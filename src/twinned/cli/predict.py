@@ -19,6 +19,7 @@ from .options import (
     Quiet,
     Seed,
     Threshold,
+    image_paths,
     load_on,
     print_answers,
     print_errors,
@@ -46,14 +47,16 @@ def verify(
     verdict = loaded.verify(a, b, threshold=threshold)
     if missing := loaded.manifest.unmeasured:
         logger.info(f"{missing}, so expect more false accepts of them than the model's figures show")
-    word = "same" if verdict.same else "different"
-    print_result(
-        verdict.to_json(),
-        as_json=json,
-        text=f"{word}  probability {verdict.probability:.3f}  distance {verdict.distance:.4g}"
-        f"  threshold {verdict.threshold:.4g}"
-        + (f"  {verdict.relation} {verdict.relation_probability:.3f}" if verdict.relation else ""),
+    text = (
+        f"{verdict.verdict}: probability {verdict.probability:.3f}. Distance {verdict.distance:.4g} is"
+        f" {'within' if verdict.same else 'beyond'} the threshold {verdict.threshold:.4g}"
     )
+    agreeing = ("Same", "Probably the same") if verdict.same else ("Different", "Probably different")
+    if verdict.verdict not in agreeing:
+        text += f": counts as {'the same' if verdict.same else 'different'}"
+    if verdict.relation:
+        text += f". Relation: {verdict.relation} {verdict.relation_probability:.3f}"
+    print_result(verdict.to_json(), as_json=json, text=text)
     raise typer.Exit(0 if verdict.same else 1)
 
 
@@ -66,7 +69,9 @@ def classify(
             help="Folder with one folder per class, each with one or more examples.", metavar="SUPPORT_DIR"
         ),
     ],
-    images: Annotated[list[Path], typer.Argument(help="Images to classify.", metavar="IMAGE...")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images, folders or patterns to classify.", metavar="IMAGE...")
+    ],
     threshold: Threshold = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -74,14 +79,15 @@ def classify(
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
     from ..inference.model import load
 
-    found = load(model).classify([str(i) for i in images], support, threshold=threshold, progress=not quiet)
+    paths = image_paths(images)
+    found = load(model).classify(paths, support, threshold=threshold, progress=not quiet)
     print_answers(found, as_json=json)
 
 
 @app.command()
 def embed(
     model: ModelFolder,
-    images: Annotated[list[Path], typer.Argument(help="Images or folders of images.", metavar="IMAGE...")],
+    images: Annotated[list[Path], typer.Argument(help="Images, folders or patterns.", metavar="IMAGE...")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .npz or .parquet.")],
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable image.")] = False,
     resume: Annotated[
@@ -93,19 +99,10 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Embed images and write a file with the columns path, vector and error."""
-    from ..data.images import advice_on
-    from ..data.readers import find_images
     from ..inference.embed_file import embed_to_file
 
-    for given in images:
-        if not given.exists():
-            raise DataError(
-                "; ".join(filter(None, [f"{given}: no such file or folder", advice_on(str(given))]))
-            )
+    paths = image_paths(images)
     files.check_output(output, force=force or resume, data=images)
-    paths = [p for given in images for p in (find_images(given) if given.is_dir() else [str(given)])]
-    if not paths:
-        raise DataError(f"no images in {', '.join(map(str, images))}")
     written = embed_to_file(
         load_on(device, model),
         paths,
@@ -141,6 +138,9 @@ def evaluate(
         typer.Option(help="Additional false accept rate at which to report the true accept rate."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Report to write, FILE.html.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Print every figure instead of the main ones.")
+    ] = False,
     seed: Seed = 0,
     force: Force = False,
     device: Device = "auto",
@@ -166,7 +166,7 @@ def evaluate(
     )
     for text in found.notes:
         logger.info(text)
-    print_result(found.to_json(), as_json=json, text=str(found))
+    print_result(found.to_json(), as_json=json, text=str(found) if every else found.summary())
     if report is not None:
         from ..visualization.report.report import write_report
 

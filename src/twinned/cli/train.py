@@ -229,6 +229,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         text += f"; relation accuracy {relations:.4f} on held-out pairs"
     if model.manifest.unmeasured:
         text += f"; {model.manifest.unmeasured}"
+    text += f"\n{judgement(fit.eer)}\nNext: twinned evaluate {output} OTHER_IMAGES"
     print_result(
         {
             "model": str(output),
@@ -244,6 +245,20 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         as_json=as_json,
         text=text,
     )
+
+
+def judgement(eer: float) -> str:
+    """Return what an equal error rate means in use, and advice where it is high."""
+    if eer < 0.001:
+        return "Very good: fewer than 1 of 1,000 answers are wrong"
+    wrong = (
+        f"about 1 of {round(1 / eer):,} answers is wrong" if eer < 0.4 else "the answers are nearly guesses"
+    )
+    if eer <= 0.03:
+        return f"Good: {wrong}"
+    if eer <= 0.1:
+        return f"Usable: {wrong}. More minutes, or more images and classes, would help"
+    return f"Weak: {wrong}. Add images and classes, train for more minutes, or run twinned check DATA"
 
 
 def _at(far: float | None) -> str:

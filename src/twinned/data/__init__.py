@@ -16,6 +16,7 @@ torch_data     `ImageDataset` and `ClassSampler` for a ``DataLoader`` (PyTorch)
 catalog        public data sets: registry, download, conversion
 checks         checks of a data set
 benchmarks     official lists of LFW and Omniglot
+letters        letters of five scripts, drawn with the typefaces of matplotlib
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .decoded import Decoded as Decoded
     from .decoded import DecodedSet as DecodedSet
     from .decoded import decode as decode
+    from .letters import load_letters as load_letters
     from .pairs import make_pairs as make_pairs
     from .pairs import make_triplets as make_triplets
     from .preprocessing import ImageSpec as ImageSpec
@@ -59,6 +61,7 @@ if not TYPE_CHECKING:  # would make every name known to type checkers
             "catalog.registry": "DATA_SETS",
             "datasets": "ImageSet PairSet",
             "decoded": "Decoded DecodedSet decode",
+            "letters": "load_letters",
             "pairs": "make_pairs make_triplets",
             "preprocessing": "ImageSpec",
             "readers": "find_images load load_images load_pairs references_of",

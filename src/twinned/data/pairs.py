@@ -6,7 +6,7 @@ tuples, not with the number of possible ones (31 million pairs of 7,900 images).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,17 +18,27 @@ Index = NDArray[np.intp]
 
 
 def make_pairs(
-    labels: ArrayLike, *, pairs: int | None = None, same_fraction: float = 0.5, seed: int = 0
+    labels: ArrayLike,
+    *,
+    pairs: int | None = None,
+    same_fraction: float = 0.5,
+    scheme: Literal["random", "deck"] = "random",
+    seed: int = 0,
 ) -> tuple[Index, Index, NDArray[np.bool_]]:
     """Draw pairs of different images with a given fraction of same-class pairs.
 
     Each class is equally likely in same-class pairs, whatever its number of images. Pairs are drawn with
     replacement.
 
+    With scheme ``deck``, the pairs are those of the slide deck's ``create_pairs``: all pairs of each class,
+    and for each image as many different pairs as its class has images, of a random other class each. They
+    are sorted by class and by left image, so shuffle them.
+
     Args:
         labels: Class of each image, shape ``(n,)``.
         pairs: Number of pairs; by default two per image.
         same_fraction: Fraction of same-class pairs, in [0, 1].
+        scheme: ``random``, or ``deck``, which determines the number of pairs and ignores ``same_fraction``.
         seed: Random seed.
 
     Returns:
@@ -36,7 +46,8 @@ def make_pairs(
         rows of arrays and tensors, and the losses on pairs accept ``same``.
 
     Raises:
-        DataError: If there is only one class, or same-class pairs are requested and no class has two images.
+        DataError: If there is only one class, same-class pairs are requested and no class has two images, or
+            ``pairs`` is given with scheme ``deck``.
 
     Example:
         >>> left, right, same = make_pairs(["a", "a", "b", "b"], pairs=6, seed=0)
@@ -44,6 +55,10 @@ def make_pairs(
         3
     """
     classes, members, rng = _classes(labels, seed)
+    if scheme == "deck":
+        if pairs is not None:
+            raise DataError(f"Scheme deck determines the number of pairs; got {pairs}. Leave out pairs.")
+        return _deck_pairs(members, rng)
     if not 0 <= same_fraction <= 1:
         raise DataError(f"same_fraction must be in [0, 1]; got {same_fraction}")
     count = 2 * len(classes) if pairs is None else pairs
@@ -81,6 +96,22 @@ def make_triplets(
     classes, members, rng = _classes(labels, seed)
     anchor, positive = _positives(members, len(classes) if triplets is None else triplets, rng)
     return anchor, positive, _others(classes, members, anchor, rng)
+
+
+def _deck_pairs(members: list[Index], rng: np.random.Generator) -> tuple[Index, Index, NDArray[np.bool_]]:
+    """Return the pairs of the slide deck, in its order."""
+    sizes = np.array([len(m) for m in members])
+    left, right, same = [], [], []
+    for number, inside in enumerate(members):
+        for place, image in enumerate(inside):
+            others = inside[place + 1 :]
+            classes = (number + rng.integers(1, len(members), size=len(inside))) % len(members)
+            draws = rng.integers(sizes[classes])
+            different = np.array([members[k][i] for k, i in zip(classes, draws, strict=True)], np.intp)
+            left.append(np.full(len(others) + len(inside), image))
+            right.append(np.concatenate([others, different]))
+            same.append(np.arange(len(others) + len(inside)) < len(others))
+    return np.concatenate(left), np.concatenate(right), np.concatenate(same)
 
 
 def _classes(labels: ArrayLike, seed: int) -> tuple[NDArray[np.intp], list[Index], np.random.Generator]:

@@ -37,6 +37,17 @@ NAMES = {
     "fpir": "FPIR: unknown identified",
     "fnir": "FNIR: enrolled not recognized",
 }
+# Figures of `Evaluation.summary` in the order of their lines, and their names there.
+_PLAIN = {
+    "lfw.accuracy": "LFW accuracy",
+    "relations.accuracy": "relations that are right",
+    "verification.far": "different pairs accepted as the same",
+    "verification.frr": "same pairs rejected as different",
+    "verification.eer": "equal error rate, of both",
+    "one_shot.accuracy": "",
+    "retrieval.recall_at_1": "nearest image is of the same class",
+}
+_LINES = 5
 _LOWER = {"eer", "far", "frr", "cllr", "fpir", "fnir"}
 _UNITS = {"d_prime": " standard deviations", "cllr": " bits"}
 _IMPOSTORS = {"all": "impostor", "skilled": "skilled-forgery", "random": "random-impostor"}
@@ -178,6 +189,20 @@ class Evaluation:
         lines: list[str] = []
         for section, rows in groupby(self.metrics(), attrgetter("section")):
             lines += [section, *(f"  {row}" for row in rows)]
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """Return the main figures in plain words, at most five lines with 95 % intervals."""
+        rows = {row.key: row for row in self.metrics()}
+        forgeries = self.verification is not None and self.verification.impostors == "skilled"
+        lines: list[str] = []
+        for key, name in _PLAIN.items():
+            if (row := rows.get(key)) is None or row.value is None or len(lines) == _LINES:
+                continue
+            if forgeries and key == "verification.far":
+                name = "forgeries accepted as the same"
+            ends = "" if row.ci is None else f"  [{row.ci[0]:.1%} to {row.ci[1]:.1%}]"
+            lines.append(f"{name or row.name:<36} {row.value:>6.1%}{ends}")
         return "\n".join(lines)
 
     def metrics(self) -> list[Metric]:

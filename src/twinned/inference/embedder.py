@@ -18,6 +18,7 @@ from .. import distances
 from ..data.images import ImageSource
 from ..data.preprocessing import ImageSpec, read_image
 from ..errors import MissingExtra, ModelError
+from ..evaluation.calibration import FittedThreshold
 from . import model_folder
 from .model_folder import Manifest
 from .session import Floats, Graph, embed_pixels
@@ -224,3 +225,16 @@ class FolderEmbedder(GraphEmbedder):
         return self.manifest.calibration.identification_threshold(
             labels, fpir, images_per_label=images_per_label, prototype=self.prototype
         )
+
+    def _to_all(self, references: Floats, distances: Floats) -> tuple[Floats, FittedThreshold]:
+        """Return the distances of images to a set of references, and the threshold fitted for them.
+
+        Args:
+            references: Shape ``(k, d)``, distinct.
+            distances: Distances of the references to the images, shape ``(k, n)``.
+        """
+        fitted = self.manifest.calibration.references
+        if fitted is None or len(references) < 2:
+            return distances.min(axis=0), self.manifest.calibration
+        among = self.distances(references, references)
+        return fitted.distance(distances, among), fitted.row(len(references))

@@ -187,19 +187,6 @@ class Model(FolderEmbedder):
         (distance,), fitted = self._to_all(references, distances)
         return self._verdict(float(distance), threshold, fitted=fitted, relations=relations)
 
-    def _to_all(self, references: Floats, distances: Floats) -> tuple[Floats, FittedThreshold]:
-        """Return the distances of images to a set of references, and the threshold fitted for them.
-
-        Args:
-            references: Shape ``(k, d)``, distinct.
-            distances: Distances of the references to the images, shape ``(k, n)``.
-        """
-        fitted = self.manifest.calibration.references
-        if fitted is None or len(references) < 2:
-            return distances.min(axis=0), self.manifest.calibration
-        among = self.distances(references, references)
-        return fitted.distance(distances, among), fitted.row(len(references))
-
     def verify_many(
         self,
         left: Iterable[ImageSource],

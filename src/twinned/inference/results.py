@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+# Smallest probability of each wording of a verdict.
+_WORDS = (
+    (0.95, "Same"),
+    (0.8, "Probably the same"),
+    (0.2, "Cannot tell"),
+    (0.05, "Probably different"),
+    (0.0, "Different"),
+)
+
 
 class Verdict(NamedTuple):
     """Decision whether two images show the same identity.
@@ -24,9 +33,18 @@ class Verdict(NamedTuple):
     relation: str | None = None
     relation_probability: float | None = None
 
+    @property
+    def verdict(self) -> str:
+        """The evidence in words: five levels, from ``Same`` and ``Probably the same`` to ``Different``.
+
+        The words follow the probability, with limits at 0.95, 0.8, 0.2 and 0.05. The decision ``same``
+        follows the threshold.
+        """
+        return next(words for least, words in _WORDS if self.probability >= least)
+
     def to_json(self) -> dict[str, Any]:
         """Return the verdict under its JSON keys; those of the relation only with a relation head."""
-        answer = self._asdict()
+        answer = self._asdict() | {"verdict": self.verdict}
         return answer if self.relation else {key: answer[key] for key in answer if "relation" not in key}
 
 

@@ -28,15 +28,17 @@ Same: TypeAlias = "Tensor | NDArray[np.bool_]"
 class ContrastiveLoss(Loss):
     """Pull same-class pairs together and push the others past a margin.
 
-    A pair at distance ``d`` costs ``d**2 / 2`` if it is the same class, else ``max(0, margin - d)**2 / 2``.
+    A pair at distance ``d`` costs ``d**2 / 2`` if it is the same class, else ``max(0, margin - d)**2 / 2``;
+    1/2 is the default factor.
     Different pairs beyond the margin cost nothing and get no gradient: if the loss goes flat, mine harder
     pairs.
 
     Args:
         margin: Distance beyond which different pairs cost nothing, in the units of the distance.
+        factor: Factor of every cost: 0.5 as in Hadsell et al., 1 as in the slide deck.
 
     Raises:
-        SettingError: If ``margin`` is not positive.
+        SettingError: If ``margin`` or ``factor`` is not positive.
 
     Example:
         Only the first pair is the same class. The costs are 0, 0.5**2 / 2 and 0.
@@ -56,15 +58,16 @@ class ContrastiveLoss(Loss):
 
     kind = "pair"
 
-    def __init__(self, margin: float = 1.0) -> None:
+    def __init__(self, margin: float = 1.0, factor: float = 0.5) -> None:
         super().__init__()
         self.margin = check_positive("margin", margin)
+        self.factor = check_positive("factor", factor)
 
     def forward(self, distance: Tensor, same: Same, *, reduction: Reduction = "mean") -> Tensor:
         """Compute the loss of pairs."""
         distance, same = _checked(distance, same)
-        costs = torch.where(same, distance, (self.margin - distance).clamp(min=0)).square() / 2
-        return reduce(costs, reduction)
+        costs = torch.where(same, distance, (self.margin - distance).clamp(min=0)).square()
+        return reduce(self.factor * costs, reduction)
 
 
 class ChopraLoss(Loss):

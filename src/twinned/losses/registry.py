@@ -115,7 +115,7 @@ def create_loss(
 
     Example:
         >>> create_loss("contrastive", margin=0.5)
-        ContrastiveLoss(margin=0.5)
+        ContrastiveLoss(margin=0.5, factor=0.5)
         >>> create_loss("supcon", margin=0.5)
         Traceback (most recent call last):
         twinned.errors.SettingError: loss 'supcon' has no setting 'margin'; it has temperature

