@@ -2,16 +2,20 @@
 
 A block of shell or Python runs where the comment ``<!-- run -->`` stands above it: page by page from top to
 bottom, in one folder, *Start here* first, since other pages use what it leaves. ``run: data`` needs the
-real data sets, ``run: curl`` that program, and ``run: repository`` runs there.
+real data sets, ``run: curl`` that program, and ``run: repository`` runs there. Blocks marked
+``run: lightning`` and ``run: compiler`` are left out where that is not installed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +24,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"<!-- run(?:: (?P<needs>\w+))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#]+)[^)]*\)")
+_INSTALLED = {"lightning": find_spec("lightning") is not None, "compiler": shutil.which("g++") is not None}
 PAGES = ["start.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md") if p.name != "start.md")]
 
 
@@ -85,14 +90,14 @@ def test_what_a_page_says_to_type_works(page, started):
         assert (started / "digits.twin" / "model.json").is_file()
         assert (started / "report.html").stat().st_size > 10_000
         return
-    todo = blocks(ROOT / "docs" / page)
-    for block in todo:
-        type_in(block, started)
+    for block in blocks(ROOT / "docs" / page):
+        if _INSTALLED.get(block.needs or "", True):
+            type_in(block, started)
 
 
 def test_the_pages_that_teach_have_something_to_type():
     pages = ("start", "losses", "threshold", "finetune", "faces", "signatures", "search", "serve")
-    for page in (*pages, "formats", "deck"):
+    for page in (*pages, "formats", "deck", "parts"):
         assert blocks(ROOT / "docs" / f"{page}.md"), page
 
 
@@ -123,6 +128,33 @@ def test_the_readme_names_commands_that_there_are():
             [sys.executable, "-m", "twinned", command, "--help"], capture_output=True, timeout=60
         )
         assert run.returncode == 0, command
+
+
+def test_the_programs_with_parts_of_ones_own_are_short():
+    programs = [block.text for block in blocks(ROOT / "docs" / "parts.md")]
+    assert max(len(text.splitlines()) for text in programs[:4]) <= 30
+
+
+@pytest.mark.slow
+def test_entry_points_make_parts_known_to_the_command_line(started, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "parts.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    groups = tomllib.loads(snippet)["project"]["entry-points"]
+    info = tmp_path / "my_parts-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-parts\nVersion: 1.0\n")
+    lines = [f"[{group}]\n{name} = {where}" for group, of in groups.items() for name, where in of.items()]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    classes = [block.text.split("\nmodel = ")[0] for block in blocks(ROOT / "docs" / "parts.md")[1:3]]
+    miner = "def nearest(distance, labels):\n    return tw.miners.BatchHard()(distance, labels)\n"
+    (tmp_path / "my_parts.py").write_text("\n".join([*classes, miner]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (command,) = re.findall(r"`(twinned train .* --encoder patches .*)`", text)
+    type_in(Block(None, "sh", f"{command} --steps 2 --image-size 16"), started)
+    found = json.loads((started / "mine.twin" / "model.json").read_text())
+    assert found["recipe"]["encoder"]["name"] == "patches"
+    assert found["recipe"]["loss"]["name"] == "band"
+    assert found["recipe"]["mining"]["miner"] == "nearest"
 
 
 @pytest.mark.slow

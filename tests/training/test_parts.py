@@ -268,7 +268,8 @@ def test_registered_parts_are_named_and_known(quick, some):
     )
     assert found["encoder"]["name"] == "mine"
     assert found["loss"] == {"name": "my-loss", "scale": 3.0}
-    assert recipe(quick(some, encoder=Named(6)))["encoder"]["name"] == "unregistered:Named"
+    found = recipe(quick(some, encoder=Named(6)))["encoder"]
+    assert (found["name"], found["embedding_size"]) == ("mine", 6)
     with pytest.raises(SettingError, match="Loss my-loss has no setting width; it has scale"):
         quick(some, loss="my-loss", settings={"loss.width": 2})
 

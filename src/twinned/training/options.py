@@ -27,10 +27,10 @@ else:  # the command line takes names alone
     EncoderPart = LossPart = str
 
 # Built-in names, for the help; tests compare them with the tables, which need PyTorch.
-_RECIPES = "glyph, face, signature, photo, photo-small, koch2015, facenet or chopra2005"
+_RECIPES = "glyph, face, signature, photo, photo-small, deck, koch2015, facenet or chopra2005"
 _ENCODERS = (
-    "conv4, conv4_wide, resnet, koch2015, chopra2005, deck_face, deck_signature, efficientnet_lite0,"
-    " efficientnet_lite0_photo, efficientnet_lite0_face, efficientnet_lite0_signature"
+    "conv4, conv4_wide, resnet, koch2015, chopra2005, deck, deck_shared, deck_face, deck_signature,"
+    " efficientnet_lite0, efficientnet_lite0_photo, efficientnet_lite0_face, efficientnet_lite0_signature"
 )
 _LOSSES = (
     "contrastive, chopra, cross-entropy, triplet, triplet-soft, supcon, infonce, multi-similarity, circle,"
