@@ -78,6 +78,7 @@ def test_its_distances_are_those_of_then(model, expected, classes):
 def test_it_verifies(model, expected, classes):
     left, right = classes[TRAINED][:2]
     answer, then = model.verify(left, right).to_json(), expected["verify"]
+    assert answer.pop("verdict") in ("Same", "Probably the same")  # added since
     assert answer.keys() == then.keys()
     assert answer.pop("distance") == pytest.approx(then.pop("distance"), abs=CLOSE)
     assert answer == then

@@ -98,7 +98,7 @@ def test_verify_names_the_relation(model, pair_list):
     assert first.relation_probability == pytest.approx(verdicts[0].relation_probability, abs=near)
     assert 1 / 3 <= first.relation_probability <= 1
     assert set(json.loads(json.dumps(first.to_json()))) == {
-        *("same", "probability", "distance", "threshold"),
+        *("same", "probability", "distance", "threshold", "verdict"),
         *("relation", "relation_probability"),
     }
     # A pair in the other order has the same answer.

@@ -47,7 +47,7 @@ class TrainConfig(Section):
     Example:
         >>> config = TrainConfig().merge({"margin": 0.5, "loss": "contrastive", "minutes": 3})
         >>> config.loss
-        Contrastive(name='contrastive', margin=0.5)
+        Contrastive(name='contrastive', margin=0.5, factor=0.5)
         >>> config.length.minutes
         3.0
     """
