@@ -1,0 +1,1 @@
+"""Find faces in photographs and align them, with dlib's openly licensed models."""
