@@ -221,7 +221,7 @@ class Cli:
     def calibrate(self, model: str, data: str, new: str) -> Any:
         """Calibrate a copy of a model; the one place that knows where ``calibrate`` writes."""
         shutil.copytree(self.work / model, self.work / new)
-        return self("calibrate", new, data, "--far", "0.05", "--seed", SEED)
+        return self("calibrate", new, data, "--in-place", "--far", "0.05", "--seed", SEED)
 
 
 class Made(NamedTuple):

@@ -13,16 +13,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from math import sqrt
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from array_api_compat import array_namespace, device
 
 from .errors import DataError, SettingError
 
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the result is of the same type
-Distance: TypeAlias = Callable[..., Array]
 
 # Pairwise differences are computed by blocks of rows of this many values, to bound the memory.
 _BLOCK_VALUES = 1 << 24
@@ -36,6 +35,13 @@ _ROUNDING, _DIAGONAL = 0.005, 0.25
 EXPECTED = "for embeddings z, pass distances.euclidean(z, z, pairwise=True) or another distance"
 
 _checked: ContextVar[bool] = ContextVar("_checked", default=True)
+
+
+class Distance(Protocol):
+    """Distance of rows ``(n, d), (n, d) -> (n,)``, or of all pairs of rows."""
+
+    def __call__(self, a: Array, b: Array, *, pairwise: bool = False) -> Array:
+        """Compute the distances."""
 
 
 def _accept_all_pairs(distance: Distance) -> Distance:
@@ -159,6 +165,25 @@ def get(name: str) -> Distance:
         return DISTANCES[name]
     except KeyError:
         raise SettingError(f"distance {name!r} is not known; choose one of {', '.join(DISTANCES)}") from None
+
+
+def all_pairs(distance: str | Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
+    """Return a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
+
+    Args:
+        distance: Name, a function of this module, or a function that computes all pairs.
+
+    Raises:
+        SettingError: If the name is not a key of `DISTANCES`.
+
+    Example:
+        >>> import numpy as np
+        >>> all_pairs("manhattan")(np.eye(2), np.eye(2)).tolist()
+        [[0.0, 2.0], [2.0, 0.0]]
+    """
+    found = get(distance) if isinstance(distance, str) else distance
+    ours = next((ours for ours in DISTANCES.values() if ours is found), None)
+    return found if ours is None else partial(ours, pairwise=True)
 
 
 def check_matrix(matrix: Array, *, what: str) -> None:

@@ -35,6 +35,7 @@ def test_the_commands_of_the_design_are_there():
         "check",
         "train",
         "evaluate",
+        "compare",
         "verify",
         "classify",
         "embed",

@@ -534,3 +534,15 @@ def test_a_gallery_and_a_demo_refuse_what_is_not_there_or_is_a_file(twinned, tin
     assert refused.error.startswith("nowhere: no such file or folder")
     (tmp_path / "plain.txt").write_text("hello")
     assert "is a file; choose a folder" in twinned("demo", "-o", str(tmp_path / "plain.txt")).error
+
+
+# ---- compare
+
+
+def test_compare_prints_the_differences_of_two_models(twinned, tiny_model, color_model, strangers):
+    found = twinned("compare", tiny_model, color_model, strangers, "--json", "-q").json
+    assert set(found) == {"eer", "recall_at_1", "n_genuine", "n_impostor", "n_classes", "seed", "notes"}
+    assert found["eer"]["difference"] == pytest.approx(found["eer"]["b"] - found["eer"]["a"])
+    assert found["n_classes"] == 8
+    text = twinned("compare", tiny_model, color_model, strangers, "-q").out
+    assert f"B - A {found['eer']['difference']:+.4f}" in text

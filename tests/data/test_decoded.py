@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinned.data import decoded as module
+from twinned.data import pixel_stores as module
 from twinned.data.decoded import decode
 from twinned.data.preprocessing import ImageSpec, read_image
 
@@ -49,7 +49,7 @@ def test_unreadable_ones_are_left_out_and_named(small_memory: bool, tmp_path: Pa
     decoded = decode(paths, SPEC)
     kept = [i for i in range(20) if i not in (0, 7, 19)]
     assert decoded.kept.tolist() == kept
-    assert decoded.pixels[:, 0, 0, 0].tolist() == kept
+    assert decoded.pixels[:][:, 0, 0, 0].tolist() == kept
     assert [error.source for error in decoded.unreadable] == [paths[i] for i in (0, 7, 19)]
     assert "empty" in decoded.unreadable[0].reason
 

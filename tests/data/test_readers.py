@@ -398,7 +398,7 @@ def test_arrays() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (([np.zeros((8, 8))],), "requires labels="),
+        (([np.zeros((8, 8))],), "require labels="),
         (("folder", ["a"]), "got the path folder"),
         ((["a.png"], ["a", "b"]), "1 images, 2 labels"),
         (([], []), "is empty"),

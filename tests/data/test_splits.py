@@ -78,7 +78,7 @@ def test_pairs_of_unreadable_images_are_left_out(tmp_path):
     assert material.pairs.left.tolist() == [0, 1]
     assert material.pairs.right.tolist() == [1, 2]
     assert material.pairs.same.tolist() == [True, False]
-    np.testing.assert_array_equal(material.pixels[2, :, :, 0], images[3])
+    np.testing.assert_array_equal(material.pixels[2][:, :, 0], images[3])
     with pytest.raises(DataError, match="has no class labels"):
         _ = material.images
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from twinned.data.preprocessing import read_image
 from twinned.data.readers import load_images
 from twinned.errors import DataError, SettingError
 from twinned.evaluation.calibration import Identification
+from twinned.evaluation.results import Evaluation
 from twinned.inference import model_folder
 from twinned.inference.model_card import card
 from twinned.inference.recalibrate import recalibrate
@@ -85,6 +87,26 @@ def flat(figures, path=""):
     return {
         key: value for name, part in figures.items() for key, value in flat(part, f"{path}.{name}").items()
     }
+
+
+def test_the_frame_has_a_row_for_each_metric(model, strangers):
+    pytest.importorskip("pandas")
+    found = model.evaluate(strangers, episodes=20, progress=False)
+    frame = found.to_frame()
+    rows = found.metrics()
+    assert frame.index.tolist() == [row.key for row in rows]
+    assert frame["name"].tolist() == [row.name for row in rows]
+    assert frame.loc["verification.eer", "value"] == found.verification.eer
+    assert (frame.loc["retrieval.recall_at_1", "low"], frame.loc["retrieval.recall_at_1", "high"]) == (
+        found.retrieval.recall_at_ci[1]
+    )
+    assert frame.loc["verification.far", "better"] == "lower"
+
+
+def test_a_frame_needs_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(SettingError, match="pip install pandas"):
+        Evaluation(None, None, None, "classes").to_frame()
 
 
 def test_every_row_of_the_table_is_a_figure_of_the_json(model, strangers):

@@ -342,7 +342,7 @@ def test_every_loss_can_be_created_by_name_and_has_its_attributes():
 @pytest.mark.parametrize(
     ("name", "settings", "says"),
     [
-        ("contrastiv", {}, "'contrastiv' is not known; choose one of contrastive, chopra"),
+        ("contrastiv", {}, "Unknown loss 'contrastiv'. Choose one of contrastive, chopra"),
         ("supcon", {"margin": 0.5}, "no setting 'margin'; it has temperature"),
         ("triplet-soft", {"margin": 0.5}, "no setting 'margin'; it has none"),
         ("circle", {"temperature": 1.0}, "no setting 'temperature'; it has margin, scale"),

@@ -155,7 +155,7 @@ def test_refuses_wrong_shapes_and_unknown_names():
     for shape in ((4, 3), (3, 8)):  # embeddings of another size
         with pytest.raises(DataError, match="the first n columns are the rows; for embeddings z, pass dist"):
             miners.BatchHard()(torch.rand(shape), torch.tensor([0, 1, 2]))
-    with pytest.raises(SettingError, match="'hardest' is not known; choose one of all, batch-hard"):
+    with pytest.raises(SettingError, match=r"Unknown miner 'hardest'. Choose one of all, batch-hard"):
         miners.create_miner("hardest")
 
 

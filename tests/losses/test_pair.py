@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from twinned import losses
+from twinned.data import make_pairs
 from twinned.errors import DataError, SettingError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -87,3 +89,14 @@ def test_refuses_a_setting_that_is_not_positive(value):
 def test_refuses_an_unknown_reduction():
     with pytest.raises(SettingError, match="'sum'"):
         losses.ContrastiveLoss()(DISTANCE, SAME, reduction="sum")
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_drawn_pairs_go_straight_into_a_loss(loss):
+    left, right, same = make_pairs(np.repeat(["a", "b", "c"], 4), pairs=20)
+    z = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    distance = (z[left] - z[right]).norm(dim=1)
+    value = loss(distance, same)
+    assert value == loss(distance, torch.from_numpy(same))
+    value.backward()
+    assert z.grad is not None

@@ -9,6 +9,8 @@ from twinned.metrics.bootstrap import (
     _tail,
     interval,
     mean_interval,
+    p_value,
+    paired_replicates,
     rate_interval,
     replicates,
 )
@@ -37,6 +39,40 @@ def test_replicates_against_explicit_copies(world):
     for curve, drawn in zip(curves, draws):
         expected = by_loops(found, drawn)
         np.testing.assert_allclose(np.stack([curve.far, curve.frr], 1)[1:], expected, atol=1e-12)
+
+
+def test_paired_replicates_draw_the_same_classes_for_both(world):
+    a, b = world(0, classes=6, images=3), world(1, classes=6, images=3)
+    pairs = list(paired_replicates(a, b, count=8, seed=4))
+    for side, comparisons in enumerate((a, b)):
+        alone = list(replicates(comparisons, count=8, seed=4))
+        assert [pair[side].eer() for pair in pairs] == [curve.eer() for curve in alone]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 30])
+def test_a_set_against_itself_in_another_order_has_no_difference(classes):
+    random = np.random.default_rng(0)
+    distance, same = random.random(60).astype(np.float32), random.random(60) < 0.4
+    names = random.integers(classes, size=(2, 60))
+    a = compare_pairs(distance, same, left=names[0], right=names[1])
+    b = compare_pairs(2 * distance, same, left=names[0], right=names[1])
+    assert all(x.eer() == y.eer() for x, y in paired_replicates(a, b, count=30))
+
+
+@pytest.mark.parametrize("units", [12, 1000])
+def test_p_is_below_5_percent_where_the_interval_leaves_out_0(units):
+    random = np.random.default_rng(units)
+    for shift in np.linspace(-5, 5, 101):
+        drawn = random.normal(shift, 1, 199)
+        low, high = interval(drawn, figure=float(np.median(drawn)), units=units)
+        assert (p_value(drawn, units=units) < 0.05) == (low > 0 or high < 0)
+    assert p_value(np.zeros(50), units=units) == 1
+    assert p_value(-drawn, units=units) == pytest.approx(p_value(drawn, units=units))
+
+
+def test_p_is_that_of_the_normal_distribution():
+    drawn = stats.norm.ppf((np.arange(99_999) + 0.5) / 99_999, loc=2)
+    assert p_value(drawn, units=10**9) == pytest.approx(2 * stats.norm.sf(2), rel=1e-3)
 
 
 def test_a_forgery_counts_with_its_writer():

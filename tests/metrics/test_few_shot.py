@@ -5,7 +5,14 @@ import pytest
 
 from twinned.distances import euclidean
 from twinned.errors import DataError, SettingError
-from twinned.metrics.few_shot import _distinct, episodes, one_shot_accuracy, possible_ways, runs_accuracy
+from twinned.metrics.few_shot import (
+    _distinct,
+    episodes,
+    few_shot,
+    one_shot_accuracy,
+    possible_ways,
+    runs_accuracy,
+)
 
 distances = partial(euclidean, pairwise=True)
 labels = np.repeat([f"c{k:02}" for k in range(30)], 4)
@@ -75,9 +82,7 @@ def test_accuracy_against_loops():
                 examples = [vectors[row].mean(axis=0)] if rule == "prototype" else vectors[row]
                 apart.append(min(np.linalg.norm(vectors[query] - example) for example in examples))
             right += int(np.argmin(apart)) == answer
-        found = one_shot_accuracy(
-            vectors, labels, distances, ways=10, shots=shots, episodes=100, rule=rule, seed=5
-        )
+        found = few_shot(vectors, labels, 10, shots, 100, 5, distance="euclidean", rule=rule)
         assert found.accuracy == pytest.approx(right / 100)
         assert found.ci[0] <= found.accuracy <= found.ci[1]
         assert found.to_json() == {
@@ -85,16 +90,21 @@ def test_accuracy_against_loops():
         }  # fmt: skip
 
 
+def test_the_old_name_gives_the_same():
+    old = one_shot_accuracy(clusters(0.8), labels, distances, ways=10, episodes=50)
+    assert old == few_shot(clusters(0.8), labels, 10, episodes=50, distance="euclidean")
+
+
 def test_perfect_and_useless_embeddings():
-    perfect = one_shot_accuracy(clusters(0), labels, distances, ways=20, episodes=200)
+    perfect = few_shot(clusters(0), labels, distance=distances, ways=20, episodes=200)
     assert perfect.accuracy == 1
     assert perfect.ci[0] < 1  # 200 answers prove no more than that
-    useless = one_shot_accuracy(np.zeros((120, 3)), labels, distances, ways=20, episodes=2000)
+    useless = few_shot(np.zeros((120, 3)), labels, distance=distances, ways=20, episodes=2000)
     assert useless.accuracy == pytest.approx(0.05, abs=0.015)  # ties are guesses
 
 
 def test_the_interval_is_about_classes_not_episodes():
-    some, many = (one_shot_accuracy(clusters(0.8), labels, distances, episodes=n).ci for n in (1000, 4000))
+    some, many = (few_shot(clusters(0.8), labels, distance=distances, episodes=n).ci for n in (1000, 4000))
     assert many[1] - many[0] > 0.7 * (some[1] - some[0])
 
 
@@ -118,7 +128,7 @@ def test_refusals():
     with pytest.raises(SettingError, match="At least 2 ways"):
         episodes(labels, ways=1)
     with pytest.raises(SettingError, match="rule 'best'"):
-        one_shot_accuracy(clusters(1), labels, distances, rule="best")
+        few_shot(clusters(1), labels, distance=distances, rule="best")
     with pytest.raises(DataError, match="Each image needs one group"):
         episodes(labels, groups=["x"])
     with pytest.raises(DataError, match="Each run needs one row"):

@@ -45,7 +45,7 @@ def test_against_loops(monkeypatch, block, ties):
         assert found.recall_at[k] == pytest.approx(recall)
     assert found.map_at_r == pytest.approx(precision)
     assert (found.skipped, found.queries) == (skipped, 60 - skipped)
-    assert recall_at_k(vectors, labels, distances, k=3) == found.recall_at[3]
+    assert recall_at_k(vectors, labels, (1, 3), distances) == found.recall_at
     assert map_at_r(vectors, labels, distances) == found.map_at_r
 
 

@@ -594,7 +594,7 @@ def test_weights_that_run_away_are_not_saved(quick, some, tmp_path):
 # ---- going on
 
 
-class CrashError(Exception):
+class CrashError(BaseException):
     """Stands for a kill between two steps; the real one is in tests/cli/test_interrupted.py."""
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from twinned.data.samplers import Batch
-from twinned.errors import TrainingError
+from twinned.errors import SettingError, TrainingError
 from twinned.training import callbacks, checkpoint
 from twinned.training.callbacks import Callback
 from twinned.training.loop import train_network
@@ -103,7 +103,8 @@ def test_the_rate_rises_stays_and_falls_along_half_a_cosine():
 def test_each_group_has_its_share_of_the_rate():
     seen: list[list[float]] = []
     network, optimizer = fresh()
-    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "scale": 0.1})
+    loss = nn.ParameterList([torch.zeros(1)])
+    optimizer.add_param_group({"params": [*loss], "scale": 0.1})
 
     def note(step: Step) -> None:
         seen.append([group["lr"] for group in optimizer.param_groups])
@@ -113,6 +114,7 @@ def test_each_group_has_its_share_of_the_rate():
         network,
         optimizer=optimizer,
         schedule=plan(),
+        extra=loss,
         batches=batches,
         load=load,
         objective=objective,
@@ -122,6 +124,38 @@ def test_each_group_has_its_share_of_the_rate():
     for step, (rate, less) in enumerate(seen):
         assert rate == plan().rate(step, 20)
         assert less == pytest.approx(0.1 * rate)
+
+
+def test_an_optimizer_of_another_network_is_refused():
+    network, _ = fresh()
+    _, other = fresh()
+    with pytest.raises(SettingError, match="1 of 1 parameters of optimizer SGD do not belong to the Seq"):
+        train_network(
+            network,
+            optimizer=other,
+            schedule=plan(),
+            batches=batches,
+            load=load,
+            objective=objective,
+            progress=None,
+        )
+
+
+def test_the_global_random_numbers_are_those_of_before():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    network, optimizer = fresh()
+    torch.manual_seed(7)
+    train_network(
+        network,
+        optimizer=optimizer,
+        schedule=plan(),
+        batches=batches,
+        load=load,
+        objective=objective,
+        progress=None,
+    )
+    assert torch.equal(torch.rand(3), expected)
 
 
 # ---- what it does with the weights
@@ -395,12 +429,14 @@ def test_bfloat16_is_not_emulated_on_a_gpu(monkeypatch, native):
 # ---- going on
 
 
-class StopError(Exception):
+class StopError(BaseException):
     """Stands for a crash between two steps."""
 
 
+@pytest.mark.parametrize("error", [StopError, ValueError])
 @pytest.mark.parametrize("at", [1, 4, 9, 13])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, at):
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, at, error):
+    """After a crash, and after the error of a callback, whose message names the checkpoint."""
     eers = [0.5, 0.3, 0.4, 0.2, 0.25, 0.3, 0.1, 0.2, 0.2, 0.3]
 
     def evaluate(network: nn.Module) -> Scores:
@@ -409,14 +445,16 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, a
 
     def crash(step: Step) -> None:
         if step.step == at:
-            raise StopError
+            raise error
 
     p = plan(14, evaluations=7, checkpoint_seconds=0.0)
     whole = run(p, evaluate=evaluate)
     file = tmp_path / "main.safetensors"
-    with pytest.raises(StopError):
+    with pytest.raises((StopError, TrainingError)) as raised:
         run(p, evaluate=evaluate, on_step=crash, checkpoint_file=file)
     assert file.exists()
+    if error is ValueError:
+        assert f"OnStep.on_step failed (ValueError: ); the run is saved in {file}" in str(raised.value)
     resumed = run(p, evaluate=evaluate, checkpoint_file=file)
     assert weights(resumed) == weights(whole)
     same = {"step", "total", "best_eer", "best_step", "stopped"}

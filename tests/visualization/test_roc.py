@@ -13,6 +13,7 @@ from twinned import plots
 from twinned.distances import euclidean
 from twinned.errors import DataError
 from twinned.evaluation.fitting import fit_calibration
+from twinned.evaluation.results import Evaluation
 from twinned.evaluation.verification import evaluate_verification, reliability
 from twinned.metrics.comparisons import compare_all
 
@@ -53,6 +54,26 @@ def test_roc_draws_the_curve_and_the_stored_threshold(world):
     assert point.get_ydata()[0] == pytest.approx(1 - result.frr)
     assert ax.get_xscale() == "log"
     assert words(ax)[0] == f"EER {result.eer:.3g}"
+
+
+def test_several_results_are_drawn_on_given_axes(world):
+    results = {"first": world["result"], "second": world["against forgeries"]}
+    axes = plots.plain()
+    ax = plots.roc(results, ax=axes)
+    assert ax is axes
+    for (name, result), line, text in zip(results.items(), ax.lines, words(ax), strict=True):
+        assert np.allclose(line.get_xdata(), result.roc.thinned().far, atol=1e-8)
+        assert text == f"{name}: EER {result.eer:.3g}"
+    assert len({(line.get_color(), line.get_linestyle()) for line in ax.lines}) == 2
+    with pytest.raises(DataError, match="got none"):
+        plots.roc({})
+    with pytest.raises(DataError, match="got none"):
+        plots.roc({"a": Evaluation(None, None, None, "omniglot-runs")})
+
+
+def test_an_evaluation_is_drawn_as_its_verification(world):
+    whole = plots.roc(Evaluation(world["result"], None, None, "classes"))
+    assert words(whole) == words(plots.roc(world["result"]))
 
 
 def test_rates_that_too_few_impostors_support_are_hatched(world):

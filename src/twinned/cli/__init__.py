@@ -5,7 +5,7 @@ options     options, arguments and output that commands share
 train       train, finetune, wrap, calibrate, export
 data        check, data list, data get
 demo        demo
-predict     verify, classify, embed, evaluate
+predict     verify, classify, embed, evaluate, compare
 gallery     gallery ..., identify, search
 plot        plot ..., explain
 serve       serve

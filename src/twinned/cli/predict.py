@@ -1,4 +1,4 @@
-"""Commands that run a model: verify, classify, embed, evaluate."""
+"""Commands that run a model: verify, classify, embed, evaluate, compare."""
 
 from __future__ import annotations
 
@@ -172,3 +172,20 @@ def evaluate(
 
         write_report(loaded, found, report, data=str(data))
         logger.info(f"report written to {report}")
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Folder of model A.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="Folder of model B.", metavar="B")],
+    data: EvaluationData,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare two models on the same data: difference in error rates, with interval and p-value."""
+    from ..inference.compare import compare
+
+    found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
+    print_result(found.to_dict(), as_json=json, text=str(found))

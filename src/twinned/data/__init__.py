@@ -1,14 +1,18 @@
 """Data sets, image reading, splits, samplers and public data sets.
 
 datasets       `ImageSet` and `PairSet`
-readers        folder, CSV, pair list or arrays to a data set
+readers        folder, CSV or pair list to a data set
+sequences      arrays, tensors and datasets of other libraries to a data set
+arrays         axes and values of images in arrays
 images         open any image safely
 preprocessing  resizing shared by training and inference
-decoded        decoded images in memory
+decoded        decoded images
+pixel_stores   pixels in memory, in a file, or decoded when they are read
 splits         hold-out, folds and subsamples by class
 samplers       batches by class or by pair
 pairs          pairs and triplets as index arrays
 augmentation   batch augmentation (PyTorch)
+torch_data     `ImageDataset` and `ClassSampler` for a ``DataLoader`` (PyTorch)
 catalog        public data sets: registry, download, conversion
 checks         checks of a data set
 benchmarks     official lists of LFW and Omniglot
@@ -42,17 +46,21 @@ if TYPE_CHECKING:
     from .samplers import Batch as Batch
     from .samplers import ClassBatches as ClassBatches
     from .samplers import PairBatches as PairBatches
+    from .torch_data import ClassSampler as ClassSampler
+    from .torch_data import ImageDataset as ImageDataset
 
-__getattr__, __all__ = lazy_attributes(
-    __name__,
-    {
-        "catalog.convert": "digits load_digits",
-        "catalog.download": "fetch find get",
-        "catalog.registry": "DATA_SETS",
-        "datasets": "ImageSet PairSet",
-        "decoded": "Decoded DecodedSet decode",
-        "pairs": "make_pairs make_triplets",
-        "readers": "find_images load load_images load_pairs references_of",
-        "samplers": "Batch ClassBatches PairBatches",
-    },
-)
+if not TYPE_CHECKING:  # would make every name known to type checkers
+    __getattr__, __all__ = lazy_attributes(
+        __name__,
+        {
+            "catalog.convert": "digits load_digits",
+            "catalog.download": "fetch find get",
+            "catalog.registry": "DATA_SETS",
+            "datasets": "ImageSet PairSet",
+            "decoded": "Decoded DecodedSet decode",
+            "pairs": "make_pairs make_triplets",
+            "readers": "find_images load load_images load_pairs references_of",
+            "samplers": "Batch ClassBatches PairBatches",
+            "torch_data": "ClassSampler ImageDataset",
+        },
+    )

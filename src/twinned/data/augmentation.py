@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..errors import SettingError
 
 # Control points per side of the elastic distortion; displacements between them are interpolated.
 _KNOTS = 5
@@ -154,6 +158,45 @@ class Augmentation:
         inside_columns = (columns >= corner[:, 1:]) & (columns < corner[:, 1:] + self.erase)
         hole = inside_rows[:, None, :, None] & inside_columns[:, None, None, :] & wiped.view(n, 1, 1, 1)
         return torch.where(hole.to(x.device), x.mean(dim=(2, 3), keepdim=True), x)
+
+
+@dataclass(frozen=True)
+class FunctionAugmentation:
+    """Augmentation by a function of one's own, called as `Augmentation`.
+
+    Args:
+        function: Maps floats in [0, 1], shape ``(n, channels, height, width)``, to the same. It draws
+            PyTorch's random numbers, which are seeded for each batch, so a repeated run draws the same.
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        *,
+        turns: Tensor | None = None,
+        seed: int = 0,
+        rows: slice = slice(None),
+        whole: int | None = None,
+    ) -> Tensor:
+        """Augment a batch; see `Augmentation.__call__`.
+
+        Raises:
+            SettingError: If the function does not return floats of the shape that it was given.
+        """
+        images = Augmentation()(pixels, turns=turns)
+        torch.manual_seed(seed + (rows.start or 0))
+        changed = self.function(images)
+        if not isinstance(changed, Tensor) or changed.shape != images.shape or changed.dtype != images.dtype:
+            found = (tuple(changed.shape), changed.dtype) if isinstance(changed, Tensor) else type(changed)
+            raise SettingError(
+                f"augment returned {found}. It must return {images.dtype} of shape {tuple(images.shape)}"
+            )
+        return changed.contiguous(memory_format=torch.channels_last)
+
+
+AnyAugmentation: TypeAlias = Augmentation | FunctionAugmentation
 
 
 class _Chance:

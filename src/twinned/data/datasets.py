@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ..errors import DataError
-from .images import ImageSource, source_name
+from ..errors import DataError, MissingExtra
+from .images import ImageSource, open_image, source_name
+
+if TYPE_CHECKING:
+    from .torch_data import ImageDataset
 
 Index = NDArray[np.intp]
 
@@ -21,7 +26,7 @@ _SPLIT_NAMES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Labeled images. ``images`` holds paths or arrays; they are decoded later.
 
@@ -46,6 +51,24 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @overload
+    def __getitem__(self, chosen: int) -> tuple[Image.Image, str]: ...
+    @overload
+    def __getitem__(self, chosen: slice | Index | NDArray[np.bool_]) -> ImageSet: ...
+    def __getitem__(
+        self, chosen: int | slice | Index | NDArray[np.bool_]
+    ) -> tuple[Image.Image, str] | ImageSet:
+        """Return an image, decoded, and its label; or the chosen images, as `subset` does."""
+        if isinstance(chosen, slice):
+            return self.subset(np.arange(len(self))[chosen])
+        if isinstance(chosen, np.ndarray) and chosen.ndim:
+            return self.subset(chosen)
+        place = operator.index(chosen)
+        return open_image(self.images[place]), str(self.labels[place])
+
+    def __repr__(self) -> str:
+        return f"ImageSet({len(self)} images, {len(self.classes)} classes, {self.origin})"
 
     @property
     def classes(self) -> list[str]:
@@ -82,6 +105,24 @@ class ImageSet:
         """Return the sorted classes with at least two genuine images."""
         names, counts = np.unique(self.labels[~self.forgery], return_counts=True)
         return [str(name) for name in names[counts > 1]]
+
+    def as_dataset(self, transform: Callable[[Any], Any] | None = None) -> ImageDataset:
+        """Return a PyTorch ``Dataset`` of the images and the indices of their classes.
+
+        Args:
+            transform: Function of a Pillow image, such as a torchvision transform; None for the image itself.
+
+        Raises:
+            MissingExtra: If PyTorch is not installed.
+        """
+        from .. import data
+
+        try:
+            return data.ImageDataset(self, transform)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise MissingExtra("train", "ImageSet.as_dataset") from None
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:
         """Return the chosen images in the order given.
@@ -155,7 +196,7 @@ class ImageSet:
         return self.subset(first), self.subset(~first)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairSet:
     """Pairs of images, each marked as same or different; no class labels.
 
@@ -179,6 +220,9 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.same)
+
+    def __repr__(self) -> str:
+        return f"PairSet({len(self)} pairs, {len(self.images)} images, {self.origin})"
 
     @property
     def names(self) -> list[str]:

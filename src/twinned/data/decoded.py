@@ -1,10 +1,9 @@
-"""Images decoded once, at the model's size, with their labels or pairs."""
+"""Images decoded at the model's size, with their labels or pairs."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,11 +16,10 @@ from ..errors import DataError, ImageError, some
 from ..utils.notes import note
 from ..utils.progress import progress_bar
 from .datasets import ImageSet, PairSet
-from .images import ImageSource, Pixels, pixels_sha256
+from .images import ImageSource, pixels_sha256
+from .pixel_stores import PixelRows, PixelStore, StreamedPixels, allocate
 from .preprocessing import ImageSpec, read_image
 
-# A larger array is stored in a temporary file, which the system pages in and out.
-IN_MEMORY_BYTES = 2 << 30
 _CHUNK = 32  # images per task: a single image can take less time than handing it to another thread
 _MIN_STD = 0.02  # images of one color would be divided by 0
 _STATISTICS_SAMPLE = 1000  # images
@@ -33,11 +31,13 @@ class Decoded:
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``, in the order of the sequence.
+        hashes: SHA-256 of the pixels of each image.
         kept: Index of each readable image in the sequence, shape ``(n,)``.
         unreadable: Error of each image that was left out.
     """
 
-    pixels: Pixels
+    pixels: PixelStore
+    hashes: list[str]
     kept: NDArray[np.intp]
     unreadable: list[ImageError]
 
@@ -49,25 +49,33 @@ class Decoded:
 
 
 def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
-    """Decode images into one array, on all cores; unreadable images are left out.
+    """Decode images on all cores; unreadable images are left out.
+
+    The pixels are stored in memory, if there are many in a temporary file, and if the disk is too small they
+    are decoded again when they are read.
 
     Args:
         images: Paths, arrays, bytes or Pillow images.
         spec: Input of the model.
         progress: Show a progress bar.
     """
-    pixels = _allocate((len(images), *spec.shape))
+    stored = allocate((len(images), *spec.shape))
+    names = [""] * len(images)
 
     def read(index: int) -> None:
-        pixels[index] = read_image(images[index], spec)
+        pixels = read_image(images[index], spec)
+        names[index] = pixels_sha256(pixels)
+        if stored is not None:
+            stored[index] = pixels
 
     errors = in_threads(read, len(images), "Reading images", progress=progress)
     kept = np.delete(np.arange(len(images)), list(errors))
-    if errors:
-        for target, source in enumerate(kept):  # in place: a large array is not copied
-            pixels[target] = pixels[source]
-        pixels = pixels[: len(kept)]
-    return Decoded(pixels, kept, list(errors.values()))
+    pixels: PixelStore
+    if stored is None:
+        pixels = StreamedPixels([images[i] for i in kept.tolist()] if errors else images, spec)
+    else:
+        pixels = PixelRows(stored, kept) if errors else stored
+    return Decoded(pixels, [names[i] for i in kept], kept, list(errors.values()))
 
 
 def in_threads(
@@ -105,16 +113,9 @@ def in_threads(
     return dict(sorted(errors.items()))
 
 
-def _allocate(shape: tuple[int, int, int, int]) -> Pixels:
-    if np.prod(shape, dtype=np.int64) <= IN_MEMORY_BYTES:
-        return np.empty(shape, np.uint8)
-    file = tempfile.TemporaryFile(prefix="twinned-")  # noqa: SIM115 - closed with the array
-    return np.memmap(file, np.uint8, "w+", shape=shape)
-
-
 @dataclass(frozen=True, eq=False)
 class DecodedSet:
-    """Dataset in memory: pixels with either class labels or pairs.
+    """Decoded dataset: pixels with either class labels or pairs. Subsets share the pixels.
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``.
@@ -123,7 +124,7 @@ class DecodedSet:
         hashes: SHA-256 of the pixels of each image.
     """
 
-    pixels: Pixels
+    pixels: PixelStore
     labelled: ImageSet | None
     pairs: PairSet | None
     hashes: list[str]
@@ -144,19 +145,21 @@ class DecodedSet:
         for sentence in decoded.left_out():
             note("unreadable-images", sentence)
         if len(decoded.kept) == 0:
-            raise DataError(f"{source.origin}: none of {len(source.images)} images can be read")
-        hashes = [pixels_sha256(pixels) for pixels in decoded.pixels]
+            raise DataError(
+                f"{source.origin}: none of {len(source.images)} images can be read; the first error:"
+                f" {decoded.unreadable[0]}"
+            )
         for sentence in source.notes:
             note("reader", sentence)
         if isinstance(source, PairSet):
-            return cls(decoded.pixels, None, source.keep_images(decoded.kept), hashes)
+            return cls(decoded.pixels, None, source.keep_images(decoded.kept), decoded.hashes)
         images = source.subset(decoded.kept)
         if single := len(images.classes) - len(images.usable_classes()):
             note(
                 "single-image-classes",
                 f"{single} of {len(images.classes)} classes have one image: they serve as impostors only",
             )
-        return cls(decoded.pixels, images, None, hashes)
+        return cls(decoded.pixels, images, None, decoded.hashes)
 
     @property
     def images(self) -> ImageSet:
@@ -183,9 +186,10 @@ class DecodedSet:
         if self.pairs is not None:
             used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
             pairs = self.pairs.subset(chosen)
-            return replace(self, pixels=self.pixels[used], pairs=pairs, hashes=[self.hashes[i] for i in used])
-        hashes = [self.hashes[i] for i in chosen]
-        return replace(self, pixels=self.pixels[chosen], labelled=self.images.subset(chosen), hashes=hashes)
+            hashes = [self.hashes[i] for i in used]
+            return replace(self, pixels=PixelRows(self.pixels, used), pairs=pairs, hashes=hashes)
+        pixels, hashes = PixelRows(self.pixels, chosen), [self.hashes[i] for i in chosen]
+        return replace(self, pixels=pixels, labelled=self.images.subset(chosen), hashes=hashes)
 
     def partition(self, mask: NDArray[np.bool_]) -> tuple[DecodedSet, DecodedSet]:
         """Return the images (pairs) outside of a mask, and those inside."""

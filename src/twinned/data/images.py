@@ -1,4 +1,4 @@
-"""Open images safely: upright, in mode L or RGB, from paths, bytes, arrays or Pillow images."""
+"""Open images safely: upright, in mode L or RGB, from paths, bytes, arrays, tensors or Pillow images."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import os
 import re
 import stat
 import warnings
-from typing import Any, TypeAlias, TypeGuard
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import DataError, ImageError
 
-ImageSource: TypeAlias = (
-    "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]"
-)
+if TYPE_CHECKING:
+    from .arrays import SupportsArray
+
 Pixels: TypeAlias = NDArray[np.uint8]
 
 # A larger image is refused before memory is allocated for it.
@@ -27,8 +28,6 @@ MAX_BYTES = 256 * 1024 * 1024
 _PHOTOS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif")
 SUFFIXES = frozenset((*_PHOTOS, ".dib", ".pgm", ".ppm", ".pbm", ".pnm", ".tga", ".ico"))
 
-# Kinds of NumPy dtypes: text (of fixed and of variable length), bytes, objects.
-_NOT_NUMBERS = "UTSO"
 _ADDRESS = re.compile(r"(?:^|/)(?P<scheme>https?|ftp|s3|gs|hdfs|file):/+(?P<rest>[^/].*)", re.IGNORECASE)
 _DRIVE = re.compile(r"(?:^|/)[A-Za-z]:/")
 
@@ -38,6 +37,47 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "T
 # Pillow warns of large images, which `MAX_PIXELS` refuses, and of damaged EXIF data.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class LazyImage:
+    """Image of a lazy sequence, which is read when it is opened.
+
+    Args:
+        read: Function from the index to the image.
+        index: Index in the sequence.
+        size: Width and height in pixels.
+        mode: Pillow mode, or the kind of the array.
+        length: Number of bytes of the pixels.
+        sha256: SHA-256 of the pixels.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], Image.Image | NDArray[Any]],
+        index: int,
+        *,
+        size: tuple[int, int],
+        mode: str,
+        length: int,
+        sha256: str,
+    ) -> None:
+        self._read, self._index = read, index
+        self.size, self.mode, self.length, self.sha256 = size, mode, length, sha256
+
+    @property
+    def name(self) -> str:
+        """Name for messages."""
+        return f"item {self._index}"
+
+    def read(self) -> Image.Image | NDArray[Any]:
+        """Return the image as a Pillow image or an array."""
+        return self._read(self._index)
+
+
+ImageSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | SupportsArray"
+    " | LazyImage"
+)
 
 
 def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -55,17 +95,19 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
     """
     name = source_name(source)
     try:
+        if isinstance(source, LazyImage):
+            source = source.read()
         if isinstance(source, np.ma.MaskedArray):
             raise _UnusableError("is a masked array; replace the masked values with .filled(value)")
-        if isinstance(source, np.ndarray):
-            return _plain(_from_array(source))
         if isinstance(source, Image.Image):
             return _plain(ImageOps.exif_transpose(source))
         if isinstance(source, (str, os.PathLike)):
             return _open_path(source, at_least)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return _decode(io.BytesIO(source), at_least)
-    except _UnusableError as error:
+        if (array := _from_array(source)) is not None:
+            return _plain(array)
+    except (_UnusableError, DataError) as error:
         raise ImageError(name, str(error)) from None
     except UnidentifiedImageError:
         raise ImageError(name, "is not a supported image, or is damaged") from None
@@ -106,20 +148,33 @@ def source_name(source: object) -> str:
     return f"{kind} of shape {tuple(shape)}" if isinstance(shape, tuple) else f"object of type {kind}"
 
 
-def as_many(images: Any) -> Any:
+def as_many(images: Any, *, gray_batches: bool = True) -> Any:
     """Return a list with one image, the images of an array as a list, or another iterable unchanged.
 
-    An array holds several images if it has four dimensions, or one dimension of paths or other objects. An
-    open file counts as one image, which `open_image` refuses, because iterating over it yields lines.
+    An array or tensor holds several images if it has four axes, three axes without channels, or one axis of
+    paths or other objects. An open file counts as one image, which `open_image` refuses, because iterating
+    over it yields lines.
+
+    Args:
+        images: One or several images.
+        gray_batches: Read three axes without channels as several images, not as one.
+
+    Raises:
+        DataError: If the axes of an array can be read in two ways.
     """
-    if isinstance(images, np.ndarray):
-        several = images.ndim == 4 or (images.ndim == 1 and images.dtype.kind in _NOT_NUMBERS)
-        return list(images) if several else [images]
     if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)):
         return [images]
-    if hasattr(images, "read") or getattr(images, "ndim", 1) != 1:  # a file; a tensor or a table
+    if hasattr(images, "read"):  # a file, or an image of a lazy sequence
         return [images]
-    return images
+    from .arrays import NOT_NUMBERS, as_array, split_batch
+
+    array = as_array(images)
+    if array is None:
+        return [images] if getattr(images, "ndim", 1) != 1 else images  # a table
+    if array.dtype.kind in NOT_NUMBERS:
+        return list(array) if array.ndim == 1 else [images]
+    several = split_batch(array) if gray_batches or array.ndim != 3 else None
+    return [images] if several is None else several
 
 
 def is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
@@ -150,9 +205,6 @@ def _instead_of(source: object) -> str:
     """Return a message on the object and what to pass instead."""
     if hasattr(source, "read"):
         return "is an open file; pass its path, or the bytes that read() returns"
-    if hasattr(source, "__array__"):
-        array = ".numpy()" if hasattr(source, "numpy") else "numpy.asarray(...)"
-        return f"is not a NumPy array; pass {array} with the axes height, width, channels"
     return "is not an image; pass a path, the bytes of a file, a Pillow image or a NumPy array"
 
 
@@ -195,28 +247,17 @@ def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
         return _plain(ImageOps.exif_transpose(image) if turnable else image)
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    if array.dtype.kind in _NOT_NUMBERS:
-        raise _UnusableError(f"has dtype {array.dtype}; pass paths as a list or a one-dimensional array")
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise _UnusableError("must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+def _from_array(source: object) -> Image.Image | None:
+    """Return the image in an array or tensor; None for other objects."""
+    from .arrays import as_array, to_pixels
+
+    array = as_array(source)
+    if array is None:
+        return None
+    pixels = to_pixels(array)
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise _UnusableError(f"has more pixels than the limit of {MAX_PIXELS:,}")
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    elif array.dtype.kind == "u" and array.itemsize == 2:
-        array = (array >> 8).astype(np.uint8)
-    elif np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):  # also refuses NaN
-            raise _UnusableError(
-                f"has floats from {array.min():g} to {array.max():g}; expected within [0, 1]"
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise _UnusableError(f"has dtype {array.dtype}; expected uint8, bool, uint16 or floats in [0, 1]")
-    return Image.fromarray(np.ascontiguousarray(array))
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _plain(image: Image.Image) -> Image.Image:

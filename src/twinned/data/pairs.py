@@ -32,7 +32,8 @@ def make_pairs(
         seed: Random seed.
 
     Returns:
-        ``left``, ``right`` (indices) and ``same`` (boolean), each of shape ``(pairs,)``.
+        ``left``, ``right`` (indices) and ``same`` (boolean), each of shape ``(pairs,)``. The indices select
+        rows of arrays and tensors, and the losses on pairs accept ``same``.
 
     Raises:
         DataError: If there is only one class, or same-class pairs are requested and no class has two images.

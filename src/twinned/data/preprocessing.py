@@ -95,8 +95,9 @@ def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
     """Open an image and resize it to the input of a model: the first half of preprocessing.
 
     Args:
-        source: Path, bytes of an image file, Pillow image, or array of shape (H, W), (H, W, 1), (H, W, 3) or
-            (H, W, 4): uint8, bool, uint16, or floats in [0, 1].
+        source: Path, bytes of an image file, Pillow image, or array or tensor of shape ``(height, width)``,
+            ``(height, width, channels)`` or ``(channels, height, width)`` with 1, 3 or 4 channels: uint8,
+            bool, uint16, or floats in [0, 1].
         spec: Input of the model.
 
     Returns:

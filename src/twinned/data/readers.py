@@ -7,14 +7,27 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from ..errors import DataError, some
+from .arrays import SupportsArray
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
 from .images import SUFFIXES, ImageSource, address_in, advice_on, as_many, is_folder
+from .sequences import from_images, from_items, is_sequence_of_items
+
+
+class Items(Protocol):
+    """Sequence of images, or of pairs (image, label), such as a PyTorch ``Dataset``; it also has a length."""
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+# What `load_images` reads, and all that functions on whole datasets accept.
+ImageData: TypeAlias = str | os.PathLike[str] | SupportsArray | Items
+Data: TypeAlias = ImageSet | PairSet | ImageData
 
 # Image formats that are not supported. The reader warns about them, and ignores other files silently.
 _RAW = (".dng", ".cr2", ".nef", ".arw")
@@ -25,8 +38,8 @@ _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "di
 
 
 def load_images(
-    source: str | os.PathLike[str] | Sequence[ImageSource] | np.ndarray[Any, Any],
-    labels: Sequence[Any] | np.ndarray[Any, Any] | None = None,
+    source: ImageData,
+    labels: Sequence[Any] | SupportsArray | None = None,
     *,
     groups: Sequence[str] | None = None,
 ) -> ImageSet:
@@ -34,16 +47,22 @@ def load_images(
 
     Args:
         source: Folder of class folders at any depth (the label of an image is the path of its folder, the
-            group is the parent of that), CSV with the columns ``path,label[,split][,group][,role]``, folder
-            with such a CSV named ``images.csv``, or sequence of images (requires ``labels``).
-        labels: Class of each image of a sequence.
-        groups: Group of each image of a sequence.
+            group is the parent of that), CSV with the columns ``path,label[,split][,group][,role]``, or
+            folder with such a CSV named ``images.csv``. Without a path: images and ``labels``, the pair
+            ``(images, labels)``, or a sequence of pairs (image, label) such as a PyTorch ``Dataset``.
+
+            Images are a sequence of paths, Pillow images, arrays or tensors, or one array or tensor of shape
+            ``(n, height, width)``, ``(n, height, width, channels)`` or ``(n, channels, height, width)``:
+            uint8, bool, uint16, or floats in [0, 1].
+        labels: Class of each image: integers or strings, shape ``(n,)``.
+        groups: Group of each image.
 
     Returns:
         The images; those of a folder are sorted by path.
 
     Raises:
-        DataError: If there are no images, or the source cannot be read.
+        DataError: If there are no images, the source cannot be read, the axes or values of an array are
+            ambiguous or unsupported, or labels are missing or floats.
 
     Example:
         >>> faces = load_images(np.zeros((4, 8, 8), np.uint8), ["anna", "anna", "ben", "ben"])
@@ -53,9 +72,13 @@ def load_images(
     if labels is not None:
         if isinstance(source, (str, os.PathLike)):
             raise DataError(f"labels require a sequence of images; got the path {source}")
-        return _from_sequence(source, labels, groups)
+        return from_images(source, labels, groups)
     if not isinstance(source, (str, os.PathLike)):
-        raise DataError("a sequence of images requires labels=, one per image")
+        if isinstance(source, tuple) and len(source) == 2:
+            return from_images(*source, groups=groups)
+        if is_sequence_of_items(source):
+            return from_items(source)
+        raise DataError("images without a path require labels=, one per image, or (images, labels)")
     folder = _existing(source, "a folder of class folders or a CSV")
     path = _list_of(folder)
     if path is None:
@@ -148,9 +171,11 @@ def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
     return load_images(path)
 
 
-def as_dataset(data: str | os.PathLike[str] | ImageSet | PairSet) -> ImageSet | PairSet:
-    """Return a dataset unchanged, or read it from a path as `load` does."""
-    return load(data) if isinstance(data, (str, os.PathLike)) else data
+def as_dataset(data: Data) -> ImageSet | PairSet:
+    """Return a dataset unchanged, read it from a path as `load` does, or else as `load_images` does."""
+    if isinstance(data, (ImageSet, PairSet)):
+        return data
+    return load(data) if isinstance(data, (str, os.PathLike)) else load_images(data)
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
@@ -287,23 +312,4 @@ def _from_rows(path: Path, rows: Iterable[Row], notes: tuple[str, ...]) -> Image
         split=np.array(split),
         origin=str(path),
         notes=notes,
-    )
-
-
-def _from_sequence(images: Any, labels: Any, groups: Sequence[str] | None) -> ImageSet:
-    names = np.asarray([str(label) for label in labels])
-    if len(images) != len(names):
-        raise DataError(f"one label per image is required; got {len(images)} images, {len(names)} labels")
-    if groups is not None and len(groups) != len(names):
-        raise DataError(f"one group per image is required; got {len(names)} images, {len(groups)} groups")
-    if len(names) == 0:
-        raise DataError("the sequence of images is empty")
-    for label in np.unique(names).tolist():
-        check_label("labels", label)
-    return ImageSet(
-        images=images,
-        labels=names,
-        groups=np.array([str(g) for g in groups]) if groups is not None else np.full(len(names), ""),
-        forgery=np.zeros(len(names), np.bool_),
-        split=np.full(len(names), ""),
     )

@@ -276,5 +276,5 @@ def shared_classes(train: DecodedSet, held_out: DecodedSet) -> bool:
 
 def enrollment_size(held_out: DecodedSet) -> int:
     """Return the number of held-out images for choosing the enrollment method; fewer for larger images."""
-    by_memory: int = 20_000_000 // held_out.pixels[0].size
+    by_memory = 20_000_000 // math.prod(held_out.pixels.shape[1:])
     return min(len(held_out.pixels), 2000, by_memory)

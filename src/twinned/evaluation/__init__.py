@@ -6,6 +6,7 @@ impostors that are accepted as the same, FRR the share of genuine comparisons th
 fractions of 1.
 
     calibration         thresholds and probabilities that a model stores
+    comparison          two models on the same data, paired over classes
     enrollment          gallery labels by the nearest image or by the mean of all
     fitting             all of a model's thresholds and probabilities at one call
     identification      thresholds for 1:N search
@@ -27,17 +28,21 @@ from ..utils.lazy import lazy_attributes
 if TYPE_CHECKING:
     from ..metrics.comparisons import Comparisons as Comparisons
     from .calibration import Calibration as Calibration
+    from .comparison import Comparison as Comparison
+    from .comparison import compare_evaluations as compare_evaluations
     from .results import Evaluation as Evaluation
     from .verification import VerificationResult as VerificationResult
     from .verification import evaluate_verification as evaluate_verification
     from .verification import reliability as reliability
 
-__getattr__, __all__ = lazy_attributes(
-    __name__,
-    {
-        ".metrics.comparisons": "Comparisons",
-        "calibration": "Calibration",
-        "results": "Evaluation",
-        "verification": "VerificationResult evaluate_verification reliability",
-    },
-)
+if not TYPE_CHECKING:  # would make every name known to type checkers
+    __getattr__, __all__ = lazy_attributes(
+        __name__,
+        {
+            ".metrics.comparisons": "Comparisons",
+            "calibration": "Calibration",
+            "comparison": "Comparison compare_evaluations",
+            "results": "Evaluation",
+            "verification": "VerificationResult evaluate_verification reliability",
+        },
+    )

@@ -12,13 +12,13 @@ import numpy as np
 from ..data.benchmarks import official_protocol, read_lfw, read_omniglot_runs
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import decode
-from ..data.images import ImageSource, pixels_sha256
-from ..data.readers import as_dataset
+from ..data.images import ImageSource
+from ..data.readers import Data, as_dataset
 from ..errors import DataError, SettingError, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Floats, compare, compare_pairs, count_pairs, locate_pairs
 from ..metrics.embedder import Embedder
-from ..metrics.few_shot import OneShot, one_shot_accuracy, possible_ways, runs_accuracy
+from ..metrics.few_shot import OneShot, few_shot, possible_ways, runs_accuracy
 from ..metrics.open_set import open_set
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import lfw_folds
@@ -75,7 +75,7 @@ class _Options(NamedTuple):
 
 def evaluate(
     embedder: Embedder,
-    data: ImageSet | PairSet | str | os.PathLike[str],
+    data: Data,
     facts: ModelFacts,
     *,
     protocol: str = "auto",
@@ -138,14 +138,13 @@ def _embed(
     decoded = decode(images, embedder.spec, progress=progress)
     if len(decoded.kept) == 0:
         raise DataError(f"None of {len(images)} images could be read. The first: {decoded.unreadable[0]}")
-    names = [pixels_sha256(p) for p in decoded.pixels]
     return EmbeddedSet(
         images=[images[i] for i in decoded.kept],
         labels=np.asarray(labels)[decoded.kept],
         forgery=np.zeros(len(decoded.kept), bool) if forgery is None else forgery[decoded.kept],
         embeddings=embedder.embed_pixels(decoded.pixels),
-        seen=np.isin(names, sorted(facts.training_hashes)),
-        used_for_threshold=np.isin(names, sorted(facts.threshold_hashes)),
+        seen=np.isin(decoded.hashes, sorted(facts.training_hashes)),
+        used_for_threshold=np.isin(decoded.hashes, sorted(facts.threshold_hashes)),
         unreadable=[str(error) for error in decoded.unreadable],
         kept=decoded.kept,
         hash_limitation=facts.hash_limitation,
@@ -229,10 +228,10 @@ def _one_shot(
     if most < ways:
         text = f"{most} classes have {shots + 1} images or more, so ways are {most} instead of {ways}"
         notes.append(Note("fewer-ways", text))
-    found = one_shot_accuracy(
+    found = few_shot(
         vectors,
         labels,
-        embedder.distances,
+        distance=embedder.distances,
         ways=min(ways, most),
         shots=shots,
         episodes=options.episodes,

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..data.images import ImageSource, source_name
-from ..errors import some
+from ..errors import SettingError, some
 from ..metrics.bootstrap import Interval
 from ..metrics.comparisons import Comparisons, Floats
 from ..metrics.few_shot import OneShot
@@ -19,6 +19,9 @@ from ..metrics.retrieval import Retrieval
 from ..utils.notes import Note
 from .thresholds import impostors_needed
 from .verification import VerificationResult
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SEEN_IN_TRAINING, USED_FOR_THRESHOLD = "seen-in-training", "used-for-threshold"
 NAMES = {
@@ -136,6 +139,36 @@ class Evaluation:
         }
 
     to_json = to_dict
+
+    def to_frame(self) -> DataFrame:
+        """Return the metrics as a pandas DataFrame, one row for each of `metrics`.
+
+        The index is the key, such as ``verification.eer``. The columns are section, name, value, low and high
+        (the 95 % interval), better (the direction in which the metric improves), unit, remark and supported.
+
+        Raises:
+            SettingError: If pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ModuleNotFoundError:
+            raise SettingError("to_frame needs pandas: pip install pandas") from None
+        rows = {
+            row.key: {
+                "section": row.section,
+                "name": row.name,
+                "value": row.value,
+                "low": None if row.ci is None else row.ci[0],
+                "high": None if row.ci is None else row.ci[1],
+                "better": row.better,
+                "unit": row.unit.strip(),
+                "remark": row.remark,
+                "supported": row.supported,
+            }
+            for row in self.metrics()
+        }
+        frame = DataFrame.from_dict(rows, orient="index")
+        return frame.astype({"value": float, "low": float, "high": float})
 
     def text(self) -> str:
         """Return ``str(evaluation)``; deprecated."""

@@ -7,7 +7,7 @@ import threading
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from ..errors import ModelError
 from . import model_folder
 from .model_folder import Manifest
 from .session import Floats, Graph, embed_pixels
+
+if TYPE_CHECKING:
+    from ..data.pixel_stores import PixelStore
 
 
 class GraphEmbedder:
@@ -32,7 +35,7 @@ class GraphEmbedder:
     def __init__(self, graph: Graph, spec: ImageSpec, distance: str) -> None:
         self.encoder, self.spec, self.distance = graph, spec, distance
 
-    def embed_pixels(self, pixels: NDArray[np.uint8]) -> Floats:
+    def embed_pixels(self, pixels: PixelStore) -> Floats:
         """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
         return embed_pixels(pixels, self.encoder)
 

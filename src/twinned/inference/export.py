@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import decode
 from ..data.images import Pixels
+from ..data.pixel_stores import PixelRows, PixelStore
 from ..data.readers import as_dataset
 from ..errors import DataError, MissingExtra, ModelError, SettingError
 from ..metrics.comparisons import compare_all
-from ..metrics.few_shot import one_shot_accuracy, possible_ways
+from ..metrics.few_shot import few_shot, possible_ways
 from ..metrics.roc import eer
 from ..utils import files
 from ..utils.files import check_output
@@ -134,7 +135,7 @@ def export_model(
         raise MissingExtra("train", "exporting a model") from None
     source = model_folder.checked(model.folder, "encoder.onnx", model.manifest)
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (5, *model.spec.shape), dtype=np.uint8)
+    pixels: PixelStore = rng.integers(0, 256, (5, *model.spec.shape), dtype=np.uint8)
     data = None if int8 is None else as_dataset(int8)
     if isinstance(data, PairSet):
         raise DataError(f"{data.origin}: Labeled images are needed to measure int8 accuracy; got pairs")
@@ -237,7 +238,7 @@ def _gap(model: Model, path: Path, pixels: Pixels) -> float:
 
 
 def _quantize(
-    model: Model, source: Path, folder: Path, pixels: Pixels, labels: NDArray[Any]
+    model: Model, source: Path, folder: Path, pixels: PixelStore, labels: NDArray[Any]
 ) -> dict[str, Any]:
     """Write encoder_int8.onnx and measure its accuracy on classes that did not calibrate it."""
     from onnxruntime.quantization import (
@@ -255,7 +256,7 @@ def _quantize(
         raise DataError(
             f"int8 needs images of at least 4 classes, half of them to measure accuracy; got {len(names)}"
         )
-    calibrate = pixels[first][:: max(1, int(first.sum()) // _CALIBRATION_IMAGES)]
+    calibrate = pixels[np.flatnonzero(first)[:: max(1, int(first.sum()) // _CALIBRATION_IMAGES)]]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -284,7 +285,7 @@ def _quantize(
     )
     prepared.unlink()
     small = Graph(folder / "encoder_int8.onnx", device="cpu")
-    kept, names_kept = pixels[~first], labels[~first]
+    kept, names_kept = PixelRows(pixels, np.flatnonzero(~first)), labels[~first]
     vectors = {"before": model.embed_pixels(kept), "after": embed_pixels(kept, small)}
     ways = min(20, possible_ways(names_kept))
     result: dict[str, Any] = {"images": len(kept), "ways": ways}
@@ -292,7 +293,7 @@ def _quantize(
         found = compare_all(embedded, names_kept, model.distances)
         result[when] = {
             "eer": float(eer(found.distance, found.same)),
-            "one_shot": one_shot_accuracy(embedded, names_kept, model.distances, ways=ways).accuracy
+            "one_shot": few_shot(embedded, names_kept, ways, distance=model.distances).accuracy
             if ways > 1
             else None,
         }

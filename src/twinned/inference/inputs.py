@@ -15,6 +15,7 @@ from .session import Floats
 
 if TYPE_CHECKING:
     from ..data.datasets import ImageSet, PairSet
+    from ..data.readers import Data
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
@@ -32,7 +33,7 @@ def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
 
 def as_references(images: Images) -> list[ImageSource]:
     """Return reference images, with those of a folder in its place."""
-    many = list(as_many(images))
+    many: list[ImageSource] = list(as_many(images, gray_batches=False))
     if not any(is_folder(image) for image in many):
         return many
     from ..data.readers import references_of
@@ -45,7 +46,7 @@ def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
     from ..data.datasets import ImageSet
     from ..data.readers import load_images
 
-    if isinstance(support, (str, os.PathLike)):
+    if not isinstance(support, (ImageSet, Mapping)):
         support = load_images(support)
     if isinstance(support, ImageSet):
         images = support.genuine()  # a forgery is not an example of its class
@@ -53,7 +54,7 @@ def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
     return {label: as_many(given) for label, given in support.items()}
 
 
-def calibration_data(data: ImageSet | PairSet | str | os.PathLike[str]) -> ImageSet | PairSet:
+def calibration_data(data: Data) -> ImageSet | PairSet:
     """Return the images or pairs for choosing a threshold; a note counts those that ``split`` leaves out."""
     from ..data.datasets import ImageSet
     from ..data.readers import as_dataset

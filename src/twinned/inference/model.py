@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
@@ -35,10 +35,11 @@ from .results import Prediction, Verdict
 from .session import Floats, embed_stream
 
 if TYPE_CHECKING:
-    from ..data.datasets import ImageSet, PairSet
+    from ..data.readers import Data
     from ..evaluation.protocols import ModelFacts
     from ..evaluation.results import Evaluation
-    from ..gallery.gallery import Gallery, Hits, Identifications
+    from ..gallery.gallery import Gallery, Hits, Identifications, Labels
+    from ..gallery.ingest import Where
     from .explain import Explanation
     from .training_record import TrainingRecord
 
@@ -315,20 +316,35 @@ class Model(FolderEmbedder):
             yield gallery
 
     def identify(
-        self, images: Images, gallery: Gallery | str | os.PathLike[str], **options: Any
+        self,
+        images: Images,
+        gallery: Gallery | str | os.PathLike[str],
+        *,
+        fpir: float = 0.01,
+        label: Labels = None,
+        where: Where | None = None,
     ) -> Identifications:
         """Identify images in a gallery; see `Gallery.identify`.
 
         Args:
             images: One image or many.
             gallery: An open gallery, or its folder or URL.
-            options: Options of `Gallery.identify`.
+            fpir: False positive identification rate, in (0, 1).
+            label: Labels to consider; None for all.
+            where: Metadata to require.
         """
         with self._opened(gallery) as opened:
-            return opened.identify(images, **options)
+            return opened.identify(images, fpir=fpir, label=label, where=where)
 
     def search(
-        self, image: ImageSource, gallery: Gallery | str | os.PathLike[str], k: int = 5, **options: Any
+        self,
+        image: ImageSource,
+        gallery: Gallery | str | os.PathLike[str],
+        k: int = 5,
+        *,
+        label: Labels = None,
+        where: Where | None = None,
+        exact: bool = False,
     ) -> Hits:
         """Find the k most similar images of a gallery, nearest first; see `Gallery.search`.
 
@@ -336,10 +352,12 @@ class Model(FolderEmbedder):
             image: Query.
             gallery: An open gallery, or its folder or URL.
             k: Number of hits.
-            options: Options of `Gallery.search`.
+            label: Labels to consider; None for all.
+            where: Metadata to require.
+            exact: Compare with every image, even if there is an index.
         """
         with self._opened(gallery) as opened:
-            return opened.search(image, k, **options)
+            return opened.search(image, k, label=label, where=where, exact=exact)
 
     def explain(
         self, left: ImageSource, right: ImageSource, *, method: Literal["auto", "exact", "occlusion"] = "auto"
@@ -351,7 +369,7 @@ class Model(FolderEmbedder):
 
     def evaluate(
         self,
-        data: ImageSet | PairSet | str | os.PathLike[str],
+        data: Data,
         *,
         protocol: str = "auto",
         ways: int = 20,

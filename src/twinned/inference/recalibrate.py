@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import Decoded, decode
-from ..data.images import pixels_sha256
+from ..data.readers import Data
 from ..errors import DataError, SettingError, some
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
@@ -28,17 +28,16 @@ from .session import Floats
 
 
 class _Embedded(NamedTuple):
-    """Readable images of the new data, with their embeddings and hashes."""
+    """Readable images of the new data, with their embeddings."""
 
     source: ImageSet | PairSet
     decoded: Decoded
     embeddings: Floats
-    hashes: list[str]
 
 
 def recalibrate(
     model: str | os.PathLike[str],
-    data: ImageSet | PairSet | str | os.PathLike[str],
+    data: Data,
     output: str | os.PathLike[str] | None = None,
     *,
     in_place: bool = False,
@@ -116,12 +115,12 @@ def recalibrate(
         )
         for warning in report.warnings:
             note(*warning)
-    notes.append(Note("recalibrated", f"threshold refitted on {len(new.hashes)} new images"))
+    notes.append(Note("recalibrated", f"threshold refitted on {len(new.decoded.hashes)} new images"))
     _write(loaded, new, _manifest(loaded, new, report, notes, seed), output, force=force)
     return report.calibration
 
 
-def _read(model: Model, data: ImageSet | PairSet | str | os.PathLike[str], *, progress: bool) -> _Embedded:
+def _read(model: Model, data: Data, *, progress: bool) -> _Embedded:
     """Read and embed the new images; refuse those seen in training."""
     source = calibration_data(data)
     decoded = decode(source.images, model.spec, progress=progress)
@@ -130,9 +129,8 @@ def _read(model: Model, data: ImageSet | PairSet | str | os.PathLike[str], *, pr
             f"{source.origin}: None of {len(source.images)} images can be read. A threshold needs two"
             f" classes, and two images of one of them. The first: {decoded.unreadable[0]}"
         )
-    hashes = [pixels_sha256(pixels) for pixels in decoded.pixels]
     trained = model.record.image_hashes
-    seen = [place for place, name in zip(decoded.kept, hashes, strict=True) if name in trained]
+    seen = [place for place, name in zip(decoded.kept, decoded.hashes, strict=True) if name in trained]
     if seen:
         raise DataError(
             f"{len(seen)} of {len(decoded.kept)} images were seen in training, so a threshold from them"
@@ -140,7 +138,7 @@ def _read(model: Model, data: ImageSet | PairSet | str | os.PathLike[str], *, pr
         )
     for text in (*source.notes, *decoded.left_out()):
         note("data", text)
-    return _Embedded(source, decoded, model.embed_pixels(decoded.pixels), hashes)
+    return _Embedded(source, decoded, model.embed_pixels(decoded.pixels))
 
 
 def _manifest(
@@ -188,7 +186,10 @@ def _write(
         model_folder.copy(model.folder, folder, force=True)
         path = folder / "training.json"
         training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        training |= {"held_out_classes": manifest.held_out["classes"], "held_out_images": sorted(new.hashes)}
+        training |= {
+            "held_out_classes": manifest.held_out["classes"],
+            "held_out_images": sorted(new.decoded.hashes),
+        }
         model_folder.write(folder, manifest, card=card(manifest), training=training)
         target = model.folder if output is None else Path(output)
         model_folder.copy(folder, target, force=force or output is None)

@@ -11,14 +11,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import ImageSource, Pixels
+from ..data.images import ImageSource
 from ..data.preprocessing import ImageSpec, read_image
 from ..errors import ImageError, ModelError, SettingError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from ..data.pixel_stores import PixelStore
 
 Floats = NDArray[np.float32]
 
@@ -153,7 +156,7 @@ def embed_stream(
             start += len(errors)
 
 
-def embed_pixels(pixels: Pixels, graph: Graph, *, batch: int = BATCH) -> Floats:
+def embed_pixels(pixels: PixelStore, graph: Graph, *, batch: int = BATCH) -> Floats:
     """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
     if len(pixels) == 0:
         return graph(np.zeros((1, *pixels.shape[1:]), np.uint8))[:0]

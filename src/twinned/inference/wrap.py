@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from .. import distances
-from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec, parse_image_size
+from ..data.readers import Data
 from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.fitting import CalibrationReport, calibrate
@@ -55,7 +55,7 @@ _LOOK_AT = 256  # number of images that guesses are checked on
 
 def wrap(
     encoder: str | os.PathLike[str],
-    data: ImageSet | PairSet | str | os.PathLike[str],
+    data: Data,
     *,
     output: str | os.PathLike[str] | None = None,
     distance: str | None = None,

@@ -21,18 +21,20 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapter import EmbeddingLoss, embedding_loss
 from .base import Loss
 from .cross_batch_memory import CrossBatchMemory
 from .in_batch import CircleLoss, InfoNCELoss, MultiSimilarityLoss, SupConLoss
+from .miners import register_miner
 from .pair import ChopraLoss, ContrastiveLoss, PairCrossEntropy
 from .proxy import ArcFaceLoss, ProxyAnchorLoss
-from .registry import LOSSES, create_loss
+from .registry import BUILTIN, LOSSES, create_loss, register_loss
 from .triplet import SoftTripletLoss, TripletLoss
 
 __all__ = [
+    "BUILTIN",
     "LOSSES",
     "ArcFaceLoss",
     "ChopraLoss",
@@ -51,6 +53,8 @@ __all__ = [
     "create_loss",
     "embedding_loss",
     "get",
+    "register_loss",
+    "register_miner",
 ]
 
 get = create_loss  # name of version 0.1
@@ -67,19 +71,20 @@ _FUNCTIONS: dict[str, type[Loss]] = {
     "circle_loss": CircleLoss,
 }
 
+if not TYPE_CHECKING:  # would make every name known to type checkers
 
-def __getattr__(name: str) -> Callable[..., Any]:
-    """Return a deprecated function of version 0.1: inputs and options of a loss in one call."""
-    if name not in _FUNCTIONS:
-        raise AttributeError(f"module 'twinned.losses' has no attribute {name!r}")
-    loss = _FUNCTIONS[name]
-    warnings.warn(
-        f"losses.{name} is deprecated. Use losses.{loss.__name__}", DeprecationWarning, stacklevel=2
-    )
-    known = inspect.signature(loss).parameters
+    def __getattr__(name: str) -> Callable[..., Any]:
+        """Return a deprecated function of version 0.1: inputs and options of a loss in one call."""
+        if name not in _FUNCTIONS:
+            raise AttributeError(f"module 'twinned.losses' has no attribute {name!r}")
+        loss = _FUNCTIONS[name]
+        warnings.warn(
+            f"losses.{name} is deprecated. Use losses.{loss.__name__}", DeprecationWarning, stacklevel=2
+        )
+        known = inspect.signature(loss).parameters
 
-    def function(*inputs: Any, **keywords: Any) -> Any:
-        options = {key: keywords.pop(key) for key in list(keywords) if key in known}
-        return loss(**options)(*inputs, **keywords)
+        def function(*inputs: Any, **keywords: Any) -> Any:
+            options = {key: keywords.pop(key) for key in list(keywords) if key in known}
+            return loss(**options)(*inputs, **keywords)
 
-    return function
+        return function

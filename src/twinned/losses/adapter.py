@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import distances
-from ..errors import SettingError
+from ..errors import DataError, SettingError
+from ..utils.registry import plain_name
 from .base import Loss
+from .foreign import (
+    AnyLoss,
+    AnyMiner,
+    check_loss,
+    check_miner,
+    has_reference,
+    is_pairwise,
+    takes_embeddings,
+    takes_indices,
+)
 from .inputs import Indices, Reference, columns, compare, mean_where, pair_masks
-from .miners import Miner
-
-# A `Miner` or function ``(distance, labels) -> indices``, or a module of pytorch-metric-learning that takes
-# ``(embeddings, labels)``.
-AnyMiner: TypeAlias = Callable[..., Indices]
 
 
 def embedding_loss(
-    loss: nn.Module, *, distance: str | Callable[..., Any] | None = None, miner: AnyMiner | None = None
+    loss: AnyLoss, *, distance: str | Callable[..., Any] | None = None, miner: AnyMiner | None = None
 ) -> EmbeddingLoss:
     """Adapt a loss to the call ``(embeddings, labels, indices=None)``.
 
@@ -29,13 +35,16 @@ def embedding_loss(
     averaged over the triplets with a positive cost, so that steps do not shrink as these become rare.
 
     Args:
-        loss: A loss of this package, or one that is called ``loss(embeddings, labels, indices)``, such as
-            those of pytorch-metric-learning.
+        loss: A loss of this package; or a module or function called ``loss(embeddings, labels)``, with a
+            third parameter if it takes the indices of a miner, as those of pytorch-metric-learning; or one
+            called ``loss(distance, same)``, whose second parameter is named ``same`` or whose attribute
+            ``pairwise`` is True. The last gets all selected pairs of a batch, in both orders.
         distance: Name of a distance, or a function with the signature of those in `twinned.distances`,
             called with ``pairwise=True``. A loss on logits needs such a function that returns the head's
             logits. Optional if the loss accepts one distance only, or needs none.
-        miner: A miner of `twinned.losses.miners`, a function with the same signature, or a module of
-            pytorch-metric-learning; None selects every comparison.
+        miner: A miner of `twinned.losses.miners`, or another one: it is called with the matrix of distances
+            if its first parameter is named ``distance``, otherwise with embeddings, as those of
+            pytorch-metric-learning. None selects every comparison.
 
     Raises:
         SettingError: If the distance is not known or does not suit the loss, or the loss accepts no miner.
@@ -47,9 +56,12 @@ def embedding_loss(
         >>> loss(embeddings, torch.tensor([5, 5, 6])).item(), loss.active.item()
         (2.0, 0.5)
     """
-    name, kind = type(loss).__name__, getattr(loss, "kind", "foreign")
-    required = None if kind == "foreign" else getattr(loss, "distance", None)
-    measures = kind in ("pair", "triplet") or not (miner is None or _takes_embeddings(miner))
+    check_loss(loss)
+    if miner is not None:
+        check_miner(miner)
+    name, kind = plain_name(loss), _kind(loss)
+    required = getattr(loss, "distance", None) if isinstance(loss, Loss) else None
+    measures = kind in ("pair", "triplet", "own-pair") or not (miner is None or takes_embeddings(miner))
     if _on_logits(loss) and not callable(distance):
         raise SettingError(
             f"{name} is computed from a learned head's logits; got distance {distance!r}. Pass a function "
@@ -59,6 +71,11 @@ def embedding_loss(
         raise SettingError(f"{name} requires the distance {required!r}; got {distance!r}")
     if _has_proxies(loss) and miner is not None:
         raise SettingError(f"{name} compares images with classes, not with images. Leave the miner out")
+    if kind == "foreign" and miner is not None and not takes_indices(loss):
+        raise SettingError(
+            f"{name} takes embeddings and labels only. Add a third parameter for the indices of the miner, or"
+            " leave the miner out"
+        )
     distance = distance or required
     if distance is None and measures:
         raise SettingError(f"{name} needs a distance; choose one of {', '.join(distances.DISTANCES)}")
@@ -71,18 +88,20 @@ def embedding_loss(
     )
 
 
-def _has_proxies(loss: nn.Module) -> bool:
+def _kind(loss: AnyLoss) -> str:
+    """Return the kind of a `Loss`; ``own-pair`` or ``foreign`` (on embeddings) for any other loss."""
+    if isinstance(loss, Loss):
+        return loss.kind
+    return "own-pair" if is_pairwise(loss) else "foreign"
+
+
+def _has_proxies(loss: AnyLoss) -> bool:
     """Return True for a loss of this package with proxies; others may use the name for their parameters."""
     return getattr(loss, "proxies", False) is True
 
 
-def _on_logits(loss: nn.Module) -> bool:
+def _on_logits(loss: AnyLoss) -> bool:
     return getattr(loss, "input_kind", "distance") == "logit"
-
-
-def _takes_embeddings(miner: AnyMiner) -> bool:
-    """Return True for a miner of pytorch-metric-learning, called ``miner(embeddings, labels)``."""
-    return isinstance(miner, nn.Module) and not isinstance(miner, Miner)
 
 
 class EmbeddingLoss(Loss):
@@ -98,14 +117,14 @@ class EmbeddingLoss(Loss):
 
     def __init__(
         self,
-        loss: nn.Module,
+        loss: AnyLoss,
         *,
         distance: str | None,
         measure: Callable[..., Any] | None,
         miner: AnyMiner | None,
     ) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self._kind = loss, _kind(loss)
         self.distance = distance
         self.proxies = _has_proxies(loss)
         self.miner = miner
@@ -131,7 +150,7 @@ class EmbeddingLoss(Loss):
         others, other_labels = columns(embeddings, labels, reference)
         matrix = embeddings if self._measure is None else compare(self._measure, embeddings, others)
         if indices is None and self.miner is not None:
-            if _takes_embeddings(self.miner):
+            if takes_embeddings(self.miner):
                 more = () if reference is None else (others, other_labels)
                 indices = _without_itself(self.miner(embeddings.detach(), labels, *more))
             else:
@@ -139,21 +158,51 @@ class EmbeddingLoss(Loss):
                 with distances.trusted():
                     indices = self.miner(sign * matrix.detach(), other_labels)
 
-        match getattr(self.loss, "kind", "foreign"):
+        match self._kind:
             case "pair":
                 return self._pairs(matrix, other_labels, indices)
             case "triplet":
                 return self._triplets(matrix, other_labels, indices)
-        value: Tensor
+            case "own-pair":
+                genuine, impostor = pair_masks(other_labels, len(matrix), indices)
+                selected = genuine | impostor
+                if not selected.any():
+                    return mean_where(selected, matrix)
+                return self._scalar(self.loss(matrix[selected], genuine[selected]))
+            case "foreign":
+                return self._scalar(self._foreign(embeddings, labels, indices, others, other_labels))
         if reference is None:
-            value = self.loss(embeddings, labels, indices)
-        elif hasattr(self.loss, "kind"):
-            value = self.loss(embeddings, labels, indices, reference=reference)
+            value: Tensor = self.loss(embeddings, labels, indices)
         else:
-            if indices is None:  # other libraries do not know that row i is column i
-                genuine, impostor = pair_masks(other_labels, len(labels))
-                indices = *genuine.nonzero(as_tuple=True), *impostor.nonzero(as_tuple=True)
-            value = self.loss(embeddings, labels, indices, ref_emb=others, ref_labels=other_labels)
+            value = self.loss(embeddings, labels, indices, reference=reference)
+        return value
+
+    def _foreign(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        indices: Indices | None,
+        others: Tensor,
+        other_labels: Tensor,
+    ) -> Tensor:
+        value: Tensor
+        if others is embeddings:
+            value = self.loss(embeddings, labels, *(() if indices is None else (indices,)))
+            return value
+        if not has_reference(self.loss):
+            raise SettingError(
+                f"{plain_name(self.loss)} has no parameters ref_emb and ref_labels for a memory"
+            )
+        if indices is None:  # other libraries do not know that row i is column i
+            genuine, impostor = pair_masks(other_labels, len(labels))
+            indices = *genuine.nonzero(as_tuple=True), *impostor.nonzero(as_tuple=True)
+        value = self.loss(embeddings, labels, indices, ref_emb=others, ref_labels=other_labels)
+        return value
+
+    def _scalar(self, value: Tensor) -> Tensor:
+        if not isinstance(value, Tensor) or value.ndim:
+            what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise DataError(f"{plain_name(self.loss)} returned {what}. A loss must return a scalar tensor")
         return value
 
     def _pairs(self, matrix: Tensor, labels: Tensor, indices: Indices | None) -> Tensor:

@@ -23,12 +23,17 @@ The number of selected comparisons depends on the values, so on a GPU a miner wa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
 
 from ..distances import EXPECTED, check_matrix
-from ..errors import DataError, SettingError
+from ..errors import DataError
+from ..utils.registry import Registry
 from .base import OptionsModule
+from .foreign import AnyMiner, check_miner
 from .inputs import Indices, pair_masks
 
 _INF = float("inf")
@@ -156,15 +161,42 @@ class MultiSimilarity(Miner):
         return *hard_positive.nonzero(as_tuple=True), *hard_negative.nonzero(as_tuple=True)
 
 
-MINERS: dict[str, type[Miner]] = {
+_BUILTIN: dict[str, Any] = {
     "all": AllPairs,
     "batch-hard": BatchHard,
     "semi-hard": SemiHard,
     "multi-similarity": MultiSimilarity,
 }
+# Miner classes, and the classes and functions of `register_miner`.
+MINERS: Registry[Any] = Registry("miner", "twinned.miners", _BUILTIN, check_miner)
+Part = TypeVar("Part", bound=Callable[..., Any])
 
 
-def create_miner(name: str) -> Miner:
+def register_miner(name: str) -> Callable[[Part], Part]:
+    """Register a miner under a name, as a decorator of a function or of a class without required arguments.
+
+    ``twinned.train(miner=name)`` and ``twinned train --set miner=NAME`` then use it. A miner whose first
+    parameter is named ``distance`` is called with a matrix of distances, as those of this module; any other
+    with embeddings ``(n, d)``, as those of pytorch-metric-learning. The second argument is the labels, and
+    the result indices as above.
+
+    An installed package registers miners by entry points of the group ``twinned.miners``.
+
+    Args:
+        name: Name: letters, digits and the signs ``. _ -``.
+
+    Raises:
+        SettingError: If the name is taken or malformed.
+    """
+
+    def register(part: Part) -> Part:
+        MINERS.register(name, part)
+        return part
+
+    return register
+
+
+def create_miner(name: str) -> AnyMiner:
     """Create a miner by name, with its default options.
 
     Raises:
@@ -174,10 +206,9 @@ def create_miner(name: str) -> Miner:
         >>> create_miner("multi-similarity")
         MultiSimilarity(epsilon=0.1)
     """
-    try:
-        return MINERS[name]()
-    except KeyError:
-        raise SettingError(f"miner {name!r} is not known; choose one of {', '.join(MINERS)}") from None
+    part = MINERS.find(name)
+    miner: AnyMiner = part() if isinstance(part, type) else part
+    return miner
 
 
 # Deprecated names of version 0.1.

@@ -1,7 +1,8 @@
 """Losses on pairs: ``loss(distance, same, reduction="mean")``.
 
 - ``distance``: shape ``(pairs,)``, at least 0, lower is closer. The caller computes it.
-- ``same``: shape ``(pairs,)``, boolean, True for two images of one class.
+- ``same``: shape ``(pairs,)``, boolean, True for two images of one class. A tensor, or an array as
+  `twinned.data.make_pairs` returns it.
 - ``reduction``: ``"mean"`` returns the mean cost, a scalar; ``"none"`` one cost for each pair.
 
 A `DataError` is raised if the shapes differ, ``same`` is not boolean, or there are no pairs.
@@ -9,13 +10,19 @@ A `DataError` is raised if the shapes differ, ``same`` is not boolean, or there 
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DataError
 from .base import Loss
 from .inputs import Reduction, check_positive, reduce, to_float32
+
+Same: TypeAlias = "Tensor | NDArray[np.bool_]"
 
 
 class ContrastiveLoss(Loss):
@@ -53,9 +60,9 @@ class ContrastiveLoss(Loss):
         super().__init__()
         self.margin = check_positive("margin", margin)
 
-    def forward(self, distance: Tensor, same: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    def forward(self, distance: Tensor, same: Same, *, reduction: Reduction = "mean") -> Tensor:
         """Compute the loss of pairs."""
-        distance = _checked(distance, same)
+        distance, same = _checked(distance, same)
         costs = torch.where(same, distance, (self.margin - distance).clamp(min=0)).square() / 2
         return reduce(costs, reduction)
 
@@ -91,9 +98,9 @@ class ChopraLoss(Loss):
         super().__init__()
         self.bound = check_positive("bound", bound)
 
-    def forward(self, distance: Tensor, same: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    def forward(self, distance: Tensor, same: Same, *, reduction: Reduction = "mean") -> Tensor:
         """Compute the loss of pairs."""
-        distance = _checked(distance, same)
+        distance, same = _checked(distance, same)
         genuine = 2 / self.bound * distance.square()
         impostor = 2 * self.bound * torch.exp(-2.77 / self.bound * distance)
         return reduce(torch.where(same, genuine, impostor), reduction)
@@ -119,14 +126,16 @@ class PairCrossEntropy(Loss):
     kind = "pair"
     input_kind = "logit"
 
-    def forward(self, logit: Tensor, same: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    def forward(self, logit: Tensor, same: Same, *, reduction: Reduction = "mean") -> Tensor:
         """Compute the loss of pairs with logits of shape ``(pairs,)``; above 0 means same."""
-        logit = _checked(logit, same)
+        logit, same = _checked(logit, same)
         costs = F.binary_cross_entropy_with_logits(logit, same.to(logit.dtype), reduction="none")
         return reduce(costs, reduction)
 
 
-def _checked(distance: Tensor, same: Tensor) -> Tensor:
+def _checked(distance: Tensor, same: Same) -> tuple[Tensor, Tensor]:
+    """Return both as tensors on one device, the distance at least in single precision."""
+    same = torch.as_tensor(same, device=distance.device)
     if distance.ndim != 1 or distance.shape != same.shape or len(distance) == 0:
         raise DataError(
             f"distance has shape {tuple(distance.shape)} and same {tuple(same.shape)}. "
@@ -134,4 +143,4 @@ def _checked(distance: Tensor, same: Tensor) -> Tensor:
         )
     if same.dtype != torch.bool:
         raise DataError(f"same has type {same.dtype}. It must be booleans, True for two images of one class")
-    return to_float32(distance)
+    return to_float32(distance), same

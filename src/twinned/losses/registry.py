@@ -18,15 +18,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ..errors import SettingError
-from .base import Loss
+from ..utils.registry import Registry
+from .foreign import AnyLoss, check_loss
 from .in_batch import CircleLoss, InfoNCELoss, MultiSimilarityLoss, SupConLoss
 from .pair import ChopraLoss, ContrastiveLoss, PairCrossEntropy
 from .proxy import ArcFaceLoss, ProxyAnchorLoss
 from .triplet import SoftTripletLoss, TripletLoss
 
-LOSSES: dict[str, type[Loss]] = {
+BUILTIN: dict[str, Any] = {
     "contrastive": ContrastiveLoss,
     "chopra": ChopraLoss,
     "cross-entropy": PairCrossEntropy,
@@ -39,6 +42,57 @@ LOSSES: dict[str, type[Loss]] = {
     "arcface": ArcFaceLoss,
     "proxy-anchor": ProxyAnchorLoss,
 }
+# Loss classes, and the classes and functions of `register_loss`.
+LOSSES: Registry[Any] = Registry("loss", "twinned.losses", BUILTIN, check_loss)
+# Arguments of a constructor that are sizes of the data and the network, not options.
+SIZES = ("num_classes", "embedding_size")
+Part = TypeVar("Part", bound=Callable[..., Any])
+
+
+def register_loss(name: str) -> Callable[[Part], Part]:
+    """Register a loss under a name, as a decorator of a function or of a class whose objects are losses.
+
+    ``twinned.train(loss=name)`` and ``twinned train --loss NAME`` then use it. A loss has one of these calls
+    and returns a scalar:
+
+    - ``loss(embeddings, labels)``: embeddings ``(n, d)`` and integers ``(n,)``. A third parameter receives
+      the indices of a miner, as in pytorch-metric-learning.
+    - ``loss(distance, same)``: distances ``(pairs,)``, at least 0, lower is closer, and booleans. It is used
+      where the second parameter is named ``same``, or the loss has an attribute ``pairwise`` that is True.
+
+    Numbers with defaults in the constructor of a class are options, such as ``margin``. Arguments
+    ``num_classes`` and ``embedding_size`` receive the number of training classes and the size of an
+    embedding. Parameters of the loss are trained.
+
+    An installed package registers losses for the command line by entry points of the group
+    ``twinned.losses``.
+
+    Args:
+        name: Name: letters, digits and the signs ``. _ -``.
+
+    Raises:
+        SettingError: If the name is taken or malformed, or the loss has another call.
+
+    Example:
+        >>> @register_loss("hinge")
+        ... def hinge(distance, same):
+        ...     return (distance * same + (1 - distance).clamp(min=0) * ~same).mean()
+        >>> create_loss("hinge") is hinge
+        True
+        >>> del LOSSES["hinge"]
+    """
+
+    def register(part: Part) -> Part:
+        LOSSES.register(name, part)
+        return part
+
+    return register
+
+
+def option_names(loss: Any) -> list[str]:
+    """Return the names of the options of a loss class; none for a function."""
+    known = inspect.signature(loss).parameters if isinstance(loss, type) else {}
+    return [name for name in known if name not in SIZES]
 
 
 def create_loss(
@@ -47,11 +101,11 @@ def create_loss(
     num_classes: int | None = None,
     embedding_size: int | None = None,
     **options: float | None,
-) -> Loss:
+) -> AnyLoss:
     """Create a loss by name.
 
     Args:
-        name: Key of `LOSSES`.
+        name: Key of `LOSSES`, or the name of an entry point.
         num_classes: Number of training classes; only losses with proxies use it.
         embedding_size: Values in an embedding; only losses with proxies use it.
         **options: Options of the loss, such as ``margin``; None selects the loss's default.
@@ -66,18 +120,19 @@ def create_loss(
         Traceback (most recent call last):
         twinned.errors.SettingError: loss 'supcon' has no setting 'margin'; it has temperature
     """
-    if name not in LOSSES:
-        raise SettingError(f"loss {name!r} is not known; choose one of {', '.join(LOSSES)}")
-    sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
-    known = inspect.signature(LOSSES[name]).parameters
+    loss = LOSSES.find(name)
     given = {option: value for option, value in options.items() if value is not None}
-    for option in given:
-        if option not in known:
-            has = ", ".join(parameter for parameter in known if parameter not in sizes) or "none"
-            raise SettingError(f"loss {name!r} has no setting {option!r}; it has {has}")
-    needed = {size: value for size, value in sizes.items() if size in known}
+    if unknown := [option for option in given if option not in option_names(loss)]:
+        has = ", ".join(option_names(loss)) or "none"
+        raise SettingError(f"loss {name!r} has no setting {unknown[0]!r}; it has {has}")
+    if not isinstance(loss, type):
+        function: AnyLoss = loss
+        return function
+    sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
+    needed = {size: value for size, value in sizes.items() if size in inspect.signature(loss).parameters}
     if None in needed.values():
         raise SettingError(
             f"loss {name!r} needs num_classes and embedding_size, because it has a vector for each class"
         )
-    return LOSSES[name](**needed, **given)
+    created: AnyLoss = loss(**needed, **given)
+    return created

@@ -19,6 +19,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
@@ -79,6 +80,41 @@ def rate_interval(replicates: npt.ArrayLike, *, figure: float, units: int, trial
     return (min(low, least) if figure == 1 else low), (max(high, 1 - least) if figure == 0 else high)
 
 
+def p_value(replicates: npt.ArrayLike, *, units: int) -> float:
+    """Return the two-sided p-value of no difference, from the bootstrap replicates of a difference.
+
+    It is 1 minus the level of the widest `interval` without 0, so that p is below 0.05 where the 95 %
+    interval is on one side of 0. With very few units the number of replicates limits p from below.
+
+    Args:
+        replicates: The difference on each resampled set, at least one; NaN where undefined.
+        units: Number of independent units (classes) resampled, at least two.
+
+    Returns:
+        Above 0, at most 1. With n replicates and many units it is at least ``2 / (n + 1)``.
+
+    References:
+        Davison & Hinkley, Bootstrap Methods and Their Application, 1997, section 4.4.
+
+    Example:
+        >>> round(p_value(range(-2, 99), units=1_000_000), 3)
+        0.04
+        >>> round(p_value(range(-2, 99), units=8), 3)  # few units: less certain
+        0.096
+    """
+    values = np.asarray(replicates, dtype=np.float64)
+    values = np.sort(values[np.isfinite(values)])
+    beyond = max(min(_share_up_to_0(values), _share_up_to_0(-values[::-1])), 1 / (len(values) + 1))
+    if beyond >= 0.5:
+        return 1.0
+    reached = -NormalDist().inv_cdf(beyond)
+    low, high = 0.0, reached
+    for _ in range(50):  # bisection: inverts `_expand`
+        middle = (low + high) / 2
+        low, high = (middle, high) if _expand(middle, units) < reached else (low, middle)
+    return 2 * NormalDist().cdf(-high)
+
+
 def mean_interval(
     values: npt.ArrayLike,
     cluster: npt.NDArray[Any] | Sequence[object],
@@ -99,22 +135,47 @@ def mean_interval(
         (0.0, 1.0)
     """
     value = np.asarray(values, dtype=np.float64)
-    _, number = np.unique(np.asarray(cluster), return_inverse=True)
     if not value.size:
         return None
-    total, count = np.bincount(number, weights=value), np.bincount(number)
+    means = mean_replicates(value, cluster, count=replicates, seed=seed)
+    units = len(np.unique(np.asarray(cluster)))
+    return rate_interval(means, figure=float(value.mean()), units=units, trials=value.size)
+
+
+def mean_replicates(
+    values: npt.ArrayLike,
+    cluster: npt.NDArray[Any] | Sequence[object],
+    *,
+    count: int = REPLICATES,
+    seed: int = 0,
+) -> list[float]:
+    """Return the mean of clustered values on each resampled set; arguments as for `mean_interval`."""
+    number = np.unique(np.asarray(cluster), return_inverse=True)[1]
+    total, size = np.bincount(number, weights=np.asarray(values)), np.bincount(number)
     random = np.random.default_rng(seed)
-    drawn = (random.integers(len(count), size=len(count)) for _ in range(replicates))
-    means = [total[units].sum() / count[units].sum() for units in drawn]
-    return rate_interval(means, figure=float(value.mean()), units=len(count), trials=value.size)
+    drawn = (random.integers(len(size), size=len(size)) for _ in range(count))
+    return [float(total[units].sum() / size[units].sum()) for units in drawn]
+
+
+def _share_up_to_0(ascending: Floats) -> float:
+    """Return the quantile at which ascending values pass 0, by linear interpolation as in ``np.quantile``."""
+    k = int(np.searchsorted(ascending, 0, side="right"))
+    if k in (0, len(ascending)):
+        return float(k > 0)
+    below, above = ascending[k - 1 : k + 1].tolist()
+    return float((k - 1 - below / (above - below)) / (len(ascending) - 1))
 
 
 def _tail(units: int) -> float:
     """Return the share of replicates outside of each end: 0.025 for many units, less for few."""
-    z, v = NormalDist().inv_cdf(0.975), units - 1
-    # Student's t at 0.975 with v degrees of freedom (Cornish-Fisher series; 1 % low at v = 4).
+    return NormalDist().cdf(-_expand(NormalDist().inv_cdf(0.975), units))
+
+
+def _expand(z: float, units: int) -> float:
+    """Return the quantile of Student's t at the level of a normal quantile, for the mean of few units."""
+    v = units - 1  # Cornish-Fisher series with v degrees of freedom; 1 % low at 0.975 and v = 4
     t = z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    return NormalDist().cdf(-t * (units / v) ** 0.5)
+    return float(t * (units / v) ** 0.5)
 
 
 def class_count(comparisons: Comparisons) -> int:
@@ -136,27 +197,45 @@ def replicates(comparisons: Comparisons, *, count: int = 200, seed: int = 0) -> 
         count: Number of draws. A draw without a genuine or an impostor comparison yields no curve.
         seed: Seed of the draws.
     """
-    pairs = comparisons.ascending()
+    return (curve for curve in _curves(comparisons, count, seed) if curve is not None)
+
+
+def paired_replicates(
+    a: Comparisons, b: Comparisons, *, count: int = REPLICATES, seed: int = 0
+) -> Iterator[tuple[Roc, Roc]]:
+    """Yield the ROC curves of two models on the same resampled sets; see `replicates`.
+
+    Args:
+        a: Comparisons of one model.
+        b: Comparisons of the same pairs, in the same order, by another model.
+        count: Number of draws.
+        seed: Seed of the draws.
+    """
+    for one, other in zip(_curves(a, count, seed), _curves(b, count, seed), strict=True):
+        if one is not None and other is not None:
+            yield one, other
+
+
+def _curves(comparisons: Comparisons, count: int, seed: int) -> Iterator[Roc | None]:
+    """Yield the curve of each draw; None without a genuine or an impostor comparison."""
+    if comparisons.n_classes <= 2:
+        single = np.arange(len(comparisons), dtype=np.int32)
+        comparisons = replace(comparisons, left=single, right=single)
+    pairs, present = comparisons.ascending(), comparisons.classes
     grid = coarse(tally_sorted(pairs.distance, pairs.same))
     left, right = pairs.left, pairs.right
-    if comparisons.n_classes <= 2:
-        left = right = np.arange(len(pairs))
-    units = max(int(left.max()), int(right.max())) + 1
+    units = int(present[-1]) + 1
     right = np.where(left == right, units, right)  # unit number `units` always has the weight 1
     kept = max(1, _KEPT // (2 * len(grid.distance)))
     genuine = _Cells(grid.genuine, left[pairs.same], right[pairs.same], kept)
     impostor = _Cells(grid.impostor, left[~pairs.same], right[~pairs.same], kept)
-    present = np.unique(
-        np.concatenate([genuine.left, genuine.right, impostor.left, impostor.right, [units]])
-    )[:-1]
     random = np.random.default_rng(seed)
     weight = np.ones(units + 1)
     for _ in range(count):
         drawn = random.integers(len(present), size=len(present))
         weight[present] = np.bincount(drawn, minlength=len(present))
         weights = Tally(grid.distance, genuine.weigh(weight), impostor.weigh(weight))
-        if weights.genuine.any() and weights.impostor.any():
-            yield roc_of(weights)
+        yield roc_of(weights) if weights.genuine.any() and weights.impostor.any() else None
 
 
 class _Cells:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..distances import all_pairs
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -22,10 +23,41 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 Distances: TypeAlias = Callable[[Floats, Floats], Floats]
 """All pairs: ``(n, d), (m, d) -> (n, m)``; at least 0, lower is closer."""
 
+DistanceLike: TypeAlias = str | Distances
+"""`Distances`, or the name of a distance: euclidean, squared_euclidean, manhattan or cosine."""
+
 Labels: TypeAlias = Sequence[object] | npt.NDArray[Any]
 
 _BLOCK_VALUES = 1 << 22  # distances computed at a time
 _MUCH = 0.1  # share of all pairs above which computing all distances is faster than gathering pairs
+
+
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """Convert values to a NumPy array; a torch tensor is copied to the CPU."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def as_vectors(embeddings: npt.ArrayLike) -> Floats:
+    """Convert embeddings to floats of shape ``(n, d)``, half precision to float32.
+
+    Raises:
+        DataError: If they have another shape, or a value is not finite.
+    """
+    vectors = as_array(embeddings)
+    if vectors.ndim != 2:
+        raise DataError(f"Embeddings must have shape (n, d); got {vectors.shape}")
+    if vectors.dtype not in (np.float32, np.float64):
+        vectors = vectors.astype(np.float32)
+    if bad := np.count_nonzero(~np.isfinite(vectors).all(axis=1)):
+        raise DataError(f"{bad} of {len(vectors)} embeddings have NaN or infinite values")
+    return vectors
+
+
+def class_numbers(labels: Labels) -> Ints:
+    """Return the position of each label in ``np.unique(labels)``."""
+    names = as_array(labels) if hasattr(labels, "dtype") else np.asarray(list(labels))
+    numbers: Ints = np.unique(names, return_inverse=True)[1]
+    return numbers
 
 
 class Comparator(Protocol):
@@ -231,7 +263,7 @@ def locate_pairs(pairs: PairSet, rows: Ints | None = None) -> tuple[Ints, Ints, 
 def compare_all(
     embeddings: npt.ArrayLike,
     labels: Labels,
-    distances: Distances,
+    distances: DistanceLike,
     *,
     forgery: npt.ArrayLike | None = None,
     limit: int = 10_000_000,
@@ -245,7 +277,7 @@ def compare_all(
     Args:
         embeddings: Shape ``(n, d)``.
         labels: Shape ``(n,)``. Class numbers are positions in ``np.unique(labels)``.
-        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
+        distances: Name of a distance, or a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
         forgery: bool ``(n,)``, True where the image imitates its label.
         limit: Approximate maximum number of comparisons. Beyond it all comparisons within a label are kept
             (as long as they fill at most half), and a uniform sample of the others.
@@ -253,16 +285,14 @@ def compare_all(
 
     Raises:
         DataError: If the lengths differ, or there are fewer than two images.
+        SettingError: If the name is not known.
 
     Example:
-        >>> from functools import partial
-        >>> from twinned.distances import euclidean
-        >>> found = compare_all([[0.0], [1.0], [5.0]], "aab", partial(euclidean, pairwise=True))
+        >>> found = compare_all([[0.0], [1.0], [5.0]], "aab", "euclidean")
         >>> found.distance.tolist(), found.same.tolist()
         ([1.0, 5.0, 4.0], [True, False, False])
     """
-    vectors = np.asarray(embeddings)
-    _, label = np.unique(np.asarray(list(labels)), return_inverse=True)
+    vectors, label, measure = as_vectors(embeddings), class_numbers(labels), all_pairs(distances)
     forged = np.zeros(len(label), bool) if forgery is None else np.asarray(forgery, dtype=bool)
     if not len(vectors) == len(label) == len(forged) or len(label) < 2:
         raise DataError(
@@ -271,11 +301,11 @@ def compare_all(
         )
     within, across = count_pairs(label, forged)
     if within + across <= limit:
-        pairs = _every_pair(vectors, label, forged, distances)
+        pairs = _every_pair(vectors, label, forged, measure)
     else:
         share = min(1.0, max(limit // 2, limit - across) / within) if within else 0.0
         rest = (limit - share * within) / across if across else 0.0
-        pairs = _some_pairs(vectors, label, forged, distances, share, rest, np.random.default_rng(seed))
+        pairs = _some_pairs(vectors, label, forged, measure, share, rest, np.random.default_rng(seed))
     parts = list(pairs)
     left, right = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
     distance = np.concatenate([part[2] for part in parts])

@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..distances import all_pairs
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
-from .comparisons import Distances, Ints, Labels
+from .comparisons import DistanceLike, Ints, Labels, as_vectors, class_numbers
 
 DRAWS = 1000
 
@@ -32,7 +33,7 @@ class Episodes(NamedTuple):
 
 @dataclass(frozen=True)
 class OneShot:
-    """Accuracy over episodes, with its 95 % interval (None for a single class)."""
+    """Accuracy over episodes, from 0 to 1, higher is better, with its 95 % interval (None for one class)."""
 
     ways: int
     shots: int
@@ -104,60 +105,76 @@ def episodes(
     return Episodes(drawn[..., :shots], drawn[np.arange(episodes), answer, shots], answer)
 
 
-def one_shot_accuracy(
+def few_shot(
     embeddings: npt.ArrayLike,
     labels: Labels,
-    distances: Distances,
-    *,
     ways: int = 20,
     shots: int = 1,
     episodes: int = DRAWS,
+    seed: int = 0,
+    *,
+    distance: DistanceLike = "cosine",
     groups: Labels | None = None,
     rule: Literal["nearest", "prototype"] = "nearest",
-    seed: int = 0,
 ) -> OneShot:
-    """Measure N-way K-shot accuracy over random episodes.
+    """Measure N-way K-shot accuracy over random episodes, from 0 to 1; higher is better, chance is 1 in N.
 
     The interval resamples the queries' classes with all their episodes. An interval over episodes would
     narrow with every further episode of the same classes, which gives no evidence about other classes.
 
     Args:
-        embeddings: Shape ``(n, d)``.
+        embeddings: Shape ``(n, d)``; an array or a torch tensor.
         labels: Shape ``(n,)``.
-        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
         ways: Classes per episode, N; see `possible_ways`.
         shots: Support images per class, K.
         episodes: Number of episodes.
+        seed: Seed of the draws and of the interval.
+        distance: Name of a distance, or a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
         groups: Group of each image, shape ``(n,)``; the classes of an episode come from one group.
         rule: Distance to a class with several shots: to its nearest image, or to its prototype, the mean
             embedding. Thresholds and probabilities are fitted to distances between images.
-        seed: Seed of the draws and of the interval.
 
     Raises:
-        DataError: If there are too few classes with ``shots + 1`` images.
-        SettingError: If a number or ``rule`` is out of range.
+        DataError: If there are too few classes with ``shots + 1`` images, the lengths differ, or a value is
+            not finite.
+        SettingError: If a number is out of range, or ``rule`` or the name is not known.
 
     References:
         Lake, Salakhutdinov & Tenenbaum, Science 2015: one-shot.
         Snell, Swersky & Zemel, NIPS 2017: prototypes.
+
+    Example:
+        >>> few_shot([[0.0], [0.1], [5.0], [5.1]], "aabb", ways=2, distance="euclidean").accuracy
+        1.0
     """
     if rule not in ("nearest", "prototype"):
         raise SettingError(f"Unknown rule {rule!r}. Choose nearest or prototype")
-    vectors = np.asarray(embeddings)
-    drawn = _episodes(labels, ways=ways, shots=shots, episodes=episodes, groups=groups, seed=seed)
+    vectors, label, measure = as_vectors(embeddings), class_numbers(labels), all_pairs(distance)
+    if len(vectors) != len(label):
+        raise DataError(
+            f"Each embedding needs one label; got {len(vectors)} embeddings and {len(label)} labels"
+        )
+    drawn = _episodes(label, ways=ways, shots=shots, episodes=episodes, groups=groups, seed=seed)
     correct = np.empty(episodes, dtype=bool)
     for k, (support, query, answer) in enumerate(zip(*drawn)):
         examples = vectors[support]  # (ways, shots, d)
         if rule == "prototype":
             examples = examples.mean(axis=1, keepdims=True)
         flat = examples.reshape(-1, vectors.shape[1])
-        distance = distances(vectors[query : query + 1], flat).reshape(ways, -1).min(axis=1)
-        correct[k] = np.argmin(distance) == answer
-    interval = mean_interval(correct, np.asarray(list(labels))[drawn.query], seed=seed)
+        nearest = measure(vectors[query : query + 1], flat).reshape(ways, -1).min(axis=1)
+        correct[k] = np.argmin(nearest) == answer
+    interval = mean_interval(correct, label[drawn.query], seed=seed)
     return OneShot(ways, shots, episodes, float(correct.mean()), interval)
 
 
 _episodes = episodes  # the parameter of the same name hides it above
+
+
+def one_shot_accuracy(
+    embeddings: npt.ArrayLike, labels: Labels, distances: DistanceLike, **options: Any
+) -> OneShot:
+    """Return `few_shot`; deprecated."""
+    return few_shot(embeddings, labels, distance=distances, **options)
 
 
 def runs_accuracy(correct: npt.ArrayLike, cluster: Labels, *, seed: int = 0) -> tuple[float, Interval | None]:
@@ -188,10 +205,10 @@ class _Pool:
     """Images sorted by class, and the classes with enough images, group by group."""
 
     def __init__(self, labels: Labels, shots: int, groups: Labels | None) -> None:
-        label = np.unique(np.asarray(list(labels)), return_inverse=True)[1]
+        label = class_numbers(labels)
         group = np.zeros_like(label)
         if groups is not None:
-            group = np.unique(np.asarray(list(groups)), return_inverse=True)[1]
+            group = class_numbers(groups)
         if len(group) != len(label):
             raise DataError(f"Each image needs one group; got {len(label)} labels and {len(group)} groups")
         # A label in two groups is two classes.

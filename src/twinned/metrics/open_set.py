@@ -49,6 +49,8 @@ def open_set(
 ) -> OpenSet:
     """Measure FPIR and FNIR at a threshold, with intervals from resampling the probes' labels.
 
+    Both rates are from 0 to 1; lower is better. A higher threshold lowers FNIR and raises FPIR.
+
     Args:
         distance: Distance of each probe to its closest label, shape ``(probes,)``.
         threshold: Identified where ``distance <= threshold``; see `Calibration.identification_threshold`.
@@ -59,6 +61,9 @@ def open_set(
 
     Raises:
         DataError: If the lengths differ.
+
+    References:
+        Grother & Ngan, "Face Recognition Vendor Test", NIST IR 8009, 2014: open-set FPIR and FNIR.
 
     Example:
         >>> found = open_set([0.1, 0.4, 0.2, 0.9], 0.3, label=list("abcd"),

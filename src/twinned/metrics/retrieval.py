@@ -8,15 +8,16 @@ come first, so an encoder that maps everything to one point scores 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..distances import all_pairs
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
-from .comparisons import Distances, Floats, Labels
+from .comparisons import DistanceLike, Distances, Floats, Ints, Labels, as_vectors, class_numbers
 
 _BLOCK_VALUES = 1 << 22  # distances computed at a time
 
@@ -32,6 +33,8 @@ class Retrieval:
         map_at_r_ci: Interval of `map_at_r`.
         queries: Number of images with another image of their class.
         skipped: Number of images without.
+        rank: Rank of the first hit of each query, from 1, shape ``(queries,)``.
+        label: Class number of each query, a position in ``np.unique(labels)``.
     """
 
     recall_at: dict[int, float]
@@ -40,6 +43,8 @@ class Retrieval:
     map_at_r_ci: Interval | None
     queries: int
     skipped: int
+    rank: Ints = field(compare=False, repr=False)
+    label: Ints = field(compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values: ``recall_at_1``, ``recall_at_1_ci``, ..., ``map_at_r``."""
@@ -54,36 +59,34 @@ class Retrieval:
 def evaluate_retrieval(
     embeddings: npt.ArrayLike,
     labels: Labels,
-    distances: Distances,
+    distances: DistanceLike = "cosine",
     *,
     ks: Sequence[int] = (1, 5),
     seed: int = 0,
 ) -> Retrieval:
-    """Search for every image among all the others.
+    """Search for every image among all the others: recall at k and MAP at R, with intervals.
 
     Args:
         embeddings: Shape ``(n, d)``.
         labels: Shape ``(n,)``.
-        distances: All pairs, ``(n, d), (m, d) -> (n, m)``; called on blocks of rows.
+        distances: Name of a distance, or a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``; it
+            is called on blocks of rows.
         ks: Values of k for recall at k.
         seed: Seed of the intervals.
 
     Raises:
-        DataError: If no class has two images, or the lengths differ.
-        SettingError: If a k is below 1.
+        DataError: If no class has two images, the lengths differ, or a value is not finite.
+        SettingError: If a k is below 1, or the name is not known.
 
     Example:
-        >>> from functools import partial
-        >>> from twinned.distances import euclidean
-        >>> all_pairs = partial(euclidean, pairwise=True)
-        >>> found = evaluate_retrieval([[0.0], [0.1], [5.0], [0.3]], "aabb", all_pairs)
+        >>> found = evaluate_retrieval([[0.0], [0.1], [5.0], [0.3]], "aabb", "euclidean")
         >>> found.recall_at, found.map_at_r
         ({1: 0.75, 5: 1.0}, 0.75)
     """
     if any(k < 1 for k in ks):
         raise SettingError(f"Recall at k needs k of at least 1; got {list(ks)}")
-    label = np.unique(np.asarray(list(labels)), return_inverse=True)[1]
-    query, first, precision = _search(np.asarray(embeddings), label, distances)
+    label = class_numbers(labels)
+    query, first, precision = _search(as_vectors(embeddings), label, all_pairs(distances))
     found = {k: first <= k for k in ks}
     return Retrieval(
         recall_at={k: float(hit.mean()) for k, hit in found.items()},
@@ -92,29 +95,67 @@ def evaluate_retrieval(
         map_at_r_ci=mean_interval(precision, label[query], seed=seed),
         queries=len(query),
         skipped=len(label) - len(query),
+        rank=first,
+        label=label[query],
     )
 
 
-def recall_at_k(embeddings: npt.ArrayLike, labels: Labels, distances: Distances, *, k: int = 1) -> float:
-    """Return the share of queries with an image of their class among the ``k`` nearest; higher is better."""
-    return evaluate_retrieval(embeddings, labels, distances, ks=(k,)).recall_at[k]
+def recall_at_k(
+    embeddings: npt.ArrayLike,
+    labels: Labels,
+    ks: Sequence[int] = (1, 5),
+    distance: DistanceLike = "cosine",
+) -> dict[int, float]:
+    """Return the share of queries with an image of their class among the ``k`` nearest, for each k.
+
+    Every image with another one of its class is a query; it is searched for among all other images. Ties
+    count against the model. `evaluate_retrieval` also returns intervals.
+
+    Args:
+        embeddings: Shape ``(n, d)``; an array or a torch tensor.
+        labels: Shape ``(n,)``.
+        ks: Values of k, at least 1.
+        distance: Name of a distance, or a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
+
+    Returns:
+        Recall for each k, from 0 to 1; higher is better.
+
+    Raises:
+        DataError: If no class has two images, the lengths differ, or a value is not finite.
+        SettingError: If a k is below 1, or the name is not known.
+
+    References:
+        Jegou, Douze & Schmid, "Product quantization for nearest neighbor search", PAMI 2011: recall at R.
+
+    Example:
+        >>> recall_at_k([[0.0], [0.1], [5.0], [0.3]], [0, 0, 1, 1], ks=(1, 2), distance="euclidean")
+        {1: 0.75, 2: 0.75}
+    """
+    return evaluate_retrieval(embeddings, labels, distance, ks=ks).recall_at
 
 
-def map_at_r(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> float:
-    """Return the mean average precision at R; higher is better.
+def map_at_r(embeddings: npt.ArrayLike, labels: Labels, distance: DistanceLike = "cosine") -> float:
+    """Return the mean average precision at R, from 0 to 1; higher is better.
 
     R is the number of other images of the query's class:
     ``1/R * sum over i = 1..R of (precision at i if the i-th nearest is of the class, else 0)``.
 
+    Args:
+        embeddings: Shape ``(n, d)``; an array or a torch tensor.
+        labels: Shape ``(n,)``.
+        distance: Name of a distance, or a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
+
+    Raises:
+        DataError: If no class has two images, the lengths differ, or a value is not finite.
+        SettingError: If the name is not known.
+
     References:
         Musgrave, Belongie & Lim, "A metric learning reality check", ECCV 2020, eq. 4 and 5.
     """
-    return evaluate_retrieval(embeddings, labels, distances, ks=()).map_at_r
+    return evaluate_retrieval(embeddings, labels, distance, ks=()).map_at_r
 
 
-def _search(
-    vectors: Floats, label: npt.NDArray[np.intp], distances: Distances
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
+def _search(vectors: Floats, label: Ints, distances: Distances) -> tuple[Ints, Ints, Floats]:
     """Return the queries' rows, the rank of each one's first hit (from 1), and its average precision at R."""
     if len(vectors) != len(label):
         raise DataError(
@@ -144,18 +185,19 @@ def _search(
     return queries, first, precision
 
 
-def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distances) -> npt.NDArray[Any]:
+def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: DistanceLike) -> npt.NDArray[Any]:
     """Return the label of each image's nearest other image.
 
     Args:
         embeddings: Shape ``(n, d)``.
         labels: Shape ``(n,)``.
-        distances: All pairs, ``(n, d), (m, d) -> (n, m)``; called on blocks of rows.
+        distances: Name of a distance, or a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``; it
+            is called on blocks of rows.
 
     Raises:
         DataError: If there are fewer than two images, or the lengths differ.
     """
-    vectors, label = np.asarray(embeddings), np.asarray(list(labels))
+    vectors, label, measure = as_vectors(embeddings), np.asarray(list(labels)), all_pairs(distances)
     if len(vectors) != len(label) or len(label) < 2:
         raise DataError(
             f"At least two images are needed, each with a label; got {len(vectors)} and {len(label)} labels"
@@ -163,7 +205,7 @@ def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distanc
     nearest = np.empty(len(label), dtype=np.intp)
     rows = max(1, _BLOCK_VALUES // len(label))
     for start in range(0, len(label), rows):
-        distance = distances(vectors[start : start + rows], vectors)
+        distance = measure(vectors[start : start + rows], vectors)
         own = np.arange(len(distance))
         distance[own, start + own] = np.inf  # excludes the query itself
         nearest[start : start + rows] = distance.argmin(axis=1)

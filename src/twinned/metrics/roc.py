@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, SettingError
-from .comparisons import Bools, Floats, Ints
+from .comparisons import Bools, Floats, Ints, as_array
 
 
 class Tally(NamedTuple):
@@ -113,7 +113,7 @@ def tally(distance: npt.ArrayLike, same: npt.ArrayLike) -> Tally:
     Raises:
         DataError: If lengths differ, a distance is not finite, or one kind of comparison is missing.
     """
-    values, is_same = np.asarray(distance), np.asarray(same, dtype=bool)
+    values, is_same = as_array(distance), as_array(same).astype(bool)
     if values.ndim != 1 or values.shape != is_same.shape:
         raise DataError(
             f"Each comparison needs one distance and one 'same'; got {values.shape} and {is_same.shape}"
@@ -149,14 +149,17 @@ def roc_of(counts: Tally) -> Roc:
 
 
 def roc(distance: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
-    """Compute the exact ROC curve.
+    """Compute the exact ROC curve: false accept and false reject rate at every distinct distance.
 
     Args:
-        distance: Shape ``(n,)``; lower is closer.
-        same: bool ``(n,)``.
+        distance: Shape ``(n,)``; lower is closer. An array or a torch tensor.
+        same: bool ``(n,)``; True for comparisons of one class.
 
     Raises:
         DataError: If lengths differ, a distance is not finite, or one kind of comparison is missing.
+
+    References:
+        Fawcett, "An introduction to ROC analysis", Pattern Recognition Letters 2006, algorithm 1.
 
     Example:
         >>> curve = roc([0.1, 0.2, 0.2, 0.4], [True, True, False, False])
@@ -167,12 +170,43 @@ def roc(distance: npt.ArrayLike, same: npt.ArrayLike) -> Roc:
 
 
 def eer(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """Return the equal error rate, interpolated linearly between the two nearest points of the ROC curve."""
+    """Return the equal error rate, from 0 to 1; lower is better, and 0.5 is chance.
+
+    At this rate, as many impostors are accepted as genuine comparisons are rejected. It is interpolated
+    linearly between the two nearest points of the ROC curve.
+
+    Args:
+        distance: Shape ``(n,)``; lower is closer. An array or a torch tensor.
+        same: bool ``(n,)``; True for comparisons of one class.
+
+    Raises:
+        DataError: If lengths differ, a distance is not finite, or one kind of comparison is missing.
+
+    References:
+        ISO/IEC 19795-1:2021, biometric performance testing and reporting.
+
+    Example:
+        >>> eer([0.1, 0.3, 0.2, 0.4], [True, True, False, False])
+        0.5
+    """
     return roc(distance, same).eer()
 
 
 def auc(distance: npt.ArrayLike, same: npt.ArrayLike) -> float:
-    """Return the probability that a genuine comparison is closer than an impostor; ties count half."""
+    """Return the area under the ROC curve, from 0 to 1; higher is better, and 0.5 is chance.
+
+    It is the probability that a genuine comparison is closer than an impostor; ties count half.
+
+    Args:
+        distance: Shape ``(n,)``; lower is closer. An array or a torch tensor.
+        same: bool ``(n,)``; True for comparisons of one class.
+
+    Raises:
+        DataError: If lengths differ, a distance is not finite, or one kind of comparison is missing.
+
+    References:
+        Hanley & McNeil, "The meaning and use of the area under a ROC curve", Radiology 1982.
+    """
     return roc(distance, same).auc()
 
 

@@ -44,8 +44,11 @@ class PixelEncoder(nn.Module):
         self.register_buffer("scale", (1 / (255 * std)).view(-1, 1, 1))
         self.register_buffer("shift", (-mean / std).view(-1, 1, 1))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Convert uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and last feature maps."""
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Convert uint8 ``(n, height, width, channels)`` to embeddings ``(n, d)`` and last feature maps.
+
+        An encoder without feature maps returns the embeddings alone.
+        """
         x = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift
         if self.encoder.symmetric:  # both in one batch, so that the graph holds each layer once
             values, maps = self.encoder.forward_features(torch.cat([x, x.flip(3)]))
@@ -53,7 +56,8 @@ class PixelEncoder(nn.Module):
             values, maps = values.view(2, n, -1).mean(0), maps[:n]
         else:
             values, maps = self.encoder.forward_features(x)
-        return self.network.postprocess(self.encoder.project(values)), maps
+        embedding = self.network.postprocess(self.encoder.project(values))
+        return (embedding, maps) if self.encoder.has_maps else embedding
 
 
 class _Score(nn.Module):
@@ -71,7 +75,7 @@ class _Score(nn.Module):
 def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None:
     """Write encoder.onnx: uint8 ``(n, height, width, channels)`` with any n to embeddings ``(n, d)``.
 
-    The second output is the last feature map, which `twinned.inference.explain` needs.
+    The second output is the last feature map, if the encoder has one; `twinned.inference.explain` uses it.
 
     Raises:
         ExportError: If the embeddings of ONNX Runtime and PyTorch differ by more than `TOLERANCE`.
@@ -79,7 +83,8 @@ def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None
     module = PixelEncoder(network, spec).cpu().eval()
     rng = np.random.default_rng(0)
     pixels = torch.from_numpy(rng.integers(0, 256, (3, *spec.shape), dtype=np.uint8))
-    _export(module, (pixels,), path, inputs=["pixels"], outputs=["embedding", "features"])
+    outputs = ["embedding", "features"] if network.encoder.has_maps else ["embedding"]
+    _export(module, (pixels,), path, inputs=["pixels"], outputs=outputs)
     _compare_with_pytorch(module, (pixels,), path)
 
 

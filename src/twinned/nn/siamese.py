@@ -138,12 +138,13 @@ class SiameseNetwork(nn.Module):
         rows: list[Layer] = []
         counted: set[nn.Parameter] = set()
 
-        def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-            def hook(module: nn.Module, _: object, output: Tensor) -> None:
+        def note(name: str) -> Callable[[nn.Module, object, Any], None]:
+            def hook(module: nn.Module, _: object, output: Any) -> None:
                 fresh = set(module.parameters(recurse=False)) - counted
                 counted.update(fresh)
                 count = sum(p.numel() for p in fresh)
-                rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), count))
+                shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+                rows.append(Layer(name, type(module).__name__, shape, count))
 
             return hook
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.readers import as_dataset
+from ..data.readers import Data, as_dataset
 from ..data.splits import check_classes, split_by_column
 from ..errors import SettingError
 from ..inference import model_folder
@@ -27,14 +27,14 @@ from .config import TrainConfig, by_full_name
 from .encoder_selection import TRIAL_SHARE, select_encoder
 from .finetune import base_config, check_kept, check_old_data, config_of, measure_old
 from .launch import keep_freed_memory, on_devices, training_device
-from .options import TrainOptions, to_settings
+from .options import FinetuneOptions, TrainArguments, TrainOptions, to_settings
+from .parts import OwnParts, split_parts
 from .pipeline import Output, RunData, make_model, partial
 from .rules import DataFacts, resolve
 from .signals import interruptible
-from .state import Interrupted
+from .state import Interrupted, kept_random_state
 from .warm_start import load_for_input
 
-Data = ImageSet | PairSet | str | os.PathLike[str]
 _PRETRAINED = "efficientnet_lite0"
 # For these recipes, auto compares a small encoder with a pretrained one: recipe and changes of each.
 _CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
@@ -59,7 +59,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     validate: Data | None = None,
     force: bool = False,
-    **options: Unpack[TrainOptions],
+    **options: Unpack[TrainArguments],
 ) -> Model:
     """Train a Siamese network on your images and return the saved model.
 
@@ -68,7 +68,8 @@ def train(
     classes.
 
     Args:
-        data: Images or pairs, or a path to them (see `twinned.data.load_images`, `load_pairs`).
+        data: Images or pairs, a path to them, ``(images, labels)`` in arrays or tensors, or a PyTorch
+            ``Dataset`` of pairs (image, label); see `twinned.data.load_images` and `load_pairs`.
         output: Model folder to write; by default a temporary folder, until `Model.save`.
         init_from: Model to start from, or its folder; see `finetune`.
         validation: Data for choosing the threshold, instead of held-out classes.
@@ -79,13 +80,15 @@ def train(
         callbacks: Called after steps and evaluations (`twinned.training.callbacks.Callback`).
         validate: Deprecated name of ``validation``.
         force: Deprecated name of ``overwrite``.
-        **options: Options of `twinned.training.options.TrainOptions`, such as ``recipe``, ``minutes`` and
-            ``loss``. Any other option of `TrainConfig` goes into ``settings``.
+        **options: Options of `twinned.training.options.TrainArguments`, such as ``recipe``, ``minutes`` and
+            ``loss``. Any other option of `TrainConfig` goes into ``settings``. ``encoder``, ``loss``,
+            ``miner``, ``augment``, ``optimizer`` and ``schedule`` can be objects and functions of your own;
+            copies of your encoder and loss are trained, and the model has the result.
 
     Raises:
         DataError: If there are fewer than two classes with two readable images.
         SettingError: If an option is wrong, or ``output`` exists.
-        TrainingError: If training failed.
+        TrainingError: If training failed, or a callback did; the message names the checkpoint.
     """
     _warn_of_old_names(validate=validate, force=force or None)
     return _train(
@@ -110,7 +113,7 @@ def finetune(
     output: str | os.PathLike[str] | None = None,
     *,
     old: Data | None = None,
-    **options: Any,
+    **options: Unpack[FinetuneOptions],
 ) -> Model:
     """Train a model further, on other images: new classes, a new task, a new image size.
 
@@ -120,7 +123,7 @@ def finetune(
 
     Args:
         model: Model to start from, or its folder.
-        data: Images or pairs, or a path to them.
+        data: Images or pairs, as for `train`.
         output: Model folder to write; by default a temporary folder, until `Model.save`.
         old: Data of the original task; both models are evaluated on them.
         **options: Arguments and options of `train`. By default they are the model's own, with a lower
@@ -134,7 +137,7 @@ def finetune(
     before = model if isinstance(model, Model) else Model(model)
     earlier = None if old is None else as_dataset(old)
     if earlier is not None:
-        force = any(options.get(name) for name in ("resume", "overwrite", "force"))
+        force = any(map(options.get, ("resume", "overwrite", "force")))
         check_old_data(earlier, None if output is None else Path(output), force=force)
     result = train(data, output, init_from=before, **options)
     if earlier is None or distributed.rank() > 0:
@@ -153,6 +156,7 @@ class _Start(NamedTuple):
         config: Resolved configuration.
         notes: Notes on what was chosen.
         recipe: Name of the recipe asked for; None for a configuration or a model.
+        parts: Parts of one's own.
     """
 
     source: ImageSet | PairSet
@@ -161,6 +165,7 @@ class _Start(NamedTuple):
     config: TrainConfig
     notes: list[Note]
     recipe: str | None
+    parts: OwnParts
 
 
 def resolve_config(
@@ -169,7 +174,7 @@ def resolve_config(
     init_from: Model | str | os.PathLike[str] | None = None,
     validation: Data | None = None,
     config: TrainConfig | None = None,
-    **options: Unpack[TrainOptions],
+    **options: Unpack[TrainArguments],
 ) -> TrainConfig:
     """Return the configuration that `train` would use, without training.
 
@@ -186,9 +191,10 @@ def _start(
     validation: Data | None,
     init_from: Model | str | os.PathLike[str] | None,
     config: TrainConfig | None,
-    options: TrainOptions,
+    arguments: TrainArguments,
 ) -> _Start:
     """Read the data and resolve the configuration."""
+    parts, options = split_parts(arguments)
     whole = as_dataset(data)
     other = None if validation is None else as_dataset(validation)
     source, other, remarks = split_by_column(whole, other)
@@ -206,19 +212,22 @@ def _start(
         config = recipes.get(recipe)
     elif config is not None:
         changes = {"encoder.name": config.encoder.name} | changes
+    facts = DataFacts.of(source, pair_loss=parts.has_pair_loss)
     if init_from is not None:
         model = init_from if isinstance(init_from, Model) else Model(init_from)
         base, text = base_config(model, config, source)
         notes.append(Note("finetuned-from", text))
-        found, more = resolve(base, {"encoder.name": base.encoder.name} | changes, DataFacts.of(source))
+        found, more = resolve(base, {"encoder.name": base.encoder.name} | changes, facts)
         check_kept(config_of(model), found)
     else:
         assert config is not None
-        found, more = resolve(config, changes, DataFacts.of(source))
-    return _Start(source, other, whole, found, notes + more, recipe)
+        found, more = resolve(config, changes, facts)
+    found, missing = parts.finish(found)
+    return _Start(source, other, whole, found, [*notes, *more, *missing], recipe, parts)
 
 
 @on_devices
+@kept_random_state()
 def _train(
     data: Data,
     *,
@@ -232,7 +241,7 @@ def _train(
     callbacks: Sequence[Callback],
     device: str,
     devices: int,
-    options: TrainOptions,
+    options: TrainArguments,
     started: float | None = None,
 ) -> Model:
     """Train in this process; see `train`."""
@@ -248,8 +257,8 @@ def _train(
     )
     if init_from is not None:
         model = init_from if isinstance(init_from, Model) else Model(init_from)
-        warm_start = load_for_input(model, config_of(model), found)
-    elif candidates := _candidates(start, options):
+        warm_start = load_for_input(model, config_of(model), found, start.parts)
+    elif candidates := _candidates(start, split_parts(options)[1]):
         if target is not None:
             model_folder.check_output(target, force=overwrite or resume, data=[start.source.origin])
         found, why = _select(start, *candidates, target if resume else None, where)
@@ -262,6 +271,7 @@ def _train(
         start_time=began,
         notes=notes,
         warm_start=warm_start,
+        parts=start.parts,
         callbacks=callbacks,
         progress=progress,
     )
@@ -270,7 +280,7 @@ def _train(
 def _candidates(start: _Start, options: TrainOptions) -> tuple[TrainConfig, TrainConfig] | None:
     """Return the configurations that auto chooses from by pilot runs; None where it need not choose."""
     pair, changes = _CANDIDATES.get(start.config.recipe), _changes(options)
-    if start.recipe != "auto" or pair is None or not encoders.installed(_PRETRAINED):
+    if start.recipe != "auto" or pair is None or not encoders.installed(_PRETRAINED) or start.parts.given():
         return None
     if (
         changes.keys() & _FIXES_ENCODER

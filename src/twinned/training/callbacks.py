@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Generic
+from pathlib import Path
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import TrainingError
 from ..utils.notes import note
 from . import distributed
-from .state import Network, Schedule, Scores, State, Step, StopReason
+from .state import Interrupted, Network, Schedule, Scores, State, Step, StopReason
 
 # Steps between two evaluations are at least this many, so that a short run does not spend its time on them.
 _MIN_EVALUATION_INTERVAL = 10
@@ -45,6 +46,48 @@ class Callback:
 
     def on_train_end(self, state: State) -> None:
         """Handle the end of training; an interrupted run does not get here."""
+
+
+class CallbackGroup(Callback):
+    """Callbacks of the user, called in order; the run is saved if one of them fails.
+
+    Args:
+        callbacks: Callbacks.
+        save: Writes the checkpoint, and returns its file or None.
+
+    Raises:
+        TrainingError: If a callback fails; the message names the checkpoint.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], save: Callable[[], Path | None]) -> None:
+        self.callbacks, self.save = callbacks, save
+
+    def on_step(self, step: Step) -> bool:
+        return self._call("on_step", step)
+
+    def on_evaluation(self, scores: Scores, network: nn.Module) -> bool:
+        return self._call("on_evaluation", scores, network)
+
+    def on_train_end(self, state: State) -> None:
+        self._call("on_train_end", state)
+
+    def _call(self, method: str, *given: Any) -> bool:
+        stops = []
+        for callback in self.callbacks:
+            try:
+                stops.append(getattr(callback, method)(*given))
+            except Interrupted:
+                raise
+            except Exception as error:
+                saved = self.save()
+                kept = "nothing is saved, because the run has no output"
+                if saved is not None:
+                    kept = f"the run is saved in {saved}; continue it with resume=True (--resume)"
+                raise TrainingError(
+                    f"Callback {type(callback).__name__}.{method} failed"
+                    f" ({type(error).__name__}: {error}); {kept}"
+                ) from error
+        return any(stops)
 
 
 class Evaluation(Callback, Generic[Network]):

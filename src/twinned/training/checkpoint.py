@@ -50,11 +50,12 @@ class CheckpointSaver(Callback):
             self.state = load(path, parts=self.parts, optimizer=self.optimizer, run=self.run)
         return self.state
 
-    def save(self) -> None:
-        """Write the checkpoint."""
+    def save(self) -> Path | None:
+        """Write the checkpoint, and return its file; None without one."""
         if self.path is not None and distributed.rank() == 0:
             save(self.path, state=self.state, parts=self.parts, optimizer=self.optimizer, run=self.run)
         self._saved = time.monotonic()
+        return self.path
 
     def on_step(self, step: Step) -> None:
         if time.monotonic() - self._saved > self.seconds:

@@ -14,14 +14,19 @@ from typing import Any, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from .. import losses
 from ..data.preprocessing import ImageSpec
 from ..errors import SettingError
+from ..losses import miners
+from ..nn import encoders
 from .sections import (
+    LOSS_SECTIONS,
     AdamW,
     Augment,
     CalibrationConfig,
     Comparison,
     EncoderConfig,
+    Functions,
     Input,
     Length,
     Loss,
@@ -62,6 +67,7 @@ class TrainConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     run: Run = Run()
     calibration: CalibrationConfig = CalibrationConfig()
+    functions: Functions = Functions()
 
     @model_validator(mode="after")
     def _check_length(self) -> TrainConfig:
@@ -122,10 +128,21 @@ class TrainConfig(Section):
     def from_saved(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Read the configuration of a saved model, also in the flat form of version 0.1.
 
+        Names of parts that are not registered here are marked as unregistered.
+
         Raises:
             SettingError: If a value is not allowed.
         """
-        return cls.parse(_from_flat(values) if isinstance(values.get("encoder"), str) else values)
+        nested = _from_flat(values) if isinstance(values.get("encoder"), str) else dict(values)
+        for section, option, known in (
+            ("encoder", "name", encoders.ENCODERS),
+            ("loss", "name", losses.LOSSES),
+            ("mining", "miner", miners.MINERS),
+        ):
+            found = nested.get(section)
+            if isinstance(found, dict) and isinstance(name := found.get(option), str):
+                nested[section] = found | {option: known.current_name(name)}
+        return cls.parse(nested)
 
 
 LENGTHS = ("minutes", "steps", "epochs")
@@ -134,7 +151,9 @@ VARIANTS = tuple(f"{section}.name" for section in _VARIED)
 
 
 def _variants(section: str) -> list[type[Section]]:
-    """Return the classes that a section can be."""
+    """Return the classes that a section can be, without those of other losses than Twinned's."""
+    if section == "loss":
+        return list(LOSS_SECTIONS.values())
     annotation = TrainConfig.model_fields[section].annotation
     return [
         kind
@@ -146,6 +165,8 @@ def _variants(section: str) -> list[type[Section]]:
 def _all_options() -> Iterator[tuple[str, Any]]:
     """Yield the dotted name and the field of every option."""
     for section, field in TrainConfig.model_fields.items():
+        if section == "functions":
+            continue
         kinds = _variants(section)
         if not kinds:
             yield section, field
@@ -200,6 +221,8 @@ def full_name(name: str) -> str:
         SettingError: If there is no such option; the message lists the names.
     """
     found = ALIASES.get(name, name)
+    if found.startswith("loss."):  # losses that are registered later have more options
+        return found
     if found not in OPTIONS or found == "recipe":
         section = name.partition(".")[0]
         known = sorted(n for n in OPTIONS if n.startswith(f"{section}.") and "." in name)
@@ -237,7 +260,8 @@ def _explain(error: ValidationError) -> SettingError:
     section = where[0] if where else ""
     variants = {k.model_fields["name"].default: k for k in _variants(section)} if section in _VARIED else {}
     if first["type"] == "union_tag_invalid":
-        return SettingError(f"Unknown {section} {first['ctx']['tag']!r}. Choose one of {', '.join(variants)}")
+        names = losses.LOSSES.names() if section == "loss" else variants
+        return SettingError(f"Unknown {section} {first['ctx']['tag']!r}. Choose one of {', '.join(names)}")
     if first["type"] == "union_tag_not_found":
         return SettingError(f"Section {section} has no name. Choose one of {', '.join(variants)}")
     if first["type"] == "extra_forbidden" and len(where) == 3:

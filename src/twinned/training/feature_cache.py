@@ -11,15 +11,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.augmentation import Augmentation
+from ..data.augmentation import AnyAugmentation, Augmentation
 from ..data.decoded import DecodedSet
-from ..data.images import Pixels
+from ..data.pixel_stores import JoinedPixels, PixelStore
 from ..data.samplers import Batch
 from ..data.splits import subsample
 from ..nn.siamese import SiameseNetwork
@@ -48,15 +49,17 @@ class PixelSource:
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``.
-        augment: Augmentation.
+        augment: AnyAugmentation.
         device: Device of the network.
         seed: Seed of the augmentation.
     """
 
     start_stage = 0
 
-    def __init__(self, pixels: Pixels, augment: Augmentation, *, device: torch.device, seed: int) -> None:
-        self.pixels = torch.from_numpy(np.asarray(pixels))
+    def __init__(
+        self, pixels: PixelStore, augment: AnyAugmentation, *, device: torch.device, seed: int
+    ) -> None:
+        self.pixels = pixels
         self.augment, self.device, self.seed = augment, device, seed
 
     def __len__(self) -> int:
@@ -65,19 +68,22 @@ class PixelSource:
     def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
         """Return the augmented images of a batch, or some rows of them; the same for the same step."""
         turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
-        chosen = self.pixels.index_select(0, torch.from_numpy(batch.index[rows]))
-        chosen = chosen.to(self.device)  # as bytes, a quarter of the size of floats
+        chosen = self._on_device(batch.index[rows])
         seed = step_seed(self.seed, step)
         return self.augment(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
 
     def get(self, start: int, stop: int) -> Tensor:
         """Return some images without augmentation."""
-        return _NO_AUGMENTATION(self.pixels[start:stop].to(self.device))
+        return _NO_AUGMENTATION(self._on_device(slice(start, stop)))
 
     def view(self, number: int, start: int, stop: int) -> Tensor | None:
         """Return one augmented view of some images; number 0 is not augmented."""
         augment = self.augment if number else _NO_AUGMENTATION
-        return augment(self.pixels[start:stop].to(self.device), seed=_view_seed(self.seed, number, start))
+        return augment(self._on_device(slice(start, stop)), seed=_view_seed(self.seed, number, start))
+
+    def _on_device(self, index: Any) -> Tensor:
+        """Return images as bytes, which are a quarter of the size of floats."""
+        return torch.from_numpy(np.asarray(self.pixels[index])).to(self.device)
 
 
 def _view_seed(seed: int, number: int, start: int) -> int:
@@ -170,7 +176,7 @@ InputSource = PixelSource | FeatureSource
 
 
 def input_source(
-    data: DecodedSet, *, augment: Augmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
+    data: DecodedSet, *, augment: AnyAugmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
 ) -> InputSource:
     """Return the inputs of a dataset: its cached features, or its pixels."""
     if isinstance(data, CachedSet):
@@ -184,7 +190,7 @@ class FeatureCache:
     Args:
         network: Network, on its device.
         n_stages: Number of frozen stages of its encoder.
-        augment: Augmentation of the views.
+        augment: AnyAugmentation of the views.
         n_augmentations: Number of augmented views per image.
         seed: Seed of the augmentation.
     """
@@ -194,7 +200,7 @@ class FeatureCache:
         network: SiameseNetwork,
         n_stages: int,
         *,
-        augment: Augmentation,
+        augment: AnyAugmentation,
         n_augmentations: int,
         seed: int,
     ) -> None:
@@ -202,16 +208,21 @@ class FeatureCache:
         self.augment, self.n_augmentations, self.seed = augment, n_augmentations, seed
         self.device = network.mean.device
 
-    def seconds_per_image(self, pixels: Pixels) -> float:
+    def seconds_per_image(self, pixels: PixelStore) -> float:
         """Measure the time per image on a few images."""
-        images = _NO_AUGMENTATION(torch.from_numpy(pixels[:16]).to(self.device))
+        images = _NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:16])).to(self.device))
         self._features(images)
         start = time.perf_counter()
         self._features(images)
         return (time.perf_counter() - start) / len(images)
 
     def transform(
-        self, pixels: Pixels, hashes: Sequence[str], *, seconds: float | None = None, progress: bool = True
+        self,
+        pixels: PixelStore,
+        hashes: Sequence[str],
+        *,
+        seconds: float | None = None,
+        progress: bool = True,
     ) -> CachedFeatures | None:
         """Compute the features of images.
 
@@ -226,13 +237,13 @@ class FeatureCache:
         """
         _, first = np.unique(np.asarray(hashes), return_index=True)
         distinct = np.sort(first)
-        probe = self._features(_NO_AUGMENTATION(torch.from_numpy(pixels[:1]).to(self.device)))[0]
+        probe = self._features(_NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:1])).to(self.device)))[0]
         size = len(distinct) * probe.numel() * probe.element_size()
         if size > MAX_CACHE_BYTES:
             return None
         start = time.monotonic()
 
-        def view(augment: Augmentation, number: int, title: str) -> Tensor:
+        def view(augment: AnyAugmentation, number: int, title: str) -> Tensor:
             return self._view(pixels, distinct, augment, number, title, progress)
 
         views = [view(_NO_AUGMENTATION, 0, "Frozen stages")]
@@ -253,9 +264,9 @@ class FeatureCache:
 
     def _view(
         self,
-        pixels: Pixels,
+        pixels: PixelStore,
         chosen: NDArray[np.intp],
-        augment: Augmentation,
+        augment: AnyAugmentation,
         number: int,
         title: str,
         progress: bool,
@@ -290,7 +301,7 @@ def cache_features(
     validation: DecodedSet | None,
     config: TrainConfig,
     *,
-    augment: Augmentation,
+    augment: AnyAugmentation,
     budget: Budget,
     record: Path | None = None,
     progress: bool = True,
@@ -302,7 +313,7 @@ def cache_features(
         data: Training data.
         validation: Separate data for the threshold; None for none.
         config: Frozen stages, number of views and seed.
-        augment: Augmentation of the views.
+        augment: AnyAugmentation of the views.
         budget: Time budget of the run.
         record: JSON file with the numbers of images and views, so that a resumed run uses the same.
         progress: Show progress bars.
@@ -347,7 +358,7 @@ def cache_features(
             for part in parts
         ]
     features = cache.transform(
-        np.concatenate([part.pixels for part in parts]) if len(parts) > 1 else parts[0].pixels,
+        JoinedPixels([part.pixels for part in parts]) if len(parts) > 1 else parts[0].pixels,
         [name for part in parts for name in part.hashes],
         seconds=None if seconds is None else _VIEWS_SHARE * seconds,
         progress=progress,

@@ -23,10 +23,22 @@ from ..utils.progress import progress_bar
 from ..utils.random import step_seed
 from . import distributed
 from .budget import StepBudget
-from .callbacks import BestWeights, Callback, Evaluation
+from .callbacks import BestWeights, Callback, CallbackGroup, Evaluation
 from .checkpoint import CheckpointSaver, Parts
+from .optimizers import check_parameters
 from .signals import stop_requests
-from .state import Interrupted, Network, Objective, Schedule, Scores, State, Step, StopReason, TrainResult
+from .state import (
+    Interrupted,
+    Network,
+    Objective,
+    Schedule,
+    Scores,
+    State,
+    Step,
+    StopReason,
+    TrainResult,
+    kept_random_state,
+)
 
 
 def train_network(
@@ -66,16 +78,21 @@ def train_network(
         run: Identification of the run, in JSON; a checkpoint of another run is refused.
         progress: Title of the progress bar; None shows no bar.
 
+    PyTorch's global random numbers are those of before after the run.
+
     Returns:
         The final state with its history, and the network with the best evaluated weights.
 
     Raises:
-        TrainingError: If the loss becomes infinite or NaN before any weights are worth keeping.
+        SettingError: If the optimizer has parameters of another network.
+        TrainingError: If the loss becomes infinite or NaN before any weights are worth keeping; or if a
+            callback fails, once the checkpoint is saved.
         Interrupted: After SIGINT (Ctrl-C), SIGTERM or SIGHUP, once the checkpoint is saved.
     """
+    extra = extra or nn.Module()
+    check_parameters(optimizer, network, extra)
     device = next(network.parameters()).device
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    extra = extra or nn.Module()
     average, best_network = EmaModel(network, schedule.ema_decay), copy.deepcopy(network)
     parts: Parts = {"network": network, "average": average.network, "best": best_network, "extra": extra}
     checkpoint = CheckpointSaver(checkpoint_file, parts, optimizer, run, schedule.checkpoint_seconds)
@@ -84,13 +101,14 @@ def train_network(
     if before_step is not None:
         before_step(network, state.step, state.total)
     best = BestWeights(best_network, state)
-    evaluation = Evaluation(evaluate, average.network, state, schedule, [best, *callbacks])
+    given = CallbackGroup(callbacks, checkpoint.save)
+    evaluation = Evaluation(evaluate, average.network, state, schedule, [best, given])
     budget = StepBudget(schedule, state, evaluate and (lambda: evaluate(average.network)))
     start = time.monotonic() - state.seconds
     interrupted = False
 
     bar = progress_bar(progress or "", state.total, show=progress is not None)
-    with stop_requests() as signaled, bar as advance:
+    with stop_requests() as signaled, kept_random_state(), bar as advance:
         advance(state.step)
         network.train()
         while not (state.finished or interrupted):
@@ -125,7 +143,7 @@ def train_network(
                 state.total,
             )
             report = Step(step, state.total, value, rate, state.seconds, size, batch, embeddings)
-            stops = [callback.on_step(report) for callback in (*callbacks, evaluation, checkpoint)]
+            stops = [callback.on_step(report) for callback in (evaluation, given, checkpoint)]
             interrupted = _check_stops(state, signaled(), budget.is_spent(), any(stops))
 
         if not interrupted:
@@ -133,8 +151,7 @@ def train_network(
         checkpoint.save()
         if distributed.any_rank(interrupted or signaled())[0]:
             raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
-    for callback in callbacks:
-        callback.on_train_end(state)
+    given.on_train_end(state)
     return TrainResult(state, best_network.eval())
 
 

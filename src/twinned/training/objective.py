@@ -17,11 +17,12 @@ from .. import losses
 from ..data.decoded import DecodedSet
 from ..data.samplers import Batch, ClassBatches, PairBatches
 from ..errors import SettingError
-from ..losses import miners
+from ..losses.foreign import has_proxies
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
 from .config import TrainConfig
 from .distributed import gather_embeddings
+from .parts import OwnParts
 from .state import Objective
 
 
@@ -56,6 +57,7 @@ def make_objective(
     config: TrainConfig,
     batches: ClassBatches | PairBatches,
     *,
+    parts: OwnParts,
     start_stage: int = 0,
 ) -> tuple[Objective[SiameseNetwork], nn.Module]:
     """Create the objective, and the loss with its parameters and memory.
@@ -64,6 +66,7 @@ def make_objective(
         network: Network to train.
         config: Loss and its options, distance and miner.
         batches: Batch sampler.
+        parts: Loss and miner of one's own.
         start_stage: First stage of the encoder to run: above 0, batches hold cached features.
 
     Returns:
@@ -75,11 +78,7 @@ def make_objective(
         return gather_embeddings(partial(net.embed, start_stage=start_stage), images, len(batch.index))
 
     num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
-    loss = losses.get(
-        **config.loss.model_dump(),
-        num_classes=num_classes,
-        embedding_size=network.embedding_size,
-    )
+    loss = parts.make_loss(config, num_classes=num_classes, embedding_size=network.embedding_size)
     if isinstance(network.head, heads.Relation):
         return partial(_relation_loss, embed), nn.Module()
     by_logit = getattr(loss, "input_kind", None) == "logit"
@@ -95,12 +94,12 @@ def make_objective(
         return loss(value, same), z
 
     if isinstance(batches, PairBatches):
-        return of_pairs, loss
+        return of_pairs, loss if isinstance(loss, nn.Module) else nn.Module()
     measure = _all_logits(network) if by_logit else config.comparison.distance
     whole = losses.embedding_loss(
         loss,
         distance=measure,
-        miner=miners.get(config.mining.miner) if config.mining.miner is not None else None,
+        miner=parts.make_miner(config),
     )
     total = (
         losses.CrossBatchMemory(whole, network.embedding_size, size=config.mining.memory)
@@ -111,7 +110,7 @@ def make_objective(
     def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         z = embed(net, images, batch)
         labels = torch.from_numpy(batch.labels).to(images.device)
-        if loss.proxies:  # classes with one image have no proxy
+        if has_proxies(loss):  # classes with one image have no proxy
             known = labels < batches.num_classes
             return total(z[known], labels[known]), z
         return total(z, labels), z

@@ -7,12 +7,13 @@ more from each step. The weights of pretrained networks depend on these lengths,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..nn.siamese import SiameseNetwork
 from .config import TrainConfig
 
@@ -20,14 +21,25 @@ from .config import TrainConfig
 MAX_ORTHOGONAL = 1024
 
 
-def create_optimizer(network: SiameseNetwork, extra: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def create_optimizer(
+    network: SiameseNetwork,
+    extra: nn.Module,
+    config: TrainConfig,
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
+) -> torch.optim.Optimizer:
     """Create the optimizer of a network and of its loss's parameters.
 
     Args:
         network: Network to train.
         extra: Loss, which may have parameters.
         config: Optimizer, learning rate, momentum and weight decay.
+        make: Function of one's own that maps the parameters to their optimizer.
+
+    Raises:
+        SettingError: If that function returns no optimizer.
     """
+    if make is not None:
+        return _own_optimizer(make, [*network.parameters(), *extra.parameters()])
     groups = parameter_groups(
         network,
         extra,
@@ -44,6 +56,40 @@ def create_optimizer(network: SiameseNetwork, extra: nn.Module, config: TrainCon
     if config.optimizer.name == "muon":
         return Muon(groups, lr=config.optimizer.learning_rate)
     return torch.optim.AdamW(groups, lr=config.optimizer.learning_rate, fused=True)
+
+
+def check_parameters(optimizer: torch.optim.Optimizer, network: nn.Module, extra: nn.Module) -> None:
+    """Check that an optimizer has parameters of the network and its loss, and no others.
+
+    Raises:
+        SettingError: If it has others, which it would change in vain.
+    """
+    own = {id(parameter) for part in (network, extra) for parameter in part.parameters()}
+    given = [p for group in optimizer.param_groups for p in group["params"]]
+    if not given:
+        raise SettingError(f"Optimizer {type(optimizer).__name__} has no parameters")
+    if others := sum(id(parameter) not in own for parameter in given):
+        raise SettingError(
+            f"{others} of {len(given)} parameters of optimizer {type(optimizer).__name__} do not belong to"
+            f" the {type(network).__name__} that is trained. Create the optimizer from its parameters"
+        )
+
+
+def _own_optimizer(
+    make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], parameters: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Create an optimizer of one's own; its learning rates become factors of that of the first group."""
+    optimizer = make(parameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise SettingError(
+            f"optimizer must return a torch.optim.Optimizer of the parameters; got {type(optimizer).__name__}"
+        )
+    peak = float(optimizer.param_groups[0]["lr"])
+    if not peak > 0:
+        raise SettingError(f"The learning rate of the optimizer must be above 0; got {peak}")
+    for group in optimizer.param_groups:
+        group.setdefault("scale", float(group["lr"]) / peak)
+    return optimizer
 
 
 def parameter_groups(

@@ -5,10 +5,26 @@ This module imports no PyTorch, so that ``twinned train --help`` is fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from ..utils.options import Option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data.datasets import ImageSet, PairSet
+    from ..losses.foreign import AnyLoss, AnyMiner
+    from .callbacks import Callback
+    from .config import TrainConfig
+    from .parts import Augmenter, OptimizerMaker, Rate
+    from .sections import Augment
+
+    EncoderPart = nn.Module
+    LossPart = AnyLoss
+else:  # the command line takes names alone
+    EncoderPart = LossPart = str
 
 
 class TrainOptions(TypedDict, total=False):
@@ -21,7 +37,7 @@ class TrainOptions(TypedDict, total=False):
     recipe: Annotated[
         str | None, Option("Model", "Name of a recipe; auto chooses one from the images (docs/settings.md)")
     ]
-    encoder: Annotated[str | None, Option("Model", "Name of the encoder")]
+    encoder: Annotated[str | EncoderPart | None, Option("Model", "Name of the encoder", str | None)]
     embedding_size: Annotated[int | None, Option("Model", "Number of values of an embedding")]
     distance: Annotated[
         str | None,
@@ -33,7 +49,7 @@ class TrainOptions(TypedDict, total=False):
             "Model", "Number of encoder stages to freeze, counted from the input; all, or none", str | None
         ),
     ]
-    loss: Annotated[str | None, Option("Optimization", "Name of the loss")]
+    loss: Annotated[str | LossPart | None, Option("Optimization", "Name of the loss", str | None)]
     margin: Annotated[float | None, Option("Optimization", "Margin of the loss")]
     batch_size: Annotated[int | None, Option("Optimization", "Number of images per batch")]
     learning_rate: Annotated[float | None, Option("Optimization", "Peak learning rate")]
@@ -59,13 +75,49 @@ class TrainOptions(TypedDict, total=False):
     ]
 
 
+class TrainArguments(TrainOptions, total=False):
+    """Options of a training run in Python, of which some can be parts of one's own.
+
+    Attributes:
+        encoder: Name, or a module that maps floats ``(n, channels, height, width)`` to ``(n, d)``; see
+            `twinned.nn.encoders.ModuleEncoder`.
+        loss: Name, or a module or function ``(embeddings, labels)`` or ``(distance, same)`` to a scalar; see
+            `twinned.register_loss`. The losses of pytorch-metric-learning are such modules.
+        miner: Name, or a module or function; see `twinned.register_miner`.
+        augment: Settings of the section ``augment``, or a function that maps floats in [0, 1], shape
+            ``(n, channels, height, width)``, to the same and draws PyTorch's random numbers.
+        optimizer: Name, or a function that maps the parameters of network and loss to an optimizer. Its
+            learning rates are multiplied by the schedule.
+        schedule: Function that maps a step (from 0) and the number of steps (None while unknown) to a factor
+            of the learning rates.
+    """
+
+    miner: str | AnyMiner | None
+    augment: Augmenter | Augment | Mapping[str, Any] | None
+    optimizer: str | OptimizerMaker | None
+    schedule: Rate | None
+
+
+class FinetuneOptions(TrainArguments, total=False):
+    """Arguments of `twinned.train` that `twinned.finetune` passes on, and its options."""
+
+    validation: ImageSet | PairSet | str | os.PathLike[str] | None
+    resume: bool
+    overwrite: bool
+    config: TrainConfig | None
+    progress: bool
+    callbacks: Sequence[Callback]
+    validate: ImageSet | PairSet | str | os.PathLike[str] | None
+    force: bool
+
+
 # Options that are not part of the configuration.
-_NOT_SETTINGS = ("recipe", "settings", "device", "devices")
+NOT_SETTINGS = ("recipe", "settings", "device", "devices")
 
 
 def to_settings(options: TrainOptions) -> dict[str, Any]:
     """Return the options that change the configuration, ``settings`` included."""
-    named = {k: v for k, v in options.items() if k not in _NOT_SETTINGS and v is not None}
+    named = {k: v for k, v in options.items() if k not in NOT_SETTINGS and v is not None}
     if "freeze" in named:
         named["freeze"] = str(named["freeze"])
     return named

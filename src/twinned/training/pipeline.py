@@ -40,6 +40,7 @@ from .cross_validation import (
     untrained_result,
 )
 from .deadline import Budget
+from .parts import OwnParts
 from .save import write_baseline, write_model
 from .state import Interrupted
 from .trainer import Trainer
@@ -99,6 +100,7 @@ def make_model(
     start_time: float,
     notes: Sequence[Note] = (),
     warm_start: WarmStart | None = None,
+    parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Model:
@@ -112,6 +114,7 @@ def make_model(
         start_time: Start of the command on the monotonic clock, in seconds.
         notes: Notes to emit once the arguments have been validated.
         warm_start: Model whose weights are the initial weights.
+        parts: Parts of one's own, in place of those that the configuration names.
         callbacks: Called after steps and evaluations.
         progress: Show progress bars.
     """
@@ -125,7 +128,14 @@ def make_model(
         train, validation = _decode(data, config.spec(), progress=progress)
         _check(data, train, validation, config)
         trainer = _make_trainer(
-            train, data, config, warm_start, device=device, callbacks=callbacks, progress=progress
+            train,
+            data,
+            config,
+            warm_start,
+            parts,
+            device=device,
+            callbacks=callbacks,
+            progress=progress,
         )
         temporary: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
         folder, saved = Path(temporary.name), False
@@ -214,6 +224,7 @@ def _make_trainer(
     data: RunData,
     config: TrainConfig,
     warm_start: WarmStart | None,
+    parts: OwnParts,
     *,
     device: torch.device,
     callbacks: Sequence[Callback],
@@ -231,7 +242,7 @@ def _make_trainer(
         known = warm_start.network.statistics
     else:
         baseline = pretrained_baseline(config, spec)
-        known = None if baseline is None else baseline.statistics
+        known = parts.statistics(config) if baseline is None else baseline.statistics
     if config.encoder.weights is not None:
         known = known or weights_statistics(config.encoder.weights, spec.channels)
         name = Path(config.encoder.weights).name
@@ -246,6 +257,7 @@ def _make_trainer(
         relations=relations,
         warm_start=warm_start,
         baseline=baseline,
+        parts=parts,
         callbacks=callbacks,
         progress=progress,
     )

@@ -13,8 +13,10 @@ from .. import losses
 from ..data.datasets import ImageSet, PairSet
 from ..data.preprocessing import parse_image_size
 from ..errors import SettingError
+from ..losses.foreign import is_pairwise
 from ..nn import encoders
 from ..utils.notes import Note
+from ..utils.registry import UNREGISTERED
 from . import recipes
 from .config import TrainConfig, by_full_name, short_name
 
@@ -28,18 +30,20 @@ class DataFacts(NamedTuple):
         pairs: The data are a pair list, without class labels.
         relations: The pair list has a column ``relation``.
         n_classes: Number of classes; 0 for a pair list.
+        pair_loss: The run has a loss of one's own on pairs.
     """
 
     pairs: bool = False
     relations: bool = False
     n_classes: int = 0
+    pair_loss: bool = False
 
     @classmethod
-    def of(cls, data: ImageSet | PairSet) -> DataFacts:
+    def of(cls, data: ImageSet | PairSet, *, pair_loss: bool = False) -> DataFacts:
         """Return the facts of a data set."""
         if isinstance(data, PairSet):
-            return cls(pairs=True, relations=data.relation is not None)
-        return cls(n_classes=len(data.classes))
+            return cls(pairs=True, relations=data.relation is not None, pair_loss=pair_loss)
+        return cls(n_classes=len(data.classes), pair_loss=pair_loss)
 
 
 class Rule(NamedTuple):
@@ -74,12 +78,16 @@ def trains_head(config: TrainConfig) -> bool:
     return trait(config.loss.name, "input_kind") == "logit"
 
 
+def _is_pair_loss(name: str) -> bool:
+    return name in losses.LOSSES and is_pairwise(losses.LOSSES[name])
+
+
 def _plain_unit_vectors(config: TrainConfig) -> bool:
     comparison = config.comparison
     return comparison.normalize and comparison.distance != "manhattan" and not trains_head(config)
 
 
-PAIR_LOSSES = tuple(name for name in losses.LOSSES if trait(name, "kind") == "pair")
+PAIR_LOSSES = tuple(name for name in losses.BUILTIN if trait(name, "kind") == "pair")
 _NO_CLASSES = {
     "mining.memory": 0,
     "mining.miner": None,
@@ -91,7 +99,7 @@ _NO_CLASSES = {
 RULES: tuple[Rule, ...] = (
     Rule(
         "pairs-need-pair-loss",
-        lambda c, d: d.pairs and c.loss.name not in PAIR_LOSSES,
+        lambda c, d: d.pairs and not (d.pair_loss or _is_pair_loss(c.loss.name)),
         {"loss.name": "contrastive"},
         f"A pair list has no class labels, which loss {{c.loss.name}} needs; its losses are"
         f" {', '.join(PAIR_LOSSES)}",
@@ -118,7 +126,7 @@ RULES: tuple[Rule, ...] = (
             {"comparison.distance": right},
             f"Loss {name} requires distance {right}; got {{c.comparison.distance}}",
         )
-        for name in losses.LOSSES
+        for name in losses.BUILTIN
         if (right := trait(name, "distance")) is not None
     ),
     Rule(
@@ -251,12 +259,9 @@ def _lower_first(text: str) -> str:
 
 def _check_loss(name: Any) -> None:
     if not isinstance(name, str):
-        raise SettingError(
-            f"Option loss is a name; got an object of type {type(name).__name__}. Use your own loss in your"
-            " own training loop, with twinned.losses.embedding_loss"
-        )
-    if name not in losses.LOSSES:
-        raise SettingError(f"Unknown loss {name!r}. Choose one of {', '.join(losses.LOSSES)}")
+        raise SettingError(f"Setting loss is a name; got {name!r}. Give objects to twinned.train as loss=...")
+    if not name.startswith(UNREGISTERED):
+        losses.LOSSES.find(name)
 
 
 def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[TrainConfig, list[Note]]:

@@ -8,9 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
 
 from .. import losses
+from ..losses.registry import SIZES, option_names
+from ..utils.registry import UNREGISTERED
 
 
 def _as_int(value: Any) -> Any:
@@ -109,7 +120,9 @@ def loss_section(name: str, **options: float) -> LossSection:
         >>> loss_section("contrastive", margin=0.5)
         Contrastive(name='contrastive', margin=0.5)
     """
-    return LOSS_SECTIONS[name](**options)
+    if name in LOSS_SECTIONS:
+        return LOSS_SECTIONS[name](**options)
+    return OwnLoss(name=name, **options)
 
 
 def _derive_section(name: str, loss: type[losses.Loss]) -> type[LossSection]:
@@ -118,7 +131,7 @@ def _derive_section(name: str, loss: type[losses.Loss]) -> type[LossSection]:
     fields: dict[str, Any] = {"name": (Literal[name], name)} | {
         option: (float, Field(parameter.default, description=described.get(option)))
         for option, parameter in inspect.signature(loss).parameters.items()
-        if option not in ("num_classes", "embedding_size")
+        if option not in SIZES
     }
     return create_model(
         loss.__name__.removesuffix("Loss"),
@@ -135,7 +148,33 @@ def _first_sentences(loss: type[losses.Loss]) -> str:
     return re.sub(r"\. .*", "", joined)
 
 
-LOSS_SECTIONS = {name: _derive_section(name, loss) for name, loss in losses.LOSSES.items()}
+class OwnLoss(LossSection):
+    """Loss that is not part of Twinned: a registered one with its options, or one given as an object."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+    @model_validator(mode="after")
+    def _check_values(self) -> OwnLoss:
+        given = self.model_extra or {}
+        if given and not self.name.startswith(UNREGISTERED):
+            known = option_names(losses.LOSSES.find(self.name))
+            if unknown := given.keys() - set(known):
+                has = ", ".join(known) or "none"
+                raise ValueError(f"loss {self.name} has no setting {min(unknown)}; it has {has}")
+        return self
+
+
+LOSS_SECTIONS = {name: _derive_section(name, loss) for name, loss in losses.BUILTIN.items()}
+_OWN = "own"
+
+
+def _loss_tag(value: Any) -> str | None:
+    """Return the name of a built-in loss, `_OWN` for another known one, or an unknown name."""
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    if not isinstance(name, str) or name in LOSS_SECTIONS:
+        return name
+    return _OWN if name.startswith(UNREGISTERED) or name in losses.LOSSES.names() else name
 
 
 class Mining(Section):
@@ -241,6 +280,14 @@ class ScheduleConfig(Section):
     evaluations: int = Field(10, ge=1, description="Number of evaluations during training")
 
 
+class Functions(Section):
+    """Names of the functions that a run was given in place of sections; they are no settings."""
+
+    augment: str | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+
+
 class Run(Section):
     """Execution of the run."""
 
@@ -265,5 +312,6 @@ class CalibrationConfig(Section):
 if TYPE_CHECKING:
     Loss = LossSection
 else:
-    Loss = Annotated[Union[tuple(LOSS_SECTIONS.values())], Field(discriminator="name")]  # noqa: UP007
+    _TAGGED = (Annotated[kind, Tag(name)] for name, kind in {**LOSS_SECTIONS, _OWN: OwnLoss}.items())
+    Loss = Annotated[Union[tuple(_TAGGED)], Discriminator(_loss_tag)]  # noqa: UP007
 Optimizer = Annotated[AdamW | Muon | SGD, Field(discriminator="name")]

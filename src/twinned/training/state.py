@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ..data.samplers import Batch
@@ -30,6 +32,8 @@ class Schedule:
             checkpoint.
         max_steps: Upper limit of the number of steps that is fitted to ``seconds``; None for no limit.
         learning_rate: Peak learning rate.
+        factor: Maps a step and the number of steps (None while unknown) to the factor of the learning rate,
+            in place of ``warmup`` and ``decay_start``.
         warmup: Steps over which the learning rate rises linearly to its peak.
         decay_start: Fraction of the steps after which the learning rate falls to 0 along half a cosine; 1 for
             a constant rate.
@@ -46,6 +50,7 @@ class Schedule:
     seconds: float | None = None
     max_steps: int | None = None
     learning_rate: float = 3e-3
+    factor: Callable[[int, int | None], float] | None = None
     warmup: int = 30
     decay_start: float = 0.3
     epoch_steps: float = 1.0
@@ -57,10 +62,25 @@ class Schedule:
 
     def rate(self, step: int, total: int | None) -> float:
         """Return the learning rate of a step; it does not decay while the total is None."""
+        if self.factor is not None:
+            return self.learning_rate * float(self.factor(step, total))
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         done = 0.0 if total is None else step / max(1, total)
         fall = 0.0 if done <= self.decay_start else (done - self.decay_start) / (1 - self.decay_start)
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Restore the state of PyTorch's global random number generators at the end of a block or function."""
+    on_cpu = torch.get_rng_state()
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        torch.set_rng_state(on_cpu)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
 
 
 class StopReason(StrEnum):

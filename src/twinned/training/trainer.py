@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.augmentation import Augmentation
+from ..data.augmentation import AnyAugmentation
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
 from ..data.samplers import ClassBatches, PairBatches
@@ -34,6 +34,7 @@ from .freezing import Freezing, frozen_stages
 from .loop import train_network
 from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
+from .parts import OwnParts
 from .precision import bfloat16_is_faster
 from .state import Schedule, Scores, TrainResult
 from .validation import MAX_IMAGES, ValidationScore, batch_size, compare, embed, score
@@ -55,6 +56,7 @@ class Trainer:
         relations: For a relation head, the names of the relations, and whether their pairs are *same*.
         warm_start: Model whose weights are the initial weights; None for fresh or pretrained ones.
         baseline: Network before training; None without weights to compare with.
+        parts: Parts of one's own, in place of those that the configuration names.
         callbacks: Called after steps and evaluations.
         progress: Show progress bars.
     """
@@ -68,13 +70,14 @@ class Trainer:
         relations: dict[str, bool] | None = None,
         warm_start: WarmStart | None = None,
         baseline: SiameseNetwork | None = None,
+        parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
     ) -> None:
         self.config, self.spec, self.device = config, spec, device
         self.relations = relations or {}
         self.warm_start, self.baseline = warm_start, baseline
-        self.callbacks, self.progress = callbacks, progress
+        self.parts, self.callbacks, self.progress = parts, callbacks, progress
 
     @property
     def baseline_is_usable(self) -> bool:
@@ -84,22 +87,16 @@ class Trainer:
         )
 
     @property
-    def augmentation(self) -> Augmentation:
+    def augmentation(self) -> AnyAugmentation:
         """Augmentation of training images."""
-        return Augmentation(**self.config.augment.model_dump())
+        return self.parts.make_augmentation(self.config)
 
     def build(self) -> SiameseNetwork:
         """Build the network before training; the same seed gives the same weights."""
         config, warm_start = self.config, self.warm_start
         torch.manual_seed(config.seed)
-        encoder = encoders.create_encoder(
-            config.encoder.name,
-            image_size=(self.spec.height, self.spec.width),
-            channels=self.spec.channels,
-            embedding_size=config.encoder.embedding_size,
-            dropout=config.encoder.dropout,
-            pretrained=config.encoder.weights is None and warm_start is None,
-            symmetric=config.encoder.symmetric,
+        encoder = self.parts.make_encoder(
+            config, pretrained=config.encoder.weights is None and warm_start is None
         )
         if config.encoder.weights is not None:
             encoders.load_weights(encoder, config.encoder.weights)
@@ -225,7 +222,9 @@ class Trainer:
         batches = make_batches(
             train, config, list(self.relations) if config.comparison.head == "relation" else []
         )
-        objective, extra = make_objective(network, config, batches, start_stage=source.start_stage)
+        objective, extra = make_objective(
+            network, config, batches, parts=self.parts, start_stage=source.start_stage
+        )
         extra.to(self.device)
         freezing = self.freezing(network)
         if freezing.projection and not freezing.has_trainable(network):
@@ -251,14 +250,21 @@ class Trainer:
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
                 steps = 0
                 note("no-time-to-train", "time allows for fitting the projection, but for no training steps")
-        schedule = self._schedule(steps, seconds, epoch_steps, len(source) / len(batches(0).index))
+        optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
+        schedule = self._schedule(
+            steps,
+            seconds,
+            epoch_steps,
+            len(source) / len(batches(0).index),
+            learning_rate=optimizer.param_groups[0]["lr"],
+        )
         with nullcontext() if is_main else muted():
             result = train_network(
                 network,
                 batches=batches,
                 load=lambda batch, step: source.batch(batch, step, distributed.rank_slice()),
                 objective=objective,
-                optimizer=create_optimizer(network, extra, config),
+                optimizer=optimizer,
                 schedule=schedule,
                 extra=extra,
                 evaluate=None if steps == 0 else self._evaluator(train, validation, finite_only=not is_main),
@@ -283,7 +289,13 @@ class Trainer:
         return max(1, rounded), rounded / config.length.epochs if rounded else epoch
 
     def _schedule(
-        self, steps: int | None, seconds: float | None, epoch_steps: float, epoch: float
+        self,
+        steps: int | None,
+        seconds: float | None,
+        epoch_steps: float,
+        epoch: float,
+        *,
+        learning_rate: float,
     ) -> Schedule:
         config = self.config
         return Schedule(
@@ -292,7 +304,8 @@ class Trainer:
             max_steps=None
             if config.length.max_epochs is None
             else max(1, round(config.length.max_epochs * epoch)),
-            learning_rate=config.optimizer.learning_rate,
+            learning_rate=learning_rate,
+            factor=self.parts.schedule,
             warmup=config.schedule.warmup,
             decay_start=config.schedule.decay_start,
             ema_decay=config.schedule.ema_decay,

@@ -20,6 +20,7 @@ from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import Note
 from .config import TrainConfig
+from .parts import OwnParts
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,28 +58,26 @@ class WarmStart:
         return not set(self.model.manifest.classes).isdisjoint(classes)
 
 
-def load_for_input(model: Model, theirs: TrainConfig, config: TrainConfig) -> WarmStart:
+def load_for_input(
+    model: Model,
+    theirs: TrainConfig,
+    config: TrainConfig,
+    parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
+) -> WarmStart:
     """Load the network of a model for another image size or number of channels.
 
     Args:
         model: Model with weights; a wrapped one has none.
         theirs: Configuration that the model was trained with.
         config: Configuration of the run.
+        parts: Encoder of one's own, for a model whose encoder is not registered.
 
     Raises:
         SettingError: If the encoder does not support the image size.
         ModelError: If the weights do not fit the model's encoder.
     """
     state = load_file(model_folder.checked(model.folder, "weights.safetensors", model.manifest))
-    encoder = encoders.create_encoder(
-        theirs.encoder.name,
-        image_size=(config.input.height, config.input.width),
-        channels=config.input.channels,
-        embedding_size=theirs.encoder.embedding_size,
-        dropout=theirs.encoder.dropout,
-        pretrained=False,
-        symmetric=theirs.encoder.symmetric,
-    )
+    encoder = parts.make_encoder(theirs.model_copy(update={"input": config.input}), pretrained=False)
     missing = encoders.load_matching(
         encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
     )

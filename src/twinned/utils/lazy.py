@@ -10,7 +10,8 @@ from typing import Any
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
     """Return ``__getattr__`` and ``__all__`` of a package.
 
-    The package imports the same names under ``if TYPE_CHECKING``, for type checkers.
+    The package imports the same names under ``if TYPE_CHECKING``, for type checkers, and calls this function
+    under ``if not TYPE_CHECKING``: with ``__getattr__``, they would accept every name.
 
     Args:
         package: ``__name__`` of the package.

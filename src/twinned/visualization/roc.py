@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import DataError
+from ..evaluation.results import Evaluation
 from ..evaluation.verification import Reliability, VerificationResult
 from ..metrics.comparisons import Comparisons
 from .style import (
     BLUE,
+    CYCLE,
     GRAY,
     INK,
     PAPER,
@@ -30,8 +33,11 @@ from .style import (
     short,
 )
 
+Result: TypeAlias = Evaluation | VerificationResult
+
 _AGAINST = {"random": "random impostors", "skilled": "skilled forgeries"}
 _COLORS = {"": BLUE, "random": VERMILLION, "skilled": INK}
+_LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
 _RATES = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.4)
 _NORMAL = NormalDist()
 _deviate = np.vectorize(lambda rate: _NORMAL.inv_cdf(min(max(rate, 1e-9), 1 - 1e-9)), otypes=[float])
@@ -40,32 +46,44 @@ _WORST = 0.6  # upper end of the DET axes
 _TINY = 1e-9  # replaces a rate of 0, which neither scale can show
 
 
-def roc(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
+def roc(results: Result | Mapping[str, Result], *, ax: Axes | None = None) -> Axes:
     """Draw the ROC curve: true accept rate against false accept rate, on a logarithmic scale.
 
-    The band is the 95 % interval from resampling classes. The hatched rates are not supported by the number
-    of impostors (rule of 30).
+    The band is the 95 % interval from resampling classes. For a single result, the stored threshold is
+    marked, and the rates that the number of impostors does not support (rule of 30) are hatched.
 
     Args:
-        result: Result of `twinned.evaluation.evaluate_verification`.
+        results: An evaluation, or the result of `twinned.evaluation.evaluate_verification`; or several by
+            name, such as ``{"a": evaluation, "b": other}``, with a curve for each.
         ax: Axes to draw on instead of a new figure.
 
     Raises:
-        DataError: If there is no curve: genuine or impostor comparisons are missing.
+        DataError: If there is no curve: genuine or impostor comparisons are missing, or no result.
     """
-    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: 1 - frr, most=1.0)
-    ax.set(xscale="log", xlim=(_lowest(result), 1), ylim=(0, 1.01))
+    ax = ax or plain(4.6, 4.1)
+    if isinstance(results, Mapping):
+        found = {name: _verification(result) for name, result in results.items()}
+        if not found:
+            raise DataError("a curve needs at least one result; got none")
+        for (name, result), color, line in zip(found.items(), cycle(CYCLE), cycle(_LINES)):
+            _curve(ax, result, lambda frr: 1 - frr, color=color, line=line, name=f"{name}: ", band="")
+        lowest = min(map(_lowest, found.values()))
+    else:
+        single = _verification(results)
+        _curves(single, ax, lambda frr: 1 - frr, most=1.0)
+        lowest = _lowest(single)
+    ax.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01))
     ax.xaxis.set_major_formatter(FuncFormatter(_decimal))
     dress(ax, title="ROC", x="false accept rate", y="true accept rate")
     legend(ax, loc="lower right")
     return ax
 
 
-def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
+def det(result: Result, *, ax: Axes | None = None) -> Axes:
     """Draw the DET curve: both error rates on normal-deviate scales, on which normal distances give a line.
 
     Args:
-        result: Result of `twinned.evaluation.evaluate_verification`.
+        result: An evaluation, or the result of `twinned.evaluation.evaluate_verification`.
         ax: Axes to draw on instead of a new figure.
 
     Raises:
@@ -74,6 +92,7 @@ def det(result: VerificationResult, *, ax: Axes | None = None) -> Axes:
     References:
         Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
+    result = _verification(result)
     ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: frr, most=_WORST)
     low = max(_lowest(result), 1e-4)
     for axis, set_scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
@@ -116,36 +135,12 @@ def overview(
 
 def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], *, most: float) -> Axes:
     """Draw the parts that ROC and DET share: curves, bands, stored threshold, unsupported rates."""
-    if result.roc is None:
-        raise DataError(
-            f"a curve needs genuine and impostor comparisons; got {result.n_genuine} and {result.n_impostor}"
-        )
     for kind, part in (result.parts or {"": result}).items():
-        if part.roc is None or part.eer is None:
-            continue
-        curve, color = part.roc.thinned(), _COLORS[kind]
-        ax.plot(
-            curve.far.clip(_TINY),
-            height(curve.frr.clip(_TINY, 1 - _TINY)),
-            drawstyle="steps-post",
-            color=color,
-            linewidth=1.6,
-            linestyle=(0, (4, 1.5)) if kind == "random" else "-",
-            label=(f"against {_AGAINST[kind]}: " if kind else "") + f"EER {part.eer:.3g}",
-            zorder=3,
-        )
-        if (band := part.band) is not None:
-            ax.fill_between(
-                band.far.clip(_TINY),
-                height(band.low.clip(_TINY, 1 - _TINY)),
-                height(band.high.clip(_TINY, 1 - _TINY)),
-                step="post",
-                color=color,
-                alpha=0.16,
-                linewidth=0,
-                zorder=2,
-                label="95 % interval" if not kind else None,
-            )
+        if part.roc is not None:
+            line = _LINES[1] if kind == "random" else "-"
+            name = f"against {_AGAINST[kind]}: " if kind else ""
+            band = "" if kind else "95 % interval"
+            _curve(ax, part, height, color=_COLORS[kind], line=line, name=name, band=band)
     if result.far is not None and result.frr is not None:
         ax.plot(
             np.clip(result.far, _lowest(result), most),
@@ -170,6 +165,62 @@ def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], 
         label="too few impostors",
     )
     return ax
+
+
+def _verification(result: Result) -> VerificationResult:
+    """Return the verification result of an evaluation, which must have a curve."""
+    found = result.verification if isinstance(result, Evaluation) else result
+    if found is None or found.roc is None:
+        counts = "none" if found is None else f"{found.n_genuine} and {found.n_impostor}"
+        raise DataError(f"a curve needs genuine and impostor comparisons; got {counts}")
+    return found
+
+
+def _curve(
+    ax: Axes,
+    result: VerificationResult,
+    height: Callable[[Any], Any],
+    *,
+    color: str,
+    line: Any,
+    name: str,
+    band: str,
+) -> None:
+    """Draw the curve of one result, with its interval.
+
+    Args:
+        ax: Axes to draw on.
+        result: Result with a curve.
+        height: Function of the false reject rate.
+        color: Color of the curve and its interval.
+        line: Line style.
+        name: Start of the label in the legend; the EER follows.
+        band: Label of the interval; empty for none.
+    """
+    assert result.roc is not None
+    curve = result.roc.thinned()
+    ax.plot(
+        curve.far.clip(_TINY),
+        height(curve.frr.clip(_TINY, 1 - _TINY)),
+        drawstyle="steps-post",
+        color=color,
+        linewidth=1.6,
+        linestyle=line,
+        label=f"{name}EER {result.eer:.3g}",
+        zorder=3,
+    )
+    if (found := result.band) is not None:
+        ax.fill_between(
+            found.far.clip(_TINY),
+            height(found.low.clip(_TINY, 1 - _TINY)),
+            height(found.high.clip(_TINY, 1 - _TINY)),
+            step="post",
+            color=color,
+            alpha=0.16,
+            linewidth=0,
+            zorder=2,
+            label=band or None,
+        )
 
 
 def _decimal(value: float, _: object) -> str:

@@ -118,12 +118,12 @@ def test_unreadable_ones_are_kept_apart(tmp_path: Path) -> None:
     good = saved(tmp_path / "good.png", picture())
     cut = tmp_path / "cut.png"
     cut.write_bytes(Path(good).read_bytes()[:400])
-    sources = [str(tmp_path / "gone.png"), good, str(cut), np.zeros((4, 4, 2), np.uint8)]
+    sources = [str(tmp_path / "gone.png"), good, str(cut), np.zeros((8, 8, 2), np.uint8)]
     facts = gather(sources)
     assert list(facts.errors) == [0, 2, 3]
     assert facts.readable.tolist() == [1]
     assert facts.at(facts.readable).values.shape == (1, len(FACTS))
-    assert list(gather(sources, decode=False).errors) == [0]  # the damage behind headers is not seen
+    assert list(gather(sources, decode=False).errors) == [0, 3]  # the damage behind headers is not seen
 
 
 def test_every_kind_of_source(tmp_path: Path) -> None:

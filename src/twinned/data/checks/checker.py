@@ -18,6 +18,7 @@ from ...errors import some
 from ..datasets import ImageSet, PairSet
 from ..images import ImageSource, Pixels
 from ..preprocessing import ImageSpec
+from ..readers import Data, as_dataset
 from . import counts, shortcuts
 from .duplicates import Groups, identical, lookalikes
 from .file_features import Facts, gather
@@ -29,7 +30,7 @@ _ERROR_AUC = 0.8  # a shortcut with an interval above this AUC is an error
 
 
 def check_data(
-    data: ImageSet | PairSet,
+    data: Data,
     *,
     spec: ImageSpec | None = None,
     seed: int = 0,
@@ -39,7 +40,7 @@ def check_data(
     """Find problems that impair training on a dataset or make its metrics too optimistic.
 
     Args:
-        data: Dataset, for example from `twinned.data.load`.
+        data: Images or pairs, or a path to them, as for `twinned.train`.
         spec: Input of the model, if known; images too small for it are reported, and shortcuts are searched
             for in preprocessed images.
         seed: Random seed of the samples for shortcuts.
@@ -58,6 +59,7 @@ def check_data(
         >>> [(problem.kind, problem.severity) for problem in found.problems]
         [('duplicate', 'error'), ('too_few', 'warning')]
     """
+    data = as_dataset(data)
     facts = gather(data.images, decode=not quick, spec=spec, progress=progress)
     problems = list(counts.unreadable(facts, names_of(data.images)))
     if isinstance(data, ImageSet):

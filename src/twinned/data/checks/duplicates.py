@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...utils.files import file_sha256
+from ..arrays import SupportsArray, as_array
 from ..datasets import connected
-from ..images import ImageSource, Pixels, open_image
+from ..images import ImageSource, LazyImage, Pixels, open_image
 
 Groups = list[list[int]]
 
@@ -80,22 +81,28 @@ def _split(group: Sequence[int], facts: Iterable[Hashable]) -> Groups:
 
 
 def _length(source: ImageSource) -> Hashable:
+    if isinstance(source, LazyImage):
+        return source.length
     if isinstance(source, (str, os.PathLike)):
         try:
             return os.path.getsize(source) or None
         except OSError:
             return None
-    if isinstance(source, np.ndarray):
-        return source.shape, source.dtype.str
+    if (array := as_array(source)) is not None:
+        return array.shape, array.dtype.str
+    assert not isinstance(source, SupportsArray)
     return (*source.size, source.mode) if isinstance(source, Image.Image) else len(source)
 
 
 def _digest(source: ImageSource) -> str:
+    if isinstance(source, LazyImage):
+        return source.sha256
     if isinstance(source, (str, os.PathLike)):
         return file_sha256(Path(source))
     if isinstance(source, Image.Image):
         return hashlib.sha256(source.tobytes()).hexdigest()
-    return hashlib.sha256(np.ascontiguousarray(source).data).hexdigest()
+    array = as_array(source)
+    return hashlib.sha256(np.ascontiguousarray(source if array is None else array).data).hexdigest()
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import ImageError
+from ..arrays import SupportsArray, as_array, channels_last
 from ..decoded import in_threads
-from ..images import ImageSource, Pixels, open_image
+from ..images import ImageSource, LazyImage, Pixels, open_image
 from ..preprocessing import ImageSpec, read_image
 
 Floats = NDArray[np.float64]
@@ -136,13 +137,14 @@ _AGAIN: dict[str, dict[str, Any]] = {"JPEG": {"quality": "keep"}, "PNG": {"compr
 
 def _header(source: ImageSource) -> tuple[list[float], tuple[str, str], bool] | None:
     """Return the features of HEADER, (format, mode) and animated; None if the header cannot be read."""
-    if isinstance(source, np.ndarray):
-        if source.ndim < 2:
-            return None
-        height, width, *channels = source.shape
-        mode = f"{source.dtype} x {channels[0] if channels else 1}"
-        return [source.nbytes, width, height, 0, 0, 0, 0, 0], ("array", mode), False
+    if isinstance(source, LazyImage):
+        return [source.length, *source.size, 0, 0, 0, 0, 0], ("array", source.mode), False
     try:
+        if (array := as_array(source)) is not None:
+            height, width, *channels = channels_last(array).shape
+            mode = f"{array.dtype} x {channels[0] if channels else 1}"
+            return [array.nbytes, width, height, 0, 0, 0, 0, 0], ("array", mode), False
+        assert not isinstance(source, (np.ndarray, SupportsArray))
         if isinstance(source, Image.Image):
             return _of_pillow(source, source.width * source.height * len(source.getbands()))
         if isinstance(source, (str, os.PathLike)):

@@ -20,11 +20,20 @@ map, and ``stages()`` the parts from the input on, which can be frozen.
 
 from __future__ import annotations
 
+from .adapter import ModuleEncoder, as_encoder
 from .base import Encoder
 from .convnets import Conv4, ResNet
 from .papers import Chopra2005, Deck, Koch2015
 from .pretrained import EfficientNetLite0, EfficientNetMaps, load_matching, load_weights
-from .registry import ENCODERS, create_encoder, deck, input_shape, installed, is_pretrained
+from .registry import (
+    ENCODERS,
+    create_encoder,
+    deck,
+    input_shape,
+    installed,
+    is_pretrained,
+    register_encoder,
+)
 
 build = create_encoder
 
@@ -37,7 +46,9 @@ __all__ = [
     "EfficientNetMaps",
     "Encoder",
     "Koch2015",
+    "ModuleEncoder",
     "ResNet",
+    "as_encoder",
     "build",
     "create_encoder",
     "deck",
@@ -46,4 +57,5 @@ __all__ = [
     "is_pretrained",
     "load_matching",
     "load_weights",
+    "register_encoder",
 ]

@@ -24,6 +24,7 @@ class Encoder(nn.Module):
             pretrained weights.
         std: Standard deviation of these pixels.
         license: License of the pretrained weights; None without pretrained weights.
+        has_maps: False for an encoder whose `forward_features` returns no feature map.
         symmetric: In evaluation mode, project the mean of the pooled features of an image and its mirror
             image. Suits objects that look alike in a mirror; doubles the time per image.
     """
@@ -32,6 +33,7 @@ class Encoder(nn.Module):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     license: str | None = None
+    has_maps = True
     symmetric = False
 
     def __init__(self, *, image_size: tuple[int, int], channels: int) -> None:

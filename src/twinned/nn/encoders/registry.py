@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from torch import nn
 
 from ...errors import SettingError
+from ...utils.registry import UNREGISTERED, Registry
+from .adapter import build_registered
 from .base import Encoder
 from .convnets import Conv4, ResNet, conv4_wide
 from .papers import Chopra2005, Deck, Koch2015
@@ -47,6 +51,7 @@ class Entry(NamedTuple):
         dropout: True if the builder has an argument ``dropout``.
         pretrained: True if the encoder comes with weights.
         packages: Import names of the packages that the encoder needs besides Twinned's own.
+        registered: True for a part of `register_encoder`.
     """
 
     builder: Callable[..., Encoder]
@@ -56,6 +61,7 @@ class Entry(NamedTuple):
     dropout: bool = False
     pretrained: bool = False
     packages: tuple[str, ...] = ()
+    registered: bool = False
 
 
 def _efficientnet(builder: Callable[..., Encoder], shape: tuple[int, int, int]) -> Entry:
@@ -64,7 +70,17 @@ def _efficientnet(builder: Callable[..., Encoder], shape: tuple[int, int, int]) 
     return Entry(builder, shape, pretrained=True, packages=packages)
 
 
-ENCODERS: dict[str, Entry] = {
+def _entry(part: Any) -> Entry:
+    """Return the row of a registered encoder."""
+    if isinstance(part, nn.Module) or not callable(part):
+        raise SettingError(
+            f"register_encoder takes a class or a function that builds the encoder; got a"
+            f" {type(part).__name__}"
+        )
+    return Entry(part, dropout=True, registered=True)
+
+
+_BUILTIN: dict[str, Entry] = {
     "conv4": Entry(Conv4, dropout=True),
     "conv4_wide": Entry(conv4_wide, dropout=True),
     "resnet": Entry(ResNet, dropout=True),
@@ -85,6 +101,46 @@ ENCODERS: dict[str, Entry] = {
         partial(EfficientNetMaps, grids={3: (2, 4), 4: (2, 4), 6: (1, 1)}), (192, 384, 1)
     ),
 }
+
+ENCODERS: Registry[Entry] = Registry(
+    "encoder", "twinned.encoders", _BUILTIN, _entry, lambda entry: entry.builder
+)
+Part = TypeVar("Part", bound=Callable[..., nn.Module])
+
+
+def register_encoder(name: str) -> Callable[[Part], Part]:
+    """Register an encoder under a name, as a decorator of a class or of a function that builds it.
+
+    ``twinned.train(encoder=name)`` and ``twinned train --encoder NAME`` then build it, and a model that was
+    trained with it can be trained further and converted back to PyTorch. The class or function is called
+    with those of the arguments ``image_size`` (height, width), ``channels``, ``embedding_size`` (if it is
+    set) and ``dropout`` (if it is set) that it has parameters for. It returns a module that maps floats
+    ``(n, channels, height, width)`` to ``(n, d)``; see `ModuleEncoder`.
+
+    An installed package registers encoders for the command line by entry points of the group
+    ``twinned.encoders``.
+
+    Args:
+        name: Name: letters, digits and the signs ``. _ -``.
+
+    Raises:
+        SettingError: If the name is taken or malformed.
+
+    Example:
+        >>> @register_encoder("flat")
+        ... class Flat(nn.Sequential):
+        ...     def __init__(self, image_size: tuple[int, int], channels: int) -> None:
+        ...         super().__init__(nn.Flatten(), nn.Linear(channels * image_size[0] * image_size[1], 16))
+        >>> create_encoder("flat", image_size=(8, 8), channels=1).embedding_size
+        16
+        >>> del ENCODERS["flat"]
+    """
+
+    def register(part: Part) -> Part:
+        ENCODERS.register(name, part)
+        return part
+
+    return register
 
 
 def input_shape(name: str) -> tuple[int, int, int] | None:
@@ -127,7 +183,7 @@ def create_encoder(
     """Create an encoder by name.
 
     Args:
-        name: Key of ``ENCODERS``.
+        name: Key of ``ENCODERS``, or the name of an entry point.
         image_size: Height and width of the input.
         channels: 1 or 3.
         embedding_size: Size of the embedding; None for the encoder's default.
@@ -139,8 +195,17 @@ def create_encoder(
         SettingError: If the name is unknown, or the encoder does not support an argument.
         MissingExtra: If the encoder needs packages that are not installed.
     """
-    entry = _find(name)
-    settings: dict[str, Any] = {}
+    entry, settings = ENCODERS.find(name), dict[str, Any]()
+    if entry.registered:
+        encoder = build_registered(
+            entry.builder,
+            image_size=image_size,
+            channels=channels,
+            embedding_size=embedding_size,
+            dropout=dropout,
+        )
+        encoder.symmetric = symmetric
+        return encoder
     if not entry.fixed:
         settings = {"image_size": image_size, "channels": channels}
     elif (*image_size, channels) != entry.shape:
@@ -167,7 +232,5 @@ def create_encoder(
 
 
 def _find(name: str) -> Entry:
-    try:
-        return ENCODERS[name]
-    except KeyError:
-        raise SettingError(f"Unknown encoder {name!r}. Choose one of {', '.join(ENCODERS)}.") from None
+    """Return the row of an encoder; that of a part marked as unregistered has no special properties."""
+    return Entry(Encoder) if name.startswith(UNREGISTERED) else ENCODERS.find(name)

@@ -1,0 +1,168 @@
+"""Encoders of one's own: adapt any module to `Encoder`, and build the registered ones."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import SettingError
+from ...utils.registry import plain_name
+from .base import Encoder
+
+
+class ModuleEncoder(Encoder):
+    """Adapter of a module that maps images to vectors, with an optional linear layer to another size.
+
+    The module is one stage: it is frozen as a whole or not at all.
+
+    Args:
+        module: Maps floats ``(n, channels, height, width)`` to ``(n, d)``. Its input has mean 0 and standard
+            deviation 1 over the training images; or, if the module has attributes ``mean`` and ``std`` with
+            one number for each channel, as for pretrained weights, it is normalized by these.
+        image_size: Height and width of the input, in pixels.
+        channels: 1 or 3.
+        embedding_size: Size of the embedding, made by a linear layer; None for the module's output.
+
+    Raises:
+        SettingError: If the module rejects such images, or does not return one vector for each.
+
+    Example:
+        >>> module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+        >>> ModuleEncoder(module, image_size=(8, 8), channels=1).embedding_size
+        16
+    """
+
+    has_maps = False
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        image_size: tuple[int, int],
+        channels: int,
+        embedding_size: int | None = None,
+    ) -> None:
+        super().__init__(image_size=image_size, channels=channels)
+        self.module = module
+        self.mean, self.std = (_per_channel(getattr(module, name, None)) for name in ("mean", "std"))
+        if self.mean is None or self.std is None:
+            self.mean = self.std = None
+        self._add_projection(self._measure(), embedding_size)
+
+    def _measure(self) -> int:
+        """Return the size of the module's output, measured on two random images."""
+        was_training, name = self.module.training, plain_name(self.module)
+        device = next(self.module.parameters(), torch.empty(0)).device
+        shape = (self.channels, *self.image_size)
+        images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+        try:
+            with torch.no_grad():
+                found = self.module.eval()(images)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SettingError(
+                f"Encoder {name} does not accept images of shape (n, {', '.join(map(str, shape))}): {reason}."
+                " Set image_size, or settings={'channels': 1 or 3}"
+            ) from error
+        finally:
+            self.module.train(was_training)
+        if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
+            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise SettingError(
+                f"Encoder {name} returned {what} for 2 images. It must return one vector for each, (2, d)"
+            )
+        return found.shape[1]
+
+    def stages(self) -> list[nn.Module]:
+        return [self.module, self.dense]
+
+    def forward_features(self, x: Tensor, *, start_stage: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the output of the module twice, since it has no feature map: shape ``(n, n_features)``."""
+        values: Tensor = self.module(x)
+        return values, values
+
+
+def as_encoder(
+    module: Any, *, image_size: tuple[int, int], channels: int, embedding_size: int | None = None
+) -> Encoder:
+    """Return an `Encoder` unchanged, and adapt another module; see `ModuleEncoder`.
+
+    Args:
+        module: An encoder, or a module that maps images to vectors.
+        image_size: Height and width of the input.
+        channels: 1 or 3.
+        embedding_size: Size of the embedding; None for that of the module.
+
+    Raises:
+        SettingError: If it is not a module, or does not fit the input or the size.
+    """
+    if not isinstance(module, nn.Module):
+        raise SettingError(f"An encoder must be a torch.nn.Module; got {type(module).__name__}")
+    if not isinstance(module, Encoder):
+        return ModuleEncoder(module, image_size=image_size, channels=channels, embedding_size=embedding_size)
+    wanted, own = (*image_size, channels), (*module.image_size, module.channels)
+    if wanted != own:
+        raise SettingError(
+            f"Encoder {plain_name(module)} takes images of {own[0]}x{own[1]} with {own[2]} channels;"
+            f" got {wanted[0]}x{wanted[1]} with {wanted[2]}. Leave out the image size and channels."
+        )
+    if embedding_size not in (None, module.embedding_size):
+        raise SettingError(
+            f"Encoder {plain_name(module)} has embeddings of {module.embedding_size} values; got"
+            f" embedding_size {embedding_size}. Leave it out"
+        )
+    return module
+
+
+def build_registered(
+    part: Callable[..., Any],
+    *,
+    image_size: tuple[int, int],
+    channels: int,
+    embedding_size: int | None,
+    dropout: float,
+) -> Encoder:
+    """Build a registered encoder: the class or function gets the arguments that it has parameters for.
+
+    Raises:
+        SettingError: If the result is not an encoder for such images.
+    """
+    offered = {"image_size": image_size, "channels": channels}
+    offered |= {} if embedding_size is None else {"embedding_size": embedding_size}
+    offered |= {"dropout": dropout} if dropout else {}
+    known = inspect.signature(part).parameters
+    if dropout and "dropout" not in known:
+        raise SettingError(f"Encoder {plain_name(part)} has no dropout; got {dropout}. Set dropout to 0.")
+    given = {name: value for name, value in offered.items() if name in known}
+    size = None if "embedding_size" in given else embedding_size
+    return as_encoder(part(**given), image_size=image_size, channels=channels, embedding_size=size)
+
+
+def can_rebuild(build: Callable[[], Encoder], encoder: Encoder) -> bool:
+    """Return True if a function builds an encoder that computes the same with the same weights."""
+    try:
+        other = build()
+        other.load_state_dict(encoder.state_dict())
+    except (SettingError, RuntimeError, TypeError):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, encoder.channels, *encoder.image_size, generator=generator)
+    states = [(one, one.training) for one in (encoder, other)]
+    with torch.no_grad():
+        a, b = (one.eval()(images.to(next(one.parameters(), images).device)).cpu() for one, _ in states)
+    for one, was_training in states:
+        one.train(was_training)
+    return a.shape == b.shape and torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+
+
+def _per_channel(values: Any) -> tuple[float, ...] | None:
+    """Return numbers as a tuple; None for anything else, such as the method of a class."""
+    try:
+        found = tuple(float(value) for value in values)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return found or None

@@ -1,0 +1,285 @@
+"""Parts of one's own: the objects and functions that a run uses in place of named parts and sections.
+
+The configuration has only their names, so that it stays JSON; the parts travel beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from .. import losses
+from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentation
+from ..errors import SettingError
+from ..losses import miners
+from ..losses.base import Loss
+from ..losses.foreign import AnyLoss, AnyMiner, check_loss, check_miner, is_pairwise
+from ..losses.registry import option_names
+from ..nn import encoders
+from ..nn.encoders.adapter import can_rebuild
+from ..nn.encoders.base import Encoder
+from ..utils.notes import Note
+from ..utils.registry import UNREGISTERED, plain_name
+from .config import TrainConfig, by_full_name, short_name
+from .options import NOT_SETTINGS
+from .sections import Augment, Functions
+
+if TYPE_CHECKING:
+    from .options import TrainArguments, TrainOptions
+
+Augmenter: TypeAlias = Callable[[Tensor], Tensor]
+OptimizerMaker: TypeAlias = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+Rate: TypeAlias = Callable[[int, int | None], float]
+
+# Parts that can be given by name: the option that holds the name.
+_NAMED = {"encoder": "encoder", "loss": "loss", "miner": "mining.miner", "optimizer": "optimizer"}
+# Section that a part replaces, with the options that stay in effect.
+_REPLACED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "encoder": ("encoder", ("encoder.embedding_size", "encoder.symmetric")),
+    "miner": ("mining", ("mining.memory",)),
+    "schedule": ("schedule", ("schedule.ema_decay", "schedule.evaluations")),
+}
+_SIZE = ("input.height", "input.width")
+_NO_SETTINGS = (*NOT_SETTINGS, "image_size", "batch_size")
+
+
+@dataclass(frozen=True, eq=False)
+class OwnParts:
+    """Parts of one's own; None for those that the configuration names.
+
+    Args:
+        encoder: Maps floats ``(n, channels, height, width)`` to ``(n, d)``; see
+            `twinned.nn.encoders.ModuleEncoder`. A copy of it is trained, from its weights.
+        loss: ``(embeddings, labels)`` or ``(distance, same)`` to a scalar; see
+            `twinned.losses.register_loss`. A copy of it is used, and its parameters are trained.
+        miner: Selects comparisons for the loss; see `twinned.losses.register_miner`.
+        augment: Maps floats in [0, 1], shape ``(n, channels, height, width)``, to the same.
+        optimizer: Maps the parameters of network and loss to their optimizer, whose learning rates are
+            multiplied by the schedule.
+        schedule: Maps a step (from 0) and the number of steps (None while unknown) to the factor of the
+            learning rates.
+    """
+
+    encoder: nn.Module | None = None
+    loss: AnyLoss | None = None
+    miner: AnyMiner | None = None
+    augment: Augmenter | None = None
+    optimizer: OptimizerMaker | None = None
+    schedule: Rate | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the parts that are not None, by name."""
+        return {name: part for name, part in vars(self).items() if part is not None}
+
+    def functions(self) -> Functions:
+        """Return the names of the functions that replace sections."""
+        named = {name: plain_name(part) for name, part in self.given().items()}
+        return Functions(**{name: named[name] for name in Functions.model_fields if name in named})
+
+    @property
+    def has_pair_loss(self) -> bool:
+        """True for a loss on distances of pairs, which needs no classes."""
+        return self.loss is not None and is_pairwise(self.loss)
+
+    def make_encoder(self, config: TrainConfig, *, pretrained: bool = True) -> Encoder:
+        """Return a copy of the encoder of one's own, or build the one that the configuration names.
+
+        Raises:
+            SettingError: If it does not fit the images, or is not known.
+        """
+        shape = (config.input.height, config.input.width), config.input.channels
+        if self.encoder is None:
+            return encoders.create_encoder(
+                config.encoder.name,
+                image_size=shape[0],
+                channels=shape[1],
+                embedding_size=config.encoder.embedding_size,
+                dropout=config.encoder.dropout,
+                pretrained=pretrained,
+                symmetric=config.encoder.symmetric,
+            )
+        encoder = encoders.as_encoder(
+            copy.deepcopy(self.encoder),
+            image_size=shape[0],
+            channels=shape[1],
+            embedding_size=config.encoder.embedding_size,
+        )
+        encoder.symmetric = config.encoder.symmetric
+        return encoder
+
+    def statistics(self, config: TrainConfig) -> dict[str, tuple[float, ...]] | None:
+        """Return the mean and std of the pixels that the encoder of one's own expects; None for any."""
+        if self.encoder is None:
+            return None
+        encoder = self.make_encoder(config)
+        known = encoder.mean, encoder.std
+        return None if None in known else dict(zip(("mean", "std"), known, strict=True))  # type: ignore[arg-type]
+
+    def make_loss(self, config: TrainConfig, *, num_classes: int | None, embedding_size: int) -> AnyLoss:
+        """Return a copy of the loss of one's own, or create the one that the configuration names.
+
+        Raises:
+            SettingError: If it is not known, or has vectors for fewer classes than there are.
+        """
+        if self.loss is None:
+            return losses.create_loss(
+                **config.loss.model_dump(), num_classes=num_classes, embedding_size=embedding_size
+            )
+        known = getattr(self.loss, "num_classes", None)
+        if isinstance(known, int) and num_classes is not None and known < num_classes:
+            raise SettingError(
+                f"Loss {plain_name(self.loss)} has vectors for {known} classes, and training has"
+                f" {num_classes} (rotated and mirrored ones included). Create it with"
+                f" num_classes={num_classes}"
+            )
+        return copy.deepcopy(self.loss)
+
+    def make_miner(self, config: TrainConfig) -> AnyMiner | None:
+        """Return the miner of one's own, or create the one that the configuration names; None without one."""
+        if self.miner is not None or config.mining.miner is None:
+            return self.miner
+        return miners.create_miner(config.mining.miner)
+
+    def make_augmentation(self, config: TrainConfig) -> AnyAugmentation:
+        """Return the augmentation of training images."""
+        if self.augment is not None:
+            return FunctionAugmentation(self.augment)
+        return Augmentation(**config.augment.model_dump())
+
+    def finish(self, config: TrainConfig) -> tuple[TrainConfig, list[Note]]:
+        """Return the configuration with the names of the parts, and notes on parts that are missing.
+
+        Raises:
+            SettingError: If the configuration names a part that is not registered, or a part does not fit it.
+        """
+        if self.encoder is not None:
+            encoder, named = self.make_encoder(config), config.encoder.name  # fails before images are decoded
+            if not named.startswith(UNREGISTERED) and not can_rebuild(
+                lambda: OwnParts().make_encoder(config, pretrained=False), encoder
+            ):
+                config = config.merge({"encoder.name": UNREGISTERED + plain_name(self.encoder)})
+        for part, name, known in (
+            (self.encoder, config.encoder.name, encoders.ENCODERS),
+            (self.loss, config.loss.name, losses.LOSSES),
+            (self.miner, config.mining.miner, miners.MINERS),
+        ):
+            if part is None and name is not None:
+                known.find(name)
+        functions, notes = self.functions(), []
+        for section, name in config.functions.model_dump().items():
+            if name is not None and getattr(functions, section) is None:
+                text = f"the model was trained with the {section} function {name}, which is not given now, so"
+                notes.append(Note("function-missing", f"{text} the settings of {section} are used"))
+        return config.model_copy(update={"functions": functions}), notes
+
+
+def split_parts(options: TrainArguments) -> tuple[OwnParts, TrainOptions]:
+    """Split the options of `train` into parts of one's own and settings.
+
+    Args:
+        options: Options, of which some may be parts.
+
+    Returns:
+        The parts, and the options with names and settings in their place.
+
+    Raises:
+        SettingError: If a part has the wrong type, or an option belongs to what a part replaces.
+    """
+    named: dict[str, Any] = dict(options)
+    own: dict[str, Any] = {}
+    for field in fields(OwnParts):
+        value = named.pop(field.name, None)
+        if isinstance(value, str) and field.name in _NAMED:
+            named[_NAMED[field.name]] = value
+        elif field.name == "augment" and isinstance(value, (Mapping, Augment)):
+            given = value if isinstance(value, Mapping) else value.model_dump(exclude_unset=True)
+            named |= {f"augment.{name}": each for name, each in given.items()}
+        elif value is not None:
+            own[field.name] = _checked(field.name, value)
+    parts = OwnParts(**own)
+    chosen = by_full_name(
+        {name: value for name, value in named.items() if name not in _NO_SETTINGS and value is not None}
+    ) | by_full_name(named.get("settings") or {})
+    _check_unused(parts, chosen)
+    defaults = {name: value for name, value in _defaults(parts).items() if name not in chosen}
+    if named.get("image_size") is not None:
+        defaults = {name: value for name, value in defaults.items() if name not in _SIZE}
+    settings: dict[str, Any] = {**(named.pop("settings", None) or {}), **defaults, **_names(parts)}
+    return parts, cast("TrainOptions", named | {"settings": settings})
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a part if it has the type of its argument.
+
+    Raises:
+        SettingError: If it has another type.
+    """
+    if isinstance(value, type) and name != "optimizer":
+        raise SettingError(
+            f"Option {name} is an object or a function; got the class {value.__name__}. Create an object"
+        )
+    if name == "loss":
+        return check_loss(value)
+    if name == "miner":
+        return check_miner(value)
+    if name == "optimizer" and isinstance(value, torch.optim.Optimizer):
+        kind = type(value).__name__
+        raise SettingError(
+            f"Option optimizer is a name or a function from parameters to an optimizer; got an optimizer of"
+            f" other parameters. Use optimizer=lambda parameters: {kind}(parameters, lr=...)"
+        )
+    if isinstance(value, nn.Module) if name == "encoder" else callable(value):
+        return value
+    kinds = {"encoder": "a name or a torch.nn.Module", "augment": "a function or settings"}
+    raise SettingError(f"Option {name} is {kinds.get(name, 'a function')}; got {value!r}")
+
+
+def _names(parts: OwnParts) -> dict[str, Any]:
+    """Return the names of the parts, and the options of a registered loss, by dotted name."""
+    named: dict[str, Any] = {}
+    if parts.encoder is not None:
+        named["encoder.name"] = encoders.ENCODERS.name_of(parts.encoder)
+    if parts.loss is not None:
+        name = losses.LOSSES.name_of(parts.loss)
+        named["loss.name"] = name
+        if not name.startswith(UNREGISTERED):
+            values = {option: getattr(parts.loss, option, None) for option in option_names(type(parts.loss))}
+            named |= {f"loss.{k}": v for k, v in values.items() if isinstance(v, (int, float))}
+    if parts.miner is not None:
+        named["mining.miner"] = miners.MINERS.name_of(parts.miner)
+    return named
+
+
+def _defaults(parts: OwnParts) -> dict[str, Any]:
+    """Return the input that an encoder needs and the distance that a loss needs, by dotted name."""
+    found: dict[str, Any] = {}
+    if isinstance(parts.encoder, Encoder):
+        shape = (*parts.encoder.image_size, parts.encoder.channels)
+        found |= zip((*_SIZE, "input.channels"), shape, strict=True)
+    elif parts.encoder is not None:
+        first = next((m for m in parts.encoder.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and first.in_channels in (1, 3):
+            found["input.channels"] = first.in_channels
+    if isinstance(parts.loss, Loss) and parts.loss.distance is not None:
+        found["comparison.distance"] = parts.loss.distance
+    return found
+
+
+def _check_unused(parts: OwnParts, chosen: Mapping[str, Any]) -> None:
+    """Check that no option belongs to what a part replaces.
+
+    Raises:
+        SettingError: If one does.
+    """
+    for part in parts.given():
+        section, used = _REPLACED.get(part, (part, ()))
+        if unused := [n for n in chosen if n.startswith(f"{section}.") and n not in used]:
+            raise SettingError(
+                f"Option {short_name(unused[0])} has no effect with {part}"
+                f" {plain_name(parts.given()[part])}. Leave it out"
+            )

@@ -1,0 +1,285 @@
+"""Parts of one's own in `train`: encoder, loss, miner, augmentation, optimizer and schedule."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_metric_learning import losses as their_losses
+from pytorch_metric_learning import miners as their_miners
+from torch import Tensor, nn
+
+import twinned as tw
+from twinned.data.readers import load_images
+from twinned.errors import SettingError
+from twinned.losses import LOSSES, miners
+from twinned.nn import encoders, onnx_export
+from twinned.training.callbacks import Callback
+from twinned.training.state import Step
+
+QUICK = {"precision": "float32", "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
+
+
+class Mine(nn.Module):
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(400, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        embedding: Tensor = self.layers(x)
+        return embedding
+
+
+def hinge(distance: Tensor, same: Tensor) -> Tensor:
+    return (distance * same + (1 - distance).clamp(min=0) * ~same).mean()
+
+
+def spread(embeddings: Tensor, labels: Tensor) -> Tensor:
+    similarity = embeddings @ embeddings.T
+    return nn.functional.cross_entropy(similarity / 0.1, labels % len(labels))
+
+
+@pytest.fixture
+def quick(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Train for a moment; the graph is `tiny_model`'s."""
+
+    def borrowed(network: Any, spec: Any, path: Path) -> None:
+        shutil.copyfile(tiny_model / "encoder.onnx", path)
+
+    monkeypatch.setattr(onnx_export, "export_encoder", borrowed)
+    monkeypatch.setattr("twinned.training.save._choose_enrollment", lambda *given: None)
+
+    def train(data: Any, **given: Any) -> tw.Model:
+        settings = QUICK | given.pop("settings", {})
+        if callable(given.get("augment")):
+            del settings["augment.elastic"]
+        defaults = {"recipe": "glyph", "image_size": 20, "steps": 3, "progress": False}
+        return tw.train(data, settings=settings, **defaults | given)
+
+    return train
+
+
+@pytest.fixture
+def some(glyphs: Path) -> Any:
+    images = load_images(glyphs)
+    return images.with_classes(images.classes[:12])
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    """Remove what a test registers."""
+    tables = encoders.ENCODERS, LOSSES, miners.MINERS
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)  # type: ignore[arg-type]
+
+
+class Losses(Callback):
+    """Keep the loss of each step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_step(self, step: Step) -> None:
+        self.values.append(step.loss)
+
+
+def recipe(model: tw.Model) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((model.folder / "model.json").read_text())["recipe"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("loss", "miner"),
+    [
+        (hinge, None),
+        (spread, None),
+        (hinge, miners.BatchHard()),
+        (their_losses.TripletMarginLoss(), their_miners.BatchHardMiner()),
+        (their_losses.ProxyAnchorLoss(12, 8), None),
+        (tw.losses.TripletLoss(margin=0.3), "semi-hard"),
+    ],
+)
+def test_an_encoder_and_a_loss_of_ones_own(quick, some, loss, miner):
+    encoder, seen = Mine(), Losses()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    model = quick(some, encoder=encoder, loss=loss, miner=miner, callbacks=[seen])
+    assert len(seen.values) == 3
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    found = recipe(model)
+    assert found["encoder"]["name"] == "unregistered:Mine"
+    if isinstance(loss, tw.losses.Loss):
+        assert found["loss"] == {"name": "triplet", "margin": 0.3}
+    else:
+        name = getattr(loss, "__name__", type(loss).__name__)
+        assert found["loss"] == {"name": f"unregistered:{name}"}
+    given = {None: None, "semi-hard": "semi-hard"}
+    if isinstance(miner, miners.BatchHard):
+        assert found["mining"]["miner"] == "batch-hard"
+    elif miner in given:
+        assert found["mining"]["miner"] == given[miner]
+
+
+def test_functions_of_ones_own_replace_sections(quick, some):
+    seen, steps = [], []
+
+    def brighter(images: Tensor) -> Tensor:
+        seen.append(images.shape)
+        return (images + 0.1 * torch.rand(len(images), 1, 1, 1)).clamp(0, 1)
+
+    class Rates(Callback):
+        def on_step(self, step: Step) -> None:
+            steps.append(step.learning_rate)
+
+    model = quick(
+        some,
+        encoder=Mine(),
+        augment=brighter,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5),
+        schedule=lambda step, total: 1 / (1 + step),
+        callbacks=[Rates()],
+    )
+    assert len(seen) >= 3
+    assert steps == pytest.approx([0.5, 0.25, 0.5 / 3])
+    assert recipe(model)["functions"] == {
+        "augment": "brighter",
+        "optimizer": "<lambda>",
+        "schedule": "<lambda>",
+    }
+
+
+def test_names_and_sections_do_as_well(quick, some):
+    section = tw.TrainConfig().augment.model_copy(update={"rotation": 3.0})
+    model = quick(some, encoder="conv4", miner="batch-hard", optimizer="sgd", augment={"rotation": 3})
+    found = recipe(model)
+    assert found["mining"]["miner"] == "batch-hard"
+    assert found["optimizer"]["name"] == "sgd"
+    assert found["augment"]["rotation"] == section.rotation
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"encoder": Mine}, "got the class Mine. Create an object"),
+        ({"encoder": 3}, "encoder is a name or a torch.nn.Module; got 3"),
+        ({"encoder": nn.Conv2d(1, 4, 3)}, r"Conv2d returned shape \(2, 4, 18, 18\) for 2 images"),
+        (
+            {"encoder": Mine(), "image_size": 16},
+            r"Mine does not accept images of shape \(n, 1, 16, 16\): mat1",
+        ),
+        ({"encoder": Mine(), "settings": {"dropout": 0.1}}, "dropout has no effect with encoder Mine"),
+        ({"loss": nn.TripletMarginLoss()}, r"TripletMarginLoss takes \(anchor, positive, negative\)"),
+        ({"loss": hinge, "margin": 1}, "margin has no effect with loss hinge"),
+        ({"loss": spread, "miner": miners.BatchHard()}, "spread takes embeddings and labels only"),
+        ({"loss": their_losses.ArcFaceLoss(3, 8)}, "vectors for 3 classes, and training has 8"),
+        ({"loss": "unregistered:hinge"}, r"loss hinge is not registered.*register_loss\('hinge'\)"),
+        ({"optimizer": torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)}, "other parameters"),
+        ({"optimizer": lambda parameters: None}, "must return a torch.optim.Optimizer"),
+        ({"optimizer": lambda p: torch.optim.SGD(Mine().parameters(), lr=1)}, "do not belong to the Siamese"),
+        (
+            {"optimizer": torch.optim.SGD, "learning_rate": 1},
+            "learning_rate has no effect with optimizer SGD",
+        ),
+        ({"augment": lambda images: images[:1]}, "augment returned"),
+        ({"schedule": "cosine"}, "schedule is a function; got 'cosine'"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(quick, some, given, message):
+    with pytest.raises(SettingError, match=message):
+        quick(some, **given)
+
+
+def test_the_global_random_numbers_are_those_of_before(quick, some):
+    encoder = Mine()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    quick(some, encoder=encoder)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.usefixtures("registered")
+def test_registered_parts_are_named_and_known(quick, some):
+    @tw.register_encoder("mine")
+    class Named(Mine):
+        def __init__(self, embedding_size: int = 4) -> None:
+            super().__init__(embedding_size)
+
+    @tw.register_loss("my-loss")
+    class Scaled(nn.Module):
+        def __init__(self, scale: float = 2.0) -> None:
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, distance: Tensor, same: Tensor) -> Tensor:
+            return self.scale * hinge(distance, same)
+
+    @tw.register_miner("all-of-them")
+    def everything(distance: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return miners.AllPairs()(distance, labels)
+
+    found = recipe(quick(some, encoder="mine", loss="my-loss", miner="all-of-them"))
+    assert found["encoder"]["name"] == "mine"
+    assert found["loss"] == {"name": "my-loss"}
+    assert found["mining"]["miner"] == "all-of-them"
+    found = recipe(
+        quick(some, encoder=Named(), loss=Scaled(scale=3.0), miner=everything, embedding_size=None)
+    )
+    assert found["encoder"]["name"] == "mine"
+    assert found["loss"] == {"name": "my-loss", "scale": 3.0}
+    assert recipe(quick(some, encoder=Named(6)))["encoder"]["name"] == "unregistered:Named"
+    with pytest.raises(SettingError, match="Loss my-loss has no setting width; it has scale"):
+        quick(some, loss="my-loss", settings={"loss.width": 2})
+
+
+@pytest.mark.usefixtures("registered")
+def test_names_that_are_taken_or_malformed_are_refused():
+    with pytest.raises(SettingError, match="'conv4' is taken by another encoder"):
+        tw.register_encoder("conv4")(Mine)
+    with pytest.raises(SettingError, match="cannot be registered as 'a:b'"):
+        tw.register_loss("a:b")(hinge)
+    with pytest.raises(SettingError, match=r"takes a class or a function.*got a Mine"):
+        tw.register_encoder("mine")(Mine())
+    with pytest.raises(SettingError, match=r"Miner hinge1 takes \(distance\)"):
+
+        @tw.register_miner("one")
+        def hinge1(distance: Tensor) -> Tensor:
+            return distance
+
+    tw.register_encoder("mine")(Mine)
+    tw.register_encoder("mine")(Mine)  # as in a notebook
+
+
+@pytest.mark.usefixtures("registered")
+def test_an_installed_package_adds_parts_by_entry_points(tmp_path, monkeypatch):
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    lines = ["[twinned.encoders]", "plug = plugin_parts:Flat", "[twinned.losses]", "plug = plugin_parts:loss"]
+    (info / "entry_points.txt").write_text(
+        "\n".join([*lines, "[twinned.miners]", "plug = plugin_parts:mine"])
+    )
+    (tmp_path / "plugin_parts.py").write_text(
+        "from torch import nn\n"
+        "class Flat(nn.Sequential):\n"
+        "    def __init__(self, image_size, channels):\n"
+        "        size = image_size[0] * image_size[1] * channels\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(size, 5))\n"
+        "def loss(embeddings, labels):\n"
+        "    return embeddings.square().sum()\n"
+        "def mine(distance, labels):\n"
+        "    return ()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "plug" in encoders.ENCODERS.names()
+    assert encoders.create_encoder("plug", image_size=(8, 8), channels=1).embedding_size == 5
+    assert tw.losses.create_loss("plug").__name__ == "loss"
+    assert tw.miners.create_miner("plug").__name__ == "mine"
+    assert tw.TrainConfig().merge({"loss": "plug"}).loss.name == "plug"
