@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import MissingExtra, ModelError
-from .dat_file import Layer, Network
+from .dat_file import Floats, Layer, Network
 
 _OPSET = 17
 _IR_VERSION = 8
 _DIVISOR = 256.0
+_BLOCK = 16
 
 
 class _Builder:
@@ -176,7 +177,7 @@ def detector_graph(network: Network) -> bytes:
     """Convert the face detector: uint8 ``pixels`` (1, height, width, 3) to ``scores`` (1, 1, rows, columns).
 
     Args:
-        network: Convolutions with affine layers and ReLU.
+        network: Convolutions with affine layers and ReLU; the last has one filter.
 
     Raises:
         MissingExtra: If ``onnx`` is not installed.
@@ -187,11 +188,51 @@ def detector_graph(network: Network) -> bytes:
     # The first convolution has no padding, so that subtracting the mean and dividing are part of it.
     weights = first.weights / np.float32(_DIVISOR)
     bias = first.bias - (weights.sum((2, 3)) * mean).sum(1)
+    layers = _in_blocks([first._replace(weights=weights, bias=bias), *rest])
     graph = _Builder("pixels", (3, 0, 0))
     graph.add("Transpose", "pixels", perm=[0, 3, 1, 2])
     graph.add("Cast", graph.value, to=1)
-    _residual(graph, [first._replace(weights=weights, bias=bias), *rest])
-    return graph.model("height", "width", "scores", [graph.shape[0], "rows", "columns"])
+    _residual(graph, layers)
+    return graph.model("height", "width", "scores", [1, "rows", "columns"])
+
+
+def _in_blocks(layers: list[Layer]) -> list[Layer]:
+    """Return equal layers for which ONNX Runtime has its fast convolution: blocks of 16 channels.
+
+    Channels of zeros are added. The last filter becomes a filter for each of its rows, and their sum.
+    """
+    result, channels = [], layers[0].weights.shape[1]
+    for layer in layers[:-1]:
+        if layer.kind == "con_4":
+            inputs, channels = channels, _blocks(len(layer.weights))
+            weights = _zero_padded(layer.weights, channels, inputs, *layer.window[:2])
+            layer = layer._replace(weights=weights, bias=_zero_padded(layer.bias, channels))
+        elif layer.kind == "affine_":
+            scale, bias = (_zero_padded(values, channels) for values in (layer.scale, layer.bias))
+            layer = layer._replace(scale=scale, bias=bias)
+        result.append(layer)
+    last = layers[-1]
+    height, width, down, right, top, left = last.window
+    if last.kind != "con_4" or len(last.weights) != 1 or (down, right) != (1, 1):
+        raise ModelError("The detector does not end with one filter")
+    rows = _blocks(height)
+    of_rows = _zero_padded(last.weights[0].transpose(1, 0, 2)[:, :, None], rows, channels, 1, width)
+    total = _zero_padded(np.eye(height, dtype=np.float32)[None, :, :, None], 1, rows, height, 1)
+    return [
+        *result,
+        Layer("con_4", (1, width, 1, 1, 0, left), of_rows, bias=np.zeros(rows, np.float32)),
+        Layer("con_4", (height, 1, 1, 1, top, 0), total, bias=last.bias),
+    ]
+
+
+def _blocks(channels: int) -> int:
+    return -(-channels // _BLOCK) * _BLOCK
+
+
+def _zero_padded(values: Floats, *shape: int) -> Floats:
+    result = np.zeros(shape, np.float32)
+    result[tuple(slice(size) for size in values.shape)] = values
+    return result
 
 
 def grid(network: Network) -> tuple[int, int]:
