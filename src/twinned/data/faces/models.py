@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,7 +108,7 @@ def finder() -> Finder:
     from safetensors.numpy import load_file
 
     with _lock:
-        folder = cached_folder("faces", (DETECTOR, LANDMARKS), _convert)
+        folder = cached_folder("faces", (DETECTOR.sha256, LANDMARKS.sha256), _convert)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     options.inter_op_num_threads = 1
@@ -143,19 +143,18 @@ def write_encoder(path: Path) -> None:
     path.write_bytes(encoder_graph(read_network(read_source(ENCODER), ENCODER.file)))
 
 
-def cached_folder(name: str, sources: tuple[_Source, ...], convert: Callable[[Path], None]) -> Path:
+def cached_folder(name: str, stamp: Sequence[str], convert: Callable[[Path], object]) -> Path:
     """Return a folder of the user's cache with converted files, which are written on first use.
 
-    The folder is complete or missing, so that several processes may convert at once. Its name contains a
-    SHA-256 of the sources and of the version of the conversion.
+    The folder is complete or missing, so that several processes may convert at once.
 
     Args:
         name: First part of the name of the folder.
-        sources: Files that are converted.
+        stamp: Description of the content, such as the SHA-256 of sources; a change makes a new folder.
         convert: Function that writes the converted files into an empty folder.
     """
-    stamp = repr([_VERSION, *(source.sha256 for source in sources)])
-    target = cache_folder() / f"{name}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(repr([_VERSION, *stamp]).encode()).hexdigest()
+    target = cache_folder() / f"{name}-{digest[:16]}"
     if not _is_whole(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as temporary:
