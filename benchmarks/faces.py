@@ -108,8 +108,6 @@ def accuracy(options: argparse.Namespace) -> Part:
         "standard_error": found["standard_error"],
         "lfw": {key: getattr(lfw.verification, key) for key in ("far", "far_ci", "frr", "frr_ci", "eer")},
         "orl": {key: getattr(orl.verification, key) for key in ("eer", "eer_ci", "far", "frr")},
-        "orl_recall_at_1": orl.retrieval.recall_at_1,
-        "orl_one_shot": orl.one_shot.accuracy,
     }
 
 

@@ -61,8 +61,7 @@ def predict(predictor: ShapePredictor, image: Image.Image, boxes: NDArray[Any]) 
     Returns:
         Points (x, y) in pixels, ``(n, points, 2)``.
     """
-    values = np.asarray(image)
-    intensity = values if values.ndim == 2 else (values.sum(2, dtype=np.uint16) // 3).astype(np.uint8)
+    pixels = np.asarray(image)
     corners = np.asarray(boxes, np.float64)
     origin, size = corners[:, None, :2], corners[:, None, 2:] - corners[:, None, :2] - 1
     mean = predictor.shape.astype(np.float64)
@@ -71,17 +70,19 @@ def predict(predictor: ShapePredictor, image: Image.Image, boxes: NDArray[Any]) 
     for level in range(len(predictor.first)):
         matrix, _ = similarity(np.broadcast_to(mean, shapes.shape), shapes)
         places = predictor.offsets[level] @ np.swapaxes(matrix, -1, -2) + shapes[:, predictor.anchors[level]]
-        features = _pixels(intensity, origin + places * size)
+        features = _intensities(pixels, origin + places * size)
         shapes += _leaves(predictor, level, features, depth).sum(1)
     return origin + shapes * size
 
 
-def _pixels(intensity: Pixels, places: Points) -> NDArray[np.float32]:
-    """Return the nearest pixels; 0 outside the image."""
+def _intensities(pixels: Pixels, places: Points) -> NDArray[np.float32]:
+    """Return the nearest pixels, the mean of their colors rounded down; 0 outside the image."""
     columns, rows = np.floor(places + 0.5).astype(np.intp).transpose(2, 0, 1)
-    height, width = intensity.shape
+    height, width = pixels.shape[:2]
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    found = intensity[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    found = pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    if found.ndim == 3:
+        found = found.sum(2, dtype=np.uint16) // 3
     return np.where(inside, found, 0).astype(np.float32)
 
 
