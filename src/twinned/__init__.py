@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/typing compares bot
     from . import visualization as visualization
     from .data import ImageSet as ImageSet
     from .data import PairSet as PairSet
+    from .data import faces as faces
     from .data import load_images as load_images
     from .data import load_pairs as load_pairs
     from .data.checks.checker import check_data as check_data
@@ -80,6 +81,7 @@ _HOME = {
     "encoders": ":nn.encoders",
     "errors": ":errors",
     "evaluation": ":evaluation",
+    "faces": ":data.faces",
     "finetune": "training.api",
     "heads": ":nn.heads",
     "load": "inference.model",

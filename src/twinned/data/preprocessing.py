@@ -30,6 +30,8 @@ class ImageSpec(BaseModel):
         ink: Ink extraction for handwriting: ``binary`` finds ink (darker than 0.65 of the paper, or than
             Otsu's threshold for fainter ink), crops to it, and returns black on white; ``grey`` keeps the
             gray values of the ink; ``none`` keeps the image.
+        faces: ``largest`` finds the largest face of a photograph and aligns it by its landmarks, which needs
+            the extra ``faces``; ``none`` keeps the image.
         mean: Mean of each channel, pixels scaled to [0, 1]; by default 0.
         std: Standard deviation of each channel, above 0; by default 1.
 
@@ -44,6 +46,7 @@ class ImageSpec(BaseModel):
     channels: Literal[1, 3] = 3
     fit: Literal["stretch", "pad", "crop"] = "stretch"
     ink: Literal["none", "binary", "grey"] = "none"
+    faces: Literal["none", "largest"] = "none"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -55,12 +58,20 @@ class ImageSpec(BaseModel):
         channels: int = 3,
         fit: str = "stretch",
         ink: str = "none",
+        faces: str = "none",
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
     ) -> None:
         try:
             super().__init__(
-                height=height, width=width, channels=channels, fit=fit, ink=ink, mean=mean, std=std
+                height=height,
+                width=width,
+                channels=channels,
+                fit=fit,
+                ink=ink,
+                faces=faces,
+                mean=mean,
+                std=std,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -106,8 +117,13 @@ def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
     Raises:
         ImageError: If the image is missing, damaged or too large; names the file and the reason.
     """
-    # Ink can be a small part of its page, so the page is decoded at full scale.
-    image = open_image(source, at_least=None if spec.ink != "none" else (2 * spec.width, 2 * spec.height))
+    # Ink can be a small part of its page and a face of its photograph, so these are decoded at full scale.
+    whole = spec.ink != "none" or spec.faces != "none"
+    image = open_image(source, at_least=None if whole else (2 * spec.width, 2 * spec.height))
+    if spec.faces == "largest":
+        from .faces.photographs import cut_largest_face
+
+        image = cut_largest_face(image, max(spec.width, spec.height), source)
     mode = "L" if spec.channels == 1 or spec.ink != "none" else "RGB"
     if image.mode != mode:
         image = image.convert(mode)

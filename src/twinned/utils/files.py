@@ -89,6 +89,11 @@ def place(source: Path, target: Path) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """Return the folder of Twinned in the user's cache, which may not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinned"
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:

@@ -105,8 +105,7 @@ def find(name: str) -> Path | None:
     if not copies:
         return None
     stamp = repr([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in copies])
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cached = home / "twinned" / hashlib.sha256(stamp.encode()).hexdigest()[:16] / name
+    cached = files.cache_folder() / hashlib.sha256(stamp.encode()).hexdigest()[:16] / name
     if _record(cached) is None:
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as folder:

@@ -1,0 +1,135 @@
+"""Find five landmarks of a face with a cascade of regression trees, and align the face by them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..images import Pixels
+from .dat_file import ShapePredictor
+
+Points = NDArray[np.float64]
+
+# Landmarks of the average face, relative to its box (dlib/image_transforms/interpolation.h): outer and inner
+# corner of the left eye (on the right side of the image), of the right eye, and the point below the nose.
+AVERAGE_FACE = np.array(
+    [
+        (0.8595674595992, 0.2134981538014),
+        (0.6460604764104, 0.2289674387677),
+        (0.1205750620789, 0.2137274526848),
+        (0.3340850613712, 0.2290642403242),
+        (0.4901123135679, 0.6277975316475),
+    ]
+)
+PADDING = 0.25  # of the size of the box, on each side of an aligned face
+
+
+def similarity(source: Points, target: Points) -> tuple[Points, Points]:
+    """Fit the rotation with scale and the shift that map points to others with the least squared error.
+
+    Args:
+        source: Points, ``(..., points, 2)``.
+        target: Points of the same shape.
+
+    Returns:
+        Matrix ``(..., 2, 2)`` and shift ``(..., 2)``: ``target = source @ matrix.T + shift``.
+
+    References:
+        Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 1991.
+    """
+    center, target_center = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
+    x, y = source - center, target - target_center
+    length = (x**2).sum((-2, -1))
+    cosine = (x * y).sum((-2, -1)) / length
+    sine = (x[..., 0] * y[..., 1] - x[..., 1] * y[..., 0]).sum(-1) / length
+    matrix = np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], -2)
+    shift = target_center - center @ np.swapaxes(matrix, -1, -2)
+    return matrix, shift[..., 0, :]
+
+
+def predict(predictor: ShapePredictor, image: Image.Image, boxes: NDArray[Any]) -> Points:
+    """Find the landmarks of faces.
+
+    Args:
+        predictor: Trees.
+        image: Upright image, mode L or RGB.
+        boxes: Boxes of faces, ``(n, 4)``: left, top, right, bottom, the last two exclusive.
+
+    Returns:
+        Points (x, y) in pixels, ``(n, points, 2)``.
+    """
+    pixels = np.asarray(image)
+    corners = np.asarray(boxes, np.float64)
+    origin, size = corners[:, None, :2], corners[:, None, 2:] - corners[:, None, :2] - 1
+    mean = predictor.shape.astype(np.float64)
+    shapes = np.broadcast_to(mean, (len(corners), *mean.shape)).copy()
+    depth = predictor.leaves.shape[2].bit_length() - 1
+    for level in range(len(predictor.first)):
+        matrix, _ = similarity(np.broadcast_to(mean, shapes.shape), shapes)
+        places = predictor.offsets[level] @ np.swapaxes(matrix, -1, -2) + shapes[:, predictor.anchors[level]]
+        features = _intensities(pixels, origin + places * size)
+        shapes += _leaves(predictor, level, features, depth).sum(1)
+    return origin + shapes * size
+
+
+def _intensities(pixels: Pixels, places: Points) -> NDArray[np.float32]:
+    """Return the nearest pixels, the mean of their colors rounded down; 0 outside the image."""
+    columns, rows = np.floor(places + 0.5).astype(np.intp).transpose(2, 0, 1)
+    height, width = pixels.shape[:2]
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    found = pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    if found.ndim == 3:
+        found = found.sum(2, dtype=np.uint16) // 3
+    return np.where(inside, found, 0).astype(np.float32)
+
+
+def _leaves(
+    predictor: ShapePredictor, level: int, features: NDArray[np.float32], depth: int
+) -> NDArray[np.float32]:
+    """Follow all trees of a level for each row of features: ``(n, features) -> (n, trees, points, 2)``."""
+    first, second = predictor.first[level], predictor.second[level]
+    threshold = predictor.threshold[level]
+    trees = np.arange(len(first))
+    rows = np.arange(len(features))[:, None]
+    node = np.zeros((len(features), len(first)), np.intp)
+    for _ in range(depth):
+        difference = features[rows, first[trees, node]] - features[rows, second[trees, node]]
+        node = 2 * node + np.where(difference > threshold[trees, node], 1, 2)
+    found: NDArray[np.float32] = predictor.leaves[level][trees, node - first.shape[1]]
+    return found
+
+
+def align_chip(image: Image.Image, landmarks: Points, size: int) -> Image.Image:
+    """Cut out a face, turned and scaled so that its landmarks lie on those of the average face.
+
+    Args:
+        image: Upright image, mode L or RGB.
+        landmarks: Five points (x, y) in pixels, ``(5, 2)``.
+        size: Height and width of the result in pixels.
+    """
+    target = (AVERAGE_FACE + PADDING) / (1 + 2 * PADDING) * size
+    matrix, shift = similarity(target, np.asarray(landmarks, np.float64))
+    scale = float(np.hypot(*matrix[0]))  # pixels of the image per pixel of the result
+    # As in dlib, the middle pixel, rounded up, is the middle of the square, and its sides are a pixel short.
+    stretch = (size * scale - 1) / ((size - 1) * scale)
+    shift = shift + matrix @ np.full(2, (size // 2) - stretch * (size - 1) / 2)
+    matrix = matrix * stretch
+    # Bilinear sampling of every k-th pixel would leave pixels out, so that the image is averaged first.
+    if (factor := int(scale)) > 1:
+        corners = np.array([(0, 0), (size, 0), (0, size), (size, size)]) @ matrix.T + shift
+        low = np.floor(corners.min(0)).astype(int) - 2 * factor
+        high = np.ceil(corners.max(0)).astype(int) + 2 * factor
+        low, high = low.clip(0, image.size), high.clip(0, image.size)
+        if (high <= low).any():
+            return Image.new(image.mode, (size, size))
+        image = image.reduce(factor, (*low.tolist(), *high.tolist()))
+        # Center of pixel i of the reduced image: factor * (i + 0.5) - 0.5.
+        shift = (shift - low + 0.5) / factor - 0.5
+        matrix = matrix / factor
+    # Pillow counts from the corner of a pixel, landmarks from its center.
+    shift = shift + 0.5 - matrix @ (0.5, 0.5)
+    rows = [(*matrix[axis].tolist(), float(shift[axis])) for axis in (0, 1)]
+    return image.transform((size, size), Image.Transform.AFFINE, rows[0] + rows[1], Image.Resampling.BILINEAR)

