@@ -49,6 +49,9 @@ class Input(Section):
     ink: Literal["none", "binary", "grey"] = Field(
         "none", description="Extraction of dark ink from its background, for handwriting"
     )
+    faces: Literal["none", "largest"] = Field(
+        "none", description="Detection and alignment of the largest face of each photograph (extra faces)"
+    )
 
 
 class EncoderConfig(Section):
