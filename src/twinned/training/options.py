@@ -6,7 +6,9 @@ This module imports no PyTorch, so that ``twinned train --help`` is fast.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from ..utils.options import Option
@@ -26,16 +28,17 @@ if TYPE_CHECKING:
 else:  # the command line takes names alone
     EncoderPart = LossPart = str
 
-# Built-in names, for the help; tests compare them with the tables, which need PyTorch.
+
+def _names_in(registry: str) -> str:
+    """Return the names in a table of parts, from the source of its module, which needs PyTorch."""
+    source = (Path(__file__).parents[1] / registry).read_text("utf-8")
+    return ", ".join(re.findall(r'^    "(.+?)": ', source, re.MULTILINE))
+
+
+# For the help; tests compare them with the tables.
 _RECIPES = "glyph, face, signature, photo, photo-small, deck, koch2015, facenet or chopra2005"
-_ENCODERS = (
-    "conv4, conv4_wide, resnet, koch2015, chopra2005, deck, deck_shared, deck_face, deck_signature,"
-    " efficientnet_lite0, efficientnet_lite0_photo, efficientnet_lite0_face, efficientnet_lite0_signature"
-)
-_LOSSES = (
-    "contrastive, chopra, cross-entropy, triplet, triplet-soft, supcon, infonce, multi-similarity, circle,"
-    " arcface, proxy-anchor"
-)
+_ENCODERS = _names_in("nn/encoders/registry.py")
+_LOSSES = _names_in("losses/registry.py")
 
 
 class TrainOptions(TypedDict, total=False):
