@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ def test_an_example_runs_and_leaves_the_pictures_that_it_names(path, tmp_path, c
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
     named = set(re.findall(r'"(\d\d_\w+\.(?:png|svg))"', text))
+    if find_spec("umap") is None:  # the example draws this where it is installed
+        named.discard("14_umap.png")
     missing = {name for name in named if not (tmp_path / name).stat().st_size}
     assert not missing
     written = {file.name for file in tmp_path.iterdir()}
