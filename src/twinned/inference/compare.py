@@ -25,7 +25,7 @@ def compare(
     """Compare two models on the same images: the difference in equal error rate and in recall at 1.
 
     Each difference is B minus A, with a 95 % interval and a p-value from a paired bootstrap: both models are
-    measured on the same resampled classes. The thresholds of the models play no part.
+    measured on the same resampled classes. The thresholds of the models are not used.
 
     Args:
         model_a: Model A.

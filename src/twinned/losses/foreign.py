@@ -28,12 +28,7 @@ def check_loss(loss: Any) -> Any:
     """
     if isinstance(loss, Loss) or (isinstance(loss, type) and issubclass(loss, Loss)):
         return loss
-    inputs = _inputs(loss, "loss")
-    if len(inputs) < 2 or any(_is_required(one) for one in inputs[2:]):
-        raise SettingError(
-            f"Loss {plain_name(loss)} takes ({', '.join(one.name for one in inputs)}). It must take"
-            " (embeddings, labels) or (distance, same)"
-        )
+    _check_inputs(loss, "loss", "(embeddings, labels) or (distance, same)")
     return loss
 
 
@@ -43,12 +38,7 @@ def check_miner(miner: Any) -> Any:
     Raises:
         SettingError: If it cannot.
     """
-    inputs = _inputs(miner, "miner")
-    if len(inputs) < 2 or any(_is_required(one) for one in inputs[2:]):
-        raise SettingError(
-            f"Miner {plain_name(miner)} takes ({', '.join(one.name for one in inputs)}). It must take"
-            " (distance, labels) or (embeddings, labels)"
-        )
+    _check_inputs(miner, "miner", "(distance, labels) or (embeddings, labels)")
     return miner
 
 
@@ -83,6 +73,15 @@ def has_proxies(loss: Any) -> bool:
     if isinstance(loss, Loss):
         return loss.proxies
     return isinstance(loss, nn.Module) and isinstance(getattr(loss, "num_classes", None), int)
+
+
+def _check_inputs(part: Any, kind: str, expected: str) -> None:
+    inputs = _inputs(part, kind)
+    if len(inputs) < 2 or any(_is_required(one) for one in inputs[2:]):
+        raise SettingError(
+            f"{kind.capitalize()} {plain_name(part)} takes ({', '.join(one.name for one in inputs)}). It must"
+            f" take {expected}"
+        )
 
 
 def _inputs(part: Any, kind: str) -> list[inspect.Parameter]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import MissingExtra, ModelError
-from ...utils.files import cache_folder, file_sha256
+from ...utils.files import cache_folder, file_sha256, place
 from .dat_file import ShapePredictor, read_network, read_shape_predictor
 from .onnx_graphs import detector_graph, encoder_graph, grid
 
@@ -158,24 +158,16 @@ def cached_folder(name: str, stamp: Sequence[str], convert: Callable[[Path], obj
     if not _is_whole(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as temporary:
-            fresh = Path(temporary, name)
-            fresh.mkdir()
+            fresh = Path(temporary)
             convert(fresh)
             index = {path.name: file_sha256(path) for path in sorted(fresh.iterdir())}
             (fresh / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-            _move(fresh, target, Path(temporary, "old"))
+            try:
+                place(fresh, target)
+            except OSError:
+                if not _is_whole(target):  # unless another process was faster
+                    raise
     return target
-
-
-def _move(fresh: Path, target: Path, old: Path) -> None:
-    """Put a folder in the place of a missing or a damaged one."""
-    try:
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-    except OSError:
-        if not _is_whole(target):  # unless another process was faster
-            raise
 
 
 def _is_whole(folder: Path) -> bool:

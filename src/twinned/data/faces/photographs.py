@@ -18,7 +18,7 @@ from .landmarks import align_chip, predict
 MIN_FACE = 40  # pixels; smaller faces have too little detail
 _FIRST = 80  # pixels; larger faces are searched first, which takes a quarter of the time
 _PER_SIDE = 8  # the first search for the largest face: from 1/8 of the longer side of the image
-_CROP = 320  # pixels of the longer side up to which an image without a face is taken for one
+_CROP = 320  # pixels of the longer side up to which an image without a found face is used as the face
 _INNER = (0.14, 0.2, 0.86, 0.88)  # the face in such an image, relative to its sides
 _DARK = 100  # gray level; an image whose brightest parts are below is brightened for the search
 _BRIGHTEST = 99  # percentile
@@ -98,9 +98,7 @@ def cut_largest_face(image: Image.Image, size: int, source: ImageSource) -> Imag
         raise ImageError(
             source_name(source), "no face was found. For images of something else, choose faces=none"
         )
-    _note_once(
-        "no-face", f"{source_name(source)}: no face was found, so that the whole image is taken for one"
-    )
+    _note_once("no-face", f"{source_name(source)}: no face was found; the whole image is used as the face")
     box = np.rint(np.array(_INNER) * (*image.size, *image.size)).astype(int)
     return align_chip(image, predict(models.finder().predictor, bright, box[None])[0], size)
 
