@@ -92,7 +92,7 @@ def test_a_damaged_file_is_refused_by_name(folder, name, damage):
         ({"files": {}}, "encoder.onnx"),
         ({"files": {"../m.twin/encoder.onnx": "0"}}, "is not the name of a file"),
         ({"head": True}, "head.onnx: No such file"),
-        ({"calibration": None}, "calibration"),
+        ({"calibration": {}}, "calibration.threshold: Field required"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(folder, values, message):

@@ -424,7 +424,7 @@ class Model(FolderEmbedder):
         found = measure(self, facts=self._facts())
         if UNTOUCHED in self.manifest.files:
             baseline = load_baseline(self.folder, self.manifest, device=self.device)
-            before = measure(baseline, facts=protocols.ModelFacts(self.manifest.calibration))
+            before = measure(baseline, facts=protocols.ModelFacts(self.manifest.stored_calibration))
             found = replace(found, details={**found.details, "untouched": figures(before)})
         return found
 
@@ -434,7 +434,7 @@ class Model(FolderEmbedder):
 
         held_out = self.manifest.held_out
         return ModelFacts(
-            calibration=self.manifest.calibration,
+            calibration=self.manifest.stored_calibration,
             prototype=self.prototype,
             classes=self.manifest.classes,
             threshold_classes=held_out.get("classes", []),
