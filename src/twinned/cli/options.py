@@ -125,7 +125,8 @@ class Group(TyperGroup):
         raise Exit(2)
 
 
-ModelFolder = Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")]
+MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
+ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
     Path,
     typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),

@@ -15,7 +15,7 @@ from ..errors import SettingError
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
-from .options import Data, Force, Json, Quiet, Seed, print_result
+from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -129,7 +129,7 @@ def train(
 @app.command()
 @with_options(TrainOptions)
 def finetune(
-    model: Annotated[Path, typer.Argument(help="Model folder to start from.", metavar="MODEL")],
+    model: ModelFolder,
     data: Data,
     output: Output,
     old: Annotated[
@@ -318,7 +318,7 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
+    model: ModelFolder,
     data: Data,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Model folder to write (default: change MODEL).")
@@ -389,7 +389,7 @@ def calibrate(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
+    model: ModelFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
         Path | None, typer.Option(help="Images for calibrating an 8-bit encoder, in class folders.")

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from copy import copy
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -94,15 +93,16 @@ class FolderEmbedder(GraphEmbedder):
     """The graphs of a model folder: embeddings, distances and probabilities, as a gallery needs them.
 
     Args:
-        folder: Model folder.
+        folder: Model folder, or the name of a ready-made model (`twinned.inference.ready_made`).
         device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.inference.session.Graph`.
 
     Raises:
         ModelError: If the folder is missing, damaged or of another format.
+        MissingExtra: If a ready-made model cannot be used without an extra.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, device: str = "auto") -> None:
-        self.folder = Path(folder)
+        self.folder = model_folder.locate(folder)
         self.manifest: Manifest = model_folder.read(self.folder)
         needed = ["encoder.onnx", *(["head.onnx"] if self.manifest.head else [])]
         for name in sorted({*needed, *self.manifest.files}):
