@@ -1,4 +1,4 @@
-"""Faces in photographs: `detect`, `align`, and the step of preprocessing that cuts out the largest face."""
+"""Faces in photographs: `detect`, `align`, and the faces that preprocessing cuts out."""
 
 from __future__ import annotations
 
@@ -73,34 +73,43 @@ def align(image: ImageSource, face: Face, size: int = 150) -> Pixels:
     return np.asarray(align_chip(open_image(image).convert("RGB"), face.landmarks, size))
 
 
-def cut_largest_face(image: Image.Image, size: int, source: ImageSource) -> Image.Image:
-    """Return the aligned largest face of an upright image, as `align` does.
+def expected_faces(
+    image: Image.Image, source: ImageSource, *, every: bool = False, min_face: float | None = None
+) -> list[Face]:
+    """Find the faces of an image that must have one: the largest, or each, the largest first.
+
+    A small image without a found face is used as the face itself; the score of that is 0.
 
     Args:
         image: Upright image, mode L or RGB.
-        size: Height and width of the result.
         source: Source of the image, for messages.
+        every: Return every face.
+        min_face: Size of the smallest faces in pixels; 40 by default.
 
     Raises:
         ImageError: If no face is found in an image that is too large for the cut-out of a face.
     """
     bright = _brightened(image)
-    start = max(MIN_FACE, max(image.size) / _PER_SIDE)
-    sizes = [max(MIN_FACE, start / 2**step) for step in range(math.ceil(math.log2(start / MIN_FACE)) + 1)]
+    least = min_face or MIN_FACE
+    start = least if every or min_face else max(least, max(image.size) / _PER_SIDE)
+    sizes = [max(least, start / 2**step) for step in range(math.ceil(math.log2(start / least)) + 1)]
     found = _first_found(bright, sizes)
-    if len(found) > 1:
+    if len(found) > 1 and not every:
         _note_once(
             "several-faces", f"{source_name(source)}: {len(found)} faces were found; the largest is used"
         )
     if found:
-        return align_chip(image, found[0].landmarks, size)
+        return found if every else found[:1]
     if max(image.size) > _CROP:
         raise ImageError(
-            source_name(source), "no face was found. For images of something else, choose faces=none"
+            source_name(source),
+            f"no face of {least:g} pixels or more was found. Choose --faces none for an image without faces"
+            " or of one face that fills it, --min-face for smaller faces",
         )
     _note_once("no-face", f"{source_name(source)}: no face was found; the whole image is used as the face")
     box = np.rint(np.array(_INNER) * (*image.size, *image.size)).astype(int)
-    return align_chip(image, predict(models.finder().predictor, bright, box[None])[0], size)
+    left, top, right, bottom = box.tolist()
+    return [Face((left, top, right, bottom), 0.0, predict(models.finder().predictor, bright, box[None])[0])]
 
 
 def _first_found(image: Image.Image, sizes: tuple[float, ...] | list[float]) -> list[Face]:
