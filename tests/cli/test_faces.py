@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import twinned as tw
+from twinned.data.faces import cropping
 from twinned.data.preprocessing import ImageSpec, read_faces, read_image
 from twinned.errors import SettingError
 
@@ -127,3 +131,106 @@ def test_faces_in_python(painted_faces, color_model, tmp_path):
     assert spec.with_faces() is spec
     assert [box for box, _ in read_faces(group, spec)] == [None]
     assert read_image(group, spec).shape == (32, 32, 3)
+
+
+# ---- crop
+
+
+@pytest.fixture
+def album(photos, painted_faces) -> Path:
+    """Class folders: names that differ in the suffix, an unreadable file, a group, an empty photograph."""
+    painted_faces(RED).save("people/anna/1.webp", lossless=True)
+    Path("people/ben/broken.png").write_bytes(b"broken")
+    Path("group.png").rename("people/ben/group.png")
+    Path("empty.png").rename("people/ben/empty.png")
+    return Path("people")
+
+
+def rows_of(folder: str) -> list[dict[str, str]]:
+    with Path(folder, "crops.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+
+
+def test_crop_writes_aligned_faces_into_the_same_folders(twinned, album):
+    before = contents(album)
+    shown = twinned("crop", album, "-o", "faces", "--json")
+    assert shown.json == {
+        "images": 6,
+        "faces": 4,
+        "no_face": ["people/ben/empty.png"],
+        "several": ["people/ben/group.png"],
+        "unreadable": ["people/ben/broken.png: is not a supported image, or is damaged"],
+        "output": "faces",
+    }
+    assert contents(album) == before
+    rows = rows_of("faces")
+    assert list(rows[0]) == ["source", "box", "score", "output"]
+    assert [row["output"] for row in rows] == [
+        "anna/1.png.png",
+        "anna/1.webp.png",
+        "ben/1.png",
+        "",
+        "ben/group.png",
+    ]
+    assert json.loads(rows[4]["box"]) == BOXES[0]
+    assert float(rows[4]["score"]) == 1
+    assert rows[3] == {"source": "ben/empty.png", "box": "", "score": "", "output": ""}
+    images = tw.load_images("faces")
+    assert images.classes == ["anna", "ben"]
+    chip = np.asarray(Image.open("faces/ben/group.png"))
+    assert chip.shape == (150, 150, 3)
+    assert tuple(chip[75, 75]) == (255, 0, 0)
+
+
+def test_crop_cuts_out_every_face_with_size_and_margin(twinned, album):
+    twinned("crop", "people/ben/group.png", "-o", "faces", "--all", "--size", 60, "--margin", 0)
+    rows = rows_of("faces")
+    assert [row["output"] for row in rows] == ["group.png", "group.face2.png", "group.face3.png"]
+    assert [json.loads(row["box"]) for row in rows] == BOXES
+    chip = np.asarray(Image.open("faces/group.face2.png"))
+    assert chip.shape == (60, 60, 3)
+    assert tuple(chip[3, 3]) == (0, 255, 0)
+
+
+def test_crop_resumes_and_overwrites_what_it_wrote(twinned, album, monkeypatch):
+    def interrupted(image, **_):
+        raise KeyboardInterrupt
+
+    twinned("crop", album / "anna", "-o", "faces")
+    assert "exists" in twinned("crop", album / "anna", "-o", "faces").error
+    assert (
+        "150 pixels, not 96" in twinned("crop", album / "anna", "-o", "faces", "--resume", "--size", 96).error
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(cropping, "search", interrupted)
+        assert twinned("crop", album / "anna", "-o", "faces", "--resume", "--json").json["faces"] == 2
+        assert twinned("crop", album / "anna", "-o", "other").code == 2
+    assert rows_of("other") == []
+    assert twinned("crop", album / "anna", "-o", "other", "--resume", "--json").json["faces"] == 2
+    kept = Path("other", "note.txt")
+    kept.write_text("kept")
+    found = twinned("crop", album / "ben", "-o", "other", "--force", "--size", 32, "--json")
+    assert found.json["faces"] == 2
+    assert {path.name for path in Path("other").iterdir()} == {"crops.csv", "note.txt", "1.png", "group.png"}
+    assert twinned("crop", album, "-o", "people", "--force").code == 2
+    Path("mine").mkdir()
+    assert "no crops.csv" in twinned("crop", album, "-o", "mine", "--force").error
+
+
+def test_crop_deletes_nothing_outside_its_folder(twinned, album):
+    Path("faces").mkdir()
+    Path("faces", "crops.csv").write_text('source,box,score,output\na.png,"[0, 0, 9, 9]",1,../crop.png\n')
+    assert twinned("crop", album, "-o", "faces", "--force").code == 0
+    assert Path("crop.png").exists()
+
+
+def test_crop_refuses_what_has_no_faces(twinned, photos):
+    assert "no face was found in 1 of 1 images" in twinned("crop", "empty.png", "-o", "faces").error
+    Path("none").mkdir()
+    assert "no images" in twinned("crop", "none", "-o", "out").error
+    assert "size must be" in twinned("crop", "people", "-o", "out", "--size", 4).error
+    assert "margin must be" in twinned("crop", "people", "-o", "out", "--margin", 3).error
