@@ -24,6 +24,7 @@ from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
 from twinned.training.callbacks import Callback
 from twinned.training.state import Step
+from twinned.training.trainer import Trainer
 
 QUICK = {"precision": "float32", "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
 
@@ -157,6 +158,30 @@ def test_functions_of_ones_own_replace_sections(quick, some):
         "optimizer": "<lambda>",
         "schedule": "<lambda>",
     }
+
+
+def test_callbacks_see_the_final_training_only(quick, some, monkeypatch):
+    taken, scores, fits = [], [], []
+
+    class Watch(Callback):
+        def on_step(self, step: Step) -> bool:
+            taken.append(step.step)
+            return step.step == 9
+
+        def on_evaluation(self, found: Any, network: nn.Module) -> None:
+            scores.append(found)
+
+    def fit(self: Trainer, *args: Any, steps: int | None = None, **given: Any) -> Any:
+        fits.append(steps)
+        return plain(self, *args, steps=steps, **given)
+
+    plain = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", fit)
+    quick(some.with_classes(some.classes[:6]), encoder=Mine(), steps=30, callbacks=[Watch()])
+    assert taken == list(range(10))
+    assert len(scores) == 1
+    assert scores[0].train_accuracy > 0
+    assert fits == [None, 5, 5, 5]  # half of the steps that were taken
 
 
 def test_names_and_sections_do_as_well(quick, some):

@@ -207,7 +207,7 @@ class Trainer:
             title: Title of the progress bar.
             steps: Number of steps; by default that of the configuration.
             scored: For a fold or a pilot run, the data that the caller scores. Such a run is not evaluated
-                during training and emits no notes.
+                during training, calls no callbacks and emits no notes.
             later_fits: Number of folds that are trained after this run.
             few_images: Rotate an LDA projection at random; by default decided by the number of images.
 
@@ -269,7 +269,7 @@ class Trainer:
                 extra=extra,
                 evaluate=None if steps == 0 else self._evaluator(train, validation, finite_only=not is_main),
                 before_step=lambda network, step, total: freezing.apply(network),
-                callbacks=[self._monitor(batches, extra), *self.callbacks],
+                callbacks=[self._monitor(batches, extra), *(self.callbacks if is_main else ())],
                 checkpoint_file=checkpoint,
                 run=self._identity(train, validation),
                 progress=title if self.progress else None,
