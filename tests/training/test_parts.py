@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import twinned as tw
+from twinned.data import pixel_stores
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
 from twinned.data.samplers import ClassBatches
@@ -158,6 +159,19 @@ def test_functions_of_ones_own_replace_sections(quick, some):
         "optimizer": "<lambda>",
         "schedule": "<lambda>",
     }
+
+
+def test_images_that_are_decoded_during_training_give_the_same_model(quick, some, monkeypatch):
+    torch.manual_seed(0)
+    encoder = Mine()
+    expected = quick(some, encoder=encoder, settings={"precision": "float32"})
+    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    found = quick(some, encoder=encoder, settings={"precision": "float32"})
+    assert found.manifest.data == expected.manifest.data
+    assert found.record.image_hashes == expected.record.image_hashes
+    before, after = (load_file(model.folder / "weights.safetensors") for model in (expected, found))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
 
 
 def test_callbacks_see_the_final_training_only(quick, some, monkeypatch):

@@ -258,11 +258,12 @@ class Trainer:
             len(source) / len(batches(0).index),
             learning_rate=optimizer.param_groups[0]["lr"],
         )
-        with nullcontext() if is_main else muted():
+        rows = distributed.rank_slice()
+        with nullcontext() if is_main else muted(), source.read_ahead(batches, rows) as ready:
             result = train_network(
                 network,
-                batches=batches,
-                load=lambda batch, step: source.batch(batch, step, distributed.rank_slice()),
+                batches=ready,
+                load=lambda batch, step: source.batch(batch, step, rows),
                 objective=objective,
                 optimizer=optimizer,
                 schedule=schedule,
@@ -329,8 +330,8 @@ class Trainer:
     def _identity(self, train: DecodedSet, validation: DecodedSet | None) -> str:
         """Return the JSON text that identifies the run in its checkpoint."""
         given = self.config.model_dump(mode="json")
-        given["data"] = train.sha256()
-        given["held_out"] = None if validation is None else validation.sha256()
+        given["data"] = train.identity()
+        given["held_out"] = None if validation is None else validation.identity()
         if self.warm_start is not None:
             given["model"] = self.warm_start.sha256
         return json.dumps(given)
