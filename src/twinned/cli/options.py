@@ -96,8 +96,25 @@ def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bo
     print_result([each.to_json() for each in answers], as_json=as_json, text="\n".join(lines))
 
 
+def _without_bool(params: list[Any]) -> list[Any]:
+    """Remove ``<bool>`` from the help of flags, which take no value."""
+    for param in params:
+        if getattr(param, "is_bool_flag", False):
+            param.metavar = ""
+    return params
+
+
 class Group(TyperGroup):
     """Command group that prints its help on standard error, with exit code 2, if no command is given."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_bool(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and ctx is not None:
+            _without_bool(command.get_params(ctx))
+        return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args or ctx.resilient_parsing:
