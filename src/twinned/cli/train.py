@@ -321,7 +321,7 @@ def calibrate(
     model: ModelFolder,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Model folder to write (default: change MODEL).")
+        Path | None, typer.Option("-o", "--output", help="Model folder to write (instead of --in-place).")
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Change MODEL itself.")] = False,
     far: Annotated[
