@@ -1,4 +1,4 @@
-"""User-defined parts in `train`: encoder, loss, miner, augmentation, optimizer and schedule."""
+"""Parts of one's own in `train`: encoder, loss, miner, augmentation, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def spread(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.fixture
 def quick(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Train for a few steps; copy the graph of `tiny_model`."""
+    """Train for a moment; the graph is `tiny_model`'s."""
 
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         shutil.copyfile(tiny_model / "encoder.onnx", path)
@@ -88,7 +88,7 @@ def registered() -> Iterator[None]:
 
 
 class Losses(Callback):
-    """Record the loss of each step."""
+    """Keep the loss of each step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -161,7 +161,7 @@ def test_custom_functions_replace_sections(quick, some):
     }
 
 
-def test_parts_accept_names_and_sections(quick, some):
+def test_images_that_are_decoded_during_training_give_the_same_model(quick, some, monkeypatch):
     torch.manual_seed(0)
     encoder = Mine()
     expected = quick(some, encoder=encoder, settings={"precision": "float32"})
@@ -198,7 +198,7 @@ def test_callbacks_see_the_final_training_only(quick, some, monkeypatch):
     assert fits == [None, 5, 5, 5]  # half of the steps that were taken
 
 
-def test_names_and_sections_do_as_well(quick, some):
+def test_parts_accept_names_and_sections(quick, some):
     section = tw.TrainConfig().augment.model_copy(update={"rotation": 3.0})
     model = quick(some, encoder="conv4", miner="batch-hard", optimizer="sgd", augment={"rotation": 3})
     found = recipe(model)

@@ -107,14 +107,11 @@ def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bo
     print_result([each.to_json() for each in answers], as_json=as_json, text="\n".join(lines))
 
 
-<<<<<<< HEAD
 def face_name(image: str, box: Box | None) -> str:
     """Return the name of an image, with the box of a face."""
     return f"{image} {list(box)}" if box else image
 
 
-=======
->>>>>>> wt-parts
 def _without_bool(params: list[Any]) -> list[Any]:
     """Remove ``<bool>`` from the help of flags, which take no value."""
     for param in params:
@@ -131,11 +128,7 @@ class Group(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
-<<<<<<< HEAD
         if command is not None and ctx is not None:
-=======
-        if command is not None:
->>>>>>> wt-parts
             _without_bool(command.get_params(ctx))
         return command
 

@@ -18,12 +18,8 @@ from ..errors import SettingError
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
-<<<<<<< HEAD
-from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result
-=======
 from ..utils.progress import progress_bar
-from .options import Data, Force, Json, Quiet, Seed, print_result, wrapped
->>>>>>> wt-site
+from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, wrapped
 
 if TYPE_CHECKING:
     from ..inference.model import Model
