@@ -1,4 +1,4 @@
-"""Parts of one's own in `train`: encoder, loss, miner, augmentation, optimizer and schedule."""
+"""User-defined parts in `train`: encoder, loss, miner, augmentation, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def spread(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.fixture
 def quick(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Train for a moment; the graph is `tiny_model`'s."""
+    """Train for a few steps; copy the graph of `tiny_model`."""
 
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         shutil.copyfile(tiny_model / "encoder.onnx", path)
@@ -88,7 +88,7 @@ def registered() -> Iterator[None]:
 
 
 class Losses(Callback):
-    """Keep the loss of each step."""
+    """Record the loss of each step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
