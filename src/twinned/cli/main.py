@@ -28,7 +28,7 @@ TRAINING = ("torch", "onnx", "onnxscript", "lightning_fabric")
 
 # Commands of each module of this package; one of the module's name is its `group`.
 _COMMANDS = {
-    "data": ("check", "data"),
+    "data": ("check", "crop", "data"),
     "train": ("train", "finetune", "wrap", "calibrate", "export"),
     "predict": ("verify", "classify", "embed", "evaluate", "compare", "models"),
     "gallery": ("identify", "search", "gallery"),

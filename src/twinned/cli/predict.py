@@ -14,8 +14,10 @@ from .options import (
     MODEL_HELP,
     Device,
     EvaluationData,
+    Faces,
     Force,
     Json,
+    MinFace,
     ModelFolder,
     Quiet,
     Seed,
@@ -38,13 +40,15 @@ def verify(
     ],
     b: Annotated[Path, typer.Argument(help="Image to compare with A.", metavar="B")],
     threshold: Threshold = None,
+    faces: Faces = None,
+    min_face: MinFace = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Verify that two images show the same class: exit code 0 same, 1 different, 2 error."""
     from ..inference.model import load
 
-    loaded = load(model, device="cpu")
+    loaded = load(model, device="cpu").with_faces(faces, min_face)
     verdict = loaded.verify(a, b, threshold=threshold)
     if missing := loaded.manifest.unmeasured:
         logger.info(f"{missing}, so expect more false accepts of them than the model's figures show")
@@ -74,6 +78,8 @@ def classify(
         list[Path], typer.Argument(help="Images, folders or patterns to classify.", metavar="IMAGE...")
     ],
     threshold: Threshold = None,
+    faces: Faces = None,
+    min_face: MinFace = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,7 +87,8 @@ def classify(
     from ..inference.model import load
 
     paths = image_paths(images)
-    found = load(model).classify(paths, support, threshold=threshold, progress=not quiet)
+    loaded = load(model).with_faces(faces, min_face)
+    found = loaded.classify(paths, support, threshold=threshold, progress=not quiet)
     print_answers(found, as_json=json)
 
 
@@ -94,18 +101,23 @@ def embed(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")
     ] = False,
+    faces: Faces = None,
+    min_face: MinFace = None,
     force: Force = False,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Embed images and write a file with the columns path, vector and error."""
+    """Embed images and write a file with the columns path, vector and error.
+
+    With --faces all, each face has a row, and its box is in the column box.
+    """
     from ..inference.embed_file import embed_to_file
 
     paths = image_paths(images)
     files.check_output(output, force=force or resume, data=images)
     written = embed_to_file(
-        load_on(device, model),
+        load_on(device, model).with_faces(faces, min_face),
         paths,
         output,
         strict=strict,

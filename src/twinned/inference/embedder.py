@@ -169,6 +169,21 @@ class FolderEmbedder(GraphEmbedder):
         with self._loading:
             return Graph(self.folder / "head.onnx", device="cpu")
 
+    def with_faces(self, faces: str | None = None, min_face: int | None = None) -> Self:
+        """Return a copy that looks for the faces of photographs in another way; needs the extra ``faces``.
+
+        Args:
+            faces: ``largest``, the largest face of an image; ``all``, every face, for which `classify` and
+                `identify` give an answer each; ``none``, the whole image. None keeps the model's.
+            min_face: Size of the smallest faces in pixels; None keeps the model's.
+
+        Raises:
+            SettingError: If a value is invalid.
+        """
+        found = copy(self)
+        found.spec = self.spec.with_faces(faces, min_face)
+        return found
+
     def with_session(self, session: Any) -> Self:
         """Return a copy that runs the encoder in another session, with the interface of `Graph`."""
         found = copy(self)

@@ -1,4 +1,4 @@
-"""Converted files in the user's cache: made once, whole or not at all, and made again when damaged."""
+"""Converted files in the user's cache: written once and atomically, rebuilt if damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twinned.utils.files import cached_folder
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand-in for the extra, with a predictor and a cache in the temporary folder."""
+    """Fake package of the extra, with a predictor and a cache in the temporary folder."""
     (tmp_path / "models").mkdir()
     content = dat.predictor()
     (tmp_path / "models" / "p.dat").write_bytes(content)
@@ -26,7 +26,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_changed_source_is_refused(package: Path) -> None:
+def test_changed_source_is_refused(package: Path) -> None:
     assert models.read_source(models.LANDMARKS) == dat.predictor()
     (package / "models" / "p.dat").write_bytes(b"other")
     with pytest.raises(ModelError, match="differs"):
@@ -36,7 +36,7 @@ def test_a_changed_source_is_refused(package: Path) -> None:
         models.read_source(models.LANDMARKS)
 
 
-def test_converted_once_and_again_when_damaged(package: Path) -> None:
+def test_conversion_is_cached_and_repeated_if_damaged(package: Path) -> None:
     made = []
 
     def convert(folder: Path) -> None:
@@ -52,7 +52,7 @@ def test_converted_once_and_again_when_damaged(package: Path) -> None:
     assert sorted(path.name for path in first.parent.iterdir()) == [first.name]
 
 
-def test_a_failed_conversion_leaves_nothing(package: Path) -> None:
+def test_failed_conversion_leaves_no_files(package: Path) -> None:
     def convert(folder: Path) -> None:
         (folder / "a.bin").write_bytes(b"half")
         raise ModelError("interrupted")
@@ -62,7 +62,7 @@ def test_a_failed_conversion_leaves_nothing(package: Path) -> None:
     assert list((package / "cache" / "twinned").iterdir()) == []
 
 
-def test_several_at_once_agree(package: Path) -> None:
+def test_concurrent_conversions_share_one_folder(package: Path) -> None:
     def convert(folder: Path) -> None:
         (folder / "a.bin").write_bytes(b"content")
 
