@@ -1,4 +1,4 @@
-"""The ready-made model `face`: its folder, with a small graph in the place of the extra's encoder."""
+"""The ready-made model `face`, with a small graph instead of the encoder of the extra."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def write_encoder(path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "write_encoder", write_encoder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_the_folder_is_a_complete_model(tmp_path: Path) -> None:
+def test_folder_is_a_complete_model(tmp_path: Path) -> None:
     made = faces.make_model(tmp_path / "face.twin")
     assert made == model_folder.read(tmp_path / "face.twin")
     assert made.spec.faces == "largest"
@@ -54,7 +54,7 @@ def test_the_folder_is_a_complete_model(tmp_path: Path) -> None:
     assert "did not consent" in card
 
 
-def test_the_cached_folder_is_written_once() -> None:
+def test_cached_folder_is_written_once() -> None:
     first = faces.cached_model()
     stamp = (first / "model.json").stat().st_mtime_ns
     assert faces.cached_model() == first
