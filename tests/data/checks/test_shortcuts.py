@@ -170,7 +170,7 @@ def test_content_is_not_reported_as_shortcut(seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("classes", [2, 5])
 def test_shortcuts_with_few_classes(classes: int, tmp_path: Path) -> None:
     biased = class_folders(tmp_path, quality, classes=classes, images=20, by_class=True)
-    (found,) = shortcuts.of_classes(biased, look(told))
+    (found,) = shortcuts.of_classes(biased, look(biased))
     assert found.auc > 0.9
     (tmp_path / "clean").mkdir()
     for seed in range(2):
