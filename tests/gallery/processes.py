@@ -1,7 +1,7 @@
-"""Other processes: writers that are killed, and openers of damaged galleries.
+"""Child processes: writers to be killed, and checks of damaged galleries.
 
-Run as a program it has imported everything and opened no gallery; it forks one child after the other, each
-for a line on its standard input, so that starting one takes a millisecond.
+The program imports everything once and forks a child for each line of standard input, which takes a
+millisecond.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twinned.gallery.open import open_gallery
 
 
 class Children:
-    """Starts the program; one child at a time."""
+    """Start the program; run one child at a time."""
 
     def __enter__(self) -> Children:
         self._parent = subprocess.Popen(
@@ -42,19 +42,19 @@ class Children:
         return int(json.loads(self._parent.stdout.readline())[0])
 
     def said(self, *, until: str = "ended") -> Iterator[list[Any]]:
-        """What the child says, up to a word that is its last of all or that is asked for."""
+        """Yield the messages of the child up to `until` or its end."""
         while (said := json.loads(self._parent.stdout.readline()))[0] not in (until, "ended"):
             yield said
 
 
 def say(*words: Any) -> None:
-    """One line, in one piece: whoever is killed has said it or not."""
+    """Write one line atomically, so that a killed process leaves no partial line."""
     line = json.dumps(words).encode() + b"\n"
     assert os.write(1, line) == len(line) <= 4096
 
 
 def write(path: str, seed: str) -> None:
-    """Add, relabel and remove at random; say what begins and what is done."""
+    """Add, relabel and remove images at random; report the start and end of each change."""
     choose = random.Random(int(seed))
     people = open_gallery(path, FakeModel())
     if int(seed) % 8 == 0:
@@ -91,7 +91,7 @@ def hold(path: str) -> None:
 
 
 def damage(path: str, scratch: str, cases: str) -> None:
-    """Harm one file of a copy, open it, use it; say for each case what came of it."""
+    """Damage one file of a copy, open and use the copy, and report the outcome of each case."""
     whole = _contents(_copy(path, f"{scratch}/whole"))
     for number, (name, how) in enumerate(json.loads(Path(cases).read_text())):
         say("begin", number)
@@ -112,7 +112,7 @@ def damage(path: str, scratch: str, cases: str) -> None:
 
 
 def _contents(path: Path) -> Any:
-    """Everything that can be asked of a gallery."""
+    """Return all contents of a gallery."""
     with open_gallery(path, FakeModel()) as people:
         records, kept = people.embeddings()
         found = people.search(images(1)[0], k=10_000)
@@ -126,7 +126,7 @@ def _contents(path: Path) -> Any:
 
 
 def _writes(path: Path) -> bool:
-    """Whether what is removed and added is so after opening again."""
+    """Return whether changes are stored after reopening."""
     with open_gallery(path, FakeModel()) as people:
         expected = people.labels()
         expected.pop(people.remove(label=next(iter(expected))).items[0].label)
