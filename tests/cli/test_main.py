@@ -58,6 +58,7 @@ def test_commands_and_arguments_have_help(twinned, path):
     assert shown.code == 0
     assert shown.err == ""
     assert f"Usage: twinned {' '.join(path)}" in " ".join(shown.out.split())
+    assert "<bool>" not in shown.out, "flags take no value"
     for name, parameter in COMMANDS[path].items():
         if name not in ("help",):
             assert parameter.help, f"{name} has no help"

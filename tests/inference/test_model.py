@@ -242,7 +242,9 @@ def test_repr_and_properties(model, tiny_model):
 
 def test_dir_lists_public_names(model):
     verbs = "classify embed evaluate explain gallery identify load preprocess save search verify verify_many"
-    assert dir(model) == sorted([*verbs.split(), "from_network", "to_torch", "manifest", "threshold"])
+    assert dir(model) == sorted(
+        [*verbs.split(), "from_network", "to_torch", "manifest", "threshold", "with_faces"]
+    )
 
 
 def test_duplicated_layers_of_older_folders_are_listed_once(model):

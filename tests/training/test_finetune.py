@@ -213,7 +213,7 @@ def test_repeated_fine_tuning_keeps_the_learning_rate(finetune, strangers):
     assert two.manifest.setting("optimizer.learning_rate") == one.manifest.setting("optimizer.learning_rate")
     said: list[str] = []
     assert finetune(strangers, recipe="auto", say=said.append).manifest.recipe["recipe"] == "glyph"
-    assert said[0].startswith("recipe glyph: ")
+    assert said[1].startswith("recipe glyph: ")
 
 
 @pytest.mark.parametrize("place", ["new.twin", "."])

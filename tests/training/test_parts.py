@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import twinned as tw
+from twinned.data import pixel_stores
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
 from twinned.data.samplers import ClassBatches
@@ -24,6 +25,7 @@ from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
 from twinned.training.callbacks import Callback
 from twinned.training.state import Step
+from twinned.training.trainer import Trainer
 
 QUICK = {"precision": "float32", "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
 
@@ -157,6 +159,43 @@ def test_custom_functions_replace_sections(quick, some):
         "optimizer": "<lambda>",
         "schedule": "<lambda>",
     }
+
+
+def test_lazily_decoded_images_give_the_same_model(quick, some, monkeypatch):
+    torch.manual_seed(0)
+    encoder = Mine()
+    expected = quick(some, encoder=encoder, settings={"precision": "float32"})
+    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    found = quick(some, encoder=encoder, settings={"precision": "float32"})
+    assert found.manifest.data == expected.manifest.data
+    assert found.record.image_hashes == expected.record.image_hashes
+    before, after = (load_file(model.folder / "weights.safetensors") for model in (expected, found))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_callbacks_are_called_in_the_final_training_only(quick, some, monkeypatch):
+    taken, scores, fits = [], [], []
+
+    class Watch(Callback):
+        def on_step(self, step: Step) -> bool:
+            taken.append(step.step)
+            return step.step == 9
+
+        def on_evaluation(self, found: Any, network: nn.Module) -> None:
+            scores.append(found)
+
+    def fit(self: Trainer, *args: Any, steps: int | None = None, **given: Any) -> Any:
+        fits.append(steps)
+        return plain(self, *args, steps=steps, **given)
+
+    plain = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", fit)
+    quick(some.with_classes(some.classes[:6]), encoder=Mine(), steps=30, callbacks=[Watch()])
+    assert taken == list(range(10))
+    assert len(scores) == 1
+    assert scores[0].train_accuracy > 0
+    assert fits == [None, 5, 5, 5]  # half of the steps that were taken
 
 
 def test_parts_accept_names_and_sections(quick, some):

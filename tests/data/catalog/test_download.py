@@ -437,6 +437,16 @@ def test_digits_need_no_network(tmp_path, server):
     assert not server.asked
 
 
+@pytest.mark.slow
+def test_letters_need_no_network(tmp_path, server):
+    folder = data.fetch("letters", tmp_path / "letters")
+    parts = [data.load_images(folder / part) for part in ("known", "armenian", "georgian")]
+    assert [len(part.classes) for part in parts] == [208, 58, 41]
+    first = np.asarray(Image.open(parts[1].images[0]))
+    assert (first == np.asarray(data.load_letters(["armenian"]).images[0])).all()
+    assert not server.asked
+
+
 @pytest.mark.parametrize(("name", "classes"), [("orl_faces", 40), ("cedar_signatures", 55)])
 def test_real_copies_are_complete(data_set, tmp_path, name, classes):
     data_set(name)

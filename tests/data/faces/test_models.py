@@ -11,6 +11,7 @@ import pytest
 
 from twinned.data.faces import models
 from twinned.errors import ModelError
+from twinned.utils.files import cached_folder
 
 
 @pytest.fixture
@@ -42,11 +43,11 @@ def test_conversion_is_cached_and_repeated_if_damaged(package: Path) -> None:
         made.append(folder)
         (folder / "a.bin").write_bytes(b"content")
 
-    first = models.cached_folder("x", ("stamp",), convert)
-    assert models.cached_folder("x", ("stamp",), convert) == first
+    first = cached_folder("x", ("stamp",), convert)
+    assert cached_folder("x", ("stamp",), convert) == first
     assert len(made) == 1
     (first / "a.bin").write_bytes(b"damaged")
-    models.cached_folder("x", ("stamp",), convert)
+    cached_folder("x", ("stamp",), convert)
     assert (first / "a.bin").read_bytes() == b"content"
     assert sorted(path.name for path in first.parent.iterdir()) == [first.name]
 
@@ -57,7 +58,7 @@ def test_failed_conversion_leaves_no_files(package: Path) -> None:
         raise ModelError("interrupted")
 
     with pytest.raises(ModelError, match="interrupted"):
-        models.cached_folder("x", ("stamp",), convert)
+        cached_folder("x", ("stamp",), convert)
     assert list((package / "cache" / "twinned").iterdir()) == []
 
 
@@ -66,6 +67,6 @@ def test_concurrent_conversions_share_one_folder(package: Path) -> None:
         (folder / "a.bin").write_bytes(b"content")
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: models.cached_folder("x", ("stamp",), convert), range(8)))
+        found = list(pool.map(lambda _: cached_folder("x", ("stamp",), convert), range(8)))
     assert len(set(found)) == 1
     assert (found[0] / "a.bin").read_bytes() == b"content"

@@ -11,7 +11,6 @@ from PIL import Image
 
 import twinned as tw
 from twinned.data.faces import models
-from twinned.inference import faces
 
 pytestmark = pytest.mark.skipif(not models.is_installed(), reason="needs the extra faces")
 
@@ -38,7 +37,7 @@ def test_faces_of_a_group_are_detected(people: Path) -> None:
 
 
 def test_same_person_is_closer_than_another(people: Path) -> None:
-    model = tw.load(faces.cached_model())
+    model = tw.load("face")
     files = [next(people.rglob(f"s{person}/{image}.pgm")) for person in range(1, 9) for image in (1, 5)]
     vectors = model.embed(files)
     distances = tw.distances.euclidean(vectors, vectors, pairwise=True)
