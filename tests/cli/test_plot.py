@@ -129,13 +129,13 @@ def test_explain_writes_figure_and_matches(run, color_model, squares, tmp_path):
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     pair = [tmp_path / "a.png", tmp_path / "b.png"]
     code, out, _ = run("explain", color_model, *pair, "-o", tmp_path / "why.png", "--json")
-    told = json.loads(out)
+    result = json.loads(out)
     assert code == 0
-    assert told["method"] == "exact"
-    assert told["matches"] == [{"a": [1, 1], "b": [6, 2], "weight": pytest.approx(0.5)}]
-    assert told["distance"] == pytest.approx(0.5)
-    assert np.sum(told["a"]) == pytest.approx(0.5)
-    assert told["same"] == (told["distance"] <= told["threshold"])
+    assert result["method"] == "exact"
+    assert result["matches"] == [{"a": [1, 1], "b": [6, 2], "weight": pytest.approx(0.5)}]
+    assert result["distance"] == pytest.approx(0.5)
+    assert np.sum(result["a"]) == pytest.approx(0.5)
+    assert result["same"] == (result["distance"] <= result["threshold"])
     code, out, _ = run(
         "explain", color_model, *pair, "-o", tmp_path / "o.svg", "--method", "occlusion", "--json"
     )

@@ -541,7 +541,7 @@ def test_windows_paths_in_csv_are_reported(twinned):
 )
 def test_damaged_model_is_refused(twinned, tiny_model, glyphs, command):
     shutil.copytree(tiny_model, "m.twin")
-    said = json.loads(Path("m.twin/model.json").read_text())
+    manifest = json.loads(Path("m.twin/model.json").read_text())
     rest = {
         "verify": ["verify", "m.twin", "image.png", "image.png"],
         "classify": ["classify", "m.twin", glyphs, "image.png"],
@@ -556,7 +556,13 @@ def test_damaged_model_is_refused(twinned, tiny_model, glyphs, command):
         Path("m.twin", name).write_bytes(content[:-1])
         assert f"m.twin/{name}: The file differs" in twinned(*rest).error
         Path("m.twin", name).write_bytes(content)
-    for text in ("", "{", "[]", json.dumps(said | {"calibration": {}}), json.dumps(said | {"spec": 3})):
+    for text in (
+        "",
+        "{",
+        "[]",
+        json.dumps(manifest | {"calibration": {}}),
+        json.dumps(manifest | {"spec": 3}),
+    ):
         Path("m.twin/model.json").write_text(text)
         assert "m.twin/model.json: " in twinned(*rest).error
 
@@ -568,10 +574,10 @@ def test_unreadable_images_are_reported(twinned, tiny_model, tmp_path, command):
         (tmp_path / "bad" / name).write_text("no image")
     bad = tmp_path / "bad"
     more = [bad, "--in-place"] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
-    told = twinned(command, tiny_model, *more)
-    assert told.code == 2
-    assert "one of 4 images can be read" in told.err
-    assert "1.png" in told.err
+    shown = twinned(command, tiny_model, *more)
+    assert shown.code == 2
+    assert "one of 4 images can be read" in shown.err
+    assert "1.png" in shown.err
 
 
 def test_gallery_and_demo_refuse_invalid_paths(twinned, tiny_model, tmp_path):

@@ -144,13 +144,13 @@ def by_gallery(model, strangers, seed, folder):
 @pytest.mark.parametrize("prototype", [False, True])
 def test_open_set_rates_equal_those_of_a_gallery(folder, strangers, tmp_path, prototype):
     """With half of the classes enrolled, a gallery has the evaluated rates."""
-    said = model_folder.read(folder)
-    tight = said.calibration.threshold * (0.1 if prototype else 0.3)  # some are identified, some not
+    manifest = model_folder.read(folder)
+    tight = manifest.calibration.threshold * (0.1 if prototype else 0.3)  # some are identified, some not
     near = Identification(images=(1,), labels=((1,),), fpir=(0.001, 0.1), threshold=(((tight, 2 * tight),),))
-    calibration = said.calibration.model_copy(update={"identification": near})
+    calibration = manifest.calibration.model_copy(update={"identification": near})
     shutil.copytree(folder, tmp_path / "m.twin")
     model_folder.write(
-        tmp_path / "m.twin", said.model_copy(update={"prototype": prototype, "calibration": calibration})
+        tmp_path / "m.twin", manifest.model_copy(update={"prototype": prototype, "calibration": calibration})
     )
     model = tw.load(tmp_path / "m.twin")
     found = model.evaluate(strangers, episodes=10, seed=3, progress=False)
@@ -198,10 +198,10 @@ def test_evaluation_notes_the_data_of_the_refitted_threshold(model, strangers, t
     model.save(tmp_path / "m.twin")
     fitted = recalibrate(tmp_path / "m.twin", strangers, in_place=True, far=0.05, progress=False)
     again = tw.load(tmp_path / "m.twin")
-    said = again.manifest.held_out
-    assert (said["images"], said["classes"]) == (48, sorted(p.name for p in strangers.iterdir()))
-    assert (said["eer"], tuple(said["eer_ci"])) == (fitted.eer, fitted.eer_ci)
-    assert said["curve"] != model.manifest.held_out["curve"]
+    held_out = again.manifest.held_out
+    assert (held_out["images"], held_out["classes"]) == (48, sorted(p.name for p in strangers.iterdir()))
+    assert (held_out["eer"], tuple(held_out["eer_ci"])) == (fitted.eer, fitted.eer_ci)
+    assert held_out["curve"] != model.manifest.held_out["curve"]
     notes = again.evaluate(strangers, episodes=10, progress=False).notes
     assert any(note.startswith("the threshold was chosen on 48 of these 48 images") for note in notes)
     ends = np.array([0, 0]), np.array([1, 7])

@@ -31,8 +31,8 @@ def fitted(classes: int, images: int, apart: float, **given):
     ],
 )
 def test_each_threshold_warning_has_a_code(made, words):
-    said = [note for note in threshold_warnings(*made) if words in note.text]
-    assert len(said) == 1
+    warnings = [note for note in threshold_warnings(*made) if words in note.text]
+    assert len(warnings) == 1
     assert all(is_threshold_warning(note.code) for note in threshold_warnings(*made))
 
 

@@ -41,13 +41,13 @@ class Children:
         print(json.dumps([job, *map(str, arguments)]), file=self._parent.stdin, flush=True)
         return int(json.loads(self._parent.stdout.readline())[0])
 
-    def said(self, *, until: str = "ended") -> Iterator[list[Any]]:
+    def messages(self, *, until: str = "ended") -> Iterator[list[Any]]:
         """Yield the messages of the child up to `until` or its end."""
-        while (said := json.loads(self._parent.stdout.readline()))[0] not in (until, "ended"):
-            yield said
+        while (message := json.loads(self._parent.stdout.readline()))[0] not in (until, "ended"):
+            yield message
 
 
-def say(*words: Any) -> None:
+def report(*words: Any) -> None:
     """Write one line atomically, so that a killed process leaves no partial line."""
     line = json.dumps(words).encode() + b"\n"
     assert os.write(1, line) == len(line) <= 4096
@@ -59,7 +59,7 @@ def write(path: str, seed: str) -> None:
     people = open_gallery(path, FakeModel())
     if int(seed) % 8 == 0:
         threading.Thread(target=people.compact, daemon=True).start()
-    say("open")
+    report("open")
     mine: list[str] = []
     for step in range(10_000):
         if len(mine) < 40 or choose.random() < 0.6:
@@ -69,24 +69,24 @@ def write(path: str, seed: str) -> None:
             label = f"{seed}-{step}"
             added = people.add(shown, label)
             mine += added.ids
-            say("is", label, added.ids)
+            report("is", label, added.ids)
         else:
             choose.shuffle(mine)
             ids, mine = mine[:20], mine[20:]
-            say("begin", ids)
+            report("begin", ids)
             if choose.random() < 0.5:
                 people.remove(ids)
-                say("is", None, ids)
+                report("is", None, ids)
             else:
                 people.update(ids[0], label="changed")
-                say("is", "changed", ids[:1])
+                report("is", "changed", ids[:1])
 
 
 def hold(path: str) -> None:
     """Keep a gallery open until killed."""
     people = open_gallery(path, FakeModel())
     people.add(images(1), "ann")
-    say("open")
+    report("open")
     time.sleep(60)
 
 
@@ -94,20 +94,20 @@ def damage(path: str, scratch: str, cases: str) -> None:
     """Damage one file of a copy, open and use the copy, and report the outcome of each case."""
     whole = _contents(_copy(path, f"{scratch}/whole"))
     for number, (name, how) in enumerate(json.loads(Path(cases).read_text())):
-        say("begin", number)
+        report("begin", number)
         harmed = _copy(path, f"{scratch}/{number}")
         _harm(harmed / name, how)
         try:
             if repr(_contents(harmed)) != repr(whole):
-                say("result", number, "holds something else")
+                report("result", number, "holds something else")
             elif not _writes(harmed):
-                say("result", number, "does not take a write")
+                report("result", number, "does not take a write")
             else:
-                say("result", number, "whole")
+                report("result", number, "whole")
         except GalleryError as error:
-            say("result", number, str(error)[:2000])
+            report("result", number, str(error)[:2000])
         except BaseException as error:
-            say("result", number, f"{type(error).__name__}: {error}"[:2000])
+            report("result", number, f"{type(error).__name__}: {error}"[:2000])
         subprocess.run(["rm", "-rf", harmed], check=True)
 
 
@@ -153,8 +153,8 @@ if __name__ == "__main__":
         job, *arguments = json.loads(line)
         child = os.fork()
         if child == 0:
-            say(os.getpid())
+            report(os.getpid())
             {"write": write, "hold": hold, "damage": damage}[job](*arguments)
             os._exit(0)
         os.waitpid(child, 0)
-        say("ended")
+        report("ended")

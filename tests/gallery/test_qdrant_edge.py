@@ -70,15 +70,15 @@ def test_kill_9_loses_no_acknowledged_change(tmp_path, children, kills):
     acknowledged = 0
     for kill in range(kills):
         writer = children.start("write", path, kill)
-        assert not list(children.said(until="open"))
-        said = children.said()
-        heard = list(
-            itertools.islice(said, moments.randrange(4))
+        assert not list(children.messages(until="open"))
+        messages = children.messages()
+        received = list(
+            itertools.islice(messages, moments.randrange(4))
         )  # count messages instead of time, since machines differ
         time.sleep(moments.uniform(0, 0.01))
         os.kill(writer, signal.SIGKILL)
         pending: list[str] = []
-        for what, *about in itertools.chain(heard, said):
+        for what, *about in itertools.chain(received, messages):
             if what == "begin":
                 (pending,) = about
             else:
@@ -170,7 +170,7 @@ def test_damaged_files_are_detected(tmp_path, small_index, children, most):
         (tmp_path / "cases").write_text(json.dumps(remaining))
         (scratch := tmp_path / f"from-{len(outcome)}").mkdir()
         children.start("damage", path, scratch, tmp_path / "cases")
-        for what, number, *result in children.said():
+        for what, number, *result in children.messages():
             outcome[remaining[number]] = result[0] if what == "result" else "the process died"
     reported = ("is damaged", "acknowledged data is stored")
     assert not {
@@ -535,12 +535,12 @@ people.close()
 def test_second_process_is_refused(tmp_path, children):
     path = tmp_path / "people.gallery"
     holder = children.start("hold", path)
-    assert not list(children.said(until="open"))
+    assert not list(children.messages(until="open"))
     for _ in range(2):
         with pytest.raises(GalleryError, match="is open already, in another process"):
             open_gallery(path, FakeModel())
     os.kill(holder, signal.SIGKILL)
-    assert not list(children.said())
+    assert not list(children.messages())
     with open_gallery(path, FakeModel()) as people:
         assert len(people) == 1
         with pytest.raises(GalleryError, match="is open already"):

@@ -29,9 +29,9 @@ def change(folder: Path, **values: object) -> None:
 
 def test_folder_has_the_documented_files(tiny_model):
     assert {p.name for p in tiny_model.iterdir()} == FILES
-    said = json.loads((tiny_model / "model.json").read_text())
-    assert set(said["files"]) == FILES - {"model.json"}
-    for name, digest in said["files"].items():
+    manifest = json.loads((tiny_model / "model.json").read_text())
+    assert set(manifest["files"]) == FILES - {"model.json"}
+    for name, digest in manifest["files"].items():
         assert files.file_sha256(tiny_model / name) == digest
     training = json.loads((tiny_model / "training.json").read_text())
     assert {"recipe", "settings", "seed", "classes", "images"} <= set(training)
@@ -102,9 +102,9 @@ def test_invalid_manifest_is_refused(folder, values, message):
 
 
 def test_sizes_must_match_the_graph(folder, glyphs):
-    said = json.loads((folder / "model.json").read_text())
-    for values in ({"spec": said["spec"] | {"height": 24}}, {"embedding_size": 12}):
-        change(folder, **said | values)
+    manifest = json.loads((folder / "model.json").read_text())
+    for values in ({"spec": manifest["spec"] | {"height": 24}}, {"embedding_size": 12}):
+        change(folder, **manifest | values)
         with pytest.raises(ModelError, match=r"The (input|output) of encoder.onnx .* in model.json"):
             twinned.load(folder).embed(str(glyphs / "glyph00" / "0.png"))
 

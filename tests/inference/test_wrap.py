@@ -318,9 +318,9 @@ def test_wrap_command(write, strangers, tmp_path, monkeypatch, capsys):
     assert (
         run("wrap", file, strangers, "-o", output, "--mean", "0.5", "--std", "0.5", "--json", "--quiet") == 0
     )
-    said = json.loads(capsys.readouterr().out)
-    assert said["model"] == str(output)
-    assert said["spec"]["mean"] == [0.5]
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["model"] == str(output)
+    assert shown["spec"]["mean"] == [0.5]
     assert run("wrap", file, strangers, "-o", tmp_path / "n.twin", "--mean", "a,b") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -24,7 +24,7 @@ class Running:
 
     address: str
     process: subprocess.Popen[str]
-    said: list[str]
+    lines: list[str]
 
     def client(self) -> httpx.Client:
         """Return an HTTP client of the service."""
@@ -48,12 +48,12 @@ def running(model: Path, *options: object, **variables: str) -> Iterator[Running
         env=environment,
     )
     assert process.stderr is not None
-    said: list[str] = []
+    lines: list[str] = []
     ready = threading.Event()
 
     def listen() -> None:
         for line in process.stderr or ():
-            said.append(line)
+            lines.append(line)
             if "serving" in line:
                 ready.set()
         ready.set()
@@ -62,9 +62,9 @@ def running(model: Path, *options: object, **variables: str) -> Iterator[Running
     listener.start()
     try:
         assert ready.wait(60)
-        found = re.search(r"http://\S+:\d+", "".join(said))
-        assert found, "".join(said)
-        yield Running(found[0], process, said)
+        found = re.search(r"http://\S+:\d+", "".join(lines))
+        assert found, "".join(lines)
+        yield Running(found[0], process, lines)
     finally:
         process.kill()
         process.wait()

@@ -132,7 +132,7 @@ def test_search_filters_by_label_and_metadata(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "message"),
     [
         ({"a\\": "b"}, "metadata key"),
         ({"a": "\ud800"}, "not Unicode text"),
@@ -141,14 +141,14 @@ def test_search_filters_by_label_and_metadata(client: Client) -> None:
     ],
 )
 def test_invalid_filters_and_metadata_are_refused(
-    client: Client, where: dict[str, object], said: str
+    client: Client, where: dict[str, object], message: str
 ) -> None:
     service, json_type = client(), {"Content-Type": "application/json"}
     image = base64.b64encode(png()).decode()
     for path, field in (("/v1/identify", "where"), ("/v1/search", "where"), ("/v1/gallery", "metadata")):
         body = json.dumps({"image": image, field: where})
-        if (path, said) != ("/v1/gallery", "is empty"):
-            assert said in detail(service.post(path, content=body, headers=json_type), 422)
+        if (path, message) != ("/v1/gallery", "is empty"):
+            assert message in detail(service.post(path, content=body, headers=json_type), 422)
 
 
 def test_list_is_paged(client: Client, gallery: Gallery) -> None:
@@ -165,8 +165,8 @@ def test_list_is_paged(client: Client, gallery: Gallery) -> None:
     assert len(set(seen)) == 5
     assert service.get("/v1/gallery/labels").json() == {"count": 5, "labels": {"circle": 5}}
     assert service.get("/v1/gallery", params={"label": "nobody"}).json()["items"] == []
-    told = detail(service.get("/v1/gallery", params={"limit": 0}), 422)
-    assert told == "limit: '0' is not greater than or equal to 1"
+    problem = detail(service.get("/v1/gallery", params={"limit": 0}), 422)
+    assert problem == "limit: '0' is not greater than or equal to 1"
     assert detail(service.get("/v1/gallery", params={"after": "x"}), 422)
 
 

@@ -43,7 +43,7 @@ def test_service_runs_until_sigterm(model_folder: Path, tmp_path: Path) -> None:
             assert "process_resident_memory_bytes" in figures
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(60) == 0
-        assert len(service.said) == 1, service.said  # the damaged body is not logged
+        assert len(service.lines) == 1, service.lines  # the damaged body is not logged
     with tw.load(model_folder).gallery(tmp_path / "new.gallery", create=False) as gallery:
         assert gallery.labels() == {"c": 1}
 
@@ -153,8 +153,8 @@ def test_sighup_reloads_the_token_file(model_folder: Path, tmp_path: Path) -> No
         def hang_up(says: str) -> None:
             service.process.send_signal(signal.SIGHUP)
             end = time.monotonic() + 60
-            while says not in service.said[-1]:
-                assert time.monotonic() < end, service.said
+            while says not in service.lines[-1]:
+                assert time.monotonic() < end, service.lines
                 time.sleep(0.02)
 
         assert (status(first), status(second)) == (200, 401)
@@ -164,7 +164,7 @@ def test_sighup_reloads_the_token_file(model_folder: Path, tmp_path: Path) -> No
         for content, says in (("short", "at least 16"), ("", "is empty"), (None, "No such file")):
             file.unlink() if content is None else file.write_text(content)
             hang_up(says)
-            assert "token is unchanged" in service.said[-1]
+            assert "token is unchanged" in service.lines[-1]
             assert status(second) == 200
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(60) == 0

@@ -167,5 +167,5 @@ def test_shutdown_does_not_wait_for_the_server(model_folder: Path, silent: Silen
             service.process.send_signal(signal.SIGTERM)
             assert service.process.wait(30) == 0
         assert all("The service is stopping" in detail(one, 503) for one in answers)
-        assert "Traceback" not in "".join(service.said)
+        assert "Traceback" not in "".join(service.lines)
     assert Limits().stop_seconds <= 6  # of 8; the rest is for the end of the process

@@ -66,7 +66,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         wrong: list[str] = []
         page.on(
-            "console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None
+            "console",
+            lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
         )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(

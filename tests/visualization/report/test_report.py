@@ -130,11 +130,11 @@ def test_figures_use_the_colors_of_the_page(page):
 
 
 def test_report_has_the_figures_and_sections(model, found, page):
-    said = text(page)
+    shown = text(page)
     v = found.verification
-    assert number(v.eer) in said
-    assert f"{one_in(v.far)} of the different pairs" in said
-    assert f"{found.one_shot.ways}-way 1-shot accuracy" in said
+    assert number(v.eer) in shown
+    assert f"{one_in(v.far)} of the different pairs" in shown
+    assert f"{found.one_shot.ways}-way 1-shot accuracy" in shown
     for title in (
         "Verification",
         "Metrics",
@@ -142,18 +142,18 @@ def test_report_has_the_figures_and_sections(model, found, page):
         "Hardest classes",
         "Data and model",
     ):
-        assert title in said
-    assert model.encoder_sha256 in said
-    assert "f" * 64 in said  # hash of the training data
-    assert "seed 7" in said
-    assert "FPIR: unknown identified" in said
+        assert title in shown
+    assert model.encoder_sha256 in shown
+    assert "f" * 64 in shown  # hash of the training data
+    assert "seed 7" in shown
+    assert "FPIR: unknown identified" in shown
 
 
 def test_unsupported_rates_are_marked(found, page):
-    said = text(page)
+    shown = text(page)
     impostors = found.verification.n_impostor
     assert impostors < 3000
-    assert "not supported: 300,000 impostors are needed" in said
+    assert "not supported: 300,000 impostors are needed" in shown
     rows = {row.split("<td>")[0]: row for row in re.findall(r'<th scope="row">(.*?)</tr>', page)}
     for far, row in found.verification.tar_at_far.items():
         line = next(line for head, line in rows.items() if head.startswith(f"TAR at FAR {far:g}</th>"))
@@ -184,10 +184,10 @@ def test_report_states_images_seen_in_training(model, found, tmp_path):
         leaky = tw.load(folder)
         labels = np.array(["old" if n % 2 else "held" for n in range(36)])
         data = ImageSet(found.data.images, labels, labels, np.zeros(36, bool), labels)
-        said = without_pictures(leaky, leaky.evaluate(data, ways=2, progress=False))
-        assert expected in said
-        assert "classes seen in training 1 of 2, by name: old" in said
-        assert "chosen on 1 classes with the same names" in said
+        shown = without_pictures(leaky, leaky.evaluate(data, ways=2, progress=False))
+        assert expected in shown
+        assert "classes seen in training 1 of 2, by name: old" in shown
+        assert "chosen on 1 classes with the same names" in shown
     assert "cannot be ruled out" in without_pictures(model, found)  # the model has no hashes
 
 
@@ -204,30 +204,30 @@ def test_report_of_a_protocol_without_pairs(model):
     found = Evaluation(
         None, one_shot, None, "omniglot-runs", [Note("x", "a note <b>")], {"runs": [0.85, 0.95]}
     )
-    said = text(render(model, found, data="all_runs"))
-    assert "2 runs from 0.8500 to 0.9500" in said
-    assert "400 queries" in said
-    assert "a note <b>" in said
-    assert "Verification" not in said
+    shown = text(render(model, found, data="all_runs"))
+    assert "2 runs from 0.8500 to 0.9500" in shown
+    assert "400 queries" in shown
+    assert "a note <b>" in shown
+    assert "Verification" not in shown
 
 
 def test_report_of_forgeries_and_pair_lists(model, tmp_path):
     data = image_set(tmp_path)
     forgery = np.arange(36) % 4 == 3
     forged = ImageSet(data.images, data.labels, data.groups, forgery, data.split)
-    said = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
-    assert "skilled forgeries" in said
-    assert "random impostors" in said
-    assert "Of the pairs of two different classes, without forgeries, it accepts" in said
-    assert "standard deviations" in said
-    assert "FPIR" not in said  # no open-set figures with forgeries
+    shown = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
+    assert "skilled forgeries" in shown
+    assert "random impostors" in shown
+    assert "Of the pairs of two different classes, without forgeries, it accepts" in shown
+    assert "standard deviations" in shown
+    assert "FPIR" not in shown  # no open-set figures with forgeries
 
     rows = [f"{n}-0.png,{n}-1.png,1\n{n}-0.png,{(n + 1) % 9}-1.png,0\n" for n in range(9)]
     (tmp_path / "pairs.csv").write_text("left,right,same\n" + "".join(rows))
     found = model.evaluate(tmp_path / "pairs.csv", progress=False)
-    said = text(render(model, found, data="pairs.csv"))
-    assert "Most confident errors" in said
-    assert "The hardest classes" not in said
+    shown = text(render(model, found, data="pairs.csv"))
+    assert "Most confident errors" in shown
+    assert "The hardest classes" not in shown
 
 
 def test_report_is_replaced_atomically(model, found, tmp_path):
@@ -255,7 +255,7 @@ def test_inline_svg_has_no_addresses_and_unique_ids():
 
 
 @pytest.mark.parametrize(
-    ("rate", "words", "told"),
+    ("rate", "words", "fraction"),
     [
         (0.0, "0.0000", "none"),
         (0.00012, "0.00012", "1 in 8,333"),
@@ -264,6 +264,6 @@ def test_inline_svg_has_no_addresses_and_unique_ids():
         (1.0, "1.0000", "all"),
     ],
 )
-def test_rates_are_formatted(rate, words, told):
+def test_rates_are_formatted(rate, words, fraction):
     assert number(rate) == words
-    assert one_in(rate) == told
+    assert one_in(rate) == fraction
