@@ -22,6 +22,7 @@ class FakeModel:
     encoder_sha256: str = "a" * 64
     embedding_size: int = SIZE
     threshold: float = 1.0
+    near_duplicate: float = 0.1
     prototype: bool = False
     rerank: Callable[..., Any] | None = None
     embedded: int = 0

@@ -92,7 +92,7 @@ def test_damaged_file_is_named_in_the_error(folder, name, damage):
         ({"files": {}}, "encoder.onnx"),
         ({"files": {"../m.twin/encoder.onnx": "0"}}, "is not the name of a file"),
         ({"head": True}, "head.onnx: No such file"),
-        ({"calibration": None}, "calibration"),
+        ({"calibration": {}}, "calibration.threshold: Field required"),
     ],
 )
 def test_invalid_manifest_is_refused(folder, values, message):

@@ -31,12 +31,6 @@ _NOTES = (
         " mean of those of the face and of its mirror image",
     ),
     Note(
-        "training-data",
-        "its author trained it on about 3 million images of 7,485 people, about half of them from the data"
-        " sets VGG Face and FaceScrub, and avoided the people of LFW. The people in these images did"
-        " not consent",
-    ),
-    Note(
         "personal-data",
         "the embedding of a face can identify a person, so that it is biometric personal data; keep it no"
         " longer than necessary",
@@ -89,7 +83,8 @@ def write(folder: Path) -> Manifest:
         calibration=Calibration(**stored["calibration"]),
         prototype=stored["prototype"],
         held_out=stored["held_out"],
-        recipe={"recipe": "ready-made", "file": models.ENCODER._asdict()},
+        data={"description": READY_MADE["face"].training_data},
+        recipe={"recipe": "face", "file": models.ENCODER._asdict()},
         notes=[note.text for note in notes],
         note_codes=[note.code for note in notes],
         licence=READY_MADE["face"].license,
