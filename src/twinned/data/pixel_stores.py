@@ -126,7 +126,7 @@ class StreamedPixels(_Store):
 
 
 class LazyPixels(StreamedPixels):
-    """Images that are decoded when they are first read, and meanwhile in the background.
+    """Images that are decoded when they are read, and after the first read also in the background.
 
     An image that cannot be decoded is gray.
 
@@ -143,7 +143,7 @@ class LazyPixels(StreamedPixels):
         super().__init__(images, spec)
         self._stored, self._hashes = stored, [""] * len(images)  # a hash is written after the pixels
         self.errors: dict[int, ImageError] = {}
-        threading.Thread(target=_decode_all, args=(weakref.ref(self),), daemon=True).start()
+        self._background = False
 
     def hashes(self, rows: Iterable[int]) -> list[str]:
         """Return the SHA-256 of the pixels of some images; decodes those that never were."""
@@ -153,10 +153,15 @@ class LazyPixels(StreamedPixels):
         return [self._hashes[row] for row in rows]
 
     def _read(self, rows: NDArray[np.intp]) -> Pixels:
+        pixels: Pixels
         if self._stored is None:
-            return super()._read(rows)
-        self.hashes(rows.tolist())
-        pixels: Pixels = self._stored[rows]
+            pixels = super()._read(rows)
+        else:
+            self.hashes(rows.tolist())
+            pixels = self._stored[rows]
+        if not self._background:
+            self._background = True
+            threading.Thread(target=_decode_all, args=(weakref.ref(self),), daemon=True).start()
         return pixels
 
     def _decode(self, row: int) -> Pixels:
