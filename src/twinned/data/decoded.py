@@ -80,7 +80,7 @@ def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = T
 
 
 def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
-    """Read the headers of images; decode each when it is needed, and the others in the background.
+    """Read the headers of images, and decode each image when it is needed.
 
     Images with unreadable headers are left out; of others, those that cannot be decoded are gray.
 

@@ -132,7 +132,7 @@ def _spec_of(encoder: Encoder) -> ImageSpec:
 
 
 def _guess_spec(network: nn.Module, images: ImageSet | PairSet) -> ImageSpec:
-    """Return the size that all of some images share, with the channels of the first convolution or of these."""
+    """Return the size that some images share, with the channels of the first convolution or of these."""
     some = [open_image(image) for image in images.images[:_LOOK_AT]]
     sizes = sorted({image.size for image in some})
     if len(sizes) != 1:
