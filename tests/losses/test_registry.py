@@ -16,6 +16,14 @@ def test_repr_shows_the_options(name):
     assert repr(losses.create_loss(name, num_classes=4, embedding_size=3)) == REPRS[name]
 
 
+def test_loss_of_the_table_is_public():
+    """Two files add a loss: its own, with its class and ``__all__``, and the table."""
+    for loss in losses.BUILTIN.values():
+        assert getattr(losses, loss.__name__) is loss
+        assert loss.__name__ in losses.__all__
+    assert len(losses.__all__) == len(set(losses.__all__))
+
+
 def test_repr_of_wrappers_shows_loss_and_miner():
     adapted = losses.embedding_loss(losses.TripletLoss(), distance="euclidean", miner=miners.SemiHard())
     text = repr(losses.CrossBatchMemory(adapted, 3, size=10))
