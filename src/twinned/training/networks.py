@@ -169,16 +169,18 @@ def _spec_of(encoder: Encoder) -> ImageSpec:
 
 
 def _guess_spec(network: nn.Module, images: ImageSet | PairSet) -> ImageSpec:
-    """Return the size that all of some images share, with the channels of the first convolution."""
-    sizes = {open_image(image).size for image in images.images[:_LOOK_AT]}
+    """Return the size that some images share, with the channels of the first convolution or of these."""
+    some = [open_image(image) for image in images.images[:_LOOK_AT]]
+    sizes = sorted({image.size for image in some})
     if len(sizes) != 1:
-        some = " and ".join(f"{height}x{width}" for width, height in sorted(sizes)[:2])
+        listed = " and ".join(f"{height}x{width}" for width, height in sizes[:2])
         raise SettingError(
-            f"The images have different sizes, such as {some}, so the input of the network is not known."
+            f"The images have different sizes, such as {listed}, so the input of the network is not known."
             " Set spec=ImageSpec(height=..., width=..., channels=...)"
         )
     ((width, height),) = sizes
-    return ImageSpec(height=height, width=width, channels=first_channels(network) or 3)
+    channels = first_channels(network) or max(len(image.getbands()) for image in some)
+    return ImageSpec(height=height, width=width, channels=channels)
 
 
 def _export(network: SiameseNetwork, spec: ImageSpec, folder: Path, name: str) -> bool:
