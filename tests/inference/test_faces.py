@@ -35,6 +35,7 @@ def write_encoder(path: Path) -> None:
 @pytest.fixture(autouse=True)
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "write_encoder", write_encoder)
+    monkeypatch.setattr(models, "encoder_weights", dict)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -14,6 +14,7 @@
     efficientnet_lite0_photo      224 x 224 x 3   3.0 M   features of its last two block groups
     efficientnet_lite0_face       160 x 160 x 3   2.4 M   features of earlier blocks on a grid of cells
     efficientnet_lite0_signature  192 x 384 x 1   2.4 M   the same for binary ink
+    dlib_face        150 x 150 x 3         5.6 M       King 2017: dlib's face network with its weights
 
 An encoder takes normalized floats of shape ``(n, channels, height, width)``. Its attributes are
 ``image_size`` (height, width), ``channels`` and ``embedding_size``; ``features(x)`` returns the last feature
@@ -25,6 +26,7 @@ from __future__ import annotations
 from .adapter import ModuleEncoder, as_encoder
 from .base import Encoder
 from .convnets import Conv4, ResNet
+from .dlib import DlibFace
 from .papers import Chopra2005, Deck, Koch2015
 from .pretrained import EfficientNetLite0, EfficientNetMaps, load_matching, load_weights
 from .registry import (
@@ -44,6 +46,7 @@ __all__ = [
     "Chopra2005",
     "Conv4",
     "Deck",
+    "DlibFace",
     "EfficientNetLite0",
     "EfficientNetMaps",
     "Encoder",
