@@ -36,6 +36,9 @@ def test_neighbours_tell_own_from_other_and_where_the_threshold_runs():
     assert len(dotted) == 1  # only the first row reaches beyond the threshold
     second, third = ax.images[2].get_extent(), ax.images[3].get_extent()
     assert second[1] < dotted[0].get_xdata()[0] < third[0]
+    assert "dotted line: threshold 0.3" in words(ax)
+    near = plots.neighbours([Shown(IMAGE, "anna")], [hits[:1]], threshold=0.3)
+    assert "threshold 0.3" in words(near)  # and no line to name
 
 
 def test_without_a_threshold_there_is_no_line():
