@@ -15,7 +15,9 @@ from .options import (
     Json,
     ModelFolder,
     Quiet,
+    Url,
     image_paths,
+    load_or_connect,
     print_answers,
     print_errors,
     print_note,
@@ -45,10 +47,10 @@ OnlyLabel = Annotated[
 ]
 
 
-def _open(model: Path, address: str, *, create: bool = False) -> Any:
-    from ..inference.model import load
-
-    return load(model).gallery(address, create=create)
+def _open(model: Path, address: str, *, create: bool = False, url: str | None = None) -> Any:
+    """Open a gallery, or a running service that has it open."""
+    answering = load_or_connect(model, url)
+    return answering if url is not None else answering.gallery(address, create=create)
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def add(
     ],
     label: Label = None,
     metadata: Metadata = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -126,7 +129,7 @@ def add(
         metadata_of += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
     if not paths:
         raise DataError(f"no images in {', '.join(map(str, images))}")
-    with _open(model, gallery, create=True) as opened:
+    with _open(model, gallery, create=True, url=url) as opened:
         added = opened.add(paths, labels, metadata=metadata_of, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
@@ -141,7 +144,7 @@ def add(
             "count": count,
         },
         as_json=json,
-        text=f"{gallery}: {added.stored} images enrolled, {added.skipped} already there,"
+        text=f"{url or gallery}: {added.stored} images enrolled, {added.skipped} already there,"
         f" {len(added.unreadable)} unreadable; {count} in total",
     )
 
@@ -152,17 +155,18 @@ def remove(
     gallery: Address,
     ids: Ids = None,
     label: Label = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Remove images by id, or all images of a label."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         removed = opened.remove(ids, label=label)
         count = opened.count()
     print_result(
         {"removed": len(removed.items), "count": count},
         as_json=json,
-        text=f"{gallery}: {len(removed.items)} images removed; {count} left",
+        text=f"{url or gallery}: {len(removed.items)} images removed; {count} left",
     )
 
 
@@ -176,11 +180,12 @@ def update(
     ] = None,
     rename: Annotated[str | None, typer.Option(help="New name for the label --label.")] = None,
     metadata: Metadata = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Change the label or metadata of images, or rename a label."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         if rename is not None:
             if label is None or ids:
                 raise SettingError("--rename NEW requires --label OLD, without --id")
@@ -193,7 +198,7 @@ def update(
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
-    print_result({"updated": changed}, as_json=json, text=f"{gallery}: {changed} images updated")
+    print_result({"updated": changed}, as_json=json, text=f"{url or gallery}: {changed} images updated")
 
 
 @group.command(name="list")
@@ -202,11 +207,12 @@ def list_(
     gallery: Address,
     label: OnlyLabel = None,
     where: Where = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """List the enrolled images."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         page = opened.list(label=label, where=_pairs(where))
     lines = [f"{item.id}  {item.label or '-'}  {item.image or '-'}" for item in page.items]
     print_result(page.to_json(), as_json=json, text="\n".join([*lines, f"{page.count} images"]))
@@ -218,11 +224,12 @@ def count(
     gallery: Address,
     label: OnlyLabel = None,
     where: Where = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Count the enrolled images."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         found = opened.count(label=label, where=_pairs(where))
         labels = opened.labels(where=_pairs(where))
     if label:
@@ -324,11 +331,12 @@ def identify(
     ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Identify images: the label of each, or unknown."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         found = opened.identify(image_paths(images), fpir=fpir, label=label, where=_pairs(where))
     print_answers(found, as_json=json)
 
@@ -346,6 +354,7 @@ def search(
     ] = False,
     label: OnlyLabel = None,
     where: Where = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -354,7 +363,7 @@ def search(
     The JSON of several images is one object: the images found, by the name of the image.
     """
     paths = image_paths(images)
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         found = [opened.search(path, k, exact=exact, label=label, where=_pairs(where)) for path in paths]
     blocks = [
         "\n".join(f"{h.distance:.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
