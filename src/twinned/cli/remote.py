@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from ..data.preprocessing import ImageSpec
 from ..data.readers import find_images, load_images
 from ..errors import DataError, GalleryError, ImageError, SettingError
 from ..gallery.results import Added, Hit, Identification, Page
@@ -42,6 +43,8 @@ class RemoteService:
         SettingError: If the address is invalid.
     """
 
+    spec = ImageSpec(height=64, width=64)  # only its `faces` is used
+
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -63,6 +66,15 @@ class RemoteService:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
+    def with_faces(self, faces: str | None = None, min_face: int | None = None) -> RemoteService:
+        """Return this service; the faces that it looks for cannot be changed."""
+        _unsupported("--faces or --min-face", faces not in (None, self.spec.faces) or min_face)
+        return self
+
+    def gallery(self, address: str, *, create: bool = False) -> RemoteService:
+        """Return this service, which has its gallery open."""
+        return self
+
     # ---- model
 
     def verify(self, a: Path, b: Path, *, threshold: float | None = None) -> Verdict:
@@ -81,16 +93,16 @@ class RemoteService:
             (f"support[{label}]", _read(image))
             for image, label in zip(examples.images, examples.labels, strict=True)
         ]
-        answers: list[Prediction] = []
+        found: list[dict[str, Any]] = []
         with progress_bar("Classifying", len(images), show=progress) as advance:
             for batch in _batches(images):
                 sent = [*files, *(("images", file) for file in batch)]
-                answers += [
-                    Prediction(**one, nearest=one["label"] or "")
-                    for one in self._post("/v1/classify", sent, threshold=threshold)
-                ]
+                found += self._post("/v1/classify", sent, threshold=threshold)
                 advance(len(batch))
-        return [one._replace(image=path) for one, path in zip(answers, images, strict=True)]
+        return [
+            Prediction(**one | {"image": name, "nearest": one["label"] or ""})
+            for one, name in zip(found, _names(found, images), strict=True)
+        ]
 
     # ---- gallery
 
@@ -103,13 +115,14 @@ class RemoteService:
         ]
         return [
             Identification(
-                path,
+                name,
                 one["label"],
                 one["probability"],
                 math.inf if one["distance"] is None else one["distance"],
                 one["threshold"],
+                one.get("box"),
             )
-            for one, path in zip(answers, images, strict=True)
+            for one, name in zip(answers, _names(answers, images), strict=True)
         ]
 
     def search(self, image: str, k: int, **options: Any) -> list[Hit]:
@@ -223,6 +236,11 @@ class RemoteService:
                 detail = f"{detail.partition('. ')[0]}. Set the environment variable TWINNED_TOKEN"
             raise DataError(detail) if answer.status_code == 422 else GalleryError(f"{self._url}: {detail}")
         return found
+
+
+def _names(answers: Sequence[dict[str, Any]], images: Sequence[str]) -> Sequence[str]:
+    """Return the paths of the images; the service's names where it answers for each face of an image."""
+    return images if len(answers) == len(images) else [one["image"] for one in answers]
 
 
 def _path_of(id: str) -> str:

@@ -19,7 +19,7 @@ from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
 from ..utils.progress import progress_bar
-from .options import Data, Force, Json, Quiet, Seed, print_result, wrapped
+from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, wrapped
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -127,7 +127,7 @@ def train(
 @app.command()
 @with_options(TrainOptions)
 def finetune(
-    model: Annotated[Path, typer.Argument(help="Model folder to start from.", metavar="MODEL")],
+    model: ModelFolder,
     data: Data,
     output: Output,
     old: Annotated[
@@ -325,10 +325,10 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
+    model: ModelFolder,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Model folder to write (default: change MODEL).")
+        Path | None, typer.Option("-o", "--output", help="Model folder to write (instead of --in-place).")
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Change MODEL itself.")] = False,
     far: Annotated[
@@ -396,7 +396,7 @@ def calibrate(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
+    model: ModelFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
         Path | None, typer.Option(help="Images for calibrating an 8-bit encoder, in class folders.")

@@ -109,8 +109,10 @@ def fit_and_validate(
     )
     before: ValidationScore | None = None
     if n_folds:
+        state = result.state
+        steps = state.step if state.stopped is StopReason.CALLBACK else state.total
         score, before = _score_folds(
-            trainer, train, n_folds, steps=result.state.total, budget=budget, folder=folder, few=few_images
+            trainer, train, n_folds, steps=steps, budget=budget, folder=folder, few=few_images
         )
     else:
         score = trainer.score(result.network, validation or train)

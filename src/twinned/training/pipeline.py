@@ -152,6 +152,7 @@ def make_model(
 
             def save() -> None:
                 nonlocal saved
+                train.finish()
                 given = _given(train, validation, warm_start)
                 _write(folder, trainer, result, given, collected)
                 if output.target is not None:
@@ -207,7 +208,8 @@ def _decode(data: RunData, spec: ImageSpec, *, progress: bool) -> tuple[DecodedS
     """Decode the training and the validation data."""
 
     def decode(images: ImageSet | PairSet) -> DecodedSet:
-        return DecodedSet.from_images(images, spec, progress=progress)
+        # Validation data must not share images with the training data, so all are decoded first.
+        return DecodedSet.from_images(images, spec, progress=progress, lazy=data.validation is None)
 
     validation = None if data.validation is None else decode(data.validation)
     return decode(data.train), validation
