@@ -1,4 +1,4 @@
-"""What README and docs tell a reader to type is typed here, as written.
+"""Run the code blocks of README and docs.
 
 A block of shell or Python runs where the comment ``<!-- run -->`` stands above it: page by page from top to
 bottom, in one folder, *Start here* first, since other pages use what it leaves. ``run: data`` needs the
@@ -37,7 +37,7 @@ PAGES = sorted(
 
 
 class Block(NamedTuple):
-    """A block that a reader is told to run."""
+    """Code block that is run."""
 
     needs: str | None
     kind: str
@@ -52,7 +52,7 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader works through the pages."""
+    """Folder in which the blocks of all pages run."""
     return tmp_path_factory.mktemp("reader")
 
 
@@ -79,7 +79,7 @@ def type_in(block: Block, place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def started(place: Path) -> Path:
-    """A reader who has worked through *Start here*."""
+    """Folder after the blocks of *Start here*."""
     for block in blocks(ROOT / "docs" / "start.md"):
         type_in(block, place)
     return place
