@@ -1,4 +1,4 @@
-"""Every store of pixels reads like the array of them."""
+"""Pixel stores can be indexed like arrays."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stores(files: list[str]) -> dict[str, PixelStore]:
     }
 
 
-def test_every_store_reads_like_its_array(files: list[str]) -> None:
+def test_stores_index_like_arrays(files: list[str]) -> None:
     random = np.random.default_rng(2)
     for name, store in stores(files).items():
         assert (len(store), store.shape) == (40, PIXELS.shape), name
@@ -64,7 +64,7 @@ def test_every_store_reads_like_its_array(files: list[str]) -> None:
             store[40]
 
 
-def test_rows_share_their_store() -> None:
+def test_nested_rows_share_one_store() -> None:
     rows = PixelRows(PixelRows(PIXELS, np.arange(30)), np.array([4, 2]))
     assert rows.store is PIXELS
     assert rows.rows.tolist() == [4, 2]
@@ -79,9 +79,7 @@ def test_splits_copy_no_pixels() -> None:
     np.testing.assert_array_equal(second.pixels[:], PIXELS[::2])
 
 
-def test_a_large_set_without_a_disk_for_it_is_streamed(
-    files: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_set_is_streamed_if_the_disk_is_full(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Path(files[4]).write_bytes(b"broken")
     expected = decode(files, SPEC, progress=False)
     monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)

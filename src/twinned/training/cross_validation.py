@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -138,6 +139,7 @@ def _score_folds(
         "cross-validation",
         f"{len(usable)} classes are too few to hold some out, so the threshold is fitted on {n_folds} folds"
         " of them, and one network is trained for each",
+        level=logging.DEBUG,
     )
     steps = max(1, round(steps * _FOLD_STEPS)) if steps else 0
     trained, baseline = [], []
