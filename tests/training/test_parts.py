@@ -262,6 +262,9 @@ def test_training_equals_a_plain_loop(quick, some, strangers):
         ),
         ({"augment": lambda images: images[:1]}, "augment returned"),
         ({"schedule": "cosine"}, "schedule is a function; got 'cosine'"),
+        ({"callbacks": [Losses]}, "list of twinned.Callback objects; got the class Losses"),
+        ({"callbacks": Losses()}, "list of twinned.Callback objects; got <"),
+        ({"callbacks": [print]}, "got <built-in function print>"),
     ],
 )
 def test_incompatible_parts_are_refused(quick, some, given, message):

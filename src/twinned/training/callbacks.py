@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import SettingError, TrainingError
 from ..utils.notes import note
 from . import distributed
 from .state import Interrupted, Network, Schedule, Scores, State, Step, StopReason
@@ -51,6 +51,20 @@ class Callback:
 
     def on_train_end(self, state: State) -> None:
         """Handle the end of training; an interrupted run does not get here."""
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
+    """Return callbacks if they are a sequence of `Callback` objects.
+
+    Raises:
+        SettingError: If they are something else.
+    """
+    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    wrong = [one for one in given if not isinstance(one, Callback)]
+    if wrong or given is not callbacks:
+        got = f"the class {wrong[0].__name__}" if wrong and isinstance(wrong[0], type) else repr(given[0])
+        raise SettingError(f"Option callbacks is a list of twinned.Callback objects; got {got}")
+    return callbacks
 
 
 class CallbackGroup(Callback):
