@@ -180,11 +180,13 @@ class BestWeights(Callback, Generic[Network]):
         """Keep the averaged weights of a run that was never evaluated.
 
         Raises:
-            TrainingError: If they, or the embeddings, are not finite.
+            TrainingError: If they, or the embeddings, are not finite, or no step was taken because the loss
+                is not finite.
         """
         if self.state.best_step > 0:
             return
-        finite = all(torch.isfinite(parameter).all() for parameter in average.parameters())
+        learned = self.state.step > 0 or self.state.stopped is not StopReason.NOT_FINITE
+        finite = learned and all(torch.isfinite(parameter).all() for parameter in average.parameters())
         if finite and evaluate is not None:
             scores = distributed.broadcast_from_rank0(lambda: evaluate(average))
             finite = not math.isinf(scores.held_out_eer)
