@@ -1,4 +1,4 @@
-"""Commands on data: check, data list, data get."""
+"""Commands on data: check, crop, data list, data get."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .options import Data, Force, Group, Json, Quiet, Seed, print_result
+from ..errors import some
+from ..utils.notes import logger
+from .options import Data, Force, Group, Json, MinFace, Quiet, Seed, print_errors, print_result
 
 app = typer.Typer()
 group = typer.Typer(cls=Group, help="List and fetch public data sets.")
@@ -40,6 +42,50 @@ def check(
         lines.append("no problems found")
     print_result(result, as_json=json, text="\n".join(lines))
     raise typer.Exit(int(strict and any(p["severity"] == "error" for p in result["problems"])))
+
+
+@app.command()
+def crop(
+    photos: Annotated[
+        Path, typer.Argument(help="Folder of photographs, or one photograph.", metavar="PHOTOS")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    size: Annotated[int, typer.Option(help="Height and width of the faces in pixels.")] = 150,
+    margin: Annotated[
+        float, typer.Option(help="Margin on each side of the face, relative to its size.")
+    ] = 0.25,
+    every: Annotated[
+        bool, typer.Option("--all", help="Cut out every face of a photograph, not only the largest.")
+    ] = False,
+    min_face: MinFace = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out photographs that are done.", rich_help_panel="Run")
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cut the faces out of photographs, aligned, into the same class folders, with a list in crops.csv."""
+    from ..data.faces.cropping import crop as run
+
+    found = run(
+        photos,
+        output,
+        size=size,
+        margin=margin,
+        every=every,
+        min_face=min_face,
+        resume=resume,
+        overwrite=force,
+        progress=not quiet,
+    )
+    print_errors(found.unreadable)
+    for files, what in ((found.no_face, "no face"), (found.several, "several faces")):
+        if files:
+            logger.info(f"{what} in {len(files)} of {found.images} images: {some(files)}")
+    print_result(
+        found._asdict(), as_json=json, text=f"{output}: {found.faces} faces from {found.images} images"
+    )
 
 
 @group.command(name="list")

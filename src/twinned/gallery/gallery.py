@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..data.images import ImageSource, Pixels, source_name
-from ..data.preprocessing import read_image
+from ..data.preprocessing import read_faces, read_image
 from ..data.readers import images_of
 from ..errors import GalleryError, ImageError, NotEnrolledError, SettingError, some
 from ..utils.progress import progress_bar
@@ -230,7 +230,7 @@ class Gallery:
             where: Metadata to require: a value, or a list of accepted values, for each key.
 
         Returns:
-            One result per image; ``label`` is None for unknown.
+            One result per image, or per face with `Model.with_faces("all")`; ``label`` is None for unknown.
 
         Raises:
             ImageError: If an image cannot be read.
@@ -247,14 +247,14 @@ class Gallery:
         answers: Identifications = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            queries = self._embed(np.stack([read_image(image, spec) for image in batch]))
+            faces = [(source_name(image), *face) for image in batch for face in read_faces(image, spec)]
+            names, boxes, pixels = zip(*faces, strict=True)
+            queries = self._embed(np.stack(pixels))
             labels, near = closest_labels(self.store, self._embedder, self._prototypes, queries, only, counts)
             probability = self._embedder.probability(near)
             answers += [
-                Identification(
-                    source_name(image), name if d <= threshold else None, float(p), float(d), threshold
-                )
-                for image, name, d, p in zip(batch, labels, near, probability)
+                Identification(name, label if d <= threshold else None, float(p), float(d), threshold, box)
+                for name, box, label, d, p in zip(names, boxes, labels, near, probability)
             ]
         return answers
 
@@ -303,9 +303,9 @@ class Gallery:
         """Group near-duplicates: images linked by distances of at most ``within``, largest group first.
 
         Args:
-            within: Distance; a tenth of the model's threshold by default.
+            within: Distance; a tenth of the model's threshold by default, or 0.1 if it has none.
         """
-        limit = self._embedder.threshold / 10 if within is None else within
+        limit = self._embedder.near_duplicate if within is None else within
         return near_duplicates(self.store, self._embedder, limit)
 
     def count(self, *, label: Labels = None, where: Where | None = None) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..data.preprocessing import Box
 from ..errors import ImageError
 from .store import Record, Value, Vectors
 
@@ -45,6 +46,8 @@ class Identification:
         probability: Calibrated P(same) of the image and the closest label, in [0, 1].
         distance: Distance to the closest label; infinite in an empty gallery.
         threshold: Threshold for this gallery at the requested rate of false identifications.
+        box: Box of the face, if every face of the image is identified: left, top, right, bottom in pixels of
+            the upright image.
     """
 
     image: str
@@ -52,15 +55,17 @@ class Identification:
     probability: float
     distance: float
     threshold: float
+    box: Box | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the JSON object that the command line prints; an infinite distance becomes null."""
-        return {
+        answer: dict[str, Any] = {
             "image": self.image,
             "label": self.label,
             "probability": self.probability,
             "distance": self.distance if np.isfinite(self.distance) else None,
         }
+        return answer | ({"box": self.box} if self.box else {})
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ map, and ``stages()`` the parts from the input on, which can be frozen.
 
 from __future__ import annotations
 
+from . import convnets, papers, pretrained
 from .adapter import ModuleEncoder, as_encoder
 from .base import Encoder
-from .convnets import Conv4, ResNet
-from .papers import Chopra2005, Deck, Koch2015
-from .pretrained import EfficientNetLite0, EfficientNetMaps, load_matching, load_weights
+from .convnets import *
+from .papers import *
+from .pretrained import *
 from .registry import (
     ENCODERS,
     create_encoder,
@@ -41,15 +42,8 @@ build = create_encoder
 
 __all__ = [
     "ENCODERS",
-    "Chopra2005",
-    "Conv4",
-    "Deck",
-    "EfficientNetLite0",
-    "EfficientNetMaps",
     "Encoder",
-    "Koch2015",
     "ModuleEncoder",
-    "ResNet",
     "as_encoder",
     "build",
     "create_encoder",
@@ -57,7 +51,6 @@ __all__ = [
     "input_shape",
     "installed",
     "is_pretrained",
-    "load_matching",
-    "load_weights",
     "register_encoder",
 ]
+__all__ += convnets.__all__ + papers.__all__ + pretrained.__all__
