@@ -2,8 +2,8 @@
 
 A block of shell or Python runs where the comment ``<!-- run -->`` stands above it: page by page from top to
 bottom, in one folder, *Get started* first, since other pages use what it leaves; the tutorial starts in an
-empty folder. ``run: data`` needs the real data sets, ``run: curl`` that program, and ``run: repository`` runs there. Blocks marked
-``run: lightning`` and ``run: compiler`` are left out where that is not installed.
+empty folder. ``run: data`` needs the real data sets, ``run: curl`` that program, and ``run: repository`` runs
+there. Blocks marked ``run: lightning`` and ``run: compiler`` are left out where that is not installed.
 """
 
 from __future__ import annotations
