@@ -52,7 +52,7 @@ class NoteHandler(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fit thresholds on few resampled and reference sets, which take longer than these short runs."""
+    """Limit the bootstrap replicates and reference sets of thresholds to keep the tests fast."""
 
     def few(pairs: Comparisons, *, count: int, seed: int) -> Iterator[Comparisons]:
         return bootstrap.replicates(pairs, count=min(count, 20), seed=seed)
@@ -64,7 +64,7 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """Clock that starts at 0 seconds and that the training code reads in place of the machine's."""
+    """Fake clock that starts at 0 seconds and replaces ``time.monotonic``."""
     fake = FakeClock()
     monkeypatch.setattr(time, "monotonic", fake)
     return fake
@@ -77,14 +77,14 @@ def on_step() -> type[OnStep]:
 
 
 @pytest.fixture(scope="session")
-def listening() -> Callable[..., Callable[..., Any]]:
-    """Decorator that gives a training function ``on_step=`` and ``say=`` for callbacks and notes."""
+def with_observers() -> Callable[..., Callable[..., Any]]:
+    """Decorator that adds ``on_step=`` and ``on_note=`` to a training function."""
 
-    def listen(train: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, on_step: Any = None, say: Any = None, **given: Any) -> Any:
+    def observe(train: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, on_step: Any = None, on_note: Any = None, **given: Any) -> Any:
             logger = logging.getLogger("twinned")
             level = logger.level
-            handler = NoteHandler(say or (lambda text: None))
+            handler = NoteHandler(on_note or (lambda text: None))
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)
             try:
@@ -95,4 +95,4 @@ def listening() -> Callable[..., Callable[..., Any]]:
 
         return run
 
-    return listen
+    return observe

@@ -106,7 +106,10 @@ def list_(json: Json = False) -> None:
         }
         for each in DATA_SETS.values()
     ]
-    lines = ["digits\n  1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn"]
+    lines = [
+        "digits\n  1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn",
+        "letters\n  4,258 printed letters of 307 classes, 64x64; drawn with the typefaces of matplotlib",
+    ]
     for each in DATA_SETS.values():
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
         for file in each.downloads:
@@ -121,7 +124,9 @@ def list_(json: Json = False) -> None:
 def get(
     name: Annotated[
         str,
-        typer.Argument(help="Data set: digits, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME"),
+        typer.Argument(
+            help="Data set: digits, letters, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME"
+        ),
     ],
     from_: Annotated[
         Path | None,
@@ -147,7 +152,7 @@ def get(
     with collect() as notes:
         folder = fetch(name, output, source=from_, force=force, progress=not quiet)
     images = len(find_images(folder))
-    parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel")
+    parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel", "armenian", "georgian")
     use = [str(folder / part) for part in parts if (folder / part).exists()]
     print_result(
         {

@@ -30,7 +30,7 @@ TRAINING = ("torch", "onnx", "onnxscript", "lightning_fabric")
 _COMMANDS = {
     "data": ("check", "crop", "data"),
     "train": ("train", "finetune", "wrap", "calibrate", "export"),
-    "predict": ("verify", "classify", "embed", "evaluate"),
+    "predict": ("verify", "classify", "embed", "evaluate", "compare", "models"),
     "gallery": ("identify", "search", "gallery"),
     "plot": ("explain", "plot"),
     "serve": ("serve",),

@@ -6,10 +6,12 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -27,9 +29,17 @@ ERRORS_SHOWN = 20  # of unreadable images
 
 
 def print_note(text: str) -> None:
-    """Print a sentence on standard error; a closed terminal is ignored."""
+    """Print a sentence on standard error, wrapped on a terminal; a closed terminal is ignored."""
     with contextlib.suppress(OSError):
-        print(f"twinned: {text}", file=sys.stderr)
+        print(wrapped(f"twinned: {text}", sys.stderr), file=sys.stderr)
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Break a sentence between words where it is wider than the terminal; other streams get one line."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 class _NoteHandler(logging.Handler):
@@ -131,7 +141,8 @@ class Group(TyperGroup):
         raise Exit(2)
 
 
-ModelFolder = Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")]
+MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
+ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
     Path,
     typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),

@@ -1,4 +1,4 @@
-"""Commands that run a model: verify, classify, embed, evaluate, compare."""
+"""Commands that run a model: verify, classify, embed, evaluate, compare; and the list of models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import DataError, SettingError
 from ..utils import files
 from ..utils.notes import logger
 from .options import (
+    MODEL_HELP,
     Device,
     EvaluationData,
     Faces,
@@ -188,8 +189,8 @@ def evaluate(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="Folder of model A.", metavar="A")],
-    b: Annotated[Path, typer.Argument(help="Folder of model B.", metavar="B")],
+    a: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="A")],
+    b: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="B")],
     data: EvaluationData,
     seed: Seed = 0,
     device: Device = "auto",
@@ -201,3 +202,22 @@ def compare(
 
     found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
     print_result(found.to_dict(), as_json=json, text=str(found))
+
+
+@app.command()
+def models(json: Json = False) -> None:
+    """List the ready-made models, which need no training: content, licenses, figures, missing extras."""
+    from ..inference.ready_made import READY_MADE
+
+    found = [each.to_json() for each in READY_MADE.values()]
+    lines = []
+    for each in found:
+        state = "ready" if each["available"] else f"needs pip install 'twinned[{each['extra']}]'"
+        lines += [
+            f"{each['name']}  {each['for']}",
+            f"    {each['size']} MB, {state}",
+            f"    license of the weights: {each['license']}",
+            f"    trained on: {each['training_data']}",
+            *(f"    {row['name']}: {row['value']}  ({row['command']})" for row in each["figures"]),
+        ]
+    print_result(found, as_json=json, text="\n".join(lines))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ from typing import Any
 from ..data.faces import models
 from ..data.preprocessing import ImageSpec
 from ..evaluation.calibration import Calibration
-from ..utils.files import place
 from ..utils.notes import Note
 from . import model_folder
 from .model_card import card
 from .model_folder import Manifest
+from .ready_made import READY_MADE
 
 DISTANCE = "euclidean"
 EMBEDDING_SIZE = 128
@@ -25,7 +23,7 @@ _HEIGHT, _WIDTH = models.SIDE
 SPEC = ImageSpec(height=_HEIGHT, width=_WIDTH, faces="largest", mean=models.MEAN, std=models.STD)
 # The network, and how it is trained further; the options of `twinned.training.sections`.
 RECIPE: dict[str, Any] = {
-    "recipe": "ready-made",
+    "recipe": "face",
     "input": SPEC.model_dump(exclude={"mean", "std"}),
     "encoder": {"name": "dlib_face", "symmetric": True},
     "comparison": {"distance": DISTANCE, "normalize": False},
@@ -41,12 +39,6 @@ _NOTES = (
         " image",
     ),
     Note(
-        "training-data",
-        "its author trained it on about 3 million images of 7,485 people, about half of them from the data"
-        " sets VGG Face and FaceScrub, and avoided the people of LFW. The people in these images did"
-        " not consent",
-    ),
-    Note(
         "personal-data",
         "the embedding of a face can identify a person, so that it is biometric personal data; keep it no"
         " longer than necessary",
@@ -54,40 +46,12 @@ _NOTES = (
 )
 
 
-def make_model(folder: str | os.PathLike[str], *, force: bool = False) -> Manifest:
-    """Write the model folder of the ready-made model ``face``, completely or not at all.
-
-    Args:
-        folder: Model folder to write.
-        force: Replace an existing model folder.
-
-    Returns:
-        Contents of its model.json.
-
-    Raises:
-        MissingExtra: If the extra ``faces`` is not installed.
-        ModelError: If a file of the extra is damaged.
-        SettingError: If the folder exists and ``force`` is False.
-    """
-    target = Path(folder)
-    model_folder.check_output(target, force=force)
-    with tempfile.TemporaryDirectory(prefix="twinned-") as name:
-        made = _write(Path(name))
-        place(Path(name), target)
-    return made
-
-
-def cached_model() -> Path:
-    """Return the model folder of ``face`` in the user's cache, which is written on first use.
-
-    Raises:
-        MissingExtra: If the extra ``faces`` is not installed.
-        ModelError: If a file of the extra is damaged.
-    """
+def stamp() -> list[str]:
+    """Return what the model folder depends on: versions, and the SHA-256 of weights and figures."""
     from .. import __version__
 
-    stamp = [models.ENCODER.sha256, hashlib.sha256(_figures_text().encode()).hexdigest(), __version__]
-    return models.cached_folder("face", stamp, _write)
+    figures = hashlib.sha256(_figures_text().encode()).hexdigest()
+    return [models.VERSION, models.ENCODER.sha256, figures, __version__]
 
 
 def figures() -> dict[str, Any]:
@@ -100,11 +64,21 @@ def _figures_text() -> str:
     return files(__package__).joinpath(_FIGURES).read_text(encoding="utf-8")
 
 
-def _write(folder: Path) -> Manifest:
+def write(folder: Path) -> Manifest:
+    """Write the model folder, which must not exist.
+
+    Returns:
+        Contents of its model.json.
+
+    Raises:
+        MissingExtra: If the extra ``faces`` is not installed.
+        ModelError: If its file is damaged.
+    """
     from safetensors.numpy import save_file
 
     from .. import __version__
 
+    folder.mkdir()
     stored = figures()
     models.write_encoder(folder / "encoder.onnx")
     weights = {f"encoder.{name}": value for name, value in models.encoder_weights().items()}
@@ -121,9 +95,10 @@ def _write(folder: Path) -> Manifest:
         calibration=Calibration(**stored["calibration"]),
         prototype=stored["prototype"],
         held_out=stored["held_out"],
+        data={"description": READY_MADE["face"].training_data},
         recipe=RECIPE,
         notes=[note.text for note in notes],
         note_codes=[note.code for note in notes],
-        licence=models.LICENSE,
+        licence=READY_MADE["face"].license,
     )
     return model_folder.write(folder, manifest, card=card(manifest))

@@ -44,12 +44,14 @@ class Model(FolderEmbedder):
     """A trained model, loaded from its folder.
 
     Args:
-        folder: Model folder.
+        folder: Model folder, or the name of a ready-made model: ``face``, ``glyph`` or ``photo``. A folder of
+            that name in the working directory comes first.
         device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.inference.session.Graph`.
         temporary: Temporary folder that holds the model and is deleted with it.
 
     Raises:
         ModelError: If the folder is missing, damaged or of another format.
+        MissingExtra: If a ready-made model cannot be used without an extra.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Model(FolderEmbedder):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Model:
-        """Load a model folder; see the constructor."""
+        """Load a model folder, or a ready-made model by its name; see the constructor."""
         return cls(path, device=device)
 
     @staticmethod
@@ -433,7 +435,7 @@ class Model(FolderEmbedder):
 
         held_out = self.manifest.held_out
         return ModelFacts(
-            calibration=self.manifest.calibration,
+            calibration=self.manifest.stored_calibration,
             prototype=self.prototype,
             classes=self.manifest.classes,
             threshold_classes=held_out.get("classes", []),

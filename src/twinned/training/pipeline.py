@@ -16,7 +16,6 @@ import torch
 from ..data.checks.checker import check_data
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
-from ..data.preprocessing import ImageSpec
 from ..data.splits import check_validation
 from ..errors import SettingError
 from ..evaluation.fitting import fit_calibration
@@ -26,6 +25,7 @@ from ..inference.model import Model
 from ..nn.siamese import SiameseNetwork
 from ..utils import files
 from ..utils.notes import Note, collect, muted, note
+from ..utils.progress import progress_bar
 from . import distributed
 from .callbacks import Callback
 from .checkpoint import setting_differences
@@ -125,29 +125,33 @@ def make_model(
     with collect() as collected, ExitStack() as stack:
         for earlier in (*notes, *(warm_start.notes if warm_start is not None else ())):
             note(*earlier)
-        train, validation = _decode(data, config.spec(), progress=progress)
-        _check(data, train, validation, config)
-        trainer = _make_trainer(
-            train,
-            data,
-            config,
-            warm_start,
-            parts,
-            device=device,
-            callbacks=callbacks,
-            progress=progress,
-        )
+        train, validation = _decode(data, config, progress=progress)
+        with progress_bar("Checking the images", show=progress):
+            _check(data, train, validation, config)
+        with progress_bar("Preparing the network", show=progress):
+            trainer = _make_trainer(
+                train,
+                data,
+                config,
+                warm_start,
+                parts,
+                device=device,
+                callbacks=callbacks,
+                progress=progress,
+            )
         temporary: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
         folder, saved = Path(temporary.name), False
         stack.callback(temporary.cleanup)
         try:
-            budget = _budget(trainer, folder, start_time)
+            with progress_bar("Preparing the network", show=progress):
+                budget = _budget(trainer, folder, start_time)
             result = _fit(trainer, train, validation, budget, output.checkpoints)
             if warm_start is not None and warm_start.was_trained_on(result.held_out or train):
                 result = replace(result, unseen=False)
 
             def save() -> None:
                 nonlocal saved
+                train.finish()
                 given = _given(train, validation, warm_start)
                 _write(folder, trainer, result, given, collected)
                 if output.target is not None:
@@ -155,7 +159,8 @@ def make_model(
                     saved = True
                     shutil.rmtree(partial(output.target), ignore_errors=True)
 
-            distributed.broadcast_from_rank0(save) if output.target is not None else save()
+            with progress_bar("Saving the model", show=progress):
+                distributed.broadcast_from_rank0(save) if output.target is not None else save()
         except (Interrupted, KeyboardInterrupt) as stop:
             kept = f"the model is saved in {output.target}" if saved else _what_is_saved(output.checkpoints)
             raise Interrupted(f"{str(stop) or 'stopped'}; {kept}") from None
@@ -198,11 +203,15 @@ def _fit(
     return replace(result, train=empty(result.train), unseen=result.unseen or result.held_out is not None)
 
 
-def _decode(data: RunData, spec: ImageSpec, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
-    """Decode the training and the validation data."""
+def _decode(data: RunData, config: TrainConfig, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
+    """Decode the training and the validation data; many files later, unless there is a reason against it.
+
+    Validation data must not share images with the training data, and a time budget has to cover all decoding.
+    """
+    lazy = data.validation is None and config.length.minutes is None
 
     def decode(images: ImageSet | PairSet) -> DecodedSet:
-        return DecodedSet.from_images(images, spec, progress=progress)
+        return DecodedSet.from_images(images, config.spec(), progress=progress, lazy=lazy)
 
     validation = None if data.validation is None else decode(data.validation)
     return decode(data.train), validation
@@ -349,7 +358,7 @@ def _is_finished(
     now = config.model_dump(mode="json")
     if before:
         with muted():
-            now |= _given(*_decode(data, config.spec(), progress=progress), warm_start)
+            now |= _given(*_decode(data, config, progress=progress), warm_start)
     if differences := setting_differences(asked | before, now):
         raise SettingError(
             f"{target} already holds a finished run with different settings or data ({differences}). Choose"

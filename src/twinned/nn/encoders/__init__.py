@@ -23,12 +23,13 @@ map, and ``stages()`` the parts from the input on, which can be frozen.
 
 from __future__ import annotations
 
+from . import convnets, dlib, papers, pretrained
 from .adapter import ModuleEncoder, as_encoder
 from .base import Encoder
-from .convnets import Conv4, ResNet
-from .dlib import DlibFace
-from .papers import Chopra2005, Deck, Koch2015
-from .pretrained import EfficientNetLite0, EfficientNetMaps, load_matching, load_weights
+from .convnets import *
+from .dlib import *
+from .papers import *
+from .pretrained import *
 from .registry import (
     ENCODERS,
     create_encoder,
@@ -43,16 +44,8 @@ build = create_encoder
 
 __all__ = [
     "ENCODERS",
-    "Chopra2005",
-    "Conv4",
-    "Deck",
-    "DlibFace",
-    "EfficientNetLite0",
-    "EfficientNetMaps",
     "Encoder",
-    "Koch2015",
     "ModuleEncoder",
-    "ResNet",
     "as_encoder",
     "build",
     "create_encoder",
@@ -60,7 +53,6 @@ __all__ = [
     "input_shape",
     "installed",
     "is_pretrained",
-    "load_matching",
-    "load_weights",
     "register_encoder",
 ]
+__all__ += convnets.__all__ + dlib.__all__ + papers.__all__ + pretrained.__all__

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from ...data.faces import models
 from .base import Encoder
 
+__all__ = ["DlibFace"]
+
 # Filters of the residual blocks, by stage; each stage but the first starts with half the height and width.
 _STAGES = ((32,) * 3, (64,) * 4, (128,) * 3, (256,) * 3, (256,))
 
@@ -33,7 +35,7 @@ class DlibFace(Encoder):
 
     mean = models.MEAN
     std = models.STD
-    license = models.LICENSE
+    license = "CC0-1.0 (dlib-models by Davis E. King)"
     has_maps = False  # the last map has 2x2 cells
 
     def __init__(self, *, embedding_size: int | None = None, pretrained: bool = True) -> None:
