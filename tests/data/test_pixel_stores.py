@@ -94,7 +94,7 @@ def test_large_set_is_streamed_if_the_disk_is_full(files: list[str], monkeypatch
         found.pixels[:2]
 
 
-def test_lazy_images_have_the_pixels_and_hashes_of_decoded_ones(
+def test_lazy_images_equal_decoded_images_and_hashes(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = decode(files, SPEC, progress=False)
@@ -112,9 +112,7 @@ def test_lazy_images_have_the_pixels_and_hashes_of_decoded_ones(
     assert list(hashes) == [expected.hashes[i] for i in kept]
 
 
-def test_lazy_images_that_cannot_be_decoded_are_gray_and_noted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undecodable_lazy_images_are_gray_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for label in "ab":
         (tmp_path / label).mkdir()
         for number in range(6):
@@ -136,7 +134,7 @@ def test_lazy_images_that_cannot_be_decoded_are_gray_and_noted(
     assert part.identity() != before
 
 
-def test_batches_are_read_ahead_in_their_order() -> None:
+def test_batches_are_prefetched_in_order() -> None:
     batches = ClassBatches(np.repeat(np.arange(8), 5), classes=3, images=2)
     read: list[int] = []
 
