@@ -138,7 +138,9 @@ def test_the_model_is_described_while_the_gallery_is_silent(
     gallery = open_gallery(silent.address, model, timeout=60)  # longer than any wait of the service
     response = client(gallery=gallery, limits=Limits(wait_seconds=0.2)).get("/v1/model")
     assert response.status_code == 200
-    assert set(response.json()["gallery"].values()) == {None}
+    found = response.json()["gallery"]
+    assert found.pop("temporary") is False
+    assert set(found.values()) == {None}
 
 
 def test_changes_do_not_wait_for_each_other_without_end(client: Client, model: Model, silent: Silent) -> None:

@@ -252,7 +252,7 @@ class Gallery:
             probability = self._embedder.probability(near)
             answers += [
                 Identification(
-                    source_name(image), name if d <= threshold else None, float(p), float(d), threshold
+                    source_name(image), name if d <= threshold else None, *map(float, (p, d)), threshold, name
                 )
                 for image, name, d, p in zip(batch, labels, near, probability)
             ]

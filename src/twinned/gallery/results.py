@@ -45,6 +45,7 @@ class Identification:
         probability: Calibrated P(same) of the image and the closest label, in [0, 1].
         distance: Distance to the closest label; infinite in an empty gallery.
         threshold: Threshold for this gallery at the requested rate of false identifications.
+        nearest: Closest label, within the threshold or not; None in an empty gallery.
     """
 
     image: str
@@ -52,14 +53,21 @@ class Identification:
     probability: float
     distance: float
     threshold: float
+    nearest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the JSON object that the command line prints; an infinite distance becomes null."""
+        found = {
+            "probability": self.probability,
+            "distance": self.distance if np.isfinite(self.distance) else None,
+        }
+        nearest = None if self.nearest is None else {"label": self.nearest, **found}
         return {
             "image": self.image,
             "label": self.label,
-            "probability": self.probability,
-            "distance": self.distance if np.isfinite(self.distance) else None,
+            **found,
+            "nearest": nearest,
+            "threshold": self.threshold,
         }
 
 

@@ -101,10 +101,7 @@ class GalleryService:
             gallery.search(image, body.nearest, label=body.label, where=body.where) if body.nearest else []
             for image in images
         ]
-        return [
-            {**one.to_json(), "threshold": one.threshold, "nearest": [_hit(hit) for hit in hits]}
-            for one, hits in zip(found, near)
-        ]
+        return [{**one.to_json(), "hits": [_hit(hit) for hit in hits]} for one, hits in zip(found, near)]
 
     def search(self, body: schemas.SearchRequest) -> list[dict[str, Any]]:
         """Find the most similar enrolled images, nearest first."""
@@ -139,6 +136,11 @@ class GalleryService:
         return data
 
     # ---- change
+
+    def make(self) -> dict[str, Any]:
+        """Make a temporary gallery, unless the service has one."""
+        gallery = self.service.make_gallery()
+        return {"count": gallery.count(), "temporary": self.service.temporary is not None}
 
     def add(self, body: schemas.AddRequest) -> dict[str, Any]:
         """Enroll images; on disk when this returns."""
@@ -252,6 +254,15 @@ def _add_collection(router: APIRouter, service: Service, gallery: GalleryService
         return await service.for_gallery.run(
             lambda: gallery.list(label, None if after is None else str(after), limit)
         )
+
+    @router.post(
+        "/v1/gallery/temporary",
+        response_model=schemas.Made,
+        responses=problems(403, 422, 503),
+        summary="Make a gallery that is deleted when the service stops, unless it has one",
+    )
+    async def post_temporary() -> Response:
+        return await service.for_gallery.run(gallery.make)
 
     @router.delete(
         "/v1/gallery", response_model=schemas.Removed, responses=_QUERY, summary="Remove a label's images"

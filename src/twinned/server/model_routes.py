@@ -1,15 +1,20 @@
-"""Routes that need the model only: verify, embed, classify, and the description of the model."""
+"""Routes that need the model only: verify, explain, embed, classify, and the description of the model."""
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Response
+from PIL import Image
 
+from ..data.images import Pixels
 from ..data.preprocessing import read_image
+from ..evaluation.advice import on_model
 from ..gallery.gallery import Gallery
 from ..gallery.results import Stats
 from ..inference.model_card import card
@@ -17,6 +22,8 @@ from .openapi import add_post, problems
 from .schemas import (
     ClassifyRequest,
     EmbedRequest,
+    ExplainRequest,
+    Explanation,
     ModelFacts,
     Prediction,
     Vector,
@@ -39,6 +46,27 @@ def routes(service: Service) -> APIRouter:
         service.metrics.images.inc(len(body.a) + 1)
         return model.verify(body.a, body.b, threshold=body.threshold).to_json()
 
+    def post_explain(body: ExplainRequest) -> dict[str, Any]:
+        found = model.explain(body.a, body.b)
+        service.metrics.images.inc(2)
+        return {
+            "method": found.method,
+            "distance": found.distance,
+            "threshold": model.threshold,
+            "weak": found.is_weak(model.threshold),
+            "text": found.text(model.threshold),
+            "images": [
+                {
+                    "png": _png(pixels),
+                    "width": pixels.shape[1],
+                    "height": pixels.shape[0],
+                    "share": share.tolist(),
+                }
+                for pixels, share in ((found.left, found.left_share), (found.right, found.right_share))
+            ],
+            "links": [{"left": a, "right": b, "match": match} for a, b, match in found.strongest()],
+        }
+
     def post_embed(body: EmbedRequest) -> list[dict[str, Any]]:
         images = body.all()
         service.metrics.images.inc(len(images))
@@ -50,39 +78,10 @@ def routes(service: Service) -> APIRouter:
         service.metrics.images.inc(len(images) + sum(map(len, body.support.values())))
         return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
 
-    def facts(stats: Stats | None) -> dict[str, Any]:
-        manifest = model.manifest
-        internal = {"evidence", "identification", "references"}
-        calibration = manifest.calibration.model_dump(mode="json", exclude=internal)
-        gallery = None
-        if service.gallery is not None:
-            known = {} if stats is None else stats.to_json()
-            gallery = {key: known.get(key) for key in _GALLERY}
-        kept = (
-            "encoder",
-            "embedding_size",
-            "distance",
-            "head",
-            "data",
-            "held_out",
-            "recipe",
-            "notes",
-            "licence",
-        )
-        return {name: getattr(manifest, name) for name in kept} | {
-            "name": model.folder.name,
-            "image": manifest.spec.model_dump(mode="json"),
-            "threshold": model.threshold,
-            "calibration": calibration,
-            "classes": len(manifest.classes),
-            "card": card(manifest),
-            "gallery": gallery,
-            "read_only": service.read_only,
-            "limits": asdict(service.limits),
-        }
-
     add = partial(add_post, router, service.for_model)
     add("/v1/verify", VerifyRequest, Verdict, post_verify, "Verify that two images show the same class")
+    summary = "Explain a comparison: the regions of two images that match"
+    add("/v1/explain", ExplainRequest, Explanation, post_explain, summary)
     add("/v1/embed", EmbedRequest, list[Vector], post_embed, "Embed images")
     summary = "Classify images from as few as one example per class"
     add("/v1/classify", ClassifyRequest, list_of(Prediction), post_classify, summary)
@@ -95,6 +94,49 @@ def routes(service: Service) -> APIRouter:
     )
     async def get_model() -> Response:
         stats = await service.about_gallery(Gallery.stats)
-        return await service.for_model.run(lambda: facts(stats))
+        return await service.for_model.run(lambda: _facts(service, stats))
 
     return router
+
+
+def _png(pixels: Pixels) -> str:
+    """Encode an image as PNG in base64."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _facts(service: Service, stats: Stats | None) -> dict[str, Any]:
+    """Describe the model, its gallery and the service."""
+    model = service.model
+    manifest = model.manifest
+    internal = {"evidence", "identification", "references"}
+    calibration = manifest.calibration.model_dump(mode="json", exclude=internal)
+    gallery = None
+    if service.gallery is not None:
+        known = {} if stats is None else stats.to_json()
+        gallery = {key: known.get(key) for key in _GALLERY}
+        gallery["temporary"] = service.temporary is not None
+    kept = (
+        "encoder",
+        "embedding_size",
+        "distance",
+        "head",
+        "data",
+        "held_out",
+        "recipe",
+        "notes",
+        "licence",
+    )
+    return {name: getattr(manifest, name) for name in kept} | {
+        "name": model.folder.name,
+        "image": manifest.spec.model_dump(mode="json"),
+        "threshold": model.threshold,
+        "calibration": calibration,
+        "classes": len(manifest.classes),
+        "card": card(manifest),
+        "advice": on_model(manifest.calibration, unseen=manifest.calibration.unseen_classes),
+        "gallery": gallery,
+        "read_only": service.read_only,
+        "limits": asdict(service.limits),
+    }

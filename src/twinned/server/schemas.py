@@ -139,6 +139,13 @@ class VerifyRequest(_Body):
     threshold: Threshold
 
 
+class ExplainRequest(_Body):
+    """Two images to explain."""
+
+    a: Picture
+    b: Picture
+
+
 class EmbedRequest(_Images):
     """Images to embed."""
 
@@ -160,7 +167,7 @@ class IdentifyRequest(_Images):
         default=0.01, gt=0, lt=1, description="Fraction of unknown probes that may be given a label."
     )
     nearest: int = Field(
-        default=0, ge=0, le=100, description="Number of nearest enrolled images to return with each result."
+        default=0, ge=0, le=100, description="Number of nearest enrolled images to return in `hits`."
     )
     label: Labels
     where: Where
@@ -235,12 +242,51 @@ def list_of(schema: type[BaseModel]) -> Any:
     return list.__class_getitem__(schema)
 
 
+class Nearest(BaseModel):
+    """Closest label, within the threshold or not."""
+
+    label: str
+    probability: float
+    distance: float | None
+
+
 Verdict = _schema_of(results.Verdict, verdict=str)
 Prediction = _schema_of(results.Prediction, without="nearest")
 Hit = _schema_of(gallery.Hit, without="metadata")
-Identification = _schema_of(gallery.Identification, distance=float | None, nearest=list_of(Hit))
+Identification = _schema_of(
+    gallery.Identification, distance=float | None, nearest=Nearest | None, hits=list_of(Hit)
+)
 Item = _schema_of(Record, name="Item")
 Items = _schema_of(gallery.Page, name="Items", items=list_of(Item))
+
+
+class ExplainedImage(BaseModel):
+    """Image after preprocessing, as base64 PNG, and the contribution of each region: rows of columns."""
+
+    png: str
+    width: int
+    height: int
+    share: list[list[float]]
+
+
+class Match(BaseModel):
+    """Matching regions: row and column in either image."""
+
+    left: tuple[int, int]
+    right: tuple[int, int]
+    match: float
+
+
+class Explanation(BaseModel):
+    """Explanation of a comparison; `text` describes the strength of its evidence."""
+
+    method: str
+    distance: float
+    threshold: float
+    weak: bool
+    text: str
+    images: list[ExplainedImage]
+    links: list[Match]
 
 
 class Vector(BaseModel):
@@ -255,6 +301,13 @@ class Labelled(BaseModel):
 
     count: int
     labels: dict[str, int]
+
+
+class Made(BaseModel):
+    """Gallery of the service; a temporary one is deleted when the service stops."""
+
+    count: int
+    temporary: bool
 
 
 class Added(BaseModel):
@@ -334,6 +387,7 @@ class ModelFacts(BaseModel):
     notes: list[str]
     licence: str | None
     card: str
+    advice: list[str]
     gallery: dict[str, Any] | None
     read_only: bool
     limits: dict[str, Any]

@@ -1,0 +1,84 @@
+"""Advice: what the figures of a model mean in use, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .calibration import FittedThreshold
+    from .verification import VerificationResult
+
+_FEW_CLASSES = 20
+_UNFIT = 2.0  # ratio of a measured rate to the expected one above which the threshold should be fitted again
+
+
+def judgement(eer: float) -> str:
+    """Return what an equal error rate means in use, and advice where it is high."""
+    if eer < 0.001:
+        return "Very good: fewer than 1 of 1,000 answers are wrong"
+    wrong = (
+        f"about 1 of {round(1 / eer):,} answers is wrong" if eer < 0.4 else "the answers are nearly guesses"
+    )
+    if eer <= 0.03:
+        return f"Good: {wrong}"
+    if eer <= 0.1:
+        return f"Usable: {wrong}. More minutes, or more images and classes, would help"
+    return f"Weak: {wrong}. Add images and classes, train for more minutes, or run twinned check DATA"
+
+
+def on_model(fit: FittedThreshold, *, unseen: bool | None) -> list[str]:
+    """Return sentences on a model by the figures of its threshold, the most important first.
+
+    Args:
+        fit: Stored threshold.
+        unseen: True if it was chosen on classes that were not used in training; None if that is not known.
+    """
+    found = [judgement(fit.eer)]
+    if unseen is False:
+        found.append(
+            "The threshold was chosen on classes used in training, so the figures are too optimistic. Fit it"
+            " to other images: twinned calibrate MODEL DATA -o NEW"
+        )
+    elif not fit.supported or fit.n_classes < _FEW_CLASSES:
+        found.append(
+            f"The threshold rests on {fit.n_classes:,} classes, which are few. Fit it to more images: twinned"
+            " calibrate MODEL DATA -o NEW"
+        )
+    found.append(
+        "Measure the model on your own images, since these figures are valid for images like those they were"
+        " measured on: twinned evaluate MODEL IMAGES --report report.html"
+    )
+    return found
+
+
+def on_evaluation(v: VerificationResult, fit: FittedThreshold, *, seen: int) -> list[str]:
+    """Return sentences on an evaluation, the most important first.
+
+    Args:
+        v: Figures of the evaluation.
+        fit: Stored threshold.
+        seen: Number of evaluated images that were used in training.
+    """
+    found = [] if v.eer is None else [judgement(v.eer)]
+    if seen:
+        found.append(f"Evaluate on other images: {seen:,} of these were used in training")
+    if v.far is not None and v.frr is not None and v.eer is not None:
+        wanted = max(v.eer if fit.far is None else fit.far, 30 / max(v.n_impostor, 1))
+        if v.far > _UNFIT * wanted:
+            found.append(
+                "The stored threshold is too lenient for these images. Fit it to such images: twinned"
+                " calibrate MODEL DATA -o NEW"
+            )
+        elif fit.far is None and v.frr > _UNFIT * max(v.eer, 30 / max(v.n_genuine, 1)):
+            found.append(
+                "The stored threshold is too strict for these images. Fit it to such images: twinned"
+                " calibrate MODEL DATA -o NEW"
+            )
+    if v.n_classes < _FEW_CLASSES:
+        found.append(f"Evaluate on more classes: with {v.n_classes:,}, the figures are uncertain")
+    if v.far or v.frr:
+        found.append(
+            "Look at the most confident errors below: wrong labels and bad images are common causes. To find"
+            " such images: twinned check DATA"
+        )
+    return found
