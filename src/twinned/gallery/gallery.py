@@ -251,10 +251,8 @@ class Gallery:
             labels, near = closest_labels(self.store, self._embedder, self._prototypes, queries, only, counts)
             probability = self._embedder.probability(near)
             answers += [
-                Identification(
-                    source_name(image), name if d <= threshold else None, *map(float, (p, d)), threshold, name
-                )
-                for image, name, d, p in zip(batch, labels, near, probability)
+                Identification(source_name(image), name if d <= threshold else None, p, d, threshold, name)
+                for image, name, d, p in zip(batch, labels, near.tolist(), probability.tolist())
             ]
         return answers
 
