@@ -2,13 +2,14 @@
 # make test      install, then run the fast tests          make test-all   all tests
 # make coverage  the fast tests with coverage, which must not fall
 # make check     style, types, import layers               make docs       the documentation, into site/
+# make pages     docs/settings.md and docs/cli.md, which come from the program
 # make dist      wheel and source distribution, into dist/
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 
-.PHONY: demo test test-all coverage check docs course settings-page dist clean
+.PHONY: demo test test-all coverage check docs course pages dist clean
 .DEFAULT_GOAL := demo
 
 # The stamps are newer than the files they depend on, so an install is repeated only when it must be.
@@ -45,9 +46,10 @@ check: .venv/test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# After a change of the options, recipes or rules of training.
-settings-page: .venv/test
+# After a change of commands, options, recipes or rules of training.
+pages: .venv/test
 	$(BIN)/python docs/settings.py
+	$(BIN)/python docs/cli.py
 
 # After a change of the course (docs/learn): outputs, notebooks, pictures.
 course: .venv/test

@@ -99,7 +99,7 @@ def fit(options: argparse.Namespace) -> Part:
 
 def accuracy(options: argparse.Namespace) -> Part:
     """Measure the stored model on View 2 and on ORL."""
-    model = tw.load(ready_made.cached_model())
+    model = tw.load("face")
     lfw = model.evaluate(options.lfw, protocol="lfw", seed=options.seed)
     orl = model.evaluate(options.orl, protocol="classes", seed=options.seed)
     found = lfw.details["lfw"]
@@ -220,7 +220,7 @@ for line in sys.stdin:
 
 def speed(options: argparse.Namespace) -> Part:
     """Time detection, embedding and both for one image at a time; compare boxes with dlib's."""
-    model = tw.load(ready_made.cached_model())
+    model = tw.load("face")
     folder = models._models_folder()
     assert folder is not None, "the extra faces is missing"
     files = [str(folder / source.file) for source in (models.DETECTOR, models.ENCODER)]

@@ -202,6 +202,40 @@ def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]:
+    """``painted_faces(("red", left, top, side), ...)`` paints squares on black, which are found as faces."""
+    from twinned.data.faces import detector, landmarks, models, photographs
+
+    colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+    def find(image: Image.Image, smallest: float) -> list[detector.Face]:
+        found = []
+        for color in colors.values():
+            rows, columns = np.nonzero((np.asarray(image.convert("RGB")) == color).all(2))
+            if len(rows) and (side := rows.max() + 1 - rows.min()) >= smallest:
+                left, top = int(columns.min()), int(rows.min())
+                points = landmarks.AVERAGE_FACE * side + (left, top)
+                found.append(detector.Face((left, top, left + int(side), top + int(side)), 1.0, points))
+        return sorted(found, key=lambda face: -face.size)
+
+    def predict(predictor: object, image: Image.Image, boxes: NDArray[Any]) -> NDArray[np.float64]:
+        return landmarks.AVERAGE_FACE * (boxes[:, 2:] - boxes[:, :2])[:, None] + boxes[:, None, :2]
+
+    monkeypatch.setattr(photographs, "find_faces", find)
+    monkeypatch.setattr(photographs, "predict", predict)
+    monkeypatch.setattr(models, "finder", lambda: models.Finder(None, 8, 14, None))  # type: ignore[arg-type]
+    monkeypatch.setattr(photographs, "_noted", set())
+
+    def paint(*faces: tuple[str, int, int, int], size: tuple[int, int] = (640, 480)) -> Image.Image:
+        image = Image.new("RGB", size, "black" if faces else "gray")
+        for color, left, top, side in faces:
+            image.paste(colors[color], (left, top, left + side, top + side))
+        return image
+
+    return paint
+
+
 DrawGlyphs = Callable[..., Path]
 
 

@@ -58,6 +58,7 @@ def test_every_command_explains_itself_and_its_arguments(twinned, path):
     assert shown.code == 0
     assert shown.err == ""
     assert f"Usage: twinned {' '.join(path)}" in " ".join(shown.out.split())
+    assert "<bool>" not in shown.out, "flags take no value"
     for name, parameter in COMMANDS[path].items():
         if name not in ("help",):
             assert parameter.help, f"{name} has no help"

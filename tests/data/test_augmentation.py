@@ -1,4 +1,4 @@
-"""Augmentation: nothing where nothing is asked for, the same for the same seed, never beyond its bounds."""
+"""Augmentation: identity without options, seeds, and bounds of each option."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def batch(count: int = 6, height: int = 20, width: int = 20, channels: int = 3) 
 
 
 def dot(row: int, column: int, *, count: int = 64, size: int = 41, spread: float = 2.0) -> torch.Tensor:
-    """A soft white dot on black, the same on each image."""
+    """Blurred white dot on black, the same on each image."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     bump = torch.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * spread**2))
     return (255 * bump).round().to(torch.uint8)[None, :, :, None].expand(count, -1, -1, -1)
 
 
 def centres(images: torch.Tensor) -> torch.Tensor:
-    """Row and column of each image's centre of mass, ``(n, 2)``."""
+    """Row and column of each image's center of mass, ``(n, 2)``."""
     weight = images[:, 0]
     y, x = torch.meshgrid(*(torch.arange(s, dtype=torch.float32) for s in weight.shape[1:]), indexing="ij")
     total = weight.sum(dim=(1, 2))
     return torch.stack([(weight * y).sum(dim=(1, 2)) / total, (weight * x).sum(dim=(1, 2)) / total], dim=1)
 
 
-def test_without_any_change_pixels_are_scaled_and_laid_out():
+def test_no_options_only_scale_and_permute():
     pixels = batch(channels=3)
     images = Augmentation()(pixels)
     torch.testing.assert_close(images, pixels.permute(0, 3, 1, 2) / 255)
@@ -56,7 +56,7 @@ def test_without_any_change_pixels_are_scaled_and_laid_out():
 @pytest.mark.parametrize(
     ("channels", "height", "width"), [(1, 20, 20), (3, 20, 20), (1, 24, 13), (3, 13, 24)]
 )
-def test_the_same_seed_changes_a_batch_in_the_same_way_and_stays_in_bounds(channels, height, width):
+def test_seed_determines_a_batch_within_bounds(channels, height, width):
     pixels = batch(channels=channels, height=height, width=width)
     before = pixels.clone()
     first, second, other = (EVERYTHING(pixels, seed=seed) for seed in (5, 5, 6))
@@ -65,16 +65,16 @@ def test_the_same_seed_changes_a_batch_in_the_same_way_and_stays_in_bounds(chann
     assert first.shape == (6, channels, height, width)
     assert first.min() >= 0
     assert first.max() <= 1
-    assert torch.equal(pixels, before), "the cache itself is never changed"
+    assert torch.equal(pixels, before), "the input is not modified"
 
 
-def test_each_image_is_changed_on_its_own():
+def test_images_are_augmented_independently():
     same = batch(1).expand(6, -1, -1, -1)
     images = EVERYTHING(same, seed=1)
     assert len({image.numpy().tobytes() for image in images}) == 6
 
 
-def test_every_part_changes_something_by_itself():
+def test_every_option_changes_images():
     plain = Augmentation()(batch(12))
     parts = {
         name: getattr(EVERYTHING, name)
@@ -86,15 +86,15 @@ def test_every_part_changes_something_by_itself():
         assert not torch.allclose(changed, plain), name
 
 
-def test_shifts_are_shares_of_the_image_either_way():
+def test_shift_is_a_symmetric_fraction_of_the_image():
     moved = centres(Augmentation(shift=0.1)(dot(20, 20), seed=0)) - 20
     assert moved.abs().max() <= 4.1 + 0.1
     assert moved.abs().max() > 3
     assert moved.mean(dim=0).abs().max() < 1.2
-    assert torch.corrcoef(moved.T)[0, 1].abs() < 0.4, "rows and columns move on their own"
+    assert torch.corrcoef(moved.T)[0, 1].abs() < 0.4, "rows and columns move independently"
 
 
-def test_rotations_keep_the_distance_from_the_centre_and_their_bounds():
+def test_rotation_keeps_the_distance_from_the_center():
     moved = centres(Augmentation(rotation=30)(dot(20, 32), seed=0)) - 20
     radius, angle = moved.norm(dim=1), torch.atan2(moved[:, 0], moved[:, 1])
     torch.testing.assert_close(radius, torch.full((64,), 12.0), atol=0.1, rtol=0)
@@ -103,7 +103,7 @@ def test_rotations_keep_the_distance_from_the_centre_and_their_bounds():
     assert (angle < 0).any()
 
 
-def test_scales_are_of_each_axis_from_the_inverse_to_the_factor():
+def test_scale_varies_each_axis_up_to_the_factor():
     corner = centres(Augmentation(scale=0.25)(dot(30, 10), seed=0)) - 20
     factor = corner / torch.tensor([10.0, -10.0])
     assert factor.min() >= 1 / 1.26
@@ -113,26 +113,26 @@ def test_scales_are_of_each_axis_from_the_inverse_to_the_factor():
     assert (factor[:, 0] - factor[:, 1]).abs().max() > 0.1
 
 
-def test_shear_moves_one_axis_by_a_share_of_the_other():
+def test_shear_moves_one_axis_by_a_fraction_of_the_other():
     moved = centres(Augmentation(shear=0.3)(dot(32, 20), seed=0)) - torch.tensor([32.0, 20.0])
     assert moved[:, 1].abs().max() <= 0.3 * 12 * 1.15
     assert moved[:, 1].abs().max() > 0.2 * 12
 
 
-def test_probability_is_the_chance_of_each_part():
+def test_probability_applies_to_each_option():
     plain = centres(Augmentation()(dot(20, 32, count=400)))
     sometimes = centres(Augmentation(rotation=30, probability=0.25)(dot(20, 32, count=400), seed=0))
     share = ((sometimes - plain).norm(dim=1) > 0.05).float().mean()
     assert share == pytest.approx(0.25, abs=0.06)
 
 
-def test_an_elastic_wobble_is_as_large_as_its_name_says():
+def test_elastic_sets_the_standard_deviation():
     moved = centres(Augmentation(elastic=0.05)(dot(20, 20, count=400, spread=1.0), seed=0)) - 20
     assert moved.std() == pytest.approx(0.05 * 20.5, rel=0.2)
 
 
 @pytest.mark.parametrize("others", [{}, {"rotation": 0.001}])
-def test_half_of_the_images_are_mirrored_left_and_right(others):
+def test_flip_mirrors_half_of_the_images(others):
     where = centres(Augmentation(flip=True, **others)(dot(15, 8, count=400), seed=0))
     left = (where[:, 1] - 8).abs() < 0.1
     right = (where[:, 1] - 32).abs() < 0.1
@@ -141,7 +141,7 @@ def test_half_of_the_images_are_mirrored_left_and_right(others):
     torch.testing.assert_close(where[:, 0], torch.full((400,), 15.0), atol=0.05, rtol=0)
 
 
-def test_quarter_turns_are_rot90_and_mirrors_come_first():
+def test_turns_are_rot90_after_mirroring():
     pixels = batch(8, channels=1)
     turned = Augmentation()(pixels, turns=torch.arange(8))
     for turn in range(8):
@@ -151,7 +151,7 @@ def test_quarter_turns_are_rot90_and_mirrors_come_first():
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 35, 35), (3, 24, 40)])
-def test_a_warp_is_torchs_affine_grid_and_a_wobble_is_bicubic_between_its_knots(channels, height, width):
+def test_warp_matches_affine_grid_and_bicubic_displacement(channels, height, width):
     pixels = batch(8, height, width, channels)
     x = pixels.permute(0, 3, 1, 2) / 255
     turned = Augmentation(rotation=30, elastic=0.05)(pixels, seed=4)
@@ -177,11 +177,11 @@ def test_a_warp_is_torchs_affine_grid_and_a_wobble_is_bicubic_between_its_knots(
         torch.testing.assert_close(both, slow, atol=1e-4, rtol=0)
 
 
-def test_colour_changes_are_those_of_their_formulas():
+def test_color_changes_follow_their_formulas():
     pixels = batch(50)
     plain = Augmentation()(pixels)
     brighter = Augmentation(brightness=0.1)(pixels, seed=0) - plain
-    middle = (plain > 0.2) & (plain < 0.8)  # where nothing is cut off
+    middle = (plain > 0.2) & (plain < 0.8)  # not clipped
     for change, inside in zip(brighter, middle, strict=True):
         assert change[inside].std() < 1e-6
         assert change[inside].abs().max() <= 0.1 + 1e-6
@@ -194,12 +194,12 @@ def test_colour_changes_are_those_of_their_formulas():
     assert 1.15 < harder.max() < 1.5
 
 
-def test_saturation_leaves_grey_images_alone():
+def test_saturation_leaves_gray_images_unchanged():
     pixels = batch(channels=1)
     assert torch.equal(Augmentation(saturation=0.9)(pixels, seed=0), Augmentation()(pixels))
 
 
-def test_half_of_the_images_lose_a_square_to_their_mean():
+def test_erase_fills_a_square_with_the_mean():
     pixels = batch(300, 20, 20, 1)
     plain, erased = Augmentation()(pixels), Augmentation(erase=0.3)(pixels, seed=0)
     holes = (plain != erased)[:, 0]

@@ -1,4 +1,4 @@
-"""The official lists of LFW and Omniglot: read as they are, and refused where they are not whole."""
+"""The official lists of LFW and Omniglot; incomplete lists are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twinned.errors import DataError
 
 @pytest.fixture
 def lfw(tmp_path: Path) -> Path:
-    """Two folds of two pairs, laid out as the data set is: images in one folder, lists in another."""
+    """Two folds of two pairs in the layout of LFW, with images and lists in separate folders."""
     for person, count in (("Ann_Lee", 3), ("Bo", 2), ("Cy_X", 2), ("Di", 1)):
         folder = tmp_path / "images" / person
         folder.mkdir(parents=True)
@@ -26,7 +26,7 @@ def lfw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_lfw_is_read_as_it_is(lfw):
+def test_lfw_folds_are_read(lfw):
     assert official_protocol(lfw) == "lfw"
     found = read_lfw(lfw)
     names = [Path(image).stem for image in found.pairs.images]
@@ -43,7 +43,7 @@ def test_lfw_is_read_as_it_is(lfw):
     assert len(names) == len(set(names)) == 7
 
 
-def test_view_1_is_read_by_its_list_and_links_are_followed(lfw, tmp_path):
+def test_lfw_view_1_and_linked_folders_are_read(lfw, tmp_path):
     found = read_lfw(lfw / "lists" / "pairsDevTest.txt")
     assert found.fold.tolist() == [0, 0]
     assert found.pairs.same.tolist() == [True, False]
@@ -68,7 +68,7 @@ def test_view_1_is_read_by_its_list_and_links_are_followed(lfw, tmp_path):
         ("2\t1\nBo\t1\t2\nBo\t1\tDi\t1\n", "declares 4 pairs; got 2"),
     ],
 )
-def test_damaged_lists_are_refused_by_line(lfw, text, message):
+def test_damaged_lfw_list_error_names_the_line(lfw, text, message):
     (lfw / "lists" / "pairs.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         read_lfw(lfw)
@@ -100,7 +100,7 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_omniglot_runs_are_read_as_they_are(runs):
+def test_omniglot_runs_are_read(runs):
     assert official_protocol(runs) == "omniglot-runs"
     found = read_omniglot_runs(runs)
     assert [run.name for run in found] == ["run01", "run02"]
@@ -120,13 +120,13 @@ def test_omniglot_runs_are_read_as_they_are(runs):
         ("run01/test/item0.png run01/training/class0.png", "same numbers of images"),
     ],
 )
-def test_damaged_runs_are_refused(runs, text, message):
+def test_damaged_omniglot_runs_are_refused(runs, text, message):
     (runs / "run01" / "class_labels.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         read_omniglot_runs(runs)
 
 
-def test_the_real_lists(data_set):
+def test_real_lists_are_complete(data_set):
     runs = read_omniglot_runs(data_set("omniglot/all_runs"))
     assert [len(run.queries) for run in runs] == [20] * 20
     assert all(sorted(run.answers) == list(range(20)) for run in runs)

@@ -1,4 +1,4 @@
-"""Image sets and pair sets: choosing, parting by class, connected parts."""
+"""Image sets and pair sets: subsets, splits by class, connected components."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_subset_by_index_and_by_mask() -> None:
         ("_ _ _", "_ _ _"),
     ],
 )
-def test_what_a_split_comes_to(split: str, side: str) -> None:
+def test_split_names_are_normalized(split: str, side: str) -> None:
     words = [word.replace("_", "") for word in split.split()]
     data = replace(load_images(["1", "2", "3"], ["a", "b", "c"]), split=np.array(words))
     assert data.split_name.tolist() == [word.replace("_", "") for word in side.split()]
 
 
-def test_identity_groups_are_what_same_pairs_connect() -> None:
+def test_identity_groups_are_connected_by_same_pairs() -> None:
     same = np.array([True, False, True, False])
     found = PairSet(
         list("abcde"), left=np.array([0, 1, 2, 3]), right=np.array([1, 2, 3, 4]), same=same
@@ -61,7 +61,7 @@ def test_subset_of_an_array_of_pixels() -> None:
     assert part.images[:, 0, 0].tolist() == [3, 1]
 
 
-def test_classes_and_their_numbers() -> None:
+def test_classes_and_class_index() -> None:
     data = load_images(["1", "2", "3"], ["b", "a", "b"])
     assert data.classes == ["a", "b"]
     assert data.class_index.tolist() == [1, 0, 1]
@@ -70,7 +70,7 @@ def test_classes_and_their_numbers() -> None:
 
 @pytest.mark.parametrize("whole_groups", [False, True])
 @given(fraction=st.floats(0.01, 0.99), seed=st.integers(0, 100))
-def test_no_class_on_both_sides(whole_groups: bool, fraction: float, seed: int) -> None:
+def test_split_classes_shares_no_class(whole_groups: bool, fraction: float, seed: int) -> None:
     data = faces()
     first, second = data.split_classes(fraction, seed=seed, whole_groups=whole_groups)
     assert not set(first.classes) & set(second.classes)
@@ -83,14 +83,14 @@ def test_no_class_on_both_sides(whole_groups: bool, fraction: float, seed: int) 
     assert again.names == first.names
 
 
-def test_the_share_is_that_asked_for() -> None:
+def test_split_classes_respects_the_fraction() -> None:
     data = load_images([str(i) for i in range(100)], [str(i) for i in range(100)])
     first, second = data.split_classes(0.8, seed=1)
     assert (len(first), len(second)) == (80, 20)
     assert first.classes != data.split_classes(0.8, seed=2)[0].classes
 
 
-def test_what_cannot_be_parted() -> None:
+def test_split_classes_refuses_invalid_fractions_and_too_few_classes() -> None:
     with pytest.raises(DataError, match="above 0 and below 1; got 1"):
         faces().split_classes(1.0)
     with pytest.raises(DataError, match="at least 2 classes; got 1"):
@@ -114,10 +114,10 @@ def test_subset_of_pairs_drops_unused_images() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)), min_size=1, max_size=25))
-def test_components_equal_the_loop(ends: list[tuple[int, int]]) -> None:
+def test_components_equal_a_loop(ends: list[tuple[int, int]]) -> None:
     found = pairs(*ends, images=15).components()
     mark = list(range(15))
-    for _ in mark:  # the smallest neighbour's mark, until nothing changes
+    for _ in mark:  # propagate the smallest mark until nothing changes
         for a, b in ends:
             mark[a] = mark[b] = min(mark[a], mark[b])
     for i in range(15):

@@ -1,4 +1,4 @@
-"""Decoding once: order, unreadable images, the file that stands in for memory."""
+"""Decoding: order, unreadable images, and the memory-mapped file of large sets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def small_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     return not request.param
 
 
-def test_images_come_in_order(small_memory: bool, tmp_path: Path) -> None:
+def test_images_keep_their_order(small_memory: bool, tmp_path: Path) -> None:
     paths = pictures(tmp_path, 600)
     decoded = decode(paths, SPEC)
     assert decoded.pixels.shape == (600, 9, 12, 1)
@@ -41,7 +41,7 @@ def test_images_come_in_order(small_memory: bool, tmp_path: Path) -> None:
     assert decoded.unreadable == []
 
 
-def test_unreadable_ones_are_left_out_and_named(small_memory: bool, tmp_path: Path) -> None:
+def test_unreadable_images_are_skipped_and_listed(small_memory: bool, tmp_path: Path) -> None:
     paths = pictures(tmp_path, 20)
     Path(paths[0]).write_bytes(b"")
     Path(paths[7]).write_bytes(Path(paths[7]).read_bytes()[:40])
@@ -54,16 +54,16 @@ def test_unreadable_ones_are_left_out_and_named(small_memory: bool, tmp_path: Pa
     assert "empty" in decoded.unreadable[0].reason
 
 
-def test_nothing_readable_and_nothing_at_all(tmp_path: Path) -> None:
+def test_no_readable_image_gives_no_pixels(tmp_path: Path) -> None:
     assert decode([str(tmp_path / "gone.png")], SPEC).pixels.shape == (0, 9, 12, 1)
     assert decode([], SPEC).pixels.shape == (0, 9, 12, 1)
 
 
-def test_arrays_are_decoded_as_well() -> None:
+def test_arrays_are_decoded() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 9, 12), dtype=np.uint8)
     np.testing.assert_array_equal(decode(pixels, SPEC).pixels[:, :, :, 0], pixels)
 
 
-def test_no_progress_bar_where_nobody_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_bar_requires_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     decode(pictures(tmp_path, 3), SPEC, progress=True)
     assert capsys.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""Opening images: every odd file does the expected thing or is named in one clear message."""
+"""Opening images: unusual files are read correctly or refused with a clear message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLOUR = ImageSpec(height=16, width=24, channels=3)
 
 
 def picture(height: int = 16, width: int = 24, seed: int = 0) -> NDArray[np.uint8]:
-    """A smooth colour picture: dark at the top left, light at the bottom right."""
+    """Smooth color image: dark at the top left, light at the bottom right."""
     down, across = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     rng = np.random.default_rng(seed)
     levels = np.stack([a * down + b * across for a, b in rng.uniform(60, 120, (3, 2))], axis=-1)
@@ -41,10 +41,10 @@ def saved(path: Path, pixels: NDArray[Any] | Image.Image, **options: Any) -> Pat
     return path
 
 
-# Files that cannot be used
+# Unusable files
 
 
-def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path) -> None:
+def test_unusable_file_error_has_source_and_reason(tmp_path: Path) -> None:
     whole = saved(tmp_path / "whole.png", picture(64, 64)).read_bytes()
     jpeg = saved(tmp_path / "whole.jpg", picture(64, 64)).read_bytes()
     contents = {
@@ -69,14 +69,14 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path) -> 
         read_image(tmp_path, GREY)
 
 
-def test_formats_that_make_pillow_start_a_program_are_refused(tmp_path: Path) -> None:
+def test_formats_decoded_by_external_programs_are_refused(tmp_path: Path) -> None:
     page = saved(tmp_path / "page.eps", picture(32, 32))
     page.rename(tmp_path / "page.png")
     with pytest.raises(ImageError, match="is not a supported image"):
         read_image(tmp_path / "page.png", GREY)
 
 
-def test_bytes_that_have_a_name_are_called_by_it() -> None:
+def test_named_bytes_are_reported_by_name() -> None:
     class Upload(bytes):
         name = "photo.jpg"
 
@@ -84,17 +84,17 @@ def test_bytes_that_have_a_name_are_called_by_it() -> None:
         read_image(Upload(b"text"), GREY)
 
 
-def test_a_link_that_leads_nowhere_or_round_in_circles_is_an_image_error(tmp_path: Path) -> None:
+def test_broken_links_and_pipes_are_image_errors(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    os.mkfifo(tmp_path / "pipe.png")  # opening one waits for a writer for ever
+    os.mkfifo(tmp_path / "pipe.png")  # opening a pipe blocks until a writer opens it
     for name in ("gone.png", "loop.png", "pipe.png"):
         with pytest.raises(ImageError):
             open_image(tmp_path / name)
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims to be very large."""
+    """Build a small PNG that declares a very large size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -107,7 +107,7 @@ def huge_png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     "side", [10_000, 16_000, 60_000]
 )  # Pillow warns of the first and refuses the last two
-def test_a_decompression_bomb_is_refused_before_it_unfolds(side: int, tmp_path: Path) -> None:
+def test_decompression_bomb_is_refused_before_decoding(side: int, tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(huge_png(side, side))
     with warnings.catch_warnings():
@@ -118,7 +118,7 @@ def test_a_decompression_bomb_is_refused_before_it_unfolds(side: int, tmp_path: 
         read_image(path.read_bytes(), GREY)
 
 
-def test_a_file_of_too_many_bytes_is_refused_unread(tmp_path: Path) -> None:
+def test_file_above_the_size_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sparse.png"
     with path.open("wb") as file:
         file.truncate(images.MAX_BYTES + 1)
@@ -135,8 +135,8 @@ def test_random_bytes_are_an_image_or_an_image_error(content: bytes) -> None:
 
 
 @given(st.data())
-def test_a_damaged_file_is_an_image_or_an_image_error(data: st.DataObject) -> None:
-    """Bytes of whole files are changed at random; nothing but an ImageError may come out."""
+def test_damaged_file_is_an_image_or_an_image_error(data: st.DataObject) -> None:
+    """Change random bytes of a file; the only error is an ImageError."""
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM", "TGA", "ICO"]))
     buffer = io.BytesIO()
     Image.fromarray(picture(20, 20)).save(buffer, kind)
@@ -150,10 +150,10 @@ def test_a_damaged_file_is_an_image_or_an_image_error(data: st.DataObject) -> No
         assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
 
 
-# Odd files that can be used
+# Unusual files that are supported
 
 
-def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (24, 16), colour) for colour in ("red", "green", "blue")]
     for name in ("moving.gif", "moving.webp", "moving.png", "pages.tif"):
         options = {"lossless": True} if name.endswith("webp") else {}
@@ -169,7 +169,7 @@ def test_cmyk_is_converted(tmp_path: Path) -> None:
         assert max(green, blue) < 60
 
 
-def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+def test_16_bit_images_are_scaled_to_8_bits(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 16 * 24).reshape(16, 24).astype(np.uint16)
     expected = ramp >> 8
     for suffix in ("png", "tif"):
@@ -181,7 +181,7 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(wide, GREY)[:, :, 0], expected)
 
 
-def test_a_dark_sixteen_bit_image_stays_dark(tmp_path: Path) -> None:
+def test_dark_16_bit_image_stays_dark(tmp_path: Path) -> None:
     dark = np.full((16, 24), 200, np.uint16)  # of 65535: nearly black
     assert read_image(saved(tmp_path / "dark.png", dark), GREY).max() == 0
 
@@ -198,7 +198,7 @@ def test_float_tiff(tmp_path: Path) -> None:
     assert np.abs(pixels[1:].astype(int) - grey[1:]).max() <= 1
 
 
-def test_exif_rotation_is_undone(tmp_path: Path) -> None:
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     upright = Image.fromarray(picture(32, 48))
     turned = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     for orientation, back in turned.items():
@@ -209,11 +209,11 @@ def test_exif_rotation_is_undone(tmp_path: Path) -> None:
             opened = open_image(path)
             assert opened.size == (48, 32)
             assert np.abs(np.asarray(opened, int) - np.asarray(upright, int)).max() <= near
-            with Image.open(path) as lazy:  # and as a Pillow image
+            with Image.open(path) as lazy:  # also as a Pillow image
                 np.testing.assert_array_equal(np.asarray(open_image(lazy)), np.asarray(opened))
 
 
-def test_broken_exif_does_not_spoil_a_good_image(tmp_path: Path) -> None:
+def test_broken_exif_is_ignored(tmp_path: Path) -> None:
     for exif in (
         b"Exif\x00\x00garbage",
         b"Exif\x00\x00II*\x00\xff\xff\xff\xff",
@@ -224,7 +224,7 @@ def test_broken_exif_does_not_spoil_a_good_image(tmp_path: Path) -> None:
 
 
 def transparent(mode: str) -> tuple[Image.Image, dict[str, Any]]:
-    """Black, and clear in its left half."""
+    """Black image with a transparent left half."""
     clear = Image.new("RGBA", (24, 16), (0, 0, 0, 255))
     clear.paste((0, 0, 0, 0), (0, 0, 12, 16))
     if mode == "P":
@@ -232,7 +232,7 @@ def transparent(mode: str) -> tuple[Image.Image, dict[str, Any]]:
         paletted.putpalette([255, 0, 0, 0, 0, 0])
         paletted.paste(0, (0, 0, 12, 16))
         return paletted, {"transparency": 0}
-    if mode in ("L", "RGB"):  # one colour stands for clear
+    if mode in ("L", "RGB"):  # one color is transparent
         key: Any = 0 if mode == "L" else (0, 0, 0)
         keyed = Image.new(mode, (24, 16), key)
         keyed.paste(1 if mode == "L" else (1, 1, 1), (12, 0, 24, 16))
@@ -242,14 +242,14 @@ def transparent(mode: str) -> tuple[Image.Image, dict[str, Any]]:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
 @pytest.mark.parametrize("spec", [GREY, COLOUR])
-def test_transparency_is_laid_on_white(mode: str, spec: ImageSpec, tmp_path: Path) -> None:
+def test_transparency_is_composited_on_white(mode: str, spec: ImageSpec, tmp_path: Path) -> None:
     image, options = transparent(mode)
     pixels = read_image(saved(tmp_path / "clear.png", image, **options), spec)
     assert (pixels[:, :12] == 255).all()
     assert (pixels[:, 12:] <= 1).all()
 
 
-def test_palette_and_one_bit(tmp_path: Path) -> None:
+def test_palette_and_1_bit_images(tmp_path: Path) -> None:
     bits = np.arange(16 * 24).reshape(16, 24) % 3 == 0
     for suffix in ("png", "bmp", "tif", "gif", "pbm"):
         path = saved(tmp_path / f"bits.{suffix}", Image.fromarray(bits))
@@ -260,13 +260,13 @@ def test_palette_and_one_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "tif", "webp", "ppm", "tga", "avif"])
-def test_the_common_formats(suffix: str, tmp_path: Path) -> None:
+def test_common_formats(suffix: str, tmp_path: Path) -> None:
     path = saved(tmp_path / f"a.{suffix}", picture())
     assert path.suffix in images.SUFFIXES
     assert np.abs(read_image(path, COLOUR).astype(int) - picture()).max() < 40
 
 
-def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path: Path) -> None:
+def test_large_jpeg_is_decoded_at_reduced_size(tmp_path: Path) -> None:
     path = saved(tmp_path / "photo.jpg", picture(1600, 2400), quality=95)
     assert open_image(path).size == (2400, 1600)
     small = open_image(path, at_least=(48, 32))
@@ -278,7 +278,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path: Path) -> Non
     assert np.abs(drafted - whole).max() <= 4
 
 
-def test_a_large_jpeg_on_its_side_keeps_enough_pixels(tmp_path: Path) -> None:
+def test_rotated_large_jpeg_keeps_enough_pixels(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(tmp_path / "side.jpg", picture(400, 3200), exif=exif)  # upright: 400 wide, 3200 high
@@ -289,7 +289,7 @@ def test_a_large_jpeg_on_its_side_keeps_enough_pixels(tmp_path: Path) -> None:
 # Arrays and other sources
 
 
-def test_arrays_of_every_dtype_give_one_picture() -> None:
+def test_arrays_of_every_dtype_give_the_same_image() -> None:
     grey = picture()[:, :, 0]
     same: list[NDArray[Any]] = [
         grey,
@@ -325,7 +325,7 @@ def test_arrays_of_every_dtype_give_one_picture() -> None:
         (np.array([["a"]]), "<U1"),
     ],
 )
-def test_an_array_that_is_no_image_is_named(array: NDArray[Any], says: str) -> None:
+def test_invalid_array_error_describes_it(array: NDArray[Any], says: str) -> None:
     with pytest.raises(ImageError, match=says):
         read_image(array, GREY)
 
@@ -340,7 +340,7 @@ def test_any_small_image_is_read(array: NDArray[np.uint8]) -> None:
             assert pixels.dtype == np.uint8
 
 
-def test_every_kind_of_source_gives_the_same(tmp_path: Path) -> None:
+def test_every_kind_of_source_gives_the_same_pixels(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", picture())
     sources = [
         path,
@@ -355,14 +355,14 @@ def test_every_kind_of_source_gives_the_same(tmp_path: Path) -> None:
         read_image(7, COLOUR)  # type: ignore[arg-type]
 
 
-def test_a_pillow_image_is_left_as_it_was() -> None:
+def test_pillow_image_is_not_modified() -> None:
     image = Image.fromarray(picture())
     read_image(image, GREY)
     assert image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(image), picture())
 
 
-def test_grey_and_colour_are_converted() -> None:
+def test_gray_and_color_are_converted() -> None:
     grey = picture()[:, :, 0]
     np.testing.assert_array_equal(read_image(grey, COLOUR), np.repeat(grey[:, :, None], 3, axis=2))
     np.testing.assert_array_equal(
@@ -371,14 +371,14 @@ def test_grey_and_colour_are_converted() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_a_masked_array_is_refused(dtype: type) -> None:
+def test_masked_array_is_refused(dtype: type) -> None:
     for mask in (False, picture() > 100):
         with pytest.raises(ImageError, match=r"is a masked array; .*\.filled\(value\)"):
             read_image(np.ma.masked_array((picture() / 255).astype(dtype), mask), COLOUR)
 
 
 class Tensor:
-    """A tensor of another library, on a device that NumPy cannot read."""
+    """Tensor of another library on a device that NumPy cannot read."""
 
     name = None
     dtype = "float32"
@@ -388,7 +388,7 @@ class Tensor:
         raise TypeError("it is on the device")
 
 
-def test_what_is_no_image_is_named_by_its_type(tmp_path: Path) -> None:
+def test_unsupported_type_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(
         ImageError, match=r"^Tensor of shape \(3, 8, 8\): .*it is on the device\); pass numpy\.asarray"
     ):
@@ -404,7 +404,7 @@ def test_what_is_no_image_is_named_by_its_type(tmp_path: Path) -> None:
             read_image(array, COLOUR)
 
 
-def test_one_image_and_many(tmp_path: Path) -> None:
+def test_as_many_accepts_one_image_or_several(tmp_path: Path) -> None:
     data = saved(tmp_path / "a.png", picture()).read_bytes()
     singles = (
         "a.png",
@@ -433,14 +433,14 @@ def test_one_image_and_many(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.sep != "/", reason="they are paths there")
 @pytest.mark.parametrize("name", ["data/C:\\data\\0.png", "..\\d\\0.png", "data/C:/data/0.png"])
-def test_a_missing_file_of_windows_is_named(name: str) -> None:
+def test_windows_path_is_reported(name: str) -> None:
     with pytest.raises(ImageError, match=r"no such file \(this is a Windows path: use the path"):
         read_image(name, COLOUR)
     with pytest.raises(ImageError, match=r"no such file$"):
         read_image("a/b:c.png", COLOUR)
 
 
-def test_an_address_is_no_path() -> None:
+def test_web_address_is_refused() -> None:
     for name in ("https://example.com/a.png", "data/https:/example.com/a.png"):
         with pytest.raises(
             ImageError, match=r"web addresses are not supported: download https://example.com/a.png"
@@ -448,7 +448,7 @@ def test_an_address_is_no_path() -> None:
             read_image(name, COLOUR)
 
 
-def test_names() -> None:
+def test_source_names() -> None:
     assert source_name("a/b.png") == "a/b.png"
     assert source_name(Path("a/b.png")) == "a/b.png"
     assert source_name(np.zeros((4, 5))) == "array of shape (4, 5)"
@@ -456,7 +456,7 @@ def test_names() -> None:
     assert source_name(b"..") == "image bytes"
 
 
-def test_pixels_sha256_knows_pixels_and_shape(tmp_path: Path) -> None:
+def test_pixels_sha256_depends_on_pixels_and_shape(tmp_path: Path) -> None:
     a = read_image(saved(tmp_path / "a.png", picture()), COLOUR)
     b = read_image(saved(tmp_path / "b.bmp", picture()), COLOUR)
     assert pixels_sha256(a) == pixels_sha256(b)

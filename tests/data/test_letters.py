@@ -1,4 +1,4 @@
-"""Letters drawn with the typefaces of matplotlib."""
+"""Letters in the typefaces of matplotlib."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_images_are_dark_on_white(every):
     assert (np.median(pixels, axis=(1, 2)) > 200).mean() > 0.95
 
 
-def test_one_shape_is_one_class(every):
+def test_letters_of_one_shape_share_a_class(every):
     labels = set(every.labels)
     assert "latin-capital-a" in labels
     assert labels.isdisjoint(
@@ -38,7 +38,7 @@ def test_one_shape_is_one_class(every):
     assert {"cyrillic-capital-zhe", "greek-capital-omega", "armenian-capital-ayb", "georgian-an"} <= labels
 
 
-def test_scripts_have_no_class_in_common(every):
+def test_scripts_share_no_class(every):
     known = tw.data.load_letters(size=24)
     novel = tw.data.load_letters(["armenian", "georgian"], size=24)
     assert not set(known.labels) & set(novel.labels)
@@ -48,7 +48,7 @@ def test_scripts_have_no_class_in_common(every):
     )
 
 
-def test_seed_decides_the_distortions():
+def test_seed_determines_the_distortions():
     one, same, other = (tw.data.load_letters(["latin"], size=16, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one.images, same.images)
     assert not np.array_equal(one.images, other.images)

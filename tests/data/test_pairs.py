@@ -1,4 +1,4 @@
-"""Pairs and triplets: right, balanced, seeded, and at a cost of O(images)."""
+"""Pairs and triplets: correct, balanced, reproducible, and in O(images) memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ usable = st.lists(st.integers(0, 5), min_size=4, max_size=40).filter(
 
 
 @given(labels=usable, pairs=st.integers(0, 60), share=st.floats(0, 1), seed=st.integers(0, 9))
-def test_pairs_are_what_they_say(labels: list[int], pairs: int, share: float, seed: int) -> None:
+def test_pairs_match_labels_fraction_and_seed(labels: list[int], pairs: int, share: float, seed: int) -> None:
     left, right, same = make_pairs(labels, pairs=pairs, same_fraction=share, seed=seed)
     known = np.array(labels)
     assert len(left) == len(right) == len(same) == pairs
@@ -35,7 +35,7 @@ def test_pairs_are_what_they_say(labels: list[int], pairs: int, share: float, se
 
 
 @given(labels=usable, triplets=st.integers(0, 60), seed=st.integers(0, 9))
-def test_triplets_are_what_they_say(labels: list[int], triplets: int, seed: int) -> None:
+def test_triplets_match_labels(labels: list[int], triplets: int, seed: int) -> None:
     anchor, positive, negative = make_triplets(labels, triplets=triplets, seed=seed)
     known = np.array(labels)
     assert len(anchor) == len(positive) == len(negative) == triplets
@@ -44,30 +44,28 @@ def test_triplets_are_what_they_say(labels: list[int], triplets: int, seed: int)
     assert (known[anchor] != known[negative]).all()
 
 
-def test_the_counts_by_default() -> None:
+def test_default_counts() -> None:
     labels = np.arange(20) // 4
     assert len(make_pairs(labels)[0]) == 40
     assert len(make_triplets(labels)[0]) == 20
 
 
-def test_another_seed_draws_others() -> None:
+def test_seed_changes_the_pairs() -> None:
     labels = np.arange(200) // 4
     assert (make_pairs(labels, seed=0)[0] != make_pairs(labels, seed=1)[0]).mean() > 0.5
 
 
-def test_order_tells_nothing() -> None:
-    """Same and different pairs are mixed: half of each in every quarter of the list."""
+def test_same_and_different_pairs_are_shuffled() -> None:
+    """Each quarter of the list has half same and half different pairs."""
     same = make_pairs(np.arange(400) // 4, pairs=4000)[2]
     assert all(0.42 < quarter.mean() < 0.58 for quarter in np.split(same, 4))
 
 
-def test_every_pair_has_its_fair_chance() -> None:
+def test_pairs_are_drawn_uniformly_over_classes() -> None:
     labels = np.array([0] * 30 + [1] * 3 + [2] * 3 + [3])
     left, right, same = make_pairs(labels, pairs=40_000)
     by_class = np.bincount(labels[left[same]], minlength=4) / same.sum()
-    np.testing.assert_allclose(
-        by_class, [1 / 3, 1 / 3, 1 / 3, 0], atol=0.02
-    )  # a large class does not drown others
+    np.testing.assert_allclose(by_class, [1 / 3, 1 / 3, 1 / 3, 0], atol=0.02)  # large classes do not dominate
     within = np.unique(np.stack([left, right])[:, same & (labels[left] == 1)], axis=1, return_counts=True)[1]
     assert len(within) == 6  # all ordered pairs of three images
     assert within.min() > 0.8 * within.max()
@@ -82,7 +80,7 @@ def test_labels_of_any_type() -> None:
         assert make_pairs(labels, pairs=6)[2].sum() == 3
 
 
-def test_what_cannot_be_drawn() -> None:
+def test_impossible_requests_are_refused() -> None:
     with pytest.raises(DataError, match="at least two classes are needed; got 1"):
         make_pairs([0, 0, 0])
     with pytest.raises(DataError, match="no class has two images"):
@@ -93,11 +91,11 @@ def test_what_cannot_be_drawn() -> None:
         make_pairs([0, 0, 1], same_fraction=1.5)
     with pytest.raises(DataError, match="got 0"):
         make_pairs([])
-    assert not make_pairs([0, 1, 2], pairs=5, same_fraction=0)[2].any()  # asks for none of one class
+    assert not make_pairs([0, 1, 2], pairs=5, same_fraction=0)[2].any()  # same pairs are not required
 
 
-def test_the_cost_is_that_of_the_images() -> None:
-    """All of Omniglot: 32,460 drawings of 1,623 characters. The deck's 957,570 pairs of copies take 84 GB."""
+def test_memory_is_linear_in_the_images() -> None:
+    """Labels of Omniglot: 32,460 images of 1,623 characters."""
     labels = np.repeat(np.arange(1623), 20)
 
     def cost(labels: Labels) -> tuple[int, float]:
@@ -115,8 +113,8 @@ def test_the_cost_is_that_of_the_images() -> None:
     assert cost(labels[: len(labels) // 4])[0] > peak / 8  # linear, not quadratic
 
 
-def test_the_pairs_of_the_deck() -> None:
-    """All pairs of a class; for each image, as many different pairs as its class has images."""
+def test_deck_scheme_draws_all_pairs_of_a_class() -> None:
+    """All pairs of a class, and as many different pairs per image as its class has images."""
     labels = np.array([2, 0, 1, 0, 2, 2, 1, 0, 0])  # 4, 2 and 3 images
     left, right, same = make_pairs(labels, scheme="deck", seed=0)
     np.testing.assert_array_equal(labels[left] == labels[right], same)
@@ -128,8 +126,8 @@ def test_the_pairs_of_the_deck() -> None:
         make_pairs(labels, pairs=5, scheme="deck")
 
 
-def test_the_deck_draws_the_other_class_first() -> None:
-    """A class is as likely as any other, whatever its number of images."""
+def test_deck_scheme_draws_the_other_class_uniformly() -> None:
+    """The other class is drawn uniformly, independent of its number of images."""
     labels = np.repeat([0, 1, 2], [40, 4, 160])
     left, right, same = make_pairs(labels, scheme="deck", seed=0)
     other = labels[right[~same & (labels[left] == 0)]]

@@ -1,4 +1,4 @@
-"""Every store of pixels reads like the array of them."""
+"""Pixel stores can be indexed like arrays."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 
 from twinned.data import pixel_stores
-from twinned.data.decoded import DecodedSet, decode
-from twinned.data.pixel_stores import JoinedPixels, PixelRows, PixelStore, StreamedPixels
+from twinned.data.decoded import DecodedSet, LazyHashes, decode, decode_lazily
+from twinned.data.pixel_stores import JoinedPixels, LazyPixels, PixelRows, PixelStore, StreamedPixels
 from twinned.data.preprocessing import ImageSpec
 from twinned.data.readers import load_images
+from twinned.data.samplers import Batch, ClassBatches, ReadAhead
 from twinned.errors import ImageError
+from twinned.utils import files as written
+from twinned.utils.notes import collect
 
 SPEC = ImageSpec(height=9, width=12, channels=3)
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, *SPEC.shape), dtype=np.uint8)
@@ -36,10 +39,12 @@ def stores(files: list[str]) -> dict[str, PixelStore]:
         "rows of rows": PixelRows(PixelRows(PIXELS[order], back[::-1]), np.arange(40)[::-1]),
         "joined": JoinedPixels([PIXELS[:7], PixelRows(PIXELS, np.arange(7, 30)), PIXELS[30:]]),
         "streamed": StreamedPixels(files, SPEC),
+        "lazy": LazyPixels(files, SPEC, np.empty(PIXELS.shape, np.uint8)),
+        "lazy, not stored": LazyPixels(files, SPEC, None),
     }
 
 
-def test_every_store_reads_like_its_array(files: list[str]) -> None:
+def test_stores_index_like_arrays(files: list[str]) -> None:
     random = np.random.default_rng(2)
     for name, store in stores(files).items():
         assert (len(store), store.shape) == (40, PIXELS.shape), name
@@ -59,7 +64,7 @@ def test_every_store_reads_like_its_array(files: list[str]) -> None:
             store[40]
 
 
-def test_rows_share_their_store() -> None:
+def test_nested_rows_share_one_store() -> None:
     rows = PixelRows(PixelRows(PIXELS, np.arange(30)), np.array([4, 2]))
     assert rows.store is PIXELS
     assert rows.rows.tolist() == [4, 2]
@@ -74,9 +79,7 @@ def test_splits_copy_no_pixels() -> None:
     np.testing.assert_array_equal(second.pixels[:], PIXELS[::2])
 
 
-def test_a_large_set_without_a_disk_for_it_is_streamed(
-    files: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_set_is_streamed_if_the_disk_is_full(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Path(files[4]).write_bytes(b"broken")
     expected = decode(files, SPEC, progress=False)
     monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
@@ -89,3 +92,70 @@ def test_a_large_set_without_a_disk_for_it_is_streamed(
     Path(files[0]).unlink()
     with pytest.raises(ImageError, match=r"00\.png: no such file"):
         found.pixels[:2]
+
+
+def test_lazy_images_have_the_pixels_and_hashes_of_decoded_ones(
+    files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = decode(files, SPEC, progress=False)
+    assert decode_lazily(files, SPEC, progress=False).pixels is not None  # small: decoded at once
+    Path(files[4]).write_bytes(b"no image")
+    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    for thread in (pixel_stores._decode_all, lambda reference: None):  # with and without the background
+        monkeypatch.setattr(pixel_stores, "_decode_all", thread)
+        found = decode_lazily(files, SPEC, progress=False)
+        kept = np.delete(np.arange(40), 4)
+        assert found.kept.tolist() == kept.tolist()
+        assert "04.png: is not a supported image" in found.left_out()[0]
+        hashes = found.hashes
+        assert isinstance(hashes, LazyHashes)
+        assert list(hashes.take(np.array([7, 0]))) == [expected.hashes[8], expected.hashes[0]]
+        np.testing.assert_array_equal(found.pixels[5:9], PIXELS[6:10])
+        assert list(hashes) == [expected.hashes[i] for i in kept]
+
+
+def test_lazy_images_that_cannot_be_decoded_are_gray_and_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(6):
+            Image.fromarray(PIXELS[number]).save(tmp_path / label / f"{number}.png")
+    data = (tmp_path / "b" / "2.png").read_bytes()
+    (tmp_path / "b" / "2.png").write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    found = DecodedSet.from_images(load_images(tmp_path), SPEC, progress=False, lazy=True)
+    part = found.subset(np.arange(6, 12))
+    before = part.identity()
+    assert (part.pixels[2] == 128).all()
+    np.testing.assert_array_equal(part.pixels[3], PIXELS[3])
+    with collect() as notes:
+        found.finish()
+    assert [note.code for note in notes] == ["unreadable-images"]
+    assert "2.png" in notes[0].text
+    assert part.identity() == before != part.sha256()
+    written.write_text(tmp_path / "b" / "3.png", "longer or shorter")
+    assert part.identity() != before
+
+
+def test_batches_are_read_ahead_in_their_order() -> None:
+    batches = ClassBatches(np.repeat(np.arange(8), 5), classes=3, images=2)
+    read: list[int] = []
+
+    def of(step: int) -> Batch:
+        read.append(step)
+        return batches(step)
+
+    with ReadAhead(of, PIXELS, slice(1, None, 2), depth=2) as ready:
+        for step in range(4, 9):
+            batch, expected = ready(step), batches(step)
+            np.testing.assert_array_equal(batch.index, expected.index)
+            np.testing.assert_array_equal(batch.pixels, PIXELS[expected.index[1::2]])
+    assert read == list(range(4, 4 + len(read)))
+    assert len(read) <= 5 + 2
+
+    def fail(step: int) -> Batch:
+        raise ImageError("a.png", "is gone")
+
+    with ReadAhead(fail, PIXELS) as ready, pytest.raises(ImageError, match="is gone"):
+        ready(0)

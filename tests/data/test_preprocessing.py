@@ -1,4 +1,4 @@
-"""Preprocessing: bringing an image to the input of a model, and the specification of it."""
+"""Preprocessing of images for a model, and its specification."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def saved(path: Path, pixels: NDArray[Any] | Image.Image, **options: Any) -> Pat
     return path
 
 
-# Bringing it to the model's size
+# Resizing
 
 
-def test_pad_keeps_the_shape_and_fills_up_with_the_border() -> None:
+def test_pad_keeps_the_aspect_ratio_and_fills_with_border_color() -> None:
     wide = np.full((10, 40), 90, np.uint8)
     wide[2:8, 2:38] = 200
     pixels = read_image(wide, ImageSpec(height=40, width=40, channels=1, fit="pad"))[:, :, 0]
@@ -37,21 +37,21 @@ def test_pad_keeps_the_shape_and_fills_up_with_the_border() -> None:
     assert (filled == [10, 20, 30]).all()
 
 
-def test_crop_keeps_the_shape_and_cuts_the_middle_out() -> None:
+def test_crop_keeps_the_aspect_ratio_and_the_center() -> None:
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 20:40] = 255
     assert (read_image(wide, ImageSpec(height=20, width=20, channels=1, fit="crop")) == 255).all()
 
 
-def test_stretch_uses_every_pixel() -> None:
+def test_stretch_averages_all_pixels() -> None:
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
     small = read_image(stripes, ImageSpec(height=8, width=8, channels=1))
-    assert np.abs(small.astype(int) - 127).max() < 8  # averaged, not picked
+    assert np.abs(small.astype(int) - 127).max() < 8  # averaged, not subsampled
 
 
 def signature(paper: int, ink: int, *, top: int = 30, left: int = 100) -> NDArray[np.uint8]:
-    """A box-shaped stroke on paper with a little noise."""
+    """Box-shaped stroke on slightly noisy paper."""
     rng = np.random.default_rng(0)
     page = rng.integers(-3, 4, (120, 300)) + paper
     stroke = rng.integers(-3, 4, (40, 80)) + ink
@@ -61,7 +61,7 @@ def signature(paper: int, ink: int, *, top: int = 30, left: int = 100) -> NDArra
 
 
 @pytest.mark.parametrize(("paper", "ink"), [(240, 60), (252, 20), (200, 120), (15, 230)])
-def test_ink_forgets_paper_place_and_polarity(paper: int, ink: int) -> None:
+def test_binary_ink_is_invariant_to_paper_position_and_polarity(paper: int, ink: int) -> None:
     spec = ImageSpec(height=44, width=84, channels=1, ink="binary")
     expected = read_image(signature(253, 10), spec)
     assert set(np.unique(expected)) >= {0, 255}
@@ -69,7 +69,7 @@ def test_ink_forgets_paper_place_and_polarity(paper: int, ink: int) -> None:
     np.testing.assert_array_equal(read_image(signature(paper, ink, top=60, left=200), spec), expected)
 
 
-def test_grey_ink_keeps_its_grey_values() -> None:
+def test_gray_ink_keeps_gray_values() -> None:
     spec = ImageSpec(height=44, width=84, channels=1, ink="grey")
     pixels = read_image(signature(240, 60), spec)
     assert abs(int(np.median(pixels[pixels < 128])) - 60) <= 3
@@ -82,8 +82,8 @@ def test_ink_of_an_empty_page_is_white() -> None:
         assert (read_image(page, ImageSpec(height=16, width=16, ink="binary")) == 255).all()
 
 
-def test_ink_of_a_large_photo_is_cut_out_before_it_shrinks(tmp_path: Path) -> None:
-    """A JPEG decoded small would leave too few pixels of a signature that fills a corner of its page."""
+def test_ink_of_a_large_photo_is_cropped_before_resizing(tmp_path: Path) -> None:
+    """Ink is cropped at full size, since a reduced JPEG has too few pixels of a small signature."""
     page = np.full((2400, 3200), 245, np.uint8)
     page[100:300, 100:500] = 20
     page[110:290:8, 110:490] = 245  # stripes, 4 pixels apart
@@ -96,7 +96,7 @@ def test_ink_of_a_large_photo_is_cut_out_before_it_shrinks(tmp_path: Path) -> No
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12)))
-def test_otsu_equals_the_loop(values: NDArray[np.uint8]) -> None:
+def test_otsu_equals_a_loop(values: NDArray[np.uint8]) -> None:
     def between(level: int) -> float:
         dark, light = values[values <= level].astype(float), values[values > level].astype(float)
         if not dark.size or not light.size:
@@ -107,10 +107,10 @@ def test_otsu_equals_the_loop(values: NDArray[np.uint8]) -> None:
     assert between(otsu(values)) == pytest.approx(best)
 
 
-# The spec
+# ImageSpec
 
 
-def test_spec_fills_in_mean_and_deviation_and_survives_json() -> None:
+def test_spec_defaults_and_json_round_trip() -> None:
     spec = ImageSpec(height=35, width=35, channels=1)
     assert spec.shape == (35, 35, 1)
     assert (spec.mean, spec.std) == ((0.0,), (1.0,))
@@ -133,12 +133,12 @@ def test_spec_fills_in_mean_and_deviation_and_survives_json() -> None:
         {"fit": "squash"},
     ],
 )
-def test_a_wrong_spec_is_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_spec_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=r"^image .*; got "):
         ImageSpec(**{"height": 16, "width": 16, **wrong})
 
 
-def test_a_spec_has_no_other_words() -> None:
+def test_unknown_spec_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="colour"):
         ImageSpec(height=16, width=16, colour=True)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="height"):

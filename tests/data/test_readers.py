@@ -1,4 +1,4 @@
-"""Readers: folders, CSVs, pair lists and arrays, and what is said when they are wrong."""
+"""Readers: folders, CSVs, pair lists and arrays, with notes and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 # Folders
 
 
-def test_classes_at_any_depth(tmp_path: Path) -> None:
+def test_class_folders_at_any_depth(tmp_path: Path) -> None:
     put(
         tmp_path, "Greek/alpha/1.png", "Greek/alpha/2.png", "Greek/beta/1.png", "plain/1.png", "a/b/c/d/1.png"
     )
@@ -46,7 +46,7 @@ def test_classes_at_any_depth(tmp_path: Path) -> None:
     assert data.origin == str(tmp_path)
 
 
-def test_only_images_are_found_hidden_ones_passed_over(tmp_path: Path) -> None:
+def test_only_visible_image_files_are_found(tmp_path: Path) -> None:
     put(tmp_path, "a/1.PNG", "a/2.jpeg", "a/.hidden.png", ".git/1.png", "__MACOSX/a/1.png", "b/1.png")
     write(tmp_path / "a/notes.txt", "not an image")
     assert [os.path.relpath(p, tmp_path) for p in find_images(tmp_path)] == ["a/1.PNG", "a/2.jpeg", "b/1.png"]
@@ -65,14 +65,14 @@ def test_order_does_not_depend_on_the_file_system(tmp_path: Path) -> None:
     ]
 
 
-def test_images_beside_the_class_folders_are_left_out_and_said(tmp_path: Path) -> None:
+def test_images_beside_class_folders_are_ignored_with_a_note(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "b/1.png", "cover.png")
     data = load_images(tmp_path)
     assert len(data) == 2
     assert data.notes == (f"{tmp_path}: ignored 1 images beside the class folders",)
 
 
-def test_pictures_that_are_not_read_and_folders_without_any_are_said(tmp_path: Path) -> None:
+def test_unsupported_formats_and_empty_folders_are_noted(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "deep/b/1.png")
     for name in ("a/2.HEIC", "phone/1.heic", "phone/scan.pdf", "a/notes.txt", ".hidden/1.heic"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -83,14 +83,14 @@ def test_pictures_that_are_not_read_and_folders_without_any_are_said(tmp_path: P
     assert folders.endswith("ignored folders without images: phone; zoë")
 
 
-def test_only_pictures_that_are_not_read(tmp_path: Path) -> None:
+def test_only_unsupported_formats_are_refused(tmp_path: Path) -> None:
     (tmp_path / "anna").mkdir()
     (tmp_path / "anna/1.heic").touch()
     with pytest.raises(DataError, match=r"No images of a supported format \(1 .heic: save them as"):
         load_images(tmp_path)
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_without_cycles(tmp_path: Path) -> None:
     put(tmp_path / "data", "a/1.png", "b/1.png")
     put(tmp_path, "elsewhere/1.png")
     (tmp_path / "data/a/up").symlink_to(tmp_path / "data")
@@ -99,7 +99,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert load_images(tmp_path / "data").labels.tolist() == ["a", "b", "c"]
 
 
-def test_columns_that_mean_nothing_are_told(tmp_path: Path) -> None:
+def test_unknown_columns_are_noted(tmp_path: Path) -> None:
     pairs, images = tmp_path / "pairs.csv", tmp_path / "images.csv"
     pairs.write_text("left,right,same,relaton,\na.png,b.png,1,near,\n")
     said = f"{pairs}: ignored columns: relaton; known columns: left,right,same,relation"
@@ -118,14 +118,14 @@ def test_names_in_any_script(tmp_path: Path) -> None:
     ("files", "says"),
     [((), "No images"), (("1.png", "2.png"), "2 images, but no class folders")],
 )
-def test_a_folder_without_classes(files: tuple[str, ...], says: str, tmp_path: Path) -> None:
+def test_folder_without_classes_is_refused(files: tuple[str, ...], says: str, tmp_path: Path) -> None:
     put(tmp_path, *files)
     with pytest.raises(DataError, match=says) as caught:
         load_images(tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_missing_path_is_refused(tmp_path: Path) -> None:
     for read in (load, load_images, load_pairs):
         with pytest.raises(DataError, match="no such file"):
             read(tmp_path / "nothing")
@@ -134,7 +134,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 # CSVs
 
 
-def test_a_csv_with_every_column(tmp_path: Path) -> None:
+def test_csv_with_every_column(tmp_path: Path) -> None:
     path = write(
         tmp_path / "list.csv",
         "path,label,split,group,role\n"
@@ -150,7 +150,7 @@ def test_a_csv_with_every_column(tmp_path: Path) -> None:
     assert data.forgery.tolist() == [False, True, False]
 
 
-def test_a_csv_with_two_columns(tmp_path: Path) -> None:
+def test_csv_with_two_columns(tmp_path: Path) -> None:
     data = load_images(write(tmp_path / "list.csv", "label,path\nanna,1.png\n"))
     assert data.labels.tolist() == ["anna"]
     assert (data.groups.tolist(), data.split.tolist(), data.forgery.tolist()) == ([""], [""], [False])
@@ -158,14 +158,14 @@ def test_a_csv_with_two_columns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_what_spreadsheets_write(encoding: str, ending: str, tmp_path: Path) -> None:
+def test_csv_written_by_a_spreadsheet(encoding: str, ending: str, tmp_path: Path) -> None:
     rows = ["Path , LABEL", '"a, b.png",Zoë', "", "c.png,王", ""]
     data = load_images(write(tmp_path / "list.csv", ending.join(rows), encoding))
     assert data.labels.tolist() == ["Zoë", "王"]
     assert data.images[0] == str(tmp_path / "a, b.png")
 
 
-def test_one_file_spelt_in_two_ways_is_one_image(tmp_path: Path) -> None:
+def test_two_spellings_of_a_path_are_one_image(tmp_path: Path) -> None:
     pairs = load_pairs(
         write(tmp_path / "p.csv", f"left,right,same\na.png,./a.png,1\n.//a.png,{tmp_path}/a.png,1\n")
     )
@@ -189,7 +189,7 @@ HEAD = "path,label,split,group,role\n"
         ("left,right,same\na,b,1\n", "pair list"),
     ],
 )
-def test_a_wrong_csv_names_the_line(text: str, says: str, tmp_path: Path) -> None:
+def test_invalid_csv_error_names_the_line(text: str, says: str, tmp_path: Path) -> None:
     path = write(tmp_path / "list.csv", text)
     with pytest.raises(DataError, match=says) as caught:
         load_images(path)
@@ -206,7 +206,7 @@ def test_a_wrong_csv_names_the_line(text: str, says: str, tmp_path: Path) -> Non
         (b'path,label\nb,b\n"a' + b"x\n" * 100_000, 'line 3: A quote \\("\\) opens here'),
     ],
 )
-def test_a_file_that_is_no_csv(content: bytes, says: str, tmp_path: Path) -> None:
+def test_malformed_csv_is_refused(content: bytes, says: str, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=says) as caught:
@@ -226,7 +226,7 @@ UNCLOSED, ELSEWHERE = (
     ("changes", "says"),
     [
         ({30: 'c5/0.png,"c5'}, f"line 32: {UNCLOSED}"),
-        ({47: 'c7/5.png,"c7'}, f"line 49: {UNCLOSED}"),  # no row is lost
+        ({47: 'c7/5.png,"c7'}, f"line 49: {UNCLOSED}"),  # the last row
         ({47: 'c7/5.png,"'}, f"line 49: {UNCLOSED}"),
         ({20: '"c3/2.png,c3'}, f"line 22: {UNCLOSED}"),
         ({10: 'c1/4.png,"c1', 40: 'c6/4.png,"c6'}, f"line 12: {ELSEWHERE}"),
@@ -237,7 +237,7 @@ UNCLOSED, ELSEWHERE = (
         ({5: "c0/5.png,c0\u2028more"}, r"line 7: the label 'c0\\u2028more' has a line break"),
     ],
 )
-def test_a_quote_that_is_not_closed_loses_no_rows(changes: Any, says: str, end: str, tmp_path: Path) -> None:
+def test_unclosed_quote_is_refused_with_its_line(changes: Any, says: str, end: str, tmp_path: Path) -> None:
     rows = [changes.get(k, row) for k, row in enumerate(ROWS)]
     path = tmp_path / "q.csv"
     path.write_bytes(((end or "\n").join(["path,label", *rows]) + end).encode())
@@ -246,7 +246,7 @@ def test_a_quote_that_is_not_closed_loses_no_rows(changes: Any, says: str, end: 
             read(path)
 
 
-def test_quotes_that_are_closed_are_read(tmp_path: Path) -> None:
+def test_quoted_values_are_read(tmp_path: Path) -> None:
     path = write(
         tmp_path / "q.csv",
         'path,label,notes\na.png,5" disk,"two\nlines, ""quoted"""\n"b.png",,"x\ry"\n\nc.png,"c,c",\n'.replace(
@@ -262,7 +262,7 @@ def test_quotes_that_are_closed_are_read(tmp_path: Path) -> None:
         load_images(path)
 
 
-def test_labels_are_one_line_wherever_they_come_from(tmp_path: Path) -> None:
+def test_labels_with_line_breaks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels: the label 'a\\nb' has a line break"):
         load_images(["1.png", "2.png"], ["a\nb", "c"])
     put(tmp_path, "a\nb/1.png", "c/1.png")
@@ -270,7 +270,7 @@ def test_labels_are_one_line_wherever_they_come_from(tmp_path: Path) -> None:
         load_images(tmp_path)
 
 
-def test_other_columns_are_metadata_of_each_image(tmp_path: Path) -> None:
+def test_other_columns_are_metadata(tmp_path: Path) -> None:
     write(
         tmp_path / "images.csv",
         "path,Label,SKU,price,split,role,\n1.png,a,A 1,9.5,train,,x\n2.png,a,,,,forgery,\n",
@@ -287,7 +287,7 @@ def test_other_columns_are_metadata_of_each_image(tmp_path: Path) -> None:
     assert len(images.notes) == 1
 
 
-# What is given instead of data
+# Unsupported files
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_other_columns_are_metadata_of_each_image(tmp_path: Path) -> None:
         ("a.xlsx", "This is a workbook. Save the sheet as CSV"),
     ],
 )
-def test_archives_images_and_workbooks_are_named(name: str, says: str, tmp_path: Path) -> None:
+def test_archives_images_and_workbooks_are_refused(name: str, says: str, tmp_path: Path) -> None:
     put(tmp_path, "in/1.png")
     path = tmp_path / name
     if name.endswith((".zip", ".xlsx")):
@@ -318,7 +318,7 @@ def test_archives_images_and_workbooks_are_named(name: str, says: str, tmp_path:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_an_address_is_named_with_both_slashes(kind: Any) -> None:
+def test_web_address_is_refused(kind: Any) -> None:
     for read in (load, load_images, load_pairs):
         with pytest.raises(
             DataError, match=r"^https://example\.com/a\.zip: Web addresses are not supported. Download"
@@ -328,7 +328,7 @@ def test_an_address_is_named_with_both_slashes(kind: Any) -> None:
 
 @pytest.mark.skipif(os.sep != "/", reason="they are paths there")
 @pytest.mark.parametrize("given", ["C:\\data", "C:/data", "..\\data\\a"])
-def test_a_path_of_windows_is_named(given: str) -> None:
+def test_windows_path_is_reported(given: str) -> None:
     for read in (load, load_images, load_pairs):
         with pytest.raises(DataError, match="no such file or folder; this is a Windows path"):
             read(given)
@@ -337,7 +337,7 @@ def test_a_path_of_windows_is_named(given: str) -> None:
 # Pair lists
 
 
-def test_a_pair_list(tmp_path: Path) -> None:
+def test_pair_list(tmp_path: Path) -> None:
     words = ["1", "0", "True", "FALSE", "yes", "no", "same", "different"]
     rows = "".join(f"a.png,{i}.png,{word}\n" for i, word in enumerate(words))
     pairs = load_pairs(write(tmp_path / "pairs.csv", "left,right,same\n" + rows))
@@ -349,7 +349,7 @@ def test_a_pair_list(tmp_path: Path) -> None:
     assert pairs.relation is None
 
 
-def test_a_pair_list_with_relations(tmp_path: Path) -> None:
+def test_pair_list_with_relations(tmp_path: Path) -> None:
     pairs = load_pairs(write(tmp_path / "p.csv", "left,right,same,relation\na,b,1,twins\nc,a,0,\n"))
     assert pairs.relation is not None
     assert pairs.relation.tolist() == ["twins", ""]
@@ -370,12 +370,12 @@ def test_a_pair_list_with_relations(tmp_path: Path) -> None:
         ('left,right,same\na,b,1\na,c,"1', f"line 3: {UNCLOSED}"),
     ],
 )
-def test_a_wrong_pair_list_names_the_line(text: str, says: str, tmp_path: Path) -> None:
+def test_invalid_pair_list_error_names_the_line(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says):
         load_pairs(write(tmp_path / "p.csv", text))
 
 
-def test_load_knows_which_it_is(tmp_path: Path) -> None:
+def test_load_detects_images_and_pairs(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "b/1.png")
     assert isinstance(load(tmp_path), ImageSet)
     assert isinstance(load(write(tmp_path / "i.csv", "path,label\na/1.png,a\n")), ImageSet)
@@ -404,7 +404,7 @@ def test_arrays() -> None:
         (([], []), "is empty"),
     ],
 )
-def test_wrong_arrays(arguments: tuple[Any, ...], says: str) -> None:
+def test_invalid_arrays_are_refused(arguments: tuple[Any, ...], says: str) -> None:
     with pytest.raises(DataError, match=says):
         load_images(*arguments)
     with pytest.raises(DataError, match="2 images, 1 groups"):
@@ -427,7 +427,7 @@ def test_orl_faces(data_set: Any) -> None:
     assert data.notes == ()
 
 
-def test_a_list_in_a_folder_names_its_images_instead_of_the_folders(tmp_path):
+def test_images_csv_in_a_folder_replaces_class_folders(tmp_path):
     for name in ("scans/1.png", "scans/2.png", "other/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -439,14 +439,14 @@ def test_a_list_in_a_folder_names_its_images_instead_of_the_folders(tmp_path):
     assert images.forgery.tolist() == [False, True]
     assert images.images[0] == str(tmp_path / "scans/1.png")
     (tmp_path / "images.csv").write_text("anything,else\n1,2\n")
-    assert load_images(tmp_path).classes == ["other", "scans"], "another file of that name is left alone"
+    assert load_images(tmp_path).classes == ["other", "scans"], "an images.csv without the columns is ignored"
 
 
-def test_rows_of_nothing_but_commas_are_passed_over(tmp_path: Path) -> None:
+def test_rows_of_commas_are_skipped(tmp_path: Path) -> None:
     listed = write(tmp_path / "a.csv", "path,label\n\na.png,a\n , \n,\nb.png,b\n,\n")
     assert load_images(listed).labels.tolist() == ["a", "b"]
 
 
-def test_semicolons_are_named_as_what_is_wrong(tmp_path: Path) -> None:
+def test_semicolon_separators_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="separated by semicolons"):
         load(write(tmp_path / "a.csv", "path;label\na.png;a\n"))

@@ -111,7 +111,7 @@ def test_half_precision_is_rounded() -> None:
         ([object()] * 24, "is not an image; pass a path"),
     ],
 )
-def test_what_is_ambiguous_is_refused(images: Any, says: str) -> None:
+def test_ambiguous_arrays_are_refused(images: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         tw.train((images, LABELS), steps=0)
 
@@ -127,13 +127,13 @@ def test_what_is_ambiguous_is_refused(images: Any, says: str) -> None:
         (LABELS[1:], "got 24 images, 23 labels"),
     ],
 )
-def test_wrong_labels_are_refused(labels: Any, says: str) -> None:
+def test_invalid_labels_are_refused(labels: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         tw.load_images(pictures(), labels)
 
 
 @pytest.mark.parametrize("channels_first", [True, False])
-def test_a_tensor_is_copied_from_its_device(channels_first: bool) -> None:
+def test_tensor_is_copied_from_its_device(channels_first: bool) -> None:
     images = pictures().transpose(0, 3, 1, 2) if channels_first else pictures()
     found = tw.load_images(OnDevice(images), OnDevice(LABELS))
     np.testing.assert_array_equal(opened(found), pictures())
@@ -164,7 +164,7 @@ class StopAtFirst(tw.Callback):
         raise KeyboardInterrupt
 
 
-def test_a_dataset_is_read_once_for_training() -> None:
+def test_dataset_is_read_once_for_training() -> None:
     data = Counted()
     data.images = pictures().mean(axis=3, keepdims=True).astype(np.uint8)
     with pytest.raises(Interrupted):
@@ -172,7 +172,7 @@ def test_a_dataset_is_read_once_for_training() -> None:
     assert data.reads == Counter(range(len(data)))
 
 
-def test_a_large_dataset_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_dataset_is_read_at_most_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequences, "_KEPT_BYTES", 3000)
     monkeypatch.setattr(sequences, "_KEPT_LATER_BYTES", 60_000)
     data = Counted()
@@ -183,7 +183,7 @@ def test_a_large_dataset_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(data.reads.values()) == {1, 2}
 
 
-def test_a_dataset_equals_its_arrays() -> None:
+def test_dataset_equals_its_arrays() -> None:
     data = Counted()
     images = tw.load_images(data)
     again = pickle.loads(pickle.dumps(images))  # noqa: S301 - sent to other processes
@@ -223,12 +223,12 @@ class Broken(Counted):
         ((torch.zeros(3, 20, 24), 1.5), "label 2 is 1.5"),
     ],
 )
-def test_a_wrong_item_is_named(item: Any, says: str) -> None:
+def test_invalid_item_error_names_the_index(item: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         tw.load_images(Broken(item))
 
 
-def test_a_dataset_needs_a_length() -> None:
+def test_dataset_requires_a_length() -> None:
     class Stream(IterableDataset[Any]):
         def __iter__(self) -> Any:
             return iter(Counted())
@@ -244,7 +244,7 @@ def test_a_dataset_needs_a_length() -> None:
 # Models
 
 
-def test_a_model_embeds_every_form(tiny_model: Path) -> None:
+def test_model_embeds_every_form(tiny_model: Path) -> None:
     images, model = pictures(), tw.load(tiny_model)
     expected = model.embed(images)
     tensor = torch.from_numpy(images)

@@ -1,4 +1,4 @@
-"""Training data read once and parted: what is left out is named, and no class is on both sides."""
+"""Decoded data sets and their splits: unreadable images, held-out classes, subsamples."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pairs_of(left: list[int], right: list[int], same: list[bool]) -> DecodedSet:
     return DecodedSet.from_images(pairs, SPEC, progress=False)
 
 
-def test_unreadable_images_are_named_once_and_left_out(tmp_path):
+def test_unreadable_images_are_skipped_and_reported_once(tmp_path):
     names = [tmp_path / f"{n}.png" for n in range(7)]
     for name in names:
         name.write_bytes(b"no image")
@@ -64,7 +64,7 @@ def test_unreadable_images_are_named_once_and_left_out(tmp_path):
         DecodedSet.from_images(load_images(names[:2], ["a", "b"]), SPEC, progress=False)
 
 
-def test_pairs_of_unreadable_images_are_left_out(tmp_path):
+def test_pairs_of_unreadable_images_are_skipped(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     images = [picture(), tmp_path / "bad.png", picture(), picture()]
     pairs = PairSet(
@@ -83,7 +83,7 @@ def test_pairs_of_unreadable_images_are_left_out(tmp_path):
         _ = material.images
 
 
-def test_classes_with_one_image_are_counted_and_kept():
+def test_single_image_classes_are_counted_and_kept():
     images = load_images([picture() for _ in range(5)], ["a", "a", "b", "c", "c"])
     with collect() as notes:
         material = DecodedSet.from_images(images, SPEC, progress=False)
@@ -96,7 +96,7 @@ def test_classes_with_one_image_are_counted_and_kept():
     ("classes", "share", "out"),
     [(12, 0.2, 4), (20, 0.2, 4), (40, 0.2, 8), (100, 0.2, 20), (100, 0.05, 5), (12, 0.89, 10)],
 )
-def test_a_share_of_the_classes_and_at_least_four_are_held_out(classes, share, out):
+def test_hold_out_takes_a_fraction_and_at_least_four_classes(classes, share, out):
     config = SETTINGS.merge({"held_out": share})
     material = classes_of([3] * classes)
     learn, held = hold_out(material, fraction=config.calibration.validation_fraction, seed=config.seed)
@@ -114,7 +114,7 @@ def test_a_share_of_the_classes_and_at_least_four_are_held_out(classes, share, o
     assert other.images.classes != held.images.classes
 
 
-def test_each_usable_class_is_held_out_in_one_fold():
+def test_class_folds_hold_out_each_usable_class_once():
     data = classes_of([2, 3, 1, 2, 4, 2])
     folds = list(class_folds(data, 3, seed=0))
     held = [held_out.images.classes for _, held_out in folds]
@@ -126,7 +126,7 @@ def test_each_usable_class_is_held_out_in_one_fold():
     assert held == [held_out.images.classes for _, held_out in class_folds(data, 3, seed=0)]
 
 
-def test_a_subsample_of_an_image_set_is_an_image_set():
+def test_subsample_of_an_image_set_is_an_image_set():
     images = classes_of([3] * 10).images
     some = subsample(images, 12, seed=1)
     assert isinstance(some, ImageSet)
@@ -136,19 +136,19 @@ def test_a_subsample_of_an_image_set_is_an_image_set():
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 11])
-def test_few_classes_are_all_learnt_from(classes):
+def test_hold_out_keeps_few_classes_for_training(classes):
     material = classes_of([2] * classes)
     assert hold_out(material) == (material, None)
 
 
-def test_classes_with_one_image_are_on_both_sides_as_impostors():
+def test_hold_out_divides_single_image_classes():
     learn, held = hold_out(classes_of([3] * 20 + [1] * 50))
     assert held is not None
     assert (len(learn.images.usable_classes()), len(held.images.usable_classes())) == (16, 4)
     assert (len(learn.images.classes), len(held.images.classes)) == (16 + 40, 4 + 10)
 
 
-def test_only_genuine_images_make_a_class_usable():
+def test_usable_classes_need_genuine_images():
     material = classes_of([2, 2, 2])
     material.images.forgery[:] = [False, False, False, True, True, True]
     assert material.images.usable_classes() == ["c000"]
@@ -160,7 +160,7 @@ def test_only_genuine_images_make_a_class_usable():
         hold_out(material)
 
 
-def test_separate_pairs_are_parted_and_share_no_image():
+def test_hold_out_of_disjoint_pairs_shares_no_image():
     pairs = 60
     left, right = list(range(0, 2 * pairs, 2)), list(range(1, 2 * pairs, 2))
     material = pairs_of(left, right, [n % 2 == 0 for n in range(pairs)])
@@ -174,7 +174,7 @@ def test_separate_pairs_are_parted_and_share_no_image():
     assert len(learn.pixels) == len(learn.hashes) == 2 * len(learn.pairs)
 
 
-def test_pairs_that_hang_together_are_parted_by_image():
+def test_hold_out_of_connected_pairs_shares_no_image():
     images = 60
     ends = [(a, b) for a in range(images) for b in range(a)]
     same = [a % 10 == b % 10 for a, b in ends]
@@ -188,11 +188,11 @@ def test_pairs_that_hang_together_are_parted_by_image():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_list_whose_pairs_nearly_all_hang_together_is_not_held_out_whole(seed):
+def test_hold_out_divides_a_large_component_of_pairs(seed):
     random = np.random.default_rng(0)
     classes = [[8 * c + n for n in range(8)] for c in range(24)]
     ends: list[tuple[int, int]] = []
-    for n in range(160):  # half of them same; as anybody draws them
+    for n in range(160):  # half of the pairs are same
         a, b = (classes[c] for c in random.choice(24, 2, replace=False))
         ends.append(
             tuple(random.choice(a, 2, replace=False)) if n % 2 else (random.choice(a), random.choice(b))
@@ -205,22 +205,22 @@ def test_a_list_whose_pairs_nearly_all_hang_together_is_not_held_out_whole(seed)
     assert not set(learn.hashes) & set(held.hashes)
     assert len(learn.pairs) > 40
     assert len(held.pairs) > 20
-    # nothing that the list calls the same is on both sides: every same pair is on one
+    # no same pair is divided between the parts
     assert learn.pairs.same.sum() + held.pairs.same.sum() == 80
 
 
-def test_too_few_pairs_are_refused():
+def test_hold_out_refuses_too_few_pairs():
     with pytest.raises(DataError, match=r"p.csv: Too few pairs to hold out: .*separate validation data"):
         hold_out(pairs_of([0, 2], [1, 3], [True, False]))
 
 
 @pytest.mark.parametrize(("same", "word"), [(True, "same"), (False, "different")])
-def test_pairs_of_one_kind_alone_are_refused(same, word):
+def test_hold_out_refuses_pairs_of_one_kind(same, word):
     with pytest.raises(DataError, match=f"p.csv: All 4 pairs are {word}. Training needs both"):
         hold_out(pairs_of([0, 2, 4, 6], [1, 3, 5, 7], [same] * 4))
 
 
-def test_validation_images_must_be_others_and_give_both_kinds():
+def test_check_validation_requires_new_images_and_both_kinds():
     learn = classes_of([2] * 4)
     check_validation(learn, classes_of([2, 1]))
     with pytest.raises(DataError, match="2 of 2 validation images are training images too"):
@@ -235,7 +235,7 @@ def test_validation_images_must_be_others_and_give_both_kinds():
     assert not shared_classes(learn, pairs_of([0, 2], [1, 3], [True, False]))
 
 
-def test_thinning_keeps_whole_classes_and_is_the_same_each_time():
+def test_subsample_keeps_whole_classes_and_is_reproducible():
     material = classes_of([5] * 40)
     some = subsample(material, 50, whole_classes=True)
     assert len(some.pixels) == 50
@@ -248,7 +248,7 @@ def test_thinning_keeps_whole_classes_and_is_the_same_each_time():
     assert subsample(pairs, 1, whole_classes=True) is pairs
 
 
-def test_thinning_passes_over_what_does_not_fit_and_takes_a_part_of_what_is_huge():
+def test_subsample_skips_or_reduces_large_classes():
     sizes = [1] * 30 + [4] * 20 + [900]
     some = subsample(classes_of(sizes), 100, whole_classes=True)
     assert 90 <= len(some.pixels) <= 100
@@ -256,11 +256,11 @@ def test_thinning_passes_over_what_does_not_fit_and_takes_a_part_of_what_is_huge
     assert len(names) > 15
     assert dict(zip(names, counts, strict=True)).get("c050", 0) <= 10
     few = subsample(classes_of([1] * 300 + [2, 2]), 20, whole_classes=True)
-    assert len(few.images.usable_classes()) == 2, "something to compare is always there"
+    assert len(few.images.usable_classes()) == 2, "both classes with pairs are kept"
 
 
 @pytest.mark.parametrize("each", [1, 4])
-def test_a_sample_is_even_and_of_fewer_classes_where_each_is_to_have_several(each):
+def test_subsample_is_balanced_over_classes(each):
     material = classes_of([6] * 30 + [1] * 10)
     some = subsample(material, 24, seed=0, per_class=each)
     assert len(some.pixels) == 24
@@ -271,10 +271,10 @@ def test_a_sample_is_even_and_of_fewer_classes_where_each_is_to_have_several(eac
     assert some.hashes != subsample(material, 24, seed=1, per_class=each).hashes
     assert subsample(material, 190, seed=0) is material
     most = subsample(material, 150, seed=0, per_class=each)
-    assert len(most.images.classes) == 40, "all classes, where there is room for them"
+    assert len(most.images.classes) == 40, "all classes fit"
 
 
-def test_a_sample_of_pairs_has_no_more_images():
+def test_subsample_of_pairs_limits_the_images():
     left, right = np.arange(0, 400, 2), np.arange(1, 400, 2)
     some = subsample(
         pairs_of([*left, *left], [*right, *np.roll(right, 1)], [True] * 200 + [False] * 200), 50, seed=0
@@ -285,7 +285,7 @@ def test_a_sample_of_pairs_has_no_more_images():
     assert not some.pairs.same.all()
 
 
-def test_a_sample_of_pairs_has_both_kinds_or_is_all():
+def test_subsample_of_pairs_has_both_kinds_or_all_pairs():
     ends = np.arange(0, 2000, 2)
     rare = pairs_of([*ends], [*(ends + 1)], [True] * 2 + [False] * 998)
     assert subsample(rare, 40, seed=0) is rare
@@ -295,7 +295,7 @@ def test_a_sample_of_pairs_has_both_kinds_or_is_all():
     assert len(subsample(some, 50, seed=0).pixels) == 40
 
 
-def test_what_is_learnt_is_known_by_its_images_labels_groups_and_order():
+def test_sha256_depends_on_pixels_labels_groups_and_order():
     material = classes_of([2, 3])
     known = {material.sha256(), material.subset(np.array([1, 0, 2, 3, 4])).sha256()}
     for name, value in (("labels", "c001"), ("groups", "other"), ("forgery", True)):
@@ -309,7 +309,7 @@ def test_what_is_learnt_is_known_by_its_images_labels_groups_and_order():
     assert pairs[0].sha256() != pairs[1].sha256()
 
 
-def test_statistics_are_mean_and_deviation_of_each_channel():
+def test_statistics_are_mean_and_std_per_channel():
     pixels = rng.integers(0, 256, (50, 6, 5, 3), dtype=np.uint8)
     pixels[..., 2] = 128
     found = DecodedSet(pixels, None, None, []).statistics()
@@ -321,7 +321,7 @@ def test_statistics_are_mean_and_deviation_of_each_channel():
         assert found["std"][channel] == pytest.approx(max(spread, 0.02), abs=1e-4)
 
 
-def test_the_fingerprint_is_of_the_pictures_not_of_their_order():
+def test_fingerprint_is_independent_of_the_order():
     material = classes_of([2, 3])
     order = np.array([3, 1, 4, 0, 2])
     assert material.fingerprint() == material.subset(order).fingerprint()
@@ -329,7 +329,7 @@ def test_the_fingerprint_is_of_the_pictures_not_of_their_order():
     assert material.fingerprint()["images"] == 5
 
 
-def test_a_pair_list_is_read_from_its_csv(glyphs: Path, tmp_path: Path):
+def test_pair_list_is_decoded(glyphs: Path, tmp_path: Path):
     lines = [
         f"{glyphs}/glyph00/0.png,{glyphs}/glyph00/1.png,1",
         f"{glyphs}/glyph00/0.png,{glyphs}/glyph01/1.png,0",

@@ -1,4 +1,4 @@
-"""The parts that a PyTorch loop of one's own takes: a dataset and a batch sampler."""
+"""Dataset and batch sampler for a PyTorch training loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LABELS = np.repeat(["a", "b", "c", "d", "e", "one", "two"], [4, 4, 5, 6, 3, 1, 2
 
 
 def tensor(image: Image.Image) -> Tensor:
-    """A transform that worker processes can import."""
+    """Transform that worker processes can import."""
     return torch.from_numpy(np.array(image.resize((8, 8))))
 
 
@@ -36,7 +36,7 @@ def images(tmp_path: Path) -> tw.ImageSet:
     return tw.load_images(tmp_path)
 
 
-def test_a_data_set_is_a_sequence(images: tw.ImageSet) -> None:
+def test_image_set_is_a_sequence(images: tw.ImageSet) -> None:
     image, label = images[5]
     assert (image.size, label) == ((9, 8), "class1")
     assert images[-1][1] == "class2"
@@ -50,7 +50,7 @@ def test_a_data_set_is_a_sequence(images: tw.ImageSet) -> None:
     assert arrays[0][0].size == (8, 8)
 
 
-def test_a_dataset_gives_images_and_classes(images: tw.ImageSet) -> None:
+def test_dataset_returns_images_and_class_indices(images: tw.ImageSet) -> None:
     data = images.as_dataset()
     assert isinstance(data, Dataset)
     assert repr(data) == f"ImageDataset(12 images, 3 classes, {images.origin})"
@@ -66,7 +66,7 @@ def test_a_dataset_gives_images_and_classes(images: tw.ImageSet) -> None:
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lazy", [False, True])
-def test_workers_read_a_dataset(images: tw.ImageSet, start: str, lazy: bool) -> None:
+def test_workers_read_the_dataset(images: tw.ImageSet, start: str, lazy: bool) -> None:
     if start == "fork" and not hasattr(os, "fork"):
         pytest.skip("no fork on this system")
     whole = tw.load_images(images.as_dataset()) if lazy else images
@@ -80,7 +80,7 @@ def test_workers_read_a_dataset(images: tw.ImageSet, start: str, lazy: bool) -> 
     assert targets.tolist() == [data[index][1] for index in expected]
 
 
-def test_a_dataset_needs_pytorch(images: tw.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dataset_requires_pytorch(images: tw.ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -96,7 +96,7 @@ def classes_of(batch: list[int], labels: NDArray[Any] = LABELS) -> Counter[str]:
     return Counter(labels[batch].tolist())
 
 
-def test_a_batch_has_as_many_images_of_each_class() -> None:
+def test_batch_is_balanced_over_classes() -> None:
     sampler = ClassSampler(LABELS, classes=3, images=4, seed=1)
     assert isinstance(sampler, BatchSampler)
     assert (len(sampler), sampler.batch_size) == (2, 12)
@@ -108,10 +108,10 @@ def test_a_batch_has_as_many_images_of_each_class() -> None:
         assert len(classes_of(batch)) == 3
         drawn.update(classes_of(batch).keys())
     assert set(drawn.values()) == {1}, "a class is drawn once per epoch"
-    assert "one" not in drawn, "it has no pair"
+    assert "one" not in drawn, "a class with one image has no pair"
 
 
-def test_batches_are_those_of_training() -> None:
+def test_batches_equal_those_of_training() -> None:
     labels = np.repeat(np.arange(6), 5)
     batches = ClassBatches(labels, classes=2, images=3, seed=4)
     sampler = ClassSampler(torch.from_numpy(labels), 2, 3, seed=4)
@@ -119,7 +119,7 @@ def test_batches_are_those_of_training() -> None:
     assert found == [batches(step).index.tolist() for step in range(2 * len(sampler))]
 
 
-def test_epochs_differ_and_can_be_chosen() -> None:
+def test_set_epoch_selects_the_batches() -> None:
     sampler, other = ClassSampler(LABELS, 2, 2, seed=3), ClassSampler(LABELS, 2, 2, seed=3)
     first, second = list(sampler), list(sampler)
     assert first != second
@@ -130,7 +130,7 @@ def test_epochs_differ_and_can_be_chosen() -> None:
     assert list(ClassSampler(LABELS, 2, 2, seed=5)) != first
 
 
-def test_what_a_sampler_cannot_draw_is_named() -> None:
+def test_impossible_batches_are_refused() -> None:
     with pytest.raises(DataError, match="a batch of 7 classes needs as many with two images; got 6"):
         ClassSampler(LABELS, 7, 2)
     for classes, count in ((1, 2), (2, 1)):
@@ -138,6 +138,6 @@ def test_what_a_sampler_cannot_draw_is_named() -> None:
             ClassSampler(LABELS, classes, count)
 
 
-def test_the_names_are_public() -> None:
+def test_names_are_public() -> None:
     assert {"ClassSampler", "ImageDataset"} <= set(tw.data.__all__)
     assert ImageDataset is tw.data.ImageDataset

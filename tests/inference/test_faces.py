@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,6 @@ from onnx import TensorProto, checker, helper, numpy_helper
 
 import twinned as tw
 from twinned.data.faces import models
-from twinned.errors import SettingError
 from twinned.inference import faces, model_folder
 
 
@@ -39,7 +40,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_folder_is_a_complete_model(tmp_path: Path) -> None:
-    made = faces.make_model(tmp_path / "face.twin")
+    made = faces.write(tmp_path / "face.twin")
     assert made == model_folder.read(tmp_path / "face.twin")
     assert made.spec.faces == "largest"
     assert made.calibration.far == 0.01
@@ -48,15 +49,43 @@ def test_the_folder_is_a_complete_model(tmp_path: Path) -> None:
     assert "CC0" in made.licence
     model = tw.load(tmp_path / "face.twin")
     assert model.embed_pixels(np.zeros((2, 150, 150, 3), np.uint8)).shape == (2, 128)
-    with pytest.raises(SettingError, match="exists"):
-        faces.make_model(tmp_path / "face.twin")
     card = (tmp_path / "face.twin" / "README.md").read_text(encoding="utf-8")
     assert "did not consent" in card
 
 
 def test_the_cached_folder_is_written_once() -> None:
-    first = faces.cached_model()
-    stamp = (first / "model.json").stat().st_mtime_ns
-    assert faces.cached_model() == first
-    assert (first / "model.json").stat().st_mtime_ns == stamp
-    assert tw.load(first).threshold == pytest.approx(0.6, abs=0.02)
+    first = tw.load("face")
+    stamp = (first.folder / "model.json").stat().st_mtime_ns
+    assert tw.load("face").folder == first.folder
+    assert (first.folder / "model.json").stat().st_mtime_ns == stamp
+    assert first.folder.name == "face"
+    assert first.threshold == pytest.approx(0.6, abs=0.02)
+
+
+_USER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_faces import models, write_encoder
+import twinned as tw
+models.write_encoder = write_encoder
+print("ready", flush=True)
+sys.stdin.readline()
+print(tw.load("face").folder)
+"""
+
+
+def test_several_processes_use_it_for_the_first_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _USER, str(Path(__file__).parent)]
+    pipe = subprocess.PIPE
+    users = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
+    assert [user.stdout and user.stdout.readline() for user in users] == ["ready\n"] * 2
+    for user in users:
+        assert user.stdin is not None
+        user.stdin.write("go\n")
+        user.stdin.flush()
+    folders = [user.communicate()[0].strip() for user in users]
+    assert [user.returncode for user in users] == [0, 0]
+    assert folders[0] == folders[1]
+    cache = tmp_path / "cache" / "twinned"
+    assert [folder.name for folder in cache.iterdir()] == [Path(folders[0]).parent.name]

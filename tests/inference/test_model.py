@@ -244,7 +244,9 @@ def test_a_model_says_what_it_is(model, tiny_model):
 
 def test_its_names_are_those_for_users(model):
     verbs = "classify embed evaluate explain gallery identify load preprocess save search verify verify_many"
-    assert dir(model) == sorted([*verbs.split(), "from_network", "to_torch", "manifest", "threshold"])
+    assert dir(model) == sorted(
+        [*verbs.split(), "from_network", "to_torch", "manifest", "threshold", "with_faces"]
+    )
 
 
 def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(model):

@@ -52,7 +52,7 @@ class NoteHandler(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fit thresholds on few resampled and reference sets, which take longer than these short runs."""
+    """Limit the bootstrap replicates and reference sets of thresholds to keep the tests fast."""
 
     def few(pairs: Comparisons, *, count: int, seed: int) -> Iterator[Comparisons]:
         return bootstrap.replicates(pairs, count=min(count, 20), seed=seed)
@@ -64,7 +64,7 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """Clock that starts at 0 seconds and that the training code reads in place of the machine's."""
+    """Fake clock that starts at 0 seconds and replaces ``time.monotonic``."""
     fake = FakeClock()
     monkeypatch.setattr(time, "monotonic", fake)
     return fake

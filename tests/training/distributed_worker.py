@@ -28,7 +28,7 @@ CASES = {
             "loss": "proxy-anchor",
             "learning_rate": 1e-3,
             "proxy_lr_scale": 1.0,
-        },  # its gradients are long
+        },  # its gradients have a large norm
         "memory": {"loss": "contrastive", "distance": "euclidean", "memory": 40},
         "head": {"loss": "cross-entropy", "head": "weighted-l1"},
         "augmented": {
@@ -52,7 +52,7 @@ class Losses(Callback):
 
 
 def short_runs() -> dict[str, Tensor]:
-    """The losses of a few steps and the weights after them, of every case, in float64."""
+    """Return the losses of a few steps and the final weights of every case, in float64."""
     torch.set_default_dtype(torch.float64)
     try:
         return _short_runs()

@@ -1,4 +1,4 @@
-"""From images to a model: who is held out, what is said, what is refused, and that it can be gone on with."""
+"""`train`: held-out classes, notes, errors, and resuming."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ QUICK = {"precision": "float32", "warmup": 2, "quarter_turns": False, "mirrors":
 def quick(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, listening: Callable[..., Any]
 ) -> Callable[..., twinned.Model]:
-    """Train for a moment; the graph is `tiny_model`'s, since exporting takes longer than all the rest."""
+    """Train for a few steps; copy the graph of `tiny_model`, since the export takes the most time."""
 
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         shutil.copyfile(tiny_model / "encoder.onnx", path)
@@ -55,7 +55,7 @@ def quick(
 
 @pytest.fixture
 def some(glyphs: Path) -> Callable[[int], ImageSet]:
-    """The first so many classes."""
+    """Function that returns the first `count` classes."""
     images = load_images(glyphs)
     return lambda count: images.with_classes(images.classes[:count])
 
@@ -69,11 +69,11 @@ def equal(a: twinned.Model, b: twinned.Model) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
 
-# ---- the whole way, once as it is
+# ---- end to end
 
 
-def test_the_whole_way(glyphs, strangers, tmp_path, on_step):
-    """Learned head and all, nothing borrowed: what is saved is what was trained, and it says so."""
+def test_train_writes_complete_model_with_head(glyphs, strangers, tmp_path, on_step):
+    """Train with a learned head and the real export; the files record the run."""
     steps: list[Step] = []
     model = twinned.train(
         glyphs,
@@ -104,7 +104,7 @@ def test_the_whole_way(glyphs, strangers, tmp_path, on_step):
     assert [row["step"] for row in rows] == ["6"]
     assert 0 <= float(rows[0]["held_out_eer"]) <= 1
 
-    # With a learned head the distance is 1 - score, everywhere, and re-orders a gallery's candidates.
+    # With a learned head the distance is 1 - score in every method, and reorders gallery candidates.
     a, b = (model.embed(sorted(map(str, strangers.rglob("*.png")))[i : i + 4]) for i in (0, 4))
     head = weights(model)
     logits = (np.abs(a - b) @ head["head.weight.weight"].numpy().T + head["head.weight.bias"].numpy())[:, 0]
@@ -122,10 +122,10 @@ def test_the_whole_way(glyphs, strangers, tmp_path, on_step):
     assert found.verification.threshold == model.threshold
 
 
-# ---- who is held out
+# ---- held-out classes
 
 
-def test_with_twelve_classes_some_are_held_out(quick, some):
+def test_twelve_classes_hold_out_four_for_the_threshold(quick, some):
     model = quick(some(12))
     fit_ = model.manifest.calibration
     assert fit_.unseen_classes
@@ -136,11 +136,11 @@ def test_with_twelve_classes_some_are_held_out(quick, some):
 
 
 @pytest.mark.parametrize(("classes", "folds"), [(6, 3), *slow((11, 3), (4, 2))])
-def test_with_fewer_the_threshold_comes_from_folds_and_all_are_learnt_from(quick, some, classes, folds):
+def test_few_classes_fit_the_threshold_on_folds(quick, some, classes, folds):
     said: list[str] = []
     model = quick(some(classes), say=said.append)
     text = f"{classes} classes are too few to hold some out, so the threshold is fitted on {folds} folds"
-    assert any(note.startswith(text) for note in said)
+    assert any(note.startswith(text) for note in model.manifest.notes)
     assert len(model.manifest.classes) == classes
     assert model.manifest.calibration.unseen_classes
     assert model.manifest.calibration.n_classes == classes
@@ -148,27 +148,27 @@ def test_with_fewer_the_threshold_comes_from_folds_and_all_are_learnt_from(quick
 
 
 @pytest.mark.parametrize("classes", [*slow(2), 3])
-def test_with_fewer_than_four_the_model_says_that_its_threshold_is_too_hopeful(quick, some, classes):
+def test_fewer_than_four_classes_warn_of_biased_threshold(quick, some, classes):
     model = quick(some(classes))
     assert not model.manifest.calibration.unseen_classes
     assert any("the threshold is from classes that training saw" in note for note in model.manifest.notes)
     assert "CLASSES SEEN IN TRAINING" in (model.folder / "README.md").read_text()
 
 
-def test_images_to_validate_on_leave_every_class_to_learn_from(quick, some, strangers):
+def test_validation_images_keep_all_classes_for_training(quick, some, strangers):
     model = quick(some(14), validation=strangers)
     fit_ = model.manifest.calibration
     assert len(model.manifest.classes) == 14
     assert fit_.n_classes == 8
     assert fit_.n_genuine == 8 * 15
-    # glyph00 to glyph07 is what the classes of both are called.
+    # Both datasets have classes glyph00 to glyph07.
     assert not fit_.unseen_classes
     renamed = load_images(strangers)
     renamed.labels[:] = [label.replace("glyph", "other") for label in renamed.labels]
     assert quick(some(14), validation=renamed).manifest.calibration.unseen_classes
 
 
-def test_classes_with_one_image_stay_as_impostors(quick, some, strangers):
+def test_single_image_classes_serve_as_impostors(quick, some, strangers):
     known, single = some(12), load_images(strangers).subset(np.arange(0, 48, 6))
     names = [*known.labels, *(f"single {n}" for n in range(8))]
     drawn: set[int] = set()
@@ -180,19 +180,19 @@ def test_classes_with_one_image_stay_as_impostors(quick, some, strangers):
     )
     assert "8 of 20 classes have one image: they serve as impostors only" in said
     assert len(model.manifest.classes) + len(model.manifest.held_out["classes"]) == 20
-    assert drawn & set(range(48, 54)), "those not held out are in the batches"
+    assert drawn & set(range(48, 54)), "single images that are not held out are in the batches"
     n = 4 * 6 + 2  # held out: four classes of six images, and two single ones
     assert model.manifest.calibration.n_impostor == n * (n - 1) // 2 - 4 * 15
 
 
 @pytest.mark.parametrize("loss", ["arcface", *slow("proxy-anchor")])
-def test_a_loss_with_proxies_leaves_single_images_out(quick, some, strangers, loss):
+def test_proxy_loss_skips_single_image_classes(quick, some, strangers, loss):
     known, single = some(12), load_images(strangers).subset(np.arange(0, 48, 6))
     names = [*known.labels, *(f"single {n}" for n in range(8))]
     assert quick(load_images([*known.images, *single.images], names), loss=loss)
 
 
-def test_unreadable_images_are_named_once_and_left_out(quick, glyphs, tmp_path):
+def test_unreadable_images_are_skipped_and_reported_once(quick, glyphs, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(glyphs, data)
     for name in ("glyph03/1.png", "glyph05/2.png"):
@@ -209,21 +209,19 @@ def test_unreadable_images_are_named_once_and_left_out(quick, glyphs, tmp_path):
     )
 
 
-def marked(file: Path, glyphs: Path, split: Callable[[Path], str]) -> Path:
-    """A CSV of the glyphs with a column split."""
+def csv_with_split(file: Path, glyphs: Path, split: Callable[[Path], str]) -> Path:
+    """Write a CSV of the glyphs with a column split."""
     lines = [f"{image},{image.parent.name},{split(image)}" for image in sorted(glyphs.rglob("*.png"))]
     file.write_text("\n".join(["path,label,split", *lines]))
     return file
 
 
-def test_a_csvs_split_says_what_is_learnt_from_what_chooses_the_threshold_and_what_is_measured(
-    quick, glyphs, tmp_path
-):
+def test_csv_split_column_selects_train_validation_and_test(quick, glyphs, tmp_path):
     def split(image: Path) -> str:
         name = image.parent.name
         return "val" if name > "glyph11" else "Test" if image.stem in "45" else "train"
 
-    data, said = marked(tmp_path / "split.csv", glyphs, split), []
+    data, said = csv_with_split(tmp_path / "split.csv", glyphs, split), []
     model = quick(data, output=tmp_path / "m.twin", say=said.append)
     assert (
         said[0] == "the column split leaves 48 of 96 images for training, and 24 for choosing the threshold"
@@ -238,39 +236,45 @@ def test_a_csvs_split_says_what_is_learnt_from_what_chooses_the_threshold_and_wh
     assert twinned.load(model.folder).manifest.held_out["images"] == 24
 
 
-def test_a_split_within_classes_chooses_no_threshold_and_one_without_train_says_nothing(
-    quick, glyphs, tmp_path
-):
+def test_unusable_split_column_is_ignored_or_refused(quick, glyphs, tmp_path):
     said: list[str] = []
-    within = marked(tmp_path / "within.csv", glyphs, lambda image: "val" if image.stem == "5" else "train")
+    within = csv_with_split(
+        tmp_path / "within.csv", glyphs, lambda image: "val" if image.stem == "5" else "train"
+    )
     model = quick(within, say=said.append)
     assert said[0].endswith("show the same classes, so they choose no threshold")
     assert model.manifest.calibration.unseen_classes
-    few = marked(tmp_path / "few.csv", glyphs, lambda i: "val" if i.parent.name == "glyph15" else "train")
+    few = csv_with_split(
+        tmp_path / "few.csv", glyphs, lambda i: "val" if i.parent.name == "glyph15" else "train"
+    )
     assert quick(few, say=said.append).manifest.calibration.unseen_classes
     assert any(s.endswith("those marked val are too few to choose the threshold on") for s in said)
-    other = marked(tmp_path / "other.csv", glyphs, lambda image: f"fold{image.stem}")
+    other = csv_with_split(tmp_path / "other.csv", glyphs, lambda image: f"fold{image.stem}")
     assert quick(other, say=said.append).manifest.data["images"] == 72
     assert any(s.endswith("fold5, never train") for s in said)
     for word in ("dev", "trainig"):
-        typo = marked(tmp_path / "t.csv", glyphs, lambda i, word=word: "test" if i.stem == "5" else word)
+        typo = csv_with_split(
+            tmp_path / "t.csv", glyphs, lambda i, word=word: "test" if i.stem == "5" else word
+        )
         with pytest.raises(DataError, match=rf"values .*{word}.*, but not train. Mark the training"):
             quick(typo)
-    blank = marked(tmp_path / "blank.csv", glyphs, lambda image: "test" if image.stem == "5" else "")
+    blank = csv_with_split(tmp_path / "blank.csv", glyphs, lambda image: "test" if image.stem == "5" else "")
     assert quick(blank, say=said.append).manifest.data["images"] == 60
 
 
-def test_copies_on_both_sides_of_a_split_are_told(quick, glyphs, tmp_path):
+def test_duplicates_across_splits_are_reported(quick, glyphs, tmp_path):
     shutil.copytree(glyphs, tmp_path / "glyphs")
     for folder in (tmp_path / "glyphs").iterdir():
         shutil.copy(folder / "0.png", folder / "5.png")
-    data = marked(tmp_path / "c.csv", tmp_path / "glyphs", lambda i: "test" if i.stem == "5" else "train")
+    data = csv_with_split(
+        tmp_path / "c.csv", tmp_path / "glyphs", lambda i: "test" if i.stem == "5" else "train"
+    )
     said: list[str] = []
     quick(data, say=said.append)
     assert any("16 pictures in several splits" in sentence for sentence in said)
 
 
-def test_a_folder_that_is_no_interrupted_run_is_left_alone(quick, glyphs, tmp_path):
+def test_unrelated_partial_folder_is_not_overwritten(quick, glyphs, tmp_path):
     data = tmp_path / "m.partial"
     shutil.copytree(glyphs, data)
     for given in ({}, {"force": True}, {"resume": True}):
@@ -285,7 +289,7 @@ def test_a_folder_that_is_no_interrupted_run_is_left_alone(quick, glyphs, tmp_pa
 
 
 def pair_list(folder: Path, glyphs: Path, **columns: Callable[[bool], str]) -> Path:
-    """Pairs of neighbours within a class, and of first images of different classes."""
+    """Write a pair list with same and different pairs of each class."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(16):
@@ -316,7 +320,7 @@ def pair_list(folder: Path, glyphs: Path, **columns: Callable[[bool], str]) -> P
         ),
     ],
 )
-def test_a_pair_list_alone_is_enough(quick, glyphs, tmp_path, loss, head, distance):
+def test_train_on_a_pair_list(quick, glyphs, tmp_path, loss, head, distance):
     wanted = distance if loss == "contrastive" else None
     model = quick(pair_list(tmp_path, glyphs), loss=loss, distance=wanted)
     assert model.manifest.head is head
@@ -329,7 +333,7 @@ def test_a_pair_list_alone_is_enough(quick, glyphs, tmp_path, loss, head, distan
 
 
 def signatures(folder: Path, glyphs: Path, *, forged: int = 16) -> Path:
-    """Four genuine images a class and two forgeries: glyphs of the class itself, a little warped."""
+    """Write a CSV with four genuine images and two forgeries per class."""
     lines = ["path,label,role"]
     for number in range(16):
         for i in range(6):
@@ -340,15 +344,15 @@ def signatures(folder: Path, glyphs: Path, *, forged: int = 16) -> Path:
     return file
 
 
-def test_forgeries_are_learnt_from_and_the_threshold_is_against_them(quick, glyphs, tmp_path):
+def test_threshold_is_fitted_on_forgeries_of_their_class(quick, glyphs, tmp_path):
     seen: list[Step] = []
     model = quick(signatures(tmp_path, glyphs), on_step=seen.append)
     fit_ = model.manifest.calibration
     assert fit_.n_genuine == 4 * 6
-    assert fit_.n_impostor == 4 * 2 * 4, "each forgery against the genuine images of its class, and no other"
+    assert fit_.n_impostor == 4 * 2 * 4, "each forgery is compared with the genuine images of its class only"
     for step in seen:
         _, counts = np.unique(step.batch.labels, return_counts=True)
-        assert 1 in counts, "a forgery is nobody's positive"
+        assert 1 in counts, "a forgery has no positive pair"
 
 
 @pytest.mark.parametrize(
@@ -359,7 +363,7 @@ def test_forgeries_are_learnt_from_and_the_threshold_is_against_them(quick, glyp
         *slow(("signature", 16, []), ("glyph", 0, None)),
     ],
 )
-def test_a_model_says_whether_forgeries_were_measured(quick, glyphs, tmp_path, recipe, forged, expected):
+def test_manifest_records_whether_forgeries_were_measured(quick, glyphs, tmp_path, recipe, forged, expected):
     model = quick(signatures(tmp_path, glyphs, forged=forged), recipe=recipe)
     found = model.manifest
     assert found.not_measured == (expected or [])
@@ -367,29 +371,29 @@ def test_a_model_says_whether_forgeries_were_measured(quick, glyphs, tmp_path, r
     assert ("**Skilled forgeries: not measured**" in card(found)) == bool(expected)
 
 
-def test_where_training_has_forgeries_those_held_out_must_have_some_to_be_measured(quick, glyphs, tmp_path):
+def test_forgeries_are_unmeasured_without_held_out_ones(quick, glyphs, tmp_path):
     images = load_images(signatures(tmp_path, glyphs))
     learn, other = images.with_classes(images.classes[:8]), images.with_classes(images.classes[8:])
     assert quick(learn, validation=other).manifest.not_measured == []
     assert quick(learn, validation=other.genuine()).manifest.unmeasured == "skilled forgeries: not measured"
 
 
-def test_a_pair_list_does_not_mark_forgeries(quick, glyphs, tmp_path):
+def test_pair_list_records_forgeries_as_not_marked(quick, glyphs, tmp_path):
     model = quick(pair_list(tmp_path, glyphs), recipe="signature")
     assert model.manifest.unmeasured == "skilled forgeries: not marked in the pair list"
 
 
 @pytest.mark.slow
-def test_forgeries_of_some_classes_in_folds(quick, glyphs, tmp_path):
+def test_partly_forged_classes_are_calibrated_in_folds(quick, glyphs, tmp_path):
     images = load_images(signatures(tmp_path, glyphs, forged=1))
     model = quick(images.with_classes(images.classes[:6]))
     assert model.manifest.calibration.n_impostor == 2 * 4
 
 
-# ---- the same, and other
+# ---- reproducibility, weights and settings
 
 
-def test_the_same_seed_gives_the_same_model_and_another_seed_another(quick, some):
+def test_seed_determines_the_model(quick, some):
     first, again, other = (quick(some(12), seed=seed) for seed in (0, 0, 1))
     assert equal(first, again)
     assert first.threshold == again.threshold
@@ -397,7 +401,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(quick, some
 
 
 @pytest.mark.parametrize("classes", [12, *slow(6), 2])
-def test_no_steps_fit_the_threshold_alone(quick, some, classes):
+def test_zero_steps_only_fit_the_threshold(quick, some, classes):
     model = quick(some(classes), steps=0)
     assert json.loads((model.folder / "training.json").read_text())["steps"] == 0
     assert model.threshold > 0
@@ -405,7 +409,7 @@ def test_no_steps_fit_the_threshold_alone(quick, some, classes):
     assert "Trained on" not in (model.folder / "README.md").read_text()
 
 
-def test_a_solved_layer_learns_from_images_without_steps(quick, some):
+def test_lda_projection_is_fitted_without_steps(quick, some):
     with pytest.raises(SettingError, match="projection=lda needs an encoder that ends in a linear layer"):
         quick(some(12), steps=0, settings={"layer": "solved"})
     model = quick(some(12), steps=0, embedding_size=256, settings={"layer": "solved"})
@@ -413,14 +417,14 @@ def test_a_solved_layer_learns_from_images_without_steps(quick, some):
     assert "**Trained on** 48 images of 8 classes" in (model.folder / "README.md").read_text()
 
 
-def test_epochs_show_as_many_images_as_there_are(quick, some):
+def test_epochs_set_the_number_of_images_shown(quick, some):
     steps: list[Step] = []
     quick(some(12), epochs=3, batch_size=12, on_step=steps.append)
     assert sum(step.images for step in steps) == pytest.approx(3 * 48, abs=12)
 
 
-def test_weights_from_a_file_are_fed_as_they_were_trained(quick, tiny_model, strangers):
-    """With no steps the model is the one that the weights come from, and was trained on nothing here."""
+def test_weights_file_keeps_its_normalization(quick, tiny_model, strangers):
+    """With steps=0 the model equals the source of the weights and records no training data."""
     before = twinned.load(tiny_model)
     given = {"weights": str(tiny_model / "weights.safetensors")}
     model = quick(strangers, steps=0, settings=given)
@@ -438,7 +442,7 @@ def test_weights_from_a_file_are_fed_as_they_were_trained(quick, tiny_model, str
 
 
 @pytest.mark.parametrize("steps", [0, *slow(2)])
-def test_weights_from_before_are_fed_by_the_model_json_beside_them(quick, some, tiny_model, tmp_path, steps):
+def test_weights_without_mean_use_model_json_of_the_folder(quick, some, tiny_model, tmp_path, steps):
     shutil.copytree(tiny_model, tmp_path / "old.twin")
     file = tmp_path / "old.twin" / "weights.safetensors"
     save_file({k: v for k, v in load_file(file).items() if k not in ("mean", "std")}, file)
@@ -454,7 +458,7 @@ def test_weights_from_before_are_fed_by_the_model_json_beside_them(quick, some, 
     assert model.spec.mean == quick(some(12), steps=0).spec.mean
 
 
-def test_the_mean_of_a_file_is_fitted_to_the_channels_or_refused(quick, some, tiny_model, tmp_path):
+def test_mean_in_weights_file_must_match_channels(quick, some, tiny_model, tmp_path):
     state = load_file(tiny_model / "weights.safetensors")
     file = tmp_path / "mine.safetensors"
     settings = {"weights": str(file)}
@@ -477,20 +481,20 @@ def test_the_mean_of_a_file_is_fitted_to_the_channels_or_refused(quick, some, ti
     ],
     ids=["whole steps", "steps to be rounded", "turned images", "few images of a class"],
 )
-def test_the_history_ends_at_the_number_of_epochs(quick, some, given):
-    """Whatever share of a class's images a batch takes, and whatever classes are made of turned images."""
+def test_history_ends_at_requested_epochs(quick, some, given):
+    """For any number of images per class, with and without rotated classes."""
     model = quick(some(12), epochs=3, **given)
     history = model.record.history()
     assert history["epoch"][-1] == 3
     assert history["step"][-1] == json.loads((model.folder / "training.json").read_text())["steps"]
 
 
-def test_a_single_step_that_shows_more_than_was_asked_for_counts_what_it_shows(quick, some):
+def test_one_step_run_records_the_epochs_shown(quick, some):
     history = quick(some(12), epochs=0.25, settings={"mirrors": False}).record.history()  # 32 of 48 images
     assert (history["step"][-1], history["epoch"][-1]) == (1, 0.67)
 
 
-def test_without_an_output_the_model_lasts_as_long_as_its_object(quick, some, tmp_path):
+def test_temporary_model_is_deleted_with_its_object(quick, some, tmp_path):
     model = quick(some(12))
     folder = model.folder
     model.save(tmp_path / "kept.twin")
@@ -499,14 +503,14 @@ def test_without_an_output_the_model_lasts_as_long_as_its_object(quick, some, tm
     assert twinned.load(tmp_path / "kept.twin").manifest.setting("length.steps") == 3
 
 
-def test_training_works_in_another_thread(quick, some):
+def test_train_in_a_thread(quick, some):
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(quick, some(12)).result().manifest.calibration.n_classes == 4
 
 
-def test_settings_reach_the_run(quick, some):
+def test_settings_are_applied(quick, some):
     seen: list[Step] = []
     model = quick(
         some(16),
@@ -520,7 +524,7 @@ def test_settings_reach_the_run(quick, some):
     assert model.manifest.setting("optimizer.name") == "sgd"
 
 
-# ---- what goes wrong
+# ---- errors
 
 
 @pytest.mark.parametrize(
@@ -554,18 +558,18 @@ def test_settings_reach_the_run(quick, some):
         ({"validation": "nowhere"}, "nowhere: no such file or folder"),
     ],
 )
-def test_wrong_settings_are_refused_and_leave_nothing_behind(quick, some, tmp_path, given, message):
+def test_invalid_settings_are_refused_and_write_nothing(quick, some, tmp_path, given, message):
     with pytest.raises((SettingError, DataError), match=message):
         quick(some(12), output=tmp_path / "m.twin", **given)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_of_training_do_not_validate(quick, some, glyphs):
+def test_validation_images_must_not_be_training_images(quick, some, glyphs):
     with pytest.raises(DataError, match="72 of 96 validation images are training images too"):
         quick(some(12), validation=glyphs)
 
 
-def test_too_little_data_is_refused(quick, some, tmp_path):
+def test_too_few_classes_or_readable_images_are_refused(quick, some, tmp_path):
     single = some(12).subset(np.arange(0, 72, 6))
     with pytest.raises(
         DataError, match="two classes with two readable images each; 0 of 12 classes have two"
@@ -583,7 +587,7 @@ def test_too_little_data_is_refused(quick, some, tmp_path):
         quick(broken)
 
 
-def test_weights_that_run_away_are_not_saved(quick, some, tmp_path):
+def test_diverged_weights_are_not_saved(quick, some, tmp_path):
     with pytest.raises(
         TrainingError, match=r"before any evaluation with finite embeddings. Use a smaller learning rate"
     ):
@@ -591,11 +595,11 @@ def test_weights_that_run_away_are_not_saved(quick, some, tmp_path):
     assert not (tmp_path / "m.twin").exists()
 
 
-# ---- going on
+# ---- resuming
 
 
 class CrashError(BaseException):
-    """Stands for a kill between two steps; the real one is in tests/cli/test_interrupted.py."""
+    """Simulated kill between two steps; test_launch.py kills real processes."""
 
 
 def crash_at(number: int) -> Callable[[Step], None]:
@@ -607,8 +611,8 @@ def crash_at(number: int) -> Callable[[Step], None]:
 
 
 @pytest.mark.parametrize("classes", [12, *slow(6)])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, some, tmp_path, classes):
-    """Also where the crash is in the second of the folds that the threshold comes from."""
+def test_resumed_run_equals_uninterrupted_run(quick, some, tmp_path, classes):
+    """Also after a crash in the second fold of the calibration."""
     output = tmp_path / "m.twin"
     given = {"steps": 8, "settings": {"checkpoint_seconds": 0, "dropout": 0.2, "memory": 24}}
     whole = quick(some(classes), **given)
@@ -625,16 +629,14 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, some, tmp_path, class
             quick(some(classes), output=output, on_step=crash, resume=resume, **given)
     assert not output.exists()
     resumed = quick(some(classes), output=output, on_step=crash, resume=True, **given)
-    assert count == (8 + 1 if classes == 12 else 8 + 3 * 4 + 2), (
-        "steps are not taken twice, but for those lost"
-    )
+    assert count == (8 + 1 if classes == 12 else 8 + 3 * 4 + 2), "only the lost steps are repeated"
     assert equal(resumed, whole)
     assert resumed.threshold == whole.threshold
     assert resumed.manifest.calibration == whole.manifest.calibration
     assert not pipeline.partial(output).exists()
 
 
-def test_other_settings_or_data_are_not_gone_on_with(quick, some, strangers, tmp_path):
+def test_resume_refuses_other_settings_or_data(quick, some, strangers, tmp_path):
     output = tmp_path / "m.twin"
     given = {"steps": 8, "output": output, "settings": {"checkpoint_seconds": 0}}
     with pytest.raises(CrashError):
@@ -646,7 +648,7 @@ def test_other_settings_or_data_are_not_gone_on_with(quick, some, strangers, tmp
     with pytest.raises(TrainingError, match=r"held_out: .* then, .* now"):
         quick(some(14), resume=True, validation=strangers, **given)
     before = pipeline.partial(output) / "main.safetensors"
-    assert before.exists(), "a refusal loses nothing"
+    assert before.exists(), "the checkpoint is kept"
     with pytest.raises(SettingError, match="holds an interrupted run"):
         quick(some(14), **given)
     assert before.exists()
@@ -654,7 +656,7 @@ def test_other_settings_or_data_are_not_gone_on_with(quick, some, strangers, tmp
     assert not pipeline.partial(output).exists()
 
 
-def test_a_checkpoint_from_before_is_refused_and_kept(quick, some, tmp_path):
+def test_resume_refuses_and_keeps_incompatible_checkpoint(quick, some, tmp_path):
     output = tmp_path / "m.twin"
     given = {"steps": 8, "output": output, "settings": {"checkpoint_seconds": 0}}
     with pytest.raises(CrashError):
@@ -671,7 +673,7 @@ def test_a_checkpoint_from_before_is_refused_and_kept(quick, some, tmp_path):
     assert file.exists()
 
 
-def test_a_finished_run_is_handed_back(quick, some, tmp_path):
+def test_resume_of_finished_run_returns_the_model(quick, some, tmp_path):
     output = tmp_path / "m.twin"
     said: list[str] = []
     model = quick(some(12), output=output, resume=True, say=said.append)
@@ -693,7 +695,7 @@ def test_a_finished_run_is_handed_back(quick, some, tmp_path):
         quick(turned, output=output, resume=True)
 
 
-def test_an_existing_model_is_replaced_by_force_alone(quick, some, tmp_path, glyphs):
+def test_existing_model_is_replaced_only_with_force(quick, some, tmp_path, glyphs):
     output = tmp_path / "m.twin"
     quick(some(12), output=output)
     with pytest.raises(SettingError, match=r"exists\. Choose another name"):
@@ -705,7 +707,7 @@ def test_an_existing_model_is_replaced_by_force_alone(quick, some, tmp_path, gly
     assert len(list(glyphs.rglob("*.png"))) == 96
 
 
-def test_ctrl_c_says_how_to_go_on(quick, some, tmp_path):
+def test_ctrl_c_reports_the_resume_command(quick, some, tmp_path):
     def interrupt(step: Step) -> None:
         raise KeyboardInterrupt
 
@@ -726,10 +728,10 @@ def test_ctrl_c_says_how_to_go_on(quick, some, tmp_path):
 
 @pytest.mark.parametrize("where", ["fit_calibration", "write_model"])
 @pytest.mark.parametrize("name", ["SIGTERM", *slow("SIGHUP")])
-def test_a_signal_after_the_steps_says_how_to_go_on(quick, some, tmp_path, monkeypatch, name, where):
+def test_signal_after_training_reports_the_resume_command(quick, some, tmp_path, monkeypatch, name, where):
     number = getattr(signal, name, None)
     if number is None:
-        pytest.skip(f"there is no {name} here")
+        pytest.skip(f"there is no {name} on this platform")
     output, before = tmp_path / "m.twin", signal.getsignal(number)
 
     def kill(*args: Any, **given: Any) -> None:
@@ -746,14 +748,14 @@ def test_a_signal_after_the_steps_says_how_to_go_on(quick, some, tmp_path, monke
     assert not steps
 
 
-def test_a_signal_before_anything_is_saved_leaves_nothing_in_the_way(quick, some, tmp_path, monkeypatch):
+def test_signal_before_first_checkpoint_leaves_no_files(quick, some, tmp_path, monkeypatch):
     output = tmp_path / "m.twin"
 
     def kill(path: Path, **given: Any) -> None:
         path.parent.mkdir()
         path.with_suffix(".new").touch()
         signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)  # the second one does not wait
+        signal.raise_signal(signal.SIGTERM)  # the second signal interrupts at once
 
     with monkeypatch.context() as patched:
         patched.setattr("twinned.training.checkpoint.save", kill)
@@ -763,7 +765,7 @@ def test_a_signal_before_anything_is_saved_leaves_nothing_in_the_way(quick, some
     assert quick(some(12), output=output).folder == output
 
 
-def test_a_signal_once_the_model_is_written_says_so(quick, some, tmp_path, monkeypatch):
+def test_signal_after_saving_reports_the_saved_model(quick, some, tmp_path, monkeypatch):
     output, remove = tmp_path / "m.twin", shutil.rmtree
 
     def kill(path: Path, **given: Any) -> None:
@@ -777,11 +779,11 @@ def test_a_signal_once_the_model_is_written_says_so(quick, some, tmp_path, monke
     assert twinned.load(output).manifest.embedding_size > 0
 
 
-# ---- in time
+# ---- time limit
 
 
 @pytest.mark.parametrize("classes", [14, *slow(6)])
-def test_minutes_bound_the_whole_command(quick, some, tmp_path, monkeypatch, clock, classes):
+def test_minutes_limit_the_total_time(quick, some, tmp_path, monkeypatch, clock, classes):
     monkeypatch.setattr(pipeline, "FINISH_SECONDS", 2.0)
     model = quick(
         some(classes),
@@ -796,10 +798,10 @@ def test_minutes_bound_the_whole_command(quick, some, tmp_path, monkeypatch, clo
 
 
 @pytest.mark.parametrize("wrong", [{"loss": "nosuch"}, {"validation": "nowhere"}])
-def test_what_is_wrong_is_said_before_any_note(
+def test_invalid_options_are_refused_before_any_note(
     quick: Callable[..., twinned.Model], glyphs: Path, wrong: dict[str, str]
 ) -> None:
-    told: list[str] = []
+    notes: list[str] = []
     with pytest.raises((DataError, SettingError), match=r"nosuch|nowhere"):
-        quick(glyphs, recipe="auto", say=told.append, **wrong)
-    assert told == []
+        quick(glyphs, recipe="auto", say=notes.append, **wrong)
+    assert notes == []

@@ -26,7 +26,7 @@ def run(
     miner: str | None = None,
     stopped: StopReason | None = None,
 ) -> list[Note]:
-    """Notes of a run of that many steps."""
+    """Return the notes of a run of `steps` steps."""
     share = None if active is None else torch.tensor(active)
     monitor = TrainingMonitor(classes=frozenset(range(classes)), active=lambda: share, miner=miner)
     batch = Batch(index=np.arange(len(labels)), labels=np.array(labels))
@@ -37,21 +37,21 @@ def run(
     return notes
 
 
-def test_a_healthy_run_is_not_remarked_on():
+def test_healthy_run_has_no_notes():
     assert run(100, active=0.5) == []
     assert run(100, embeddings=None) == []
 
 
-def test_embeddings_that_are_all_alike_are_said_once_with_the_step():
+def test_collapsed_embeddings_are_noted_once_with_the_step():
     (note,) = run(100, embeddings=POINT)
     assert note.code == "collapsed-embeddings"
     assert "step 0" in note.text
     assert "smaller learning rate" in note.text
-    assert run(5, first=1, embeddings=POINT) == [], "most steps are passed over"
+    assert run(5, first=1, embeddings=POINT) == [], "most steps are not checked"
 
 
 @pytest.mark.parametrize(("first", "since"), [(0, 0), (200, 200), (195, 200)])
-def test_what_has_cost_nothing_for_five_looks_is_said_from_the_first_of_them(first, since):
+def test_zero_active_pairs_are_noted_from_the_first_check(first, since):
     (note,) = run(60, first=first, active=0.0, miner="semi-hard", classes=0)
     assert note.code == "no-active-pairs"
     assert f"since step {since}," in note.text
@@ -59,19 +59,19 @@ def test_what_has_cost_nothing_for_five_looks_is_said_from_the_first_of_them(fir
     assert run(40, first=first, active=0.0, classes=0) == []
 
 
-def test_the_hardest_are_not_recommended_to_who_mines_them():
+def test_batch_hard_is_not_recommended_when_in_use():
     (note,) = run(60, active=0.0, miner="batch-hard")
     assert note.text.endswith("Use a larger margin")
 
 
-def test_classes_that_never_came_up_are_counted_where_the_run_was_seen_from_its_start():
+def test_undrawn_classes_are_counted_for_complete_runs_only():
     (note,) = run(10, classes=5)
     assert note.code == "undrawn-classes"
     assert note.text.startswith("3 of 5 classes")
     assert run(10, first=7, classes=5) == []
 
 
-def test_an_early_end_is_noted_and_infinite_values_without_other_advice():
+def test_stop_reasons_are_noted():
     codes = [note.code for note in run(10, classes=5, stopped=StopReason.TIME_IS_UP)]
     assert codes == ["stopped-early", "undrawn-classes"]
     (note,) = run(10, classes=5, stopped=StopReason.NOT_FINITE)

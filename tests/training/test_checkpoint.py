@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, bit for bit; another run's or a damaged one is refused."""
+"""Checkpoints: bitwise round trip; checkpoints of other runs and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twinned.training.state import State, StopReason
 
 
 def some(seed: int, kind: str = "adamw") -> tuple[checkpoint.Parts, torch.optim.Optimizer]:
-    """Two modules, one with buffers and channels-last weights, and an optimiser that has taken steps."""
+    """Return two modules, one with buffers and channels-last weights, and an optimizer after `seed` steps."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -44,7 +44,7 @@ def write(path: Path, seed: int = 3, run: str = '{"steps": 5}', kind: str = "ada
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "momentum", "plain"])
-def test_everything_comes_back_bit_for_bit(tmp_path, kind):
+def test_round_trip_is_bitwise(tmp_path, kind):
     history = [{"step": 1.0, "loss": 0.1 + 0.2}]
     state = State(
         step=7,
@@ -72,12 +72,12 @@ def test_everything_comes_back_bit_for_bit(tmp_path, kind):
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[index][key])), (index, key)
             if torch.is_tensor(value):
                 assert value.stride() == theirs[index][key].stride(), (
-                    "a network's layout is that of its moments"
+                    "moments have the memory layout of the weights"
                 )
     assert [p.name for p in path.parent.iterdir()] == ["main.safetensors"]
 
 
-def test_before_the_first_step_there_are_no_moments(tmp_path):
+def test_checkpoint_before_first_step_has_no_moments(tmp_path):
     write(tmp_path / "a.safetensors", seed=0)
     parts, optimizer = some(0)
     assert checkpoint.load(
@@ -86,7 +86,7 @@ def test_before_the_first_step_there_are_no_moments(tmp_path):
     assert optimizer.state_dict()["state"] == {}
 
 
-def test_another_run_is_refused_and_the_difference_named(tmp_path):
+def test_checkpoint_of_another_run_is_refused_with_the_difference(tmp_path):
     path = tmp_path / "a.safetensors"
     write(path, run=json.dumps({"steps": 5, "loss": "supcon", "seed": 0}))
     parts, optimizer = some(1)
@@ -99,7 +99,7 @@ def test_another_run_is_refused_and_the_difference_named(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: b"", lambda c: b"x" * 100])
-def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
+def test_damaged_checkpoint_is_refused(tmp_path, damage):
     path = tmp_path / "a.safetensors"
     write(path)
     path.write_bytes(damage(path.read_bytes()))
@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
 
 
 @pytest.mark.parametrize("other", [nn.Linear(3, 5), nn.Linear(3, 2, bias=False)])
-def test_a_checkpoint_of_other_weights_is_refused_before_any_is_loaded(tmp_path, other):
+def test_checkpoint_of_other_weights_changes_no_weights(tmp_path, other):
     path = tmp_path / "a.safetensors"
     write(path)
     parts, optimizer = some(1)
@@ -121,7 +121,7 @@ def test_a_checkpoint_of_other_weights_is_refused_before_any_is_loaded(tmp_path,
     assert torch.equal(parts["network"][0].weight, before)
 
 
-def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+def test_checkpoint_of_another_format_is_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     write(path)
     old = {"state": json.dumps({"step": 3, "evals_without_improvement": 0}), "run": '{"steps": 5}'}
@@ -131,7 +131,7 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path):
         checkpoint.load(path, parts=parts, optimizer=optimizer, run='{"steps": 5}')
 
 
-def test_a_failed_write_leaves_the_old_checkpoint_and_says_so(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     write(path)
     before = path.read_bytes()

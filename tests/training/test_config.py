@@ -1,4 +1,4 @@
-"""TrainConfig: sections, names, changes, saved forms, and errors of one line."""
+"""TrainConfig: sections, names, merging, serialization, and one-line errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_merge_changes_the_named_options_only():
     assert base.merge({"ink": "none"}).input.ink == "none", "a value named none"
 
 
-def test_another_variant_starts_from_its_own_defaults():
+def test_new_loss_or_optimizer_uses_its_own_defaults():
     glyph = recipes.get("glyph")
     assert glyph.merge({"loss": "infonce"}).loss.temperature == 0.07
     assert glyph.merge({"margin": 0.5, "loss": "contrastive"}).loss.margin == 0.5
@@ -41,7 +41,7 @@ def test_one_length_replaces_the_others():
         glyph.merge({"minutes": 1, "epochs": 2})
 
 
-def test_short_and_old_names_mean_the_same_option():
+def test_short_and_old_names_are_aliases():
     assert full_name("margin") == full_name("loss.margin") == "loss.margin"
     assert full_name("encoder") == "encoder.name"
     old = recipes.get("glyph").merge({"layer": "solved", "norms": "kept", "quarter_turns": False})
@@ -52,12 +52,12 @@ def test_short_and_old_names_mean_the_same_option():
     assert {full_name(name) for name in SHORT_NAMES} == set(OPTIONS) - {"recipe"}
 
 
-def test_an_option_given_by_two_names_is_refused():
+def test_option_given_by_two_names_is_refused():
     with pytest.raises(SettingError, match=r"loss\.margin is given twice, as 1 and as 2"):
         TrainConfig().merge({"margin": 1, "loss.margin": 2})
 
 
-def test_a_losss_section_has_the_options_and_defaults_of_its_class():
+def test_loss_section_has_options_and_defaults_of_its_class():
     assert [kind.model_fields["name"].default for kind in _variants("loss")] == list(losses.LOSSES)
     section = loss_section("multi-similarity", alpha=1.0)
     assert section.model_dump() == {"name": "multi-similarity", "alpha": 1.0, "beta": 50.0, "base": 0.5}
@@ -66,7 +66,7 @@ def test_a_losss_section_has_the_options_and_defaults_of_its_class():
     assert arcface["margin"].description == "Angle in radians, between 0 and pi"
 
 
-def test_a_configuration_can_be_sent_to_another_process():
+def test_config_can_be_pickled():
     config = recipes.get("glyph")
     assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301
 
@@ -77,12 +77,12 @@ def test_every_option_has_a_description():
 
 
 @pytest.mark.parametrize("name", list(recipes.RECIPES))
-def test_json_gives_the_same_configuration(name):
+def test_json_round_trip(name):
     config = recipes.get(name)
     assert TrainConfig.from_saved(config.model_dump(mode="json")) == config
 
 
-def test_a_flat_configuration_of_version_0_1_is_read():
+def test_flat_config_of_version_0_1_is_read():
     flat = {
         "recipe": "glyph",
         "height": 35,
@@ -108,7 +108,7 @@ def test_a_flat_configuration_of_version_0_1_is_read():
     assert (config.schedule.ema_decay, config.length.steps, config.augment.rotation) == (0.5, 4, 10.0)
 
 
-def test_a_class_counts_once_for_each_rotation_and_mirror_image():
+def test_variants_count_rotations_and_mirror_images():
     assert TrainConfig().sampler.variants == 1
     assert TrainConfig().merge({"rotate_classes": True, "flip_classes": True}).sampler.variants == 8
 
@@ -145,13 +145,13 @@ def test_a_class_counts_once_for_each_rotation_and_mirror_image():
         ({"loss": "triplet", "margin": "wide"}, "Setting loss.margin: .*; got 'wide'"),
     ],
 )
-def test_what_cannot_be_set_is_refused_in_one_line(changes, message):
+def test_invalid_changes_are_refused_in_one_line(changes, message):
     with pytest.raises(SettingError, match=message) as caught:
         recipes.get("photo").merge(changes)
     assert "\n" not in str(caught.value)
 
 
-def test_channels_may_come_from_a_command_line():
+def test_channels_accept_a_string():
     assert recipes.get("face").merge({"channels": "3"}).input.channels == 3
 
 
@@ -164,6 +164,6 @@ def test_channels_may_come_from_a_command_line():
         ({"loss": {"name": "supcon", "margin": 1}}, "Loss supcon has no setting margin; it has temperature"),
     ],
 )
-def test_wrong_json_is_refused(values, message):
+def test_invalid_json_is_refused(values, message):
     with pytest.raises(SettingError, match=message):
         TrainConfig.parse(values)

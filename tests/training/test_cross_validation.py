@@ -1,4 +1,4 @@
-"""A pretrained encoder: as it is, fitted, and against a small network; it is kept where nothing is gained."""
+"""Pretrained encoders: baseline, fitted projection, and automatic selection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def baseline(strangers: Path) -> twinned.Model:
 
 
 @needs_weights
-def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(baseline, strangers):
+def test_zero_steps_use_the_encoder_output_and_all_classes(baseline, strangers):
     said = baseline.manifest
     assert (said.embedding_size, said.encoder, said.distance) == (1280, "efficientnet_lite0", "cosine")
     assert said.classes == []
@@ -53,7 +53,7 @@ def test_no_steps_add_no_layer_and_fit_the_threshold_on_all_classes(baseline, st
 
 @pytest.mark.slow
 @needs_weights
-def test_what_is_fitted_is_kept_beside_what_it_was(baseline, strangers, glyphs, monkeypatch):
+def test_fitted_projection_is_kept_only_if_better(baseline, strangers, glyphs, monkeypatch):
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         shutil.copyfile(baseline.folder / "encoder.onnx", path)
 
@@ -81,8 +81,8 @@ def test_what_is_fitted_is_kept_beside_what_it_was(baseline, strangers, glyphs, 
         assert sum("learning rate have no effect" in note for note in model.manifest.notes) == 1
 
 
-def judged(errors: float, *, wrong: int = 0) -> ValidationScore:
-    """Of 20 comparisons so many of either kind are wrong."""
+def validation_score(errors: float, *, wrong: int = 0) -> ValidationScore:
+    """Return the score of 20 comparisons with `wrong` errors of each kind."""
     same = np.array([True, False] * 10)
     distance = np.where(same, 0.1, 0.9)
     distance[: 2 * wrong] = 1 - distance[: 2 * wrong]
@@ -94,23 +94,23 @@ def judged(errors: float, *, wrong: int = 0) -> ValidationScore:
 @pytest.mark.parametrize(
     ("before", "after", "better"),
     [
-        (judged(0.2), judged(0.1), True),
-        (judged(0.2), judged(0.2), False),
-        (judged(0.1, wrong=2), judged(0.15, wrong=1), True),
-        (judged(0.4, wrong=1), judged(0.1, wrong=2), False),
+        (validation_score(0.2), validation_score(0.1), True),
+        (validation_score(0.2), validation_score(0.2), False),
+        (validation_score(0.1, wrong=2), validation_score(0.15, wrong=1), True),
+        (validation_score(0.4, wrong=1), validation_score(0.1, wrong=2), False),
     ],
     ids=["fewer", "as many", "fewer in sum", "a higher equal error rate"],
 )
-def test_better_is_fewer_errors_and_no_higher_equal_error_rate(before, after, better):
+def test_is_better_requires_fewer_errors_and_no_higher_eer(before, after, better):
     assert cross_validation.is_better(before, after) is better
 
 
 @pytest.mark.parametrize(
     ("large", "small", "chosen"), [(0.2, 0.1, "conv4"), (0.1, 0.2, "efficientnet_lite0_photo")]
 )
-def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkeypatch, large, small, chosen):
-    monkeypatch.setattr(encoder_selection, "_score_pretrained", lambda *_: judged(large))
-    monkeypatch.setattr(encoder_selection, "_score_new", lambda *_: judged(small))
+def test_auto_selects_the_encoder_with_fewer_errors(strangers, monkeypatch, large, small, chosen):
+    monkeypatch.setattr(encoder_selection, "_score_pretrained", lambda *_: validation_score(large))
+    monkeypatch.setattr(encoder_selection, "_score_new", lambda *_: validation_score(small))
     ways = recipes.get("photo-small"), recipes.get("photo")
     images = load_images(strangers)
     found, why = encoder_selection.select_encoder(images, *ways, seconds=9, device=torch.device("cpu"))
@@ -121,7 +121,7 @@ def test_auto_takes_the_network_with_fewer_errors_and_says_why(strangers, monkey
 
 @pytest.mark.slow
 @needs_weights
-def test_pilot_runs_keep_to_their_time_and_score_unseen_classes(strangers):
+def test_pilot_runs_respect_time_and_use_held_out_classes(strangers):
     device = torch.device("cpu")
     small = recipes.get("photo-small").merge({"height": 32, "width": 32})
     large = recipes.get("photo").merge({"height": 32, "width": 32})

@@ -1,4 +1,4 @@
-"""Two processes take the steps that one takes on the whole batch."""
+"""Training in two processes equals training in one process on the whole batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CASES = list(runpy.run_path(str(WORKER))["CASES"])
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, Tensor]:
+def single_process() -> dict[str, Tensor]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     found: dict[str, Tensor] = runpy.run_path(str(WORKER))["short_runs"]()
@@ -30,7 +30,7 @@ def alone() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]:
     folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -53,30 +53,32 @@ _ROUNDING = 1e-10
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_losses_and_weights_are_those_of_one_process(case, alone, two):
-    names = [name for name in alone if name.startswith(f"{case}/")]
+def test_losses_and_weights_equal_one_process(case, single_process, two_processes):
+    names = [name for name in single_process if name.startswith(f"{case}/")]
     assert len(names) > 5
     for name in names:
-        assert alone[name].dtype in (torch.float64, torch.int64), name
-        torch.testing.assert_close(two[0][name], alone[name], atol=_ROUNDING, rtol=_ROUNDING)
+        assert single_process[name].dtype in (torch.float64, torch.int64), name
+        torch.testing.assert_close(
+            two_processes[0][name], single_process[name], atol=_ROUNDING, rtol=_ROUNDING
+        )
 
 
 @pytest.mark.slow
-def test_each_process_ends_with_the_same_weights(two):
-    assert two[0].keys() == two[1].keys()
-    for name, value in two[0].items():
-        assert torch.equal(value, two[1][name]), name
+def test_processes_end_with_equal_weights(two_processes):
+    assert two_processes[0].keys() == two_processes[1].keys()
+    for name, value in two_processes[0].items():
+        assert torch.equal(value, two_processes[1][name]), name
 
 
 @pytest.mark.slow
-def test_the_runs_learn_something(alone):
-    # Equal because nothing moved would prove nothing.
+def test_every_case_updates_the_weights(single_process):
+    # Without updates, the comparison with one process would be meaningless.
     for case in CASES:
-        losses = alone[f"{case}/losses"]
+        losses = single_process[f"{case}/losses"]
         assert losses.unique().numel() == len(losses), case
 
 
-def test_one_process_is_left_alone():
+def test_helpers_are_no_ops_in_one_process():
     assert distributed.world_size() == 1
     assert distributed.rank() == 0
     assert distributed.rank_slice() == slice(0, None, 1)
@@ -87,7 +89,7 @@ def test_one_process_is_left_alone():
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])
-def test_batch_norm_of_one_process_is_torchs(shape, monkeypatch):
+def test_batch_norm_of_one_process_equals_torch(shape, monkeypatch):
     monkeypatch.setattr(distributed, "_gather", lambda values: values[None])
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)

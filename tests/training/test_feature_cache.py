@@ -1,4 +1,4 @@
-"""Cached features: the stages behind them give the embeddings of the images."""
+"""Cached features: the remaining stages compute the same embeddings as from images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CASES += [("efficientnet_lite0_photo", (64, 64), 3, 6), ("efficientnet_lite0_fac
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize(("name", "size", "channels", "frozen"), CASES)
-def test_kept_maps_lead_to_the_embeddings_of_the_images(name, size, channels, frozen, symmetric):
+def test_cached_features_give_the_embeddings_of_the_images(name, size, channels, frozen, symmetric):
     if name.startswith("efficientnet"):
         pytest.importorskip("efficientnet_lite_pytorch")
     network = made(name, size, channels, symmetric=symmetric)
@@ -54,7 +54,7 @@ def test_kept_maps_lead_to_the_embeddings_of_the_images(name, size, channels, fr
             view = network.embed(images.view(number, 0, 6))
             torch.testing.assert_close(embed(source.view(number, 0, 5)), view[order], atol=3e-3, rtol=0)
         assert source.view(3, 0, 5) is None
-        # A batch holds one view of each image, without its mirror image.
+        # A batch has one augmented view of each image, without its mirror image.
         batch = Batch(np.arange(5), np.zeros(5, np.int64))
         values = source.batch(batch, 7)
         assert values.ndim == (2 if frozen == len(network.encoder.stages()) - 1 else 4)
@@ -68,7 +68,7 @@ def test_kept_maps_lead_to_the_embeddings_of_the_images(name, size, channels, fr
         torch.testing.assert_close(alone, network.embed(images.get(0, 6))[order], atol=3e-3, rtol=0)
 
 
-def test_features_stay_with_subsets_of_their_data():
+def test_subset_of_cached_set_selects_its_features():
     network = made("conv4", (24, 20), 1, symmetric=False)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 24, 20, 1), dtype=np.uint8)
     empty = np.full(4, "")

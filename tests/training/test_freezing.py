@@ -11,19 +11,19 @@ from twinned.training.freezing import Freezing, frozen_stages
 
 
 @pytest.mark.parametrize(("freeze", "expected"), [("none", 0), ("all", 4), ("0", 0), ("3", 3)])
-def test_stages_are_counted_from_the_input(freeze, expected):
+def test_frozen_stages_are_counted_from_the_input(freeze, expected):
     assert frozen_stages(Conv4(embedding_size=8), freeze) == expected
 
 
 @pytest.mark.parametrize("freeze", ["some", "5", "-1"])
-def test_wrong_numbers_of_stages_are_refused(freeze):
+def test_invalid_numbers_of_stages_are_refused(freeze):
     with pytest.raises(SettingError, match=f"at most 4; got '{freeze}'"):
         frozen_stages(Conv4(embedding_size=8), freeze)
 
 
 @pytest.mark.parametrize("projection", [False, True])
 @pytest.mark.parametrize("batchnorm", [False, True])
-def test_frozen_stages_get_no_gradient_and_keep_their_statistics(batchnorm, projection):
+def test_frozen_stages_have_no_gradient_and_keep_statistics(batchnorm, projection):
     network = SiameseNetwork(Conv4(embedding_size=8)).train()
     freezing = Freezing(2, batchnorm=batchnorm, projection=projection)
     assert freezing.has_trainable(network)

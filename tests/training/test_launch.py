@@ -1,4 +1,4 @@
-"""Training in two processes, from the command line to the model; what happens where one of them dies."""
+"""Training in two processes: command line, callbacks, and the death of a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = ["--encoder", "conv4", "--image-size", "24x24", "--batch-size", "12",
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve classes of four small pictures."""
+    """Folder of twelve classes with four small images each."""
     rng = np.random.default_rng(0)
     root = tmp_path_factory.mktemp("pictures")
     for name in range(12):
@@ -47,7 +47,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that train, in order; multiprocessing has one of its own besides."""
+    """Return the training processes in order, without the helper process of multiprocessing."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [pid for pid in map(int, found) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
@@ -67,7 +67,7 @@ def devices_folder(model: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes as Linux has them")
-def test_killed_stopped_and_resumed(folder, tmp_path):
+def test_killed_and_interrupted_runs_resume(folder, tmp_path):
     model = tmp_path / "m.twin"
     long = [folder, "-o", model, *SETTINGS, "--devices", "2", "--steps", "200"]
     long += ["--set", "checkpoint_seconds=0.2", "--set", "evaluations=1"]
@@ -104,7 +104,7 @@ def test_killed_stopped_and_resumed(folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a terminal and Linux's processes")
-def test_a_training_whose_terminal_is_closed_is_saved_and_goes_on(folder, tmp_path):
+def test_closed_terminal_saves_a_resumable_run(folder, tmp_path):
     model = tmp_path / "m.twin"
     command = [sys.executable, "-m", "twinned", "train", folder, "-o", model, *SETTINGS, "--steps", "200"]
     command += ["--set", "checkpoint_seconds=0", "--set", "evaluations=1"]
@@ -131,7 +131,7 @@ def test_a_training_whose_terminal_is_closed_is_saved_and_goes_on(folder, tmp_pa
 
 
 def drain(terminal: int) -> None:
-    """Read what a terminal shows until it is closed."""
+    """Read the output of a terminal until it is closed."""
     with contextlib.suppress(OSError):
         while os.read(terminal, 1 << 16):
             pass
@@ -149,7 +149,7 @@ class WriteSteps(Callback):
             file.write(f"{step.step} {step.images} {len(step.embeddings)}\n")
 
 
-def test_notes_are_logged_here_and_callbacks_run_in_the_first_process(folder, tmp_path, caplog, monkeypatch):
+def test_notes_are_logged_and_callbacks_run_on_rank_0(folder, tmp_path, caplog, monkeypatch):
     # A test module has no import path by which another process could load its classes.
     monkeypatch.setitem(sys.modules, "test_launch", sys.modules[__name__])
     monkeypatch.setattr(WriteSteps, "__module__", "test_launch")
@@ -179,12 +179,12 @@ def test_notes_are_logged_here_and_callbacks_run_in_the_first_process(folder, tm
 
 
 @pytest.mark.slow
-def test_what_is_wrong_is_said_as_by_one(folder, tmp_path):
+def test_errors_of_two_processes_equal_those_of_one(folder, tmp_path):
     with pytest.raises(SettingError, match="Unknown encoder 'none'"):
         tw.train(folder, output=tmp_path / "m.twin", encoder="none", device="cpu", devices=2)
 
 
-def test_devices_that_are_not_there(monkeypatch):
+def test_unavailable_devices_are_refused(monkeypatch):
     with pytest.raises(SettingError, match="at least 1"):
         launch.training_device("cpu", 0)
     assert launch.training_device("cpu", 3) == "cpu"
@@ -196,7 +196,7 @@ def test_devices_that_are_not_there(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(folder, tmp_path):
+def test_missing_gpu_is_refused_before_start(folder, tmp_path):
     with pytest.raises(SettingError, match="device 'cuda' cannot be used"):
         tw.train(folder, output=tmp_path / "m.twin", device="cuda", devices=2)
 
@@ -220,8 +220,8 @@ print(before, faults())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_a_block_that_is_freed_and_asked_for_again_costs_no_new_pages():
+def test_freed_memory_is_reused_without_page_faults():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    assert before > 200  # pages, or huge pages, twenty times over
+    assert before > 200  # pages or huge pages, twenty allocations
     assert after < before / 10

@@ -1,4 +1,4 @@
-"""The loop, on a network of two numbers: schedule, averages, early stops, budgets, resuming, Ctrl-C."""
+"""The training loop on a network with two weights: schedule, averaging, limits, resuming, signals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def plan(steps: int | None = 20, **given: Any) -> Schedule:
 
 
 def scores(*eers: float) -> Callable[[nn.Module], Scores]:
-    """An evaluator that has these equal error rates, one after the other."""
+    """Return an evaluator that reports these equal error rates in order."""
     left = iter(eers)
     return lambda network: Scores(0.5, 0.5, next(left))
 
@@ -89,18 +89,18 @@ def _look_often(monkeypatch):
 # ---- the schedule
 
 
-def test_the_rate_rises_stays_and_falls_along_half_a_cosine():
+def test_rate_warms_up_and_decays_by_half_a_cosine():
     p = Schedule(learning_rate=2.0, warmup=4, decay_start=0.5)
     assert [p.rate(step, 100) for step in range(5)] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
     assert p.rate(50, 100) == 2.0
     assert p.rate(75, 100) == pytest.approx(1.0)
     assert 0 < p.rate(99, 100) < 0.01
-    assert p.rate(10, None) == 2.0, "while the number of steps is not known, nothing falls"
+    assert p.rate(10, None) == 2.0, "no decay while the number of steps is unknown"
     falling = [p.rate(step, 100) for step in range(50, 100)]
     assert falling == sorted(falling, reverse=True)
 
 
-def test_each_group_has_its_share_of_the_rate():
+def test_parameter_groups_scale_the_rate():
     seen: list[list[float]] = []
     network, optimizer = fresh()
     loss = nn.ParameterList([torch.zeros(1)])
@@ -126,7 +126,7 @@ def test_each_group_has_its_share_of_the_rate():
         assert less == pytest.approx(0.1 * rate)
 
 
-def test_an_optimizer_of_another_network_is_refused():
+def test_optimizer_of_another_network_is_refused():
     network, _ = fresh()
     _, other = fresh()
     with pytest.raises(SettingError, match="1 of 1 parameters of optimizer SGD do not belong to the Seq"):
@@ -141,7 +141,7 @@ def test_an_optimizer_of_another_network_is_refused():
         )
 
 
-def test_the_global_random_numbers_are_those_of_before():
+def test_global_random_state_is_unchanged():
     torch.manual_seed(7)
     expected = torch.rand(3)
     network, optimizer = fresh()
@@ -158,10 +158,10 @@ def test_the_global_random_numbers_are_those_of_before():
     assert torch.equal(torch.rand(3), expected)
 
 
-# ---- what it does with the weights
+# ---- weights
 
 
-def test_it_learns():
+def test_training_converges():
     outcome = run(plan(600, ema_decay=0.9))
     assert weights(outcome) == pytest.approx(TARGET[0].tolist(), abs=0.15)
     assert outcome.state.step == 600
@@ -169,7 +169,7 @@ def test_it_learns():
     assert not outcome.network.training
 
 
-def test_steps_are_those_of_a_plain_loop_and_the_average_follows_them():
+def test_steps_and_average_equal_a_plain_loop():
     p = plan(12, ema_decay=0.8)
     network, optimizer = fresh()
     average = network[1].weight.detach().clone()
@@ -187,12 +187,12 @@ def test_steps_are_those_of_a_plain_loop_and_the_average_follows_them():
     assert weights(run(p)) == pytest.approx(average.flatten().tolist(), abs=5e-6)
 
 
-def test_the_history_counts_epochs_of_the_plan():
+def test_history_counts_epochs_by_epoch_steps():
     outcome = run(plan(6, evaluations=3, epoch_steps=2.5), evaluate=scores(0.3, 0.2, 0.1))
     assert [(row["step"], row["epoch"]) for row in outcome.state.history] == [(2, 0.8), (4, 1.6), (6, 2.4)]
 
 
-def test_without_averaging_the_last_weights_are_kept():
+def test_without_averaging_last_weights_are_kept():
     losses: list[float] = []
     outcome = run(plan(5, ema_decay=0.0), on_step=lambda step: losses.append(step.loss))
     network, _ = fresh()
@@ -202,7 +202,7 @@ def test_without_averaging_the_last_weights_are_kept():
     assert len(losses) == 5
 
 
-def test_the_best_evaluated_weights_are_kept():
+def test_best_evaluated_weights_are_kept():
     at: list[list[float]] = []
     eers = [0.5, 0.2, 0.3, 0.25]
 
@@ -220,13 +220,13 @@ def test_the_best_evaluated_weights_are_kept():
     assert {"epoch", "seconds", "loss", "train_accuracy", "learning_rate"} < set(rows[0])
 
 
-def test_of_two_that_are_as_good_the_later_is_kept():
+def test_later_of_equal_evaluations_is_kept():
     assert run(plan(3, evaluations=3), evaluate=scores(0.2, 0.2, 0.2)).state.best_step == 3
     assert run(plan(3, evaluations=3), evaluate=scores(*[math.nan] * 3)).state.best_step == 3
 
 
 class StopAfter(Callback):
-    """Stop after a number of evaluations, or after the step that costs less."""
+    """Stop after a number of evaluations, or at a loss below `loss`."""
 
     def __init__(self, evaluations: int = 99, loss: float = -1) -> None:
         self.evaluations, self.loss = evaluations, loss
@@ -243,7 +243,7 @@ class StopAfter(Callback):
         self.ended.append(state)
 
 
-def test_a_callback_stops_training():
+def test_callback_stops_training():
     stop = StopAfter(evaluations=5)
     outcome = run(plan(30, evaluations=30), evaluate=scores(0.3, 0.2, *[0.4] * 28), callbacks=[stop])
     assert (outcome.state.step, outcome.state.best_step) == (5, 2)
@@ -256,7 +256,7 @@ def test_a_callback_stops_training():
     )
 
 
-# ---- what is not finite
+# ---- non-finite values
 
 
 def going_wrong(at: int, *, gradient: bool = False) -> Callable[..., tuple[Tensor, Tensor | None]]:
@@ -271,7 +271,7 @@ def going_wrong(at: int, *, gradient: bool = False) -> Callable[..., tuple[Tenso
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-def test_what_is_not_finite_stops_the_run_with_the_last_good_weights(gradient):
+def test_non_finite_value_stops_with_last_finite_weights(gradient):
     outcome = run(plan(20), objective=going_wrong(6, gradient=gradient))
     what = "gradient" if gradient else "loss (nan)"
     assert outcome.state.stopped is StopReason.NOT_FINITE
@@ -287,13 +287,13 @@ def weights_of(network: nn.Module) -> list[float]:
     return network[1].weight.detach().flatten().tolist()
 
 
-def test_with_evaluations_the_best_of_them_is_kept_when_the_loss_is_not_finite():
+def test_non_finite_loss_keeps_the_best_evaluation():
     outcome = run(plan(20, evaluations=10), objective=going_wrong(7), evaluate=scores(0.3, 0.1, 0.2, 0.5))
     assert outcome.state.best_step == 4
     assert outcome.state.stopped is not None
 
 
-def test_nothing_good_at_all_is_an_error():
+def test_no_finite_weights_are_an_error():
     def infinite(network: nn.Module) -> Scores:
         return Scores(math.nan, math.nan, math.inf)
 
@@ -303,10 +303,10 @@ def test_nothing_good_at_all_is_an_error():
         run(plan(3, evaluations=3), evaluate=infinite)
 
 
-# ---- how long
+# ---- length
 
 
-def test_no_steps_leave_the_weights_as_they_are():
+def test_zero_steps_keep_the_weights():
     network, _ = fresh()
     outcome = run(plan(0))
     assert weights(outcome) == weights_of(network)
@@ -324,7 +324,7 @@ class WaitingLoader:
         return load(batch, step)
 
 
-def test_a_budget_becomes_a_number_of_steps_from_the_first_ones(clock):
+def test_time_budget_sets_the_number_of_steps(clock):
     totals: list[int | None] = []
     outcome = run(
         plan(None, seconds=1.5),
@@ -334,15 +334,15 @@ def test_a_budget_becomes_a_number_of_steps_from_the_first_ones(clock):
     assert clock() <= 1.5
     known = [total for total in totals if total is not None]
     assert totals[0] is None
-    assert len(set(known)) <= 3, "corrected where the rate is to fall, and where that moved off"
+    assert len(set(known)) <= 3, "corrected before the decay starts"
     assert 140 <= known[-1] <= 150
     assert outcome.state.stopped is None
     assert outcome.state.step == outcome.state.total == known[-1]
 
 
 @pytest.mark.parametrize(("first", "later"), [(0.03, 0.005), (0.005, 0.008)], ids=["quicker", "slower"])
-def test_the_number_of_steps_is_corrected_before_the_rate_falls(clock, first, later):
-    """A machine that was busy at first leaves no time unused; one that slows down still comes to rest."""
+def test_number_of_steps_is_corrected_before_decay(clock, first, later):
+    """Faster steps add to the total, slower steps reduce it; the rate decays in both cases."""
     seen: list[Step] = []
     outcome = run(
         plan(None, seconds=4.0, decay_start=0.5),
@@ -357,7 +357,7 @@ def test_the_number_of_steps_is_corrected_before_the_rate_falls(clock, first, la
     assert outcome.state.step > 0.7 * numbers[-1]
 
 
-def test_evaluations_are_within_the_budget(clock):
+def test_evaluations_count_toward_the_budget(clock):
     def evaluate(network: nn.Module) -> Scores:
         clock.advance(0.3)
         return Scores(0.5, 0.5, 0.5)
@@ -367,20 +367,20 @@ def test_evaluations_are_within_the_budget(clock):
     assert len(outcome.state.history) >= 4
 
 
-def test_a_machine_that_slows_down_is_stopped_in_time(clock):
+def test_slow_steps_stop_at_the_time_limit(clock):
     outcome = run(plan(None, seconds=1.0), load=WaitingLoader(clock, 0.005, 0.1))
     assert clock() < 1.0 + 2 * 0.1
     assert outcome.state.stopped is StopReason.TIME_IS_UP
     assert f"after step {outcome.state.step} of {outcome.state.total}" in outcome.state.stopped_because
 
 
-def test_a_step_longer_than_the_budget_ends_the_run(clock):
+def test_step_longer_than_the_budget_ends_the_run(clock):
     outcome = run(plan(None, seconds=0.05), load=WaitingLoader(clock, 0.1))
     assert outcome.state.step == 1
     assert outcome.state.stopped is StopReason.TIME_IS_UP
 
 
-def test_a_clock_that_stands_still_does_not_disturb_a_fixed_number_of_steps(clock):
+def test_fixed_number_of_steps_ignores_the_clock(clock):
     assert run(plan(3)).state.step == 3
 
 
@@ -388,7 +388,7 @@ def test_a_clock_that_stands_still_does_not_disturb_a_fixed_number_of_steps(cloc
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])
-def test_the_network_runs_in_the_precision_of_the_schedule(bfloat16):
+def test_network_runs_in_scheduled_precision(bfloat16):
     types: set[torch.dtype] = set()
 
     def note(network: nn.Module, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -409,7 +409,7 @@ def test_the_network_runs_in_the_precision_of_the_schedule(bfloat16):
         ({"architecture": "aarch64", "bf16": True}, False),
     ],
 )
-def test_bfloat16_depends_on_the_units_of_the_cpu(monkeypatch, capabilities, expected):
+def test_bfloat16_requires_cpu_support(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert bfloat16_is_faster(torch.device("cpu")) is expected
     assert not bfloat16_is_faster(torch.device("mps"))
@@ -426,21 +426,23 @@ def test_bfloat16_is_not_emulated_on_a_gpu(monkeypatch, native):
     assert bfloat16_is_faster(torch.device("cuda")) is native
 
 
-# ---- going on
+# ---- resuming
 
 
 class StopError(BaseException):
-    """Stands for a crash between two steps."""
+    """Simulated crash between two steps."""
 
 
 @pytest.mark.parametrize("error", [StopError, ValueError])
 @pytest.mark.parametrize("at", [1, 4, 9, 13])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, at, error):
-    """After a crash, and after the error of a callback, whose message names the checkpoint."""
+def test_resumed_run_equals_uninterrupted_run(tmp_path, at, error):
+    """After a crash and after a callback error, whose message names the checkpoint."""
     eers = [0.5, 0.3, 0.4, 0.2, 0.25, 0.3, 0.1, 0.2, 0.2, 0.3]
 
     def evaluate(network: nn.Module) -> Scores:
-        seen = int(torch.tensor(weights_of(network)).sum().item() * 1e6) % len(eers)  # by the weights alone
+        seen = int(torch.tensor(weights_of(network)).sum().item() * 1e6) % len(
+            eers
+        )  # depends on the weights only
         return Scores(0.5, 0.5, eers[seen])
 
     def crash(step: Step) -> None:
@@ -466,7 +468,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, a
     assert timeless(resumed.state) == timeless(whole.state)
 
 
-def test_a_finished_or_stopped_run_does_nothing_when_resumed(tmp_path):
+def test_resume_of_finished_run_takes_no_steps(tmp_path):
     for name, given in {
         "done": {},
         "nan": {"objective": going_wrong(6)},
@@ -483,7 +485,7 @@ def test_a_finished_or_stopped_run_does_nothing_when_resumed(tmp_path):
         assert again.state == first.state
 
 
-def test_a_resumed_run_keeps_the_number_of_steps_that_was_measured(tmp_path, clock):
+def test_resumed_run_keeps_the_measured_number_of_steps(tmp_path, clock):
     file = tmp_path / "main.safetensors"
 
     def crash(step: Step) -> None:
@@ -494,7 +496,7 @@ def test_a_resumed_run_keeps_the_number_of_steps_that_was_measured(tmp_path, clo
     p = plan(None, seconds=2.0, checkpoint_seconds=0.0)
     with pytest.raises(StopError):
         run(p, on_step=crash, **given)
-    # The step at which the total became known was not saved: it is measured once more, in a new budget.
+    # The step that determined the total was not saved, so it is measured again with a new budget.
     totals: list[int | None] = []
     run(p, on_step=lambda step: totals.append(step.total), **given)
     assert totals[-1] is not None
@@ -510,7 +512,7 @@ def _metadata(file: Path) -> dict[str, str]:
         return dict(opened.metadata())
 
 
-def test_another_run_is_not_resumed(tmp_path):
+def test_resume_refuses_another_run(tmp_path):
     file = tmp_path / "main.safetensors"
     run(plan(3), checkpoint_file=file, run='{"steps": 3}')
     with pytest.raises(TrainingError, match="steps: 3 then, 4 now"):
@@ -523,7 +525,7 @@ needs_sighup = pytest.mark.skipif(SIGHUP is None, reason="needs SIGHUP")
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path, number):
+def test_first_signal_saves_and_stops_the_run(tmp_path, number):
     before = signal.getsignal(number)
     file = tmp_path / "main.safetensors"
 
@@ -540,7 +542,7 @@ def test_the_first_signal_ends_the_run_politely_and_everything_is_saved(tmp_path
     assert weights(resumed) == weights(run(plan(12)))
 
 
-def test_a_second_ctrl_c_does_not_wait():
+def test_second_ctrl_c_interrupts_at_once():
     def twice(step: Step) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -550,7 +552,7 @@ def test_a_second_ctrl_c_does_not_wait():
 
 
 @needs_sighup
-def test_a_terminal_that_closes_sends_sighup_twice_and_everything_is_saved(tmp_path):
+def test_repeated_sighup_saves_the_run(tmp_path):
     def hang_up(step: Step) -> None:
         signal.raise_signal(SIGHUP)
         signal.raise_signal(SIGHUP)
@@ -561,7 +563,7 @@ def test_a_terminal_that_closes_sends_sighup_twice_and_everything_is_saved(tmp_p
 
 
 @needs_sighup
-def test_sighup_stays_ignored_where_it_is_ignored():
+def test_ignored_sighup_stays_ignored():
     before = signal.signal(SIGHUP, signal.SIG_IGN)
     try:
         with interruptible():
@@ -572,7 +574,7 @@ def test_sighup_stays_ignored_where_it_is_ignored():
     assert outcome.state.step == 12
 
 
-def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
+def test_signal_at_last_evaluation_stops_after_saving(tmp_path):
     def evaluate(network: nn.Module) -> Scores:
         if evaluate.calls == 1:  # type: ignore[attr-defined]
             signal.raise_signal(signal.SIGTERM)
@@ -589,14 +591,14 @@ def test_a_signal_at_the_last_evaluation_stops_once_all_is_saved(tmp_path):
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_outside_the_loop_a_signal_interrupts(number):
+def test_signal_outside_the_loop_raises_keyboard_interrupt(number):
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), interruptible():
         signal.raise_signal(number)
     assert signal.getsignal(number) == before
 
 
-def test_a_handler_of_the_programs_own_stays():
+def test_own_signal_handler_is_kept():
     seen: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
     try:
@@ -607,7 +609,7 @@ def test_a_handler_of_the_programs_own_stays():
     assert seen == [signal.SIGTERM]
 
 
-def test_in_another_thread_there_are_no_signals():
+def test_loop_runs_in_a_thread():
     outcomes: list[TrainResult[Any]] = []
     thread = threading.Thread(target=lambda: outcomes.append(run(plan(3))))
     thread.start()
@@ -615,7 +617,7 @@ def test_in_another_thread_there_are_no_signals():
     assert outcomes[0].state.step == 3
 
 
-def test_checkpoints_are_written_on_the_way(tmp_path, monkeypatch, clock):
+def test_checkpoint_interval(tmp_path, monkeypatch, clock):
     written: list[int] = []
     save = checkpoint.save
     monkeypatch.setattr(

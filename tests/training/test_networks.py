@@ -1,4 +1,4 @@
-"""From a network to a model and back."""
+"""`Model.from_network` and `Model.to_torch`."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def registered() -> Iterator[None]:
 
 
 def vectors(network: Any, model: tw.Model, files: list[Path]) -> tuple[Tensor, Tensor]:
-    """Embeddings of the files by the network and by the model."""
+    """Return the embeddings of the files by the network and by the model."""
     images = torch.stack([model.preprocess(file) for file in files])
     with torch.no_grad():
         return network(images), torch.from_numpy(model.embed(list(map(str, files))))
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_module_becomes_a_model_and_a_network_again(strangers, tmp_path):
+def test_module_round_trips_through_model(strangers, tmp_path):
     tw.register_encoder("small")(Small)
     torch.manual_seed(0)
     module = Small()
-    module(torch.rand(8, 1, 20, 20))  # the running statistics of the batch norm
+    module(torch.rand(8, 1, 20, 20))  # update the running statistics of batch norm
     before = {name: value.clone() for name, value in module.state_dict().items()}
     model = tw.Model.from_network(module, strangers, output=tmp_path / "m.twin", progress=False)
     assert module.training
@@ -83,7 +83,7 @@ def test_a_module_becomes_a_model_and_a_network_again(strangers, tmp_path):
     assert found.manifest.encoder == "small"
 
 
-def test_an_encoder_that_is_not_registered_is_named(glyphs, strangers, monkeypatch, tiny_model):
+def test_unregistered_encoder_is_named_in_the_error(glyphs, strangers, monkeypatch, tiny_model):
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         path.write_bytes((tiny_model / "encoder.onnx").read_bytes())
 
@@ -100,7 +100,7 @@ def test_an_encoder_that_is_not_registered_is_named(glyphs, strangers, monkeypat
 
 
 @pytest.mark.usefixtures("registered")
-def test_weights_that_do_not_fit_the_registered_encoder_are_refused(strangers, monkeypatch, tiny_model):
+def test_weights_must_fit_the_registered_encoder(strangers, monkeypatch, tiny_model):
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         path.write_bytes((tiny_model / "encoder.onnx").read_bytes())
 
@@ -119,7 +119,7 @@ def trained(once: Callable[..., Path], glyphs: Path, **given: Any) -> tw.Model:
 
 
 @pytest.mark.parametrize("loss", ["supcon", *slow("cross-entropy")])
-def test_a_trained_network_comes_out_and_goes_back_in(once, glyphs, strangers, loss):
+def test_trained_network_round_trips(once, glyphs, strangers, loss):
     model = trained(once, glyphs, loss=loss)
     files = sorted(strangers.rglob("*.png"))[:6]
     network = model.to_torch()
@@ -137,7 +137,7 @@ def test_a_trained_network_comes_out_and_goes_back_in(once, glyphs, strangers, l
     assert (ours - back).abs().max() <= 1e-5
 
 
-def test_preprocess_gives_the_pixels_of_the_network(once, glyphs, strangers):
+def test_preprocess_returns_network_pixels(once, glyphs, strangers):
     model = trained(once, glyphs, loss="supcon")
     pixels = model.preprocess(next(strangers.rglob("*.png")))
     assert pixels.dtype == torch.float32
@@ -154,12 +154,12 @@ def test_preprocess_gives_the_pixels_of_the_network(once, glyphs, strangers):
         ({"network": heads.Distance()}, "Distance does not accept images"),
     ],
 )
-def test_what_is_no_network_for_the_images_is_refused(strangers, given, message):
+def test_invalid_network_or_options_are_refused(strangers, given, message):
     with pytest.raises(SettingError, match=message):
         tw.Model.from_network(**{"network": Small(), "calibration_images": strangers} | given, progress=False)
 
 
-def test_images_of_different_sizes_do_not_determine_the_input(mixed_sizes: Path):
+def test_images_of_different_sizes_require_a_spec(mixed_sizes: Path):
     with pytest.raises(SettingError, match=r"different sizes, such as 20x20 and 20x24.*Set spec=ImageSpec"):
         tw.Model.from_network(Small(), mixed_sizes, progress=False)
 
@@ -175,7 +175,7 @@ def mixed_sizes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_wrapped_model_has_no_network(strangers, tmp_path, once, glyphs):
+def test_wrapped_model_has_no_network(strangers, tmp_path, once, glyphs):
     model = trained(once, glyphs, loss="supcon")
     wrapped = tw.wrap(model.folder / "encoder.onnx", load_images(strangers), progress=False)
     with pytest.raises(SettingError, match=r"the encoder was wrapped.*use Model.from_network"):

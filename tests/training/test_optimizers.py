@@ -1,4 +1,4 @@
-"""Muon: orthogonal moves against a singular value decomposition and torch's own, the rest against AdamW."""
+"""Muon against a singular value decomposition, torch.optim.Muon and AdamW."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twinned.training.optimizers import Muon, orthogonal, parameter_groups
 
 
 @pytest.mark.parametrize("shape", [(6, 30), (30, 6), (12, 12), (1, 9)])
-def test_directions_stay_and_their_lengths_become_alike(shape):
+def test_orthogonal_keeps_directions_and_equalizes_singular_values(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     u, lengths, v = torch.linalg.svd(matrix, full_matrices=False)
     found = u.T @ orthogonal(matrix) @ v.T
@@ -28,7 +28,7 @@ def test_directions_stay_and_their_lengths_become_alike(shape):
     assert max(expected) < 1.3
 
 
-def test_no_gradient_is_no_move():
+def test_orthogonal_of_zero_is_zero():
     assert torch.equal(orthogonal(torch.zeros(3, 5)), torch.zeros(3, 5))
 
 
@@ -39,16 +39,16 @@ def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter, count: int = 6
         optimizer.step()
 
 
-def test_matrices_move_as_by_torch():
+def test_matrix_updates_match_torch_muon():
     mine = nn.Parameter(torch.randn(8, 20, generator=torch.Generator().manual_seed(0)))
     theirs = copy.deepcopy(mine)
     steps(Muon([{"params": [mine], "orthogonal": True, "weight_decay": 0.1}], lr=0.1), mine)
     settings = {"lr": 0.1, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
     steps(torch.optim.Muon([theirs], **settings), theirs)
-    torch.testing.assert_close(mine, theirs, atol=0.02, rtol=0)  # torch takes its steps in bfloat16
+    torch.testing.assert_close(mine, theirs, atol=0.02, rtol=0)  # torch computes the update in bfloat16
 
 
-def test_filters_are_the_rows_of_a_matrix_in_any_layout():
+def test_filters_update_as_matrix_rows_in_any_layout():
     kernel = nn.Parameter(torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)).double())
     turned = nn.Parameter(kernel.detach().clone(memory_format=torch.channels_last))
     matrix = nn.Parameter(kernel.detach().flatten(1).clone())
@@ -63,7 +63,7 @@ def test_filters_are_the_rows_of_a_matrix_in_any_layout():
     torch.testing.assert_close(turned, kernel)
 
 
-def test_the_rest_moves_as_by_adamw():
+def test_other_updates_match_adamw():
     mine = nn.Parameter(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double())
     theirs = copy.deepcopy(mine)
     steps(Muon([{"params": [mine], "weight_decay": 0.1}], lr=0.01), mine)
@@ -71,7 +71,7 @@ def test_the_rest_moves_as_by_adamw():
     torch.testing.assert_close(mine, theirs)
 
 
-def test_matrices_of_the_encoder_are_marked_unless_they_are_huge():
+def test_encoder_matrices_are_orthogonal_unless_huge():
     for encoder, huge in ((Conv4(embedding_size=8), 0), (Koch2015(), 1)):
         network = SiameseNetwork(encoder)
         proxies = nn.Linear(8, 5)
@@ -82,7 +82,7 @@ def test_matrices_of_the_encoder_are_marked_unless_they_are_huge():
         assert len(matrices) - len(marked) == huge
 
 
-def test_every_parameter_is_in_one_group_and_proxies_learn_faster():
+def test_parameters_are_in_one_group_and_proxies_have_higher_rate():
     network, loss = SiameseNetwork(Conv4(embedding_size=8)), ProxyAnchorLoss(5, 8)
     groups = parameter_groups(network, loss, weight_decay=0.1, proxy_lr_scale=30.0)
     scale = {parameter: group["scale"] for group in groups for parameter in group["params"]}
@@ -94,7 +94,7 @@ def test_every_parameter_is_in_one_group_and_proxies_learn_faster():
     assert all(decay[parameter] == (0.1 if parameter.ndim > 1 else 0) for parameter in decay)
 
 
-def test_a_loss_without_weights_adds_no_group():
+def test_loss_without_weights_adds_no_group():
     network = SiameseNetwork(Conv4(embedding_size=8))
     groups = parameter_groups(network, nn.Module(), weight_decay=0.0, proxy_lr_scale=10.0)
     assert {group["scale"] for group in groups} == {1.0}

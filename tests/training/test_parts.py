@@ -1,4 +1,4 @@
-"""Parts of one's own in `train`: encoder, loss, miner, augmentation, optimizer and schedule."""
+"""User-defined parts in `train`: encoder, loss, miner, augmentation, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import twinned as tw
+from twinned.data import pixel_stores
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
 from twinned.data.samplers import ClassBatches
@@ -24,6 +25,7 @@ from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
 from twinned.training.callbacks import Callback
 from twinned.training.state import Step
+from twinned.training.trainer import Trainer
 
 QUICK = {"precision": "float32", "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
 
@@ -50,7 +52,7 @@ def spread(embeddings: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.fixture
 def quick(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Train for a moment; the graph is `tiny_model`'s."""
+    """Train for a few steps; copy the graph of `tiny_model`."""
 
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         shutil.copyfile(tiny_model / "encoder.onnx", path)
@@ -86,7 +88,7 @@ def registered() -> Iterator[None]:
 
 
 class Losses(Callback):
-    """Keep the loss of each step."""
+    """Record the loss of each step."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -111,7 +113,7 @@ def recipe(model: tw.Model) -> dict[str, Any]:
         (tw.losses.TripletLoss(margin=0.3), "semi-hard"),
     ],
 )
-def test_an_encoder_and_a_loss_of_ones_own(quick, some, loss, miner):
+def test_custom_encoder_loss_and_miner(quick, some, loss, miner):
     encoder, seen = Mine(), Losses()
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     model = quick(some, encoder=encoder, loss=loss, miner=miner, callbacks=[seen])
@@ -131,7 +133,7 @@ def test_an_encoder_and_a_loss_of_ones_own(quick, some, loss, miner):
         assert found["mining"]["miner"] == given[miner]
 
 
-def test_functions_of_ones_own_replace_sections(quick, some):
+def test_custom_functions_replace_sections(quick, some):
     seen, steps = [], []
 
     def brighter(images: Tensor) -> Tensor:
@@ -159,7 +161,44 @@ def test_functions_of_ones_own_replace_sections(quick, some):
     }
 
 
-def test_names_and_sections_do_as_well(quick, some):
+def test_images_that_are_decoded_during_training_give_the_same_model(quick, some, monkeypatch):
+    torch.manual_seed(0)
+    encoder = Mine()
+    expected = quick(some, encoder=encoder, settings={"precision": "float32"})
+    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    found = quick(some, encoder=encoder, settings={"precision": "float32"})
+    assert found.manifest.data == expected.manifest.data
+    assert found.record.image_hashes == expected.record.image_hashes
+    before, after = (load_file(model.folder / "weights.safetensors") for model in (expected, found))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_callbacks_see_the_final_training_only(quick, some, monkeypatch):
+    taken, scores, fits = [], [], []
+
+    class Watch(Callback):
+        def on_step(self, step: Step) -> bool:
+            taken.append(step.step)
+            return step.step == 9
+
+        def on_evaluation(self, found: Any, network: nn.Module) -> None:
+            scores.append(found)
+
+    def fit(self: Trainer, *args: Any, steps: int | None = None, **given: Any) -> Any:
+        fits.append(steps)
+        return plain(self, *args, steps=steps, **given)
+
+    plain = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", fit)
+    quick(some.with_classes(some.classes[:6]), encoder=Mine(), steps=30, callbacks=[Watch()])
+    assert taken == list(range(10))
+    assert len(scores) == 1
+    assert scores[0].train_accuracy > 0
+    assert fits == [None, 5, 5, 5]  # half of the steps that were taken
+
+
+def test_parts_accept_names_and_sections(quick, some):
     section = tw.TrainConfig().augment.model_copy(update={"rotation": 3.0})
     model = quick(some, encoder="conv4", miner="batch-hard", optimizer="sgd", augment={"rotation": 3})
     found = recipe(model)
@@ -168,7 +207,7 @@ def test_names_and_sections_do_as_well(quick, some):
     assert found["augment"]["rotation"] == section.rotation
 
 
-def test_a_plain_loop_ends_with_the_same_weights(quick, some, strangers):
+def test_training_equals_a_plain_loop(quick, some, strangers):
     torch.manual_seed(0)
     encoder, steps = nn.Sequential(nn.Flatten(), nn.Linear(400, 32), nn.ReLU(), nn.Linear(32, 8)), 12
     model = quick(
@@ -225,12 +264,12 @@ def test_a_plain_loop_ends_with_the_same_weights(quick, some, strangers):
         ({"schedule": "cosine"}, "schedule is a function; got 'cosine'"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(quick, some, given, message):
+def test_incompatible_parts_are_refused(quick, some, given, message):
     with pytest.raises(SettingError, match=message):
         quick(some, **given)
 
 
-def test_the_global_random_numbers_are_those_of_before(quick, some):
+def test_global_random_state_is_unchanged(quick, some):
     encoder = Mine()
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -240,7 +279,7 @@ def test_the_global_random_numbers_are_those_of_before(quick, some):
 
 
 @pytest.mark.usefixtures("registered")
-def test_registered_parts_are_named_and_known(quick, some):
+def test_registered_parts_are_recorded_by_name(quick, some):
     @tw.register_encoder("mine")
     class Named(Mine):
         def __init__(self, embedding_size: int = 4) -> None:
@@ -274,7 +313,7 @@ def test_registered_parts_are_named_and_known(quick, some):
         quick(some, loss="my-loss", settings={"loss.width": 2})
 
 
-def test_fine_tuning_names_the_parts_that_are_missing(quick, some, strangers):
+def test_fine_tuning_requires_missing_parts(quick, some, strangers):
     before = quick(some, encoder="conv4", loss=hinge, schedule=lambda step, total: 1.0)
     options = {"steps": 2, "progress": False, "settings": {"precision": "float32"}}
     with pytest.raises(SettingError, match=r"The loss hinge is not registered.*register_loss\('hinge'\)"):
@@ -286,14 +325,14 @@ def test_fine_tuning_names_the_parts_that_are_missing(quick, some, strangers):
     assert recipe(tw.finetune(before, strangers, loss="supcon", **options))["loss"]["name"] == "supcon"
 
 
-def test_losses_show_their_options():
+def test_repr_of_losses_shows_options():
     shown = repr(tw.losses.embedding_loss(hinge, distance="euclidean", miner=miners.MultiSimilarity()))
     assert shown.splitlines()[1].strip() == "loss=hinge, distance='euclidean'"
     assert "MultiSimilarity(epsilon=0.1)" in shown
 
 
 @pytest.mark.usefixtures("registered")
-def test_names_that_are_taken_or_malformed_are_refused():
+def test_taken_or_malformed_names_are_refused():
     with pytest.raises(SettingError, match="'conv4' is taken by another encoder"):
         tw.register_encoder("conv4")(Mine)
     with pytest.raises(SettingError, match="cannot be registered as 'a:b'"):
@@ -311,7 +350,7 @@ def test_names_that_are_taken_or_malformed_are_refused():
 
 
 @pytest.mark.usefixtures("registered")
-def test_an_installed_package_adds_parts_by_entry_points(tmp_path, monkeypatch):
+def test_entry_points_register_parts(tmp_path, monkeypatch):
     info = tmp_path / "plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")

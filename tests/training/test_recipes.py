@@ -1,4 +1,4 @@
-"""Recipes: presets that can be built, and the choice of one from the images."""
+"""Recipes: building each of them, and the choice by the images."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_recipe_can_be_built(name):
     assert [c.length.minutes, c.length.steps, c.length.epochs].count(None) == 2
 
 
-def test_the_papers_recipes_have_the_papers_values():
+def test_paper_recipes_have_the_published_values():
     koch, facenet, chopra = (RECIPES[name] for name in ("koch2015", "facenet", "chopra2005"))
     assert koch.spec().shape == (105, 105, 1)
     assert (koch.encoder.name, koch.comparison.head, koch.loss.name) == (
@@ -77,7 +77,7 @@ def test_the_papers_recipes_have_the_papers_values():
     )
 
 
-def test_an_unknown_recipe_is_refused_with_the_names():
+def test_unknown_recipe_error_lists_the_names():
     with pytest.raises(SettingError, match=r"Unknown recipe 'imagenet'\. Choose one of auto, glyph, face"):
         recipes.get("imagenet")
 
@@ -94,7 +94,7 @@ def test_an_unknown_recipe_is_refused_with_the_names():
         (photo(40, 40, 3), "photo"),
     ],
 )
-def test_the_recipe_is_chosen_from_the_images_with_a_reason(example, recipe):
+def test_recipe_is_chosen_from_the_images(example, recipe):
     config, why = choose(images_of(example))
     assert config.recipe == recipe
     assert why.code == "recipe-chosen"
@@ -107,7 +107,7 @@ def test_small_glyphs_are_not_enlarged(side, height):
     assert choose(images_of(strokes(side, side)))[0].input.height == height
 
 
-def test_forgeries_mean_signatures():
+def test_forgeries_select_the_signature_recipe():
     images = images_of(photo(60, 60, 1))
     images.forgery[3] = True
     config, why = choose(images)

@@ -1,4 +1,4 @@
-"""The relation head, from a pair list with a column relation to the answer of ``verify``."""
+"""The relation head: training on a pair list with a column relation, and ``verify``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RELATIONS = {"other model": False, "same": True, "same model, other colour": Fal
 
 
 def _car(rng: np.random.Generator, model: int, colour: int) -> Image.Image:
-    """A bar, upright or lying, in one of three colours, somewhere on a noisy ground."""
+    """Draw a vertical or horizontal bar in one of three colors on a noisy background."""
     pixels = rng.integers(0, 60, (24, 24, 3))
     row, column = rng.integers(1, 5, 2)
     high, wide = (18, 6) if model else (6, 18)
@@ -73,9 +73,9 @@ def model(pair_list: Path, tmp_path_factory: pytest.TempPathFactory):
     )
 
 
-def test_learns_the_relations(model, pair_list):
+def test_relations_are_learned(model, pair_list):
     said = model.evaluate(pair_list, progress=False).to_json()
-    assert said["relations"]["accuracy"] > 0.8  # the commonest relation alone would give 0.5
+    assert said["relations"]["accuracy"] > 0.8  # always answering the most common relation gives 0.5
     assert said["relations"]["pairs"] == 600
     assert model.manifest.relations == list(RELATIONS)
     assert model.manifest.head
@@ -101,14 +101,14 @@ def test_verify_names_the_relation(model, pair_list):
         *("same", "probability", "distance", "threshold", "verdict"),
         *("relation", "relation_probability"),
     }
-    # A pair in the other order has the same answer.
+    # The answer does not depend on the order of a pair.
     turned = model.verify(pairs.images[pairs.right[0]], pairs.images[pairs.left[0]])
     assert turned.distance == pytest.approx(first.distance, abs=near)
     assert turned.relation == first.relation
 
 
 def rounding_of_probabilities(model: Model, pairs: PairSet) -> float:
-    """How far rounding of the embeddings moves a probability.
+    """Bound the change of a probability by rounding of the embeddings.
 
     With embeddings of length L, rounded by L * e, ``(|a - b|, a * b)`` moves by at most 2 e L (1 + L), each
     layer of the head by its norm, and a softmax by half of what moves its logits.
@@ -129,7 +129,7 @@ def test_distance_is_one_minus_the_probability_of_the_same_relations(model, pair
 
 
 @pytest.mark.slow
-def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, pair_list):
+def test_other_relations_reinitialize_the_head(model, pair_list):
     lines = pair_list.read_text().splitlines()
     other = {"same": "1,alike", "same model, other colour": "0,near", "other model": "0,far"}
     rows = [f"{left},{right},{other[name]}" for left, right, _, name in csv.reader(lines[1:])]
@@ -141,7 +141,7 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
     finally:
         renamed.unlink()
     assert "relations" in measured.to_json()
-    # It is compared with what it was, in what both can tell, and the new one is kept all the same.
+    # Both models are compared as same or different only, and the new one is kept in any case.
     (said,) = (note for note in found.manifest.notes if note.startswith("compared as same or different only"))
     before, after = found.manifest.held_out["untouched"]["eer"], found.manifest.held_out["eer"]
     assert f"equal error rate {before:.4f} before training, equal error rate {after:.4f}" in said
@@ -150,7 +150,7 @@ def test_other_relations_are_learnt_anew_and_not_by_the_old_ones_places(model, p
 
 
 @pytest.mark.slow
-def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list):
+def test_changed_meaning_of_a_relation_reinitializes_the_head(model, pair_list):
     lines = [line.replace(',0,"same model', ',1,"same model') for line in pair_list.read_text().splitlines()]
     other = pair_list.with_name("other.csv")
     other.write_text("\n".join(lines))
@@ -163,7 +163,7 @@ def test_a_relation_that_comes_to_mean_same_is_learnt_anew(model, pair_list):
 
 
 @pytest.mark.slow
-def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list, listening):
+def test_head_that_does_not_fit_is_reinitialized(pair_list, listening):
     given = {"image_size": 24, "settings": {"embedding_size": None}, "steps": 1, "progress": False}
     wide = train(pair_list, recipe="photo", encoder="conv4", **given)
     said: list[str] = []
@@ -172,7 +172,7 @@ def test_a_head_that_does_not_fit_another_size_starts_anew(pair_list, listening)
     assert any(sentence.startswith("the head does not fit embeddings of ") for sentence in said)
 
 
-def test_left_as_it_was_it_tells_its_relations_still(model, pair_list, monkeypatch):
+def test_kept_baseline_keeps_its_relations(model, pair_list, monkeypatch):
     def borrowed(network: Any, spec: Any, path: Path) -> None:
         shutil.copyfile(model.folder / "encoder.onnx", path)
 
@@ -183,7 +183,7 @@ def test_left_as_it_was_it_tells_its_relations_still(model, pair_list, monkeypat
 
 
 @pytest.mark.slow
-def test_the_same_relations_are_never_told_worse_than_before(model, pair_list, listening):
+def test_fine_tuning_does_not_worsen_the_relations(model, pair_list, listening):
     said: list[str] = []
     ruined = listening(finetune)(
         model, pair_list, steps=4, learning_rate=0.5, settings={"average": 0}, progress=False, say=said.append
@@ -196,7 +196,7 @@ def test_the_same_relations_are_never_told_worse_than_before(model, pair_list, l
     assert ruined.evaluate(pair_list, progress=False).details["relations"]["accuracy"] > 0.8
 
 
-def test_head_equals_a_loop():
+def test_relation_head_equals_a_loop():
     torch.manual_seed(0)
     head = heads.Relation([True, False, True], embedding_size=5, hidden=7).double()
     a, b = torch.randn(2, 4, 5, dtype=torch.float64)
@@ -210,7 +210,7 @@ def test_head_equals_a_loop():
         torch.testing.assert_close(head.score(a, b)[i], odds[0] + odds[2])
 
 
-def test_concatenated_embeddings_keep_the_order_of_a_pair():
+def test_concatenated_embeddings_depend_on_pair_order():
     torch.manual_seed(0)
     head = heads.Relation([True, False, False], embedding_size=5, concatenate=True)
     a, b = torch.randn(2, 4, 5)
@@ -218,7 +218,7 @@ def test_concatenated_embeddings_keep_the_order_of_a_pair():
     assert not torch.allclose(head.logits(a, b), head.logits(b, a))
 
 
-def test_batches_hold_as_many_pairs_of_each_relation():
+def test_batches_balance_the_relations():
     names = np.array(["a"] * 50 + ["b"] * 5 + ["c"] * 20)
     pairs = PairSet(
         images=list(range(75)),
@@ -247,7 +247,7 @@ def _list(tmp_path: Path, rows: list[str]) -> Path:
     return file
 
 
-def test_a_relation_is_same_or_different_and_never_empty(tmp_path):
+def test_relation_must_be_consistent_and_not_empty(tmp_path):
     mixed = load_pairs(_list(tmp_path, ["a.png,b.png,1,twin", "a.png,c.png,0,twin"]))
     with pytest.raises(DataError, match="'twin' has 1 same pairs and 1 different"):
         mixed.relations()
@@ -256,7 +256,7 @@ def test_a_relation_is_same_or_different_and_never_empty(tmp_path):
         empty.relations()
 
 
-def test_refused_without_the_column(pair_list, tmp_path):
+def test_relation_head_requires_the_column(pair_list, tmp_path):
     plain = tmp_path / "plain.csv"
     rows = list(csv.reader(pair_list.open()))
     with plain.open("w", newline="") as file:

@@ -1,4 +1,4 @@
-"""Resolving a configuration: recipe, defaults, the user's options, and the table of rules row by row."""
+"""Resolving a configuration: recipe, defaults, user options, and each rule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def notes(recipe: str = "glyph", data: DataFacts = IMAGES, **options: Any) -> di
 
 
 class Case(NamedTuple):
-    """A configuration that a rule applies to, with the values it leads to, and options that contradict it."""
+    """Configuration for a rule, the expected values, and options that contradict the rule."""
 
     recipe: TrainConfig
     data: DataFacts
@@ -40,7 +40,7 @@ def _case(recipe: str, data: DataFacts, values: dict[str, Any], wrong: dict[str,
     return Case(recipes.get(recipe).merge(base), data, values, wrong)
 
 
-# Right distance of a loss, and a wrong one.
+# Required distance of a loss, and another one.
 _DISTANCES = {
     name: (right, "euclidean" if right != "euclidean" else "cosine")
     for name in losses.LOSSES
@@ -87,12 +87,12 @@ CASES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
-def test_every_rule_applies_and_refuses_what_contradicts_it(rule):
+def test_every_rule_applies_and_refuses_contradicting_options(rule):
     case = CASES[rule.code]
     found, emitted = resolve(case.recipe, {}, case.data)
     assert {name: found.get(name) for name in case.values} == case.values
     assert rule.note == (rule.code in dict(emitted))
-    assert not rule.when(found, case.data) or not rule.change, "a rule settles its own condition"
+    assert not rule.when(found, case.data) or not rule.change, "the change satisfies the rule"
     if case.wrong:
         with pytest.raises(SettingError, match=" and ".join(sorted(case.wrong)) + "$"):
             resolve(case.recipe, case.wrong, case.data)
@@ -100,12 +100,12 @@ def test_every_rule_applies_and_refuses_what_contradicts_it(rule):
 
 @pytest.mark.parametrize("recipe", list(recipes.RECIPES))
 @pytest.mark.parametrize("data", [IMAGES, PAIRS, RELATIONS])
-def test_a_resolved_configuration_stays_the_same(recipe, data):
+def test_resolve_is_idempotent(recipe, data):
     found = resolved(recipe, data)
     assert resolved(found, data, encoder=found.encoder.name) == found
 
 
-def test_facts_are_read_from_the_data():
+def test_data_facts_are_read_from_the_data():
     index = np.arange(4)
     image = np.zeros((9, 9), np.uint8)
     pairs = PairSet([image] * 5, left=index, right=index + 1, same=index % 2 == 0)
@@ -114,7 +114,7 @@ def test_facts_are_read_from_the_data():
     assert DataFacts.of(replace(pairs, relation=np.array(["a", "b"] * 2))) == RELATIONS
 
 
-def test_the_user_comes_before_the_recipe():
+def test_user_options_override_the_recipe():
     c = resolved(learning_rate=0.5, embedding_size=7, steps=3, seed=9, warmup="4")
     assert (c.optimizer.learning_rate, c.encoder.embedding_size, c.schedule.warmup) == (0.5, 7, 4)
     assert (c.length.steps, c.length.minutes, c.seed) == (3, None, 9)
@@ -125,18 +125,18 @@ def test_the_user_comes_before_the_recipe():
     ("given", "size"),
     [("24x30", (24, 30)), ("24X30", (24, 30)), (40, (40, 40)), ("40", (40, 40)), ((9, 8), (9, 8))],
 )
-def test_image_sizes_are_height_by_width(given, size):
+def test_image_size_is_height_by_width(given, size):
     found = resolved(image_size=given).input
     assert (found.height, found.width) == size
 
 
 @pytest.mark.parametrize("given", ["foo", "", "3x", "10x20x30", (1, 2, 3), (), "1.5x2", ("a", "b")])
-def test_other_image_sizes_are_refused(given):
+def test_invalid_image_sizes_are_refused(given):
     with pytest.raises(SettingError, match=r"(?i)image size .*HxW, such as 96x96"):
         resolved(image_size=given)
 
 
-def test_an_encoder_brings_its_own_size():
+def test_encoder_sets_its_image_size():
     c = resolved(encoder="deck_signature")
     assert c.spec().shape == (100, 200, 1)
     assert c.encoder.dropout == 0
@@ -147,23 +147,23 @@ def test_an_encoder_brings_its_own_size():
 @pytest.mark.parametrize(
     ("batch", "shape"), [(4, (2, 2)), (5, (2, 2)), (8, (2, 4)), (96, (24, 4)), (99, (24, 4))]
 )
-def test_a_batch_size_is_classes_times_images(batch, shape):
+def test_batch_size_is_classes_times_images(batch, shape):
     s = resolved(batch_size=batch).sampler
     assert (s.classes_per_batch, s.images_per_class) == shape
 
 
 @pytest.mark.parametrize("size", [3, 1, 0, -5])
-def test_a_batch_too_small_for_two_classes_of_two_is_refused(size):
+def test_batch_below_two_classes_of_two_is_refused(size):
     with pytest.raises(SettingError, match=f"at least 4 images .*; got batch_size {size}"):
         resolved(batch_size=size)
 
 
-def test_a_batch_has_one_size():
+def test_batch_size_excludes_classes_and_images():
     with pytest.raises(SettingError, match="classes_per_batch and images_per_class; not both"):
         resolved(batch_size=8, classes_per_batch=2)
 
 
-def test_a_batch_is_not_larger_than_all_classes():
+def test_batch_size_is_limited_by_all_classes():
     few, plain = DataFacts(n_classes=6), {"rotate_classes": False, "flip_classes": False}
     assert resolved(data=few, batch_size=4000, **plain).sampler.classes_per_batch == 6
     found = notes(data=few, batch_size=4000, **plain)
@@ -171,7 +171,7 @@ def test_a_batch_is_not_larger_than_all_classes():
     assert resolved(data=few, **plain).sampler.classes_per_batch == 48, "a recipe's batch may be larger"
 
 
-def test_another_loss_drops_what_the_recipe_set_for_its_own():
+def test_another_loss_drops_the_settings_of_the_recipe_loss():
     c = resolved("facenet", loss="contrastive", margin=2.0)
     assert (c.loss.margin, c.mining.miner) == (2.0, None)
     assert resolved(loss="chopra").comparison.distance == "manhattan"
@@ -183,7 +183,7 @@ def test_another_loss_drops_what_the_recipe_set_for_its_own():
     assert resolved(inherited).mining.memory == 64
 
 
-def test_another_optimizer_keeps_the_rate_of_the_proxies():
+def test_another_optimizer_keeps_the_proxy_rate():
     def rates(**options: object) -> tuple[float, float]:
         found = resolved(**options).optimizer
         return found.learning_rate, found.learning_rate * found.proxy_lr_scale
@@ -195,16 +195,16 @@ def test_another_optimizer_keeps_the_rate_of_the_proxies():
     assert resolved(optimizer="sgd", momentum=0.5).optimizer.momentum == 0.5
 
 
-def test_pairs_get_a_pair_loss():
+def test_pairs_select_a_pair_loss():
     assert notes(data=PAIRS)["pairs-need-pair-loss"].endswith("; using loss=contrastive")
     assert resolved(data=PAIRS, loss="cross-entropy").comparison.head == "weighted-l1"
     assert resolved(data=PAIRS, distance="manhattan").comparison.distance == "manhattan"
-    assert resolved(data=PAIRS, margin=0.5).loss.margin == 0.5, "of the loss that the rule chooses"
+    assert resolved(data=PAIRS, margin=0.5).loss.margin == 0.5, "margin of the loss chosen by the rule"
     facenet = recipes.get("facenet").merge({"memory": 64})
     assert resolved(facenet, PAIRS).mining.model_dump() == {"miner": None, "memory": 0}
 
 
-def test_relations_are_learned_unless_the_user_or_recipe_chose_otherwise():
+def test_relations_select_the_relation_head_by_default():
     for options in ({}, {"loss": "cross-entropy"}):
         assert resolved(data=RELATIONS, **options).comparison.head == "relation"
         assert "relations-found" in notes(data=RELATIONS, **options)
@@ -213,7 +213,7 @@ def test_relations_are_learned_unless_the_user_or_recipe_chose_otherwise():
     assert resolved("koch2015", RELATIONS, head="relation").comparison.head == "relation"
 
 
-def test_a_pretrained_encoder_brings_its_defaults_but_no_layer_without_steps():
+def test_pretrained_encoder_adds_a_layer_only_with_steps():
     c = resolved("face", encoder="efficientnet_lite0_face")
     assert (c.encoder.embedding_size, c.transfer.projection, c.transfer.freeze) == (256, "lda", "all")
     assert c.encoder.symmetric is True
@@ -238,6 +238,6 @@ def test_rotated_and_mirrored_classes_are_noted():
         ({"loss": 3}, "Setting loss is a name; got 3"),
     ],
 )
-def test_unknown_names_and_options_without_effect_are_refused(options, message):
+def test_unknown_or_ineffective_options_are_refused(options, message):
     with pytest.raises(SettingError, match=message):
         resolved(**options)

@@ -1,4 +1,4 @@
-"""Commands on data: check, data list, data get."""
+"""Commands on data: check, crop, data list, data get."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .options import Data, Force, Group, Json, Quiet, Seed, print_result
+from ..errors import some
+from ..utils.notes import logger
+from .options import Data, Force, Group, Json, MinFace, Quiet, Seed, print_errors, print_result
 
 app = typer.Typer()
 group = typer.Typer(cls=Group, help="List and fetch public data sets.")
@@ -42,6 +44,50 @@ def check(
     raise typer.Exit(int(strict and any(p["severity"] == "error" for p in result["problems"])))
 
 
+@app.command()
+def crop(
+    photos: Annotated[
+        Path, typer.Argument(help="Folder of photographs, or one photograph.", metavar="PHOTOS")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    size: Annotated[int, typer.Option(help="Height and width of the faces in pixels.")] = 150,
+    margin: Annotated[
+        float, typer.Option(help="Margin on each side of the face, relative to its size.")
+    ] = 0.25,
+    every: Annotated[
+        bool, typer.Option("--all", help="Cut out every face of a photograph, not only the largest.")
+    ] = False,
+    min_face: MinFace = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out photographs that are done.", rich_help_panel="Run")
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cut the faces out of photographs, aligned, into the same class folders, with a list in crops.csv."""
+    from ..data.faces.cropping import crop as run
+
+    found = run(
+        photos,
+        output,
+        size=size,
+        margin=margin,
+        every=every,
+        min_face=min_face,
+        resume=resume,
+        overwrite=force,
+        progress=not quiet,
+    )
+    print_errors(found.unreadable)
+    for files, what in ((found.no_face, "no face"), (found.several, "several faces")):
+        if files:
+            logger.info(f"{what} in {len(files)} of {found.images} images: {some(files)}")
+    print_result(
+        found._asdict(), as_json=json, text=f"{output}: {found.faces} faces from {found.images} images"
+    )
+
+
 @group.command(name="list")
 def list_(json: Json = False) -> None:
     """List the public data sets: content, terms, addresses."""
@@ -60,7 +106,10 @@ def list_(json: Json = False) -> None:
         }
         for each in DATA_SETS.values()
     ]
-    lines = ["digits\n  1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn"]
+    lines = [
+        "digits\n  1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn",
+        "letters\n  4,258 printed letters of 307 classes, 64x64; drawn with the typefaces of matplotlib",
+    ]
     for each in DATA_SETS.values():
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
         for file in each.downloads:
@@ -75,7 +124,9 @@ def list_(json: Json = False) -> None:
 def get(
     name: Annotated[
         str,
-        typer.Argument(help="Data set: digits, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME"),
+        typer.Argument(
+            help="Data set: digits, letters, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME"
+        ),
     ],
     from_: Annotated[
         Path | None,
@@ -101,7 +152,7 @@ def get(
     with collect() as notes:
         folder = fetch(name, output, source=from_, force=force, progress=not quiet)
     images = len(find_images(folder))
-    parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel")
+    parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel", "armenian", "georgian")
     use = [str(folder / part) for part in parts if (folder / part).exists()]
     print_result(
         {

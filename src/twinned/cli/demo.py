@@ -123,18 +123,13 @@ def write_letters(folder: Path, scripts: Sequence[str], *, seed: int = 0, progre
         seed: Seed of the random distortions.
         progress: Show a progress bar.
     """
-    import numpy as np
-    from PIL import Image
-
     from ..data import load_images, load_letters
+    from ..data.catalog.convert import write_images
     from ..utils.progress import progress_bar
 
     letters = load_letters(scripts, seed=seed)
     with progress_bar("   Writing images", len(letters), show=progress) as advance:
-        for place, (pixels, label) in enumerate(zip(letters.images, letters.labels, strict=True)):
-            (folder / label).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.asarray(pixels)).save(folder / label / f"{place:04d}.png", compress_level=1)
-            advance()
+        write_images(letters, folder, advance=advance)
     return load_images(folder)
 
 

@@ -11,10 +11,13 @@ from ..errors import DataError, SettingError, some
 from ..utils.notes import logger
 from .options import (
     ERRORS_SHOWN,
+    Faces,
     Group,
     Json,
+    MinFace,
     ModelFolder,
     Quiet,
+    face_name,
     image_paths,
     print_answers,
     print_errors,
@@ -45,10 +48,17 @@ OnlyLabel = Annotated[
 ]
 
 
-def _open(model: Path, address: str, *, create: bool = False) -> Any:
+def _open(
+    model: Path,
+    address: str,
+    *,
+    create: bool = False,
+    faces: str | None = None,
+    min_face: int | None = None,
+) -> Any:
     from ..inference.model import load
 
-    return load(model).gallery(address, create=create)
+    return load(model).with_faces(faces, min_face).gallery(address, create=create)
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
@@ -88,6 +98,8 @@ def add(
     ],
     label: Label = None,
     metadata: Metadata = None,
+    faces: Faces = None,
+    min_face: MinFace = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -126,7 +138,7 @@ def add(
         metadata_of += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
     if not paths:
         raise DataError(f"no images in {', '.join(map(str, images))}")
-    with _open(model, gallery, create=True) as opened:
+    with _open(model, gallery, create=True, faces=faces, min_face=min_face) as opened:
         added = opened.add(paths, labels, metadata=metadata_of, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
@@ -324,11 +336,13 @@ def identify(
     ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,
+    faces: Faces = None,
+    min_face: MinFace = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Identify images: the label of each, or unknown."""
-    with _open(model, gallery) as opened:
+    """Identify images: the label of each, or unknown. With --faces all, of each face, with its box."""
+    with _open(model, gallery, faces=faces, min_face=min_face) as opened:
         found = opened.identify(image_paths(images), fpir=fpir, label=label, where=_pairs(where))
     print_answers(found, as_json=json)
 
@@ -346,23 +360,37 @@ def search(
     ] = False,
     label: OnlyLabel = None,
     where: Where = None,
+    faces: Faces = None,
+    min_face: MinFace = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the enrolled images that are most similar, nearest first.
 
-    The JSON of several images is one object: the images found, by the name of the image.
+    The JSON of several images is one object: the images found, by the name of the image. With --faces all it
+    is a list: image, box and the images found for each face.
     """
-    paths = image_paths(images)
-    with _open(model, gallery) as opened:
-        found = [opened.search(path, k, exact=exact, label=label, where=_pairs(where)) for path in paths]
+    from ..inference.inputs import queries_of
+    from ..inference.model import load
+
+    loaded = load(model).with_faces(faces, min_face)
+    queries, spec = queries_of(image_paths(images), loaded.spec)
+    with loaded.with_faces(spec.faces).gallery(gallery, create=False) as opened:
+        found = [
+            opened.search(query.image, k, exact=exact, label=label, where=_pairs(where)) for query in queries
+        ]
     blocks = [
         "\n".join(f"{h.distance:.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
         or "the gallery is empty"
         for hits in found
     ]
-    if len(paths) > 1:
-        blocks = [f"{path}\n{block}" for path, block in zip(paths, blocks, strict=True)]
+    if len(queries) > 1:
+        blocks = [f"{face_name(q.name, q.box)}\n{block}" for q, block in zip(queries, blocks, strict=True)]
     values = [[hit.to_json() for hit in hits] for hits in found]
-    value = values[0] if len(paths) == 1 else dict(zip(paths, values, strict=True))
+    value: Any = values[0] if len(queries) == 1 else dict(zip([q.name for q in queries], values, strict=True))
+    if loaded.spec.faces == "all":
+        value = [
+            {"image": query.name, "box": query.box, "found": hits}
+            for query, hits in zip(queries, values, strict=True)
+        ]
     print_result(value, as_json=json, text="\n\n".join(blocks))

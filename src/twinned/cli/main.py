@@ -28,9 +28,9 @@ TRAINING = ("torch", "onnx", "onnxscript", "lightning_fabric")
 
 # Commands of each module of this package; one of the module's name is its `group`.
 _COMMANDS = {
-    "data": ("check", "data"),
+    "data": ("check", "crop", "data"),
     "train": ("train", "finetune", "wrap", "calibrate", "export"),
-    "predict": ("verify", "classify", "embed", "evaluate"),
+    "predict": ("verify", "classify", "embed", "evaluate", "compare", "models"),
     "gallery": ("identify", "search", "gallery"),
     "plot": ("explain", "plot"),
     "serve": ("serve",),

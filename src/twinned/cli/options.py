@@ -6,10 +6,12 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +20,7 @@ from typer.exceptions import Exit
 from ..utils.notes import logger
 
 if TYPE_CHECKING:
+    from ..data.preprocessing import Box
     from ..gallery.results import Identification
     from ..inference.model import Model
     from ..inference.results import Prediction
@@ -26,9 +29,17 @@ ERRORS_SHOWN = 20  # of unreadable images
 
 
 def print_note(text: str) -> None:
-    """Print a sentence on standard error; a closed terminal is ignored."""
+    """Print a sentence on standard error, wrapped on a terminal; a closed terminal is ignored."""
     with contextlib.suppress(OSError):
-        print(f"twinned: {text}", file=sys.stderr)
+        print(wrapped(f"twinned: {text}", sys.stderr), file=sys.stderr)
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Break a sentence between words where it is wider than the terminal; other streams get one line."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 class _NoteHandler(logging.Handler):
@@ -87,17 +98,39 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 
 
 def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bool) -> None:
-    """Print the labels of images, as `classify` and `identify` return them."""
+    """Print the labels of images or faces, as `classify` and `identify` return them."""
     lines = [
-        f"{each.image}  {each.label or 'unknown'}  probability {each.probability:.3f}"
+        f"{face_name(each.image, each.box)}  {each.label or 'unknown'}  probability {each.probability:.3f}"
         f"  distance {each.distance:.4g}"
         for each in answers
     ]
     print_result([each.to_json() for each in answers], as_json=as_json, text="\n".join(lines))
 
 
+def face_name(image: str, box: Box | None) -> str:
+    """Return the name of an image, with the box of a face."""
+    return f"{image} {list(box)}" if box else image
+
+
+def _without_bool(params: list[Any]) -> list[Any]:
+    """Remove ``<bool>`` from the help of flags, which take no value."""
+    for param in params:
+        if getattr(param, "is_bool_flag", False):
+            param.metavar = ""
+    return params
+
+
 class Group(TyperGroup):
     """Command group that prints its help on standard error, with exit code 2, if no command is given."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_bool(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and ctx is not None:
+            _without_bool(command.get_params(ctx))
+        return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args or ctx.resilient_parsing:
@@ -108,7 +141,8 @@ class Group(TyperGroup):
         raise Exit(2)
 
 
-ModelFolder = Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")]
+MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
+ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
     Path,
     typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),
@@ -122,6 +156,17 @@ EvaluationData = Annotated[
 ]
 Threshold = Annotated[
     float | None, typer.Option(help="Largest distance that counts as the same (default: the model's).")
+]
+Faces = Annotated[
+    str | None,
+    typer.Option(
+        help="Faces of photographs to use: largest, all (an answer for each face), or none, the whole image"
+        " (default: as the model was made)."
+    ),
+]
+MinFace = Annotated[
+    int | None,
+    typer.Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
 ]
 Json = Annotated[
     bool,

@@ -11,6 +11,7 @@ import typer
 from ..errors import DataError
 from ..utils.notes import logger
 from .options import (
+    MODEL_HELP,
     Device,
     EvaluationData,
     Force,
@@ -65,7 +66,7 @@ def architecture(
 
 @group.command()
 def history(
-    models: Annotated[list[Path], typer.Argument(help="One or more model folders.", metavar="MODEL...")],
+    models: Annotated[list[Path], typer.Argument(help=MODEL_HELP, metavar="MODEL...")],
     output: Output,
     over: Annotated[
         Literal["step", "seconds", "epoch"], typer.Option(help="Unit of the horizontal axis.")

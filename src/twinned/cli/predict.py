@@ -1,4 +1,4 @@
-"""Commands that run a model: verify, classify, embed, evaluate, compare."""
+"""Commands that run a model: verify, classify, embed, evaluate, compare; and the list of models."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from ..errors import DataError, SettingError
 from ..utils import files
 from ..utils.notes import logger
 from .options import (
+    MODEL_HELP,
     Device,
     EvaluationData,
+    Faces,
     Force,
     Json,
+    MinFace,
     ModelFolder,
     Quiet,
     Seed,
@@ -37,13 +40,15 @@ def verify(
     ],
     b: Annotated[Path, typer.Argument(help="Image to compare with A.", metavar="B")],
     threshold: Threshold = None,
+    faces: Faces = None,
+    min_face: MinFace = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Verify that two images show the same class: exit code 0 same, 1 different, 2 error."""
     from ..inference.model import load
 
-    loaded = load(model, device="cpu")
+    loaded = load(model, device="cpu").with_faces(faces, min_face)
     verdict = loaded.verify(a, b, threshold=threshold)
     if missing := loaded.manifest.unmeasured:
         logger.info(f"{missing}, so expect more false accepts of them than the model's figures show")
@@ -73,6 +78,8 @@ def classify(
         list[Path], typer.Argument(help="Images, folders or patterns to classify.", metavar="IMAGE...")
     ],
     threshold: Threshold = None,
+    faces: Faces = None,
+    min_face: MinFace = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,7 +87,8 @@ def classify(
     from ..inference.model import load
 
     paths = image_paths(images)
-    found = load(model).classify(paths, support, threshold=threshold, progress=not quiet)
+    loaded = load(model).with_faces(faces, min_face)
+    found = loaded.classify(paths, support, threshold=threshold, progress=not quiet)
     print_answers(found, as_json=json)
 
 
@@ -93,18 +101,23 @@ def embed(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")
     ] = False,
+    faces: Faces = None,
+    min_face: MinFace = None,
     force: Force = False,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Embed images and write a file with the columns path, vector and error."""
+    """Embed images and write a file with the columns path, vector and error.
+
+    With --faces all, each face has a row, and its box is in the column box.
+    """
     from ..inference.embed_file import embed_to_file
 
     paths = image_paths(images)
     files.check_output(output, force=force or resume, data=images)
     written = embed_to_file(
-        load_on(device, model),
+        load_on(device, model).with_faces(faces, min_face),
         paths,
         output,
         strict=strict,
@@ -176,8 +189,8 @@ def evaluate(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="Folder of model A.", metavar="A")],
-    b: Annotated[Path, typer.Argument(help="Folder of model B.", metavar="B")],
+    a: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="A")],
+    b: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="B")],
     data: EvaluationData,
     seed: Seed = 0,
     device: Device = "auto",
@@ -189,3 +202,22 @@ def compare(
 
     found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
     print_result(found.to_dict(), as_json=json, text=str(found))
+
+
+@app.command()
+def models(json: Json = False) -> None:
+    """List the ready-made models, which need no training: content, licenses, figures, missing extras."""
+    from ..inference.ready_made import READY_MADE
+
+    found = [each.to_json() for each in READY_MADE.values()]
+    lines = []
+    for each in found:
+        state = "ready" if each["available"] else f"needs pip install 'twinned[{each['extra']}]'"
+        lines += [
+            f"{each['name']}  {each['for']}",
+            f"    {each['size']} MB, {state}",
+            f"    license of the weights: {each['license']}",
+            f"    trained on: {each['training_data']}",
+            *(f"    {row['name']}: {row['value']}  ({row['command']})" for row in each["figures"]),
+        ]
+    print_result(found, as_json=json, text="\n".join(lines))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json as json_module
+import os
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +18,8 @@ from ..errors import SettingError
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
-from .options import Data, Force, Json, Quiet, Seed, print_result
+from ..utils.progress import progress_bar
+from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, wrapped
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -113,23 +117,17 @@ def train(
         return
     if output is None:
         context.fail("Missing option '-o' / '--output'.")
-    from ..training.api import train as run
+    with _working(quiet, options):
+        from ..training.api import train as run
 
-    model = run(
-        data,
-        output,
-        resume=resume,
-        overwrite=force,
-        progress=not quiet,
-        **given,
-    )
+        model = run(data, output, resume=resume, overwrite=force, progress=not quiet, **given)
     emit_model(model, output, as_json=json)
 
 
 @app.command()
 @with_options(TrainOptions)
 def finetune(
-    model: Annotated[Path, typer.Argument(help="Model folder to start from.", metavar="MODEL")],
+    model: ModelFolder,
     data: Data,
     output: Output,
     old: Annotated[
@@ -150,19 +148,20 @@ def finetune(
     If that does not help on held-out classes, the encoder stays unchanged. A model that learns new relations
     is always trained, and compared with the model before.
     """
-    from ..training.api import finetune as run
+    with _working(quiet, options):
+        from ..training.api import finetune as run
 
-    found = run(
-        model,
-        data,
-        output,
-        old=old,
-        validation=validate,
-        resume=resume,
-        overwrite=force,
-        progress=not quiet,
-        **_options(options),
-    )
+        found = run(
+            model,
+            data,
+            output,
+            old=old,
+            validation=validate,
+            resume=resume,
+            overwrite=force,
+            progress=not quiet,
+            **_options(options),
+        )
     held_out = found.manifest.held_out
     emit_model(
         found,
@@ -174,6 +173,12 @@ def finetune(
             "old": held_out.get("old"),
         },
     )
+
+
+def _working(quiet: bool, options: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Show that the program works while no other bar does; several processes show their own bars."""
+    alone = options.get("devices") in (None, 1) and os.environ.get("RANK", "0") == "0"
+    return progress_bar("Working", show=alone and not quiet)
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +236,9 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         text += f"; relation accuracy {relations:.4f} on held-out pairs"
     if model.manifest.unmeasured:
         text += f"; {model.manifest.unmeasured}"
-    text += f"\n{judgement(fit.eer)}\nNext: twinned evaluate {output} OTHER_IMAGES"
+    next_commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
+    lines = [text, wrapped(judgement(fit.eer), sys.stdout), "Next:"]
+    lines += [f"  twinned {command.format(output)}" for command in next_commands]
     print_result(
         {
             "model": str(output),
@@ -245,7 +252,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
             **(more or {}),
         },
         as_json=as_json,
-        text=text,
+        text="\n".join(lines),
     )
 
 
@@ -306,10 +313,10 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
+    model: ModelFolder,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Model folder to write (default: change MODEL).")
+        Path | None, typer.Option("-o", "--output", help="Model folder to write (instead of --in-place).")
     ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Change MODEL itself.")] = False,
     far: Annotated[
@@ -377,7 +384,7 @@ def calibrate(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Model folder.", metavar="MODEL")],
+    model: ModelFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
         Path | None, typer.Option(help="Images for calibrating an 8-bit encoder, in class folders.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +17,8 @@ from ..errors import DataError, ImageError, some
 from ..utils.notes import note
 from ..utils.progress import progress_bar
 from .datasets import ImageSet, PairSet
-from .images import ImageSource, pixels_sha256
-from .pixel_stores import PixelRows, PixelStore, StreamedPixels, allocate
+from .images import ImageSource, check_header, pixels_sha256
+from .pixel_stores import LazyPixels, PixelRows, PixelStore, StreamedPixels, allocate, is_small
 from .preprocessing import ImageSpec, read_image
 
 _CHUNK = 32  # images per task: a single image can take less time than handing it to another thread
@@ -37,7 +38,7 @@ class Decoded:
     """
 
     pixels: PixelStore
-    hashes: list[str]
+    hashes: Sequence[str]
     kept: NDArray[np.intp]
     unreadable: list[ImageError]
 
@@ -76,6 +77,54 @@ def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = T
     else:
         pixels = PixelRows(stored, kept) if errors else stored
     return Decoded(pixels, [names[i] for i in kept], kept, list(errors.values()))
+
+
+def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
+    """Read the headers of images; decode each when it is needed, and the others in the background.
+
+    Images with unreadable headers are left out; of others, those that cannot be decoded are gray.
+
+    Args:
+        images: Paths; other and fewer images are decoded at once, as are those that must show a face.
+        spec: Input of the model.
+        progress: Show a progress bar.
+    """
+    are_files = all(isinstance(image, (str, os.PathLike)) for image in images)
+    if is_small((len(images), *spec.shape)) or not are_files or spec.faces != "none":
+        return decode(images, spec, progress=progress)
+
+    def read(index: int) -> None:
+        check_header(images[index])
+
+    errors = in_threads(read, len(images), "Reading images", progress=progress)
+    kept = np.delete(np.arange(len(images)), list(errors))
+    pixels = LazyPixels([images[i] for i in kept.tolist()], spec, allocate((len(kept), *spec.shape)))
+    return Decoded(pixels, LazyHashes(pixels, np.arange(len(kept))), kept, list(errors.values()))
+
+
+class LazyHashes(Sequence[str]):
+    """SHA-256 of images that may not be decoded yet; the first access decodes them.
+
+    Args:
+        pixels: Store of the images.
+        rows: Index of each image in the store, shape ``(n,)``.
+    """
+
+    def __init__(self, pixels: LazyPixels, rows: NDArray[np.intp]) -> None:
+        self.pixels, self.rows = pixels, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.pixels.hashes(self.rows.tolist())[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pixels.hashes(self.rows.tolist()))
+
+    def take(self, chosen: NDArray[Any]) -> LazyHashes:
+        """Return the hashes of some images."""
+        return LazyHashes(self.pixels, self.rows[chosen])
 
 
 def in_threads(
@@ -127,21 +176,24 @@ class DecodedSet:
     pixels: PixelStore
     labelled: ImageSet | None
     pairs: PairSet | None
-    hashes: list[str]
+    hashes: Sequence[str]
 
     @classmethod
-    def from_images(cls, source: ImageSet | PairSet, spec: ImageSpec, *, progress: bool = True) -> DecodedSet:
+    def from_images(
+        cls, source: ImageSet | PairSet, spec: ImageSpec, *, progress: bool = True, lazy: bool = False
+    ) -> DecodedSet:
         """Decode a dataset; leave out unreadable images and their pairs, and note what was left out.
 
         Args:
             source: Labeled images or pairs.
             spec: Input of the model.
             progress: Show a progress bar.
+            lazy: Decode many files when they are needed; see `decode_lazily` and `finish`.
 
         Raises:
             DataError: If no image is readable.
         """
-        decoded = decode(source.images, spec, progress=progress)
+        decoded = (decode_lazily if lazy else decode)(source.images, spec, progress=progress)
         for sentence in decoded.left_out():
             note("unreadable-images", sentence)
         if len(decoded.kept) == 0:
@@ -186,10 +238,23 @@ class DecodedSet:
         if self.pairs is not None:
             used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
             pairs = self.pairs.subset(chosen)
-            hashes = [self.hashes[i] for i in used]
+            hashes = self._hashes_of(used)
             return replace(self, pixels=PixelRows(self.pixels, used), pairs=pairs, hashes=hashes)
-        pixels, hashes = PixelRows(self.pixels, chosen), [self.hashes[i] for i in chosen]
+        pixels, hashes = PixelRows(self.pixels, chosen), self._hashes_of(chosen)
         return replace(self, pixels=pixels, labelled=self.images.subset(chosen), hashes=hashes)
+
+    def _hashes_of(self, chosen: NDArray[Any]) -> Sequence[str]:
+        if isinstance(self.hashes, LazyHashes):
+            return self.hashes.take(chosen)
+        return [self.hashes[i] for i in chosen]
+
+    def finish(self) -> None:
+        """Decode the images that never were, and note those that cannot be decoded."""
+        if isinstance(self.hashes, LazyHashes):
+            list(self.hashes)
+            errors = [str(error) for _, error in sorted(self.hashes.pixels.errors.items())]
+            if named := some(errors, 5):
+                note("unreadable-images", f"{len(errors)} damaged images were used as gray ones: {named}")
 
     def partition(self, mask: NDArray[np.bool_]) -> tuple[DecodedSet, DecodedSet]:
         """Return the images (pairs) outside of a mask, and those inside."""
@@ -197,9 +262,15 @@ class DecodedSet:
 
     def statistics(self) -> dict[str, tuple[float, ...]]:
         """Return ``mean`` and ``std`` of each channel over about 1,000 images, pixels scaled to [0, 1]."""
-        sample = self.pixels[:: max(1, len(self.pixels) // _STATISTICS_SAMPLE)].astype(np.float64) / 255
-        mean = sample.mean(axis=(0, 1, 2))
-        std = np.maximum(sample.std(axis=(0, 1, 2)), _MIN_STD)
+        sample = self.pixels[:: max(1, len(self.pixels) // _STATISTICS_SAMPLE)]
+        channels, values = range(sample.shape[3]), np.arange(256) / 255
+        # Image by image: floats of the whole sample would need 8 times its memory.
+        count = sum(
+            np.array([np.bincount(image[..., c].ravel(), minlength=256) for c in channels])
+            for image in sample
+        ) / (len(sample) * math.prod(sample.shape[1:3]))
+        mean = count @ values
+        std = np.maximum(np.sqrt(count @ values**2 - mean**2), _MIN_STD)
         return {
             "mean": tuple(round(float(v), 4) for v in mean),
             "std": tuple(round(float(v), 4) for v in std),
@@ -207,7 +278,17 @@ class DecodedSet:
 
     def sha256(self) -> str:
         """Return a SHA-256 of the data in their order: images with labels, groups and roles, or pairs."""
-        names, pairs = self.hashes, self.pairs
+        return self._digest(list(self.hashes))
+
+    def identity(self) -> str:
+        """Return a SHA-256 of the data as `sha256` does, of file names and sizes where images are lazy."""
+        if not isinstance(self.hashes, LazyHashes):
+            return self.sha256()
+        files: list[Any] = [self.hashes.pixels.images[row] for row in self.hashes.rows.tolist()]
+        return self._digest([f"{os.path.basename(file)} {os.path.getsize(file)}" for file in files])
+
+    def _digest(self, names: list[str]) -> str:
+        pairs = self.pairs
         rows: list[tuple[Any, ...]]
         if pairs is not None:
             left, right = ([names[i] for i in ends] for ends in (pairs.left, pairs.right))

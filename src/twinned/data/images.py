@@ -120,6 +120,19 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
     raise ImageError(name, _instead_of(source))
 
 
+def check_header(path: Any) -> None:
+    """Read the header of an image file.
+
+    Raises:
+        ImageError: If the file is missing or is no image; names it and the reason.
+    """
+    try:
+        with Image.open(path, formats=FORMATS):
+            return
+    except Exception:  # many kinds
+        open_image(path)
+
+
 def pixels_sha256(pixels: Pixels) -> str:
     """Return the SHA-256 of the shape and the pixels of an image.
 

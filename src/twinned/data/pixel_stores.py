@@ -1,23 +1,32 @@
-"""Pixels of decoded images: in memory, in a file, in rows of another store, or decoded when they are read."""
+"""Pixels of decoded images: in memory, in a file, in rows of another store, or decoded when they are read.
+
+`LazyPixels` lets training start before all images are decoded.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import ImageSource, Pixels
+from ..errors import ImageError
+from .images import ImageSource, Pixels, pixels_sha256
 from .preprocessing import ImageSpec, read_image
 
 # A larger array is stored in a temporary file, which the system pages in and out.
 IN_MEMORY_BYTES = 256 << 20
 _DISK_SHARE = 0.8  # largest fraction of the free space for that file
+_CHUNK = 32  # images that are decoded in the background before the next look at whether they are needed
+_GRAY = 128  # in place of an image that cannot be decoded
 
 
 class PixelStore(Protocol):
@@ -108,21 +117,86 @@ class StreamedPixels(_Store):
 
     def _read(self, rows: NDArray[np.intp]) -> Pixels:
         pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
-
-        def read(place: int) -> None:
-            pixels[place] = read_image(self.images[rows[place]], self.spec)
-
-        for _ in self._pool.map(read, range(len(rows))):  # raises the error of an image
-            pass
+        for place, image in enumerate(self._pool.map(self._decode, rows.tolist())):
+            pixels[place] = image  # or raises its error
         return pixels
+
+    def _decode(self, row: int) -> Pixels:
+        return read_image(self.images[row], self.spec)
+
+
+class LazyPixels(StreamedPixels):
+    """Images that are decoded when they are first read, and meanwhile in the background.
+
+    An image that cannot be decoded is gray.
+
+    Args:
+        images: Images with a readable header.
+        spec: Input of the model.
+        stored: Array for the decoded images; None decodes them each time.
+
+    Attributes:
+        errors: Error of each image that cannot be decoded, by its index.
+    """
+
+    def __init__(self, images: Sequence[ImageSource], spec: ImageSpec, stored: Pixels | None) -> None:
+        super().__init__(images, spec)
+        self._stored, self._hashes = stored, [""] * len(images)  # a hash is written after the pixels
+        self.errors: dict[int, ImageError] = {}
+        threading.Thread(target=_decode_all, args=(weakref.ref(self),), daemon=True).start()
+
+    def hashes(self, rows: Iterable[int]) -> list[str]:
+        """Return the SHA-256 of the pixels of some images; decodes those that never were."""
+        rows = list(rows)
+        for _ in self._pool.map(self._decode, {row for row in rows if not self._hashes[row]}):
+            pass
+        return [self._hashes[row] for row in rows]
+
+    def _read(self, rows: NDArray[np.intp]) -> Pixels:
+        if self._stored is None:
+            return super()._read(rows)
+        self.hashes(rows.tolist())
+        pixels: Pixels = self._stored[rows]
+        return pixels
+
+    def _decode(self, row: int) -> Pixels:
+        try:
+            pixels = super()._decode(row)
+        except ImageError as error:
+            self.errors[row], pixels = error, np.full(self.shape[1:], _GRAY, np.uint8)
+        if self._stored is not None:
+            self._stored[row] = pixels
+        if not self._hashes[row]:
+            self._hashes[row] = pixels_sha256(pixels)
+        return pixels
+
+
+def _decode_all(reference: weakref.ref[LazyPixels]) -> None:
+    """Decode images in their order, in one thread, until the store is no longer used."""
+    start = 0
+    while (store := reference()) is not None and start < len(store):
+        for row in range(start, min(start + _CHUNK, len(store))):
+            if not store._hashes[row]:
+                store._decode(row)
+        start += _CHUNK
+        del store
+
+
+def is_in_memory(pixels: PixelStore) -> bool:
+    """Return True for an array, or rows of one, that is not in a file."""
+    return type(pixels.store if isinstance(pixels, PixelRows) else pixels) is np.ndarray
+
+
+def is_small(shape: tuple[int, ...]) -> bool:
+    """Return True if bytes of this shape are kept in memory."""
+    return math.prod(shape) <= IN_MEMORY_BYTES
 
 
 def allocate(shape: tuple[int, int, int, int]) -> Pixels | None:
     """Return an array in memory or, if it is large, in a temporary file; None if no disk holds it."""
-    size = int(np.prod(shape, dtype=np.int64))
-    if size <= IN_MEMORY_BYTES:
+    if is_small(shape):
         return np.empty(shape, np.uint8)
-    if size > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
+    if math.prod(shape) > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
         return None
     file = tempfile.TemporaryFile(prefix="twinned-")  # noqa: SIM115 - closed with the array
     return np.memmap(file, np.uint8, "w+", shape=shape)

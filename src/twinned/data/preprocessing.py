@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..errors import SettingError
 from .images import ImageSource, Pixels, open_image
+
+Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
 
 _DARK = 0.65  # maximum gray level of ink, relative to the paper
 
@@ -31,7 +33,8 @@ class ImageSpec(BaseModel):
             Otsu's threshold for fainter ink), crops to it, and returns black on white; ``grey`` keeps the
             gray values of the ink; ``none`` keeps the image.
         faces: ``largest`` finds the largest face of a photograph and aligns it by its landmarks, which needs
-            the extra ``faces``; ``none`` keeps the image.
+            the extra ``faces``; ``all`` does so with every face (`read_faces`); ``none`` keeps the image.
+        min_face: Size of the smallest faces in pixels, at least 10; by default as for `twinned.faces.detect`.
         mean: Mean of each channel, pixels scaled to [0, 1]; by default 0.
         std: Standard deviation of each channel, above 0; by default 1.
 
@@ -46,7 +49,8 @@ class ImageSpec(BaseModel):
     channels: Literal[1, 3] = 3
     fit: Literal["stretch", "pad", "crop"] = "stretch"
     ink: Literal["none", "binary", "grey"] = "none"
-    faces: Literal["none", "largest"] = "none"
+    faces: Literal["none", "largest", "all"] = "none"
+    min_face: Annotated[int | None, Field(ge=10)] = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -59,6 +63,7 @@ class ImageSpec(BaseModel):
         fit: str = "stretch",
         ink: str = "none",
         faces: str = "none",
+        min_face: int | None = None,
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
     ) -> None:
@@ -70,6 +75,7 @@ class ImageSpec(BaseModel):
                 fit=fit,
                 ink=ink,
                 faces=faces,
+                min_face=min_face,
                 mean=mean,
                 std=std,
             )
@@ -101,6 +107,16 @@ class ImageSpec(BaseModel):
         """Tuple (height, width, channels)."""
         return self.height, self.width, self.channels
 
+    def with_faces(self, faces: str | None = None, min_face: int | None = None) -> ImageSpec:
+        """Return a copy that treats faces in another way; None keeps a value.
+
+        Raises:
+            SettingError: If a value is invalid.
+        """
+        changes = {"faces": faces, "min_face": min_face}
+        given = {name: value for name, value in changes.items() if value is not None}
+        return ImageSpec(**self.model_dump() | given) if given else self
+
 
 def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
     """Open an image and resize it to the input of a model: the first half of preprocessing.
@@ -115,15 +131,44 @@ def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
         Array of uint8, shape ``spec.shape``.
 
     Raises:
-        ImageError: If the image is missing, damaged or too large; names the file and the reason.
+        ImageError: If the image is missing, damaged or too large, or has no face where one is required; names
+            the file and the reason.
+        SettingError: If ``spec.faces`` is ``all``.
+    """
+    if spec.faces == "all":
+        raise SettingError("One face of each image is expected here. Choose --faces largest, or none")
+    return read_faces(source, spec)[0][1]
+
+
+def read_faces(source: ImageSource, spec: ImageSpec) -> list[tuple[Box | None, Pixels]]:
+    """Read an image as `read_image` does, with ``faces="all"`` each of its faces, the largest first.
+
+    Args:
+        source: Image, as for `read_image`.
+        spec: Input of the model.
+
+    Returns:
+        At least one pair: box of the face (left, top, right, bottom) in pixels of the upright image, None
+        without ``faces="all"``; and pixels, shape ``spec.shape``.
+
+    Raises:
+        ImageError: As for `read_image`.
     """
     # Ink can be a small part of its page and a face of its photograph, so these are decoded at full scale.
     whole = spec.ink != "none" or spec.faces != "none"
     image = open_image(source, at_least=None if whole else (2 * spec.width, 2 * spec.height))
-    if spec.faces == "largest":
-        from .faces.photographs import cut_largest_face
+    if spec.faces == "none":
+        return [(None, _prepared(image, spec))]
+    from .faces.landmarks import align_chip
+    from .faces.photographs import expected_faces
 
-        image = cut_largest_face(image, max(spec.width, spec.height), source)
+    every, side = spec.faces == "all", max(spec.width, spec.height)
+    faces = expected_faces(image, source, every=every, min_face=spec.min_face)
+    chips = [_prepared(align_chip(image, face.landmarks, side), spec) for face in faces]
+    return [(face.box if every else None, chip) for face, chip in zip(faces, chips, strict=True)]
+
+
+def _prepared(image: Image.Image, spec: ImageSpec) -> Pixels:
     mode = "L" if spec.channels == 1 or spec.ink != "none" else "RGB"
     if image.mode != mode:
         image = image.convert(mode)

@@ -6,8 +6,9 @@ and there is no sampler state to save.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..utils.random import Stream, rng
 from .datasets import PairSet
+from .images import Pixels
+from .pixel_stores import PixelStore
 
 Index = NDArray[np.intp]
 
@@ -31,6 +34,8 @@ class Batch:
             quarter turns. None for no turns.
         pairs: For pair data, ``(left, right, same)`` of each pair, as positions in the batch.
         relation: Index of the relation of each pair, shape ``(pairs,)``, if the model has a relation head.
+        pixels: Pixels of the images if `ReadAhead` has read them, uint8, shape
+            ``(n, height, width, channels)``.
     """
 
     index: Index
@@ -38,6 +43,42 @@ class Batch:
     turns: NDArray[np.int64] | None = None
     pairs: tuple[Index, Index, NDArray[np.bool_]] | None = None
     relation: Index | None = None
+    pixels: Pixels | None = None
+
+
+class ReadAhead:
+    """Batches with their pixels, which a thread reads while earlier steps are taken.
+
+    Args:
+        batches: Maps a step to its batch.
+        pixels: Pixels of all images.
+        rows: Images of a batch that are read.
+        depth: Number of batches that wait at most.
+    """
+
+    def __init__(
+        self, batches: Callable[[int], Batch], pixels: PixelStore, rows: slice = slice(None), depth: int = 2
+    ) -> None:
+        self.batches, self.pixels, self.rows, self.depth = batches, pixels, rows, depth
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._waiting: dict[int, Future[Batch]] = {}
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step, and start to read those after it."""
+        for later in range(step, step + 1 + self.depth):
+            if later not in self._waiting:
+                self._waiting[later] = self._thread.submit(self._read, later)
+        return self._waiting.pop(step).result()
+
+    def _read(self, step: int) -> Batch:
+        batch = self.batches(step)
+        return replace(batch, pixels=np.asarray(self.pixels[batch.index[self.rows]]))
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
 
 class ClassBatches:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..data.images import ImageSource, Pixels, source_name
-from ..data.preprocessing import read_image
+from ..data.preprocessing import read_faces, read_image
 from ..data.readers import images_of
 from ..errors import GalleryError, ImageError, NotEnrolledError, SettingError, some
 from ..utils.progress import progress_bar
@@ -230,7 +230,7 @@ class Gallery:
             where: Metadata to require: a value, or a list of accepted values, for each key.
 
         Returns:
-            One result per image; ``label`` is None for unknown.
+            One result per image, or per face with `Model.with_faces("all")`; ``label`` is None for unknown.
 
         Raises:
             ImageError: If an image cannot be read.
@@ -247,12 +247,14 @@ class Gallery:
         answers: Identifications = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
-            queries = self._embed(np.stack([read_image(image, spec) for image in batch]))
+            faces = [(source_name(image), *face) for image in batch for face in read_faces(image, spec)]
+            names, boxes, pixels = zip(*faces, strict=True)
+            queries = self._embed(np.stack(pixels))
             labels, near = closest_labels(self.store, self._embedder, self._prototypes, queries, only, counts)
             probability = self._embedder.probability(near)
             answers += [
-                Identification(source_name(image), name if d <= threshold else None, p, d, threshold, name)
-                for image, name, d, p in zip(batch, labels, near.tolist(), probability.tolist())
+                Identification(name, label if d <= threshold else None, p, d, threshold, label, box)
+                for name, box, label, d, p in zip(names, boxes, labels, near.tolist(), probability.tolist())
             ]
         return answers
 

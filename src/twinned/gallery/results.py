@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..data.preprocessing import Box
 from ..errors import ImageError
 from .store import Record, Value, Vectors
 
@@ -46,6 +47,8 @@ class Identification:
         distance: Distance to the closest label; infinite in an empty gallery.
         threshold: Threshold for this gallery at the requested rate of false identifications.
         nearest: Closest label, within the threshold or not; None in an empty gallery.
+        box: Box of the face, if every face of the image is identified: left, top, right, bottom in pixels of
+            the upright image.
     """
 
     image: str
@@ -54,6 +57,7 @@ class Identification:
     distance: float
     threshold: float
     nearest: str | None = None
+    box: Box | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the JSON object that the command line prints; an infinite distance becomes null."""
@@ -62,13 +66,8 @@ class Identification:
             "distance": self.distance if np.isfinite(self.distance) else None,
         }
         nearest = None if self.nearest is None else {"label": self.nearest, **found}
-        return {
-            "image": self.image,
-            "label": self.label,
-            **found,
-            "nearest": nearest,
-            "threshold": self.threshold,
-        }
+        answer = {"image": self.image, "label": self.label, **found, "nearest": nearest}
+        return answer | {"threshold": self.threshold} | ({"box": self.box} if self.box else {})
 
 
 @dataclass(frozen=True)

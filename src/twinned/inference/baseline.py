@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.protocols import ModelFacts
 from ..evaluation.results import Evaluation
 from . import model_folder
 from .embedder import GraphEmbedder
@@ -34,3 +37,21 @@ def figures(found: Evaluation) -> dict[str, Any]:
     if found.retrieval is not None:
         kept["recall_at_1"] = found.retrieval.recall_at[1]
     return kept
+
+
+def with_baseline(
+    found: Evaluation, measure: Callable[..., Evaluation], folder: Path, manifest: Manifest, *, device: str
+) -> Evaluation:
+    """Add the figures of the encoder before training to an evaluation, if the model folder holds it.
+
+    Args:
+        found: Evaluation of the model.
+        measure: Function that evaluates an embedder.
+        folder: Model folder.
+        manifest: Contents of its model.json.
+        device: Device that runs the encoder.
+    """
+    if UNTOUCHED not in manifest.files:
+        return found
+    before = measure(load_baseline(folder, manifest, device=device), facts=ModelFacts(manifest.calibration))
+    return replace(found, details={**found.details, "untouched": figures(before)})

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, MissingExtra, SettingError
+from ..data.preprocessing import Box, read_faces
+from ..errors import DataError, ImageError, MissingExtra, SettingError
 from ..utils.files import replacing
 from ..utils.progress import progress_bar
-from .session import embed_stream
+from .session import Floats, embed_stream
 
 if TYPE_CHECKING:
     from .model import Model
@@ -46,7 +47,9 @@ def embed_to_file(
 ) -> Written:
     """Embed images into a .npz or .parquet file with path, vector and error of each.
 
-    An unreadable image has a vector of NaN and its reason under error; the others have an empty error.
+    An unreadable image has a vector of NaN and its reason under error; the others have an empty error. If the
+    model embeds every face (`with_faces`), each has a row, and the column box has its left, top, right and
+    bottom in pixels; -1 for an unreadable image.
 
     Args:
         model: Model with the encoder.
@@ -64,7 +67,9 @@ def embed_to_file(
     target = Path(output)
     if target.suffix not in (".npz", ".parquet"):
         raise SettingError(f"{target}: The name must end in .npz or .parquet")
-    run = hashlib.sha256(json.dumps([model.encoder_sha256, list(paths)]).encode()).hexdigest()
+    run = hashlib.sha256(
+        json.dumps([model.encoder_sha256, model.spec.faces, model.spec.min_face, list(paths)]).encode()
+    ).hexdigest()
     work = target.with_name(target.name + ".partial")
     if target.exists() and not force:
         if resume and not work.exists():
@@ -93,24 +98,58 @@ def embed_to_file(
     parts = sorted(work.glob("*.npz"))
     join = _join_npz if target.suffix == ".npz" else _join_parquet
     with replacing(target) as new:
-        join(parts, new, len(paths), model.embedding_size)
+        join(parts, new)
     shutil.rmtree(work)
     return Written(len(paths), errors)
 
 
+class _Rows(NamedTuple):
+    """Rows of consecutive images: one for each image, or for each face of an image."""
+
+    images: int
+    paths: list[str]
+    boxes: list[Box | None]
+    vectors: Floats  # (rows, d)
+    errors: list[ImageError | None]
+
+
+def _rows(paths: list[str], model: Model) -> Iterator[_Rows]:
+    if model.spec.faces != "all":
+        for start, vectors, errors in embed_stream(paths, model.spec, model.encoder):
+            count = len(errors)
+            yield _Rows(count, paths[start : start + count], [None] * count, vectors, errors)
+        return
+    for path in paths:
+        try:
+            boxes, pixels = zip(*read_faces(path, model.spec), strict=True)
+        except ImageError as error:
+            yield _Rows(1, [path], [None], np.full((1, model.embedding_size), np.nan, np.float32), [error])
+        else:
+            count = len(boxes)
+            yield _Rows(1, [path] * count, list(boxes), model.encoder(np.stack(pixels)), [None] * count)
+
+
 def _write_part(part: Path, paths: list[str], model: Model, strict: bool, advance: Any) -> None:
-    vectors = np.empty((len(paths), model.embedding_size), np.float32)
-    errors = [""] * len(paths)
-    for chunk in embed_stream(paths, model.spec, model.encoder):
-        vectors[chunk.start : chunk.start + len(chunk.vectors)] = chunk.vectors
-        for place, error in enumerate(chunk.errors, start=chunk.start):
-            if error is not None:
-                if strict:
-                    raise DataError(f"{error} (strict stops here)")
-                errors[place] = str(error)
-        advance(len(chunk.vectors))
+    found: list[_Rows] = []
+    for rows in _rows(paths, model):
+        if strict and (first := next(filter(None, rows.errors), None)):
+            raise DataError(f"{first} (strict stops here)")
+        found.append(rows)
+        advance(rows.images)
+    columns: dict[str, Any] = {
+        "path": np.array([path for rows in found for path in rows.paths]),
+        "vector": np.concatenate([rows.vectors for rows in found]),
+        "error": np.array([str(error or "") for rows in found for error in rows.errors]),
+    }
+    if model.spec.faces == "all":
+        columns["box"] = np.array([box or (-1,) * 4 for rows in found for box in rows.boxes], np.int32)
     with replacing(part) as new, new.open("wb") as file:
-        np.savez(file, path=np.array(paths), vector=vectors, error=np.array(errors))
+        np.savez(file, **columns)
+
+
+def _names(part: Path) -> list[str]:
+    with np.load(part, allow_pickle=False) as done:
+        return list(done)
 
 
 def _column(parts: list[Path], name: str) -> Iterator[np.ndarray[Any, Any]]:
@@ -119,35 +158,42 @@ def _column(parts: list[Path], name: str) -> Iterator[np.ndarray[Any, Any]]:
             yield done[name]
 
 
-def _join_npz(parts: list[Path], target: Path, count: int, size: int) -> None:
+def _join_npz(parts: list[Path], target: Path) -> None:
     """Stream the parts into one .npz without holding a whole array in memory."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name in ("path", "vector", "error"):
-            widest = max((a.dtype for a in _column(parts, name)), key=lambda d: d.itemsize)
-            shape = (count, size) if name == "vector" else (count,)
+        for name in _names(parts[0]):
+            shapes = [(array.dtype, array.shape) for array in _column(parts, name)]
+            widest = max((dtype for dtype, _ in shapes), key=lambda dtype: dtype.itemsize)
+            count = sum(shape[0] for _, shape in shapes)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 header = {
                     "descr": np.lib.format.dtype_to_descr(widest),
                     "fortran_order": False,
-                    "shape": shape,
+                    "shape": (count, *shapes[0][1][1:]),
                 }
                 np.lib.format.write_array_header_2_0(file, header)
                 for array in _column(parts, name):
                     file.write(np.ascontiguousarray(array.astype(widest)).tobytes())
 
 
-def _join_parquet(parts: list[Path], target: Path, count: int, size: int) -> None:
+def _join_parquet(parts: list[Path], target: Path) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ModuleNotFoundError:
         raise MissingExtra("all", "writing .parquet") from None
-    schema = pa.schema(
-        [("path", pa.string()), ("vector", pa.list_(pa.float32(), size)), ("error", pa.string())]
-    )
-    with pq.ParquetWriter(target, schema) as writer:
-        columns = zip(*(_column(parts, name) for name in ("path", "vector", "error")), strict=True)
-        for path, vector, error in columns:
-            flat = pa.array(vector.ravel(), pa.float32())
-            table = [pa.array(path.tolist()), pa.FixedSizeListArray.from_arrays(flat, size)]
-            writer.write_table(pa.table([*table, pa.array(error.tolist())], schema=schema))
+
+    def column(array: np.ndarray[Any, Any]) -> Any:
+        if array.ndim == 1:
+            return pa.array(array.tolist(), pa.string())
+        return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
+
+    names, writer = _names(parts[0]), None
+    try:
+        for arrays in zip(*(_column(parts, name) for name in names), strict=True):
+            table = pa.table(dict(zip(names, map(column, arrays), strict=True)))
+            writer = writer or pq.ParquetWriter(target, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()

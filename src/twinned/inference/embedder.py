@@ -8,7 +8,6 @@ from collections.abc import Callable
 from copy import copy
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -94,15 +93,16 @@ class FolderEmbedder(GraphEmbedder):
     """The graphs of a model folder: embeddings, distances and probabilities, as a gallery needs them.
 
     Args:
-        folder: Model folder.
+        folder: Model folder, or the name of a ready-made model (`twinned.inference.ready_made`).
         device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.inference.session.Graph`.
 
     Raises:
         ModelError: If the folder is missing, damaged or of another format.
+        MissingExtra: If a ready-made model cannot be used without an extra.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, device: str = "auto") -> None:
-        self.folder = Path(folder)
+        self.folder = model_folder.locate(folder)
         self.manifest: Manifest = model_folder.read(self.folder)
         needed = ["encoder.onnx", *(["head.onnx"] if self.manifest.head else [])]
         for name in sorted({*needed, *self.manifest.files}):
@@ -155,6 +155,21 @@ class FolderEmbedder(GraphEmbedder):
             return None
         with self._loading:
             return Graph(self.folder / "head.onnx", device="cpu")
+
+    def with_faces(self, faces: str | None = None, min_face: int | None = None) -> Self:
+        """Return a copy that looks for the faces of photographs in another way; needs the extra ``faces``.
+
+        Args:
+            faces: ``largest``, the largest face of an image; ``all``, every face, for which `classify` and
+                `identify` give an answer each; ``none``, the whole image. None keeps the model's.
+            min_face: Size of the smallest faces in pixels; None keeps the model's.
+
+        Raises:
+            SettingError: If a value is invalid.
+        """
+        found = copy(self)
+        found.spec = self.spec.with_faces(faces, min_face)
+        return found
 
     def with_session(self, session: Any) -> Self:
         """Return a copy that runs the encoder in another session, with the interface of `Graph`."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ from typing import Any
 from ..data.faces import models
 from ..data.preprocessing import ImageSpec
 from ..evaluation.calibration import Calibration
-from ..utils.files import place
 from ..utils.notes import Note
 from . import model_folder
 from .model_card import card
 from .model_folder import Manifest
+from .ready_made import READY_MADE
 
 DISTANCE = "euclidean"
 EMBEDDING_SIZE = 128
@@ -46,40 +44,12 @@ _NOTES = (
 )
 
 
-def make_model(folder: str | os.PathLike[str], *, force: bool = False) -> Manifest:
-    """Write the model folder of the ready-made model ``face``, completely or not at all.
-
-    Args:
-        folder: Model folder to write.
-        force: Replace an existing model folder.
-
-    Returns:
-        Contents of its model.json.
-
-    Raises:
-        MissingExtra: If the extra ``faces`` is not installed.
-        ModelError: If a file of the extra is damaged.
-        SettingError: If the folder exists and ``force`` is False.
-    """
-    target = Path(folder)
-    model_folder.check_output(target, force=force)
-    with tempfile.TemporaryDirectory(prefix="twinned-") as name:
-        made = _write(Path(name))
-        place(Path(name), target)
-    return made
-
-
-def cached_model() -> Path:
-    """Return the model folder of ``face`` in the user's cache, which is written on first use.
-
-    Raises:
-        MissingExtra: If the extra ``faces`` is not installed.
-        ModelError: If a file of the extra is damaged.
-    """
+def stamp() -> list[str]:
+    """Return what the model folder depends on: versions, and the SHA-256 of weights and figures."""
     from .. import __version__
 
-    stamp = [models.ENCODER.sha256, hashlib.sha256(_figures_text().encode()).hexdigest(), __version__]
-    return models.cached_folder("face", stamp, _write)
+    figures = hashlib.sha256(_figures_text().encode()).hexdigest()
+    return [models.VERSION, models.ENCODER.sha256, figures, __version__]
 
 
 def figures() -> dict[str, Any]:
@@ -92,9 +62,19 @@ def _figures_text() -> str:
     return files(__package__).joinpath(_FIGURES).read_text(encoding="utf-8")
 
 
-def _write(folder: Path) -> Manifest:
+def write(folder: Path) -> Manifest:
+    """Write the model folder, which must not exist.
+
+    Returns:
+        Contents of its model.json.
+
+    Raises:
+        MissingExtra: If the extra ``faces`` is not installed.
+        ModelError: If its file is damaged.
+    """
     from .. import __version__
 
+    folder.mkdir()
     stored = figures()
     models.write_encoder(folder / "encoder.onnx")
     notes = [*_NOTES, *(Note(code, text) for code, text in stored["notes"])]
@@ -112,6 +92,6 @@ def _write(folder: Path) -> Manifest:
         recipe={"recipe": "ready-made", "file": models.ENCODER._asdict()},
         notes=[note.text for note in notes],
         note_codes=[note.code for note in notes],
-        licence=models.LICENSE,
+        licence=READY_MADE["face"].license,
     )
     return model_folder.write(folder, manifest, card=card(manifest))

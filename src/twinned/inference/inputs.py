@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from ..data.images import ImageSource, as_many, is_folder
+from ..data.images import ImageSource, as_many, is_folder, source_name
+from ..data.preprocessing import Box, ImageSpec, read_faces
 from ..utils.notes import note
 from .session import Floats
 
@@ -52,6 +53,22 @@ def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
         images = support.genuine()  # a forgery is not an example of its class
         return {name: list(images.with_classes([name]).images) for name in images.classes}
     return {label: as_many(given) for label, given in support.items()}
+
+
+class Query(NamedTuple):
+    """Image to classify: its name, the box of the face that was cut out of it, and the image."""
+
+    name: str
+    box: Box | None
+    image: ImageSource
+
+
+def queries_of(images: Iterable[ImageSource], spec: ImageSpec) -> tuple[list[Query], ImageSpec]:
+    """Return the images, or each of their faces where ``spec.faces`` is ``all``, and how to read them."""
+    if spec.faces != "all":
+        return [Query(source_name(image), None, image) for image in images], spec
+    found = [Query(source_name(image), *face) for image in images for face in read_faces(image, spec)]
+    return found, spec.with_faces("none")
 
 
 def calibration_data(data: Data) -> ImageSet | PairSet:

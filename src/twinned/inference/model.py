@@ -7,20 +7,19 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from ..data.images import ImageSource, source_name
+from ..data.images import ImageSource
 from ..errors import DataError, SettingError
 from ..evaluation.calibration import FittedThreshold
 from ..utils.progress import progress_bar
-from . import model_folder
+from . import inputs, model_folder
 from .embedder import FolderEmbedder, training_function
-from .inputs import Images, Many, One, Support, as_list, as_references, distinct, examples_of, image_key
+from .inputs import Images, Many, One, Support, as_list, distinct
 from .results import Prediction, Verdict
 from .session import Floats, embed_stream
 
@@ -38,19 +37,21 @@ if TYPE_CHECKING:
     from .training_record import TrainingRecord
 
 _PUBLIC = """classify embed evaluate explain from_network gallery identify load manifest preprocess save
-search threshold to_torch verify verify_many"""
+search threshold to_torch verify verify_many with_faces"""
 
 
 class Model(FolderEmbedder):
     """A trained model, loaded from its folder.
 
     Args:
-        folder: Model folder.
+        folder: Model folder, or the name of a ready-made model: ``face``, ``glyph`` or ``photo``. A folder of
+            that name in the working directory comes first.
         device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.inference.session.Graph`.
         temporary: Temporary folder that holds the model and is deleted with it.
 
     Raises:
         ModelError: If the folder is missing, damaged or of another format.
+        MissingExtra: If a ready-made model cannot be used without an extra.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Model(FolderEmbedder):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Model:
-        """Load a model folder; see the constructor."""
+        """Load a model folder, or a ready-made model by its name; see the constructor."""
         return cls(path, device=device)
 
     @staticmethod
@@ -149,11 +150,13 @@ class Model(FolderEmbedder):
         vectors = self._embed(many, progress=progress)
         return vectors[0] if one else vectors
 
-    def _embed(self, images: Iterable[ImageSource], *, progress: bool = False) -> Floats:
+    def _embed(
+        self, images: Iterable[ImageSource], *, spec: ImageSpec | None = None, progress: bool = False
+    ) -> Floats:
         total = len(images) if isinstance(images, Sequence) else None
         vectors = [np.empty((0, self.embedding_size), np.float32)]
         with progress_bar("Embedding", total, show=progress) as advance:
-            for chunk in embed_stream(images, self.spec, self.encoder):
+            for chunk in embed_stream(images, spec or self.spec, self.encoder):
                 for error in chunk.errors:
                     if error is not None:
                         raise error
@@ -176,7 +179,7 @@ class Model(FolderEmbedder):
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not finite.
         """
-        images = as_references(left)
+        images = inputs.as_references(left)
         if not images:
             raise DataError("An image, or at least one reference, is needed to compare with; got none")
         vectors = self._embed([*images, right])
@@ -212,10 +215,12 @@ class Model(FolderEmbedder):
         first, second = list(left), list(right)
         if len(first) != len(second):
             raise DataError(f"Pairs need as many left as right images; got {len(first)} and {len(second)}")
-        distinct = {image_key(image): image for image in (*first, *second)}
+        distinct = {inputs.image_key(image): image for image in (*first, *second)}
         place = {key: index for index, key in enumerate(distinct)}
         vectors = self._embed(list(distinct.values()), progress=progress)
-        index = np.array([place[image_key(image)] for image in (*first, *second)], np.intp).reshape(2, -1)
+        index = np.array([place[inputs.image_key(image)] for image in (*first, *second)], np.intp).reshape(
+            2, -1
+        )
         sides = vectors[index[0]], vectors[index[1]]
         return [
             self._verdict(float(distance), threshold, relations=relations)
@@ -267,7 +272,7 @@ class Model(FolderEmbedder):
             progress: Show a progress bar.
 
         Returns:
-            One prediction for one image, a list for many.
+            One prediction for one image; a list for many, or with `with_faces("all")`.
 
         Raises:
             DataError: If there is no class, or a class without images.
@@ -275,28 +280,30 @@ class Model(FolderEmbedder):
         """
         if threshold is not None and math.isnan(threshold):
             raise SettingError("A threshold must be a number; got nan")
-        examples = examples_of(support)
+        examples = inputs.examples_of(support)
         empty = [label for label, given in examples.items() if len(given) == 0]
         if not examples or empty:
             raise DataError(f"Each class needs an image; none for {', '.join(empty) or 'any class'}")
-        known = self._embed([image for given in examples.values() for image in given])
+        every = self.spec.faces == "all"
+        spec = self.spec.with_faces("largest") if every else self.spec
+        known = self._embed([image for given in examples.values() for image in given], spec=spec)
         ends = np.cumsum([len(given) for given in examples.values()])
         classes = [distinct(rows) for rows in np.split(known, ends[:-1])]
-        found, one = as_list(images)
-        many = list(found)
-        queries = self._embed(many, progress=progress)
+        many, one = as_list(images)
+        asked, spec = inputs.queries_of(many, self.spec)
+        queries = self._embed([query.image for query in asked], spec=spec, progress=progress)
         distances = [self.distances(rows, queries) for rows in classes]
         nearest = np.argmin([distance.min(axis=0) for distance in distances], axis=0)
         to_all = {number: self._to_all(classes[number], distances[number]) for number in np.unique(nearest)}
         names = list(examples)
         predictions = []
-        for place, (image, number) in enumerate(zip(many, nearest, strict=True)):
+        for place, (query, number) in enumerate(zip(asked, nearest, strict=True)):
             label, (to, fitted) = names[number], to_all[number]
             distance = float(to[place])
             within = label if distance <= (fitted.threshold if threshold is None else threshold) else None
             probability = float(fitted.probability(distance))
-            predictions.append(Prediction(source_name(image), within, probability, distance, label))
-        return predictions[0] if one else predictions
+            predictions.append(Prediction(query.name, within, probability, distance, label, query.box))
+        return predictions[0] if one and not every else predictions
 
     def gallery(
         self, address: str | os.PathLike[str], *, create: bool = True, read_only: bool = False
@@ -406,7 +413,7 @@ class Model(FolderEmbedder):
             DataError: If the data do not fit the protocol.
         """
         from ..evaluation import protocols
-        from .baseline import UNTOUCHED, figures, load_baseline
+        from .baseline import with_baseline
 
         measure = partial(
             protocols.evaluate,
@@ -420,11 +427,7 @@ class Model(FolderEmbedder):
             progress=progress,
         )
         found = measure(self, facts=self._facts())
-        if UNTOUCHED in self.manifest.files:
-            baseline = load_baseline(self.folder, self.manifest, device=self.device)
-            before = measure(baseline, facts=protocols.ModelFacts(self.manifest.calibration))
-            found = replace(found, details={**found.details, "untouched": figures(before)})
-        return found
+        return with_baseline(found, measure, self.folder, self.manifest, device=self.device)
 
     def _facts(self) -> ModelFacts:
         """Return the facts about the model that its evaluation needs."""

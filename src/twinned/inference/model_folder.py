@@ -174,6 +174,29 @@ def harder_impostors(
     return {"impostors": {_FORGERIES: "measured" if measured else missing}}
 
 
+def locate(model: str | os.PathLike[str]) -> Path:
+    """Return the folder of a model: the path itself, or that of the ready-made model with this name.
+
+    Raises:
+        MissingExtra: If a ready-made model cannot be used without an extra.
+    """
+    path = Path(model)
+    if len(path.parts) != 1 or path.suffix:  # ready-made models have plain names
+        return path
+    from .ready_made import locate
+
+    return locate(path)
+
+
+def _missing(folder: Path) -> ModelError:
+    from .ready_made import READY_MADE
+
+    return ModelError(
+        f"{folder}: No such model folder. Train a model first, check the path, or use a ready-made model:"
+        f" {', '.join(READY_MADE)}"
+    )
+
+
 def read(folder: Path) -> Manifest:
     """Read and check model.json.
 
@@ -182,7 +205,7 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / "model.json"
     if not folder.exists():
-        raise ModelError(f"{folder}: No such model folder. Train a model first, or check the path")
+        raise _missing(folder)
     if not path.is_file():
         raise ModelError(f"{folder}: Not a model folder (model.json is missing)")
     try:

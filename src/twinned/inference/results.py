@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..data.preprocessing import Box
+
 # Smallest probability of each wording of a verdict.
 _WORDS = (
     (0.95, "Same"),
@@ -57,6 +59,8 @@ class Prediction(NamedTuple):
         probability: Calibrated P(same) for the nearest class, in [0, 1].
         distance: Distance to the nearest class, with all its examples, at least 0, lower is closer.
         nearest: Nearest class, within the threshold or not.
+        box: Box of the face, if every face of the image has an answer: left, top, right, bottom in pixels of
+            the upright image.
     """
 
     image: str
@@ -64,7 +68,9 @@ class Prediction(NamedTuple):
     probability: float
     distance: float
     nearest: str
+    box: Box | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the prediction under its JSON keys."""
-        return {k: v for k, v in self._asdict().items() if k != "nearest"}
+        """Return the prediction under its JSON keys; ``box`` only if there is one."""
+        left_out = ("nearest",) if self.box else ("nearest", "box")
+        return {k: v for k, v in self._asdict().items() if k not in left_out}

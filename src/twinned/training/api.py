@@ -21,6 +21,7 @@ from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
 from ..utils.notes import Note
+from ..utils.progress import progress_bar
 from . import distributed, recipes
 from .callbacks import Callback
 from .config import TrainConfig, by_full_name
@@ -200,7 +201,7 @@ def _start(
     source, other, remarks = split_by_column(whole, other)
     if isinstance(source, ImageSet):
         check_classes(source)
-    notes = [Note("split", remark) for remark in remarks]
+    notes = [*(Note("split", remark) for remark in remarks), _describe(source)]
     changes, recipe = _changes(options), options.get("recipe")
     if config is not None and recipe is not None:
         raise SettingError(f"Set a recipe ({recipe}) or a configuration; not both")
@@ -226,6 +227,13 @@ def _start(
     return _Start(source, other, whole, found, [*notes, *more, *missing], recipe, parts)
 
 
+def _describe(source: ImageSet | PairSet) -> Note:
+    """Return a note with the size of the data."""
+    if isinstance(source, PairSet):
+        return Note("data", f"{len(source):,} pairs of {len(source.images):,} images")
+    return Note("data", f"{len(source):,} images of {len(source.classes):,} classes")
+
+
 @on_devices
 @kept_random_state()
 def _train(
@@ -248,7 +256,8 @@ def _train(
     began = time.monotonic() if started is None else started
     where = torch.device(training_device(device))
     keep_freed_memory()
-    start = _start(data, validation, init_from, config, options)
+    with progress_bar("Reading the data", show=progress):
+        start = _start(data, validation, init_from, config, options)
     found, notes, target, warm_start = (
         start.config,
         start.notes,
@@ -261,7 +270,8 @@ def _train(
     elif candidates := _candidates(start, split_parts(options)[1]):
         if target is not None:
             model_folder.check_output(target, force=overwrite or resume, data=[start.source.origin])
-        found, why = _select(start, *candidates, target if resume else None, where)
+        with progress_bar("Choosing the encoder", show=progress):
+            found, why = _select(start, *candidates, target if resume else None, where)
         notes = [*notes, *why]
     return make_model(
         RunData(start.source, start.other, start.whole),

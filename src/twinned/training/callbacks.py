@@ -30,7 +30,9 @@ _TIE = 1.02
 class Callback:
     """Base class of callbacks; each method does nothing by default.
 
-    With several processes, callbacks run in the first one only.
+    Callbacks see the training of the model that is saved, not the pilot runs that choose an encoder, nor the
+    networks of cross-validation; these have the same parts and half of the steps that were taken. With
+    several processes, callbacks run in the first one only.
 
     Example:
         >>> class StopAtLoss(Callback):
@@ -42,7 +44,10 @@ class Callback:
         """Handle the end of a step; return True to stop training."""
 
     def on_evaluation(self, scores: Scores, network: nn.Module) -> bool | None:
-        """Handle an evaluation of the averaged network; return True to stop training."""
+        """Handle an evaluation of the averaged network; return True to stop training.
+
+        The scores on held-out classes are NaN where cross-validation takes their place.
+        """
 
     def on_train_end(self, state: State) -> None:
         """Handle the end of training; an interrupted run does not get here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,8 +109,10 @@ def fit_and_validate(
     )
     before: ValidationScore | None = None
     if n_folds:
+        state = result.state
+        steps = state.step if state.stopped is StopReason.CALLBACK else state.total
         score, before = _score_folds(
-            trainer, train, n_folds, steps=result.state.total, budget=budget, folder=folder, few=few_images
+            trainer, train, n_folds, steps=steps, budget=budget, folder=folder, few=few_images
         )
     else:
         score = trainer.score(result.network, validation or train)
@@ -136,6 +139,7 @@ def _score_folds(
         "cross-validation",
         f"{len(usable)} classes are too few to hold some out, so the threshold is fitted on {n_folds} folds"
         " of them, and one network is trained for each",
+        level=logging.DEBUG,
     )
     steps = max(1, round(steps * _FOLD_STEPS)) if steps else 0
     trained, baseline = [], []

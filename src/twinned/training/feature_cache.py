@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 
 from ..data.augmentation import AnyAugmentation, Augmentation
 from ..data.decoded import DecodedSet
-from ..data.pixel_stores import JoinedPixels, PixelStore
-from ..data.samplers import Batch
+from ..data.pixel_stores import JoinedPixels, PixelStore, is_in_memory
+from ..data.samplers import Batch, ReadAhead
 from ..data.splits import subsample
 from ..nn.siamese import SiameseNetwork
 from ..utils.files import write_text
@@ -68,9 +69,16 @@ class PixelSource:
     def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
         """Return the augmented images of a batch, or some rows of them; the same for the same step."""
         turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
-        chosen = self._on_device(batch.index[rows])
+        pixels = batch.pixels if batch.pixels is not None else self.pixels[batch.index[rows]]
+        chosen = torch.from_numpy(np.asarray(pixels)).to(self.device)
         seed = step_seed(self.seed, step)
         return self.augment(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
+
+    def read_ahead(
+        self, batches: Callable[[int], Batch], rows: slice
+    ) -> AbstractContextManager[Callable[[int], Batch]]:
+        """Return batches whose pixels are read in advance, unless they are in memory."""
+        return nullcontext(batches) if is_in_memory(self.pixels) else ReadAhead(batches, self.pixels, rows)
 
     def get(self, start: int, stop: int) -> Tensor:
         """Return some images without augmentation."""
@@ -157,6 +165,11 @@ class FeatureSource:
         chosen = self.rows[torch.from_numpy(batch.index[rows])]
         # Training uses single images, without the mirror image, as with pixels.
         return self._to_device(values[chosen, view, 0] if self.features.mirrored else values[chosen, view])
+
+    def read_ahead(
+        self, batches: Callable[[int], Batch], rows: slice
+    ) -> AbstractContextManager[Callable[[int], Batch]]:
+        return nullcontext(batches)
 
     def get(self, start: int, stop: int) -> Tensor:
         return self._to_device(self.features.values[self.rows[start:stop], 0])

@@ -26,6 +26,7 @@ from ..inference.model import Model
 from ..nn.siamese import SiameseNetwork
 from ..utils import files
 from ..utils.notes import Note, collect, muted, note
+from ..utils.progress import progress_bar
 from . import distributed
 from .callbacks import Callback
 from .checkpoint import setting_differences
@@ -126,28 +127,32 @@ def make_model(
         for earlier in (*notes, *(warm_start.notes if warm_start is not None else ())):
             note(*earlier)
         train, validation = _decode(data, config.spec(), progress=progress)
-        _check(data, train, validation, config)
-        trainer = _make_trainer(
-            train,
-            data,
-            config,
-            warm_start,
-            parts,
-            device=device,
-            callbacks=callbacks,
-            progress=progress,
-        )
+        with progress_bar("Checking the images", show=progress):
+            _check(data, train, validation, config)
+        with progress_bar("Preparing the network", show=progress):
+            trainer = _make_trainer(
+                train,
+                data,
+                config,
+                warm_start,
+                parts,
+                device=device,
+                callbacks=callbacks,
+                progress=progress,
+            )
         temporary: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
         folder, saved = Path(temporary.name), False
         stack.callback(temporary.cleanup)
         try:
-            budget = _budget(trainer, folder, start_time)
+            with progress_bar("Preparing the network", show=progress):
+                budget = _budget(trainer, folder, start_time)
             result = _fit(trainer, train, validation, budget, output.checkpoints)
             if warm_start is not None and warm_start.was_trained_on(result.held_out or train):
                 result = replace(result, unseen=False)
 
             def save() -> None:
                 nonlocal saved
+                train.finish()
                 given = _given(train, validation, warm_start)
                 _write(folder, trainer, result, given, collected)
                 if output.target is not None:
@@ -155,7 +160,8 @@ def make_model(
                     saved = True
                     shutil.rmtree(partial(output.target), ignore_errors=True)
 
-            distributed.broadcast_from_rank0(save) if output.target is not None else save()
+            with progress_bar("Saving the model", show=progress):
+                distributed.broadcast_from_rank0(save) if output.target is not None else save()
         except (Interrupted, KeyboardInterrupt) as stop:
             kept = f"the model is saved in {output.target}" if saved else _what_is_saved(output.checkpoints)
             raise Interrupted(f"{str(stop) or 'stopped'}; {kept}") from None
@@ -202,7 +208,8 @@ def _decode(data: RunData, spec: ImageSpec, *, progress: bool) -> tuple[DecodedS
     """Decode the training and the validation data."""
 
     def decode(images: ImageSet | PairSet) -> DecodedSet:
-        return DecodedSet.from_images(images, spec, progress=progress)
+        # Validation data must not share images with the training data, so all are decoded first.
+        return DecodedSet.from_images(images, spec, progress=progress, lazy=data.validation is None)
 
     validation = None if data.validation is None else decode(data.validation)
     return decode(data.train), validation

@@ -52,6 +52,9 @@ class Input(Section):
     faces: Literal["none", "largest"] = Field(
         "none", description="Detection and alignment of the largest face of each photograph (extra faces)"
     )
+    min_face: int | None = Field(
+        None, ge=10, description="Size of the smallest faces that are searched, in pixels; none for 40"
+    )
 
 
 class EncoderConfig(Section):

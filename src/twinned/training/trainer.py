@@ -207,7 +207,7 @@ class Trainer:
             title: Title of the progress bar.
             steps: Number of steps; by default that of the configuration.
             scored: For a fold or a pilot run, the data that the caller scores. Such a run is not evaluated
-                during training and emits no notes.
+                during training, calls no callbacks and emits no notes.
             later_fits: Number of folds that are trained after this run.
             few_images: Rotate an LDA projection at random; by default decided by the number of images.
 
@@ -249,7 +249,9 @@ class Trainer:
             is_new = checkpoint is None or not checkpoint.exists()
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
                 steps = 0
-                note("no-time-to-train", "time allows for fitting the projection, but for no training steps")
+                note(
+                    "no-time-to-train", "time allows for fitting the last layer only: more minutes train more"
+                )
         optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
         schedule = self._schedule(
             steps,
@@ -258,18 +260,19 @@ class Trainer:
             len(source) / len(batches(0).index),
             learning_rate=optimizer.param_groups[0]["lr"],
         )
-        with nullcontext() if is_main else muted():
+        rows = distributed.rank_slice()
+        with nullcontext() if is_main else muted(), source.read_ahead(batches, rows) as ready:
             result = train_network(
                 network,
-                batches=batches,
-                load=lambda batch, step: source.batch(batch, step, distributed.rank_slice()),
+                batches=ready,
+                load=lambda batch, step: source.batch(batch, step, rows),
                 objective=objective,
                 optimizer=optimizer,
                 schedule=schedule,
                 extra=extra,
                 evaluate=None if steps == 0 else self._evaluator(train, validation, finite_only=not is_main),
                 before_step=lambda network, step, total: freezing.apply(network),
-                callbacks=[self._monitor(batches, extra), *self.callbacks],
+                callbacks=[self._monitor(batches, extra), *(self.callbacks if is_main else ())],
                 checkpoint_file=checkpoint,
                 run=self._identity(train, validation),
                 progress=title if self.progress else None,
@@ -329,8 +332,8 @@ class Trainer:
     def _identity(self, train: DecodedSet, validation: DecodedSet | None) -> str:
         """Return the JSON text that identifies the run in its checkpoint."""
         given = self.config.model_dump(mode="json")
-        given["data"] = train.sha256()
-        given["held_out"] = None if validation is None else validation.sha256()
+        given["data"] = train.identity()
+        given["held_out"] = None if validation is None else validation.identity()
         if self.warm_start is not None:
             given["model"] = self.warm_start.sha256
         return json.dumps(given)

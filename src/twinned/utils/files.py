@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import SettingError
+
+_INDEX = "files.json"  # of a cached folder
 
 
 def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
@@ -92,6 +95,50 @@ def place(source: Path, target: Path) -> None:
 def cache_folder() -> Path:
     """Return the folder of Twinned in the user's cache, which may not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinned"
+
+
+def cache_path(name: str, stamp: Sequence[str]) -> Path:
+    """Return the path of a folder of `cached_folder`, which may not exist."""
+    digest = hashlib.sha256(repr([*stamp]).encode()).hexdigest()
+    return cache_folder() / f"{name}-{digest[:16]}"
+
+
+def cached_folder(name: str, stamp: Sequence[str], write: Callable[[Path], object]) -> Path:
+    """Return a folder of the user's cache, which is written on first use and again when damaged.
+
+    The folder appears complete, in one step, so that several processes may write it at once: the first one
+    counts, and the others use its folder.
+
+    Args:
+        name: First part of the name of the folder.
+        stamp: Description of the content, such as the SHA-256 of sources; a change makes a new folder.
+        write: Function that writes the files into an empty folder.
+    """
+    target = cache_path(name, stamp)
+    if not is_whole(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as temporary:
+            new = Path(temporary, "new")
+            new.mkdir()
+            write(new)
+            found = [path for path in sorted(new.rglob("*")) if path.is_file()]
+            index = {path.relative_to(new).as_posix(): file_sha256(path) for path in found}
+            (new / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+            try:
+                os.rename(new, target)  # fails if the folder exists
+            except OSError:
+                if not is_whole(target):
+                    place(new, target)
+    return target
+
+
+def is_whole(folder: Path) -> bool:
+    """Return True if a folder of `cached_folder` has the files that were written, by their SHA-256."""
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        return all(file_sha256(folder / name) == sha256 for name, sha256 in index.items())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def file_sha256(path: Path) -> str:

@@ -1,11 +1,17 @@
-"""Progress bar on standard error, silent unless that is a terminal."""
+"""Progress on standard error, silent unless that is a terminal.
+
+One line shows the work in hand. A block inside of another one takes its place while it runs.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Advance(Protocol):
@@ -33,33 +39,28 @@ class _Steady:
             self._stream.flush()
 
 
+_display: Progress | None = None
+
+
 @contextmanager
-def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator[Advance]:
+def progress_bar(what: str, total: int | None = None, *, show: bool = True) -> Iterator[Advance]:
     """Show a progress bar while the block runs.
 
     Args:
         what: Description of the work, in two or three words.
-        total: Number of units; None if unknown.
+        total: Number of units; None if unknown, 0 for no bar.
         show: Show the bar if standard error is a terminal.
 
     Yields:
         Function to call when units are completed.
     """
-    if not show or not sys.stderr.isatty():
+    if not show or total == 0 or not sys.stderr.isatty():
         yield lambda amount=1, note="", total=None: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    console = Console(file=cast(IO[str], _Steady(sys.stderr)))
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _opened() as bar:
+        outer = [task.id for task in bar.tasks if task.visible]
+        for one in outer:
+            bar.update(one, visible=False)
         task = bar.add_task(what, total=total, note="")
 
         def advance(amount: int = 1, note: str = "", total: int | None = None) -> None:
@@ -67,4 +68,34 @@ def progress_bar(what: str, total: int | None, *, show: bool = True) -> Iterator
             if note:
                 bar.update(task, note=note)
 
-        yield advance
+        try:
+            yield advance
+        finally:
+            bar.remove_task(task)
+            for one in outer:
+                bar.update(one, visible=True)
+
+
+@contextmanager
+def _opened() -> Iterator[Progress]:
+    """Open the display, or return the open one."""
+    global _display
+    if _display is not None:
+        yield _display
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn("{task.completed:,.0f}/{task.total:,.0f}", text_format_no_percentage=""),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    console = Console(file=cast(IO[str], _Steady(sys.stderr)))
+    with Progress(*columns, console=console, transient=True) as _display:
+        try:
+            yield _display
+        finally:
+            _display = None

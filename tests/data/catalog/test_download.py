@@ -47,7 +47,7 @@ ARCHIVE = pack({f"top/s{k}/{n}.png": png(10 * k + n) for k in range(3) for n in 
 
 
 class Server:
-    """Serves ``files``; ``cut`` closes the connection after that many bytes, ``asked`` are the requests."""
+    """Serve ``files``; close the connection after ``cut`` bytes; record requests in ``asked``."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -121,12 +121,12 @@ def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Server) -> 
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
 
 
-def test_a_download_is_checked_unpacked_and_ready_to_train_on(publish, server):
+def test_download_is_verified_and_unpacked(publish, server):
     publish(sha256=SHA256)
     with collect() as notes:
         folder = data.fetch("toy")
     assert data.load_images(folder).classes == ["s0", "s1", "s2"]
-    assert sorted(os.listdir()) == ["toy"], "nothing is left lying about"
+    assert sorted(os.listdir()) == ["toy"], "no temporary file is left"
     record = json.loads((folder / "SOURCE.json").read_text())
     assert record["files"] == [{"file": "toy.zip", "address": server.address("/toy.zip"), "sha256": SHA256}]
     assert [note.code for note in notes] == ["terms", "download"]
@@ -135,7 +135,7 @@ def test_a_download_is_checked_unpacked_and_ready_to_train_on(publish, server):
     assert data.find("toy") == Path("toy")
 
 
-def test_another_checksum_is_refused_and_nothing_is_kept(publish):
+def test_wrong_checksum_is_refused_and_file_is_deleted(publish):
     publish(sha256="0" * 64)
     with pytest.raises(DataError, match=f"expected {'0' * 64} but got {SHA256}"):
         data.fetch("toy")
@@ -143,19 +143,19 @@ def test_another_checksum_is_refused_and_nothing_is_kept(publish):
     assert os.listdir("toy.download") == []
 
 
-def test_without_a_known_checksum_the_first_is_remembered(publish, server):
+def test_first_checksum_is_recorded_if_none_is_known(publish, server):
     publish()
     with collect() as notes:
         data.fetch("toy")
     assert SHA256 in next(note.text for note in notes if note.code == "unverified-download")
-    data.fetch("toy", force=True)  # the same again
+    data.fetch("toy", force=True)  # same content
     server.files["/toy.zip"] = pack({"s0/0.png": png()})
     with pytest.raises(DataError, match=r"has changed since toy was made .* Remove toy"):
         data.fetch("toy", force=True)
-    assert len(data.load_images("toy")) == 12, "the old one stays"
+    assert len(data.load_images("toy")) == 12, "the old folder is kept"
 
 
-def test_an_interrupted_download_is_refused_and_leaves_nothing(publish, server):
+def test_interrupted_download_is_refused_and_deleted(publish, server):
     publish(sha256=SHA256)
     server.cut = 500
     with pytest.raises(DataError, match=r"toy.zip could not be downloaded .*500 bytes read"):
@@ -166,7 +166,7 @@ def test_an_interrupted_download_is_refused_and_leaves_nothing(publish, server):
     assert len(data.load_images(data.fetch("toy"))) == 12
 
 
-def test_a_finished_download_is_not_repeated(publish, server):
+def test_finished_download_is_not_repeated(publish, server):
     toy = publish(sha256=SHA256)
     other = Download((server.address("/gone.zip"),), max_bytes=1 << 20)
     registry.DATA_SETS["toy"] = replace(toy, downloads=(*toy.downloads, other))
@@ -177,7 +177,7 @@ def test_a_finished_download_is_not_repeated(publish, server):
     assert server.asked == ["/toy.zip", "/gone.zip", "/gone.zip"]
 
 
-def test_a_damaged_download_is_fetched_again(publish, server):
+def test_damaged_download_is_fetched_again(publish, server):
     publish(sha256=SHA256)
     Path("toy.download").mkdir()
     Path("toy.download", "toy.zip").write_bytes(b"wrong")
@@ -186,7 +186,7 @@ def test_a_damaged_download_is_fetched_again(publish, server):
 
 
 @pytest.mark.parametrize("lengths", [True, False])
-def test_more_bytes_than_expected_are_not_fetched(publish, server, lengths):
+def test_download_stops_at_the_size_limit(publish, server, lengths):
     publish(sha256=SHA256)
     server.lengths, server.files["/toy.zip"] = lengths, bytes(1 << 22)
     with pytest.raises(DataError, match="more than the expected 1 MB"):
@@ -194,7 +194,7 @@ def test_more_bytes_than_expected_are_not_fetched(publish, server, lengths):
     assert os.listdir("toy.download") == []
 
 
-def test_the_next_address_is_tried(publish, server):
+def test_second_address_is_a_fallback(publish, server):
     publish(server.address("/gone.zip"), server.address("/toy.zip"), sha256=SHA256)
     data.fetch("toy")
     assert server.asked == ["/gone.zip", "/toy.zip"]
@@ -203,7 +203,7 @@ def test_the_next_address_is_tried(publish, server):
         data.fetch("toy", "other")
 
 
-def test_what_is_there_is_replaced_only_when_asked_and_only_if_it_is_ours(publish, tmp_path):
+def test_existing_folder_is_replaced_only_by_force_and_if_fetched(publish, tmp_path):
     publish(sha256=SHA256)
     data.fetch("toy")
     with pytest.raises(SettingError, match="exists"):
@@ -217,9 +217,7 @@ def test_what_is_there_is_replaced_only_when_asked_and_only_if_it_is_ours(publis
         data.fetch("toys")
 
 
-def test_a_local_copy_may_be_an_archive_a_folder_or_a_folder_of_either(
-    publish, server, tmp_path, monkeypatch
-):
+def test_local_source_is_archive_or_folder(publish, server, tmp_path, monkeypatch):
     publish()
     shelf = tmp_path / "shelf"
     shelf.mkdir()
@@ -252,7 +250,7 @@ def test_a_local_copy_may_be_an_archive_a_folder_or_a_folder_of_either(
     assert not server.asked
 
 
-def test_a_copy_that_is_not_whole_is_said(publish, tmp_path):
+def test_incomplete_copy_is_noted(publish, tmp_path):
     publish()
     (tmp_path / "part.zip").write_bytes(pack({"s0/0.png": png()}))
     with collect() as notes:
@@ -269,7 +267,7 @@ def place(name: str) -> str | None:
     return toy.place(name)
 
 
-def test_nothing_is_written_outside_whatever_an_archive_says(tmp_path):
+def test_archive_members_stay_inside_the_folder(tmp_path):
     names = [
         "../s0/0.png",
         "/etc/s1/1.png",
@@ -287,7 +285,7 @@ def test_nothing_is_written_outside_whatever_an_archive_says(tmp_path):
     ]
 
 
-def test_links_and_devices_are_passed_over(tmp_path):
+def test_links_and_devices_are_skipped(tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     with tarfile.open(tmp_path / "links.tar", "w") as tar:
@@ -311,7 +309,7 @@ def test_links_and_devices_are_passed_over(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bomb_is_refused_before_anything_is_written(tmp_path):
+def test_archive_bomb_is_refused_before_extraction(tmp_path):
     (tmp_path / "bomb.zip").write_bytes(pack({"s0/0.png": bytes(50_000_000)}))
     with pytest.raises(DataError, match="1 files of 47 MB"):
         unpack(tmp_path / "bomb.zip", tmp_path / "out", place=place, max_bytes=1 << 20)
@@ -325,7 +323,7 @@ def test_a_bomb_is_refused_before_anything_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cut.zip", "cut.tgz", "flipped.zip", "text.zip", "text.tgz"])
-def test_damaged_archives_are_named(tmp_path, name):
+def test_damaged_archive_error_names_the_file(tmp_path, name):
     whole = ARCHIVE
     if name.endswith("tgz"):
         out = io.BytesIO()
@@ -344,7 +342,7 @@ def test_damaged_archives_are_named(tmp_path, name):
         unpack(tmp_path / name, tmp_path / "out", place=place, max_bytes=1 << 20)
 
 
-def test_rar_is_unpacked_by_a_program_and_what_it_leaves_is_not_trusted_either(tmp_path, monkeypatch):
+def test_rar_is_extracted_by_a_program_and_filtered(tmp_path, monkeypatch):
     (tmp_path / "toy.rar").write_bytes(b"Rar!")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(DataError, match="bsdtar, unar, 7z, unrar"):
@@ -362,10 +360,10 @@ def test_rar_is_unpacked_by_a_program_and_what_it_leaves_is_not_trusted_either(t
         unpack(tmp_path / "toy.rar", tmp_path / "other", place=place, max_bytes=1000)
 
 
-# ---- the sets themselves
+# ---- data sets of the catalog
 
 
-def test_each_rule_makes_paths_of_its_own_words_only():
+def test_rules_produce_only_safe_paths():
     lead = ("..", "", "/", "a/..", "C:\\", "\0")
     for each in registry.DATA_SETS.values():
         for name in (
@@ -384,7 +382,7 @@ def test_each_rule_makes_paths_of_its_own_words_only():
     assert registry.named("omniglot").place("run01/class_labels.txt") == "all_runs/run01/class_labels.txt"
 
 
-def test_signatures_are_listed_with_their_roles(tmp_path, monkeypatch):
+def test_cedar_signatures_have_roles(tmp_path, monkeypatch):
     monkeypatch.delenv("TWINNED_DATA", raising=False)
     source = tmp_path / "signatures"
     for writer in (1, 2):
@@ -406,7 +404,7 @@ def idx(values: np.ndarray) -> bytes:
     )
 
 
-def test_clothes_become_class_folders(tmp_path, monkeypatch):
+def test_fashion_mnist_becomes_class_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "_PARTS", (("train", 12), ("t10k", 10)))
     rng = np.random.default_rng(0)
     source = tmp_path / "fashion"
@@ -439,8 +437,18 @@ def test_digits_need_no_network(tmp_path, server):
     assert not server.asked
 
 
+@pytest.mark.slow
+def test_letters_need_no_network(tmp_path, server):
+    folder = data.fetch("letters", tmp_path / "letters")
+    parts = [data.load_images(folder / part) for part in ("known", "armenian", "georgian")]
+    assert [len(part.classes) for part in parts] == [208, 58, 41]
+    first = np.asarray(Image.open(parts[1].images[0]))
+    assert (first == np.asarray(data.load_letters(["armenian"]).images[0])).all()
+    assert not server.asked
+
+
 @pytest.mark.parametrize(("name", "classes"), [("orl_faces", 40), ("cedar_signatures", 55)])
-def test_the_real_copies_are_whole(data_set, tmp_path, name, classes):
+def test_real_copies_are_complete(data_set, tmp_path, name, classes):
     data_set(name)
     called = name.split("_")[0]
     with collect() as notes:
@@ -449,7 +457,7 @@ def test_the_real_copies_are_whole(data_set, tmp_path, name, classes):
     assert "incomplete" not in {note.code for note in notes}
 
 
-def test_every_checksum_is_one_and_every_address_is_public():
+def test_checksums_and_addresses_are_well_formed():
     for each in registry.DATA_SETS.values():
         for file in each.downloads:
             assert file.sha256 is None or len(bytes.fromhex(file.sha256)) == 32

@@ -1,4 +1,4 @@
-"""check_data: each kind of problem is found with its files and severity, and good data has none."""
+"""check_data: each kind of problem with its files and severity; no problems in good data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_good_data_has_no_problems(tmp_path: Path) -> None:
     assert found.to_json() == {"images": 39, "classes": 13, "problems": []}
 
 
-def test_images_with_nothing_in_them_and_what_is_left_out(tmp_path: Path) -> None:
+def test_blank_and_unsupported_images_are_reported(tmp_path: Path) -> None:
     folders(tmp_path)
     Image.new("RGB", (48, 48), "white").save(tmp_path / "c00/3.png")
     Image.new("L", (40, 40), 1).save(tmp_path / "c01/3.png")
@@ -69,7 +69,7 @@ def test_images_with_nothing_in_them_and_what_is_left_out(tmp_path: Path) -> Non
     assert problems(check_data(data, quick=True), "unreadable") == []
 
 
-def test_json_is_the_contract(tmp_path: Path) -> None:
+def test_json_schema(tmp_path: Path) -> None:
     folders(tmp_path, classes=3)
     (tmp_path / "c00/0.png").write_bytes(b"")
     (tmp_path / "c00/1.png").write_bytes((tmp_path / "c01/1.png").read_bytes())
@@ -85,7 +85,7 @@ def test_json_is_the_contract(tmp_path: Path) -> None:
         assert all(isinstance(file, str) for file in problem["files"])
 
 
-def test_nothing_is_changed_on_disk(tmp_path: Path) -> None:
+def test_check_changes_no_files(tmp_path: Path) -> None:
     folders(tmp_path, classes=4)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     check_data(load(tmp_path))
@@ -108,7 +108,7 @@ def test_unreadable(tmp_path: Path) -> None:
     assert relative(quick.files, tmp_path) == ["c00/0.png"]
 
 
-def test_everything_unreadable(tmp_path: Path) -> None:
+def test_all_images_unreadable(tmp_path: Path) -> None:
     folders(tmp_path, classes=2)
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"")
@@ -181,7 +181,7 @@ def test_too_few_classes(classes: int, severity: str | None, tmp_path: Path) -> 
     assert [problem.severity for problem in found] == ([severity] if severity else [])
 
 
-def test_forgeries_are_no_members(tmp_path: Path) -> None:
+def test_forgeries_do_not_count_as_class_members(tmp_path: Path) -> None:
     data = load(folders(tmp_path, classes=12))
     assert isinstance(data, ImageSet)
     forged = np.zeros(len(data), np.bool_)
@@ -227,7 +227,7 @@ def test_near_duplicates_within_and_across_classes(tmp_path: Path) -> None:
     assert relative(near[1].files, tmp_path) == ["c00/0.png", "c00/copy.jpg"]
 
 
-def test_one_picture_genuine_and_forged(tmp_path: Path) -> None:
+def test_image_both_genuine_and_forged(tmp_path: Path) -> None:
     folders(tmp_path, classes=12)
     copied(tmp_path, "c00/0.png", "c00/copy.png")
     data = load(tmp_path)
@@ -239,7 +239,7 @@ def test_one_picture_genuine_and_forged(tmp_path: Path) -> None:
 
 
 def with_split(root: Path, *, copies: int = 0, near: int = 0) -> ImageSet:
-    """Six classes to train, six to test; some test files are training files."""
+    """Write 13 training and 13 test classes; some test files are copies of training files."""
     folders(root, classes=26)
     rows: list[tuple[object, ...]] = [("path", "label", "split", "group")]
     for label in range(26):
@@ -255,8 +255,8 @@ def with_split(root: Path, *, copies: int = 0, near: int = 0) -> ImageSet:
     return data
 
 
-def test_test_files_that_are_training_files(tmp_path: Path) -> None:
-    """As in a public signature set, whose 500 test files are byte for byte training files."""
+def test_test_files_copied_from_training(tmp_path: Path) -> None:
+    """A public signature set has 500 test files that are copies of training files."""
     found = problems(check_data(with_split(tmp_path, copies=8)), "duplicate")
     (leaked,) = [problem for problem in found if "in several splits" in problem.message]
     assert leaked.severity == "error"
@@ -276,14 +276,14 @@ def test_near_copies_across_splits(tmp_path: Path) -> None:
 # Splits
 
 
-def test_groups_that_straddle(tmp_path: Path) -> None:
+def test_groups_across_splits(tmp_path: Path) -> None:
     (found,) = problems(check_data(with_split(tmp_path)), "group_straddles_split")
     assert found.severity == "error"
     assert "1 group with images in several splits: g6" in found.message
     assert {Path(file).parent.name for file in found.files} == {"c12", "c13"}
 
 
-def test_classes_that_straddle(tmp_path: Path) -> None:
+def test_classes_across_splits(tmp_path: Path) -> None:
     folders(tmp_path)
     rows = [
         (f"c{label:02}/{i}.png", label, "test" if i == 2 and label < 4 else "train")
@@ -295,7 +295,7 @@ def test_classes_that_straddle(tmp_path: Path) -> None:
     assert "4 classes" in found.message
 
 
-def test_folders_called_train_and_test(tmp_path: Path) -> None:
+def test_folders_named_train_and_test(tmp_path: Path) -> None:
     folders(tmp_path / "train")
     folders(tmp_path / "Test", classes=2)
     for path in (tmp_path / "Test").rglob("1.png"):
@@ -322,7 +322,7 @@ def pairs_csv(root: Path, rows: list[tuple[str, str, int]]) -> PairSet:
     return pairs
 
 
-def test_a_good_pair_list_has_no_problems(tmp_path: Path) -> None:
+def test_good_pair_list_has_no_problems(tmp_path: Path) -> None:
     found = check_data(pairs_csv(tmp_path, []))
     assert found.to_json() == {"images": 80, "classes": None, "problems": []}
 
@@ -345,12 +345,12 @@ def test_copies_in_pair_lists(tmp_path: Path) -> None:
     resaved(tmp_path / "y", "c02/0.png", "c.jpg")
     copied(tmp_path / "y", "c04/0.png", "d.png")
     found = check_data(pairs)
-    told = {
+    found_problems = {
         (p.kind, p.severity, p.message.partition(":")[0]): relative(p.files, tmp_path / "y")
         for p in found.problems
         if p.kind in ("duplicate", "near_duplicate")
     }
-    assert told == {
+    assert found_problems == {
         ("duplicate", "error", "1 pair paired both as same and as different"): ["c05/0.png", "c05/1.png"],
         ("duplicate", "error", "1 picture paired as different, byte for byte"): ["c00/0.png", "a.png"],
         ("duplicate", "warning", "2 pictures paired as same, byte for byte"): [
@@ -370,7 +370,7 @@ def test_copies_in_pair_lists(tmp_path: Path) -> None:
     }
 
 
-def test_unreadable_pairs_are_left_out(tmp_path: Path) -> None:
+def test_unreadable_pairs_are_skipped(tmp_path: Path) -> None:
     pairs = pairs_csv(tmp_path, [("gone.png", "c00/0.png", 1)])
     (found,) = check_data(pairs).problems
     assert (found.kind, relative(found.files, tmp_path)) == ("unreadable", ["gone.png"])
@@ -384,7 +384,9 @@ def test_unreadable_pairs_are_left_out(tmp_path: Path) -> None:
         ([1] * 31 + [0] * 300, "imbalance", "warning"),
     ],
 )
-def test_counts_of_pairs(same: list[int], kind: str, severity: str, tmp_path: Path) -> None:
+def test_counts_of_same_and_different_pairs(
+    same: list[int], kind: str, severity: str, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     pictures: NDArray[np.uint8] = rng.integers(0, 256, (2 * len(same), 20, 20), dtype=np.uint8)
     place = np.arange(len(same))
@@ -392,10 +394,10 @@ def test_counts_of_pairs(same: list[int], kind: str, severity: str, tmp_path: Pa
     assert [(p.kind, p.severity) for p in check_data(pairs).problems] == [(kind, severity)]
 
 
-# Shortcuts, in words
+# Shortcuts
 
 
-def test_a_shortcut_is_told_with_its_certainty(tmp_path: Path) -> None:
+def test_shortcut_is_reported_with_its_interval(tmp_path: Path) -> None:
     folders(tmp_path, images=6)
     for label in range(13):
         for path in (tmp_path / f"c{label:02}").iterdir():
@@ -406,7 +408,7 @@ def test_a_shortcut_is_told_with_its_certainty(tmp_path: Path) -> None:
         assert "AUC 1.00 (95 % interval 1.00 to 1.00; 0.5 is chance), by height" in found.message
 
 
-def test_arrays_have_no_files() -> None:
+def test_arrays_are_reported_by_index() -> None:
     pictures = np.stack([np.asarray(picture(i)) for i in range(36)])
     pictures[30] = pictures[3]
     (found,) = check_data(load_images(pictures, np.arange(36) // 3)).problems
@@ -416,7 +418,7 @@ def test_arrays_have_no_files() -> None:
 # Real data
 
 
-def test_quick_is_quick(data_set: Any) -> None:
+def test_quick_check_takes_under_5_seconds(data_set: Any) -> None:
     data = load(data_set("lfw_crop96"))
     start = time.process_time()
     found = check_data(data, quick=True)
@@ -428,12 +430,12 @@ def test_quick_is_quick(data_set: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["omniglot/images_background_small1", "orl_faces"])
-def test_real_data_that_is_clean(name: str, data_set: Any) -> None:
+def test_real_data_without_problems(name: str, data_set: Any) -> None:
     assert check_data(load(data_set(name))).problems == []
 
 
-def test_cedar_as_it_comes(data_set: Any) -> None:
-    """Two folders, genuine and forged: told apart by the background alone."""
+def test_cedar_folders_are_separable_by_background(data_set: Any) -> None:
+    """Genuine and forged signatures differ in the background."""
     found = problems(check_data(load(data_set("cedar_signatures"))), "shortcut")
     assert [problem.severity for problem in found] == ["error"]
     assert "background" in found[0].message

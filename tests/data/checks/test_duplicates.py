@@ -1,4 +1,4 @@
-"""The same picture twice: all copies are found, natural likeness is not."""
+"""Duplicates: copies are found, similar images are not reported."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def near(images: Any) -> list[list[int]]:
     return lookalikes(images, thumbnails)
 
 
-# Byte for byte
+# Identical files
 
 
 @given(st.lists(st.binary(max_size=3), max_size=12))
-def test_identical_equals_the_loop(contents: list[bytes]) -> None:
+def test_identical_equals_a_loop(contents: list[bytes]) -> None:
     groups = identical([b"head" + content for content in contents])
     together = {frozenset(group) for group in groups}
     expected = {frozenset(i for i, c in enumerate(contents) if c == content) for content in contents}
@@ -50,10 +50,10 @@ def test_identical_files(tmp_path: Path) -> None:
         paths.append(str(tmp_path / str(i)))
         Path(paths[-1]).write_bytes(content)
     paths.append(str(tmp_path / "missing"))
-    assert identical(paths) == [[0, 2], [3, 6]]  # empty files are damage, not copies
+    assert identical(paths) == [[0, 2], [3, 6]]  # empty files are reported as damaged
 
 
-def test_only_files_of_one_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = []
     for i in range(20):
         paths.append(str(tmp_path / str(i)))
@@ -103,7 +103,7 @@ def test_several_copies_are_one_group() -> None:
     assert near([*originals, *copies]) == [[7, 50, 51, 52]]
 
 
-def test_flat_images_are_no_copies_of_each_other() -> None:
+def test_flat_images_are_not_duplicates() -> None:
     assert near([np.full((40, 40), level, np.uint8) for level in (0, 50, 100, 200)]) == []
 
 
@@ -113,7 +113,7 @@ def test_few_or_no_images() -> None:
     assert near([pictures(1)[0], Image.fromarray(pictures(1)[0])]) == [[0, 1]]
 
 
-def test_the_cost_grows_with_the_images() -> None:
+def test_cost_is_linear_in_the_images() -> None:
     rng = np.random.default_rng(0)
     thumbnails = rng.integers(0, 256, (20_000, 16, 16), dtype=np.uint8)
     blank = [np.zeros((16, 16), np.uint8)] * len(thumbnails)
@@ -122,16 +122,16 @@ def test_the_cost_grows_with_the_images() -> None:
     assert time.process_time() - start < 8
 
 
-def test_joined_connects_through_others() -> None:
+def test_joined_groups_are_transitive() -> None:
     assert joined(8, [(6, 1), (2, 6), (4, 5)]) == [[1, 2, 6], [4, 5]]
     assert joined(3, []) == []
 
 
-# Real data: what is naturally alike is left alone, and copies of it are found
+# Real data: only copies are found, not similar images
 
 
 @pytest.mark.parametrize("name", ["omniglot/images_background_small1", "cedar_signatures", "orl_faces"])
-def test_natural_likeness_is_no_copy(name: str, data_set: Any) -> None:
+def test_similar_real_images_are_not_duplicates(name: str, data_set: Any) -> None:
     files = find_images(data_set(name))
     copied = [open_image(files[i]) for i in range(0, len(files), 40)]
     copies = [

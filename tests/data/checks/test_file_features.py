@@ -1,4 +1,4 @@
-"""Facts of one image: what its file says, and nothing of what it shows."""
+"""Features of one image file, independent of its content."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_headers_are_read_without_decoding(tmp_path: Path) -> None:
     assert whole.thumbnails.shape == (1, 16, 16)
 
 
-def test_compression_of_a_jpeg_is_its_tables_not_its_size(tmp_path: Path) -> None:
+def test_compression_is_read_from_jpeg_tables(tmp_path: Path) -> None:
     coarse = [fact(saved(tmp_path / f"{i}.jpg", picture(i), quality=30), "compression") for i in range(3)]
     fine = [fact(saved(tmp_path / f"{i}.jpg", picture(i), quality=90), "compression") for i in range(3)]
     assert len(set(coarse)) == len(set(fine)) == 1
@@ -49,7 +49,7 @@ def test_compression_of_a_jpeg_is_its_tables_not_its_size(tmp_path: Path) -> Non
     assert fact(saved(tmp_path / "a.png", picture()), "compression") == 0
 
 
-def test_format_and_mode_have_numbers_of_their_own(tmp_path: Path) -> None:
+def test_format_and_mode_are_encoded_as_numbers(tmp_path: Path) -> None:
     grey = picture()[:, :, 0]
     facts = gather(
         [
@@ -62,12 +62,12 @@ def test_format_and_mode_have_numbers_of_their_own(tmp_path: Path) -> None:
     assert facts.mode.tolist() == ["L", "RGB", "L"]
 
 
-def test_metadata_counts(tmp_path: Path) -> None:
+def test_metadata_is_its_size_in_bytes(tmp_path: Path) -> None:
     plain = fact(saved(tmp_path / "a.jpg", picture()), "metadata")
     assert fact(saved(tmp_path / "b.jpg", picture(), comment=b"x" * 500), "metadata") >= plain + 500
 
 
-def test_animations_are_known(tmp_path: Path) -> None:
+def test_animations_are_detected(tmp_path: Path) -> None:
     first, second = (Image.fromarray(picture(i)) for i in range(2))
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     second.save(tmp_path / "b.gif")
@@ -75,32 +75,32 @@ def test_animations_are_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 128, 240])
-def test_background_is_known_where_it_is_plain(level: int) -> None:
+def test_background_is_measured_on_uniform_paper(level: int) -> None:
     page = np.random.default_rng(0).integers(-3, 4, (60, 90)) + level
     page[20:40, 20:70] = 100
     assert abs(fact(page.clip(0, 255).astype(np.uint8), "background") - level) <= 2
     assert np.isnan(fact(picture(), "background"))
 
 
-def test_a_frame_is_no_margin() -> None:
+def test_frame_excludes_paper_margins() -> None:
     inside = picture(side=80)
     framed = np.zeros((100, 100, 3), np.uint8)
     framed[10:90, 10:90] = inside.clip(30, 255)
     assert fact(framed, "frame") == pytest.approx(0.1)
     assert fact(inside, "frame") == 0
     glyph = np.full((50, 50), 255, np.uint8)
-    glyph[20:30, 10:40] = 0  # ink on paper: what is left white around it is content
+    glyph[20:30, 10:40] = 0  # the white paper around a glyph is content, not a frame
     assert fact(glyph, "frame") == 0
 
 
-def test_colour_saved_as_colour_or_not() -> None:
+def test_color_is_measured_from_the_pixels() -> None:
     grey = np.repeat(picture()[:, :, :1], 3, axis=2)
     assert fact(picture(), "color") == 1
     assert fact(grey, "color") == 0
     assert fact(grey[:, :, 0], "color") == 0
 
 
-def test_packing_forgets_the_content(tmp_path: Path) -> None:
+def test_packing_is_independent_of_the_content(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     flat = np.full((40, 40, 3), 90, np.uint8)
     for name, options in (("a.jpg", {"quality": 60}), ("a.jpg", {"quality": 95}), ("a.png", {})):
@@ -114,7 +114,7 @@ def test_packing_forgets_the_content(tmp_path: Path) -> None:
     assert packing(flat) == packing(saved(tmp_path / "a.bmp", flat)) == 0
 
 
-def test_unreadable_ones_are_kept_apart(tmp_path: Path) -> None:
+def test_unreadable_images_have_errors(tmp_path: Path) -> None:
     good = saved(tmp_path / "good.png", picture())
     cut = tmp_path / "cut.png"
     cut.write_bytes(Path(good).read_bytes()[:400])
@@ -123,7 +123,7 @@ def test_unreadable_ones_are_kept_apart(tmp_path: Path) -> None:
     assert list(facts.errors) == [0, 2, 3]
     assert facts.readable.tolist() == [1]
     assert facts.at(facts.readable).values.shape == (1, len(FACTS))
-    assert list(gather(sources, decode=False).errors) == [0, 3]  # the damage behind headers is not seen
+    assert list(gather(sources, decode=False).errors) == [0, 3]  # damage after the header is not detected
 
 
 def test_every_kind_of_source(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_every_kind_of_source(tmp_path: Path) -> None:
     assert np.ptp(facts.thumbnails, axis=0).max() == 0
 
 
-def test_thumbnails_can_be_what_a_model_sees() -> None:
+def test_thumbnails_follow_the_spec() -> None:
     page = np.full((60, 90), 240, np.uint8)
     page[20:40, 20:70] = 60
     ink = ImageSpec(height=32, width=64, channels=1, ink="binary")
@@ -145,5 +145,5 @@ def test_thumbnails_can_be_what_a_model_sees() -> None:
     assert gather([page], spec=ImageSpec(height=32, width=64)).thumbnails is not None
 
 
-def test_nothing_at_all() -> None:
+def test_no_images() -> None:
     assert len(gather([])) == 0

@@ -1,4 +1,4 @@
-"""Shortcuts: made-up ones of many kinds are caught, clean data stays quiet, the real one is caught."""
+"""Shortcuts: synthetic and real ones are found, none in clean data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Spoil = Callable[[Pixels, int, Path], str]
 
 
 def strokes(label: int, rng: np.random.Generator, side: int = 40) -> Pixels:
-    """A dark figure on white paper; each class has its own, each image its own place and noise."""
+    """Draw the figure of a class on white paper at a random place with noise."""
     figure = np.random.default_rng(1000 + label).integers(0, 2, (6, 6)).repeat(4, 0).repeat(4, 1)
     page = np.full((side, side), 245.0)
     top, left = rng.integers(2, side - 26, 2)
@@ -44,7 +44,7 @@ def look(data: ImageSet | PairSet, **options: Any) -> file_features.Facts:
     return file_features.gather(data.images, **options)
 
 
-# Class folders. Each class has its own fact (kind is the class, or one of two where there are only two).
+# Class folders. A feature depends on the class: `kind` is the class index.
 
 
 def size(pixels: Pixels, kind: int, path: Path) -> str:
@@ -128,7 +128,7 @@ TELLING = {
 def class_folders(
     root: Path, spoil: Spoil, *, classes: int = 16, images: int = 6, by_class: bool, seed: int = 0
 ) -> ImageSet:
-    """Class folders where a fact goes with the class, or comes as it will."""
+    """Write images whose feature depends on the class (`by_class`) or is random."""
     rng = np.random.default_rng(seed)
     paths, labels = [], []
     for label in range(classes):
@@ -140,7 +140,7 @@ def class_folders(
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_class_folders_told_by_a_fact(spoil: Spoil, tmp_path: Path) -> None:
+def test_class_dependent_feature_is_found(spoil: Spoil, tmp_path: Path) -> None:
     data = class_folders(tmp_path, spoil, by_class=True)
     (found,) = shortcuts.of_classes(data, look(data))
     assert found.low > shortcuts.ABOVE
@@ -149,14 +149,14 @@ def test_class_folders_told_by_a_fact(spoil: Spoil, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [size, quality, padded, border, background])
-def test_facts_that_come_as_they_will_tell_nothing(spoil: Spoil, tmp_path: Path) -> None:
+def test_class_independent_feature_is_not_reported(spoil: Spoil, tmp_path: Path) -> None:
     data = class_folders(tmp_path, spoil, by_class=False)
     assert shortcuts.of_classes(data, look(data)) == []
 
 
 @pytest.mark.parametrize("seed", [0, *slow(1)])
-def test_content_is_no_shortcut_of_class_folders(seed: int, tmp_path: Path) -> None:
-    """Some classes have far more ink, so their files are larger: that is what the pictures show."""
+def test_content_is_not_reported_as_shortcut(seed: int, tmp_path: Path) -> None:
+    """Files of classes with more ink are larger, which is content and not a shortcut."""
 
     def busy(pixels: Pixels, kind: int, path: Path) -> str:
         detail = np.random.default_rng(seed).integers(0, 200, (40, 40))
@@ -168,9 +168,9 @@ def test_content_is_no_shortcut_of_class_folders(seed: int, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_few_classes(classes: int, tmp_path: Path) -> None:
-    told = class_folders(tmp_path, quality, classes=classes, images=20, by_class=True)
-    (found,) = shortcuts.of_classes(told, look(told))
+def test_shortcuts_with_few_classes(classes: int, tmp_path: Path) -> None:
+    biased = class_folders(tmp_path, quality, classes=classes, images=20, by_class=True)
+    (found,) = shortcuts.of_classes(biased, look(biased))
     assert found.auc > 0.9
     (tmp_path / "clean").mkdir()
     for seed in range(2):
@@ -180,19 +180,19 @@ def test_few_classes(classes: int, tmp_path: Path) -> None:
         assert shortcuts.of_classes(clean, look(clean)) == []
 
 
-def test_headers_alone_are_enough_for_what_they_say(tmp_path: Path) -> None:
+def test_header_features_need_no_decoding(tmp_path: Path) -> None:
     data = class_folders(tmp_path, size, by_class=True)
     (found,) = shortcuts.of_classes(data, look(data, decode=False))
     assert "height" in found.features
 
 
-def test_ink_leaves_nothing_of_paper_and_compression(tmp_path: Path) -> None:
+def test_ink_preprocessing_removes_background_shortcut(tmp_path: Path) -> None:
     ink = ImageSpec(height=32, width=32, channels=1, ink="binary")
     data = class_folders(tmp_path, background, by_class=True)
     assert shortcuts.of_classes(data, look(data, spec=ink), spec=ink) == []
 
 
-def test_too_little_to_say_anything(tmp_path: Path) -> None:
+def test_too_few_images_give_no_result(tmp_path: Path) -> None:
     data = class_folders(tmp_path, size, classes=2, images=2, by_class=True)
     assert shortcuts.of_classes(data, look(data)) == []
     one = class_folders(tmp_path, size, classes=1, images=30, by_class=True)
@@ -203,7 +203,7 @@ def test_too_little_to_say_anything(tmp_path: Path) -> None:
 
 
 def signatures(root: Path, spoil: Spoil, *, seed: int = 0, writers: int = 12) -> ImageSet:
-    """Each writer's own figure, genuine and forged alike; forgeries are spoilt."""
+    """Write equal genuine and forged images per writer, with `spoil` applied to forgeries."""
     rng = np.random.default_rng(seed)
     paths, labels, forged = [], [], []
     for writer in range(writers):
@@ -220,7 +220,7 @@ def darker(pixels: Pixels, kind: int, path: Path) -> str:
 
 
 def lower(pixels: Pixels, kind: int, path: Path) -> str:
-    """Forgeries stand at the bottom of their page: no file fact, only the picture says so."""
+    """Move forgeries to the bottom of the page, which only the pixels show."""
     rows = np.flatnonzero((pixels < 180).any(axis=1))
     top = 40 - 1 - rows[-1] if kind else 1 - rows[0]
     return png(np.roll(pixels, int(top), axis=0), kind, path)
@@ -236,7 +236,7 @@ def lower(pixels: Pixels, kind: int, path: Path) -> str:
         (mode, "mode"),
     ],
 )
-def test_forgeries_told_from_one_image(spoil: Spoil, telling: str, tmp_path: Path) -> None:
+def test_forgery_shortcut_in_one_image_is_found(spoil: Spoil, telling: str, tmp_path: Path) -> None:
     data = signatures(tmp_path, spoil)
     (found,) = shortcuts.of_roles(data, look(data))
     assert found.low > 0.8
@@ -244,13 +244,13 @@ def test_forgeries_told_from_one_image(spoil: Spoil, telling: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("seed", [0, *slow(1, 2)])
-def test_clean_forgeries_stay_quiet(seed: int, tmp_path: Path) -> None:
+def test_clean_forgeries_have_no_shortcut(seed: int, tmp_path: Path) -> None:
     data = signatures(tmp_path, png, seed=seed)
     assert shortcuts.of_roles(data, look(data)) == []
 
 
-def test_unknown_writers_are_asked_about(tmp_path: Path) -> None:
-    """Half the writers' forgeries are darker, half of them lighter: who knows the writer could tell."""
+def test_forgery_shortcut_must_hold_for_new_writers(tmp_path: Path) -> None:
+    """Forgeries are darker for half the writers and lighter for the others."""
 
     def by_writer(pixels: Pixels, kind: int, path: Path) -> str:
         writer = int(re.findall(r"(\d+)-", path.name)[0])
@@ -261,7 +261,7 @@ def test_unknown_writers_are_asked_about(tmp_path: Path) -> None:
     assert shortcuts.of_roles(data, look(data)) == []
 
 
-def test_what_the_model_sees_is_what_counts(tmp_path: Path) -> None:
+def test_forgery_shortcut_depends_on_preprocessing(tmp_path: Path) -> None:
     ink = ImageSpec(height=32, width=32, channels=1, ink="binary")
     data = signatures(tmp_path, darker)
     assert shortcuts.of_roles(data, look(data, spec=ink), spec=ink) == []
@@ -273,7 +273,7 @@ def test_what_the_model_sees_is_what_counts(tmp_path: Path) -> None:
 def pair_list(
     root: Path, *, spoil_left: Spoil, spoil_right: Spoil, seed: int = 0, references: int = 2
 ) -> PairSet:
-    """Left a reference, right an image in question that is spoilt where the pair is different."""
+    """Write pairs of a reference and a questioned image, spoiled in different pairs."""
     rng = np.random.default_rng(seed)
     rows = []
     for writer in range(16):
@@ -293,7 +293,7 @@ def pair_list(
 @pytest.mark.parametrize(
     ("spoil", "telling"), [(darker, "background"), *slow((quality, "compression"), (lower, "picture"))]
 )
-def test_pairs_told_from_one_side(spoil: Spoil, telling: str, tmp_path: Path) -> None:
+def test_pair_shortcut_in_right_image_is_found(spoil: Spoil, telling: str, tmp_path: Path) -> None:
     pairs = pair_list(tmp_path, spoil_left=png, spoil_right=spoil)
     found = {one.what: one for one in shortcuts.of_pairs(pairs, look(pairs))}
     (right,) = [one for what, one in found.items() if "right image alone" in what]
@@ -303,13 +303,13 @@ def test_pairs_told_from_one_side(spoil: Spoil, telling: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_pairs_told_from_the_left_side(tmp_path: Path) -> None:
+def test_pair_shortcut_in_left_image_is_found(tmp_path: Path) -> None:
     pairs = pair_list(tmp_path, spoil_left=darker, spoil_right=png)
     assert any("left image alone" in one.what for one in shortcuts.of_pairs(pairs, look(pairs)))
 
 
-def test_pairs_told_from_both_files(tmp_path: Path) -> None:
-    """Half the images have a frame, which says nothing; that both of a pair have one says it is the same."""
+def test_pair_shortcut_in_both_files_is_found(tmp_path: Path) -> None:
+    """Half the images have a frame; only equal framing of both images marks a same pair."""
     rng = np.random.default_rng(0)
     rows = []
     for i in range(240):
@@ -326,14 +326,14 @@ def test_pairs_told_from_both_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", slow(0, 1, 2))
-def test_clean_pairs_stay_quiet(seed: int, tmp_path: Path) -> None:
+def test_clean_pairs_have_no_shortcut(seed: int, tmp_path: Path) -> None:
     pairs = pair_list(tmp_path, spoil_left=png, spoil_right=png, seed=seed)
     assert shortcuts.of_pairs(pairs, look(pairs)) == []
 
 
 @pytest.mark.parametrize("seed", [0, *slow(1)])
-def test_clean_pairs_that_hang_together_stay_quiet(seed: int, tmp_path: Path) -> None:
-    """Every image comes in many pairs, with everybody: one connected part. Knowing an image must not help."""
+def test_clean_connected_pairs_have_no_shortcut(seed: int, tmp_path: Path) -> None:
+    """Pairs form one connected component, so images recur on both sides of a fold."""
     data = class_folders(tmp_path, png, classes=20, images=5, by_class=False, seed=seed)
     left, right, same = make_pairs(data.labels, pairs=400, seed=seed)
     pairs = PairSet(images=data.images, left=left, right=right, same=same)
@@ -341,8 +341,8 @@ def test_clean_pairs_that_hang_together_stay_quiet(seed: int, tmp_path: Path) ->
     assert shortcuts.of_pairs(pairs, look(pairs)) == []
 
 
-def test_a_forged_image_listed_often_is_not_known_by_heart(tmp_path: Path) -> None:
-    """A questioned image is always same or always different; what counts is whether new ones can be told."""
+def test_repeated_questioned_image_is_no_shortcut(tmp_path: Path) -> None:
+    """Each questioned image recurs with one answer; only unseen images count."""
     pairs = pair_list(tmp_path, spoil_left=png, spoil_right=png, references=5)
     assert shortcuts.of_pairs(pairs, look(pairs)) == []
 
@@ -357,14 +357,14 @@ def cedar(folder: Path) -> ImageSet:
     return replace(load_images(files, writers), forgery=forged)
 
 
-def test_cedar_forgeries_are_told_by_their_white_background(data_set: Any) -> None:
+def test_cedar_forgeries_have_a_white_background(data_set: Any) -> None:
     data = cedar(data_set("cedar_signatures")).with_classes([str(i) for i in range(1, 21)])
     (found,) = shortcuts.of_roles(data, look(data))
     assert found.low > 0.95
     assert "background" in found.features
 
 
-def test_cedar_as_a_pair_list(data_set: Any) -> None:
+def test_cedar_pair_list_has_a_shortcut_in_right_image(data_set: Any) -> None:
     data = cedar(data_set("cedar_signatures")).with_classes([str(i) for i in range(1, 16)])
     rng = np.random.default_rng(0)
     left, right = [], []
@@ -383,13 +383,13 @@ def test_cedar_as_a_pair_list(data_set: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["omniglot/images_background_small1", "orl_faces", "logos27"])
-def test_real_class_folders_stay_quiet(name: str, data_set: Any) -> None:
+def test_real_class_folders_have_no_shortcut(name: str, data_set: Any) -> None:
     data = load_images(data_set(name))
     assert shortcuts.of_classes(data, look(data)) == []
 
 
-def test_binary_ink_takes_the_shortcut_of_cedar_away(data_set: Any) -> None:
-    """What is left is the hand: weak, and known to be (AUC 0.62 to 0.70)."""
+def test_binary_ink_removes_the_cedar_shortcut(data_set: Any) -> None:
+    """The handwriting itself remains, with an AUC of 0.62 to 0.70."""
     ink = ImageSpec(height=64, width=128, channels=1, ink="binary")
     data = cedar(data_set("cedar_signatures")).with_classes([str(i) for i in range(1, 16)])
     assert read_image(data.images[0], ink).shape == ink.shape

@@ -63,7 +63,7 @@ def layer(one: Layer) -> bytes:
 
 
 def batch_norm(gamma: float, beta: float, mean: float, variance: float, channels: int) -> bytes:
-    """Bytes of a batch norm whose channels are alike."""
+    """Bytes of a batch norm with equal channels."""
     one = np.ones(channels, np.float32)
     values = tensor(np.concatenate([gamma * one, beta * one]))
     statistics = b"".join(tensor(v * one) for v in (0, 0, mean, variance))

@@ -1,4 +1,4 @@
-"""Reading dlib's files: the values come out, and damage is an error, whatever the bytes are."""
+"""Reading files of dlib: round trips and damaged files."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_shape_predictor_sizes() -> None:
     [(dat.encoder()[0], read_network), (dat.predictor(), read_shape_predictor)],
     ids=["network", "predictor"],
 )
-def test_damage_is_a_model_error(content: bytes, read) -> None:
+def test_damaged_file_is_a_model_error(content: bytes, read) -> None:
     rng = np.random.default_rng(0)
     for end in rng.integers(0, len(content), 60):
         with pytest.raises(ModelError, match="damaged"):
             read(content[:end], "x")
     with pytest.raises(ModelError, match="follow the end"):
         read(content + b"0", "x")
-    for place in rng.integers(0, len(content), 200):  # another value may still be a valid file
+    for place in rng.integers(0, len(content), 200):  # a changed byte may leave a valid file
         changed = bytearray(content)
         changed[place] = rng.integers(0, 256)
         with contextlib.suppress(ModelError):
@@ -80,7 +80,7 @@ def test_lengths_are_checked_before_allocation() -> None:
         Reader(bytes(dat_file.MAX_BYTES + 1), "x")
 
 
-def test_unknown_layers_are_named() -> None:
+def test_unknown_layer_is_named_in_the_error() -> None:
     with pytest.raises(ModelError, match="'con_9'"):
         read_network(dat.network([dat.text("con_9")]), "x")
     with pytest.raises(ModelError, match="not finite"):

@@ -18,7 +18,7 @@ GREEN, GRAY = (0, 255, 0), (128, 128, 128)
 
 
 class GreenSession:
-    """Network whose score is the share of green in a window of 80 pixels, minus 0.8."""
+    """Fake network: fraction of green in a window of 80 pixels, minus 0.8."""
 
     def run(self, _: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         pixels = feed["pixels"][0].astype(int)
@@ -66,7 +66,7 @@ def overlap(box: tuple[int, ...], square: tuple[int, int, int]) -> float:
     return common / ((box[2] - box[0]) * (box[3] - box[1]) + side**2 - common)
 
 
-def test_arrangement_has_no_overlap() -> None:
+def test_arranged_levels_do_not_overlap() -> None:
     for width, height in ((640, 480), (96, 96), (50, 300), (300, 20), (8, 8)):
         sizes, places = arrange(width, height)
         assert sizes[0] == (width, height)
@@ -80,7 +80,7 @@ def test_arrangement_has_no_overlap() -> None:
 
 
 @pytest.mark.usefixtures("finder")
-def test_faces_are_found_at_their_places_the_largest_first() -> None:
+def test_detected_faces_are_sorted_by_size() -> None:
     squares = [(300, 60, 170), (40, 40, 90), (60, 250, 120)]
     found = find_faces(picture((560, 440), *squares), 80)
     assert len(found) == 3
@@ -91,7 +91,7 @@ def test_faces_are_found_at_their_places_the_largest_first() -> None:
 
 
 @pytest.mark.usefixtures("finder")
-def test_large_images_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_searched_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "_PART_PIXELS", 100_000)
     monkeypatch.setattr(detector, "_PART", 320)
     squares = [(290, 100, 90), (30, 250, 85), (320, 290, 130)]
@@ -102,7 +102,7 @@ def test_large_images_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("finder")
-def test_small_faces_are_searched_where_there_is_no_large_one() -> None:
+def test_small_faces_are_searched_if_no_large_one_is_found() -> None:
     small, large = (20, 20, 50), (150, 100, 110)
     assert len(tw.faces.detect(picture((320, 240), small))) == 1
     both = picture((320, 240), small, large)
@@ -112,7 +112,7 @@ def test_small_faces_are_searched_where_there_is_no_large_one() -> None:
 
 
 @pytest.mark.usefixtures("finder")
-def test_turned_and_dark_photographs(tmp_path) -> None:
+def test_rotated_and_dark_photographs(tmp_path) -> None:
     square = (40, 100, 100)
     upright = picture((200, 300), square)
     exif = Image.Exif()
@@ -131,14 +131,14 @@ def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
 
 
 @pytest.mark.usefixtures("finder")
-def test_preprocessing_cuts_out_the_largest_face(caplog: pytest.LogCaptureFixture) -> None:
+def test_preprocessing_crops_the_largest_face(caplog: pytest.LogCaptureFixture) -> None:
     spec = ImageSpec(height=60, width=60, faces="largest")
     photograph = picture((400, 300), (20, 20, 60), (150, 90, 150))
     with caplog.at_level("INFO", "twinned"):
         pixels = read_image(photograph, spec)
         read_image(photograph, spec)
     assert pixels.shape == (60, 60, 3)
-    # The landmarks of the stand-in are those of its mean shape, so that only the place is checked.
+    # The fake predictor returns its mean shape, so only the position is checked.
     assert (pixels == GREEN).all(-1).mean() > 0.3
     assert sum("faces were found" in record.getMessage() for record in caplog.records) <= 1
     assert read_image(photograph, spec.model_copy(update={"channels": 1})).shape == (60, 60, 1)
@@ -147,7 +147,7 @@ def test_preprocessing_cuts_out_the_largest_face(caplog: pytest.LogCaptureFixtur
 @pytest.mark.usefixtures("finder")
 def test_images_without_a_face(caplog: pytest.LogCaptureFixture) -> None:
     spec = ImageSpec(height=60, width=60, faces="largest")
-    with pytest.raises(ImageError, match="no face was found"):
+    with pytest.raises(ImageError, match="no face of 40 pixels or more was found"):
         read_image(picture((400, 300)), spec)
     with caplog.at_level("INFO", "twinned"):
         assert read_image(picture((96, 96)), spec).shape == (60, 60, 3)

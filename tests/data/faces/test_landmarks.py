@@ -1,4 +1,4 @@
-"""Landmarks against a slow loop, and the alignment against a known transform."""
+"""Landmarks against a plain loop, and alignment against a known transform."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def image(seed: int = 0, size: tuple[int, int] = (60, 50)) -> Image.Image:
     )
 
 
-def test_similarity_finds_rotation_scale_and_shift() -> None:
+def test_similarity_recovers_rotation_scale_and_shift() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(4, 5, 2))
     angle, scale, shift = 0.4, 1.7, np.array([3.0, -2.0])
@@ -28,7 +28,7 @@ def test_similarity_finds_rotation_scale_and_shift() -> None:
 
 
 def slow(predictor: ShapePredictor, pixels: np.ndarray, box: list[int]) -> np.ndarray:
-    """Follow one tree after another."""
+    """Evaluate the trees one by one."""
     origin, size = np.array(box[:2], float), np.array(box[2:], float) - box[:2] - 1
     shape = predictor.shape.astype(float).copy()
     for level, anchors in enumerate(predictor.anchors):
@@ -50,9 +50,9 @@ def slow(predictor: ShapePredictor, pixels: np.ndarray, box: list[int]) -> np.nd
     return origin + shape * size
 
 
-def test_landmarks_equal_a_slow_loop() -> None:
+def test_landmarks_equal_a_plain_loop() -> None:
     predictor = read_shape_predictor(dat.predictor(trees=4, features=9), "x")
-    # Leaves of 0 to 1 would throw the points out of the image.
+    # Leaves between 0 and 1 would move the points outside the image.
     predictor = predictor._replace(leaves=(predictor.leaves - 0.5) / 20)
     boxes = [[5, 5, 45, 45], [-4, 10, 30, 44], [30, 20, 70, 60]]
     found = predict(predictor, image(), np.array(boxes))
@@ -62,7 +62,7 @@ def test_landmarks_equal_a_slow_loop() -> None:
 
 @pytest.mark.parametrize("scale", [0.7, 1.0, 3.3])
 def test_alignment_moves_landmarks_to_the_average_face(scale: float) -> None:
-    """Blobs at the landmarks of a turned face come out at the same places."""
+    """Blobs at the landmarks of a rotated face move to the average landmarks."""
     angle, side = 0.3, 100 * scale
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     landmarks = (AVERAGE_FACE - 0.5) * side @ turn.T + (280, 240)
@@ -78,6 +78,6 @@ def test_alignment_moves_landmarks_to_the_average_face(scale: float) -> None:
         np.testing.assert_allclose(center, [y - round(y), x - round(x)], atol=1.0)
 
 
-def test_alignment_outside_of_the_image_is_black() -> None:
+def test_alignment_fills_outside_with_black() -> None:
     chip = align_chip(image(), AVERAGE_FACE * 500 + 1000, 32)
     assert not np.asarray(chip).any()

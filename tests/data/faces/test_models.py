@@ -1,4 +1,4 @@
-"""Converted files in the user's cache: made once, whole or not at all, and made again when damaged."""
+"""Converted files in the user's cache: written once and atomically, rebuilt if damaged."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 
 from twinned.data.faces import models
 from twinned.errors import ModelError
+from twinned.utils.files import cached_folder
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand-in for the extra, with a predictor and a cache in the temporary folder."""
+    """Fake package of the extra, with a predictor and a cache in the temporary folder."""
     (tmp_path / "models").mkdir()
     content = dat.predictor()
     (tmp_path / "models" / "p.dat").write_bytes(content)
@@ -25,7 +26,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_changed_source_is_refused(package: Path) -> None:
+def test_changed_source_is_refused(package: Path) -> None:
     assert models.read_source(models.LANDMARKS) == dat.predictor()
     (package / "models" / "p.dat").write_bytes(b"other")
     with pytest.raises(ModelError, match="differs"):
@@ -35,37 +36,37 @@ def test_a_changed_source_is_refused(package: Path) -> None:
         models.read_source(models.LANDMARKS)
 
 
-def test_converted_once_and_again_when_damaged(package: Path) -> None:
+def test_conversion_is_cached_and_repeated_if_damaged(package: Path) -> None:
     made = []
 
     def convert(folder: Path) -> None:
         made.append(folder)
         (folder / "a.bin").write_bytes(b"content")
 
-    first = models.cached_folder("x", ("stamp",), convert)
-    assert models.cached_folder("x", ("stamp",), convert) == first
+    first = cached_folder("x", ("stamp",), convert)
+    assert cached_folder("x", ("stamp",), convert) == first
     assert len(made) == 1
     (first / "a.bin").write_bytes(b"damaged")
-    models.cached_folder("x", ("stamp",), convert)
+    cached_folder("x", ("stamp",), convert)
     assert (first / "a.bin").read_bytes() == b"content"
     assert sorted(path.name for path in first.parent.iterdir()) == [first.name]
 
 
-def test_a_failed_conversion_leaves_nothing(package: Path) -> None:
+def test_failed_conversion_leaves_no_files(package: Path) -> None:
     def convert(folder: Path) -> None:
         (folder / "a.bin").write_bytes(b"half")
         raise ModelError("interrupted")
 
     with pytest.raises(ModelError, match="interrupted"):
-        models.cached_folder("x", ("stamp",), convert)
+        cached_folder("x", ("stamp",), convert)
     assert list((package / "cache" / "twinned").iterdir()) == []
 
 
-def test_several_at_once_agree(package: Path) -> None:
+def test_concurrent_conversions_share_one_folder(package: Path) -> None:
     def convert(folder: Path) -> None:
         (folder / "a.bin").write_bytes(b"content")
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: models.cached_folder("x", ("stamp",), convert), range(8)))
+        found = list(pool.map(lambda _: cached_folder("x", ("stamp",), convert), range(8)))
     assert len(set(found)) == 1
     assert (found[0] / "a.bin").read_bytes() == b"content"

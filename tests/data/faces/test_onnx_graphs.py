@@ -1,4 +1,4 @@
-"""Converted networks against slow loops, and against dlib's own embeddings."""
+"""Converted networks against plain loops and embeddings by dlib."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def slow(layers: list[Layer], values: Floats) -> Floats:
     return values
 
 
-def test_encoder_equals_a_slow_loop() -> None:
+def test_encoder_equals_a_plain_loop() -> None:
     content, expected = dat.encoder()
     pixels = np.random.default_rng(1).integers(0, 256, (3, 35, 35, 3), dtype=np.uint8)
     found = run(encoder_graph(read_network(content, "x")), pixels)
@@ -84,7 +84,7 @@ def detector() -> bytes:
     return dat.network(details[:-1])
 
 
-def test_detector_equals_a_slow_loop_at_any_size() -> None:
+def test_detector_equals_a_plain_loop_at_any_size() -> None:
     network = read_network(detector(), "x")
     graph = detector_graph(network)
     assert grid(network) == (4, 6)
@@ -94,7 +94,7 @@ def test_detector_equals_a_slow_loop_at_any_size() -> None:
         np.testing.assert_allclose(run(graph, pixels)[0], slow(network.layers, planes), atol=2e-5)
 
 
-def test_layers_that_do_not_fit_are_refused() -> None:
+def test_incompatible_layers_are_refused() -> None:
     _, network = dat.encoder()
     convolution, affine, relu, *rest = network.layers
     with pytest.raises(ModelError, match="affine_"):

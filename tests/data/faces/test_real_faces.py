@@ -11,7 +11,6 @@ from PIL import Image
 
 import twinned as tw
 from twinned.data.faces import models
-from twinned.inference import faces
 
 pytestmark = pytest.mark.skipif(not models.is_installed(), reason="needs the extra faces")
 
@@ -21,7 +20,7 @@ def people(data_set: Callable[[str], Path]) -> Path:
     return data_set("orl_faces")
 
 
-def test_faces_of_a_group_are_found(people: Path) -> None:
+def test_faces_of_a_group_are_detected(people: Path) -> None:
     group = Image.new("RGB", (640, 480), (90, 120, 90))
     places = [(20, 30), (250, 200), (480, 60)]
     for number, place in enumerate(places, start=1):
@@ -37,8 +36,8 @@ def test_faces_of_a_group_are_found(people: Path) -> None:
         assert chip.shape == (150, 150, 3)
 
 
-def test_the_same_person_is_closer_than_another(people: Path) -> None:
-    model = tw.load(faces.cached_model())
+def test_same_person_is_closer_than_another(people: Path) -> None:
+    model = tw.load("face")
     files = [next(people.rglob(f"s{person}/{image}.pgm")) for person in range(1, 9) for image in (1, 5)]
     vectors = model.embed(files)
     distances = tw.distances.euclidean(vectors, vectors, pairwise=True)

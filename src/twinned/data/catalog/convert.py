@@ -6,6 +6,7 @@ import csv
 import gzip
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from ...errors import DataError, MissingExtra
 from ..datasets import ImageSet
+from ..letters import load_letters
 
 # Class names of Fashion-MNIST, by label.
 CLOTHES = (
@@ -42,13 +44,44 @@ def load_digits() -> ImageSet:
 digits = load_digits  # name in version 0.1
 
 
+def write_images(
+    images: ImageSet,
+    folder: Path,
+    part: Callable[[str], str] = lambda label: "",
+    advance: Callable[[], object] = lambda: None,
+) -> None:
+    """Write arrays as PNG files in class folders, named by their places, such as 6/0006.png.
+
+    Args:
+        images: Images as arrays, and their labels.
+        folder: Folder above the class folders.
+        part: Folder between the two, from the label.
+        advance: Called after each image.
+    """
+    for place, (pixels, label) in enumerate(zip(images.images, map(str, images.labels), strict=True)):
+        class_folder = folder / part(label) / label
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels)).save(class_folder / f"{place:04d}.png", compress_level=1)
+        advance()
+
+
 def write_digits(folder: Path) -> None:
     """Write `load_digits` as PNG files in known and novel classes: known/0/0000.png, novel/6/0006.png."""
-    images = load_digits()
-    for number, (pixels, label) in enumerate(zip(images.images, images.labels, strict=True)):
-        class_folder = folder / ("known" if label in KNOWN_DIGITS else "novel") / str(label)
-        class_folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.asarray(pixels)).save(class_folder / f"{number:04d}.png")
+    write_images(load_digits(), folder, lambda label: "known" if label in KNOWN_DIGITS else "novel")
+
+
+def write_letters(folder: Path) -> None:
+    """Write `load_letters` as PNG files: known (Latin, Greek and Cyrillic), armenian and georgian."""
+    write_images(load_letters(), folder / "known")
+    for script in ("armenian", "georgian"):
+        write_images(load_letters([script]), folder / script)
+
+
+# Data sets that need no download: origin and function.
+INCLUDED = {
+    "digits": ("scikit-learn's digits", write_digits),
+    "letters": ("letters in the typefaces of matplotlib", write_letters),
+}
 
 
 def list_signatures(folder: Path) -> None:

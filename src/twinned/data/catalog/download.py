@@ -43,8 +43,8 @@ def fetch(
     Terms, addresses and checksums are logged to the logger ``twinned``.
 
     Args:
-        name: ``orl``, ``cedar``, ``lfw``, ``omniglot``, ``fashion-mnist``, or ``digits`` (included in
-            scikit-learn).
+        name: ``orl``, ``cedar``, ``lfw``, ``omniglot``, ``fashion-mnist``, or one that needs no download:
+            ``digits`` (of scikit-learn) or ``letters`` (drawn with the typefaces of matplotlib).
         output: Folder to write; by default the name. It is written completely or not at all.
         source: Archive or folder with a copy of the data set. By default the folder in the environment
             variable TWINNED_DATA is searched for one before the data set is downloaded.
@@ -69,9 +69,10 @@ def fetch(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        if name == "digits":
-            convert.write_digits(work)
-            facts: dict[str, Any] = {"name": name, "files": [{"file": "scikit-learn's digits"}]}
+        if name in convert.INCLUDED:
+            origin, write = convert.INCLUDED[name]
+            write(work)
+            facts: dict[str, Any] = {"name": name, "files": [{"file": origin}]}
         else:
             facts = _fill(registry.named(name), work, source, before, target, progress=progress)
         facts["images"] = len(find_images(work))

@@ -24,7 +24,7 @@ AVERAGE_FACE = np.array(
         (0.4901123135679, 0.6277975316475),
     ]
 )
-PADDING = 0.25  # of the size of the box, on each side of an aligned face
+PADDING = 0.25  # margin on each side of the average face, relative to its size
 
 
 def similarity(source: Points, target: Points) -> tuple[Points, Points]:
@@ -102,15 +102,16 @@ def _leaves(
     return found
 
 
-def align_chip(image: Image.Image, landmarks: Points, size: int) -> Image.Image:
+def align_chip(image: Image.Image, landmarks: Points, size: int, padding: float = PADDING) -> Image.Image:
     """Cut out a face, turned and scaled so that its landmarks lie on those of the average face.
 
     Args:
         image: Upright image, mode L or RGB.
         landmarks: Five points (x, y) in pixels, ``(5, 2)``.
         size: Height and width of the result in pixels.
+        padding: Margin on each side of the average face, relative to its size.
     """
-    target = (AVERAGE_FACE + PADDING) / (1 + 2 * PADDING) * size
+    target = (AVERAGE_FACE + padding) / (1 + 2 * padding) * size
     matrix, shift = similarity(target, np.asarray(landmarks, np.float64))
     scale = float(np.hypot(*matrix[0]))  # pixels of the image per pixel of the result
     # As in dlib, the middle pixel, rounded up, is the middle of the square, and its sides are a pixel short.

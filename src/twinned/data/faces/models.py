@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,14 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import MissingExtra, ModelError
-from ...utils.files import cache_folder, file_sha256, place
+from ...utils.files import cached_folder
 from .dat_file import ShapePredictor, read_network, read_shape_predictor
 from .onnx_graphs import detector_graph, encoder_graph, grid
 
-LICENSE = "CC0-1.0 (dlib-models by Davis E. King)"
 _PACKAGE = "face_recognition_models"
-_VERSION = 1  # of the conversion
-_INDEX = "files.json"
+VERSION = "1"  # of the conversion
 _lock = threading.Lock()
 
 
@@ -108,7 +103,7 @@ def finder() -> Finder:
     from safetensors.numpy import load_file
 
     with _lock:
-        folder = cached_folder("faces", (DETECTOR.sha256, LANDMARKS.sha256), _convert)
+        folder = cached_folder("faces", (VERSION, DETECTOR.sha256, LANDMARKS.sha256), _convert)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count() or 1
     options.inter_op_num_threads = 1
@@ -141,42 +136,6 @@ def write_encoder(path: Path) -> None:
         ModelError: If its file is damaged.
     """
     path.write_bytes(encoder_graph(read_network(read_source(ENCODER), ENCODER.file)))
-
-
-def cached_folder(name: str, stamp: Sequence[str], convert: Callable[[Path], object]) -> Path:
-    """Return a folder of the user's cache with converted files, which are written on first use.
-
-    The folder is complete or missing, so that several processes may convert at once.
-
-    Args:
-        name: First part of the name of the folder.
-        stamp: Description of the content, such as the SHA-256 of sources; a change makes a new folder.
-        convert: Function that writes the converted files into an empty folder.
-    """
-    digest = hashlib.sha256(repr([_VERSION, *stamp]).encode()).hexdigest()
-    target = cache_folder() / f"{name}-{digest[:16]}"
-    if not _is_whole(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as temporary:
-            fresh = Path(temporary)
-            convert(fresh)
-            index = {path.name: file_sha256(path) for path in sorted(fresh.iterdir())}
-            (fresh / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-            try:
-                place(fresh, target)
-            except OSError:
-                if not _is_whole(target):  # unless another process was faster
-                    raise
-    return target
-
-
-def _is_whole(folder: Path) -> bool:
-    """Return True if a cached folder has the files that were written, by their SHA-256."""
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        return all(file_sha256(folder / name) == sha256 for name, sha256 in index.items())
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _models_folder() -> Path | None:

@@ -1,4 +1,4 @@
-"""Faces in photographs: `detect`, `align`, and the step of preprocessing that cuts out the largest face."""
+"""Faces in photographs: `detect`, `align`, and the faces that preprocessing cuts out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...utils.notes import note
 from ..images import ImageSource, Pixels, open_image, source_name
 from . import models
 from .detector import Face, find_faces
-from .landmarks import align_chip, predict
+from .landmarks import PADDING, align_chip, predict
 
 MIN_FACE = 40  # pixels; smaller faces have too little detail
 _FIRST = 80  # pixels; larger faces are searched first, which takes a quarter of the time
@@ -53,54 +53,86 @@ def detect(image: ImageSource, *, min_face: float | None = None) -> list[Face]:
     return _first_found(_brightened(opened), sizes)
 
 
-def align(image: ImageSource, face: Face, size: int = 150) -> Pixels:
+def align(image: ImageSource, face: Face, size: int = 150, *, margin: float = PADDING) -> Pixels:
     """Cut out a face, turned, scaled and shifted so that its landmarks lie on those of the average face.
 
     Args:
         image: Image in which `detect` found the face.
         face: Face.
-        size: Height and width of the result in pixels, 8 to 2048. The box of the face covers 2/3 of it.
+        size: Height and width of the result in pixels, 8 to 2048.
+        margin: Margin on each side of the average face, relative to its size, 0 to 2; encoders expect 0.25.
 
     Returns:
         Array of uint8, ``(size, size, 3)``; black outside the image.
 
     Raises:
         ImageError: If the image cannot be opened.
-        SettingError: If the size is out of range.
+        SettingError: If the size or the margin is out of range.
+    """
+    check_chip(size, margin)
+    return np.asarray(align_chip(open_image(image).convert("RGB"), face.landmarks, size, margin))
+
+
+def check_chip(size: int, margin: float) -> None:
+    """Check the size and the margin of aligned faces.
+
+    Raises:
+        SettingError: If one is out of range.
     """
     if not 8 <= size <= 2048:
         raise SettingError(f"size must be from 8 to 2048 pixels; got {size}")
-    return np.asarray(align_chip(open_image(image).convert("RGB"), face.landmarks, size))
+    if not 0 <= margin <= 2:
+        raise SettingError(f"margin must be from 0 to 2; got {margin}")
 
 
-def cut_largest_face(image: Image.Image, size: int, source: ImageSource) -> Image.Image:
-    """Return the aligned largest face of an upright image, as `align` does.
+def expected_faces(
+    image: Image.Image, source: ImageSource, *, every: bool = False, min_face: float | None = None
+) -> list[Face]:
+    """Find the faces of an image that must have one: the largest, or each, the largest first.
 
     Args:
         image: Upright image, mode L or RGB.
-        size: Height and width of the result.
         source: Source of the image, for messages.
+        every: Return every face.
+        min_face: Size of the smallest faces in pixels; 40 by default.
 
     Raises:
         ImageError: If no face is found in an image that is too large for the cut-out of a face.
     """
-    bright = _brightened(image)
-    start = max(MIN_FACE, max(image.size) / _PER_SIDE)
-    sizes = [max(MIN_FACE, start / 2**step) for step in range(math.ceil(math.log2(start / MIN_FACE)) + 1)]
-    found = _first_found(bright, sizes)
-    if len(found) > 1:
-        _note_once(
-            "several-faces", f"{source_name(source)}: {len(found)} faces were found; the largest is used"
-        )
-    if found:
-        return align_chip(image, found[0].landmarks, size)
-    if max(image.size) > _CROP:
+    found, name = search(image, every=every, min_face=min_face), source_name(source)
+    if not found:
         raise ImageError(
-            source_name(source), "no face was found. For images of something else, choose faces=none"
+            name,
+            f"no face of {min_face or MIN_FACE:g} pixels or more was found. Choose --faces none for an image"
+            " without faces or of one face that fills it, --min-face for smaller faces",
         )
-    _note_once("no-face", f"{source_name(source)}: no face was found; the whole image is used as the face")
+    if found[0].score == 0:
+        _note_once("no-face", f"{name}: no face was found; the whole image is used as the face")
+    if len(found) > 1 and not every:
+        _note_once("several-faces", f"{name}: {len(found)} faces were found; the largest is used")
+    return found if every else found[:1]
+
+
+def search(image: Image.Image, *, every: bool = False, min_face: float | None = None) -> list[Face]:
+    """Find the faces of an image, the largest first, until there is one.
+
+    In a small image without a found face, the face is a part of fixed place with a score of 0.
+
+    Args:
+        image: Upright image, mode L or RGB.
+        every: Find every face, not only those of about the size of the largest.
+        min_face: Size of the smallest faces in pixels; 40 by default.
+    """
+    bright = _brightened(image)
+    least = min_face or MIN_FACE
+    start = least if every or min_face else max(least, max(image.size) / _PER_SIDE)
+    sizes = [max(least, start / 2**step) for step in range(math.ceil(math.log2(start / least)) + 1)]
+    found = _first_found(bright, sizes)
+    if found or max(image.size) > _CROP:
+        return found
     box = np.rint(np.array(_INNER) * (*image.size, *image.size)).astype(int)
-    return align_chip(image, predict(models.finder().predictor, bright, box[None])[0], size)
+    left, top, right, bottom = box.tolist()
+    return [Face((left, top, right, bottom), 0.0, predict(models.finder().predictor, bright, box[None])[0])]
 
 
 def _first_found(image: Image.Image, sizes: tuple[float, ...] | list[float]) -> list[Face]:

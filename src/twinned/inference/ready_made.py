@@ -1,0 +1,103 @@
+"""Ready-made models: their descriptions, from ready_made.toml, and their folders."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingExtra
+from ..utils.files import cache_path, cached_folder, is_whole
+from ..utils.notes import note
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """Model that works without training.
+
+    Args:
+        name: Name, which a command or `load` takes in place of a model folder.
+        purpose: Kind of images, and what the model decides about them.
+        license: License of the weights.
+        training_data: Data that its encoder was trained on, with their license.
+        size: Size of the model folder in MB (1,000,000 bytes).
+        figures: Figures, each with its ``name``, its ``value`` and the ``command`` that measured it.
+        extra: Extra of Twinned that the first use needs; None if the folder is part of Twinned.
+        packages: Packages of that extra, by their import names.
+        module: Module of this package with ``stamp()`` and ``write(folder)``, which writes the model folder.
+    """
+
+    name: str
+    purpose: str
+    license: str
+    training_data: str
+    size: float
+    figures: tuple[dict[str, Any], ...]
+    extra: str | None = None
+    packages: tuple[str, ...] = ()
+    module: str = ""
+
+    @property
+    def available(self) -> bool:
+        """True if the model can be used now: its extra is installed, or its folder is in the user's cache."""
+        installed = all(find_spec(package) is not None for package in self.packages)
+        return installed or is_whole(cache_path(self.name, self._writer().stamp()))
+
+    def folder(self) -> Path:
+        """Return the model folder, which is written to the user's cache on first use.
+
+        Raises:
+            MissingExtra: If it cannot be written without the extra.
+            ModelError: If a file of the extra is damaged.
+        """
+        if self.extra is None:
+            return Path(str(files(__package__).joinpath(self.name)))
+        if not self.available:
+            raise MissingExtra(self.extra, f"The ready-made model {self.name}")
+        writer = self._writer()
+        return cached_folder(self.name, writer.stamp(), lambda new: writer.write(new / self.name)) / self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description under its JSON keys."""
+        return {
+            "name": self.name,
+            "for": self.purpose,
+            "license": self.license,
+            "training_data": self.training_data,
+            "size": self.size,
+            "figures": list(self.figures),
+            "available": self.available,
+            "extra": self.extra,
+        }
+
+    def _writer(self) -> Any:
+        return import_module(f".{self.module}", __package__)
+
+
+_ROWS = tomllib.loads(files(__package__).joinpath("ready_made.toml").read_text(encoding="utf-8"))
+READY_MADE: dict[str, ReadyMade] = {name: ReadyMade(name, **row) for name, row in _ROWS.items()}
+
+
+def locate(path: Path) -> Path:
+    """Return the folder of the ready-made model with the name ``path``; other paths are returned unchanged.
+
+    A folder of that name in the working directory comes first.
+
+    Raises:
+        MissingExtra: If the model cannot be used without an extra.
+        ModelError: If a file of the extra is damaged.
+    """
+    found = READY_MADE.get(str(path))
+    if found is None:
+        return path
+    if path.exists():
+        note(
+            "own-folder",
+            f"{path} is the folder in the working directory, not the ready-made model of that name",
+        )
+        return path
+    return found.folder()
