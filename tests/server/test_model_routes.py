@@ -147,7 +147,7 @@ def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
             422,
             "^threshold: 'wide' is not a valid number$",
         ),
-        ({"json": [1]}, 422, r"^\[1\] is not an object with the fields a, b, threshold$"),
+        ({"json": [1]}, 422, r"^\[1\] is not an object with the fields a, b, threshold, faces$"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "is not valid JSON"),
         (
             {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}},

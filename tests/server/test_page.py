@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import twinned as tw
+from twinned.data.faces import models
 from twinned.gallery.store import Record
 
 from .conftest import SHAPES, png
@@ -431,6 +433,70 @@ def test_the_map_shows_leads_on_and_reports(visit: Callable[..., Any], service: 
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save the model card").click()
     assert saved.value.suggested_filename == "model-card.md"
+
+
+# ---- Faces
+
+
+@pytest.fixture(scope="module")
+def people(data_set: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of five people with one face each, and a group of three of them."""
+    if not models.is_installed():
+        pytest.skip("needs the extra faces")
+    source, folder = data_set("orl_faces"), tmp_path_factory.mktemp("people")
+    group = Image.new("RGB", (640, 480), (90, 120, 90))
+    for number, place in enumerate([(20, 30), (250, 200), (480, 60)], start=1):
+        group.paste(Image.open(next(source.rglob(f"s{number}/10.pgm"))).resize((138, 168)), place)
+        for image in (1, 2):
+            photo = Image.new("RGB", (400, 400), (120, 90, 90))
+            photo.paste(Image.open(next(source.rglob(f"s{number}/{image}.pgm"))).resize((184, 224)), (80, 60))
+            photo.save(folder / f"person{number}-{image}.jpg")
+    group.save(folder / "group.jpg")
+    Image.new("RGB", (400, 400), "gray").save(folder / "nobody.jpg")
+    return folder
+
+
+def test_faces_are_boxed_chosen_named_and_judged(visit: Callable[..., Any], people: Path) -> None:
+    with running("face") as service:
+        page = visit(service)
+        tiles = page.locator("#place-compare input[type=file]")
+        tiles.nth(0).set_input_files(people / "group.jpg")
+        boxes = page.locator("#place-compare .face-box")
+        expect(boxes).to_have_count(3, timeout=30_000)
+        tiles.nth(1).set_input_files(people / "person2-1.jpg")
+        expect(boxes).to_have_count(4, timeout=30_000)
+        verdict = page.locator("#place-compare .verdict")
+        seen = []
+        for place in range(3):
+            with page.expect_response("**/v1/verify"):
+                boxes.nth(place).click()
+            expect(boxes.nth(place)).to_have_attribute("aria-pressed", "true")
+            expect(verdict).to_have_text(VERDICT, timeout=30_000)
+            seen.append("ame" in verdict.text_content())
+        assert seen.count(True) == 1  # one of the group is person 2
+
+        page.goto(f"{service.address}/#enroll")
+        page.locator("#place-enroll").get_by_role("button", name="Make a temporary gallery").click()
+        page.get_by_label("Name", exact=True).fill("two")
+        photographs = [people / "person2-1.jpg", people / "person2-2.jpg", people / "nobody.jpg"]
+        page.locator("#place-enroll input[type=file]").set_input_files(photographs)
+        expect(page.locator(".queue .failed .status")).to_contain_text("no face was found", timeout=30_000)
+        words = re.compile("^(sharp|small|dark|blurred|turned)(, (dark|blurred|turned))*$")
+        expect(page.locator(".queue .waiting .status").first).to_have_text(words)
+        expect(page.locator(".queue .waiting button.face img")).to_have_count(2)
+        refused(page, 422)
+        page.get_by_role("button", name="Enroll 2 faces").click()
+        expect(page.locator(".people .line .note")).to_have_text("2 images", timeout=30_000)
+
+        page.goto(f"{service.address}/#identify")
+        page.locator("#place-identify input[type=file]").set_input_files(people / "group.jpg")
+        tags = page.locator("#place-identify .face-box .tag")
+        expect(page.locator(".crowd button")).to_have_count(3, timeout=30_000)
+        assert sorted(tags.all_text_contents()) == ["two", "unknown", "unknown"]
+        page.locator(".crowd button", has_text="two").click()
+        expect(page.locator("#place-identify .verdict")).to_have_text("two")
+        page.wait_for_timeout(300)
+        page.close()  # what it still asks for must not meet a service that is gone
 
 
 # ---- who may see it, and on what

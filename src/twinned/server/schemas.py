@@ -6,7 +6,7 @@ import base64
 import binascii
 import inspect
 import unicodedata
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -97,6 +97,14 @@ Where = Annotated[
 ]
 
 
+_HANDLING = "the largest face of an image, or the whole image; by default as the model was trained."
+Faces = Annotated[Literal["largest", "none"] | None, Field(default=None, description=f"Use {_HANDLING}")]
+AllFaces = Annotated[
+    Literal["largest", "all", "none"] | None,
+    Field(default=None, description=f"Answer for every face with its box, or use {_HANDLING}"),
+]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -137,6 +145,7 @@ class VerifyRequest(_Body):
     a: References
     b: Picture
     threshold: Threshold
+    faces: Faces
 
 
 class ExplainRequest(_Body):
@@ -144,10 +153,22 @@ class ExplainRequest(_Body):
 
     a: Picture
     b: Picture
+    faces: Faces
+
+
+class FacesRequest(_Body):
+    """Photograph in which to find faces."""
+
+    image: Picture
+    min_face: int | None = Field(
+        default=None, ge=10, description="Size of the smallest faces in pixels; 40 by default."
+    )
 
 
 class EmbedRequest(_Images):
     """Images to embed."""
+
+    faces: Faces
 
 
 class ClassifyRequest(_Images):
@@ -158,6 +179,7 @@ class ClassifyRequest(_Images):
         description="Example images of each class; in multipart the field `support[CLASS]`.",
     )
     threshold: Threshold
+    faces: AllFaces
 
 
 class IdentifyRequest(_Images):
@@ -171,6 +193,7 @@ class IdentifyRequest(_Images):
     )
     label: Labels
     where: Where
+    faces: AllFaces
 
 
 class SearchRequest(_Body):
@@ -186,6 +209,7 @@ class SearchRequest(_Body):
     exact: bool = False
     label: Labels
     where: Where
+    faces: Faces
 
 
 class AddRequest(_Images):
@@ -195,6 +219,7 @@ class AddRequest(_Images):
 
     label: Label | None = None
     metadata: Metadata = {}
+    faces: Faces
 
 
 class UpdateRequest(_Body):
@@ -229,7 +254,7 @@ def _schema_of(result: type, *, name: str = "", without: str = "", **types: Any)
         types: Types of further fields, and of fields whose JSON differs.
     """
     hints = {field: hint for field, hint in get_type_hints(result).items() if field != without}
-    defaults = getattr(result, "_field_defaults", {})
+    defaults = getattr(result, "_field_defaults", vars(result))  # those of a dataclass are attributes
     fields: dict[str, Any] = {
         field: (hint, defaults.get(field, ...)) for field, hint in (hints | types).items()
     }
@@ -258,6 +283,31 @@ Identification = _schema_of(
 )
 Item = _schema_of(Record, name="Item")
 Items = _schema_of(gallery.Page, name="Items", items=list_of(Item))
+
+
+class Quality(BaseModel):
+    """Quality of a face in words, and the reason why it cannot be recognized, or null."""
+
+    words: list[str]
+    refused: str | None
+
+
+class FoundFace(BaseModel):
+    """Face: left, top, right and bottom in pixels of the upright image, and the aligned face, base64 PNG."""
+
+    box: tuple[int, int, int, int]
+    score: float
+    quality: Quality
+    crop: str
+
+
+class FoundFaces(BaseModel):
+    """Faces of a photograph, the largest first."""
+
+    image: str
+    width: int
+    height: int
+    faces: list[FoundFace]
 
 
 class ExplainedImage(BaseModel):

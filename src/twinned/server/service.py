@@ -119,8 +119,12 @@ class Service:
                 return await self.for_gallery.pool.run(lambda: ask(gallery))
         return None
 
-    def opened(self) -> Gallery:
-        """Return the gallery.
+    def model_for(self, faces: str | None) -> Model:
+        """Return the model with another handling of faces; None keeps its own."""
+        return self.model if faces is None else self.model.with_faces(faces)
+
+    def opened(self, faces: str | None = None) -> Gallery:
+        """Return the gallery, with another handling of faces unless that is None.
 
         Raises:
             Problem: If the service has none.
@@ -129,7 +133,7 @@ class Service:
             raise Problem(
                 404, "This service has no gallery. Start it with --gallery FOLDER, or make a temporary one"
             )
-        return self.gallery
+        return self.gallery if faces is None else self.gallery.with_embedder(self.model_for(faces))
 
     def make_gallery(self) -> Gallery:
         """Make a temporary gallery, which is deleted when the service stops; return an existing one.
@@ -148,13 +152,13 @@ class Service:
                 self.gallery = open_gallery(Path(self.temporary.name, "temporary.gallery"), self.model)
         return self.changing()
 
-    def changing(self) -> Gallery:
-        """Return the gallery for a change.
+    def changing(self, faces: str | None = None) -> Gallery:
+        """Return the gallery for a change, with another handling of faces unless that is None.
 
         Raises:
             Problem: If the service has none, or is read-only.
         """
-        gallery = self.opened()
+        gallery = self.opened(faces)
         if self.read_only:
             raise Problem(
                 403, "This service is read-only. Start it without --read-only to change the gallery"

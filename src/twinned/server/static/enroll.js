@@ -67,7 +67,8 @@ function enrollment(facts, done) {
 
   function refresh() {
     const waiting = entries.filter((entry) => entry.state === "waiting").length;
-    go.disabled = running || waiting === 0 || !name.value.trim();
+    const looking = entries.some((entry) => entry.state === "looking");
+    go.disabled = running || looking || waiting === 0 || !name.value.trim();
     go.textContent = waiting ? `Enroll ${plural(waiting, withFaces ? "face" : "image")}` : "Enroll";
     clear.hidden = running || entries.length === 0;
     const nameless = waiting > 0 && !name.value.trim();
@@ -96,6 +97,7 @@ function enrollment(facts, done) {
   /** Find the faces of photographs; the largest is chosen, a tap chooses another. */
   async function look(found) {
     for (const entry of found) set(entry, "looking");
+    refresh();
     for (const entry of found) {
       try {
         entry.faces = await facesOf(entry.file);

@@ -24,12 +24,13 @@ export function identify(place, facts) {
   strict.value = "0.01";
   strict.addEventListener("change", ask);
   const known = h("p", { class: "note" });
+  const crowd = h("ul", { class: "crowd" });
   const said = h("div", { class: "said", "aria-live": "polite" });
   const near = h("div", { class: "near" });
   const body = h(
     "div",
     { class: "two" },
-    h("div", {}, tile.element, h("label", { class: "field", for: "strict" }, "Unknown images that may get a name", strict), known),
+    h("div", {}, tile.element, crowd, h("label", { class: "field", for: "strict" }, "Unknown images that may get a name", strict), known),
     h("div", { class: "panel result" }, said, near),
   );
   const empty = emptyGallery(facts.read_only);
@@ -48,12 +49,14 @@ export function identify(place, facts) {
 
   /** Another face of the same photograph is answered already. */
   function changed() {
+    for (const [place, button] of [...crowd.querySelectorAll("button")].entries()) button.setAttribute("aria-pressed", String(place === tile.chosen));
     if (answers?.faces === tile.faces && answers.found[tile.chosen]) show(answers.found[tile.chosen]);
     else ask();
   }
 
   async function ask() {
     answers = null;
+    crowd.replaceChildren();
     if (!tile.images.length) return invite();
     round += 1;
     const mine = round;
@@ -65,7 +68,8 @@ export function identify(place, facts) {
       const found = await post("/v1/identify", { images, fpir: strict.value, nearest: 6, ...cutOut(facts) });
       if (mine !== round) return;
       answers = { faces, found };
-      found.forEach((one, number) => tag(faces[number], one));
+      found.forEach((one, place) => tag(faces[place], one));
+      if (found.length > 1) crowd.replaceChildren(...found.map((one, place) => member(faces[place], one, place)));
       show(found[tile.chosen] ?? found[0]);
     } catch (error) {
       if (mine !== round) return;
@@ -74,9 +78,14 @@ export function identify(place, facts) {
     }
   }
 
+  /** A face of a photograph with its answer, in a list beside the photograph. */
+  function member(one, { label }, place) {
+    return h("li", {}, h("button", { type: "button", "aria-pressed": String(place === tile.chosen), onclick: () => tile.choose(place) }, h("span", { class: "face small" }, h("img", { alt: "", src: one.url })), h("bdi", { class: label === null ? "note" : null }, label ?? "unknown")));
+  }
+
   /** Write the answer on the box of its face. */
   function tag(one, { label }) {
-    if (!one?.button) return;
+    if (!one) return;
     one.button.classList.toggle("unknown", label === null);
     one.button.querySelector(".tag").replaceChildren(h("bdi", {}, label ?? "unknown"));
   }

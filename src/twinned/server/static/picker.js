@@ -140,6 +140,7 @@ export function picker({ label, facts, changed, many = false, hint = null }) {
 
   function show() {
     element.classList.toggle("filled", items.length > 0);
+    element.classList.toggle("with-faces", items.some((item) => item.faces));
     invite.hidden = items.length > 0;
     foot.hidden = items.length === 0;
     shoot.hidden = items.length > 0 || !camera.offered;
@@ -169,24 +170,25 @@ export function picker({ label, facts, changed, many = false, hint = null }) {
   function whole(item) {
     const frame = h("span", { class: "photo" }, picture(item));
     for (const [place, face] of (item.faces ?? []).entries()) {
-      if (!face.box) continue;
       const button = h("button", { type: "button", class: "face-box", "aria-label": `Face ${place + 1} of ${item.faces.length}`, "aria-pressed": String(place === item.chosen) }, h("span", { class: "tag" }));
       face.button = button;
-      button.addEventListener("click", () => {
-        item.chosen = place;
-        for (const other of item.faces) other.button?.setAttribute("aria-pressed", String(other === face));
-        changed();
-      });
+      button.addEventListener("click", () => choose(place));
       frame.append(button);
     }
     if (item.faces) new ResizeObserver(() => lay(frame, item.faces)).observe(frame);
     return frame;
   }
 
+  /** Choose a face of the only image. */
+  function choose(place) {
+    items[0].chosen = place;
+    items[0].faces.forEach(({ button }, other) => button.setAttribute("aria-pressed", String(other === place)));
+    changed();
+  }
+
   /** Lay the boxes over the image, which keeps its proportions inside of the frame. */
   function lay({ clientWidth, clientHeight }, faces) {
     for (const { button, box, width, height } of faces) {
-      if (!button) continue;
       const scale = Math.min(clientWidth / width, clientHeight / height);
       const [x, y] = [(clientWidth - scale * width) / 2, (clientHeight - scale * height) / 2];
       const [left, top, right, bottom] = [Math.max(0, box[0]), Math.max(0, box[1]), Math.min(width, box[2]), Math.min(height, box[3])];
@@ -221,6 +223,7 @@ export function picker({ label, facts, changed, many = false, hint = null }) {
     element,
     put,
     fail,
+    choose,
     /** The image files to send; of a photograph the chosen face. */
     get images() {
       return items.map((item) => item.faces?.[item.chosen].file ?? item.file);
