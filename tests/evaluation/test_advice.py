@@ -65,3 +65,5 @@ def test_an_evaluation_names_what_is_wrong() -> None:
     assert "more classes" in strict[2]
     asked = on_evaluation(replace(good, far=0.001, frr=0.2), fit(far=0.001), seen=0)
     assert not any("too strict" in text for text in asked)  # the price of a rare false accept
+    unknown = on_evaluation(good, fit(), seen=0, open_set={"fnir": 0.9, "target": 0.01})
+    assert "90% of the images of enrolled classes are unknown" in unknown[1]

@@ -39,6 +39,8 @@ def test_neighbours_tell_own_from_other_and_where_the_threshold_runs():
 
 
 def test_without_a_threshold_there_is_no_line():
+    ax = plots.neighbours([Shown(IMAGE)], [[Shown(IMAGE, "a", 0.2)]], threshold=0.3)
+    assert "all within the threshold 0.3" in {text.get_text() for text in ax.texts}
     ax = plots.neighbours([Shown(IMAGE)], [[Shown(IMAGE, "a", 0.5)]])
     assert not ax.lines
     with pytest.raises(DataError, match="got 1 queries and 2 rows"):

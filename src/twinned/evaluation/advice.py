@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from .verification import VerificationResult
 
 _FEW_CLASSES = 20
+_UNKNOWN = 0.3  # false negative identification rate
 _UNFIT = 2.0  # ratio of a measured rate to the expected one above which the threshold should be fitted again
 
 
@@ -51,13 +53,16 @@ def on_model(fit: FittedThreshold, *, unseen: bool | None) -> list[str]:
     return found
 
 
-def on_evaluation(v: VerificationResult, fit: FittedThreshold, *, seen: int) -> list[str]:
+def on_evaluation(
+    v: VerificationResult, fit: FittedThreshold, *, seen: int, open_set: Mapping[str, float] | None = None
+) -> list[str]:
     """Return sentences on an evaluation, the most important first.
 
     Args:
         v: Figures of the evaluation.
         fit: Stored threshold.
         seen: Number of evaluated images that were used in training.
+        open_set: Figures of identification in a gallery, with ``fnir`` and ``target``.
     """
     found = [] if v.eer is None else [judgement(v.eer)]
     if seen:
@@ -74,6 +79,12 @@ def on_evaluation(v: VerificationResult, fit: FittedThreshold, *, seen: int) -> 
                 "The stored threshold is too strict for these images. Fit it to such images: twinned"
                 " calibrate MODEL DATA -o NEW"
             )
+    if open_set is not None and open_set["fnir"] > _UNKNOWN:
+        found.append(
+            f"In a gallery, {open_set['fnir']:.0%} of the images of enrolled classes are unknown if at most"
+            f" {open_set['target']:g} of the others may get a label. Allow more of these (--fpir), or enroll more"
+            " images of each class"
+        )
     if v.n_classes < _FEW_CLASSES:
         found.append(f"Evaluate on more classes: with {v.n_classes:,}, the figures are uncertain")
     if v.far or v.frr:

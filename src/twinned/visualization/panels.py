@@ -57,7 +57,7 @@ def neighbours(
     """Draw each query with its nearest images, nearest first.
 
     If labels are known, images of the query's class have a blue frame and a tick, others an orange frame and
-    a cross. A dotted line marks the threshold.
+    a cross. A dotted line marks the threshold, unless all images are within it.
 
     Args:
         queries: Queries.
@@ -74,6 +74,7 @@ def neighbours(
             f"expected one row of images per query; got {len(queries)} queries and {len(found)} rows"
         )
     columns = max(map(len, found))
+    crossed = False
     step, row = 1.12, 1.62
     ax = board(1.75 + step * columns, 0.75 + row * len(queries), inches=0.85, ax=ax)
     words(ax, 0.12, 0.3, "Query", ha="left", weight="bold")
@@ -90,6 +91,7 @@ def neighbours(
             beyond = threshold is not None and hit.distance is not None and hit.distance > threshold
             before = n == 0 or (hits[n - 1].distance or 0.0) <= (threshold or 0.0)
             if beyond and before:
+                crossed = True
                 x = left - (step - 1) / 2
                 ax.plot([x, x], [top - 0.04, top + 1.34], color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     if threshold is not None:
@@ -97,7 +99,9 @@ def neighbours(
             ax,
             1.62 + step * columns - 0.12,
             0.3,
-            f"dotted line: threshold {threshold:.4g}",
+            f"dotted line: threshold {threshold:.4g}"
+            if crossed
+            else f"all within the threshold {threshold:.4g}",
             ha="right",
             color=GRAY,
             size=7.5,

@@ -161,8 +161,17 @@ def test_rates_without_enough_comparisons_are_marked(found, page):
 
 
 def test_mistakes_are_shown_as_pairs_of_images(found, page):
-    assert len(re.findall(r'<div class="pair">', page)) > 0
-    assert page.count("data:image/jpeg") >= 2 * len(re.findall(r'<div class="pair">', page))
+    pairs = re.findall(r'<details class="pair">(.*?)</details>', page)
+    assert pairs
+    for pair in pairs:
+        assert pair.count("data:image/jpeg") == 2
+        assert len(re.findall(r"<code>[^<]+</code>", pair)) == 2  # names of the files
+
+
+def test_the_report_says_what_to_do_next(page):
+    assert page.index("What to do next") < page.index("<h2>Verification")
+    assert re.search(r'<ol class="next"><li>(Very good|Good|Usable|Weak): ', page)
+    assert "lower is better" in page
 
 
 def test_a_clean_test_says_so_and_a_leak_stands_on_top(model, found, tmp_path):
@@ -215,12 +224,13 @@ def test_pairs_and_forgeries(model, tmp_path):
     data = image_set(tmp_path)
     forgery = np.arange(36) % 4 == 3
     forged = ImageSet(data.images, data.labels, data.groups, forgery, data.split)
-    said = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
+    page = render(model, model.evaluate(forged, ways=2, progress=False), data="x")
+    said = text(page)
     assert "skilled forgeries" in said
     assert "random impostors" in said
     assert "Of the pairs of two different classes, without forgeries, it accepts" in said
     assert "standard deviations" in said
-    assert "FPIR" not in said  # a forgery is neither unknown nor enrolled
+    assert 'scope="row">FPIR' not in page  # a forgery is neither unknown nor enrolled
 
     rows = [f"{n}-0.png,{n}-1.png,1\n{n}-0.png,{(n + 1) % 9}-1.png,0\n" for n in range(9)]
     (tmp_path / "pairs.csv").write_text("left,right,same\n" + "".join(rows))
