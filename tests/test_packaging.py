@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,16 +19,19 @@ import twinned
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
-# Stands for an environment in which pip installed the dependencies of `twinned` without its extras.
+# Simulates an environment without the extras of `twinned`.
 BLOCKED = """
 import sys
+from importlib.machinery import PathFinder
 
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
+class Blocked(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "onnx", "onnxscript", "lightning_fabric", "fastapi"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return None
+        return super().find_spec(name, path, target)
 
-sys.meta_path.insert(0, Blocked())
+sys.meta_path[:] = [Blocked if finder is PathFinder else finder for finder in sys.meta_path]
 """
 
 pytestmark = pytest.mark.slow
@@ -46,7 +50,7 @@ def build(kind: str, sources: Path, into: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources, since building leaves files beside them."""
+    """Copy of the sources, since building adds files to them."""
     folder = tmp_path_factory.mktemp("sources")
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -63,7 +67,7 @@ def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command ``twinned`` of the wheel in a virtual environment of its own."""
+    """Command ``twinned`` of the wheel in its own virtual environment."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
@@ -85,6 +89,7 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(program: Path, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    clean["XDG_CACHE_HOME"] = str(folder / "cache")
     return subprocess.run(
         [program, *map(str, arguments)], cwd=folder, env=clean, capture_output=True, text=True, timeout=120
     )
@@ -98,13 +103,23 @@ def test_wheel_runs_without_pytorch(program, tiny_model, glyphs, tmp_path):
     verified = run(program, "verify", tiny_model, image, image, folder=tmp_path)
     assert (verified.returncode, verified.stderr) == (0, "")
     assert verified.stdout.startswith("Same: ")
+    verified = run(program, "verify", "glyph", image, image, folder=tmp_path)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    listed = {
+        each["name"]: each for each in json.loads(run(program, "models", "--json", folder=tmp_path).stdout)
+    }
+    assert listed["glyph"]["available"]
+    assert not listed["photo"]["available"]
+    missing = run(program, "embed", "photo", image, "-o", "vectors.npz", folder=tmp_path)
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "pip install 'twinned[train,pretrained]'" in missing.stderr
     refused = run(program, "train", glyphs, "-o", tmp_path / "m.twin", folder=tmp_path)
     assert refused.returncode == 2
     assert "pip install" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
-def test_wheel_holds_the_sources_and_their_data(wheel):
+def test_wheel_contains_the_sources_and_their_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))

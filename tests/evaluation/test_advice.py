@@ -27,7 +27,7 @@ def fit(**changes: Any) -> Any:
         (0.45, "Weak: the answers are nearly guesses"),
     ],
 )
-def test_judgement_says_what_an_error_rate_means(eer: float, start: str) -> None:
+def test_judgement_describes_the_error_rate(eer: float, start: str) -> None:
     assert judgement(eer).startswith(start)
 
 
@@ -49,11 +49,15 @@ def test_a_model_with_a_doubtful_threshold_is_to_be_calibrated(
     assert "twinned evaluate" in measure
 
 
+def test_a_model_without_a_threshold_is_to_be_calibrated() -> None:
+    assert "twinned calibrate" in on_model(None, unseen=None)[-1]
+
+
 def test_a_good_model_is_to_be_measured_only() -> None:
     assert len(on_model(fit(), unseen=True)) == 2
 
 
-def test_an_evaluation_names_what_is_wrong() -> None:
+def test_advice_on_an_evaluation_names_each_problem() -> None:
     counts = {"n_genuine": 1000, "n_impostor": 100_000, "n_classes": 50}
     good = VerificationResult(threshold=0.5, impostors="all", far=0.02, frr=0.02, eer=0.02, **counts)
     assert on_evaluation(good, fit(), seen=0)[0].startswith("Good")

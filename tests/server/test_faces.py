@@ -60,7 +60,7 @@ def test_a_photograph_without_a_face_is_refused_with_a_reason(service: TestClien
     assert found["faces"][0]["box"] == [40, 40, 64, 64]
 
 
-def test_a_face_that_was_cut_out_is_taken_as_it_is(service: TestClient, photo: Any) -> None:
+def test_face_that_was_cut_out_is_used_unchanged(service: TestClient, photo: Any) -> None:
     faces = service.post("/v1/faces", files={"image": photo(RED, GREEN)}).json()["faces"]
     crops = [base64.b64decode(face["crop"]) for face in faces]
     by_crop = service.post("/v1/verify", files={"a": crops[0], "b": crops[1]}, data={"faces": "none"}).json()

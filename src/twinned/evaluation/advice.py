@@ -28,13 +28,18 @@ def judgement(eer: float) -> str:
     return f"Weak: {wrong}. Add images and classes, train for more minutes, or run twinned check DATA"
 
 
-def on_model(fit: FittedThreshold, *, unseen: bool | None) -> list[str]:
+def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
     """Return sentences on a model by the figures of its threshold, the most important first.
 
     Args:
-        fit: Stored threshold.
+        fit: Stored threshold, or None.
         unseen: True if it was chosen on classes that were not used in training; None if that is not known.
     """
+    if fit is None:
+        return [
+            "This model has no threshold: it searches, but does not decide what is the same",
+            "Choose one from your images, with a folder for each class: twinned calibrate MODEL DATA -o NEW",
+        ]
     found = [judgement(fit.eer)]
     if unseen is False:
         found.append(

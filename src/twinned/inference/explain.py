@@ -60,24 +60,24 @@ class Explanation:
     method: Literal["exact", "occlusion"]
     distance: float
 
-    def is_weak(self, threshold: float) -> bool:
+    def is_weak(self, threshold: float | None) -> bool:
         """Return True if no region is important, so that the map and the matches show little but noise.
 
         Weak are occlusions that change the distance by less than a tenth of the distance or of the threshold,
         whichever is larger; and exact shares of a similarity below 0.2.
 
         Args:
-            threshold: Threshold of the model.
+            threshold: Threshold of the model, or None.
         """
         if self.method == "exact":
             return float(self.left_share.sum()) < _WEAK_SIMILARITY
-        return self._most() < _WEAK_CHANGE * max(self.distance, threshold)
+        return self._most() < _WEAK_CHANGE * max(self.distance, threshold or 0)
 
-    def text(self, threshold: float) -> str:
+    def text(self, threshold: float | None) -> str:
         """Describe the strength of the evidence, and the meaning of the matches, in two or three sentences.
 
         Args:
-            threshold: Threshold of the model.
+            threshold: Threshold of the model, or None.
         """
         weak = "Weak evidence: " if self.is_weak(threshold) else ""
         if self.method == "exact":
@@ -88,7 +88,7 @@ class Explanation:
                 f" {self._most():.2g}"
             )
         strength = strength[0].upper() + strength[1:]
-        if self.distance <= threshold:
+        if threshold is None or self.distance <= threshold:
             return f"{strength}. Lines: regions that match best."
         return (
             f"{strength}. The images count as different. Lines: regions that match best, which is not enough"

@@ -101,15 +101,15 @@ def _png(pixels: Pixels) -> str:
 def _explain(service: Service, body: ExplainRequest) -> dict[str, Any]:
     """Explain a comparison."""
     model = service.model_for(body.faces)
-    found = model.explain(body.a, body.b)
+    found, threshold = model.explain(body.a, body.b), model.manifest.threshold
     service.metrics.images.inc(2)
     sides = (found.left, found.left_share), (found.right, found.right_share)
     return {
         "method": found.method,
         "distance": found.distance,
-        "threshold": model.threshold,
-        "weak": found.is_weak(model.threshold),
-        "text": found.text(model.threshold),
+        "threshold": threshold,
+        "weak": found.is_weak(threshold),
+        "text": found.text(threshold),
         "images": [
             {
                 "png": _png(pixels),
@@ -155,7 +155,7 @@ def _facts(service: Service, stats: Stats | None) -> dict[str, Any]:
     model = service.model
     manifest = model.manifest
     internal = {"evidence", "identification", "references"}
-    calibration = manifest.calibration.model_dump(mode="json", exclude=internal)
+    stored = manifest.stored_calibration
     gallery = None
     if service.gallery is not None:
         known = {} if stats is None else stats.to_json()
@@ -175,11 +175,11 @@ def _facts(service: Service, stats: Stats | None) -> dict[str, Any]:
     return {name: getattr(manifest, name) for name in kept} | {
         "name": model.folder.name,
         "image": manifest.spec.model_dump(mode="json"),
-        "threshold": model.threshold,
-        "calibration": calibration,
+        "threshold": manifest.threshold,
+        "calibration": stored and stored.model_dump(mode="json", exclude=internal),
         "classes": len(manifest.classes),
         "card": card(manifest),
-        "advice": on_model(manifest.calibration, unseen=manifest.calibration.unseen_classes),
+        "advice": on_model(stored, unseen=None if stored is None else stored.unseen_classes),
         "gallery": gallery,
         "read_only": service.read_only,
         "limits": asdict(service.limits),

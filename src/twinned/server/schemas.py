@@ -332,7 +332,7 @@ class Explanation(BaseModel):
 
     method: str
     distance: float
-    threshold: float
+    threshold: float | None
     weak: bool
     text: str
     images: list[ExplainedImage]
@@ -428,8 +428,8 @@ class ModelFacts(BaseModel):
     embedding_size: int
     distance: str
     head: bool
-    threshold: float
-    calibration: dict[str, Any]
+    threshold: float | None
+    calibration: dict[str, Any] | None
     classes: int
     data: dict[str, Any]
     held_out: dict[str, Any]

@@ -74,11 +74,11 @@ def neighbours(
             f"expected one row of images per query; got {len(queries)} queries and {len(found)} rows"
         )
     columns = max(map(len, found))
-    crossed = False
     step, row = 1.12, 1.62
     ax = board(1.75 + step * columns, 0.75 + row * len(queries), inches=0.85, ax=ax)
     words(ax, 0.12, 0.3, "Query", ha="left", weight="bold")
     words(ax, 1.62, 0.3, "Nearest images", ha="left", weight="bold")
+    crossed = False
     for k, (query, hits) in enumerate(zip(queries, found)):
         top = 0.6 + row * k
         _tile(ax, query, at=(0.12, top), frame=INK, line=1.8)
@@ -99,9 +99,7 @@ def neighbours(
             ax,
             1.62 + step * columns - 0.12,
             0.3,
-            f"dotted line: threshold {threshold:.4g}"
-            if crossed
-            else f"all within the threshold {threshold:.4g}",
+            f"{'dotted line: ' if crossed else ''}threshold {threshold:.4g}",
             ha="right",
             color=GRAY,
             size=7.5,

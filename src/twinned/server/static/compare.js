@@ -17,6 +17,7 @@ export function compare(place, facts) {
   const said = h("div", { class: "said", "aria-live": "polite" });
   const line = scale({ stored: facts.threshold, curve: facts.held_out.curve, moved: judge });
   const why = explanation(() => ({ a: tiles[0].images[0], b: tiles[1].images[0], ...cutOut(facts) }));
+  line.element.hidden = facts.threshold === null;
   place.append(h("div", { class: "pair" }, tiles[0].element, tiles[1].element), h("div", { class: "panel result" }, said, line.element, why.element));
 
   let verdict = null;

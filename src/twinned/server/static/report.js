@@ -12,7 +12,7 @@ export function report(place, facts) {
   const panel = (title, ...inside) => h("div", { class: "panel" }, h("h2", {}, title), inside);
 
   const [judgement, ...steps] = facts.advice;
-  const figures = h(
+  const figures = fit && h(
     "dl",
     { class: "facts" },
     tile("Wrong answers (equal error rate)", rate(fit.eer), "lower is better; 50 % is a guess", fit.eer_ci && `95 % interval ${interval(fit.eer_ci, rate)}`),
@@ -22,7 +22,6 @@ export function report(place, facts) {
     fit.cllr === null ? null : tile("Probabilities", trust(fit.cllr), `Cllr ${number(fit.cllr)}: 0 is perfect, 1 is a guess`),
   );
   const line = scale({ stored: facts.threshold, curve: facts.held_out.curve });
-  line.set({});
 
   const rows = [
     ["Encoder", facts.encoder],
@@ -40,8 +39,8 @@ export function report(place, facts) {
       "div",
       { class: "report" },
       h("div", { class: "panel wide" }, h("h2", {}, "What to do next"), h("p", { class: "lead" }, stop(judgement)), h("ol", { class: "notes steps" }, steps.map((words) => h("li", {}, withCommands(stop(words)))))),
-      h("div", { class: "panel wide" }, h("h2", {}, facts.name), figures),
-      panel("Error rates by threshold", h("p", { class: "note" }, "A higher threshold accepts more different pairs; a lower one rejects more same pairs."), line.element),
+      fit && h("div", { class: "panel wide" }, h("h2", {}, facts.name), figures),
+      fit && panel("Error rates by threshold", h("p", { class: "note" }, "A higher threshold accepts more different pairs; a lower one rejects more same pairs."), line.element),
       panel("Model", h("table", {}, h("tbody", {}, rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, value))))), facts.notes.length ? [h("h2", {}, "Notes"), h("ul", { class: "notes" }, facts.notes.map((words) => h("li", {}, stop(words))))] : [], h("p", {}, h("button", { type: "button", onclick: () => download(saved) }, "Save the model card"))),
     ),
   );

@@ -51,6 +51,7 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
 
   function draw() {
     const { usable, threshold, distance } = state;
+    if (threshold === null) return;
     const height = usable ? HEIGHT.curve : HEIGHT.plain;
     const left = usable ? 46 : 14;
     const width = Math.max(240, element.clientWidth || 600);

@@ -63,14 +63,13 @@ export function search(place, facts) {
 
   function show(hits) {
     const within = hits.filter((hit) => hit.distance <= facts.threshold).length;
-    said.replaceChildren(
-      h("p", { class: "note" }, hits.length ? `Nearest first. ${within ? `${plural(within, "image")} within` : "None within"} the threshold of ${number(facts.threshold)}.` : "The gallery has no other image."),
-    );
+    const words = facts.threshold === null ? "" : ` ${within ? `${plural(within, "image")} within` : "None within"} the threshold for two images, ${number(facts.threshold)}.`;
+    said.replaceChildren(h("p", { class: "note" }, hits.length ? `Nearest first.${words}` : "The gallery has no other image."));
     grid.replaceChildren(
       ...hits.map((hit) =>
         h(
           "li",
-          { class: hit.distance <= facts.threshold ? "near" : "far" },
+          { class: facts.threshold !== null && hit.distance <= facts.threshold ? "near" : "far" },
           h(
             "a",
             { href: `#search/${hit.id}`, onclick: () => steps.push({ id: hit.id, label: hit.label }) },
