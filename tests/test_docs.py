@@ -1,13 +1,14 @@
 """Run the code blocks of README and docs.
 
 A block of shell or Python runs where the comment ``<!-- run -->`` stands above it: page by page from top to
-bottom, in one folder, *Start here* first, since other pages use what it leaves. ``run: data`` needs the
-real data sets, ``run: curl`` that program, and ``run: repository`` runs there. Blocks marked
-``run: lightning`` and ``run: compiler`` are left out where that is not installed.
+bottom, in one folder, *Get started* first, since other pages use what it leaves; the tutorial starts in an
+empty folder. ``run: data`` needs the real data sets, ``run: curl`` that program, and ``run: repository`` runs
+there. Blocks marked ``run: lightning`` and ``run: compiler`` are left out where that is not installed.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -21,11 +22,18 @@ from typing import NamedTuple
 
 import pytest
 
+from twinned.evaluation.results import NAMES
+from twinned.visualization.report.provenance import _WORDS
+
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"<!-- run(?:: (?P<needs>\w+))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#]+)[^)]*\)")
 _INSTALLED = {"lightning": find_spec("lightning") is not None, "compiler": shutil.which("g++") is not None}
-PAGES = ["start.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md") if p.name != "start.md")]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    (path.relative_to(DOCS).as_posix() for path in [*DOCS.glob("*.md"), *DOCS.glob("howto/*.md")]),
+    key=lambda page: (page != "start.md", page),
+)
 
 
 class Block(NamedTuple):
@@ -85,20 +93,40 @@ def started(place: Path) -> Path:
         if blocks(ROOT / "docs" / page)
     ],
 )
-def test_blocks_of_a_page_run(page, started):
+def test_blocks_of_a_page_run(page, started, tmp_path):
     if page == "start.md":
         assert (started / "digits.twin" / "model.json").is_file()
         assert (started / "report.html").stat().st_size > 10_000
         return
     for block in blocks(ROOT / "docs" / page):
         if _INSTALLED.get(block.needs or "", True):
-            type_in(block, started)
+            type_in(block, tmp_path if page == "tutorial.md" else started)
 
 
 def test_tutorial_pages_have_blocks_to_run():
-    pages = ("start", "losses", "threshold", "finetune", "faces", "signatures", "search", "serve")
-    for page in (*pages, "formats", "deck", "parts"):
+    pages = ("start", "losses", "threshold", "finetune", "faces", "signatures", "search", "serve", "formats")
+    for page in (*pages, "deck", "parts", "tutorial", "cli"):
         assert blocks(ROOT / "docs" / f"{page}.md"), page
+    for path in (ROOT / "docs" / "howto").glob("*.md"):
+        assert blocks(path), path
+
+
+def test_glossary_has_the_terms_of_evaluations_and_reports():
+    headings = re.findall(r"^### (.+)$", (DOCS / "glossary.md").read_text("utf-8").lower(), re.MULTILINE)
+    terms = [*NAMES.values(), *_WORDS, "TAR at FAR"]
+    missing = [term for term in terms if not any(term.split(":")[0].lower() in each for each in headings)]
+    assert not missing
+
+
+def test_messages_under_troubleshooting_exist():
+    quoted = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text("utf-8"), re.MULTILINE)
+    assert quoted
+    sources = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "src").rglob("*.py")]
+    nodes = [
+        node for tree in sources for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.JoinedStr)
+    ]
+    texts = "\n".join(ast.unparse(node) for node in nodes)
+    assert [message for message in quoted if message not in texts] == []
 
 
 @pytest.mark.parametrize(
