@@ -17,7 +17,9 @@ from functools import partial, wraps
 from math import sqrt
 from typing import Any, Protocol, TypeAlias
 
-from array_api_compat import array_namespace, device
+import array_api_compat
+import numpy as np
+from array_api_compat import device
 
 from .errors import DataError, SettingError
 
@@ -35,6 +37,16 @@ _ROUNDING, _DIAGONAL = 0.005, 0.25
 EXPECTED = "for embeddings z, pass distances.euclidean(z, z, pairwise=True) or another distance"
 
 _checked: ContextVar[bool] = ContextVar("_checked", default=True)
+
+
+def array_namespace(*arrays: Array) -> Any:
+    """Return the functions of the arrays' library.
+
+    NumPy's own from 2.1 on: importing the wrapper of array_api_compat takes as long as importing NumPy.
+    """
+    if hasattr(np, "astype") and all(isinstance(array, np.ndarray) for array in arrays):
+        return np
+    return array_api_compat.array_namespace(*arrays)
 
 
 class Distance(Protocol):

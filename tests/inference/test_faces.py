@@ -36,6 +36,7 @@ def write_encoder(path: Path) -> None:
 @pytest.fixture(autouse=True)
 def small_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "write_encoder", write_encoder)
+    monkeypatch.setattr(models, "encoder_weights", dict)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

@@ -56,7 +56,7 @@ def test_unknown_name_lists_the_names() -> None:
         tw.load("fcae")
 
 
-def test_figures_are_those_of_the_benchmarks() -> None:
+def test_figures_equal_the_benchmark_results() -> None:
     faces, glyph = (json.loads((RESULTS / f"{name}.json").read_text()) for name in ("faces", "glyph"))
     measured = {
         "face": (
@@ -71,11 +71,15 @@ def test_figures_are_those_of_the_benchmarks() -> None:
             glyph["letters"]["one_shot"],
         ),
     }
+    page = (RESULTS.parents[1] / "docs" / "models.md").read_text("utf-8")
+    for name, model in READY_MADE.items():
+        for row in model.figures:
+            assert f"| `{name}` | {row['name']} | {row['value']} | `{row['command']}` |" in page
     for name, values in measured.items():
         assert [row["value"] for row in READY_MADE[name].figures] == [round(value, 4) for value in values]
 
 
-def test_glyph_recognizes_letters_and_has_its_weights() -> None:
+def test_glyph_model_recognizes_letters_and_equals_its_network() -> None:
     model = tw.load("glyph")
     assert sum(path.stat().st_size for path in model.folder.iterdir()) <= 4_000_000
     assert "MIT License, copyright (c) 2015 Brenden Lake" in (model.folder / "README.md").read_text("utf-8")
@@ -99,7 +103,7 @@ def without_threshold(tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_decisions_need_a_threshold(without_threshold: Path, strangers: Path) -> None:
+def test_decisions_require_a_threshold(without_threshold: Path, strangers: Path) -> None:
     model, images = tw.load(without_threshold), find_images(strangers)
     with pytest.raises(SettingError, match=r"`twinned calibrate photo DATA -o mine\.twin`.*`twinned train"):
         model.verify(images[0], images[1])
@@ -111,7 +115,7 @@ def test_decisions_need_a_threshold(without_threshold: Path, strangers: Path) ->
             gallery.identify(images[0])
 
 
-def test_search_and_metrics_need_no_threshold(without_threshold: Path, strangers: Path) -> None:
+def test_search_and_metrics_require_no_threshold(without_threshold: Path, strangers: Path) -> None:
     model, images = tw.load(without_threshold), find_images(strangers)
     assert model.embed(images[0]).shape == (model.embedding_size,)
     with model.gallery("some.gallery") as gallery:
@@ -126,13 +130,13 @@ def test_search_and_metrics_need_no_threshold(without_threshold: Path, strangers
     assert "stored threshold" not in str(found)
 
 
-def test_calibration_gives_it_a_threshold(without_threshold: Path, strangers: Path, tmp_path: Path) -> None:
+def test_calibration_adds_a_threshold(without_threshold: Path, strangers: Path, tmp_path: Path) -> None:
     recalibrate(without_threshold, strangers, tmp_path / "mine.twin", progress=False)
     images = find_images(strangers)
     assert tw.load(tmp_path / "mine.twin").verify(images[0], images[0]).same
 
 
-def test_a_ready_made_model_is_not_changed_in_place(
+def test_ready_made_model_is_not_changed_in_place(
     tiny_model: Path, strangers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twinned.inference.ready_made.ReadyMade.folder", lambda self: tiny_model)

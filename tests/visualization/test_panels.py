@@ -36,6 +36,9 @@ def test_neighbors_mark_correctness_and_threshold():
     assert len(dotted) == 1  # only the first row has an image beyond the threshold
     second, third = ax.images[2].get_extent(), ax.images[3].get_extent()
     assert second[1] < dotted[0].get_xdata()[0] < third[0]
+    assert "dotted line: threshold 0.3" in words(ax)
+    near = plots.neighbours([Shown(IMAGE, "anna")], [hits[:1]], threshold=0.3)
+    assert "threshold 0.3" in words(near)  # and no line to name
 
 
 def test_neighbors_without_threshold_have_no_line():

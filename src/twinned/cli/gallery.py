@@ -17,8 +17,10 @@ from .options import (
     MinFace,
     ModelFolder,
     Quiet,
+    Url,
     face_name,
     image_paths,
+    load_or_connect,
     print_answers,
     print_errors,
     print_note,
@@ -53,12 +55,11 @@ def _open(
     address: str,
     *,
     create: bool = False,
+    url: str | None = None,
     faces: str | None = None,
     min_face: int | None = None,
 ) -> Any:
-    from ..inference.model import load
-
-    return load(model).with_faces(faces, min_face).gallery(address, create=create)
+    return load_or_connect(model, url).with_faces(faces, min_face).gallery(address, create=create)
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def add(
     metadata: Metadata = None,
     faces: Faces = None,
     min_face: MinFace = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -138,7 +140,7 @@ def add(
         metadata_of += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
     if not paths:
         raise DataError(f"no images in {', '.join(map(str, images))}")
-    with _open(model, gallery, create=True, faces=faces, min_face=min_face) as opened:
+    with _open(model, gallery, create=True, url=url, faces=faces, min_face=min_face) as opened:
         added = opened.add(paths, labels, metadata=metadata_of, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
@@ -153,7 +155,7 @@ def add(
             "count": count,
         },
         as_json=json,
-        text=f"{gallery}: {added.stored} images enrolled, {added.skipped} already there,"
+        text=f"{url or gallery}: {added.stored} images enrolled, {added.skipped} already there,"
         f" {len(added.unreadable)} unreadable; {count} in total",
     )
 
@@ -164,17 +166,18 @@ def remove(
     gallery: Address,
     ids: Ids = None,
     label: Label = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Remove images by id, or all images of a label."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         removed = opened.remove(ids, label=label)
         count = opened.count()
     print_result(
         {"removed": len(removed.items), "count": count},
         as_json=json,
-        text=f"{gallery}: {len(removed.items)} images removed; {count} left",
+        text=f"{url or gallery}: {len(removed.items)} images removed; {count} left",
     )
 
 
@@ -188,11 +191,12 @@ def update(
     ] = None,
     rename: Annotated[str | None, typer.Option(help="New name for the label --label.")] = None,
     metadata: Metadata = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Change the label or metadata of images, or rename a label."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         if rename is not None:
             if label is None or ids:
                 raise SettingError("--rename NEW requires --label OLD, without --id")
@@ -205,7 +209,7 @@ def update(
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
-    print_result({"updated": changed}, as_json=json, text=f"{gallery}: {changed} images updated")
+    print_result({"updated": changed}, as_json=json, text=f"{url or gallery}: {changed} images updated")
 
 
 @group.command(name="list")
@@ -214,11 +218,12 @@ def list_(
     gallery: Address,
     label: OnlyLabel = None,
     where: Where = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """List the enrolled images."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         page = opened.list(label=label, where=_pairs(where))
     lines = [f"{item.id}  {item.label or '-'}  {item.image or '-'}" for item in page.items]
     print_result(page.to_json(), as_json=json, text="\n".join([*lines, f"{page.count} images"]))
@@ -230,11 +235,12 @@ def count(
     gallery: Address,
     label: OnlyLabel = None,
     where: Where = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Count the enrolled images."""
-    with _open(model, gallery) as opened:
+    with _open(model, gallery, url=url) as opened:
         found = opened.count(label=label, where=_pairs(where))
         labels = opened.labels(where=_pairs(where))
     if label:
@@ -340,11 +346,12 @@ def identify(
     where: Where = None,
     faces: Faces = None,
     min_face: MinFace = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Identify images: the label of each, or unknown. With --faces all, of each face, with its box."""
-    with _open(model, gallery, faces=faces, min_face=min_face) as opened:
+    with _open(model, gallery, url=url, faces=faces, min_face=min_face) as opened:
         found = opened.identify(image_paths(images), fpir=fpir, label=label, where=_pairs(where))
     print_answers(found, as_json=json)
 
@@ -364,6 +371,7 @@ def search(
     where: Where = None,
     faces: Faces = None,
     min_face: MinFace = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -373,9 +381,8 @@ def search(
     is a list: image, box and the images found for each face.
     """
     from ..inference.inputs import queries_of
-    from ..inference.model import load
 
-    loaded = load(model).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url).with_faces(faces, min_face)
     queries, spec = queries_of(image_paths(images), loaded.spec)
     with loaded.with_faces(spec.faces).gallery(gallery, create=False) as opened:
         found = [

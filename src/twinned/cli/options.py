@@ -185,6 +185,27 @@ Device = Annotated[
     typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run"),
 ]
 
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="Address of a running service that answers instead, such as http://127.0.0.1:8000; model and"
+        " gallery are not opened (token: environment variable TWINNED_TOKEN).",
+        rich_help_panel="Run",
+    ),
+]
+
+
+def load_or_connect(folder: Path, url: str | None, *, device: str = "auto") -> Any:
+    """Load a model, or connect to a running service."""
+    if url is not None:
+        from .remote import RemoteService
+
+        return RemoteService(url)
+    from ..inference.model import load
+
+    return load(folder, device=device)
+
 
 def load_on(device: str, folder: Path) -> Model:
     """Load a model on a device; add a note if ONNX Runtime does not support the device."""

@@ -22,8 +22,10 @@ from .options import (
     Quiet,
     Seed,
     Threshold,
+    Url,
     image_paths,
     load_on,
+    load_or_connect,
     print_answers,
     print_errors,
     print_result,
@@ -42,15 +44,14 @@ def verify(
     threshold: Threshold = None,
     faces: Faces = None,
     min_face: MinFace = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Verify that two images show the same class: exit code 0 same, 1 different, 2 error."""
-    from ..inference.model import load
-
-    loaded = load(model, device="cpu").with_faces(faces, min_face)
+    loaded = load_or_connect(model, url, device="cpu").with_faces(faces, min_face)
     verdict = loaded.verify(a, b, threshold=threshold)
-    if missing := loaded.manifest.unmeasured:
+    if url is None and (missing := loaded.manifest.unmeasured):
         logger.info(f"{missing}, so expect more false accepts of them than the model's figures show")
     text = (
         f"{verdict.verdict}: probability {verdict.probability:.3f}. Distance {verdict.distance:.4g} is"
@@ -80,14 +81,13 @@ def classify(
     threshold: Threshold = None,
     faces: Faces = None,
     min_face: MinFace = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
-    from ..inference.model import load
-
     paths = image_paths(images)
-    loaded = load(model).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url).with_faces(faces, min_face)
     found = loaded.classify(paths, support, threshold=threshold, progress=not quiet)
     print_answers(found, as_json=json)
 
@@ -167,6 +167,8 @@ def evaluate(
         files.check_output(report, force=force, data=[data, model])
         report.parent.mkdir(parents=True, exist_ok=True)
     loaded = load_on(device, model)
+    if report is not None and loaded.manifest.threshold is None:
+        raise SettingError(f"{model}: a report needs a model with a threshold; see twinned calibrate --help")
     found = loaded.evaluate(
         str(data),
         protocol=protocol,

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from PIL import Image
-
 from ..errors import DataError, some
-from .images import FORMATS
+from .images import open_known
 
 IMAGE_COLUMNS, PAIR_COLUMNS = (
     ("path", "label", "split", "group", "role"),
@@ -153,7 +151,7 @@ def _refuse_other_files(path: Path) -> None:
     if head.startswith(_ARCHIVES) or head[_TAR_AT:] == _TAR:
         raise DataError(f"{path}: This is an archive. Extract it, and give the folder or CSV inside.")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_known(path) as image:
             kind = image.format
     except Exception:  # Pillow raises many kinds of errors on other files
         return

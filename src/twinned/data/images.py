@@ -33,6 +33,8 @@ _DRIVE = re.compile(r"(?:^|/)[A-Za-z]:/")
 
 # Formats that Pillow may open. For some others it starts programs (EPS) or reads other files.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "ICO")
+# For any other format Pillow imports all of its plugins, which takes as long as importing NumPy.
+_LOADED = ("PNG", "JPEG", "BMP", "DIB", "GIF", "PPM")
 
 # Pillow warns of large images, which `MAX_PIXELS` refuses, and of damaged EXIF data.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -120,6 +122,18 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
     raise ImageError(name, _instead_of(source))
 
 
+def open_known(file: Any) -> Image.Image:
+    """Open an image file of one of `FORMATS`; the pixels are read later.
+
+    Raises:
+        UnidentifiedImageError: If it is of another format, or no image.
+    """
+    try:
+        return Image.open(file, formats=_LOADED)
+    except UnidentifiedImageError:
+        return Image.open(file, formats=FORMATS)
+
+
 def check_header(path: Any) -> None:
     """Read the header of an image file.
 
@@ -127,7 +141,7 @@ def check_header(path: Any) -> None:
         ImageError: If the file is missing or is no image; names it and the reason.
     """
     try:
-        with Image.open(path, formats=FORMATS):
+        with open_known(path):
             return
     except Exception:  # many kinds
         open_image(path)
@@ -249,7 +263,7 @@ def _open_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -
 
 
 def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
-    with Image.open(file, formats=FORMATS) as image:
+    with open_known(file) as image:
         if image.width * image.height > MAX_PIXELS:
             raise _UnusableError(f"is {image.width}x{image.height}; the limit is {MAX_PIXELS:,} pixels")
         if at_least is not None and image.format == "JPEG":

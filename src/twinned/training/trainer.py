@@ -249,9 +249,7 @@ class Trainer:
             is_new = checkpoint is None or not checkpoint.exists()
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
                 steps = 0
-                note(
-                    "no-time-to-train", "time allows for fitting the last layer only: more minutes train more"
-                )
+                note("no-time-to-train", "time allows for fitting the last layer only: set more minutes")
         optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
         schedule = self._schedule(
             steps,

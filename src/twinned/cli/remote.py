@@ -1,0 +1,279 @@
+"""Client of a running service, with the methods of `Model` and `Gallery` that the commands use (--url)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import requests
+
+from ..data.preprocessing import ImageSpec
+from ..data.readers import find_images, load_images
+from ..errors import DataError, GalleryError, ImageError, SettingError
+from ..gallery.results import Added, Hit, Identification, Page
+from ..gallery.store import Record
+from ..inference.results import Prediction, Verdict
+from ..utils.progress import progress_bar
+
+_SECONDS = 60.0
+# Bytes and images of one request. A service accepts 32 MiB and 64 images unless it is set otherwise.
+_MAX_BYTES, _MAX_IMAGES = 16 * 1024 * 1024, 32
+_PAGE = 500
+File = tuple[str, bytes]
+
+
+class _Removed(NamedTuple):
+    items: range
+
+
+class RemoteService:
+    """A service at an address; it answers in place of a model and of its gallery.
+
+    Args:
+        url: Address, such as ``http://127.0.0.1:8000``. The token is read from the environment variable
+            TWINNED_TOKEN.
+
+    Raises:
+        SettingError: If the address is invalid.
+    """
+
+    spec = ImageSpec(height=64, width=64)  # only its `faces` is used
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingError(
+                f"--url {url}: expected the address of a service, such as http://127.0.0.1:8000"
+            )
+        self._url = url.rstrip("/")
+        self._session = requests.Session()
+        # A proxy cannot reach this machine's own addresses.
+        self._session.trust_env = parts.hostname not in ("localhost", "127.0.0.1", "::1")
+        if token := os.environ.get("TWINNED_TOKEN"):
+            self._session.auth = lambda request: (
+                request.headers.update({"Authorization": f"Bearer {token}"}) or request
+            )
+
+    def __enter__(self) -> RemoteService:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def with_faces(self, faces: str | None = None, min_face: int | None = None) -> RemoteService:
+        """Return this service; the faces that it looks for cannot be changed."""
+        _unsupported("--faces or --min-face", faces not in (None, self.spec.faces) or min_face)
+        return self
+
+    def gallery(self, address: str, *, create: bool = False) -> RemoteService:
+        """Return this service, which has its gallery open."""
+        return self
+
+    # ---- model
+
+    def verify(self, a: Path, b: Path, *, threshold: float | None = None) -> Verdict:
+        """Verify two images, or references in a folder and an image."""
+        references = [_read(path) for path in (find_images(a) if a.is_dir() else [a])]
+        files = [("a", file) for file in references] + [("b", _read(b))]
+        found = self._post("/v1/verify", files, threshold=threshold)
+        return Verdict(**{name: found[name] for name in Verdict._fields if name in found})
+
+    def classify(
+        self, images: Sequence[str], support: Path, *, threshold: float | None = None, progress: bool = True
+    ) -> list[Prediction]:
+        """Classify images from a folder with one folder per class."""
+        examples = load_images(support)
+        files = [
+            (f"support[{label}]", _read(image))
+            for image, label in zip(examples.images, examples.labels, strict=True)
+        ]
+        found: list[dict[str, Any]] = []
+        with progress_bar("Classifying", len(images), show=progress) as advance:
+            for batch in _batches(images):
+                sent = [*files, *(("images", file) for file in batch)]
+                found += self._post("/v1/classify", sent, threshold=threshold)
+                advance(len(batch))
+        return [
+            Prediction(**one | {"image": name, "nearest": one["label"] or ""})
+            for one, name in zip(found, _names(found, images), strict=True)
+        ]
+
+    # ---- gallery
+
+    def identify(self, images: Sequence[str], **options: Any) -> list[Identification]:
+        """Identify images."""
+        answers = [
+            one
+            for batch in _batches(images)
+            for one in self._post("/v1/identify", [("images", file) for file in batch], **options)
+        ]
+        return [
+            Identification(
+                name,
+                one["label"],
+                one["probability"],
+                math.inf if one["distance"] is None else one["distance"],
+                one["threshold"],
+                one.get("box"),
+            )
+            for one, name in zip(answers, _names(answers, images), strict=True)
+        ]
+
+    def search(self, image: str, k: int, **options: Any) -> list[Hit]:
+        """Find the enrolled images that are most similar, nearest first."""
+        found = self._post("/v1/search", [("image", _read(image))], k=k, **options)
+        return [Hit(one["id"], one["image"], one["label"], one["distance"], {}) for one in found]
+
+    def add(
+        self,
+        images: Sequence[Any],
+        labels: Sequence[str | None],
+        *,
+        metadata: Sequence[Mapping[str, Any]],
+        progress: bool = True,
+    ) -> Added:
+        """Enroll image files."""
+        stored = skipped = 0
+        ids: list[str | None] = []
+        unreadable: list[ImageError] = []
+        rows = zip(images, labels, (json.dumps(one) for one in metadata), strict=True)
+        with progress_bar("Enrolling", len(images), show=progress) as advance:
+            for (label, data), group in groupby(rows, key=lambda row: row[1:]):
+                for batch in _batches([row[0] for row in group], unreadable):
+                    files = [("images", file) for file in batch]
+                    try:
+                        found = self._post("/v1/gallery", files, label=label, metadata=data)
+                    except DataError as error:  # none of these images can be read
+                        unreadable += [ImageError(n, str(error).removeprefix(f"{n}: ")) for n, _ in batch]
+                        continue
+                    stored, skipped = stored + found["stored"], skipped + found["skipped"]
+                    ids += found["ids"]
+                    unreadable += [ImageError(*text.split(": ", 1)) for text in found["unreadable"]]
+                    advance(len(batch))
+        return Added(ids, stored, skipped, unreadable)
+
+    def list(self, *, label: Sequence[str] | None, where: Mapping[str, Any]) -> Page:
+        """List the enrolled images, of one label or all."""
+        _unsupported("--where", where)
+        _unsupported("more than one --label", (label or [])[1:])
+        params: dict[str, Any] = {"limit": _PAGE} | ({"label": label[0]} if label else {})
+        found = self._ask("GET", "/v1/gallery", params=params)
+        items = list(found["items"])
+        while found["after"] is not None:
+            found = self._ask("GET", "/v1/gallery", params=params | {"after": found["after"]})
+            items += found["items"]
+        return Page(found["count"], [Record(**one) for one in items], None)
+
+    def count(self, *, label: Sequence[str] | None = None, where: Mapping[str, Any] | None = None) -> int:
+        """Count the enrolled images."""
+        labels = self.labels(where=where or {})
+        if not label:
+            return int(self._ask("GET", "/v1/gallery/labels")["count"])
+        return sum(labels.get(name, 0) for name in label)
+
+    def labels(self, *, where: Mapping[str, Any]) -> dict[str, int]:
+        """Count the images of each label."""
+        _unsupported("--where", where)
+        return dict(self._ask("GET", "/v1/gallery/labels")["labels"])
+
+    def remove(self, ids: Sequence[str] | None, *, label: str | None) -> _Removed:
+        """Remove images by id, or all images of a label."""
+        if (ids is None) == (label is None):
+            raise SettingError("remove requires either ids or a label")
+        if label is not None:
+            answers = [self._ask("DELETE", "/v1/gallery", params={"label": label})]
+        else:
+            answers = [self._ask("DELETE", _path_of(one)) for one in ids or []]
+        return _Removed(range(sum(answer["removed"] for answer in answers)))
+
+    def update(self, id: str, *, label: str | None, metadata: Mapping[str, Any] | None) -> None:
+        """Change the label or metadata of an image."""
+        changes = {"label": label, "metadata": metadata}
+        self._ask("PATCH", _path_of(id), json={k: v for k, v in changes.items() if v is not None})
+
+    def rename(self, label: str, new: str) -> int:
+        """Rename a label, or merge it into another; return the number of images changed."""
+        return int(self._ask("POST", "/v1/gallery/rename", json={"label": label, "new": new})["updated"])
+
+    def _post(self, path: str, files: Sequence[tuple[str, File]], **options: Any) -> Any:
+        """Send files and options as a form; options without a value are left out."""
+        fields: list[tuple[str, str]] = []
+        for name, value in options.items():
+            if isinstance(value, list):
+                fields += [(name, one) for one in value]
+            elif value is not None and value != {}:
+                fields.append((name, value if isinstance(value, str) else json.dumps(value)))
+        return self._ask("POST", path, files=files, data=fields)
+
+    def _ask(self, method: str, path: str, **options: Any) -> Any:
+        """Return the JSON of a response.
+
+        Raises:
+            DataError: If the service cannot use the images or options.
+            GalleryError: If no service answers, or it reports another problem.
+        """
+        try:
+            answer = self._session.request(
+                method, self._url + path, timeout=_SECONDS, allow_redirects=False, **options
+            )
+            found = answer.json()
+        except requests.JSONDecodeError:
+            raise GalleryError(f"{self._url}: this is not a service of Twinned") from None
+        except requests.RequestException as error:
+            reason = type(error).__name__
+            raise GalleryError(
+                f"{self._url}: no service answers ({reason}). Start one: twinned serve"
+            ) from None
+        if answer.status_code >= 300:
+            detail = str(found.get("detail") if isinstance(found, dict) else found)
+            if answer.status_code == 401:
+                detail = f"{detail.partition('. ')[0]}. Set the environment variable TWINNED_TOKEN"
+            raise DataError(detail) if answer.status_code == 422 else GalleryError(f"{self._url}: {detail}")
+        return found
+
+
+def _names(answers: Sequence[dict[str, Any]], images: Sequence[str]) -> Sequence[str]:
+    """Return the paths of the images; the service's names where it answers for each face of an image."""
+    return images if len(answers) == len(images) else [one["image"] for one in answers]
+
+
+def _path_of(id: str) -> str:
+    return f"/v1/gallery/{quote(id, safe='')}"
+
+
+def _unsupported(what: str, value: Any) -> None:
+    if value:
+        raise SettingError(f"{what} is not supported together with --url")
+
+
+def _read(image: Any) -> File:
+    """Read an image file; return its name and content."""
+    try:
+        return os.path.basename(image), Path(image).read_bytes()
+    except OSError as error:
+        raise ImageError(str(image), error.strerror or str(error)) from None
+
+
+def _batches(images: Sequence[Any], unreadable: list[ImageError] | None = None) -> Iterator[list[File]]:
+    """Read images in batches of one request; with a list, collect the errors of files that cannot be read."""
+    batch: list[File] = []
+    for image in images:
+        try:
+            file = _read(image)
+        except ImageError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(error)
+            continue
+        if batch and (len(batch) == _MAX_IMAGES or sum(len(data) for _, data in (*batch, file)) > _MAX_BYTES):
+            yield batch
+            batch = []
+        batch.append(file)
+    if batch:
+        yield batch
