@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import typer
 
@@ -50,13 +50,12 @@ def page(text: str) -> str:
     return _PART.sub(part, text)
 
 
-class _Option(tuple[str, str, str]):
+class _Option(NamedTuple):
     """Flags, help and help panel of an option."""
 
-    __slots__ = ()
-    flags = property(lambda self: self[0])
-    help = property(lambda self: self[1])
-    panel = property(lambda self: self[2])
+    flags: str
+    help: str
+    panel: str
 
 
 def _options(command: Any) -> list[_Option]:
@@ -72,7 +71,7 @@ def _options(command: Any) -> list[_Option]:
             text = f"{text} One of {', '.join(choices)}."
         if one.required:
             text = f"{text} Required."
-        found.append(_Option((flags, text, one.rich_help_panel or "")))
+        found.append(_Option(flags, text, one.rich_help_panel or ""))
     return found
 
 
@@ -92,7 +91,7 @@ def _command(name: str, known: dict[str, Any], common: set[_Option]) -> Iterator
     usage = ["twinned", name, *(one.metavar or one.name.upper() for one in arguments), "[options]"]
     yield " ".join(command.help.split())
     yield f"\n    {' '.join(usage)}\n"
-    yield from _table([_Option((f"`{one.metavar or one.name.upper()}`", one.help, "")) for one in arguments])
+    yield from _table([_Option(f"`{one.metavar or one.name.upper()}`", one.help, "") for one in arguments])
     options = _options(command)
     other = _SAME.get(name)
     shared = set(_options(known[other])) if other else set()

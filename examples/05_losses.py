@@ -5,8 +5,8 @@ the values 0.1, 0.2 and 0.7 on squared distances with margin 0.2: 0.
 Errors: its labels are int32, which TensorFlow does not multiply by floats. Its triplet example has two
 dimensions, so distances are summed over the batch and one triplet can hide the cost of another.
 Output: the slide's numbers, the hidden cost, and 05_losses.png with the direction in which each loss moves
-every point. Contrastive loss pulls all points of a class together and pushes others to its margin. Triplet
-loss leaves points alone whose own class is nearer by the margin: they are hollow, without an arrow.
+every point. Contrastive loss pulls every point into its class (left) and pushes it away from nearer ones of
+other classes (middle). Triplet loss (right) leaves points alone whose class is nearer by the margin: hollow.
 """
 
 import torch
@@ -29,20 +29,24 @@ print("triplet loss:", triplet_costs([0.1, 0.2, 0.7]).mean().item())
 both = [0.1, 0.2, 0.7], [0.1, 0.4, 0.2]  # the second is in the wrong order
 anchor, positive, negative = torch.tensor(both).T
 summed = ((anchor - positive) ** 2).sum() - ((anchor - negative) ** 2).sum() + 0.2  # the slide's sum
-print(f"two triplets cost {triplet_costs(*both).tolist()}, but as on the slide {max(summed.item(), 0)}")
+costs = ", ".join(f"{cost:.2f}" for cost in triplet_costs(*both).tolist())
+print(f"two triplets cost {costs}; in one sum, as on the slide, {max(summed.item(), 0):.2f}")
 
 torch.manual_seed(3)
 labels = torch.arange(3).repeat_interleave(6)
 middles = torch.tensor([[0.0, 0.0], [1.1, 0.2], [0.4, 1.0]])
 points = (middles[labels] + 0.28 * torch.randn(18, 2)).requires_grad_()
-losses = {
-    "Contrastive loss": tw.losses.embedding_loss(tw.losses.ContrastiveLoss(0.8, 1), distance="euclidean"),
-    "Triplet loss": tw.losses.embedding_loss(tw.losses.TripletLoss(0.2), distance="squared_euclidean"),
-}
+first, second = torch.triu_indices(18, 18, 1)  # each pair once
+distance, same = tw.distances.euclidean(points[first], points[second]), labels[first] == labels[second]
+pairs = tw.losses.ContrastiveLoss(margin=1.0, factor=1)(distance, same, reduction="none")
+triplets = tw.losses.embedding_loss(tw.losses.TripletLoss(0.2), distance="squared_euclidean")
 fields = []
-for name, loss in losses.items():
-    value = loss(points, labels)
-    (gradient,) = torch.autograd.grad(value, points)
-    fields.append((f"{name}: {value.item():.3f}", -gradient))  # training moves each point this way
+for name, value in {
+    "Contrastive, same pairs": pairs[same].sum(),
+    "Contrastive, different pairs": pairs[~same].sum(),
+    "Triplet": triplets(points, labels),
+}.items():
+    (gradient,) = torch.autograd.grad(value, points, retain_graph=True)
+    fields.append((name, -gradient))  # training moves each point this way
     print(f"{name}: no arrow at {int((gradient.norm(dim=1) < 1e-6).sum())} of 18 points")
 tw.plots.save(tw.plots.forces(points.detach(), fields, labels.tolist()), "05_losses.png", force=True)

@@ -15,8 +15,9 @@ import twinned as tw
 def count(name, labels, **options):
     left, right, same = tw.data.make_pairs(labels, seed=0, **options)
     copies = 2 * len(same) * 28 * 28 * 4
-    print(f"{name}: {len(same):,} pairs, {same.sum():,} the same ({same.mean():.1%}); {copies:,} bytes as")
-    print(f"  copies of images, {left.nbytes + right.nbytes + len(labels) * 28 * 28:,} as indices and images")
+    indices = left.nbytes + right.nbytes + len(labels) * 28 * 28
+    print(f"{name}: {len(same):,} pairs, {same.sum():,} the same ({same.mean():.1%})")
+    print(f"  {copies:,} bytes as copies of images, {indices:,} as indices and images")
     return left, right, same
 
 
@@ -24,7 +25,7 @@ count("the slide's example", np.random.default_rng(0).integers(0, 10, 100), sche
 
 letters = tw.data.load_letters(["latin"], size=28)
 left, right, same = count(f"{len(letters):,} letters, slide's scheme", letters.labels, scheme="deck")
-print("  the first pairs are all of one class:", set(letters.labels[left[:200]]), "- shuffle them")
+print("  letters in the first 200 pairs:", *set(letters.labels[left[:200]]), "- shuffle the pairs")
 left, right, same = count("balanced", letters.labels, pairs=20_000)
 assert (letters.labels[left] == letters.labels[right])[same].all()
 assert (left != right).all()  # no image is paired with itself

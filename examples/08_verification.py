@@ -4,9 +4,9 @@ Slide: the network's output for two images; above 0.5 they are the same, and the
 Errors: after slide 7's training the output is small for the same, and every answer is inverted. After the
 training of slides 10 and 11, a sigmoid with cross-entropy, as here, it is read as it was trained.
 Output: slide 1's network, trained on Latin and Cyrillic letters, compares Greek ones. Then the errors of a
-threshold of 0.5 and of one that is chosen on held-out letters: 0.5 misses nine in ten same pairs, because
-most pairs of a training batch are different. 08_verification.png has the distances (1 - output) of both kinds
-of pairs: nearly all are above 0.5, and they overlap.
+threshold of 0.5 and of one that is chosen on held-out letters. 0.5 misses nine in ten same pairs, because few
+pairs of a training batch are the same, one in 21 (of slide 6's pairs one in three). 08_verification.png has
+the distances (1 - output) of both kinds of pairs: nearly all are above 0.5, and they overlap.
 """
 
 import twinned as tw

@@ -5,7 +5,7 @@ Errors: those of 09_one_shot.py.
 Output: the same 100 queries, named by a model of the recipe glyph, whose loss compares each image with all
 others of a batch: over nine in ten are right. Letters of which there is no example are called *unknown* where
 the nearest class is beyond the threshold, about six in ten of them; the slide names a class for any image.
-09_better.png shows a query and its nearest classes.
+09_better.png shows a query and all 20 examples, the nearest first.
 """
 
 import twinned as tw
@@ -30,7 +30,11 @@ print(f"100 letters without an example: {sum(g.label is None for g in others)} u
 
 label, query = queries[-1]
 distances = model.distances(model.embed([query]), model.embed([e[0] for e in examples.values()]))[0]
-nearest = sorted(zip(distances, examples.items(), strict=True), key=lambda found: found[0])[:6]
-support = [tw.plots.Shown(example[0], name, float(distance)) for distance, (name, example) in nearest]
-drawn = tw.plots.one_shot(tw.plots.Shown(query, label), support, threshold=model.threshold)
+nearest = sorted(zip(distances, examples.items(), strict=True), key=lambda found: found[0])
+support = [
+    tw.plots.Shown(example[0], name.removeprefix("greek-"), float(distance))
+    for distance, (name, example) in nearest
+]
+query = tw.plots.Shown(query, label.removeprefix("greek-"))
+drawn = tw.plots.one_shot(query, support, threshold=model.threshold)
 tw.plots.save(drawn, "09_better.png", force=True)

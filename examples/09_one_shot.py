@@ -6,7 +6,7 @@ Errors: after slide 7's training the largest output belongs to the least similar
 as here, it is right.
 Output: slide 1's network, trained on Latin and Cyrillic letters, names 20 Greek letters from one example
 each: about seven in ten are right, where guessing gives one in 20. 09_one_shot.png shows a failure: an
-archaic koppa is called an eta, and the koppas are only fourth and fifth.
+archaic koppa is called an eta, and the koppas are only fourth and fifth. Below each letter: 1 - output.
 """
 
 import numpy as np
@@ -40,8 +40,8 @@ print(f"{right} of {len(queries)} Greek letters named from one example each; by 
 
 label, answer, image, similarities = failure
 support = [
-    tw.plots.Shown(support_set[k], support_labels[k], 1 - float(similarities[k]))
-    for k in np.argsort(-similarities)[:6]
+    tw.plots.Shown(support_set[k], support_labels[k].removeprefix("greek-"), 1 - float(similarities[k]))
+    for k in np.argsort(-similarities)
 ]
-drawn = tw.plots.one_shot(tw.plots.Shown(image, label), support, threshold=model.threshold)
+drawn = tw.plots.one_shot(tw.plots.Shown(image, label.removeprefix("greek-")), support)
 tw.plots.save(drawn, "09_one_shot.png", force=True)

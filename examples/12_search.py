@@ -20,7 +20,7 @@ database_embeddings = model.embed(list(novel.images))
 print("database:", database_embeddings.shape)
 
 
-def find_similar_images(query_embedding, k=5):
+def find_similar_images(query_embedding, database_embeddings, k=5):
     nn = NearestNeighbors(n_neighbors=k, metric="euclidean").fit(database_embeddings)
     distances, indices = nn.kneighbors([query_embedding])
     return distances[0], indices[0]
@@ -28,15 +28,16 @@ def find_similar_images(query_embedding, k=5):
 
 right = 0
 for place in range(0, len(novel), 6):
-    _, indices = find_similar_images(database_embeddings[place], k=6)  # the first is the query itself
+    _, indices = find_similar_images(database_embeddings[place], database_embeddings, k=6)  # with itself
     right += (novel.labels[indices[1:]] == novel.labels[place]).sum()
 print(f"{right / (5 * len(range(0, len(novel), 6))):.1%} of the five nearest are the same letter")
 
-places = [int((novel.labels == f"greek-small-{name}").argmax()) for name in ("alpha", "lamda", "omega")]
+names = [label.removeprefix("greek-") for label in novel.labels]
 queries, found = [], []
-for place in places:
-    distances, indices = find_similar_images(database_embeddings[place], k=6)
+for letter in ("capital-omega", "small-alpha", "small-beta"):
+    place = names.index(letter)
+    distances, indices = find_similar_images(database_embeddings[place], database_embeddings, k=6)
+    queries.append(tw.plots.Shown(novel.images[place], names[place]))
     hits = zip(indices[1:], distances[1:], strict=True)
-    queries.append(tw.plots.Shown(novel.images[place], novel.labels[place]))
-    found.append([tw.plots.Shown(novel.images[i], novel.labels[i], float(d)) for i, d in hits])
+    found.append([tw.plots.Shown(novel.images[i], names[i], float(d)) for i, d in hits])
 tw.plots.save(tw.plots.neighbours(queries, found), "12_search.png", force=True)

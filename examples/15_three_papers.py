@@ -38,7 +38,8 @@ for name, paper in papers.items():
     count = sum(p.numel() for p in network.parameters())
     print(f"{name}: {paper}")
     print(f"  {size.height}x{size.width}x{size.channels} to {encoder.embedding_size}, {count:,} parameters")
-    print(f"  loss {config.loss.name}, head {comparison.head}, distance {comparison.distance}")
+    distance = comparison.distance if comparison.head == "distance" else comparison.head
+    print(f"  loss {config.loss.name}, distance {distance}")
     pixels = decode([images[0][0], images[0][1], images[1][0]], config.spec(), progress=False).pixels
     x = torch.from_numpy(np.moveaxis(pixels, 3, 1) / np.float32(255))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What several test files share: the real data sets, unpacked once; how Hypothesis runs; a small model."""
+"""Shared fixtures: real data sets, Hypothesis profile, drawn images and small models."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from twinned.distances import euclidean
 from twinned.metrics.comparisons import Comparisons, compare_all
 from twinned.utils import files
 
-# Several processes of tests share the cores, so that one network to a core is quickest.
+# Test processes share the cores, so one thread per network is fastest.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The same examples each time, and no time limit on one: machines are shared.
+# Reproducible examples without a deadline, since machines are shared.
 hypothesis_settings.register_profile("twinned", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("twinned")
 
 
 def rounding(layers: int, terms: int) -> float:
-    """Return the bound on what float32 rounding does to a network's unit-length embeddings.
+    """Return a bound of the float32 rounding error of unit-length embeddings.
 
     Processors and batch sizes add in different orders. A sum of ``terms`` terms is then right to about
     ``sqrt(terms) * u`` of their length, u = 2^-24 (Higham 2002, section 2.8), and the layers' errors add up.
@@ -41,9 +41,9 @@ def rounding(layers: int, terms: int) -> float:
     return float(layers * np.sqrt(terms) * 2**-24)
 
 
-# Of `tiny_model`: four convolutions, the widest with sums of 9 * 128 terms, and a linear layer; 1e-5.
+# For `tiny_model`: four convolutions with sums of up to 9 * 128 terms, and a linear layer; 1e-5.
 EMBEDDING = rounding(5, 9 * 128)
-# A cosine distance moves by at most as much as both embeddings, and is one sum more; 2e-5.
+# A cosine distance adds the errors of both embeddings and of one sum; 2e-5.
 DISTANCE = rounding(11, 9 * 128)
 
 
@@ -59,7 +59,7 @@ def slow(*values: Any) -> list[Any]:
 
 
 def in_memory(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder in memory where there is room: galleries synchronize often, which is slow on disks."""
+    """Yield a folder in memory if it has space, since galleries synchronize often."""
     memory = Path("/dev/shm")
     if not memory.is_dir() or shutil.disk_usage(memory).free < 2 << 30:
         yield tmp_path
@@ -72,7 +72,7 @@ DataSet = Callable[[str], Path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever asks for real data carries the mark ``data``, so that ``-m "not data"`` leaves it out."""
+    """Mark tests of real data as ``data``, so that ``-m "not data"`` excludes them."""
     for item in items:
         if "data_set" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
@@ -80,12 +80,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def data_set() -> DataSet:
-    """Unpack a real data set and return its folder; skips where TWINNED_DATA is not set.
+    """Function that unpacks a real data set and returns its folder; skips without TWINNED_DATA.
 
     Call it with the name of a ZIP below TWINNED_DATA, without the suffix: "orl_faces", "lfw_crop96" (the
-    official lists lie beside the folder, in ``lfw_protocol``), "cedar_signatures", "logos27",
-    "omniglot/all_runs", "omniglot/images_background_small1". The unpacked folders stay for the next session
-    and are shared with processes that run beside this one: read only.
+    official lists are next to the folder, in ``lfw_protocol``), "cedar_signatures", "logos27",
+    "omniglot/all_runs", "omniglot/images_background_small1". The folders are kept for later sessions
+    and shared by processes; do not modify them.
     """
     return _unpacked
 
@@ -95,14 +95,16 @@ def _unpacked(name: str) -> Path:
         pytest.skip("TWINNED_DATA is not set")
     archive = Path(os.environ["TWINNED_DATA"], f"{name}.zip")
     if not archive.is_file():
-        pytest.skip(f"{archive} is not there")
+        pytest.skip(f"{archive} does not exist")
     status = archive.stat()
     cache = Path(tempfile.gettempdir(), f"twinned-test-data-{os.getuid()}")
     root = cache / f"{archive.stem}-{status.st_size}-{status.st_mtime_ns}"
     cache.mkdir(mode=0o700, exist_ok=True)
     with FileLock(f"{root}.lock"):
         if not root.is_dir():
-            part = root.with_suffix(".part")  # renamed when complete: a killed run leaves nothing half done
+            part = root.with_suffix(
+                ".part"
+            )  # renamed when complete, so that a killed run leaves no partial folder
             shutil.rmtree(part, ignore_errors=True)
             with zipfile.ZipFile(archive) as file:
                 file.extractall(part)
@@ -116,7 +118,7 @@ Squares = Callable[..., NDArray[np.uint8]]
 
 @pytest.fixture(scope="session")
 def squares() -> Squares:
-    """``squares((colour, row, column), ...)``: 4x4 squares on a black 32x32 image, on a grid of 8x8."""
+    """``squares((color, row, column), ...)`` draws 4x4 squares on a black 32x32 image, on a grid of 8x8."""
     colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 
     def draw(*spots: tuple[str, int, int]) -> NDArray[np.uint8]:
@@ -130,11 +132,11 @@ def squares() -> Squares:
 
 @pytest.fixture(scope="session")
 def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder made by hand: the embedding is the mean colour, the features those of 8x8 regions.
+    """Folder of a constructed model: the embedding is the mean color, the features those of 8x8 regions.
 
-    Its threshold comes from made-up comparisons. So that everything it says can be worked out.
+    Its threshold is fitted on simulated comparisons, so that expected values are known.
     """
-    onnx = pytest.importorskip("onnx", reason="the graph is made here")
+    onnx = pytest.importorskip("onnx", reason="needs onnx to build the graph")
     from twinned import __version__
     from twinned.data.preprocessing import ImageSpec
     from twinned.evaluation.fitting import fit_calibration
@@ -241,7 +243,7 @@ DrawGlyphs = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def draw_glyphs() -> DrawGlyphs:
-    """``draw_glyphs(folder, classes=16, images=6)`` writes PNGs of made-up characters: three strokes each."""
+    """``draw_glyphs(folder, classes=16, images=6)`` writes PNGs of characters with three random strokes."""
     return _draw_glyphs
 
 
@@ -262,13 +264,13 @@ def _draw_glyphs(root: Path, *, classes: int = 16, images: int = 6, size: int = 
 
 @pytest.fixture(scope="session")
 def glyphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 classes of 6 glyphs, 20x20: what `tiny_model` was trained on. Read only."""
+    """16 classes of 6 glyphs, 20x20, the training data of `tiny_model`; do not modify them."""
     return _draw_glyphs(tmp_path_factory.mktemp("glyphs") / "glyphs")
 
 
 @pytest.fixture(scope="session")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 classes of 6 glyphs that `tiny_model` has never seen. Read only."""
+    """8 classes of 6 glyphs that `tiny_model` has not seen; do not modify them."""
     return _draw_glyphs(tmp_path_factory.mktemp("strangers") / "strangers", classes=8, seed=1)
 
 
@@ -290,7 +292,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 @pytest.fixture(scope="session")
 def tiny_model(glyphs: Path, once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
-    """The folder of a model trained for a moment on `glyphs`. Read only: copy it to change it."""
+    """Folder of a model trained for 40 steps on `glyphs`; copy it before changes."""
 
     def make(folder: Path) -> None:
         from twinned import train

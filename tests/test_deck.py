@@ -1,6 +1,6 @@
-"""The claims about the slides' code: each is the slide's arithmetic, repeated here, and a figure of the page.
+"""Claims about the code of the slides, recomputed and compared with the page.
 
-The slides' functions are repeated in NumPy, with their shapes and numbers, as far as a claim needs them.
+The functions of the slides are reimplemented in NumPy as far as a claim needs them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_slide_4_distances():
     assert f"{euclidean:.3f}, {cosine:.4f} and {manhattan:g}" in example
 
 
-def test_slide_4_gradient_is_nan_where_both_embeddings_are_equal():
+def test_slide_4_gradient_is_nan_for_equal_embeddings():
     x = torch.ones(1, 3, requires_grad=True)
     torch.sqrt(((x - torch.ones(1, 3)) ** 2).sum(1)).backward()
     assert x.grad is not None
@@ -80,9 +80,9 @@ def test_slide_4_gradient_is_nan_where_both_embeddings_are_equal():
     assert not x.grad.any()
 
 
-def test_slide_5_example_of_the_contrastive_loss():
+def test_slide_5_contrastive_example():
     labels, distance = np.array([[1], [0]]), np.array([[0.2], [0.7]])
-    assert labels.dtype.kind == "i"  # which TensorFlow does not multiply with floats
+    assert labels.dtype.kind == "i"  # TensorFlow does not multiply integers with floats
     assert distance.dtype.kind == "f"
     slide = contrastive(labels, distance).mean()
     given = torch.tensor(distance[:, 0]), torch.tensor([True, False])
@@ -93,7 +93,7 @@ def test_slide_5_example_of_the_contrastive_loss():
     assert "factor 1/2 of Hadsell et al.: 0.0325" in PAGE
 
 
-def test_slide_5_example_of_the_triplet_loss():
+def test_slide_5_triplet_example():
     assert triplet(np.array([[0.1, 0.2, 0.7]])) == 0
     assert "triplet loss on squared distances: 0 on its example" in PAGE
     anchor, positive, negative = torch.rand(3, 5, 4, dtype=torch.float64)
@@ -103,21 +103,21 @@ def test_slide_5_example_of_the_triplet_loss():
 
 
 def test_slide_5_triplet_example_sums_over_the_batch():
-    """With the page's two triplets, the cost of the second is hidden by the first."""
+    """With the two triplets of the page, the sum hides the cost of the second."""
     rows = re.findall(r"\| (0\.\d) \| (0\.\d) \| (0\.\d) \| ([\d.]+) \|", PAGE)
     triplets = np.array([[float(v) for v in row[:3]] for row in rows])
     alone = [triplet(one[None]) for one in triplets]
     assert alone == pytest.approx([float(row[3]) for row in rows])
     assert alone == pytest.approx([0, 0.28])
     assert triplet(triplets) == 0  # as on the slide: two dimensions
-    assert triplet(triplets[..., None]) == pytest.approx(np.mean(alone))  # embeddings of one value
+    assert triplet(triplets[..., None]) == pytest.approx(np.mean(alone))  # embeddings with one value
     anchor, positive, negative = triplets.T
     sums = ((anchor - positive) ** 2).sum(), ((anchor - negative) ** 2).sum()
     assert f"mean cost is {np.mean(alone):.2f}" in PAGE
     assert "{:.2f} to the positives and {:.2f} to the negatives".format(*sums) in PAGE
 
 
-def test_slide_6_labels_make_slide_5_cost_n_by_n():
+def test_slide_6_labels_give_an_n_by_n_loss():
     rng = np.random.default_rng(0)
     labels, outputs = rng.integers(2, size=32), rng.random((32, 1))
     assert pair_indices(np.array([0, 0, 1, 1]))[1].ndim == 1
@@ -146,7 +146,7 @@ def test_slide_6_pairs_of_136_classes_with_20_images():
     assert same.mean() == 0.5
 
 
-def test_slide_6_pairs_by_name_are_the_slides():
+def test_slide_6_pairs_equal_the_deck_scheme():
     y = np.repeat(np.arange(6), [3, 2, 4, 5, 2, 3])
     pairs, labels = pair_indices(y)
     left, right, same = tw.data.make_pairs(y, scheme="deck", seed=0)
@@ -156,7 +156,7 @@ def test_slide_6_pairs_by_name_are_the_slides():
     assert (y[left] != y[right])[~same].all()
 
 
-def test_slide_7_takes_pairs_class_by_class():
+def test_slide_7_batches_have_one_or_two_classes():
     y = np.repeat(np.arange(CLASSES), IMAGES)
     left, _, _ = tw.data.make_pairs(y, scheme="deck", seed=0)
     in_order = [len(np.unique(y[left[start : start + 32]])) for start in range(0, len(left), 32)]
@@ -164,7 +164,7 @@ def test_slide_7_takes_pairs_class_by_class():
     assert "are of one or two classes" in PAGE
 
 
-def test_slide_6_pairs_are_one_array_and_a_network_takes_two_inputs():
+def test_slide_6_pairs_do_not_fit_a_two_input_network():
     x = np.zeros((4, 28, 28, 1))
     pairs, _ = pair_indices(np.array([0, 0, 1, 1]))
     batch = x[pairs]
@@ -176,17 +176,17 @@ def test_slide_6_pairs_are_one_array_and_a_network_takes_two_inputs():
     assert network(images, images).shape == (len(batch),)
 
 
-def test_slides_8_and_9_invert_what_slide_7_trains():
+def test_slides_8_and_9_invert_the_output_of_slide_7():
     same = np.array([1.0, 0.0, 1.0, 0.0, 0.0])
     outputs = 1 - same
-    assert contrastive(same, outputs).sum() == 0  # the least that slide 7's loss can be
+    assert contrastive(same, outputs).sum() == 0  # the minimum of the loss of slide 7
     assert not ((outputs > 0.5) == same.astype(bool)).any()  # slide 8
     assert not same[np.argmax(outputs)]  # slide 9
     trained_by_cross_entropy = same  # slides 10 and 11: the output is P(same)
     assert ((trained_by_cross_entropy > 0.5) == same.astype(bool)).all()
 
 
-def test_slide_13_another_size_needs_another_dense_layer():
+def test_slide_13_image_size_changes_the_dense_layer():
     def flat(side: int) -> int:
         for _ in range(2):  # slide 10: a 3x3 convolution without padding, then a pool of 2
             side = (side - 2) // 2
@@ -198,7 +198,7 @@ def test_slide_13_another_size_needs_another_dense_layer():
         assert tw.encoders.deck(image_size=(side, side)).dense.in_features == flat(side)
 
 
-def test_slides_10_and_11_start_their_one_weight_with_either_sign():
+def test_slides_10_and_11_initialize_the_weight_with_either_sign():
     torch.manual_seed(0)
     scales = [tw.heads.deck("euclidean").scale.item() for _ in range(40)]
     assert 10 < sum(scale > 0 for scale in scales) < 30
@@ -206,7 +206,7 @@ def test_slides_10_and_11_start_their_one_weight_with_either_sign():
     assert "starts at -1" in PAGE
 
 
-def test_the_names_of_the_page_are_the_slides_networks():
+def test_named_encoders_match_the_slides():
     shapes = {
         "deck": ((28, 28, 1), [(1, 64)], 64 * 13 * 13),
         "deck_shared": ((64, 64, 3), [(3, 32), (32, 64)], 64 * 14 * 14),
@@ -222,7 +222,7 @@ def test_the_names_of_the_page_are_the_slides_networks():
         assert (encoder.dense.in_features, encoder.dense.out_features) == (flat, 128)
 
 
-def test_the_tables_of_figures_are_those_of_the_results():
+def test_tables_of_the_page_match_the_results():
     with (ROOT / "benchmarks" / "results" / "deck.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["task"] for row in rows} == {"ladder", "face", "signature"}
@@ -249,7 +249,7 @@ def test_the_tables_of_figures_are_those_of_the_results():
         r"feeds the scans as they are",  # slide 11 names no data
     ],
 )
-def test_a_claim_that_is_false_is_not_made(claim):
+def test_incorrect_claims_are_absent(claim):
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     files += [*(ROOT / "examples").glob("*.py"), ROOT / "benchmarks" / "deck.py"]
     assert not [file.name for file in files if re.search(claim, file.read_text("utf-8"))]

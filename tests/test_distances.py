@@ -47,7 +47,7 @@ def rows(n: int, d: int = 7, seed: int = 0) -> Rows:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_equals_the_loop(name: str, kind: Any) -> None:
+def test_equals_a_loop(name: str, kind: Any) -> None:
     a, b = rows(5), rows(5, seed=1)
     a[2] = b[2]
     paired = distances.get(name)(kind(a), kind(b))
@@ -58,7 +58,7 @@ def test_equals_the_loop(name: str, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_equals_scipy(name: str) -> None:
+def test_matches_scipy(name: str) -> None:
     a, b = rows(40, 16), rows(30, 16, seed=1)
     np.testing.assert_allclose(distances.get(name)(a, b, pairwise=True), cdist(a, b, SCIPY[name]), atol=1e-12)
 
@@ -68,7 +68,7 @@ def test_equals_scipy(name: str) -> None:
     a=arrays(np.float64, (3, 4), elements=st.floats(-1e6, 1e6)),
     b=arrays(np.float64, (3, 4), elements=st.floats(-1e6, 1e6)),
 )
-def test_a_distance_is_never_negative_or_nan_and_symmetric(name: str, a: Rows, b: Rows) -> None:
+def test_distance_is_nonnegative_and_symmetric(name: str, a: Rows, b: Rows) -> None:
     distance = distances.get(name)(a, b, pairwise=True)
     assert (distance >= 0).all()
     np.testing.assert_allclose(distance.T, distances.get(name)(b, a, pairwise=True))
@@ -77,7 +77,7 @@ def test_a_distance_is_never_negative_or_nan_and_symmetric(name: str, a: Rows, b
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_does_not_change_distances(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = rows(23), rows(9, seed=1)
     whole = distances.get(name)(a, b, pairwise=True)
     monkeypatch.setattr(distances, "_BLOCK_VALUES", 4 * b.size)
@@ -88,7 +88,7 @@ def test_blocks_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("pairwise", [False, True])
-def test_dtype_is_kept(name: str, pairwise: bool) -> None:
+def test_dtype_is_preserved(name: str, pairwise: bool) -> None:
     for dtype in (np.float32, np.float64):
         a, b = rows(3).astype(dtype), rows(3, seed=1).astype(dtype)
         assert distances.get(name)(a, b, pairwise=pairwise).dtype == dtype
@@ -99,7 +99,7 @@ def test_dtype_is_kept(name: str, pairwise: bool) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("pairwise", [False, True])
-def test_gradient_is_zero_at_equal_inputs_and_never_nan(name: str, pairwise: bool) -> None:
+def test_gradient_is_zero_for_equal_inputs(name: str, pairwise: bool) -> None:
     a = torch.from_numpy(rows(4)).requires_grad_()
     b = torch.from_numpy(rows(4)).requires_grad_()
     distance = distances.get(name)(a, b, pairwise=pairwise)
@@ -110,7 +110,7 @@ def test_gradient_is_zero_at_equal_inputs_and_never_nan(name: str, pairwise: boo
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradient_is_finite_with_zero_vectors_and_tiny_differences(name: str) -> None:
+def test_gradient_is_finite_for_zero_vectors_and_tiny_differences(name: str) -> None:
     base = torch.from_numpy(rows(6)).float()
     base[0] = 0
     other = base.clone()
@@ -125,7 +125,7 @@ def test_gradient_is_finite_with_zero_vectors_and_tiny_differences(name: str) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradient_is_right(name: str) -> None:
+def test_gradient_matches_finite_differences(name: str) -> None:
     a = torch.from_numpy(rows(3)).requires_grad_()
     b = torch.from_numpy(rows(3, seed=1)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, y: distances.get(name)(x, y, pairwise=True), (a, b))
@@ -138,16 +138,16 @@ def test_cosine_of_the_zero_vector_is_one() -> None:
     assert distances.unit(zero).tolist() == zero.tolist()
 
 
-def test_cosine_knows_its_limits() -> None:
+def test_cosine_stays_within_0_and_2() -> None:
     a = np.array([[1.0, 0.0]])
     assert distances.cosine(a, 3 * a).tolist() == [0]
     assert distances.cosine(a, -a).tolist() == [2]
     assert distances.cosine_similarity(a, 3 * a).tolist() == [1]
     many = rows(500).astype(np.float32)
-    assert (distances.cosine(many, 7 * many) >= 0).all()  # where 1 - similarity rounds below 0
+    assert (distances.cosine(many, 7 * many) >= 0).all()  # 1 - similarity may round below 0
 
 
-def test_no_rows_give_no_distances() -> None:
+def test_empty_input_gives_no_distances() -> None:
     none = np.empty((0, 4))
     for name in NAMES:
         assert distances.get(name)(none, none).shape == (0,)
@@ -164,18 +164,18 @@ def test_no_rows_give_no_distances() -> None:
         (np.zeros((2, 3), np.uint8), np.ones((2, 3), np.uint8), "uint8"),  # 0 - 1 would be 255
     ],
 )
-def test_what_cannot_be_compared_is_named(name: str, a: Any, b: Any, says: str) -> None:
+def test_invalid_shapes_and_dtypes_are_refused(name: str, a: Any, b: Any, says: str) -> None:
     with pytest.raises(DataError, match=says):
         distances.get(name)(a, b)
 
 
-def test_an_unknown_name_lists_the_known_ones() -> None:
+def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SettingError, match=r"'l2'.*euclidean, squared_euclidean, manhattan, cosine"):
         distances.get("l2")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_all_pairs_is_a_deprecated_name_of_pairwise(name: str) -> None:
+def test_all_pairs_is_a_deprecated_alias_of_pairwise(name: str) -> None:
     a, b = rows(3), rows(2, seed=1)
     with pytest.warns(DeprecationWarning, match="Use pairwise"):
         old = distances.get(name)(a, b, all_pairs=True)

@@ -1,4 +1,4 @@
-"""What README and docs tell a reader to type is typed here, as written.
+"""Run the code blocks of README and docs.
 
 A block of shell or Python runs where the comment ``<!-- run -->`` stands above it: page by page from top to
 bottom, in one folder, *Start here* first, since other pages use what it leaves. ``run: data`` needs the
@@ -8,6 +8,7 @@ real data sets, ``run: curl`` that program, and ``run: repository`` runs there. 
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -21,15 +22,22 @@ from typing import NamedTuple
 
 import pytest
 
+from twinned.evaluation.results import NAMES
+from twinned.visualization.report.provenance import _WORDS
+
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"<!-- run(?:: (?P<needs>\w+))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\((?!https?:|#)([^)#]+)[^)]*\)")
 _INSTALLED = {"lightning": find_spec("lightning") is not None, "compiler": shutil.which("g++") is not None}
-PAGES = ["start.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md") if p.name != "start.md")]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    (path.relative_to(DOCS).as_posix() for path in [*DOCS.glob("*.md"), *DOCS.glob("howto/*.md")]),
+    key=lambda page: (page != "start.md", page),
+)
 
 
 class Block(NamedTuple):
-    """A block that a reader is told to run."""
+    """Code block that is run."""
 
     needs: str | None
     kind: str
@@ -44,7 +52,7 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader works through the pages."""
+    """Folder in which the blocks of all pages run."""
     return tmp_path_factory.mktemp("reader")
 
 
@@ -71,7 +79,7 @@ def type_in(block: Block, place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def started(place: Path) -> Path:
-    """A reader who has worked through *Start here*."""
+    """Folder after the blocks of *Start here*."""
     for block in blocks(ROOT / "docs" / "start.md"):
         type_in(block, place)
     return place
@@ -85,31 +93,62 @@ def started(place: Path) -> Path:
         if blocks(ROOT / "docs" / page)
     ],
 )
-def test_what_a_page_says_to_type_works(page, started):
+def test_blocks_of_a_page_run(page, started, tmp_path):
     if page == "start.md":
         assert (started / "digits.twin" / "model.json").is_file()
         assert (started / "report.html").stat().st_size > 10_000
         return
     for block in blocks(ROOT / "docs" / page):
         if _INSTALLED.get(block.needs or "", True):
-            type_in(block, started)
+            type_in(block, tmp_path if page == "tutorial.md" else started)
 
 
-def test_the_pages_that_teach_have_something_to_type():
-    pages = ("start", "losses", "threshold", "finetune", "faces", "signatures", "search", "serve")
+def test_tutorial_pages_have_blocks_to_run():
+    pages = (
+        "start",
+        "losses",
+        "threshold",
+        "finetune",
+        "faces",
+        "signatures",
+        "search",
+        "serve",
+        "tutorial",
+        "cli",
+    )
     for page in (*pages, "formats", "deck", "parts"):
         assert blocks(ROOT / "docs" / f"{page}.md"), page
+    for path in (ROOT / "docs" / "howto").glob("*.md"):
+        assert blocks(path), path
+
+
+def test_glossary_has_the_terms_of_evaluations_and_reports():
+    headings = re.findall(r"^### (.+)$", (DOCS / "glossary.md").read_text("utf-8").lower(), re.MULTILINE)
+    terms = [*NAMES.values(), *_WORDS, "TAR at FAR"]
+    missing = [term for term in terms if not any(term.split(":")[0].lower() in each for each in headings)]
+    assert not missing
+
+
+def test_messages_under_troubleshooting_exist():
+    quoted = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text("utf-8"), re.MULTILINE)
+    assert quoted
+    sources = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "src").rglob("*.py")]
+    nodes = [
+        node for tree in sources for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.JoinedStr)
+    ]
+    texts = "\n".join(ast.unparse(node) for node in nodes)
+    assert [message for message in quoted if message not in texts] == []
 
 
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name
 )
-def test_every_link_leads_somewhere(page):
+def test_links_resolve(page):
     missing = [link for link in _LINK.findall(page.read_text("utf-8")) if not (page.parent / link).exists()]
     assert not missing
 
 
-def test_the_readme_example_runs(started):
+def test_readme_example_runs(started):
     text = (ROOT / "README.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     made = {"faces/": "digits/known/", "minutes=3": "steps=5", "a.jpg": "digits/novel/6/0006.png"}
@@ -119,7 +158,7 @@ def test_the_readme_example_runs(started):
     type_in(Block(None, "python", example), started)
 
 
-def test_the_readme_names_commands_that_there_are():
+def test_readme_commands_exist():
     text = (ROOT / "README.md").read_text("utf-8")
     named = set(re.findall(r"^    twinned (\w+)", text, re.MULTILINE))
     assert named
@@ -130,13 +169,13 @@ def test_the_readme_names_commands_that_there_are():
         assert run.returncode == 0, command
 
 
-def test_the_programs_with_parts_of_ones_own_are_short():
+def test_programs_with_custom_parts_are_short():
     programs = [block.text for block in blocks(ROOT / "docs" / "parts.md")]
     assert max(len(text.splitlines()) for text in programs[:4]) <= 30
 
 
 @pytest.mark.slow
-def test_entry_points_make_parts_known_to_the_command_line(started, tmp_path, monkeypatch):
+def test_entry_points_register_parts_for_the_command(started, tmp_path, monkeypatch):
     text = (ROOT / "docs" / "parts.md").read_text("utf-8")
     (snippet,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     groups = tomllib.loads(snippet)["project"]["entry-points"]
@@ -158,7 +197,7 @@ def test_entry_points_make_parts_known_to_the_command_line(started, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_the_pages_are_made_without_a_warning(tmp_path):
+def test_pages_build_without_warnings(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     run = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],

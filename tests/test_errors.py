@@ -1,4 +1,4 @@
-"""Errors: one tree, and each survives the way back from a worker process."""
+"""Errors: class hierarchy, messages and pickling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from twinned import errors
 
 
-def test_everything_we_raise_is_a_twinned_error() -> None:
+def test_all_errors_derive_from_twinned_error() -> None:
     ours = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)]
     assert len(ours) == 10
     assert all(issubclass(e, errors.TwinnedError) for e in ours)
@@ -22,19 +22,19 @@ def test_everything_we_raise_is_a_twinned_error() -> None:
 @pytest.mark.parametrize(
     "error", [errors.ImageError("a.png", "is empty"), errors.MissingExtra("serve", "The service")]
 )
-def test_an_error_comes_back_from_a_worker_process(error: errors.TwinnedError) -> None:
-    """A process pool sends errors home pickled; one that cannot be unpickled hangs the pool."""
+def test_errors_can_be_pickled_and_copied(error: errors.TwinnedError) -> None:
+    """A process pool pickles errors; one that cannot be unpickled blocks the pool."""
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 - our own bytes
         assert type(twin) is type(error)
         assert str(twin) == str(error)
         assert vars(twin) == vars(error)
 
 
-def test_an_image_error_names_file_and_reason() -> None:
+def test_image_error_has_source_and_reason() -> None:
     error = errors.ImageError("a.png", "is empty")
     assert str(error) == "a.png: is empty"
     assert (error.source, error.reason) == ("a.png", "is empty")
 
 
-def test_a_missing_extra_says_how_to_install_it() -> None:
+def test_missing_extra_names_the_package() -> None:
     assert "pip install 'twinned[serve]'" in str(errors.MissingExtra("serve", "The service"))

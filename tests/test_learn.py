@@ -1,4 +1,4 @@
-"""The code of the course runs and prints what the chapters show; the notebooks have the chapters' text."""
+"""The code of the course prints the shown output; notebooks have the text of their chapters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ chapters = _load()
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader works through the chapters."""
+    """Folder in which the chapters run."""
     return tmp_path_factory.mktemp("reader")
 
 
@@ -59,7 +59,7 @@ def check(expected: str, found: str, within: float) -> None:
         for page in chapters.CHAPTERS
     ],
 )
-def test_a_chapter_prints_what_it_shows(page, place):
+def test_chapter_prints_the_shown_output(page, place):
     todo = chapters.blocks(page)
     assert todo
     if 'load("letters.twin")' in page.read_text("utf-8") and not (place / "letters.twin").exists():
@@ -72,7 +72,7 @@ def test_a_chapter_prints_what_it_shows(page, place):
 
 
 @pytest.mark.parametrize("page", chapters.CHAPTERS, ids=lambda page: page.stem)
-def test_a_chapter_has_every_part(page):
+def test_chapter_has_all_sections(page):
     text = page.read_text("utf-8")
     if page.name[0].isdigit():
         exercises, answers = re.search(
@@ -92,7 +92,7 @@ BOOKS = [*(LEARN / f"{name}.md" for name in chapters.NOTEBOOKS), *chapters.GUIDE
 
 
 @pytest.mark.parametrize("page", BOOKS, ids=lambda page: page.stem)
-def test_a_notebook_has_the_text_of_its_page(page):
+def test_notebook_has_the_text_of_its_page(page):
     nbformat = pytest.importorskip("nbformat")
     file = page.with_suffix(".ipynb")
     book = nbformat.read(file, as_version=4)
@@ -109,14 +109,14 @@ def test_a_notebook_has_the_text_of_its_page(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", BOOKS, ids=lambda page: page.stem)
-def test_a_notebook_runs(page):
+def test_notebook_runs(page):
     pytest.importorskip("nbclient")
     book = chapters.execute(page)
     for block, found in zip(chapters.blocks(page), chapters.printed(book), strict=True):
         check(block.output, found, block.within)
 
 
-def test_an_output_that_differs_is_found():
+def test_differing_output_is_detected():
     check("a 0.50 b 1,000", "a  0.51 b 1,000", 0.0)
     check("a 0.50 b 1,000", "a 0.58 b 1,050", 0.1)
     for found in ("a 0.53 b 1,000", "a 0.50 c 1,000", "a 0.50 b 1,001"):

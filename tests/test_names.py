@@ -1,4 +1,4 @@
-"""Public names: they exist always, and type checkers know them."""
+"""Public names exist and are known to type checkers."""
 
 from __future__ import annotations
 
@@ -50,32 +50,32 @@ def typed_names(file: Path) -> Iterator[tuple[str, str]]:
                     yield alias.name, f":{place}" if is_module or is_package else str(line.module)
 
 
-def test_type_checkers_know_the_names_of_the_lazy_table() -> None:
+def test_typed_names_equal_the_lazy_table() -> None:
     assert dict(typed_names(PACKAGE / "__init__.py")) == tw._HOME | tw._PACKAGES
 
 
 @pytest.mark.parametrize("name", ["data", "evaluation", "losses"])
-def test_type_checkers_know_the_names_of_a_package(name: str) -> None:
+def test_typed_names_equal_those_of_a_package(name: str) -> None:
     package = getattr(tw, name)
     typed = dict(typed_names(PACKAGE / name / "__init__.py"))
     assert set(package.__all__) >= set(typed)
     assert name == "losses" or set(package.__all__) == set(typed)
 
 
-def test_names_exist_always_and_do_not_depend_on_what_is_imported() -> None:
+def test_names_are_independent_of_import_order() -> None:
     names = [*tw.__all__, *tw._PACKAGES]
     command = [sys.executable, "-c", f"NAMES = {names!r}\n{SCRIPT}"]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert set(out.split()) <= set(names)
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = tw.trian
 
 
 @pytest.mark.slow
-def test_mypy_finds_every_mistake_and_no_other() -> None:
+def test_mypy_reports_exactly_the_marked_mistakes() -> None:
     expected = {
         (file.name, number, found.group(1))
         for file in TYPED

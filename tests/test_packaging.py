@@ -18,7 +18,7 @@ import twinned
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
-# Stands for an environment in which pip installed the dependencies of `twinned` without its extras.
+# Simulates an environment without the extras of `twinned`.
 BLOCKED = """
 import sys
 
@@ -46,7 +46,7 @@ def build(kind: str, sources: Path, into: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the sources, since building leaves files beside them."""
+    """Copy of the sources, since building adds files to them."""
     folder = tmp_path_factory.mktemp("sources")
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -63,7 +63,7 @@ def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command ``twinned`` of the wheel in a virtual environment of its own."""
+    """Command ``twinned`` of the wheel in its own virtual environment."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
@@ -104,7 +104,7 @@ def test_wheel_runs_without_pytorch(program, tiny_model, glyphs, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_wheel_holds_the_sources_and_their_data(wheel):
+def test_wheel_contains_the_sources_and_their_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))

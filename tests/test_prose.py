@@ -1,16 +1,17 @@
-"""Countable rules of our prose (CONTRIBUTING.md): docstrings, messages, help and pages."""
+"""Countable rules of our prose (CONTRIBUTING.md): docstrings, messages, help, pages and names of tests."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "twinned").rglob("*.py"))
+TESTS = sorted({*(ROOT / "tests").rglob("*.py")} - {Path(__file__)})
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"])
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -29,6 +30,9 @@ BRITISH = re.compile(
     r"|(?:optim|normal|recogn|initial|serial|quant|real|minim|maxim|summar|general)is(?:e|es|ed|ing|er|ers|ation))\b",
     re.IGNORECASE,
 )
+
+# A test is named by its subject, condition and expected result.
+UNCLEAR_NAME = re.compile(r"test .*\b(what|whatever|who|whose|anybody|everybody)\b|test .{70,}")
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
@@ -52,6 +56,13 @@ def comments(path: Path) -> Iterator[tuple[int, str]]:
             yield number, found.group(1)
 
 
+def names(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and words of the name of every class and function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name.replace("_", " ")
+
+
 def prose(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the paragraphs of a page without its code."""
     text = re.sub(
@@ -65,13 +76,13 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_docstrings_start_with_a_verb_or_a_noun(path: Path) -> None:
     wrong = [f"{path.name}:{line}: {text[:60]}" for line, text in docstrings(path) if OPENING.match(text)]
     assert not wrong, "\n".join(wrong)
 
 
-def idioms(found: Iterator[tuple[int, str]]) -> list[str]:
+def idioms(found: Iterable[tuple[int, str]]) -> list[str]:
     """Return the places with words that we do not use."""
     return [
         f"{line}: {match.group()!r} in {text[max(0, match.start() - 40) : match.end() + 40]!r}"
@@ -84,6 +95,14 @@ def idioms(found: Iterator[tuple[int, str]]) -> list[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_sources_use_plain_words(path: Path) -> None:
     wrong = idioms(sentences(path)) + idioms(comments(path))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_use_plain_words(path: Path) -> None:
+    texts = [*names(path), *docstrings(path), *comments(path)]
+    wrong = idioms(texts)
+    wrong += [f"{line}: {text}" for line, text in texts if BRITISH.search(text) or UNCLEAR_NAME.match(text)]
     assert not wrong, "\n".join(wrong)
 
 

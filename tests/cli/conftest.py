@@ -1,4 +1,4 @@
-"""The program, run in this process: what a user sees of it."""
+"""Run the program in this process and return its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..conftest import in_memory
 
 
 class Shown(NamedTuple):
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -25,14 +25,14 @@ class Shown(NamedTuple):
 
     @property
     def json(self) -> Any:
-        """The one JSON value on standard output, where there is nothing else."""
+        """JSON value on standard output."""
         return json.loads(self.out)
 
     @property
     def error(self) -> str:
-        """The one line on standard error of a command that went wrong."""
+        """Message of a failed command, the only line on standard error."""
         assert self.code == 2, self
-        assert self.out == "", "nothing on standard output where something went wrong"
+        assert self.out == "", "a failed command writes nothing to standard output"
         assert "Traceback" not in self.err
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
@@ -65,7 +65,7 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def place(tmp_path: Path, glyphs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a user's mistakes lying about: no images, too few, broken ones."""
+    """Working folder with unusable data: no images, too few, broken files."""
     monkeypatch.chdir(tmp_path)
     image = glyphs / "glyph00" / "0.png"
     Path("empty").mkdir()

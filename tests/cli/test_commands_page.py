@@ -49,7 +49,7 @@ def parse(words: list[str]) -> None:
     command.make_context(name, list(rest), parent=context)
 
 
-def test_the_page_of_commands_is_up_to_date():
+def test_commands_page_is_up_to_date():
     text = page().PAGE.read_text("utf-8")
     described = set(re.findall(r"<!-- command: `(.+)` -->", text))
     assert described == set(page().commands()), "add or remove a section of docs/cli.md, with an example"
@@ -63,13 +63,13 @@ def test_every_command_has_an_example(name):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_commands_of_a_page_can_be_parsed(path):
+def test_commands_of_a_page_can_be_parsed(path):
     for words in shown(path.read_text("utf-8")):
         if "--version" not in words:
             parse(words)
 
 
-def test_a_wrong_command_is_found():
+def test_invalid_command_is_detected():
     assert shown("```sh\ntwinned verify a.twin x.png \\\n    y.png || test $? = 1\n```\n") == [
         ["verify", "a.twin", "x.png", "y.png"]
     ]

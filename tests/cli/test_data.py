@@ -1,4 +1,4 @@
-"""``twinned data list`` and ``twinned data get``, as a user sees them."""
+"""``twinned data list`` and ``twinned data get``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from twinned.data.catalog.registry import DATA_SETS
 
 
-def test_the_list_names_every_set_with_its_terms_and_its_address(twinned):
+def test_list_shows_terms_and_addresses_of_data_sets(twinned):
     shown = twinned("data", "list")
     found = twinned("data", "list", "--json").json
     assert [each["name"] for each in found] == list(DATA_SETS)
@@ -29,7 +29,7 @@ def test_digits_are_written_ready_for_training(twinned, place):
     )
 
 
-def test_mistakes_are_said_in_one_line(twinned, place, monkeypatch):
+def test_invalid_arguments_are_refused_in_one_line(twinned, place, monkeypatch):
     monkeypatch.delenv("TWINNED_DATA", raising=False)
     assert "Unknown data set 'mnist'" in twinned("data", "get", "mnist").error
     shown = twinned("data", "get", "orl", "--from", "flat", "-q")

@@ -1,4 +1,4 @@
-"""The demo: what it reaches on alphabets that it has not seen, and what it leaves behind."""
+"""The demo: accuracy on unseen alphabets, and its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import twinned as tw
 from twinned.cli.demo import write_letters
 
 
-def test_letters_are_written_in_class_folders(tmp_path):
+def test_letters_are_written_as_class_folders(tmp_path):
     letters = write_letters(tmp_path / "letters", ["armenian"])
     assert len(letters) == len(tw.data.load_letters(["armenian"]))
     assert "armenian-capital-ben" in letters.classes
@@ -21,7 +21,7 @@ def test_letters_are_written_in_class_folders(tmp_path):
 
 
 @pytest.mark.slow
-def test_demo_recognizes_alphabets_that_it_has_not_seen(twinned, tmp_path, monkeypatch):
+def test_demo_recognizes_unseen_alphabets(twinned, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shown = twinned("demo", "--quiet", "--json")
     assert shown.code == 0

@@ -1,4 +1,4 @@
-"""Faces in photographs: the options --faces and --min-face, with squares of a color for faces."""
+"""Faces in photographs: the options --faces and --min-face, with colored squares as faces."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_verify_takes_the_largest_face_and_notes_others_once(twinned, color_mode
     assert whole.json["distance"] != shown.json["distance"]
 
 
-def test_a_photograph_without_a_face_is_an_error_that_names_the_remedy(twinned, color_model, photos):
+def test_photograph_without_a_face_is_refused_with_a_hint(twinned, color_model, photos):
     for image in ("empty.png", "small.png"):
         arguments = ("verify", color_model, image, "people/ben/1.png", "--faces", "largest")
         assert "no face of 40 pixels or more was found. Choose --faces none" in twinned(*arguments).error
@@ -56,13 +56,13 @@ def test_a_photograph_without_a_face_is_an_error_that_names_the_remedy(twinned, 
     assert "faces" in twinned("verify", color_model, "two.png", "two.png", "--faces", "some").error
 
 
-def test_a_small_image_without_a_face_is_the_face(twinned, color_model, photos):
+def test_small_image_without_a_face_is_used_whole(twinned, color_model, photos):
     shown = twinned("verify", color_model, "crop.png", "crop.png", "--faces", "largest")
     assert shown.code == 0
     assert "crop.png: no face was found; the whole image is used as the face" in shown.err
 
 
-def test_verify_and_enrolling_take_one_face(twinned, color_model, photos):
+def test_verify_and_gallery_add_refuse_faces_all(twinned, color_model, photos):
     for command in (
         ("verify", color_model, "group.png", "two.png"),
         ("gallery", "add", color_model, "g", "people"),
@@ -70,7 +70,7 @@ def test_verify_and_enrolling_take_one_face(twinned, color_model, photos):
         assert "One face of each image is expected" in twinned(*command, "--faces", "all").error
 
 
-def test_each_face_of_a_group_has_an_answer(twinned, color_model, photos):
+def test_identify_and_search_answer_for_each_face(twinned, color_model, photos):
     added = twinned("gallery", "add", color_model, "g", "people", "--faces", "largest", "--json")
     assert added.json["stored"] == 2
     for command in (("identify", color_model, "g"), ("classify", color_model, "people")):
@@ -97,7 +97,7 @@ def test_each_face_of_a_group_has_an_answer(twinned, color_model, photos):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
-def test_embed_writes_a_row_for_each_face(twinned, color_model, photos, suffix):
+def test_embed_writes_a_row_per_face(twinned, color_model, photos, suffix):
     file = f"vectors{suffix}"
     shown = twinned("embed", color_model, "group.png", "empty.png", "two.png", "-o", file, "--faces", "all")
     assert "2 images embedded, 1 unreadable" in shown.out
@@ -115,7 +115,7 @@ def test_embed_writes_a_row_for_each_face(twinned, color_model, photos, suffix):
     assert one.json == {"images": 1, "errors": 0, "output": f"one{suffix}"}
 
 
-def test_faces_in_python(painted_faces, color_model, tmp_path):
+def test_with_faces_sets_the_faces_of_a_model(painted_faces, color_model, tmp_path):
     group = painted_faces(RED, GREEN, BLUE)
     model = tw.load(color_model)
     every = model.with_faces("all")
@@ -155,7 +155,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
 
 
-def test_crop_writes_aligned_faces_into_the_same_folders(twinned, album):
+def test_crop_writes_aligned_faces_into_equal_folders(twinned, album):
     before = contents(album)
     shown = twinned("crop", album, "-o", "faces", "--json")
     assert shown.json == {
@@ -186,7 +186,7 @@ def test_crop_writes_aligned_faces_into_the_same_folders(twinned, album):
     assert tuple(chip[75, 75]) == (255, 0, 0)
 
 
-def test_crop_cuts_out_every_face_with_size_and_margin(twinned, album):
+def test_crop_all_with_size_and_margin(twinned, album):
     twinned("crop", "people/ben/group.png", "-o", "faces", "--all", "--size", 60, "--margin", 0)
     rows = rows_of("faces")
     assert [row["output"] for row in rows] == ["group.png", "group.face2.png", "group.face3.png"]
@@ -196,7 +196,7 @@ def test_crop_cuts_out_every_face_with_size_and_margin(twinned, album):
     assert tuple(chip[3, 3]) == (0, 255, 0)
 
 
-def test_crop_resumes_and_overwrites_what_it_wrote(twinned, album, monkeypatch):
+def test_crop_resumes_and_overwrites_only_its_files(twinned, album, monkeypatch):
     def interrupted(image, **_):
         raise KeyboardInterrupt
 
@@ -228,7 +228,7 @@ def test_crop_deletes_nothing_outside_its_folder(twinned, album):
     assert Path("crop.png").exists()
 
 
-def test_crop_refuses_what_has_no_faces(twinned, photos):
+def test_crop_refuses_images_without_faces_and_invalid_options(twinned, photos):
     assert "no face was found in 1 of 1 images" in twinned("crop", "empty.png", "-o", "faces").error
     Path("none").mkdir()
     assert "no images" in twinned("crop", "none", "-o", "out").error

@@ -1,4 +1,4 @@
-"""The program itself: help, version, misuse, and how each kind of trouble ends it."""
+"""The program: help, version, usage errors, and exit codes of errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _collect(command: object, path: tuple[str, ...]) -> None:
 _collect(typer.main.get_command(app), ())
 
 
-def test_the_commands_of_the_design_are_there():
+def test_documented_commands_exist():
     expected = {
         "check",
         "train",
@@ -53,7 +53,7 @@ def test_the_commands_of_the_design_are_there():
 
 
 @pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
-def test_every_command_explains_itself_and_its_arguments(twinned, path):
+def test_commands_and_arguments_have_help(twinned, path):
     shown = twinned(*path, "--help")
     assert shown.code == 0
     assert shown.err == ""
@@ -65,17 +65,17 @@ def test_every_command_explains_itself_and_its_arguments(twinned, path):
 
 
 @pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
-def test_every_command_takes_json_and_what_is_random_takes_a_seed(path):
+def test_commands_have_json_and_seed_options(path):
     names = set(COMMANDS[path])
     if path != ("serve",):
         assert "json" in names
     if path in {("train",), ("evaluate",), ("calibrate",), ("check",), ("demo",)}:
         assert "seed" in names
     if "output" in names and path not in {("demo",)}:
-        assert "force" in names, "what is there is replaced by --force"
+        assert "force" in names, "--force replaces existing files"
 
 
-def test_help_is_fast():
+def test_help_does_not_import_heavy_packages():
     code = (
         "import sys; from twinned.cli.main import app; app(['--help'], standalone_mode=False);"
         "sys.exit(bool({'numpy', 'torch', 'pydantic', 'PIL', 'matplotlib'} & set(sys.modules)))"
@@ -83,7 +83,7 @@ def test_help_is_fast():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_commands_complete_in_the_shell():
+def test_shell_completion():
     environment = os.environ | {
         "_TWINNED_COMPLETE": "complete_bash",
         "COMP_WORDS": "twinned ver",
@@ -93,7 +93,7 @@ def test_commands_complete_in_the_shell():
     assert (done.returncode, done.stdout.split()) == (0, ["verify"])
 
 
-def test_notes_of_the_library_go_to_standard_error(capsys):
+def test_notes_are_written_to_standard_error(capsys):
     show_notes(quiet=False)
     note("code", "100 % of it")
     assert capsys.readouterr() == ("", "twinned: 100 % of it\n")
@@ -127,7 +127,7 @@ def test_version_and_help(twinned):
         (["train", "d", "-o", "m", "--step", "1"], "No such option: --step"),
     ],
 )
-def test_misuse_is_one_line_that_says_where_to_look(twinned, arguments, message):
+def test_usage_error_is_one_line_with_a_hint(twinned, arguments, message):
     assert twinned(*arguments).error.startswith(message)
 
 
@@ -161,7 +161,7 @@ def test_misuse_is_one_line_that_says_where_to_look(twinned, arguments, message)
         (RecursionError("deep"), 3, "a bug in Twinned"),
     ],
 )
-def test_whatever_goes_wrong_never_reads_as_different(twinned, monkeypatch, error, code, message):
+def test_errors_have_exit_codes_other_than_different(twinned, monkeypatch, error, code, message):
     def broken(*_: object, **__: object) -> None:
         raise error
 
@@ -175,7 +175,7 @@ def test_whatever_goes_wrong_never_reads_as_different(twinned, monkeypatch, erro
 
 
 @pytest.mark.parametrize(("variable", "options"), [("1", []), ("", ["--debug"])])
-def test_a_bug_shows_its_traceback_on_request(twinned, monkeypatch, variable, options):
+def test_traceback_is_shown_on_request(twinned, monkeypatch, variable, options):
     monkeypatch.setattr("twinned.inference.model.load", lambda *_, **__: 1 / 0)
     monkeypatch.setenv("TWINNED_TRACEBACK", variable)
     shown = twinned(*options, "verify", "m.twin", "a.png", "b.png")
@@ -184,8 +184,8 @@ def test_a_bug_shows_its_traceback_on_request(twinned, monkeypatch, variable, op
     assert "a bug in Twinned" in shown.err.splitlines()[-1]
 
 
-def test_a_machine_without_pytorch_is_told_what_to_install(glyphs, tmp_path):
-    """The same for every command that trains; `verify` and the others work without it."""
+def test_missing_pytorch_names_the_extra(glyphs, tmp_path):
+    """Commands that train need PyTorch; the others work without it."""
     code = "import sys; sys.modules['torch'] = None; from twinned.cli.main import main; main()"
     arguments = ["train", glyphs, "-o", tmp_path / "m.twin"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
@@ -193,7 +193,7 @@ def test_a_machine_without_pytorch_is_told_what_to_install(glyphs, tmp_path):
     assert done.stderr == "twinned: this command needs the extra 'train': pip install 'twinned[train]'\n"
 
 
-def test_a_reader_that_goes_away_ends_the_program_quietly(tiny_model, glyphs):
+def test_closed_output_pipe_ends_the_program_quietly(tiny_model, glyphs):
     images = sorted(map(str, glyphs.rglob("*.png")))
     reading, writing = os.pipe()
     os.close(reading)
@@ -208,7 +208,7 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(tiny_model, glyphs):
     assert done.stderr == ""
 
 
-def test_names_that_are_no_text_are_printed(twinned, tiny_model, glyphs, tmp_path):
+def test_undecodable_file_names_are_printed(twinned, tiny_model, glyphs, tmp_path):
     odd = os.fsdecode(bytes(tmp_path) + b"/\xff\n.png")
     Path(odd).write_bytes((glyphs / "glyph00" / "0.png").read_bytes())
     shown = twinned("classify", tiny_model, glyphs, odd)

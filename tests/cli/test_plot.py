@@ -1,4 +1,4 @@
-"""The commands that draw."""
+"""The commands plot and explain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twinned.utils import files
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, squares):
-    """Three classes by colour, five images each."""
+    """Three classes by color, five images each."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     for color in ("red", "green", "blue"):
@@ -33,7 +33,7 @@ def data(tmp_path_factory, squares):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run the program: exit code, standard output, standard error."""
+    """Function that runs the program and returns exit code, standard output and standard error."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["twinned", *map(str, arguments)])
@@ -62,7 +62,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_picture_is_written(name, run, color_model, data, tmp_path):
+def test_plots_are_written(name, run, color_model, data, tmp_path):
     command = COMMANDS[name].replace("MODEL", str(color_model)).replace("DATA", str(data)).split()
     output = tmp_path / "made/here" / (f"{name}.svg" if name == "roc" else f"{name}.png")
     code, out, err = run("plot", *command, "-o", output, "--json")
@@ -88,7 +88,7 @@ def test_each_picture_is_written(name, run, color_model, data, tmp_path):
         ({"recipe": "glyph"}, 3, "training ended before its first evaluation"),
     ],
 )
-def test_a_model_without_history_says_why(run, color_model, tmp_path, recipe, steps, reason):
+def test_model_without_history_is_refused_with_the_reason(run, color_model, tmp_path, recipe, steps, reason):
     folder = tmp_path / "no.twin"
     model_folder.copy(color_model, folder)
     files.write_text(folder / "history.csv", "step\n")
@@ -104,7 +104,7 @@ def test_a_model_without_history_says_why(run, color_model, tmp_path, recipe, st
     assert not (tmp_path / "a.png").exists()
 
 
-def test_a_confusion_is_of_classes_and_without_forgeries(run, color_model, data, tmp_path, monkeypatch):
+def test_confusion_requires_classes_and_skips_forgeries(run, color_model, data, tmp_path, monkeypatch):
     drawn: list[list[str]] = []
     real = plots.confusion
     monkeypatch.setattr(plots, "confusion", lambda truth, answer: drawn.append(truth) or real(truth, answer))
@@ -121,7 +121,7 @@ def test_a_confusion_is_of_classes_and_without_forgeries(run, color_model, data,
     assert "a confusion matrix requires classes; protocol pairs has none" in err
 
 
-def test_explain_draws_and_tells_what_matches(run, color_model, squares, tmp_path):
+def test_explain_writes_figure_and_matches(run, color_model, squares, tmp_path):
     for name, image in {
         "a": squares(("red", 1, 1), ("green", 5, 6)),
         "b": squares(("red", 6, 2), ("blue", 1, 5)),
@@ -129,13 +129,13 @@ def test_explain_draws_and_tells_what_matches(run, color_model, squares, tmp_pat
         Image.fromarray(image).save(tmp_path / f"{name}.png")
     pair = [tmp_path / "a.png", tmp_path / "b.png"]
     code, out, _ = run("explain", color_model, *pair, "-o", tmp_path / "why.png", "--json")
-    told = json.loads(out)
+    result = json.loads(out)
     assert code == 0
-    assert told["method"] == "exact"
-    assert told["matches"] == [{"a": [1, 1], "b": [6, 2], "weight": pytest.approx(0.5)}]
-    assert told["distance"] == pytest.approx(0.5)
-    assert np.sum(told["a"]) == pytest.approx(0.5)
-    assert told["same"] == (told["distance"] <= told["threshold"])
+    assert result["method"] == "exact"
+    assert result["matches"] == [{"a": [1, 1], "b": [6, 2], "weight": pytest.approx(0.5)}]
+    assert result["distance"] == pytest.approx(0.5)
+    assert np.sum(result["a"]) == pytest.approx(0.5)
+    assert result["same"] == (result["distance"] <= result["threshold"])
     code, out, _ = run(
         "explain", color_model, *pair, "-o", tmp_path / "o.svg", "--method", "occlusion", "--json"
     )
@@ -143,7 +143,7 @@ def test_explain_draws_and_tells_what_matches(run, color_model, squares, tmp_pat
     assert (tmp_path / "o.svg").exists()
 
 
-def test_trouble_is_one_line_and_exit_2(run, color_model, data, tmp_path):
+def test_invalid_arguments_are_refused_in_one_line(run, color_model, data, tmp_path):
     there = tmp_path / "there.png"
     there.write_text("mine")
     new = ["-o", tmp_path / "a.png"]
@@ -180,7 +180,7 @@ def test_evaluate_writes_a_report(run, color_model, data, tmp_path):
     assert "<!doctype html>" in (tmp_path / "r.html").read_text()
 
 
-def test_drawing_a_model_needs_no_torch(color_model, tmp_path):
+def test_plot_architecture_does_not_import_torch(color_model, tmp_path):
     code = (
         "import sys; from twinned.cli.main import main\n"
         "try: main()\n"

@@ -1,4 +1,4 @@
-"""verify, classify, embed, evaluate: what they print, how they end, and what they refuse."""
+"""verify, classify, embed, evaluate, gallery and compare: output, exit codes, errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def other(glyphs: Path) -> str:
 # ---- verify
 
 
-def test_verify_answers_by_its_exit_code_and_in_json(twinned, tiny_model, pair, other):
+def test_verify_exit_code_and_json(twinned, tiny_model, pair, other):
     model = tw.load(tiny_model)
     for right in (pair[1], other):
         verdict = model.verify(pair[0], right)
@@ -65,13 +65,13 @@ def test_verify_answers_by_its_exit_code_and_in_json(twinned, tiny_model, pair, 
         (0.0, "Different"),
     ],
 )
-def test_words_of_a_verdict_follow_the_probability(probability, words):
+def test_verdict_words_follow_the_probability(probability, words):
     verdict = tw.Verdict(same=True, probability=probability, distance=0.1, threshold=0.2)
     assert verdict.verdict == words
     assert verdict.to_json()["verdict"] == words
 
 
-def test_verify_says_the_decision_where_the_words_do_not_give_it(twinned, tiny_model, pair):
+def test_verify_prints_the_decision_with_custom_threshold(twinned, tiny_model, pair):
     shown = twinned("verify", tiny_model, pair[0], pair[0], "--threshold", "-0.1")
     assert shown.code == 1
     assert "is beyond the threshold -0.1: counts as different" in shown.out
@@ -79,7 +79,7 @@ def test_verify_says_the_decision_where_the_words_do_not_give_it(twinned, tiny_m
 
 @pytest.fixture
 def forgeries_missing(tiny_model: Path, tmp_path: Path) -> Path:
-    """A model whose threshold was chosen without the forgeries that its task has."""
+    """Model of signatures whose threshold was fitted without forgeries."""
     folder = tmp_path / "signatures.twin"
     model_folder.copy(tiny_model, folder)
     found = model_folder.read(folder)
@@ -88,7 +88,7 @@ def forgeries_missing(tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_verify_notes_once_that_forgeries_were_not_measured(twinned, forgeries_missing, pair):
+def test_verify_notes_unmeasured_forgeries_once(twinned, forgeries_missing, pair):
     expected = "twinned: skilled forgeries: not measured, so expect more false accepts"
     for more in ([], ["--json"]):
         shown = twinned("verify", forgeries_missing, *pair, *more)
@@ -100,7 +100,7 @@ def test_verify_notes_once_that_forgeries_were_not_measured(twinned, forgeries_m
     assert twinned("verify", forgeries_missing, *pair, "--quiet").err == ""
 
 
-def test_train_calibrate_and_evaluate_say_that_forgeries_were_not_measured(
+def test_train_calibrate_and_evaluate_report_unmeasured_forgeries(
     twinned, forgeries_missing, strangers, tmp_path
 ):
     from twinned.cli.train import emit_model
@@ -130,12 +130,12 @@ def test_train_calibrate_and_evaluate_say_that_forgeries_were_not_measured(
     marked = twinned("calibrate", model.folder, tmp_path / "roles.csv", "--in-place", "--json")
     assert marked.json["not_measured"] == []
     assert twinned("verify", model.folder, *[next(strangers.rglob("*.png"))] * 2).err == ""
-    # Data without forgeries measure them no more.
+    # Data without forgeries reset the measurement.
     unmarked = twinned("calibrate", model.folder, strangers, "--in-place", "--json")
     assert unmarked.json["not_measured"] != []
 
 
-def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, other):
+def test_verify_with_folder_of_references(twinned, tiny_model, pair, glyphs, other):
     found = twinned("verify", tiny_model, glyphs / "glyph00", pair[0], "--json")
     assert found.code == 0
     fitted = tw.load(tiny_model).manifest.calibration.references
@@ -173,7 +173,7 @@ def test_verify_takes_a_folder_of_references(twinned, tiny_model, pair, glyphs, 
     ],
 )
 @pytest.mark.parametrize("form", [[], *slow(["--json"])])
-def test_verify_refuses(twinned, tiny_model, arguments, message, form):
+def test_verify_refuses_invalid_input(twinned, tiny_model, arguments, message, form):
     arguments = [tiny_model if a == "MODEL" else a for a in arguments]
     assert twinned("verify", *arguments, *form).error.startswith(message)
 
@@ -181,7 +181,7 @@ def test_verify_refuses(twinned, tiny_model, arguments, message, form):
 # ---- classify
 
 
-def test_classify_names_a_class_or_none(twinned, tiny_model, glyphs, strangers, pair):
+def test_classify_returns_label_or_unknown(twinned, tiny_model, glyphs, strangers, pair):
     images = [pair[0], str(strangers / "glyph03" / "0.png")]
     shown = twinned("classify", tiny_model, glyphs, *images, "--json")
     assert shown.code == 0
@@ -196,7 +196,7 @@ def test_classify_names_a_class_or_none(twinned, tiny_model, glyphs, strangers, 
     assert all("unknown" in line for line in plain)
 
 
-def test_a_forgery_is_no_example_and_is_not_enrolled(twinned, tiny_model, glyphs, strangers, tmp_path):
+def test_forgeries_are_neither_examples_nor_enrolled(twinned, tiny_model, glyphs, strangers, tmp_path):
     forged = strangers / "glyph03" / "0.png"
     rows = [f"{file},{file.parent.name},genuine" for file in sorted(glyphs.rglob("*.png"))]
     (tmp_path / "roles.csv").write_text("\n".join(["path,label,role", *rows, f"{forged},glyph00,forgery"]))
@@ -221,7 +221,7 @@ def test_a_forgery_is_no_example_and_is_not_enrolled(twinned, tiny_model, glyphs
         (["one_class", "image.png", "--threshold", "nan"], "A threshold must be a number; got nan"),
     ],
 )
-def test_classify_refuses(twinned, tiny_model, arguments, message):
+def test_classify_refuses_invalid_input(twinned, tiny_model, arguments, message):
     assert twinned("classify", tiny_model, *arguments).error.startswith(message)
 
 
@@ -245,7 +245,7 @@ def test_embed_writes_paths_vectors_and_errors(twinned, tiny_model, pair, glyphs
     assert "text.png" in error[6]
 
 
-def test_embed_writes_the_same_columns_as_parquet(twinned, tiny_model, pair):
+def test_parquet_has_the_same_columns(twinned, tiny_model, pair):
     pq = pytest.importorskip("pyarrow.parquet")
     assert twinned("embed", tiny_model, *pair, "text.png", "-o", "v.parquet").code == 0
     table = pq.read_table("v.parquet").to_pydict()
@@ -257,7 +257,7 @@ def test_embed_writes_the_same_columns_as_parquet(twinned, tiny_model, pair):
     assert math.isnan(table["vector"][2][0])
 
 
-def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
+def test_embed_replaces_a_file_only_with_force(twinned, tiny_model, pair):
     assert twinned("embed", tiny_model, *pair, "-o", "v.npz").code == 0
     assert "exists. Choose another name" in twinned("embed", tiny_model, pair[0], "-o", "v.npz").error
     assert twinned("embed", tiny_model, pair[0], "-o", "v.npz", "--force").code == 0
@@ -278,25 +278,25 @@ def test_embed_replaces_by_force_alone(twinned, tiny_model, pair):
         (["image.png", "-o", "v.npz", "--device", "tpu"], "Unknown device 'tpu'. Choose auto, cpu"),
     ],
 )
-def test_embed_refuses(twinned, tiny_model, arguments, message):
+def test_embed_refuses_invalid_input(twinned, tiny_model, arguments, message):
     assert twinned("embed", tiny_model, *arguments).error.startswith(message)
     assert not Path("v.npz").exists()
 
 
-def test_embed_says_so_when_nothing_could_be_read(twinned, tiny_model):
+def test_embed_without_readable_images_fails(twinned, tiny_model):
     shown = twinned("embed", tiny_model, "broken", "-o", "v.npz")
     assert shown.code == 2
     assert shown.out == ""
     assert shown.err.splitlines()[-1] == "twinned: none of 4 images could be read; v.npz lists the errors"
 
 
-def test_a_device_that_is_not_offered_is_said_in_one_line(twinned, tiny_model, pair):
+def test_unavailable_device_is_noted_in_one_line(twinned, tiny_model, pair):
     shown = twinned("embed", tiny_model, *pair, "-o", "v.npz", "--device", "openvino")
     assert shown.code == 0
     assert shown.err == "twinned: device openvino is not supported by this ONNX Runtime; running on the CPU\n"
 
 
-def test_images_are_taken_from_folders_and_patterns(twinned, tiny_model, glyphs, strangers, tmp_path):
+def test_images_are_given_by_folders_and_patterns(twinned, tiny_model, glyphs, strangers, tmp_path):
     folder = glyphs / "glyph00"
     count = len(list(folder.iterdir()))
     for given in (folder, glyphs / "glyph0[0]" / "*.png"):
@@ -314,7 +314,7 @@ def test_images_are_taken_from_folders_and_patterns(twinned, tiny_model, glyphs,
 # ---- evaluate
 
 
-def test_evaluate_prints_the_keys_that_others_rely_on(twinned, tiny_model, strangers):
+def test_evaluate_json_keys(twinned, tiny_model, strangers):
     shown = twinned(
         "evaluate", tiny_model, strangers, "--ways", "5", "--episodes", "100", "--far", "0.05", "--json", "-q"
     )
@@ -326,7 +326,9 @@ def test_evaluate_prints_the_keys_that_others_rely_on(twinned, tiny_model, stran
     assert verification <= set(found["verification"])
     assert found["verification"]["n_genuine"] == 8 * 15
     assert found["verification"]["n_impostor"] == 28 * 36
-    assert found["verification"]["threshold"] == tw.load(tiny_model).threshold, "measured, never moved"
+    assert found["verification"]["threshold"] == tw.load(tiny_model).threshold, (
+        "evaluation does not change the threshold"
+    )
     assert set(found["verification"]["tar_at_far"]) >= {"0.1", "0.05", "0.01", "0.001", "0.0001"}
     assert all(set(row) == {"tar", "ci", "supported"} for row in found["verification"]["tar_at_far"].values())
     assert set(found["one_shot"]) == {"ways", "shots", "episodes", "accuracy", "ci"}
@@ -342,20 +344,20 @@ def test_evaluate_prints_the_keys_that_others_rely_on(twinned, tiny_model, stran
     assert again.json == found
     text = twinned("evaluate", tiny_model, strangers, "--episodes", "20").out
     assert "equal error rate" in text
-    assert "8-way 1-shot" in text, "fewer ways than asked for where there are fewer classes"
+    assert "8-way 1-shot" in text, "ways are limited by the classes"
     assert len(text.splitlines()) == 5
     assert max(map(len, text.splitlines())) <= 80
     assert "MAP at R" not in text
     assert "MAP at R" in twinned("evaluate", tiny_model, strangers, "--episodes", "20", "--all").out
 
 
-def test_evaluate_says_which_images_were_seen_in_training(twinned, tiny_model, glyphs):
+def test_evaluate_notes_images_seen_in_training(twinned, tiny_model, glyphs):
     shown = twinned("evaluate", tiny_model, glyphs, "--episodes", "10", "--json")
     assert "72 of 96 images were seen in training" in shown.err
     assert any("72 of 96" in note for note in shown.json["notes"])
 
 
-def test_evaluate_of_a_pair_list_has_null_for_what_it_cannot_give(twinned, tiny_model, strangers):
+def test_evaluate_pair_list_gives_null_for_other_figures(twinned, tiny_model, strangers):
     rows = [f"{strangers}/glyph0{a}/{n}.png,{strangers}/glyph0{b}/{n + 1}.png,{int(a == b)}"
             for a in range(4) for b in range(4) for n in range(3)]  # fmt: skip
     Path("pairs.csv").write_text("\n".join(["left,right,same", *rows]))
@@ -365,7 +367,7 @@ def test_evaluate_of_a_pair_list_has_null_for_what_it_cannot_give(twinned, tiny_
     assert (found["verification"]["n_genuine"], found["verification"]["n_impostor"]) == (12, 36)
 
 
-def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
+def test_evaluate_report_path_is_checked(twinned, tiny_model, strangers):
     shown = twinned("evaluate", tiny_model, strangers, "--episodes", "10", "--report", "out/r.html")
     assert shown.code == 0, shown.err
     assert Path("out/r.html").read_text().startswith("<!")
@@ -408,7 +410,7 @@ def test_evaluate_writes_a_report_where_it_may(twinned, tiny_model, strangers):
         ),
     ],
 )
-def test_evaluate_refuses(twinned, tiny_model, strangers, arguments, message):
+def test_evaluate_refuses_invalid_input(twinned, tiny_model, strangers, arguments, message):
     arguments = [strangers if a == "DATA" else a for a in arguments]
     assert twinned("evaluate", tiny_model, *arguments).error.startswith(message)
 
@@ -416,21 +418,21 @@ def test_evaluate_refuses(twinned, tiny_model, strangers, arguments, message):
 # ---- gallery
 
 
-def test_enrolling_says_so_when_nothing_could_be_read(twinned, tiny_model):
+def test_gallery_add_without_readable_images_fails(twinned, tiny_model):
     for given in (["broken"], ["text.png", "zero.png", "nowhere.png", "--label", "ann"]):
         shown = twinned("gallery", "add", tiny_model, "g", *given)
         assert (shown.code, shown.out) == (2, "")
         assert re.match(r"twinned: none of [34] images can be read: ", shown.err.splitlines()[-1])
 
 
-def test_enrolling_goes_on_and_names_what_it_left_out(twinned, tiny_model):
+def test_gallery_add_skips_and_lists_unreadable_images(twinned, tiny_model):
     shown = twinned("gallery", "add", tiny_model, "g", "text.png", "image.png", "--label", "ann", "--json")
     assert shown.code == 0
     assert (shown.json["stored"], len(shown.json["unreadable"])) == (1, 1)
     assert "twinned: left out: text.png: is not a supported image" in shown.err
 
 
-def test_a_rebuild_loses_no_images_unless_it_is_allowed_to(twinned, tiny_model, glyphs):
+def test_gallery_rebuild_requires_allowed_loss(twinned, tiny_model, glyphs):
     images = []
     for number in range(4):
         images.append(f"{number}.png")
@@ -457,9 +459,7 @@ def test_a_rebuild_loses_no_images_unless_it_is_allowed_to(twinned, tiny_model, 
         *slow(["gallery", "count", "M", "g"], ["identify", "M", "g", "image.png"]),
     ],
 )
-def test_a_gallery_on_a_read_only_file_system_is_not_called_damaged(
-    twinned, tiny_model, place, monkeypatch, command
-):
+def test_read_only_file_system_is_not_reported_as_damage(twinned, tiny_model, place, monkeypatch, command):
     from twinned.gallery import qdrant_edge
 
     def fail(_):
@@ -471,7 +471,7 @@ def test_a_gallery_on_a_read_only_file_system_is_not_called_damaged(
     assert "g: the file system is read-only" in error
 
 
-def test_enrolling_from_a_csv_keeps_its_other_columns(twinned, tiny_model, glyphs, tmp_path):
+def test_gallery_add_stores_other_csv_columns_as_metadata(twinned, tiny_model, glyphs, tmp_path):
     files = sorted(glyphs.rglob("*.png"))[:4]
     values = ["A 1,9.5,9.5", "007,12,", f"{2**64},NaN,true", "b,1,false"]
     rows = [f"{file},{file.parent.name},genuine,{more}" for file, more in zip(files, values, strict=True)]
@@ -492,7 +492,7 @@ def test_enrolling_from_a_csv_keeps_its_other_columns(twinned, tiny_model, glyph
     assert twinned("gallery", "add", tiny_model, "h", "goods.csv", "-q").err.count("metadata") == 0
 
 
-def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_model, glyphs):
+def test_unclosed_quote_in_csv_is_refused_with_its_line(twinned, tiny_model, glyphs):
     rows = [f"{file},{file.parent.name}" for file in sorted(glyphs.rglob("*.png"))]
     rows[30] = rows[30].replace(",", ',"')
     Path("q.csv").write_text("\n".join(["path,label", *rows, ""]))
@@ -519,7 +519,7 @@ def test_a_csv_whose_quote_is_not_closed_is_refused_with_its_line(twinned, tiny_
         ("C:\\data", "C:\\data: no such file or folder; this is a Windows path"),
     ],
 )
-def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
+def test_unsupported_data_is_refused(twinned, tiny_model, given, message):
     shutil.make_archive("data", "zip", "single")
     for command in (["check"], ["train", "-o", "new.twin"], ["evaluate", tiny_model]):
         assert twinned(*command, given).error.startswith(message)
@@ -527,7 +527,7 @@ def test_what_is_no_data_is_named(twinned, tiny_model, given, message):
         assert twinned("gallery", "add", tiny_model, "g", given).error.startswith(message)
 
 
-def test_paths_of_windows_in_a_csv_are_named(twinned):
+def test_windows_paths_in_csv_are_reported(twinned):
     Path("w.csv").write_text("path,label\n" + "".join(f"C:\\data\\c{k}\\0.png,c{k}\n" for k in range(3)))
     shown = twinned("check", "w.csv")
     assert "this is a Windows path" in shown.out
@@ -539,9 +539,9 @@ def test_paths_of_windows_in_a_csv_are_named(twinned):
 @pytest.mark.parametrize(
     "command", ["verify", "evaluate", "search", *slow("classify", "embed", "calibrate", "list")]
 )
-def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, command):
+def test_damaged_model_is_refused(twinned, tiny_model, glyphs, command):
     shutil.copytree(tiny_model, "m.twin")
-    said = json.loads(Path("m.twin/model.json").read_text())
+    manifest = json.loads(Path("m.twin/model.json").read_text())
     rest = {
         "verify": ["verify", "m.twin", "image.png", "image.png"],
         "classify": ["classify", "m.twin", glyphs, "image.png"],
@@ -556,25 +556,31 @@ def test_every_command_refuses_a_damaged_model(twinned, tiny_model, glyphs, comm
         Path("m.twin", name).write_bytes(content[:-1])
         assert f"m.twin/{name}: The file differs" in twinned(*rest).error
         Path("m.twin", name).write_bytes(content)
-    for text in ("", "{", "[]", json.dumps(said | {"calibration": {}}), json.dumps(said | {"spec": 3})):
+    for text in (
+        "",
+        "{",
+        "[]",
+        json.dumps(manifest | {"calibration": {}}),
+        json.dumps(manifest | {"spec": 3}),
+    ):
         Path("m.twin/model.json").write_text(text)
         assert "m.twin/model.json: " in twinned(*rest).error
 
 
 @pytest.mark.parametrize("command", ["calibrate", "export"])
-def test_unreadable_images_are_named_as_what_is_wrong(twinned, tiny_model, tmp_path, command):
+def test_unreadable_images_are_reported(twinned, tiny_model, tmp_path, command):
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
         (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "bad" / name).write_text("no image")
     bad = tmp_path / "bad"
     more = [bad, "--in-place"] if command == "calibrate" else ["-o", tmp_path / "out", "--int8", bad]
-    told = twinned(command, tiny_model, *more)
-    assert told.code == 2
-    assert "one of 4 images can be read" in told.err
-    assert "1.png" in told.err
+    shown = twinned(command, tiny_model, *more)
+    assert shown.code == 2
+    assert "one of 4 images can be read" in shown.err
+    assert "1.png" in shown.err
 
 
-def test_a_gallery_and_a_demo_refuse_what_is_not_there_or_is_a_file(twinned, tiny_model, tmp_path):
+def test_gallery_and_demo_refuse_invalid_paths(twinned, tiny_model, tmp_path):
     refused = twinned("gallery", "add", tiny_model, "people.gallery", "nowhere")
     assert refused.error.startswith("nowhere: no such file or folder")
     (tmp_path / "plain.txt").write_text("hello")
@@ -584,7 +590,7 @@ def test_a_gallery_and_a_demo_refuse_what_is_not_there_or_is_a_file(twinned, tin
 # ---- compare
 
 
-def test_compare_prints_the_differences_of_two_models(twinned, tiny_model, color_model, strangers):
+def test_compare_prints_differences_of_two_models(twinned, tiny_model, color_model, strangers):
     found = twinned("compare", tiny_model, color_model, strangers, "--json", "-q").json
     assert set(found) == {"eer", "recall_at_1", "n_genuine", "n_impostor", "n_classes", "seed", "notes"}
     assert found["eer"]["difference"] == pytest.approx(found["eer"]["b"] - found["eer"]["a"])

@@ -1,4 +1,4 @@
-"""Options: the same names, types and help in Python, on the command line, and in the docs."""
+"""Options of training: equal names, types and help in Python, commands and docs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parameters(command: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("command", "options"), [("train", TrainOptions), ("finetune", TrainOptions), ("wrap", InputOptions)]
 )
-def test_commands_have_every_option_with_its_help_and_panel(command, options):
+def test_commands_have_every_option_with_help_and_panel(command, options):
     found = parameters(command)
     for name, _, option in describe(options):
         assert found[name].help == f"{option.help}.", name
@@ -49,12 +49,12 @@ def test_commands_have_every_option_with_its_help_and_panel(command, options):
     ("option", "names"),
     [("recipe", recipes.RECIPES), ("encoder", encoders.registry._BUILTIN), ("loss", losses.registry.BUILTIN)],
 )
-def test_the_help_lists_the_names_of_the_tables(option, names):
+def test_help_lists_registered_names(option, names):
     shown = re.split(r": |;|, or one", parameters("train")[option].help)[1]
     assert sorted(re.split(", | or ", shown)) == sorted(names)
 
 
-def test_the_help_of_train_needs_no_pytorch():
+def test_help_of_train_does_not_import_pytorch():
     code = (
         "import sys; from twinned.cli.main import app; app(['train', '--help'], standalone_mode=False);"
         "sys.exit('torch' in sys.modules)"
@@ -62,7 +62,7 @@ def test_the_help_of_train_needs_no_pytorch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_every_option_is_a_setting_of_the_configuration():
+def test_options_are_settings_of_the_configuration():
     names = {name for name, _, _ in describe(TrainOptions)}
     assert names == set(TrainOptions.__annotations__)
     for name in names - _NO_SETTINGS:
@@ -70,21 +70,21 @@ def test_every_option_is_a_setting_of_the_configuration():
 
 
 @pytest.mark.parametrize(("function", "options"), [(train, TrainOptions), (wrap, InputOptions)])
-def test_no_option_hides_an_argument(function, options):
+def test_options_do_not_shadow_arguments(function, options):
     own = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
     assert not own & set(options.__annotations__)
 
 
-def test_options_are_settings_without_those_that_are_not_set():
+def test_unset_options_are_not_settings():
     assert to_settings({"freeze": 2, "margin": None, "recipe": "face"}) == {"freeze": "2"}
 
 
-def test_an_option_given_twice_is_refused(glyphs):
+def test_option_given_twice_is_refused(glyphs):
     with pytest.raises(SettingError, match=r"loss\.margin is given twice, as 1 and as 2"):
         resolve_config(glyphs, margin=1, settings={"margin": 2})
 
 
-def test_the_configuration_is_printed_read_and_resolved_the_same(twinned, glyphs, tmp_path):
+def test_printed_config_round_trips(twinned, glyphs, tmp_path):
     options = ["--recipe", "glyph", "--steps", "3", "--set", "quarter_turns=false", "--image-size", "20"]
     shown = twinned("train", glyphs, *options, "--print-config")
     assert shown.code == 0
@@ -108,7 +108,7 @@ def test_the_configuration_is_printed_read_and_resolved_the_same(twinned, glyphs
         (json.dumps({"speed": 1}), "Unknown setting 'speed'"),
     ],
 )
-def test_a_wrong_configuration_file_is_refused(twinned, glyphs, tmp_path, text, message):
+def test_invalid_config_file_is_refused(twinned, glyphs, tmp_path, text, message):
     file = tmp_path / "train.json"
     file.write_text(text)
     error = twinned("train", glyphs, "--config", file, "--print-config").error
@@ -116,7 +116,7 @@ def test_a_wrong_configuration_file_is_refused(twinned, glyphs, tmp_path, text, 
     assert message in error
 
 
-def test_recipe_and_configuration_exclude_each_other(glyphs):
+def test_recipe_and_config_are_exclusive(glyphs):
     with pytest.raises(SettingError, match="not both"):
         resolve_config(glyphs, recipe="glyph", config=TrainConfig())
 
@@ -127,7 +127,7 @@ def test_old_argument_names_warn(glyphs):
         train(glyphs, validate=glyphs, recipe="none")
 
 
-def test_the_page_on_settings_is_up_to_date():
+def test_settings_page_is_up_to_date():
     spec = importlib.util.spec_from_file_location("settings_page", ROOT / "docs" / "settings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -144,5 +144,5 @@ def test_the_page_on_settings_is_up_to_date():
         (0.45, "Weak: the answers are nearly guesses"),
     ],
 )
-def test_judgement_says_what_an_error_rate_means(eer, start):
+def test_judgement_describes_the_error_rate(eer, start):
     assert judgement(eer).startswith(start)

@@ -37,7 +37,7 @@ def dot(row: int, column: int, *, count: int = 64, size: int = 41, spread: float
     return (255 * bump).round().to(torch.uint8)[None, :, :, None].expand(count, -1, -1, -1)
 
 
-def centres(images: torch.Tensor) -> torch.Tensor:
+def centers(images: torch.Tensor) -> torch.Tensor:
     """Row and column of each image's center of mass, ``(n, 2)``."""
     weight = images[:, 0]
     y, x = torch.meshgrid(*(torch.arange(s, dtype=torch.float32) for s in weight.shape[1:]), indexing="ij")
@@ -87,7 +87,7 @@ def test_every_option_changes_images():
 
 
 def test_shift_is_a_symmetric_fraction_of_the_image():
-    moved = centres(Augmentation(shift=0.1)(dot(20, 20), seed=0)) - 20
+    moved = centers(Augmentation(shift=0.1)(dot(20, 20), seed=0)) - 20
     assert moved.abs().max() <= 4.1 + 0.1
     assert moved.abs().max() > 3
     assert moved.mean(dim=0).abs().max() < 1.2
@@ -95,7 +95,7 @@ def test_shift_is_a_symmetric_fraction_of_the_image():
 
 
 def test_rotation_keeps_the_distance_from_the_center():
-    moved = centres(Augmentation(rotation=30)(dot(20, 32), seed=0)) - 20
+    moved = centers(Augmentation(rotation=30)(dot(20, 32), seed=0)) - 20
     radius, angle = moved.norm(dim=1), torch.atan2(moved[:, 0], moved[:, 1])
     torch.testing.assert_close(radius, torch.full((64,), 12.0), atol=0.1, rtol=0)
     assert math.radians(24) < angle.abs().max() <= math.radians(30.5)
@@ -104,7 +104,7 @@ def test_rotation_keeps_the_distance_from_the_center():
 
 
 def test_scale_varies_each_axis_up_to_the_factor():
-    corner = centres(Augmentation(scale=0.25)(dot(30, 10), seed=0)) - 20
+    corner = centers(Augmentation(scale=0.25)(dot(30, 10), seed=0)) - 20
     factor = corner / torch.tensor([10.0, -10.0])
     assert factor.min() >= 1 / 1.26
     assert factor.max() <= 1.26
@@ -114,26 +114,26 @@ def test_scale_varies_each_axis_up_to_the_factor():
 
 
 def test_shear_moves_one_axis_by_a_fraction_of_the_other():
-    moved = centres(Augmentation(shear=0.3)(dot(32, 20), seed=0)) - torch.tensor([32.0, 20.0])
+    moved = centers(Augmentation(shear=0.3)(dot(32, 20), seed=0)) - torch.tensor([32.0, 20.0])
     assert moved[:, 1].abs().max() <= 0.3 * 12 * 1.15
     assert moved[:, 1].abs().max() > 0.2 * 12
 
 
 def test_probability_applies_to_each_option():
-    plain = centres(Augmentation()(dot(20, 32, count=400)))
-    sometimes = centres(Augmentation(rotation=30, probability=0.25)(dot(20, 32, count=400), seed=0))
+    plain = centers(Augmentation()(dot(20, 32, count=400)))
+    sometimes = centers(Augmentation(rotation=30, probability=0.25)(dot(20, 32, count=400), seed=0))
     share = ((sometimes - plain).norm(dim=1) > 0.05).float().mean()
     assert share == pytest.approx(0.25, abs=0.06)
 
 
 def test_elastic_sets_the_standard_deviation():
-    moved = centres(Augmentation(elastic=0.05)(dot(20, 20, count=400, spread=1.0), seed=0)) - 20
+    moved = centers(Augmentation(elastic=0.05)(dot(20, 20, count=400, spread=1.0), seed=0)) - 20
     assert moved.std() == pytest.approx(0.05 * 20.5, rel=0.2)
 
 
 @pytest.mark.parametrize("others", [{}, {"rotation": 0.001}])
 def test_flip_mirrors_half_of_the_images(others):
-    where = centres(Augmentation(flip=True, **others)(dot(15, 8, count=400), seed=0))
+    where = centers(Augmentation(flip=True, **others)(dot(15, 8, count=400), seed=0))
     left = (where[:, 1] - 8).abs() < 0.1
     right = (where[:, 1] - 32).abs() < 0.1
     assert (left | right).all()

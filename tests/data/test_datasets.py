@@ -90,7 +90,7 @@ def test_split_classes_respects_the_fraction() -> None:
     assert first.classes != data.split_classes(0.8, seed=2)[0].classes
 
 
-def test_split_classes_refuses_invalid_fractions_and_too_few_classes() -> None:
+def test_split_classes_refuses_invalid_fractions_and_few_classes() -> None:
     with pytest.raises(DataError, match="above 0 and below 1; got 1"):
         faces().split_classes(1.0)
     with pytest.raises(DataError, match="at least 2 classes; got 1"):

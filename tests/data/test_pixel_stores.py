@@ -94,29 +94,25 @@ def test_large_set_is_streamed_if_the_disk_is_full(files: list[str], monkeypatch
         found.pixels[:2]
 
 
-def test_lazy_images_have_the_pixels_and_hashes_of_decoded_ones(
+def test_lazy_images_equal_decoded_images_and_hashes(
     files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = decode(files, SPEC, progress=False)
-    assert decode_lazily(files, SPEC, progress=False).pixels is not None  # small: decoded at once
+    assert isinstance(decode_lazily(files, SPEC, progress=False).pixels, np.ndarray)  # small
     Path(files[4]).write_bytes(b"no image")
     monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
-    for thread in (pixel_stores._decode_all, lambda reference: None):  # with and without the background
-        monkeypatch.setattr(pixel_stores, "_decode_all", thread)
-        found = decode_lazily(files, SPEC, progress=False)
-        kept = np.delete(np.arange(40), 4)
-        assert found.kept.tolist() == kept.tolist()
-        assert "04.png: is not a supported image" in found.left_out()[0]
-        hashes = found.hashes
-        assert isinstance(hashes, LazyHashes)
-        assert list(hashes.take(np.array([7, 0]))) == [expected.hashes[8], expected.hashes[0]]
-        np.testing.assert_array_equal(found.pixels[5:9], PIXELS[6:10])
-        assert list(hashes) == [expected.hashes[i] for i in kept]
+    found = decode_lazily(files, SPEC, progress=False)
+    kept = np.delete(np.arange(40), 4)
+    assert found.kept.tolist() == kept.tolist()
+    assert "04.png: is not a supported image" in found.left_out()[0]
+    hashes = found.hashes
+    assert isinstance(hashes, LazyHashes)
+    assert list(hashes.take(np.array([7, 0]))) == [expected.hashes[8], expected.hashes[0]]
+    np.testing.assert_array_equal(found.pixels[5:9], PIXELS[6:10])
+    assert list(hashes) == [expected.hashes[i] for i in kept]
 
 
-def test_lazy_images_that_cannot_be_decoded_are_gray_and_noted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_undecodable_lazy_images_are_gray_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for label in "ab":
         (tmp_path / label).mkdir()
         for number in range(6):
@@ -138,7 +134,7 @@ def test_lazy_images_that_cannot_be_decoded_are_gray_and_noted(
     assert part.identity() != before
 
 
-def test_batches_are_read_ahead_in_their_order() -> None:
+def test_batches_are_prefetched_in_order() -> None:
     batches = ClassBatches(np.repeat(np.arange(8), 5), classes=3, images=2)
     read: list[int] = []
 

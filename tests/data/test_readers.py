@@ -102,11 +102,11 @@ def test_links_are_followed_without_cycles(tmp_path: Path) -> None:
 def test_unknown_columns_are_noted(tmp_path: Path) -> None:
     pairs, images = tmp_path / "pairs.csv", tmp_path / "images.csv"
     pairs.write_text("left,right,same,relaton,\na.png,b.png,1,near,\n")
-    said = f"{pairs}: ignored columns: relaton; known columns: left,right,same,relation"
-    assert load_pairs(pairs).notes == (said,)
+    note = f"{pairs}: ignored columns: relaton; known columns: left,right,same,relation"
+    assert load_pairs(pairs).notes == (note,)
     images.write_text("path,label,grup,split\na.png,a,1,train\n")
-    said = f"{images}: ignored columns: grup; known columns: path,label,split,group,role"
-    assert load_images(images).notes == (said,)
+    note = f"{images}: ignored columns: grup; known columns: path,label,split,group,role"
+    assert load_images(images).notes == (note,)
 
 
 def test_names_in_any_script(tmp_path: Path) -> None:

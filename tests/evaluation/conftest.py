@@ -1,4 +1,4 @@
-"""Fewer resampled sets, for tests that do not depend on intervals."""
+"""Fixture with fewer bootstrap replicates, for tests that do not check intervals."""
 
 from __future__ import annotations
 

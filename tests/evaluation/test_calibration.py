@@ -13,7 +13,7 @@ from twinned.metrics.comparisons import compare_pairs
 from twinned.metrics.roc import roc
 
 
-def test_the_threshold_is_where_it_was_asked_for(world):
+def test_threshold_is_at_the_eer_or_the_requested_far(world):
     found = world(classes=40)
     equal, rare = fit_calibration(found), fit_calibration(found, far=0.01)
     curve = roc(found.distance, found.same)
@@ -29,7 +29,7 @@ def test_the_threshold_is_where_it_was_asked_for(world):
     assert 0 < equal.min_cllr < equal.cllr < 1
 
 
-def test_rule_of_thirty(world):
+def test_far_is_supported_by_30_errors(world):
     found = world(classes=20)  # 4,750 impostor comparisons
     supported, not_supported = (fit_calibration(found, far=far, bootstrap=5) for far in (0.01, 0.001))
     assert (supported.supported, supported.impostors_needed) == (True, 3_000)
@@ -38,14 +38,14 @@ def test_rule_of_thirty(world):
     assert not supported_(0.001, 29_999)
     perfect = fit_calibration(compare_pairs([0, 0, 1, 1, 1], [True, True, False, False, False]))
     assert (perfect.eer, perfect.supported, perfect.impostors_needed) == (0, False, 90)
-    # what a rate takes does not depend on how few comparisons there are
+    # the number needed depends on the rate only
     for far, needed in ((0.0001, 300_000), (1e-310, 30 * 10**12)):
         asked = fit_calibration(found, far=far, bootstrap=5)
         assert (asked.supported, asked.impostors_needed) == (False, needed)
         assert not supported_(far, 30_000)
 
 
-def test_decisions_and_probability_agree_with_the_distance(world):
+def test_decisions_and_probability_follow_the_distance(world):
     calibration = fit_calibration(world())
     distance = np.linspace(0, 8, 300).astype(np.float32)
     p = calibration.probability(distance)
@@ -56,7 +56,7 @@ def test_decisions_and_probability_agree_with_the_distance(world):
     assert calibration.probability(0.3).shape == ()
 
 
-def test_the_prior_moves_the_odds_by_its_own(world):
+def test_prior_shifts_the_log_odds(world):
     calibration = fit_calibration(world())
     distance = np.linspace(1, 4, 9)
     even, rare = calibration.probability(distance), calibration.probability(distance, prior=0.01)
@@ -65,7 +65,7 @@ def test_the_prior_moves_the_odds_by_its_own(world):
     np.testing.assert_allclose(stored.probability(distance), rare)
 
 
-def test_probability_comes_true_on_other_classes(world):
+def test_probability_is_calibrated_on_new_classes(world):
     calibration = fit_calibration(world(seed=0, classes=120), bootstrap=2)
     found = reliability(world(seed=1, classes=120), calibration)
     many = found.comparisons > 300
@@ -73,7 +73,7 @@ def test_probability_comes_true_on_other_classes(world):
     assert np.abs(found.stated - found.observed)[many].max() < 0.1
 
 
-def test_forgeries_set_the_threshold():
+def test_threshold_is_fitted_on_forgeries():
     random = np.random.default_rng(0)
     writer = np.tile(np.arange(10), 60)
     kind = np.repeat([0, 1, 2], 200)  # genuine, random, skilled
@@ -86,7 +86,7 @@ def test_forgeries_set_the_threshold():
     assert calibration.n_impostor == 200
 
 
-def test_survives_json_and_refuses_damage(world):
+def test_json_round_trip_and_validation(world):
     calibration = fit_calibration(world(), unseen_classes=False)
     text = calibration.model_dump_json()
     assert Calibration.model_validate_json(text) == calibration
@@ -109,12 +109,12 @@ def test_survives_json_and_refuses_damage(world):
                 Calibration.model_validate({**good, name: value})
 
 
-def test_same_seed_same_calibration(world):
+def test_seed_determines_the_calibration(world):
     assert fit_calibration(world(), seed=3) == fit_calibration(world(), seed=3)
     assert fit_calibration(world(), seed=3).threshold_ci != fit_calibration(world(), seed=4).threshold_ci
 
 
-def test_refusals(world):
+def test_invalid_data_and_settings_are_refused(world):
     found = world()
     with pytest.raises(DataError, match="0 genuine"):
         fit_calibration(found.subset(~found.same))

@@ -31,7 +31,7 @@ def evaluation(z: np.ndarray, **options: object) -> Evaluation:
     return Evaluation(None, None, evaluate_retrieval(z, Y, "euclidean"), "classes", comparisons=comparisons)
 
 
-def test_differences_against_explicit_copies_of_the_drawn_classes():
+def test_differences_equal_explicit_resampling_of_classes():
     z = embeddings(0.5), embeddings(0.8)
     evaluations = [evaluation(each) for each in z]
     found = compare_evaluations(*evaluations, replicates=40, seed=3)
@@ -56,7 +56,7 @@ def test_differences_against_explicit_copies_of_the_drawn_classes():
     assert found.recall_at_1.ci[0] <= found.recall_at_1.difference <= found.recall_at_1.ci[1]
 
 
-def test_a_worse_model_is_found_worse_and_the_same_one_equal():
+def test_worse_model_is_detected():
     good, bad = evaluation(embeddings(0.2)), evaluation(embeddings(3.0))
     worse = compare_evaluations(good, bad, replicates=200)
     assert (worse.eer.winner, worse.recall_at_1.winner) == ("a", "a")
@@ -69,7 +69,7 @@ def test_a_worse_model_is_found_worse_and_the_same_one_equal():
     assert (same.eer.difference, same.eer.ci, same.eer.p_value, same.eer.winner) == (0, (0, 0), 1, None)
 
 
-def test_pairing_narrows_the_interval():
+def test_paired_resampling_narrows_the_interval():
     a, b = evaluation(embeddings(0.6)), evaluation(embeddings(0.7))
     paired = compare_evaluations(a, b, replicates=200).eer.ci
     alone = [
@@ -79,7 +79,7 @@ def test_pairing_narrows_the_interval():
     assert paired[1] - paired[0] < 0.9 * 4 * apart
 
 
-def test_the_seed_makes_it_repeatable_and_json_holds_everything():
+def test_seed_determines_the_result_and_json():
     a, b = evaluation(embeddings(0.5)), evaluation(embeddings(0.8))
     found = compare_evaluations(a, b, replicates=30, seed=7)
     assert found == compare_evaluations(a, b, replicates=30, seed=7)
@@ -92,7 +92,7 @@ def test_the_seed_makes_it_repeatable_and_json_holds_everything():
     assert "recall at 1" in str(found)
 
 
-def test_other_data_are_refused():
+def test_different_comparisons_are_refused():
     a, b = evaluation(embeddings(0.5)), evaluation(embeddings(0.8), limit=500)
     with pytest.raises(DataError, match="not of the same comparisons"):
         compare_evaluations(a, b)
@@ -100,7 +100,7 @@ def test_other_data_are_refused():
         compare_evaluations(a, Evaluation(None, None, None, "omniglot-runs"))
 
 
-def test_two_models_on_a_folder(tiny_model, color_model, strangers, glyphs):
+def test_compare_two_models_on_a_folder(tiny_model, color_model, strangers, glyphs):
     a, b = tw.load(tiny_model), tw.load(color_model)
     found = tw.compare(a, b, tw.load_images(strangers), progress=False)
     assert isinstance(found, tw.Comparison)

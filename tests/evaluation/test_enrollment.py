@@ -1,4 +1,4 @@
-"""Which way of telling labels is chosen, and whether thresholds for prototypes hold the rate."""
+"""Choice between nearest image and prototype, and thresholds for prototypes."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ distances = partial(cosine, pairwise=True)
 
 
 def people(seed, count, images, noise=0.6):
-    """Each person a centre, each image near it."""
+    """Draw a center per person and images near it."""
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(count, 16)), images, axis=0)
     return (centres + noise * random.normal(size=centres.shape)).astype(np.float32), np.arange(
@@ -21,13 +21,13 @@ def people(seed, count, images, noise=0.6):
     ) // images
 
 
-def looks(seed, count, images):
-    """Each person two looks far apart, whose mean is like nobody."""
+def two_clusters(seed, count, images):
+    """Draw persons with two distant clusters each."""
     vectors, label = people(seed, 2 * count, images // 2, 0.1)
     return vectors, label // 2
 
 
-def test_closest_labels_against_loops():
+def test_nearest_label_equals_a_loop():
     vectors, label = people(0, 7, 4)
     names = np.array(["b", "a", "e", "g", "c", "f", "d"])[label]
     order = np.random.default_rng(1).permutation(len(label))
@@ -47,7 +47,7 @@ def test_closest_labels_against_loops():
 
 
 @pytest.mark.parametrize("prototype", [False, True])
-def test_many_queries_are_asked_in_blocks(monkeypatch, prototype):
+def test_queries_are_compared_in_blocks(monkeypatch, prototype):
     vectors, label = people(0, 9, 6)
     whole = nearest_label(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
     monkeypatch.setattr(enrollment, "_BLOCK_VALUES", 60)
@@ -56,27 +56,27 @@ def test_many_queries_are_asked_in_blocks(monkeypatch, prototype):
     np.testing.assert_allclose(whole[1], parts[1], atol=1e-6)
 
 
-def test_the_better_way_is_chosen_and_its_figures_kept():
+def test_better_enrollment_is_chosen_with_its_figures():
     noisy = choose_enrollment(*people(0, 40, 10, 1.0), distances)
     assert noisy.prototype
     assert noisy.named["prototype"] > noisy.named["nearest"] + 0.05
     assert noisy.identification is not None
-    two = choose_enrollment(*looks(0, 40, 10), distances)
+    two = choose_enrollment(*two_clusters(0, 40, 10), distances)
     assert not two.prototype
     assert two.named["nearest"] > two.named["prototype"] + 0.05
     assert two.identification is None
     assert choose_enrollment(*people(0, 40, 10, 1.0), distances) == noisy, "the same for the same seed"
 
 
-def test_without_a_choice_the_nearest_counts():
+def test_nearest_is_the_default_for_few_classes_or_images():
     for count, images in ((3, 10), (40, 2)):
         assert not choose_enrollment(*people(0, count, images, 1.0), distances).named
 
 
 @pytest.mark.parametrize("distance", [cosine, euclidean])
 @pytest.mark.parametrize(("labels", "images"), [(20, 1), (20, 4), (50, 8)])
-def test_thresholds_for_prototypes_hold_the_rate(distance, labels, images):
-    """Fresh galleries of means and fresh strangers: as many are let in as asked for."""
+def test_prototype_thresholds_hold_the_rate(distance, labels, images):
+    """On new galleries and unknown probes, the rate equals the target."""
     apart = partial(distance, pairwise=True)
     table = choose_enrollment(*people(0, 100, 10, 1.0), apart).identification
     rates = []

@@ -30,7 +30,7 @@ def fitted(seed, count, images, **options):
 
 
 def achieved(table, labels, images, fpir, seed=0):
-    """Mean FPIR over fresh galleries and fresh strangers, at the table's threshold."""
+    """Mean FPIR over new galleries and unknown probes, at the threshold of the table."""
     threshold = table.at(labels, fpir, images)
     rates = []
     for k in range(6):
@@ -41,15 +41,15 @@ def achieved(table, labels, images, fpir, seed=0):
 
 
 @pytest.mark.parametrize(("labels", "images"), [(1, 1), (20, 5), *slow((20, 1), (60, 3))])
-def test_the_rate_is_held_where_held_out_data_reach(labels, images):
-    """Over four calibrations the mean rate is near the target: neither missed nor far too strict."""
+def test_fpir_is_near_the_target_within_held_out_sizes(labels, images):
+    """The mean rate of four calibrations is near the target."""
     for fpir in (0.02, 0.1):
         rates = [achieved(fitted(seed, 100, 8), labels, images, fpir, seed) for seed in range(4)]
         assert 0.5 * fpir < np.mean(rates) < 1.3 * fpir
 
 
-def test_the_rate_is_not_exceeded_beyond_what_they_reach():
-    """From eight people: on average stricter than asked, and never far off."""
+def test_fpir_is_below_the_target_beyond_held_out_sizes():
+    """With eight people, the mean rate is below the target."""
     few = [fitted(seed, 8, 10) for seed in range(6)]
     for labels, images in ((20, 1), (50, 1), (50, 5), (500, 1)):
         rates = [achieved(table, labels, images, 0.01, seed) for seed, table in enumerate(few)]
@@ -64,7 +64,7 @@ def test_sampled_comparisons_give_nearly_the_same_threshold():
         assert some.at(labels, 0.05) == pytest.approx(whole.at(labels, 0.05), rel=0.05)
 
 
-def test_larger_galleries_more_images_and_rarer_errors_are_stricter():
+def test_threshold_decreases_with_gallery_size_images_and_rate():
     table = fitted(0, 30, 8)
     by_size = [table.at(n, 0.01) for n in (1, 2, 3, 7, 20, 29, 30, 31, 100, 10_000, 10_000_000)]
     by_rate = [table.at(20, rate) for rate in (0.5, 0.1, 0.03, 0.01, 1e-3, 1e-5, 1e-6, 1e-9)]
@@ -74,7 +74,7 @@ def test_larger_galleries_more_images_and_rarer_errors_are_stricter():
     assert by_size[0] > by_size[4] > by_size[-1]
 
 
-def test_a_list_of_pairs_and_equal_distances_still_give_a_threshold():
+def test_pair_lists_and_ties_give_a_threshold():
     random = np.random.default_rng(0)
     same = random.random(2000) < 0.5
     table = fit_identification(compare_pairs(random.random(2000) + ~same, same))
@@ -83,7 +83,7 @@ def test_a_list_of_pairs_and_equal_distances_still_give_a_threshold():
     assert np.isfinite(fit_identification(compare_pairs([0, 0], [True, False])).at(5, 0.01))
 
 
-def test_forgeries_are_no_strangers():
+def test_forgeries_are_not_unknown_probes():
     vectors, label = people(0, 12, 6)
     forged = np.arange(len(label)) % 6 == 5
     vectors[forged] = vectors[np.flatnonzero(forged) - 1]  # perfect forgeries
@@ -94,7 +94,7 @@ def test_forgeries_are_no_strangers():
     )
 
 
-def test_open_set_against_loops():
+def test_open_set_equals_a_loop():
     random = np.random.default_rng(0)
     distance, label = random.random(200), random.integers(20, size=200)
     enrolled, correct = label < 10, random.random(200) < 0.9
@@ -108,7 +108,7 @@ def test_open_set_against_loops():
     assert (nobody.fpir, nobody.fpir_ci, nobody.fnir) == (None, None, 0)
 
 
-def test_refusals():
+def test_invalid_arguments_are_refused():
     table = fitted(0, 5, 2)
     for labels, rate, images in ((0, 0.1, 1), (1, 0, 1), (1, 1, 1), (1, 0.1, 0)):
         with pytest.raises(SettingError, match="at least 1 label"):

@@ -16,11 +16,11 @@ def noisy(seed=0, n=2000, share=0.2):
     return np.round(random.gamma(4, 0.2, n) + 0.6 * ~same, 2), same
 
 
-def test_logistic_against_scikit_learn():
+def test_logistic_matches_scikit_learn():
     distance, same = noisy()
     n_genuine, n_impostor = same.sum(), (~same).sum()
     line = fit_logistic(tally(distance, same))
-    # Platt's soft targets: each comparison stands twice, once as same and once as different.
+    # Soft targets of Platt: each comparison occurs as same and as different.
     up, down = (n_genuine + 1) / (n_genuine + 2), 1 / (n_impostor + 2)
     weight = np.where(same, 0.5 / n_genuine, 0.5 / n_impostor) * 1e4
     target = np.where(same, up, down)
@@ -34,7 +34,7 @@ def test_logistic_against_scikit_learn():
     assert line.intercept == pytest.approx(peer.intercept_[0], rel=1e-4)
 
 
-def test_isotonic_against_scikit_learn():
+def test_isotonic_matches_scikit_learn():
     distance, same = noisy()
     curve = fit_isotonic(tally(distance, same))
     weight = np.where(same, 1 / same.sum(), 1 / (~same).sum())
@@ -45,15 +45,15 @@ def test_isotonic_against_scikit_learn():
 
 
 @pytest.mark.parametrize("fit", [fit_logistic, fit_isotonic])
-def test_perfectly_apart_stays_finite_and_bounded(fit):
+def test_separable_data_give_finite_bounded_ratios(fit):
     distance, same = np.r_[np.zeros(50), np.ones(70)], np.r_[np.ones(50, bool), np.zeros(70, bool)]
     llr = fit(tally(distance, same)).llr(np.array([0.0, 0.5, 1.0]))
     assert np.all(np.isfinite(llr))
     assert llr[0] > 3 > -3 > llr[2]
-    assert abs(llr).max() < np.log(75)  # no more than the number of comparisons can tell
+    assert abs(llr).max() < np.log(75)  # bounded by the number of comparisons
 
 
-def test_evidence_never_rises_with_the_distance():
+def test_evidence_does_not_increase_with_distance():
     distance, same = noisy()
     for fit in (fit_logistic, fit_isotonic):
         upside_down = fit(tally(distance, ~same)).llr(np.linspace(0, 5, 500))
@@ -61,19 +61,19 @@ def test_evidence_never_rises_with_the_distance():
     assert fit_logistic(tally(distance, ~same)).slope == 0
 
 
-def test_equal_distances_are_no_evidence():
+def test_equal_distances_give_a_ratio_of_one():
     for fit in (fit_logistic, fit_isotonic):
         assert fit(tally([0.5] * 6, [True, False, False] * 2)).llr(0.5) == pytest.approx(0)
 
 
-def test_cllr_against_loops():
+def test_cllr_equals_a_loop():
     llr, same = np.array([2.0, -1.0, 0.5, -3.0, 1.0]), np.array([True, True, False, False, False])
     genuine = [np.log2(1 + 1 / np.exp(x)) for x in llr[same]]
     impostor = [np.log2(1 + np.exp(x)) for x in llr[~same]]
     assert cllr(llr, same) == pytest.approx((np.mean(genuine) + np.mean(impostor)) / 2)
 
 
-def test_min_cllr_is_the_least_of_all_falling_functions():
+def test_min_cllr_is_the_minimum_over_monotone_functions():
     distance, same = noisy()
     weight = np.where(same, 1 / same.sum(), 1 / (~same).sum())
     best = IsotonicRegression(increasing=False).fit(distance, same, weight).predict(distance)
@@ -85,11 +85,11 @@ def test_min_cllr_is_the_least_of_all_falling_functions():
     assert min_cllr(tally([1, 1], [True, False])) == 1
 
 
-def test_cross_validation_picks_the_shape_and_reports_unseen_classes(world):
+def test_cross_validation_chooses_the_method(world):
     straight, cost, least = fit_evidence(world(classes=30))
     assert cost is not None
     assert 0 < least <= cost < 1
-    # A step that no line follows: isotonic wins.
+    # Isotonic regression fits a step better than a line.
     random = np.random.default_rng(0)
     classes = random.integers(40, size=(2, 30_000))
     same = classes[0] == classes[1]
@@ -101,8 +101,8 @@ def test_cross_validation_picks_the_shape_and_reports_unseen_classes(world):
     assert straight.method in ("logistic", "isotonic")
 
 
-def test_cross_validated_cllr_against_loops():
-    """Fold by fold, by hand, for the logistic fit."""
+def test_cross_validated_cllr_equals_a_loop():
+    """Computed per fold for both methods."""
     random = np.random.default_rng(3)
     left, right = random.integers(12, size=(2, 3000))
     same = left == right
@@ -120,18 +120,18 @@ def test_cross_validated_cllr_against_loops():
     costs = {name: cllr(values, truth) for name, values in llr.items()}
     assert fit.method == min(costs, key=costs.get)
     assert cost == pytest.approx(min(costs.values()))
-    inside = fold[left] == fold[right]  # the lowest is that of the very comparisons that were judged
+    inside = fold[left] == fold[right]  # the minimum is over the same comparisons
     assert least == pytest.approx(min_cllr(tally(distance[inside], same[inside])))
     assert least <= cost
 
 
-def test_too_few_classes_for_folds(world):
+def test_too_few_classes_for_folds_use_logistic(world):
     fit, cost, least = fit_evidence(world(classes=3))
     assert (fit.method, cost) == ("logistic", None)
     assert least == min_cllr(tally(world(classes=3).distance, world(classes=3).same))
 
 
-def test_stored_evidence_is_checked():
+def test_invalid_stored_evidence_is_refused():
     for bad in ({"intercept": np.nan, "slope": -1}, {"intercept": 0, "slope": 1}):
         with pytest.raises(ValidationError):
             Logistic(**bad)

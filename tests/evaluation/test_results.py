@@ -1,4 +1,4 @@
-"""Measuring by a protocol: what each gives, against figures worked out by hand."""
+"""Evaluation by protocol, compared with explicit computations; recalibration."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ pytestmark = pytest.mark.usefixtures("few_replicates")
 
 
 def report(model, found):
-    """The sections of the report without pictures."""
+    """Sections of the report without figures."""
     return join([*figures.glance(model, found), *provenance.provenance(model, found, "x")])
 
 
 @pytest.fixture(scope="module")
 def folder(glyphs, tmp_path_factory):
-    """A model without training: gray values of 5x5 regions. 12 classes of `glyphs` count as trained on.
+    """Model of gray values of 5x5 regions; 12 classes of `glyphs` are recorded as training classes.
 
-    The threshold is chosen on the other 4.
+    The threshold is fitted on the other 4.
     """
     onnx = pytest.importorskip("onnx")
     make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
@@ -81,7 +81,7 @@ def model(folder):
 
 
 def flat(figures, path=""):
-    """Figures of nested dictionaries by their dotted path."""
+    """Flatten nested dictionaries to dotted keys."""
     if not isinstance(figures, dict):
         return {path[1:]: figures}
     return {
@@ -89,7 +89,7 @@ def flat(figures, path=""):
     }
 
 
-def test_the_frame_has_a_row_for_each_metric(model, strangers):
+def test_frame_has_a_row_per_metric(model, strangers):
     pytest.importorskip("pandas")
     found = model.evaluate(strangers, episodes=20, progress=False)
     frame = found.to_frame()
@@ -103,13 +103,13 @@ def test_the_frame_has_a_row_for_each_metric(model, strangers):
     assert frame.loc["verification.far", "better"] == "lower"
 
 
-def test_a_frame_needs_pandas(monkeypatch):
+def test_frame_requires_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(SettingError, match="pip install pandas"):
         Evaluation(None, None, None, "classes").to_frame()
 
 
-def test_every_row_of_the_table_is_a_figure_of_the_json(model, strangers):
+def test_metrics_rows_equal_the_json(model, strangers):
     found = model.evaluate(strangers, episodes=10, progress=False)
     figures, rows = flat(found.to_dict()), found.metrics()
     assert {row.key.split(".")[0] for row in rows} == {
@@ -125,7 +125,7 @@ def test_every_row_of_the_table_is_a_figure_of_the_json(model, strangers):
 
 
 def by_gallery(model, strangers, seed, folder):
-    """FNIR and FPIR of a real gallery in which the same half of the classes is enrolled."""
+    """Return FNIR and FPIR of a gallery with the same enrolled half of the classes."""
     random = np.random.default_rng(seed)
     images = tw.load_images(strangers)
     order = np.lexsort((random.random(48), images.class_index))
@@ -142,15 +142,15 @@ def by_gallery(model, strangers, seed, folder):
 
 
 @pytest.mark.parametrize("prototype", [False, True])
-def test_open_set_rates_are_those_of_a_gallery(folder, strangers, tmp_path, prototype):
-    """Half of the classes enrolled: a gallery names and rejects as the evaluation says, by either rule."""
-    said = model_folder.read(folder)
-    tight = said.calibration.threshold * (0.1 if prototype else 0.3)  # so that some are named, some not
+def test_open_set_rates_equal_those_of_a_gallery(folder, strangers, tmp_path, prototype):
+    """With half of the classes enrolled, a gallery has the evaluated rates."""
+    manifest = model_folder.read(folder)
+    tight = manifest.calibration.threshold * (0.1 if prototype else 0.3)  # some are identified, some not
     near = Identification(images=(1,), labels=((1,),), fpir=(0.001, 0.1), threshold=(((tight, 2 * tight),),))
-    calibration = said.calibration.model_copy(update={"identification": near})
+    calibration = manifest.calibration.model_copy(update={"identification": near})
     shutil.copytree(folder, tmp_path / "m.twin")
     model_folder.write(
-        tmp_path / "m.twin", said.model_copy(update={"prototype": prototype, "calibration": calibration})
+        tmp_path / "m.twin", manifest.model_copy(update={"prototype": prototype, "calibration": calibration})
     )
     model = tw.load(tmp_path / "m.twin")
     found = model.evaluate(strangers, episodes=10, seed=3, progress=False)
@@ -164,7 +164,7 @@ def test_open_set_rates_are_those_of_a_gallery(folder, strangers, tmp_path, prot
     assert "enrolled not recognized" in str(found)
 
 
-def test_open_set_needs_eight_classes_and_no_forgeries(model, strangers, tmp_path):
+def test_open_set_requires_eight_classes_without_forgeries(model, strangers, tmp_path):
     few = tw.load_images(strangers).with_classes([f"glyph0{n}" for n in range(7)])
     assert "open_set" not in model.evaluate(few, episodes=10, progress=False).to_json()
     rows = [f"{strangers}/glyph0{c}/{n}.png,g{c},{'forgery' if n > 3 else 'genuine'}"
@@ -172,14 +172,16 @@ def test_open_set_needs_eight_classes_and_no_forgeries(model, strangers, tmp_pat
     (tmp_path / "f.csv").write_text("\n".join(["path,label,role", *rows]))
     found = model.evaluate(tmp_path / "f.csv", episodes=10, progress=False)
     assert "open_set" not in found.to_json()
-    assert found.verification.n_impostor == 8 * 4 * 2, "forgeries against the genuine ones they imitate"
+    assert found.verification.n_impostor == 8 * 4 * 2, (
+        "forgeries are compared with genuine images of their class"
+    )
     assert "64 skilled-forgery comparisons" in str(found)
     random = found.verification.parts["random"]
     _, section = str(found).split(f"verification against {random.n_impostor:,} random impostors")
     assert section.split("\n")[1].split()[:4] == ["equal", "error", "rate", f"{random.eer:.4f}"]
 
 
-def test_images_seen_in_training_are_named(model, glyphs, strangers):
+def test_images_seen_in_training_are_listed(model, glyphs, strangers):
     fresh = model.evaluate(strangers, episodes=10, progress=False)
     assert "seen_in_training" not in fresh.to_json()
     found = model.evaluate(glyphs, episodes=10, progress=False).to_json()
@@ -192,14 +194,14 @@ def test_images_seen_in_training_are_named(model, glyphs, strangers):
     )
 
 
-def test_a_threshold_refitted_on_the_very_data_is_no_news(model, strangers, tmp_path):
+def test_evaluation_notes_the_data_of_the_refitted_threshold(model, strangers, tmp_path):
     model.save(tmp_path / "m.twin")
     fitted = recalibrate(tmp_path / "m.twin", strangers, in_place=True, far=0.05, progress=False)
     again = tw.load(tmp_path / "m.twin")
-    said = again.manifest.held_out
-    assert (said["images"], said["classes"]) == (48, sorted(p.name for p in strangers.iterdir()))
-    assert (said["eer"], tuple(said["eer_ci"])) == (fitted.eer, fitted.eer_ci)
-    assert said["curve"] != model.manifest.held_out["curve"]
+    held_out = again.manifest.held_out
+    assert (held_out["images"], held_out["classes"]) == (48, sorted(p.name for p in strangers.iterdir()))
+    assert (held_out["eer"], tuple(held_out["eer_ci"])) == (fitted.eer, fitted.eer_ci)
+    assert held_out["curve"] != model.manifest.held_out["curve"]
     notes = again.evaluate(strangers, episodes=10, progress=False).notes
     assert any(note.startswith("the threshold was chosen on 48 of these 48 images") for note in notes)
     ends = np.array([0, 0]), np.array([1, 7])
@@ -208,7 +210,7 @@ def test_a_threshold_refitted_on_the_very_data_is_no_news(model, strangers, tmp_
     assert any(note.startswith("the threshold was chosen on 8 of these 8 images") for note in notes)
 
 
-def test_refitting_says_what_was_left_out_and_that_classes_are_known(model, strangers, tmp_path, caplog):
+def test_recalibration_notes_unreadable_images_and_known_classes(model, strangers, tmp_path, caplog):
     model.save(tmp_path / "m.twin")
     shutil.copytree(strangers, tmp_path / "data")
     for folder in sorted((tmp_path / "data").iterdir()):
@@ -231,9 +233,7 @@ def test_refitting_says_what_was_left_out_and_that_classes_are_known(model, stra
     assert all(text in card for text in caplog.messages)
 
 
-def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are(
-    model, strangers, tmp_path, caplog
-):
+def test_recalibration_notes_few_classes_and_keeps_links(model, strangers, tmp_path, caplog):
     folder, link = tmp_path / "m.twin", tmp_path / "link.twin"
     model.save(folder)
     (folder / "pictures").mkdir()
@@ -253,7 +253,7 @@ def test_refitting_on_little_says_so_and_leaves_links_and_folders_where_they_are
     assert not any("rests on 2 classes" in note for note in tw.load(folder).manifest.notes)
 
 
-def test_refitting_keeps_the_rate_and_the_prior_and_says_so(model, strangers, tmp_path, caplog):
+def test_recalibration_keeps_rate_and_prior_with_a_note(model, strangers, tmp_path, caplog):
     folder = tmp_path / "m.twin"
     model.save(folder)
     caplog.set_level("INFO", "twinned")
@@ -265,14 +265,14 @@ def test_refitting_keeps_the_rate_and_the_prior_and_says_so(model, strangers, tm
     assert (again.far, again.prior) == (0.1, 0.2)
     assert any("the threshold keeps the false accept rate of 0.1 that" in text for text in caplog.messages)
     assert any("the probability keeps the prior of 0.2 that" in text for text in caplog.messages)
-    assert not any("keeps" in note for note in tw.load(folder).manifest.notes), "it may not hold next time"
+    assert not any("keeps" in note for note in tw.load(folder).manifest.notes), "the note is not stored"
     assert fit(equal_error=True, prior=0.5).far is None
     assert fit().far is None
     with pytest.raises(SettingError, match=r"far=0\.1 and equal error"):
         fit(far=0.1, equal_error=True)
 
 
-def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path, caplog):
+def test_recalibration_excludes_test_images(model, strangers, tmp_path, caplog):
     model.save(tmp_path / "m.twin")
     rows = [
         f"{f},{f.parent.name},{'test' if f.parent.name > 'glyph04' else ''}" for f in strangers.rglob("*.png")
@@ -295,7 +295,7 @@ def test_images_marked_to_test_refit_no_threshold(model, strangers, tmp_path, ca
     assert any(note.startswith("3 classes are too few to be representative") for note in found.notes)
 
 
-def test_a_sample_of_many_comparisons_is_said(model, strangers, monkeypatch):
+def test_sampled_comparisons_are_noted(model, strangers, monkeypatch):
     monkeypatch.setattr("twinned.evaluation.protocols.compare", partial(compare, limit=500))
     notes = model.evaluate(strangers, episodes=10, progress=False).notes
     assert any(" of 1,128 comparisons were made: those within a class" in note for note in notes)
@@ -303,7 +303,7 @@ def test_a_sample_of_many_comparisons_is_said(model, strangers, monkeypatch):
 
 @pytest.fixture
 def lfw(tmp_path: Path, strangers: Path) -> Path:
-    """Strangers as people, in two folds of six pairs."""
+    """Folder of LFW with two folds of six pairs."""
     lines = ["2\t3"]
     for person in range(4):
         folder = tmp_path / "lfw" / "images" / f"Person_{person}"
@@ -319,7 +319,7 @@ def lfw(tmp_path: Path, strangers: Path) -> Path:
     return tmp_path / "lfw"
 
 
-def test_lfw_by_its_folds(model, lfw):
+def test_lfw_accuracy_by_folds(model, lfw):
     for protocol in ("lfw", "auto"):
         found = model.evaluate(lfw, protocol=protocol, progress=False)
         assert found.protocol == "lfw"
@@ -333,7 +333,7 @@ def test_lfw_by_its_folds(model, lfw):
     assert "(2 folds from " in str(found)
 
 
-def test_lfw_view_1_and_people_of_training(folder, lfw, tmp_path):
+def test_lfw_view_1_and_people_seen_in_training(folder, lfw, tmp_path):
     folder = shutil.copytree(folder, tmp_path / "m.twin")
     model_folder.write(
         folder, model_folder.read(folder).model_copy(update={"classes": ["Person_1", "Nobody"]})
@@ -350,7 +350,7 @@ def test_lfw_view_1_and_people_of_training(folder, lfw, tmp_path):
     assert "LFW accuracy, at the stored threshold" in report(model, found)
 
 
-def test_official_images_must_be_whole(model, lfw):
+def test_official_protocol_requires_readable_images(model, lfw):
     (lfw / "images" / "Person_0" / "Person_0_0001.png").write_bytes(b"broken")
     with pytest.raises(
         DataError, match=r"All images of an official protocol must be readable: .*Person_0_0001"
@@ -359,7 +359,7 @@ def test_official_images_must_be_whole(model, lfw):
 
 
 def test_omniglot_runs(model, strangers, tmp_path):
-    """Two runs of four classes; the second asks with the very images of the support: it must be right."""
+    """Two runs of four classes; the queries of the second are its support images."""
     for run, query in (("run01", 1), ("run02", 0)):
         lines = []
         for side, n in (("test", query), ("training", 0)):
@@ -382,7 +382,7 @@ def test_omniglot_runs(model, strangers, tmp_path):
     assert "None of the 16 images was in training" in report(model, found)
 
 
-def test_recalibrating_writes_a_new_folder_or_in_place_only_when_asked(model, strangers, tmp_path):
+def test_recalibration_requires_output_or_in_place(model, strangers, tmp_path):
     for wrong in ({}, {"output": tmp_path / "new.twin", "in_place": True}):
         with pytest.raises(SettingError, match="in place"):
             recalibrate(model.folder, strangers, progress=False, **wrong)

@@ -1,4 +1,4 @@
-"""What is said of a threshold, and that each such sentence is known again."""
+"""Warnings about a threshold and their codes."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 
 
 def fitted(classes: int, images: int, apart: float, **given):
-    """Made-up comparisons of some classes, and what is fitted on them."""
+    """Draw comparisons of some classes and fit a calibration."""
     label = np.repeat(np.arange(classes), images)
     left, right = np.triu_indices(len(label), 1)
     same = label[left] == label[right]
@@ -30,13 +30,13 @@ def fitted(classes: int, images: int, apart: float, **given):
         (fitted(8, 12, 1.0, unseen_classes=False), "is from classes that training saw"),
     ],
 )
-def test_each_doubt_is_said_and_known_again(made, words):
-    said = [note for note in threshold_warnings(*made) if words in note.text]
-    assert len(said) == 1
+def test_each_threshold_warning_has_a_code(made, words):
+    warnings = [note for note in threshold_warnings(*made) if words in note.text]
+    assert len(warnings) == 1
     assert all(is_threshold_warning(note.code) for note in threshold_warnings(*made))
 
 
-def test_a_good_threshold_raises_none_and_other_notes_are_no_doubts():
+def test_reliable_threshold_has_no_warnings():
     assert list(threshold_warnings(*fitted(8, 12, 1.0))) == []
     assert not is_threshold_warning("recalibrated")
     assert not is_threshold_warning("")

@@ -21,7 +21,7 @@ def calibration(world):
     return fit_calibration(world(seed=7, classes=30), bootstrap=5)
 
 
-def test_every_figure_is_that_of_its_definition(world, calibration):
+def test_figures_match_their_definitions(world, calibration):
     found = world(seed=1, classes=40)
     result = evaluate_verification(found, calibration)
     assert result.threshold == calibration.threshold
@@ -43,7 +43,7 @@ def test_every_figure_is_that_of_its_definition(world, calibration):
     assert np.all((band.low <= band.frr) & (band.frr <= band.high))
 
 
-def test_json_has_the_agreed_keys_and_no_nan(world, calibration):
+def test_json_keys_without_nan(world, calibration):
     found = evaluate_verification(world(), calibration, extra_far=0.05).to_json()
     assert set(found) >= KEYS
     assert [*found["tar_at_far"]] == ["0.1", "0.05", "0.01", "0.001", "0.0001"]
@@ -53,7 +53,7 @@ def test_json_has_the_agreed_keys_and_no_nan(world, calibration):
 
 
 @pytest.mark.parametrize("kind", [True, False])
-def test_one_kind_of_comparison_gives_its_rate_and_null_for_the_rest(world, calibration, kind):
+def test_one_kind_of_comparison_gives_null_for_other_figures(world, calibration, kind):
     found = world()
     result = evaluate_verification(found.subset(found.same == kind), calibration).to_json()
     json.dumps(result, allow_nan=False)
@@ -63,18 +63,18 @@ def test_one_kind_of_comparison_gives_its_rate_and_null_for_the_rest(world, cali
     assert set(result) >= KEYS
 
 
-def test_no_errors_do_not_look_certain(calibration):
+def test_zero_errors_have_wide_intervals(calibration):
     pairs = compare_pairs([0.0] * 50 + [99.0] * 50, [True] * 50 + [False] * 50)
     result = evaluate_verification(pairs, calibration)
     assert result.eer == result.far == result.frr == 0
     for ci in (result.eer_ci, result.far_ci, result.frr_ci):
         assert ci[0] == 0
         assert ci[1] == pytest.approx(3 / 50, abs=0.003)
-    assert result.d_prime is None  # no spread at all
+    assert result.d_prime is None  # zero variance
     json.dumps(result.to_json(), allow_nan=False)
 
 
-def test_random_and_skilled_apart(world, calibration):
+def test_random_and_skilled_impostors_are_reported_separately(world, calibration):
     found = world()
     forged = ~found.same & (found.left % 4 == 0)
     marked = Comparisons(found.distance, found.same, found.left, found.right, forged)
@@ -85,12 +85,12 @@ def test_random_and_skilled_apart(world, calibration):
     assert {k: result[k] for k in result["skilled"]} == result["skilled"]
 
 
-def test_extra_far_is_checked(world, calibration):
+def test_extra_far_is_validated(world, calibration):
     with pytest.raises(SettingError, match="between 0 and 1"):
         evaluate_verification(world(), calibration, extra_far=1)
 
 
-def test_reliability_against_loops(world, calibration):
+def test_reliability_equals_a_loop(world, calibration):
     found = world(classes=10)
     got = reliability(found, calibration, bins=5)
     p = calibration.probability(found.distance)
@@ -111,7 +111,7 @@ def test_reliability_against_loops(world, calibration):
     assert (got.observed <= got.high).all()
 
 
-def test_intervals_of_reliability_hold_what_other_classes_give(world, calibration):
+def test_reliability_intervals_cover_new_classes(world, calibration):
     truth = reliability(world(seed=5, classes=200), calibration, bins=5, bootstrap=2).observed
     held = []
     for seed in range(20):
@@ -122,7 +122,7 @@ def test_intervals_of_reliability_hold_what_other_classes_give(world, calibratio
     assert np.mean(held) > 0.85
 
 
-def test_class_errors_and_mistakes_against_loops(world):
+def test_class_errors_and_mistakes_equal_a_loop(world):
     found = world(classes=6, images=4)
     threshold = float(np.median(found.distance))
     errors = class_errors(found, threshold)
@@ -139,7 +139,7 @@ def test_class_errors_and_mistakes_against_loops(world):
     assert found.distance[rejects].tolist() == missed.tolist()
 
 
-def test_one_hard_pair_of_classes_does_not_hide_the_other_mistakes():
+def test_mistakes_can_be_limited_per_class_pair():
     left = [0, 1, 0, 0, 2, 3, 3]
     right = [1, 0, 1, 2, 3, 3, 3]
     same = [False] * 5 + [True] * 2

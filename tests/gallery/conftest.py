@@ -1,4 +1,4 @@
-"""One gallery in three places: a folder, qdrant-client's local mode, a real server."""
+"""Galleries in a folder, in the local mode of qdrant-client, and on a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # fake_model, which subprocesses import too
+sys.path.insert(0, str(Path(__file__).parent))  # fake_model, which subprocesses also import
 
 from fake_model import FakeModel
 
@@ -39,10 +39,10 @@ def _local_mode() -> Opener:
     from twinned.gallery.store import binding_of
 
     client = qdrant_client.QdrantClient(":memory:")
-    client.close = lambda: None  # like a server it keeps what it holds when a client goes
+    client.close = lambda: None  # data outlive a client, as on a server
 
     def open_it(model: FakeModel, name: str = "people") -> Gallery:
-        with warnings.catch_warnings():  # payload indexes have no effect there, it says
+        with warnings.catch_warnings():  # local mode warns that payload indexes have no effect
             warnings.simplefilter("ignore")
             qdrant_server.create(client, name, binding_of(model), address=name)
         return Gallery(qdrant_server.ServerStore(client, name, address=name), model)
@@ -68,7 +68,7 @@ def _server() -> Iterator[Opener]:
 
 @pytest.fixture(params=["folder", "local"] + ["server"] * (_SERVER in os.environ))
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
-    """Opens a gallery of a model, by name."""
+    """Function that opens a gallery of a model by name."""
     if request.param == "folder":
         yield _folder(tmp_path)
     elif request.param == "local":

@@ -1,4 +1,4 @@
-"""A model whose embedding is the first row of pixels, so that every distance can be worked out."""
+"""Model whose embedding is the first row of pixels, so that distances are known."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class FakeModel:
     encoder_sha256: str = "a" * 64
     embedding_size: int = SIZE
     threshold: float = 1.0
+    near_duplicate: float = 0.1
     prototype: bool = False
     rerank: Callable[..., Any] | None = None
     embedded: int = 0
@@ -39,7 +40,7 @@ class FakeModel:
 
 
 def image(*values: int, salt: int = 0) -> np.ndarray:
-    """An image whose embedding is ``values / 10``; another salt makes another image with the same one."""
+    """Return an image with the embedding ``values / 10``; `salt` changes other pixels only."""
     pixels = np.zeros((SIZE, SIZE), np.uint8)
     pixels[0, : len(values)] = values
     pixels[1] = np.frombuffer(salt.to_bytes(SIZE, "big"), np.uint8)
@@ -47,11 +48,11 @@ def image(*values: int, salt: int = 0) -> np.ndarray:
 
 
 def images(count: int, *, seed: int = 0) -> list[np.ndarray]:
-    """Different images at random."""
+    """Return different random images."""
     random = np.random.default_rng(seed)
     return [image(*random.integers(1, 256, SIZE), salt=number) for number in range(count)]
 
 
 def vectors(images: list[np.ndarray]) -> np.ndarray:
-    """Their embeddings."""
+    """Return the embeddings of images."""
     return np.stack(images)[:, 0].astype(np.float32) / 10

@@ -1,7 +1,7 @@
-"""Other processes: writers that are killed, and openers of damaged galleries.
+"""Child processes: writers to be killed, and checks of damaged galleries.
 
-Run as a program it has imported everything and opened no gallery; it forks one child after the other, each
-for a line on its standard input, so that starting one takes a millisecond.
+The program imports everything once and forks a child for each line of standard input, which takes a
+millisecond.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twinned.gallery.open import open_gallery
 
 
 class Children:
-    """Starts the program; one child at a time."""
+    """Start the program; run one child at a time."""
 
     def __enter__(self) -> Children:
         self._parent = subprocess.Popen(
@@ -41,25 +41,25 @@ class Children:
         print(json.dumps([job, *map(str, arguments)]), file=self._parent.stdin, flush=True)
         return int(json.loads(self._parent.stdout.readline())[0])
 
-    def said(self, *, until: str = "ended") -> Iterator[list[Any]]:
-        """What the child says, up to a word that is its last of all or that is asked for."""
-        while (said := json.loads(self._parent.stdout.readline()))[0] not in (until, "ended"):
-            yield said
+    def messages(self, *, until: str = "ended") -> Iterator[list[Any]]:
+        """Yield the messages of the child up to `until` or its end."""
+        while (message := json.loads(self._parent.stdout.readline()))[0] not in (until, "ended"):
+            yield message
 
 
-def say(*words: Any) -> None:
-    """One line, in one piece: whoever is killed has said it or not."""
+def report(*words: Any) -> None:
+    """Write one line atomically, so that a killed process leaves no partial line."""
     line = json.dumps(words).encode() + b"\n"
     assert os.write(1, line) == len(line) <= 4096
 
 
 def write(path: str, seed: str) -> None:
-    """Add, relabel and remove at random; say what begins and what is done."""
+    """Add, relabel and remove images at random; report the start and end of each change."""
     choose = random.Random(int(seed))
     people = open_gallery(path, FakeModel())
     if int(seed) % 8 == 0:
         threading.Thread(target=people.compact, daemon=True).start()
-    say("open")
+    report("open")
     mine: list[str] = []
     for step in range(10_000):
         if len(mine) < 40 or choose.random() < 0.6:
@@ -69,50 +69,50 @@ def write(path: str, seed: str) -> None:
             label = f"{seed}-{step}"
             added = people.add(shown, label)
             mine += added.ids
-            say("is", label, added.ids)
+            report("is", label, added.ids)
         else:
             choose.shuffle(mine)
             ids, mine = mine[:20], mine[20:]
-            say("begin", ids)
+            report("begin", ids)
             if choose.random() < 0.5:
                 people.remove(ids)
-                say("is", None, ids)
+                report("is", None, ids)
             else:
                 people.update(ids[0], label="changed")
-                say("is", "changed", ids[:1])
+                report("is", "changed", ids[:1])
 
 
 def hold(path: str) -> None:
     """Keep a gallery open until killed."""
     people = open_gallery(path, FakeModel())
     people.add(images(1), "ann")
-    say("open")
+    report("open")
     time.sleep(60)
 
 
 def damage(path: str, scratch: str, cases: str) -> None:
-    """Harm one file of a copy, open it, use it; say for each case what came of it."""
+    """Damage one file of a copy, open and use the copy, and report the outcome of each case."""
     whole = _contents(_copy(path, f"{scratch}/whole"))
     for number, (name, how) in enumerate(json.loads(Path(cases).read_text())):
-        say("begin", number)
+        report("begin", number)
         harmed = _copy(path, f"{scratch}/{number}")
         _harm(harmed / name, how)
         try:
             if repr(_contents(harmed)) != repr(whole):
-                say("result", number, "holds something else")
+                report("result", number, "holds something else")
             elif not _writes(harmed):
-                say("result", number, "does not take a write")
+                report("result", number, "does not take a write")
             else:
-                say("result", number, "whole")
+                report("result", number, "whole")
         except GalleryError as error:
-            say("result", number, str(error)[:2000])
+            report("result", number, str(error)[:2000])
         except BaseException as error:
-            say("result", number, f"{type(error).__name__}: {error}"[:2000])
+            report("result", number, f"{type(error).__name__}: {error}"[:2000])
         subprocess.run(["rm", "-rf", harmed], check=True)
 
 
 def _contents(path: Path) -> Any:
-    """Everything that can be asked of a gallery."""
+    """Return all contents of a gallery."""
     with open_gallery(path, FakeModel()) as people:
         records, kept = people.embeddings()
         found = people.search(images(1)[0], k=10_000)
@@ -126,7 +126,7 @@ def _contents(path: Path) -> Any:
 
 
 def _writes(path: Path) -> bool:
-    """Whether what is removed and added is so after opening again."""
+    """Return whether changes are stored after reopening."""
     with open_gallery(path, FakeModel()) as people:
         expected = people.labels()
         expected.pop(people.remove(label=next(iter(expected))).items[0].label)
@@ -153,8 +153,8 @@ if __name__ == "__main__":
         job, *arguments = json.loads(line)
         child = os.fork()
         if child == 0:
-            say(os.getpid())
+            report(os.getpid())
             {"write": write, "hold": hold, "damage": damage}[job](*arguments)
             os._exit(0)
         os.waitpid(child, 0)
-        say("ended")
+        report("ended")

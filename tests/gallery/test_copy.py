@@ -1,4 +1,4 @@
-"""A gallery embedded again for another model; copies are part of the contract in test_gallery."""
+"""Rebuilding a gallery for another model; test_gallery.py has the tests of copies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def gallery(tmp_path, files):
 
 
 def content(gallery):
-    """The first letters of what lies in the folder."""
+    """Return the first letters of the names in the folder."""
     return sorted(entry.name[:6] for entry in gallery.iterdir())
 
 
@@ -57,7 +57,7 @@ def test_rebuild_replaces_the_embeddings_and_keeps_the_records(gallery):
     assert content(gallery) == ["galler", "shard-"]
 
 
-def test_rebuild_refuses_lost_files_before_it_begins(gallery, files):
+def test_rebuild_refuses_missing_files_before_it_starts(gallery, files):
     files[3].unlink()
     files[4].unlink()
     model = FakeModel(encoder_sha256="b" * 64)
@@ -71,7 +71,7 @@ def test_rebuild_refuses_lost_files_before_it_begins(gallery, files):
     assert (added.stored, len(added.unreadable)) == (28, 2)
 
 
-def test_rebuild_counts_images_that_never_were_files(gallery):
+def test_rebuild_counts_images_without_files_as_lost(gallery):
     with open_gallery(gallery, FakeModel()) as people:
         id = people.add(image(1), "cleo").ids[0]
     for options in ({}, {"skip_missing": True}):
@@ -82,7 +82,7 @@ def test_rebuild_counts_images_that_never_were_files(gallery):
     assert [error.source for error in added.unreadable] == [f"id {id}"]
 
 
-def test_rebuild_never_empties_a_gallery_of_images_without_files(tmp_path):
+def test_rebuild_does_not_empty_a_gallery_without_files(tmp_path):
     path = tmp_path / "people.gallery"
     with open_gallery(path, FakeModel()) as people:
         people.add(images(30), "ann")
@@ -95,7 +95,7 @@ def test_rebuild_never_empties_a_gallery_of_images_without_files(tmp_path):
         assert people.labels() == {"ann": 30}
 
 
-def test_rebuild_never_replaces_a_gallery_by_a_smaller_one(gallery, files):
+def test_rebuild_refuses_to_lose_images(gallery, files):
     whole = files[7].read_bytes()
     files[7].write_bytes(b"no image")
     message = r"would have 29 images, but this one has 30 \(1 cannot be read\).*--allow-loss 1\)"
@@ -108,8 +108,8 @@ def test_rebuild_never_replaces_a_gallery_by_a_smaller_one(gallery, files):
     files[7].write_bytes(whole)
 
 
-def test_rebuild_refuses_to_merge_images_that_are_one_at_the_new_size(tmp_path):
-    """Smooth images that differ in detail alone: shrunk to 8 x 8 they are the same pixels."""
+def test_rebuild_refuses_to_merge_images_equal_at_the_new_size(tmp_path):
+    """Images that differ in fine detail only have equal pixels at 8 x 8."""
     path, fine = tmp_path / "people.gallery", np.full((2, 64, 64), 128, np.uint8)
     fine[1, :, ::2], fine[1, :, 1::2] = 129, 127
     for number, pixels in enumerate(fine):
@@ -134,19 +134,19 @@ def test_rebuild_refuses_to_merge_images_that_are_one_at_the_new_size(tmp_path):
         ({"allow_loss": 1, "into": "new"}, "cannot be combined with into"),
     ],
 )
-def test_an_allowed_loss_that_makes_no_sense_is_refused(gallery, options, message):
+def test_invalid_allowed_loss_is_refused(gallery, options, message):
     with pytest.raises(SettingError, match=message):
         rebuild(gallery, NEW, **options)
 
 
 class Cut(BaseException):
-    """As Ctrl-C or a failure at that moment."""
+    """Simulated interruption."""
 
 
 @pytest.mark.parametrize(
     ("moment", "error"), [("embedding", Cut), ("reading", DataError), ("replacing", Cut)]
 )
-def test_a_rebuild_that_is_cut_off_leaves_the_gallery_as_it_was(gallery, files, monkeypatch, moment, error):
+def test_interrupted_rebuild_leaves_the_gallery_unchanged(gallery, files, monkeypatch, moment, error):
     def cut(*_, **__):
         raise Cut
 
@@ -169,7 +169,7 @@ def test_a_rebuild_that_is_cut_off_leaves_the_gallery_as_it_was(gallery, files, 
     assert rebuild(gallery, NEW).stored == 30
 
 
-def test_rebuild_into_another_gallery_leaves_the_first(gallery, tmp_path):
+def test_rebuild_into_another_gallery_keeps_the_first(gallery, tmp_path):
     assert rebuild(gallery, NEW, into=tmp_path / "new.gallery").stored == 30
     assert rebuild(gallery, NEW, into=tmp_path / "new.gallery").skipped == 30
     with open_gallery(gallery, FakeModel()) as old, open_gallery(tmp_path / "new.gallery", NEW) as new:
@@ -177,7 +177,7 @@ def test_rebuild_into_another_gallery_leaves_the_first(gallery, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes:UserWarning")
-def test_a_gallery_on_a_server_is_rebuilt_into_a_new_one(monkeypatch):
+def test_server_gallery_requires_a_new_one_to_rebuild(monkeypatch):
     qdrant_client = pytest.importorskip("qdrant_client")
     from twinned.gallery import qdrant_server
     from twinned.gallery.store import binding_of

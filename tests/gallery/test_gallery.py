@@ -1,4 +1,4 @@
-"""The contract of a gallery, the same wherever it is kept."""
+"""The contract of a gallery, for every kind of storage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ["ann", "ben", "cleo", "dan", "eve"]
 
 @pytest.fixture
 def people(opener):
-    """Five people with eight images each, numbered in the metadata."""
+    """Gallery of five people with eight images each, numbered in the metadata."""
     shown = images(40)
     with opener(FakeModel()) as opened:
         opened.add(shown, [NAMES[i % 5] for i in range(40)], metadata=[{"n": i} for i in range(40)])
@@ -33,7 +33,7 @@ def people(opener):
 # ---- enrolling
 
 
-def test_what_is_added_is_found_again_after_closing(opener):
+def test_added_images_are_found_after_reopening(opener):
     shown = images(30)
     with opener(FakeModel()) as people:
         added = people.add(shown, "ann", metadata={"site": "north"})
@@ -46,7 +46,7 @@ def test_what_is_added_is_found_again_after_closing(opener):
             assert hit.distance == pytest.approx(0, abs=1e-5)
 
 
-def test_a_rerun_embeds_only_what_is_missing(opener):
+def test_repeated_add_embeds_only_new_images(opener):
     model = FakeModel()
     shown = images(300)
     with opener(model) as people:
@@ -57,7 +57,7 @@ def test_a_rerun_embeds_only_what_is_missing(opener):
         assert people.count() == 300
 
 
-def test_a_folder_is_enrolled_under_its_class_folders(opener, tmp_path):
+def test_class_folders_are_enrolled_under_their_names(opener, tmp_path):
     shown = images(6)
     for number, one in enumerate(shown):
         folder = tmp_path / "people" / ("ann", "ben")[number % 2]
@@ -82,7 +82,7 @@ def test_a_folder_is_enrolled_under_its_class_folders(opener, tmp_path):
             people.search(tmp_path / "people")
 
 
-def test_one_image_twice_is_one_record_whatever_file_it_came_from(opener, tmp_path):
+def test_equal_pixels_are_one_record(opener, tmp_path):
     Image.fromarray(image(1, 2)).save(tmp_path / "one.png")
     Image.fromarray(image(1, 2)).save(tmp_path / "two.bmp")
     model = FakeModel()
@@ -94,7 +94,7 @@ def test_one_image_twice_is_one_record_whatever_file_it_came_from(opener, tmp_pa
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_one_image_under_two_labels_is_refused_naming_both(opener, tmp_path, at_once):
+def test_image_under_two_labels_is_refused(opener, tmp_path, at_once):
     Image.fromarray(image(1, 2)).save(tmp_path / "one.png")
     with opener(FakeModel()) as people:
         if not at_once:
@@ -104,7 +104,7 @@ def test_one_image_under_two_labels_is_refused_naming_both(opener, tmp_path, at_
         assert set(people.labels()) <= {"ann"}
 
 
-def test_an_image_that_another_thread_adds_meanwhile_is_seen_before_it_is_stored(opener):
+def test_image_added_concurrently_is_detected(opener):
     class Meanwhile(FakeModel):
         def embed_pixels(self, pixels):
             if len(pixels) > 1:
@@ -122,19 +122,19 @@ def test_an_image_that_another_thread_adds_meanwhile_is_seen_before_it_is_stored
         assert people.labels() == {"ann": 2}
 
 
-def test_an_image_without_a_label_gets_one_later_and_keeps_its_metadata(opener):
+def test_unlabeled_image_can_be_labeled_later(opener):
     with opener(FakeModel()) as people:
         people.add(image(1), metadata={"a": 1, "b": 1})
         assert people.identify(image(1))[0].label is None
         assert people.search(image(1))[0].label is None
         assert people.add(image(1), "ann", metadata={"b": 2}).stored == 1
-        assert people.add(image(1)).skipped == 1  # no label given is no other label
+        assert people.add(image(1)).skipped == 1  # a missing label is not a conflict
         assert people.search(image(1))[0].metadata == {"a": 1, "b": 2}
         assert people.identify(image(1))[0].label == "ann"
         assert len(people) == 1
 
 
-def test_unreadable_images_are_left_out_and_named(opener, tmp_path):
+def test_unreadable_images_are_skipped_and_listed(opener, tmp_path):
     (tmp_path / "empty.png").touch()
     with opener(FakeModel()) as people:
         added = people.add([image(1), tmp_path / "empty.png", tmp_path / "none.png", image(2)], "ann")
@@ -145,7 +145,7 @@ def test_unreadable_images_are_left_out_and_named(opener, tmp_path):
 
 
 @pytest.mark.parametrize(("seconds", "commits"), [(1e9, [256, 256, 88]), (0.0, [64] * 9 + [24])])
-def test_commits_come_by_count_and_by_time(opener, monkeypatch, seconds, commits):
+def test_commits_by_count_and_by_time(opener, monkeypatch, seconds, commits):
     acknowledged = []
 
     def count(ids):
@@ -158,7 +158,7 @@ def test_commits_come_by_count_and_by_time(opener, monkeypatch, seconds, commits
     assert acknowledged == commits
 
 
-def test_images_come_as_one_or_many(opener):
+def test_add_accepts_one_image_or_several(opener):
     with opener(FakeModel()) as people:
         assert people.add(image(1), "ann").stored == 1
         assert people.add(np.stack([image(2), image(3)])[..., None], ["ann", "ben"]).stored == 2
@@ -168,7 +168,7 @@ def test_images_come_as_one_or_many(opener):
 
 
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
-def test_the_bytes_of_a_file_are_one_image(opener, form):
+def test_bytes_of_a_file_are_one_image(opener, form):
     file = io.BytesIO()
     Image.fromarray(image(1, 2)).save(file, "PNG")
     with opener(FakeModel()) as people:
@@ -178,7 +178,7 @@ def test_the_bytes_of_a_file_are_one_image(opener, form):
 
 
 @pytest.mark.parametrize("dtype", [str, object])
-def test_an_array_of_paths_is_many_images(opener, tmp_path, dtype):
+def test_array_of_paths_is_a_list_of_images(opener, tmp_path, dtype):
     for number in range(3):
         Image.fromarray(image(number)).save(tmp_path / f"{number}.png")
     paths = np.array(sorted(map(str, tmp_path.glob("*.png"))), dtype)
@@ -204,33 +204,33 @@ def test_an_array_of_paths_is_many_images(opener, tmp_path, dtype):
         ("ann", {"text": "\ud800"}, "not Unicode text"),
     ],
 )
-def test_wrong_labels_and_metadata_are_refused(people, labels, metadata, error):
+def test_invalid_labels_and_metadata_are_refused(people, labels, metadata, error):
     with pytest.raises(DataError, match=error.replace("[", r"\[")):
         people.add(images(2, seed=1), labels, metadata=metadata)
     assert len(people) == 40
 
 
 @pytest.mark.parametrize("key", ['a"b', "a\\", "\ud800", "", 7])
-def test_metadata_keys_are_text(people, key):
+def test_invalid_metadata_keys_are_refused(people, key):
     with pytest.raises(SettingError, match="metadata key"):
         people.add(image(1), metadata={key: 1})
     with pytest.raises(SettingError, match="metadata key"):
         people.count(where={key: 1})
 
 
-def test_a_key_may_hold_what_paths_are_made_of(people):
+def test_metadata_keys_may_have_path_characters(people):
     keys = ("a.b", "a[]", "[0]", "'", "é ☃", "*", "\n")
     for number, key in enumerate(keys):
         people.add(image(100 + number), "ann", metadata={key: "here"})
     assert [people.count(where={key: "here"}) for key in keys] == [1] * len(keys)
 
 
-def test_a_filter_without_values_is_refused(people):
+def test_filter_without_values_is_refused(people):
     with pytest.raises(DataError, match="where 'site': the list of values is empty"):
         people.count(where={"site": []})
 
 
-def test_a_file_whose_name_is_not_unicode_is_left_out(people, tmp_path):
+def test_file_name_that_is_not_unicode_is_skipped(people, tmp_path):
     broken = tmp_path / "caf\udce9.png"  # é in Latin-1
     try:
         Image.fromarray(image(90)).save(broken)
@@ -241,7 +241,7 @@ def test_a_file_whose_name_is_not_unicode_is_left_out(people, tmp_path):
     assert "not Unicode text" in str(added.unreadable[0])
 
 
-def test_embeddings_that_are_not_finite_are_refused(opener):
+def test_non_finite_embeddings_are_refused(opener):
     class Broken(FakeModel):
         def embed_pixels(self, pixels):
             return super().embed_pixels(pixels) * np.nan
@@ -286,13 +286,13 @@ def test_remove_and_restore(people):
     assert people.identify(images(40)[1], fpir=0.5)[0].label == "ben"
 
 
-def test_an_image_added_again_has_the_same_id(people):
+def test_image_added_again_has_the_same_id(people):
     id = people.search(images(40)[7], k=1)[0].id
     people.remove([id])
     assert people.add(images(40)[7], "cleo").ids == [id]
 
 
-def test_remove_refuses_what_is_not_there_and_removes_nothing(people):
+def test_remove_of_unknown_images_removes_nothing(people):
     id = people.list().items[0].id
     for wrong in ("nobody", "00000000-0000-0000-0000-000000000000"):
         with pytest.raises(GalleryError, match=f"no image has the id '{wrong}'"):
@@ -304,7 +304,7 @@ def test_remove_refuses_what_is_not_there_and_removes_nothing(people):
     assert len(people) == 40
 
 
-def test_restore_refuses_an_image_that_has_another_label_by_now(people):
+def test_restore_refuses_a_relabeled_image(people):
     removed = people.remove(label="ann")
     people.add(images(40)[0], "zoe")
     with pytest.raises(GalleryError, match="'zoe'"):
@@ -336,7 +336,7 @@ def test_rename_and_merge(people):
 
 
 @pytest.mark.parametrize("name", distances.DISTANCES)
-def test_distances_are_twinneds_and_nearest_comes_first(opener, name):
+def test_search_returns_nearest_images_by_distance(opener, name):
     shown, probes = images(60), images(5, seed=1)
     with opener(FakeModel(distance=name)) as people:
         ids = people.add(shown, "ann").ids
@@ -351,7 +351,7 @@ def test_distances_are_twinneds_and_nearest_comes_first(opener, name):
         np.testing.assert_allclose(kept, vectors([shown[place[r.id]] for r in records]), rtol=1e-5, atol=1e-6)
 
 
-def test_the_zero_embedding_is_stored_like_any_other(opener):
+def test_zero_embedding_is_stored(opener):
     with opener(FakeModel(distance="cosine")) as people:
         people.add([image(0), image(5)], ["nil", "ann"])
         assert [hit.distance for hit in people.search(image(5), k=2)] == [0, 1]
@@ -374,7 +374,7 @@ def test_filters(people):
 
 
 @pytest.mark.parametrize("value", ["text", 7, -(2**63), 1.5, True, False, "true", "é 漢字 <b>"])
-def test_every_kind_of_metadata_is_kept_and_filtered(opener, value):
+def test_metadata_of_every_type_is_kept_and_filtered(opener, value):
     others = [v for v in ("text", 7, 1.5, True, False, "true", 0) if v is not value]
     key = "a.b [c] d"
     with opener(FakeModel()) as people:
@@ -387,7 +387,7 @@ def test_every_kind_of_metadata_is_kept_and_filtered(opener, value):
         assert type(found.items[0].metadata[key]) is type(value)
 
 
-def test_search_on_from_an_enrolled_image_leaves_it_out(people):
+def test_search_by_id_excludes_the_image(people):
     id = people.list().items[0].id
     hits = people.search(id=id, k=5)
     assert len(hits) == 5
@@ -398,7 +398,7 @@ def test_search_on_from_an_enrolled_image_leaves_it_out(people):
     np.testing.assert_allclose([hit.distance for hit in hits], nearest, rtol=1e-5)
 
 
-def test_search_refuses_what_makes_no_sense(people):
+def test_invalid_search_is_refused(people):
     for wrong in ({}, {"image": image(1), "id": people.list().items[0].id}, {"image": image(1), "k": 0}):
         with pytest.raises(SettingError):
             people.search(**wrong)
@@ -408,8 +408,8 @@ def test_search_refuses_what_makes_no_sense(people):
         people.search(id="nobody")
 
 
-def test_a_head_re_orders_what_is_found(opener):
-    def head(query, candidates):  # looks at the last value only
+def test_head_reranks_the_results(opener):
+    def head(query, candidates):  # compares the last value only
         return np.abs(candidates[:, -1] - query[-1]) / 100
 
     shown, probe = images(40), images(1, seed=3)[0]
@@ -423,7 +423,7 @@ def test_a_head_re_orders_what_is_found(opener):
         assert (named.label, named.distance) == (hits[0].label, hits[0].distance)
 
 
-def test_a_head_is_given_embeddings_as_the_encoder_made_them(opener):
+def test_head_gets_embeddings_before_normalization(opener):
     seen = []
 
     def head(query, candidates):
@@ -440,7 +440,7 @@ def test_a_head_is_given_embeddings_as_the_encoder_made_them(opener):
 # ---- identifying
 
 
-def test_identify_names_within_the_threshold_and_says_unknown_beyond(opener):
+def test_identify_returns_unknown_beyond_threshold(opener):
     with opener(FakeModel()) as people:
         people.add([image(10), image(100)], ["ann", "ben"])
         near, far = people.identify([image(14), image(17)])
@@ -452,7 +452,7 @@ def test_identify_names_within_the_threshold_and_says_unknown_beyond(opener):
         assert people.identify(image(17), label="ann")[0].label == "ann"  # one label: 1.0
         assert people.identify(image(17), where={"n": 1})[0].label is None
         people.add(image(200), "cleo")
-        assert people.identify(image(14))[0].label is None  # three: stricter
+        assert people.identify(image(14))[0].label is None  # three labels: stricter
 
 
 def test_identify_in_an_empty_gallery_is_unknown(opener):
@@ -460,25 +460,25 @@ def test_identify_in_an_empty_gallery_is_unknown(opener):
         answer = people.identify(image(1))[0]
         assert (answer.label, answer.probability, answer.distance) == (None, 0.0, math.inf)
         assert answer.to_json()["distance"] is None
-        people.add(image(1))  # without a label it is nobody
+        people.add(image(1))  # an image without a label is never identified
         assert people.identify(image(1))[0].distance == math.inf
         assert people.search(image(1), k=3)[0].distance == 0
 
 
-def test_identify_looks_past_nearer_images_without_a_label(opener):
+def test_identify_ignores_unlabeled_images(opener):
     with opener(FakeModel()) as people:
         people.add([image(10), *(image(12, salt=i) for i in range(30))], ["ann"] + 30 * [None])
         assert people.identify(image(13))[0].label == "ann"
 
 
-def test_identify_refuses_a_rate_that_is_none(people):
+def test_identify_refuses_invalid_rate(people):
     for fpir in (0, 1, -1):
         with pytest.raises(SettingError, match="fpir"):
             people.identify(image(1), fpir=fpir)
 
 
 @pytest.mark.parametrize("name", ["euclidean", "cosine"])
-def test_prototypes_are_the_means_after_every_kind_of_change(opener, name):
+def test_prototypes_equal_class_means_after_changes(opener, name):
     shown = images(40)
     truth = [NAMES[i % 5] for i in range(40)]
 
@@ -506,7 +506,7 @@ def test_prototypes_are_the_means_after_every_kind_of_change(opener, name):
         ids = people.add(shown, truth).ids
         check()
         people.remove(ids[3])
-        people.add(image(9, 9, 9), "dan")  # as many as before
+        people.add(image(9, 9, 9), "dan")  # the same number of images
         shown[3], truth[3] = image(9, 9, 9), "dan"
         check()
         people.update(ids[0], label="ben")
@@ -520,7 +520,7 @@ def test_prototypes_are_the_means_after_every_kind_of_change(opener, name):
         check()
 
 
-def test_prototypes_pass_a_head(opener):
+def test_prototypes_are_reranked_by_a_head(opener):
     def head(query, candidates):
         return np.abs(candidates[:, -1] - query[-1]) / 100
 
@@ -565,9 +565,9 @@ def test_stats(people):
     assert stats.exact_below == 800_000
 
 
-def test_duplicates_are_the_linked_groups(opener):
+def test_duplicates_are_connected_groups(opener):
     chain = [image(v, salt=1) for v in (100, 101, 102)]  # each 0.1 from the next
-    crowd = [image(200, salt=salt) for salt in range(30)]  # more than are asked for at once
+    crowd = [image(200, salt=salt) for salt in range(30)]  # more than one query returns
     alone = [image(10), image(50)]
     with opener(FakeModel()) as people:
         ids = people.add([*chain, *crowd, *alone]).ids
@@ -585,7 +585,7 @@ def test_duplicates_are_the_linked_groups(opener):
     "other",
     [FakeModel(encoder_sha256="b" * 64), FakeModel(embedding_size=4), FakeModel(distance="cosine")],
 )
-def test_another_model_is_refused(opener, other, tmp_path):
+def test_gallery_of_another_model_is_refused(opener, other, tmp_path):
     from twinned.gallery.open import open_gallery
 
     opener(FakeModel()).close()
@@ -593,10 +593,10 @@ def test_another_model_is_refused(opener, other, tmp_path):
         pytest.skip("opened by address only in a folder or on a server")
     with pytest.raises(GalleryError, match=r"another model.*twinned gallery rebuild"):
         open_gallery(tmp_path / "people.gallery", other)
-    opener(FakeModel()).close()  # and is free again
+    opener(FakeModel()).close()  # and can be opened again
 
 
-def test_copy_goes_on_where_it_was_cut_off(opener, people):
+def test_copy_resumes_and_adds_only_new_images(opener, people):
     with opener(FakeModel(), "backup") as backup:
         assert copy(people, backup) == 40
         assert backup.list() == people.list()
@@ -614,7 +614,7 @@ def test_copy_refuses_another_model(opener, people):
         copy(people, other)
 
 
-def test_copy_from_a_folder_to_a_server_and_back_keeps_everything(tmp_path):
+def test_copy_between_folder_and_server_keeps_all_data(tmp_path):
     from .conftest import _folder, _local_mode
 
     model = FakeModel(distance="cosine")

@@ -1,4 +1,4 @@
-"""The embedded gallery: what is acknowledged survives, damage is reported, threads and processes agree."""
+"""The embedded gallery: durability, detection of damage, threads, processes and the index."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def children():
 
 @pytest.fixture
 def small_index(monkeypatch):
-    """An index from 256 embeddings on."""
+    """Build the index from 256 embeddings."""
     monkeypatch.setattr(store, "EXACT_BELOW_KB", 8)
     monkeypatch.setattr(qdrant, "FULL_SCAN_KB", 1)
 
 
-# ---- what is acknowledged survives
+# ---- durability
 
 
 def open_when_free(path: Path) -> Gallery:
-    """Open a gallery whose process was killed: its lock may outlive it by a moment."""
+    """Open a gallery of a killed process, whose lock may remain for a moment."""
     for _ in range(600):
         try:
             return open_gallery(path, FakeModel(), create=False)
@@ -63,27 +63,29 @@ def open_when_free(path: Path) -> Gallery:
 
 
 @pytest.mark.parametrize("kills", [12, *slow(50)])
-def test_kill_9_at_random_moments_loses_nothing_acknowledged(tmp_path, children, kills):
+def test_kill_9_loses_no_acknowledged_change(tmp_path, children, kills):
     path = tmp_path / "people.gallery"
     moments = random.Random(0)
     state: dict[str, str | None] = {}  # id -> label, None once removed
     acknowledged = 0
     for kill in range(kills):
         writer = children.start("write", path, kill)
-        assert not list(children.said(until="open"))
-        said = children.said()
-        heard = list(itertools.islice(said, moments.randrange(4)))  # a machine may be slow: no fixed time
+        assert not list(children.messages(until="open"))
+        messages = children.messages()
+        received = list(
+            itertools.islice(messages, moments.randrange(4))
+        )  # count messages instead of time, since machines differ
         time.sleep(moments.uniform(0, 0.01))
         os.kill(writer, signal.SIGKILL)
         pending: list[str] = []
-        for what, *about in itertools.chain(heard, said):
+        for what, *about in itertools.chain(received, messages):
             if what == "begin":
                 (pending,) = about
             else:
                 label, ids = about
                 state |= dict.fromkeys(ids, label)
                 pending, acknowledged = [], acknowledged + 1
-        for id in pending:  # begun and not acknowledged: either is right
+        for id in pending:  # started but not acknowledged: both outcomes are correct
             state.pop(id)
         with open_when_free(path) as people:
             there = {item.id: item.label for item in people.list().items}
@@ -93,8 +95,8 @@ def test_kill_9_at_random_moments_loses_nothing_acknowledged(tmp_path, children,
     assert sum(label is not None for label in state.values()) > 20 * kills
 
 
-def test_the_log_alone_brings_back_what_the_segments_lack(tmp_path, monkeypatch):
-    """A power cut: of what was written since the last flush only the synchronised log is left."""
+def test_log_restores_changes_missing_in_segments(tmp_path, monkeypatch):
+    """Simulated power failure: only the synchronized log has changes since the last flush."""
     monkeypatch.setattr(qdrant_edge, "_FLUSH_EVERY", 1000)
     path = tmp_path / "people.gallery"
     before, cut = tmp_path / "before", tmp_path / "cut"
@@ -117,7 +119,7 @@ def test_the_log_alone_brings_back_what_the_segments_lack(tmp_path, monkeypatch)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the segments are flushed each time")
-def test_every_file_of_the_log_that_a_write_changes_is_synchronised(people, monkeypatch):
+def test_changed_log_files_are_synchronized(people, monkeypatch):
     synchronised: set[str] = set()
     monkeypatch.setattr(qdrant_edge, "sync_file", lambda path: synchronised.add(path.name))
     (shard,) = Path(people.store.address).glob("shard-*")
@@ -126,7 +128,7 @@ def test_every_file_of_the_log_that_a_write_changes_is_synchronised(people, monk
         return {f.name: hash(f.read_bytes()) for f in (shard / "wal").iterdir() if f.name != "first-index"}
 
     before, names = content(), set()
-    for number in range(12):  # 4 MB each; the log goes on to its next file after 32
+    for number in range(12):  # 4 MB each; a file of the log has 32 MB
         synchronised.clear()
         people.add(images(64, seed=number), "ann", metadata={"text": "x" * 65_536})
         after = content()
@@ -141,17 +143,17 @@ def test_every_file_of_the_log_that_a_write_changes_is_synchronised(people, monk
     assert any(name.startswith("closed-") for name in names), "the log never changed files"
 
 
-def test_a_batch_is_committed_whole_before_it_is_acknowledged(people):
+def test_batch_is_committed_before_it_is_acknowledged(people):
     seen = []
     people.add(images(300), "ann", acknowledge=lambda ids: seen.append((len(ids), people.count())))
     assert seen == [(256, 256), (44, 300)]
 
 
-# ---- damage is reported
+# ---- damage
 
 
 @pytest.mark.parametrize("most", [10, *slow(30)])
-def test_no_damaged_file_goes_unnoticed(tmp_path, small_index, children, most):
+def test_damaged_files_are_detected(tmp_path, small_index, children, most):
     path = tmp_path / "people.gallery"
     with open_gallery(path, FakeModel()) as people:
         people.add(images(600), ["ann", "ben"] * 300)
@@ -168,19 +170,19 @@ def test_no_damaged_file_goes_unnoticed(tmp_path, small_index, children, most):
         (tmp_path / "cases").write_text(json.dumps(remaining))
         (scratch := tmp_path / f"from-{len(outcome)}").mkdir()
         children.start("damage", path, scratch, tmp_path / "cases")
-        for what, number, *result in children.said():
+        for what, number, *result in children.messages():
             outcome[remaining[number]] = result[0] if what == "result" else "the process died"
     reported = ("is damaged", "acknowledged data is stored")
     assert not {
         c: what for c, what in outcome.items() if what != "whole" and not any(r in what for r in reported)
     }
-    late = sum(reported[1] in what for what in outcome.values())  # damage is mostly found when it is opened
+    late = sum(reported[1] in what for what in outcome.values())  # most damage is found on opening
     assert late <= max(1, len(cases) / 20)
     assert {"whole"} < set(outcome.values())
 
 
 @pytest.mark.parametrize("lost", ["segments", "wal", "shard", "one segment"])
-def test_lost_folders_are_reported(tmp_path, lost, small_index):
+def test_missing_folders_are_detected(tmp_path, lost, small_index):
     path = tmp_path / "people.gallery"
     with open_gallery(path, FakeModel()) as people:
         people.add(images(600), "ann")
@@ -196,7 +198,7 @@ def test_lost_folders_are_reported(tmp_path, lost, small_index):
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"format": 2}', "[]"])
-def test_a_damaged_manifest_is_reported(tmp_path, text):
+def test_damaged_manifest_is_detected(tmp_path, text):
     path = tmp_path / "people.gallery"
     open_gallery(path, FakeModel()).close()
     (path / "gallery.json").write_text(text)
@@ -207,7 +209,7 @@ def test_a_damaged_manifest_is_reported(tmp_path, text):
         open_gallery(path, FakeModel())
 
 
-def test_the_manifest_is_replaced_in_one_step(people, monkeypatch):
+def test_manifest_is_replaced_atomically(people, monkeypatch):
     people.add(images(10), "ann")
     path = Path(people.store.address) / "gallery.json"
     before = path.read_bytes()
@@ -217,7 +219,7 @@ def test_the_manifest_is_replaced_in_one_step(people, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_what_is_no_gallery_is_left_alone(tmp_path):
+def test_existing_files_are_not_overwritten(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(GalleryError, match="is a file"):
         open_gallery(tmp_path / "file", FakeModel())
@@ -241,7 +243,7 @@ def test_what_is_no_gallery_is_left_alone(tmp_path):
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_a_full_disk_is_a_clear_error_before_anything_is_harmed(people, monkeypatch):
+def test_full_disk_is_refused_before_a_change(people, monkeypatch):
     people.add(images(300), "ann")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 10**6))
     for write in (
@@ -260,7 +262,7 @@ def test_a_full_disk_is_a_clear_error_before_anything_is_harmed(people, monkeypa
     assert people.labels() == {"ann": 300, "ben": 10}
 
 
-def test_a_disk_that_really_fills_up_loses_nothing(tmp_path):
+def test_disk_full_during_writes_loses_no_data(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -295,7 +297,7 @@ def test_a_disk_that_really_fills_up_loses_nothing(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder that is open cannot be renamed")
 @pytest.mark.parametrize("now", ["moved", "deleted", "replaced"])
-def test_a_folder_that_is_moved_while_open_takes_no_change_and_is_let_go(tmp_path, small_index, now):
+def test_moved_folder_refuses_changes_and_can_be_closed(tmp_path, small_index, now):
     path, moved, backup = (tmp_path / name for name in ("people.gallery", "moved", "backup"))
     with open_gallery(path, FakeModel()) as people:
         ids = people.add(images(20), "ann").ids
@@ -307,7 +309,7 @@ def test_a_folder_that_is_moved_while_open_takes_no_change_and_is_let_go(tmp_pat
     else:
         path.rename(moved)
     if now == "replaced":
-        backup.rename(path)  # the same gallery: only the folder differs
+        backup.rename(path)  # the same gallery in another folder
     for change in (
         lambda: people.add(images(2, seed=1), "ben"),
         lambda: people.remove(ids[0]),
@@ -328,7 +330,7 @@ def test_a_folder_that_is_moved_while_open_takes_no_change_and_is_let_go(tmp_pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder that is open cannot be renamed")
-def test_a_folder_that_is_moved_back_takes_changes_again(people):
+def test_restored_folder_accepts_changes(people):
     path = Path(people.store.address)
     people.add(images(20), "ann")
     path.rename(path.with_name("moved"))
@@ -341,7 +343,7 @@ def test_a_folder_that_is_moved_back_takes_changes_again(people):
         assert again.labels() == {"ann": 20, "ben": 2}
 
 
-def test_closing_lets_go_even_where_the_last_flush_fails(tmp_path, monkeypatch):
+def test_close_releases_the_lock_if_the_flush_fails(tmp_path, monkeypatch):
     path = tmp_path / "people.gallery"
     people = open_gallery(path, FakeModel())
     people.add(images(20), "ann")
@@ -359,7 +361,7 @@ def test_closing_lets_go_even_where_the_last_flush_fails(tmp_path, monkeypatch):
         assert again.labels() == {"ann": 20}
 
 
-# ---- what the operating system refuses
+# ---- errors of the operating system
 
 READ_ONLY = "Failed to open mmap payload storage: Read-only file system (os error 30)"
 DENIED = 'Can\'t init WAL: Os { code: 13, kind: PermissionDenied, message: "Permission denied" }'
@@ -378,7 +380,7 @@ DENIED = 'Can\'t init WAL: Os { code: 13, kind: PermissionDenied, message: "Perm
         (Exception("No space left on device (os error 28)"), "the disk is full.*Free some space"),
     ],
 )
-def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch, error, expected):
+def test_errors_of_the_system_are_not_reported_as_damage(tmp_path, monkeypatch, error, expected):
     path = tmp_path / "people.gallery"
     open_gallery(path, FakeModel()).close()
 
@@ -397,7 +399,7 @@ def test_what_the_system_refuses_is_not_called_damage(tmp_path, monkeypatch, err
     open_gallery(path, FakeModel()).close()
 
 
-def test_a_file_system_that_really_is_read_only_is_named(tmp_path):
+def test_read_only_mount_is_reported(tmp_path):
     path, bound = tmp_path / "people.gallery", tmp_path / "bound"
     with open_gallery(path, FakeModel()) as people:
         people.add(images(20), "ann")
@@ -419,7 +421,7 @@ def test_a_file_system_that_really_is_read_only_is_named(tmp_path):
 
 
 def forked(job):
-    """What the job raises in a forked child, as text; "hung" after ten seconds."""
+    """Return the result or error of the job in a forked child as text; "hung" after ten seconds."""
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         signal.alarm(10)
@@ -435,17 +437,17 @@ def forked(job):
 
 
 fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-quiet = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a process with threads
+quiet = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # forking a process with threads
 
 
 @fork
 @quiet
-def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path):
+def test_forked_child_is_refused_and_parent_continues(tmp_path):
     path = tmp_path / "people.gallery"
     people = open_gallery(path, FakeModel())
     ids = people.add(images(20), "ann").ids
     taken = people.remove(people.add(image(1), "ben").ids)
-    people.labels()  # kept in memory
+    people.labels()  # cached
     for use in (
         lambda: people.add(images(10, seed=1), "ben"),
         lambda: people.add([], "ben"),
@@ -469,7 +471,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path):
         lambda: people.store.set_report(None),
     ):
         assert forked(use).startswith(f"GalleryError: {path}: was opened in process {os.getpid()}")
-    with people.store.writing:  # a lock that another thread of the parent holds
+    with people.store.writing:  # lock held by another thread of the parent
         assert "GalleryError" in forked(lambda: people.remove(ids[0]))
     assert forked(people.close) == "None"
     people.add(images(10, seed=2), "cleo")
@@ -480,7 +482,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path):
 
 @fork
 @quiet
-def test_a_forked_child_opens_the_gallery_once_the_parent_has_closed_it(tmp_path):
+def test_forked_child_opens_the_gallery_after_the_parent_closed(tmp_path):
     path = tmp_path / "people.gallery"
     people = open_gallery(path, FakeModel())
     people.add(images(20), "ann")
@@ -489,7 +491,7 @@ def test_a_forked_child_opens_the_gallery_once_the_parent_has_closed_it(tmp_path
 
     def later():
         os.close(writer)
-        os.read(reader, 1)  # until the parent has closed its end
+        os.read(reader, 1)  # wait until the parent closes its end
         with open_gallery(path, FakeModel()) as mine:
             return mine.add(images(10, seed=1), "ben").stored, mine.count()
 
@@ -506,8 +508,8 @@ def test_a_forked_child_opens_the_gallery_once_the_parent_has_closed_it(tmp_path
 
 
 @fork
-def test_a_child_that_ends_by_itself_leaves_the_parents_gallery_whole(tmp_path):
-    """Qdrant's destructor runs in a child that is not ended by `os._exit`; it would write."""
+def test_exit_of_a_child_keeps_the_gallery_of_the_parent(tmp_path):
+    """In a child without `os._exit`, the destructor of Qdrant would write."""
     script = """
 import gc, os, sys
 from fake_model import FakeModel, images
@@ -530,22 +532,22 @@ people.close()
         assert people.labels() == {"0": 20, "1": 20, "2": 20}
 
 
-def test_a_second_process_is_told_so(tmp_path, children):
+def test_second_process_is_refused(tmp_path, children):
     path = tmp_path / "people.gallery"
     holder = children.start("hold", path)
-    assert not list(children.said(until="open"))
+    assert not list(children.messages(until="open"))
     for _ in range(2):
         with pytest.raises(GalleryError, match="is open already, in another process"):
             open_gallery(path, FakeModel())
     os.kill(holder, signal.SIGKILL)
-    assert not list(children.said())
+    assert not list(children.messages())
     with open_gallery(path, FakeModel()) as people:
         assert len(people) == 1
         with pytest.raises(GalleryError, match="is open already"):
             open_gallery(path, FakeModel())
 
 
-def test_threads_read_and_write_while_an_index_is_built(tmp_path, small_index):
+def test_concurrent_reads_and_writes_during_index_build(tmp_path, small_index):
     people = open_gallery(tmp_path / "people.gallery", FakeModel())
     people.add(images(600), "first")
     people.add(images(50, seed=7), "always")
@@ -603,11 +605,11 @@ def test_threads_read_and_write_while_an_index_is_built(tmp_path, small_index):
 # ---- the index
 
 
-def test_the_index_is_built_above_a_size_and_measured(tmp_path, small_index):
+def test_index_is_built_above_a_size_and_measured(tmp_path, small_index):
     shown, probes = images(3000), images(50, seed=1)
     with open_gallery(tmp_path / "people.gallery", FakeModel()) as people:
         people.add(shown[:200], "ann")
-        assert people.compact().search == "exact"  # too few
+        assert people.compact().search == "exact"  # too few embeddings
         people.add(shown, "ann")
         stats = people.stats()
         assert (stats.search, stats.indexed) == ("hnsw", 3000)
@@ -622,7 +624,7 @@ def test_the_index_is_built_above_a_size_and_measured(tmp_path, small_index):
             found += sum(hit.distance <= apart[-1] + 1e-4 for hit in people.search(probe, k=10))
         assert found >= 0.97 * 500
         tail = people.add(image(7, 7, 7), "ben").ids
-        assert people.search(image(7, 7, 7), k=1)[0].id == tail[0]  # outside the index and found
+        assert people.search(image(7, 7, 7), k=1)[0].id == tail[0]  # found outside the index
         assert people.stats().indexed == 3000
         people.remove(label="ann")
         assert [hit.id for hit in people.search(probes[0], k=5)] == tail
@@ -632,7 +634,7 @@ def test_the_index_is_built_above_a_size_and_measured(tmp_path, small_index):
         assert people.count() == 1
 
 
-def test_what_is_written_while_the_index_is_built_is_carried_over(people, small_index, monkeypatch):
+def test_changes_during_index_build_are_kept(people, small_index, monkeypatch):
     shown = images(600)
     ids = people.add(shown, ["ann", "ben", "cleo"] * 200).ids
     build = subprocess.run
@@ -662,14 +664,14 @@ def test_what_is_written_while_the_index_is_built_is_carried_over(people, small_
         assert again.labels() == {"cleo": 200, "dan": 20}
 
 
-def test_enrolling_one_by_one_never_builds_the_index(people, small_index, monkeypatch):
+def test_adding_in_steps_does_not_build_the_index(people, small_index, monkeypatch):
     monkeypatch.setattr(Gallery, "compact", lambda self: pytest.fail("built"))
     for number in range(3):
         people.add(images(200, seed=number), "ann")
     assert people.stats().search == "exact"
 
 
-def test_an_index_that_cannot_be_built_leaves_all_as_it_was(people, small_index, monkeypatch):
+def test_failed_index_build_leaves_the_gallery_unchanged(people, small_index, monkeypatch):
     people.add(images(200), "ann")
     monkeypatch.setattr(qdrant_edge, "_COMPACT", "raise SystemExit('no memory')")
     with pytest.raises(GalleryError, match=r"no memory.*has not changed"):
@@ -683,7 +685,7 @@ def test_an_index_that_cannot_be_built_leaves_all_as_it_was(people, small_index,
     assert people.labels() == {"ben": 1}
 
 
-def test_an_index_whose_building_was_cut_off_is_cleared_away(tmp_path):
+def test_interrupted_index_build_is_cleaned_up(tmp_path):
     path = tmp_path / "people.gallery"
     with open_gallery(path, FakeModel()) as people:
         people.add(images(10), "ann")
@@ -694,8 +696,10 @@ def test_an_index_whose_building_was_cut_off_is_cleared_away(tmp_path):
     assert list(path.glob("shard-*")) == [shard]
 
 
-def test_room_that_was_deleted_is_given_back(tmp_path_factory):
-    path = tmp_path_factory.mktemp("disk") / "people.gallery"  # in memory, mapping a file fills its holes
+def test_compact_frees_space_of_removed_images(tmp_path_factory):
+    path = (
+        tmp_path_factory.mktemp("disk") / "people.gallery"
+    )  # not in memory, where mapping a sparse file fills it
 
     def size():
         return sum(gallery_file.size_on_disk(segments) for segments in path.glob("shard-*/segments"))
@@ -711,7 +715,7 @@ def test_room_that_was_deleted_is_given_back(tmp_path_factory):
         assert people.labels() == {"ben": 10}
 
 
-def test_a_closed_gallery_says_so_and_may_be_closed_again(people):
+def test_closed_gallery_refuses_use_and_may_be_closed_again(people):
     people.add(image(1), "ann")
     people.close()
     people.close()
@@ -720,7 +724,7 @@ def test_a_closed_gallery_says_so_and_may_be_closed_again(people):
             use()
 
 
-def test_nothing_is_left_open(tmp_path):
+def test_file_handles_are_closed(tmp_path):
     def handles():
         return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 

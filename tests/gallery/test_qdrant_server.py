@@ -1,4 +1,4 @@
-"""What only a gallery on a server has: addresses, errors of the network, the extra."""
+"""Galleries on a server: addresses, network errors, and the extra."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.filterwarnings(
         "http://host/a?shard_number=x",
     ],
 )
-def test_addresses_that_name_no_collection_are_refused(address):
+def test_addresses_without_a_collection_are_refused(address):
     with pytest.raises(SettingError, match="Invalid gallery address"):
         open_gallery(address, FakeModel())
 
 
-def test_an_address_is_taken_apart(monkeypatch):
+def test_address_is_parsed(monkeypatch):
     asked = {}
 
     def client(**arguments):
@@ -56,7 +56,7 @@ def test_an_address_is_taken_apart(monkeypatch):
     assert "secret" not in str(error.value)
 
 
-def test_a_forked_child_is_refused_for_it_shares_the_connection(monkeypatch):
+def test_forked_child_is_refused(monkeypatch):
     client = qdrant_client.QdrantClient(":memory:")
     cluster.create(client, "people", binding_of(FakeModel()), address="people")
     people = Gallery(cluster.ServerStore(client, "people", address="people"), FakeModel())
@@ -71,12 +71,12 @@ def test_a_forked_child_is_refused_for_it_shares_the_connection(monkeypatch):
     assert people.labels() == {"ann": 1}
 
 
-def test_a_server_that_is_not_there_is_a_clear_error():
+def test_unreachable_server_error_names_the_address():
     with pytest.raises(GalleryError, match=r"http://127\.0\.0\.1:9/people.*Qdrant server is up"):
         open_gallery("http://127.0.0.1:9/people", FakeModel())
 
 
-def test_a_collection_of_somebody_else_is_left_alone():
+def test_foreign_collection_is_not_changed():
     client = qdrant_client.QdrantClient(":memory:")
     client.create_collection("theirs", vectors_config={})
     cluster.create(client, "theirs", binding_of(FakeModel()), address="theirs")
@@ -84,7 +84,7 @@ def test_a_collection_of_somebody_else_is_left_alone():
         cluster.ServerStore(client, "theirs", address="theirs")
 
 
-def test_the_binding_and_the_measurement_are_kept_with_the_collection():
+def test_binding_and_index_report_are_stored_in_the_collection():
     client = qdrant_client.QdrantClient(":memory:")
     cluster.create(client, "people", binding_of(FakeModel()), address="people")
     store = cluster.ServerStore(client, "people", address="people")
@@ -97,7 +97,7 @@ def test_the_binding_and_the_measurement_are_kept_with_the_collection():
     assert cluster.ServerStore(client, "people", address="people").report is None
 
 
-def test_without_the_extra_only_an_address_needs_it(tmp_path):
+def test_extra_is_required_for_addresses_only(tmp_path):
     program = (
         "import sys; sys.modules['qdrant_client'] = None\n"
         "from fake_model import FakeModel\n"
@@ -116,7 +116,7 @@ def test_without_the_extra_only_an_address_needs_it(tmp_path):
     assert "needs the extra 'cluster': pip install 'twinned[cluster]'" in done.stdout
 
 
-def test_the_embedded_gallery_loads_neither_the_client_nor_torch():
+def test_embedded_gallery_imports_neither_client_nor_torch():
     program = (
         "import sys, twinned.gallery\n"
         "print([m for m in ('torch', 'qdrant_client', 'sklearn', 'matplotlib') if m in sys.modules])"

@@ -1,4 +1,4 @@
-"""Why two images match, on images where the answer is known."""
+"""Explanations of pairs whose matching regions are known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..conftest import slow
 
 
 class Red:
-    """A model of one's own, without a graph: how much red there is in the left and in the right half."""
+    """Custom model without a graph: mean red of the left and of the right half."""
 
     spec = ImageSpec(height=32, width=32, channels=3)
 
@@ -36,7 +36,7 @@ def model(color_model):
     return tw.load(color_model)
 
 
-def test_exact_shares_name_the_regions_that_match_and_add_up_to_the_similarity(model, squares):
+def test_exact_shares_locate_matches_and_sum_to_similarity(model, squares):
     left = squares(("red", 1, 1), ("green", 5, 6))
     right = squares(("red", 6, 2), ("blue", 1, 5))
     found = explain(model, left, right)
@@ -45,11 +45,11 @@ def test_exact_shares_name_the_regions_that_match_and_add_up_to_the_similarity(m
     assert similarity == pytest.approx(0.5)
     for shares in (found.left_share, found.right_share, found.matches):
         assert shares.sum() == pytest.approx(similarity, abs=1e-6)
-    assert found.strongest() == [((1, 1), (6, 2), pytest.approx(0.5))]  # red with red, and nothing else
+    assert found.strongest() == [((1, 1), (6, 2), pytest.approx(0.5))]  # only the red squares match
     assert found.left_share[5, 6] == found.right_share[1, 5] == 0  # green and blue have no partner
 
 
-def test_exact_shares_are_the_sum_over_pairs_of_regions_written_as_a_loop(model):
+def test_exact_shares_equal_a_loop_over_region_pairs(model):
     random = np.random.default_rng(0)
     left, right = random.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     found = explain(model, left, right, method="exact")
@@ -62,22 +62,22 @@ def test_exact_shares_are_the_sum_over_pairs_of_regions_written_as_a_loop(model)
         assert found.matches[r, c, s, t] == pytest.approx(share, rel=1e-4)
 
 
-def test_occlusion_finds_the_same_regions(model, squares):
+def test_occlusion_locates_the_same_regions(model, squares):
     left = squares(("red", 1, 1), ("green", 5, 6))
     right = squares(("red", 6, 2), ("blue", 1, 5))
     found = explain(model, left, right, method="occlusion", cells=8)
     assert found.method == "occlusion"
     assert found.strongest(1)[0][:2] == ((1, 1), (6, 2))
-    # Without its red square the left image has nothing in common with the right one: 0.5 -> 1.
+    # Without the red square, the images have nothing in common: the distance rises from 0.5 to 1.
     assert found.left_share[1, 1] == pytest.approx(0.5)
-    # Without its green one only red is left, which is nearer to red and blue: it spoke against.
+    # Without the green square, the left image is closer to the right one: the share is negative.
     assert found.left_share[5, 6] == pytest.approx(0.5 - 1 / np.sqrt(2), abs=1e-6)
     baseline = np.ones((8, 8), bool)
     baseline[[1, 5], [1, 6]] = False
     assert np.abs(found.left_share[baseline]).max() < 1e-6
 
 
-def test_occlusion_works_on_any_model_and_is_the_second_difference_of_the_distance(squares):
+def test_occlusion_is_the_second_difference_of_the_distance(squares):
     model = Red()
     left = squares(("red", 0, 0), ("red", 0, 1), ("red", 7, 7))
     right = squares(("red", 7, 0), ("white", 2, 6))
@@ -101,7 +101,7 @@ def test_occlusion_works_on_any_model_and_is_the_second_difference_of_the_distan
         assert found.matches[(*a, *b)] == pytest.approx(both, abs=1e-7)
 
 
-def test_regions_of_a_wide_image_are_about_square():
+def test_regions_of_a_wide_image_are_nearly_square():
     class Wide(Red):
         spec = ImageSpec(height=16, width=40, channels=3)
 
@@ -109,7 +109,7 @@ def test_regions_of_a_wide_image_are_about_square():
     assert explain(Wide(), blank, blank, cells=4).left_share.shape == (4, 10)
 
 
-def test_each_region_is_named_once():
+def test_strongest_matches_use_each_region_once():
     matches = np.zeros((2, 2, 2, 2))
     matches[0, 0, 0, 0], matches[0, 0, 1, 1], matches[1, 1, 0, 0], matches[1, 0, 1, 0] = 9, 8, 7, 1
     blank = np.zeros((8, 8, 1), np.uint8)
@@ -119,8 +119,8 @@ def test_each_region_is_named_once():
 
 
 @pytest.mark.parametrize("encoder", ["conv4", *slow("resnet")])
-def test_a_trained_encoder_of_ours_is_explained_exactly(encoder, tmp_path):
-    torch = pytest.importorskip("torch", reason="the network is made here")
+def test_exported_encoder_is_explained_exactly(encoder, tmp_path):
+    torch = pytest.importorskip("torch", reason="needs PyTorch to build the network")
     from twinned import encoders
     from twinned.inference.session import Graph, embed_pixels
     from twinned.nn import onnx_export
@@ -144,7 +144,7 @@ def test_a_trained_encoder_of_ours_is_explained_exactly(encoder, tmp_path):
     left, right = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 1), dtype=np.uint8)
     found = explain(Made(), left, right, method="exact")
     assert found.matches.sum() == pytest.approx(1 - found.distance, abs=1e-4)
-    # Both outputs come from the same convolutions: none is there twice.
+    # Both outputs share the convolutions of the graph.
     import onnx
 
     graph = onnx.load(tmp_path / "encoder.onnx").graph
@@ -152,7 +152,7 @@ def test_a_trained_encoder_of_ours_is_explained_exactly(encoder, tmp_path):
     assert sum(node.op_type == "Conv" for node in graph.node) == count
 
 
-def test_exact_is_refused_where_it_would_not_be(squares, color_model):
+def test_exact_is_refused_for_unsupported_models(squares, color_model):
     image = squares(("red", 1, 1))
     with pytest.raises(SettingError, match="Choose occlusion"):
         explain(Red(), image, image, method="exact")
@@ -165,7 +165,7 @@ def test_exact_is_refused_where_it_would_not_be(squares, color_model):
         explain(Red(), image, image, cells=1)
 
 
-def test_explaining_loads_neither_torch_nor_pictures(color_model):
+def test_explain_imports_neither_torch_nor_matplotlib(color_model):
     code = (
         "import sys, json, numpy as np, twinned as tw; from twinned.inference.explain import explain;"
         f"m = tw.load({str(color_model)!r}); i = np.zeros((32, 32, 3), np.uint8); i[:9] = 200;"

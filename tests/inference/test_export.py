@@ -21,7 +21,7 @@ def model(tiny_model: Path) -> tw.Model:
     return tw.load(tiny_model)
 
 
-def test_the_plain_encoder_takes_normalized_floats(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
+def test_float_encoder_takes_normalized_floats(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
     result = export_model(model, tmp_path / "out", progress=False)
     graph = onnx.load(str(tmp_path / "out" / "encoder_float.onnx"))
     assert [i.name for i in graph.graph.input] == ["image"]
@@ -31,7 +31,7 @@ def test_the_plain_encoder_takes_normalized_floats(model: tw.Model, glyphs: Path
     np.testing.assert_allclose(plain, model.embed_pixels(pixels), atol=1e-4)
 
 
-def test_eight_bits_cost_is_measured(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
+def test_int8_export_reports_the_change_in_error(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
     result = export_model(model, tmp_path / "out", int8=glyphs, progress=False)
     cost = result["int8"]
     assert cost["images"] == 48
@@ -43,7 +43,7 @@ def test_eight_bits_cost_is_measured(model: tw.Model, glyphs: Path, tmp_path: Pa
     json.dumps(result, allow_nan=False)
 
 
-def test_the_example_runs_by_itself(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
+def test_example_runs_standalone(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
     export_model(model, tmp_path / "out", progress=False)
     a, b = (str(glyphs / "glyph00" / f"{n}.png") for n in (0, 1))
     done = subprocess.run(
@@ -57,9 +57,7 @@ def test_the_example_runs_by_itself(model: tw.Model, glyphs: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("fit", ["pad", pytest.param("crop", marks=pytest.mark.slow)])
-def test_the_example_runs_a_learned_head_and_fits_images_from_anywhere(
-    glyphs: Path, tmp_path: Path, fit: str
-) -> None:
+def test_example_runs_a_learned_head_on_any_image_size(glyphs: Path, tmp_path: Path, fit: str) -> None:
     model = tw.train(
         glyphs,
         recipe="glyph",
@@ -85,7 +83,7 @@ def test_the_example_runs_a_learned_head_and_fits_images_from_anywhere(
     assert float(distance) == pytest.approx(verdict.distance, abs=1e-4)
 
 
-def test_nothing_else_is_replaced(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
+def test_existing_folder_is_not_replaced(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(SettingError, match="exists"):
@@ -95,7 +93,7 @@ def test_nothing_else_is_replaced(model: tw.Model, glyphs: Path, tmp_path: Path)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
-def test_int8_needs_classes_to_measure_with(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
+def test_int8_export_requires_four_classes(model: tw.Model, glyphs: Path, tmp_path: Path) -> None:
     few = tw.load_images(glyphs).with_classes(["glyph00", "glyph01"])
     with pytest.raises(DataError, match="at least 4 classes"):
         export_model(model, tmp_path / "out", int8=few, progress=False)

@@ -1,4 +1,4 @@
-"""The ready-made model `face`: its folder, with a small graph in the place of the extra's encoder."""
+"""The ready-made model `face`, with a small graph instead of the encoder of the extra."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ def write_encoder(path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "write_encoder", write_encoder)
+    monkeypatch.setattr(models, "encoder_weights", dict)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_the_folder_is_a_complete_model(tmp_path: Path) -> None:
+def test_folder_is_a_complete_model(tmp_path: Path) -> None:
     made = faces.write(tmp_path / "face.twin")
     assert made == model_folder.read(tmp_path / "face.twin")
     assert made.spec.faces == "largest"
@@ -53,7 +54,7 @@ def test_the_folder_is_a_complete_model(tmp_path: Path) -> None:
     assert "did not consent" in card
 
 
-def test_the_cached_folder_is_written_once() -> None:
+def test_cached_folder_is_written_once() -> None:
     first = tw.load("face")
     stamp = (first.folder / "model.json").stat().st_mtime_ns
     assert tw.load("face").folder == first.folder
@@ -75,7 +76,7 @@ print(tw.load("face").folder)
 """
 
 
-def test_several_processes_use_it_for_the_first_time(tmp_path: Path) -> None:
+def test_concurrent_first_use_converts_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _USER, str(Path(__file__).parent)]
     pipe = subprocess.PIPE
     users = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]

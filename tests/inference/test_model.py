@@ -1,4 +1,4 @@
-"""The saved model at work: embed, verify, classify, from any kind of image, as loops and NumPy would."""
+"""Saved models: embed, verify and classify images of any kind, compared with loops and NumPy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model(tiny_model: Path) -> twinned.Model:
 
 @pytest.fixture
 def seen(glyphs: Path) -> list[list[str]]:
-    """For each of four classes its files."""
+    """Files of each of four classes."""
     return [sorted(map(str, folder.iterdir())) for folder in sorted(glyphs.iterdir())[:4]]
 
 
@@ -36,7 +36,7 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
-def test_one_picture_has_one_embedding_however_it_comes(model, seen):
+def test_embedding_is_independent_of_the_form_of_the_image(model, seen):
     path = seen[0][0]
     image = Image.open(path)
     expected = model.embed([path])[0]
@@ -64,21 +64,21 @@ def test_one_picture_has_one_embedding_however_it_comes(model, seen):
 
 
 @pytest.mark.parametrize("dtype", [str, object])
-def test_an_array_of_paths_is_many_images(model, seen, dtype):
+def test_array_of_paths_is_a_list_of_images(model, seen, dtype):
     paths = np.array(seen[0][:3], dtype)
     np.testing.assert_allclose(model.embed(paths), model.embed(seen[0][:3]), atol=1e-6)
     assert [guess.label for guess in model.classify(paths, {"a": paths})] == ["a"] * 3
     assert model.verify(paths, paths[0]).same
 
 
-def test_other_sizes_and_colour_are_brought_to_the_models(model, seen):
+def test_images_are_converted_to_the_model_input(model, seen):
     image = Image.open(seen[0][0])
     large = image.resize((200, 120)).convert("RGB")
     assert model.embed(large).shape == (model.embedding_size,)
     np.testing.assert_allclose(model.embed(image.convert("RGBA")), model.embed(image), atol=1e-5)
 
 
-def test_verify_is_the_distance_of_the_embeddings_against_the_threshold(model, seen):
+def test_verify_compares_distance_with_threshold(model, seen):
     for left in (seen[0][0], seen[1][1]):
         for right in (seen[0][1], seen[2][0]):
             a, b = model.embed(left), model.embed(right)
@@ -98,15 +98,13 @@ def test_verify_is_the_distance_of_the_embeddings_against_the_threshold(model, s
     assert model.verify(left, right, threshold=2.0).same
 
 
-def test_probability_never_rises_with_the_distance(model):
+def test_probability_decreases_with_distance(model):
     probability = model.probability(np.linspace(0, 2, 200))
     assert (np.diff(probability) <= 1e-12).all()
     assert probability[0] > 0.5 > probability[-1]
 
 
-def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_threshold(
-    model, seen, tmp_path
-):
+def test_verify_with_references_uses_all_and_their_threshold(model, seen, tmp_path):
     folder = tmp_path / "references"
     folder.mkdir()
     (folder / "notes.txt").write_text("no image")
@@ -122,21 +120,21 @@ def test_with_a_folder_of_references_all_of_them_count_and_they_have_their_own_t
     assert verdict.distance == pytest.approx(float(fitted.distance(to, among)[0]), abs=DISTANCE)
     assert verdict.threshold == row.threshold
     assert verdict.probability == pytest.approx(float(row.probability(verdict.distance)), abs=1e-6)
-    (folder / "._0.png").write_bytes(b"what macOS leaves beside a file")
+    (folder / "._0.png").write_bytes(b"resource fork of macOS")
     (folder / "more.png").mkdir()
     assert model.verify(folder, seen[0][0]) == verdict
     for number in range(3, 9):
-        shutil.copy(files[0], folder / f"{number}.png")  # copies tell nothing new
+        shutil.copy(files[0], folder / f"{number}.png")  # copies change nothing
     assert model.verify(folder, seen[0][0]).distance == pytest.approx(verdict.distance, abs=DISTANCE)
     files[2].unlink()
-    files[1].unlink()  # and one reference is a pair of images
+    files[1].unlink()  # one reference uses the threshold of pairs
     assert model.verify(folder, seen[0][0]).threshold == model.threshold
     assert model.verify(folder, seen[0][0]).same == model.verify(files[0], seen[0][0]).same
     with pytest.raises(ImageError, match="is a folder; an image is expected"):
         model.verify(seen[0][0], folder)
 
 
-def test_verify_many_is_verify_for_each_pair(model, seen):
+def test_verify_many_equals_verify_per_pair(model, seen):
     left = [seen[0][0], seen[0][0], seen[1][0], Image.open(seen[2][0])]
     right = [seen[0][1], seen[1][1], seen[1][2], np.asarray(Image.open(seen[2][1]))]
     together = model.verify_many(left, right)
@@ -149,7 +147,7 @@ def test_verify_many_is_verify_for_each_pair(model, seen):
         model.verify_many(left[:2], right[:1])
 
 
-def test_classify_names_the_class_of_the_nearest_example_or_none(model, seen):
+def test_classify_returns_nearest_class_or_none(model, seen):
     support = {f"class {n}": files[n : n + 1] for n, files in enumerate(seen)}
     queries = [files[-1] for files in seen]
     for query, guess in zip(queries, model.classify(queries, support), strict=True):
@@ -163,9 +161,9 @@ def test_classify_names_the_class_of_the_nearest_example_or_none(model, seen):
     assert model.classify(seen[0][1], one, threshold=2).label == "only"
 
 
-def test_classify_holds_an_image_to_all_examples_of_the_nearest_class_as_verify_does(model, seen):
-    support = {f"class {n}": files[: n + 1] for n, files in enumerate(seen)}  # one to four of them
-    support["class 3"] += support["class 3"][:1]  # a copy tells nothing new
+def test_classify_uses_all_examples_of_the_nearest_class(model, seen):
+    support = {f"class {n}": files[: n + 1] for n, files in enumerate(seen)}  # one to four examples
+    support["class 3"] += support["class 3"][:1]  # copies change nothing
     queries = [files[-1] for files in seen]
     flat = [(label, f) for label, files in support.items() for f in files]
     thresholds = set()
@@ -188,7 +186,7 @@ def test_classify_holds_an_image_to_all_examples_of_the_nearest_class_as_verify_
     assert [g.label for g in model.classify(queries, support, threshold=float("inf"))] == names
 
 
-def test_references_are_a_list_as_well_as_a_folder(model, seen, tmp_path):
+def test_references_are_a_list_or_a_folder(model, seen, tmp_path):
     for name, source in enumerate(seen[0][:3]):
         shutil.copy(source, tmp_path / f"{name}.png")
     assert model.verify(seen[0][:3], seen[1][0]) == model.verify(tmp_path, seen[1][0])
@@ -197,7 +195,7 @@ def test_references_are_a_list_as_well_as_a_folder(model, seen, tmp_path):
         model.verify([], seen[1][0])
 
 
-def test_what_cannot_be_used_is_refused(model, seen, broken):
+def test_unusable_images_and_thresholds_are_refused(model, seen, broken):
     image = seen[0][0]
     for pair in ((image, broken), (broken, image), (image, "nowhere.png")):
         with pytest.raises(ImageError):
@@ -220,7 +218,7 @@ def test_what_cannot_be_used_is_refused(model, seen, broken):
         model.classify(image, {"a": [image]}, threshold=float("nan"))
 
 
-def test_a_model_knows_the_images_it_was_trained_on(model, glyphs):
+def test_record_has_hashes_of_training_images(model, glyphs):
     trained = model.record.image_hashes
     assert len(trained) == 72
     by_class = {
@@ -233,7 +231,7 @@ def test_a_model_knows_the_images_it_was_trained_on(model, glyphs):
     )
 
 
-def test_a_model_says_what_it_is(model, tiny_model):
+def test_repr_and_properties(model, tiny_model):
     assert repr(model) == f"Model(conv4_wide, 20x20x1, cosine, {tiny_model})"
     assert model.distance == "cosine"
     assert model.spec.shape == (20, 20, 1)
@@ -242,14 +240,14 @@ def test_a_model_says_what_it_is(model, tiny_model):
     assert model.rerank is None
 
 
-def test_its_names_are_those_for_users(model):
+def test_dir_lists_public_names(model):
     verbs = "classify embed evaluate explain gallery identify load preprocess save search verify verify_many"
     assert dir(model) == sorted(
         [*verbs.split(), "from_network", "to_torch", "manifest", "threshold", "with_faces"]
     )
 
 
-def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(model):
+def test_duplicated_layers_of_older_folders_are_listed_once(model):
     rows = [["0", "Conv2d", [8, 9, 9], 80], ["1", "ReLU", [8, 9, 9], 0]]
     last = [["dense", "Linear", [4], 2596], ["head", "Distance", [], 0]]
     older = twinned.load(model.folder)
@@ -257,12 +255,12 @@ def test_a_folder_that_lists_the_pass_over_the_mirror_image_is_read_as_one_pass(
         older.record.__dict__["values"] = {"layers": listed}
         shown = [[name, kind, list(shape), count] for name, kind, shape, count in older.record.layers()]
         assert shown == expected
-    # Layers without weights may well follow each other.
+    # Consecutive layers without weights are kept.
     older.record.__dict__["values"] = {"layers": [rows[1], rows[1], *last]}
     assert len(older.record.layers()) == 4
 
 
-def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
+def test_gallery_search_ranks_by_model_distance(model, seen, tmp_path):
     with model.gallery(tmp_path / "g.gallery") as gallery:
         gallery.add([files[0] for files in seen], ["a", "b", "c", "d"])
         hits = gallery.search(seen[2][0], k=2)
@@ -272,17 +270,17 @@ def test_the_gallery_is_opened_by_the_model(model, seen, tmp_path):
         assert hits[1].distance == pytest.approx(expected, abs=DISTANCE)
 
 
-def test_one_image_gives_one_result_and_support_may_be_a_folder_or_images(model, glyphs):
+def test_classify_accepts_one_image_and_any_support(model, glyphs):
     file = sorted(glyphs.rglob("*.png"))[0]
     images = twinned.load_images(glyphs)
     (expected,) = model.classify([file], glyphs)
     assert model.classify(file, glyphs) == expected == model.classify(file, images)
     assert expected.label == file.parent.name
-    assert model.embed(file.parent).shape == (6, model.embedding_size), "a folder is many images"
+    assert model.embed(file.parent).shape == (6, model.embedding_size), "a folder is a list of images"
     assert twinned.Model.load(model.folder).threshold == model.threshold
 
 
-def test_a_copy_runs_in_another_session(model, seen):
+def test_with_session_leaves_the_model_unchanged(model, seen):
     calls = []
 
     def session(pixels):
@@ -298,7 +296,7 @@ def test_a_copy_runs_in_another_session(model, seen):
     assert calls == [2], "the model itself is unchanged"
 
 
-def test_the_verbs_of_the_command_line_are_methods(model, seen, tmp_path):
+def test_commands_are_available_as_methods(model, seen, tmp_path):
     with model.gallery(tmp_path / "g") as gallery:
         gallery.add(seen[0][:2], ["a", "a"], progress=False)
         assert model.search(seen[0][0], gallery, k=1)[0].label == "a"

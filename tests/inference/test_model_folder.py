@@ -1,4 +1,4 @@
-"""The model folder: written whole or not at all, checked whole, never over anything but a model folder."""
+"""The model folder: atomic writes, checksums, and overwriting of model folders only."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def change(folder: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_the_folder_holds_what_the_design_says(tiny_model):
+def test_folder_has_the_documented_files(tiny_model):
     assert {p.name for p in tiny_model.iterdir()} == FILES
-    said = json.loads((tiny_model / "model.json").read_text())
-    assert set(said["files"]) == FILES - {"model.json"}
-    for name, digest in said["files"].items():
+    manifest = json.loads((tiny_model / "model.json").read_text())
+    assert set(manifest["files"]) == FILES - {"model.json"}
+    for name, digest in manifest["files"].items():
         assert files.file_sha256(tiny_model / name) == digest
     training = json.loads((tiny_model / "training.json").read_text())
     assert {"recipe", "settings", "seed", "classes", "images"} <= set(training)
-    assert len(training["images"]) == 72  # 12 of 16 classes of 6; the other 4 chose the threshold
+    assert len(training["images"]) == 72  # 12 of 16 classes of 6; the threshold is from the other 4
     assert len(training["held_out_images"]) == 24
     header = (tiny_model / "history.csv").read_text().splitlines()[0].split(",")
     assert header[:4] == ["epoch", "step", "seconds", "loss"]
     assert {"train_accuracy", "held_out_accuracy", "held_out_eer", "learning_rate"} <= set(header)
 
 
-def test_nothing_in_the_folder_names_this_machine(tiny_model, glyphs):
+def test_folder_contains_no_local_paths(tiny_model, glyphs):
     for file in tiny_model.iterdir():
         content = file.read_bytes()
         for trace in (str(glyphs), str(tiny_model.parent), os.getcwd(), "site-packages"):
             assert trace.encode() not in content, (file.name, trace)
 
 
-def test_the_model_card_says_what_matters(tiny_model):
+def test_model_card_describes_the_model(tiny_model):
     card = (tiny_model / "README.md").read_text()
     for words in (
         "conv4",
@@ -63,7 +63,7 @@ def test_the_model_card_says_what_matters(tiny_model):
 
 @pytest.mark.parametrize("name", sorted(FILES))
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "missing", "a folder"])
-def test_a_damaged_file_is_refused_by_name(folder, name, damage):
+def test_damaged_file_is_named_in_the_error(folder, name, damage):
     path = folder / name
     content = path.read_bytes()
     path.unlink()
@@ -92,24 +92,24 @@ def test_a_damaged_file_is_refused_by_name(folder, name, damage):
         ({"files": {}}, "encoder.onnx"),
         ({"files": {"../m.twin/encoder.onnx": "0"}}, "is not the name of a file"),
         ({"head": True}, "head.onnx: No such file"),
-        ({"calibration": None}, "calibration"),
+        ({"calibration": {}}, "calibration.threshold: Field required"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(folder, values, message):
+def test_invalid_manifest_is_refused(folder, values, message):
     change(folder, **values)
     with pytest.raises(ModelError, match=message):
         twinned.load(folder)
 
 
-def test_sizes_that_are_not_the_graphs_are_refused(folder, glyphs):
-    said = json.loads((folder / "model.json").read_text())
-    for values in ({"spec": said["spec"] | {"height": 24}}, {"embedding_size": 12}):
-        change(folder, **said | values)
+def test_sizes_must_match_the_graph(folder, glyphs):
+    manifest = json.loads((folder / "model.json").read_text())
+    for values in ({"spec": manifest["spec"] | {"height": 24}}, {"embedding_size": 12}):
+        change(folder, **manifest | values)
         with pytest.raises(ModelError, match=r"The (input|output) of encoder.onnx .* in model.json"):
             twinned.load(folder).embed(str(glyphs / "glyph00" / "0.png"))
 
 
-def test_what_is_no_model_folder_is_told_apart(tmp_path):
+def test_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="No such model folder"):
         twinned.load(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="Not a model folder"):
@@ -122,7 +122,7 @@ def test_what_is_no_model_folder_is_told_apart(tmp_path):
         twinned.load(tmp_path)
 
 
-def test_a_model_is_saved_under_a_new_name_alone(tiny_model, tmp_path):
+def test_save_refuses_an_existing_folder_without_force(tiny_model, tmp_path):
     model = twinned.load(tiny_model)
     target = tmp_path / "some" / "where" / "copy.twin"
     model.save(target)
@@ -131,12 +131,12 @@ def test_a_model_is_saved_under_a_new_name_alone(tiny_model, tmp_path):
     with pytest.raises(SettingError, match=r"exists\. Choose another name"):
         model.save(target)
     model.save(target, force=True)
-    twinned.load(target).save(target, force=True)  # over itself
+    twinned.load(target).save(target, force=True)  # onto itself
     assert {p.name for p in target.iterdir()} == FILES
-    assert [p.name for p in target.parent.iterdir()] == ["copy.twin"], "nothing is left behind"
+    assert [p.name for p in target.parent.iterdir()] == ["copy.twin"], "no temporary folder is left"
 
 
-def test_force_replaces_models_and_nothing_else(tiny_model, tmp_path):
+def test_force_replaces_only_models_and_empty_folders(tiny_model, tmp_path):
     model = twinned.load(tiny_model)
     photos, note, empty = tmp_path / "photos", tmp_path / "note.txt", tmp_path / "empty"
     photos.mkdir()
@@ -153,7 +153,7 @@ def test_force_replaces_models_and_nothing_else(tiny_model, tmp_path):
     assert (empty / "model.json").is_file()
 
 
-def test_a_failed_copy_leaves_the_old_model(tiny_model, folder, monkeypatch):
+def test_failed_copy_keeps_the_old_model(tiny_model, folder, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

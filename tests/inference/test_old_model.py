@@ -1,7 +1,7 @@
-"""A model folder written by Twinned 0.1.0 (``old_model``) still loads and gives the distances of that time.
+"""A model folder written by Twinned 0.1.0 (``old_model``) loads and gives the same distances.
 
 ``images.png`` holds 20 classes as rows of 4 images of 16x16: the first 12 trained the model (recipe glyph,
-encoder deck_signature, 300 steps), the other 8 gave ``expected.json``.
+encoder deck_signature, 300 steps), and ``expected.json`` is computed on the other 8.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..conftest import rounding
 OLD = Path(__file__).parent / "old_model"
 SIDE, TRAINED = 16, 12  # pixels of an image, classes that the model was trained on
 
-# Three layers, the widest with sums of 64 * 16 terms; a distance moves with both embeddings, and is a sum.
+# Three layers with sums of up to 64 * 16 terms; a distance adds the errors of two embeddings.
 CLOSE = rounding(7, 64 * 16)
 
 
@@ -40,7 +40,7 @@ def expected() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def classes() -> list[list[NDArray[np.uint8]]]:
-    """The images, one list for each class."""
+    """Images, one list per class."""
     sheet = np.asarray(Image.open(OLD / "images.png"))
     rows = np.split(sheet, sheet.shape[0] // SIDE, axis=0)
     return [np.split(row, sheet.shape[1] // SIDE, axis=1) for row in rows]
@@ -61,13 +61,13 @@ def novel(classes: list[list[NDArray[np.uint8]]], tmp_path_factory: pytest.TempP
     return write(tmp_path_factory.mktemp("old") / "novel", classes[TRAINED:], TRAINED)
 
 
-def test_it_loads(model, expected):
+def test_loads(model, expected):
     assert model.threshold == expected["threshold"]
     assert "deck_signature" in repr(model)
     assert len(model.record.image_hashes) == 32
 
 
-def test_its_distances_are_those_of_then(model, expected, classes):
+def test_distances_are_unchanged(model, expected, classes):
     images = [image for one in classes[TRAINED:] for image in one]
     embeddings = model.embed(images)
     distances = model.distances(embeddings, embeddings)
@@ -75,16 +75,16 @@ def test_its_distances_are_those_of_then(model, expected, classes):
     np.testing.assert_allclose(distances[np.tril_indices(len(images), -1)], then, rtol=0, atol=CLOSE)
 
 
-def test_it_verifies(model, expected, classes):
+def test_verifies(model, expected, classes):
     left, right = classes[TRAINED][:2]
     answer, then = model.verify(left, right).to_json(), expected["verify"]
-    assert answer.pop("verdict") in ("Same", "Probably the same")  # added since
+    assert answer.pop("verdict") in ("Same", "Probably the same")  # added later
     assert answer.keys() == then.keys()
     assert answer.pop("distance") == pytest.approx(then.pop("distance"), abs=CLOSE)
     assert answer == then
 
 
-def test_it_classifies(model, expected, classes):
+def test_classifies(model, expected, classes):
     support = {f"glyph{number}": images[:1] for number, images in enumerate(classes) if number >= TRAINED}
     answers = model.classify([images[1] for images in classes[TRAINED:]], support)
     for answer, then in zip(answers, expected["classify"], strict=True):
@@ -92,7 +92,7 @@ def test_it_classifies(model, expected, classes):
         assert answer.distance == pytest.approx(then["distance"], abs=CLOSE)
 
 
-def test_it_fills_a_gallery(model, expected, novel, classes, tmp_path):
+def test_enrolls_in_a_gallery(model, expected, novel, classes, tmp_path):
     paths = sorted(novel.rglob("*.png"))
     with model.gallery(tmp_path / "g.gallery") as gallery:
         gallery.add(paths, [path.parent.name for path in paths], progress=False)
@@ -103,16 +103,16 @@ def test_it_fills_a_gallery(model, expected, novel, classes, tmp_path):
     assert first[1].distance == pytest.approx(min(nearest), abs=CLOSE)
 
 
-def test_it_evaluates(model, expected, novel):
+def test_evaluates(model, expected, novel):
     figures, then = model.evaluate(novel).to_json(), expected["evaluation"]
     for name in ("threshold", "n_genuine", "n_impostor", "n_classes"):
         assert figures["verification"][name] == then["verification"][name]
-    # No stored distance is so close to the threshold that rounding may move it across.
+    # No stored distance is within the rounding error of the threshold.
     distances = np.concatenate([np.asarray(row) for row in expected["distances"]])
     assert np.abs(distances - model.threshold).min() > CLOSE
     for name in ("far", "frr"):
         assert figures["verification"][name] == then["verification"][name]
-    # A genuine and an impostor comparison that rounding may order either way: one of their number in the AUC.
+    # Rounding may swap a genuine and an impostor comparison, which changes the AUC by one pair.
     same = np.concatenate([np.arange(row) // 4 == row // 4 for row in range(1, 32)])
     ties = np.count_nonzero(np.abs(distances[same][:, None] - distances[~same]) < 2 * CLOSE)
     moved = ties / (np.count_nonzero(same) * np.count_nonzero(~same))
@@ -126,7 +126,7 @@ def test_it_evaluates(model, expected, novel):
 
 
 @pytest.mark.slow
-def test_it_can_be_finetuned(model, classes, tmp_path):
+def test_fine_tunes(model, classes, tmp_path):
     known = write(tmp_path / "known", classes[:TRAINED], 0)
     settings = {"precision": "float32", "warmup": 1, "classes_per_batch": 8}
     tuned = twinned.finetune(model.folder, known, steps=3, settings=settings, progress=False)

@@ -1,4 +1,4 @@
-"""Running graphs: order kept, batches of any size, memory bounded, unreadable images named, many threads."""
+"""Running graphs: order, batch sizes, lazy reading, unreadable images, threads and devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def files(glyphs: Path) -> list[str]:
     return sorted(map(str, glyphs.rglob("*.png")))[:45]
 
 
-def test_images_come_out_in_order_whatever_the_batch(model, files):
+def test_embeddings_keep_order_for_any_batch_size(model, files):
     pixels = np.stack([read_image(f, model.spec) for f in files])
     one_by_one = np.concatenate([model.encoder(p[None]) for p in pixels])
     for batch in (1, 7, 32, 100):
@@ -45,13 +45,13 @@ def test_images_come_out_in_order_whatever_the_batch(model, files):
         )
 
 
-def test_nothing_gives_nothing(model):
+def test_no_images_give_no_embeddings(model):
     assert list(embed_stream([], model.spec, model.encoder)) == []
     empty = embed_pixels(np.zeros((0, *model.spec.shape), np.uint8), model.encoder)
     assert empty.shape == (0, model.embedding_size)
 
 
-def test_an_unreadable_image_is_nan_and_named_and_stops_nobody(model, files, tmp_path):
+def test_unreadable_image_gives_nan_and_an_error(model, files, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(Path(files[0]).read_bytes()[:50])
     chunk = next(embed_stream([files[0], broken, files[1]], model.spec, model.encoder))
@@ -62,7 +62,7 @@ def test_an_unreadable_image_is_nan_and_named_and_stops_nobody(model, files, tmp
     np.testing.assert_allclose(chunk.vectors[[0, 2]], alone, atol=EMBEDDING)
 
 
-def test_a_generator_is_read_only_a_few_batches_ahead(model):
+def test_generator_is_read_a_few_batches_ahead(model):
     drawn = 0
 
     def endless() -> Iterator[Image.Image]:
@@ -78,7 +78,7 @@ def test_a_generator_is_read_only_a_few_batches_ahead(model):
     assert drawn < 4 * 40
 
 
-def test_many_threads_get_what_one_gets(model, files):
+def test_threads_get_equal_embeddings(model, files):
     expected = model.embed(files)
     start = threading.Barrier(8)
 
@@ -103,14 +103,14 @@ def test_many_threads_get_what_one_gets(model, files):
         ("openvino", [CPU], [CPU], True),
     ],
 )
-def test_devices_fall_back_to_the_cpu_and_say_so(device, available, providers, noted):
+def test_unavailable_device_falls_back_to_cpu_with_a_note(device, available, providers, noted):
     found, note = choose_providers(device, available)
     assert found == providers
     assert (note is not None) == noted
     assert note is None or device in note
 
 
-def test_a_device_that_does_not_start_is_told(model, files, monkeypatch):
+def test_failed_device_is_noted(model, files, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     with pytest.warns(UserWarning, match=CUDA):
         graph = Graph(model.encoder.path)
@@ -119,7 +119,7 @@ def test_a_device_that_does_not_start_is_told(model, files, monkeypatch):
     assert graph.single_threaded() is not graph
 
 
-def test_too_little_memory_is_not_called_a_damaged_graph(model, monkeypatch):
+def test_lack_of_memory_is_a_memory_error(model, monkeypatch):
     def load(*_: object, **__: object) -> None:
         raise RuntimeError("Exception during initialization: std::bad_alloc")
 
@@ -128,7 +128,7 @@ def test_too_little_memory_is_not_called_a_damaged_graph(model, monkeypatch):
         Graph(model.folder / "encoder.onnx")
 
 
-def test_unknown_devices_and_files_that_are_no_graph_are_refused(tmp_path):
+def test_unknown_devices_and_invalid_graphs_are_refused(tmp_path):
     with pytest.raises(SettingError, match=r"Unknown device 'tpu'\. Choose auto, cpu, cuda"):
         choose_providers("tpu", [CPU])
     for content in (b"", b"no graph"):

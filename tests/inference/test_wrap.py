@@ -1,4 +1,4 @@
-"""Encoders of other frameworks as models: any graph gives what it gave alone; others are refused."""
+"""Wrapped encoders of other frameworks: equal outputs; unsupported graphs are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WEIGHT = _RANDOM.normal(size=(20 * 20, 6)).astype(np.float32)
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """A graph that flattens an image and multiplies: ``x @ W``, of any shape, kind and batch."""
+    """Function that writes a graph of ``x @ W`` on flattened images, of any shape, type and batch."""
 
     def make(
         shape: tuple[Any, ...] = ("n", 1, 20, 20),
@@ -82,7 +82,7 @@ def wrap(path: Path, data: Any, **given: Any) -> twinned.Model:
         (("n", 1, 20, 20), (0, -1)),
         ((None, 1, 20, 20), (0, -1)),
         ((1, 1, 20, 20), (0, -1)),
-        ((1, 1, 20, 20), (1, -1)),  # one image and no more, written into the graph
+        ((1, 1, 20, 20), (1, -1)),  # batch size fixed to one image
         ((4, 1, 20, 20), (4, -1)),
         (("n", 1, "h", "w"), (0, -1)),
         (("n", 20, 20, 1), (0, -1)),
@@ -90,7 +90,9 @@ def wrap(path: Path, data: Any, **given: Any) -> twinned.Model:
     ],
 )
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, *slow(TensorProto.FLOAT16, TensorProto.UINT8)])
-def test_any_layout_batch_and_type_gives_what_the_graph_gives(write, strangers, pixels, shape, flatten, kind):
+def test_embeddings_equal_the_graph_for_any_layout_batch_and_type(
+    write, strangers, pixels, shape, flatten, kind
+):
     size = {"image_size": 20} if "h" in shape else {}
     fed = {} if kind == TensorProto.UINT8 else {"scale": 1 / 255, "mean": 0.5, "std": 0.25}
     model = wrap(write(shape, kind, flatten=flatten), strangers, distance="euclidean", **size, **fed)
@@ -104,13 +106,13 @@ def test_any_layout_batch_and_type_gives_what_the_graph_gives(write, strangers, 
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.UINT8])
-def test_other_types_give_what_the_graph_gives(write, strangers, pixels, kind):
-    test_any_layout_batch_and_type_gives_what_the_graph_gives(
+def test_embeddings_equal_the_graph_for_other_types(write, strangers, pixels, kind):
+    test_embeddings_equal_the_graph_for_any_layout_batch_and_type(
         write, strangers, pixels, ("n", 20, 20, 1), (0, -1), kind
     )
 
 
-def test_colour_channels_last(write, strangers):
+def test_channels_last_color_input(write, strangers):
     weight = _RANDOM.normal(size=(20 * 20 * 3, 4)).astype(np.float32)
     model = wrap(write(("n", 20, 20, 3), weight=weight), strangers, mean=[0.1, 0.2, 0.3], std=[1, 2, 3])
     x = _RANDOM.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
@@ -118,7 +120,7 @@ def test_colour_channels_last(write, strangers):
     np.testing.assert_allclose(model.embed_pixels(x), fed.reshape(3, -1) @ weight, rtol=1e-3, atol=1e-3)
 
 
-def test_a_vector_beside_its_feature_map_is_the_output(tiny_model, strangers, tmp_path):
+def test_vector_output_is_used_beside_a_feature_map(tiny_model, strangers, tmp_path):
     theirs = twinned.load(tiny_model)
     graph = onnx.load(tiny_model / "encoder.onnx").graph
     assert [len(value.type.tensor_type.shape.dim) for value in graph.output] == [2, 4]
@@ -127,8 +129,8 @@ def test_a_vector_beside_its_feature_map_is_the_output(tiny_model, strangers, tm
     np.testing.assert_allclose(model.embed(images), theirs.embed(images), atol=1e-5)
 
 
-def test_another_frameworks_exporter(strangers, tmp_path, caplog):
-    """Principal components by scikit-learn, exported by skl2onnx; an image is laid out as a row before it."""
+def test_graph_of_another_exporter(strangers, tmp_path, caplog):
+    """Principal components by scikit-learn, exported by skl2onnx, on flattened images."""
     to_onnx = pytest.importorskip("skl2onnx").to_onnx
     from sklearn.decomposition import PCA
 
@@ -158,8 +160,8 @@ def test_another_frameworks_exporter(strangers, tmp_path, caplog):
     assert any("distance" in text for text in caplog.messages)
 
 
-def test_guesses_are_checked_on_the_images(write, strangers, caplog):
-    """Behind a ReLU, pixels with their sign turned show only where some of them are fed as less than 0."""
+def test_guessed_input_range_has_the_lowest_eer(write, strangers, caplog):
+    """Negated pixels pass a ReLU only if the input range includes negative values."""
     caplog.set_level("INFO", "twinned")
     caplog.clear()
     model = wrap(write(relu=True, weight=-np.eye(400, dtype=np.float32)), strangers)
@@ -170,7 +172,7 @@ def test_guesses_are_checked_on_the_images(write, strangers, caplog):
     assert not any("close call" in text for text in caplog.messages)
 
 
-def test_a_close_call_is_called_one(write, strangers, caplog):
+def test_uncertain_guess_is_noted(write, strangers, caplog):
     caplog.set_level("INFO", "twinned")
     caplog.clear()
     model = wrap(write(relu=True), strangers)
@@ -182,17 +184,17 @@ def test_a_close_call_is_called_one(write, strangers, caplog):
 
 
 @pytest.mark.parametrize("given", [{"mean": "much"}, {"mean": []}, {"std": [[1], [2, 3]]}, {"scale": "x"}])
-def test_what_is_no_number_is_refused(write, strangers, given):
+def test_non_numeric_scaling_is_refused(write, strangers, given):
     with pytest.raises(SettingError, match="scale must be a number, mean and std one or more"):
         wrap(write(), strangers, **given)
 
 
-def test_an_unknown_option_is_refused(write, strangers):
+def test_unknown_option_is_refused(write, strangers):
     with pytest.raises(TypeError, match="unexpected keyword argument 'means'"):
         wrap(write(), strangers, means=0.5)
 
 
-def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_path):
+def test_wrapped_model_supports_all_methods(write, strangers, glyphs, tmp_path):
     file = write()
     output = tmp_path / "m.twin"
     model = wrap(file, glyphs, output=output, far=0.1, licence="MIT: theirs", scale=1 / 255)
@@ -223,7 +225,7 @@ def test_a_wrapped_model_does_what_a_model_does(write, strangers, glyphs, tmp_pa
     assert wrap(file, strangers, output=output, force=True).manifest.calibration.n_classes == 8
 
 
-def test_pairs_fit_a_threshold_too(write, strangers, tmp_path):
+def test_pair_list_fits_a_threshold(write, strangers, tmp_path):
     images = load_images(strangers)
     rows = [
         f"{images.images[i]},{images.images[i + 1]},{int(images.labels[i] == images.labels[i + 1])}"
@@ -232,12 +234,12 @@ def test_pairs_fit_a_threshold_too(write, strangers, tmp_path):
     (tmp_path / "pairs.csv").write_text("left,right,same\n" + "\n".join(rows) + "\n")
     model = wrap(write(), tmp_path / "pairs.csv", scale=1 / 255)
     assert model.manifest.calibration.n_genuine + model.manifest.calibration.n_impostor == 40
-    assert model.manifest.calibration.n_classes == 7, "what same pairs connect"
+    assert model.manifest.calibration.n_classes == 7, "groups connected by same pairs"
     notes = model.evaluate(tmp_path / "pairs.csv", progress=False).notes
     assert any(note.startswith("the threshold was chosen on 41 of these 41 images") for note in notes)
 
 
-def test_images_marked_to_test_choose_no_threshold(write, strangers, tmp_path):
+def test_test_images_are_excluded_from_the_threshold(write, strangers, tmp_path):
     files = sorted(strangers.rglob("*.png"))
     rows = [f"{f},{f.parent.name},{'test' if f.parent.name > 'glyph04' else ''}" for f in files]
     (tmp_path / "split.csv").write_text("path,label,split\n" + "\n".join(rows) + "\n")
@@ -282,7 +284,7 @@ def test_images_marked_to_test_choose_no_threshold(write, strangers, tmp_path):
         ),
     ],
 )
-def test_what_is_no_such_encoder_is_refused(write, strangers, tmp_path, graph, given, message):
+def test_unsupported_encoder_is_refused(write, strangers, tmp_path, graph, given, message):
     file = write(**graph)
     with pytest.raises((ModelError, SettingError), match=message) as caught:
         wrap(file, strangers, output=tmp_path / "m.twin", **given)
@@ -290,20 +292,20 @@ def test_what_is_no_such_encoder_is_refused(write, strangers, tmp_path, graph, g
     assert not (tmp_path / "m.twin").exists()
 
 
-def test_what_is_no_onnx_file_is_refused(strangers, tmp_path):
+def test_invalid_onnx_file_is_refused(strangers, tmp_path):
     (tmp_path / "no.onnx").write_bytes(b"PK not a graph")
     for path in (tmp_path / "no.onnx", tmp_path / "missing.onnx", tmp_path):
         with pytest.raises(ModelError, match=r"No such file|is a folder|not readable as ONNX"):
             wrap(path, strangers)
 
 
-def test_data_that_give_no_threshold_are_refused(write, strangers, tmp_path):
+def test_data_without_both_kinds_of_pairs_are_refused(write, strangers, tmp_path):
     one = load_images(strangers)
     with pytest.raises(DataError, match="A threshold needs same and different pairs"):
         wrap(write(), one.with_classes(one.classes[:1]))
 
 
-def test_from_the_command_line(write, strangers, tmp_path, monkeypatch, capsys):
+def test_wrap_command(write, strangers, tmp_path, monkeypatch, capsys):
     from twinned.cli.main import main
 
     def run(*arguments: str) -> int:
@@ -316,9 +318,9 @@ def test_from_the_command_line(write, strangers, tmp_path, monkeypatch, capsys):
     assert (
         run("wrap", file, strangers, "-o", output, "--mean", "0.5", "--std", "0.5", "--json", "--quiet") == 0
     )
-    said = json.loads(capsys.readouterr().out)
-    assert said["model"] == str(output)
-    assert said["spec"]["mean"] == [0.5]
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["model"] == str(output)
+    assert shown["spec"]["mean"] == [0.5]
     assert run("wrap", file, strangers, "-o", tmp_path / "n.twin", "--mean", "a,b") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -329,7 +331,7 @@ def test_from_the_command_line(write, strangers, tmp_path, monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
-def test_the_session_needs_nothing_but_the_folder(write, strangers, tmp_path):
+def test_wrapped_model_needs_only_its_folder(write, strangers, tmp_path):
     model = wrap(write(), strangers, output=tmp_path / "m.twin", scale=1)
     (tmp_path / "theirs.onnx").unlink()
     session = onnxruntime.InferenceSession(

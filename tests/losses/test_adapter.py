@@ -45,7 +45,7 @@ def measured(distance, embeddings):
 
 
 @pytest.mark.parametrize(("loss", "distance"), PAIR)
-def test_a_pair_loss_is_averaged_over_all_pairs(loss, distance, batch):
+def test_pair_loss_averages_over_all_pairs(loss, distance, batch):
     embeddings, labels = batch
     d = measured(distance, embeddings)
     pairs = list(itertools.combinations(range(len(labels)), 2))
@@ -57,7 +57,7 @@ def test_a_pair_loss_is_averaged_over_all_pairs(loss, distance, batch):
 
 
 @pytest.mark.parametrize(("loss", "distance"), TRIPLET)
-def test_a_triplet_loss_is_averaged_over_the_triplets_that_cost_anything(loss, distance, batch):
+def test_triplet_loss_averages_over_active_triplets(loss, distance, batch):
     embeddings, y = batch[0], batch[1].tolist()
     d = measured(distance, embeddings)
     triplets = [
@@ -72,7 +72,7 @@ def test_a_triplet_loss_is_averaged_over_the_triplets_that_cost_anything(loss, d
 
 
 @pytest.mark.parametrize(("loss", "distance"), [*PAIR, *TRIPLET])
-def test_choosing_everything_is_choosing_nothing(loss, distance, batch):
+def test_all_pairs_miner_equals_no_miner(loss, distance, batch):
     mined, plain = (
         embedding_loss(loss, distance=distance, miner=miners.AllPairs()),
         embedding_loss(loss, distance=distance),
@@ -83,7 +83,7 @@ def test_choosing_everything_is_choosing_nothing(loss, distance, batch):
 
 @pytest.mark.parametrize(("loss", "distance"), [*PAIR, *TRIPLET])
 @pytest.mark.parametrize("miner", [miners.BatchHard(), miners.SemiHard(), miners.MultiSimilarity()])
-def test_the_loss_learns_from_what_the_miner_chose_on_the_same_distances(loss, distance, miner, batch):
+def test_loss_uses_mined_pairs_on_the_same_distances(loss, distance, miner, batch):
     embeddings, labels = batch
     measure = distances.get(distance) if isinstance(distance, str) else distance
     matrix = measure(embeddings, embeddings, pairwise=True)
@@ -105,13 +105,13 @@ def test_the_loss_learns_from_what_the_miner_chose_on_the_same_distances(loss, d
         expected = costs[costs > 0].mean()
     adapted = embedding_loss(loss, distance=distance, miner=miner)
     assert adapted(embeddings, labels).item() == pytest.approx(expected.item())
-    # Given indices replace the miner's.
+    # Explicit indices replace the miner.
     given_them = embedding_loss(loss, distance=distance)(embeddings, labels, chosen)
     assert given_them.item() == pytest.approx(expected.item())
 
 
-def test_contrastive_pairs_and_distances_equal_pytorch_metric_learning(batch):
-    # pytorch-metric-learning has the hinge without Hadsell's square, so pairs and hinges are compared.
+def test_contrastive_matches_pytorch_metric_learning(batch):
+    # pytorch-metric-learning does not square the hinge, so the hinges are compared.
     parts = theirs.ContrastiveLoss(0, 1.5, distance=lp(), reducer=DoNothingReducer())(*batch)
     hinges = torch.cat([parts["pos_loss"]["losses"], parts["neg_loss"]["losses"]])
     ours = embedding_loss(losses.ContrastiveLoss(1.5), distance="euclidean")(*batch)
@@ -137,7 +137,7 @@ def test_contrastive_pairs_and_distances_equal_pytorch_metric_learning(batch):
 @pytest.mark.parametrize(
     ("miner", "their_miner"), [(None, None), (miners.BatchHard(), their_miners.BatchHardMiner(distance=lp()))]
 )
-def test_triplets_equal_pytorch_metric_learning_with_its_gradient(
+def test_triplet_value_and_gradient_match_pytorch_metric_learning(
     ours, distance, their, miner, their_miner, batch
 ):
     embeddings, labels = batch
@@ -158,7 +158,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("loss", FOREIGN)
 @pytest.mark.parametrize("miner", [None, miners.SemiHard(), their_miners.MultiSimilarityMiner()])
-def test_a_foreign_loss_plugs_in_with_any_miner(loss, miner, batch):
+def test_foreign_loss_works_with_any_miner(loss, miner, batch):
     embeddings, labels = batch
     adapted = embedding_loss(loss, distance="cosine", miner=miner)
     if miner is None:
@@ -172,7 +172,7 @@ def test_a_foreign_loss_plugs_in_with_any_miner(loss, miner, batch):
 
 
 @pytest.mark.parametrize("miner", [None, miners.SemiHard(), their_miners.MultiSimilarityMiner()])
-def test_a_foreign_loss_never_compares_an_image_with_itself_in_a_reference(miner, batch):
+def test_foreign_loss_excludes_self_pairs_in_a_reference(miner, batch):
     embeddings, labels = batch
     reference = embeddings[12:].detach(), labels[12:]
     ours, their = (
@@ -184,7 +184,7 @@ def test_a_foreign_loss_never_compares_an_image_with_itself_in_a_reference(miner
     assert ours.item() == pytest.approx(their.item())
 
 
-def test_a_foreign_miner_serves_our_losses(batch):
+def test_foreign_miner_works_with_our_losses(batch):
     embeddings, labels = batch
     their = their_miners.BatchHardMiner(distance=lp())
     ours, other = (
@@ -194,7 +194,7 @@ def test_a_foreign_miner_serves_our_losses(batch):
     assert ours.item() == other.item()
 
 
-def test_a_foreign_miner_cannot_pair_an_image_with_itself():
+def test_foreign_miner_excludes_self_pairs():
     embeddings, labels = torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])
     miner, reference = their_miners.BatchHardMiner(distance=lp()), (torch.tensor([[3.0]]), torch.tensor([0]))
     adapted = embedding_loss(losses.TripletLoss(5.0), distance="euclidean", miner=miner)
@@ -203,7 +203,7 @@ def test_a_foreign_miner_cannot_pair_an_image_with_itself():
 
 
 @pytest.mark.parametrize(("loss", "distance"), [*PAIR, *TRIPLET])
-def test_gradient_is_right(loss, distance, batch):
+def test_gradient_matches_finite_differences(loss, distance, batch):
     embeddings, labels = batch
     adapted = embedding_loss(loss, distance=distance)
     few = embeddings[:8].detach().requires_grad_()
@@ -219,7 +219,7 @@ def test_gradient_is_right(loss, distance, batch):
     which=st.sampled_from([*PAIR, *TRIPLET]),
     miner=st.sampled_from([None, *map(miners.create_miner, miners.MINERS)]),
 )
-def test_gradients_are_finite_whatever_the_batch(values, seed, which, miner):
+def test_gradients_are_finite_for_any_batch(values, seed, which, miner):
     embeddings = torch.tensor(values, requires_grad=True)  # often equal or zero
     labels = torch.randint(0, 3, (len(values),), generator=torch.Generator().manual_seed(seed))
     loss, distance = which
@@ -234,7 +234,7 @@ def test_gradients_are_finite_whatever_the_batch(values, seed, which, miner):
 @pytest.mark.parametrize(("loss", "distance"), TRIPLET)
 @pytest.mark.parametrize("miner", [None, *map(miners.create_miner, miners.MINERS)])
 @pytest.mark.parametrize("labels", [[3, 3, 3], [0, 1, 2]], ids=["one class", "no positive"])
-def test_a_batch_without_triplets_costs_nothing(loss, distance, miner, labels):
+def test_batch_without_triplets_has_zero_loss(loss, distance, miner, labels):
     embeddings = torch.eye(3, requires_grad=True)
     adapted = embedding_loss(loss, distance=distance, miner=miner)
     value = adapted(embeddings, torch.tensor(labels))
@@ -248,13 +248,13 @@ def test_a_batch_without_triplets_costs_nothing(loss, distance, miner, labels):
     ("loss", "distance"), [*PAIR, *TRIPLET, (losses.SupConLoss(), None), (losses.MultiSimilarityLoss(), None)]
 )
 @pytest.mark.parametrize("miner", [None, *map(miners.create_miner, miners.MINERS)])
-def test_nan_is_never_left_out_of_the_mean(loss, distance, miner):
+def test_nan_propagates_to_the_loss(loss, distance, miner):
     embeddings = torch.full((6, 3), float("nan"))
     value = embedding_loss(loss, distance=distance, miner=miner)(embeddings, torch.tensor([0, 0, 1, 1, 2, 2]))
     assert torch.isnan(value)
 
 
-def test_half_precision_is_compared_in_full(batch):
+def test_half_precision_is_computed_in_float32(batch):
     embeddings, labels = batch[0].bfloat16(), batch[1]
     adapted = embedding_loss(losses.ContrastiveLoss(), distance="cosine")
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -276,7 +276,7 @@ def test_half_precision_is_compared_in_full(batch):
     ],
     ids=lambda loss: type(getattr(loss, "loss", loss)).__name__,
 )
-def test_no_value_is_read_back_from_the_device(loss, monkeypatch):
+def test_loss_does_not_synchronize_with_the_device(loss, monkeypatch):
     # A meta tensor has no values, so every operation that would make a GPU wait fails.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     for _ in range(2):
@@ -302,12 +302,12 @@ def test_no_value_is_read_back_from_the_device(loss, monkeypatch):
         (theirs.TripletMarginLoss(), {"miner": miners.BatchHard()}, "needs a distance"),
     ],
 )
-def test_refuses_a_distance_or_a_miner_that_does_not_suit(loss, settings, says):
+def test_incompatible_distance_or_miner_is_refused(loss, settings, says):
     with pytest.raises(SettingError, match=says):
         embedding_loss(loss, **settings)
 
 
-def test_the_right_distance_need_not_be_named():
+def test_required_distance_is_the_default():
     assert embedding_loss(losses.ChopraLoss()).distance == "manhattan"
     assert embedding_loss(losses.SupConLoss(), miner=miners.MultiSimilarity()).distance == "cosine"
     assert embedding_loss(theirs.TripletMarginLoss()).distance is None
@@ -328,7 +328,7 @@ BUILT = {
 }
 
 
-def test_every_loss_can_be_created_by_name_and_has_its_attributes():
+def test_every_loss_is_created_by_name():
     assert BUILT.keys() == losses.LOSSES.keys()
     for name, chosen in BUILT.items():
         loss = losses.create_loss(name, **chosen, num_classes=7, embedding_size=5)
@@ -350,12 +350,12 @@ def test_every_loss_can_be_created_by_name_and_has_its_attributes():
         ("contrastive", {"margin": -1.0}, "margin is -1.0"),
     ],
 )
-def test_create_loss_refuses_what_a_loss_does_not_have(name, settings, says):
+def test_create_loss_refuses_unknown_options(name, settings, says):
     with pytest.raises(SettingError, match=says):
         losses.create_loss(name, **settings)
 
 
-def test_their_losses_with_class_weights_fit_too():
+def test_foreign_losses_with_class_weights():
     embeddings, labels = torch.randn(16, 8), torch.arange(16) // 4
     loss = theirs.ProxyAnchorLoss(num_classes=4, embedding_size=8)
     ours = embedding_loss(loss)

@@ -36,7 +36,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_each_batch_is_compared_with_those_before_it(name):
+def test_batch_is_compared_with_previous_batches(name):
     loss, memory = WRAPPED[name](), CrossBatchMemory(WRAPPED[name](), 3, size=15).double()
     past_embeddings, past_labels = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.long)
     for step, (embeddings, labels) in enumerate(stream(5, dtype=torch.float64)):
@@ -46,7 +46,7 @@ def test_each_batch_is_compared_with_those_before_it(name):
         assert value.item() == pytest.approx(expected.item(), rel=1e-12)
         assert (
             torch.autograd.grad(value, embeddings)[0] != 0
-        ).any()  # overwriting after the loss is no error
+        ).any()  # overwriting after the loss keeps the gradient
         # The order in the memory does not matter: keep the newest 15.
         past_embeddings = torch.cat([past_embeddings, embeddings.detach()])[-15:]
         past_labels = torch.cat([past_labels, labels])[-15:]
@@ -63,13 +63,13 @@ def test_each_batch_is_compared_with_those_before_it(name):
         (losses.CircleLoss(), theirs.CircleLoss()),
     ],
 )
-def test_equals_pytorch_metric_learning_until_it_is_full(ours, their):
+def test_matches_pytorch_metric_learning_until_full(ours, their):
     memory, other = CrossBatchMemory(ours, 3, size=30), TheirMemory(their, 3, memory_size=30)
     for embeddings, labels in stream(5):
         assert memory(embeddings, labels).item() == pytest.approx(other(embeddings, labels).item(), rel=1e-5)
 
 
-def test_survives_a_checkpoint():
+def test_state_dict_round_trip():
     batches = list(stream(4))
     memory, restored = (CrossBatchMemory(losses.SupConLoss(), 3, size=10) for _ in range(2))
     for batch in batches[:3]:
@@ -79,14 +79,14 @@ def test_survives_a_checkpoint():
     assert torch.equal(restored.embeddings, memory.embeddings)
 
 
-def test_a_batch_larger_than_the_memory_leaves_its_end():
+def test_batch_larger_than_the_memory_keeps_its_end():
     memory = CrossBatchMemory(losses.SupConLoss(), 3, size=4)
     for embeddings, labels in stream(2):
         memory(embeddings, labels)
     assert sorted(memory.embeddings.tolist()) == sorted(embeddings[-4:].tolist())
 
 
-def test_validation_neither_sees_nor_fills_it():
+def test_evaluation_neither_reads_nor_writes_the_memory():
     first, second = stream(2)
     memory = CrossBatchMemory(losses.SupConLoss(), 3, size=10)
     memory(*first)
@@ -96,7 +96,7 @@ def test_validation_neither_sees_nor_fills_it():
     assert all(torch.equal(value, before[name]) for name, value in memory.state_dict().items())
 
 
-def test_active_is_that_of_the_loss_within():
+def test_active_is_that_of_the_wrapped_loss():
     memory = CrossBatchMemory(WRAPPED["triplet"](), 3)
     assert memory.active is None
     memory(*next(stream(1)))
@@ -104,7 +104,7 @@ def test_active_is_that_of_the_loss_within():
     assert CrossBatchMemory(losses.SupConLoss(), 3).active is None
 
 
-def test_refuses_what_cannot_use_it():
+def test_unsupported_losses_and_sizes_are_refused():
     with pytest.raises(SettingError, match="embedding_loss"):
         CrossBatchMemory(losses.ContrastiveLoss(), 3)
     with pytest.raises(SettingError, match="embedding_loss"):

@@ -61,7 +61,7 @@ def test_equals_a_loop(loss, slow, batch):
 
 
 @pytest.mark.parametrize(("loss", "their"), PAIRS)
-def test_equals_pytorch_metric_learning_with_its_gradient(loss, their, batch):
+def test_value_and_gradient_match_pytorch_metric_learning(loss, their, batch):
     embeddings, labels = batch
     ours, other = loss(embeddings, labels), their(embeddings, labels)
     assert ours.item() == pytest.approx(other.item(), abs=1e-9)
@@ -71,7 +71,7 @@ def test_equals_pytorch_metric_learning_with_its_gradient(loss, their, batch):
 
 
 @pytest.mark.parametrize(("loss", "their"), PAIRS)
-def test_a_miners_choice_means_the_same_to_both(loss, their, batch):
+def test_mined_indices_match_pytorch_metric_learning(loss, their, batch):
     embeddings, labels = batch
     a1, p, a2, n = get_all_pairs_indices(labels)
     some = a1[::2], p[::2], a2[1::3], n[1::3]
@@ -85,7 +85,7 @@ def test_a_miners_choice_means_the_same_to_both(loss, their, batch):
 
 
 @pytest.mark.parametrize(("loss", "their"), PAIRS)
-def test_a_reference_is_compared_with_besides_the_batch(loss, their, batch):
+def test_reference_adds_comparisons(loss, their, batch):
     embeddings, labels = batch
     reference = embeddings[12:].detach(), labels[12:]
     ours = loss(embeddings[:12], labels[:12], reference=reference)
@@ -97,14 +97,14 @@ def test_a_reference_is_compared_with_besides_the_batch(loss, their, batch):
 
 
 @pytest.mark.parametrize("loss", [SUPCON, INFONCE, MULTI])  # circle's weights are constants by definition
-def test_gradient_is_right(loss, batch):
+def test_gradient_matches_finite_differences(loss, batch):
     embeddings, labels = batch
     assert torch.autograd.gradcheck(lambda e: loss(e, labels), embeddings)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("labels", [[3, 3, 3, 3], [0, 1, 2, 3]], ids=["one class", "no positive"])
-def test_a_batch_with_nothing_to_compare_costs_nothing(loss, labels):
+def test_batch_without_pairs_has_zero_loss(loss, labels):
     embeddings = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     value = loss(embeddings, torch.tensor(labels))
     value.backward()
@@ -124,7 +124,7 @@ def test_a_batch_with_nothing_to_compare_costs_nothing(loss, labels):
     seed=st.integers(0, 99),
     which=st.sampled_from(LOSSES),
 )
-def test_gradients_are_finite_and_the_order_of_the_images_is_nothing(values, seed, which):
+def test_gradients_are_finite_and_loss_is_permutation_invariant(values, seed, which):
     embeddings = torch.tensor(values, requires_grad=True)  # often equal or zero
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 3, (len(values),), generator=generator)
@@ -139,7 +139,7 @@ def test_gradients_are_finite_and_the_order_of_the_images_is_nothing(values, see
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_half_precision_is_compared_in_full(loss, batch):
+def test_half_precision_is_computed_in_float32(loss, batch):
     embeddings, labels = batch[0].bfloat16(), batch[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = loss(embeddings, labels)
@@ -148,7 +148,7 @@ def test_half_precision_is_compared_in_full(loss, batch):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_refuses_what_is_no_batch(loss):
+def test_invalid_batches_are_refused(loss):
     with pytest.raises(DataError, match=r"\(3, 2\) and labels \(2,\)"):
         loss(torch.ones(3, 2), torch.ones(2).long())
     with pytest.raises(DataError, match="integers"):
@@ -161,7 +161,7 @@ def test_refuses_what_is_no_batch(loss):
         loss(torch.ones(3, 2), torch.ones(3).long(), reference=(torch.ones(3, 4), torch.ones(3).long()))
 
 
-def test_refuses_settings():
+def test_invalid_settings_are_refused():
     with pytest.raises(SettingError, match="temperature"):
         losses.SupConLoss(temperature=0)
     with pytest.raises(SettingError, match="temperature"):

@@ -85,7 +85,7 @@ def test_equals_a_loop(name, rows, seed):
     labels=st.lists(st.integers(0, 2), min_size=1, max_size=7),
     seed=st.integers(0, 1000),
 )
-def test_equals_a_loop_on_small_and_lopsided_batches(name, labels, seed):
+def test_equals_a_loop_on_small_batches(name, labels, seed):
     distance = some_distances(len(labels), seed)
     assert as_tuples(miners.create_miner(name)(distance, torch.tensor(labels))) == slow(
         name, distance.tolist(), labels
@@ -97,7 +97,7 @@ def their_distance():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_pytorch_metric_learning(seed):
+def test_matches_pytorch_metric_learning(seed):
     embeddings, labels = make_batch(seed)
     distance = distances.euclidean(embeddings, embeddings, pairwise=True)
     assert as_tuples(miners.AllPairs()(distance, labels)) == as_tuples(get_all_pairs_indices(labels))
@@ -106,7 +106,7 @@ def test_equals_pytorch_metric_learning(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_multi_similarity_equals_pytorch_metric_learning(seed):
+def test_multi_similarity_matches_pytorch_metric_learning(seed):
     embeddings, labels = make_batch(seed)
     distance = distances.cosine(embeddings, embeddings, pairwise=True)
     ours = as_tuples(miners.MultiSimilarity()(distance, labels))
@@ -116,7 +116,7 @@ def test_multi_similarity_equals_pytorch_metric_learning(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("margin", [0.3, 1e9])
-def test_semi_hard_is_the_hardest_of_pytorch_metric_learnings(seed, margin):
+def test_semi_hard_matches_the_hardest_of_pytorch_metric_learning(seed, margin):
     embeddings, labels = make_batch(seed)
     distance = distances.euclidean(embeddings, embeddings, pairwise=True)
     their_miner = theirs.TripletMarginMiner(margin, type_of_triplets="semihard", distance=their_distance())
@@ -127,21 +127,21 @@ def test_semi_hard_is_the_hardest_of_pytorch_metric_learnings(seed, margin):
     ours = {(a, p): n for a, p, n in as_tuples(miners.SemiHard()(distance, labels))}
     beyond = {pair for pair, n in ours.items() if not 0 < distance[pair[0], n] - distance[pair] <= margin}
     assert {pair: n for pair, n in ours.items() if pair not in beyond} == hardest
-    assert hardest  # otherwise nothing is tested
+    assert hardest  # at least one triplet is compared
 
 
-def test_semi_hard_takes_the_farthest_where_every_negative_is_nearer():
+def test_semi_hard_falls_back_to_the_farthest_negative():
     distance = torch.tensor([[0.0, 5.0, 1.0, 3.0, 2.0]])
     assert as_tuples(miners.SemiHard()(distance, torch.tensor([0, 0, 1, 2, 3]))) == [(0, 1, 3)]
 
 
-def test_semi_hard_is_farther_not_as_far():
+def test_semi_hard_negative_is_strictly_farther():
     distance = torch.tensor([[0.0, 1.0, 1.0, 2.0]])
     assert as_tuples(miners.SemiHard()(distance, torch.tensor([0, 0, 1, 2]))) == [(0, 1, 3)]
 
 
 @pytest.mark.parametrize("name", miners.MINERS)
-def test_chooses_nothing_where_there_is_nothing(name):
+def test_miner_returns_no_indices_without_pairs(name):
     for labels in ([4, 4, 4], [1, 2, 3]):
         indices = miners.create_miner(name)(some_distances(3, 0), torch.tensor(labels))
         assert all(index.dtype == torch.long for index in indices)
@@ -149,7 +149,7 @@ def test_chooses_nothing_where_there_is_nothing(name):
             assert all(len(index) == 0 for index in indices)
 
 
-def test_refuses_wrong_shapes_and_unknown_names():
+def test_wrong_shapes_and_unknown_names_are_refused():
     with pytest.raises(DataError, match=r"\(3, 3\) and labels \(2,\)"):
         miners.BatchHard()(torch.rand(3, 3), torch.tensor([0, 1]))
     for shape in ((4, 3), (3, 8)):  # embeddings of another size
@@ -179,7 +179,7 @@ def not_distances():
 
 @pytest.mark.parametrize("name", miners.MINERS)
 @pytest.mark.parametrize("wrong", not_distances())
-def test_refuses_what_is_no_distance_matrix(name, wrong):
+def test_invalid_distance_matrix_is_refused(name, wrong):
     matrix, message = not_distances()[wrong]
     miner = f"miners.{miners.MINERS[name].__name__}"
     with pytest.raises(ValueError, match=rf"{miner} needs a distance matrix, but the matrix has {message}"):
@@ -190,7 +190,7 @@ def test_refuses_what_is_no_distance_matrix(name, wrong):
 
 @pytest.mark.parametrize("length", [1.0, 30.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_takes_distances_that_are_rounded(length, dtype):
+def test_rounded_distances_are_accepted(length, dtype):
     """Accept the rounding errors of a matrix product, which the root magnifies."""
     random = torch.Generator().manual_seed(0)
     z = length * distances.unit(torch.randn(32, 64, generator=random, dtype=torch.float64))
@@ -200,10 +200,12 @@ def test_takes_distances_that_are_rounded(length, dtype):
     for matrix in (squared, squared.clamp(min=0).sqrt(), squared / (2 * length**2)):
         assert (matrix.diagonal() != 0).any()
         assert len(miners.BatchHard()(matrix, torch.arange(32) % 8)[0]) == 32
-        assert len(miners.BatchHard()(matrix[:16], torch.arange(32) % 8)[0]) == 16, "the rest is a memory"
+        assert len(miners.BatchHard()(matrix[:16], torch.arange(32) % 8)[0]) == 16, (
+            "additional columns are a memory"
+        )
 
 
-def test_what_is_not_finite_is_left_to_the_loss():
+def test_non_finite_distances_are_accepted():
     distance = torch.full((4, 4), float("nan"))
     assert len(miners.BatchHard()(distance, torch.tensor([0, 0, 1, 1]))[0]) == 4
     whole = torch.tensor([[0, 2, 3], [2, 0, 4], [3, 4, 0]])  # for example, numbers of edits

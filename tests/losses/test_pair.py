@@ -41,7 +41,7 @@ def test_equals_a_loop(loss, slow):
     assert loss(DISTANCE, SAME).item() == pytest.approx(sum(expected) / 50)
 
 
-def test_the_factor_of_the_contrastive_loss_scales_every_cost():
+def test_contrastive_factor_scales_the_loss():
     half, deck = losses.ContrastiveLoss(margin=0.8), losses.ContrastiveLoss(margin=0.8, factor=1)
     assert deck(DISTANCE, SAME).item() == pytest.approx(2 * half(DISTANCE, SAME).item())
     with pytest.raises(SettingError, match="factor is 0"):
@@ -49,20 +49,20 @@ def test_the_factor_of_the_contrastive_loss_scales_every_cost():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradient_is_right(loss):
+def test_gradient_matches_finite_differences(loss):
     distance = DISTANCE.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda d: loss(d, SAME), distance)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_half_precision_is_summed_in_full(loss):
+def test_half_precision_is_summed_in_float32(loss):
     distance = DISTANCE.bfloat16()
     value = loss(distance, SAME)
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(loss(distance.float(), SAME).item(), abs=1e-7)
 
 
-def test_cross_entropy_is_finite_where_the_head_is_sure_and_wrong():
+def test_cross_entropy_is_finite_for_extreme_logits():
     logit = torch.tensor([-1e4, 1e4], requires_grad=True)
     value = losses.PairCrossEntropy()(logit, torch.tensor([True, False]))
     value.backward()
@@ -80,26 +80,26 @@ def test_cross_entropy_is_finite_where_the_head_is_sure_and_wrong():
         (torch.ones(3), torch.ones(3), "booleans"),
     ],
 )
-def test_refuses_what_is_no_list_of_pairs(loss, distance, same, says):
+def test_invalid_pairs_are_refused(loss, distance, same, says):
     with pytest.raises(DataError, match=says):
         loss(distance, same)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-def test_refuses_a_setting_that_is_not_positive(value):
+def test_non_positive_settings_are_refused(value):
     with pytest.raises(SettingError, match="margin"):
         losses.ContrastiveLoss(margin=value)
     with pytest.raises(SettingError, match="bound"):
         losses.ChopraLoss(bound=value)
 
 
-def test_refuses_an_unknown_reduction():
+def test_unknown_reduction_is_refused():
     with pytest.raises(SettingError, match="'sum'"):
         losses.ContrastiveLoss()(DISTANCE, SAME, reduction="sum")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_drawn_pairs_go_straight_into_a_loss(loss):
+def test_loss_accepts_output_of_make_pairs(loss):
     left, right, same = make_pairs(np.repeat(["a", "b", "c"], 4), pairs=20)
     z = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     distance = (z[left] - z[right]).norm(dim=1)

@@ -51,7 +51,7 @@ def test_proxy_anchor_equals_a_loop(batch):
 
 
 @pytest.mark.parametrize("made", MADE)
-def test_equals_pytorch_metric_learning_with_its_gradient(made, batch):
+def test_value_and_gradient_match_pytorch_metric_learning(made, batch):
     embeddings, labels = batch
     loss = made()
     if made is arcface:
@@ -67,7 +67,7 @@ def test_equals_pytorch_metric_learning_with_its_gradient(made, batch):
 
 
 @pytest.mark.parametrize("made", MADE)
-def test_gradient_is_right_for_images_and_proxies(made, batch):
+def test_gradient_matches_finite_differences_for_images_and_proxies(made, batch):
     embeddings, labels = batch
     loss = made()
 
@@ -78,7 +78,7 @@ def test_gradient_is_right_for_images_and_proxies(made, batch):
 
 
 @pytest.mark.parametrize("made", MADE)
-def test_gradient_is_finite_on_a_proxy_opposite_one_and_at_zero(made):
+def test_gradient_is_finite_at_cosines_of_1_and_at_zero(made):
     loss = made().float()
     loss.weight.data = torch.eye(6, 5)  # cosines are exactly 1 and -1; the last row is zero
     embeddings = torch.cat([loss.weight[:2], -loss.weight[:2], torch.zeros(2, 5)]).detach().requires_grad_()
@@ -90,7 +90,7 @@ def test_gradient_is_finite_on_a_proxy_opposite_one_and_at_zero(made):
 
 
 @pytest.mark.parametrize("made", MADE)
-def test_half_precision_is_compared_in_full(made, batch):
+def test_half_precision_is_computed_in_float32(made, batch):
     loss, embeddings, labels = made().float(), batch[0].bfloat16(), batch[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         value = loss(embeddings, labels)
@@ -99,7 +99,7 @@ def test_half_precision_is_compared_in_full(made, batch):
 
 
 @pytest.mark.parametrize("made", MADE)
-def test_refuses_labels_that_it_has_no_proxy_for_and_miners(made, batch):
+def test_labels_without_proxy_and_miners_are_refused(made, batch):
     embeddings, labels = batch
     with pytest.raises(DataError, match=r"from 0 to 6\. This loss was made for 6 classes"):
         made()(embeddings, torch.where(labels == 5, 6, labels.clamp(max=4)))
@@ -120,6 +120,6 @@ def test_refuses_labels_that_it_has_no_proxy_for_and_miners(made, batch):
         lambda: losses.ProxyAnchorLoss(3, 5, alpha=0),
     ],
 )
-def test_refuses_settings(made):
+def test_invalid_settings_are_refused(made):
     with pytest.raises(SettingError):
         made()

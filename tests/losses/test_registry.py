@@ -12,11 +12,19 @@ REPRS = {
 
 
 @pytest.mark.parametrize("name", REPRS)
-def test_the_repr_shows_the_options(name):
+def test_repr_shows_the_options(name):
     assert repr(losses.create_loss(name, num_classes=4, embedding_size=3)) == REPRS[name]
 
 
-def test_the_repr_of_wrappers_shows_loss_and_miner():
+def test_loss_of_the_table_is_public():
+    """Two files add a loss: its own, with its class and ``__all__``, and the table."""
+    for loss in losses.BUILTIN.values():
+        assert getattr(losses, loss.__name__) is loss
+        assert loss.__name__ in losses.__all__
+    assert len(losses.__all__) == len(set(losses.__all__))
+
+
+def test_repr_of_wrappers_shows_loss_and_miner():
     adapted = losses.embedding_loss(losses.TripletLoss(), distance="euclidean", miner=miners.SemiHard())
     text = repr(losses.CrossBatchMemory(adapted, 3, size=10))
     for part in (
@@ -28,7 +36,7 @@ def test_the_repr_of_wrappers_shows_loss_and_miner():
         assert part in text
 
 
-def test_every_option_of_a_loss_can_be_set_and_none_is_the_default():
+def test_options_are_set_and_none_is_the_default():
     loss = losses.create_loss("multi-similarity", alpha=1.0, beta=None, margin=None)
     assert (loss.alpha, loss.beta) == (1.0, 50.0)
 

@@ -24,12 +24,12 @@ def test_equals_a_loop(loss, slow):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_gradient_is_right(loss):
+def test_gradient_matches_finite_differences(loss):
     distances = POSITIVE.clone().requires_grad_(), NEGATIVE.clone().requires_grad_()
     assert torch.autograd.gradcheck(loss, distances)
 
 
-def test_soft_margin_is_finite_far_out():
+def test_soft_margin_is_finite_for_large_distances():
     positive = torch.tensor([1e4, 0.0], requires_grad=True)
     value = losses.SoftTripletLoss()(positive, torch.tensor([0.0, 1e4]))
     value.backward()
@@ -38,7 +38,7 @@ def test_soft_margin_is_finite_far_out():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_half_precision_is_summed_in_full(loss):
+def test_half_precision_is_summed_in_float32(loss):
     positive, negative = POSITIVE.bfloat16(), NEGATIVE.bfloat16()
     value = loss(positive, negative)
     assert value.dtype == torch.float32
@@ -46,7 +46,7 @@ def test_half_precision_is_summed_in_full(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_refuses_what_is_no_list_of_triplets(loss):
+def test_invalid_triplets_are_refused(loss):
     with pytest.raises(DataError, match=r"\(3,\) and negative \(2,\)"):
         loss(torch.ones(3), torch.ones(2))
     with pytest.raises(DataError, match="at least one triplet"):
@@ -54,6 +54,6 @@ def test_refuses_what_is_no_list_of_triplets(loss):
 
 
 @pytest.mark.parametrize("margin", [0.0, -0.2, float("nan")])
-def test_refuses_a_margin_that_is_not_positive(margin):
+def test_non_positive_margin_is_refused(margin):
     with pytest.raises(SettingError, match="margin"):
         losses.TripletLoss(margin=margin)

@@ -19,7 +19,7 @@ from twinned.metrics.roc import Roc
 
 
 def by_loops(comparisons, draws):
-    """FAR and FRR at every distinct distance, with explicit copies of the drawn classes' comparisons."""
+    """FAR and FRR at every distinct distance, with copies of the comparisons of the drawn classes."""
     weight = {c: draws.count(c) for c in range(comparisons.n_classes)}
     rows = []
     for d, s, a, b in zip(comparisons.distance, comparisons.same, comparisons.left, comparisons.right):
@@ -30,7 +30,7 @@ def by_loops(comparisons, draws):
     ]
 
 
-def test_replicates_against_explicit_copies(world):
+def test_replicates_equal_explicit_resampling(world):
     found = world(classes=5, images=3)
     curves = list(replicates(found, count=6, seed=4))
     random = np.random.default_rng(4)
@@ -41,7 +41,7 @@ def test_replicates_against_explicit_copies(world):
         np.testing.assert_allclose(np.stack([curve.far, curve.frr], 1)[1:], expected, atol=1e-12)
 
 
-def test_paired_replicates_draw_the_same_classes_for_both(world):
+def test_paired_replicates_draw_the_same_classes(world):
     a, b = world(0, classes=6, images=3), world(1, classes=6, images=3)
     pairs = list(paired_replicates(a, b, count=8, seed=4))
     for side, comparisons in enumerate((a, b)):
@@ -50,7 +50,7 @@ def test_paired_replicates_draw_the_same_classes_for_both(world):
 
 
 @pytest.mark.parametrize("classes", [1, 2, 30])
-def test_a_set_against_itself_in_another_order_has_no_difference(classes):
+def test_paired_replicates_of_equal_orders_have_no_difference(classes):
     random = np.random.default_rng(0)
     distance, same = random.random(60).astype(np.float32), random.random(60) < 0.4
     names = random.integers(classes, size=(2, 60))
@@ -60,7 +60,7 @@ def test_a_set_against_itself_in_another_order_has_no_difference(classes):
 
 
 @pytest.mark.parametrize("units", [12, 1000])
-def test_p_is_below_5_percent_where_the_interval_leaves_out_0(units):
+def test_p_value_is_below_5_percent_iff_interval_excludes_0(units):
     random = np.random.default_rng(units)
     for shift in np.linspace(-5, 5, 101):
         drawn = random.normal(shift, 1, 199)
@@ -70,13 +70,13 @@ def test_p_is_below_5_percent_where_the_interval_leaves_out_0(units):
     assert p_value(-drawn, units=units) == pytest.approx(p_value(drawn, units=units))
 
 
-def test_p_is_that_of_the_normal_distribution():
+def test_p_value_matches_the_normal_distribution():
     drawn = stats.norm.ppf((np.arange(99_999) + 0.5) / 99_999, loc=2)
     assert p_value(drawn, units=10**9) == pytest.approx(2 * stats.norm.sf(2), rel=1e-3)
 
 
-def test_a_forgery_counts_with_its_writer():
-    # One writer's forgeries: a comparison of a class with itself weighs w, not w * w.
+def test_forgery_has_the_weight_of_its_writer():
+    # A comparison of a class with its forgery has weight w, not w * w.
     distance, same = [1, 2, 1, 2, 1, 2], [True, False] * 3
     writers = [0, 0, 1, 1, 2, 2]
     found = compare_pairs(distance, same, left=writers, right=writers, skilled=np.logical_not(same))
@@ -96,8 +96,8 @@ def test_thinned_replicates_agree_with_full_ones(world, monkeypatch):
 
 
 @pytest.mark.slow
-def test_intervals_cover(world):
-    """Drawn 60 times from one population, the 95 % interval holds the truth about 57 times."""
+def test_intervals_cover_the_true_value(world):
+    """Of 60 samples, about 57 have a 95 % interval that contains the true value."""
     truth = world(seed=999, classes=200, images=5)
     calibration = fit_calibration(truth, bootstrap=2)
     expected = evaluate_verification(truth, calibration, bootstrap=2)
@@ -110,40 +110,40 @@ def test_intervals_cover(world):
     assert all(count >= 50 for count in held.values()), held
 
 
-def test_two_classes_resample_single_comparisons(world):
+def test_two_classes_resample_comparisons(world):
     found = world(classes=2, images=6)
     figures = {round(curve.d_prime(), 6) for curve in replicates(found, count=30)}
     assert len(figures) == 30
     assert bootstrap.class_count(found) == len(found)
 
 
-def test_seed_decides(world):
+def test_seed_determines_the_replicates(world):
     first, again, other = (next(replicates(world(), count=1, seed=s)).far for s in (0, 0, 1))
     assert np.array_equal(first, again)
     assert first.tolist() != pytest.approx(other.tolist())
 
 
 @pytest.mark.parametrize("units", [5, 10, 30, 1000])
-def test_tail_follows_student(units):
+def test_tail_matches_student_t(units):
     wide = stats.t.ppf(0.975, units - 1) * np.sqrt(units / (units - 1))
     assert stats.norm.ppf(1 - _tail(units)) == pytest.approx(wide, rel=0.02)
 
 
-def test_interval_holds_the_figure_and_leaves_out_nan():
+def test_interval_contains_the_figure_and_ignores_nan():
     assert interval([1.0, 2.0, np.nan], figure=5.0, units=50)[1] == 5.0
     assert interval([np.nan], figure=0.5, units=50) is None
     assert interval([0.1, 0.2], figure=0.15, units=1) is None
     assert interval([0.1, 0.2], figure=np.nan, units=9) is None
 
 
-def test_a_perfect_share_never_looks_certain():
+def test_perfect_rate_has_a_nonzero_interval():
     low, high = rate_interval([1.0] * 100, figure=1.0, units=50, trials=60)
     assert high == 1.0
     assert low == pytest.approx(1 - 3 / 60, abs=0.003)  # rule of three
 
 
-def test_mean_interval_resamples_clusters_not_values():
-    # 40 clusters whose 50 values are all alike: as uncertain as 40 values, not 2000.
+def test_mean_interval_resamples_clusters():
+    # 40 clusters of 50 equal values are as uncertain as 40 values.
     random = np.random.default_rng(0)
     answer = random.random(40) < 0.7
     low, high = mean_interval(np.repeat(answer, 50), np.repeat(np.arange(40), 50))
@@ -152,7 +152,7 @@ def test_mean_interval_resamples_clusters_not_values():
     assert by_value[1] - by_value[0] < 0.3 * (high - low)
 
 
-def test_mean_interval_covers():
+def test_mean_interval_covers_the_true_mean():
     held = 0
     for seed in range(200):
         random = np.random.default_rng(seed)
@@ -163,6 +163,6 @@ def test_mean_interval_covers():
     assert 0.88 <= held / 200 <= 0.99
 
 
-def test_mean_interval_of_one_cluster_or_none():
+def test_mean_interval_of_one_cluster_is_none():
     assert mean_interval([1, 0], ["a", "a"]) is None
     assert mean_interval([], []) is None

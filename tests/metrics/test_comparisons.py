@@ -30,7 +30,7 @@ def by_loops(vectors, labels, forged):
 
 
 @pytest.mark.parametrize("block", [1 << 22, 30])
-def test_compare_all_against_loops(monkeypatch, block):
+def test_compare_all_equals_a_loop(monkeypatch, block):
     monkeypatch.setattr(module, "_BLOCK_VALUES", block)
     random = np.random.default_rng(0)
     labels = [str(c) for c in random.choice(["anna", "ben", "cleo", "dora"], size=25)]
@@ -44,7 +44,7 @@ def test_compare_all_against_loops(monkeypatch, block):
     assert (found.distance.dtype, found.left.dtype, found.same.dtype) == (np.float32, np.int32, np.bool_)
 
 
-def test_beyond_the_limit_genuine_and_forgeries_stay_and_impostors_are_drawn_evenly():
+def test_limit_keeps_genuine_and_forgeries_and_samples_impostors():
     random = np.random.default_rng(1)
     label = np.repeat(np.arange(60), 6)
     vectors, forged = random.normal(size=(360, 2)).astype(np.float32), np.tile([0] * 5 + [1], 60).astype(bool)
@@ -54,26 +54,26 @@ def test_beyond_the_limit_genuine_and_forgeries_stay_and_impostors_are_drawn_eve
     assert np.array_equal(some.distance, again.distance)
     assert len(some) == pytest.approx(9_000, rel=0.05)
     rare = [c.subset(c.same | c.skilled) for c in (whole, some)]
-    np.testing.assert_allclose(rare[0].distance, rare[1].distance, rtol=1e-6)  # other blocks, other rounding
+    np.testing.assert_allclose(rare[0].distance, rare[1].distance, rtol=1e-6)  # blocks differ in rounding
     everyone = {*zip(whole.left_image, whole.right_image, whole.same)}
     drawn = [*zip(some.left_image, some.right_image, some.same)]
     assert len({*drawn}) == len(drawn)
     assert {*drawn} <= everyone
-    # Even over the rows: early and late images are drawn alike.
+    # Uniform over the rows: early and late images are drawn equally often.
     strangers = some.subset(~some.same & ~some.skilled)
     expected = np.bincount(whole.against("random").subset(~whole.against("random").same).left // 12)
     share = np.bincount(strangers.left // 12) / expected
     assert share.max() - share.min() < 0.06
 
 
-def test_more_genuine_than_the_limit_fill_half():
+def test_limit_halves_many_genuine_comparisons():
     vectors = np.random.default_rng(0).normal(size=(300, 2))
     found = compare_all(vectors, np.arange(300) % 2, distances, limit=4_000)
     assert np.count_nonzero(found.same) == pytest.approx(2_000, rel=0.1)
     assert np.count_nonzero(~found.same) == pytest.approx(2_000, rel=0.1)
 
 
-def test_compare_pairs_numbers_classes_of_both_sides():
+def test_compare_pairs_numbers_classes_jointly():
     found = compare_pairs([1, 2, 3], [True, False, False], left=["b", "b", "c"], right=["b", "a", "a"])
     assert found.left.tolist() == [1, 1, 2]
     assert found.right.tolist() == [1, 0, 0]
@@ -81,7 +81,7 @@ def test_compare_pairs_numbers_classes_of_both_sides():
     assert compare_pairs([1, 2], [True, False]).left.tolist() == [0, 1]
 
 
-def test_concatenate_keeps_classes_and_images_apart():
+def test_concatenate_offsets_classes_and_images():
     parts = [compare_all(np.eye(4), [0, 0, 1, 1], distances) for _ in range(2)]
     joined = Comparisons.concatenate(parts)
     assert joined.left.tolist() == [*parts[0].left, *(parts[1].left + 2)]
@@ -90,7 +90,7 @@ def test_concatenate_keeps_classes_and_images_apart():
     assert joined.skilled is None
 
 
-def test_hardest_means_forgeries_where_there_are_any():
+def test_hardest_are_forgeries_if_marked():
     found = compare_pairs([1, 2, 3], [True, False, False], skilled=[False, True, False])
     assert found.hardest().distance.tolist() == [1, 2]
     assert found.against("random").distance.tolist() == [1, 3]
@@ -98,7 +98,7 @@ def test_hardest_means_forgeries_where_there_are_any():
     assert plain.hardest() is plain
 
 
-def test_pairs_are_counted_as_they_are_compared():
+def test_count_pairs_equals_compared_pairs():
     rng = np.random.default_rng(0)
     labels, forged = rng.choice(list("abcd"), 40), rng.random(40) < 0.3
     found = compare_all(rng.random((40, 3)), labels, partial(euclidean, pairwise=True), forgery=forged)
@@ -106,7 +106,7 @@ def test_pairs_are_counted_as_they_are_compared():
     assert count_pairs(labels, forged) == (one_label.sum(), (~one_label).sum())
 
 
-def test_refusals():
+def test_invalid_comparisons_are_refused():
     with pytest.raises(DataError, match="1 of 2 distances are NaN"):
         compare_pairs([1, np.nan], [True, False])
     with pytest.raises(DataError, match="lengths"):
@@ -120,7 +120,7 @@ def test_refusals():
         Comparisons.concatenate(parts)
 
 
-def test_a_sample_is_the_same_gathered_or_from_whole_blocks(monkeypatch):
+def test_sample_is_independent_of_block_size(monkeypatch):
     vectors = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     found = []
     for much, block in ((2.0, 1 << 22), (0.0, 1 << 22), (0.0, 7 * 60)):
@@ -135,13 +135,13 @@ def test_a_sample_is_the_same_gathered_or_from_whole_blocks(monkeypatch):
         np.testing.assert_allclose(one.distance, apart, rtol=1e-5)
 
 
-def test_strangers_who_pass_where_forgeries_do_not_are_told():
+def test_warning_if_random_impostors_pass_more_than_forgeries():
     same = np.repeat([True, False, False], 50)
     skilled = np.repeat([False, True, False], 50)
     near, far = np.linspace(0, 1, 50), np.linspace(5, 6, 50)
-    for strangers, told in ((near, True), (far, False)):
+    for strangers, expected in ((near, True), (far, False)):
         found = compare_pairs(np.concatenate([near, far, strangers]), same, skilled=skilled)
-        assert (unknown_probes_pass(found, 2.0) is not None) == told
+        assert (unknown_probes_pass(found, 2.0) is not None) == expected
     found = compare_pairs(np.concatenate([near, far, near]), same, skilled=skilled)
     warning = unknown_probes_pass(found, 2.0)
     assert warning.code == "threshold-random-impostors"

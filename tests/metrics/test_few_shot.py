@@ -25,7 +25,7 @@ def clusters(spread: float, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shots", [1, 3])
-def test_episodes_are_what_they_say(shots):
+def test_episodes_have_the_requested_form(shots):
     drawn = episodes(labels, ways=5, shots=shots, episodes=300)
     assert drawn.support.shape == (300, 5, shots)
     for support, query, answer in zip(*drawn):
@@ -36,14 +36,14 @@ def test_episodes_are_what_they_say(shots):
         assert labels[query] == classes[answer, 0]
 
 
-def test_episodes_within_groups_come_from_one_group():
+def test_episodes_within_groups_use_one_group():
     drawn = episodes(labels, ways=8, episodes=200, groups=groups)
     found = groups[np.concatenate([drawn.support.reshape(200, -1), drawn.query[:, None]], axis=1)]
     assert np.all(found == found[:, :1])
     assert np.bincount(np.unique(found[:, 0], return_inverse=True)[1]).min() > 40
 
 
-def test_every_image_class_and_answer_is_drawn_evenly():
+def test_images_classes_and_answers_are_drawn_uniformly():
     drawn = episodes(labels, ways=5, shots=2, episodes=20_000)
     for counts in (
         np.bincount(drawn.query, minlength=120),
@@ -53,7 +53,7 @@ def test_every_image_class_and_answer_is_drawn_evenly():
         assert np.all(np.abs(counts / counts.mean() - 1) < 6 / np.sqrt(counts.mean()))
 
 
-def test_distinct_draws_every_subset_evenly():
+def test_distinct_draws_subsets_uniformly():
     drawn = _distinct(np.random.default_rng(0), np.full(30_000, 4), 2)
     pairs, counts = np.unique(drawn, axis=0, return_counts=True)
     assert len(pairs) == 12
@@ -71,7 +71,7 @@ def test_small_classes_and_unsorted_labels():
     assert possible_ways([]) == 0
 
 
-def test_accuracy_against_loops():
+def test_accuracy_equals_a_loop():
     vectors = clusters(0.8)
     for shots, rule in ((1, "nearest"), (3, "nearest"), (3, "prototype")):
         drawn = episodes(labels, ways=10, shots=shots, episodes=100, seed=5)
@@ -90,20 +90,20 @@ def test_accuracy_against_loops():
         }  # fmt: skip
 
 
-def test_the_old_name_gives_the_same():
+def test_one_shot_accuracy_is_an_alias():
     old = one_shot_accuracy(clusters(0.8), labels, distances, ways=10, episodes=50)
     assert old == few_shot(clusters(0.8), labels, 10, episodes=50, distance="euclidean")
 
 
-def test_perfect_and_useless_embeddings():
+def test_perfect_and_constant_embeddings():
     perfect = few_shot(clusters(0), labels, distance=distances, ways=20, episodes=200)
     assert perfect.accuracy == 1
-    assert perfect.ci[0] < 1  # 200 answers prove no more than that
+    assert perfect.ci[0] < 1  # limited by 200 answers
     useless = few_shot(np.zeros((120, 3)), labels, distance=distances, ways=20, episodes=2000)
     assert useless.accuracy == pytest.approx(0.05, abs=0.015)  # ties are guesses
 
 
-def test_the_interval_is_about_classes_not_episodes():
+def test_interval_depends_on_classes_not_episodes():
     some, many = (few_shot(clusters(0.8), labels, distance=distances, episodes=n).ci for n in (1000, 4000))
     assert many[1] - many[0] > 0.7 * (some[1] - some[0])
 
@@ -118,7 +118,7 @@ def test_runs_accuracy_resamples_alphabets():
     assert ci[1] - ci[0] == pytest.approx(2 * 2.26 * spread, rel=0.25)
 
 
-def test_refusals():
+def test_invalid_arguments_are_refused():
     with pytest.raises(DataError, match=r"there are 30\. Choose at most 30 ways"):
         episodes(labels, ways=31)
     with pytest.raises(DataError, match="in one group; there are 10"):

@@ -1,4 +1,4 @@
-"""`tw.metrics` as a user of embeddings calls it: names of distances, tensors, wrong input."""
+"""Public `tw.metrics`: names of distances, tensors, invalid input."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def embeddings(seed=0):
 
 
 def by_loops(z, distance, k):
-    """Return recall at k, ties apart, with the definitions of the distances written out."""
+    """Return recall at k without handling of ties, from the definitions of the distances."""
     apart = {
         "euclidean": lambda a, b: np.sqrt(np.sum((a - b) ** 2)),
         "squared_euclidean": lambda a, b: np.sum((a - b) ** 2),
@@ -36,7 +36,7 @@ def by_loops(z, distance, k):
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_recall_by_the_name_of_a_distance_against_loops(distance):
+def test_recall_with_named_distance_equals_a_loop(distance):
     z = embeddings().astype(np.float64)
     found = tw.metrics.recall_at_k(z, Y, ks=(1, 3, 10), distance=distance)
     assert found == {k: pytest.approx(by_loops(z, distance, k)) for k in (1, 3, 10)}
@@ -54,7 +54,7 @@ def test_cosine_is_the_default():
     )
 
 
-def test_the_roc_curve_is_that_of_scikit_learn():
+def test_roc_matches_scikit_learn():
     pairs = tw.metrics.compare_all(embeddings(), Y, "cosine")
     curve = tw.metrics.roc(pairs.distance, pairs.same)
     far, tar, threshold = roc_curve(pairs.same, -pairs.distance, drop_intermediate=False)
@@ -66,7 +66,7 @@ def test_the_roc_curve_is_that_of_scikit_learn():
     assert tw.metrics.eer(pairs.distance, pairs.same) == pytest.approx(far[crossing], abs=step)
 
 
-def test_tensors_are_arrays():
+def test_tensors_are_accepted():
     z, y = torch.tensor(embeddings(), requires_grad=True), torch.tensor(Y)
     assert tw.metrics.recall_at_k(z, y) == tw.metrics.recall_at_k(embeddings(), Y)
     assert tw.metrics.few_shot(z, y, 5) == tw.metrics.few_shot(embeddings(), Y, 5)
@@ -75,7 +75,7 @@ def test_tensors_are_arrays():
     assert tw.metrics.auc(distance, same) == 0.75
 
 
-def test_half_precision_and_whole_numbers_are_compared_in_float32():
+def test_half_precision_and_integers_are_compared_in_float32():
     z = np.round(embeddings() * 8)
     expected = tw.metrics.recall_at_k(z, Y, distance="euclidean")
     assert tw.metrics.recall_at_k(z.astype(np.float16), Y, distance="euclidean") == expected
@@ -83,7 +83,7 @@ def test_half_precision_and_whole_numbers_are_compared_in_float32():
 
 
 @pytest.mark.parametrize("metric", [tw.metrics.recall_at_k, tw.metrics.few_shot, tw.metrics.map_at_r])
-def test_wrong_input_is_refused_by_name(metric):
+def test_invalid_input_is_refused(metric):
     z = embeddings()
     with pytest.raises(SettingError, match="'cosin' is not known; choose one of euclidean"):
         metric(z, Y, distance="cosin")
@@ -96,7 +96,7 @@ def test_wrong_input_is_refused_by_name(metric):
         metric(z, Y)
 
 
-def test_names_are_functions_whatever_is_imported_before():
+def test_names_are_functions_after_importing_modules():
     code = (
         "import twinned.metrics.few_shot, twinned.metrics.roc, twinned.metrics.open_set, twinned as tw\n"
         "from twinned.metrics.roc import Roc\n"

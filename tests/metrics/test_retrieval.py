@@ -32,7 +32,7 @@ def by_loops(vectors, labels, k):
 
 @pytest.mark.parametrize("block", [1 << 22, 100])
 @pytest.mark.parametrize("ties", [False, True])
-def test_against_loops(monkeypatch, block, ties):
+def test_retrieval_equals_a_loop(monkeypatch, block, ties):
     monkeypatch.setattr(retrieval, "_BLOCK_VALUES", block)
     random = np.random.default_rng(0)
     labels = random.choice(list("abcdefghijklmnopqr"), size=60)
@@ -49,7 +49,7 @@ def test_against_loops(monkeypatch, block, ties):
     assert map_at_r(vectors, labels, distances) == found.map_at_r
 
 
-def test_against_pytorch_metric_learning():
+def test_retrieval_matches_pytorch_metric_learning():
     random = np.random.default_rng(1)
     label = np.repeat(np.arange(20), 6)
     vectors = (random.normal(size=(20, 8))[label] + 0.9 * random.normal(size=(120, 8))).astype(np.float32)
@@ -65,7 +65,7 @@ def test_against_pytorch_metric_learning():
     assert found.map_at_r == pytest.approx(expected["mean_average_precision_at_r"])
 
 
-def test_one_point_scores_nothing_and_distinct_points_all():
+def test_equal_points_score_0_and_separated_points_1():
     label = np.repeat([0, 1], 3)
     assert evaluate_retrieval(np.zeros((6, 2)), label, distances).to_json()["recall_at_1"] == 0
     assert map_at_r(label[:, None].astype(float), label, distances) == 1
@@ -81,7 +81,7 @@ def test_json_keys():
         assert low <= found[name] <= high
 
 
-def test_refusals():
+def test_invalid_arguments_are_refused():
     with pytest.raises(DataError, match="a class with two images"):
         evaluate_retrieval(np.eye(3), list("abc"), distances)
     with pytest.raises(DataError, match="Each embedding needs one label"):
@@ -90,7 +90,7 @@ def test_refusals():
         evaluate_retrieval(np.eye(2), list("aa"), distances, ks=(0,))
 
 
-def test_the_nearest_label_is_that_of_the_nearest_other_image(monkeypatch):
+def test_nearest_labels_equal_a_loop(monkeypatch):
     random = np.random.default_rng(0)
     vectors, labels = random.normal(size=(30, 3)), random.choice(list("abc"), 30)
     expected = []

@@ -30,7 +30,7 @@ def split(pairs):
 
 @given(tied)
 @settings(deadline=None)
-def test_roc_against_loops_with_ties(pairs):
+def test_roc_with_ties_equals_a_loop(pairs):
     distance, same = split(pairs)
     curve = roc(distance, same)
     assert curve.threshold.tolist() == [-np.inf, *sorted(set(distance.tolist()))]
@@ -42,7 +42,7 @@ def test_roc_against_loops_with_ties(pairs):
 
 @given(tied)
 @settings(deadline=None)
-def test_auc_against_every_couple_and_scikit_learn(pairs):
+def test_auc_equals_pair_counts_and_scikit_learn(pairs):
     distance, same = split(pairs)
     wins = [(g < i) + 0.5 * (g == i) for g in distance[same] for i in distance[~same]]
     assert auc(distance, same) == pytest.approx(np.mean(wins))
@@ -54,7 +54,7 @@ def test_auc_against_every_couple_and_scikit_learn(pairs):
 def test_eer_lies_on_the_curve(pairs):
     distance, same = split(pairs)
     far, tpr, _ = roc_curve(same, -distance, drop_intermediate=False)
-    # The curve is monotone, so bisection along its length finds the one place where both rates agree.
+    # The curve is monotone, so bisection finds the point where both rates are equal.
     t = np.arange(len(far))
     low, high = 0.0, len(far) - 1.0
     for _ in range(60):
@@ -66,7 +66,7 @@ def test_eer_lies_on_the_curve(pairs):
 
 @given(tied, st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.9]))
 @settings(deadline=None)
-def test_thresholds_against_search(pairs, target):
+def test_thresholds_equal_exhaustive_search(pairs, target):
     distance, same = split(pairs)
     curve = roc(distance, same)
     threshold = curve.threshold_at_far(target)
@@ -92,12 +92,12 @@ def test_threshold_lies_between_distances():
     assert curve.threshold_at_eer() == pytest.approx(0.5)
     assert curve.eer() == 0
     assert curve.threshold_at_far(0.01) == pytest.approx(0.5)
-    # Nothing may be accepted: below the closest one, even where that is at distance 0.
+    # No impostor is accepted, even at distance 0.
     assert 0 < roc([0.2, 0.4], [False, True]).threshold_at_far(0.1) < 0.2
     assert roc([0.0, 0.4], [False, True]).threshold_at_far(0.1) < 0
 
 
-def test_d_prime_against_definition():
+def test_d_prime_matches_its_definition():
     random = np.random.default_rng(0)
     genuine, impostor = random.normal(1, 0.3, 500), random.normal(3, 0.9, 700)
     expected = (impostor.mean() - genuine.mean()) / np.sqrt((genuine.var() + impostor.var()) / 2)
@@ -105,7 +105,7 @@ def test_d_prime_against_definition():
     assert curve.d_prime() == pytest.approx(expected)
 
 
-def test_coarse_and_thinned_stay_on_the_curve():
+def test_coarse_and_thinned_curves_are_subsets():
     random = np.random.default_rng(0)
     same = random.random(200_000) < 0.1
     distance = random.normal(size=200_000) + 2 * ~same
@@ -118,13 +118,13 @@ def test_coarse_and_thinned_stay_on_the_curve():
         np.testing.assert_allclose(whole.frr[rows], curve.frr, atol=1e-12)
         assert curve.auc() == pytest.approx(whole.auc(), abs=near)
     assert joined.eer() == pytest.approx(whole.eer(), abs=1e-3)
-    # The rare rates keep their points.
+    # Low rates keep their points.
     assert np.count_nonzero((joined.far > 0) & (joined.far < 1e-3)) > 100
 
 
 @given(tied)
 @settings(deadline=None)
-def test_pooling_falls_and_keeps_all(pairs):
+def test_pooling_is_monotone_and_keeps_all_counts(pairs):
     distance, same = split(pairs)
     blocks = pooled(tally(distance, same))
     share = blocks.genuine / (blocks.genuine + blocks.impostor)
@@ -132,7 +132,7 @@ def test_pooling_falls_and_keeps_all(pairs):
     assert (blocks.genuine.sum(), blocks.impostor.sum()) == (same.sum(), (~same).sum())
 
 
-def test_lfw_folds_against_loops():
+def test_lfw_folds_equal_a_loop():
     random = np.random.default_rng(0)
     same, fold = np.tile([True, False], 300), np.repeat(np.arange(10), 60)
     distance = random.normal(size=600) + 1.5 * ~same
@@ -141,7 +141,7 @@ def test_lfw_folds_against_loops():
         others = fold != k
         scores = [np.mean((distance[others] <= t) == same[others]) for t in distance[others]]
         threshold = distance[others][int(np.argmax(scores))]
-        # The chosen threshold is as good on the others; on the fold only the gap's middle may differ.
+        # The threshold may differ within a gap between distances.
         assert found.accuracies[k] == pytest.approx(
             np.mean((distance[~others] <= threshold) == same[~others]), abs=1.5 / 60
         )
@@ -149,13 +149,13 @@ def test_lfw_folds_against_loops():
     assert found.standard_error == pytest.approx(np.std(found.accuracies, ddof=1) / np.sqrt(10))
 
 
-def test_a_fold_never_sees_its_own_threshold():
-    # Fold b's own best threshold is 2.5; the others' is 0.5, which rejects its genuine pairs.
+def test_lfw_threshold_is_from_other_folds():
+    # The best threshold is 2.5 on fold b and 0.5 on the others, which rejects the genuine pairs of b.
     distance, same = [0, 1, 0, 1, 2, 3], [True, False] * 3
     assert lfw_folds(distance, same, list("aaccbb")).accuracies[1] == 0.5
 
 
-def test_refusals():
+def test_invalid_arguments_are_refused():
     with pytest.raises(DataError, match="2 and 0"):
         roc([1, 2], [True, True])
     with pytest.raises(DataError, match="NaN"):

@@ -1,4 +1,4 @@
-"""Encoders: sizes as published, one embedding an image, features and stages that are the network's own."""
+"""Encoders: published sizes, embeddings, feature maps and stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def convolution(inputs: int, outputs: int, kernel: int) -> int:
     return inputs * outputs * kernel**2 + outputs
 
 
-def test_parameters_are_those_of_the_papers():
+def test_parameter_counts_match_the_papers():
     expected = {
         "koch2015": convolution(1, 64, 10)
         + convolution(64, 128, 7)
@@ -38,7 +38,7 @@ def test_parameters_are_those_of_the_papers():
     assert expected["koch2015"] == 38_951_745 - 4_097
 
 
-def test_koch_weights_start_as_the_paper_says():
+def test_koch_weights_are_initialized_as_published():
     torch.manual_seed(0)
     encoder = encoders.Koch2015()
     first, dense = encoder.convolutions[0], encoder.dense
@@ -50,7 +50,7 @@ def test_koch_weights_start_as_the_paper_says():
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name != "koch2015"])
-def test_one_embedding_an_image_whatever_else_is_in_the_batch(name):
+def test_embedding_is_independent_of_the_batch(name):
     torch.manual_seed(0)
     height, width, channels = encoders.input_shape(name) or (40, 52, 3)
     encoder = encoders.build(name, image_size=(height, width), channels=channels).eval().double()
@@ -65,7 +65,7 @@ def test_one_embedding_an_image_whatever_else_is_in_the_batch(name):
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if name != "koch2015"])
-def test_stages_hold_every_weight_once_from_the_input_on(name):
+def test_stages_have_all_parameters_in_order(name):
     shape = encoders.input_shape(name) or (32, 32, 1)
     encoder = encoders.build(name, image_size=shape[:2], channels=shape[2])
     of_stages = [id(p) for stage in encoder.stages() for p in stage.parameters()]
@@ -74,14 +74,14 @@ def test_stages_hold_every_weight_once_from_the_input_on(name):
 
 @pytest.mark.parametrize("name", ["conv4", "resnet"])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 40), (35, 35), (56, 48), (105, 105)])
-def test_convnets_take_images_of_any_size(name, height, width):
+def test_convnets_accept_any_image_size(name, height, width):
     encoder = encoders.build(name, image_size=(height, width), channels=1).eval()
     assert encoder(torch.rand(2, 1, height, width)).shape == (2, encoder.embedding_size)
     assert encoder.embedding_size <= 9 * encoder.features(torch.rand(1, 1, height, width)).shape[1]
 
 
 @pytest.mark.parametrize("name", ["conv4", "resnet", "chopra2005", "deck_face", "deck_signature"])
-def test_an_embedding_has_the_size_that_was_asked_for(name):
+def test_embedding_size_is_respected(name):
     shape = encoders.input_shape(name) or (32, 32, 1)
     encoder = encoders.build(name, image_size=shape[:2], channels=shape[2], embedding_size=17).eval()
     assert encoder.embedding_size == 17
@@ -89,7 +89,7 @@ def test_an_embedding_has_the_size_that_was_asked_for(name):
 
 
 @pytest.mark.parametrize("name", ["conv4", "resnet"])
-def test_dropout_works_in_training_alone(name):
+def test_dropout_is_active_in_training_only(name):
     torch.manual_seed(0)
     encoder = encoders.build(name, image_size=(32, 32), channels=1, dropout=0.5)
     images = torch.rand(4, 1, 32, 32)
@@ -111,13 +111,13 @@ def test_dropout_works_in_training_alone(name):
         ({"name": "deck_face", "image_size": (12, 40)}, "at least 16 pixels a side"),
     ],
 )
-def test_what_cannot_be_built_is_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     settings = {"image_size": (35, 35), "channels": 1} | settings
     with pytest.raises(SettingError, match=message):
         encoders.build(settings.pop("name"), **settings)
 
 
-def test_deck_networks_are_the_slides():
+def test_deck_networks_match_the_slides():
     face, signature = encoders.deck(), encoders.build("deck_signature", image_size=(100, 200), channels=1)
     first = encoders.build("deck", image_size=(28, 28), channels=1)
     shared = encoders.build("deck_shared", image_size=(64, 64), channels=3)
@@ -131,7 +131,7 @@ def test_deck_networks_are_the_slides():
     assert (face(torch.rand(2, 3, 96, 96)) >= 0).all()
 
 
-def test_deck_networks_start_with_the_weights_of_keras():
+def test_deck_networks_are_initialized_as_in_keras():
     torch.manual_seed(0)
     encoder = encoders.deck((64,), image_size=(28, 28), channels=1)
     bound = (6 / (64 * 13 * 13 + 128)) ** 0.5  # Glorot & Bengio 2010
@@ -141,25 +141,25 @@ def test_deck_networks_start_with_the_weights_of_keras():
     assert not encoder.convolutions[0][0].bias.any()
 
 
-def test_weights_from_a_file_bring_no_license(tmp_path):
+def test_loaded_weights_have_no_known_license(tmp_path):
     encoder = encoders.build("conv4", image_size=(20, 24), channels=1)
     save_file(encoder.state_dict(), tmp_path / "mine.safetensors")
     encoders.load_weights(encoder, tmp_path / "mine.safetensors")
     assert encoder.license == "not known: weights of mine.safetensors"
 
 
-def test_a_symmetric_encoder_sees_an_image_and_its_mirror_image_as_one_but_learns_from_each():
+def test_symmetric_encoder_averages_mirror_images_in_evaluation():
     encoder = encoders.build("conv4", image_size=(20, 24), channels=1, symmetric=True).double()
     plain = encoders.build("conv4", image_size=(20, 24), channels=1).double()
     plain.load_state_dict(encoder.state_dict())
     x = torch.rand(3, 1, 20, 24, dtype=torch.float64)
-    assert torch.equal(encoder(x), plain(x))  # while training
+    assert torch.equal(encoder(x), plain(x))  # in training mode
     encoder.eval(), plain.eval()
     torch.testing.assert_close(encoder(x), encoder(x.flip(3)))
     torch.testing.assert_close(encoder(x), (plain(x) + plain(x.flip(3))) / 2)
 
 
-def test_an_encoder_is_installed_if_all_its_packages_are(monkeypatch):
+def test_encoder_is_installed_if_all_packages_are(monkeypatch):
     monkeypatch.setattr(registry, "find_spec", lambda package: None if package == "missing" else object())
     monkeypatch.setitem(ENCODERS, "plain", ENCODERS["conv4"])
     monkeypatch.setitem(ENCODERS, "large", ENCODERS["conv4"]._replace(packages=("there", "missing")))
@@ -173,7 +173,7 @@ def test_an_encoder_is_installed_if_all_its_packages_are(monkeypatch):
 @pytest.mark.skipif(
     not encoders.installed("efficientnet_lite0_face"), reason="the extra pretrained is missing"
 )
-def test_maps_of_a_pretrained_network_say_what_is_where():
+def test_feature_maps_of_a_pretrained_network_are_local():
     encoder = encoders.build("efficientnet_lite0_face", image_size=(64, 64), channels=3).eval()
     assert encoder.embedding_size == 80 * 3 * 3 + 192 * 4 * 4
     assert len(encoder.stages()) == 8  # stem, six of the network's stages, the embedding layer

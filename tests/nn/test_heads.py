@@ -17,7 +17,7 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("head", [heads.WeightedL1(5), heads.SigmoidDistance("manhattan")])
-def test_a_learned_distance_is_one_minus_the_score(head, pair):
+def test_learned_distance_is_one_minus_the_score(head, pair):
     logit, score, distance = head.logit(*pair), head.score(*pair), head(*pair)
     assert logit.shape == score.shape == distance.shape == (7,)
     torch.testing.assert_close(score, torch.sigmoid(logit))
@@ -27,7 +27,7 @@ def test_a_learned_distance_is_one_minus_the_score(head, pair):
     assert head.learned
 
 
-def test_weighted_l1_is_the_formula_of_the_paper(pair):
+def test_weighted_l1_equals_the_published_formula(pair):
     head = heads.WeightedL1(5)
     a, b = pair
     for row in range(7):
@@ -37,7 +37,7 @@ def test_weighted_l1_is_the_formula_of_the_paper(pair):
         torch.testing.assert_close(head.logit(a, b)[row], total)
 
 
-def test_weighted_l1_starts_as_the_paper_says_known_size_or_not():
+def test_weighted_l1_is_initialized_as_published():
     torch.manual_seed(0)
     for head in (heads.WeightedL1(20_000), heads.WeightedL1()):
         head.logit(*torch.zeros(2, 1, 20_000))
@@ -46,7 +46,7 @@ def test_weighted_l1_starts_as_the_paper_says_known_size_or_not():
         assert head.weight.bias.item() == pytest.approx(0.5, abs=0.05)
 
 
-def test_sigmoid_distance_learns_a_scale_and_a_shift_and_falls_with_the_distance(pair):
+def test_sigmoid_distance_has_scale_and_shift_and_decreases(pair):
     head = heads.SigmoidDistance("euclidean")
     assert {name for name, _ in head.named_parameters()} == {"scale", "shift"}
     assert sum(p.numel() for p in head.parameters()) == 2
@@ -57,7 +57,7 @@ def test_sigmoid_distance_learns_a_scale_and_a_shift_and_falls_with_the_distance
     torch.testing.assert_close(head.logit(a, b), -(a - b).norm(dim=1) + 1)
 
 
-def test_heads_are_built_by_name():
+def test_heads_are_created_by_name():
     assert heads.create_head("distance", distance="manhattan", embedding_size=4).name == "manhattan"
     assert heads.create_head("weighted-l1", distance="cosine", embedding_size=4).weight.in_features == 4
     assert heads.create_head("sigmoid-distance", distance="cosine", embedding_size=4).name == "cosine"
@@ -68,7 +68,7 @@ def test_heads_are_built_by_name():
         heads.create_head("distance", distance="hamming", embedding_size=4)
 
 
-def test_the_heads_of_the_deck_start_with_the_weights_of_keras():
+def test_deck_heads_are_initialized_as_in_keras():
     torch.manual_seed(0)
     difference = heads.deck(embedding_size=128)
     bound = (6 / 129) ** 0.5  # Glorot & Bengio 2010

@@ -1,4 +1,4 @@
-"""The solved embedding layer, against the covariance written out in loops, and on classes it did not see."""
+"""The LDA projection, compared with a covariance computed in loops, and on new classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def values() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("shrink", [0.01, 1.0])
-def test_within_a_class_the_shrunk_spread_is_alike_in_all_directions(values, shrink):
+def test_projection_whitens_the_within_class_covariance(values, shrink):
     x, labels = values
     weight, bias = fit_lda_projection(x, labels, shrinkage=shrink)
     within = np.zeros((7, 7))
@@ -39,18 +39,18 @@ def test_within_a_class_the_shrunk_spread_is_alike_in_all_directions(values, shr
     assert out.square().sum(dim=1).mean() == pytest.approx(1, abs=1e-5)
 
 
-def test_fewer_outputs_are_the_directions_in_which_the_images_differ_most(values):
+def test_fewer_outputs_are_the_directions_of_most_variance(values):
     x, labels = values
     whole = x @ fit_lda_projection(x, labels)[0].T
     some = x @ fit_lda_projection(x, labels, size=3)[0].T
     apart = [(z - z.mean(dim=0)).square().sum() for z in (whole, some)]
     singular = torch.linalg.svdvals(whole - whole.mean(dim=0)).square()
-    # Both are scaled to one length; so the share kept shows in the ratio of nearest to whole distances.
+    # Both are normalized, so only relative singular values are comparable.
     ours = torch.linalg.svdvals(some - some.mean(dim=0)).square()
     torch.testing.assert_close(ours / apart[1], singular[:3] / singular[:3].sum(), atol=1e-4, rtol=1e-3)
 
 
-def test_new_classes_are_told_apart_better():
+def test_projection_separates_new_classes_better():
     random = torch.Generator().manual_seed(1)
     labels = torch.arange(12).repeat_interleave(8)
     noise = torch.cat([torch.full((5,), 4.0), torch.full((5,), 0.2)])
@@ -66,7 +66,7 @@ def test_new_classes_are_told_apart_better():
     assert nearest_is_own(x[new] @ weight.T + bias, labels[new]) > plain + 0.3
 
 
-def test_what_cannot_be_solved_is_refused():
+def test_degenerate_data_are_refused():
     with pytest.raises(TrainingError, match="two different images"):
         fit_lda_projection(torch.eye(4), torch.arange(4))
     with pytest.raises(TrainingError, match="two different images"):
@@ -75,8 +75,8 @@ def test_what_cannot_be_solved_is_refused():
         fit_lda_projection(torch.rand(4, 3), torch.tensor([0, 0, 1, 1]), size=4)
 
 
-def test_fewer_images_than_values_and_values_that_are_always_0():
-    """What a network's last map often is: single precision does not find its directions."""
+def test_fewer_images_than_features_with_constant_features():
+    """Like the last feature map of a network; needs double precision."""
     random = torch.Generator().manual_seed(0)
     values = torch.randn(48, 1280, generator=random).relu() * (torch.rand(1280, generator=random) < 0.6)
     weight, bias = fit_lda_projection(values, torch.arange(48) // 8, size=128)
@@ -85,19 +85,19 @@ def test_fewer_images_than_values_and_values_that_are_always_0():
     assert (values @ weight.T + bias).square().sum(dim=1).mean() == pytest.approx(1, rel=1e-3)
 
 
-def test_with_fewer_images_than_values_the_short_way_tells_the_same():
+def test_small_sample_solution_equals_the_full_solution():
     torch.manual_seed(0)
     labels = torch.arange(20) % 5
     values = torch.randn(20, 60) + 2 * torch.randn(5, 60)[labels]
     weight, bias = fit_lda_projection(values, labels, size=6, shrinkage=0.5)
-    # The long way: the same images, told often enough that there are more of them than values.
+    # Repeated images, so that there are more images than features.
     again = fit_lda_projection(values.repeat(4, 1), labels.repeat(4), size=6, shrinkage=0.5)
     short, long = values @ weight.T + bias, values @ again[0].T + again[1]
     assert weight.shape == (6, 60)
     torch.testing.assert_close(torch.cdist(short, short), torch.cdist(long, long), rtol=1e-4, atol=1e-4)
 
 
-def test_fewer_images_than_outputs_are_solved_in_their_span_too():
+def test_fewer_images_than_outputs_keep_the_distances():
     torch.manual_seed(0)
     values, labels = torch.randn(12, 60), torch.arange(12) // 3
     weight, bias = fit_lda_projection(values, labels, size=20)
@@ -112,7 +112,7 @@ def test_fewer_images_than_outputs_are_solved_in_their_span_too():
     )
 
 
-def test_values_that_are_mostly_empty():
+def test_sparse_features():
     values = torch.relu(torch.randn(30, 640, generator=torch.Generator().manual_seed(0)) - 1.5)
     values[:, 200:] = 0
     weight, bias = fit_lda_projection(values, torch.arange(30) // 6, size=640)
@@ -122,8 +122,8 @@ def test_values_that_are_mostly_empty():
 
 
 @pytest.mark.parametrize(("wide", "size"), [(400, 64), (30, 16)])
-def test_randomly_rotated_outputs_keep_distances_and_lead_with_the_most_spread(wide, size):
-    """Against the whole layer, from fewer images than values and from more."""
+def test_random_rotation_keeps_distances_and_leading_directions(wide, size):
+    """Compared with the full projection, for fewer and for more images than features."""
     random = torch.Generator().manual_seed(4)
     labels = torch.arange(8).repeat_interleave(4)
     x = torch.randn(8, wide, generator=random)[labels] + torch.randn(32, wide, generator=random)
@@ -140,8 +140,8 @@ def test_randomly_rotated_outputs_keep_distances_and_lead_with_the_most_spread(w
     torch.testing.assert_close(aligned / aligned[0], torch.ones(lead), atol=0.02, rtol=0)
 
 
-def test_randomly_rotated_outputs_of_few_images_tell_new_classes_apart_better():
-    """Classes that differ where these few do not show it."""
+def test_random_rotation_of_few_images_separates_new_classes_better():
+    """New classes differ in directions that the few training classes do not show."""
     random = torch.Generator().manual_seed(5)
     labels = torch.arange(40).repeat_interleave(6)
     x = torch.randn(40, 80, generator=random)[labels] + 0.6 * torch.randn(240, 80, generator=random)

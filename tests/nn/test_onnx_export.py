@@ -40,7 +40,7 @@ def trained(name: str) -> tuple[SiameseNetwork, ImageSpec]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[SiameseNetwork, ImageSpec, Path]:
-    """A conv4 network, its input, and its encoder.onnx. Read only."""
+    """Conv4 network, its input spec, and its encoder.onnx; do not modify them."""
     network, spec = trained("conv4")
     before = {key: value.clone() for key, value in network.state_dict().items()}
     path = tmp_path_factory.mktemp("conv4") / "encoder.onnx"
@@ -72,7 +72,7 @@ def test_onnx_runtime_agrees_with_pytorch(name, exported, tmp_path):
         with torch.no_grad():
             ours = network.eval().embed(images).numpy()
         assert theirs.dtype == np.float32
-        # The exporter's bound; the error of six layers with sums of 9216 terms (koch2015) is a third of it.
+        # Tolerance of the exporter; koch2015, with sums of 9216 terms, reaches a third of it.
         np.testing.assert_allclose(theirs, ours, atol=onnx_export.TOLERANCE * max(1, np.abs(ours).max()))
         assert len(features) == count
 
@@ -97,7 +97,7 @@ def test_onnx_runtime_agrees_with_pytorch(name, exported, tmp_path):
     assert not list(tmp_path.glob("*.data")), "all weights are in the file"
 
 
-def test_the_second_output_is_the_last_feature_map(exported):
+def test_second_output_is_the_last_feature_map(exported):
     network, spec, path = exported
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [o.name for o in session.get_outputs()] == ["embedding", "features"]
@@ -108,7 +108,7 @@ def test_the_second_output_is_the_last_feature_map(exported):
     np.testing.assert_allclose(session.run(["features"], {"pixels": pixels})[0], maps, atol=1e-3)
 
 
-def test_a_graph_that_does_not_agree_is_refused(exported, tmp_path, monkeypatch):
+def test_differing_graph_is_refused(exported, tmp_path, monkeypatch):
     network, spec, path = exported
     monkeypatch.setattr(torch.onnx, "export", lambda module, example, target, **_: shutil.copy(path, target))
     monkeypatch.setattr(onnx_export, "TOLERANCE", -1.0)

@@ -1,4 +1,4 @@
-"""A cohort: one value more, which corrects the similarity of two images by how crowded their places are."""
+"""Cohort score normalization: one additional value corrects similarities for local density."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def some(count: int, seed: int = 0, size: int = 16) -> torch.Tensor:
     return normalize(torch.randn(count, size, generator=torch.Generator().manual_seed(seed)))
 
 
-def test_the_value_is_the_mean_distance_to_the_nearest_quarter_less_the_usual():
+def test_added_value_equals_a_loop():
     members, labels = some(12).double(), torch.arange(12) // 3
     cohort = CohortScoreNorm.of(members, labels)
     usual = []
@@ -34,7 +34,7 @@ def test_the_value_is_the_mean_distance_to_the_nearest_quarter_less_the_usual():
         torch.testing.assert_close(found, slow / slow.norm(), atol=1e-12, rtol=0)
 
 
-def test_two_images_in_a_crowd_move_apart_and_two_that_lie_apart_move_together():
+def test_distances_grow_in_dense_regions_and_shrink_in_sparse_ones():
     members = torch.cat([normalize(some(64, seed=2) * 0.3 + torch.eye(16)[0]), some(64, seed=3)])
     cohort = CohortScoreNorm.of(members, torch.arange(128) // 4)
     crowd, apart = torch.eye(16)[0], torch.eye(16)[5]
@@ -45,7 +45,7 @@ def test_two_images_in_a_crowd_move_apart_and_two_that_lie_apart_move_together()
     assert after[0, 1] > 1.1 * after[2, 3]
 
 
-def test_a_network_with_a_cohort_is_exported_with_it(tmp_path):
+def test_cohort_is_exported_with_the_network(tmp_path):
     torch.manual_seed(0)
     encoder = encoders.build("conv4", image_size=(20, 24), channels=1, embedding_size=16)
     cohort = CohortScoreNorm.of(some(40), torch.arange(40) // 4)

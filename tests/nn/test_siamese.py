@@ -1,4 +1,4 @@
-"""The Siamese network: one encoder for both inputs, preprocessing within, a summary that adds up."""
+"""The Siamese network: shared encoder, normalization of pixels, state and summary."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def network() -> SiameseNetwork:
     return SiameseNetwork(encoder, normalize=True, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
 
-def test_koch_with_its_head_has_the_papers_parameters():
+def test_koch_network_has_the_published_parameter_count():
     network = SiameseNetwork(encoders.Koch2015(), head=heads.WeightedL1())
     assert sum(p.numel() for p in network.parameters()) == 38_951_745
     assert sum(row.parameters for row in network.layers()) == 38_951_745
     assert "38,951,745 parameters" in network.summary()
 
 
-def test_both_inputs_go_through_the_same_weights(network):
+def test_inputs_share_the_encoder(network):
     images = torch.rand(6, 3, 24, 20, dtype=torch.float64)
     left, right = images[:3], images[3:]
     network.eval().double()
@@ -35,7 +35,7 @@ def test_both_inputs_go_through_the_same_weights(network):
     torch.testing.assert_close(network(left, left), torch.zeros(3, dtype=torch.float64))
     assert apart.shape == (3,)
     assert (apart > 1e-6).all()
-    # A step on one branch alone moves the other as well: there is no second set of weights.
+    # A step on one branch changes the other, since both share the weights.
     before = network.embed(right).detach()
     network.embed(left).sum().backward()
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_both_inputs_go_through_the_same_weights(network):
     assert len({id(p) for p in network.parameters()}) == len(list(network.encoder.parameters()))
 
 
-def test_embeddings_are_those_of_the_encoder_on_standardised_pixels(network):
+def test_embeddings_use_standardized_pixels(network):
     network.eval().double()
     images = torch.rand(4, 3, 24, 20, dtype=torch.float64)
     mean = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1).double()
@@ -63,7 +63,7 @@ def test_embeddings_are_float32_under_bfloat16_and_keep_float64(network):
     assert network.double().embed(images.double()).dtype == torch.float64
 
 
-def test_a_saved_network_takes_its_weights_back_and_is_fed_alike(network):
+def test_state_dict_round_trip_includes_mean_and_std(network):
     other = SiameseNetwork(
         encoders.Conv4(image_size=(24, 20), channels=3, embedding_size=8), normalize=True
     ).eval()
@@ -75,7 +75,7 @@ def test_a_saved_network_takes_its_weights_back_and_is_fed_alike(network):
     assert other.statistics == network.statistics
 
 
-def test_a_state_of_weights_alone_fits_a_network_that_was_given_mean_and_deviation(network):
+def test_weights_only_state_requires_given_mean_and_std(network):
     weights = {k: v for k, v in network.state_dict().items() if k.startswith("encoder.")}
 
     def build(**given):
@@ -90,7 +90,7 @@ def test_a_state_of_weights_alone_fits_a_network_that_was_given_mean_and_deviati
         build().load_state_dict(weights)
 
 
-def test_averaging_leaves_mean_and_deviation_as_they_are(network):
+def test_averaging_keeps_mean_and_std(network):
     moved = copy.deepcopy(network)
     with torch.no_grad():
         for parameter in moved.parameters():
@@ -103,7 +103,7 @@ def test_averaging_leaves_mean_and_deviation_as_they_are(network):
     assert not torch.equal(average.network.encoder.dense.weight, network.encoder.dense.weight)
 
 
-def test_the_summary_counts_each_layer_once_and_changes_nothing(network):
+def test_summary_counts_layers_once_without_side_effects(network):
     network.train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     rows = {row.name: row for row in network.layers()}
@@ -118,7 +118,7 @@ def test_the_summary_counts_each_layer_once_and_changes_nothing(network):
     assert "64x24x20" in lines[2]
 
 
-def test_a_symmetric_encoder_is_listed_once():
+def test_symmetric_encoder_is_listed_once():
     kept = {"image_size": (24, 20), "channels": 3, "embedding_size": 8}
     plain, both = (SiameseNetwork(encoders.build("conv4", symmetric=way, **kept)) for way in (False, True))
     assert both.layers() == plain.layers()
@@ -126,7 +126,7 @@ def test_a_symmetric_encoder_is_listed_once():
     assert f"{sum(p.numel() for p in both.parameters()):,} parameters;" in both.summary()
 
 
-def test_weights_that_are_used_twice_are_counted_once():
+def test_reused_weights_are_counted_once():
     encoder = encoders.Conv4(image_size=(24, 20), channels=3)
     again = torch.nn.Conv2d(128, 128, 3, padding=1)
     encoder.blocks.append(torch.nn.Sequential(again, torch.nn.ReLU(), again))
@@ -138,7 +138,7 @@ def test_weights_that_are_used_twice_are_counted_once():
     assert sum(row.parameters for row in network.layers()) == sum(p.numel() for p in network.parameters())
 
 
-def test_the_head_decides_the_distance():
+def test_head_determines_the_distance():
     torch.manual_seed(0)
     left, right = torch.rand(2, 5, 1, 16, 16, dtype=torch.float64)
     encoder = encoders.Conv4(image_size=(16, 16), channels=1).eval().double()
@@ -157,5 +157,5 @@ def test_the_head_decides_the_distance():
 @pytest.mark.parametrize(
     "head", [heads.WeightedL1(8), heads.SigmoidDistance(), heads.Relation([True, False], 8)]
 )
-def test_a_network_is_built_around_a_head_on_another_device(head):
+def test_head_on_another_device_is_accepted(head):
     assert SiameseNetwork(encoders.Conv4(embedding_size=8), head.to("meta")).head is head

@@ -1,4 +1,4 @@
-"""Drawn shapes, and a service of a small model."""
+"""Drawings of shapes, and a service of a small model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHAPES = ("circle", "square", "triangle", "cross", "ring", "bar")
 
 
 def drawing(shape: str, seed: int, size: int = 64) -> Image.Image:
-    """A shape somewhere on a light ground; each seed draws it differently."""
+    """Draw a shape at a random place on a light background."""
     random = np.random.default_rng([SHAPES.index(shape), seed])
     ground = tuple(int(v) for v in random.integers(200, 256, 3))
     ink = tuple(int(v) for v in random.integers(0, 120, 3))
@@ -51,12 +51,12 @@ def drawing(shape: str, seed: int, size: int = 64) -> Image.Image:
 
 
 def png(shape: str = "circle", seed: int = 0, size: int = 64) -> bytes:
-    """A drawing as a PNG file."""
+    """Return a drawing as bytes of a PNG."""
     return encoded(drawing(shape, seed, size), "PNG")
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """An image as a file."""
+    """Return an image as bytes of a file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -64,7 +64,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight drawings of each shape, a folder a shape."""
+    """Eight drawings of each shape in class folders."""
     root = tmp_path_factory.mktemp("shapes")
     for shape in SHAPES:
         (root / shape).mkdir()
@@ -75,19 +75,19 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_folder(tiny_model: Path) -> Path:
-    """The model's folder. Read only: all processes share it."""
+    """Folder of the model, shared by all processes; do not modify it."""
     return tiny_model
 
 
 @pytest.fixture
 def model(model_folder: Path) -> Model:
-    """The model, loaded anew: a service replaces its encoder."""
+    """New instance of the model, since a service replaces its encoder."""
     return tw.load(model_folder, device="cpu")
 
 
 @pytest.fixture
 def gallery(model: Model, tmp_path: Path) -> Iterator[Gallery]:
-    """An empty gallery."""
+    """Empty gallery."""
     opened = model.gallery(tmp_path / "shapes.gallery")
     yield opened
     opened.close()
@@ -97,7 +97,7 @@ Client = Callable[..., TestClient]
 
 
 def pictures(*names: str, field: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
-    """Drawings to send: ``circle-3`` is the circle that the seed 3 draws."""
+    """Return drawings to upload; ``circle-3`` is the circle of seed 3."""
     sent = []
     for name in names:
         shape, _, seed = name.partition("-")
@@ -106,7 +106,7 @@ def pictures(*names: str, field: str = "images") -> list[tuple[str, tuple[str, b
 
 
 def detail(answer: httpx.Response, status: int) -> str:
-    """The sentence of a problem with that status."""
+    """Return the detail of a problem response with the status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -117,7 +117,7 @@ def detail(answer: httpx.Response, status: int) -> str:
 
 @pytest.fixture
 def client(model: Model, request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of a service: ``client()`` with a gallery, ``client(gallery=None)`` without, and so on."""
+    """Function that returns a client: ``client()`` with a gallery, ``client(gallery=None)`` without."""
     clients = []
 
     def make(**options: object) -> TestClient:

@@ -1,4 +1,4 @@
-"""The service as its own process, started by the command, as its users have it."""
+"""Run the service in a process, started by the command."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ COMMAND = [sys.executable, "-c", "from twinned.cli.main import main; main()", "s
 
 @dataclass
 class Running:
-    """A service: its address, its process, and what it said on standard error so far."""
+    """Running service: address, process, and lines of standard error."""
 
     address: str
     process: subprocess.Popen[str]
-    said: list[str]
+    lines: list[str]
 
     def client(self) -> httpx.Client:
-        """Asks it."""
+        """Return an HTTP client of the service."""
         return httpx.Client(base_url=self.address, timeout=30)
 
     def connect(self) -> socket.socket:
-        """A bare connection."""
+        """Open a socket to the service."""
         host, _, port = self.address.removeprefix("http://").rpartition(":")
         return socket.create_connection((host, int(port)), timeout=30)
 
 
 @contextlib.contextmanager
 def running(model: Path, *options: object, **variables: str) -> Iterator[Running]:
-    """Start ``twinned serve`` on a free port; ended at the end, if need be by force."""
+    """Start ``twinned serve`` on a free port and kill it at the end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     process = subprocess.Popen(
         [*COMMAND, str(model), "--port", "0", *map(str, options)],
@@ -48,12 +48,12 @@ def running(model: Path, *options: object, **variables: str) -> Iterator[Running
         env=environment,
     )
     assert process.stderr is not None
-    said: list[str] = []
+    lines: list[str] = []
     ready = threading.Event()
 
     def listen() -> None:
         for line in process.stderr or ():
-            said.append(line)
+            lines.append(line)
             if "serving" in line:
                 ready.set()
         ready.set()
@@ -62,9 +62,9 @@ def running(model: Path, *options: object, **variables: str) -> Iterator[Running
     listener.start()
     try:
         assert ready.wait(60)
-        found = re.search(r"http://\S+:\d+", "".join(said))
-        assert found, "".join(said)
-        yield Running(found[0], process, said)
+        found = re.search(r"http://\S+:\d+", "".join(lines))
+        assert found, "".join(lines)
+        yield Running(found[0], process, lines)
     finally:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""The pictures of the page in the README and the pages, taken in Chromium from the demo's files.
+"""Take screenshots of the page for README and docs in Chromium, from the files of the demo.
 
 twinned demo && cd demo
 python ../tests/server/screenshots.py letters.twin letters.gallery letters/new pictures [PLACE ...]
@@ -64,7 +64,7 @@ PLACES = {"compare": compare, "identify": identify, "enroll": enroll, "search": 
 
 
 def main(model: Path, gallery: Path, images: Path, into: Path, *places: str) -> None:
-    # Here, since pytest looks into this file too, for doctests, from elsewhere and maybe without playwright.
+    # Imported here, since pytest collects doctests of this file, possibly without playwright.
     from playwright.sync_api import sync_playwright
     from processes import running
 

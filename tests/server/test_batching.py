@@ -1,4 +1,4 @@
-"""Batches of several requests, and the rule that decides on them."""
+"""Batching of concurrent requests, and the rule that enables it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def image(value: int, count: int = 1) -> np.ndarray:
 
 
 def mean(pixels: np.ndarray) -> np.ndarray:
-    """An encoder whose one value is the mean pixel."""
+    """Encode an image as its mean pixel."""
     return pixels.reshape(len(pixels), -1).mean(axis=1, keepdims=True).astype(np.float32)
 
 
@@ -39,7 +39,7 @@ def all_at_once(ask: Callable[[int], None], threads: int) -> None:
         assert not thread.is_alive()
 
 
-def test_everybody_gets_their_own_answer() -> None:
+def test_concurrent_requests_get_their_own_results() -> None:
     batches: list[int] = []
 
     def slow(pixels: np.ndarray) -> np.ndarray:
@@ -60,21 +60,21 @@ def test_everybody_gets_their_own_answer() -> None:
     all_at_once(ask, 12)
     assert not wrong
     assert sum(batches) == 12 * sum(1 + turn % 3 for turn in range(20))
-    assert max(batches) > 3, "nothing was ever joined"
+    assert max(batches) > 3, "no requests were joined"
     assert max(batches) <= 8
 
 
-def test_a_request_larger_than_a_batch_is_run_by_itself() -> None:
+def test_request_larger_than_a_batch_runs_alone() -> None:
     assert BatchingEncoder(mean, most=4)(image(7, 11)).shape == (11, 1)
 
 
-def test_more_images_than_a_batch_go_through_it_one_batch_after_another() -> None:
+def test_many_images_run_in_several_batches() -> None:
     images = [np.full((8, 8), n, np.uint8) for n in range(70)]
     found = np.concatenate([part.vectors for part in embed_stream(images, SPEC, BatchingEncoder(mean))])
     assert found[:, 0].tolist() == list(range(70))
 
 
-def test_an_error_reaches_everybody_who_was_joined_and_nobody_after() -> None:
+def test_error_reaches_only_the_joined_requests() -> None:
     begun, go_on = threading.Event(), threading.Event()
 
     def fails_on_nine(pixels: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def test_an_error_reaches_everybody_who_was_joined_and_nobody_after() -> None:
 @pytest.mark.parametrize(
     ("provider", "batching"), [("CPUExecutionProvider", False), ("CUDAExecutionProvider", True)]
 )
-def test_requests_are_batched_except_on_a_cpu(
+def test_requests_are_batched_except_on_cpu(
     model: Model, monkeypatch: pytest.MonkeyPatch, provider: str, batching: bool
 ) -> None:
     class OnProvider(Graph):

@@ -1,4 +1,4 @@
-"""The map: PCA against the full decomposition, and t-SNE in the background; both follow the gallery."""
+"""The map: PCA compared with a full decomposition, and t-SNE in the background."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .conftest import png
 
 @pytest.mark.parametrize("shape", [(900, 40), (40, 900)], ids=str)
 @pytest.mark.parametrize("groups", [2, 40])
-def test_principal_agrees_with_the_whole_decomposition(shape: tuple[int, int], groups: int) -> None:
-    """On groups as embeddings have them."""
+def test_principal_matches_a_full_decomposition(shape: tuple[int, int], groups: int) -> None:
+    """On clustered vectors."""
     random = np.random.default_rng(3)
     centres = random.normal(size=(groups, shape[1]))
     vectors = centres[random.integers(0, groups, shape[0])] + 0.5 * random.normal(size=shape)
@@ -30,14 +30,14 @@ def test_principal_agrees_with_the_whole_decomposition(shape: tuple[int, int], g
     np.testing.assert_allclose(found, expected, atol=5e-3 * lengths[0] / np.sqrt(shape[0]))
 
 
-def test_ten_thousand_points_that_do_not_differ_have_a_place() -> None:
+def test_equal_points_have_coordinates() -> None:
     assert not principal(np.ones((10_000, 600), np.float32)).any()
     two = principal(np.repeat(np.eye(2, 600, dtype=np.float32), 50, axis=0))
     assert np.ptp(two[:50], axis=0).max() < 1e-5 < abs(two[0, 0] - two[-1, 0])
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (1, 5), (2, 5), (3, 5), (6, 1), (6, 2)])
-def test_few_images_or_values_still_have_a_place(shape: tuple[int, int]) -> None:
+def test_few_images_or_values_have_coordinates(shape: tuple[int, int]) -> None:
     points = principal(np.random.default_rng(1).normal(size=shape).astype(np.float32))
     assert points.shape == (shape[0], 2)
     assert np.isfinite(points).all()
@@ -53,7 +53,7 @@ def waited(made: Maps) -> dict[str, object]:
     raise AssertionError("t-SNE never came")
 
 
-def test_tsne_comes_later_and_says_so(gallery: Gallery) -> None:
+def test_tsne_is_computed_in_the_background(gallery: Gallery) -> None:
     gallery.add([png("circle", s) for s in range(6)], "c", progress=False)
     version = [0]
     made = Maps(lambda: gallery, lambda: version[0])
@@ -64,11 +64,11 @@ def test_tsne_comes_later_and_says_so(gallery: Gallery) -> None:
     version[0] = 1
     between = made.get("tsne")
     assert between["ready"] is False
-    assert between["ids"] == whole["ids"]  # the last one, until the next is made
+    assert between["ids"] == whole["ids"]  # the previous map until the next one is ready
     assert waited(made)["ready"]
 
 
-def test_what_went_wrong_in_the_background_is_told_once(gallery: Gallery, monkeypatch) -> None:
+def test_background_error_is_reported_once(gallery: Gallery, monkeypatch) -> None:
     def broken(self: Maps, vectors: object) -> None:
         raise GalleryError("the disk is gone")
 

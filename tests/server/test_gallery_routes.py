@@ -21,7 +21,7 @@ from ..conftest import DISTANCE
 from .conftest import Client, detail, drawing, encoded, pictures, png
 
 
-def test_enrolled_images_are_in_the_gallery_when_the_answer_comes(client: Client, gallery: Gallery) -> None:
+def test_enrolled_images_are_stored_before_the_response(client: Client, gallery: Gallery) -> None:
     service = client()
     answer = service.post("/v1/gallery", files=pictures("circle", "circle-1"), data={"label": "round"})
     assert answer.json() == {
@@ -37,9 +37,7 @@ def test_enrolled_images_are_in_the_gallery_when_the_answer_comes(client: Client
     assert again["ids"] == answer.json()["ids"][:1]
 
 
-def test_the_same_image_has_the_same_id_from_the_command_line(
-    client: Client, gallery: Gallery, tmp_path: Path
-) -> None:
+def test_image_id_equals_that_of_the_command(client: Client, gallery: Gallery, tmp_path: Path) -> None:
     photo = encoded(drawing("cross", 5, 1200), "JPEG")
     (tmp_path / "photo.jpg").write_bytes(photo)
     gallery.add([tmp_path / "photo.jpg"], "cross", progress=False)
@@ -47,7 +45,7 @@ def test_the_same_image_has_the_same_id_from_the_command_line(
     assert answer.json()["skipped"] == 1
 
 
-def test_unreadable_images_are_left_out_and_named(client: Client) -> None:
+def test_unreadable_images_are_skipped_and_listed(client: Client) -> None:
     files = [
         ("images", ("no.png", b"text")),
         *pictures("bar"),
@@ -61,7 +59,7 @@ def test_unreadable_images_are_left_out_and_named(client: Client) -> None:
     assert detail(only, 422).startswith("no.png: ")
 
 
-def test_one_image_under_two_labels_is_a_conflict(client: Client, gallery: Gallery) -> None:
+def test_image_under_two_labels_is_a_conflict(client: Client, gallery: Gallery) -> None:
     service = client()
     service.post("/v1/gallery", files=pictures("circle"), data={"label": "anna"})
     answer = service.post("/v1/gallery", files=pictures("circle"), data={"label": "ben"})
@@ -69,7 +67,7 @@ def test_one_image_under_two_labels_is_a_conflict(client: Client, gallery: Galle
     assert gallery.labels() == {"anna": 1}
 
 
-def test_identify_names_what_it_knows_and_nothing_else(client: Client, gallery: Gallery) -> None:
+def test_identify_returns_label_or_null(client: Client, gallery: Gallery) -> None:
     gallery.add([png("circle"), png("bar"), png("bar", 1)], ["circle", "bar", "bar"], progress=False)
     found = (
         client().post("/v1/identify", files=pictures("circle", field="image"), data={"nearest": "2"}).json()
@@ -97,7 +95,7 @@ def test_identify_in_an_empty_gallery_is_unknown(client: Client) -> None:
     ]
 
 
-def test_search_goes_on_from_a_hit(client: Client, gallery: Gallery) -> None:
+def test_search_by_id_excludes_the_image(client: Client, gallery: Gallery) -> None:
     gallery.add([png("circle", s) for s in range(4)], "circle", progress=False)
     service = client()
     hits = service.post("/v1/search", files=pictures("circle", field="image"), data={"k": "3"}).json()
@@ -112,7 +110,7 @@ def test_search_goes_on_from_a_hit(client: Client, gallery: Gallery) -> None:
     assert "no image has the id" in detail(service.post("/v1/search", json={"id": "../../etc"}), 404)
 
 
-def test_only_some_labels_or_metadata_take_part(client: Client) -> None:
+def test_search_filters_by_label_and_metadata(client: Client) -> None:
     service = client()
     for shape in ("circle", "bar", "ring"):
         service.post(
@@ -134,7 +132,7 @@ def test_only_some_labels_or_metadata_take_part(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "message"),
     [
         ({"a\\": "b"}, "metadata key"),
         ({"a": "\ud800"}, "not Unicode text"),
@@ -142,16 +140,18 @@ def test_only_some_labels_or_metadata_take_part(client: Client) -> None:
         ({"a": 2**70}, "64 bits"),
     ],
 )
-def test_what_the_gallery_cannot_look_up_is_told(client: Client, where: dict[str, object], said: str) -> None:
+def test_invalid_filters_and_metadata_are_refused(
+    client: Client, where: dict[str, object], message: str
+) -> None:
     service, json_type = client(), {"Content-Type": "application/json"}
     image = base64.b64encode(png()).decode()
     for path, field in (("/v1/identify", "where"), ("/v1/search", "where"), ("/v1/gallery", "metadata")):
         body = json.dumps({"image": image, field: where})
-        if (path, said) != ("/v1/gallery", "is empty"):
-            assert said in detail(service.post(path, content=body, headers=json_type), 422)
+        if (path, message) != ("/v1/gallery", "is empty"):
+            assert message in detail(service.post(path, content=body, headers=json_type), 422)
 
 
-def test_the_list_comes_in_pages(client: Client, gallery: Gallery) -> None:
+def test_list_is_paged(client: Client, gallery: Gallery) -> None:
     gallery.add([png("circle", s) for s in range(5)], "circle", progress=False)
     service = client()
     seen, after = [], None
@@ -165,8 +165,8 @@ def test_the_list_comes_in_pages(client: Client, gallery: Gallery) -> None:
     assert len(set(seen)) == 5
     assert service.get("/v1/gallery/labels").json() == {"count": 5, "labels": {"circle": 5}}
     assert service.get("/v1/gallery", params={"label": "nobody"}).json()["items"] == []
-    told = detail(service.get("/v1/gallery", params={"limit": 0}), 422)
-    assert told == "limit: '0' is not greater than or equal to 1"
+    problem = detail(service.get("/v1/gallery", params={"limit": 0}), 422)
+    assert problem == "limit: '0' is not greater than or equal to 1"
     assert detail(service.get("/v1/gallery", params={"after": "x"}), 422)
 
 
@@ -198,7 +198,7 @@ def test_rename_update_remove_and_undo(client: Client, gallery: Gallery) -> None
     assert "changes nothing" in detail(service.patch(f"/v1/gallery/{ids[0]}", json={}), 422)
 
 
-def test_a_query_parameter_that_is_not_known_changes_nothing(client: Client, gallery: Gallery) -> None:
+def test_unknown_query_parameters_are_refused(client: Client, gallery: Gallery) -> None:
     gallery.add([png("circle"), png("bar")], "site", metadata={"row": 1}, progress=False)
     service = client()
     (id, _) = [item.id for item in gallery.list().items]
@@ -231,10 +231,10 @@ def test_a_query_parameter_that_is_not_known_changes_nothing(client: Client, gal
         assert says in sentence, address
         assert "\n" not in sentence
     assert gallery.labels() == {"site": 2}
-    assert service.get("/?from=a-link").status_code == 200  # files read no query
+    assert service.get("/?from=a-link").status_code == 200  # static files ignore the query
 
 
-def test_a_thumbnail_holds_pixels_and_nothing_else(client: Client, gallery: Gallery) -> None:
+def test_thumbnail_has_no_metadata(client: Client, gallery: Gallery) -> None:
     exif = Image.Exif()
     exif[0x010E] = "SECRET place"
     exif[0x0112] = 6
@@ -251,30 +251,28 @@ def test_a_thumbnail_holds_pixels_and_nothing_else(client: Client, gallery: Gall
         assert not image.getexif()
         assert set(image.info) <= {"loop", "background", "timestamp", "duration"}
         columns = np.asarray(image.convert("L"))
-    # Upright: the bar lay across, the tag turns it by a quarter.
+    # Upright: the EXIF tag rotates the horizontal bar.
     dark = columns < columns.mean()
     assert np.ptp(np.flatnonzero(dark.any(axis=1))) > np.ptp(np.flatnonzero(dark.any(axis=0)))
 
 
-def test_a_thumbnail_is_made_of_the_records_own_file(
+def test_thumbnail_is_made_from_the_file_of_the_record(
     client: Client, gallery: Gallery, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(png("ring"))
     gallery.add([tmp_path / "a.png", png("bar")], ["ring", "bar"], progress=False)
     service = client()
     ids = {item["label"]: item for item in service.get("/v1/gallery").json()["items"]}
-    assert ids["ring"]["image"] == "a.png"  # never where it lies
+    assert ids["ring"]["image"] == "a.png"  # without the folder
     address = f"/v1/gallery/{ids['ring']['id']}/thumbnail"
     assert service.get(address).status_code == 200
     (tmp_path / "a.png").unlink()
-    assert service.get(address).status_code == 200  # kept
+    assert service.get(address).status_code == 200  # the thumbnail is stored
     without = service.get(f"/v1/gallery/{ids['bar']['id']}/thumbnail")
     assert (without.status_code, without.content) == (204, b"")
 
 
-def test_thumbnails_of_what_was_removed_elsewhere_are_swept(
-    client: Client, gallery: Gallery, model: Model
-) -> None:
+def test_thumbnails_of_removed_images_are_deleted(client: Client, gallery: Gallery, model: Model) -> None:
     service = client()
     ids = service.post("/v1/gallery", files=pictures("circle", "bar"), data={"label": "x"}).json()["ids"]
     kept = Path(gallery.store.address, "thumbnails")
@@ -284,7 +282,7 @@ def test_thumbnails_of_what_was_removed_elsewhere_are_swept(
     assert {path.stem for path in kept.glob("*/*.webp")} == {ids[1]}
 
 
-def test_a_gallery_whose_folder_is_moved_is_unavailable_until_it_is_back(
+def test_moved_gallery_folder_is_unavailable_until_restored(
     client: Client, gallery: Gallery, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(png("ring"))
@@ -310,7 +308,7 @@ def test_a_gallery_whose_folder_is_moved_is_unavailable_until_it_is_back(
     assert service.post("/v1/gallery", **new).json()["count"] == 4  # type: ignore[arg-type]
 
 
-def test_the_map_lays_out_every_image(client: Client, gallery: Gallery) -> None:
+def test_map_has_every_image(client: Client, gallery: Gallery) -> None:
     gallery.add([png("circle", s) for s in range(4)] + [png("bar")], ["b"] * 4 + [None], progress=False)
     service = client()
     found = service.get("/v1/gallery/map").json()
@@ -323,7 +321,7 @@ def test_the_map_lays_out_every_image(client: Client, gallery: Gallery) -> None:
     assert "method" in detail(service.get("/v1/gallery/map", params={"method": "umap"}), 422)
 
 
-def test_without_a_gallery_it_says_how_to_get_one(client: Client) -> None:
+def test_routes_without_a_gallery_name_the_option(client: Client) -> None:
     service = client(gallery=None)
     for answer in (
         service.post("/v1/identify", files=pictures("circle")),
@@ -336,7 +334,7 @@ def test_without_a_gallery_it_says_how_to_get_one(client: Client) -> None:
         assert "--gallery" in detail(answer, 404)
 
 
-def test_what_is_not_enrolled_is_told_without_where_the_gallery_lies(client: Client) -> None:
+def test_unknown_ids_and_labels_are_not_found(client: Client) -> None:
     service = client()
     for answer in (
         service.delete(f"/v1/gallery/{uuid.uuid4()}"),
@@ -364,12 +362,12 @@ def test_read_only_refuses_every_change(client: Client, gallery: Gallery) -> Non
 
 
 @pytest.mark.parametrize("label", ["", "   ", "a\nb", "\x00", "x" * 201])
-def test_a_label_is_one_line_of_text(client: Client, label: str) -> None:
+def test_label_must_be_one_line_of_text(client: Client, label: str) -> None:
     answer = client().post("/v1/gallery/rename", json={"label": label, "new": "x"})
     assert detail(answer, 422).startswith("label: ")
 
 
-def test_a_label_may_hold_markup_and_comes_back_as_it_was(client: Client) -> None:
+def test_label_with_markup_is_returned_unchanged(client: Client) -> None:
     label = "<img src=x onerror=alert(1)> ‮ \u0939\u093f ' \" & 😀"
     service = client()
     service.post("/v1/gallery", files=pictures("circle"), data={"label": label})
@@ -379,7 +377,7 @@ def test_a_label_may_hold_markup_and_comes_back_as_it_was(client: Client) -> Non
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_many_threads_enroll_and_ask_at_once(client: Client, gallery: Gallery) -> None:
+def test_concurrent_enrollment_and_search(client: Client, gallery: Gallery) -> None:
     service = client(limits=Limits(waiting=64))
     wrong: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The command and its process: what it refuses, how it stops, what it withstands."""
+"""The command and its process: errors, shutdown, and limits of connections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .conftest import drawing, encoded, pictures, png
 from .processes import COMMAND, running
 
 
-def test_it_serves_until_it_is_told_to_stop(model_folder: Path, tmp_path: Path) -> None:
+def test_service_runs_until_sigterm(model_folder: Path, tmp_path: Path) -> None:
     with running(model_folder, "--gallery", tmp_path / "new.gallery") as service:
         with service.client() as client:
             assert client.get("/healthz").json() == {"status": "ok"}
@@ -43,13 +43,13 @@ def test_it_serves_until_it_is_told_to_stop(model_folder: Path, tmp_path: Path) 
             assert "process_resident_memory_bytes" in figures
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(60) == 0
-        assert len(service.said) == 1, service.said  # that damaged body left nothing in the log
+        assert len(service.lines) == 1, service.lines  # the damaged body is not logged
     with tw.load(model_folder).gallery(tmp_path / "new.gallery", create=False) as gallery:
         assert gallery.labels() == {"c": 1}
 
 
-def test_a_stop_finishes_what_was_begun(model_folder: Path, tmp_path: Path) -> None:
-    """Twenty large photographs are on their way into the gallery when the signal comes."""
+def test_shutdown_finishes_running_requests(model_folder: Path, tmp_path: Path) -> None:
+    """The signal arrives while twenty large photographs are enrolled."""
     photo = drawing("cross", 1, 1600)
     files = []
     for shade in range(20):
@@ -71,7 +71,7 @@ def test_a_stop_finishes_what_was_begun(model_folder: Path, tmp_path: Path) -> N
         assert service.process.wait(60) == 0
 
 
-def test_what_was_acknowledged_survives_kill_9(model_folder: Path, tmp_path: Path) -> None:
+def test_acknowledged_images_survive_kill_9(model_folder: Path, tmp_path: Path) -> None:
     acknowledged: list[str] = []
 
     def enroll(address: str, place: int) -> None:
@@ -111,7 +111,7 @@ def test_what_was_acknowledged_survives_kill_9(model_folder: Path, tmp_path: Pat
         (["--host", "not-an-address.invalid", "--token-file", "good"], "the address is not available"),
     ],
 )
-def test_what_it_will_not_do_it_says_in_one_line(
+def test_invalid_options_are_refused_in_one_line(
     model_folder: Path, tmp_path: Path, options: list[str], says: str
 ) -> None:
     (tmp_path / "short").write_text("secret\n")
@@ -130,7 +130,7 @@ def test_what_it_will_not_do_it_says_in_one_line(
     assert not done.stdout
 
 
-def test_beyond_this_machine_the_token_is_asked_for(model_folder: Path) -> None:
+def test_public_address_requires_the_token(model_folder: Path) -> None:
     token = "a-token-that-nobody-guesses"
     with running(model_folder, "--host", "0.0.0.0", TWINNED_TOKEN=token) as service:
         address = service.address.replace("0.0.0.0", "127.0.0.1")
@@ -142,7 +142,7 @@ def test_beyond_this_machine_the_token_is_asked_for(model_folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
-def test_a_hangup_reads_the_token_file_again(model_folder: Path, tmp_path: Path) -> None:
+def test_sighup_reloads_the_token_file(model_folder: Path, tmp_path: Path) -> None:
     file, first, second = tmp_path / "token", "the-first-token-of-two", "the-second-token-of-two"
     file.write_text(first + "\n")
     with running(model_folder, "--token-file", file) as service, service.client() as client:
@@ -153,8 +153,8 @@ def test_a_hangup_reads_the_token_file_again(model_folder: Path, tmp_path: Path)
         def hang_up(says: str) -> None:
             service.process.send_signal(signal.SIGHUP)
             end = time.monotonic() + 60
-            while says not in service.said[-1]:
-                assert time.monotonic() < end, service.said
+            while says not in service.lines[-1]:
+                assert time.monotonic() < end, service.lines
                 time.sleep(0.02)
 
         assert (status(first), status(second)) == (200, 401)
@@ -164,7 +164,7 @@ def test_a_hangup_reads_the_token_file_again(model_folder: Path, tmp_path: Path)
         for content, says in (("short", "at least 16"), ("", "is empty"), (None, "No such file")):
             file.unlink() if content is None else file.write_text(content)
             hang_up(says)
-            assert "token is unchanged" in service.said[-1]
+            assert "token is unchanged" in service.lines[-1]
             assert status(second) == 200
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(60) == 0
@@ -176,7 +176,7 @@ def test_a_hangup_reads_the_token_file_again(model_folder: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
-def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+def test_ignored_sighup_stays_ignored(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         _reload_on_hangup(object(), lambda: None, tmp_path, quiet=True)  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_port_that_is_taken_is_named(model_folder: Path) -> None:
+def test_occupied_port_is_named_in_the_error(model_folder: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(tw.errors.SettingError, match=f"127.0.0.1:{port}: the address is not available"):
@@ -197,7 +197,7 @@ def test_a_port_that_is_taken_is_named(model_folder: Path) -> None:
 
 @pytest.fixture
 def quick(model: Model):
-    """A service in a thread with short limits; gives its address."""
+    """Address of a service in a thread with short limits."""
     with _quick(model) as (address, _):
         yield address
 
@@ -227,7 +227,7 @@ def _quick(model: Model):
     assert not thread.is_alive()
 
 
-def test_an_answer_does_not_wait_for_an_acknowledgment(model: Model) -> None:
+def test_connections_set_tcp_nodelay(model: Model) -> None:
     with _quick(model) as ((host, port), server), httpx.Client() as client:
         assert client.get(f"http://{host}:{port}/healthz").status_code == 200
         (connection,) = server.server_state.connections
@@ -238,7 +238,7 @@ def test_an_answer_does_not_wait_for_an_acknowledgment(model: Model) -> None:
 def talk(
     address: tuple[str, int], *sent: bytes, pause: float = 0, patience: float = 60
 ) -> tuple[bytes, float]:
-    """Send pieces with pauses; returns what came until the service hung up, and after how many seconds."""
+    """Send pieces with pauses; return the response and the seconds until the service closed."""
     began = time.monotonic()
     came = b""
     with socket.create_connection(address, timeout=patience) as connection:
@@ -255,27 +255,27 @@ def talk(
 HEAD = b"POST /v1/embed HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 
 
-def test_silence_and_slow_heads_are_cut(quick: tuple[str, int]) -> None:
+def test_silent_and_slow_connections_are_closed(quick: tuple[str, int]) -> None:
     for sent in ((), (b"GET / HT",), (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", b"X-A: 1\r\n")):
         came, seconds = talk(quick, *sent, pause=0.05)
         assert came == b""
         assert seconds < 30
 
 
-def test_a_head_that_never_ends_is_cut(quick: tuple[str, int]) -> None:
+def test_endless_header_is_closed(quick: tuple[str, int]) -> None:
     came, seconds = talk(quick, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", *[b"X-A: 1\r\n"] * 40, pause=0.05)
     assert not came.startswith(b"HTTP/1.1 200")
     assert seconds < 30
 
 
-def test_a_body_that_trickles_is_refused_in_words(quick: tuple[str, int]) -> None:
+def test_slow_body_is_refused_with_408(quick: tuple[str, int]) -> None:
     came, seconds = talk(quick, HEAD + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 20, pause=0.05)
     assert came.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in came
     assert seconds < 30
 
 
-def test_what_is_no_http_is_told_so(quick: tuple[str, int]) -> None:
+def test_invalid_http_is_refused_with_400(quick: tuple[str, int]) -> None:
     for sent in (
         b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
         b"HELLO\r\n\r\n",
@@ -288,21 +288,21 @@ def test_what_is_no_http_is_told_so(quick: tuple[str, int]) -> None:
     assert came.startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_body_that_says_it_is_huge_is_refused_before_it_comes(quick: tuple[str, int]) -> None:
+def test_body_above_the_limit_is_refused_early(quick: tuple[str, int]) -> None:
     came, _ = talk(quick, HEAD + b"Content-Length: 99999999999\r\n\r\n")
     assert came.startswith(b"HTTP/1.1 413 ")
     came, _ = talk(
         quick, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"10000\r\n" + bytes(65536) + b"\r\n"] * 40
     )
-    assert came.startswith(b"HTTP/1.1 413 ") or came == b""  # it was cut while we still sent
+    assert came.startswith(b"HTTP/1.1 413 ") or came == b""  # closed while the client was sending
 
 
-def test_too_many_connections_are_cut_and_the_others_go_on(quick: tuple[str, int]) -> None:
+def test_excess_connections_are_closed(quick: tuple[str, int]) -> None:
     with httpx.Client(base_url=f"http://{quick[0]}:{quick[1]}") as client:
         assert client.get("/healthz").status_code == 200
         held = [socket.create_connection(quick) for _ in range(40)]
         assert client.get("/healthz").status_code == 200
-        _until_accepted(quick)  # once the silent connections are cut
+        _until_accepted(quick)  # after the silent connections are closed
         for connection in held:
             connection.close()
     assert httpx.post(f"http://{quick[0]}:{quick[1]}/v1/embed", files={"image": png()}).status_code == 200
@@ -318,7 +318,7 @@ def _until_accepted(address: tuple[str, int]) -> None:
         time.sleep(0.05)
 
 
-def test_the_service_brings_no_torch(model_folder: Path) -> None:
+def test_service_does_not_import_torch(model_folder: Path) -> None:
     code = (
         "import sys, numpy, twinned as tw; from twinned.server.app import create_app;"
         f"create_app(tw.load({str(model_folder)!r}));"
@@ -328,7 +328,7 @@ def test_the_service_brings_no_torch(model_folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_the_extra_it_says_how_to_install_it(model_folder: Path) -> None:
+def test_missing_extra_names_the_package(model_folder: Path) -> None:
     code = (
         "import sys; sys.modules['fastapi'] = None; sys.argv = ['twinned', 'serve', 'x'];"
         "from twinned.cli.main import main; main()"
@@ -338,7 +338,7 @@ def test_without_the_extra_it_says_how_to_install_it(model_folder: Path) -> None
     assert "pip install 'twinned[serve]'" in done.stderr
 
 
-def test_the_embeddings_are_those_of_the_library(model_folder: Path) -> None:
+def test_embeddings_equal_those_of_the_library(model_folder: Path) -> None:
     with running(model_folder) as service, service.client() as client:
         found = client.post("/v1/embed", files=pictures("circle", "bar")).json()
     expected = tw.load(model_folder).embed([png("circle"), png("bar")])

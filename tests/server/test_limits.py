@@ -1,4 +1,4 @@
-"""A Qdrant server that accepts and never answers holds neither what verify needs nor a stop."""
+"""A Qdrant server that never answers blocks neither verification nor shutdown."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ PAIR = pictures("circle", field="a") + pictures("bar", field="b")
 
 
 class Silent(http.server.ThreadingHTTPServer):
-    """Answers while a collection is opened; accepts everything else and never answers.
+    """Answer requests that open a collection; accept all others without an answer.
 
     Args:
-        info: The collection, as Qdrant describes it.
+        info: Description of the collection by Qdrant.
     """
 
     daemon_threads = True
@@ -53,7 +53,7 @@ class Silent(http.server.ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_address[1]}/people"
 
     def wait_for(self, requests: int) -> None:
-        """Wait until so many requests wait for an answer."""
+        """Wait until this number of requests waits for an answer."""
         _until(lambda: self.held >= requests)
 
 
@@ -97,7 +97,7 @@ def silent(model: Model) -> Iterator[Silent]:
 
 @contextlib.contextmanager
 def asking(ask: Callable[[], httpx.Response], times: int) -> Iterator[list[httpx.Response]]:
-    """Ask so many times at once; all answers are there at the end."""
+    """Send concurrent requests; the list has all responses at the end."""
     answers: list[httpx.Response] = []
     threads = [threading.Thread(target=lambda: answers.append(ask()), daemon=True) for _ in range(times)]
     for thread in threads:
@@ -115,15 +115,15 @@ def _until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_what_needs_no_gallery_goes_on(client: Client, model: Model, silent: Silent) -> None:
-    """The limits make both ways to be refused happen: two requests are begun, the others wait in vain."""
+def test_routes_without_gallery_work_while_it_is_silent(client: Client, model: Model, silent: Silent) -> None:
+    """Two requests start and fail; the others are refused after waiting."""
     gallery = open_gallery(silent.address, model, timeout=3)
     service = client(gallery=gallery, limits=Limits(wait_seconds=0.5))
     with asking(lambda: service.post("/v1/identify", files=pictures("circle")), 5) as refused:
         silent.wait_for(2)
         assert service.get("/healthz").status_code == 200
         assert service.post("/v1/verify", files=PAIR).status_code == 200
-        _until(lambda: len(refused) == 3)  # while the other two still wait for the server
+        _until(lambda: len(refused) == 3)  # while two requests wait for the server
         assert all("too busy to start within 0.5 seconds" in detail(one, 503) for one in refused)
         assert "twinned_gallery_images NaN" in service.get("/metrics").text
         facts = service.get("/v1/model").json()
@@ -132,16 +132,14 @@ def test_what_needs_no_gallery_goes_on(client: Client, model: Model, silent: Sil
     assert all("Qdrant server is up" in detail(one, 503) for one in refused[3:])
 
 
-def test_the_model_is_described_while_the_gallery_is_silent(
-    client: Client, model: Model, silent: Silent
-) -> None:
-    gallery = open_gallery(silent.address, model, timeout=60)  # longer than any wait of the service
+def test_model_route_works_while_the_gallery_is_silent(client: Client, model: Model, silent: Silent) -> None:
+    gallery = open_gallery(silent.address, model, timeout=60)  # longer than all limits of the service
     response = client(gallery=gallery, limits=Limits(wait_seconds=0.2)).get("/v1/model")
     assert response.status_code == 200
     assert set(response.json()["gallery"].values()) == {None}
 
 
-def test_changes_do_not_wait_for_each_other_without_end(client: Client, model: Model, silent: Silent) -> None:
+def test_waiting_changes_time_out(client: Client, model: Model, silent: Silent) -> None:
     gallery = open_gallery(silent.address, model, timeout=1)
     with gallery.store.writing:
         outcome: list[httpx.Response] = []
@@ -156,8 +154,8 @@ def test_changes_do_not_wait_for_each_other_without_end(client: Client, model: M
 
 
 @pytest.mark.slow
-def test_it_stops_without_the_server(model_folder: Path, silent: Silent) -> None:
-    """The process ends long before the server's answers are given up, 10 s after they were asked for."""
+def test_shutdown_does_not_wait_for_the_server(model_folder: Path, silent: Silent) -> None:
+    """The process ends before the timeout of 10 s for answers of the server."""
 
     def identify() -> httpx.Response:
         return httpx.post(f"{service.address}/v1/identify", files=pictures("bar"), timeout=60)
@@ -169,5 +167,5 @@ def test_it_stops_without_the_server(model_folder: Path, silent: Silent) -> None
             service.process.send_signal(signal.SIGTERM)
             assert service.process.wait(30) == 0
         assert all("The service is stopping" in detail(one, 503) for one in answers)
-        assert "Traceback" not in "".join(service.said)
-    assert Limits().stop_seconds <= 6  # of 8; the rest is for the process to end
+        assert "Traceback" not in "".join(service.lines)
+    assert Limits().stop_seconds <= 6  # of 8; the rest is for the end of the process

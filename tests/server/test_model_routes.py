@@ -1,4 +1,4 @@
-"""Routes that need the model alone answer as the library and the command line do."""
+"""Routes of the model return the results of the library."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def test_verify_says_what_the_model_says(client: Client, model: Model) -> None:
+def test_verify_equals_the_library(client: Client, model: Model) -> None:
     for left, right in ((png("circle", 0), png("circle", 1)), (png("circle", 0), png("bar", 1))):
         expected = model.verify(left, right)
         answer = client(gallery=None).post("/v1/verify", files={"a": ("a.png", left), "b": ("b.png", right)})
@@ -35,7 +35,7 @@ def test_verify_says_what_the_model_says(client: Client, model: Model) -> None:
         assert found["threshold"] == expected.threshold
 
 
-def test_multipart_and_json_are_two_ways_to_ask_the_same(client: Client) -> None:
+def test_multipart_and_json_are_equivalent(client: Client) -> None:
     service = client(gallery=None)
     left, right = png("ring"), png("cross")
     parts = service.post("/v1/verify", files={"a": left, "b": right}, data={"threshold": "0.5"})
@@ -44,7 +44,7 @@ def test_multipart_and_json_are_two_ways_to_ask_the_same(client: Client) -> None
     assert as_json.json()["threshold"] == 0.5
 
 
-def test_verify_takes_several_references(client: Client, model: Model) -> None:
+def test_verify_accepts_several_references(client: Client, model: Model) -> None:
     service, references = client(gallery=None), [png("ring", n) for n in range(3)]
     expected = model.verify(references, png("cross"))
     assert expected.threshold == model.manifest.calibration.references.row(3).threshold
@@ -62,14 +62,14 @@ def test_verify_takes_several_references(client: Client, model: Model) -> None:
     assert detail(broken, 422).startswith("a[1]: is not a supported image")
 
 
-def test_base64_may_be_broken_into_lines(client: Client) -> None:
+def test_base64_may_have_line_breaks(client: Client) -> None:
     lines = base64.encodebytes(png("ring")).decode()
     assert "\n" in lines.strip()
     answer = client(gallery=None).post("/v1/verify", json={"a": lines, "b": b64(png("ring"))})
     assert answer.json()["distance"] == pytest.approx(0, abs=DISTANCE)
 
 
-def test_a_jpeg_on_its_side_is_read_as_the_library_reads_it(client: Client, model: Model) -> None:
+def test_exif_rotation_is_applied(client: Client, model: Model) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(drawing("triangle", 3, 900), "JPEG", exif=exif)
@@ -77,7 +77,7 @@ def test_a_jpeg_on_its_side_is_read_as_the_library_reads_it(client: Client, mode
     assert answer.json()["distance"] == pytest.approx(model.verify(turned, png()).distance, abs=DISTANCE)
 
 
-def test_embed_gives_a_vector_an_image_by_its_name(client: Client, model: Model) -> None:
+def test_embed_returns_a_vector_per_image(client: Client, model: Model) -> None:
     answer = client(gallery=None).post("/v1/embed", files=pictures("circle", "bar-2"))
     found = answer.json()
     assert [one["image"] for one in found] == ["circle.png", "bar-2.png"]
@@ -87,7 +87,7 @@ def test_embed_gives_a_vector_an_image_by_its_name(client: Client, model: Model)
     np.testing.assert_allclose(one[0]["vector"], expected[0], atol=EMBEDDING)
 
 
-def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
+def test_classify_accepts_examples_per_class(client: Client, model: Model) -> None:
     support = {"circle": [png("circle", 1), png("circle", 2)], "bar": [png("bar", 1)]}
     expected = [g.to_json() for g in model.classify([png("circle"), png("bar")], support, threshold=1e9)]
     files = [
@@ -148,7 +148,7 @@ def test_classify_takes_examples_a_class(client: Client, model: Model) -> None:
         ({"content": b""}, 415, "is not supported"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_sentence(
+def test_invalid_requests_are_refused_in_one_sentence(
     client: Client, asked: dict[str, object], status: int, says: str
 ) -> None:
     sentence = detail(client(gallery=None).post("/v1/verify", **asked), status)
@@ -156,7 +156,7 @@ def test_what_cannot_be_used_is_told_in_one_sentence(
     assert "\n" not in sentence
 
 
-def test_a_compressed_body_is_refused_by_its_encoding(client: Client) -> None:
+def test_compressed_body_is_refused(client: Client) -> None:
     service = client(gallery=None)
     asked = service.build_request("POST", "/v1/embed", files={"image": png()})
     body, kind = asked.read(), asked.headers["content-type"]
@@ -182,9 +182,7 @@ def test_a_compressed_body_is_refused_by_its_encoding(client: Client) -> None:
         ("/", {"GET", "HEAD"}),
     ],
 )
-def test_a_method_that_is_not_answered_names_those_that_are(
-    client: Client, path: str, methods: set[str]
-) -> None:
+def test_unsupported_method_lists_the_allowed_ones(client: Client, path: str, methods: set[str]) -> None:
     service = client(gallery=None)
     for method in ("OPTIONS", "PUT"):
         answer = service.request(method, path)
@@ -192,7 +190,7 @@ def test_a_method_that_is_not_answered_names_those_that_are(
         assert set(answer.headers["allow"].split(", ")) == methods
 
 
-def test_the_sentence_is_the_command_lines(client: Client, model: Model, tmp_path) -> None:
+def test_error_message_equals_that_of_the_library(client: Client, model: Model, tmp_path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"photo\.jpg") as caught:
         model.verify(tmp_path / "photo.jpg", png())
@@ -201,7 +199,7 @@ def test_the_sentence_is_the_command_lines(client: Client, model: Model, tmp_pat
 
 
 def bomb(side: int) -> bytes:
-    """A PNG of a few hundred bytes that claims ``side`` squared pixels."""
+    """Build a small PNG that declares ``side`` x ``side`` pixels."""
     file = io.BytesIO()
     Image.new("1", (side, 8)).save(file, "PNG")
     data = bytearray(file.getvalue())
@@ -210,7 +208,7 @@ def bomb(side: int) -> bytes:
     return bytes(data)
 
 
-def test_an_image_is_refused_by_its_header(client: Client) -> None:
+def test_huge_image_is_refused_by_its_header(client: Client) -> None:
     for side in (8_000, 12_000, 60_000):
         sentence = detail(
             client(gallery=None).post("/v1/verify", files={"a": ("b.png", bomb(side)), "b": png()}), 422
@@ -219,7 +217,7 @@ def test_an_image_is_refused_by_its_header(client: Client) -> None:
         assert "pixels" in sentence
 
 
-def test_formats_that_only_a_stranger_would_send_are_refused(client: Client) -> None:
+def test_uncommon_formats_are_refused(client: Client) -> None:
     for kind in ("EPS", "TGA", "ICO", "PCX"):
         data = encoded(drawing("circle", 0), kind)
         assert "is not a supported image" in detail(
@@ -238,7 +236,7 @@ def test_too_many_images_or_bytes_are_refused(client: Client) -> None:
     assert "20,000 bytes" in detail(small.post("/v1/embed", files={"image": bytes(30_000)}), 413)
 
 
-def test_a_name_is_told_as_text_of_one_short_line(client: Client) -> None:
+def test_file_name_is_sanitized_in_messages(client: Client) -> None:
     name = "../../etc/<script>alert(1)</script>\r\n" + "x" * 500 + ".png"
     sentence = detail(client(gallery=None).post("/v1/embed", files={"image": (name, b"text")}), 422)
     assert sentence.startswith("script>")
@@ -247,7 +245,7 @@ def test_a_name_is_told_as_text_of_one_short_line(client: Client) -> None:
     assert found[0]["image"] == "me.png"
 
 
-def test_model_tells_figures_limits_and_gallery(client: Client, model: Model) -> None:
+def test_model_route_returns_figures_limits_and_gallery(client: Client, model: Model) -> None:
     facts = client().get("/v1/model").json()
     assert facts["threshold"] == model.threshold
     assert facts["embedding_size"] == model.embedding_size

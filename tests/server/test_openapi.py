@@ -1,4 +1,4 @@
-"""Schemathesis asks what the OpenAPI document allows, and what it does not, and checks every answer."""
+"""Check responses against the OpenAPI document with Schemathesis, for valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not i
 negative_data_rejection = pytest.importorskip("schemathesis.specs.openapi.checks").negative_data_rejection
 SchemathesisConfig = pytest.importorskip("schemathesis.config").SchemathesisConfig
 
-# What a schema cannot say: that these bytes are an image.
+# A schema cannot require that bytes are an image.
 IMAGES = [png(shape, seed, 24) for shape in SHAPES for seed in range(2)]
 schemathesis.openapi.format("binary", st.sampled_from(IMAGES))
 schemathesis.openapi.format("byte", st.sampled_from([base64.b64encode(one).decode() for one in IMAGES]))
@@ -29,18 +29,18 @@ schemathesis.openapi.format("byte", st.sampled_from([base64.b64encode(one).decod
 
 @pytest.fixture(scope="module")
 def document(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The service's own document, and the service behind it."""
+    """OpenAPI schema of the service, bound to its application."""
     model = tw.load(model_folder)
     gallery = model.gallery(tmp_path_factory.mktemp("schema") / "g.gallery")
     gallery.add(IMAGES, [f"label {place % 3}" for place in range(len(IMAGES))], progress=False)
     app = create_app(model, gallery, names=["testserver"], plan=EncoderPlan(model.encoder, 2, False))
     config = SchemathesisConfig()
     config.projects.default.analysis.constants.enabled = (
-        False  # words of the source would be sent in place of images
+        False  # would send words of the source code as images
     )
 
     async def lasting(scope: Any, receive: Any, send: Any) -> None:
-        """The service, which schemathesis would otherwise start and stop for each request."""
+        """Keep the service running; schemathesis would restart it for each request."""
         if scope["type"] != "lifespan":
             await app(scope, receive, send)
             return
@@ -54,23 +54,23 @@ def document(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> An
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
-def test_every_answer_is_what_the_document_says(document: Any, mode: str) -> None:
+def test_responses_conform_to_the_schema(document: Any, mode: str) -> None:
     failures = []
     operations = [found.ok() for found in document.get_all_operations()]
     assert len(operations) >= 17
     for operation in operations:
         if operation.path == "/v1/classify" and mode == "POSITIVE":
-            continue  # its schema cannot say which names `support` may not have
+            continue  # its schema cannot exclude names from `support`
 
         @settings(max_examples=15, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
         @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
         def ask(case: Any) -> None:
-            # What schemathesis calls invalid may be valid in another way (a number made text in a union).
+            # Data that schemathesis considers invalid may be valid (a number as text in a union).
             case.call_and_validate(excluded_checks=[negative_data_rejection])
 
         try:
             ask()
-        except Unsatisfiable:  # nothing in this operation can be wrong
+        except Unsatisfiable:  # no invalid data exists for this operation
             assert mode == "NEGATIVE"
         except Exception as error:
             failures.append(f"{operation.label}: {error}")

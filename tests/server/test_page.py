@@ -1,4 +1,4 @@
-"""The five places in real Chromium, as a visitor uses them: mouse, keyboard, phone, a bad connection."""
+"""The page in Chromium: mouse, keyboard, small screens, and failing requests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def service(model_folder: Path, shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service with four drawings of each shape enrolled, but for the bars."""
+    """Service with four enrolled drawings of each shape except the bar."""
     folder = tmp_path_factory.mktemp("page") / "shapes.gallery"
     known = [(shape, seed) for shape in SHAPES if shape != "bar" for seed in range(4)]
     with tw.load(model_folder).gallery(folder) as gallery:
@@ -58,7 +58,7 @@ def service(model_folder: Path, shapes: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page; at the end nothing may have been asked of another host or gone wrong in the console."""
+    """Open a page; fail on requests to other hosts and on console errors."""
     opened: list[tuple[Any, list[str]]] = []
 
     def open_page(service: Running, place: str = "", **options: Any) -> Any:
@@ -66,7 +66,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         wrong: list[str] = []
         page.on(
-            "console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None
+            "console",
+            lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None,
         )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(
@@ -89,7 +90,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
 
 
 def refused(page: Any, status: int) -> None:
-    """A refusal that is part of the test: Chromium notes each in its console."""
+    """Ignore an expected error response, which Chromium logs in its console."""
     page.wait_for_timeout(50)
     page.wrong[:] = [one for one in page.wrong if f"status of {status}" not in one]
 
@@ -109,9 +110,7 @@ def give(page: Any, place: str, *files: dict[str, Any], tile: int = 0) -> None:
 # ---- Compare
 
 
-def test_compare_tells_same_from_different_and_the_slider_moves_the_line(
-    visit: Callable[..., Any], service: Running
-) -> None:
+def test_compare_shows_verdict_and_threshold_slider(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service)
     verdict = page.locator("#place-compare .verdict")
     expect(verdict).to_have_text("Choose two images.")
@@ -134,7 +133,7 @@ def test_compare_tells_same_from_different_and_the_slider_moves_the_line(
     expect(verdict).to_have_text("Choose one more.")
 
 
-def test_compare_takes_drops_pastes_and_the_camera(visit: Callable[..., Any], service: Running) -> None:
+def test_compare_accepts_drop_paste_and_camera(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service)
     page.locator("#place-compare .tile").first.wait_for()
     transfer = page.evaluate_handle(
@@ -161,7 +160,7 @@ def test_compare_takes_drops_pastes_and_the_camera(visit: Callable[..., Any], se
     expect(page.locator("#place-compare .verdict")).to_have_text(re.compile("Same|Different"))
 
 
-def test_what_cannot_be_used_is_told_where_it_lies(visit: Callable[..., Any], service: Running) -> None:
+def test_unusable_file_shows_an_error_in_its_tile(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service)
     give(page, "compare", drawn("circle"))
     give(page, "compare", file("notes.png", b"no image"), tile=1)
@@ -184,9 +183,7 @@ def test_what_cannot_be_used_is_told_where_it_lies(visit: Callable[..., Any], se
     expect(page.locator(".tile .error").nth(1)).to_be_hidden()
 
 
-def test_a_busy_service_is_asked_again_and_a_dead_one_told(
-    visit: Callable[..., Any], service: Running
-) -> None:
+def test_busy_service_is_retried_and_failure_is_shown(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service)
     page.locator("#place-compare .tile").first.wait_for()
     times: list[int] = []
@@ -216,7 +213,7 @@ def test_a_busy_service_is_asked_again_and_a_dead_one_told(
 # ---- Identify and Search
 
 
-def test_identify_names_and_shows_the_nearest(visit: Callable[..., Any], service: Running) -> None:
+def test_identify_shows_label_and_nearest_images(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service, "#identify")
     give(page, "identify", drawn("cross", 2))
     expect(page.locator("#place-identify .verdict")).to_have_text("cross")
@@ -228,7 +225,7 @@ def test_identify_names_and_shows_the_nearest(visit: Callable[..., Any], service
     expect(page.locator("#place-identify .sure")).to_contain_text("Closest is")
 
 
-def test_search_goes_on_and_comes_back(visit: Callable[..., Any], service: Running) -> None:
+def test_search_from_a_hit_and_back(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service, "#search")
     give(page, "search", drawn("ring", 1))
     hits = page.locator("#place-search .grid li")
@@ -288,13 +285,13 @@ def test_enroll_list_rename_remove_and_undo(
         expect(page.locator(".people .line .note")).to_have_text("2 images")
         page.reload()
         expect(page.locator(".people bdi.name")).to_have_text("anna")
-        page.close()  # what it still asks for must not meet a service that is gone
+        page.close()  # no request may be sent after the service has stopped
 
 
-def test_ten_thousand_names_with_markup(
+def test_ten_thousand_labels_with_markup(
     visit: Callable[..., Any], model_folder: Path, tmp_path: Path
 ) -> None:
-    """Names, search and map stay usable; nothing in a name is taken for markup."""
+    """Names, search and map stay usable; names are never parsed as HTML."""
     model = tw.load(model_folder)
     random = np.random.default_rng(0)
     with model.gallery(tmp_path / "many.gallery") as gallery:
@@ -313,7 +310,7 @@ def test_ten_thousand_names_with_markup(
         expect(rows).to_have_count(1)
         page.goto(f"{service.address}/#map")
         expect(page.locator(".legend button")).to_have_count(14, timeout=20_000)
-        # A whole frame of 10,000 dots, drawn while the map is dragged.
+        # Frame time of 10,000 dots while the map is dragged.
         frames = page.evaluate(
             """async () => {
                 const canvas = document.querySelector(".canvas canvas");
@@ -329,13 +326,13 @@ def test_ten_thousand_names_with_markup(
         )
         assert frames[5] < 250, frames
         assert page.title() == "Map · Twinned"
-        page.close()  # what it still asks for must not meet a service that is gone
+        page.close()  # no request may be sent after the service has stopped
 
 
 # ---- Map
 
 
-def test_the_map_shows_leads_on_and_reports(visit: Callable[..., Any], service: Running) -> None:
+def test_map_opens_search_and_report(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service, "#map", viewport={"width": 1200, "height": 900})
     expect(page.locator(".legend button")).to_have_count(5)
     canvas = page.get_by_role("application")
@@ -362,10 +359,10 @@ def test_the_map_shows_leads_on_and_reports(visit: Callable[..., Any], service: 
     assert saved.value.suggested_filename == "model-card.md"
 
 
-# ---- who may see it, and on what
+# ---- access, screens and themes
 
 
-def test_the_token_is_asked_for_once(visit: Callable[..., Any], model_folder: Path, tmp_path: Path) -> None:
+def test_token_is_requested_once(visit: Callable[..., Any], model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("a-token-that-nobody-guesses\n")
     with running(model_folder, "--token-file", tmp_path / "token") as service:
         page = visit(service)
@@ -386,10 +383,10 @@ def test_the_token_is_asked_for_once(visit: Callable[..., Any], model_folder: Pa
         page.get_by_role("button", name="Forget the token").click()
         expect(field).to_be_visible()
         refused(page, 401)
-        page.close()  # what it still asks for must not meet a service that is gone
+        page.close()  # no request may be sent after the service has stopped
 
 
-def test_read_only_shows_and_changes_nothing(
+def test_read_only_page_has_no_controls_for_changes(
     visit: Callable[..., Any], model_folder: Path, tmp_path: Path
 ) -> None:
     with tw.load(model_folder).gallery(tmp_path / "g.gallery") as gallery:
@@ -398,18 +395,16 @@ def test_read_only_shows_and_changes_nothing(
         page = visit(service, "#enroll")
         expect(page.locator("#place-enroll .banner")).to_contain_text("read-only")
         expect(page.locator(".people bdi.name")).to_have_text("ring")
-        page.locator(
-            ".people .face.loaded"
-        ).wait_for()  # or it would be fetched after the service has stopped
+        page.locator(".people .face.loaded").wait_for()  # it must be loaded before the service stops
         expect(page.locator("#place-enroll form")).to_have_count(0)
         expect(page.get_by_role("button", name="Remove ring")).to_have_count(0)
-        page.close()  # what it still asks for must not meet a service that is gone
+        page.close()  # no request may be sent after the service has stopped
 
 
 @pytest.mark.parametrize(
     "options", [PHONE, {"viewport": {"width": 320, "height": 640}}], ids=["phone", "narrow"]
 )
-def test_on_a_phone_everything_fits(
+def test_page_fits_small_screens(
     visit: Callable[..., Any], service: Running, options: dict[str, Any]
 ) -> None:
     page = visit(service, **options)
@@ -430,7 +425,7 @@ def test_on_a_phone_everything_fits(
         assert nav["y"] + nav["height"] == pytest.approx(options["viewport"]["height"], abs=1)
 
 
-def test_the_keyboard_reaches_everything(visit: Callable[..., Any], service: Running) -> None:
+def test_controls_are_reachable_by_keyboard(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service)
     page.locator("#place-compare .tile").first.wait_for()
     reached = []
@@ -464,7 +459,7 @@ def test_the_keyboard_reaches_everything(visit: Callable[..., Any], service: Run
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_their_ground(visit: Callable[..., Any], service: Running, scheme: str) -> None:
+def test_text_contrast_meets_wcag_aa(visit: Callable[..., Any], service: Running, scheme: str) -> None:
     """WCAG AA: 4.5 to 1 for text, in both schemes."""
     page = visit(service, color_scheme=scheme)
     names = ["ground", "panel", "raised", "ink", "muted", "same", "different", "same-soft", "different-soft",
@@ -495,14 +490,14 @@ def test_words_stand_out_from_their_ground(visit: Callable[..., Any], service: R
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (words, ground)
 
 
-def test_the_theme_is_kept(visit: Callable[..., Any], service: Running) -> None:
+def test_theme_is_kept_after_reload(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service, color_scheme="light")
     page.get_by_role("button", name="Switch between light and dark").click()
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-def test_the_documentation_can_be_read_on_a_phone(visit: Callable[..., Any], service: Running) -> None:
+def test_api_documentation_fits_a_phone(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service, "docs", **PHONE)
     page.locator(".operation td").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
@@ -514,7 +509,7 @@ def test_the_documentation_can_be_read_on_a_phone(visit: Callable[..., Any], ser
     assert narrow == []
 
 
-def test_the_documentation_lists_every_operation(visit: Callable[..., Any], service: Running) -> None:
+def test_api_documentation_lists_operations(visit: Callable[..., Any], service: Running) -> None:
     page = visit(service, "docs")
     expect(page.locator(".operation").first).to_contain_text("/v1/verify")
     listed = page.locator(".operation h2").all_text_contents()

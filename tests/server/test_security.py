@@ -1,4 +1,4 @@
-"""No web page can use a service on its visitor's machine, and nobody without the token one beyond it."""
+"""Protection against foreign web pages (host name, origin, fetch metadata) and the token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN = "a-token-that-nobody-guesses"
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:8000", "localhost:8000", "localhost", "[::1]:8000", "LocalHost:80"]
 )
-def test_this_machine_answers_to_its_own_names(client: Client, host: str) -> None:
+def test_local_host_names_are_accepted(client: Client, host: str) -> None:
     assert client().get("/healthz", headers={"host": host}).json() == {"status": "ok"}
 
 
@@ -31,8 +31,8 @@ def test_this_machine_answers_to_its_own_names(client: Client, host: str) -> Non
         "[::2]",
     ],
 )
-def test_a_foreign_name_that_points_here_gets_nothing(client: Client, host: str) -> None:
-    """DNS rebinding: the attacker's page is of the same origin as far as the browser knows."""
+def test_foreign_host_name_is_refused(client: Client, host: str) -> None:
+    """DNS rebinding: for the browser, the page of the attacker has the same origin."""
     service = client(gallery=None)
     for path in ("/", "/healthz", "/v1/model", "/static/app.js", "/openapi.json", "/nothing"):
         sentence = detail(service.get(path, headers={"host": host, "origin": f"http://{host}"}), 403)
@@ -44,7 +44,7 @@ def test_a_foreign_name_that_points_here_gets_nothing(client: Client, host: str)
     ["http://evil.example", "null", "http://localhost:3000", "http://127.0.0.1", "file://", "http://[", "",
      "https://127.0.0.1:8000.evil.example"],
 )  # fmt: skip
-def test_a_foreign_page_can_neither_write_nor_read(client: Client, gallery, origin: str) -> None:
+def test_foreign_origin_is_refused(client: Client, gallery, origin: str) -> None:
     service = client()
     write = service.post(
         "/v1/gallery", files=pictures("circle"), data={"label": "x"}, headers={"origin": origin}
@@ -54,12 +54,12 @@ def test_a_foreign_page_can_neither_write_nor_read(client: Client, gallery, orig
     assert gallery.count() == 0
 
 
-def test_the_page_itself_may(client: Client) -> None:
+def test_own_origin_is_accepted(client: Client) -> None:
     for origin in ("http://127.0.0.1:8000", "https://127.0.0.1:8000"):
         assert client().get("/v1/model", headers={"origin": origin}).status_code == 200
 
 
-def test_head_is_answered_as_get_without_the_body(client: Client) -> None:
+def test_head_equals_get_without_body(client: Client) -> None:
     service = client(token="t" * 16)
     for path, status in (("/", 200), ("/healthz", 200), ("/v1/model", 401), ("/v1/nothing", 401)):
         head, got = service.head(path), service.get(path)
@@ -68,7 +68,7 @@ def test_head_is_answered_as_get_without_the_body(client: Client) -> None:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_foreign_page_cannot_embed_but_may_link(client: Client, site: str) -> None:
+def test_cross_site_requests_are_refused_except_links(client: Client, site: str) -> None:
     service = client()
     image = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
     assert "another site" in detail(service.get("/v1/gallery", headers=image), 403)
@@ -78,7 +78,7 @@ def test_a_foreign_page_cannot_embed_but_may_link(client: Client, site: str) -> 
     assert service.get("/", headers={"sec-fetch-site": "none"}).status_code == 200
 
 
-def test_beyond_this_machine_addresses_are_known_and_foreign_names_are_not() -> None:
+def test_public_service_accepts_addresses_and_configured_names() -> None:
     hosts = Hosts("0.0.0.0", ["faces.example"])
     for known in ("10.0.0.3:8000", "[fe80::1]:8000", "localhost:8000", "faces.example", "Faces.Example.:443"):
         assert known in hosts
@@ -86,7 +86,7 @@ def test_beyond_this_machine_addresses_are_known_and_foreign_names_are_not() -> 
         assert foreign not in hosts
 
 
-def test_the_token_opens_and_nothing_else_does(client: Client) -> None:
+def test_requests_require_the_token(client: Client) -> None:
     service = client(token=TOKEN, host="0.0.0.0", gallery=None)
     for headers in (
         {},
@@ -106,14 +106,14 @@ def test_the_token_opens_and_nothing_else_does(client: Client) -> None:
     assert service.post("/v1/embed", files={"image": png()}, headers=right).status_code == 200
 
 
-def test_what_asks_for_the_token_needs_none(client: Client) -> None:
+def test_page_and_documentation_require_no_token(client: Client) -> None:
     service = client(token=TOKEN, host="0.0.0.0", gallery=None)
     for path in ("/", "/docs", "/static/app.js", "/healthz", "/openapi.json"):
         assert service.get(path).status_code == 200, path
     assert detail(service.get("/static/../v1/model", headers={}), 401)
 
 
-def test_the_body_of_a_refused_request_is_not_even_read(client: Client) -> None:
+def test_body_of_unauthorized_request_is_not_read(client: Client) -> None:
     def endless():
         yield b"x"
         raise AssertionError("the body was read")
@@ -123,7 +123,7 @@ def test_the_body_of_a_refused_request_is_not_even_read(client: Client) -> None:
     assert answer.status_code == 401
 
 
-def test_every_answer_carries_the_security_headers(client: Client) -> None:
+def test_responses_have_security_headers(client: Client) -> None:
     service = client()
     answers = [service.get(path) for path in ("/", "/v1/model", "/nothing", "/static/app.js", "/static/no")]
     answers += [service.get("/", headers={"host": "evil.example"}), service.post("/v1/embed", content=b"")]
@@ -142,13 +142,13 @@ def test_every_answer_carries_the_security_headers(client: Client) -> None:
 @pytest.mark.parametrize(
     "name", ["../guard.py", "..%2fguard.py", "%2e%2e/guard.py", "/etc/passwd", "guard.py", "."]
 )
-def test_no_file_but_the_pages_own_is_served(client: Client, name: str) -> None:
+def test_static_route_serves_only_its_files(client: Client, name: str) -> None:
     answer = client(gallery=None).get(f"/static/{name}")
     assert answer.status_code == 404
     assert "class Guard" not in answer.text
 
 
-def test_another_address_needs_a_token() -> None:
+def test_public_address_requires_a_token() -> None:
     check_token("127.0.0.1", None)
     check_token("0.0.0.0", TOKEN)
     for host, token, says in (
@@ -162,7 +162,7 @@ def test_another_address_needs_a_token() -> None:
             check_token(host, token)
 
 
-def test_a_token_file_gives_its_first_line() -> None:
+def test_token_file_gives_its_first_line() -> None:
     assert token_from([" secret \n", "more\n"]) == "secret"
     with pytest.raises(SettingError, match="empty"):
         token_from(["\n"])

@@ -1,4 +1,4 @@
-"""ThreadPool is done in threads; what is too much is refused, and the event loop goes on."""
+"""ThreadPool: queue limits, timeouts, and a responsive event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twinned.server.problems import Problem
 from twinned.server.thread_pool import ThreadPool
 
 
-def test_what_does_not_fit_is_refused_at_once_and_what_fits_is_done() -> None:
+def test_jobs_beyond_the_queue_are_refused_at_once() -> None:
     async def ask() -> tuple[list[object], int]:
         work = ThreadPool(2, waiting=3, wait_seconds=60)
         release = threading.Event()
@@ -33,17 +33,17 @@ def test_what_does_not_fit_is_refused_at_once_and_what_fits_is_done() -> None:
     problems = [one for one in outcomes if isinstance(one, Problem)]
     assert outcomes.count("done") == 5
     assert [(one.status, one.headers) for one in problems] == [(503, {"Retry-After": "1"})] * 3
-    assert refused == 3, "before any job had ended"
+    assert refused == 3, "before the first job ended"
 
 
-def test_the_event_loop_goes_on_while_threads_work() -> None:
+def test_event_loop_runs_while_threads_work() -> None:
     async def ask() -> list[bool]:
         work = ThreadPool(2, waiting=4, wait_seconds=60)
         release = threading.Event()
         jobs = [asyncio.create_task(work.run(lambda: release.wait(60))) for _ in range(2)]
         while work.pending < 2:
             await asyncio.sleep(0.005)
-        release.set()  # never, if a job blocked the event loop
+        release.set()  # not reached if a job blocks the event loop
         released = [await job for job in jobs]
         work.close()
         return released
@@ -51,7 +51,7 @@ def test_the_event_loop_goes_on_while_threads_work() -> None:
     assert asyncio.run(ask()) == [True, True]
 
 
-def test_a_caller_who_goes_away_leaves_the_thread_counted_until_it_is_free() -> None:
+def test_cancelled_job_counts_until_its_thread_is_free() -> None:
     async def ask() -> None:
         work = ThreadPool(1, waiting=0, wait_seconds=5)
         started, release = threading.Event(), threading.Event()
@@ -73,7 +73,7 @@ def test_a_caller_who_goes_away_leaves_the_thread_counted_until_it_is_free() -> 
     asyncio.run(ask())
 
 
-def test_an_error_of_a_job_reaches_who_asked() -> None:
+def test_job_error_is_raised_to_the_caller() -> None:
     async def ask() -> None:
         work = ThreadPool(1, waiting=1, wait_seconds=5)
         try:
@@ -86,12 +86,12 @@ def test_an_error_of_a_job_reaches_who_asked() -> None:
         asyncio.run(ask())
 
 
-def test_a_job_that_cannot_start_in_time_is_refused() -> None:
+def test_job_that_cannot_start_in_time_is_refused() -> None:
     async def ask() -> None:
         work = ThreadPool(1, waiting=4, wait_seconds=0.5)  # long enough for the first job to start
         release = threading.Event()
         stuck = asyncio.create_task(work.run(lambda: release.wait(60)))
-        await asyncio.sleep(0)  # it is handed to the thread
+        await asyncio.sleep(0)  # the job is submitted
         with pytest.raises(Problem, match="too busy to start"):
             await work.run(lambda: "begun")
         assert work.pending == 1

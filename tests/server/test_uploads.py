@@ -1,4 +1,4 @@
-"""Multipart read by our few lines as httpx writes it and as strangers twist it; bodies held within limits."""
+"""Multipart parsing of valid and malformed bodies; limits of body sizes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def body(*parts: bytes) -> bytes:
     return b"".join(parts) + b"--x--\r\n"
 
 
-def test_fields_files_and_mappings_are_told_apart() -> None:
+def test_multipart_fields_files_and_mappings() -> None:
     sent = body(
         part("image", png(), file="a.png"),
         part("images", png("bar"), more="Content-Type: image/png\r\n"),
@@ -59,13 +59,13 @@ def test_fields_files_and_mappings_are_told_apart() -> None:
         (body(part("label", b"a", more="X: " + "y" * 100_000 + "\r\n")), "damaged"),
     ],
 )
-def test_twisted_multipart_is_told_in_a_sentence(sent: bytes, says: str) -> None:
+def test_malformed_multipart_is_refused(sent: bytes, says: str) -> None:
     with pytest.raises(Problem, match=says):
         read(RenameRequest, TYPE, sent, LIMITS)
 
 
 @given(st.binary(max_size=400), st.sampled_from([TYPE, "application/json"]))
-def test_no_body_makes_anything_but_a_problem(sent: bytes, kind: str) -> None:
+def test_any_body_is_a_problem_at_worst(sent: bytes, kind: str) -> None:
     with pytest.raises(Problem) as caught:
         read(RenameRequest, kind, sent, LIMITS)
     assert caught.value.status in (413, 422)
@@ -74,7 +74,7 @@ def test_no_body_makes_anything_but_a_problem(sent: bytes, kind: str) -> None:
 @given(
     st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=50), st.binary(max_size=200)
 )
-def test_what_httpx_sends_is_what_is_read(label: str, new: bytes) -> None:
+def test_multipart_of_httpx_round_trips(label: str, new: bytes) -> None:
     import httpx
 
     text = new.hex() or "x"
@@ -87,7 +87,7 @@ def test_what_httpx_sends_is_what_is_read(label: str, new: bytes) -> None:
 
 
 def receive(intake: Intake, *chunks: bytes, length: str | None = None, pause: float = 0) -> bytes:
-    """A body that comes in chunks; then the connection ends."""
+    """Receive a body in chunks, followed by a disconnect."""
 
     async def ask() -> bytes:
         left = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
@@ -105,7 +105,7 @@ def receive(intake: Intake, *chunks: bytes, length: str | None = None, pause: fl
     return asyncio.run(ask())
 
 
-def test_a_body_within_limits_arrives_and_is_let_go() -> None:
+def test_body_within_limits_is_received_and_released() -> None:
     intake = Intake(Limits(body_bytes=10, bodies_bytes=10))
     for _ in range(3):
         assert receive(intake, b"12345", b"67890") == b"1234567890"
@@ -122,7 +122,7 @@ def test_a_body_within_limits_arrives_and_is_let_go() -> None:
         (Limits(read_seconds=0.05), [b"x"] * 5, None, 408),
     ],
 )
-def test_a_body_beyond_limits_is_refused_and_let_go(
+def test_body_beyond_limits_is_refused_and_released(
     limits: Limits, chunks: list[bytes], length: str | None, status: int
 ) -> None:
     intake = Intake(limits)
@@ -132,7 +132,7 @@ def test_a_body_beyond_limits_is_refused_and_let_go(
     assert intake._held == 0
 
 
-def test_a_connection_that_ends_early_is_no_bug_of_ours() -> None:
+def test_disconnect_is_a_problem() -> None:
     async def ask() -> None:
         async def gone() -> dict[str, object]:
             return {"type": "http.disconnect"}

@@ -77,14 +77,14 @@ def on_step() -> type[OnStep]:
 
 
 @pytest.fixture(scope="session")
-def listening() -> Callable[..., Callable[..., Any]]:
-    """Decorator that gives a training function ``on_step=`` and ``say=`` for callbacks and notes."""
+def with_observers() -> Callable[..., Callable[..., Any]]:
+    """Decorator that adds ``on_step=`` and ``on_note=`` to a training function."""
 
-    def listen(train: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, on_step: Any = None, say: Any = None, **given: Any) -> Any:
+    def observe(train: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, on_step: Any = None, on_note: Any = None, **given: Any) -> Any:
             logger = logging.getLogger("twinned")
             level = logger.level
-            handler = NoteHandler(say or (lambda text: None))
+            handler = NoteHandler(on_note or (lambda text: None))
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)
             try:
@@ -95,4 +95,4 @@ def listening() -> Callable[..., Callable[..., Any]]:
 
         return run
 
-    return listen
+    return observe

@@ -34,7 +34,7 @@ QUICK = {"precision": "float32", "warmup": 2, "quarter_turns": False, "mirrors":
 
 @pytest.fixture
 def quick(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, listening: Callable[..., Any]
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, with_observers: Callable[..., Any]
 ) -> Callable[..., twinned.Model]:
     """Train for a few steps; copy the graph of `tiny_model`, since the export takes the most time."""
 
@@ -47,7 +47,7 @@ def quick(
         settings = QUICK | given.pop("settings", {})
         length = {"steps": 3} if not {"minutes", "epochs"} & set(given) else {}
         defaults = {"recipe": "glyph", "image_size": 20, "progress": False} | length
-        model: twinned.Model = listening(twinned.train)(data, settings=settings, **defaults | given)
+        model: twinned.Model = with_observers(twinned.train)(data, settings=settings, **defaults | given)
         return model
 
     return train
@@ -92,11 +92,11 @@ def test_train_writes_complete_model_with_head(glyphs, strangers, tmp_path, on_s
     assert {step.total for step in steps} == {6}
     assert all(step.images == len(step.batch.index) for step in steps)
     assert not (tmp_path / "m.twin.partial").exists()
-    said = json.loads((tmp_path / "m.twin" / "model.json").read_text())
-    assert said["head"] is True
-    assert said["calibration"]["far"] == 0.1
-    assert said["recipe"]["loss"]["name"] == "cross-entropy"
-    assert said["data"]["images"] == 72
+    manifest = json.loads((tmp_path / "m.twin" / "model.json").read_text())
+    assert manifest["head"] is True
+    assert manifest["calibration"]["far"] == 0.1
+    assert manifest["recipe"]["loss"]["name"] == "cross-entropy"
+    assert manifest["data"]["images"] == 72
     training = json.loads((tmp_path / "m.twin" / "training.json").read_text())
     assert training["seed"] == training["settings"]["seed"] == 3
     assert training["steps"] == 6
@@ -137,8 +137,8 @@ def test_twelve_classes_hold_out_four_for_the_threshold(quick, some):
 
 @pytest.mark.parametrize(("classes", "folds"), [(6, 3), *slow((11, 3), (4, 2))])
 def test_few_classes_fit_the_threshold_on_folds(quick, some, classes, folds):
-    said: list[str] = []
-    model = quick(some(classes), say=said.append)
+    notes: list[str] = []
+    model = quick(some(classes), on_note=notes.append)
     text = f"{classes} classes are too few to hold some out, so the threshold is fitted on {folds} folds"
     assert any(note.startswith(text) for note in model.manifest.notes)
     assert len(model.manifest.classes) == classes
@@ -172,13 +172,13 @@ def test_single_image_classes_serve_as_impostors(quick, some, strangers):
     known, single = some(12), load_images(strangers).subset(np.arange(0, 48, 6))
     names = [*known.labels, *(f"single {n}" for n in range(8))]
     drawn: set[int] = set()
-    said: list[str] = []
+    notes: list[str] = []
     model = quick(
         load_images([*known.images, *single.images], names),
         on_step=lambda step: drawn.update(step.batch.index.tolist()),
-        say=said.append,
+        on_note=notes.append,
     )
-    assert "8 of 20 classes have one image: they serve as impostors only" in said
+    assert "8 of 20 classes have one image: they serve as impostors only" in notes
     assert len(model.manifest.classes) + len(model.manifest.held_out["classes"]) == 20
     assert drawn & set(range(48, 54)), "single images that are not held out are in the batches"
     n = 4 * 6 + 2  # held out: four classes of six images, and two single ones
@@ -197,13 +197,13 @@ def test_unreadable_images_are_skipped_and_reported_once(quick, glyphs, tmp_path
     shutil.copytree(glyphs, data)
     for name in ("glyph03/1.png", "glyph05/2.png"):
         (data / name).write_bytes(b"broken")
-    said: list[str] = []
-    model = quick(data, say=said.append)
+    notes: list[str] = []
+    model = quick(data, on_note=notes.append)
     for name in ("glyph03/1.png", "glyph05/2.png"):
-        assert sum(name in sentence for sentence in said) == 1
+        assert sum(name in sentence for sentence in notes) == 1
     training = json.loads((model.folder / "training.json").read_text())
     assert len(training["images"]) + len(training["held_out_images"]) == 94
-    assert model.manifest.notes == said
+    assert model.manifest.notes == notes
     assert sorted(p.name for p in data.iterdir()) == sorted(p.name for p in glyphs.iterdir()), (
         "nothing written"
     )
@@ -221,13 +221,13 @@ def test_csv_split_column_selects_train_validation_and_test(quick, glyphs, tmp_p
         name = image.parent.name
         return "val" if name > "glyph11" else "Test" if image.stem in "45" else "train"
 
-    data, said = csv_with_split(tmp_path / "split.csv", glyphs, split), []
-    model = quick(data, output=tmp_path / "m.twin", say=said.append)
+    data, notes = csv_with_split(tmp_path / "split.csv", glyphs, split), []
+    model = quick(data, output=tmp_path / "m.twin", on_note=notes.append)
     assert (
-        said[0] == "the column split leaves 48 of 96 images for training, and 24 for choosing the threshold"
+        notes[0] == "the column split leaves 48 of 96 images for training, and 24 for choosing the threshold"
     )
     assert model.manifest.data["images"] == 48
-    assert sum("several splits" in sentence for sentence in said) == 1
+    assert sum("several splits" in sentence for sentence in notes) == 1
     assert model.manifest.held_out["classes"] == [f"glyph{n}" for n in (12, 13, 14, 15)]
     found = model.evaluate(data, progress=False)
     assert found.notes[0] == "measured on the 24 of 96 images that the column split marks as test"
@@ -237,21 +237,21 @@ def test_csv_split_column_selects_train_validation_and_test(quick, glyphs, tmp_p
 
 
 def test_unusable_split_column_is_ignored_or_refused(quick, glyphs, tmp_path):
-    said: list[str] = []
+    notes: list[str] = []
     within = csv_with_split(
         tmp_path / "within.csv", glyphs, lambda image: "val" if image.stem == "5" else "train"
     )
-    model = quick(within, say=said.append)
-    assert said[0].endswith("show the same classes, so they choose no threshold")
+    model = quick(within, on_note=notes.append)
+    assert notes[0].endswith("show the same classes, so they choose no threshold")
     assert model.manifest.calibration.unseen_classes
     few = csv_with_split(
         tmp_path / "few.csv", glyphs, lambda i: "val" if i.parent.name == "glyph15" else "train"
     )
-    assert quick(few, say=said.append).manifest.calibration.unseen_classes
-    assert any(s.endswith("those marked val are too few to choose the threshold on") for s in said)
+    assert quick(few, on_note=notes.append).manifest.calibration.unseen_classes
+    assert any(s.endswith("those marked val are too few to choose the threshold on") for s in notes)
     other = csv_with_split(tmp_path / "other.csv", glyphs, lambda image: f"fold{image.stem}")
-    assert quick(other, say=said.append).manifest.data["images"] == 72
-    assert any(s.endswith("fold5, never train") for s in said)
+    assert quick(other, on_note=notes.append).manifest.data["images"] == 72
+    assert any(s.endswith("fold5, never train") for s in notes)
     for word in ("dev", "trainig"):
         typo = csv_with_split(
             tmp_path / "t.csv", glyphs, lambda i, word=word: "test" if i.stem == "5" else word
@@ -259,7 +259,7 @@ def test_unusable_split_column_is_ignored_or_refused(quick, glyphs, tmp_path):
         with pytest.raises(DataError, match=rf"values .*{word}.*, but not train. Mark the training"):
             quick(typo)
     blank = csv_with_split(tmp_path / "blank.csv", glyphs, lambda image: "test" if image.stem == "5" else "")
-    assert quick(blank, say=said.append).manifest.data["images"] == 60
+    assert quick(blank, on_note=notes.append).manifest.data["images"] == 60
 
 
 def test_duplicates_across_splits_are_reported(quick, glyphs, tmp_path):
@@ -269,9 +269,9 @@ def test_duplicates_across_splits_are_reported(quick, glyphs, tmp_path):
     data = csv_with_split(
         tmp_path / "c.csv", tmp_path / "glyphs", lambda i: "test" if i.stem == "5" else "train"
     )
-    said: list[str] = []
-    quick(data, say=said.append)
-    assert any("16 pictures in several splits" in sentence for sentence in said)
+    notes: list[str] = []
+    quick(data, on_note=notes.append)
+    assert any("16 pictures in several splits" in sentence for sentence in notes)
 
 
 def test_unrelated_partial_folder_is_not_overwritten(quick, glyphs, tmp_path):
@@ -452,9 +452,9 @@ def test_weights_without_mean_use_model_json_of_the_folder(quick, some, tiny_mod
     assert model.manifest.data["images"] == (48 if steps else 0)
 
     alone = shutil.copy(file, tmp_path / "alone.safetensors")
-    said: list[str] = []
-    model = quick(some(12), steps=steps, settings={"weights": str(alone)}, say=said.append)
-    assert sum(s.startswith("alone.safetensors does not contain the mean and std") for s in said) == 1
+    notes: list[str] = []
+    model = quick(some(12), steps=steps, settings={"weights": str(alone)}, on_note=notes.append)
+    assert sum(s.startswith("alone.safetensors does not contain the mean and std") for s in notes) == 1
     assert model.spec.mean == quick(some(12), steps=0).spec.mean
 
 
@@ -675,14 +675,14 @@ def test_resume_refuses_and_keeps_incompatible_checkpoint(quick, some, tmp_path)
 
 def test_resume_of_finished_run_returns_the_model(quick, some, tmp_path):
     output = tmp_path / "m.twin"
-    said: list[str] = []
-    model = quick(some(12), output=output, resume=True, say=said.append)
-    assert any("does not exist, so the run starts from the beginning" in s for s in said)
+    notes: list[str] = []
+    model = quick(some(12), output=output, resume=True, on_note=notes.append)
+    assert any("does not exist, so the run starts from the beginning" in s for s in notes)
     steps: list[Step] = []
-    again = quick(some(12), output=output, resume=True, on_step=steps.append, say=said.append)
+    again = quick(some(12), output=output, resume=True, on_step=steps.append, on_note=notes.append)
     assert steps == []
     assert again.encoder_sha256 == model.encoder_sha256
-    assert said[-1] == f"{output}: this run is finished; there is nothing to resume"
+    assert notes[-1] == f"{output}: this run is finished; there is nothing to resume"
     with pytest.raises(
         SettingError, match=r"finished run with different settings or data \(length\.steps: 3 then, 4 now"
     ):
@@ -803,5 +803,5 @@ def test_invalid_options_are_refused_before_any_note(
 ) -> None:
     notes: list[str] = []
     with pytest.raises((DataError, SettingError), match=r"nosuch|nowhere"):
-        quick(glyphs, recipe="auto", say=notes.append, **wrong)
+        quick(glyphs, recipe="auto", on_note=notes.append, **wrong)
     assert notes == []

@@ -33,19 +33,23 @@ def baseline(strangers: Path) -> twinned.Model:
 
 @needs_weights
 def test_zero_steps_use_the_encoder_output_and_all_classes(baseline, strangers):
-    said = baseline.manifest
-    assert (said.embedding_size, said.encoder, said.distance) == (1280, "efficientnet_lite0", "cosine")
-    assert said.classes == []
-    assert said.calibration.n_classes == 8
-    assert said.calibration.unseen_classes
-    assert said.spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    manifest = baseline.manifest
+    assert (manifest.embedding_size, manifest.encoder, manifest.distance) == (
+        1280,
+        "efficientnet_lite0",
+        "cosine",
+    )
+    assert manifest.classes == []
+    assert manifest.calibration.n_classes == 8
+    assert manifest.calibration.unseen_classes
+    assert manifest.spec.mean == pytest.approx((0.485, 0.456, 0.406))
     assert "Apache-2.0: EfficientNet-Lite0" in (baseline.folder / "README.md").read_text()
     network = encoders.build("efficientnet_lite0", image_size=(32, 32), channels=3).eval()
     file = next(strangers.rglob("*.png"))
-    pixels = twinned.data.preprocessing.read_image(file, said.spec)
+    pixels = twinned.data.preprocessing.read_image(file, manifest.spec)
     x = (
-        torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor(said.spec.mean).view(3, 1, 1)
-    ) / (torch.tensor(said.spec.std).view(3, 1, 1))
+        torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - torch.tensor(manifest.spec.mean).view(3, 1, 1)
+    ) / (torch.tensor(manifest.spec.std).view(3, 1, 1))
     with torch.no_grad():
         values = torch.nn.functional.normalize(network(x)).numpy()
     np.testing.assert_allclose(baseline.embed([file]), values, atol=1e-4)

@@ -33,7 +33,7 @@ QUICK = {"precision": "float32", "warmup": 2, "quarter_turns": False, "mirrors":
 
 @pytest.fixture
 def finetune(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, listening: Callable[..., Any]
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, with_observers: Callable[..., Any]
 ) -> Callable[..., twinned.Model]:
     """Fine-tune `tiny_model` for a few steps; copy its graph unless `whole` is set."""
 
@@ -45,7 +45,7 @@ def finetune(
             monkeypatch.setattr(onnx_export, "export_encoder", borrowed)
         settings = QUICK | given.pop("settings", {})
         defaults = {"steps": 3, "progress": False}
-        tuned: twinned.Model = listening(twinned.finetune)(
+        tuned: twinned.Model = with_observers(twinned.finetune)(
             given.pop("model", tiny_model), data, settings=settings, **defaults | given
         )
         return tuned
@@ -59,10 +59,10 @@ def weights(model: twinned.Model | Path) -> dict[str, torch.Tensor]:
 
 
 def test_fine_tuned_model_is_better_or_the_baseline_is_kept(finetune, tiny_model, strangers, glyphs):
-    said: list[str] = []
+    notes: list[str] = []
     known = load_images(glyphs)
     known = known.with_classes(known.classes[:6])
-    model = finetune(strangers, steps=12, whole=True, old=known, say=said.append)
+    model = finetune(strangers, steps=12, whole=True, old=known, on_note=notes.append)
     fit = model.manifest.calibration
     assert fit.n_classes == 8
     assert fit.unseen_classes
@@ -71,10 +71,10 @@ def test_fine_tuned_model_is_better_or_the_baseline_is_kept(finetune, tiny_model
     assert fit.eer <= before.eer + 0.05, "measured on folds, so the values differ slightly"
     beaten = model.manifest.held_out.get("untouched")
     if beaten is None:
-        assert any("the encoder before training is kept" in note for note in said)
+        assert any("the encoder before training is kept" in note for note in notes)
         assert all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
     else:
-        assert any("training improved the encoder" in note for note in said)
+        assert any("training improved the encoder" in note for note in notes)
         assert not all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
         assert model.evaluate(strangers, progress=False).details["untouched"]["eer"] == before.eer
     # --old evaluates both models on the old classes and records the results.
@@ -92,16 +92,16 @@ def test_fine_tuned_model_is_better_or_the_baseline_is_kept(finetune, tiny_model
 def test_validation_on_known_classes_is_noted(finetune, strangers):
     images = twinned.load_images(strangers)
     first = np.array([Path(image).stem in "012" for image in images.images])
-    said: list[str] = []
-    finetune(images.subset(first), validation=images.subset(~first), say=said.append)
-    assert any("on held-out images of training classes: " in note for note in said)
+    notes: list[str] = []
+    finetune(images.subset(first), validation=images.subset(~first), on_note=notes.append)
+    assert any("on held-out images of training classes: " in note for note in notes)
 
 
 def test_worse_model_is_discarded(finetune, tiny_model, strangers):
-    said: list[str] = []
+    notes: list[str] = []
     ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}
-    model = finetune(strangers, steps=12, say=said.append, **ruin)
-    assert any("the encoder before training is kept" in note for note in said)
+    model = finetune(strangers, steps=12, on_note=notes.append, **ruin)
+    assert any("the encoder before training is kept" in note for note in notes)
     assert all(torch.equal(v, weights(model)[k]) for k, v in weights(tiny_model).items())
     before = twinned.load(tiny_model)
     assert model.manifest.classes == before.manifest.classes, "the new classes did not train it"
@@ -183,16 +183,16 @@ def test_time_limits_the_images_of_frozen_stages(finetune, glyphs, strangers, mo
     ends = np.arange(95)
     same = images.labels[:-1] == images.labels[1:]
     pairs = PairSet(images.images, left=ends, right=ends + 1, same=same)
-    said: list[str] = []
-    given = {"freeze": 2, "minutes": 0.05, "steps": None, "say": said.append}
+    notes: list[str] = []
+    given = {"freeze": 2, "minutes": 0.05, "steps": None, "on_note": notes.append}
     given["on_step"] = lambda step: clock.advance(0.1)
     model = finetune(glyphs, validation=strangers, **given)
     assert model.manifest.held_out["images"] == 32
     finetune(pairs, **given)
     assert seen == [42 + 32, seen[1]]
     assert seen[1] <= 64
-    assert f"time allows for {seen[1]} of 96 images" in said
-    assert "time allows for 74 of 144 images" in said
+    assert f"time allows for {seen[1]} of 96 images" in notes
+    assert "time allows for 74 of 144 images" in notes
 
 
 def altered(folder: Path, target: Path) -> Path:
@@ -211,9 +211,9 @@ def test_repeated_fine_tuning_keeps_the_learning_rate(finetune, strangers):
     rate = recipes.get("glyph").optimizer.learning_rate
     assert one.manifest.setting("optimizer.learning_rate") == pytest.approx(0.3 * rate)
     assert two.manifest.setting("optimizer.learning_rate") == one.manifest.setting("optimizer.learning_rate")
-    said: list[str] = []
-    assert finetune(strangers, recipe="auto", say=said.append).manifest.recipe["recipe"] == "glyph"
-    assert said[1].startswith("recipe glyph: ")
+    notes: list[str] = []
+    assert finetune(strangers, recipe="auto", on_note=notes.append).manifest.recipe["recipe"] == "glyph"
+    assert notes[1].startswith("recipe glyph: ")
 
 
 @pytest.mark.parametrize("place", ["new.twin", "."])
@@ -245,7 +245,7 @@ def test_fine_tune_with_another_size_or_color(finetune, tiny_model, strangers, g
 
 
 @pytest.mark.slow
-def test_layer_that_does_not_fit_is_reinitialized_with_a_note(listening, glyphs, strangers, tmp_path):
+def test_layer_that_does_not_fit_is_reinitialized_with_a_note(with_observers, glyphs, strangers, tmp_path):
     settings = QUICK | {"embedding_size": 12, "classes_per_batch": 8}
     first = tmp_path / "m.twin"
     twinned.train(
@@ -258,13 +258,13 @@ def test_layer_that_does_not_fit_is_reinitialized_with_a_note(listening, glyphs,
         output=first,
         progress=False,
     )
-    said: list[str] = []
-    model = listening(twinned.finetune)(
-        first, strangers, image_size=56, steps=2, settings=QUICK, progress=False, say=said.append
+    notes: list[str] = []
+    model = with_observers(twinned.finetune)(
+        first, strangers, image_size=56, steps=2, settings=QUICK, progress=False, on_note=notes.append
     )
     assert (
         "the embedding layer does not fit images of 56x56 with 1 channels, so it is initialized at random"
-        in said
+        in notes
     )
     assert model.spec.height == 56
     assert model.manifest.classes, "no baseline exists"
@@ -333,13 +333,13 @@ def test_output_must_not_be_the_initial_model(finetune, strangers, tiny_model, t
 def test_kept_baseline_is_noted_and_not_trained_again(finetune, glyphs, tmp_path):
     ruin = {"learning_rate": 0.5, "settings": {"average": 0, "warmup": 0, "decay_from": 0.9}}
     some = twinned.load_images(glyphs).with_classes([f"glyph0{n}" for n in range(4)])
-    said: list[str] = []
+    notes: list[str] = []
     one = tmp_path / "one.twin"
-    model = finetune(some, whole=True, steps=4, image_size=24, output=one, say=said.append, **ruin)
-    assert any("on which the initial model was trained" in sentence for sentence in said)
+    model = finetune(some, whole=True, steps=4, image_size=24, output=one, on_note=notes.append, **ruin)
+    assert any("on which the initial model was trained" in sentence for sentence in notes)
     assert not model.manifest.calibration.unseen_classes
-    assert finetune(some, steps=4, image_size=24, output=one, resume=True, say=said.append, **ruin)
-    assert said[-1] == f"{one}: this run is finished; there is nothing to resume"
+    assert finetune(some, steps=4, image_size=24, output=one, resume=True, on_note=notes.append, **ruin)
+    assert notes[-1] == f"{one}: this run is finished; there is nothing to resume"
     third = finetune(some, whole=True, model=one, steps=4, image_size=20, **ruin)
     assert not third.manifest.calibration.unseen_classes, "at another size classes are known by their names"
 

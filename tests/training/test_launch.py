@@ -75,10 +75,10 @@ def test_killed_and_interrupted_runs_resume(folder, tmp_path):
     process = start(*long)
     until_saved(model, process)
     os.kill(children(process)[1], signal.SIGKILL)
-    _, said = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 2
     assert (
-        said.strip()
+        error.strip()
         .splitlines()[-1]
         .startswith("twinned: training stopped: process 2 of 2 ended with SIGKILL")
     )
@@ -88,16 +88,16 @@ def test_killed_and_interrupted_runs_resume(folder, tmp_path):
     process = start(*long, "--resume")
     until_saved(model, process, after=written)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "stopped after step" in said
-    assert "--resume" in said.strip().splitlines()[-1]
+    assert "stopped after step" in error
+    assert "--resume" in error.strip().splitlines()[-1]
     assert not model.exists()
 
     process = start(*long, "--resume", "--json")
-    said, error = process.communicate(timeout=300)
+    output, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    assert json.loads(said)["model"] == str(model)
+    assert json.loads(output)["model"] == str(model)
     assert tw.load(model).manifest.held_out["eer"] <= 0.5
     assert not devices_folder(model).exists()
 

@@ -161,7 +161,7 @@ def test_custom_functions_replace_sections(quick, some):
     }
 
 
-def test_images_that_are_decoded_during_training_give_the_same_model(quick, some, monkeypatch):
+def test_lazily_decoded_images_give_the_same_model(quick, some, monkeypatch):
     torch.manual_seed(0)
     encoder = Mine()
     expected = quick(some, encoder=encoder, settings={"precision": "float32"})
@@ -174,7 +174,7 @@ def test_images_that_are_decoded_during_training_give_the_same_model(quick, some
         torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
 
 
-def test_callbacks_see_the_final_training_only(quick, some, monkeypatch):
+def test_callbacks_are_called_in_the_final_training_only(quick, some, monkeypatch):
     taken, scores, fits = [], [], []
 
     class Watch(Callback):

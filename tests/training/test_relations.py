@@ -74,9 +74,9 @@ def model(pair_list: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_relations_are_learned(model, pair_list):
-    said = model.evaluate(pair_list, progress=False).to_json()
-    assert said["relations"]["accuracy"] > 0.8  # always answering the most common relation gives 0.5
-    assert said["relations"]["pairs"] == 600
+    result = model.evaluate(pair_list, progress=False).to_json()
+    assert result["relations"]["accuracy"] > 0.8  # always answering the most common relation gives 0.5
+    assert result["relations"]["pairs"] == 600
     assert model.manifest.relations == list(RELATIONS)
     assert model.manifest.head
     assert model.manifest.held_out["eer"] < 0.2
@@ -142,9 +142,9 @@ def test_other_relations_reinitialize_the_head(model, pair_list):
         renamed.unlink()
     assert "relations" in measured.to_json()
     # Both models are compared as same or different only, and the new one is kept in any case.
-    (said,) = (note for note in found.manifest.notes if note.startswith("compared as same or different only"))
+    (note,) = (note for note in found.manifest.notes if note.startswith("compared as same or different only"))
     before, after = found.manifest.held_out["untouched"]["eer"], found.manifest.held_out["eer"]
-    assert f"equal error rate {before:.4f} before training, equal error rate {after:.4f}" in said
+    assert f"equal error rate {before:.4f} before training, equal error rate {after:.4f}" in note
     assert found.manifest.relations == ["alike", "far", "near"]
     assert load_file(found.folder / "weights.safetensors")["head.same"].tolist() == [1, 0, 0]
 
@@ -163,13 +163,15 @@ def test_changed_meaning_of_a_relation_reinitializes_the_head(model, pair_list):
 
 
 @pytest.mark.slow
-def test_head_that_does_not_fit_is_reinitialized(pair_list, listening):
+def test_head_that_does_not_fit_is_reinitialized(pair_list, with_observers):
     given = {"image_size": 24, "settings": {"embedding_size": None}, "steps": 1, "progress": False}
     wide = train(pair_list, recipe="photo", encoder="conv4", **given)
-    said: list[str] = []
-    found = listening(finetune)(wide, pair_list, image_size=32, steps=1, progress=False, say=said.append)
+    notes: list[str] = []
+    found = with_observers(finetune)(
+        wide, pair_list, image_size=32, steps=1, progress=False, on_note=notes.append
+    )
     assert found.spec.shape == (32, 32, 3)
-    assert any(sentence.startswith("the head does not fit embeddings of ") for sentence in said)
+    assert any(sentence.startswith("the head does not fit embeddings of ") for sentence in notes)
 
 
 def test_kept_baseline_keeps_its_relations(model, pair_list, monkeypatch):
@@ -183,15 +185,21 @@ def test_kept_baseline_keeps_its_relations(model, pair_list, monkeypatch):
 
 
 @pytest.mark.slow
-def test_fine_tuning_does_not_worsen_the_relations(model, pair_list, listening):
-    said: list[str] = []
-    ruined = listening(finetune)(
-        model, pair_list, steps=4, learning_rate=0.5, settings={"average": 0}, progress=False, say=said.append
+def test_fine_tuning_does_not_worsen_the_relations(model, pair_list, with_observers):
+    notes: list[str] = []
+    ruined = with_observers(finetune)(
+        model,
+        pair_list,
+        steps=4,
+        learning_rate=0.5,
+        settings={"average": 0},
+        progress=False,
+        on_note=notes.append,
     )
-    assert any("the encoder before training is kept" in note for note in said)
+    assert any("the encoder before training is kept" in note for note in notes)
     before, after = (load_file(m.folder / "weights.safetensors") for m in (model, ruined))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert not any("recall" in note for note in said), "pairs have none"
+    assert not any("recall" in note for note in notes), "pairs have none"
     assert ruined.manifest.relations == model.manifest.relations
     assert ruined.evaluate(pair_list, progress=False).details["relations"]["accuracy"] > 0.8
 

@@ -12,7 +12,7 @@ import twinned as tw
 
 
 class Stop(tw.Callback):
-    """Stops at the first step."""
+    """Stop at the first step."""
 
     def on_step(self, step: object) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Where results may not be written."""
+"""Checks of output paths, and atomic writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twinned.errors import SettingError
 from twinned.utils import files
 
 
-def test_new_names_are_fine_and_old_ones_need_force(tmp_path):
+def test_existing_output_requires_force(tmp_path):
     files.check_output(tmp_path / "new")
     files.check_output(tmp_path / "a" / "b" / "new")
     (tmp_path / "old").write_text("")
@@ -22,7 +22,7 @@ def test_new_names_are_fine_and_old_ones_need_force(tmp_path):
         files.check_output(tmp_path / "dangling")
 
 
-def test_nothing_is_written_into_the_data_over_it_or_around_it(tmp_path, monkeypatch):
+def test_output_inside_or_around_the_data_is_refused(tmp_path, monkeypatch):
     data = tmp_path / "data"
     (data / "a").mkdir(parents=True)
     (data / "list.csv").write_text("path,label")
@@ -35,11 +35,11 @@ def test_nothing_is_written_into_the_data_over_it_or_around_it(tmp_path, monkeyp
     for given in (data, data / "list.csv"):
         with pytest.raises(SettingError, match="The output is also an input"):
             files.check_output(given, force=True, data=[given])
-    files.check_output(data / "m.twin", data=["list.csv"])  # beside a CSV, which is the data
+    files.check_output(data / "m.twin", data=["list.csv"])  # next to a CSV
     files.check_output(tmp_path / "m.twin", data=[data, "arrays"])
 
 
-def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
+def test_unwritable_output_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match="is a file"):
         files.check_output(tmp_path / "file" / "m.twin")
@@ -48,7 +48,7 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
         files.check_output(tmp_path / "m.twin")
 
 
-def test_a_file_is_replaced_in_one_step_or_left_alone(tmp_path):
+def test_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "file"
     files.write_bytes(path, b"before")
 

@@ -1,4 +1,4 @@
-"""Members and ranks of groups, against slow loops."""
+"""Members and ranks of groups, compared with loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twinned.utils.groups import members, rank_within_group
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_ranks_and_members_are_those_of_a_loop(seed: int) -> None:
+def test_ranks_and_members_equal_a_loop(seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 9, 40).astype(str)
     seen: dict[str, list[int]] = {}
     ranks = []
@@ -20,6 +20,6 @@ def test_ranks_and_members_are_those_of_a_loop(seed: int) -> None:
     assert [index.tolist() for index in members(labels)] == [seen[label] for label in sorted(seen)]
 
 
-def test_no_elements_have_no_groups() -> None:
+def test_empty_input_has_no_groups() -> None:
     assert members(np.array([], np.str_)) == []
     assert rank_within_group(np.array([], np.str_)).shape == (0,)

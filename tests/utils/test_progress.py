@@ -28,7 +28,7 @@ def opened(monkeypatch):
     return opened
 
 
-def test_an_inner_bar_takes_the_place_of_the_outer_one(opened):
+def test_inner_bar_replaces_the_outer_bar(opened):
     terminal = opened()
 
     def shown() -> list[str]:
@@ -46,7 +46,7 @@ def test_an_inner_bar_takes_the_place_of_the_outer_one(opened):
     assert "/1,200" in terminal.getvalue()
 
 
-def test_bars_without_work_or_terminal_show_nothing(opened, monkeypatch):
+def test_bars_without_work_or_terminal_are_not_shown(opened, monkeypatch):
     terminal = opened()
     with progress_bar("Training", 0) as advance:
         advance()

@@ -19,7 +19,7 @@ import pytest
 from twinned.utils import telemetry
 
 TWINNED = [sys.executable, "-c", "from twinned.cli.main import main; main()"]
-# With one of these ONNX Runtime reports nothing by itself (its core/platform/telemetry_environment.h).
+# ONNX Runtime disables telemetry if one of these is set (core/platform/telemetry_environment.h).
 SILENT = {
     "APPVEYOR",
     "BITBUCKET_BUILD_NUMBER",
@@ -41,7 +41,7 @@ _LOOPBACK = re.compile(r"127\.|::1$|::ffff:127\.|0\.0\.0\.0$|::$")
 
 
 def environment(home: Path) -> dict[str, str]:
-    """An environment with a home of its own, in which nothing is switched off."""
+    """Return an environment with its own home folder and no telemetry switches."""
     left_out = SILENT | {*telemetry.SWITCHES, "MPLCONFIGDIR", "HF_HOME", "TORCH_HOME"}
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA", "STATE")}
@@ -59,7 +59,7 @@ def traceable(folder: Path) -> bool:
 
 
 def _ended(log: Path) -> bool:
-    """Wait until strace, which ends a moment after the process that it follows, has written its last line."""
+    """Wait until strace, which ends after the traced process, has written its last line."""
     for _ in range(600):
         lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
         if lines and re.search(r"\+\+\+ (exited|killed)", lines[-1]):
@@ -70,14 +70,14 @@ def _ended(log: Path) -> bool:
 
 @dataclass
 class Traces:
-    """Runs programs in an empty home, each followed by strace where that works."""
+    """Run programs with an empty home folder, traced by strace if possible."""
 
     home: Path
     work: Path
     logs: list[Path] | None  # None: strace does not work here
 
     def start(self, *command: object) -> subprocess.Popen[str]:
-        """Start a program; it is the child itself, so that signals reach it."""
+        """Start a program as a direct child, so that it receives signals."""
         prefix = []
         if self.logs is not None:
             self.logs.append(self.work.with_name(f"{len(self.logs)}.strace"))
@@ -93,7 +93,7 @@ class Traces:
         )
 
     def run(self, *command: object) -> None:
-        """Run a program to its end, which must be a good one."""
+        """Run a program to its end and check its exit code."""
         process = self.start(*command)
         _, err = process.communicate(timeout=300)
         assert process.returncode in (0, 1), err  # 1: verify found the images different
@@ -101,7 +101,7 @@ class Traces:
 
 @pytest.fixture(scope="module")
 def used(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Traces:
-    """Every kind of entry used once: train, verify, gallery add, export and its example, serve."""
+    """Traces of each entry point: train, verify, gallery add, export and its example, serve."""
     pytest.importorskip("fastapi", reason="needs the extra serve")
     pytest.importorskip("torch", reason="needs the extra train")
     root = tmp_path_factory.mktemp("telemetry")
@@ -138,13 +138,13 @@ def used(glyphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Traces:
 
 
 @pytest.mark.slow
-def test_the_home_folder_stays_empty(used: Traces) -> None:
+def test_home_folder_stays_empty(used: Traces) -> None:
     assert sorted(used.home.rglob("*")) == []
     assert sorted(path.name for path in used.work.iterdir()) == ["g", "m.twin", "out"]
 
 
 @pytest.mark.slow
-def test_no_name_is_looked_up(used: Traces) -> None:
+def test_no_host_name_is_resolved(used: Traces) -> None:
     if used.logs is None:
         pytest.skip("strace is not installed, or may not follow a process here")
     for log in used.logs:
@@ -160,7 +160,7 @@ def _leaves(line: str) -> bool:
     return any(not _LOOPBACK.match(v4 or v6) for v4, v6 in _ADDRESS.findall(line))
 
 
-def test_what_leaves_the_machine_is_recognized() -> None:
+def test_network_calls_are_recognized_in_traces() -> None:
     lookup = 'connect(3, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("127.0.0.53")}, 16) = 0'
     outside = (
         'sendto(3, "", 0, 0, {sa_family=AF_INET6, sin6_port=htons(443), sin6_flowinfo=htonl(0), '
@@ -198,7 +198,7 @@ def show():
 @pytest.mark.parametrize(
     "entry", ["twinned", "twinned.cli", "twinned.server.lifecycle", "twinned.inference.session"]
 )
-def test_every_entry_sets_the_switches_before_a_dependency_is_imported(printed: Printed, entry: str) -> None:
+def test_entry_points_set_switches_before_imports(printed: Printed, entry: str) -> None:
     code = """
 import importlib.abc, sys
 class Watch(importlib.abc.MetaPathFinder):
@@ -210,7 +210,7 @@ sys.meta_path.insert(0, Watch())
     assert printed(f"{code}import {entry}; import onnxruntime; show()") == telemetry.SWITCHES
 
 
-def test_processes_that_are_started_inherit_the_switches(printed: Printed) -> None:
+def test_child_processes_inherit_the_switches(printed: Printed) -> None:
     code = """
 import multiprocessing
 if __name__ == "__main__":
@@ -222,5 +222,5 @@ if __name__ == "__main__":
     assert printed(code) == telemetry.SWITCHES
 
 
-def test_a_value_of_the_users_own_wins(printed: Printed) -> None:
+def test_value_set_by_the_user_is_kept(printed: Printed) -> None:
     assert printed("import twinned; show()", ORT_DISABLE_TELEMETRY="0")["ORT_DISABLE_TELEMETRY"] == "0"

@@ -1,4 +1,4 @@
-"""The map of embeddings."""
+"""Maps of embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def blobs():
     return centres[label] + random.normal(size=(60, 16)), label
 
 
-def test_neighbours_stay_neighbours_and_the_seed_settles_the_map(blobs):
+def test_project_keeps_neighbors_and_is_reproducible(blobs):
     vectors, label = blobs
     points = plots.project(vectors, seed=1)
     assert points.shape == (60, 2)
@@ -31,13 +31,13 @@ def test_neighbours_stay_neighbours_and_the_seed_settles_the_map(blobs):
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean", "squared_euclidean", "manhattan"])
-def test_few_images_and_every_distance(distance):
+def test_project_with_few_images_and_any_distance(distance):
     vectors = np.random.default_rng(0).normal(size=(5, 3))
     assert np.isfinite(plots.project(vectors, distance=distance)).all()
     assert np.isfinite(plots.project(np.ones((6, 1)), distance=distance)).all()
 
 
-def test_what_cannot_be_projected_is_refused():
+def test_project_refuses_invalid_arguments():
     with pytest.raises(DataError, match="at least 4 images; got 3"):
         plots.project(np.zeros((3, 2)))
     with pytest.raises(SettingError, match="tsne or umap"):
@@ -47,7 +47,7 @@ def test_what_cannot_be_projected_is_refused():
             plots.project(np.zeros((5, 2)), method="umap")
 
 
-def test_the_map_says_which_classes_training_never_saw():
+def test_map_labels_classes_seen_in_training():
     points = np.random.default_rng(0).normal(size=(40, 2))
     labels = [f"class {n % 4}" for n in range(40)]
     assert plots.embedding_map(points, labels).get_xlabel() == "40 images of 4 classes"
@@ -59,7 +59,7 @@ def test_the_map_says_which_classes_training_never_saw():
     assert strength[1] < min(strength[0], *strength[2:])
 
 
-def test_classes_differ_in_colour_or_marker():
+def test_classes_differ_in_color_or_marker():
     points = np.random.default_rng(0).normal(size=(49, 2))
     ax = plots.embedding_map(points, list(range(49)))
     looks = {
@@ -68,7 +68,7 @@ def test_classes_differ_in_colour_or_marker():
     assert len(looks) == 49
 
 
-def test_thumbnails_do_not_cover_each_other():
+def test_thumbnails_do_not_overlap():
     random = np.random.default_rng(0)
     points = random.normal(size=(80, 2))
     images = list(random.integers(0, 256, (80, 12, 12), dtype=np.uint8))
@@ -84,19 +84,19 @@ def test_thumbnails_do_not_cover_each_other():
     assert len(_spaced(np.zeros((5, 2)), 1.0, 10, nowhere)) == 1
 
 
-def test_thumbnails_leave_the_names_free():
+def test_thumbnails_do_not_cover_names():
     spots = np.array([[0.0, 0.0], [3.0, 3.0]])
     assert _spaced(spots, 1.0, 10, np.array([[0.2, 0.2, 0.3, 0.3]])) == [1]
 
 
-def test_names_are_moved_until_none_covers_another():
+def test_names_are_moved_apart():
     spots, sizes = np.zeros((6, 2)), np.tile([2.0, 0.5], (6, 1))
     placed = _separated(spots, sizes)
     assert np.allclose(np.sort(placed[:, 1]), 0.5 * np.arange(6))
     assert np.array_equal(_separated(np.array([[0.0, 0], [9, 0]]), sizes[:2]), [[0, 0], [9, 0]])
 
 
-def test_names_are_no_formulas_and_sizes_must_fit():
+def test_names_are_not_math_text_and_sizes_must_match():
     ax = plots.embedding_map(np.eye(4)[:, :2], ["$\\frac", "b", "c", "d"])
     plots.png(ax)
     with pytest.raises(DataError, match="3 labels"):

@@ -1,4 +1,4 @@
-"""What a loss pulls and pushes."""
+"""Plots of the forces of losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 FORCES = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, -2.0]])
 
 
-def test_arrows_point_along_the_forces_in_proportion_and_the_content_are_hollow():
+def test_arrows_are_proportional_to_forces():
     (ax,) = plots.forces(POINTS, [("Toy", FORCES)], list("aabb"))
     arrows = {tuple(t.xyann): np.array(t.xy) - t.xyann for t in ax.texts if hasattr(t, "arrow_patch")}
     assert len(arrows) == 3, "the third point has no force"
@@ -25,7 +25,7 @@ def test_arrows_point_along_the_forces_in_proportion_and_the_content_are_hollow(
     assert any("hollow" in text.get_text() for text in ax.texts)
 
 
-def test_one_picture_a_loss_and_nothing_moves_where_there_is_no_force():
+def test_one_panel_per_loss_without_arrows_for_zero_forces():
     one, other = plots.forces(POINTS, [("One", FORCES), ("Other", 0 * FORCES)], list("aabb"))
     assert (one.get_title(loc="left"), other.get_title(loc="left")) == ("One", "Other")
     assert not [t for t in other.texts if hasattr(t, "arrow_patch")]
@@ -41,6 +41,6 @@ def test_one_picture_a_loss_and_nothing_moves_where_there_is_no_force():
         (np.zeros((4, 3)), [("x", FORCES)], "aabb"),
     ],
 )
-def test_what_does_not_fit_is_refused(points, figures, labels):
+def test_mismatched_shapes_are_refused(points, figures, labels):
     with pytest.raises(DataError, match=r"points \(n, 2\)"):
         plots.forces(points, figures, list(labels))

@@ -1,4 +1,4 @@
-"""The pictures of a trained model, as files."""
+"""Figure files of a trained model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twinned.errors import SettingError
 from twinned.inference import model_folder
 
 
-def test_a_model_is_told_in_three_pictures_that_replace_nothing(color_model, tmp_path):
+def test_story_writes_three_figures_without_overwriting(color_model, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     images = tw.load_images(pixels, list("aabbccdd"))
     files = plots.story(tw.load(color_model), images, tmp_path / "new", seed=0)
@@ -21,7 +21,7 @@ def test_a_model_is_told_in_three_pictures_that_replace_nothing(color_model, tmp
         plots.story(tw.load(color_model), images, tmp_path / "new", seed=0)
 
 
-def test_a_model_without_history_has_two_pictures(color_model, tmp_path):
+def test_model_without_history_has_two_figures(color_model, tmp_path):
     folder = tmp_path / "empty.twin"
     model_folder.copy(color_model, folder)
     (folder / "history.csv").write_text("step\n")
@@ -32,7 +32,7 @@ def test_a_model_without_history_has_two_pictures(color_model, tmp_path):
     assert [f.name for f in files] == ["architecture.png", "embeddings.png"]
 
 
-def test_a_wrapped_encoder_is_one_box(color_model):
+def test_wrapped_encoder_is_one_box(color_model):
     model = tw.load(color_model)
     model.record.layers = list
     texts = [t.get_text() for t in plots.draw_architecture(model).texts]

@@ -1,4 +1,4 @@
-"""A network drawn: every figure is there, the weights once, the branches twice."""
+"""Diagrams of networks: shapes, parameter counts and grouping of layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def words(ax):
 
 
 def residual(blocks=20):
-    """A wrapper around hand-written blocks, as a pretrained network is built."""
+    """Layers of a wrapper around residual blocks, like a pretrained network."""
     rows = [("net.stem", "Conv2d", (8, 32, 32), 216), ("net.bn", "BatchNorm2d", (8, 32, 32), 16)]
     for n in range(blocks):
         side = 32 >> (n // 5)
@@ -38,7 +38,7 @@ def residual(blocks=20):
     return [*rows, ("dense", "Linear", (16,), 144)]
 
 
-def test_weights_stand_once_and_shapes_twice():
+def test_weights_are_shown_once_and_shapes_per_branch():
     shown = words(plots.architecture(KOCH, image_shape=(105, 105, 1), distance="cosine"))
     assert shown["6,464 parameters"] == shown["401,536 parameters"] == shown["37,752,832 parameters"] == 1
     for shape in ("105 × 105 × 1", "48 × 48 × 64", "42 × 42 × 128", "4,096 values"):
@@ -49,7 +49,7 @@ def test_weights_stand_once_and_shapes_twice():
     assert any(f"{total:,} parameters, counted once" in text for text in shown)
 
 
-def test_every_card_is_tied_to_both_branches():
+def test_cards_are_connected_to_both_branches():
     ax = plots.architecture(KOCH, image_shape=(105, 105, 1))
     middle = sum(ax.get_xlim()) / 2
     dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
@@ -58,31 +58,31 @@ def test_every_card_is_tied_to_both_branches():
     assert sum(x < middle for x in dots) == sum(x > middle for x in dots) == stages
 
 
-def test_layers_follow_the_weights_they_belong_to():
+def test_layers_are_grouped_with_preceding_weights():
     assert [s.title for s in summarize(KOCH[:-1])] == ["Conv · ReLU · MaxPool", "Conv · ReLU", "Linear"]
     assert [s.shape for s in summarize(KOCH[:-1])] == [(64, 48, 48), (128, 42, 42), (4096,)]
 
 
-def test_a_long_network_is_drawn_in_a_dozen_boxes_and_loses_no_parameter():
+def test_long_network_is_summarized_without_losing_parameters():
     rows = residual()
     stages = summarize(rows)
     assert len(stages) <= MOST_STAGES
     assert sum(s.parameters for s in stages) == sum(row[3] for row in rows)
     assert stages[-1].shape == (16,)
-    # Maps of one size are one stage: 32, 16, 8, 4, and the dense layer.
+    # Maps of one size form a stage: 32, 16, 8, 4, and the dense layer.
     assert [s.shape for s in stages] == [(8, 32, 32), (8, 16, 16), (8, 8, 8), (8, 4, 4), (16,)]
     flat = [(f"{n}", "Linear", (10,), 7) for n in range(100)]
     assert len(summarize(flat)) <= MOST_STAGES
     assert sum(s.parameters for s in summarize(flat)) == 700
 
 
-def test_blocks_written_by_hand_stay_whole():
+def test_residual_blocks_are_kept_together():
     stages = summarize(residual(blocks=3))
     assert [s.title for s in stages[1:4]] == ["Conv · BatchNorm · SiLU"] * 3
 
 
 def inverted(blocks):
-    """Inverted bottlenecks under the names of EfficientNet's package: number, channels, side."""
+    """Layers of inverted bottlenecks in the naming of the EfficientNet package."""
     rows = [
         ("stem.0.static_padding", "ZeroPad2d", (3, 65, 65), 0),
         ("stem.0", "Conv2dStaticSamePadding", (8, 32, 32), 216),
@@ -100,7 +100,7 @@ def inverted(blocks):
     return [*rows, ("dense", "Linear", (16,), 144)]
 
 
-def test_blocks_of_a_pretrained_network_have_readable_names():
+def test_blocks_of_pretrained_network_have_readable_names():
     rows = inverted([(1, 16, 32), (2, 24, 16), (3, 40, 8), (3, 80, 8), (4, 112, 4)])
     stages = summarize(rows)
     assert [s.title for s in stages] == [
@@ -113,7 +113,7 @@ def test_blocks_of_a_pretrained_network_have_readable_names():
         "Linear",
     ]
     assert sum(s.parameters for s in stages) == sum(row[3] for row in rows)
-    # With fewer boxes maps of one size are joined, whatever their channels.
+    # With fewer boxes, maps of one size are joined for any number of channels.
     assert [s.title for s in summarize(rows, most=5)][:3] == [
         "Conv · BatchNorm · MBConv",
         "MBConv ×2, 24",
@@ -126,7 +126,7 @@ def test_blocks_of_a_pretrained_network_have_readable_names():
     any(importlib.util.find_spec(name) is None for name in ("torch", "efficientnet_lite_pytorch")),
     reason="the extra pretrained is missing",
 )
-def test_a_pretrained_network_that_sees_mirror_images_is_drawn_once():
+def test_symmetric_pretrained_network_is_drawn_once():
     from twinned import encoders
     from twinned.nn.siamese import SiameseNetwork
 
@@ -142,7 +142,7 @@ def test_a_pretrained_network_that_sees_mirror_images_is_drawn_once():
         assert shown[title] == 1, title
 
 
-def test_maps_that_are_no_embedding_yet_get_a_last_step():
+def test_feature_maps_get_a_pooling_step():
     rows = [("0", "Conv2d", (8, 5, 5), 80)]
     assert words(plots.architecture(rows))["200 values"] == 2
     averaged = words(plots.architecture(rows, embedding_size=32))
@@ -150,13 +150,13 @@ def test_maps_that_are_no_embedding_yet_get_a_last_step():
     assert averaged["pooled and flattened"] == averaged["no parameters"] - 1 == 1
 
 
-def test_an_encoder_whose_layers_nobody_recorded_is_one_box():
+def test_encoder_without_recorded_layers_is_one_box():
     shown = words(plots.architecture([("x", "resnet.onnx", (64,), None)], image_shape=(32, 32, 3)))
     assert shown["parameters not recorded"] == 1
     assert not any("parameters, counted once" in text for text in shown)
 
 
-def test_the_two_images_can_be_shown_and_the_picture_be_saved(tmp_path):
+def test_architecture_with_images_is_saved(tmp_path):
     images = tuple(np.full((20, 10), value, np.uint8) for value in (0, 255))
     ax = plots.architecture(KOCH, image_shape=(105, 105, 1), images=images)
     assert len(ax.images) == 2
@@ -164,8 +164,8 @@ def test_the_two_images_can_be_shown_and_the_picture_be_saved(tmp_path):
         plots.save(ax, tmp_path / f"a.{suffix}")
 
 
-def test_a_network_of_ours_is_drawn_as_it_is():
-    pytest.importorskip("torch", reason="the network is made here")
+def test_network_object_is_drawn():
+    pytest.importorskip("torch", reason="needs PyTorch to build the network")
     from twinned import encoders, heads
     from twinned.nn.siamese import SiameseNetwork
 
@@ -177,7 +177,7 @@ def test_a_network_of_ours_is_drawn_as_it_is():
     assert shown[f"{network.embedding_size:,} values"] == 2
 
 
-def test_no_words_leave_the_picture_or_their_box_or_cover_each_other():
+def test_texts_do_not_overlap_or_overflow():
     rows = [
         (
             f"conv{n}",
@@ -195,7 +195,7 @@ def test_no_words_leave_the_picture_or_their_box_or_cover_each_other():
     cards = [
         p.get_window_extent()
         for p in ax.patches
-        if isinstance(p, style.FancyBboxPatch) and p.get_height() < 1  # not the panel behind them
+        if isinstance(p, style.FancyBboxPatch) and p.get_height() < 1  # not the background panel
     ]
     assert len(cards) == 8  # six layers, the step to the embedding, the head
     titles = [
@@ -210,6 +210,6 @@ def test_no_words_leave_the_picture_or_their_box_or_cover_each_other():
             assert not (min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1)
 
 
-def test_a_network_without_layers_is_refused():
+def test_network_without_layers_is_refused():
     with pytest.raises(SettingError, match="without layers"):
         plots.architecture([("head", "Distance", (), 0)])

@@ -1,4 +1,4 @@
-"""Pictures made of pictures."""
+"""Panels of images: neighbors, one-shot answers, pairs and matches."""
 
 from __future__ import annotations
 
@@ -22,23 +22,26 @@ def frames(ax):
     return [p.get_edgecolor() for p in ax.patches if not p.get_fill()]
 
 
-def test_neighbours_tell_own_from_other_and_where_the_threshold_runs():
+def test_neighbors_mark_correctness_and_threshold():
     hits = [Shown(IMAGE, "anna", 0.1), Shown(IMAGE, "ben", 0.2), Shown(IMAGE, "anna", 0.5)]
     ax = plots.neighbours([Shown(IMAGE, "anna"), Shown(IMAGE)], [hits, hits[:1]], threshold=0.3)
     assert len(ax.images) == 2 + 3 + 1
     assert words(ax).count("✓ anna") == 2
     assert "✗ ben" in words(ax)
     assert words(ax).count("0.100") == 2
-    assert "anna" in words(ax)  # of the query; its neighbour is not judged where the query has no label
+    assert "anna" in words(ax)  # label of the query; neighbors of an unlabeled query have no mark
     blue, orange = style.to_rgba(style.BLUE), style.to_rgba(style.VERMILLION)
     assert frames(ax)[1:4] == [blue, orange, blue]
     dotted = [line for line in ax.lines if len(line.get_xdata()) == 2]
-    assert len(dotted) == 1  # only the first row reaches beyond the threshold
+    assert len(dotted) == 1  # only the first row has an image beyond the threshold
     second, third = ax.images[2].get_extent(), ax.images[3].get_extent()
     assert second[1] < dotted[0].get_xdata()[0] < third[0]
+    assert "dotted line: threshold 0.3" in words(ax)
+    near = plots.neighbours([Shown(IMAGE, "anna")], [hits[:1]], threshold=0.3)
+    assert "threshold 0.3" in words(near)  # and no line to name
 
 
-def test_without_a_threshold_there_is_no_line():
+def test_neighbors_without_threshold_have_no_line():
     ax = plots.neighbours([Shown(IMAGE)], [[Shown(IMAGE, "a", 0.5)]])
     assert not ax.lines
     with pytest.raises(DataError, match="got 1 queries and 2 rows"):
@@ -57,7 +60,7 @@ def test_without_a_threshold_there_is_no_line():
         (None, 1.0, ["ben"]),
     ],
 )
-def test_one_shot_answers_with_the_nearest(truth, threshold, expected):
+def test_one_shot_shows_the_nearest_class(truth, threshold, expected):
     support = [Shown(IMAGE, "anna", 0.4), Shown(IMAGE, "ben", 0.2), Shown(IMAGE, "cleo", 0.9)]
     ax = plots.one_shot(Shown(IMAGE, truth), support, threshold=threshold)
     shown = words(ax)
@@ -67,12 +70,12 @@ def test_one_shot_answers_with_the_nearest(truth, threshold, expected):
     assert {t.get_color() for t in verdict} == {style.VERMILLION if "✗" in expected[-1] else style.BLUE}
 
 
-def test_one_shot_needs_distances():
+def test_one_shot_requires_distances():
     with pytest.raises(DataError, match="got 1 examples, 0 distances"):
         plots.one_shot(Shown(IMAGE), [Shown(IMAGE, "a")])
 
 
-def test_one_shot_has_room_for_twenty_ways():
+def test_one_shot_fits_twenty_ways():
     ax = plots.one_shot(Shown(IMAGE), [Shown(IMAGE, f"class {n}", n / 20) for n in range(20)])
     assert len(ax.images) == 21
     for image in ax.images:
@@ -81,7 +84,7 @@ def test_one_shot_has_room_for_twenty_ways():
         assert 0 <= min(low, high) < max(low, high) <= ax.get_ylim()[0]
 
 
-def test_pairs_say_what_they_were_taken_for():
+def test_hardest_pairs_show_decision_and_truth():
     pairs = [(Shown(IMAGE, "a"), Shown(IMAGE, "b", 0.1)), (Shown(IMAGE, "c"), Shown(IMAGE, "c", 0.9))]
     shown = words(plots.hardest_pairs(pairs, [False, False], threshold=0.5))
     assert "0.100: same, truth different" in shown
@@ -92,7 +95,7 @@ def test_pairs_say_what_they_were_taken_for():
         plots.hardest_pairs(pairs, [True], threshold=0.5)
 
 
-def test_the_worst_mistakes_of_an_evaluation_are_its_most_confident_ones():
+def test_worst_mistakes_are_the_most_confident_errors():
     distance, same = [0.1, 0.2, 0.6, 0.9, 0.3], [False, False, True, True, True]
     comparisons = compare_pairs(distance, same, left=list("abcde"), right=list("bcdea"))
     images, labels = [np.full((8, 8), 40 * n, np.uint8) for n in range(5)], list("abcde")
@@ -117,7 +120,7 @@ def test_the_worst_mistakes_of_an_evaluation_are_its_most_confident_ones():
         plots.worst_mistakes(known.subset(np.array([4])), images, labels, threshold=0.5)
 
 
-def test_matches_tints_what_speaks_for_and_against_and_ties_regions():
+def test_matches_are_tinted_and_linked():
     white = np.full((16, 16, 1), 255, np.uint8)
     left, right = np.zeros((4, 4)), np.zeros((2, 2))
     left[0, 0], left[3, 3], right[1, 0] = 1.0, -1.0, 0.5
@@ -133,11 +136,11 @@ def test_matches_tints_what_speaks_for_and_against_and_ties_regions():
     x, y = next(line.get_xydata()[0] for line in ax.lines)
     assert x == pytest.approx(extent[0] + (extent[1] - extent[0]) / 8)
     assert y == pytest.approx(extent[3] + (extent[2] - extent[3]) / 8)
-    plots.matches(white, white, left_map=0 * left, right_map=0 * right)  # nothing matches, nothing fails
+    plots.matches(white, white, left_map=0 * left, right_map=0 * right)  # no error without matches
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (100, 250), (300, 100)])
-def test_images_of_any_shape_keep_it_and_stay_inside(shape):
+def test_images_keep_their_aspect_ratio_inside_the_figure(shape):
     image = np.zeros((*shape, 3), np.uint8)
     ax = plots.matches(image, image, left_map=np.ones((2, 4)), right_map=np.ones((2, 4)), caption="wi " * 60)
     assert len(ax.images) == 4
@@ -146,7 +149,7 @@ def test_images_of_any_shape_keep_it_and_stay_inside(shape):
         assert (right - left) / abs(high - low) == pytest.approx(shape[1] / shape[0])
         assert 0 <= left < right <= ax.get_xlim()[1]
         assert 0 <= min(low, high) < max(low, high) <= ax.get_ylim()[0]
-    assert boxes[1][1] < boxes[3][0]  # the maps face each other
+    assert boxes[1][1] < boxes[3][0]  # the maps are side by side
     assert boxes[1][2:] == boxes[3][2:]
     ax.figure.canvas.draw()
     page = ax.figure.bbox

@@ -1,4 +1,4 @@
-"""Verification drawn: what stands on the axes is what was computed."""
+"""Plots of verification: drawn values equal the computed ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def words(ax):
     return [t.get_text() for t in ax.get_legend().get_texts()]
 
 
-def test_roc_draws_the_curve_and_the_stored_threshold(world):
+def test_roc_has_curve_and_stored_threshold(world):
     result = world["result"]
     ax = plots.roc(result)
     curve, point = ax.lines
@@ -56,7 +56,7 @@ def test_roc_draws_the_curve_and_the_stored_threshold(world):
     assert words(ax)[0] == f"EER {result.eer:.3g}"
 
 
-def test_several_results_are_drawn_on_given_axes(world):
+def test_several_results_on_given_axes(world):
     results = {"first": world["result"], "second": world["against forgeries"]}
     axes = plots.plain()
     ax = plots.roc(results, ax=axes)
@@ -71,12 +71,12 @@ def test_several_results_are_drawn_on_given_axes(world):
         plots.roc({"a": Evaluation(None, None, None, "omniglot-runs")})
 
 
-def test_an_evaluation_is_drawn_as_its_verification(world):
+def test_evaluation_is_drawn_by_its_verification(world):
     whole = plots.roc(Evaluation(world["result"], None, None, "classes"))
     assert words(whole) == words(plots.roc(world["result"]))
 
 
-def test_rates_that_too_few_impostors_support_are_hatched(world):
+def test_unsupported_rates_are_hatched(world):
     ax = plots.roc(world["result"])
     hatched = next(p for p in ax.patches if p.get_hatch())
     edge = hatched.get_x() + hatched.get_width()
@@ -96,7 +96,7 @@ def test_det_has_normal_deviate_axes(world):
     assert np.allclose(ax.lines[0].get_ydata(), world["result"].roc.thinned().frr, atol=1e-6)
 
 
-def test_a_threshold_that_accepts_everything_stays_in_the_picture(world):
+def test_threshold_that_accepts_all_stays_inside_the_axes(world):
     everything = world["calibration"].model_copy(update={"threshold": 99.0})
     result = evaluate_verification(world["comparisons"], everything, bootstrap=5)
     for ax in (plots.roc(result), plots.det(result)):
@@ -105,7 +105,7 @@ def test_a_threshold_that_accepts_everything_stays_in_the_picture(world):
         assert ax.get_ylim()[0] <= point[1] <= ax.get_ylim()[1]
 
 
-def test_forgeries_and_strangers_have_curves_of_their_own(world):
+def test_forgeries_and_random_impostors_have_separate_curves(world):
     for draw in (plots.roc, plots.det):
         ax = draw(world["against forgeries"])
         assert words(ax)[0].startswith("against random impostors")
@@ -115,7 +115,7 @@ def test_forgeries_and_strangers_have_curves_of_their_own(world):
         assert one.get_linestyle() != other.get_linestyle()
 
 
-def test_a_curve_of_one_kind_of_comparison_is_refused(world):
+def test_curve_of_one_kind_of_comparison_is_refused(world):
     same = world["comparisons"].subset(world["comparisons"].same)
     result = evaluate_verification(same, world["calibration"], bootstrap=5)
     for draw in (plots.roc, plots.det):
@@ -123,7 +123,7 @@ def test_a_curve_of_one_kind_of_comparison_is_refused(world):
             draw(result)
 
 
-def test_each_distribution_has_area_one_and_what_is_wrong_is_filled(world):
+def test_distance_histograms_have_unit_area_and_filled_errors(world):
     comparisons, threshold = world["comparisons"], world["calibration"].threshold
     ax = plots.distances(comparisons, threshold, bins=400)
     outlines = [p for p in ax.patches if not p.get_fill()]
@@ -136,12 +136,12 @@ def test_each_distribution_has_area_one_and_what_is_wrong_is_filled(world):
     assert len([p for p in plots.distances(world["forged"], threshold).patches if not p.get_fill()]) == 3
 
 
-def test_distances_that_are_all_alike_can_be_drawn(world):
+def test_equal_distances_can_be_drawn(world):
     alike = world["comparisons"].subset(np.arange(4))
     plots.png(plots.distances(type(alike)(np.zeros(4, np.float32), alike.same, alike.left, alike.right), 0.5))
 
 
-def test_reliability_draws_its_points(world):
+def test_reliability_points_are_drawn(world):
     found = reliability(world["comparisons"], world["calibration"])
     ax = plots.reliability(found)
     assert np.allclose(ax.lines[1].get_xdata(), found.stated)
@@ -150,7 +150,7 @@ def test_reliability_draws_its_points(world):
     assert (np.argsort(heights, kind="stable") == np.argsort(found.comparisons, kind="stable")).all()
 
 
-def test_the_overview_has_all_four(world):
+def test_overview_has_four_panels(world):
     four = plots.overview(
         world["result"], world["comparisons"], reliability(world["comparisons"], world["calibration"])
     )
@@ -159,7 +159,7 @@ def test_the_overview_has_all_four(world):
     assert len({ax.figure for ax in four}) == 1
 
 
-def test_confusion_is_the_share_of_each_row():
+def test_confusion_rows_are_normalized():
     random = np.random.default_rng(0)
     truth = random.choice(["a", "b", "$c$"], 200)
     answer = np.where(random.random(200) < 0.7, truth, random.choice(["a", "b", "unknown"], 200))
@@ -169,13 +169,13 @@ def test_confusion_is_the_share_of_each_row():
     ax = plots.confusion(truth.tolist(), answer.tolist())
     assert np.allclose(ax.images[0].get_array(), expected / np.maximum(rows, 1))
     assert [t.get_text() for t in ax.get_yticklabels()] == names
-    plots.png(ax)  # "$c$" is a name and no formula
+    plots.png(ax)  # "$c$" is not parsed as math
 
 
-def test_of_many_classes_the_hardest_are_drawn_with_shares_of_all_their_images():
+def test_confusion_of_many_classes_shows_the_hardest():
     truth = [str(n) for n in range(30) for _ in range(4)]
     answer = list(truth)
-    answer[0], answer[1], answer[119] = "1", "29", "2"  # of "0" two are wrong, of "29" one
+    answer[0], answer[1], answer[119] = "1", "29", "2"  # two errors of "0", one of "29"
     ax = plots.confusion(truth, answer, most=4)
     names = [t.get_text() for t in ax.get_yticklabels()]
     assert sorted(names) == ["0", "1", "2", "29"]

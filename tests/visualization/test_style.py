@@ -1,4 +1,4 @@
-"""House style: colours that everybody can tell apart, files that are safe to write, nothing global."""
+"""Style of figures: colors, files, and no global state."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def contrast(a, b):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_words_and_lines_stand_out_on_paper():
+def test_colors_have_enough_contrast():
     assert contrast(style.INK, style.PAPER) > 12
     assert contrast(style.GRAY, style.PAPER) > 4.5
     for color in (style.BLUE, style.VERMILLION):
         assert contrast(color, style.PAPER) > 3
 
 
-def test_the_two_main_colours_differ_for_colour_blind_readers():
+def test_main_colors_differ_for_color_blind_readers():
     # Machado, Oliveira & Fernandes 2009: severity 1 of deuteranopia and protanopia, on linear RGB.
     deutan = np.array(
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
@@ -52,7 +52,7 @@ def test_the_two_main_colours_differ_for_colour_blind_readers():
             assert np.linalg.norm(seen @ linear(a) - seen @ linear(b)) > 0.25, (a, b)
 
 
-def test_a_name_is_drawn_on_one_line_and_not_too_long():
+def test_names_are_shortened_to_one_line():
     assert style.short("anna") == "anna"
     assert style.short("two\nlines\x00") == "two lines"
     long = style.short("Greek/character" * 9, 24)
@@ -60,7 +60,7 @@ def test_a_name_is_drawn_on_one_line_and_not_too_long():
     assert "…" in long
 
 
-def test_pictures_are_saved_by_suffix_and_the_same_picture_gives_the_same_bytes(tmp_path):
+def test_figures_are_saved_by_suffix_and_reproducible(tmp_path):
     for suffix, start in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".SVG", b"<?xml")):
         one, other = tmp_path / f"one{suffix}", tmp_path / f"deeper/other{suffix}"
         plots.save(drawn(), one, force=True)
@@ -70,7 +70,7 @@ def test_pictures_are_saved_by_suffix_and_the_same_picture_gives_the_same_bytes(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deeper", "one.SVG", "one.png", "one.svg"]
 
 
-def test_what_is_there_is_not_replaced_unless_forced(tmp_path):
+def test_existing_file_is_replaced_only_with_force(tmp_path):
     file = tmp_path / "a.png"
     file.write_text("mine")
     with pytest.raises(SettingError, match="exists"):
@@ -80,7 +80,7 @@ def test_what_is_there_is_not_replaced_unless_forced(tmp_path):
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_that_cannot_be_drawn_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / "a.png"
     file.write_text("mine")
 
@@ -94,7 +94,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_old_file_and_no_other(tmp_pat
     assert file.read_text() == "mine"
 
 
-def test_only_png_and_svg_are_written_and_never_into_the_data(tmp_path):
+def test_only_png_and_svg_outside_the_data_are_accepted(tmp_path):
     for name in ("a.pdf", "a", "a.png.txt"):
         with pytest.raises(SettingError, match=r"\.png or \.svg"):
             plots.target(tmp_path / name)
@@ -102,7 +102,7 @@ def test_only_png_and_svg_are_written_and_never_into_the_data(tmp_path):
         plots.target(tmp_path / "class/a.png", data=[tmp_path])
 
 
-def test_images_keep_their_shape_and_their_way_up():
+def test_images_keep_aspect_ratio_and_orientation():
     image = np.zeros((10, 20, 3), np.uint8)
     for upwards in (False, True):
         ax = style.plain() if upwards else style.board(8, 8, inches=0.5)
@@ -115,7 +115,7 @@ def test_images_keep_their_shape_and_their_way_up():
         assert on_screen[0, 1] > on_screen[1, 1]  # the first row is above the middle
 
 
-def test_nothing_global_is_touched():
+def test_global_state_is_unchanged():
     code = """
 import sys, matplotlib
 before = matplotlib.rcParams.copy()
@@ -128,8 +128,8 @@ assert "torch" not in sys.modules and "sklearn" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_matplotlib_is_imported_in_one_place():
-    """The letters need its typefaces alone, not its figures."""
+def test_matplotlib_is_imported_in_two_modules():
+    """The letters use only its typefaces."""
     root = os.path.dirname(os.path.dirname(plots.__file__))
     found = []
     for folder, _, files in os.walk(root):

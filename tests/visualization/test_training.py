@@ -1,4 +1,4 @@
-"""Training drawn."""
+"""Plots of training histories."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_history_draws_loss_error_and_accuracy():
     assert np.allclose(plots.history(TABLE, over="seconds")[0].lines[0].get_xdata(), TABLE["seconds"])
 
 
-def test_without_held_out_classes_only_what_was_measured_is_drawn():
+def test_history_without_held_out_classes():
     table = TABLE | {"held_out_accuracy": [np.nan] * 3, "held_out_eer": [np.nan] * 3}
     _, below = plots.history(table)
     assert [line.get_label() for line in below.lines] == ["pair accuracy, training classes"]
     plots.png(below)
 
 
-def test_several_runs_are_told_apart_over_the_seconds():
+def test_several_runs_differ_in_style_over_seconds():
     runs = {f"run {n} $": TABLE | {"held_out_accuracy": [0.1 * n] * 3} for n in range(9)}
     ax = plots.accuracy_over_time(runs)
     assert len(ax.lines) == 9
@@ -51,7 +51,7 @@ def test_several_runs_are_told_apart_over_the_seconds():
     plots.png(ax)
 
 
-def test_no_history_is_refused():
+def test_missing_history_is_refused():
     with pytest.raises(DataError, match="no training history to draw"):
         plots.history({})
     with pytest.raises(DataError, match="at least one run"):

@@ -256,7 +256,9 @@ def duplicates(
     gallery: Address,
     within: Annotated[
         float | None,
-        typer.Option(help="Largest distance of near-duplicates (default: a tenth of the threshold)."),
+        typer.Option(
+            help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,

@@ -223,7 +223,12 @@ def neighbours(
         found.append(
             [visualization.Shown(images.images[n], str(images.labels[n]), float(row[n])) for n in nearest]
         )
-    _save(visualization.neighbours(asked, found, threshold=loaded.threshold), output, force=force, json=json)
+    _save(
+        visualization.neighbours(asked, found, threshold=loaded.manifest.threshold),
+        output,
+        force=force,
+        json=json,
+    )
 
 
 @group.command("one-shot")
@@ -257,7 +262,7 @@ def one_shot(
         visualization.Shown(image, str(images.labels[n]), float(distance))
         for image, n, distance in zip(examples, first, distances, strict=True)
     ]
-    threshold = None if forced else loaded.threshold
+    threshold = None if forced else loaded.manifest.threshold
     drawn = visualization.one_shot(visualization.Shown(query, truth), shown, threshold=threshold)
     _save(drawn, output, force=force, json=json)
 
@@ -287,9 +292,12 @@ def explain(
 
     loaded = _load(model, output, a, b, device=device, force=force)
     found = run(loaded, a, b, method=method, cells=cells)
-    same = found.distance <= loaded.threshold
-    probability = float(loaded.probability(found.distance))
-    visualization.save(draw(found, threshold=loaded.threshold, probability=probability), output, force=force)
+    threshold, same, probability = loaded.manifest.threshold, None, None
+    verdict = f"distance {found.distance:.4g}, by {found.method}"
+    if threshold is not None:
+        same, probability = found.distance <= threshold, float(loaded.probability(found.distance))
+        verdict = f"{'same' if same else 'different'}, {verdict}"
+    visualization.save(draw(found, threshold=threshold, probability=probability), output, force=force)
     print_result(
         {
             "output": str(output),
@@ -297,7 +305,7 @@ def explain(
             "same": same,
             "probability": probability,
             "distance": found.distance,
-            "threshold": loaded.threshold,
+            "threshold": threshold,
             "a": found.left_share.tolist(),
             "b": found.right_share.tolist(),
             "matches": [
@@ -306,5 +314,5 @@ def explain(
             ],
         },
         as_json=json,
-        text=f"{output}: {'same' if same else 'different'}, distance {found.distance:.4g}, by {found.method}",
+        text=f"{output}: {verdict}",
     )

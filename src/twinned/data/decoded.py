@@ -80,7 +80,7 @@ def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = T
 
 
 def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
-    """Read the headers of images; decode each when it is needed, and the others in the background.
+    """Read the headers of images, and decode each image when it is needed.
 
     Images with unreadable headers are left out; of others, those that cannot be decoded are gray.
 
@@ -96,7 +96,8 @@ def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: b
     def read(index: int) -> None:
         check_header(images[index])
 
-    errors = in_threads(read, len(images), "Reading images", progress=progress)
+    # As in `checks.file_features.gather`, one thread reads headers faster than several.
+    errors = in_threads(read, len(images), "Reading images", threads=1, progress=progress)
     kept = np.delete(np.arange(len(images)), list(errors))
     pixels = LazyPixels([images[i] for i in kept.tolist()], spec, allocate((len(kept), *spec.shape)))
     return Decoded(pixels, LazyHashes(pixels, np.arange(len(kept))), kept, list(errors.values()))

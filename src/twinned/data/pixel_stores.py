@@ -9,8 +9,6 @@ import math
 import os
 import shutil
 import tempfile
-import threading
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -25,7 +23,6 @@ from .preprocessing import ImageSpec, read_image
 # A larger array is stored in a temporary file, which the system pages in and out.
 IN_MEMORY_BYTES = 256 << 20
 _DISK_SHARE = 0.8  # largest fraction of the free space for that file
-_CHUNK = 32  # images that are decoded in the background before the next look at whether they are needed
 _GRAY = 128  # in place of an image that cannot be decoded
 
 
@@ -126,9 +123,7 @@ class StreamedPixels(_Store):
 
 
 class LazyPixels(StreamedPixels):
-    """Images that are decoded when they are first read, and meanwhile in the background.
-
-    An image that cannot be decoded is gray.
+    """Images that are decoded when they are first read; one that cannot be decoded is gray.
 
     Args:
         images: Images with a readable header.
@@ -143,7 +138,6 @@ class LazyPixels(StreamedPixels):
         super().__init__(images, spec)
         self._stored, self._hashes = stored, [""] * len(images)  # a hash is written after the pixels
         self.errors: dict[int, ImageError] = {}
-        threading.Thread(target=_decode_all, args=(weakref.ref(self),), daemon=True).start()
 
     def hashes(self, rows: Iterable[int]) -> list[str]:
         """Return the SHA-256 of the pixels of some images; decodes those that never were."""
@@ -169,17 +163,6 @@ class LazyPixels(StreamedPixels):
         if not self._hashes[row]:
             self._hashes[row] = pixels_sha256(pixels)
         return pixels
-
-
-def _decode_all(reference: weakref.ref[LazyPixels]) -> None:
-    """Decode images in their order, in one thread, until the store is no longer used."""
-    start = 0
-    while (store := reference()) is not None and start < len(store):
-        for row in range(start, min(start + _CHUNK, len(store))):
-            if not store._hashes[row]:
-                store._decode(row)
-        start += _CHUNK
-        del store
 
 
 def is_in_memory(pixels: PixelStore) -> bool:

@@ -42,7 +42,7 @@ class ModelFacts:
     """Facts about a model that its evaluation needs beside its embeddings.
 
     Args:
-        calibration: Stored thresholds and probabilities.
+        calibration: Stored thresholds and probabilities; None if the model has none.
         prototype: Gallery labels are represented by the mean of their images.
         classes: Names of the training classes.
         threshold_classes: Names of the classes that the threshold was chosen on.
@@ -53,7 +53,7 @@ class ModelFacts:
         relations: Probabilities of the relations for rows of embeddings; None without a relation head.
     """
 
-    calibration: Calibration
+    calibration: Calibration | None
     prototype: bool = False
     classes: Sequence[str] = ()
     threshold_classes: Sequence[str] = ()
@@ -240,9 +240,11 @@ def _one_shot(
     return found, notes
 
 
-def _references(sets: Sequence[ReferenceSet], calibration: Calibration, *, seed: int) -> dict[str, Any]:
+def _references(
+    sets: Sequence[ReferenceSet], calibration: Calibration | None, *, seed: int
+) -> dict[str, Any]:
     """Measure the stored thresholds of reference sets on sets drawn from these classes, by their size."""
-    if (fitted := calibration.references) is None:
+    if calibration is None or (fitted := calibration.references) is None:
         return {}
     found = {}
     for row, pairs in compare_references(sets, fitted):
@@ -265,8 +267,10 @@ def _open_set(
     Half of the classes are enrolled with half of their images, at most four. All other images are probes.
 
     Returns:
-        None with fewer than 8 classes.
+        None with fewer than 8 classes, or without a stored threshold.
     """
+    if facts.calibration is None:
+        return None
     names, code, counts = np.unique(labels, return_inverse=True, return_counts=True)
     several = np.flatnonzero(counts > 1)
     if len(names) < 8 or len(several) < 4:
@@ -376,6 +380,8 @@ def _lfw(embedder: Embedder, facts: ModelFacts, root: str, options: _Options) ->
         lfw |= {"accuracy": folds.mean, "standard_error": folds.standard_error}
         lfw["folds"] = folds.accuracies.tolist()
     else:
+        if facts.calibration is None:
+            raise DataError(f"{pairs.origin}: One fold needs a stored threshold, and the model has none")
         lfw["accuracy"] = float(np.mean((distance <= facts.calibration.threshold) == pairs.same))
         text = f"{pairs.origin}: one fold, so accuracy is measured at the stored threshold"
         notes.append(Note("one-fold", text))

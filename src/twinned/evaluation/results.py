@@ -278,7 +278,8 @@ def _verification(v: VerificationResult) -> list[Metric]:
     group = "verification"
     section = f"{group}: {v.n_genuine:,} genuine and {v.n_impostor:,} {_IMPOSTORS[v.impostors]} comparisons"
     rows = _rows(group, section, vars(v), "eer", "auc")
-    rows += _rows(group, section, vars(v), "far", "frr", remark=_STORED)
+    if v.threshold is not None:
+        rows += _rows(group, section, vars(v), "far", "frr", remark=_STORED)
     for far, row in v.tar_at_far.items():
         needed = f"not supported: {impostors_needed(far):,} impostors are needed"
         key, remark = f"{group}.tar_at_far.{far:g}.tar", "" if row.supported else needed
@@ -291,7 +292,8 @@ def _verification(v: VerificationResult) -> list[Metric]:
     if (other := v.parts.get("random")) is not None:
         section = f"verification against {other.n_impostor:,} random impostors"
         rows += _rows(f"{group}.random", section, vars(other), "eer", "auc")
-        rows += _rows(f"{group}.random", section, vars(other), "far", remark=_STORED)
+        if v.threshold is not None:
+            rows += _rows(f"{group}.random", section, vars(other), "far", remark=_STORED)
     return rows
 
 

@@ -45,12 +45,12 @@ class Band:
 class VerificationResult:
     """Verification figures, each with an interval from resampling classes; None where undefined.
 
-    ``threshold``, ``far``, ``frr`` and ``cllr`` measure the STORED calibration; the others depend on the
-    distances alone. If there are skilled forgeries, the figures are those against forgeries, and
-    ``parts`` has the figures against random impostors and against forgeries.
+    ``threshold``, ``far``, ``frr`` and ``cllr`` measure the STORED calibration, and are None without one; the
+    others depend on the distances alone. If there are skilled forgeries, the figures are those against
+    forgeries, and ``parts`` has the figures against random impostors and against forgeries.
     """
 
-    threshold: float
+    threshold: float | None
     impostors: Literal["all", "random", "skilled"]
     n_genuine: int
     n_impostor: int
@@ -89,7 +89,7 @@ class VerificationResult:
 
 def evaluate_verification(
     comparisons: Comparisons,
-    calibration: FittedThreshold,
+    calibration: FittedThreshold | None,
     *,
     extra_far: float | None = None,
     bootstrap: int = 200,
@@ -99,7 +99,7 @@ def evaluate_verification(
 
     Args:
         comparisons: Comparisons of the data to report on.
-        calibration: Stored threshold and probability.
+        calibration: Stored threshold and probability; None if the model has none.
         extra_far: Additional false accept rate for TAR at FAR.
         bootstrap: Number of resampled sets for the intervals.
         seed: Seed of the resampling.
@@ -123,7 +123,7 @@ def evaluate_verification(
 def _measure(
     pairs: Comparisons,
     impostors: Literal["all", "random", "skilled"],
-    calibration: FittedThreshold,
+    calibration: FittedThreshold | None,
     fars: Sequence[float],
     bootstrap: int,
     seed: int,
@@ -131,13 +131,16 @@ def _measure(
     n_genuine = int(np.count_nonzero(pairs.same))
     n_impostor = len(pairs) - n_genuine
     result = VerificationResult(
-        threshold=calibration.threshold,
+        threshold=None if calibration is None else calibration.threshold,
         impostors=impostors,
         n_genuine=n_genuine,
         n_impostor=n_impostor,
         n_classes=pairs.n_classes,
     )
-    if not n_genuine or not n_impostor:  # one rate at the threshold is still defined
+    if not n_genuine or not n_impostor:
+        if calibration is None:
+            return result
+        # One rate at the threshold is still defined.
         wrong = calibration.same(pairs.distance) != pairs.same
         rate = float(wrong.mean()) if len(pairs) else None
         return replace(result, far=rate if n_impostor else None, frr=rate if n_genuine else None)
@@ -151,12 +154,16 @@ def _measure(
         return value, rate_interval([figure(r) for r in resampled], figure=value, units=units, trials=trials)
 
     figures: dict[str, Any] = {}
-    for name, figure, trials in (
-        ("far", lambda r: r.at(calibration.threshold)[0], n_impostor),
-        ("frr", lambda r: r.at(calibration.threshold)[1], n_genuine),
-        ("eer", Roc.eer, min(n_genuine, n_impostor)),
-        ("auc", Roc.auc, min(n_genuine, n_impostor)),
-    ):
+    measured: dict[str, tuple[Callable[[Roc], float], int]] = {
+        "eer": (Roc.eer, min(n_genuine, n_impostor)),
+        "auc": (Roc.auc, min(n_genuine, n_impostor)),
+    }
+    if calibration is not None:
+        threshold = calibration.threshold
+        measured["far"] = (lambda r: r.at(threshold)[0], n_impostor)
+        measured["frr"] = (lambda r: r.at(threshold)[1], n_genuine)
+        figures["cllr"] = cllr(calibration.llr(pairs.distance), pairs.same)
+    for name, (figure, trials) in measured.items():
         figures[name], figures[f"{name}_ci"] = rate_of(figure, trials)
     d_prime = curve.d_prime()
     rows = {level: rate_of(partial(Roc.tar_at_far, far=level), n_genuine) for level in fars}
@@ -165,7 +172,6 @@ def _measure(
         **figures,
         d_prime=d_prime if np.isfinite(d_prime) else None,
         d_prime_ci=interval([r.d_prime() for r in resampled], figure=d_prime, units=units),
-        cllr=cllr(calibration.llr(pairs.distance), pairs.same),
         min_cllr=min_cllr(counts),
         tar_at_far={level: TarAtFar(*row, supported(level, n_impostor)) for level, row in rows.items()},
         roc=curve.thinned(2000),

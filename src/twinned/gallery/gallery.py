@@ -303,9 +303,9 @@ class Gallery:
         """Group near-duplicates: images linked by distances of at most ``within``, largest group first.
 
         Args:
-            within: Distance; a tenth of the model's threshold by default.
+            within: Distance; a tenth of the model's threshold by default, or 0.1 if it has none.
         """
-        limit = self._embedder.threshold / 10 if within is None else within
+        limit = self._embedder.near_duplicate if within is None else within
         return near_duplicates(self.store, self._embedder, limit)
 
     def count(self, *, label: Labels = None, where: Where | None = None) -> int:

@@ -124,8 +124,8 @@ class Embedder(Protocol):
         """Distance of the encoder, one of `twinned.distances.DISTANCES`."""
 
     @property
-    def threshold(self) -> float:
-        """Threshold of one comparison, in units of the model's distance (the head's, if it has one)."""
+    def near_duplicate(self) -> float:
+        """Largest distance of near-duplicates, in units of the model's distance (its head's, if any)."""
 
     @property
     def prototype(self) -> bool:

@@ -53,5 +53,7 @@ def with_baseline(
     """
     if UNTOUCHED not in manifest.files:
         return found
-    before = measure(load_baseline(folder, manifest, device=device), facts=ModelFacts(manifest.calibration))
+    before = measure(
+        load_baseline(folder, manifest, device=device), facts=ModelFacts(manifest.stored_calibration)
+    )
     return replace(found, details={**found.details, "untouched": figures(before)})

@@ -67,7 +67,8 @@ def embed(path):
 
 a, b = embed(sys.argv[1]), embed(sys.argv[2])
 distance = {distance}
-print("same" if distance <= THRESHOLD else "different", float(distance))
+verdict = [] if THRESHOLD is None else ["same" if distance <= THRESHOLD else "different"]
+print(*verdict, float(distance))
 '''
 
 _FITTED = {
@@ -177,7 +178,7 @@ def export_model(
                 width=spec.width,
                 height=spec.height,
                 mode="L" if spec.channels == 1 else "RGB",
-                threshold=float(model.threshold),
+                threshold=model.manifest.threshold,
                 mean=list(spec.mean),
                 std=list(spec.std),
                 fitted=_FITTED[spec.fit],
@@ -329,11 +330,15 @@ def _readme(model: Model, result: dict[str, Any]) -> str:
             f" rate {before['eer']:.4f} before, {after['eer']:.4f} after; {cost['ways']}-way one-shot"
             f" accuracy {before['one_shot']} before, {after['one_shot']} after.",
         ]
-    ink = "" if spec.ink == "none" else f", cropped to the ink ({spec.ink}) by Twinned's reader first"
+    first = "" if spec.ink == "none" else f", cropped to the ink ({spec.ink}) by Twinned's reader first"
+    if spec.faces != "none":
+        first = ", after Twinned's reader has cut out and aligned the largest face"
+    threshold = model.manifest.threshold
+    same = "" if threshold is None else f"; same means at most {threshold:.6g}"
     lines += [
         "",
-        f"Images are resized to {spec.width}x{spec.height} by bilinear resizing ({spec.fit}){ink}."
-        f" {measure}; same means at most {model.threshold:.6g}.",
+        f"Images are resized to {spec.width}x{spec.height} by bilinear resizing ({spec.fit}){first}."
+        f" {measure}{same}.",
         "`python example.py A B` runs encoder_float.onnx with onnxruntime, Pillow and NumPy alone.",
         "",
         f"ONNX Runtime 1.29 and later reports its usage to Microsoft unless {ONNX_RUNTIME}="

@@ -19,22 +19,24 @@ from .ready_made import READY_MADE
 
 DISTANCE = "euclidean"
 EMBEDDING_SIZE = 128
-_MEAN = (122.782, 117.001, 104.298)  # of red, green and blue; the difference is divided by 256
-SPEC = ImageSpec(
-    height=150, width=150, faces="largest", mean=[value / 255 for value in _MEAN], std=[256 / 255] * 3
-)
+_HEIGHT, _WIDTH = models.SIDE
+SPEC = ImageSpec(height=_HEIGHT, width=_WIDTH, faces="largest", mean=models.MEAN, std=models.STD)
+# The network, and how it is trained further; the options of `twinned.training.sections`.
+RECIPE: dict[str, Any] = {
+    "recipe": "ready-made",
+    "input": SPEC.model_dump(exclude={"mean", "std"}),
+    "encoder": {"name": "dlib_face", "symmetric": True},
+    "comparison": {"distance": DISTANCE, "normalize": False},
+    "transfer": {"freeze": "all", "projection": "lda", "shrinkage": 10.0, "n_augmentations": 0},
+    "length": {"steps": 0},
+}
 _FIGURES = "face_figures.json"  # written by benchmarks/faces.py
 _NOTES = (
     Note(
         "encoder",
-        f"the encoder is dlib's face network ({models.ENCODER.file}) by Davis E. King; the embedding is the"
-        " mean of those of the face and of its mirror image",
-    ),
-    Note(
-        "training-data",
-        "its author trained it on about 3 million images of 7,485 people, about half of them from the data"
-        " sets VGG Face and FaceScrub, and avoided the people of LFW. The people in these images did"
-        " not consent",
+        f"the encoder is dlib's face network by Davis E. King ({models.ENCODER.file}, SHA-256"
+        f" {models.ENCODER.sha256[:16]}); the embedding is the mean of those of the face and of its mirror"
+        " image",
     ),
     Note(
         "personal-data",
@@ -72,16 +74,20 @@ def write(folder: Path) -> Manifest:
         MissingExtra: If the extra ``faces`` is not installed.
         ModelError: If its file is damaged.
     """
+    from safetensors.numpy import save_file
+
     from .. import __version__
 
     folder.mkdir()
     stored = figures()
     models.write_encoder(folder / "encoder.onnx")
+    weights = {f"encoder.{name}": value for name, value in models.encoder_weights().items()}
+    save_file(weights, folder / "weights.safetensors")
     notes = [*_NOTES, *(Note(code, text) for code, text in stored["notes"])]
     manifest = Manifest(
         twinned=__version__,
         origin="wrapped",
-        encoder="dlib_face",
+        encoder=RECIPE["encoder"]["name"],
         spec=SPEC,
         embedding_size=EMBEDDING_SIZE,
         normalized=False,
@@ -89,7 +95,8 @@ def write(folder: Path) -> Manifest:
         calibration=Calibration(**stored["calibration"]),
         prototype=stored["prototype"],
         held_out=stored["held_out"],
-        recipe={"recipe": "ready-made", "file": models.ENCODER._asdict()},
+        data={"description": READY_MADE["face"].training_data},
+        recipe=RECIPE,
         notes=[note.text for note in notes],
         note_codes=[note.code for note in notes],
         licence=READY_MADE["face"].license,

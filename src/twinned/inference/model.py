@@ -435,7 +435,7 @@ class Model(FolderEmbedder):
 
         held_out = self.manifest.held_out
         return ModelFacts(
-            calibration=self.manifest.calibration,
+            calibration=self.manifest.stored_calibration,
             prototype=self.prototype,
             classes=self.manifest.classes,
             threshold_classes=held_out.get("classes", []),

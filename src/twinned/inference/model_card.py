@@ -11,7 +11,7 @@ from .model_folder import Manifest
 def _trained_on(manifest: Manifest) -> str:
     recipe = manifest.recipe.get("recipe", "none")
     if manifest.origin == "wrapped":
-        return "- **Trained** elsewhere, on unknown data"
+        return f"- **Trained** elsewhere, on {manifest.data.get('description', 'unknown data')}"
     images, classes = manifest.data.get("images", 0), manifest.data.get("classes", len(manifest.classes))
     if not images:
         return f"- **Not trained** here: the encoder is unchanged; recipe {recipe}"
@@ -21,9 +21,23 @@ def _trained_on(manifest: Manifest) -> str:
     )
 
 
+def _threshold(manifest: Manifest) -> str:
+    if (fit := manifest.stored_calibration) is None:
+        return "- **No threshold**: `twinned calibrate MODEL DATA -o NEW` chooses one"
+    return (
+        f"- **Threshold** {fit.threshold:.6g} at"
+        f" {'equal error' if fit.far is None else f'a false accept rate of {fit.far:g}'},"
+        f" from {fit.n_classes} {manifest.chosen_on[1]}:"
+        f" {fit.n_genuine:,} genuine and {fit.n_impostor:,} impostor comparisons"
+        + ("" if fit.supported else f". Not supported: {fit.impostors_needed:,} impostors are needed")
+    )
+
+
 def _metrics(manifest: Manifest) -> Iterator[Metric]:
     """Yield the figures on the images that the threshold was chosen on."""
-    fit, found = manifest.calibration, manifest.held_out
+    if (fit := manifest.stored_calibration) is None:
+        return
+    found = manifest.held_out
     several = [] if fit.references is None else fit.references.rows
     for row, remark in ((fit, "two images"), *((row, f"{row.images} references") for row in several)):
         yield Metric("calibration.eer", "", NAMES["eer"], row.eer, row.eer_ci, remark)
@@ -39,7 +53,7 @@ def _metrics(manifest: Manifest) -> Iterator[Metric]:
 
 def card(manifest: Manifest) -> str:
     """Render the model card, README.md, from model.json."""
-    spec, fit = manifest.spec, manifest.calibration
+    spec = manifest.spec
     color = "gray" if spec.channels == 1 else "color"
     lines = [
         "# Model card",
@@ -51,11 +65,7 @@ def card(manifest: Manifest) -> str:
         + (", scored by a learned head" if manifest.head else "")
         + (f" that predicts {', '.join(manifest.relations)}" if manifest.relations else ""),
         _trained_on(manifest),
-        f"- **Threshold** {fit.threshold:.6g} at"
-        f" {'equal error' if fit.far is None else f'a false accept rate of {fit.far:g}'},"
-        f" from {fit.n_classes} {manifest.chosen_on[1]}:"
-        f" {fit.n_genuine:,} genuine and {fit.n_impostor:,} impostor comparisons"
-        + ("" if fit.supported else f". Not supported: {fit.impostors_needed:,} impostors are needed"),
+        _threshold(manifest),
     ]
     if manifest.unmeasured:
         lines.append(
@@ -65,6 +75,8 @@ def card(manifest: Manifest) -> str:
     if manifest.licence:
         lines.append(f"- **License of the pretrained weights**: {manifest.licence}")
     lines += [f"- {note}" for note in manifest.notes]
+    if manifest.stored_calibration is None:
+        return "\n".join([*lines, ""])
     lines += [
         "",
         "Metrics on the images that the threshold was chosen on:",

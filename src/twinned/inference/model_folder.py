@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..data.preprocessing import ImageSpec
 from ..errors import ModelError, SettingError
@@ -51,7 +51,8 @@ class Manifest(BaseModel):
         distance: Name of the distance between embeddings.
         head: True if head.onnx re-ranks and scores.
         relations: Names of the relations that the head predicts.
-        calibration: Thresholds and probabilities.
+        stored_calibration: Thresholds and probabilities, ``calibration`` in model.json; None if the model
+            does not define which images are the same.
         prototype: Identify by the mean of a label's images instead of the nearest one.
         classes: Names of the training classes.
         data: Fingerprint of the training data: counts, and a hash of the images' hashes.
@@ -75,7 +76,7 @@ class Manifest(BaseModel):
     distance: str
     head: bool = False
     relations: list[str] = []
-    calibration: Calibration
+    stored_calibration: Calibration | None = Field(alias="calibration")
     prototype: bool = False
     classes: list[str] = []
     data: dict[str, Any] = {}
@@ -102,6 +103,27 @@ class Manifest(BaseModel):
         """Return the notes with their codes."""
         codes = self.note_codes + [""] * (len(self.notes) - len(self.note_codes))
         return [Note(code, text) for code, text in zip(codes, self.notes)]
+
+    @property
+    def calibration(self) -> Calibration:
+        """Thresholds and probabilities.
+
+        Raises:
+            SettingError: If the model has none.
+        """
+        if self.stored_calibration is None:
+            raise SettingError(
+                f"{self.recipe.get('recipe', 'The model')} has no threshold, because it does not define which"
+                " images count as the same. Choose one from your images with `twinned calibrate"
+                f" {self.recipe.get('recipe', 'MODEL')} DATA -o mine.twin`, or train a model with"
+                " `twinned train DATA -o mine.twin`"
+            )
+        return self.stored_calibration
+
+    @property
+    def threshold(self) -> float | None:
+        """Stored threshold; None if the model has none."""
+        return None if self.stored_calibration is None else self.stored_calibration.threshold
 
     @property
     def chosen_on(self) -> tuple[bool | None, str]:
@@ -142,7 +164,7 @@ class Manifest(BaseModel):
             calibration = calibration.model_copy(update={"identification": found.identification})
         held_out = self.held_out | {"identified": found.named}
         return self.model_copy(
-            update={"prototype": found.prototype, "calibration": calibration, "held_out": held_out}
+            update={"prototype": found.prototype, "stored_calibration": calibration, "held_out": held_out}
         )
 
 
@@ -272,7 +294,7 @@ def write(
         p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "model.json"
     }
     full = manifest.model_copy(update={"files": files, "format_version": FORMAT_VERSION})
-    write_text(folder / "model.json", full.model_dump_json(indent=1) + "\n")
+    write_text(folder / "model.json", full.model_dump_json(indent=1, by_alias=True) + "\n")
     return full
 
 

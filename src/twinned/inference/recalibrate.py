@@ -53,7 +53,7 @@ def recalibrate(
     Notes are logged (`twinned.utils.notes`). The model keeps them, except those on a kept rate or prior.
 
     Args:
-        model: Model folder.
+        model: Model folder, or the name of a ready-made model.
         data: Images or pairs that training has not seen, or their path.
         output: Model folder to write.
         in_place: Rewrite model.json and README.md of ``model`` instead, atomically.
@@ -82,12 +82,16 @@ def recalibrate(
     loaded = Model(model)
     if output is not None:
         model_folder.check_output(Path(output), force=force, data=[loaded.folder])
-    stored = loaded.manifest.calibration
-    if far is None and stored.far is not None and not equal_error:
+    stored = loaded.manifest.stored_calibration
+    if in_place and loaded.folder != Path(model):
+        raise SettingError(
+            f"{model}: A ready-made model is not changed in place. Choose a folder to write to"
+        )
+    if far is None and stored is not None and stored.far is not None and not equal_error:
         far = stored.far
         note("kept-far", f"the threshold keeps the false accept rate of {far:g} that it was chosen at before")
     if prior is None:
-        prior = stored.prior
+        prior = 0.5 if stored is None else stored.prior
         if prior != 0.5:
             note("kept-prior", f"the probability keeps the prior of {prior:g} that it was fitted with before")
     with collect() as notes:
@@ -163,7 +167,7 @@ def _manifest(
     kept = [one for one in old.coded_notes() if not is_threshold_warning(one.code)] + notes
     changed = old.model_copy(
         update={
-            "calibration": report.calibration,
+            "stored_calibration": report.calibration,
             "notes": [one.text for one in kept],
             "note_codes": [one.code for one in kept],
             "prototype": False,

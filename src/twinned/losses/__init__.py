@@ -23,39 +23,30 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import in_batch, pair, proxy, triplet
 from .adapter import EmbeddingLoss, embedding_loss
 from .base import Loss
 from .cross_batch_memory import CrossBatchMemory
-from .in_batch import CircleLoss, InfoNCELoss, MultiSimilarityLoss, SupConLoss
+from .in_batch import *
 from .miners import register_miner
-from .pair import ChopraLoss, ContrastiveLoss, PairCrossEntropy
-from .proxy import ArcFaceLoss, ProxyAnchorLoss
+from .pair import *
+from .proxy import *
 from .registry import BUILTIN, LOSSES, create_loss, register_loss
-from .triplet import SoftTripletLoss, TripletLoss
+from .triplet import *
 
 __all__ = [
     "BUILTIN",
     "LOSSES",
-    "ArcFaceLoss",
-    "ChopraLoss",
-    "CircleLoss",
-    "ContrastiveLoss",
     "CrossBatchMemory",
     "EmbeddingLoss",
-    "InfoNCELoss",
     "Loss",
-    "MultiSimilarityLoss",
-    "PairCrossEntropy",
-    "ProxyAnchorLoss",
-    "SoftTripletLoss",
-    "SupConLoss",
-    "TripletLoss",
     "create_loss",
     "embedding_loss",
     "get",
     "register_loss",
     "register_miner",
 ]
+__all__ += pair.__all__ + triplet.__all__ + in_batch.__all__ + proxy.__all__
 
 get = create_loss  # name of version 0.1
 

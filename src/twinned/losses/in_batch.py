@@ -17,6 +17,8 @@ from ..errors import SettingError
 from .base import Loss
 from .inputs import NEVER, Indices, Reference, check_positive, columns, compare, mean_where, pair_masks
 
+__all__ = ["CircleLoss", "InfoNCELoss", "MultiSimilarityLoss", "SupConLoss"]
+
 
 class InBatchLoss(Loss):
     """Base class of in-batch losses: a subclass implements `cost` of the matrix of similarities."""

@@ -22,6 +22,8 @@ from ..errors import DataError
 from .base import Loss
 from .inputs import Reduction, check_positive, reduce, to_float32
 
+__all__ = ["ChopraLoss", "ContrastiveLoss", "PairCrossEntropy"]
+
 Same: TypeAlias = "Tensor | NDArray[np.bool_]"
 
 

@@ -19,6 +19,8 @@ from ..errors import DataError, SettingError
 from .base import Loss
 from .inputs import NEVER, Indices, check_batch, check_positive, compare
 
+__all__ = ["ArcFaceLoss", "ProxyAnchorLoss"]
+
 
 class ArcFaceLoss(Loss):
     """Classify by the angle to each class's proxy, with a margin added to the angle of the true class.

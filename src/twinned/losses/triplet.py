@@ -16,6 +16,8 @@ from ..errors import DataError
 from .base import Loss
 from .inputs import Reduction, check_positive, reduce, to_float32
 
+__all__ = ["SoftTripletLoss", "TripletLoss"]
+
 
 class TripletLoss(Loss):
     """Require an image to be closer to its own class than to any other, by a margin.

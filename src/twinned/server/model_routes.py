@@ -53,7 +53,7 @@ def routes(service: Service) -> APIRouter:
     def facts(stats: Stats | None) -> dict[str, Any]:
         manifest = model.manifest
         internal = {"evidence", "identification", "references"}
-        calibration = manifest.calibration.model_dump(mode="json", exclude=internal)
+        stored = manifest.stored_calibration
         gallery = None
         if service.gallery is not None:
             known = {} if stats is None else stats.to_json()
@@ -72,8 +72,8 @@ def routes(service: Service) -> APIRouter:
         return {name: getattr(manifest, name) for name in kept} | {
             "name": model.folder.name,
             "image": manifest.spec.model_dump(mode="json"),
-            "threshold": model.threshold,
-            "calibration": calibration,
+            "threshold": manifest.threshold,
+            "calibration": stored and stored.model_dump(mode="json", exclude=internal),
             "classes": len(manifest.classes),
             "card": card(manifest),
             "gallery": gallery,

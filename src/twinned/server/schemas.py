@@ -325,8 +325,8 @@ class ModelFacts(BaseModel):
     embedding_size: int
     distance: str
     head: bool
-    threshold: float
-    calibration: dict[str, Any]
+    threshold: float | None
+    calibration: dict[str, Any] | None
     classes: int
     data: dict[str, Any]
     held_out: dict[str, Any]

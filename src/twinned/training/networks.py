@@ -1,4 +1,4 @@
-"""Convert between networks in PyTorch and models: `Model.from_network` and `Model.to_torch`."""
+"""Convert between networks in PyTorch and models: `Model.from_network`, `Model.to_torch`, model ``photo``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from ..data.decoded import DecodedSet
 from ..data.images import open_image
 from ..data.preprocessing import ImageSpec
 from ..errors import DataError, ModelError, SettingError
-from ..inference import model_folder
+from ..inference import model_card, model_folder
 from ..inference.embedder import GraphEmbedder
 from ..inference.inputs import calibration_data
 from ..inference.model import Model
+from ..inference.model_folder import Manifest
+from ..inference.ready_made import READY_MADE
 from ..inference.session import Graph
 from ..inference.wrap import choose_distance, write_calibrated
 from ..nn import heads, onnx_export
@@ -29,9 +31,10 @@ from ..nn.encoders import Encoder, as_encoder
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import collect
 from ..utils.registry import plain_name
+from . import recipes
 from .config import TrainConfig
 from .finetune import config_of
-from .parts import first_channels, named_encoder
+from .parts import OwnParts, first_channels, named_encoder
 from .sections import Comparison, EncoderConfig, Input, Length
 from .warm_start import load_for_input
 
@@ -108,6 +111,40 @@ def to_torch(model: Model) -> SiameseNetwork:
     return found.network
 
 
+def write_photo(folder: Path, encoder: str) -> None:
+    """Write the model folder of a pretrained encoder without training, and without a threshold.
+
+    Args:
+        folder: Folder, which must not exist.
+        encoder: Name of the encoder.
+    """
+    from .. import __version__
+
+    changes = {"encoder.name": encoder, "encoder.embedding_size": None, "encoder.symmetric": False}
+    config = recipes.get("photo").merge(changes | {"transfer.freeze": recipes.FREEZE[encoder]})
+    built = OwnParts().make_encoder(config)
+    spec = ImageSpec(**config.input.model_dump(), mean=built.mean or (), std=built.std or ())
+    network = SiameseNetwork(built, normalize=True, mean=spec.mean, std=spec.std).eval()
+    folder.mkdir()
+    _export(network, spec, folder, encoder)
+    ready_made = READY_MADE["photo"]
+    manifest = Manifest(
+        twinned=__version__,
+        origin="wrapped",
+        encoder=encoder,
+        spec=spec,
+        embedding_size=network.embedding_size,
+        normalized=network.normalize,
+        distance=network.head.name,
+        calibration=None,
+        data={"description": ready_made.training_data},
+        recipe=config.model_dump(mode="json"),
+        licence=built.license,
+    )
+    record = {"layers": network.layers()}
+    model_folder.write(folder, manifest, card=model_card.card(manifest), training=record)
+
+
 def _siamese(
     network: nn.Module, spec: ImageSpec | None, images: ImageSet | PairSet
 ) -> tuple[SiameseNetwork, ImageSpec]:
@@ -132,16 +169,18 @@ def _spec_of(encoder: Encoder) -> ImageSpec:
 
 
 def _guess_spec(network: nn.Module, images: ImageSet | PairSet) -> ImageSpec:
-    """Return the size that all of some images share, with the channels of the first convolution."""
-    sizes = {open_image(image).size for image in images.images[:_LOOK_AT]}
+    """Return the size that some images share, with the channels of the first convolution or of these."""
+    some = [open_image(image) for image in images.images[:_LOOK_AT]]
+    sizes = sorted({image.size for image in some})
     if len(sizes) != 1:
-        some = " and ".join(f"{height}x{width}" for width, height in sorted(sizes)[:2])
+        listed = " and ".join(f"{height}x{width}" for width, height in sizes[:2])
         raise SettingError(
-            f"The images have different sizes, such as {some}, so the input of the network is not known."
+            f"The images have different sizes, such as {listed}, so the input of the network is not known."
             " Set spec=ImageSpec(height=..., width=..., channels=...)"
         )
     ((width, height),) = sizes
-    return ImageSpec(height=height, width=width, channels=first_channels(network) or 3)
+    channels = first_channels(network) or max(len(image.getbands()) for image in some)
+    return ImageSpec(height=height, width=width, channels=channels)
 
 
 def _export(network: SiameseNetwork, spec: ImageSpec, folder: Path, name: str) -> bool:

@@ -16,7 +16,6 @@ import torch
 from ..data.checks.checker import check_data
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
-from ..data.preprocessing import ImageSpec
 from ..data.splits import check_validation
 from ..errors import SettingError
 from ..evaluation.fitting import fit_calibration
@@ -126,7 +125,7 @@ def make_model(
     with collect() as collected, ExitStack() as stack:
         for earlier in (*notes, *(warm_start.notes if warm_start is not None else ())):
             note(*earlier)
-        train, validation = _decode(data, config.spec(), progress=progress)
+        train, validation = _decode(data, config, progress=progress)
         with progress_bar("Checking the images", show=progress):
             _check(data, train, validation, config)
         with progress_bar("Preparing the network", show=progress):
@@ -204,12 +203,15 @@ def _fit(
     return replace(result, train=empty(result.train), unseen=result.unseen or result.held_out is not None)
 
 
-def _decode(data: RunData, spec: ImageSpec, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
-    """Decode the training and the validation data."""
+def _decode(data: RunData, config: TrainConfig, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
+    """Decode the training and the validation data; many files later, unless there is a reason against it.
+
+    Validation data must not share images with the training data, and a time budget has to cover all decoding.
+    """
+    lazy = data.validation is None and config.length.minutes is None
 
     def decode(images: ImageSet | PairSet) -> DecodedSet:
-        # Validation data must not share images with the training data, so all are decoded first.
-        return DecodedSet.from_images(images, spec, progress=progress, lazy=data.validation is None)
+        return DecodedSet.from_images(images, config.spec(), progress=progress, lazy=lazy)
 
     validation = None if data.validation is None else decode(data.validation)
     return decode(data.train), validation
@@ -356,7 +358,7 @@ def _is_finished(
     now = config.model_dump(mode="json")
     if before:
         with muted():
-            now |= _given(*_decode(data, config.spec(), progress=progress), warm_start)
+            now |= _given(*_decode(data, config, progress=progress), warm_start)
     if differences := setting_differences(asked | before, now):
         raise SettingError(
             f"{target} already holds a finished run with different settings or data ({differences}). Choose"

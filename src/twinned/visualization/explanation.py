@@ -7,15 +7,18 @@ from .panels import matches
 from .style import Axes
 
 
-def draw(found: Explanation, *, threshold: float, probability: float) -> Axes:
+def draw(found: Explanation, *, threshold: float | None, probability: float | None) -> Axes:
     """Draw an explanation with its verdict; see `twinned.visualization.matches`.
 
     Args:
         found: Result of `twinned.inference.explain.explain`.
-        threshold: Threshold of the model.
-        probability: P(same) at this distance.
+        threshold: Threshold of the model; None if it has none.
+        probability: P(same) at this distance; None without a threshold.
     """
-    verdict = "same" if found.distance <= threshold else "different"
+    title = f"Distance {found.distance:.4g}"
+    if threshold is not None:
+        verdict = "same" if found.distance <= threshold else "different"
+        title = f"Verdict: {verdict}. {title}, threshold {threshold:.4g}, P(same) {probability:.3f}"
     if found.method == "exact":
         caption = (
             f"Blue: contribution of a region to the similarity; they add up to {found.left_share.sum():.3f}."
@@ -33,7 +36,6 @@ def draw(found: Explanation, *, threshold: float, probability: float) -> Axes:
         left_map=found.left_share,
         right_map=found.right_share,
         links=found.strongest(),
-        title=f"Verdict: {verdict}. Distance {found.distance:.4g}, threshold {threshold:.4g},"
-        f" P(same) {probability:.3f}",
+        title=title,
         caption=caption,
     )

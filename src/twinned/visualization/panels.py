@@ -78,6 +78,7 @@ def neighbours(
     ax = board(1.75 + step * columns, 0.75 + row * len(queries), inches=0.85, ax=ax)
     words(ax, 0.12, 0.3, "Query", ha="left", weight="bold")
     words(ax, 1.62, 0.3, "Nearest images", ha="left", weight="bold")
+    crossed = False
     for k, (query, hits) in enumerate(zip(queries, found)):
         top = 0.6 + row * k
         _tile(ax, query, at=(0.12, top), frame=INK, line=1.8)
@@ -91,13 +92,14 @@ def neighbours(
             before = n == 0 or (hits[n - 1].distance or 0.0) <= (threshold or 0.0)
             if beyond and before:
                 x = left - (step - 1) / 2
+                crossed = True
                 ax.plot([x, x], [top - 0.04, top + 1.34], color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     if threshold is not None:
         words(
             ax,
             1.62 + step * columns - 0.12,
             0.3,
-            f"dotted line: threshold {threshold:.4g}",
+            f"{'dotted line: ' if crossed else ''}threshold {threshold:.4g}",
             ha="right",
             color=GRAY,
             size=7.5,

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, SettingError
 from ..evaluation.results import Evaluation
 from ..evaluation.verification import Reliability, VerificationResult
 from ..metrics.comparisons import Comparisons
@@ -123,7 +123,10 @@ def overview(
 
     Raises:
         DataError: If there is no curve: genuine or impostor comparisons are missing.
+        SettingError: If the model has no threshold.
     """
+    if result.threshold is None:
+        raise SettingError("These figures need a threshold, and the model has none")
     first, second, third, fourth = sheet(9.4, 8.4).subplots(2, 2).flat
     return (
         roc(result, ax=first),

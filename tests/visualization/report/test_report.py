@@ -1,4 +1,4 @@
-"""The report: whole, self-contained, honest, and safe to open."""
+"""The HTML report: complete, self-contained and escaped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VOID = {"img", "meta", "path", "use", "rect", "stop", "br", "circle", "line"}
 
 
 class Outline(HTMLParser):
-    """Open tags, addresses and ids of a page; fails on a tag that is closed in the wrong place."""
+    """Collect open tags, addresses and ids of a page; fail on wrongly closed tags."""
 
     def __init__(self, page):
         super().__init__()
@@ -61,7 +61,7 @@ def model(color_model):
 
 
 def image_set(tmp_path, classes=9, each=4, name="class {}"):
-    """Noisy plain colours, a class a colour, as files."""
+    """Write noisy images of one color per class."""
     random = np.random.default_rng(0)
     images, labels = [], []
     for k in range(classes):
@@ -95,7 +95,7 @@ def without_pictures(model, found):
     return text(join([*figures.glance(model, found), *provenance.provenance(model, found, "x")]))
 
 
-def test_nothing_is_fetched_and_nothing_runs(page):
+def test_report_loads_nothing_and_runs_no_scripts(page):
     outline = Outline(page)
     assert outline.open == []
     assert outline.scripts == 0
@@ -106,20 +106,20 @@ def test_nothing_is_fetched_and_nothing_runs(page):
     assert not re.search(r"url\((?!#)", page)
 
 
-def test_every_text_from_outside_is_escaped(page):
+def test_report_escapes_external_text(page):
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert HOSTILE in text(page)  # what the reader sees is the name itself
+    assert HOSTILE in text(page)  # displayed as the original name
 
 
-def test_ids_are_unique_and_what_is_used_is_there(page):
+def test_report_ids_are_unique_and_resolved(page):
     outline = Outline(page)
     assert len(outline.ids) == len(set(outline.ids))
     used = {a[1:] for a in outline.addresses if a.startswith("#")} | set(re.findall(r"url\(#([^)]+)\)", page))
     assert used <= set(outline.ids)
 
 
-def test_pictures_take_the_colours_of_the_page(page):
+def test_figures_use_the_colors_of_the_page(page):
     pictures = re.findall(r"<svg.*?</svg>", page, flags=re.S)
     assert len(pictures) == 4
     for picture in pictures:
@@ -129,12 +129,12 @@ def test_pictures_take_the_colours_of_the_page(page):
     assert "@media print" in page
 
 
-def test_it_says_what_was_found(model, found, page):
-    said = text(page)
+def test_report_has_the_figures_and_sections(model, found, page):
+    shown = text(page)
     v = found.verification
-    assert number(v.eer) in said
-    assert f"{one_in(v.far)} of the different pairs" in said
-    assert f"{found.one_shot.ways}-way 1-shot accuracy" in said
+    assert number(v.eer) in shown
+    assert f"{one_in(v.far)} of the different pairs" in shown
+    assert f"{found.one_shot.ways}-way 1-shot accuracy" in shown
     for title in (
         "Verification",
         "Metrics",
@@ -142,30 +142,30 @@ def test_it_says_what_was_found(model, found, page):
         "Hardest classes",
         "Data and model",
     ):
-        assert title in said
-    assert model.encoder_sha256 in said
-    assert "f" * 64 in said  # of the training data
-    assert "seed 7" in said
-    assert "FPIR: unknown identified" in said
+        assert title in shown
+    assert model.encoder_sha256 in shown
+    assert "f" * 64 in shown  # hash of the training data
+    assert "seed 7" in shown
+    assert "FPIR: unknown identified" in shown
 
 
-def test_rates_without_enough_comparisons_are_marked(found, page):
-    said = text(page)
+def test_unsupported_rates_are_marked(found, page):
+    shown = text(page)
     impostors = found.verification.n_impostor
     assert impostors < 3000
-    assert "not supported: 300,000 impostors are needed" in said
+    assert "not supported: 300,000 impostors are needed" in shown
     rows = {row.split("<td>")[0]: row for row in re.findall(r'<th scope="row">(.*?)</tr>', page)}
     for far, row in found.verification.tar_at_far.items():
         line = next(line for head, line in rows.items() if head.startswith(f"TAR at FAR {far:g}</th>"))
         assert ('class="mark">not supported' in line) == (not row.supported)
 
 
-def test_mistakes_are_shown_as_pairs_of_images(found, page):
+def test_errors_are_shown_as_image_pairs(found, page):
     assert len(re.findall(r'<div class="pair">', page)) > 0
     assert page.count("data:image/jpeg") >= 2 * len(re.findall(r'<div class="pair">', page))
 
 
-def test_a_clean_test_says_so_and_a_leak_stands_on_top(model, found, tmp_path):
+def test_report_states_images_seen_in_training(model, found, tmp_path):
     import json
 
     from twinned.inference import model_folder
@@ -184,14 +184,14 @@ def test_a_clean_test_says_so_and_a_leak_stands_on_top(model, found, tmp_path):
         leaky = tw.load(folder)
         labels = np.array(["old" if n % 2 else "held" for n in range(36)])
         data = ImageSet(found.data.images, labels, labels, np.zeros(36, bool), labels)
-        said = without_pictures(leaky, leaky.evaluate(data, ways=2, progress=False))
-        assert expected in said
-        assert "classes seen in training 1 of 2, by name: old" in said
-        assert "chosen on 1 classes with the same names" in said
-    assert "cannot be ruled out" in without_pictures(model, found)  # this model recorded no hash
+        shown = without_pictures(leaky, leaky.evaluate(data, ways=2, progress=False))
+        assert expected in shown
+        assert "classes seen in training 1 of 2, by name: old" in shown
+        assert "chosen on 1 classes with the same names" in shown
+    assert "cannot be ruled out" in without_pictures(model, found)  # the model has no hashes
 
 
-def test_an_image_that_has_gone_since_does_no_harm(model, tmp_path):
+def test_report_tolerates_missing_image_files(model, tmp_path):
     data = image_set(tmp_path)
     found = model.evaluate(data, ways=2, progress=False)
     for file in tmp_path.iterdir():
@@ -199,38 +199,38 @@ def test_an_image_that_has_gone_since_does_no_harm(model, tmp_path):
     assert "file not found" in text(join(provenance.worst_pairs(model, found)))
 
 
-def test_a_protocol_without_pairs_has_a_report_too(model):
+def test_report_of_a_protocol_without_pairs(model):
     one_shot = OneShot(20, 1, 400, 0.9, (0.87, 0.93))
     found = Evaluation(
         None, one_shot, None, "omniglot-runs", [Note("x", "a note <b>")], {"runs": [0.85, 0.95]}
     )
-    said = text(render(model, found, data="all_runs"))
-    assert "2 runs from 0.8500 to 0.9500" in said
-    assert "400 queries" in said
-    assert "a note <b>" in said
-    assert "Verification" not in said
+    shown = text(render(model, found, data="all_runs"))
+    assert "2 runs from 0.8500 to 0.9500" in shown
+    assert "400 queries" in shown
+    assert "a note <b>" in shown
+    assert "Verification" not in shown
 
 
-def test_pairs_and_forgeries(model, tmp_path):
+def test_report_of_forgeries_and_pair_lists(model, tmp_path):
     data = image_set(tmp_path)
     forgery = np.arange(36) % 4 == 3
     forged = ImageSet(data.images, data.labels, data.groups, forgery, data.split)
-    said = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
-    assert "skilled forgeries" in said
-    assert "random impostors" in said
-    assert "Of the pairs of two different classes, without forgeries, it accepts" in said
-    assert "standard deviations" in said
-    assert "FPIR" not in said  # a forgery is neither unknown nor enrolled
+    shown = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
+    assert "skilled forgeries" in shown
+    assert "random impostors" in shown
+    assert "Of the pairs of two different classes, without forgeries, it accepts" in shown
+    assert "standard deviations" in shown
+    assert "FPIR" not in shown  # no open-set figures with forgeries
 
     rows = [f"{n}-0.png,{n}-1.png,1\n{n}-0.png,{(n + 1) % 9}-1.png,0\n" for n in range(9)]
     (tmp_path / "pairs.csv").write_text("left,right,same\n" + "".join(rows))
     found = model.evaluate(tmp_path / "pairs.csv", progress=False)
-    said = text(render(model, found, data="pairs.csv"))
-    assert "Most confident errors" in said
-    assert "The hardest classes" not in said
+    shown = text(render(model, found, data="pairs.csv"))
+    assert "Most confident errors" in shown
+    assert "The hardest classes" not in shown
 
 
-def test_writing_replaces_the_file_whole(model, found, tmp_path):
+def test_report_is_replaced_atomically(model, found, tmp_path):
     file = tmp_path / "report.html"
     file.write_text("old")
     write_report(model, found, file, data="digits")
@@ -240,12 +240,12 @@ def test_writing_replaces_the_file_whole(model, found, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_text_is_escaped_by_construction():
+def test_html_is_escaped_by_construction():
     assert join(["<", Html("<br>"), None, 3]) == "&lt;<br>3"
     assert tag("p", "a & b", title='"x"', hidden=None) == '<p title="&quot;x&quot;">a &amp; b</p>'
 
 
-def test_an_svg_loses_its_addresses_and_shares_no_id():
+def test_inline_svg_has_no_addresses_and_unique_ids():
     drawn = (
         '<?xml version="1.0"?><!DOCTYPE svg><svg width="9pt" viewBox="0 0 9 9" xmlns="http://w3">'
         '<metadata>http://x</metadata><g id="a" style="fill: #0072b2"/><use xlink:href="#a"/></svg>'
@@ -255,7 +255,7 @@ def test_an_svg_loses_its_addresses_and_shares_no_id():
 
 
 @pytest.mark.parametrize(
-    ("rate", "words", "told"),
+    ("rate", "words", "fraction"),
     [
         (0.0, "0.0000", "none"),
         (0.00012, "0.00012", "1 in 8,333"),
@@ -264,6 +264,6 @@ def test_an_svg_loses_its_addresses_and_shares_no_id():
         (1.0, "1.0000", "all"),
     ],
 )
-def test_rates_in_words(rate, words, told):
+def test_rates_are_formatted(rate, words, fraction):
     assert number(rate) == words
-    assert one_in(rate) == told
+    assert one_in(rate) == fraction

@@ -7,6 +7,7 @@ import os
 import threading
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ import numpy as np
 
 from ...errors import MissingExtra, ModelError
 from ...utils.files import cached_folder
-from .dat_file import ShapePredictor, read_network, read_shape_predictor
-from .onnx_graphs import detector_graph, encoder_graph, grid
+from .dat_file import Floats, ShapePredictor, read_network, read_shape_predictor
+from .onnx_graphs import detector_graph, encoder_graph, grid, with_affine
 
 _PACKAGE = "face_recognition_models"
-VERSION = "1"  # of the conversion
+LICENSE = "CC0-1.0 (dlib-models by Davis E. King)"
+VERSION = "2"  # of the conversion
 _lock = threading.Lock()
 
 
@@ -46,6 +48,12 @@ LANDMARKS = _Source(
     "shape_predictor_5_face_landmarks.dat",
     "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
 )
+
+
+# Input of the encoder: height and width, and mean and standard deviation of pixels in [0, 1].
+SIDE = (150, 150)
+MEAN = tuple(value / 255 for value in (122.782, 117.001, 104.298))
+STD = (256 / 255,) * 3
 
 
 class Finder(NamedTuple):
@@ -78,7 +86,7 @@ def read_source(source: _Source) -> bytes:
     """
     folder = _models_folder()
     if folder is None:
-        raise MissingExtra("faces", "Finding faces in photographs")
+        raise MissingExtra("faces", "dlib's face models")
     path = folder / source.file
     try:
         content = path.read_bytes()
@@ -136,6 +144,24 @@ def write_encoder(path: Path) -> None:
         ModelError: If its file is damaged.
     """
     path.write_bytes(encoder_graph(read_network(read_source(ENCODER), ENCODER.file)))
+
+
+def encoder_weights() -> dict[str, Floats]:
+    """Return the weights of the face encoder by the names in `twinned.nn.encoders.dlib.DlibFace`.
+
+    Raises:
+        MissingExtra: If the extra is not installed.
+        ModelError: If its file is damaged.
+    """
+    layers = read_network(read_source(ENCODER), ENCODER.file).layers
+    found = {"dense.weight": np.ascontiguousarray(layers[-1].weights.T)}
+    both = [(one, affine) for one, affine in pairwise(layers) if one.kind == "con_4"]
+    for number, pair in enumerate(both):
+        block = f"blocks.{(number - 1) // 2}.{'first' if number % 2 else 'second'}"
+        convolution = with_affine(*pair)
+        name = block if number else "stem.0"
+        found |= {f"{name}.weight": convolution.weights, f"{name}.bias": convolution.bias}
+    return found
 
 
 def _models_folder() -> Path | None:

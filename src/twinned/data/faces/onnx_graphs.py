@@ -49,12 +49,9 @@ class _Builder:
 
     def convolution(self, layer: Layer, affine: Layer | None) -> None:
         """Add a convolution with the affine layer after it."""
-        weights, bias = layer.weights, layer.bias
         if affine is not None:
-            if not len(weights) == len(affine.scale) == len(affine.bias):
-                raise ModelError("An affine layer does not fit the convolution before it")
-            weights = weights * affine.scale[:, None, None, None]
-            bias = bias * affine.scale + affine.bias
+            layer = with_affine(layer, affine)
+        weights, bias = layer.weights, layer.bias
         if weights.shape[1] != self.shape[0]:
             raise ModelError(f"A convolution has {weights.shape[1]} inputs; got {self.shape[0]} channels")
         self.add("Conv", self.value, self.constant(weights), self.constant(bias), **_window(layer))
@@ -103,6 +100,18 @@ class _Builder:
         model = self._helper.make_model(made, opset_imports=[opset], ir_version=_IR_VERSION)
         checker.check_model(model)
         return bytes(model.SerializeToString())
+
+
+def with_affine(convolution: Layer, affine: Layer) -> Layer:
+    """Return a convolution that equals a convolution and the affine layer after it.
+
+    Raises:
+        ModelError: If they do not fit each other.
+    """
+    if not len(convolution.weights) == len(affine.scale) == len(affine.bias):
+        raise ModelError("An affine layer does not fit the convolution before it")
+    weights = convolution.weights * affine.scale[:, None, None, None]
+    return convolution._replace(weights=weights, bias=convolution.bias * affine.scale + affine.bias)
 
 
 def encoder_graph(network: Network) -> bytes:

@@ -14,6 +14,7 @@
     efficientnet_lite0_photo      224 x 224 x 3   3.0 M   features of its last two block groups
     efficientnet_lite0_face       160 x 160 x 3   2.4 M   features of earlier blocks on a grid of cells
     efficientnet_lite0_signature  192 x 384 x 1   2.4 M   the same for binary ink
+    dlib_face        150 x 150 x 3         5.6 M       King 2017: dlib's face network with its weights
 
 An encoder takes normalized floats of shape ``(n, channels, height, width)``. Its attributes are
 ``image_size`` (height, width), ``channels`` and ``embedding_size``; ``features(x)`` returns the last feature
@@ -22,11 +23,13 @@ map, and ``stages()`` the parts from the input on, which can be frozen.
 
 from __future__ import annotations
 
+from . import convnets, dlib, papers, pretrained
 from .adapter import ModuleEncoder, as_encoder
 from .base import Encoder
-from .convnets import Conv4, ResNet
-from .papers import Chopra2005, Deck, Koch2015
-from .pretrained import EfficientNetLite0, EfficientNetMaps, load_matching, load_weights
+from .convnets import *
+from .dlib import *
+from .papers import *
+from .pretrained import *
 from .registry import (
     ENCODERS,
     create_encoder,
@@ -41,15 +44,8 @@ build = create_encoder
 
 __all__ = [
     "ENCODERS",
-    "Chopra2005",
-    "Conv4",
-    "Deck",
-    "EfficientNetLite0",
-    "EfficientNetMaps",
     "Encoder",
-    "Koch2015",
     "ModuleEncoder",
-    "ResNet",
     "as_encoder",
     "build",
     "create_encoder",
@@ -57,7 +53,6 @@ __all__ = [
     "input_shape",
     "installed",
     "is_pretrained",
-    "load_matching",
-    "load_weights",
     "register_encoder",
 ]
+__all__ += convnets.__all__ + dlib.__all__ + papers.__all__ + pretrained.__all__

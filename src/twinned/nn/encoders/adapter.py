@@ -66,7 +66,7 @@ class ModuleEncoder(Encoder):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise SettingError(
                 f"Encoder {name} does not accept images of shape (n, {', '.join(map(str, shape))}): {reason}."
-                " Set image_size, or settings={'channels': 1 or 3}"
+                " Set image_size, or settings={'channels': 1 or 3}; in Model.from_network, set spec"
             ) from error
         finally:
             self.module.train(was_training)
@@ -108,7 +108,8 @@ def as_encoder(
     if wanted != own:
         raise SettingError(
             f"Encoder {plain_name(module)} takes images of {own[0]}x{own[1]} with {own[2]} channels;"
-            f" got {wanted[0]}x{wanted[1]} with {wanted[2]}. Leave out the image size and channels."
+            f" got {wanted[0]}x{wanted[1]} with {wanted[2]}. Leave out the image size and channels,"
+            " or spec."
         )
     if embedding_size not in (None, module.embedding_size):
         raise SettingError(

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from ...errors import SettingError
 from .base import Encoder
 
+__all__ = ["Conv4", "ResNet"]
+
 
 class _ConvNet(Encoder):
     """Blocks, pooling to a grid of about 2x2 cells, dropout and an optional linear layer.

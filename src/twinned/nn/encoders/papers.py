@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from ...errors import SettingError
 from .base import Encoder
 
+__all__ = ["Chopra2005", "Deck", "Koch2015"]
+
 
 class Koch2015(Encoder):
     """Network of Koch et al. 2015, figure 4: 105x105 gray images to 4,096 sigmoid outputs.

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from ...errors import MissingExtra, SettingError
 from .base import Encoder
 
+__all__ = ["EfficientNetLite0", "EfficientNetMaps", "load_matching", "load_weights"]
+
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

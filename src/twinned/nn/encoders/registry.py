@@ -14,6 +14,7 @@ from ...utils.registry import UNREGISTERED, Registry
 from .adapter import build_registered
 from .base import Encoder
 from .convnets import Conv4, ResNet, conv4_wide
+from .dlib import DlibFace
 from .papers import Chopra2005, Deck, Koch2015
 from .pretrained import EfficientNetLite0, EfficientNetMaps
 
@@ -104,6 +105,9 @@ _BUILTIN: dict[str, Entry] = {
     ),
     "efficientnet_lite0_signature": _efficientnet(
         partial(EfficientNetMaps, grids={3: (2, 4), 4: (2, 4), 6: (1, 1)}), (192, 384, 1)
+    ),
+    "dlib_face": Entry(
+        DlibFace, (150, 150, 3), fixed=True, pretrained=True, packages=("face_recognition_models",)
     ),
 }
 

