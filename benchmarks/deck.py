@@ -2,8 +2,8 @@
 
     python benchmarks/deck.py ladder --train images_background_small1 --evaluation images_evaluation \
         --runs all_runs
-    python benchmarks/deck.py faces --data orl_faces
-    python benchmarks/deck.py signatures --data cedar_signatures
+    python benchmarks/deck.py faces --data orl            # twinned data get orl
+    python benchmarks/deck.py signatures --data cedar     # twinned data get cedar
 
 The ladder starts with slide 1's network and slide 7's training as written, on drawings of 28x28, the size on
 slide 6, and makes one change after the other. Every row is trained for the same number of images: slide 6's
@@ -11,7 +11,7 @@ pairs of 8 drawings of each of 136 characters, twice, in batches of 32 pairs. It
 that training never saw: the official 20 runs of 20-way one-shot classification, and all pairs of 800
 drawings. Faces and signatures use the networks and image sizes of slides 10 and 11, and people and writers
 that training never saw. Each training adds a row to benchmarks/results/deck.csv, and the tables in deck.md
-are made from all rows.
+are made from all rows. A run that was stopped continues where it stopped: rows of the file are not repeated.
 """
 
 from __future__ import annotations
@@ -194,6 +194,15 @@ def add(
     print(task, row, seed, *shown, flush=True)
 
 
+def is_there(task: str, row: str, seed: int, steps: int) -> bool:
+    """Return whether the results have a training already."""
+    if not RESULTS.exists():
+        return False
+    with RESULTS.open(newline="") as file:
+        rows = [tuple(row[part] for part in ("task", "row", "seed", "steps")) for row in csv.DictReader(file)]
+    return (task, row, str(seed), str(steps)) in rows
+
+
 def ladder(options: argparse.Namespace) -> None:
     """Train and measure every row of the ladder."""
     spec = ImageSpec(height=28, width=28, channels=1)
@@ -210,6 +219,8 @@ def ladder(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         trained: dict[Row, tw.SiameseNetwork] = {}
         for name, row in LADDER.items():
+            if is_there("ladder", name, seed, steps):
+                continue
             start, same = time.monotonic(), replace(row, reversed=False)
             if same not in trained:
                 torch.manual_seed(seed)
@@ -218,6 +229,8 @@ def ladder(options: argparse.Namespace) -> None:
                 fit(row, trained[same], pixels, known.class_index, steps, seed)
             add("ladder", name, seed, measure(AsModel(trained[same], spec, row)), steps, start)
         start, ours = time.monotonic(), steps * 2 * BATCH // 192  # images in a batch of the recipe
+        if is_there("ladder", OURS, seed, ours):
+            continue
         model = tw.train(known, recipe="glyph", steps=ours, seed=seed, progress=False)
         add("ladder", OURS, seed, measure(model), ours, start)
 
@@ -266,12 +279,16 @@ def _task(
 
         for seed in options.seeds:
             for name, row in rows.items():
+                if is_there(recipe, name, seed, options.steps):
+                    continue
                 start = time.monotonic()
                 torch.manual_seed(seed)
                 built = tw.encoders.create_encoder(encoder, image_size=shape[:2], channels=shape[2])
                 network = make_network(row, built, "euclidean")
                 fit(row, network, pixels, genuine.class_index, options.steps, seed)
                 add(recipe, name, seed, measure(AsModel(network, spec, row)), options.steps, start)
+            if is_there(recipe, "Twinned", seed, options.ours):
+                continue
             start = time.monotonic()
             model = tw.train(known, recipe=recipe, steps=options.ours, seed=seed, progress=False)
             add(recipe, "Twinned", seed, measure(model), options.ours, start)

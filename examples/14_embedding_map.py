@@ -19,7 +19,8 @@ small = [name for name in novel.classes if name.startswith("greek-small") and na
 shown = novel.with_classes(small[:16])
 embeddings = model.embed(list(shown.images))
 points = tw.plots.project(embeddings, method="tsne", distance="euclidean", seed=42)
-drawn = tw.plots.embedding_map(points, shown.labels.tolist(), images=shown.images)
+names = [label.removeprefix("greek-small-") for label in shown.labels]
+drawn = tw.plots.embedding_map(points, names, images=shown.images, method="t-SNE")
 tw.plots.save(drawn, "14_tsne.png", force=True)
 
 nearest = tw.distances.euclidean(embeddings, embeddings, pairwise=True)

@@ -172,7 +172,7 @@ def of_the_model() -> None:
         model.embed(list(armenian.images)), method="tsne", distance=model.distance, seed=0
     )
     names = [short(label) for label in armenian.labels]
-    drawn = tw.plots.embedding_map(points, names, images=armenian.images, method="tsne")
+    drawn = tw.plots.embedding_map(points, names, images=armenian.images, method="t-SNE")
     tw.plots.save(drawn, HERE / "map.png", force=True, dpi=75)
 
 

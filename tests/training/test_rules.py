@@ -183,6 +183,30 @@ def test_another_loss_drops_the_settings_of_the_recipe_loss():
     assert resolved(inherited).mining.memory == 64
 
 
+@pytest.mark.parametrize(
+    ("options", "distance", "margin"),
+    [
+        ({}, "euclidean", 0.5),
+        ({"margin": 0.8}, "euclidean", 0.8),
+        ({"distance": "euclidean"}, "euclidean", 0.5),
+        ({"distance": "cosine"}, "cosine", 1.0),
+        ({"normalize": "false"}, "euclidean", 1.0),
+    ],
+)
+def test_contrastive_loss_has_a_margin_for_unit_vectors(options, distance, margin):
+    c = resolved("glyph", loss="contrastive", **options)
+    assert (c.comparison.distance, c.loss.margin) == (distance, margin)
+
+
+def test_contrastive_loss_keeps_its_margin_elsewhere():
+    c = resolved("deck", loss="contrastive")
+    assert (c.comparison.head, c.comparison.distance, c.loss.margin) == ("distance", "euclidean", 1.0)
+    c = resolved("glyph", PAIRS, loss="contrastive")
+    assert (c.comparison.distance, c.loss.margin) == ("euclidean", 1.0), "as without a choice"
+    saved = recipes.get("glyph").merge({"loss": "contrastive"})
+    assert resolved(saved).loss.margin == 1.0, "a saved model's own margin"
+
+
 def test_another_optimizer_keeps_the_proxy_rate():
     def rates(**options: object) -> tuple[float, float]:
         found = resolved(**options).optimizer

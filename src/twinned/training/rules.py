@@ -7,6 +7,7 @@ that contradicts the user is an error, never a silent change.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from .. import losses
@@ -86,6 +87,11 @@ def _plain_unit_vectors(config: TrainConfig) -> bool:
     comparison = config.comparison
     return comparison.normalize and comparison.distance != "manhattan" and not trains_head(config)
 
+
+# Euclidean margin of contrastive loss on vectors of length 1 in batches of classes. These have some sixty
+# different pairs for each that is the same: with a wider margin, most of them cost something at every step,
+# and outweigh the same pairs. Pair lists have more same pairs; there 0.5 and 1 are equally good.
+CONTRASTIVE_MARGIN = 0.5
 
 PAIR_LOSSES = tuple(name for name in losses.BUILTIN if trait(name, "kind") == "pair")
 _NO_CLASSES = {
@@ -219,7 +225,7 @@ def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[Tra
         notes.append(
             Note("relations-found", "the pairs have a column relation, so the head learns the relations")
         )
-    for defaults in (encoder_defaults, optimizer_defaults, loss_defaults):
+    for defaults in (encoder_defaults, optimizer_defaults, partial(loss_defaults, data=data)):
         changes = defaults(config, known)
         config = config.merge({name: known.get(name, value) for name, value in changes.items()})
     # A variant's own options are merged after the rules, which may choose another variant.
@@ -311,13 +317,19 @@ def optimizer_defaults(config: TrainConfig, options: Options) -> dict[str, Any]:
     }
 
 
-def loss_defaults(config: TrainConfig, options: Options) -> dict[str, Any]:
+def loss_defaults(config: TrainConfig, options: Options, data: DataFacts) -> dict[str, Any]:
     """Return the defaults that come with another loss than the recipe's: its distance, and no mining."""
     name = options.get("loss.name", config.loss.name)
     if name == config.loss.name:
         return {}
-    distance = trait(name, "distance") or config.comparison.distance
-    return {"mining.miner": None, "mining.memory": 0, "comparison.distance": distance}
+    changes: dict[str, Any] = {"mining.miner": None, "mining.memory": 0}
+    if name != "contrastive":
+        return changes | {"comparison.distance": trait(name, "distance") or config.comparison.distance}
+    chosen = {option: options[option] for option in ("comparison.normalize",) if option in options}
+    euclidean = options.get("comparison.distance", "euclidean") == "euclidean"
+    if euclidean and not data.pairs and config.merge(chosen).comparison.normalize:
+        changes |= {"loss.name": name, "loss.margin": CONTRASTIVE_MARGIN}
+    return changes | {"comparison.distance": "euclidean"}
 
 
 def relation_defaults(config: TrainConfig, options: Options, data: DataFacts) -> dict[str, Any]:
