@@ -1,9 +1,9 @@
 """Run the code blocks of README and docs.
 
 A block of shell or Python runs where the comment ``<!-- run -->`` stands above it: page by page from top to
-bottom, in one folder, *Start here* first, since other pages use what it leaves. ``run: data`` needs the
-real data sets, ``run: curl`` that program, and ``run: repository`` runs there. Blocks marked
-``run: lightning`` and ``run: compiler`` are left out where that is not installed.
+bottom, in one folder, *Get started* first, since other pages use what it leaves; the tutorial starts in an
+empty folder. ``run: data`` needs the real data sets, ``run: curl`` that program, and ``run: repository`` runs
+there. Blocks marked ``run: lightning`` and ``run: compiler`` are left out where that is not installed.
 """
 
 from __future__ import annotations
@@ -104,19 +104,8 @@ def test_blocks_of_a_page_run(page, started, tmp_path):
 
 
 def test_tutorial_pages_have_blocks_to_run():
-    pages = (
-        "start",
-        "losses",
-        "threshold",
-        "finetune",
-        "faces",
-        "signatures",
-        "search",
-        "serve",
-        "tutorial",
-        "cli",
-    )
-    for page in (*pages, "formats", "deck", "parts"):
+    pages = ("start", "losses", "threshold", "finetune", "faces", "signatures", "search", "serve", "formats")
+    for page in (*pages, "deck", "parts", "tutorial", "cli"):
         assert blocks(ROOT / "docs" / f"{page}.md"), page
     for path in (ROOT / "docs" / "howto").glob("*.md"):
         assert blocks(path), path

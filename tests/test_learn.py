@@ -88,24 +88,31 @@ def test_chapter_has_all_sections(page):
         assert 0 < (LEARN / picture).stat().st_size < _MOST_BYTES, picture
 
 
-@pytest.mark.parametrize("name", chapters.NOTEBOOKS)
-def test_notebook_has_the_text_of_its_chapter(name):
+BOOKS = [*(LEARN / f"{name}.md" for name in chapters.NOTEBOOKS), *chapters.GUIDES]
+
+
+@pytest.mark.parametrize("page", BOOKS, ids=lambda page: page.stem)
+def test_notebook_has_the_text_of_its_page(page):
     nbformat = pytest.importorskip("nbformat")
-    file = LEARN / f"{name}.ipynb"
+    file = page.with_suffix(".ipynb")
     book = nbformat.read(file, as_version=4)
     nbformat.validate(book)
-    assert [(cell.cell_type, cell.source) for cell in book.cells] == chapters.cells(LEARN / f"{name}.md")
-    assert all(cell.outputs for cell in book.cells if cell.cell_type == "code" and "print(" in cell.source)
+    assert [(cell.cell_type, cell.source) for cell in book.cells] == chapters.cells(page)
+    assert all(cell.outputs for cell in book.cells if cell.cell_type == "code" and "\nprint(" in cell.source)
     assert file.stat().st_size < _MOST_BYTES
+    shown = chapters.pictures(book)
+    if page in chapters.GUIDES:
+        assert len(shown) == len(re.findall(r"!\[[^\]]+\]\(pictures/", page.read_text("utf-8"))) > 0
+    for number, png in enumerate(shown, 1):
+        assert (page.parent / "pictures" / f"{page.stem}-{number}.png").read_bytes() == png
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", chapters.NOTEBOOKS)
-def test_notebook_runs(name):
+@pytest.mark.parametrize("page", BOOKS, ids=lambda page: page.stem)
+def test_notebook_runs(page):
     pytest.importorskip("nbclient")
-    book = chapters.execute(LEARN / f"{name}.md")
-    outputs = ["".join(part.text for part in cell.outputs) for cell in book.cells if cell.cell_type == "code"]
-    for block, found in zip(chapters.blocks(LEARN / f"{name}.md"), outputs, strict=True):
+    book = chapters.execute(page)
+    for block, found in zip(chapters.blocks(page), chapters.printed(book), strict=True):
         check(block.output, found, block.within)
 
 

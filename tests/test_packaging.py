@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,13 +22,16 @@ SOURCES = ("src", "pyproject.toml", "README.md", "LICENSE")
 # Simulates an environment without the extras of `twinned`.
 BLOCKED = """
 import sys
+from importlib.machinery import PathFinder
 
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
+class Blocked(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "onnx", "onnxscript", "lightning_fabric", "fastapi"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return None
+        return super().find_spec(name, path, target)
 
-sys.meta_path.insert(0, Blocked())
+sys.meta_path[:] = [Blocked if finder is PathFinder else finder for finder in sys.meta_path]
 """
 
 pytestmark = pytest.mark.slow
@@ -85,6 +89,7 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(program: Path, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    clean["XDG_CACHE_HOME"] = str(folder / "cache")
     return subprocess.run(
         [program, *map(str, arguments)], cwd=folder, env=clean, capture_output=True, text=True, timeout=120
     )
@@ -98,6 +103,16 @@ def test_wheel_runs_without_pytorch(program, tiny_model, glyphs, tmp_path):
     verified = run(program, "verify", tiny_model, image, image, folder=tmp_path)
     assert (verified.returncode, verified.stderr) == (0, "")
     assert verified.stdout.startswith("Same: ")
+    verified = run(program, "verify", "glyph", image, image, folder=tmp_path)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    listed = {
+        each["name"]: each for each in json.loads(run(program, "models", "--json", folder=tmp_path).stdout)
+    }
+    assert listed["glyph"]["available"]
+    assert not listed["photo"]["available"]
+    missing = run(program, "embed", "photo", image, "-o", "vectors.npz", folder=tmp_path)
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "pip install 'twinned[train,pretrained]'" in missing.stderr
     refused = run(program, "train", glyphs, "-o", tmp_path / "m.twin", folder=tmp_path)
     assert refused.returncode == 2
     assert "pip install" in refused.stderr

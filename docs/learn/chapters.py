@@ -6,6 +6,8 @@ between processors by up to that much, ``run: data`` for code that needs the rea
 
     python docs/learn/chapters.py                 # all chapters and notebooks
     python docs/learn/chapters.py 07-training     # some
+
+The pages of docs/notebooks are made in the same way. Their pictures are those that the notebook shows.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 CHAPTERS = sorted(page for page in HERE.glob("*.md") if page.stem != "index")
+GUIDES = sorted((HERE.parent / "notebooks").glob("*.md"))
 NOTEBOOKS = ("04-contrastive-loss", "07-training")
 _BLOCK = re.compile(
     r"<!-- run(?:: (?P<note>[\w .]+))? -->\n```(?P<kind>python|sh)\n(?P<code>.*?)```\n"
@@ -78,9 +82,8 @@ def run(todo: list[Block], folder: Path) -> Iterator[str]:
         yield printed.getvalue()
 
 
-def update(page: Path, folder: Path) -> None:
-    """Run a chapter in a folder and store the outputs in it."""
-    outputs = run(blocks(page), folder)
+def update(page: Path, outputs: Iterator[str]) -> None:
+    """Store the outputs of a page's blocks in it."""
 
     def filled(found: re.Match[str]) -> str:
         printed = "\n".join(line.rstrip() for line in next(outputs).splitlines())
@@ -93,6 +96,8 @@ def update(page: Path, folder: Path) -> None:
 def cells(page: Path) -> list[tuple[str, str]]:
     """Return the cells of a chapter's notebook: kind (markdown or code) and text."""
     text, found, at = page.read_text("utf-8"), [], 0
+    if page in GUIDES:  # the output has the picture
+        text = re.sub(r"!\[[^\]]*\]\(pictures/[^)]*\)\n", "", text)
     for block in _BLOCK.finditer(text):
         found += [("markdown", text[at : block.start()].strip()), ("code", block["code"].strip())]
         at = block.end()
@@ -117,24 +122,48 @@ def execute(page: Path) -> Any:
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            printed = "".join(out.text for out in cell.outputs if out.get("name") == "stdout")
-            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=printed)] * bool(printed)
+            text = "".join(out.text for out in cell.outputs if out.get("name") == "stdout")
+            shown = [
+                nbformat.v4.new_output("display_data", {"image/png": out.data["image/png"]})
+                for out in cell.outputs
+                if "image/png" in out.get("data", {})
+            ]
+            streams = [nbformat.v4.new_output("stream", name="stdout", text=text)] * bool(text)
+            cell.outputs = streams + shown
     book.metadata.pop("language_info", None)
     return book
+
+
+def printed(book: Any) -> list[str]:
+    """Return what each code cell of a notebook prints."""
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    return ["".join(out.get("text", "") for out in cell.outputs) for cell in cells]
+
+
+def pictures(book: Any) -> list[bytes]:
+    """Return the pictures that a notebook shows, as PNG files."""
+    outputs = [out for cell in book.cells for out in cell.get("outputs", ())]
+    return [b64decode(out["data"]["image/png"]) for out in outputs if "image/png" in out.get("data", {})]
 
 
 def main(names: list[str]) -> None:
     """Run the named chapters, or all; those after chapter 7 use the model that it leaves in build/learn."""
     folder = HERE.parents[1] / "build" / "learn"
     folder.mkdir(parents=True, exist_ok=True)
-    for page in CHAPTERS:
+    for page in (*CHAPTERS, *GUIDES):
         if not names or page.stem in names:
             print(page.name, file=sys.stderr)
-            update(page, folder)
-            if page.stem in NOTEBOOKS:
+            if page not in GUIDES:
+                update(page, run(blocks(page), folder))
+            if page.stem in NOTEBOOKS or page in GUIDES:
                 import nbformat
 
-                nbformat.write(execute(page), page.with_suffix(".ipynb"))
+                book = execute(page)
+                nbformat.write(book, page.with_suffix(".ipynb"))
+                if page in GUIDES:
+                    update(page, iter(printed(book)))
+                for number, png in enumerate(pictures(book), 1):
+                    (page.parent / "pictures" / f"{page.stem}-{number}.png").write_bytes(png)
 
 
 if __name__ == "__main__":

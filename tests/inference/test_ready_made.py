@@ -71,6 +71,10 @@ def test_figures_equal_the_benchmark_results() -> None:
             glyph["letters"]["one_shot"],
         ),
     }
+    page = (RESULTS.parents[1] / "docs" / "models.md").read_text("utf-8")
+    for name, model in READY_MADE.items():
+        for row in model.figures:
+            assert f"| `{name}` | {row['name']} | {row['value']} | `{row['command']}` |" in page
     for name, values in measured.items():
         assert [row["value"] for row in READY_MADE[name].figures] == [round(value, 4) for value in values]
 

@@ -13,6 +13,7 @@ import twinned as tw
 from twinned.data.faces import models
 from twinned.data.faces.dat_file import Layer, Network
 from twinned.inference import faces
+from twinned.inference.ready_made import READY_MADE
 from twinned.nn.encoders import create_encoder
 from twinned.nn.siamese import SiameseNetwork
 
@@ -71,13 +72,13 @@ def assert_equal(model: tw.Model) -> None:
 
 @pytest.mark.usefixtures("random_weights")
 def test_the_network_equals_the_graph_of_the_ready_made_model(tmp_path):
-    faces.make_model(tmp_path / "face.twin")
+    faces.write(tmp_path / "face.twin")
     assert_equal(tw.load(tmp_path / "face.twin"))
 
 
 @pytest.mark.skipif(not models.is_installed(), reason="needs the extra faces")
 def test_with_the_published_weights(tmp_path):
-    faces.make_model(tmp_path / "face.twin")
+    faces.write(tmp_path / "face.twin")
     assert_equal(tw.load(tmp_path / "face.twin"))
 
 
@@ -104,9 +105,9 @@ def test_the_ready_made_model_is_trained_further(tmp_path, painted_faces):
     colors = rng.integers(0, 200, (6, 1, 1, 3))
     pixels = (colors[:, None] + rng.integers(0, 50, (6, 3, 96, 96, 3))).reshape(-1, 96, 96, 3)
     people = tw.load_images(pixels.astype(np.uint8), np.repeat([f"p{n}" for n in range(6)], 3))
-    faces.make_model(tmp_path / "face.twin")
+    faces.write(tmp_path / "face.twin")
     model = tw.finetune(tmp_path / "face.twin", people, tmp_path / "mine.twin", progress=False)
     assert model.spec.faces == "largest"
-    assert model.manifest.licence == models.LICENSE
+    assert model.manifest.licence == READY_MADE["face"].license
     assert {"trained", "baseline-kept"} & set(model.manifest.note_codes)
     assert_equal(model)

@@ -159,6 +159,15 @@ def test_invalid_network_or_options_are_refused(strangers, given, message):
         tw.Model.from_network(**{"network": Small(), "calibration_images": strangers} | given, progress=False)
 
 
+def test_graph_with_a_fixed_batch_size_is_refused(strangers):
+    class Fixed(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.reshape(int(x.shape[0]), 1, 20, 20))
+
+    with pytest.raises(onnx_export.ExportError, match="computes batches of 3 images only"):
+        tw.Model.from_network(Fixed(), strangers, spec=SPEC, progress=False)
+
+
 def test_images_of_different_sizes_require_a_spec(mixed_sizes: Path):
     with pytest.raises(SettingError, match=r"different sizes, such as 20x20 and 20x24.*Set spec=ImageSpec"):
         tw.Model.from_network(Small(), mixed_sizes, progress=False)

@@ -20,7 +20,7 @@ from twinned.data import pixel_stores
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
 from twinned.data.samplers import ClassBatches
-from twinned.errors import SettingError
+from twinned.errors import DataError, SettingError, TrainingError
 from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
 from twinned.training.callbacks import Callback
@@ -161,7 +161,7 @@ def test_custom_functions_replace_sections(quick, some):
     }
 
 
-def test_lazily_decoded_images_give_the_same_model(quick, some, monkeypatch):
+def test_images_decoded_during_training_give_the_same_model(quick, some, monkeypatch):
     torch.manual_seed(0)
     encoder = Mine()
     expected = quick(some, encoder=encoder, settings={"precision": "float32"})
@@ -174,7 +174,7 @@ def test_lazily_decoded_images_give_the_same_model(quick, some, monkeypatch):
         torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
 
 
-def test_callbacks_are_called_in_the_final_training_only(quick, some, monkeypatch):
+def test_callbacks_see_the_final_training_only(quick, some, monkeypatch):
     taken, scores, fits = [], [], []
 
     class Watch(Callback):
@@ -262,6 +262,10 @@ def test_training_equals_a_plain_loop(quick, some, strangers):
         ),
         ({"augment": lambda images: images[:1]}, "augment returned"),
         ({"schedule": "cosine"}, "schedule is a function; got 'cosine'"),
+        ({"augment": lambda images: 255 * images}, "augment returned values from 0 to 255"),
+        ({"callbacks": [Losses]}, "list of twinned.Callback objects; got the class Losses"),
+        ({"callbacks": Losses()}, "list of twinned.Callback objects; got <"),
+        ({"callbacks": [print]}, "got <built-in function print>"),
     ],
 )
 def test_incompatible_parts_are_refused(quick, some, given, message):
@@ -323,6 +327,13 @@ def test_fine_tuning_requires_missing_parts(quick, some, strangers):
     assert "function-missing" in model.manifest.note_codes
     assert recipe(model)["functions"]["schedule"] is None
     assert recipe(tw.finetune(before, strangers, loss="supcon", **options))["loss"]["name"] == "supcon"
+
+
+def test_loss_without_gradient_or_finite_value_is_refused(quick, some):
+    with pytest.raises(DataError, match=r"without a gradient. Compute it from the embeddings"):
+        quick(some, encoder=Mine(), loss=lambda embeddings, labels: embeddings.detach().sum())
+    with pytest.raises(TrainingError, match=r"the loss \(nan\) was not finite at step 0"):
+        quick(some, encoder=Mine(), loss=lambda embeddings, labels: embeddings.sum() * float("nan"))
 
 
 def test_repr_of_losses_shows_options():

@@ -167,6 +167,8 @@ def evaluate(
         files.check_output(report, force=force, data=[data, model])
         report.parent.mkdir(parents=True, exist_ok=True)
     loaded = load_on(device, model)
+    if report is not None and loaded.manifest.threshold is None:
+        raise SettingError(f"{model}: a report needs a model with a threshold; see twinned calibrate --help")
     found = loaded.evaluate(
         str(data),
         protocol=protocol,

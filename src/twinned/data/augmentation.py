@@ -19,6 +19,8 @@ from ..errors import SettingError
 
 # Control points per side of the elastic distortion; displacements between them are interpolated.
 _KNOTS = 5
+# An own augmentation may pass the limits of [0, 1] by this much, as noise does.
+_FAR = 1.0
 # Maps from coordinates in a turned image to the original: left turns (0 to 3), mirrored first (4 to 7).
 _LEFT = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
 _TURNS = torch.stack(
@@ -183,7 +185,8 @@ class FunctionAugmentation:
         """Augment a batch; see `Augmentation.__call__`.
 
         Raises:
-            SettingError: If the function does not return floats of the shape that it was given.
+            SettingError: If the function does not return floats of the shape that it was given, or far from
+                [0, 1].
         """
         images = Augmentation()(pixels, turns=turns)
         torch.manual_seed(seed + (rows.start or 0))
@@ -192,6 +195,12 @@ class FunctionAugmentation:
             found = (tuple(changed.shape), changed.dtype) if isinstance(changed, Tensor) else type(changed)
             raise SettingError(
                 f"augment returned {found}. It must return {images.dtype} of shape {tuple(images.shape)}"
+            )
+        low, high = torch.stack(changed.aminmax()).tolist()
+        if not (low >= -_FAR and high <= 1 + _FAR):
+            raise SettingError(
+                f"augment returned values from {low:g} to {high:g}. It must return images in [0, 1]; the"
+                " network normalizes them itself"
             )
         return changed.contiguous(memory_format=torch.channels_last)
 

@@ -23,7 +23,7 @@ _HEIGHT, _WIDTH = models.SIDE
 SPEC = ImageSpec(height=_HEIGHT, width=_WIDTH, faces="largest", mean=models.MEAN, std=models.STD)
 # The network, and how it is trained further; the options of `twinned.training.sections`.
 RECIPE: dict[str, Any] = {
-    "recipe": "ready-made",
+    "recipe": "face",
     "input": SPEC.model_dump(exclude={"mean", "std"}),
     "encoder": {"name": "dlib_face", "symmetric": True},
     "comparison": {"distance": DISTANCE, "normalize": False},

@@ -175,9 +175,10 @@ class EmbeddingLoss(Loss):
                 selected = genuine | impostor
                 if not selected.any():
                     return mean_where(selected, matrix)
-                return self._scalar(self.loss(matrix[selected], genuine[selected]))
+                return self._scalar(self.loss(matrix[selected], genuine[selected]), matrix)
             case "foreign":
-                return self._scalar(self._foreign(embeddings, labels, indices, others, other_labels))
+                foreign = self._foreign(embeddings, labels, indices, others, other_labels)
+                return self._scalar(foreign, embeddings)
         if reference is None:
             value: Tensor = self.loss(embeddings, labels, indices)
         else:
@@ -206,10 +207,15 @@ class EmbeddingLoss(Loss):
         value = self.loss(embeddings, labels, indices, ref_emb=others, ref_labels=other_labels)
         return value
 
-    def _scalar(self, value: Tensor) -> Tensor:
+    def _scalar(self, value: Tensor, embeddings: Tensor) -> Tensor:
         if not isinstance(value, Tensor) or value.ndim:
             what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise DataError(f"{plain_name(self.loss)} returned {what}. A loss must return a scalar tensor")
+        if embeddings.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
+            raise DataError(
+                f"{plain_name(self.loss)} returned a value without a gradient. Compute it from the"
+                " embeddings, without detach(), item() or NumPy"
+            )
         return value
 
     def _pairs(self, matrix: Tensor, labels: Tensor, indices: Indices | None) -> Tensor:

