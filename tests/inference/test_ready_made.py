@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import twinned as tw
+from twinned.cli.options import MODEL_HELP
 from twinned.data.letters import load_letters
 from twinned.data.readers import find_images
 from twinned.errors import MissingExtra, ModelError, SettingError
@@ -35,6 +36,11 @@ def test_description_is_complete(name: str) -> None:
     }  # fmt: skip
     assert all(row.keys() == {"name", "value", "command"} for row in found["figures"])
     assert all(0 <= row["value"] <= 1 for row in found["figures"])
+
+
+def test_help_of_commands_names_the_models() -> None:
+    *names, last = READY_MADE
+    assert MODEL_HELP.endswith(f": {', '.join(names)} or {last}.")
 
 
 def test_folder_of_the_same_name_is_preferred(tiny_model: Path, tmp_path: Path) -> None:
