@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -296,9 +297,29 @@ def test_with_session_leaves_the_model_unchanged(model, seen):
     assert calls == [2], "the model itself is unchanged"
 
 
+def test_with_faces_keeps_session_and_temporary_folder(model, tmp_path):
+    copied = model.with_session("session").with_faces("largest")
+    assert (copied.encoder, copied.spec.faces) == ("session", "largest")
+    assert model.with_faces("none").encoder is model.encoder
+    temporary = tempfile.TemporaryDirectory(dir=tmp_path)
+    folder = Path(temporary.name, "model")
+    model.save(folder)
+    copied = twinned.Model(folder, temporary=temporary).with_faces("none")
+    del temporary
+    assert folder.exists()
+    assert copied.encoder.path == folder / "encoder.onnx"
+
+
 def test_commands_are_available_as_methods(model, seen, tmp_path):
     with model.gallery(tmp_path / "g") as gallery:
         gallery.add(seen[0][:2], ["a", "a"], progress=False)
         assert model.search(seen[0][0], gallery, k=1)[0].label == "a"
     assert len(model.identify(seen[0][:2], tmp_path / "g")) == 2
     assert model.explain(seen[0][0], seen[0][1]).left.shape == model.spec.shape
+
+
+def test_copies_share_the_loaded_encoder(color_model):
+    model = twinned.load(color_model).with_faces("largest")
+    encoder = model.encoder
+    assert model.with_faces("none").encoder is encoder
+    assert model.with_session(encoder).spec.faces == "largest"

@@ -169,6 +169,12 @@ class FolderEmbedder(GraphEmbedder):
         with self._loading:
             return Graph(self.folder / "head.onnx", device="cpu")
 
+    def __copy__(self) -> Self:
+        """Return a copy with the same sessions and folder; pickling (`Model.__reduce__`) loads both again."""
+        found = object.__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        return found
+
     def with_faces(self, faces: str | None = None, min_face: int | None = None) -> Self:
         """Return a copy that looks for the faces of photographs in another way; needs the extra ``faces``.
 

@@ -21,6 +21,7 @@ MIN_FACE = 40  # pixels; smaller faces have too little detail
 _FIRST = 80  # pixels; larger faces are searched first, which takes a quarter of the time
 _PER_SIDE = 8  # the first search for the largest face: from 1/8 of the longer side of the image
 _CROP = 320  # pixels of the longer side up to which an image without a found face is used as the face
+_LEAST = 16  # pixels of the shorter side from which it is so used
 _INNER = (0.14, 0.2, 0.86, 0.88)  # the face in such an image, relative to its sides
 _SAMPLE = 16  # images
 _DARK = 100  # gray level; an image whose brightest parts are below is brightened for the search
@@ -131,7 +132,7 @@ def search(image: Image.Image, *, every: bool = False, min_face: float | None = 
     start = least if every or min_face else max(least, max(image.size) / _PER_SIDE)
     sizes = [max(least, start / 2**step) for step in range(math.ceil(math.log2(start / least)) + 1)]
     found = _first_found(bright, sizes)
-    if found or max(image.size) > _CROP:
+    if found or max(image.size) > _CROP or min(image.size) < _LEAST:
         return found
     box = np.rint(np.array(_INNER) * (*image.size, *image.size)).astype(int)
     left, top, right, bottom = box.tolist()
