@@ -30,8 +30,8 @@ from ..utils.notes import note
 from ..utils.progress import progress_bar
 from ..utils.random import Stream, rng, step_seed
 from . import distributed
+from .budget import Budget
 from .config import TrainConfig
-from .deadline import Budget
 from .freezing import frozen_stages
 
 # Memory limit of the cached features: beyond it there are fewer views, or no cache.

@@ -27,6 +27,7 @@ from ..utils import files
 from ..utils.notes import Note, collect, muted, note
 from ..utils.progress import progress_bar
 from . import distributed
+from .budget import Budget
 from .callbacks import Callback
 from .checkpoint import setting_differences
 from .config import TrainConfig
@@ -39,7 +40,6 @@ from .cross_validation import (
     split_data,
     untrained_result,
 )
-from .deadline import Budget
 from .parts import OwnParts
 from .save import write_baseline, write_model
 from .state import Interrupted
