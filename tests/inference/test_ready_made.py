@@ -51,6 +51,14 @@ def test_folder_of_the_same_name_is_preferred(tiny_model: Path, tmp_path: Path) 
     assert [note.code for note in found] == ["own-folder"]
 
 
+def test_folder_of_images_does_not_hide_the_model_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "glyph" / "anna").mkdir(parents=True)
+    with notes.collect() as found:
+        model = tw.load("glyph")
+    assert model.folder != Path("glyph")
+    assert not found
+
+
 def test_missing_extra_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twinned.inference.ready_made.find_spec", lambda name: None)
     assert not READY_MADE["face"].available

@@ -44,8 +44,8 @@ class Model(FolderEmbedder):
     """A trained model, loaded from its folder.
 
     Args:
-        folder: Model folder, or the name of a ready-made model: ``face``, ``glyph`` or ``photo``. A folder of
-            that name in the working directory comes first.
+        folder: Model folder, or the name of a ready-made model: ``face``, ``glyph`` or ``photo``. A model
+            folder of that name in the working directory comes first.
         device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.inference.session.Graph`.
         temporary: Temporary folder that holds the model and is deleted with it.
 

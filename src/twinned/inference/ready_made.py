@@ -85,7 +85,7 @@ READY_MADE: dict[str, ReadyMade] = {name: ReadyMade(name, **row) for name, row i
 def locate(path: Path) -> Path:
     """Return the folder of the ready-made model with the name ``path``; other paths are returned unchanged.
 
-    A folder of that name in the working directory comes first.
+    A model folder of that name in the working directory comes first.
 
     Raises:
         MissingExtra: If the model cannot be used without an extra.
@@ -94,10 +94,10 @@ def locate(path: Path) -> Path:
     found = READY_MADE.get(str(path))
     if found is None:
         return path
-    if path.exists():
+    if (path / "model.json").exists():
         note(
             "own-folder",
-            f"{path} is the folder in the working directory, not the ready-made model of that name",
+            f"{path} is the model folder in the working directory, not the ready-made model of that name",
         )
         return path
     return found.folder()
