@@ -13,7 +13,7 @@ from twinned.evaluation.verification import VerificationResult
 
 
 def fit(**changes: Any) -> Any:
-    facts = {"eer": 0.02, "far": None, "supported": True, "n_classes": 40}
+    facts = {"eer": 0.02, "far": None, "supported": True, "n_classes": 40, "eer_ci": (0.01, 0.03)}
     return SimpleNamespace(**facts | changes)
 
 
@@ -29,6 +29,11 @@ def fit(**changes: Any) -> Any:
 )
 def test_judgement_describes_the_error_rate(eer: float, start: str) -> None:
     assert judgement(eer).startswith(start)
+
+
+def test_no_errors_on_few_images_are_not_very_good() -> None:
+    assert judgement(0.0, (0.0, 0.15)).startswith("Usable: no wrong answers on few images, so up to 1 of 7")
+    assert judgement(0.0, (0.0, 0.0005)).startswith("Very good")
 
 
 @pytest.mark.parametrize(

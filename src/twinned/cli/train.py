@@ -237,7 +237,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     if model.manifest.unmeasured:
         text += f"; {model.manifest.unmeasured}"
     next_commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
-    lines = [text, wrapped(judgement(fit.eer), sys.stdout), "Next:"]
+    lines = [text, wrapped(judgement(fit.eer, fit.eer_ci), sys.stdout), "Next:"]
     lines += [f"  twinned {command.format(output)}" for command in next_commands]
     print_result(
         {

@@ -14,8 +14,18 @@ _UNKNOWN = 0.3  # false negative identification rate
 _UNFIT = 2.0  # ratio of a measured rate to the expected one above which the threshold should be fitted again
 
 
-def judgement(eer: float) -> str:
-    """Return what an equal error rate means in use, and advice where it is high."""
+def judgement(eer: float, interval: tuple[float, float] | None = None) -> str:
+    """Return what an equal error rate means in use, and advice where it is high.
+
+    Args:
+        eer: Equal error rate.
+        interval: Its 95 % interval, which is wide where few images were compared.
+    """
+    if eer < 0.001 and interval and interval[1] > 0.01:
+        return (
+            f"{'Good' if interval[1] <= 0.03 else 'Usable'}: no wrong answers on few images, so up to 1 of"
+            f" {round(1 / interval[1]):,} may be wrong. Measure the model on more images"
+        )
     if eer < 0.001:
         return "Very good: fewer than 1 of 1,000 answers are wrong"
     wrong = (
@@ -40,7 +50,7 @@ def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
             "This model has no threshold: it searches, but does not decide what is the same",
             "Choose one from your images, with a folder for each class: twinned calibrate MODEL DATA -o NEW",
         ]
-    found = [judgement(fit.eer)]
+    found = [judgement(fit.eer, fit.eer_ci)]
     if unseen is False:
         found.append(
             "The threshold was chosen on classes used in training, so the figures are too optimistic. Fit it"
@@ -69,7 +79,7 @@ def on_evaluation(
         seen: Number of evaluated images that were used in training.
         open_set: Figures of identification in a gallery, with ``fnir`` and ``target``.
     """
-    found = [] if v.eer is None else [judgement(v.eer)]
+    found = [] if v.eer is None else [judgement(v.eer, v.eer_ci)]
     if seen:
         found.append(f"Evaluate on other images: {seen:,} of these were used in training")
     if v.far is not None and v.frr is not None and v.eer is not None:
