@@ -580,6 +580,18 @@ def test_unreadable_images_are_reported(twinned, tiny_model, tmp_path, command):
     assert "1.png" in shown.err
 
 
+def test_damaged_images_of_a_folder_are_left_out(twinned, tiny_model, glyphs, other, tmp_path):
+    shutil.copy(other, tmp_path / "a.png")
+    (tmp_path / "bad.png").write_text("no image")
+    twinned("gallery", "add", tiny_model, "g", glyphs)
+    for command, source in (("classify", glyphs), ("identify", "g"), ("search", "g")):
+        shown = twinned(command, tiny_model, source, tmp_path)
+        assert shown.code == 0
+        assert "a.png" in shown.out or command == "search"
+        assert f"left out: {tmp_path / 'bad.png'}: is not a supported image" in shown.err
+        assert twinned(command, tiny_model, source, tmp_path / "bad.png").code == 2
+
+
 def test_gallery_and_demo_refuse_invalid_paths(twinned, tiny_model, tmp_path):
     refused = twinned("gallery", "add", tiny_model, "people.gallery", "nowhere")
     assert refused.error.startswith("nowhere: no such file or folder")

@@ -54,7 +54,8 @@ def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shap
         both(("gallery", "count"))
         both(("gallery", "count"), "--label", "circle")
         listed = both(("gallery", "list"), "--label", "circle")
-        both(("identify",), *circles[:3])
+        both(("identify",), *circles[:3], "--faces", "none")
+        assert len(both(("identify",), circles[0], broken, circles[1])) == 2
         both(("identify",), circles[0], "--label", "bar", "--label", "ring", "--fpir", "0.9")
         both(("search",), *circles[:2], "-k", "3", "--exact", "--where", "site=a")
         id = listed["items"][0]["id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from .options import (
     ModelFolder,
     Quiet,
     Url,
+    answers_on,
     face_name,
     image_paths,
     load_or_connect,
@@ -351,8 +353,10 @@ def identify(
     quiet: Quiet = False,
 ) -> None:
     """Identify images: the label of each, or unknown. With --faces all, of each face, with its box."""
-    with _open(model, gallery, url=url, faces=faces, min_face=min_face) as opened:
-        found = opened.identify(image_paths(images), fpir=fpir, label=label, where=_pairs(where))
+    loaded = load_or_connect(model, url).with_faces(faces, min_face)
+    with loaded.gallery(gallery, create=False) as opened:
+        ask = partial(opened.identify, fpir=fpir, label=label, where=_pairs(where))
+        found = answers_on(image_paths(images), loaded.spec, ask)
     print_answers(found, as_json=json)
 
 
@@ -383,13 +387,17 @@ def search(
     from ..inference.inputs import queries_of
 
     loaded = load_or_connect(model, url).with_faces(faces, min_face)
-    queries, spec = queries_of(image_paths(images), loaded.spec)
-    with loaded.with_faces(spec.faces).gallery(gallery, create=False) as opened:
-        found = [
-            opened.search(query.image, k, exact=exact, label=label, where=_pairs(where)) for query in queries
-        ]
+    every = loaded.spec.faces == "all"
+    with loaded.with_faces("none" if every else None).gallery(gallery, create=False) as opened:
+        near = partial(opened.search, k=k, exact=exact, label=label, where=_pairs(where))
+        answers = answers_on(
+            image_paths(images),
+            loaded.spec,
+            lambda paths: [(query, near(query.image)) for query in queries_of(paths, loaded.spec)[0]],
+        )
+    queries, found = [query for query, _ in answers], [hits for _, hits in answers]
     blocks = [
-        "\n".join(f"{h.distance:.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
+        "\n".join(f"{round(h.distance, 6):.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
         or "the gallery is empty"
         for hits in found
     ]
@@ -397,7 +405,7 @@ def search(
         blocks = [f"{face_name(q.name, q.box)}\n{block}" for q, block in zip(queries, blocks, strict=True)]
     values = [[hit.to_json() for hit in hits] for hits in found]
     value: Any = values[0] if len(queries) == 1 else dict(zip([q.name for q in queries], values, strict=True))
-    if loaded.spec.faces == "all":
+    if every:
         value = [
             {"image": query.name, "box": query.box, "found": hits}
             for query, hits in zip(queries, values, strict=True)

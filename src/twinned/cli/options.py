@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -20,7 +20,7 @@ from typer.exceptions import Exit
 from ..utils.notes import logger
 
 if TYPE_CHECKING:
-    from ..data.preprocessing import Box
+    from ..data.preprocessing import Box, ImageSpec
     from ..gallery.results import Identification
     from ..inference.model import Model
     from ..inference.results import Prediction
@@ -97,11 +97,41 @@ def image_paths(given: Sequence[Path]) -> list[str]:
     return paths
 
 
+def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
+    """Return the answers on images; of several, those that cannot be read are left out and reported.
+
+    Args:
+        paths: Images.
+        spec: How the model reads them.
+        answer: Function of the images that fails at the first one that it cannot read.
+
+    Raises:
+        DataError: If there is one image only, or none can be read.
+    """
+    from ..data.decoded import in_threads
+    from ..data.preprocessing import read_faces
+    from ..errors import DataError
+
+    def read(index: int) -> None:
+        read_faces(paths[index], spec)
+
+    try:
+        return answer(paths)
+    except DataError:
+        errors = in_threads(read, len(paths), "Reading", progress=False)
+        left = [path for i, path in enumerate(paths) if i not in errors]
+        if not left or not errors:
+            raise
+    print_errors(list(errors.values()))
+    return answer(left)
+
+
 def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bool) -> None:
     """Print the labels of images or faces, as `classify` and `identify` return them."""
     lines = [
-        f"{face_name(each.image, each.box)}  {each.label or 'unknown'}  probability {each.probability:.3f}"
-        f"  distance {each.distance:.4g}"
+        f"{face_name(each.image, each.box)}"
+        f"  {each.label or ('unknown' + f' (nearest {each.nearest})' * bool(each.nearest))}"
+        f"  probability {each.probability:.3f}  distance {each.distance:.4g}"
         for each in answers
     ]
     print_result([each.to_json() for each in answers], as_json=as_json, text="\n".join(lines))

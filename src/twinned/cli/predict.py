@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from .options import (
     Seed,
     Threshold,
     Url,
+    answers_on,
     image_paths,
     load_on,
     load_or_connect,
@@ -88,8 +90,8 @@ def classify(
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
     paths = image_paths(images)
     loaded = load_or_connect(model, url).with_faces(faces, min_face)
-    found = loaded.classify(paths, support, threshold=threshold, progress=not quiet)
-    print_answers(found, as_json=json)
+    ask = partial(loaded.classify, support=support, threshold=threshold, progress=not quiet)
+    print_answers(answers_on(paths, loaded.spec, ask), as_json=json)
 
 
 @app.command()

@@ -52,6 +52,7 @@ class RemoteService:
                 f"--url {url}: expected the address of a service, such as http://127.0.0.1:8000"
             )
         self._url = url.rstrip("/")
+        self._faces: str | None = None
         self._session = requests.Session()
         # A proxy cannot reach this machine's own addresses.
         self._session.trust_env = parts.hostname not in ("localhost", "127.0.0.1", "::1")
@@ -67,8 +68,9 @@ class RemoteService:
         self._session.close()
 
     def with_faces(self, faces: str | None = None, min_face: int | None = None) -> RemoteService:
-        """Return this service; the faces that it looks for cannot be changed."""
-        _unsupported("--faces or --min-face", faces not in (None, self.spec.faces) or min_face)
+        """Set the faces that the service looks for; the size of the smallest is the service's."""
+        _unsupported("--min-face", min_face)
+        self._faces = faces or self._faces
         return self
 
     def gallery(self, address: str, *, create: bool = False) -> RemoteService:
@@ -81,7 +83,7 @@ class RemoteService:
         """Verify two images, or references in a folder and an image."""
         references = [_read(path) for path in (find_images(a) if a.is_dir() else [a])]
         files = [("a", file) for file in references] + [("b", _read(b))]
-        found = self._post("/v1/verify", files, threshold=threshold)
+        found = self._post("/v1/verify", files, threshold=threshold, faces=self._faces)
         return Verdict(**{name: found[name] for name in Verdict._fields if name in found})
 
     def classify(
@@ -97,7 +99,7 @@ class RemoteService:
         with progress_bar("Classifying", len(images), show=progress) as advance:
             for batch in _batches(images):
                 sent = [*files, *(("images", file) for file in batch)]
-                found += self._post("/v1/classify", sent, threshold=threshold)
+                found += self._post("/v1/classify", sent, threshold=threshold, faces=self._faces)
                 advance(len(batch))
         return [
             Prediction(**one | {"image": name, "nearest": one["label"] or ""})
@@ -111,7 +113,9 @@ class RemoteService:
         answers = [
             one
             for batch in _batches(images)
-            for one in self._post("/v1/identify", [("images", file) for file in batch], **options)
+            for one in self._post(
+                "/v1/identify", [("images", file) for file in batch], faces=self._faces, **options
+            )
         ]
         return [
             Identification(
@@ -128,7 +132,7 @@ class RemoteService:
 
     def search(self, image: str, k: int, **options: Any) -> list[Hit]:
         """Find the enrolled images that are most similar, nearest first."""
-        found = self._post("/v1/search", [("image", _read(image))], k=k, **options)
+        found = self._post("/v1/search", [("image", _read(image))], k=k, faces=self._faces, **options)
         return [Hit(one["id"], one["image"], one["label"], one["distance"], {}) for one in found]
 
     def add(
@@ -149,7 +153,9 @@ class RemoteService:
                 for batch in _batches([row[0] for row in group], unreadable):
                     files = [("images", file) for file in batch]
                     try:
-                        found = self._post("/v1/gallery", files, label=label, metadata=data)
+                        found = self._post(
+                            "/v1/gallery", files, label=label, metadata=data, faces=self._faces
+                        )
                     except DataError as error:  # none of these images can be read
                         unreadable += [ImageError(n, str(error).removeprefix(f"{n}: ")) for n, _ in batch]
                         continue
