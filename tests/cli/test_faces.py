@@ -162,6 +162,7 @@ def test_crop_writes_aligned_faces_into_equal_folders(twinned, album):
         "images": 6,
         "faces": 4,
         "no_face": ["people/ben/empty.png"],
+        "whole": [],
         "several": ["people/ben/group.png"],
         "unreadable": ["people/ben/broken.png: is not a supported image, or is damaged"],
         "output": "faces",

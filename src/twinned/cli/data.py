@@ -87,7 +87,12 @@ def crop(
         progress=not quiet,
     )
     print_errors(found.unreadable)
-    for files, what in ((found.no_face, "no face"), (found.several, "several faces")):
+    notes = (
+        (found.no_face, "no face"),
+        (found.whole, "no face was found, and the whole image is used as the face,"),
+        (found.several, "several faces" if every else "several faces (--all cuts out each)"),
+    )
+    for files, what in notes:
         if files:
             logger.info(f"{what} in {len(files)} of {found.images} images: {some(files)}")
     print_result(

@@ -34,6 +34,7 @@ class Crops(NamedTuple):
         images: Number of photographs.
         faces: Number of faces that were cut out.
         no_face: Photographs without a face.
+        whole: Small images without a found face, which were used as the face.
         several: Photographs with several faces.
         unreadable: A sentence for each photograph that cannot be read.
         output: Folder with the faces.
@@ -42,6 +43,7 @@ class Crops(NamedTuple):
     images: int
     faces: int
     no_face: list[str]
+    whole: list[str]
     several: list[str]
     unreadable: list[str]
     output: str
@@ -124,7 +126,8 @@ def crop(
             )
         )
     no_face = [str(folder / row[0]) for row in rows if not row[3]]
-    return Crops(len(paths), faces, no_face, sorted(several), unreadable, str(target))
+    whole = [str(folder / row[0]) for row in rows if row[3] and float(row[2]) == 0]
+    return Crops(len(paths), faces, no_face, whole, sorted(several), unreadable, str(target))
 
 
 def _cut(
