@@ -592,6 +592,17 @@ def test_damaged_images_of_a_folder_are_left_out(twinned, tiny_model, glyphs, ot
         assert twinned(command, tiny_model, source, tmp_path / "bad.png").code == 2
 
 
+def test_folder_without_class_folders_is_enrolled_without_labels(twinned, tiny_model, glyphs):
+    shown = twinned("gallery", "add", tiny_model, "flat.gallery", glyphs / "glyph00", "--json")
+    assert shown.json["stored"] == shown.json["count"] > 0
+    assert "no class folders, so its images have no label" in shown.err
+    assert twinned("search", tiny_model, "flat.gallery", glyphs / "glyph00/0.png").out.startswith("0  -  ")
+    (found,) = twinned("identify", tiny_model, "flat.gallery", glyphs / "glyph00/0.png", "--json").json
+    assert (found["label"], found["nearest"]) == (None, None)
+    shown = twinned("identify", tiny_model, "flat.gallery", glyphs / "glyph00/0.png")
+    assert shown.out.endswith("unknown  no image with a label is enrolled\n")
+
+
 def test_gallery_and_demo_refuse_invalid_paths(twinned, tiny_model, tmp_path):
     refused = twinned("gallery", "add", tiny_model, "people.gallery", "nowhere")
     assert refused.error.startswith("nowhere: no such file or folder")

@@ -109,6 +109,8 @@ def add(
 ) -> None:
     """Enroll images, labeled by their folders. Images that the gallery has already are skipped.
 
+    Images of a folder without class folders have no label: they can be found, but not identified.
+
     The columns of a CSV file other than path, label and role become metadata; --meta takes precedence.
     """
     from ..data.images import SUFFIXES
@@ -119,8 +121,11 @@ def add(
     labels: list[str | None] = []
     metadata_of: list[dict[str, Any]] = []
     for given in images:
-        if label is not None:
-            found = find_images(given) if given.is_dir() else [str(given)]
+        found = find_images(given) if given.is_dir() else [str(given)]
+        flat = given.is_dir() and found and all(Path(path).parent == given for path in found)
+        if flat and label is None:
+            logger.info(f"{given}: no class folders, so its images have no label (to give one: --label)")
+        if flat or label is not None:
             paths += found
             labels += [label] * len(found)
             metadata_of += [shared] * len(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -131,7 +132,11 @@ def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bo
     lines = [
         f"{face_name(each.image, each.box)}"
         f"  {each.label or ('unknown' + f' (nearest {each.nearest})' * bool(each.nearest))}"
-        f"  probability {each.probability:.3f}  distance {each.distance:.4g}"
+        + (
+            f"  probability {each.probability:.3f}  distance {each.distance:.4g}"
+            if each.distance < math.inf
+            else "  no image with a label is enrolled"
+        )
         for each in answers
     ]
     print_result([each.to_json() for each in answers], as_json=as_json, text="\n".join(lines))
