@@ -450,6 +450,7 @@ def people(data_set: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
             photo.save(folder / f"person{number}-{image}.jpg")
     group.save(folder / "group.jpg")
     Image.new("RGB", (400, 400), "gray").save(folder / "nobody.jpg")
+    Image.new("RGB", (96, 96), "gray").save(folder / "plain.jpg")
     return folder
 
 
@@ -490,8 +491,12 @@ def test_faces_are_boxed_chosen_named_and_judged(visit: Callable[..., Any], peop
         tags = page.locator("#place-identify .face-box .tag")
         expect(page.locator(".crowd button")).to_have_count(3, timeout=30_000)
         assert sorted(tags.all_text_contents()) == ["two", "unknown", "unknown"]
+        expect(page.locator("#place-identify .doubt")).to_be_hidden()
         page.locator(".crowd button", has_text="two").click()
         expect(page.locator("#place-identify .verdict")).to_have_text("two")
+        page.locator("#place-identify input[type=file]").set_input_files(people / "plain.jpg")
+        expect(page.locator("#place-identify .doubt")).to_be_visible(timeout=30_000)
+        expect(page.locator("#place-identify .verdict")).to_have_text("Unknown", timeout=30_000)
         page.wait_for_timeout(300)
         page.close()  # what it still asks for must not meet a service that is gone
 

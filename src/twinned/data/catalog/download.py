@@ -262,7 +262,8 @@ def _download(download: Download, folder: Path, *, progress: bool) -> Path:
         try:
             return Path(pooch.retrieve(address, download.sha256, download.file, folder, None, receive))
         except (OSError, ValueError) as error:
-            reasons.append(f"{address}: {error}")
+            no_answer = isinstance(error, requests.ConnectionError)
+            reasons.append(f"{address}: {'no connection' if no_answer else error}")
     raise DataError(
         f"{download.file} could not be downloaded ({'; '.join(reasons)}). Download it with another program"
         " and set the environment variable TWINNED_DATA to its folder."

@@ -102,8 +102,9 @@ export function picker({ label, facts, changed, many = false, hint = null }) {
   const more = h("button", { type: "button", class: "link", "aria-label": `${label}: add more`, title: "Add more images of the same class" }, "Add");
   const clear = h("button", { type: "button", class: "icon-button clear", "aria-label": `${label}: remove`, title: "Remove" }, icon("close"));
   const foot = h("div", { class: "tile-foot", hidden: true }, name, many ? more : null, clear);
+  const doubt = h("p", { class: "doubt", role: "status", hidden: true }, "No face was found, so the whole image is used as the face.");
   const problem = h("p", { class: "error", role: "alert", hidden: true });
-  const element = h("div", { class: "tile" }, h("label", { class: "area" }, input, invite, view), shoot, foot, problem);
+  const element = h("div", { class: "tile" }, h("label", { class: "area" }, input, invite, view), shoot, foot, doubt, problem);
 
   function fail(sentence) {
     problem.textContent = sentence ?? "";
@@ -143,6 +144,7 @@ export function picker({ label, facts, changed, many = false, hint = null }) {
     element.classList.toggle("with-faces", items.some((item) => item.faces));
     invite.hidden = items.length > 0;
     foot.hidden = items.length === 0;
+    doubt.hidden = !items.some(({ faces, chosen }) => faces?.[chosen].quality.words.includes("no face found"));
     shoot.hidden = items.length > 0 || !camera.offered;
     view.classList.toggle("several", items.length > 1);
     view.replaceChildren(...items.map(items.length > 1 ? thumb : whole));
