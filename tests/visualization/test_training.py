@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import twinned as tw
 from twinned import plots
 from twinned.errors import DataError
 
@@ -32,6 +35,12 @@ def test_history_draws_loss_error_and_accuracy():
     assert note.get_text() == "best 0.25"
     assert note.xy == (50, 0.25)
     assert np.allclose(plots.history(TABLE, over="seconds")[0].lines[0].get_xdata(), TABLE["seconds"])
+
+
+def test_history_of_a_model(tiny_model: Path) -> None:
+    model = tw.load(tiny_model)
+    (above, _), (expected, _) = plots.history(model), plots.history(model.record.history())
+    assert np.allclose(above.lines[0].get_ydata(), expected.lines[0].get_ydata())
 
 
 def test_history_without_held_out_classes():

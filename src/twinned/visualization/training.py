@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,21 +25,27 @@ from .style import (
     short,
 )
 
+if TYPE_CHECKING:
+    from ..inference.model import Model
+
 Table: TypeAlias = Mapping[str, ArrayLike]
-"""Columns of history.csv, as `Model.history` reads them, with one value per evaluation."""
+"""Columns of history.csv, as ``model.record.history()`` reads them, with one value per evaluation."""
 
 _NAMES = {"step": "step", "seconds": "seconds of training", "epoch": "epoch"}
 
 
 def history(
-    table: Table, *, over: Literal["step", "seconds", "epoch"] = "step", axes: Sequence[Axes] | None = None
+    table: Table | Model,
+    *,
+    over: Literal["step", "seconds", "epoch"] = "step",
+    axes: Sequence[Axes] | None = None,
 ) -> tuple[Axes, Axes]:
     """Draw the training history: loss above, equal error rate and pair accuracy below.
 
     The lowest held-out error is marked; its weights are those of the model.
 
     Args:
-        table: Result of `twinned.inference.model.Model.history`.
+        table: A model, or the columns that ``model.record.history()`` returns.
         over: Unit of the horizontal axis.
         axes: Two axes to draw on instead of a new figure.
 
@@ -47,8 +53,10 @@ def history(
         Upper and lower axes.
 
     Raises:
-        DataError: If the table is empty: see `twinned.inference.model.Model.without_history`.
+        DataError: If it has no row; ``model.record.without_history()`` gives the reason.
     """
+    if not isinstance(table, Mapping):
+        table = table.record.history()
     x = _column(table, over)
     if axes is None:
         axes = sheet(5.4, 4.6).subplots(2, sharex=True, height_ratios=(2, 3))
