@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from ..errors import DataError, SettingError, some
 from ..utils.notes import logger
+from ..utils.progress import progress_bar
 from .options import (
     ERRORS_SHOWN,
     Faces,
@@ -37,6 +39,7 @@ def _address(help_text: str, metavar: str) -> Any:
     return typer.Argument(help=f"{help_text}: a folder, or http://HOST:6333/NAME.", metavar=metavar)
 
 
+_BATCH = 32  # images between two steps of the progress bar
 Address = Annotated[str, _address("Gallery", "GALLERY")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of an image; can be repeated.")]
 Where = Annotated[
@@ -62,6 +65,22 @@ def _open(
     min_face: int | None = None,
 ) -> Any:
     return load_or_connect(model, url).with_faces(faces, min_face).gallery(address, create=create)
+
+
+def _in_batches(
+    answer: Callable[[list[str]], list[Any]], what: str, *, size: int, progress: bool
+) -> Callable[[list[str]], list[Any]]:
+    """Return a function that answers on batches of images, and shows its progress."""
+
+    def answers(paths: list[str]) -> list[Any]:
+        found: list[Any] = []
+        with progress_bar(what, len(paths), show=progress) as advance:
+            for start in range(0, len(paths), size):
+                found += answer(paths[start : start + size])
+                advance(min(size, len(paths) - start))
+        return found
+
+    return answers
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
@@ -360,7 +379,8 @@ def identify(
     """Identify images: the label of each, or unknown. With --faces all, of each face, with its box."""
     loaded = load_or_connect(model, url).with_faces(faces, min_face)
     with loaded.gallery(gallery, create=False) as opened:
-        ask = partial(opened.identify, fpir=fpir, label=label, where=_pairs(where))
+        near = partial(opened.identify, fpir=fpir, label=label, where=_pairs(where))
+        ask = _in_batches(near, "Identifying", size=_BATCH, progress=not quiet)
         found = answers_on(image_paths(images), loaded.spec, ask)
     print_answers(found, as_json=json)
 
@@ -395,11 +415,13 @@ def search(
     every = loaded.spec.faces == "all"
     with loaded.with_faces("none" if every else None).gallery(gallery, create=False) as opened:
         near = partial(opened.search, k=k, exact=exact, label=label, where=_pairs(where))
-        answers = answers_on(
-            image_paths(images),
-            loaded.spec,
+        ask = _in_batches(
             lambda paths: [(query, near(query.image)) for query in queries_of(paths, loaded.spec)[0]],
+            "Searching",
+            size=1,
+            progress=not quiet,
         )
+        answers = answers_on(image_paths(images), loaded.spec, ask)
     queries, found = [query for query, _ in answers], [hits for _, hits in answers]
     blocks = [
         "\n".join(f"{round(h.distance, 6):.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)

@@ -29,7 +29,7 @@ def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.P
             folder is not writable.
     """
     if os.path.lexists(target) and not force:
-        raise SettingError(f"{target}: exists. Choose another name, or allow overwriting.")
+        raise SettingError(f"{target}: exists. Choose another name, or overwrite it with force.")
     place = target.resolve()
     for source in map(Path, data):
         if not source.exists():
