@@ -15,7 +15,7 @@ from ..errors import ModelError, SettingError
 from ..evaluation.calibration import Calibration
 from ..utils import files as outputs
 from ..utils.files import file_sha256, place, write_text
-from ..utils.notes import Note
+from ..utils.notes import Note, note
 
 if TYPE_CHECKING:
     from ..evaluation.enrollment import Enrollment
@@ -199,15 +199,27 @@ def harder_impostors(
 def locate(model: str | os.PathLike[str]) -> Path:
     """Return the folder of a model: the path itself, or that of the ready-made model with this name.
 
+    A folder of that name in the working directory comes first.
+
     Raises:
         MissingExtra: If a ready-made model cannot be used without an extra.
+        ModelError: If a file of the extra is damaged.
     """
     path = Path(model)
     if len(path.parts) != 1 or path.suffix:  # ready-made models have plain names
         return path
-    from .ready_made import locate
+    from .ready_made import READY_MADE
 
-    return locate(path)
+    found = READY_MADE.get(str(path))
+    if found is None:
+        return path
+    if path.exists():
+        note(
+            "own-folder",
+            f"{path} is the folder in the working directory, not the ready-made model of that name",
+        )
+        return path
+    return found.folder()
 
 
 def _missing(folder: Path) -> ModelError:
