@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,6 +103,11 @@ class Manifest(BaseModel):
         """Return the notes with their codes."""
         codes = self.note_codes + [""] * (len(self.notes) - len(self.note_codes))
         return [Note(code, text) for code, text in zip(codes, self.notes)]
+
+    def with_notes(self, notes: Sequence[Note]) -> Manifest:
+        """Return a manifest with other notes."""
+        codes, texts = [note.code for note in notes], [note.text for note in notes]
+        return self.model_copy(update={"notes": texts, "note_codes": codes})
 
     @property
     def calibration(self) -> Calibration:
