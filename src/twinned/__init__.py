@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .utils.telemetry import disable as _disable_telemetry
 
-if TYPE_CHECKING:  # the same names for type checkers; tests/typing compares both lists
+if TYPE_CHECKING:  # the same names for type checkers; tests/test_names.py compares both lists
     from . import cli as cli
     from . import data as data
     from . import distances as distances

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,19 @@ def test_with_session_leaves_the_model_unchanged(model, seen):
     assert calls == [2]
     assert model.embed_pixels(pixels).shape[0] == 2
     assert calls == [2], "the model itself is unchanged"
+
+
+def test_with_faces_keeps_session_and_temporary_folder(model, tmp_path):
+    copied = model.with_session("session").with_faces("largest")
+    assert (copied.encoder, copied.spec.faces) == ("session", "largest")
+    assert model.with_faces("none").encoder is model.encoder
+    temporary = tempfile.TemporaryDirectory(dir=tmp_path)
+    folder = Path(temporary.name, "model")
+    model.save(folder)
+    copied = twinned.Model(folder, temporary=temporary).with_faces("none")
+    del temporary
+    assert folder.exists()
+    assert copied.encoder.path == folder / "encoder.onnx"
 
 
 def test_commands_are_available_as_methods(model, seen, tmp_path):

@@ -170,7 +170,7 @@ class FolderEmbedder(GraphEmbedder):
             return Graph(self.folder / "head.onnx", device="cpu")
 
     def __copy__(self) -> Self:
-        """Return a copy that shares the loaded graphs; pickling loads a model again."""
+        """Return a copy with the same sessions and folder; pickling (`Model.__reduce__`) loads both again."""
         found = object.__new__(type(self))
         found.__dict__.update(self.__dict__)
         return found
