@@ -99,6 +99,12 @@ def refused(page: Any, status: int) -> None:
     page.wrong[:] = [one for one in page.wrong if f"status of {status}" not in one]
 
 
+def stopped(service: Running) -> None:
+    """Stop a service in order, so that it deletes its temporary gallery."""
+    service.process.terminate()
+    service.process.wait(30)
+
+
 def file(name: str, data: bytes) -> dict[str, Any]:
     return {"name": name, "mimeType": "image/png", "buffer": data}
 
@@ -495,6 +501,7 @@ def test_faces_are_boxed_chosen_named_and_judged(visit: Callable[..., Any], peop
         expect(page.locator("#place-identify .verdict")).to_have_text("two")
         page.wait_for_timeout(300)
         page.close()  # what it still asks for must not meet a service that is gone
+        stopped(service)
 
 
 # ---- who may see it, and on what
@@ -520,6 +527,7 @@ def test_a_service_without_a_gallery_makes_one(visit: Callable[..., Any], model_
         expect(page.locator(".legend button")).to_have_count(1)
         page.wait_for_timeout(400)
         page.close()  # what it still asks for must not meet a service that is gone
+        stopped(service)
 
 
 def test_tabs_do_not_shift(visit: Callable[..., Any], service: Running) -> None:
