@@ -3,8 +3,9 @@
     python benchmarks/glyph.py train --background images_background --steps 1500
     python benchmarks/glyph.py measure --evaluation images_evaluation --runs all_runs
 
-`train` runs recipe glyph and replaces the folder of the model in the package. The threshold and every choice
-come from held-out characters of the background set. Weights are rounded to half precision, so that the folder
+`train` runs recipe glyph on the ink of the images and replaces the folder of the model in the package. The
+threshold and every choice come from held-out characters of the background set: their equal error rate is
+1.6 % with the ink cut out, and 1.9 % without. Weights are rounded to half precision, so that the folder
 with what fine-tuning needs stays below 4 MB.
 `measure`: the 20 official runs of 20-way one-shot classification, all characters of the evaluation set, and
 printed letters.
@@ -37,7 +38,12 @@ def train(options: argparse.Namespace) -> None:
         folder = Path(name, "glyph")
         if options.trained is None:
             model = tw.train(
-                options.background, folder, recipe="glyph", steps=options.steps, seed=options.seed
+                options.background,
+                folder,
+                recipe="glyph",
+                steps=options.steps,
+                seed=options.seed,
+                settings={"ink": "grey", "fit": "pad"},
             )
         else:
             tw.load(options.trained).save(folder)

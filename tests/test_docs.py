@@ -9,6 +9,7 @@ there. Blocks marked ``run: lightning`` and ``run: compiler`` are left out where
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -18,10 +19,12 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
 
+import twinned as tw
 from twinned.evaluation.results import NAMES
 from twinned.visualization.report.provenance import _WORDS
 
@@ -127,6 +130,41 @@ def test_messages_under_troubleshooting_exist():
     ]
     texts = "\n".join(ast.unparse(node) for node in nodes)
     assert [message for message in quoted if message not in texts] == []
+
+
+def resolved(path: str) -> object:
+    """Import the object of a dotted path."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        above, _, name = path.rpartition(".")
+        return getattr(resolved(above), name)
+
+
+def test_reference_has_every_public_name():
+    pages = sorted((DOCS / "reference").glob("*.md"))
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    assert [name for name in tw.__all__ if f"`tw.{name}`" not in text] == []
+    described = [resolved(path) for path in re.findall(r"^::: (\S+)$", text, re.MULTILINE)]
+    for module in [one for one in described if isinstance(one, ModuleType)]:
+        described += [
+            part for part in vars(module).values() if getattr(part, "__module__", "") == module.__name__
+        ]
+    packages = (
+        tw,
+        tw.data,
+        tw.encoders,
+        tw.evaluation,
+        tw.faces,
+        tw.gallery,
+        tw.losses,
+        tw.metrics,
+        tw.plots,
+    )
+    for package in packages:
+        parts = {name: getattr(package, name) for name in package.__all__}
+        functions = {name: part for name, part in parts.items() if callable(part)}
+        assert [name for name, part in functions.items() if all(part is not one for one in described)] == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import typer
 
 from twinned import losses
 from twinned.cli.main import app
-from twinned.cli.train import judgement
 from twinned.errors import SettingError
 from twinned.inference.input_options import InputOptions
 from twinned.inference.wrap import wrap
@@ -132,17 +131,3 @@ def test_settings_page_is_up_to_date():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.PAGE.read_text("utf-8") == module.page(), "run: python docs/settings.py"
-
-
-@pytest.mark.parametrize(
-    ("eer", "start"),
-    [
-        (0.0, "Very good: fewer than 1 of 1,000"),
-        (0.025, "Good: about 1 of 40 answers"),
-        (0.1, "Usable: about 1 of 10 answers"),
-        (0.2, "Weak: about 1 of 5 answers"),
-        (0.45, "Weak: the answers are nearly guesses"),
-    ],
-)
-def test_judgement_describes_the_error_rate(eer, start):
-    assert judgement(eer).startswith(start)

@@ -552,7 +552,9 @@ def test_list_in_pages(people):
 
 def test_json_keys(people):
     assert people.search(image(1))[0].to_json().keys() == {"image", "label", "distance"}
-    assert people.identify(image(1))[0].to_json().keys() == {"image", "label", "probability", "distance"}
+    identified = people.identify(image(1))[0].to_json()
+    assert identified.keys() == {"image", "label", "probability", "distance", "nearest", "threshold"}
+    assert identified["nearest"].keys() == {"label", "distance", "probability"}
     listed = people.list(limit=2).to_json()
     assert listed.keys() == {"count", "items"}
     assert listed["items"][0].keys() == {"id", "label", "image"}

@@ -176,3 +176,21 @@ def test_explain_imports_neither_torch_nor_matplotlib(color_model):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert json.loads(done.stdout) == []
+
+
+def explained(method: str, share: float, distance: float) -> Explanation:
+    pixels, shares = np.zeros((8, 8, 3), np.uint8), np.full((2, 2), share)
+    return Explanation(pixels, pixels, np.zeros((2, 2, 2, 2)), shares, shares, method, distance)
+
+
+def test_weak_evidence_is_called_so():
+    assert explained("occlusion", 0.05, 0.78).is_weak(0.9)
+    assert not explained("occlusion", 0.2, 0.78).is_weak(0.9)
+    assert explained("exact", 0.02, 0.92).is_weak(0.5)
+    assert not explained("exact", 0.2, 0.2).is_weak(0.5)
+    text = explained("occlusion", 0.05, 0.98).text(0.9)
+    assert text.startswith("Weak evidence: covering one region changes the distance of 0.98 by at most 0.05.")
+    assert "not enough for the same" in text
+    assert explained("exact", 0.2, 0.2).text(0.5) == (
+        "The contributions of the regions add up to 0.8. Lines: regions that match best."
+    )

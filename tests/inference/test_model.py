@@ -316,3 +316,10 @@ def test_commands_are_available_as_methods(model, seen, tmp_path):
         assert model.search(seen[0][0], gallery, k=1)[0].label == "a"
     assert len(model.identify(seen[0][:2], tmp_path / "g")) == 2
     assert model.explain(seen[0][0], seen[0][1]).left.shape == model.spec.shape
+
+
+def test_copies_share_the_loaded_encoder(color_model):
+    model = twinned.load(color_model).with_faces("largest")
+    encoder = model.encoder
+    assert model.with_faces("none").encoder is encoder
+    assert model.with_session(encoder).spec.faces == "largest"

@@ -37,7 +37,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(model: Path, *options: object, **variables: str) -> Iterator[Running]:
+def running(model: Path | str, *options: object, **variables: str) -> Iterator[Running]:
     """Start ``twinned serve`` on a free port and kill it at the end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     process = subprocess.Popen(

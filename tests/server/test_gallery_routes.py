@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from twinned.gallery.gallery import Gallery
 from twinned.inference.model import Model
+from twinned.server.app import create_app
+from twinned.server.batching import EncoderPlan
 from twinned.server.limits import Limits
 
 from ..conftest import DISTANCE
@@ -76,10 +80,11 @@ def test_identify_returns_label_or_null(client: Client, gallery: Gallery) -> Non
     assert found[0]["label"] == "circle"
     assert found[0]["threshold"] == expected.threshold
     assert found[0]["image"] == "circle.png"
-    assert found[0]["nearest"][0]["label"] == "circle"
-    assert len(found[0]["nearest"]) == 2
+    assert found[0]["hits"][0]["label"] == "circle"
+    assert len(found[0]["hits"]) == 2
     strict = client().post("/v1/identify", files=pictures("ring-7"), data={"fpir": "0.0001"}).json()
     assert strict[0]["label"] is None
+    assert strict[0]["nearest"].keys() == {"label", "distance", "probability"}
 
 
 def test_identify_in_an_empty_gallery_is_unknown(client: Client) -> None:
@@ -89,10 +94,39 @@ def test_identify_in_an_empty_gallery_is_unknown(client: Client) -> None:
             "label": None,
             "probability": 0,
             "distance": None,
+            "nearest": None,
             "threshold": 0,
-            "nearest": [],
+            "hits": [],
         }
     ]
+
+
+def test_a_temporary_gallery_is_made_once_and_deleted_at_the_end(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinned.server.service._ROOM", 1 << 60)  # not in /dev/shm
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    app = create_app(model, plan=EncoderPlan(model.encoder, 2, False))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as service:
+        assert service.get("/v1/model").json()["gallery"] is None
+        assert "twinned_gallery_images" not in service.get("/metrics").text
+        made = service.post("/v1/gallery/temporary")
+        assert made.json() == {"count": 0, "temporary": True}
+        service.post("/v1/gallery", files=pictures("circle"), data={"label": "anna"})
+        assert service.post("/v1/gallery/temporary").json() == {"count": 1, "temporary": True}
+        assert service.get("/v1/model").json()["gallery"]["temporary"] is True
+        assert service.post("/v1/identify", files=pictures("circle")).json()[0]["label"] == "anna"
+        assert "twinned_gallery_images 1.0" in service.get("/metrics").text
+        wrong = service.delete("/v1/gallery", params={"label": "ben"})
+        assert detail(wrong, 404).startswith("temporary.gallery: no image has the label")
+        assert list(tmp_path.glob("twinned-*/temporary.gallery"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_temporary_gallery_where_nothing_may_change(client: Client, gallery: Gallery) -> None:
+    refused = client(gallery=None, read_only=True).post("/v1/gallery/temporary")
+    assert "no gallery" in detail(refused, 404)
+    assert client().post("/v1/gallery/temporary").json() == {"count": 0, "temporary": False}
 
 
 def test_search_by_id_excludes_the_image(client: Client, gallery: Gallery) -> None:

@@ -136,7 +136,9 @@ def test_model_route_works_while_the_gallery_is_silent(client: Client, model: Mo
     gallery = open_gallery(silent.address, model, timeout=60)  # longer than all limits of the service
     response = client(gallery=gallery, limits=Limits(wait_seconds=0.2)).get("/v1/model")
     assert response.status_code == 200
-    assert set(response.json()["gallery"].values()) == {None}
+    found = response.json()["gallery"]
+    assert found.pop("temporary") is False
+    assert set(found.values()) == {None}
 
 
 def test_waiting_changes_time_out(client: Client, model: Model, silent: Silent) -> None:

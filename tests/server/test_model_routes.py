@@ -44,6 +44,18 @@ def test_multipart_and_json_are_equivalent(client: Client) -> None:
     assert as_json.json()["threshold"] == 0.5
 
 
+def test_explain_returns_regions_and_words(client: Client, model: Model) -> None:
+    left, right = png("ring"), png("cross")
+    answer = client(gallery=None).post("/v1/explain", files={"a": left, "b": right}).json()
+    expected = model.explain(left, right)
+    assert answer["text"] == expected.text(model.threshold)
+    assert answer["weak"] == expected.is_weak(model.threshold)
+    assert np.shape(answer["images"][0]["share"]) == expected.left_share.shape
+    with Image.open(io.BytesIO(base64.b64decode(answer["images"][1]["png"]))) as image:
+        assert image.size == (model.spec.width, model.spec.height)
+    assert len(answer["links"]) == len(expected.strongest())
+
+
 def test_verify_accepts_several_references(client: Client, model: Model) -> None:
     service, references = client(gallery=None), [png("ring", n) for n in range(3)]
     expected = model.verify(references, png("cross"))
@@ -135,7 +147,7 @@ def test_classify_accepts_examples_per_class(client: Client, model: Model) -> No
             422,
             "^threshold: 'wide' is not a valid number$",
         ),
-        ({"json": [1]}, 422, r"^\[1\] is not an object with the fields a, b, threshold$"),
+        ({"json": [1]}, 422, r"^\[1\] is not an object with the fields a, b, threshold, faces$"),
         ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "is not valid JSON"),
         (
             {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}},

@@ -12,6 +12,7 @@ from twinned import losses, recipes
 from twinned.data.datasets import PairSet
 from twinned.data.readers import load_images
 from twinned.errors import SettingError
+from twinned.training import rules
 from twinned.training.config import TrainConfig
 from twinned.training.rules import RULES, DataFacts, resolve, trait
 
@@ -77,6 +78,7 @@ CASES: dict[str, Case] = {
         {"memory": 64},
     ),
     "classes-multiplied": _case("glyph", IMAGES, {"rotate_classes": True}, {}),
+    "faces-aligned": _case("face", DataFacts(n_classes=30, faces=1.0), {"faces": "largest"}, {}),
     "length-missing": _case("glyph", IMAGES, {"minutes": 2}, {}, minutes=None),
 } | {
     f"{name}-distance": _case(
@@ -86,7 +88,9 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in RULES if rule.code != "faces-not-installed"], ids=lambda rule: rule.code
+)
 def test_every_rule_applies_and_refuses_contradicting_options(rule):
     case = CASES[rule.code]
     found, emitted = resolve(case.recipe, {}, case.data)
@@ -265,3 +269,57 @@ def test_rotated_and_mirrored_classes_are_noted():
 def test_unknown_or_ineffective_options_are_refused(options, message):
     with pytest.raises(SettingError, match=message):
         resolved(**options)
+
+
+# ---- faces
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    monkeypatch.setattr(rules, "faces_installed", lambda: True)
+
+
+def codes_of(found):
+    return {note.code for note in found} & {"faces-aligned", "faces-not-installed"}
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(("share", "expected"), [(0.5, "largest"), (0.4, "none"), (None, "none")])
+def test_recipe_face_aligns_images_that_show_faces(share, expected):
+    config, found = resolve(recipes.get("face"), {}, DataFacts(n_classes=9, faces=share))
+    assert config.input.faces == expected
+    assert codes_of(found) == ({"faces-aligned"} if expected == "largest" else set())
+    other, found = resolve(recipes.get("photo-small"), {}, DataFacts(n_classes=9, faces=share))
+    assert (other.input.faces, codes_of(found)) == ("none", set())
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_option_faces_takes_precedence_over_the_recipe():
+    config, found = resolve(recipes.get("face"), {"faces": "none"}, DataFacts(n_classes=9, faces=1.0))
+    assert config.input.faces == "none"
+    assert codes_of(found) == set()
+
+
+def test_a_note_names_the_extra_that_finds_faces(monkeypatch):
+    monkeypatch.setattr(rules, "faces_installed", lambda: False)
+    config, found = resolve(recipes.get("face"), {}, DataFacts(n_classes=9))
+    assert config.input.faces == "none"
+    assert codes_of(found) == {"faces-not-installed"}
+    assert codes_of(resolve(recipes.get("face"), {"faces": "none"}, DataFacts(n_classes=9))[1]) == set()
+
+
+def test_a_sample_of_the_images_is_searched_for_faces(monkeypatch, painted_faces):
+    from twinned.data.faces import models
+    from twinned.training.api import resolve_config
+
+    monkeypatch.setattr(rules, "faces_installed", lambda: True)
+    monkeypatch.setattr(models, "is_installed", lambda: True)
+    people = [painted_faces(("red", 20, 30, 120)), painted_faces(("green", 9, 9, 99))] * 4
+    data = load_images(people, ["anna", "ben"] * 4)
+    assert resolve_config(data, recipe="face").input.faces == "largest"
+    assert resolve_config(data, recipe="photo-small").input.faces == "none"
+    assert resolve_config(data, config=recipes.get("face")).input.faces == "none"
+    others = load_images([painted_faces()] * 8, ["anna", "ben"] * 4)
+    assert resolve_config(others, recipe="face").input.faces == "none"
+    monkeypatch.setattr(models, "is_installed", lambda: False)
+    assert resolve_config(data, recipe="face").input.faces == "none"

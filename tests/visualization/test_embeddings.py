@@ -96,6 +96,17 @@ def test_names_are_moved_apart():
     assert np.array_equal(_separated(np.array([[0.0, 0], [9, 0]]), sizes[:2]), [[0, 0], [9, 0]])
 
 
+def test_drawn_names_do_not_overlap():
+    random = np.random.default_rng(0)
+    names = [f"armenian-name {k:02}" for k in range(18)]
+    ax = plots.embedding_map(random.normal(size=(54, 2)), names * 3)
+    ax.figure.canvas.draw()
+    drawn = [text for text in ax.texts if text.get_text() in names]
+    boxes = [text.get_window_extent() for text in drawn]
+    assert len(boxes) == 18
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[k + 1 :])
+
+
 def test_names_are_not_math_text_and_sizes_must_match():
     ax = plots.embedding_map(np.eye(4)[:, :2], ["$\\frac", "b", "c", "d"])
     plots.png(ax)

@@ -221,6 +221,8 @@ def read_config(file: Path) -> TrainConfig:
 
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """Print the figures of a new model."""
+    from ..evaluation.advice import judgement
+
     fit, held_out = model.manifest.calibration, model.manifest.held_out
     groups = "classes"
     if not (model.manifest.classes or held_out.get("classes")):
@@ -252,20 +254,6 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
         as_json=as_json,
         text="\n".join(lines),
     )
-
-
-def judgement(eer: float) -> str:
-    """Return what an equal error rate means in use, and advice where it is high."""
-    if eer < 0.001:
-        return "Very good: fewer than 1 of 1,000 answers are wrong"
-    wrong = (
-        f"about 1 of {round(1 / eer):,} answers is wrong" if eer < 0.4 else "the answers are nearly guesses"
-    )
-    if eer <= 0.03:
-        return f"Good: {wrong}"
-    if eer <= 0.1:
-        return f"Usable: {wrong}. More minutes, or more images and classes, would help"
-    return f"Weak: {wrong}. Add images and classes, train for more minutes, or run twinned check DATA"
 
 
 def _at(far: float | None) -> str:

@@ -9,6 +9,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import TypeAlias
 
 import numpy as np
@@ -67,8 +68,10 @@ class Gallery:
         return f"Gallery({self.store.address!r})"
 
     def with_embedder(self, embedder: Embedder) -> Gallery:
-        """Return this gallery with another session of its encoder; both share the store."""
-        return Gallery(self.store, embedder, read_only=self._read_only)
+        """Return this gallery with another session or preprocessing of its encoder; both share the store."""
+        found = copy(self)
+        found._embedder = embedder
+        return found
 
     def close(self) -> None:
         """Release the gallery for other processes; in a forked process, do nothing."""
@@ -238,8 +241,7 @@ class Gallery:
         if not 0 < fpir < 1:
             raise SettingError(f"fpir is {fpir}. Give a rate between 0 and 1")
         images, spec = list(images_of(images)), self._embedder.spec
-        only = filter_by(label, where)
-        counts = self.store.labels(only)
+        counts = self.store.labels(only := filter_by(label, where))
         if not counts:
             return [Identification(source_name(image), None, 0.0, math.inf, 0.0) for image in images]
         many = sum(counts.values()) / len(counts)
@@ -253,8 +255,8 @@ class Gallery:
             labels, near = closest_labels(self.store, self._embedder, self._prototypes, queries, only, counts)
             probability = self._embedder.probability(near)
             answers += [
-                Identification(name, label if d <= threshold else None, float(p), float(d), threshold, box)
-                for name, box, label, d, p in zip(names, boxes, labels, near, probability)
+                Identification(name, label if d <= threshold else None, p, d, threshold, label, box)
+                for name, box, label, d, p in zip(names, boxes, labels, near.tolist(), probability.tolist())
             ]
         return answers
 

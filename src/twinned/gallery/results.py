@@ -46,6 +46,7 @@ class Identification:
         probability: Calibrated P(same) of the image and the closest label, in [0, 1].
         distance: Distance to the closest label; infinite in an empty gallery.
         threshold: Threshold for this gallery at the requested rate of false identifications.
+        nearest: Closest label, within the threshold or not; None in an empty gallery.
         box: Box of the face, if every face of the image is identified: left, top, right, bottom in pixels of
             the upright image.
     """
@@ -55,17 +56,18 @@ class Identification:
     probability: float
     distance: float
     threshold: float
+    nearest: str | None = None
     box: Box | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the JSON object that the command line prints; an infinite distance becomes null."""
-        answer: dict[str, Any] = {
-            "image": self.image,
-            "label": self.label,
+        found = {
             "probability": self.probability,
             "distance": self.distance if np.isfinite(self.distance) else None,
         }
-        return answer | ({"box": self.box} if self.box else {})
+        nearest = None if self.nearest is None else {"label": self.nearest, **found}
+        answer = {"image": self.image, "label": self.label, **found, "nearest": nearest}
+        return answer | {"threshold": self.threshold} | ({"box": self.box} if self.box else {})
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ Floats = NDArray[np.floating[Any]]
 _CELLS = 7  # along the shorter side of the image
 _FINE = 16  # regions; a coarser feature map is less informative than occlusion
 _LIKE = 1e-3  # maximum difference of averaged features and the embedding, both of length 1
+_WEAK_CHANGE, _WEAK_SIMILARITY = 0.1, 0.2  # below: weak evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,44 @@ class Explanation:
     right_share: Floats
     method: Literal["exact", "occlusion"]
     distance: float
+
+    def is_weak(self, threshold: float | None) -> bool:
+        """Return True if no region is important, so that the map and the matches show little but noise.
+
+        Weak are occlusions that change the distance by less than a tenth of the distance or of the threshold,
+        whichever is larger; and exact shares of a similarity below 0.2.
+
+        Args:
+            threshold: Threshold of the model, or None.
+        """
+        if self.method == "exact":
+            return float(self.left_share.sum()) < _WEAK_SIMILARITY
+        return self._most() < _WEAK_CHANGE * max(self.distance, threshold or 0)
+
+    def text(self, threshold: float | None) -> str:
+        """Describe the strength of the evidence, and the meaning of the matches, in two or three sentences.
+
+        Args:
+            threshold: Threshold of the model, or None.
+        """
+        weak = "Weak evidence: " if self.is_weak(threshold) else ""
+        if self.method == "exact":
+            strength = f"{weak}the contributions of the regions add up to {self.left_share.sum():.2g}"
+        else:
+            strength = (
+                f"{weak}covering one region changes the distance of {self.distance:.2g} by at most"
+                f" {self._most():.2g}"
+            )
+        strength = strength[0].upper() + strength[1:]
+        if threshold is None or self.distance <= threshold:
+            return f"{strength}. Lines: regions that match best."
+        return (
+            f"{strength}. The images count as different. Lines: regions that match best, which is not enough"
+            " for the same."
+        )
+
+    def _most(self) -> float:
+        return float(max(np.abs(self.left_share).max(), np.abs(self.right_share).max()))
 
     def strongest(self, count: int = 5) -> list[tuple[tuple[int, int], tuple[int, int], float]]:
         """Return the best matching pairs of regions: (row, column) on the left, on the right, match.

@@ -80,7 +80,7 @@ def create_app(
         app.include_router(router)
     _add_page(app)
     _add_upkeep(app, service)
-    _add_errors(app, routers, "" if gallery is None else gallery.store.address)
+    _add_errors(app, routers, service)
     app.openapi = document(app)  # type: ignore[method-assign]
     return SecurityMiddleware(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
 
@@ -128,7 +128,7 @@ def _allowed(routers: Iterable[APIRouter], request: Request) -> str:
     return ", ".join(sorted(methods))
 
 
-def _add_errors(app: FastAPI, routers: Iterable[APIRouter], address: str) -> None:
+def _add_errors(app: FastAPI, routers: Iterable[APIRouter], service: Service) -> None:
     """Convert errors to problem+json; messages name the gallery without its path."""
 
     async def problem(_: Request, error: Any) -> Response:
@@ -136,7 +136,8 @@ def _add_errors(app: FastAPI, routers: Iterable[APIRouter], address: str) -> Non
         return answer
 
     async def known(_: Request, error: Any) -> Response:
-        return problems.of(error, address).response()
+        gallery = service.gallery
+        return problems.of(error, "" if gallery is None else gallery.store.address).response()
 
     async def invalid(_: Request, error: Any) -> Response:
         return Problem(422, uploads.sentence(error.errors())).response()

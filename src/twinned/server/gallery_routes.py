@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from ..errors import DataError
 from ..gallery.results import Hit, Removed
 from ..gallery.store import Record
+from ..inference.inputs import queries_of
 from . import schemas
 from .embedding_map import Maps, Method
 from .openapi import add_post, body_of, problems
@@ -93,23 +94,28 @@ class GalleryService:
     # ---- query
 
     def identify(self, body: schemas.IdentifyRequest) -> list[dict[str, Any]]:
-        """Identify images, and return their nearest enrolled images if requested."""
-        gallery, images = self.service.opened(), body.all()
+        """Identify images or their faces, and return the nearest enrolled images if requested."""
+        images = body.all()
+        self.service.opened()
+        queries, spec = queries_of(images, self.service.model_for(body.faces).spec)
+        gallery = self.service.opened(spec.faces)
         self.service.metrics.images.inc(len(images))
-        found = gallery.identify(images, fpir=body.fpir, label=body.label, where=body.where)
+        sources = [query.image for query in queries]
+        found = gallery.identify(sources, fpir=body.fpir, label=body.label, where=body.where)
         near = [
-            gallery.search(image, body.nearest, label=body.label, where=body.where) if body.nearest else []
-            for image in images
+            gallery.search(source, body.nearest, label=body.label, where=body.where) if body.nearest else []
+            for source in sources
         ]
         return [
-            {**one.to_json(), "threshold": one.threshold, "nearest": [_hit(hit) for hit in hits]}
-            for one, hits in zip(found, near)
+            {**one.to_json(), "image": query.name, "hits": [_hit(hit) for hit in hits]}
+            | ({"box": query.box} if query.box else {})
+            for query, one, hits in zip(queries, found, near)
         ]
 
     def search(self, body: schemas.SearchRequest) -> list[dict[str, Any]]:
         """Find the most similar enrolled images, nearest first."""
         self.service.metrics.images.inc(body.image is not None)
-        hits = self.service.opened().search(
+        hits = self.service.opened(body.faces).search(
             body.image, body.k, id=body.id, exact=body.exact, label=body.label, where=body.where
         )
         return [_hit(hit) for hit in hits]
@@ -140,9 +146,14 @@ class GalleryService:
 
     # ---- change
 
+    def make(self) -> dict[str, Any]:
+        """Make a temporary gallery, unless the service has one."""
+        gallery = self.service.make_gallery()
+        return {"count": gallery.count(), "temporary": self.service.temporary is not None}
+
     def add(self, body: schemas.AddRequest) -> dict[str, Any]:
         """Enroll images; on disk when this returns."""
-        gallery, images = self.service.changing(), body.all()
+        gallery, images = self.service.changing(body.faces), body.all()
         self.service.metrics.images.inc(len(images))
         usable = [image for image in images if image.refused is None]
         added = gallery.add(usable, body.label, metadata=body.metadata, progress=False)
@@ -252,6 +263,15 @@ def _add_collection(router: APIRouter, service: Service, gallery: GalleryService
         return await service.for_gallery.run(
             lambda: gallery.list(label, None if after is None else str(after), limit)
         )
+
+    @router.post(
+        "/v1/gallery/temporary",
+        response_model=schemas.Made,
+        responses=problems(403, 422, 503),
+        summary="Make a gallery that is deleted when the service stops, unless it has one",
+    )
+    async def post_temporary() -> Response:
+        return await service.for_gallery.run(gallery.make)
 
     @router.delete(
         "/v1/gallery", response_model=schemas.Removed, responses=_QUERY, summary="Remove a label's images"

@@ -11,8 +11,8 @@ class Limits:
 
     Args:
         body_bytes: Maximum bytes of one request.
-        bodies_bytes: Maximum bytes of all requests in progress; further requests get 503. With a gallery,
-            requests that need it and other requests may each use half.
+        bodies_bytes: Maximum bytes of all requests in progress; further requests get 503. Requests that need
+            the gallery and other requests may each use half, and all of it where there can be no gallery.
         pixels: Maximum pixels of one image, checked in its header before decoding.
         images: Maximum images of one request.
         read_seconds: Seconds in which a request must arrive.

@@ -15,11 +15,10 @@ class Metrics:
 
     Args:
         pending: Returns the number of requests begun or waiting.
-        has_gallery: True if there is a gallery, whose images are counted.
         batching: True if images of several requests are embedded in one batch.
     """
 
-    def __init__(self, *, pending: Callable[[], int], has_gallery: bool, batching: bool) -> None:
+    def __init__(self, *, pending: Callable[[], int], batching: bool) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
@@ -41,21 +40,21 @@ class Metrics:
             registry=self.registry,
         )
         batched.set(batching)
-        self._enrolled = None
-        if has_gallery:
-            self._enrolled = Gauge("twinned_gallery_images", "Images enrolled.", registry=self.registry)
+        self._enrolled: Gauge | None = None
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one response. ``route`` is a template of the application, never text from the client."""
         self._requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self, enrolled: float) -> bytes:
+    def text(self, enrolled: float | None) -> bytes:
         """Return all metrics in Prometheus' format.
 
         Args:
-            enrolled: Number of images in the gallery; NaN if the gallery did not respond.
+            enrolled: Number of images in the gallery; NaN if it did not respond, None without a gallery.
         """
-        if self._enrolled is not None:
+        if enrolled is not None:
+            if self._enrolled is None:
+                self._enrolled = Gauge("twinned_gallery_images", "Images enrolled.", registry=self.registry)
             self._enrolled.set(enrolled)
         return generate_latest(self.registry)

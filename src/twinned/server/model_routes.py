@@ -1,15 +1,23 @@
-"""Routes that need the model only: verify, embed, classify, and the description of the model."""
+"""Routes that need the model only: verify, explain, embed, classify, and the description of the model."""
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, Response
+from PIL import Image
 
+from ..data.faces.photographs import MIN_FACE, align, search
+from ..data.faces.quality import assess
+from ..data.images import Pixels, open_image
 from ..data.preprocessing import read_image
+from ..errors import ImageError
+from ..evaluation.advice import on_model
 from ..gallery.gallery import Gallery
 from ..gallery.results import Stats
 from ..inference.model_card import card
@@ -17,6 +25,10 @@ from .openapi import add_post, problems
 from .schemas import (
     ClassifyRequest,
     EmbedRequest,
+    ExplainRequest,
+    Explanation,
+    FacesRequest,
+    FoundFaces,
     ModelFacts,
     Prediction,
     Vector,
@@ -32,57 +44,36 @@ _GALLERY = ("count", "labels", "search", "indexed", "recall_at_10")  # null if t
 
 def routes(service: Service) -> APIRouter:
     """Make the routes."""
-    model = service.model
     router = APIRouter(tags=["model"], dependencies=[Depends(check_query)])
 
     def post_verify(body: VerifyRequest) -> dict[str, Any]:
         service.metrics.images.inc(len(body.a) + 1)
+        model = service.model_for(body.faces)
         return model.verify(body.a, body.b, threshold=body.threshold).to_json()
 
+    def post_explain(body: ExplainRequest) -> dict[str, Any]:
+        return _explain(service, body)
+
+    def post_faces(body: FacesRequest) -> dict[str, Any]:
+        return _find_faces(service, body)
+
     def post_embed(body: EmbedRequest) -> list[dict[str, Any]]:
-        images = body.all()
+        images, model = body.all(), service.model_for(body.faces)
         service.metrics.images.inc(len(images))
         vectors = model.embed_pixels(np.stack([read_image(image, model.spec) for image in images]))
         return [{"image": image.name, "vector": vector.tolist()} for image, vector in zip(images, vectors)]
 
     def post_classify(body: ClassifyRequest) -> list[dict[str, Any]]:
-        images = body.all()
+        images, model = body.all(), service.model_for(body.faces)
         service.metrics.images.inc(len(images) + sum(map(len, body.support.values())))
         return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
 
-    def facts(stats: Stats | None) -> dict[str, Any]:
-        manifest = model.manifest
-        internal = {"evidence", "identification", "references"}
-        stored = manifest.stored_calibration
-        gallery = None
-        if service.gallery is not None:
-            known = {} if stats is None else stats.to_json()
-            gallery = {key: known.get(key) for key in _GALLERY}
-        kept = (
-            "encoder",
-            "embedding_size",
-            "distance",
-            "head",
-            "data",
-            "held_out",
-            "recipe",
-            "notes",
-            "licence",
-        )
-        return {name: getattr(manifest, name) for name in kept} | {
-            "name": model.folder.name,
-            "image": manifest.spec.model_dump(mode="json"),
-            "threshold": manifest.threshold,
-            "calibration": stored and stored.model_dump(mode="json", exclude=internal),
-            "classes": len(manifest.classes),
-            "card": card(manifest),
-            "gallery": gallery,
-            "read_only": service.read_only,
-            "limits": asdict(service.limits),
-        }
-
     add = partial(add_post, router, service.for_model)
     add("/v1/verify", VerifyRequest, Verdict, post_verify, "Verify that two images show the same class")
+    summary = "Explain a comparison: the regions of two images that match"
+    add("/v1/explain", ExplainRequest, Explanation, post_explain, summary)
+    summary = "Find the faces of a photograph, with their quality, and cut them out"
+    add("/v1/faces", FacesRequest, FoundFaces, post_faces, summary)
     add("/v1/embed", EmbedRequest, list[Vector], post_embed, "Embed images")
     summary = "Classify images from as few as one example per class"
     add("/v1/classify", ClassifyRequest, list_of(Prediction), post_classify, summary)
@@ -95,6 +86,101 @@ def routes(service: Service) -> APIRouter:
     )
     async def get_model() -> Response:
         stats = await service.about_gallery(Gallery.stats)
-        return await service.for_model.run(lambda: facts(stats))
+        return await service.for_model.run(lambda: _facts(service, stats))
 
     return router
+
+
+def _png(pixels: Pixels) -> str:
+    """Encode an image as PNG in base64."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _explain(service: Service, body: ExplainRequest) -> dict[str, Any]:
+    """Explain a comparison."""
+    model = service.model_for(body.faces)
+    found, threshold = model.explain(body.a, body.b), model.manifest.threshold
+    service.metrics.images.inc(2)
+    sides = (found.left, found.left_share), (found.right, found.right_share)
+    return {
+        "method": found.method,
+        "distance": found.distance,
+        "threshold": threshold,
+        "weak": found.is_weak(threshold),
+        "text": found.text(threshold),
+        "images": [
+            {
+                "png": _png(pixels),
+                "width": pixels.shape[1],
+                "height": pixels.shape[0],
+                "share": share.tolist(),
+            }
+            for pixels, share in sides
+        ],
+        "links": [{"left": a, "right": b, "match": match} for a, b, match in found.strongest()],
+    }
+
+
+def _find_faces(service: Service, body: FacesRequest) -> dict[str, Any]:
+    """Find the faces of a photograph and cut them out in the size of the model."""
+    image, spec = open_image(body.image), service.model.spec
+    found = search(image, every=True, min_face=body.min_face)
+    service.metrics.images.inc()
+    if not found:
+        raise ImageError(
+            body.image.name,
+            f"no face was found. Choose a photograph with a face of at least {body.min_face or MIN_FACE}"
+            " pixels that looks towards the camera",
+        )
+    return {
+        "image": body.image.name,
+        "width": image.width,
+        "height": image.height,
+        "faces": [
+            {
+                "box": face.box,
+                "score": face.score,
+                "quality": assess(image, face)._asdict(),
+                "crop": _png(align(image, face, max(spec.width, spec.height))),
+            }
+            for face in found
+        ],
+    }
+
+
+def _facts(service: Service, stats: Stats | None) -> dict[str, Any]:
+    """Describe the model, its gallery and the service."""
+    model = service.model
+    manifest = model.manifest
+    internal = {"evidence", "identification", "references"}
+    stored = manifest.stored_calibration
+    gallery = None
+    if service.gallery is not None:
+        known = {} if stats is None else stats.to_json()
+        gallery = {key: known.get(key) for key in _GALLERY}
+        gallery["temporary"] = service.temporary is not None
+    kept = (
+        "encoder",
+        "embedding_size",
+        "distance",
+        "head",
+        "data",
+        "held_out",
+        "recipe",
+        "notes",
+        "licence",
+    )
+    return {name: getattr(manifest, name) for name in kept} | {
+        "name": model.folder.name,
+        "image": manifest.spec.model_dump(mode="json"),
+        "threshold": manifest.threshold,
+        "calibration": stored and stored.model_dump(mode="json", exclude=internal),
+        "classes": len(manifest.classes),
+        "card": card(manifest),
+        "advice": on_model(stored, unseen=None if stored is None else stored.unseen_classes),
+        "gallery": gallery,
+        "read_only": service.read_only,
+        "limits": asdict(service.limits),
+    }

@@ -6,7 +6,7 @@ import base64
 import binascii
 import inspect
 import unicodedata
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 
 from pydantic import (
     AfterValidator,
@@ -97,6 +97,14 @@ Where = Annotated[
 ]
 
 
+_HANDLING = "the largest face of an image, or the whole image; by default as the model was trained."
+Faces = Annotated[Literal["largest", "none"] | None, Field(default=None, description=f"Use {_HANDLING}")]
+AllFaces = Annotated[
+    Literal["largest", "all", "none"] | None,
+    Field(default=None, description=f"Answer for every face with its box, or use {_HANDLING}"),
+]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -137,10 +145,30 @@ class VerifyRequest(_Body):
     a: References
     b: Picture
     threshold: Threshold
+    faces: Faces
+
+
+class ExplainRequest(_Body):
+    """Two images to explain."""
+
+    a: Picture
+    b: Picture
+    faces: Faces
+
+
+class FacesRequest(_Body):
+    """Photograph in which to find faces."""
+
+    image: Picture
+    min_face: int | None = Field(
+        default=None, ge=10, description="Size of the smallest faces in pixels; 40 by default."
+    )
 
 
 class EmbedRequest(_Images):
     """Images to embed."""
+
+    faces: Faces
 
 
 class ClassifyRequest(_Images):
@@ -151,6 +179,7 @@ class ClassifyRequest(_Images):
         description="Example images of each class; in multipart the field `support[CLASS]`.",
     )
     threshold: Threshold
+    faces: AllFaces
 
 
 class IdentifyRequest(_Images):
@@ -160,10 +189,11 @@ class IdentifyRequest(_Images):
         default=0.01, gt=0, lt=1, description="Fraction of unknown probes that may be given a label."
     )
     nearest: int = Field(
-        default=0, ge=0, le=100, description="Number of nearest enrolled images to return with each result."
+        default=0, ge=0, le=100, description="Number of nearest enrolled images to return in `hits`."
     )
     label: Labels
     where: Where
+    faces: AllFaces
 
 
 class SearchRequest(_Body):
@@ -179,6 +209,7 @@ class SearchRequest(_Body):
     exact: bool = False
     label: Labels
     where: Where
+    faces: Faces
 
 
 class AddRequest(_Images):
@@ -188,6 +219,7 @@ class AddRequest(_Images):
 
     label: Label | None = None
     metadata: Metadata = {}
+    faces: Faces
 
 
 class UpdateRequest(_Body):
@@ -222,7 +254,7 @@ def _schema_of(result: type, *, name: str = "", without: str = "", **types: Any)
         types: Types of further fields, and of fields whose JSON differs.
     """
     hints = {field: hint for field, hint in get_type_hints(result).items() if field != without}
-    defaults = getattr(result, "_field_defaults", {})
+    defaults = getattr(result, "_field_defaults", vars(result))  # those of a dataclass are attributes
     fields: dict[str, Any] = {
         field: (hint, defaults.get(field, ...)) for field, hint in (hints | types).items()
     }
@@ -235,12 +267,76 @@ def list_of(schema: type[BaseModel]) -> Any:
     return list.__class_getitem__(schema)
 
 
+class Nearest(BaseModel):
+    """Closest label, within the threshold or not."""
+
+    label: str
+    probability: float
+    distance: float | None
+
+
 Verdict = _schema_of(results.Verdict, verdict=str)
 Prediction = _schema_of(results.Prediction, without="nearest")
 Hit = _schema_of(gallery.Hit, without="metadata")
-Identification = _schema_of(gallery.Identification, distance=float | None, nearest=list_of(Hit))
+Identification = _schema_of(
+    gallery.Identification, distance=float | None, nearest=Nearest | None, hits=list_of(Hit)
+)
 Item = _schema_of(Record, name="Item")
 Items = _schema_of(gallery.Page, name="Items", items=list_of(Item))
+
+
+class Quality(BaseModel):
+    """Quality of a face in words, and the reason why it cannot be recognized, or null."""
+
+    words: list[str]
+    refused: str | None
+
+
+class FoundFace(BaseModel):
+    """Face: left, top, right and bottom in pixels of the upright image, and the aligned face, base64 PNG."""
+
+    box: tuple[int, int, int, int]
+    score: float
+    quality: Quality
+    crop: str
+
+
+class FoundFaces(BaseModel):
+    """Faces of a photograph, the largest first."""
+
+    image: str
+    width: int
+    height: int
+    faces: list[FoundFace]
+
+
+class ExplainedImage(BaseModel):
+    """Image after preprocessing, as base64 PNG, and the contribution of each region: rows of columns."""
+
+    png: str
+    width: int
+    height: int
+    share: list[list[float]]
+
+
+class Match(BaseModel):
+    """Matching regions: row and column in either image."""
+
+    left: tuple[int, int]
+    right: tuple[int, int]
+    match: float
+
+
+class Explanation(BaseModel):
+    """Explanation of a comparison; `text` describes the strength of its evidence."""
+
+    method: str
+    distance: float
+    threshold: float | None
+    weak: bool
+    text: str
+    images: list[ExplainedImage]
+    links: list[Match]
 
 
 class Vector(BaseModel):
@@ -255,6 +351,13 @@ class Labelled(BaseModel):
 
     count: int
     labels: dict[str, int]
+
+
+class Made(BaseModel):
+    """Gallery of the service; a temporary one is deleted when the service stops."""
+
+    count: int
+    temporary: bool
 
 
 class Added(BaseModel):
@@ -334,6 +437,7 @@ class ModelFacts(BaseModel):
     notes: list[str]
     licence: str | None
     card: str
+    advice: list[str]
     gallery: dict[str, Any] | None
     read_only: bool
     limits: dict[str, Any]

@@ -6,8 +6,13 @@ import asyncio
 import contextlib
 import json
 import math
+import os
+import shutil
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -15,6 +20,7 @@ from pydantic import BaseModel
 
 from ..errors import TwinnedError
 from ..gallery.gallery import Gallery
+from ..gallery.open import open_gallery
 from ..inference.model import Model
 from . import batching, uploads
 from .limits import Limits
@@ -27,6 +33,7 @@ Body = TypeVar("Body", bound=BaseModel)
 Answer = TypeVar("Answer")
 
 CLOSE_SECONDS = 0.5  # wait for threads whose callers have disconnected
+_ROOM = 1 << 30  # bytes free for a temporary gallery in memory
 _GALLERY_SECONDS = 2.0  # for figures of the gallery in other responses; Prometheus waits 10 s for the metrics
 
 
@@ -85,20 +92,23 @@ class Service:
         self.gallery = None if gallery is None else gallery.with_embedder(self.model)
         self.read_only = read_only
         self.limits = limits
-        share = 1.0 if gallery is None else 0.5
+        self.temporary: tempfile.TemporaryDirectory[str] | None = None  # folder of a temporary gallery
+        self._making = threading.Lock()
+        share = 1.0 if gallery is None and read_only else 0.5
         self.for_model = Lane(self.plan.threads, limits, share=share)
         self.for_gallery = Lane(self.plan.threads, limits, share=share)
         self._lanes = (self.for_model, self.for_gallery)
         self.metrics = Metrics(
             pending=lambda: sum(lane.pool.pending for lane in self._lanes),
-            has_gallery=gallery is not None,
             batching=self.plan.batching,
         )
 
     async def figures(self) -> bytes:
         """Return all metrics in Prometheus' format."""
-        count = await self.about_gallery(Gallery.count)
-        return await self.for_model.pool.run(lambda: self.metrics.text(math.nan if count is None else count))
+        count: float | None = await self.about_gallery(Gallery.count)
+        if count is None and self.gallery is not None:
+            count = math.nan
+        return await self.for_model.pool.run(lambda: self.metrics.text(count))
 
     async def about_gallery(self, ask: Callable[[Gallery], Answer]) -> Answer | None:
         """Ask the gallery in one of its threads; None without a gallery, or if its server does not answer."""
@@ -109,23 +119,46 @@ class Service:
                 return await self.for_gallery.pool.run(lambda: ask(gallery))
         return None
 
-    def opened(self) -> Gallery:
-        """Return the gallery.
+    def model_for(self, faces: str | None) -> Model:
+        """Return the model with another handling of faces; None keeps its own."""
+        return self.model if faces is None else self.model.with_faces(faces)
+
+    def opened(self, faces: str | None = None) -> Gallery:
+        """Return the gallery, with another handling of faces unless that is None.
 
         Raises:
             Problem: If the service has none.
         """
         if self.gallery is None:
-            raise Problem(404, "This service has no gallery. Start it with --gallery FOLDER")
-        return self.gallery
+            raise Problem(
+                404, "This service has no gallery. Start it with --gallery FOLDER, or make a temporary one"
+            )
+        return self.gallery if faces is None else self.gallery.with_embedder(self.model_for(faces))
 
-    def changing(self) -> Gallery:
-        """Return the gallery for a change.
+    def make_gallery(self) -> Gallery:
+        """Make a temporary gallery, which is deleted when the service stops; return an existing one.
+
+        Raises:
+            Problem: If the service is read-only.
+            GalleryError: If there is no room for it.
+        """
+        with self._making:
+            if self.gallery is None and not self.read_only:
+                in_memory = Path("/dev/shm")
+                usable = os.access(in_memory, os.W_OK) and shutil.disk_usage(in_memory).free > _ROOM
+                self.temporary = tempfile.TemporaryDirectory(
+                    prefix="twinned-", dir=in_memory if usable else None
+                )
+                self.gallery = open_gallery(Path(self.temporary.name, "temporary.gallery"), self.model)
+        return self.changing()
+
+    def changing(self, faces: str | None = None) -> Gallery:
+        """Return the gallery for a change, with another handling of faces unless that is None.
 
         Raises:
             Problem: If the service has none, or is read-only.
         """
-        gallery = self.opened()
+        gallery = self.opened(faces)
         if self.read_only:
             raise Problem(
                 403, "This service is read-only. Start it without --read-only to change the gallery"
@@ -141,6 +174,8 @@ class Service:
         done = [lane.pool.close(max(0.0, end - time.monotonic())) for lane in self._lanes]
         if self.gallery is not None and all(done):
             self.gallery.close()
+            if self.temporary is not None:
+                self.temporary.cleanup()
 
 
 def _json(value: Any) -> bytes:

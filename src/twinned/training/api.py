@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..data.datasets import ImageSet, PairSet
+from ..data.faces.photographs import share_with_faces
 from ..data.readers import Data, as_dataset
 from ..data.splits import check_classes, split_by_column
 from ..errors import SettingError
@@ -212,16 +213,20 @@ def _start(
     elif config is None and recipe is not None:
         config = recipes.get(recipe)
     elif config is not None:
-        changes = {"encoder.name": config.encoder.name} | changes
+        changes = {"encoder.name": config.encoder.name, "input.faces": config.input.faces} | changes
     facts = DataFacts.of(source, pair_loss=parts.has_pair_loss)
     model = init_from if init_from is None or isinstance(init_from, Model) else Model(init_from)
     if model is not None:
         base, text = base_config(model, config, source)
         notes.append(Note("finetuned-from", text))
-        found, more = resolve(base, {"encoder.name": base.encoder.name} | changes, facts)
+        kept = {"encoder.name": base.encoder.name, "input.faces": base.input.faces}
+        found, more = resolve(base, kept | changes, facts)
         check_kept(config_of(model), found)
     else:
         assert config is not None
+        if config.recipe == "face" and "input.faces" not in changes:
+            share = share_with_faces(source.images, seed=int(changes.get("seed", 0)))
+            facts = facts._replace(faces=share)
         found, more = resolve(config, changes, facts)
     found, missing = parts.finish(found)
     run_data = RunData(source, other, whole)
@@ -294,8 +299,8 @@ def _candidates(start: _Start) -> tuple[TrainConfig, TrainConfig] | None:
         or isinstance(images, PairSet)
     ):
         return None
-    facts = DataFacts.of(images)
-    small, large = (resolve(recipes.get(name), more | start.changes, facts)[0] for name, more in pair)
+    facts, changes = DataFacts.of(images), {"input.faces": start.config.input.faces} | start.changes
+    small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
     return small, large
 
 

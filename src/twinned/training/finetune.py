@@ -29,6 +29,8 @@ _OF_THE_NETWORK = (
     "input.channels",
     "input.fit",
     "input.ink",
+    "input.faces",
+    "input.min_face",
     "encoder.name",
     "encoder.embedding_size",
     "encoder.dropout",

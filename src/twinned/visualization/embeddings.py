@@ -89,8 +89,10 @@ def embedding_map(
 def _label(ax: Axes, names: list[str], spots: NDArray[np.float64], colors: list[str]) -> NDArray[np.float64]:
     """Write class names and return their boxes: center, width and height, ``(n, 4)``."""
     points = 8.0 if len(names) > 12 else 9.5
-    sizes = np.array([[0.011 * points * len(name), 0.022 * points] for name in names])
-    placed = _separated(spots, sizes)
+    sizes = np.array([[0.0205 * points * len(name), 0.032 * points] for name in names])
+    half = sizes[:, 0] / 2
+    inside = np.clip(spots[:, 0], half - 0.45, np.maximum(_SIZE[0] + 0.45 - half, half - 0.45))
+    placed = _separated(np.column_stack([inside, spots[:, 1]]), sizes)
     for name, (x, y), color in zip(names, placed, colors, strict=True):
         text = ax.text(x, y, name, ha="center", va="center", fontsize=points, color=color, zorder=6)
         text.set(fontweight="bold", path_effects=halo(PAPER, 3), parse_math=False)

@@ -19,17 +19,11 @@ def draw(found: Explanation, *, threshold: float | None, probability: float | No
     if threshold is not None:
         verdict = "same" if found.distance <= threshold else "different"
         title = f"Verdict: {verdict}. {title}, threshold {threshold:.4g}, P(same) {probability:.3f}"
-    if found.method == "exact":
-        caption = (
-            f"Blue: contribution of a region to the similarity; they add up to {found.left_share.sum():.3f}."
-            " Orange: negative contribution. Lines: pairs of regions with the largest contributions."
-        )
-    else:
-        most = max(float(abs(found.left_share).max()), float(abs(found.right_share).max()))
-        caption = (
-            f"Blue: covering the region increases the distance, by up to {most:.2g}. Orange: decreases it."
-            " Lines: pairs of regions that matter together."
-        )
+    color = (
+        "Blue: contribution of a region to the similarity. Orange: negative contribution."
+        if found.method == "exact"
+        else "Blue: covering the region increases the distance. Orange: decreases it."
+    )
     return matches(
         found.left,
         found.right,
@@ -37,5 +31,6 @@ def draw(found: Explanation, *, threshold: float | None, probability: float | No
         right_map=found.right_share,
         links=found.strongest(),
         title=title,
-        caption=caption,
+        caption=f"{color} {found.text(threshold)}",
+        faint=found.is_weak(threshold),
     )

@@ -57,7 +57,7 @@ def neighbours(
     """Draw each query with its nearest images, nearest first.
 
     If labels are known, images of the query's class have a blue frame and a tick, others an orange frame and
-    a cross. A dotted line marks the threshold.
+    a cross. A dotted line marks the threshold, unless all images are within it.
 
     Args:
         queries: Queries.
@@ -91,8 +91,8 @@ def neighbours(
             beyond = threshold is not None and hit.distance is not None and hit.distance > threshold
             before = n == 0 or (hits[n - 1].distance or 0.0) <= (threshold or 0.0)
             if beyond and before:
-                x = left - (step - 1) / 2
                 crossed = True
+                x = left - (step - 1) / 2
                 ax.plot([x, x], [top - 0.04, top + 1.34], color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     if threshold is not None:
         words(
@@ -272,6 +272,7 @@ def matches(
     links: Sequence[tuple[tuple[int, int], tuple[int, int], float]] = (),
     title: str = "",
     caption: str = "",
+    faint: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw why two images match: a map of regions beside each image, and lines between matching regions.
@@ -286,6 +287,7 @@ def matches(
         links: Left region (row, column), right region and weight of each link, strongest first.
         title: Text above the figure.
         caption: Text below the figure.
+        faint: Draw pale maps and dotted lines, for weak evidence.
         ax: Axes to draw on instead of a new figure.
     """
     shape = min(4.0, max(0.5, left.shape[1] / left.shape[0]))
@@ -305,7 +307,7 @@ def matches(
         picture(ax, colors, at=(outer, top), size=(width, height))
         words(ax, outer + width / 2, top - 0.2, f"image {name}", weight="bold", color=GRAY)
         words(ax, inner + width / 2, top + down - 0.2, f"evidence in {name}", weight="bold")
-        tinted = _tinted(colors, regions / max(float(np.abs(regions).max()), 1e-12))
+        tinted = _tinted(colors, (0.3 if faint else 1.0) * regions / max(float(np.abs(regions).max()), 1e-12))
         boxes.append(picture(ax, tinted, at=(inner, top + down), size=(width, height)))
     if title:
         words(ax, side, 0.28, title, ha="left", weight="bold", size=10)
@@ -324,6 +326,7 @@ def matches(
                 arrowstyle="-",
                 connectionstyle="arc3,rad=-0.12",
                 color=color,
+                linestyle=":" if faint else "-",
                 linewidth=0.6 + 1.6 * abs(weight) / heaviest,
                 alpha=0.85,
                 shrinkA=6,

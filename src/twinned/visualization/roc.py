@@ -75,8 +75,13 @@ def roc(results: Result | Mapping[str, Result], *, ax: Axes | None = None) -> Ax
     ax.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01))
     ax.xaxis.set_major_formatter(FuncFormatter(_decimal))
     dress(ax, title="ROC", x="false accept rate", y="true accept rate")
-    legend(ax, loc="lower right")
+    _legend_below(ax)
     return ax
+
+
+def _legend_below(ax: Axes) -> None:
+    """Add a legend below the axes, where it covers no curve."""
+    legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1)
 
 
 def det(result: Result, *, ax: Axes | None = None) -> Axes:
@@ -103,8 +108,7 @@ def det(result: Result, *, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(low, _WORST), ylim=(low, _WORST))
     ax.plot([low, _WORST], [low, _WORST], color=GRAY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     dress(ax, title="DET", x="false accept rate", y="false reject rate")
-    # The better the model, the closer the curve to the lower left corner.
-    legend(ax, loc="upper right" if (result.eer or 0) < 0.08 else "lower left")
+    _legend_below(ax)
     return ax
 
 

@@ -155,6 +155,14 @@ def test_images_without_a_face(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.code for record in caplog.records] == ["no-face"]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (4, 8), (20, 20), (30, 4000)])
+def test_images_of_a_few_pixels_have_no_face(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    assert tw.faces.detect(image) == []
+    assert tw.faces.detect(image, min_face=2000) == []
+    assert len(photographs.search(image)) == (size == (20, 20))
+
+
 def test_wrong_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match="min_face"):
         tw.faces.detect(picture((50, 50)), min_face=3)

@@ -161,8 +161,17 @@ def test_unsupported_rates_are_marked(found, page):
 
 
 def test_errors_are_shown_as_image_pairs(found, page):
-    assert len(re.findall(r'<div class="pair">', page)) > 0
-    assert page.count("data:image/jpeg") >= 2 * len(re.findall(r'<div class="pair">', page))
+    pairs = re.findall(r'<details class="pair">(.*?)</details>', page)
+    assert pairs
+    for pair in pairs:
+        assert pair.count("data:image/jpeg") == 2
+        assert len(re.findall(r"<code>[^<]+</code>", pair)) == 2  # names of the files
+
+
+def test_report_starts_with_advice(page):
+    assert page.index("What to do next") < page.index("<h2>Verification")
+    assert re.search(r'<ol class="next"><li>(Very good|Good|Usable|Weak): ', page)
+    assert "lower is better" in page
 
 
 def test_report_states_images_seen_in_training(model, found, tmp_path):
@@ -215,12 +224,13 @@ def test_report_of_forgeries_and_pair_lists(model, tmp_path):
     data = image_set(tmp_path)
     forgery = np.arange(36) % 4 == 3
     forged = ImageSet(data.images, data.labels, data.groups, forgery, data.split)
-    shown = text(render(model, model.evaluate(forged, ways=2, progress=False), data="x"))
+    page = render(model, model.evaluate(forged, ways=2, progress=False), data="x")
+    shown = text(page)
     assert "skilled forgeries" in shown
     assert "random impostors" in shown
     assert "Of the pairs of two different classes, without forgeries, it accepts" in shown
     assert "standard deviations" in shown
-    assert "FPIR" not in shown  # no open-set figures with forgeries
+    assert 'scope="row">FPIR' not in page  # no open-set figures with forgeries
 
     rows = [f"{n}-0.png,{n}-1.png,1\n{n}-0.png,{(n + 1) % 9}-1.png,0\n" for n in range(9)]
     (tmp_path / "pairs.csv").write_text("left,right,same\n" + "".join(rows))

@@ -114,7 +114,9 @@ def _search(finder: models.Finder, image: Image.Image, smallest: float, threshol
 
 def _boxes(finder: models.Finder, image: Image.Image, scale: float, threshold: float) -> Boxes:
     """Return boxes in pixels of an image that is scaled first."""
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    size = round(image.width * scale), round(image.height * scale)
+    if min(size) < WINDOW // 4:  # no face fits, and the network needs more pixels
+        return np.empty((0, 5))
     scaled = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
     sizes, places = arrange(*size)
     scores = finder.session.run(None, {"pixels": _pyramid(scaled, sizes, places)})[0][0, 0]

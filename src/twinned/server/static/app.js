@@ -1,4 +1,4 @@
-// Start the page: load the model's description, build the five views, and switch between them.
+// Start the page: load the model's description, build the views, and switch between them.
 
 import { forgetToken, get, hasToken, onTokenNeeded } from "./api.js";
 import { compare } from "./compare.js";
@@ -7,9 +7,10 @@ import { enroll } from "./enroll.js";
 import { identify } from "./identify.js";
 import { map } from "./map.js";
 import { imagesOf } from "./picker.js";
+import { report } from "./report.js";
 import { search } from "./search.js";
 
-const PLACES = { compare, identify, enroll, search, map };
+const PLACES = { compare, identify, enroll, search, map, report };
 const built = {};
 let current = null;
 let facts = null;
@@ -109,5 +110,16 @@ async function start() {
   go();
   window.addEventListener("hashchange", go);
 }
+
+// A gallery was made: build the views again that need one.
+document.addEventListener("gallery", async () => {
+  facts = await get("/v1/model");
+  for (const name of ["identify", "enroll", "search", "map", "report"]) {
+    const place = document.getElementById(`place-${name}`);
+    place.replaceChildren(place.querySelector("h1"));
+    delete built[name];
+  }
+  go();
+});
 
 start();

@@ -86,3 +86,8 @@ export function failure(error, again) {
     again ? h("button", { type: "button", onclick: again }, "Try again") : null,
   );
 }
+
+/** Decode a PNG in base64. */
+export function png(base64) {
+  return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+}

@@ -1,19 +1,21 @@
 // Enroll images under a name; list, rename and remove enrolled images; undo.
 
 import { get, post, remove } from "./api.js";
-import { count, failure, h, icon, megabytes, plural, settled, spinner } from "./elements.js";
-import { face, faceOf, noGallery } from "./gallery.js";
-import { acceptDrops, camera, takePicture } from "./picker.js";
+import { count, failure, h, icon, plural, settled, spinner } from "./elements.js";
+import { cutOut, facesOf } from "./faces.js";
+import { face, faceOf, noGallery, temporary } from "./gallery.js";
+import { acceptDrops, camera, takePicture, tooLarge } from "./picker.js";
 
 const AT_ONCE = 3;
 const PREVIEWS = 60;
 const SHOWN = 60;
+const FACES = 12; // of one photograph
 const NAMELESS = "Enter a name.";
-const WORDS = { waiting: "waiting", sending: "enrolling …", done: "enrolled", skipped: "already enrolled" };
+const WORDS = { looking: "looking for faces …", waiting: "waiting", sending: "enrolling …", done: "enrolled", skipped: "already enrolled" };
 
 export function enroll(place, facts, toast) {
   if (!facts.gallery) {
-    place.append(noGallery());
+    place.append(noGallery(facts));
     return {};
   }
   const list = people(facts, toast);
@@ -22,18 +24,26 @@ export function enroll(place, facts, toast) {
     return { enter: list.load };
   }
   const form = enrollment(facts, list.load);
-  place.append(h("div", { class: "two enrolling" }, form.element, list.element));
+  place.append(...[temporary(facts), h("div", { class: "two enrolling" }, form.element, list.element)].filter(Boolean));
   return { enter: list.load, paste: (file) => form.add([file]) };
 }
 
 function enrollment(facts, done) {
   const name = h("input", { id: "enroll-name", type: "text", maxlength: 200, autocomplete: "off", placeholder: "anna, or A-17", required: true });
+  const again = h("button", { type: "button", class: "link again", hidden: true });
   const input = h("input", { type: "file", accept: "image/*", multiple: true, "aria-label": "Images to enroll" });
+  const withFaces = facts.image.faces !== "none";
   const invite = h(
     "label",
     { class: "tile many" },
     input,
-    h("div", { class: "invite" }, icon("image"), h("p", { class: "what" }, "Images"), h("p", { class: "how" }, h("span", { class: "mouse" }, "Drop or paste images here, or "), h("span", { class: "linklike" }, "choose files"))),
+    h(
+      "div",
+      { class: "invite" },
+      icon("image"),
+      h("p", { class: "what" }, withFaces ? "Photographs" : "Images"),
+      h("p", { class: "how" }, h("span", { class: "mouse" }, `Drop or paste ${withFaces ? "photographs" : "images"} here, or `), h("span", { class: "linklike" }, "choose files")),
+    ),
   );
   const shoot = h("button", { type: "button", class: "shoot", hidden: !camera.offered }, icon("camera"), "Camera");
   const go = h("button", { type: "submit", class: "primary", disabled: true }, "Enroll");
@@ -45,6 +55,7 @@ function enrollment(facts, done) {
     "form",
     { class: "panel", novalidate: true },
     h("label", { class: "field", for: "enroll-name" }, "Name", name),
+    again,
     invite,
     h("div", { class: "row" }, go, shoot, clear),
     bar,
@@ -56,25 +67,58 @@ function enrollment(facts, done) {
 
   function refresh() {
     const waiting = entries.filter((entry) => entry.state === "waiting").length;
-    go.disabled = running || waiting === 0 || !name.value.trim();
-    go.textContent = waiting ? `Enroll ${plural(waiting, "image")}` : "Enroll";
+    const looking = entries.some((entry) => entry.state === "looking");
+    go.disabled = running || looking || waiting === 0 || !name.value.trim();
+    go.textContent = waiting ? `Enroll ${plural(waiting, withFaces ? "face" : "image")}` : "Enroll";
     clear.hidden = running || entries.length === 0;
     const nameless = waiting > 0 && !name.value.trim();
     if (!running && (nameless || summary.textContent === NAMELESS)) summary.textContent = nameless ? NAMELESS : "";
   }
 
   function add(files) {
-    if (!running && entries.every((entry) => entry.state !== "waiting")) reset();
-    for (const file of files) {
+    if (!running && entries.every((entry) => !["waiting", "looking"].includes(entry.state))) reset();
+    const added = files.map((file) => {
       const status = h("span", { class: "status" }, WORDS.waiting);
       const small = entries.length < PREVIEWS ? h("img", { alt: "", src: URL.createObjectURL(file) }) : icon("image");
-      const row = h("li", {}, h("span", { class: "face small" }, small), h("span", { class: "name" }, file.name), status);
-      const entry = { file, row, status, small, state: "waiting" };
+      const shown = h("span", { class: "faces" }, h("span", { class: "face small" }, small));
+      const row = h("li", {}, shown, h("span", { class: "name" }, file.name), status);
+      const entry = { file, row, status, shown, small, faces: [], chosen: 0, state: "waiting" };
       small.onerror = () => small.replaceWith(icon("image"));
-      if (file.size > facts.limits.body_bytes - 65536) set(entry, "failed", `has ${megabytes(file.size)}; the limit is ${megabytes(facts.limits.body_bytes)}`);
+      const large = tooLarge(file, facts.limits);
+      if (large) set(entry, "failed", large);
       entries.push(entry);
       queue.append(row);
+      return entry;
+    });
+    refresh();
+    if (withFaces) look(added.filter((entry) => entry.state === "waiting"));
+  }
+
+  /** Find the faces of photographs; the largest is chosen, a tap chooses another. */
+  async function look(found) {
+    for (const entry of found) set(entry, "looking");
+    refresh();
+    for (const entry of found) {
+      try {
+        entry.faces = await facesOf(entry.file);
+        choose(entry, 0);
+      } catch (error) {
+        set(entry, "failed", withoutName(error, entry));
+      }
+      refresh();
     }
+  }
+
+  function choose(entry, chosen) {
+    const { quality } = entry.faces[chosen];
+    entry.chosen = chosen;
+    entry.shown.replaceChildren(
+      ...entry.faces.slice(0, FACES).map((one, place) =>
+        h("button", { type: "button", class: "face small", "aria-pressed": String(place === chosen), "aria-label": `Face ${place + 1} of ${entry.file.name}`, onclick: () => entry.state !== "sending" && entry.state !== "done" && choose(entry, place) }, h("img", { alt: "", src: one.url })),
+      ),
+    );
+    set(entry, quality.refused ? "failed" : "waiting", quality.refused ?? `${quality.words.join(", ")}${entry.faces.length > 1 ? `; ${entry.faces.length} faces, tap one` : ""}`);
+    entry.row.classList.toggle("doubtful", quality.words[0] !== "sharp");
     refresh();
   }
 
@@ -96,12 +140,16 @@ function enrollment(facts, done) {
   async function send(entry, label) {
     set(entry, "sending");
     try {
-      const found = await post("/v1/gallery", { label, images: entry.file });
+      const found = await post("/v1/gallery", { label, images: entry.faces[entry.chosen]?.file ?? entry.file, ...cutOut(facts) });
       set(entry, found.stored ? "done" : "skipped");
     } catch (error) {
-      const own = `${entry.file.name}: `.toLowerCase();
-      set(entry, "failed", error.message.toLowerCase().startsWith(own) ? error.message.slice(own.length) : error.message);
+      set(entry, "failed", withoutName(error, entry));
     }
+  }
+
+  function withoutName(error, entry) {
+    const own = `${entry.file.name}: `.toLowerCase();
+    return error.message.toLowerCase().startsWith(own) ? error.message.slice(own.length) : error.message;
   }
 
   async function enrollAll(event) {
@@ -126,19 +174,31 @@ function enrollment(facts, done) {
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
     running = false;
-    name.disabled = false;
     bar.hidden = true;
     const many = (state) => waiting.filter((entry) => entry.state === state).length;
     const parts = [`${plural(many("done"), "image")} enrolled as ${label}`];
     if (many("skipped")) parts.push(`${count(many("skipped"))} already enrolled`);
     if (many("failed")) parts.push(`${count(many("failed"))} not enrolled`);
+    // The next images need a name of their own, or a click that says that they belong to this one.
+    name.disabled = false;
+    name.value = "";
+    again.hidden = false;
+    again.replaceChildren("More of ", h("bdi", {}, label));
+    again.onclick = () => {
+      name.value = label;
+      again.hidden = true;
+      refresh();
+    };
     summary.textContent = `${parts.join(", ")}.`;
     refresh();
     done(label);
   }
 
   element.addEventListener("submit", enrollAll);
-  name.addEventListener("input", refresh);
+  name.addEventListener("input", () => {
+    again.hidden = true;
+    refresh();
+  });
   clear.addEventListener("click", reset);
   input.addEventListener("change", () => {
     add([...input.files]);
@@ -184,7 +244,7 @@ function people(facts, toast) {
     rows.replaceChildren(...passing.slice(0, shown).map(([label, n]) => row(label, n)));
     more.hidden = passing.length <= shown;
     more.textContent = `Show more (${count(passing.length - shown)} left)`;
-    if (!labels.length) rows.replaceChildren(h("li", { class: "plain" }, h("p", { class: "note" }, facts.read_only ? "Nothing is enrolled yet." : "Nothing is enrolled yet. Enter a name and choose images.")));
+    if (!labels.length) rows.replaceChildren(h("li", { class: "plain" }, h("p", { class: "note" }, facts.read_only ? "No image is enrolled yet." : "No image is enrolled yet. Enter a name and choose images.")));
     else if (!passing.length) rows.replaceChildren(h("li", { class: "plain" }, h("p", { class: "note" }, "No name matches.")));
   }
 

@@ -1,38 +1,27 @@
-// Map of the gallery: each enrolled image is a dot; similar images are close.
+// Map of the gallery: each enrolled image is a thumbnail or a dot; similar images are close.
 
 import { get, thumbnail } from "./api.js";
 import { count, failure, h, icon, plural, settled, spinner } from "./elements.js";
-import { emptyGallery, noGallery } from "./gallery.js";
-import { report } from "./report.js";
+import { emptyGallery, noGallery, temporary } from "./gallery.js";
 
 const LEGEND = 14;
-const REACH = 14; // pixels around the pointer
+const REACH = 20; // pixels around the pointer
+const SIDE = 34; // pixels of a thumbnail on the map
+const PICTURES = 120; // thumbnails at once
 const BLURB = {
   pca: "The two directions of largest variance. Immediate.",
   tsne: "Preserves neighborhoods; distances between groups have no meaning. Takes a while.",
 };
 
 export function map(place, facts) {
-  const views = { map: h("div", {}), report: h("div", { class: "report", hidden: true }) };
-  const tabs = h(
-    "div",
-    { class: "tabs", role: "tablist", "aria-label": "Map or report" },
-    [["map", "The gallery"], ["report", "The model's report"]].map(([name, words]) =>
-      h("a", { role: "tab", href: name === "map" ? "#map" : "#map/report", id: `tab-${name}`, "data-view": name }, words),
-    ),
-  );
-  place.append(tabs, views.map, views.report);
-  report(views.report, facts);
-  const chart = facts.gallery ? drawn(views.map, facts) : null;
-  if (!chart) views.map.append(noGallery());
-  return {
-    enter(inner) {
-      const name = inner === "report" ? "report" : "map";
-      for (const [key, view] of Object.entries(views)) view.hidden = key !== name;
-      for (const tab of tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.view === name));
-      if (name === "map") chart?.load();
-    },
-  };
+  if (!facts.gallery) {
+    place.append(noGallery(facts));
+    return {};
+  }
+  const notice = temporary(facts);
+  if (notice) place.append(notice);
+  const chart = drawn(place, facts);
+  return { enter: () => chart.load() };
 }
 
 /** Hues that are far from each other for consecutive labels. */
@@ -163,15 +152,67 @@ function drawn(place, facts) {
       group(label, plain ? gray : `hsl(${hue(label)} 55% ${light})`);
     }
     if (chosen !== null) group(chosen, `hsl(${hue(chosen)} 65% ${light})`, 1.5);
+    const roomy = uncrowded(width, height);
+    fetchPictures(roomy);
+    const drawn = roomy.filter((point) => pictures.get(data.ids[point]));
+    for (const point of drawn) {
+      const [x, y] = screen(point);
+      const picture = pictures.get(data.ids[point]);
+      const label = data.label[point];
+      pen.fillStyle = label < 0 ? gray : `hsl(${hue(label)} 55% ${light})`;
+      pen.fillRect(x - SIDE / 2 - 2.5, y - SIDE / 2 - 2.5, SIDE + 5, SIDE + 5);
+      const { naturalWidth: wide, naturalHeight: high } = picture;
+      const least = Math.min(wide, high);
+      pen.drawImage(picture, (wide - least) / 2, (high - least) / 2, least, least, x - SIDE / 2, y - SIDE / 2, SIDE, SIDE);
+    }
     if (under >= 0 && under < data.ids.length) {
       const [x, y] = screen(under);
       pen.strokeStyle = style.color;
       pen.lineWidth = 2;
       pen.beginPath();
-      pen.arc(x, y, radius + 4, 0, 7);
+      if (drawn.includes(under)) pen.rect(x - SIDE / 2 - 4, y - SIDE / 2 - 4, SIDE + 8, SIDE + 8);
+      else pen.arc(x, y, radius + 4, 0, 7);
       pen.stroke();
     }
   }
+
+  /** The first points in view whose thumbnails do not overlap; the others stay dots. */
+  function uncrowded(width, height) {
+    const free = [];
+    const taken = new Map();
+    const cell = (value) => Math.floor(value / (SIDE + 6));
+    for (let point = 0; point < data.ids.length && free.length < PICTURES; point += 1) {
+      if (chosen !== null && data.label[point] !== chosen) continue;
+      const [x, y] = screen(point);
+      if (x < 0 || y < 0 || x > width || y > height) continue;
+      let clear = true;
+      for (let column = cell(x) - 1; clear && column <= cell(x) + 1; column += 1)
+        for (let row = cell(y) - 1; clear && row <= cell(y) + 1; row += 1)
+          clear = (taken.get(`${column},${row}`) ?? []).every(([a, b]) => Math.max(Math.abs(a - x), Math.abs(b - y)) >= SIDE + 6);
+      if (!clear) continue;
+      const key = `${cell(x)},${cell(y)}`;
+      taken.set(key, [...(taken.get(key) ?? []), [x, y]]);
+      free.push(point);
+    }
+    return free;
+  }
+
+  const pictures = new Map(); // id to an image element; null while it loads and if there is none
+  const fetchPictures = settled((points) => {
+    for (const id of points.map((point) => data.ids[point])) {
+      if (pictures.has(id)) continue;
+      pictures.set(id, null);
+      thumbnail(id).then((address) => {
+        if (!address) return;
+        const picture = new Image();
+        picture.onload = () => {
+          pictures.set(id, picture);
+          draw();
+        };
+        picture.src = address;
+      });
+    }
+  });
 
   function nearest(x, y, reach) {
     let best = -1;

@@ -1,9 +1,13 @@
-// Scale of distances: the threshold, the distance found, and the error rates at other thresholds.
+// Chart of distances: the threshold, the distance found, and the error rates at other thresholds.
 
 import { h, number, oneIn, svg } from "./elements.js";
 
-const HEIGHT = { curve: 168, plain: 64 };
-const EDGE = 10;
+const HEIGHT = { curve: 232, plain: 96 };
+const RIGHT = 14;
+const LEGEND = [
+  ["far", "different pairs accepted as the same"],
+  ["frr", "same pairs rejected"],
+];
 
 /** Interpolate a curve linearly; xs ascend. */
 function at(xs, ys, x) {
@@ -15,102 +19,103 @@ function at(xs, ys, x) {
   return ys[left] + share * (ys[right] - ys[left]);
 }
 
+/** Round values from 0 to about `end`, at most five. */
+function ticks(end) {
+  const rough = end / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((one) => one * power).find((one) => one >= rough);
+  return Array.from({ length: Math.floor(end / step + 1e-9) + 1 }, (_, place) => Number((place * step).toPrecision(6)));
+}
+
 /**
  * `curve`: {threshold, far, frr} of the held-out comparisons, or null; `stored`: the model's threshold;
  * `moved(threshold)`: called when the slider moves. Without `moved` the threshold is fixed. `zones`
  * names the areas left and right of the threshold.
  */
 export function scale({ stored, curve = null, moved = null, zones = ["same", "different"] }) {
-  const state = { threshold: stored, distance: null };
-  const usable = curve && curve.threshold?.length > 1 ? curve : null;
-  const height = usable ? HEIGHT.curve : HEIGHT.plain;
+  const measured = curve && curve.threshold?.length > 1 ? curve : null;
+  const state = { stored, threshold: stored, distance: null, usable: measured };
   const plot = svg("svg", { class: "plot", role: "img" });
   const slider = h("input", { type: "range", min: 0, max: 1000, step: 1, class: "threshold", "aria-label": "Threshold" });
   const trade = h("p", { class: "trade", "aria-live": "off" });
   const reset = h("button", { type: "button", class: "link", hidden: true }, "Back to the model's threshold");
-  const element = h("div", { class: `scale${usable ? " with-curve" : ""}` }, plot);
+  const key = h("p", { class: "key" }, "Wrong decisions on held-out images: ", LEGEND.map(([rate, words]) => h("span", { class: rate }, h("span", { class: "swatch", "aria-hidden": "true" }), words)));
+  const element = h("div", { class: "scale" }, key, plot);
   if (moved) element.append(slider, h("div", { class: "trade-row" }, trade, reset));
 
   const most = () => {
+    const { usable } = state;
     const half = usable ? (usable.threshold[usable.far.findIndex((rate) => rate >= 0.5)] ?? usable.threshold.at(-1)) : 0;
-    return Math.max(2.2 * stored, half, 1.12 * (state.distance ?? 0), 1e-9);
+    return Math.max(2.2 * state.stored, half, 1.12 * (state.distance ?? 0), 1e-9);
   };
 
   function draw() {
+    const { usable, threshold, distance } = state;
+    if (threshold === null) return;
+    const height = usable ? HEIGHT.curve : HEIGHT.plain;
+    const left = usable ? 46 : 14;
     const width = Math.max(240, element.clientWidth || 600);
     const end = most();
-    const x = (value) => EDGE + (width - 2 * EDGE) * Math.min(1, value / end);
-    const top = 22;
-    const floor = height - 24;
+    const x = (value) => left + (width - left - RIGHT) * Math.min(1, value / end);
+    const top = 24;
+    const floor = height - 44;
     const y = (rate) => floor - (floor - top) * rate;
-    const cut = x(state.threshold);
+    const cut = x(threshold);
     plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
     plot.setAttribute("height", height);
+    key.hidden = !usable;
+    const line = (kind, x1, y1, x2, y2) => svg("line", { class: kind, x1, y1, x2, y2 });
     const parts = [
-      svg("rect", { class: "zone same", x: EDGE, y: top, width: Math.max(0, cut - EDGE), height: floor - top }),
-      svg("rect", { class: "zone different", x: cut, y: top, width: Math.max(0, width - EDGE - cut), height: floor - top }),
+      svg("rect", { class: "zone same", x: left, y: top, width: Math.max(0, cut - left), height: floor - top }),
+      svg("rect", { class: "zone different", x: cut, y: top, width: Math.max(0, width - RIGHT - cut), height: floor - top }),
     ];
+    for (const value of ticks(end)) parts.push(line("axis", x(value), floor, x(value), floor + 5), text(x(value), floor + 18, String(value), "tick", "middle"));
+    parts.push(text((left + width - RIGHT) / 2, height - 8, width < 440 ? "distance" : "distance (smaller: more alike)", "tick", "middle"));
     if (usable) {
-      for (const rate of ["far", "frr"]) {
-        const line = usable.threshold.map((value, place) => [value, usable[rate][place]]).filter(([value]) => value <= end);
-        line.unshift([0, rate === "far" ? 0 : 1]);
-        line.push([end, at(usable.threshold, usable[rate], end)]);
-        parts.push(svg("path", { class: `curve ${rate}`, d: "M" + line.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L") }));
-        parts.push(svg("circle", { class: `on ${rate}`, cx: cut, cy: y(at(usable.threshold, usable[rate], state.threshold)), r: 4 }));
+      for (const rate of [0, 0.5, 1]) parts.push(line("grid-line", left, y(rate), width - RIGHT, y(rate)), text(left - 8, y(rate) + 4, `${100 * rate} %`, "tick", "end"));
+      for (const [rate] of LEGEND) {
+        const points = usable.threshold.map((value, place) => [value, usable[rate][place]]).filter(([value]) => value <= end);
+        points.unshift([0, rate === "far" ? 0 : 1]);
+        points.push([end, at(usable.threshold, usable[rate], end)]);
+        parts.push(svg("path", { class: `curve ${rate}`, d: "M" + points.map(([a, b]) => `${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("L") }));
+        parts.push(svg("circle", { class: `on ${rate}`, cx: cut, cy: y(at(usable.threshold, usable[rate], threshold)), r: 4 }));
       }
     }
-    const roomLeft = cut - EDGE > 60;
-    const roomRight = width - EDGE - cut > 80;
-    if (roomLeft) parts.push(text(cut - 8, 15, zones[0], "zone-name same", "end"));
-    if (roomRight) parts.push(text(cut + 8, 15, zones[1], "zone-name different", "start"));
-    parts.push(svg("line", { class: "cut", x1: cut, x2: cut, y1: 2, y2: floor }));
-    parts.push(svg("line", { class: "axis", x1: EDGE, x2: width - EDGE, y1: floor, y2: floor }));
-    const marks = [];
-    if (state.distance !== null) {
-      const here = x(state.distance);
-      const kind = state.distance <= state.threshold ? "same" : "different";
-      parts.push(svg("line", { class: `marker ${kind}`, x1: here, x2: here, y1: top, y2: floor }));
-      parts.push(svg("circle", { class: `marker-dot ${kind}`, cx: here, cy: floor, r: 7 }));
-      marks.push([here, `distance ${number(state.distance)}`, "mark"]);
+    parts.push(line("cut", cut, top - 4, cut, floor), line("axis", left, floor, width - RIGHT, floor));
+    const marks = [[cut, `threshold ${number(threshold)}`, "mark quiet"]];
+    if (distance !== null) {
+      const kind = distance <= threshold ? "same" : "different";
+      parts.push(line(`marker ${kind}`, x(distance), top, x(distance), floor), svg("circle", { class: `marker-dot ${kind}`, cx: x(distance), cy: floor, r: 7 }));
+      marks.unshift([x(distance), `distance ${number(distance)}`, "mark"]);
     }
-    if (usable) {
-      // Each name is placed on the concave side of its curve, where the curves are far from each other.
-      const room = 86; // pixels of a name
-      const reaches = (rate, height) => {
-        const place = usable[rate].findIndex((value) => (rate === "far" ? value >= height : value <= height));
-        const where = Math.min(end, usable.threshold[place] ?? end);
-        return [x(where), y(at(usable.threshold, usable[rate], where)) - 4];
-      };
-      const [left, high] = reaches("frr", 0.75);
-      let [right, low] = reaches("far", 0.75);
-      if (right - left < 2 * room + 32) [right, low] = reaches("far", 0.4);
-      parts.push(text(Math.min(width - EDGE - room, left + 8), high, "false rejects", "curve-name frr", "start"));
-      parts.push(text(Math.max(EDGE + room, right - 8), low, "false accepts", "curve-name far", "end"));
-    }
-    marks.push([cut, `threshold ${number(state.threshold)}`, "mark quiet"]);
-    parts.push(...spread(marks, width, floor + 18));
+    parts.push(...spread(marks, left, width - RIGHT, 13));
+    // In the axis' row of words, where no curve runs.
+    if (cut - left > 70) parts.push(text(left, height - 8, zones[0], "zone-name same", "start"));
+    if (width - RIGHT - cut > 90) parts.push(text(width - RIGHT, height - 8, zones[1], "zone-name different", "end"));
     plot.replaceChildren(...parts);
     plot.setAttribute("aria-label", spoken());
-    slider.value = Math.round((1000 * state.threshold) / end);
-    slider.setAttribute("aria-valuetext", `threshold ${number(state.threshold)}`);
-    reset.hidden = Math.abs(state.threshold - stored) < 1e-12;
+    slider.style.marginLeft = `${left - 8}px`;
+    slider.style.width = `${width - left - RIGHT + 16}px`;
+    slider.value = Math.round((1000 * threshold) / end);
+    slider.setAttribute("aria-valuetext", `threshold ${number(threshold)}`);
+    reset.hidden = Math.abs(threshold - state.stored) < 1e-12;
     trade.replaceChildren(...traded());
   }
 
-  /** Place two labels under the axis without overlap. */
-  function spread(marks, width, y) {
+  /** Place labels in one row without overlap. */
+  function spread(marks, least, most, y) {
     const placed = marks.map(([where, words, kind]) => {
-      const half = 3.5 * words.length;
-      return { at: Math.min(width - EDGE - half, Math.max(EDGE + half, where)), half, words, kind };
+      const half = 3.4 * words.length;
+      return { where, at: Math.min(most - half, Math.max(least + half, where)), half, words, kind };
     });
     if (placed.length === 2) {
-      const [left, right] = placed[0].at <= placed[1].at ? placed : [placed[1], placed[0]];
+      const [left, right] = placed[0].where <= placed[1].where ? placed : [placed[1], placed[0]];
       const over = left.at + left.half + 10 - (right.at - right.half);
       if (over > 0) {
-        right.at = Math.min(width - EDGE - right.half, right.at + over / 2);
+        right.at = Math.min(most - right.half, right.at + over / 2);
         left.at = right.at - right.half - 10 - left.half;
-        if (left.at < EDGE + left.half) {
-          left.at = EDGE + left.half;
+        if (left.at < least + left.half) {
+          left.at = least + left.half;
           right.at = left.at + left.half + 10 + right.half;
         }
       }
@@ -119,21 +124,20 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
   }
 
   function traded() {
-    if (!usable) return ["This model has no error rates on held-out images; the slider only moves the line."];
-    const far = at(usable.threshold, usable.far, state.threshold);
-    const frr = at(usable.threshold, usable.frr, state.threshold);
+    const { usable, threshold } = state;
+    if (!usable) return [measured ? "The error rates of several references depend on their number." : "This model has no error rates on held-out images; the slider only moves the line."];
     return [
-      "On held-out images ",
-      h("strong", { class: "far" }, oneIn(far)),
+      "At this threshold ",
+      h("strong", { class: "far" }, oneIn(at(usable.threshold, usable.far, threshold))),
       " different pairs would be accepted as the same, ",
-      h("strong", { class: "frr" }, oneIn(frr)),
-      " matching pairs would be rejected.",
+      h("strong", { class: "frr" }, oneIn(at(usable.threshold, usable.frr, threshold))),
+      " same pairs rejected.",
     ];
   }
 
   function spoken() {
     const distance = state.distance === null ? "" : `Distance ${number(state.distance)}, `;
-    return `${distance}threshold ${number(state.threshold)}; distances up to the threshold mean the same.`;
+    return `${distance}threshold ${number(state.threshold)}; distances up to the threshold mean ${zones[0]}.`;
   }
 
   slider.addEventListener("input", () => {
@@ -142,20 +146,25 @@ export function scale({ stored, curve = null, moved = null, zones = ["same", "di
     moved(state.threshold);
   });
   reset.addEventListener("click", () => {
-    state.threshold = stored;
+    state.threshold = state.stored;
     draw();
-    moved(stored);
+    moved(state.stored);
     slider.focus();
   });
   new ResizeObserver(draw).observe(element);
   return {
     element,
-    set({ distance = state.distance, threshold = state.threshold }) {
-      Object.assign(state, { distance, threshold });
+    /** Show a distance. Another threshold than the model's has no curve, since the curve was not measured for it. */
+    set({ distance = state.distance, threshold = state.stored }) {
+      if (threshold !== state.stored) Object.assign(state, { stored: threshold, threshold });
+      Object.assign(state, { distance, usable: threshold === stored ? measured : null });
       draw();
     },
     get threshold() {
       return state.threshold;
+    },
+    get isStored() {
+      return state.threshold === state.stored;
     },
   };
 }

@@ -2,15 +2,16 @@
 
 import { get, post } from "./api.js";
 import { failure, h, number, plural, spinner } from "./elements.js";
-import { emptyGallery, face, noGallery } from "./gallery.js";
+import { cutOut } from "./faces.js";
+import { emptyGallery, face, noGallery, temporary } from "./gallery.js";
 import { picker } from "./picker.js";
 
 export function search(place, facts) {
   if (!facts.gallery) {
-    place.append(noGallery());
+    place.append(noGallery(facts));
     return {};
   }
-  const tile = picker({ label: "An image", limits: facts.limits, changed });
+  const tile = picker({ label: "An image", facts, changed });
   const many = h("select", { id: "many" }, [12, 24, 48, 96].map((n) => h("option", { value: n }, `${n} images`)));
   many.value = "24";
   many.addEventListener("change", () => ask());
@@ -25,7 +26,7 @@ export function search(place, facts) {
   );
   const empty = emptyGallery(facts.read_only);
   empty.hidden = true; // until the count is known
-  place.append(empty, body);
+  place.append(...[temporary(facts), empty, body].filter(Boolean));
   let steps = []; // {file} or {id, label}
   let round = 0;
   invite();
@@ -36,8 +37,8 @@ export function search(place, facts) {
     said.replaceChildren(h("p", { class: "verdict waiting" }, "Choose an image."));
   }
 
-  function changed(file) {
-    steps = file ? [{ file }] : [];
+  function changed() {
+    steps = tile.images.length ? [{ file: tile.images[0] }] : [];
     if (location.hash !== "#search") history.replaceState(null, "", "#search");
     ask();
   }
@@ -50,7 +51,7 @@ export function search(place, facts) {
     showTrail();
     said.replaceChildren(spinner("Searching …"));
     try {
-      const hits = await post("/v1/search", step.file ? { image: step.file, k: many.value } : { id: step.id, k: many.value });
+      const hits = await post("/v1/search", step.file ? { image: step.file, k: many.value, ...cutOut(facts) } : { id: step.id, k: many.value });
       if (mine === round) show(hits);
     } catch (error) {
       if (mine !== round) return;
@@ -62,14 +63,13 @@ export function search(place, facts) {
 
   function show(hits) {
     const within = hits.filter((hit) => hit.distance <= facts.threshold).length;
-    said.replaceChildren(
-      h("p", { class: "note" }, hits.length ? `Nearest first. ${within ? `${plural(within, "image")} within` : "None within"} the threshold of ${number(facts.threshold)}.` : "The gallery has no other image."),
-    );
+    const words = facts.threshold === null ? "" : ` ${within ? `${plural(within, "image")} within` : "None within"} the threshold for two images, ${number(facts.threshold)}.`;
+    said.replaceChildren(h("p", { class: "note" }, hits.length ? `Nearest first.${words}` : "The gallery has no other image."));
     grid.replaceChildren(
       ...hits.map((hit) =>
         h(
           "li",
-          { class: hit.distance <= facts.threshold ? "near" : "far" },
+          { class: facts.threshold !== null && hit.distance <= facts.threshold ? "near" : "far" },
           h(
             "a",
             { href: `#search/${hit.id}`, onclick: () => steps.push({ id: hit.id, label: hit.label }) },
@@ -100,7 +100,7 @@ export function search(place, facts) {
   }
 
   return {
-    paste: (file) => tile.put(file),
+    paste: (file) => tile.put([file]),
     async enter(id) {
       const { count } = await get("/v1/gallery/labels");
       empty.hidden = count > 0;
@@ -111,7 +111,7 @@ export function search(place, facts) {
       }
       const known = steps.findIndex((step) => step.id === id);
       if (known >= 0) steps = steps.slice(0, known + 1);
-      else steps = [...(tile.file && steps[0]?.file ? steps.slice(0, 1) : []), { id, label: null }];
+      else steps = [...(tile.images.length && steps[0]?.file ? steps.slice(0, 1) : []), { id, label: null }];
       await ask();
     },
   };

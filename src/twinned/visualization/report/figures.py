@@ -7,6 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from ... import visualization
+from ...evaluation.advice import on_evaluation
 from ...evaluation.results import (
     SEEN_IN_TRAINING,
     USED_FOR_THRESHOLD,
@@ -60,6 +61,16 @@ def glance(model: Model, found: Evaluation) -> list[Html]:
     return parts
 
 
+def advice(model: Model, found: Evaluation) -> list[Html] | None:
+    """Return what the figures mean and what to do next."""
+    if found.verification is None:
+        return None
+    seen = 0 if found.data is None else int(found.data.seen.sum())
+    open_set = found.details.get("open_set")
+    steps = on_evaluation(found.verification, model.manifest.calibration, seen=seen, open_set=open_set)
+    return [tag("ol", *(tag("li", f"{step}.") for step in steps), class_="next")] if steps else None
+
+
 def _tile(metric: Metric) -> Html:
     track = None
     if metric.value is not None:
@@ -76,7 +87,9 @@ def _tile(metric: Metric) -> Html:
         tag("span", number(metric.value), class_="value"),
         track,
         tag(
-            "span", f"95 % interval {between(metric.ci)}" if metric.ci else between(metric.ci), class_="ends"
+            "span",
+            f"{metric.better} is better" + (f"; 95 % interval {between(metric.ci)}" if metric.ci else ""),
+            class_="ends",
         ),
         class_="tile",
     )

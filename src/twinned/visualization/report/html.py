@@ -60,10 +60,15 @@ def one_in(rate: float) -> str:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """Return a table; all columns but the first are numbers."""
+    """Return a table; all columns but the first are numbers. On a phone each cell repeats its heading."""
     top = tag("tr", *(tag("th", name, scope="col") for name in head))
     body = [
-        tag("tr", tag("th", row[0], scope="row"), *(tag("td", value) for value in row[1:])) for row in rows
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(tag("td", value, data_head=name) for name, value in zip(head[1:], row[1:], strict=True)),
+        )
+        for row in rows
     ]
     return tag("div", tag("table", tag("thead", top), tag("tbody", *body)), class_="table")
 
@@ -176,13 +181,18 @@ tbody th { font-weight: 500; overflow-wrap: anywhere }
 .bar { display: inline-block; height: 9px; border-radius: 2px; background: var(--orange); margin-right: 8px;
   vertical-align: baseline; opacity: .8 }
 .mark { font-size: 13px; color: var(--orange) }
+ol.next { margin: 0 0 26px; padding-left: 1.3em; display: grid; gap: 6px; max-width: 52em }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 20px }
 .pair { break-inside: avoid; font-size: 13.5px; line-height: 1.4 }
 .pair div { display: flex; gap: 6px; margin-bottom: 6px }
 .pair img, .pair .gone { width: calc(50% - 3px); height: 118px; object-fit: contain; background: var(--wash);
   border-radius: 6px }
 .pair .gone { display: grid; place-items: center; color: var(--gray); font-size: 12px }
-.pair b { font-weight: 600 } .pair span { color: var(--gray); display: block; overflow-wrap: anywhere }
+.pair summary { list-style: none; cursor: zoom-in } .pair summary::-webkit-details-marker { display: none }
+.pair[open] { grid-column: 1 / -1 } .pair[open] summary { cursor: zoom-out }
+.pair[open] img { height: auto; max-height: 70vh; image-rendering: auto }
+.pair code { display: block; font-size: 12px } .pair b { font-weight: 600 }
+.pair span { color: var(--gray); display: block; overflow-wrap: anywhere }
 td img, th img { height: 44px; width: 44px; object-fit: contain; vertical-align: middle; border-radius: 4px;
   background: var(--wash); margin-right: 10px }
 dl { display: grid; grid-template-columns: minmax(150px, 230px) 1fr; gap: 0 20px; font-size: 14.5px;
@@ -194,7 +204,11 @@ code { font: 13px/1.4 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mon
 footer { margin-top: 56px; padding-top: 14px; border-top: 2px solid var(--ink); font-size: 13.5px;
   color: var(--gray) }
 @media (max-width: 560px) { main { padding: 32px 18px } .pictures { grid-template-columns: 1fr }
-  dl { grid-template-columns: 1fr } dt { border: 0; padding-bottom: 0 } h1 { font-size: 27px } }
+  dl { grid-template-columns: 1fr } dt { border: 0; padding-bottom: 0 } h1 { font-size: 27px }
+  thead { display: none } tbody tr { display: grid; grid-template-columns: 1fr 1fr; gap: 2px 12px;
+    padding: 9px 0; border-bottom: 1px solid var(--rule) }
+  tbody th, tbody td { border: 0; padding: 0; text-align: left } tbody th { grid-column: 1 / -1 }
+  td::before { content: attr(data-head) " "; color: var(--gray) } td:empty { display: none } }
 @page { margin: 16mm 14mm }
 @media print {
   :root { --ink: #000; --gray: #4a525c; --rule: #c9ced4; --paper: #fff; --wash: #f3f4f6;

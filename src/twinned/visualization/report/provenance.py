@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def worst_pairs(model: Model, found: Evaluation) -> list[Html] | None:
     if c is None or data is None or c.left_image is None or c.right_image is None:
         return None
     wrong = mistakes(c, model.threshold, count=_MISTAKES, each=_OF_A_PAIR)
-    parts = [tag("p", f"At most {_OF_A_PAIR} of the same two classes are shown.", class_="quiet")]
+    text = f"At most {_OF_A_PAIR} of the same two classes are shown. Open a pair to see it side by side."
+    parts = [tag("p", text, class_="quiet")]
     for rows, title in (
         (wrong.false_accepts, "False accepts: different, classified as the same"),
         (wrong.false_rejects, "False rejects: the same, classified as different"),
@@ -42,21 +44,32 @@ def _pair(model: Model, c: Comparisons, data: EmbeddedSet, row: int, protocol: s
     assert c.right_image is not None
     images = [int(c.left_image[row]), int(c.right_image[row])]
     distance = float(c.distance[row])
-    names = [str(data.labels[k]) if protocol != "pairs" else source_name(data.images[k]) for k in images]
+    names = [str(data.labels[k]) if protocol != "pairs" else "" for k in images]
+    files = [_short(source_name(data.images[k])) for k in images]
     forged = " (a forgery)" if c.forged[row] else ""
+    labels = " / ".join(dict.fromkeys(filter(None, names))) + forged
     return tag(
-        "div",
-        tag("div", *(_photo(data.images[k], name) for k, name in zip(images, names, strict=True))),
-        tag("b", f"P(same) {float(model.probability(distance)):.3f}"),
-        f", distance {distance:.4g}",
-        tag("span", " / ".join(dict.fromkeys(names)) + forged),
+        "details",
+        tag(
+            "summary",
+            tag("div", *(_photo(data.images[k], file) for k, file in zip(images, files, strict=True))),
+            tag("b", f"P(same) {float(model.probability(distance)):.3f}"),
+            f", distance {distance:.4g}",
+            tag("span", labels) if labels else None,
+            *(tag("code", file) for file in files),
+        ),
         class_="pair",
     )
 
 
-def _photo(image: Any, name: str) -> Html:
+def _short(path: str) -> str:
+    """Return the last two parts of a path, so that a report names no other folders of a machine."""
+    return "/".join(PurePath(path).parts[-2:])
+
+
+def _photo(image: Any, name: str, size: int = 288) -> Html:
     try:
-        return photo(image, alt=name)
+        return photo(image, alt=name, size=size)
     except ImageError:  # the file was deleted after the evaluation
         return tag("span", "file not found", class_="gone")
 
@@ -85,7 +98,7 @@ def worst_classes(model: Model, found: Evaluation) -> list[Html] | None:
         first = int(np.flatnonzero(data.labels == names[errors.label[k]])[0])
         rows.append(
             [
-                tag("span", _photo(data.images[first], ""), name),
+                tag("span", _photo(data.images[first], "", 96), name),
                 rate(errors.frr[k], int(errors.n_genuine[k])),
                 f"{errors.n_genuine[k]:,}",
                 rate(errors.far[k], int(errors.n_impostor[k])),
@@ -201,14 +214,27 @@ def glossary(result: VerificationResult | None) -> list[Html] | None:
 
 _WORDS = {
     "distance": "Dissimilarity of two images. Up to the threshold they count as the same.",
+    "genuine, impostor": "Comparison of two images of one class, and of two classes.",
     "false accept rate (FAR)": "Fraction of different pairs classified as the same; FMR in ISO standards.",
     "false reject rate (FRR)": "Fraction of same pairs classified as different; FNMR in ISO standards.",
     "equal error rate (EER)": "Rate at the threshold at which FAR and FRR are equal on the evaluation data.",
+    "TAR at FAR": "Fraction of same pairs accepted (1 - FRR) at the threshold with this false accept rate.",
+    "AUC": "Area under the ROC curve: probability that a same pair is closer than a different one. 0.5 is a"
+    " guess.",
     "d'": "Difference of the mean distances of different and of same pairs, in standard deviations.",
+    "P(same)": "Calibrated probability that two images belong to one class.",
     "log likelihood ratio cost (Cllr)": "Cost of the predicted probabilities per comparison; 0 is perfect, 1"
-    " is uninformative. The excess over the best calibration is due to calibration.",
+    " is uninformative. The excess over the best calibration (minimum Cllr) is due to calibration.",
+    "N-way K-shot accuracy": "Fraction of images assigned to the right one of N classes, from K examples of"
+    " each. One-shot: K = 1. A guess gives 1 / N.",
+    "recall at k": "Fraction of images with an image of their class among the k nearest others.",
+    "MAP at R": "Mean average precision of the R nearest images, where R is the number of other images of the"
+    " class. 1 if these are all of the class and nearest first.",
     "open set": "Half of the classes are enrolled, with half of their images (at most four). All other images"
     " are probes, at the threshold for a gallery of this size.",
+    "FPIR, FNIR": "Fraction of unknown images that get a label, and of enrolled classes' images that do not"
+    " get theirs.",
+    "references": "Several images of one class that an image is compared with together.",
     "95 % interval": "Range of the figure for other classes of the same kind. Whole classes are resampled,"
     " because images of one class are not independent.",
     "not supported": "Fewer than 30 errors are expected at this rate with the available comparisons (rule of"

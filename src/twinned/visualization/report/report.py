@@ -43,6 +43,7 @@ def render(model: Model, evaluation: Evaluation, *, data: str) -> str:
     title = f"{model.folder.name} on {Path(data).name or data}"
     written = datetime.now(UTC).strftime("%d %B %Y")
     parts = [
+        ("What to do next", figures.advice(model, evaluation)),
         ("Verification", figures.curves(model, evaluation)),
         ("Metrics", figures.metrics(evaluation)),
         ("Most confident errors", provenance.worst_pairs(model, evaluation)),

@@ -1,0 +1,100 @@
+"""Advice: what the figures of a model mean in use, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .calibration import FittedThreshold
+    from .verification import VerificationResult
+
+_FEW_CLASSES = 20
+_UNKNOWN = 0.3  # false negative identification rate
+_UNFIT = 2.0  # ratio of a measured rate to the expected one above which the threshold should be fitted again
+
+
+def judgement(eer: float) -> str:
+    """Return what an equal error rate means in use, and advice where it is high."""
+    if eer < 0.001:
+        return "Very good: fewer than 1 of 1,000 answers are wrong"
+    wrong = (
+        f"about 1 of {round(1 / eer):,} answers is wrong" if eer < 0.4 else "the answers are nearly guesses"
+    )
+    if eer <= 0.03:
+        return f"Good: {wrong}"
+    if eer <= 0.1:
+        return f"Usable: {wrong}. More minutes, or more images and classes, would help"
+    return f"Weak: {wrong}. Add images and classes, train for more minutes, or run twinned check DATA"
+
+
+def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
+    """Return sentences on a model by the figures of its threshold, the most important first.
+
+    Args:
+        fit: Stored threshold, or None.
+        unseen: True if it was chosen on classes that were not used in training; None if that is not known.
+    """
+    if fit is None:
+        return [
+            "This model has no threshold: it searches, but does not decide what is the same",
+            "Choose one from your images, with a folder for each class: twinned calibrate MODEL DATA -o NEW",
+        ]
+    found = [judgement(fit.eer)]
+    if unseen is False:
+        found.append(
+            "The threshold was chosen on classes used in training, so the figures are too optimistic. Fit it"
+            " to other images: twinned calibrate MODEL DATA -o NEW"
+        )
+    elif not fit.supported or fit.n_classes < _FEW_CLASSES:
+        found.append(
+            f"The threshold rests on {fit.n_classes:,} classes, which are few. Fit it to more images: twinned"
+            " calibrate MODEL DATA -o NEW"
+        )
+    found.append(
+        "Measure the model on your own images, since these figures are valid for images like those they were"
+        " measured on: twinned evaluate MODEL IMAGES --report report.html"
+    )
+    return found
+
+
+def on_evaluation(
+    v: VerificationResult, fit: FittedThreshold, *, seen: int, open_set: Mapping[str, float] | None = None
+) -> list[str]:
+    """Return sentences on an evaluation, the most important first.
+
+    Args:
+        v: Figures of the evaluation.
+        fit: Stored threshold.
+        seen: Number of evaluated images that were used in training.
+        open_set: Figures of identification in a gallery, with ``fnir`` and ``target``.
+    """
+    found = [] if v.eer is None else [judgement(v.eer)]
+    if seen:
+        found.append(f"Evaluate on other images: {seen:,} of these were used in training")
+    if v.far is not None and v.frr is not None and v.eer is not None:
+        wanted = max(v.eer if fit.far is None else fit.far, 30 / max(v.n_impostor, 1))
+        if v.far > _UNFIT * wanted:
+            found.append(
+                "The stored threshold is too lenient for these images. Fit it to such images: twinned"
+                " calibrate MODEL DATA -o NEW"
+            )
+        elif fit.far is None and v.frr > _UNFIT * max(v.eer, 30 / max(v.n_genuine, 1)):
+            found.append(
+                "The stored threshold is too strict for these images. Fit it to such images: twinned"
+                " calibrate MODEL DATA -o NEW"
+            )
+    if open_set is not None and open_set["fnir"] > _UNKNOWN:
+        found.append(
+            f"In a gallery, {open_set['fnir']:.0%} of the images of enrolled classes are unknown if at most"
+            f" {open_set['target']:g} of the others may get a label. Allow more of these (--fpir), or enroll"
+            " more images of each class"
+        )
+    if v.n_classes < _FEW_CLASSES:
+        found.append(f"Evaluate on more classes: with {v.n_classes:,}, the figures are uncertain")
+    if v.far or v.frr:
+        found.append(
+            "Look at the most confident errors below: wrong labels and bad images are common causes. To find"
+            " such images: twinned check DATA"
+        )
+    return found
