@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import twinned as tw
-from twinned.data.faces import cropping
+from twinned.data.faces import cropping, models
 from twinned.data.preprocessing import ImageSpec, read_faces, read_image
 from twinned.errors import SettingError
 
@@ -234,3 +234,20 @@ def test_crop_refuses_images_without_faces_and_invalid_options(twinned, photos):
     assert "no images" in twinned("crop", "none", "-o", "out").error
     assert "size must be" in twinned("crop", "people", "-o", "out", "--size", 4).error
     assert "margin must be" in twinned("crop", "people", "-o", "out", "--margin", 3).error
+
+
+# ---- check
+
+
+def test_check_reports_photographs_without_a_face_or_with_several(twinned, album, monkeypatch):
+    monkeypatch.setattr(models, "is_installed", lambda: True)
+    found = twinned("check", album, "--faces", "--json").json["problems"]
+    faces = {problem["severity"]: problem for problem in found if problem["kind"] == "faces"}
+    assert faces["warning"]["files"] == ["people/ben/empty.png"]
+    assert faces["info"]["files"] == ["people/ben/group.png"]
+    assert "no face in 1 of 5 images: people/ben/empty.png" in faces["warning"]["message"]
+    assert twinned("check", album, "--json").json["problems"] == found
+    without = twinned("check", album, "--no-faces", "--json").json["problems"]
+    assert without == [problem for problem in found if problem["kind"] != "faces"]
+    monkeypatch.setattr(models, "is_installed", lambda: False)
+    assert twinned("check", album, "--json").json["problems"] == without

@@ -21,6 +21,13 @@ _FILES_SHOWN = 5  # of one issue
 def check(
     data: Data,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are errors.")] = False,
+    faces: Annotated[
+        bool | None,
+        typer.Option(
+            "--faces/--no-faces",
+            help="Report images without a face or with several (default: if most images show a face).",
+        ),
+    ] = None,
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -29,7 +36,7 @@ def check(
     from ..data.checks.checker import check_data
     from ..data.readers import load
 
-    found = check_data(load(data), seed=seed, progress=not quiet)
+    found = check_data(load(data), seed=seed, progress=not quiet, faces=faces)
     result = found.to_json()
     classes = "a pair list" if result["classes"] is None else f"{result['classes']} classes"
     lines = [f"{result['images']} images, {classes}"]

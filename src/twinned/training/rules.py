@@ -1,8 +1,4 @@
-"""Resolve the configuration of a run: recipe, defaults of the chosen parts, the user's options, rules.
-
-Precedence, lowest first: recipe, defaults of the chosen encoder, loss and optimizer, rules, the user. A rule
-that contradicts the user is an error, never a silent change.
-"""
+"""Resolve the configuration of a run; `twinned.training.config` states the precedence."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ file_features   metadata and a thumbnail of each image
 counts          classes, pairs, splits, modes and sizes
 duplicates      identical and similar pictures
 shortcuts       labels that can be predicted without comparing content
+faces           photographs of people without a face, or with several
 issues          the results
 """
 
@@ -20,6 +21,7 @@ from ..images import ImageSource, Pixels
 from ..preprocessing import ImageSpec
 from ..readers import Data, as_dataset
 from . import counts, shortcuts
+from . import faces as people
 from .duplicates import Groups, identical, lookalikes
 from .file_features import Facts, gather
 from .issues import SEVERITIES, Check, Issue, Severity, many, names_of
@@ -36,6 +38,7 @@ def check_data(
     seed: int = 0,
     progress: bool = True,
     quick: bool = False,
+    faces: bool | None = None,
 ) -> Check:
     """Find problems that impair training on a dataset or make its metrics too optimistic.
 
@@ -47,6 +50,8 @@ def check_data(
         progress: Show a progress bar.
         quick: Read only file headers, as training does: no damage in the pixel data, no similar pictures, no
             modes and sizes, and only shortcuts in the headers.
+        faces: Search the images for faces, which needs the extra ``faces``. By default this is done if the
+            extra is installed and most images show a face, and ``quick`` is False.
 
     Returns:
         The problems, most severe first. No file is changed.
@@ -71,6 +76,9 @@ def check_data(
         whole = np.isin(data.left, facts.readable) & np.isin(data.right, facts.readable)
         used = np.unique(np.concatenate([data.left[whole], data.right[whole]]))
         problems += _of_pairs(data.subset(whole), facts.at(used), spec=spec, seed=seed)
+    shown = [data.images[place] for place in facts.readable.tolist()]
+    if people.look_like_people(shown, seed) if faces is None and not quick else faces:
+        problems += people.missing_and_several(shown, names_of(shown), seed=seed, progress=progress)
     problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
     classes = len(data.classes) if isinstance(data, ImageSet) else None
     return Check(len(data.images), classes, problems)

@@ -1,4 +1,4 @@
-"""Results of a check: problems of ten kinds."""
+"""Results of a check: problems of eleven kinds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ Kind = Literal[
     "group_straddles_split",
     "shortcut",
     "too_few",
+    "faces",
 ]
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -30,7 +31,7 @@ class Issue:
     """Issue found in a dataset.
 
     Args:
-        kind: One of ten kinds.
+        kind: One of eleven kinds.
         severity: ``error`` for problems that invalidate training or its metrics, ``warning`` for those that
             may, ``info`` for remarks.
         message: One line with the problem, its certainty and the remedy.
