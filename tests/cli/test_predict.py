@@ -111,7 +111,7 @@ def test_train_calibrate_and_evaluate_report_unmeasured_forgeries(
         emit_model(model, forgeries_missing, as_json=True)
     line, _, *following, value = out.getvalue().splitlines()
     assert line.endswith("; skilled forgeries: not measured")
-    assert f"  twinned evaluate {forgeries_missing} OTHER_IMAGES" in following
+    assert f"      twinned evaluate {forgeries_missing} OTHER_IMAGES" in following
     assert json.loads(value)["not_measured"] == ["skilled forgeries"]
     found = twinned(
         "evaluate", model.folder, strangers, "--episodes", "10", "--json", "--report", tmp_path / "r.html"
