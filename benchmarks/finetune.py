@@ -34,8 +34,8 @@ from twinned.data.decoded import DecodedSet, decode
 from twinned.distances import cosine
 from twinned.metrics.roc import lfw_folds
 from twinned.nn.lda import fit_lda_projection
+from twinned.training.budget import Budget
 from twinned.training.callbacks import Callback
-from twinned.training.deadline import Budget
 from twinned.training.recipes import get
 from twinned.training.state import Step
 from twinned.training.trainer import Trainer

@@ -112,7 +112,7 @@ def test_wheel_runs_without_pytorch(program, tiny_model, glyphs, tmp_path):
     assert not listed["photo"]["available"]
     missing = run(program, "embed", "photo", image, "-o", "vectors.npz", folder=tmp_path)
     assert (missing.returncode, missing.stdout) == (2, "")
-    assert "pip install 'twinned[train,pretrained]'" in missing.stderr
+    assert "pip install 'twinned[train]'" in missing.stderr
     refused = run(program, "train", glyphs, "-o", tmp_path / "m.twin", folder=tmp_path)
     assert refused.returncode == 2
     assert "pip install" in refused.stderr

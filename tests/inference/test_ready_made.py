@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,9 @@ def test_photo_is_converted(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(model.embed_pixels(pixels), expected, atol=1e-4 * np.abs(expected).max())
     assert "No threshold" in (model.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_glyph_on_the_official_runs(data_set: Callable[[str], Path]) -> None:
+    found = tw.load("glyph").evaluate(data_set("omniglot/all_runs"), protocol="omniglot-runs", progress=False)
+    assert found.one_shot is not None
+    assert found.one_shot.accuracy >= 0.97

@@ -27,9 +27,13 @@ def compare(page: Any, images: Path) -> None:
     for tile, one in enumerate((left, right)):
         page.locator("#place-compare input[type=file]").nth(tile).set_input_files(one)
     page.locator("#place-compare .verdict:not(.waiting)").wait_for()
+    page.get_by_role("button", name="Explain").click()
+    page.locator(".matches").wait_for()
+    page.evaluate("scrollTo(0, 0)")
 
 
 def identify(page: Any, images: Path) -> None:
+    page.locator("#strict").select_option("0.1")
     page.locator("#place-identify input[type=file]").first.set_input_files(
         sorted((images / "georgian-don").iterdir())[-2]
     )
@@ -57,10 +61,22 @@ def map_(page: Any, images: Path) -> None:
     page.keyboard.press("+")  # shows the image in the middle
     page.keyboard.press("-")
     page.locator(".tip .face.loaded").wait_for()
+    page.wait_for_timeout(1500)  # thumbnails
     page.evaluate("document.activeElement.blur()")
 
 
-PLACES = {"compare": compare, "identify": identify, "enroll": enroll, "search": search, "map": map_}
+def report(page: Any, images: Path) -> None:
+    page.locator(".report .lead").wait_for()
+
+
+PLACES = {
+    "compare": compare,
+    "identify": identify,
+    "enroll": enroll,
+    "search": search,
+    "map": map_,
+    "report": report,
+}
 
 
 def main(model: Path, gallery: Path, images: Path, into: Path, *places: str) -> None:

@@ -633,7 +633,7 @@ def test_resumed_run_equals_uninterrupted_run(quick, some, tmp_path, classes):
     assert equal(resumed, whole)
     assert resumed.threshold == whole.threshold
     assert resumed.manifest.calibration == whole.manifest.calibration
-    assert not pipeline.partial(output).exists()
+    assert not pipeline.partial_folder(output).exists()
 
 
 def test_resume_refuses_other_settings_or_data(quick, some, strangers, tmp_path):
@@ -647,13 +647,13 @@ def test_resume_refuses_other_settings_or_data(quick, some, strangers, tmp_path)
         quick(some(13), resume=True, **given)
     with pytest.raises(TrainingError, match=r"held_out: .* then, .* now"):
         quick(some(14), resume=True, validation=strangers, **given)
-    before = pipeline.partial(output) / "main.safetensors"
+    before = pipeline.partial_folder(output) / "main.safetensors"
     assert before.exists(), "the checkpoint is kept"
     with pytest.raises(SettingError, match="holds an interrupted run"):
         quick(some(14), **given)
     assert before.exists()
     assert quick(some(14), force=True, **given).manifest.setting("length.steps") == 8
-    assert not pipeline.partial(output).exists()
+    assert not pipeline.partial_folder(output).exists()
 
 
 def test_resume_refuses_and_keeps_incompatible_checkpoint(quick, some, tmp_path):
@@ -661,7 +661,7 @@ def test_resume_refuses_and_keeps_incompatible_checkpoint(quick, some, tmp_path)
     given = {"steps": 8, "output": output, "settings": {"checkpoint_seconds": 0}}
     with pytest.raises(CrashError):
         quick(some(12), on_step=crash_at(4), **given)
-    file = pipeline.partial(output) / "main.safetensors"
+    file = pipeline.partial_folder(output) / "main.safetensors"
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     save_file({k: v for k, v in load_file(file).items() if k != "network/mean"}, file, metadata)
@@ -770,7 +770,7 @@ def test_signal_after_saving_reports_the_saved_model(quick, some, tmp_path, monk
 
     def kill(path: Path, **given: Any) -> None:
         remove(path, **given)
-        if path == pipeline.partial(output):
+        if path == pipeline.partial_folder(output):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline.shutil, "rmtree", kill)

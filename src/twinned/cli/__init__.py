@@ -1,4 +1,4 @@
-"""The command line. `main` is the program ``twinned``; `twinned.cli.main` lists the modules of its commands."""
+"""The command line: `main` runs ``twinned``; `twinned.cli.main` lists the modules of its commands."""
 
 from .main import main
 

@@ -120,6 +120,7 @@ class RemoteService:
                 one["probability"],
                 math.inf if one["distance"] is None else one["distance"],
                 one["threshold"],
+                None if one["nearest"] is None else one["nearest"]["label"],
                 one.get("box"),
             )
             for one, name in zip(answers, _names(answers, images), strict=True)

@@ -215,9 +215,9 @@ class Model(FolderEmbedder):
         first, second = list(left), list(right)
         if len(first) != len(second):
             raise DataError(f"Pairs need as many left as right images; got {len(first)} and {len(second)}")
-        distinct = {inputs.image_key(image): image for image in (*first, *second)}
-        place = {key: index for index, key in enumerate(distinct)}
-        vectors = self._embed(list(distinct.values()), progress=progress)
+        images = {inputs.image_key(image): image for image in (*first, *second)}
+        place = {key: index for index, key in enumerate(images)}
+        vectors = self._embed(list(images.values()), progress=progress)
         index = np.array([place[inputs.image_key(image)] for image in (*first, *second)], np.intp).reshape(
             2, -1
         )

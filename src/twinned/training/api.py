@@ -31,7 +31,7 @@ from .finetune import base_config, check_kept, check_old_data, config_of, measur
 from .launch import keep_freed_memory, on_devices, training_device
 from .options import FinetuneOptions, TrainArguments, TrainOptions, to_settings
 from .parts import OwnParts, split_parts
-from .pipeline import Output, RunData, make_model, partial
+from .pipeline import Output, RunData, make_model, partial_folder
 from .rules import DataFacts, resolve
 from .signals import interruptible
 from .state import Interrupted, kept_random_state
@@ -152,22 +152,22 @@ class _Start(NamedTuple):
     """Input of a run, before training.
 
     Args:
-        source: Training data.
-        other: Validation data, if they are given.
-        whole: Training data with the images that are marked for testing.
+        data: Datasets.
         config: Resolved configuration.
         notes: Notes on what was chosen.
         recipe: Name of the recipe asked for; None for a configuration or a model.
+        changes: The user's options, by dotted name.
         parts: Parts of one's own.
+        model: Model to start from.
     """
 
-    source: ImageSet | PairSet
-    other: ImageSet | PairSet | None
-    whole: ImageSet | PairSet
+    data: RunData
     config: TrainConfig
     notes: list[Note]
     recipe: str | None
+    changes: dict[str, Any]
     parts: OwnParts
+    model: Model | None
 
 
 def resolve_config(
@@ -215,8 +215,8 @@ def _start(
     elif config is not None:
         changes = {"encoder.name": config.encoder.name, "input.faces": config.input.faces} | changes
     facts = DataFacts.of(source, pair_loss=parts.has_pair_loss)
-    if init_from is not None:
-        model = init_from if isinstance(init_from, Model) else Model(init_from)
+    model = init_from if init_from is None or isinstance(init_from, Model) else Model(init_from)
+    if model is not None:
         base, text = base_config(model, config, source)
         notes.append(Note("finetuned-from", text))
         kept = {"encoder.name": base.encoder.name, "input.faces": base.input.faces}
@@ -229,7 +229,8 @@ def _start(
             facts = facts._replace(faces=share)
         found, more = resolve(config, changes, facts)
     found, missing = parts.finish(found)
-    return _Start(source, other, whole, found, [*notes, *more, *missing], recipe, parts)
+    run_data = RunData(source, other, whole)
+    return _Start(run_data, found, [*notes, *more, *missing], recipe, changes, parts, model)
 
 
 def _describe(source: ImageSet | PairSet) -> Note:
@@ -263,23 +264,18 @@ def _train(
     keep_freed_memory()
     with progress_bar("Reading the data", show=progress):
         start = _start(data, validation, init_from, config, options)
-    found, notes, target, warm_start = (
-        start.config,
-        start.notes,
-        None if output is None else Path(output),
-        None,
-    )
-    if init_from is not None:
-        model = init_from if isinstance(init_from, Model) else Model(init_from)
-        warm_start = load_for_input(model, config_of(model), found, start.parts)
-    elif candidates := _candidates(start, split_parts(options)[1]):
+    found, notes, warm_start = start.config, start.notes, None
+    target = None if output is None else Path(output)
+    if start.model is not None:
+        warm_start = load_for_input(start.model, config_of(start.model), found, start.parts)
+    elif candidates := _candidates(start):
         if target is not None:
-            model_folder.check_output(target, force=overwrite or resume, data=[start.source.origin])
+            model_folder.check_output(target, force=overwrite or resume, data=[start.data.train.origin])
         with progress_bar("Choosing the encoder", show=progress):
             found, why = _select(start, *candidates, target if resume else None, where)
         notes = [*notes, *why]
     return make_model(
-        RunData(start.source, start.other, start.whole),
+        start.data,
         found,
         Output(target, resume=resume, overwrite=overwrite),
         device=where,
@@ -292,18 +288,18 @@ def _train(
     )
 
 
-def _candidates(start: _Start, options: TrainOptions) -> tuple[TrainConfig, TrainConfig] | None:
+def _candidates(start: _Start) -> tuple[TrainConfig, TrainConfig] | None:
     """Return the configurations that auto chooses from by pilot runs; None where it need not choose."""
-    pair, changes = _CANDIDATES.get(start.config.recipe), _changes(options)
+    pair, images = _CANDIDATES.get(start.config.recipe), start.data.train
     if start.recipe != "auto" or pair is None or not encoders.installed(_PRETRAINED) or start.parts.given():
         return None
     if (
-        changes.keys() & _FIXES_ENCODER
+        start.changes.keys() & _FIXES_ENCODER
         or not start.config.length.minutes
-        or isinstance(start.source, PairSet)
+        or isinstance(images, PairSet)
     ):
         return None
-    facts, changes = DataFacts.of(start.source), {"input.faces": start.config.input.faces} | changes
+    facts, changes = DataFacts.of(images), {"input.faces": start.config.input.faces} | start.changes
     small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
     return small, large
 
@@ -314,10 +310,10 @@ def _select(
     """Choose between two configurations by pilot runs, or by the run that is resumed."""
     if (before := _encoder_of(resumed)) is not None:
         return large if before == large.encoder.name else small, []
-    assert isinstance(start.source, ImageSet)
+    assert isinstance(start.data.train, ImageSet)
     seconds = TRIAL_SHARE * 60 * (start.config.length.minutes or 0)
     try:
-        found, why = select_encoder(start.source, small, large, seconds=seconds, device=device)
+        found, why = select_encoder(start.data.train, small, large, seconds=seconds, device=device)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted("stopped during the choice of the encoder; nothing was saved") from None
     return found, [why]
@@ -327,12 +323,12 @@ def _encoder_of(target: Path | None) -> str | None:
     """Return the encoder of an interrupted or finished run; None where there is none."""
     if target is None:
         return None
-    file = partial(target) / "main.safetensors"
+    file = partial_folder(target) / "main.safetensors"
     try:
         if file.is_file():
             with safe_open(file, "pt") as checkpoint:
                 return str(json.loads(checkpoint.metadata()["run"])["encoder"]["name"])
-        if (target / "model.json").is_file() and not partial(target).exists():
+        if (target / "model.json").is_file() and not partial_folder(target).exists():
             return model_folder.read(target).encoder
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         pass  # reading the run again reports the error

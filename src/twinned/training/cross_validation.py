@@ -12,8 +12,8 @@ from ..data.decoded import DecodedSet
 from ..data.splits import class_folds, hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import note
+from .budget import Budget
 from .config import TrainConfig
-from .deadline import Budget
 from .state import State, StopReason
 from .trainer import Trainer
 from .validation import ValidationScore
@@ -46,7 +46,7 @@ class FitResult:
 
     Args:
         network: Network to save.
-        config: Configuration that describe it.
+        config: Configuration that describes it.
         train: Data that it was trained on; empty for a baseline.
         held_out: Data that the threshold is fitted on; None if that is folds of ``train``.
         score: Score on that data.

@@ -12,8 +12,8 @@ from ..data.decoded import DecodedSet
 from ..data.splits import subsample
 from ..utils.notes import Note, muted
 from . import distributed
+from .budget import Budget
 from .config import TrainConfig
-from .deadline import Budget
 from .trainer import Trainer
 from .validation import ValidationScore
 from .warm_start import pretrained_baseline

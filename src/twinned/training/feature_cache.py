@@ -30,8 +30,8 @@ from ..utils.notes import note
 from ..utils.progress import progress_bar
 from ..utils.random import Stream, rng, step_seed
 from . import distributed
+from .budget import Budget
 from .config import TrainConfig
-from .deadline import Budget
 from .freezing import frozen_stages
 
 # Memory limit of the cached features: beyond it there are fewer views, or no cache.
@@ -50,7 +50,7 @@ class PixelSource:
 
     Args:
         pixels: uint8, shape ``(n, height, width, channels)``.
-        augment: AnyAugmentation.
+        augment: Augmentation.
         device: Device of the network.
         seed: Seed of the augmentation.
     """
@@ -203,7 +203,7 @@ class FeatureCache:
     Args:
         network: Network, on its device.
         n_stages: Number of frozen stages of its encoder.
-        augment: AnyAugmentation of the views.
+        augment: Augmentation of the views.
         n_augmentations: Number of augmented views per image.
         seed: Seed of the augmentation.
     """
@@ -326,7 +326,7 @@ def cache_features(
         data: Training data.
         validation: Separate data for the threshold; None for none.
         config: Frozen stages, number of views and seed.
-        augment: AnyAugmentation of the views.
+        augment: Augmentation of the views.
         budget: Time budget of the run.
         record: JSON file with the numbers of images and views, so that a resumed run uses the same.
         progress: Show progress bars.
@@ -335,7 +335,7 @@ def cache_features(
         Both datasets with cached features. Unchanged if no stage is frozen, if frozen stages cannot be
         cached, or if the features exceed the memory limit.
     """
-    config, encoder = config, network.encoder
+    encoder = network.encoder
     n_stages = frozen_stages(encoder, config.transfer.freeze)
     if n_stages == 0 or not encoder.can_start_at(n_stages):
         return data, validation

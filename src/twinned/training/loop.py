@@ -78,7 +78,7 @@ def train_network(
         run: Identification of the run, in JSON; a checkpoint of another run is refused.
         progress: Title of the progress bar; None shows no bar.
 
-    PyTorch's global random numbers are those of before after the run.
+    The state of PyTorch's global random number generators is the same after the run as before.
 
     Returns:
         The final state with its history, and the network with the best evaluated weights.

@@ -77,10 +77,10 @@ def make_objective(
     def embed(net: SiameseNetwork, images: Tensor, batch: Batch) -> Tensor:
         return gather_embeddings(partial(net.embed, start_stage=start_stage), images, len(batch.index))
 
-    num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
-    loss = parts.make_loss(config, num_classes=num_classes, embedding_size=network.embedding_size)
     if isinstance(network.head, heads.Relation):
         return partial(_relation_loss, embed), nn.Module()
+    num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
+    loss = parts.make_loss(config, num_classes=num_classes, embedding_size=network.embedding_size)
     by_logit = getattr(loss, "input_kind", None) == "logit"
 
     def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -96,16 +96,9 @@ def make_objective(
     if isinstance(batches, PairBatches):
         return of_pairs, loss if isinstance(loss, nn.Module) else nn.Module()
     measure = _all_logits(network) if by_logit else config.comparison.distance
-    whole = losses.embedding_loss(
-        loss,
-        distance=measure,
-        miner=parts.make_miner(config),
-    )
-    total = (
-        losses.CrossBatchMemory(whole, network.embedding_size, size=config.mining.memory)
-        if config.mining.memory
-        else whole
-    )
+    total: nn.Module = losses.embedding_loss(loss, distance=measure, miner=parts.make_miner(config))
+    if config.mining.memory:
+        total = losses.CrossBatchMemory(total, network.embedding_size, size=config.mining.memory)
 
     def of_classes(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         z = embed(net, images, batch)

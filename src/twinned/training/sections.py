@@ -236,10 +236,10 @@ class Length(Section):
     )
 
 
-class AdamW(Section):
-    """AdamW (Loshchilov & Hutter 2019)."""
+class OptimizerSection(Section):
+    """Base class of the sections of optimizers."""
 
-    name: Literal["adamw"] = "adamw"
+    name: str
     learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
     proxy_lr_scale: float = Field(
@@ -247,26 +247,26 @@ class AdamW(Section):
     )
 
 
-class Muon(Section):
+class AdamW(OptimizerSection):
+    """AdamW (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+
+
+class Muon(OptimizerSection):
     """Muon (Jordan et al. 2024) for matrices, Adam for the other parameters."""
 
     name: Literal["muon"] = "muon"
     learning_rate: float = Field(0.01, gt=0, description="Peak learning rate")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
     proxy_lr_scale: float = Field(
         3.0, gt=0, description="Learning rate of a loss's proxies, relative to the network's"
     )
 
 
-class SGD(Section):
+class SGD(OptimizerSection):
     """Stochastic gradient descent with Nesterov momentum."""
 
     name: Literal["sgd"] = "sgd"
-    learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
-    proxy_lr_scale: float = Field(
-        10.0, gt=0, description="Learning rate of a loss's proxies, relative to the network's"
-    )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum")
 
 
@@ -287,7 +287,7 @@ class ScheduleConfig(Section):
 
 
 class Functions(Section):
-    """Names of the functions that a run was given in place of sections; they are no settings."""
+    """Names of the functions that replace sections of a run; not settings."""
 
     augment: str | None = None
     optimizer: str | None = None

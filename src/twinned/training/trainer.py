@@ -26,9 +26,9 @@ from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import muted, note
 from . import distributed
+from .budget import Budget
 from .callbacks import Callback, TrainingMonitor
 from .config import TrainConfig
-from .deadline import Budget
 from .feature_cache import LDA_VIEWS, InputSource, cache_features, input_source
 from .freezing import Freezing, frozen_stages
 from .loop import train_network

