@@ -48,7 +48,7 @@ def test_verify_takes_the_largest_face_and_notes_others_once(twinned, color_mode
 def test_photograph_without_a_face_is_refused_with_a_hint(twinned, color_model, photos):
     for image in ("empty.png", "small.png"):
         arguments = ("verify", color_model, image, "people/ben/1.png", "--faces", "largest")
-        assert "no face of 40 pixels or more was found. Choose --faces none" in twinned(*arguments).error
+        assert "no face was found (of 40 pixels or more). Choose --faces none" in twinned(*arguments).error
     found = twinned("verify", color_model, "small.png", "group.png", "--faces", "largest", "--min-face", 20)
     assert found.code == 1
     assert twinned("verify", color_model, "empty.png", "empty.png", "--faces", "none").code == 0

@@ -111,7 +111,7 @@ def test_train_calibrate_and_evaluate_report_unmeasured_forgeries(
         emit_model(model, forgeries_missing, as_json=True)
     line, _, *following, value = out.getvalue().splitlines()
     assert line.endswith("; skilled forgeries: not measured")
-    assert f"  twinned evaluate {forgeries_missing} OTHER_IMAGES" in following
+    assert f"      twinned evaluate {forgeries_missing} OTHER_IMAGES" in following
     assert json.loads(value)["not_measured"] == ["skilled forgeries"]
     found = twinned(
         "evaluate", model.folder, strangers, "--episodes", "10", "--json", "--report", tmp_path / "r.html"
@@ -186,9 +186,10 @@ def test_classify_returns_label_or_unknown(twinned, tiny_model, glyphs, stranger
     shown = twinned("classify", tiny_model, glyphs, *images, "--json")
     assert shown.code == 0
     assert shown.err == ""
-    assert [set(row) for row in shown.json] == [{"image", "label", "probability", "distance"}] * 2
+    keys = {"image", "label", "probability", "distance", "nearest", "threshold"}
+    assert [set(row) for row in shown.json] == [keys] * 2
     assert [row["image"] for row in shown.json] == images
-    assert shown.json[0]["label"] == "glyph00"
+    assert shown.json[0]["label"] == shown.json[0]["nearest"]["label"] == "glyph00"
     nobody = twinned("classify", tiny_model, glyphs, *images, "--json", "--threshold", "-1").json
     assert [row["label"] for row in nobody] == [None, None]
     plain = twinned("classify", tiny_model, glyphs, *images, "--threshold", "-1").out.splitlines()

@@ -157,7 +157,10 @@ def test_classify_returns_nearest_class_or_none(model, seen):
         assert guess.distance == pytest.approx(distance, abs=DISTANCE)
         assert guess.label == (label if distance <= model.threshold else None)
         assert guess.image == query
-        assert set(guess.to_json()) == {"image", "label", "probability", "distance"}
+        found = guess.to_json()
+        assert list(found) == ["image", "label", "probability", "distance", "nearest", "threshold"]
+        assert found["nearest"] == {k: found[k] for k in ("probability", "distance")} | {"label": label}
+        assert found["threshold"] == guess.threshold == model.threshold
     one = {"only": seen[0][0]}
     assert model.classify(seen[0][1], one, threshold=2).label == "only"
 

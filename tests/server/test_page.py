@@ -21,6 +21,7 @@ from .processes import Running, running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
 expect = playwright.expect
+expect.set_options(timeout=30_000)  # milliseconds; the machine may be busy
 
 CHROMIUM = "/usr/bin/chromium"
 pytestmark = [
@@ -96,6 +97,12 @@ def refused(page: Any, status: int) -> None:
     """Ignore an expected error response, which Chromium logs in its console."""
     page.wait_for_timeout(50)
     page.wrong[:] = [one for one in page.wrong if f"status of {status}" not in one]
+
+
+def stopped(service: Running) -> None:
+    """Stop a service in order, so that it deletes its temporary gallery."""
+    service.process.terminate()
+    service.process.wait(30)
 
 
 def file(name: str, data: bytes) -> dict[str, Any]:
@@ -375,11 +382,11 @@ def test_ten_thousand_labels_with_markup(
     with running(model_folder, "--gallery", tmp_path / "many.gallery") as service:
         page = visit(service, "#enroll")
         rows = page.locator(".people > li")
-        expect(rows).to_have_count(60, timeout=20_000)
+        expect(rows).to_have_count(60)
         page.get_by_label("Find a name", exact=True).fill("> 9999")
         expect(rows).to_have_count(1)
         page.goto(f"{service.address}/#map")
-        expect(page.locator(".legend button")).to_have_count(14, timeout=20_000)
+        expect(page.locator(".legend button")).to_have_count(14)
         # Frame time of 10,000 dots while the map is dragged.
         frames = page.evaluate(
             """async () => {
@@ -460,16 +467,16 @@ def test_faces_are_boxed_chosen_named_and_judged(visit: Callable[..., Any], peop
         tiles = page.locator("#place-compare input[type=file]")
         tiles.nth(0).set_input_files(people / "group.jpg")
         boxes = page.locator("#place-compare .face-box")
-        expect(boxes).to_have_count(3, timeout=30_000)
+        expect(boxes).to_have_count(3)
         tiles.nth(1).set_input_files(people / "person2-1.jpg")
-        expect(boxes).to_have_count(4, timeout=30_000)
+        expect(boxes).to_have_count(4)
         verdict = page.locator("#place-compare .verdict")
         seen = []
         for place in range(3):
             with page.expect_response("**/v1/verify"):
                 boxes.nth(place).click()
             expect(boxes.nth(place)).to_have_attribute("aria-pressed", "true")
-            expect(verdict).to_have_text(VERDICT, timeout=30_000)
+            expect(verdict).to_have_text(VERDICT)
             seen.append("ame" in verdict.text_content())
         assert seen.count(True) == 1  # one of the group is person 2
 
@@ -478,18 +485,18 @@ def test_faces_are_boxed_chosen_named_and_judged(visit: Callable[..., Any], peop
         page.get_by_label("Name", exact=True).fill("two")
         photographs = [people / "person2-1.jpg", people / "person2-2.jpg", people / "nobody.jpg"]
         page.locator("#place-enroll input[type=file]").set_input_files(photographs)
-        expect(page.locator(".queue .failed .status")).to_contain_text("no face was found", timeout=30_000)
+        expect(page.locator(".queue .failed .status")).to_contain_text("no face was found")
         words = re.compile("^(sharp|small|dark|blurred|turned)(, (dark|blurred|turned))*$")
         expect(page.locator(".queue .waiting .status").first).to_have_text(words)
         expect(page.locator(".queue .waiting button.face img")).to_have_count(2)
         refused(page, 422)
         page.get_by_role("button", name="Enroll 2 faces").click()
-        expect(page.locator(".people .line .note")).to_have_text("2 images", timeout=30_000)
+        expect(page.locator(".people .line .note")).to_have_text("2 images")
 
         page.goto(f"{service.address}/#identify")
         page.locator("#place-identify input[type=file]").set_input_files(people / "group.jpg")
         tags = page.locator("#place-identify .face-box .tag")
-        expect(page.locator(".crowd button")).to_have_count(3, timeout=30_000)
+        expect(page.locator(".crowd button")).to_have_count(3)
         assert sorted(tags.all_text_contents()) == ["two", "unknown", "unknown"]
         expect(page.locator("#place-identify .doubt")).to_be_hidden()
         page.locator(".crowd button", has_text="two").click()
@@ -499,6 +506,7 @@ def test_faces_are_boxed_chosen_named_and_judged(visit: Callable[..., Any], peop
         expect(page.locator("#place-identify .verdict")).to_have_text("Unknown", timeout=30_000)
         page.wait_for_timeout(300)
         page.close()  # what it still asks for must not meet a service that is gone
+        stopped(service)
 
 
 # ---- who may see it, and on what
@@ -524,6 +532,7 @@ def test_a_service_without_a_gallery_makes_one(visit: Callable[..., Any], model_
         expect(page.locator(".legend button")).to_have_count(1)
         page.wait_for_timeout(400)
         page.close()  # what it still asks for must not meet a service that is gone
+        stopped(service)
 
 
 def test_tabs_do_not_shift(visit: Callable[..., Any], service: Running) -> None:

@@ -85,7 +85,9 @@ def test_fine_tuned_model_is_better_or_the_baseline_is_kept(finetune, tiny_model
     theirs = twinned.load(tiny_model).evaluate(known, progress=False).verification
     assert theirs is not None
     assert old["before"]["eer"] == pytest.approx(theirs.eer)
-    assert any(note.startswith("on the old classes: equal error rate") for note in model.manifest.notes)
+    measured = model.manifest.coded_notes()[-1]
+    assert measured.code == "old-classes"
+    assert measured.text.startswith("on the old classes: equal error rate")
     assert twinned.load(model.folder).manifest == model.manifest
 
 

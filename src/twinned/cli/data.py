@@ -103,6 +103,7 @@ def crop(
 @group.command(name="list")
 def list_(json: Json = False) -> None:
     """List the public data sets: content, terms, addresses."""
+    from ..data.catalog.convert import INCLUDED
     from ..data.catalog.registry import DATA_SETS
 
     found = [
@@ -118,10 +119,7 @@ def list_(json: Json = False) -> None:
         }
         for each in DATA_SETS.values()
     ]
-    lines = [
-        "digits\n  1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn",
-        "letters\n  4,258 printed letters of 307 classes, 64x64; drawn with the typefaces of matplotlib",
-    ]
+    lines = [f"{name}\n  {each.title}" for name, each in INCLUDED.items()]
     for each in DATA_SETS.values():
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
         for file in each.downloads:
@@ -156,6 +154,7 @@ def get(
     quiet: Quiet = False,
 ) -> None:
     """Download a public data set from its owner, or convert a local copy, for training."""
+    from ..data.catalog.convert import INCLUDED
     from ..data.catalog.download import fetch
     from ..data.catalog.registry import DATA_SETS
     from ..data.readers import find_images
@@ -164,7 +163,7 @@ def get(
     with collect() as notes:
         folder = fetch(name, output, source=from_, force=force, progress=not quiet)
     images = len(find_images(folder))
-    parts = DATA_SETS[name].use if name in DATA_SETS else ("known", "novel", "armenian", "georgian")
+    parts = INCLUDED[name].use if name in INCLUDED else DATA_SETS[name].use
     use = [str(folder / part) for part in parts if (folder / part).exists()]
     print_result(
         {

@@ -102,7 +102,15 @@ class RemoteService:
                 found += self._post("/v1/classify", sent, threshold=threshold, faces=self._faces)
                 advance(len(batch))
         return [
-            Prediction(**one | {"image": name, "nearest": one["label"] or ""})
+            Prediction(
+                name,
+                one["label"],
+                one["probability"],
+                one["distance"],
+                one["nearest"]["label"],
+                math.inf if one["threshold"] is None else one["threshold"],
+                one.get("box"),
+            )
             for one, name in zip(found, _names(found, images), strict=True)
         ]
 

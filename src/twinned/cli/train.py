@@ -237,8 +237,11 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     if model.manifest.unmeasured:
         text += f"; {model.manifest.unmeasured}"
     next_commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
-    lines = [text, wrapped(judgement(fit.eer, fit.eer_ci), sys.stdout), "Next:"]
-    lines += [f"  twinned {command.format(output)}" for command in next_commands]
+    lines = [text, wrapped(judgement(fit.eer, fit.eer_ci), sys.stdout)]
+    lines += [
+        f"{start:5} twinned {command.format(output)}"
+        for start, command in zip(("Next:", "", ""), next_commands, strict=True)
+    ]
     print_result(
         {
             "model": str(output),

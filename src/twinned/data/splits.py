@@ -15,8 +15,8 @@ from ..utils.random import Stream, rng
 from .datasets import ImageSet, PairSet
 from .decoded import DecodedSet
 
-# With fewer classes none are held out: the threshold comes from cross-fitting over classes.
-CROSS_FIT_BELOW = 12
+# With fewer classes none are held out: the threshold comes from cross-validation.
+HOLD_OUT_FROM = 12
 # Connected pairs are held out whole unless they are more than this many times the requested number.
 _MAX_OVERSHOOT = 2
 _Data = TypeVar("_Data", ImageSet, DecodedSet)
@@ -74,7 +74,7 @@ def hold_out(
         seed: Random seed.
 
     Returns:
-        Training data and held-out data; the latter is None for fewer than `CROSS_FIT_BELOW` usable classes.
+        Training data and held-out data; the latter is None for fewer than `HOLD_OUT_FROM` usable classes.
 
     Raises:
         DataError: If there is too little data to train on or to hold out.
@@ -83,7 +83,7 @@ def hold_out(
         return _hold_out_pairs(data, data.pairs, fraction, seed)
     check_classes(data.images)
     usable = data.images.usable_classes()
-    if len(usable) < CROSS_FIT_BELOW:
+    if len(usable) < HOLD_OUT_FROM:
         return data, None
     random = rng(seed, Stream.HOLD_OUT)
     count = min(max(4, round(fraction * len(usable))), len(usable) - 2)

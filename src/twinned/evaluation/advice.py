@@ -34,8 +34,8 @@ def judgement(eer: float, interval: tuple[float, float] | None = None) -> str:
     if eer <= 0.03:
         return f"Good: {wrong}"
     if eer <= 0.1:
-        return f"Usable: {wrong}. More minutes, or more images and classes, would help"
-    return f"Weak: {wrong}. Add images and classes, train for more minutes, or run twinned check DATA"
+        return f"Usable: {wrong}. More minutes or images would help"
+    return f"Weak: {wrong}. Add images, train longer, or run twinned check"
 
 
 def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:

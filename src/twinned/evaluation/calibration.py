@@ -72,6 +72,12 @@ _Ends = Annotated[tuple[float, float], AfterValidator(_ordered)]
 _Rate = Annotated[float, Field(ge=0, le=1)]
 
 
+def check_prior(prior: float) -> None:
+    """Raise an error if a prior probability is not between 0 and 1."""
+    if not 0 < prior < 1:
+        raise SettingError(f"A prior must be between 0 and 1, such as 0.5; got {prior}")
+
+
 class FittedThreshold(BaseModel):
     """Threshold and probability, with the counts behind them.
 
@@ -129,8 +135,7 @@ class FittedThreshold(BaseModel):
             SettingError: If the prior is not between 0 and 1.
         """
         prior = self.prior if prior is None else prior
-        if not 0 < prior < 1:
-            raise SettingError(f"A prior must be between 0 and 1, such as 0.5; got {prior}")
+        check_prior(prior)
         logit = self.llr(distance) + math.log(prior / (1 - prior))
         return np.asarray(0.5 * (1 + np.tanh(logit / 2)))
 

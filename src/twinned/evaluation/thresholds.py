@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from ..errors import DataError, SettingError
+from ..errors import DataError
 from ..metrics.bootstrap import class_count, interval, rate_interval, replicates
 from ..metrics.comparisons import Comparisons
 from ..metrics.roc import Roc, roc_of, tally_sorted
-from .calibration import FittedThreshold
+from .calibration import FittedThreshold, check_prior
 from .likelihood_ratio import fit_evidence
 
 RULE = 30  # expected errors for a rate to be supported
@@ -39,8 +39,7 @@ def fit_threshold(
         DataError: If there is no genuine or no impostor comparison.
         SettingError: If ``far`` or ``prior`` is not between 0 and 1.
     """
-    if not 0 < prior < 1:
-        raise SettingError(f"A prior must be between 0 and 1, such as 0.5; got {prior}")
+    check_prior(prior)
     pairs = comparisons.hardest().ascending()
     n_genuine = int(np.count_nonzero(pairs.same))
     n_impostor = len(pairs) - n_genuine

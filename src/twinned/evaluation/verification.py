@@ -11,10 +11,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SettingError
 from ..metrics.bootstrap import Interval, class_count, interval, rate_interval, replicates
 from ..metrics.comparisons import Bools, Comparisons, Floats, Ints
-from ..metrics.roc import Roc, roc_of, tally, tally_sorted
+from ..metrics.roc import Roc, check_far, roc_of, tally, tally_sorted
 from .calibration import FittedThreshold
 from .likelihood_ratio import cllr, min_cllr
 from .thresholds import impostors_needed, supported
@@ -107,8 +106,7 @@ def evaluate_verification(
     Raises:
         SettingError: If ``extra_far`` is not between 0 and 1.
     """
-    if extra_far is not None and not 0 < extra_far < 1:
-        raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {extra_far}")
+    check_far(extra_far)
     fars = sorted({*FARS, *([] if extra_far is None else [extra_far])}, reverse=True)
 
     def measure(pairs: Comparisons, impostors: Literal["all", "random", "skilled"]) -> VerificationResult:

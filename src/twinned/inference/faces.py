@@ -97,8 +97,7 @@ def write(folder: Path) -> Manifest:
         held_out=stored["held_out"],
         data={"description": READY_MADE["face"].training_data},
         recipe=RECIPE,
-        notes=[note.text for note in notes],
-        note_codes=[note.code for note in notes],
         licence=READY_MADE["face"].license,
     )
+    manifest = manifest.with_notes(notes)
     return model_folder.write(folder, manifest, card=card(manifest))

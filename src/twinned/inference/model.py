@@ -299,10 +299,10 @@ class Model(FolderEmbedder):
         predictions = []
         for place, (query, number) in enumerate(zip(asked, nearest, strict=True)):
             label, (to, fitted) = names[number], to_all[number]
-            distance = float(to[place])
-            within = label if distance <= (fitted.threshold if threshold is None else threshold) else None
+            distance, limit = float(to[place]), fitted.threshold if threshold is None else threshold
+            within = label if distance <= limit else None
             probability = float(fitted.probability(distance))
-            predictions.append(Prediction(query.name, within, probability, distance, label, query.box))
+            predictions.append(Prediction(query.name, within, probability, distance, label, limit, query.box))
         return predictions[0] if one and not every else predictions
 
     def gallery(

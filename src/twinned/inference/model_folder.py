@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from ..errors import ModelError, SettingError
 from ..evaluation.calibration import Calibration
 from ..utils import files as outputs
 from ..utils.files import file_sha256, place, write_text
-from ..utils.notes import Note
+from ..utils.notes import Note, note
 
 if TYPE_CHECKING:
     from ..evaluation.enrollment import Enrollment
@@ -103,6 +103,11 @@ class Manifest(BaseModel):
         """Return the notes with their codes."""
         codes = self.note_codes + [""] * (len(self.notes) - len(self.note_codes))
         return [Note(code, text) for code, text in zip(codes, self.notes)]
+
+    def with_notes(self, notes: Sequence[Note]) -> Manifest:
+        """Return a manifest with other notes."""
+        codes, texts = [note.code for note in notes], [note.text for note in notes]
+        return self.model_copy(update={"notes": texts, "note_codes": codes})
 
     @property
     def calibration(self) -> Calibration:
@@ -199,15 +204,27 @@ def harder_impostors(
 def locate(model: str | os.PathLike[str]) -> Path:
     """Return the folder of a model: the path itself, or that of the ready-made model with this name.
 
+    A model folder of that name in the working directory comes first.
+
     Raises:
         MissingExtra: If a ready-made model cannot be used without an extra.
+        ModelError: If a file of the extra is damaged.
     """
     path = Path(model)
     if len(path.parts) != 1 or path.suffix:  # ready-made models have plain names
         return path
-    from .ready_made import locate
+    from .ready_made import READY_MADE
 
-    return locate(path)
+    found = READY_MADE.get(str(path))
+    if found is None:
+        return path
+    if (path / "model.json").exists():
+        note(
+            "own-folder",
+            f"{path} is the model folder in the working directory, not the ready-made model of that name",
+        )
+        return path
+    return found.folder()
 
 
 def _missing(folder: Path) -> ModelError:

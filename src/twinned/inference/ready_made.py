@@ -12,7 +12,6 @@ from typing import Any
 
 from ..errors import MissingExtra
 from ..utils.files import cache_path, cached_folder, is_whole
-from ..utils.notes import note
 
 
 @dataclass(frozen=True)
@@ -80,24 +79,3 @@ class ReadyMade:
 
 _ROWS = tomllib.loads(files(__package__).joinpath("ready_made.toml").read_text(encoding="utf-8"))
 READY_MADE: dict[str, ReadyMade] = {name: ReadyMade(name, **row) for name, row in _ROWS.items()}
-
-
-def locate(path: Path) -> Path:
-    """Return the folder of the ready-made model with the name ``path``; other paths are returned unchanged.
-
-    A model folder of that name in the working directory comes first.
-
-    Raises:
-        MissingExtra: If the model cannot be used without an extra.
-        ModelError: If a file of the extra is damaged.
-    """
-    found = READY_MADE.get(str(path))
-    if found is None:
-        return path
-    if (path / "model.json").exists():
-        note(
-            "own-folder",
-            f"{path} is the model folder in the working directory, not the ready-made model of that name",
-        )
-        return path
-    return found.folder()

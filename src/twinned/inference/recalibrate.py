@@ -165,11 +165,9 @@ def _manifest(
     }
     held_out.pop("identified", None)
     kept = [one for one in old.coded_notes() if not is_threshold_warning(one.code)] + notes
-    changed = old.model_copy(
+    changed = old.with_notes(kept).model_copy(
         update={
             "stored_calibration": report.calibration,
-            "notes": [one.text for one in kept],
-            "note_codes": [one.code for one in kept],
             "prototype": False,
             "held_out": held_out,
         }

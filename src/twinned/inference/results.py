@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ..data.preprocessing import Box
@@ -59,6 +60,7 @@ class Prediction(NamedTuple):
         probability: Calibrated P(same) for the nearest class, in [0, 1].
         distance: Distance to the nearest class, with all its examples, at least 0, lower is closer.
         nearest: Nearest class, within the threshold or not.
+        threshold: Largest distance at which the class is named.
         box: Box of the face, if every face of the image has an answer: left, top, right, bottom in pixels of
             the upright image.
     """
@@ -68,9 +70,13 @@ class Prediction(NamedTuple):
     probability: float
     distance: float
     nearest: str
+    threshold: float
     box: Box | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the prediction under its JSON keys; ``box`` only if there is one."""
-        left_out = ("nearest",) if self.box else ("nearest", "box")
-        return {k: v for k, v in self._asdict().items() if k not in left_out}
+        """Return the prediction under its JSON keys; ``box`` only if there is one, no infinite threshold."""
+        found = {"probability": self.probability, "distance": self.distance}
+        answer: dict[str, Any] = {"image": self.image, "label": self.label, **found}
+        answer |= {"nearest": {"label": self.nearest, **found}}
+        answer |= {"threshold": self.threshold if math.isfinite(self.threshold) else None}
+        return answer | ({"box": self.box} if self.box else {})

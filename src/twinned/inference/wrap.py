@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from .. import distances
+from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec, parse_image_size
 from ..data.readers import Data
@@ -19,7 +20,7 @@ from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
 from ..evaluation.fitting import calibrate
 from ..metrics.comparisons import compare
-from ..metrics.roc import eer
+from ..metrics.roc import check_far, eer
 from ..utils import files
 from ..utils.notes import Note, collect, note
 from . import model_folder
@@ -92,8 +93,7 @@ def wrap(
     """
     if unknown := options.keys() - InputOptions.__annotations__.keys():
         raise TypeError(f"wrap() got an unexpected keyword argument {min(unknown)!r}")
-    if far is not None and not 0 < far < 1:
-        raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
+    check_far(far)
     path = Path(encoder)
     found = open_onnx(path)
     formats = _formats(found, options)
@@ -105,12 +105,7 @@ def wrap(
         images = calibration_data(data)
         if target is not None:
             model_folder.check_output(target, force=force, data=[images.origin, path])
-        decoded = DecodedSet.from_images(images, formats[0].spec, progress=progress)
-        if not decoded.dataset.has_both_kinds:
-            raise DataError(
-                f"{images.origin}: A threshold needs same and different pairs: two classes, and two readable"
-                " images of one of them"
-            )
+        decoded = decode_comparable(images, formats[0].spec, progress=progress)
         chosen, metric = _choose(found, formats, metrics, decoded, seed)
         temporary = tempfile.TemporaryDirectory(prefix="twinned-")
         folder = Path(cleanup.enter_context(temporary))
@@ -139,6 +134,21 @@ def wrap(
             return Model(target)
         cleanup.pop_all()  # the folder stays as long as the model
         return Model(folder, temporary=temporary)
+
+
+def decode_comparable(images: ImageSet | PairSet, spec: ImageSpec, *, progress: bool) -> DecodedSet:
+    """Decode images or pairs for fitting a threshold.
+
+    Raises:
+        DataError: If they give no genuine or no impostor comparison.
+    """
+    decoded = DecodedSet.from_images(images, spec, progress=progress)
+    if not decoded.dataset.has_both_kinds:
+        raise DataError(
+            f"{images.origin}: A threshold needs same and different pairs: two classes, and two readable"
+            " images of one of them"
+        )
+    return decoded
 
 
 def write_calibrated(

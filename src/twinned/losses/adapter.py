@@ -70,7 +70,7 @@ def embedding_loss(
         )
     if required is not None and distance not in (None, required):
         raise SettingError(f"{name} requires the distance {required!r}; got {distance!r}")
-    if _has_proxies(loss) and miner is not None:
+    if _is_proxy_loss(loss) and miner is not None:
         raise SettingError(f"{name} compares images with classes, not with images. Leave the miner out")
     if kind == "foreign" and miner is not None and not takes_indices(loss):
         raise SettingError(
@@ -96,7 +96,7 @@ def _kind(loss: AnyLoss) -> str:
     return "own-pair" if is_pairwise(loss) else "foreign"
 
 
-def _has_proxies(loss: AnyLoss) -> bool:
+def _is_proxy_loss(loss: AnyLoss) -> bool:
     """Return True for a loss of this package with proxies; others may use the name for their parameters."""
     return getattr(loss, "proxies", False) is True
 
@@ -127,7 +127,7 @@ class EmbeddingLoss(Loss):
         super().__init__()
         self.loss, self._kind = loss, _kind(loss)
         self.distance = distance
-        self.proxies = _has_proxies(loss)
+        self.proxies = _is_proxy_loss(loss)
         self.miner = miner
         self._measure = measure
 

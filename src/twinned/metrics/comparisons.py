@@ -60,6 +60,20 @@ def class_numbers(labels: Labels) -> Ints:
     return numbers
 
 
+def labeled_vectors(embeddings: npt.ArrayLike, labels: Labels) -> tuple[Floats, Ints]:
+    """Return embeddings as floats ``(n, d)`` and the numbers of their classes ``(n,)``.
+
+    Raises:
+        DataError: If the lengths differ, the shape is another, or a value is not finite.
+    """
+    vectors, label = as_vectors(embeddings), class_numbers(labels)
+    if len(vectors) != len(label):
+        raise DataError(
+            f"Each embedding needs one label; got {len(vectors)} embeddings and {len(label)} labels"
+        )
+    return vectors, label
+
+
 class Comparator(Protocol):
     """Measures distances between embeddings: at least 0, lower is closer."""
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..distances import all_pairs
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
-from .comparisons import DistanceLike, Ints, Labels, as_vectors, class_numbers
+from .comparisons import DistanceLike, Ints, Labels, class_numbers, labeled_vectors
 
 DRAWS = 1000
 
@@ -149,11 +149,7 @@ def few_shot(
     """
     if rule not in ("nearest", "prototype"):
         raise SettingError(f"Unknown rule {rule!r}. Choose nearest or prototype")
-    vectors, label, measure = as_vectors(embeddings), class_numbers(labels), all_pairs(distance)
-    if len(vectors) != len(label):
-        raise DataError(
-            f"Each embedding needs one label; got {len(vectors)} embeddings and {len(label)} labels"
-        )
+    (vectors, label), measure = labeled_vectors(embeddings, labels), all_pairs(distance)
     drawn = _episodes(label, ways=ways, shots=shots, episodes=episodes, groups=groups, seed=seed)
     correct = np.empty(episodes, dtype=bool)
     for k, (support, query, answer) in enumerate(zip(*drawn)):

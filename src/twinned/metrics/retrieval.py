@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..distances import all_pairs
 from ..errors import DataError, SettingError
 from .bootstrap import Interval, mean_interval
-from .comparisons import DistanceLike, Distances, Floats, Ints, Labels, as_vectors, class_numbers
+from .comparisons import DistanceLike, Distances, Floats, Ints, Labels, as_vectors, labeled_vectors
 
 _BLOCK_VALUES = 1 << 22  # distances computed at a time
 
@@ -85,8 +85,8 @@ def evaluate_retrieval(
     """
     if any(k < 1 for k in ks):
         raise SettingError(f"Recall at k needs k of at least 1; got {list(ks)}")
-    label = class_numbers(labels)
-    query, first, precision = _search(as_vectors(embeddings), label, all_pairs(distances))
+    vectors, label = labeled_vectors(embeddings, labels)
+    query, first, precision = _search(vectors, label, all_pairs(distances))
     found = {k: first <= k for k in ks}
     return Retrieval(
         recall_at={k: float(hit.mean()) for k, hit in found.items()},
@@ -157,10 +157,6 @@ def map_at_r(embeddings: npt.ArrayLike, labels: Labels, distance: DistanceLike =
 
 def _search(vectors: Floats, label: Ints, distances: Distances) -> tuple[Ints, Ints, Floats]:
     """Return the queries' rows, the rank of each one's first hit (from 1), and its average precision at R."""
-    if len(vectors) != len(label):
-        raise DataError(
-            f"Each embedding needs one label; got {len(vectors)} embeddings and {len(label)} labels"
-        )
     queries = np.flatnonzero(np.bincount(label)[label] > 1) if len(label) else np.zeros(0, dtype=np.intp)
     if not len(queries):
         raise DataError(

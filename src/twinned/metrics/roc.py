@@ -94,8 +94,7 @@ class Roc:
         return int(np.argmax(self.far >= self.frr))
 
     def _last(self, far: float) -> int:
-        if not 0 < far < 1:
-            raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
+        check_far(far)
         return int(np.searchsorted(self.far, far, side="right")) - 1
 
     def _between(self, k: int) -> float:
@@ -105,6 +104,12 @@ class Roc:
         above = float(self.threshold[k + 1])
         below = float(self.threshold[k]) if k else 0.0 if above > 0 else above - 1
         return (below + above) / 2
+
+
+def check_far(far: float | None) -> None:
+    """Raise an error if a false accept rate is not between 0 and 1; None is accepted."""
+    if far is not None and not 0 < far < 1:
+        raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
 
 
 def tally(distance: npt.ArrayLike, same: npt.ArrayLike) -> Tally:

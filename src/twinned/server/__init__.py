@@ -5,7 +5,7 @@ lifecycle       socket, connections, graceful stop (`serve`)
 security        allowed hosts and origins, token, response headers
 uploads         request bodies: multipart or JSON, limits before allocation
 schemas         requests and responses
-model_routes    /v1/verify, embed, classify, model
+model_routes    /v1/verify, explain, faces, embed, classify, model
 gallery_routes  /v1/identify, search, gallery
 service         model, gallery and threads shared by the routes
 batching        batches of concurrent requests, on a GPU

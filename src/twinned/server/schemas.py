@@ -276,7 +276,7 @@ class Nearest(BaseModel):
 
 
 Verdict = _schema_of(results.Verdict, verdict=str)
-Prediction = _schema_of(results.Prediction, without="nearest")
+Prediction = _schema_of(results.Prediction, nearest=Nearest, threshold=float | None)
 Hit = _schema_of(gallery.Hit, without="metadata")
 Identification = _schema_of(
     gallery.Identification, distance=float | None, nearest=Nearest | None, hits=list_of(Hit)

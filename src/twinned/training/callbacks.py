@@ -21,6 +21,8 @@ _MIN_EVALUATION_INTERVAL = 10
 _CHECK_INTERVAL = 10
 # Embeddings have collapsed if their standard deviation is below this fraction of their norm.
 _COLLAPSED = 0.02
+# Share of the classes that may be left out without a note.
+_MOST_UNDRAWN = 0.1
 # Successive checks without an active pair or triplet before a note.
 _IDLE_CHECKS = 5
 # An equal error rate within this factor of the best one counts as equal; the later weights are kept.
@@ -243,7 +245,7 @@ class TrainingMonitor(Callback):
                 self._note("not-finite", f"{early}. Use a smaller learning rate")
                 return
             note("stopped-early", early)
-        if self._from_start and self._undrawn:
+        if self._from_start and len(self._undrawn) > _MOST_UNDRAWN * len(self.classes):
             self._note(
                 "undrawn-classes",
                 f"{len(self._undrawn)} of {len(self.classes)} classes, rotated ones included, were never"

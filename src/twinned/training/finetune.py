@@ -14,7 +14,7 @@ from ..inference.baseline import figures
 from ..inference.model import Model
 from ..inference.model_card import card
 from ..nn import encoders
-from ..utils.notes import note
+from ..utils.notes import Note, note
 from . import recipes
 from .config import TrainConfig
 from .state import Interrupted
@@ -22,7 +22,6 @@ from .state import Interrupted
 # Learning rate of the first fine-tuning, relative to that of the original training.
 _LOWER_RATE = 0.3
 _MINUTES = 2.0
-_OLD = "on the old classes: "
 # Options that stay the model's when another recipe is chosen.
 _OF_THE_NETWORK = (
     "input.height",
@@ -161,11 +160,11 @@ def measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int
         f"{NAMES[key]} {value:.4f} before, {found['after'][key]:.4f} after"
         for key, value in found["before"].items()
     ]
-    sentence = f"{_OLD}{'; '.join(changes)}"
-    note("old-classes", sentence)
+    measured = Note("old-classes", f"on the old classes: {'; '.join(changes)}")
+    note(*measured)
     held_out = after.manifest.held_out | {"old": found}
-    earlier = [text for text in after.manifest.notes if not text.startswith(_OLD)]
-    changed = after.manifest.model_copy(update={"held_out": held_out, "notes": [*earlier, sentence]})
+    earlier = [one for one in after.manifest.coded_notes() if one.code != measured.code]
+    changed = after.manifest.with_notes([*earlier, measured]).model_copy(update={"held_out": held_out})
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
         model_folder.copy(after.folder, Path(folder), force=True)
         model_folder.write(Path(folder), changed, card=card(changed))

@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import DecodedSet
 from ..data.images import open_image
 from ..data.preprocessing import ImageSpec
-from ..errors import DataError, ModelError, SettingError
+from ..errors import ModelError, SettingError
 from ..inference import model_card, model_folder
 from ..inference.embedder import GraphEmbedder
 from ..inference.inputs import calibration_data
@@ -25,7 +24,8 @@ from ..inference.model import Model
 from ..inference.model_folder import Manifest
 from ..inference.ready_made import READY_MADE
 from ..inference.session import Graph
-from ..inference.wrap import choose_distance, write_calibrated
+from ..inference.wrap import choose_distance, decode_comparable, write_calibrated
+from ..metrics.roc import check_far
 from ..nn import heads, onnx_export
 from ..nn.encoders import Encoder, as_encoder
 from ..nn.siamese import SiameseNetwork
@@ -52,8 +52,7 @@ def from_network(
     progress: bool = True,
 ) -> Model:
     """Make a model from a network; see `Model.from_network`."""
-    if far is not None and not 0 < far < 1:
-        raise SettingError(f"A false accept rate must be between 0 and 1, such as 0.01; got {far}")
+    check_far(far)
     if not isinstance(network, nn.Module):
         raise SettingError(f"A network must be a torch.nn.Module; got {type(network).__name__}")
     network = getattr(network, "_orig_mod", network)  # of torch.compile
@@ -63,12 +62,7 @@ def from_network(
         if target is not None:
             model_folder.check_output(target, data=[images.origin])
         siamese, spec = _siamese(copy.deepcopy(network).cpu().eval(), spec, images)
-        decoded = DecodedSet.from_images(images, spec, progress=progress)
-        if not decoded.dataset.has_both_kinds:
-            raise DataError(
-                f"{images.origin}: A threshold needs same and different pairs: two classes, and two readable"
-                " images of one of them"
-            )
+        decoded = decode_comparable(images, spec, progress=progress)
         temporary = tempfile.TemporaryDirectory(prefix="twinned-")
         folder = Path(cleanup.enter_context(temporary))
         has_head = _export(siamese, spec, folder, name)

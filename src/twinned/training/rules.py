@@ -182,8 +182,8 @@ RULES: tuple[Rule, ...] = (
         "classes-multiplied",
         lambda c, d: not d.pairs and c.sampler.variants > 1,
         {},
-        "Classes are also used rotated or mirrored: each counts as {c.sampler.variants} classes. Where a"
-        " rotated or mirrored class means the same, use --set rotate_classes=false --set flip_classes=false",
+        "Rotated or mirrored, each class counts as {c.sampler.variants} classes. If they mean the same, use"
+        " --set rotate_classes=false --set flip_classes=false",
         note=True,
     ),
     Rule(

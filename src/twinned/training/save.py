@@ -151,10 +151,8 @@ def _manifest(
         data=data,
         held_out=_held_out_figures(trainer, result, calibration),
         recipe=config,
-        notes=[text for _, text in notes],
-        note_codes=[code for code, _ in notes],
         licence=license_text,
-    )
+    ).with_notes(notes)
 
 
 def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibration) -> dict[str, Any]:

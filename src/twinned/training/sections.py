@@ -64,7 +64,7 @@ class EncoderConfig(Section):
     embedding_size: int | None = Field(
         None, ge=2, le=8192, description="Number of values of an embedding; none for the encoder's own"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the last feature map in training")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the pooled features in training")
     symmetric: bool = Field(False, description="Average the features of an image and of its mirror image")
     weights: str | None = Field(None, description="File of weights (safetensors) to start from")
 
@@ -216,13 +216,17 @@ class Augment(Section):
     shear: float = Field(0.0, ge=0, le=1, description="Largest shear")
     scale: float = Field(0.0, ge=0, le=2, description="Largest change of scale, as a share")
     shift: float = Field(0.0, ge=0, le=0.5, description="Largest shift, as a share of the image")
-    probability: float = Field(1.0, gt=0, le=1, description="Share of the images that are warped")
+    probability: float = Field(
+        1.0, gt=0, le=1, description="Probability of rotation, shear, scale and shift, each"
+    )
     elastic: float = Field(0.0, ge=0, le=0.5, description="Strength of the elastic deformation")
     flip: bool = Field(False, description="Mirror images at random")
     brightness: float = Field(0.0, ge=0, le=1, description="Largest change of brightness")
     contrast: float = Field(0.0, ge=0, le=1, description="Largest change of contrast")
     saturation: float = Field(0.0, ge=0, le=1, description="Largest change of saturation")
-    erase: float = Field(0.0, ge=0, lt=1, description="Share of images with an erased rectangle")
+    erase: float = Field(
+        0.0, ge=0, lt=1, description="Side of the square erased in half of the images, as a share of theirs"
+    )
 
 
 class Length(Section):

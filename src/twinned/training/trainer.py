@@ -236,7 +236,8 @@ class Trainer:
                     " trains the projection)",
                 )
             steps = 0
-        steps, epoch_steps = self._steps(steps, len(source) / len(batches(0).index))
+        epoch = len(source) / len(batches(0).index)
+        steps, epoch_steps = self._steps(steps, epoch)
         seconds = self._training_seconds(
             network,
             budget,
@@ -251,13 +252,8 @@ class Trainer:
                 steps = 0
                 note("no-time-to-train", "time allows for fitting the last layer only: set more minutes")
         optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
-        schedule = self._schedule(
-            steps,
-            seconds,
-            epoch_steps,
-            len(source) / len(batches(0).index),
-            learning_rate=optimizer.param_groups[0]["lr"],
-        )
+        rate = optimizer.param_groups[0]["lr"]
+        schedule = self._schedule(steps, seconds, epoch_steps, epoch, learning_rate=rate)
         rows = distributed.rank_slice()
         with nullcontext() if is_main else muted(), source.read_ahead(batches, rows) as ready:
             result = train_network(

@@ -140,7 +140,7 @@ def one_shot(
     rows = math.ceil(len(support) / columns)
     step, row, size = 1.12, 1.55, 1.9
     height = 0.62 + max(row * rows + 0.4 * (threshold is not None), size + 1.25)
-    ax = board(size + 1.3 + step * columns, height, inches=0.8, ax=ax)
+    ax = board(size + 1.3 + max(step * columns, 3.4), height, inches=0.8, ax=ax)
     words(ax, 0.15, 0.3, "Query", ha="left", weight="bold")
     words(ax, size + 1.1, 0.3, f"Support: one of {len(support)}?", ha="left", weight="bold")
     picture(ax, thumbnail(query.image), at=(0.15, 0.6), size=size, frame=INK, line=1.8)

@@ -8,7 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,10 +77,35 @@ def write_letters(folder: Path) -> None:
         write_images(load_letters([script]), folder / script)
 
 
-# Data sets that need no download: origin and function.
+class Included(NamedTuple):
+    """Data set that needs no download.
+
+    Args:
+        title: Content and origin.
+        origin: Origin of the files.
+        write: Function that writes the files into a folder.
+        use: Paths below the folder to train on.
+    """
+
+    title: str
+    origin: str
+    write: Callable[[Path], None]
+    use: tuple[str, ...]
+
+
 INCLUDED = {
-    "digits": ("scikit-learn's digits", write_digits),
-    "letters": ("letters in the typefaces of matplotlib", write_letters),
+    "digits": Included(
+        "1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn",
+        "scikit-learn's digits",
+        write_digits,
+        ("known", "novel"),
+    ),
+    "letters": Included(
+        "4,258 printed letters of 307 classes, 64x64; drawn with the typefaces of matplotlib",
+        "letters in the typefaces of matplotlib",
+        write_letters,
+        ("known", "armenian", "georgian"),
+    ),
 }
 
 

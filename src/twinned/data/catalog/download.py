@@ -70,9 +70,9 @@ def fetch(
     work.mkdir(parents=True)
     try:
         if name in convert.INCLUDED:
-            origin, write = convert.INCLUDED[name]
-            write(work)
-            facts: dict[str, Any] = {"name": name, "files": [{"file": origin}]}
+            included = convert.INCLUDED[name]
+            included.write(work)
+            facts: dict[str, Any] = {"name": name, "files": [{"file": included.origin}]}
         else:
             facts = _fill(registry.named(name), work, source, before, target, progress=progress)
         facts["images"] = len(find_images(work))

@@ -107,5 +107,5 @@ def named(name: str) -> DataSet:
         return DATA_SETS[name]
     except KeyError:
         raise SettingError(
-            f"Unknown data set {name!r}. Choose one of {', '.join((*DATA_SETS, 'digits', 'letters'))}."
+            f"Unknown data set {name!r}. Choose one of {', '.join((*DATA_SETS, *convert.INCLUDED))}."
         ) from None

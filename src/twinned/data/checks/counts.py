@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...errors import some
 from ..datasets import ImageSet, PairSet
 from ..preprocessing import ImageSpec
+from ..splits import HOLD_OUT_FROM
 from .file_features import Facts
 from .issues import Issue, Severity, many
 
@@ -64,9 +65,9 @@ def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Issue]:
             " class has its own folder",
             [],
         )
-    elif len(usable) < 12:
+    elif len(usable) < HOLD_OUT_FROM:
         unseen = len(usable) >= 4
-        source = "cross-fitting over them" if unseen else "training classes, so it may not generalize"
+        source = "cross-validation over them" if unseen else "training classes, so it may not generalize"
         yield Issue(
             "too_few",
             "info" if unseen else "warning",
