@@ -218,7 +218,7 @@ def test_entry_points_register_parts_for_the_command(started, tmp_path, monkeypa
     (tmp_path / "my_parts.py").write_text("\n".join([*classes, miner]))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     (command,) = re.findall(r"`(twinned train .* --encoder patches .*)`", text)
-    type_in(Block(None, "sh", f"{command} --steps 2 --image-size 16"), started)
+    type_in(Block(None, "sh", f"{command} --steps 2 --image-size 16 --force"), started)
     found = json.loads((started / "mine.twin" / "model.json").read_text())
     assert found["recipe"]["encoder"]["name"] == "patches"
     assert found["recipe"]["loss"]["name"] == "band"

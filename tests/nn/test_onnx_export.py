@@ -67,14 +67,14 @@ def test_onnx_runtime_agrees_with_pytorch(name, exported, tmp_path):
     rng = np.random.default_rng(0)
     for count in (1, 2, 9):
         pixels = rng.integers(0, 256, (count, *spec.shape), dtype=np.uint8)
-        theirs, features = session.run(None, {"pixels": pixels})
+        theirs, *features = session.run(None, {"pixels": pixels})
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             ours = network.eval().embed(images).numpy()
         assert theirs.dtype == np.float32
         # Tolerance of the exporter; koch2015, with sums of 9216 terms, reaches a third of it.
         np.testing.assert_allclose(theirs, ours, atol=onnx_export.TOLERANCE * max(1, np.abs(ours).max()))
-        assert len(features) == count
+        assert [len(maps) for maps in features] == [count] * network.encoder.has_maps
 
     assert onnx_export.export_head(network, tmp_path / "head.onnx") == (name in HEADS)
     if name in HEADS:
