@@ -63,6 +63,8 @@ class Graph:
         options.intra_op_num_threads = threads or (os.cpu_count() or 1)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Threads that spin after a run would slow down the decoding and the face detector between runs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=self.providers)
         except Exception as error:  # ONNX Runtime has no common base for its errors

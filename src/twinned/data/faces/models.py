@@ -115,7 +115,7 @@ def finder() -> Finder:
     options.intra_op_num_threads = os.cpu_count() or 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # photographs come one by one
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # the encoder runs in between
     session = onnxruntime.InferenceSession(
         str(folder / "detector.onnx"), options, providers=["CPUExecutionProvider"]
     )
