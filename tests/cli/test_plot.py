@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from twinned import plots
-from twinned.cli.main import main
 from twinned.inference import model_folder
 from twinned.utils import files
 
@@ -32,17 +31,9 @@ def data(tmp_path_factory, squares):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(twinned):
     """Function that runs the program and returns exit code, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["twinned", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        shown = capsys.readouterr()
-        return stop.value.code, shown.out, shown.err
-
-    return call
+    return twinned
 
 
 COMMANDS = {

@@ -87,7 +87,6 @@ class Service:
         plan: batching.EncoderPlan | None = None,
     ) -> None:
         self.plan = plan or batching.plan(model)
-        self._original = model  # may own the temporary folder that the copy reads
         self.model = model.with_session(self.plan.encoder)
         self.gallery = None if gallery is None else gallery.with_embedder(self.model)
         self.read_only = read_only
