@@ -50,6 +50,7 @@ from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 # `_LATE` seconds longer than its budget. The export of a large encoder is measured in addition.
 FINISH_SECONDS = 3.0
 _LATE = 10.0
+_LEAST_SHARE = 0.5
 # Suffixes of the files of an interrupted run.
 _RUN_SUFFIXES = (".safetensors", ".json", ".new")
 
@@ -271,12 +272,16 @@ def _make_trainer(
 
 
 def _budget(trainer: Trainer, folder: Path, start_time: float) -> Budget:
-    """Return the time budget for training; the baseline is exported to measure the time of an export."""
+    """Return the time budget for training; the baseline is exported to measure the time of an export.
+
+    At least `_LEAST_SHARE` of the minutes is for training, however long it took to prepare the run.
+    """
     minutes = trainer.config.length.minutes
     if minutes is None:
         return Budget()
     export_seconds = distributed.broadcast_from_rank0(lambda: write_baseline(folder, trainer))
-    return Budget(start_time + minutes * 60 - FINISH_SECONDS - export_seconds)
+    end = start_time + minutes * 60 - FINISH_SECONDS - export_seconds
+    return Budget(max(end, time.monotonic() + _LEAST_SHARE * minutes * 60))
 
 
 def _write(
