@@ -316,7 +316,7 @@ def test_invalid_options_are_refused(finetune, strangers, tmp_path, given, messa
 
 def test_unusable_old_images_are_refused_before_training(finetune, strangers, tmp_path):
     one = load_images(strangers)
-    with pytest.raises(DataError, match=r"--old: .*: evaluation needs two classes"):
+    with pytest.raises(DataError, match=r"`old=`: .*: evaluation needs two classes"):
         finetune(strangers, output=tmp_path / "new.twin", old=one.with_classes(one.classes[:1]))
     assert list(tmp_path.iterdir()) == []
 

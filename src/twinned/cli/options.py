@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -27,12 +28,27 @@ if TYPE_CHECKING:
     from ..inference.results import Prediction
 
 ERRORS_SHOWN = 20  # of unreadable images
+_LITERALS = {"True": "true", "False": "false"}
+
+
+def as_options(text: str) -> str:
+    """Write Python arguments in a message, such as `` `min_face=20` ``, as options: ``--min-face 20``."""
+    return re.sub(r"`([a-z_]+)=([^`]*)`", _as_option, text)
+
+
+def _as_option(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    if name == "settings":
+        pairs = re.findall(r'"([\w.]+)": "?([^,"}]+)', value)
+        return " ".join(f"--set {key}={_LITERALS.get(each, each)}" for key, each in pairs)
+    flag = "--force" if name == "overwrite" else "--" + name.replace("_", "-")
+    return flag if value in ("", "True") else flag + " " + value.strip('"')
 
 
 def print_note(text: str) -> None:
     """Print a sentence on standard error, wrapped on a terminal; a closed terminal is ignored."""
     with contextlib.suppress(OSError):
-        print(wrapped(f"twinned: {text}", sys.stderr), file=sys.stderr)
+        print(wrapped(f"twinned: {as_options(text)}", sys.stderr), file=sys.stderr)
 
 
 def wrapped(text: str, stream: TextIO) -> str:
@@ -63,7 +79,7 @@ def print_result(value: Any, *, as_json: bool, text: str) -> None:
     Of the processes that torchrun starts, only the one of rank 0 prints.
     """
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(value, allow_nan=False) if as_json else text, flush=True)
+        print(json.dumps(value, allow_nan=False) if as_json else as_options(text), flush=True)
 
 
 def print_errors(errors: Sequence[object]) -> None:

@@ -270,7 +270,8 @@ def _train(
         warm_start = load_for_input(start.model, config_of(start.model), found, start.parts)
     elif candidates := _candidates(start):
         if target is not None:
-            model_folder.check_output(target, force=overwrite or resume, data=[start.data.train.origin])
+            origin = start.data.train.origin
+            model_folder.check_output(target, force=overwrite or resume, data=[origin], option="overwrite")
         with progress_bar("Choosing the encoder", show=progress):
             found, why = _select(start, *candidates, target if resume else None, where)
         notes = [*notes, *why]

@@ -60,7 +60,7 @@ def from_network(
     with collect() as notes, ExitStack() as cleanup:
         images = calibration_data(calibration_images)
         if target is not None:
-            model_folder.check_output(target, data=[images.origin])
+            model_folder.check_output(target, data=[images.origin], option=None)
         siamese, spec = _siamese(copy.deepcopy(network).cpu().eval(), spec, images)
         decoded = decode_comparable(images, spec, progress=progress)
         temporary = tempfile.TemporaryDirectory(prefix="twinned-")

@@ -107,8 +107,8 @@ def expected_faces(
     if not found:
         raise ImageError(
             name,
-            f"no face was found (of {min_face or MIN_FACE:g} pixels or more). Choose --faces none for an"
-            " image without faces or of one face that fills it, --min-face for smaller faces",
+            f'no face was found (of {min_face or MIN_FACE:g} pixels or more). Choose `faces="none"` for an'
+            " image without faces or of one face that fills it, `min_face=` for smaller faces",
         )
     if found[0].score == 0:
         _note_once("no-face", f"{name}: no face was found; the whole image is used as the face")
