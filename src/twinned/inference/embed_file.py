@@ -68,7 +68,7 @@ def embed_to_file(
     if target.suffix not in (".npz", ".parquet"):
         raise SettingError(f"{target}: The name must end in .npz or .parquet")
     run = hashlib.sha256(
-        json.dumps([model.encoder_sha256, model.spec.faces, model.spec.min_face, list(paths)]).encode()
+        json.dumps([model.encoder_sha256, model.spec.model_dump(mode="json"), list(paths)]).encode()
     ).hexdigest()
     work = target.with_name(target.name + ".partial")
     if target.exists() and not force:

@@ -218,10 +218,8 @@ class Model(FolderEmbedder):
         images = {inputs.image_key(image): image for image in (*first, *second)}
         place = {key: index for index, key in enumerate(images)}
         vectors = self._embed(list(images.values()), progress=progress)
-        index = np.array([place[inputs.image_key(image)] for image in (*first, *second)], np.intp).reshape(
-            2, -1
-        )
-        sides = vectors[index[0]], vectors[index[1]]
+        index = [[place[inputs.image_key(image)] for image in side] for side in (first, second)]
+        sides = vectors[np.array(index, np.intp)]
         return [
             self._verdict(float(distance), threshold, relations=relations)
             for distance, relations in zip(
@@ -328,8 +326,10 @@ class Model(FolderEmbedder):
         if isinstance(gallery, (str, os.PathLike)):
             with self.gallery(gallery, create=False, read_only=True) as opened:
                 yield opened
-        else:
+        elif hasattr(gallery, "identify"):
             yield gallery
+        else:
+            raise SettingError(f"Expected a gallery, its folder or its URL; got {type(gallery).__name__}")
 
     def identify(
         self,

@@ -9,7 +9,7 @@ import pytest
 
 from twinned import plots
 from twinned.errors import DataError, SettingError
-from twinned.visualization.embeddings import _separated, _spaced
+from twinned.visualization.maps import _separated, _spaced
 
 
 @pytest.fixture(scope="module")
