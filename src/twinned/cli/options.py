@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
-from typer.exceptions import Exit
 
 from ..utils.notes import logger
 
 if TYPE_CHECKING:
     from ..data.preprocessing import Box, ImageSpec
+    from ..evaluation.calibration import Prediction
     from ..gallery.results import Identification
     from ..inference.model import Model
-    from ..inference.results import Prediction
 
 ERRORS_SHOWN = 20  # of unreadable images
 _LITERALS = {"True": "true", "False": "false"}
@@ -163,35 +161,6 @@ def face_name(image: str, box: Box | None) -> str:
     return f"{image} {list(box)}" if box else image
 
 
-def _without_bool(params: list[Any]) -> list[Any]:
-    """Remove ``<bool>`` from the help of flags, which take no value."""
-    for param in params:
-        if getattr(param, "is_bool_flag", False):
-            param.metavar = ""
-    return params
-
-
-class Group(TyperGroup):
-    """Command group that prints its help on standard error, with exit code 2, if no command is given."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _without_bool(super().get_params(ctx))
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and ctx is not None:
-            _without_bool(command.get_params(ctx))
-        return command
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args or ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
-        with contextlib.redirect_stdout(sys.stderr):
-            if help_text := ctx.get_help():  # empty where Rich has printed it already
-                print(help_text)
-        raise Exit(2)
-
-
 MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
 ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
@@ -247,15 +216,24 @@ Url = Annotated[
 ]
 
 
-def load_or_connect(folder: Path, url: str | None, *, device: str = "auto") -> Any:
-    """Load a model, or connect to a running service."""
-    if url is not None:
+def load_or_connect(
+    folder: Path,
+    url: str | None,
+    *,
+    device: str = "auto",
+    faces: str | None = None,
+    min_face: int | None = None,
+) -> Any:
+    """Load a model, or connect to a running service, with the faces of photographs that it looks for."""
+    if url is None:
+        from ..inference.model import load
+
+        loaded: Any = load(folder, device=device)
+    else:
         from .remote import RemoteService
 
-        return RemoteService(url)
-    from ..inference.model import load
-
-    return load(folder, device=device)
+        loaded = RemoteService(url)
+    return loaded if faces is None and min_face is None else loaded.with_faces(faces, min_face)
 
 
 def load_on(device: str, folder: Path) -> Model:
