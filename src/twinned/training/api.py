@@ -17,7 +17,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.faces.photographs import share_with_faces
 from ..data.readers import Data, as_dataset
 from ..data.splits import check_classes, split_by_column
-from ..errors import SettingError
+from ..errors import SettingError, many
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
@@ -236,8 +236,8 @@ def _start(
 def _describe(source: ImageSet | PairSet) -> Note:
     """Return a note with the size of the data."""
     if isinstance(source, PairSet):
-        return Note("data", f"{len(source):,} pairs of {len(source.images):,} images")
-    return Note("data", f"{len(source):,} images of {len(source.classes):,} classes")
+        return Note("data", f"{many(len(source), 'pair')} of {many(len(source.images), 'image')}")
+    return Note("data", f"{many(len(source), 'image')} of {many(len(source.classes), 'class')}")
 
 
 @on_devices
