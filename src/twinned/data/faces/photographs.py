@@ -126,7 +126,7 @@ def expected_faces(
         _note_once(
             "several-faces",
             f"{name}: {len(found)} faces were found, and the largest is used. With"
-            " --faces all, identify, classify, search and embed answer for each",
+            ' `faces="all"`, identify, classify, search and embed answer for each',
         )
     return found if every else found[:1]
 
