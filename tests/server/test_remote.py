@@ -33,7 +33,7 @@ def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shap
         assert added["stored"] == 48
         assert both(("gallery", "add"), broken, circles[0], "--label", "circle")["skipped"] == 1
         code, _, err = twinned("gallery", "add", model_folder, held, broken, "--label", "x", *url)
-        assert (code, "none of 1 images can be read: broken.png: is not" in err) == (2, True)
+        assert (code, "none of 1 image can be read: broken.png: is not" in err) == (2, True)
         both(("gallery", "count"))
         both(("gallery", "count"), "--label", "circle")
         listed = both(("gallery", "list"), "--label", "circle")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import DataError, SettingError, some
+from ..errors import DataError, SettingError, many, some
 from ..utils.notes import logger
 from ..utils.progress import progress_bar
 from .options import (
@@ -158,7 +158,7 @@ def add(
         if columns := sorted(set().union(*rows)):
             logger.info(f"{given}: stored as metadata: {some(columns)}")
         if forged := int(data.forgery.sum()):
-            print_note(f"{given}: {forged} forgeries are not enrolled")
+            print_note(f"{given}: {many(forged, 'forged image')} left out")
         genuine = [place for place, forgery in enumerate(data.forgery.tolist()) if not forgery]
         paths += [data.images[place] for place in genuine]
         labels += [str(data.labels[place]) for place in genuine]
@@ -170,7 +170,7 @@ def add(
         count = opened.count()
     if len(added.unreadable) == len(paths):
         errors = some([str(error) for error in added.unreadable], ERRORS_SHOWN)
-        raise DataError(f"none of {len(paths):,} images can be read: {errors}")
+        raise DataError(f"none of {many(len(paths), 'image')} can be read: {errors}")
     print_errors(added.unreadable)
     print_result(
         {
@@ -180,7 +180,7 @@ def add(
             "count": count,
         },
         as_json=json,
-        text=f"{url or gallery}: {added.stored} images enrolled, {added.skipped} already there,"
+        text=f"{url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped} already there,"
         f" {len(added.unreadable)} unreadable; {count} in total",
     )
 
@@ -202,7 +202,7 @@ def remove(
     print_result(
         {"removed": len(removed.items), "count": count},
         as_json=json,
-        text=f"{url or gallery}: {len(removed.items)} images removed; {count} left",
+        text=f"{url or gallery}: {many(len(removed.items), 'image')} removed; {count} left",
     )
 
 
@@ -234,7 +234,9 @@ def update(
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
-    print_result({"updated": changed}, as_json=json, text=f"{url or gallery}: {changed} images updated")
+    print_result(
+        {"updated": changed}, as_json=json, text=f"{url or gallery}: {many(changed, 'image')} updated"
+    )
 
 
 @group.command(name="list")
@@ -251,7 +253,7 @@ def list_(
     with _open(model, gallery, url=url) as opened:
         page = opened.list(label=label, where=_pairs(where))
     lines = [f"{item.id}  {item.label or '-'}  {item.image or '-'}" for item in page.items]
-    print_result(page.to_json(), as_json=json, text="\n".join([*lines, f"{page.count} images"]))
+    print_result(page.to_json(), as_json=json, text="\n".join([*lines, many(page.count, "image")]))
 
 
 @group.command()
@@ -271,7 +273,9 @@ def count(
     if label:
         labels = {name: n for name, n in labels.items() if name in label}
     print_result(
-        {"count": found, "labels": labels}, as_json=json, text=f"{found} images, {len(labels)} labels"
+        {"count": found, "labels": labels},
+        as_json=json,
+        text=f"{many(found, 'image')}, {many(len(labels), 'label')}",
     )
 
 
@@ -331,7 +335,8 @@ def rebuild(
     print_result(
         {"stored": added.stored, "unreadable": [str(error) for error in added.unreadable]},
         as_json=json,
-        text=f"{into or gallery}: {added.stored} images embedded again, {len(added.unreadable)} left out",
+        text=f"{into or gallery}: {many(added.stored, 'image')} embedded again,"
+        f" {len(added.unreadable)} left out",
     )
 
 
@@ -352,7 +357,7 @@ def copy(
     print_result(
         {"copied": written, "count": total},
         as_json=json,
-        text=f"{target}: {written} copied, {total} in total",
+        text=f"{target}: {many(written, 'image')} copied, {total} in total",
     )
 
 

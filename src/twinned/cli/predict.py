@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import DataError, SettingError
+from ..errors import DataError, SettingError, many
 from ..utils import files
 from ..utils.notes import logger
 from .options import (
@@ -129,11 +129,11 @@ def embed(
     )
     print_errors(written.errors)
     if len(written.errors) == written.images:
-        raise DataError(f"none of {written.images} images could be read; {output} lists the errors")
+        raise DataError(f"none of {many(written.images, 'image')} could be read; {output} lists the errors")
     print_result(
         {"images": written.images, "errors": len(written.errors), "output": str(output)},
         as_json=json,
-        text=f"{output}: {written.images - len(written.errors)} images embedded"
+        text=f"{output}: {many(written.images - len(written.errors), 'image')} embedded"
         + (f", {len(written.errors)} unreadable" if written.errors else ""),
     )
 

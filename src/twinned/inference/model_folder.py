@@ -137,9 +137,15 @@ class Manifest(BaseModel):
             return False, "CLASSES SEEN IN TRAINING"
         if self.origin == "wrapped":
             return None, "classes that the encoder may or may not have been trained on"
-        if self.classes and not self.held_out.get("images"):
+        if self.is_cross_validated:
             return True, "classes, in cross-validation folds held out of separate trainings"
         return True, "classes that training never saw"
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """True if the threshold is from training classes, each of which a separate training held out."""
+        held_out = self.origin == "wrapped" or not self.classes or bool(self.held_out.get("images"))
+        return self.calibration.unseen_classes and not held_out
 
     @property
     def not_measured(self) -> list[str]:

@@ -17,7 +17,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.faces.photographs import share_with_faces
 from ..data.readers import Data, as_dataset
 from ..data.splits import check_classes, split_by_column
-from ..errors import SettingError
+from ..errors import SettingError, many
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders
@@ -208,7 +208,9 @@ def _start(
         raise SettingError(f"Set a recipe ({recipe}) or a configuration; not both")
     if config is None and (recipe == "auto" or (recipe is None and init_from is None)):
         recipe = "auto"
-        config, why = recipes.choose(source, seed=int(changes.get("seed", 0)))
+        fixed = changes.keys() & {*_FIXES_ENCODER, "input.faces"} or "encoder" in parts.given()
+        faces = init_from is None and not fixed
+        config, why = recipes.choose(source, seed=int(changes.get("seed", 0)), faces=faces)
         notes.append(why)
     elif config is None and recipe is not None:
         config = recipes.get(recipe)
@@ -224,7 +226,7 @@ def _start(
         check_kept(config_of(model), found)
     else:
         assert config is not None
-        if config.recipe == "face" and "input.faces" not in changes:
+        if recipe == "face" and "input.faces" not in changes:
             share = share_with_faces(source.images, seed=int(changes.get("seed", 0)))
             facts = facts._replace(faces=share)
         found, more = resolve(config, changes, facts)
@@ -236,8 +238,8 @@ def _start(
 def _describe(source: ImageSet | PairSet) -> Note:
     """Return a note with the size of the data."""
     if isinstance(source, PairSet):
-        return Note("data", f"{len(source):,} pairs of {len(source.images):,} images")
-    return Note("data", f"{len(source):,} images of {len(source.classes):,} classes")
+        return Note("data", f"{many(len(source), 'pair')} of {many(len(source.images), 'image')}")
+    return Note("data", f"{many(len(source), 'image')} of {many(len(source.classes), 'class')}")
 
 
 @on_devices

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.datasets import ImageSet, PairSet
-from ..errors import DataError, ModelError, SettingError
+from ..errors import DataError, ModelError, SettingError, many
 from ..evaluation.results import NAMES
 from ..inference import model_folder
 from ..inference.baseline import figures
@@ -88,7 +88,11 @@ def base_config(
         )
     base = _lower_rate(model, theirs) if recipe is None else _with_network_of(theirs, recipe)
     known = len(model.manifest.classes)
-    text = f"a model of {known} classes ({base.encoder.name})" if known else f"encoder {base.encoder.name}"
+    text = (
+        f"a model of {many(known, 'class')} ({base.encoder.name})"
+        if known
+        else f"encoder {base.encoder.name}"
+    )
     return base, f"finetuned from {text}{'' if known else ', which knew no classes yet'}"
 
 
