@@ -447,7 +447,7 @@ def test_gallery_rebuild_requires_allowed_loss(twinned, tiny_model, glyphs):
     for options in ([], ["--skip-missing"]):
         refused = twinned(*rebuild, *options).error
         assert "files of 1 of 4 images are missing" in refused
-        assert "--skip-missing --allow-loss 1" in refused
+        assert "--skip-missing and --allow-loss 1" in refused
     assert twinned(*rebuild, "--allow-loss", "-1").error.startswith("allow_loss is -1")
     assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 4
     shown = twinned(*rebuild, "--skip-missing", "--allow-loss", "1", "--json")

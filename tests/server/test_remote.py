@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-from twinned.cli.main import main
 
 from .processes import running
-
-
-@pytest.fixture
-def twinned(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["twinned", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        shown = capsys.readouterr()
-        return stop.value.code, shown.out, shown.err
-
-    return call
 
 
 def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shapes, tmp_path, monkeypatch):

@@ -193,8 +193,8 @@ def test_time_limits_the_images_of_frozen_stages(finetune, glyphs, strangers, mo
     finetune(pairs, **given)
     assert seen == [42 + 32, seen[1]]
     assert seen[1] <= 64
-    assert any(note.startswith(f"time allows for {seen[1]} of 96 images: set --minutes") for note in notes)
-    assert "time allows for 74 of 144 images: set --minutes 7 or more to use all" in notes
+    assert any(note.startswith(f"time allows for {seen[1]} of 96 images: set minutes to") for note in notes)
+    assert "time allows for 74 of 144 images: set minutes to 7 or more to use all" in notes
 
 
 def test_preparing_takes_at_most_half_of_the_minutes(finetune, strangers, monkeypatch, clock):
@@ -328,7 +328,7 @@ def test_invalid_options_are_refused(finetune, strangers, tmp_path, given, messa
 
 def test_unusable_old_images_are_refused_before_training(finetune, strangers, tmp_path):
     one = load_images(strangers)
-    with pytest.raises(DataError, match=r"--old: .*: evaluation needs two classes"):
+    with pytest.raises(DataError, match=r"`old=`: .*: evaluation needs two classes"):
         finetune(strangers, output=tmp_path / "new.twin", old=one.with_classes(one.classes[:1]))
     assert list(tmp_path.iterdir()) == []
 

@@ -9,10 +9,10 @@ import typer
 
 from ..errors import many, some
 from ..utils.notes import logger
-from .options import Data, Force, Group, Json, MinFace, Quiet, Seed, print_errors, print_result
+from .options import Data, Force, Json, MinFace, Quiet, Seed, print_errors, print_result
 
 app = typer.Typer()
-group = typer.Typer(cls=Group, help="List and fetch public data sets.")
+group = typer.Typer(help="List and fetch public data sets.")
 
 _FILES_SHOWN = 5  # of one issue
 

@@ -15,7 +15,6 @@ from ..utils.progress import progress_bar
 from .options import (
     ERRORS_SHOWN,
     Faces,
-    Group,
     Json,
     MinFace,
     ModelFolder,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from ..gallery.results import Hit
 
 app = typer.Typer()
-group = typer.Typer(cls=Group, help="Enroll, list and manage the images of a gallery.")
+group = typer.Typer(help="Enroll, list and manage the images of a gallery.")
 
 
 def _address(help_text: str, metavar: str) -> Any:
@@ -67,7 +66,7 @@ def _open(
     faces: str | None = None,
     min_face: int | None = None,
 ) -> Any:
-    return load_or_connect(model, url).with_faces(faces, min_face).gallery(address, create=create)
+    return load_or_connect(model, url, faces=faces, min_face=min_face).gallery(address, create=create)
 
 
 def _in_batches(
@@ -393,7 +392,7 @@ def identify(
     quiet: Quiet = False,
 ) -> None:
     """Identify images: the label of each, or unknown. With --faces all, of each face, with its box."""
-    loaded = load_or_connect(model, url).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
     with loaded.gallery(gallery, create=False) as opened:
         near = partial(opened.identify, fpir=fpir, label=label, where=_pairs(where))
         ask = _in_batches(near, "Identifying", size=_BATCH, progress=not quiet)
@@ -427,7 +426,7 @@ def search(
     """
     from ..inference.inputs import queries_of
 
-    loaded = load_or_connect(model, url).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
     every = loaded.spec.faces == "all"
     with loaded.with_faces("none" if every else None).gallery(gallery, create=False) as opened:
         near = partial(opened.search, k=k, exact=exact, label=label, where=_pairs(where))

@@ -51,10 +51,10 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Verify that two images show the same class: exit code 0 same, 1 different, 2 error."""
-    loaded = load_or_connect(model, url, device="cpu").with_faces(faces, min_face)
-    verdict = loaded.verify(a, b, threshold=threshold)
+    loaded = load_or_connect(model, url, device="cpu", faces=faces, min_face=min_face)
     if url is None and (missing := loaded.manifest.unmeasured):
         logger.info(f"{missing}, so expect more false accepts of them than the model's figures show")
+    verdict = loaded.verify(a, b, threshold=threshold)
     text = (
         f"{verdict.verdict}: probability {verdict.probability:.3f}. Distance {verdict.distance:.4g} is"
         f" {'within' if verdict.same else 'beyond'} the threshold {verdict.threshold:.4g}"
@@ -89,7 +89,7 @@ def classify(
 ) -> None:
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
     paths = image_paths(images)
-    loaded = load_or_connect(model, url).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
     ask = partial(loaded.classify, support=support, threshold=threshold, progress=not quiet)
     print_answers(answers_on(paths, loaded.spec, ask), as_json=json)
 

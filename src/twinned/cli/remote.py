@@ -17,9 +17,9 @@ import requests
 from ..data.preprocessing import ImageSpec
 from ..data.readers import find_images, load_images
 from ..errors import DataError, GalleryError, ImageError, SettingError
+from ..evaluation.calibration import Prediction, Verdict
 from ..gallery.results import Added, Hit, Identification, Page
 from ..gallery.store import Record
-from ..inference.results import Prediction, Verdict
 from ..utils.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -73,19 +73,21 @@ def embed_to_file(
         embed, identity, faces = model, [], False
     else:
         embed, faces = partial(_rows, model=model), model.spec.faces == "all"
-        identity = [model.encoder_sha256, model.spec.faces, model.spec.min_face]
+        identity = [model.encoder_sha256, model.spec.model_dump(mode="json")]
     run = hashlib.sha256(json.dumps([*identity, list(paths)]).encode()).hexdigest()
     work = target.with_name(target.name + ".partial")
     if target.exists() and not force:
         if resume and not work.exists():
             return Written(len(paths), [])
-        raise SettingError(f"{target}: The file exists. Choose another name, or overwrite it with force")
+        raise SettingError(
+            f"{target}: The file exists. Choose another name, or overwrite it with `force=True`"
+        )
     if not target.parent.is_dir():
         raise SettingError(f"{target.parent}: No such folder to write to")
     if work.exists() and not (resume and (work / run).exists()):
         if resume:
             raise SettingError(
-                f"{work}: The partial run has another model or other images. Set force to start over"
+                f"{work}: The partial run has another model or other images. Set `force=True` to start over"
             )
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)

@@ -331,13 +331,19 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
     place(source, target)
 
 
-def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
+def check_output(
+    target: Path,
+    *,
+    force: bool = False,
+    data: Iterable[str | os.PathLike[str]] = (),
+    option: str | None = "force",
+) -> None:
     """Raise where a model folder must not be written; see `twinned.utils.files.check_output`.
 
     Raises:
         SettingError: As there; or if ``force`` would replace something other than a model folder.
     """
-    outputs.check_output(target, force=force, data=data)
+    outputs.check_output(target, force=force, data=data, option=option)
     if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
         raise SettingError(f"{target}: Not a model folder, so it is not replaced. Choose another name")
 

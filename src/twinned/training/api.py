@@ -208,7 +208,9 @@ def _start(
         raise SettingError(f"Set a recipe ({recipe}) or a configuration; not both")
     if config is None and (recipe == "auto" or (recipe is None and init_from is None)):
         recipe = "auto"
-        config, why = recipes.choose(source, seed=int(changes.get("seed", 0)))
+        fixed = changes.keys() & {*_FIXES_ENCODER, "input.faces"} or "encoder" in parts.given()
+        faces = init_from is None and not fixed
+        config, why = recipes.choose(source, seed=int(changes.get("seed", 0)), faces=faces)
         notes.append(why)
     elif config is None and recipe is not None:
         config = recipes.get(recipe)
@@ -224,7 +226,7 @@ def _start(
         check_kept(config_of(model), found)
     else:
         assert config is not None
-        if config.recipe == "face" and "input.faces" not in changes:
+        if recipe == "face" and "input.faces" not in changes:
             share = share_with_faces(source.images, seed=int(changes.get("seed", 0)))
             facts = facts._replace(faces=share)
         found, more = resolve(config, changes, facts)
@@ -270,7 +272,8 @@ def _train(
         warm_start = load_for_input(start.model, config_of(start.model), found, start.parts)
     elif candidates := _candidates(start):
         if target is not None:
-            model_folder.check_output(target, force=overwrite or resume, data=[start.data.train.origin])
+            origin = start.data.train.origin
+            model_folder.check_output(target, force=overwrite or resume, data=[origin], option="overwrite")
         with progress_bar("Choosing the encoder", show=progress):
             found, why = _select(start, *candidates, target if resume else None, where)
         notes = [*notes, *why]

@@ -344,7 +344,7 @@ def cache_features(
         note(
             "no-feature-cache",
             "rotated and mirrored images are separate classes, so the frozen stages run at every step;"
-            " with --set rotate_classes=false --set flip_classes=false they run once per image",
+            ' with `settings={"rotate_classes": False, "flip_classes": False}` they run once per image',
         )
         return data, validation
     views = config.transfer.n_augmentations
@@ -384,7 +384,7 @@ def cache_features(
         text = f"time allows for {sum(len(p.pixels) for p in parts):,} of {n_images:,} images"
         if seconds is not None and config.length.minutes:
             more = n_images * image_seconds / _CACHE_SHARE - seconds
-            text += f": set --minutes {math.ceil(config.length.minutes + more / 60)} or more to use all"
+            text += f": set minutes to {math.ceil(config.length.minutes + more / 60)} or more to use all"
         note("fewer-images", text)
     if record is not None and distributed.rank() == 0:
         record.parent.mkdir(parents=True, exist_ok=True)

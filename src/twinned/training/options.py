@@ -81,8 +81,12 @@ class TrainOptions(TypedDict, total=False):
         float | None,
         Option("Optimization", "Minutes from start to saved model, at least half of them for training"),
     ]
-    steps: Annotated[int | None, Option("Optimization", "Number of training steps (instead of --minutes)")]
-    epochs: Annotated[float | None, Option("Optimization", "Number of epochs (instead of --minutes)")]
+    steps: Annotated[
+        int | None, Option("Optimization", "Number of training steps (instead of a number of minutes)")
+    ]
+    epochs: Annotated[
+        float | None, Option("Optimization", "Number of epochs (instead of a number of minutes)")
+    ]
     settings: Annotated[
         Mapping[str, Any] | None,
         Option(

@@ -132,7 +132,8 @@ class OwnParts:
                 **config.loss.model_dump(), num_classes=num_classes, embedding_size=embedding_size
             )
         known = getattr(self.loss, "num_classes", None)
-        if isinstance(known, int) and num_classes is not None and known < num_classes:
+        # pytorch-metric-learning has 0 where a loss does not keep the number.
+        if isinstance(known, int) and num_classes is not None and 0 < known < num_classes:
             raise SettingError(
                 f"Loss {plain_name(self.loss)} has vectors for {known} classes, and training has"
                 f" {num_classes} (rotated and mirrored ones included). Create it with"

@@ -233,8 +233,10 @@ class Length(Section):
     """Length of the run: exactly one of minutes, steps and epochs."""
 
     minutes: float | None = Field(None, gt=0, description="Time from start to saved model, in minutes")
-    steps: int | None = Field(None, ge=0, description="Number of training steps (instead of --minutes)")
-    epochs: float | None = Field(None, gt=0, description="Number of epochs (instead of --minutes)")
+    steps: int | None = Field(
+        None, ge=0, description="Number of training steps (instead of a number of minutes)"
+    )
+    epochs: float | None = Field(None, gt=0, description="Number of epochs (instead of a number of minutes)")
     max_epochs: float | None = Field(
         None, gt=0, description="Epochs after which training stops although minutes are left"
     )

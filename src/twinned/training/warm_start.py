@@ -87,7 +87,7 @@ def load_for_input(
         raise SettingError(
             f"The weights of encoder {theirs.encoder.name} for images of"
             f" {theirs.input.height}x{theirs.input.width} do not fit images of {size}."
-            " Choose an --image-size nearer to the model's, or train a new model."
+            " Choose an `image_size=` nearer to the model's, or train a new model."
         )
     if wrong:
         raise ModelError(

@@ -85,7 +85,7 @@ def crop(
     """
     check_chip(size, margin)
     source, target = Path(photos), Path(output)
-    check_output(target, force=resume or overwrite, data=[source])
+    check_output(target, force=resume or overwrite, data=[source], option="overwrite")
     folder = source if source.is_dir() else source.parent
     paths = find_images(source) if source.is_dir() else [str(source)]
     if not paths:

@@ -9,7 +9,7 @@ import pytest
 
 from twinned import plots
 from twinned.errors import DataError, SettingError
-from twinned.visualization.embeddings import _places, _separated
+from twinned.visualization.maps import _places, _separated
 
 
 @pytest.fixture(scope="module")
