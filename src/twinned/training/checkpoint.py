@@ -151,6 +151,11 @@ def setting_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {old.get(key)} then, {new.get(key)} now" for key in names)
 
 
+def partial_folder(target: Path) -> Path:
+    """Return the folder of the checkpoints of an unfinished run that writes to ``target``."""
+    return target.with_name(target.name + ".partial")
+
+
 def _dotted(sections: dict[str, Any]) -> dict[str, Any]:
     """Return the values of nested sections by dotted name."""
     found: dict[str, Any] = {}

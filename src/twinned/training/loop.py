@@ -26,7 +26,7 @@ from .budget import StepBudget
 from .callbacks import BestWeights, Callback, CallbackGroup, Evaluation
 from .checkpoint import CheckpointSaver, Parts
 from .optimizers import check_parameters
-from .signals import stop_requests
+from .process import kept_random_state, stop_requests
 from .state import (
     Interrupted,
     Network,
@@ -37,7 +37,6 @@ from .state import (
     Step,
     StopReason,
     TrainResult,
-    kept_random_state,
 )
 
 

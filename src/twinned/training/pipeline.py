@@ -6,15 +6,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..data.checks.checker import check_data
-from ..data.datasets import ImageSet, PairSet
+from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
 from ..data.splits import check_validation
 from ..errors import SettingError
@@ -28,8 +27,7 @@ from ..utils.notes import Note, collect, muted, note
 from ..utils.progress import progress_bar
 from . import distributed
 from .budget import Budget
-from .callbacks import Callback
-from .checkpoint import setting_differences
+from .checkpoint import partial_folder, setting_differences
 from .config import TrainConfig
 from .cross_validation import (
     FitResult,
@@ -40,11 +38,14 @@ from .cross_validation import (
     split_data,
     untrained_result,
 )
-from .parts import OwnParts
+from .encoder_selection import choose_encoder
+from .options import TrainRequest
+from .process import keep_freed_memory, kept_random_state, training_device
 from .save import write_baseline, write_model
+from .setup import Setup, set_up
 from .state import Interrupted
 from .trainer import Trainer
-from .warm_start import WarmStart, pretrained_baseline, weights_statistics
+from .warm_start import WarmStart, config_of, load_for_input, pretrained_baseline, weights_statistics
 
 # Seconds of a time budget for threshold, export and saving, which take 4 to 9; the command may take
 # `_LATE` seconds longer than its budget. The export of a large encoder is measured in addition.
@@ -54,96 +55,39 @@ _LATE = 10.0
 _RUN_SUFFIXES = (".safetensors", ".json", ".new")
 
 
-@dataclass(frozen=True, eq=False)
-class RunData:
-    """Datasets of a run.
-
-    Args:
-        train: Training data.
-        validation: Separate data to fit the threshold on; None to hold some out.
-        given: All data that was given, with images marked for testing, for the data check.
-    """
-
-    train: ImageSet | PairSet
-    validation: ImageSet | PairSet | None
-    given: ImageSet | PairSet
-
-
-@dataclass(frozen=True)
-class Output:
-    """Model folder to write.
-
-    Args:
-        target: Folder; None for a temporary one.
-        resume: Resume an interrupted run.
-        overwrite: Replace an existing folder.
-    """
-
-    target: Path | None = None
-    resume: bool = False
-    overwrite: bool = False
-
-    @property
-    def checkpoints(self) -> Path | None:
-        """Folder of the checkpoints."""
-        return None if self.target is None else partial_folder(self.target)
-
-
-def make_model(
-    data: RunData,
-    config: TrainConfig,
-    output: Output,
-    *,
-    device: torch.device,
-    start_time: float,
-    notes: Sequence[Note] = (),
-    warm_start: WarmStart | None = None,
-    parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
-    callbacks: Sequence[Callback] = (),
-    progress: bool = True,
-) -> Model:
-    """Train a model and write its folder.
-
-    Args:
-        data: Training and validation data.
-        config: Configuration of the run.
-        output: Model folder to write.
-        device: Device to train on.
-        start_time: Start of the command on the monotonic clock, in seconds.
-        notes: Notes to emit once the arguments have been validated.
-        warm_start: Model whose weights are the initial weights.
-        parts: Parts of one's own, in place of those that the configuration names.
-        callbacks: Called after steps and evaluations.
-        progress: Show progress bars.
-    """
-    if _is_finished(data, config, output, warm_start, progress=progress):
-        assert output.target is not None
-        note("finished", f"{output.target}: this run is finished; there is nothing to resume")
-        return Model(output.target)
+@kept_random_state()
+def run(request: TrainRequest) -> Model:
+    """Train a model in this process and write its folder; see `twinned.train`."""
+    started = time.monotonic() if request.started is None else request.started
+    device = torch.device(training_device(request.device))
+    keep_freed_memory()
+    with progress_bar("Reading the data", show=request.progress):
+        setup = set_up(request)
+    warm_start = None
+    if setup.model is None:
+        setup = choose_encoder(setup, request, device)
+    else:
+        warm_start = load_for_input(setup.model, config_of(setup.model), setup.config, setup.parts)
+    target = None if request.output is None else Path(request.output)
+    if target is not None and _is_finished(target, request, setup, warm_start):
+        note("finished", f"{target}: this run is finished; there is nothing to resume")
+        return Model(target)
     with collect() as collected, ExitStack() as stack:
-        for earlier in (*notes, *(warm_start.notes if warm_start is not None else ())):
+        for earlier in (*setup.notes, *(warm_start.notes if warm_start is not None else ())):
             note(*earlier)
-        train, validation = _decode(data, config, progress=progress)
-        with progress_bar("Checking the images", show=progress):
-            _check(data, train, validation, config)
-        with progress_bar("Preparing the network", show=progress):
-            trainer = _make_trainer(
-                train,
-                data,
-                config,
-                warm_start,
-                parts,
-                device=device,
-                callbacks=callbacks,
-                progress=progress,
-            )
+        train, validation = _decode(setup, progress=request.progress)
+        with progress_bar("Checking the images", show=request.progress):
+            _check(setup, train, validation)
+        with progress_bar("Preparing the network", show=request.progress):
+            trainer = _make_trainer(train, setup, request, warm_start, device)
         temporary: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
         folder, saved = Path(temporary.name), False
         stack.callback(temporary.cleanup)
+        checkpoints = None if target is None else partial_folder(target)
         try:
-            with progress_bar("Preparing the network", show=progress):
-                budget = _budget(trainer, folder, start_time)
-            result = _fit(trainer, train, validation, budget, output.checkpoints)
+            with progress_bar("Preparing the network", show=request.progress):
+                budget = _budget(trainer, folder, started)
+            result = _fit(trainer, train, validation, budget, checkpoints)
             if warm_start is not None and warm_start.was_trained_on(result.held_out or train):
                 result = replace(result, unseen=False)
 
@@ -152,19 +96,19 @@ def make_model(
                 train.finish()
                 given = _given(train, validation, warm_start)
                 _write(folder, trainer, result, given, collected)
-                if output.target is not None:
-                    model_folder.copy(folder, output.target, force=output.overwrite or output.resume)
+                if target is not None:
+                    model_folder.copy(folder, target, force=request.overwrite or request.resume)
                     saved = True
-                    shutil.rmtree(partial_folder(output.target), ignore_errors=True)
+                    shutil.rmtree(partial_folder(target), ignore_errors=True)
 
-            with progress_bar("Saving the model", show=progress):
-                distributed.broadcast_from_rank0(save) if output.target is not None else save()
+            with progress_bar("Saving the model", show=request.progress):
+                distributed.broadcast_from_rank0(save) if target is not None else save()
         except (Interrupted, KeyboardInterrupt) as stop:
-            kept = f"the model is saved in {output.target}" if saved else _what_is_saved(output.checkpoints)
+            kept = f"the model is saved in {target}" if saved else _what_is_saved(checkpoints)
             raise Interrupted(f"{str(stop) or 'stopped'}; {kept}") from None
-        _note_overrun(config, start_time)
-        if output.target is not None:
-            return Model(output.target)
+        _note_overrun(setup.config, started)
+        if target is not None:
+            return Model(target)
         stack.pop_all()  # the model deletes the folder
         return Model(folder, temporary=temporary)
 
@@ -201,24 +145,22 @@ def _fit(
     return replace(result, train=empty(result.train), unseen=result.unseen or result.held_out is not None)
 
 
-def _decode(data: RunData, config: TrainConfig, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
+def _decode(setup: Setup, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
     """Decode the training and the validation data; many files later, unless there is a reason against it.
 
     Validation data must not share images with the training data, and a time budget has to cover all decoding.
     """
-    lazy = data.validation is None and config.length.minutes is None
-
-    def decode(images: ImageSet | PairSet) -> DecodedSet:
-        return DecodedSet.from_images(images, config.spec(), progress=progress, lazy=lazy)
-
-    validation = None if data.validation is None else decode(data.validation)
-    return decode(data.train), validation
+    spec, lazy = setup.config.spec(), setup.validation is None and setup.config.length.minutes is None
+    validation = None
+    if setup.validation is not None:
+        validation = DecodedSet.from_images(setup.validation, spec, progress=progress)
+    return DecodedSet.from_images(setup.train, spec, progress=progress, lazy=lazy), validation
 
 
-def _check(data: RunData, train: DecodedSet, validation: DecodedSet | None, config: TrainConfig) -> None:
+def _check(setup: Setup, train: DecodedSet, validation: DecodedSet | None) -> None:
     """Note problems of the data, and raise an error if no threshold can be fitted on the validation data."""
-    report = check_data(data.given, spec=config.spec(), seed=config.seed, progress=False, quick=True)
-    for problem in report.problems:
+    spec, seed = setup.config.spec(), setup.config.seed
+    for problem in check_data(setup.given, spec=spec, seed=seed, progress=False, quick=True).problems:
         # Unreadable images and missing classes are noted or raised elsewhere.
         if problem.severity != "info" and problem.kind not in ("unreadable", "too_few"):
             note(f"check-{problem.kind}", f"check: {problem.message}")
@@ -228,20 +170,16 @@ def _check(data: RunData, train: DecodedSet, validation: DecodedSet | None, conf
 
 def _make_trainer(
     train: DecodedSet,
-    data: RunData,
-    config: TrainConfig,
+    setup: Setup,
+    request: TrainRequest,
     warm_start: WarmStart | None,
-    parts: OwnParts,
-    *,
     device: torch.device,
-    callbacks: Sequence[Callback],
-    progress: bool,
 ) -> Trainer:
     """Create the trainer, with the baseline and the statistics of the input."""
-    spec = config.spec()
+    config, spec, parts = setup.config, setup.config.spec(), setup.parts
     relations = {}
-    if config.comparison.head == "relation" and isinstance(data.train, PairSet):
-        relations = data.train.relations()
+    if config.comparison.head == "relation" and isinstance(setup.train, PairSet):
+        relations = setup.train.relations()
     baseline: SiameseNetwork | None
     known: dict[str, tuple[float, ...]] | None
     if warm_start is not None:
@@ -265,8 +203,8 @@ def _make_trainer(
         warm_start=warm_start,
         baseline=baseline,
         parts=parts,
-        callbacks=callbacks,
-        progress=progress,
+        callbacks=request.callbacks,
+        progress=request.progress,
     )
 
 
@@ -321,11 +259,6 @@ def _note_overrun(config: TrainConfig, start_time: float) -> None:
         )
 
 
-def partial_folder(target: Path) -> Path:
-    """Return the folder of the checkpoints of an unfinished run that writes to ``target``."""
-    return target.with_name(target.name + ".partial")
-
-
 def _what_is_saved(work: Path | None) -> str:
     """Describe what an interrupted run has saved; a folder without a checkpoint is removed."""
     if work is None or not any(work.glob("*.safetensors")):
@@ -335,28 +268,23 @@ def _what_is_saved(work: Path | None) -> str:
     return f"saved in {work}; continue with the same command and --resume"
 
 
-def _is_finished(
-    data: RunData, config: TrainConfig, output: Output, warm_start: WarmStart | None, *, progress: bool
-) -> bool:
+def _is_finished(target: Path, request: TrainRequest, setup: Setup, warm_start: WarmStart | None) -> bool:
     """Return True if the run to resume is finished already.
 
     Raises:
         SettingError: If the model must not be written, or the finished run had other settings or data.
     """
-    target = output.target
-    if target is None:
-        return False
-    inputs = [some.origin for some in (data.train, data.validation) if some is not None]
+    inputs = [some.origin for some in (setup.train, setup.validation) if some is not None]
     inputs += [] if warm_start is None else [os.fspath(warm_start.model.folder)]
-    if not distributed.broadcast_from_rank0(lambda: _check_target(target, inputs, output)):
+    if not distributed.broadcast_from_rank0(lambda: _check_target(target, inputs, request)):
         return False
     asked, before = Model(target).record.requested_config
     with suppress(SettingError):  # a wrapped model has none
         asked = TrainConfig.from_saved(asked).model_dump(mode="json")
-    now = config.model_dump(mode="json")
+    now = setup.config.model_dump(mode="json")
     if before:
         with muted():
-            now |= _given(*_decode(data, config, progress=progress), warm_start)
+            now |= _given(*_decode(setup, progress=request.progress), warm_start)
     if differences := setting_differences(asked | before, now):
         raise SettingError(
             f"{target} already holds a finished run with different settings or data ({differences}). Choose"
@@ -365,19 +293,19 @@ def _is_finished(
     return True
 
 
-def _check_target(target: Path, data: list[str], output: Output) -> bool:
+def _check_target(target: Path, data: list[str], request: TrainRequest) -> bool:
     """Raise an error if the model must not be written; return True if the run to resume is finished."""
     work = partial_folder(target)
     files.check_output(work, force=True, data=data)
     if work.exists() and not (work.is_dir() and all(f.suffix in _RUN_SUFFIXES for f in work.iterdir())):
         raise SettingError(f"{work} exists and is not an interrupted run. Choose another --output.")
-    if output.resume and not work.exists():
+    if request.resume and not work.exists():
         if (target / "model.json").is_file():
             return True
         note("nothing-to-resume", f"{work} does not exist, so the run starts from the beginning")
-    model_folder.check_output(target, force=output.overwrite or output.resume, data=data)
-    if work.exists() and not output.resume:
-        if not output.overwrite:
+    model_folder.check_output(target, force=request.overwrite or request.resume, data=data)
+    if work.exists() and not request.resume:
+        if not request.overwrite:
             raise SettingError(
                 f"{work} holds an interrupted run. Continue it with --resume, or start again with --force."
             )

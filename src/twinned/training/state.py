@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from ..data.samplers import Batch
@@ -68,19 +66,6 @@ class Schedule:
         done = 0.0 if total is None else step / max(1, total)
         fall = 0.0 if done <= self.decay_start else (done - self.decay_start) / (1 - self.decay_start)
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Restore the state of PyTorch's global random number generators at the end of a block or function."""
-    on_cpu = torch.get_rng_state()
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        torch.set_rng_state(on_cpu)
-        if on_gpus:
-            torch.cuda.set_rng_state_all(on_gpus)
 
 
 class StopReason(StrEnum):

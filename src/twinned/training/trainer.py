@@ -35,7 +35,7 @@ from .loop import train_network
 from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
 from .parts import OwnParts
-from .precision import bfloat16_is_faster
+from .process import bfloat16_is_faster
 from .state import Schedule, Scores, TrainResult
 from .validation import MAX_IMAGES, ValidationScore, batch_size, compare, embed, score
 from .warm_start import WarmStart
