@@ -23,7 +23,7 @@ from twinned.errors import DataError, ModelError, SettingError, TrainingError
 from twinned.inference import model_folder
 from twinned.nn import onnx_export
 from twinned.training.config import TrainConfig
-from twinned.training.feature_cache import FeatureCache
+from twinned.training.frozen_stages import FeatureCache
 from twinned.training.state import Interrupted, Step
 
 from ..conftest import slow

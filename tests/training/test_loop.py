@@ -21,7 +21,8 @@ from twinned.training import callbacks, checkpoint
 from twinned.training.callbacks import Callback
 from twinned.training.loop import train_network
 from twinned.training.process import bfloat16_is_faster, interruptible
-from twinned.training.state import Interrupted, Schedule, Scores, State, Step, StopReason, TrainResult
+from twinned.training.schedule import Schedule
+from twinned.training.state import Interrupted, Scores, State, Step, StopReason, TrainResult
 
 from .conftest import FakeClock
 

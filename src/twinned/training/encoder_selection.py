@@ -19,11 +19,11 @@ from ..nn import encoders
 from ..utils.notes import Note, muted
 from ..utils.progress import progress_bar
 from . import distributed, recipes
-from .budget import Budget
 from .checkpoint import partial_folder
 from .config import TrainConfig
 from .options import TrainRequest
 from .rules import DataFacts, resolve
+from .schedule import Budget
 from .setup import Setup
 from .state import Interrupted
 from .trainer import Trainer

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from .. import losses
-from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentation
 from ..errors import SettingError
 from ..losses import miners
 from ..losses.base import Loss
@@ -119,37 +118,6 @@ class OwnParts:
         encoder = self.make_encoder(config)
         known = encoder.mean, encoder.std
         return None if None in known else dict(zip(("mean", "std"), known, strict=True))  # type: ignore[arg-type]
-
-    def make_loss(self, config: TrainConfig, *, num_classes: int | None, embedding_size: int) -> AnyLoss:
-        """Return a copy of the loss of one's own, or create the one that the configuration names.
-
-        Raises:
-            SettingError: If it is not known, or has vectors for fewer classes than there are.
-        """
-        if self.loss is None:
-            return losses.create_loss(
-                **config.loss.model_dump(), num_classes=num_classes, embedding_size=embedding_size
-            )
-        known = getattr(self.loss, "num_classes", None)
-        if isinstance(known, int) and num_classes is not None and known < num_classes:
-            raise SettingError(
-                f"Loss {plain_name(self.loss)} has vectors for {known} classes, and training has"
-                f" {num_classes} (rotated and mirrored ones included). Create it with"
-                f" num_classes={num_classes}"
-            )
-        return copy.deepcopy(self.loss)
-
-    def make_miner(self, config: TrainConfig) -> AnyMiner | None:
-        """Return the miner of one's own, or create the one that the configuration names; None without one."""
-        if self.miner is not None or config.mining.miner is None:
-            return self.miner
-        return miners.create_miner(config.mining.miner)
-
-    def make_augmentation(self, config: TrainConfig) -> AnyAugmentation:
-        """Return the augmentation of training images."""
-        if self.augment is not None:
-            return FunctionAugmentation(self.augment)
-        return Augmentation(**config.augment.model_dump())
 
     def finish(self, config: TrainConfig) -> tuple[TrainConfig, list[Note]]:
         """Return the configuration with the names of the parts, and notes on parts that are missing.
