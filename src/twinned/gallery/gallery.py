@@ -91,7 +91,7 @@ class Gallery:
         """Enroll images.
 
         Images that are stored already are skipped before embedding, so an interrupted run can be repeated.
-        Unreadable images are skipped and returned.
+        Unreadable images, and faces that are too small, dark or blurred, are skipped and returned.
 
         Args:
             images: One image or many: paths, arrays, bytes or Pillow images; or a folder of class folders.
