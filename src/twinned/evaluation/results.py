@@ -246,12 +246,7 @@ class Evaluation:
 
 
 def _rows(
-    group: str,
-    section: str,
-    figures: Mapping[str, Any],
-    *keys: str,
-    remark: str = "",
-    supported: bool = True,
+    group: str, section: str, figures: Mapping[str, Any], *keys: str, remark: str = "", supported: bool = True
 ) -> list[Metric]:
     """Return the rows of figures whose intervals have the keys ``KEY_ci``."""
     return [

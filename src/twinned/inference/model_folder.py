@@ -344,9 +344,6 @@ def check_output(
         SettingError: As there; or if ``force`` would replace something other than a model folder.
     """
     outputs.check_output(target, force=force, data=data, option=option)
-    if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
+    replaceable = (target / "model.json").is_file() or (target.is_dir() and not any(target.iterdir()))
+    if target.exists() and not replaceable:
         raise SettingError(f"{target}: Not a model folder, so it is not replaced. Choose another name")
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.iterdir(), None) is None

@@ -172,10 +172,7 @@ def embed_stream(
 
 
 def embed_images(
-    images: Iterable[ImageSource],
-    spec: ImageSpec,
-    graph: Graph,
-    advance: Callable[[int], None] | None = None,
+    images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, advance: Callable[[int], None] | None = None
 ) -> Floats:
     """Embed any number of images, shape ``(n, d)``; see `embed_stream`.
 

@@ -315,11 +315,7 @@ def _spec(height: int, width: int, channels: int, fit: str, scaling: _Scaling) -
 
 
 def _choose(
-    found: OnnxEncoder,
-    formats: list[InputFormat],
-    metrics: Sequence[str],
-    decoded: DecodedSet,
-    seed: int,
+    found: OnnxEncoder, formats: list[InputFormat], metrics: Sequence[str], decoded: DecodedSet, seed: int
 ) -> tuple[InputFormat, str]:
     """Try the open choices on some of the images, and return the one with the lowest equal error rate."""
     if len(formats) == len(metrics) == 1:

@@ -175,8 +175,7 @@ class ClassifyRequest(_Images):
     """Images to classify, and examples of each class."""
 
     support: dict[Label, Annotated[list[Picture], Field(min_length=1)]] = Field(
-        min_length=1,
-        description="Example images of each class; in multipart the field `support[CLASS]`.",
+        min_length=1, description="Example images of each class; in multipart the field `support[CLASS]`."
     )
     threshold: Threshold
     faces: AllFaces

@@ -147,8 +147,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
         values = _from_json(body)
     else:
         raise Problem(
-            415,
-            f"The content type {content_type[:100]!r} is not supported. Send multipart/form-data or JSON",
+            415, f"The content type {content_type[:100]!r} is not supported. Send multipart/form-data or JSON"
         )
     try:
         found = kind.model_validate(values)

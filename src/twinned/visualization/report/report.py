@@ -18,7 +18,7 @@ from ...evaluation.results import Evaluation
 from ...inference.model import Model
 from ...utils.files import write_text
 from . import figures, provenance
-from .html import Html, page, tag
+from .html import page, tag
 
 __all__ = ["render", "write_report"]
 
@@ -64,13 +64,8 @@ def render(model: Model, evaluation: Evaluation, *, data: str) -> str:
             ),
         ),
         *figures.glance(model, evaluation),
-        *(_section(name, body) for name, body in parts if body),
+        *(tag("section", tag("h2", name), *body) for name, body in parts if body),
         tag(
-            "footer",
-            f"Written by Twinned {__version__}. Figures as JSON: twinned evaluate MODEL DATA --json",
+            "footer", f"Written by Twinned {__version__}. Figures as JSON: twinned evaluate MODEL DATA --json"
         ),
     )
-
-
-def _section(name: str, body: list[Html]) -> Html:
-    return tag("section", tag("h2", name), *body)
