@@ -64,11 +64,7 @@ def run(
 ) -> dict[str, Any]:
     """Train on the letters of three alphabets; recognize, identify and search those of two others.
 
-    Args:
-        output: Folder for letters, model, gallery and pictures; an earlier demo in it is replaced.
-        seed: Seed of all random numbers.
-        progress: Show progress bars.
-        report: Function that prints a line.
+    An earlier demo in the folder is replaced. ``report`` prints a line.
 
     Returns:
         Figures of the evaluation, and the pictures' paths.
@@ -117,14 +113,7 @@ def run(
 
 
 def write_letters(folder: Path, scripts: Sequence[str], *, seed: int = 0, progress: bool = False) -> ImageSet:
-    """Write letters as PNG files, one folder per letter, and read the folder.
-
-    Args:
-        folder: New folder.
-        scripts: See `twinned.data.load_letters`.
-        seed: Seed of the random distortions.
-        progress: Show a progress bar.
-    """
+    """Write letters as PNG files, one folder per letter, and read the folder; see `load_letters`."""
     from ..data import load_images, load_letters
     from ..data.catalog.convert import write_images
     from ..utils.progress import progress_bar

@@ -115,10 +115,7 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
     """Return the answers on images; of several, those that cannot be read are left out and reported.
 
-    Args:
-        paths: Images.
-        spec: How the model reads them.
-        answer: Function of the images that fails at the first one that it cannot read.
+    ``answer`` fails at the first image that it cannot read.
 
     Raises:
         DataError: If there is one image only, or none can be read.

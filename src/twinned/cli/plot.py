@@ -115,11 +115,7 @@ def verification(
 
 
 def _verification(model: Model, found: Evaluation, view: View, data: str) -> Any:
-    """Draw one view of an evaluation.
-
-    Raises:
-        DataError: If its protocol compares no pairs, or has no classes where the view requires them.
-    """
+    """Draw one view of an evaluation."""
     from .. import visualization
     from ..data.images import source_name
     from ..evaluation.verification import reliability

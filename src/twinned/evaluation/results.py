@@ -181,10 +181,6 @@ class Evaluation:
         frame = DataFrame.from_dict(rows, orient="index")
         return frame.astype({"value": float, "low": float, "high": float})
 
-    def text(self) -> str:
-        """Return ``str(evaluation)``; deprecated."""
-        return str(self)
-
     def __str__(self) -> str:
         lines: list[str] = []
         for section, rows in groupby(self.metrics(), attrgetter("section")):

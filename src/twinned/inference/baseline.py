@@ -32,15 +32,7 @@ def figures(found: Evaluation) -> dict[str, Any]:
 def with_baseline(
     found: Evaluation, measure: Callable[..., Evaluation], folder: Path, manifest: Manifest, *, device: str
 ) -> Evaluation:
-    """Add the figures of the encoder before training to an evaluation, if the model folder holds it.
-
-    Args:
-        found: Evaluation of the model.
-        measure: Function that evaluates an embedder.
-        folder: Model folder.
-        manifest: Contents of its model.json.
-        device: Device that runs the encoder.
-    """
+    """Add the figures of the encoder before training, by ``measure``, if the model folder holds it."""
     if UNTOUCHED not in manifest.files:
         return found
     graph = Graph(model_folder.checked(folder, UNTOUCHED, manifest), device=device)

@@ -196,9 +196,6 @@ def harder_impostors(
         encoder: Name of the encoder.
         forged: The task is known to have forgeries.
         marked: The data can mark forgeries; a pair list cannot.
-
-    Returns:
-        State of each kind under ``impostors``; empty for a task without such a kind.
     """
     measured = bool(comparisons.forged.any())
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
@@ -300,11 +297,7 @@ def write(
 ) -> Manifest:
     """Write training.json, README.md and model.json with the SHA-256 of every other file.
 
-    Args:
-        folder: Folder with the graphs.
-        manifest: Contents of model.json; ``files`` is filled in.
-        card: Model card for README.md; by default the file is left unchanged.
-        training: Contents of training.json; by default the file is left unchanged.
+    Without a card or the contents of training.json, these files are left unchanged.
 
     Returns:
         The manifest as written.

@@ -39,13 +39,7 @@ _GALLERY_SECONDS = 2.0  # for figures of the gallery in other responses; Prometh
 
 
 class Lane:
-    """Threads and upload memory for one kind of request, which never waits for the other kind.
-
-    Args:
-        threads: Number of threads.
-        limits: Limits of the service.
-        share: Fraction of the bytes that all requests may hold.
-    """
+    """Threads and a share of the upload memory for one kind of request, which never waits for the other."""
 
     def __init__(self, threads: int, limits: Limits, *, share: float) -> None:
         self.pool = ThreadPool(threads, waiting=limits.waiting, wait_seconds=limits.wait_seconds)

@@ -62,14 +62,7 @@ def sheet(width: float, height: float) -> Figure:
 
 
 def board(width: float, height: float, *, inches: float, ax: Axes | None = None) -> Axes:
-    """Return axes without ticks, y pointing down, for placing pictures and boxes.
-
-    Args:
-        width: Width in units of the board.
-        height: Height in units of the board.
-        inches: Size of a unit in a new figure.
-        ax: Axes to use instead of a new figure.
-    """
+    """Return axes without ticks, y pointing down, for placing pictures and boxes; ``inches`` is the unit."""
     if ax is None:
         figure = Figure(figsize=(width * inches, height * inches))
         ax = figure.add_axes((0, 0, 1, 1))

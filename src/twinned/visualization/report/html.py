@@ -81,13 +81,7 @@ def facts(rows: Iterable[tuple[object, object]]) -> Html:
 
 
 def figure(drawn: Any, caption: object, *, name: str) -> Html:
-    """Return a figure with a caption, which starts with the title of the axes.
-
-    Args:
-        drawn: Matplotlib axes.
-        caption: Explanation of the figure.
-        name: Name of the figure, unique in the page.
-    """
+    """Return a figure with a caption, which starts with the title of the axes, and a unique name."""
     title = drawn.get_title(loc="left")
     drawn.set_title("", loc="left")
     words = [tag("b", title, ". "), caption] if title else [caption]

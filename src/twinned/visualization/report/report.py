@@ -24,13 +24,7 @@ __all__ = ["render", "write_report"]
 
 
 def write_report(model: Model, evaluation: Evaluation, path: str | os.PathLike[str], *, data: str) -> None:
-    """Write the report of an evaluation atomically; an existing file is replaced.
-
-    Args:
-        model: Evaluated model.
-        evaluation: Result of `twinned.inference.model.Model.evaluate`.
-        path: HTML file to write.
-        data: Name of the evaluation data.
+    """Write the report of an evaluation to an HTML file, atomically; an existing file is replaced.
 
     Raises:
         OSError: If the file cannot be written.
