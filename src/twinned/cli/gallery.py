@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,9 @@ from .options import (
     print_note,
     print_result,
 )
+
+if TYPE_CHECKING:
+    from ..gallery.results import Hit
 
 app = typer.Typer()
 group = typer.Typer(help="Enroll, list and manage the images of a gallery.")
@@ -289,15 +292,23 @@ def duplicates(
             help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."
         ),
     ] = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find groups of near-duplicates."""
-    with _open(model, gallery) as opened:
+    """Find groups of near-duplicates, each image with its distance to the nearest other one of the group."""
+    with _open(model, gallery, url=url) as opened, progress_bar("Comparing all images", show=not quiet):
         groups = opened.duplicates(within)
-    value = [[{"id": r.id, "label": r.label, "image": r.image} for r in group] for group in groups]
-    text = "\n\n".join("\n".join(f"{r.label or '-'}  {r.image or r.id}" for r in group) for group in groups)
-    print_result(value, as_json=json, text=text or "no near-duplicates")
+    print_result(
+        [[{"id": hit.id, **hit.to_json()} for hit in group] for group in groups],
+        as_json=json,
+        text="\n\n".join(map(_lines, groups)) or "no near-duplicates",
+    )
+
+
+def _lines(hits: Iterable[Hit]) -> str:
+    """Return a line for each image found: distance, label, file or id."""
+    return "\n".join(f"{round(h.distance, 6):.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
 
 
 @group.command()
@@ -421,11 +432,7 @@ def search(
         )
         answers = answers_on(image_paths(images), loaded.spec, ask)
     queries, found = [query for query, _ in answers], [hits for _, hits in answers]
-    blocks = [
-        "\n".join(f"{round(h.distance, 6):.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
-        or "the gallery is empty"
-        for hits in found
-    ]
+    blocks = [_lines(hits) or "the gallery is empty" for hits in found]
     if len(queries) > 1:
         blocks = [f"{face_name(q.name, q.box)}\n{block}" for q, block in zip(queries, blocks, strict=True)]
     values = [[hit.to_json() for hit in hits] for hits in found]

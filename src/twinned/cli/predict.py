@@ -107,6 +107,7 @@ def embed(
     min_face: MinFace = None,
     force: Force = False,
     device: Device = "auto",
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -118,8 +119,11 @@ def embed(
 
     paths = image_paths(images)
     files.check_output(output, force=force or resume, data=images)
+    if url is not None and resume:
+        raise SettingError("--resume is not supported together with --url")
+    service = None if url is None else load_or_connect(model, url).with_faces(faces, min_face).embed
     written = embed_to_file(
-        load_on(device, model).with_faces(faces, min_face),
+        service or load_on(device, model).with_faces(faces, min_face),
         paths,
         output,
         strict=strict,
