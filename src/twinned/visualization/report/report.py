@@ -4,7 +4,7 @@ The file loads nothing from outside, follows the reader's light or dark mode, an
 
     figures      metrics
     provenance   errors, data, glossary
-    html         elements and style
+    html         elements
 """
 
 from __future__ import annotations
