@@ -729,7 +729,7 @@ def test_ctrl_c_reports_the_resume_command(quick, some, tmp_path):
         quick(some(12), output=tmp_path / "m.twin", on_step=later, settings={"checkpoint_seconds": 0})
 
 
-@pytest.mark.parametrize("where", ["fit_calibration", "write_model"])
+@pytest.mark.parametrize("where", ["save.fit_calibration", "pipeline.write_model"])
 @pytest.mark.parametrize("name", ["SIGTERM", *slow("SIGHUP")])
 def test_signal_after_training_reports_the_resume_command(quick, some, tmp_path, monkeypatch, name, where):
     number = getattr(signal, name, None)
@@ -741,7 +741,7 @@ def test_signal_after_training_reports_the_resume_command(quick, some, tmp_path,
         signal.raise_signal(number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, where, kill)
+        patched.setattr(f"twinned.training.{where}", kill)
         with pytest.raises(Interrupted, match=r"^stopped; saved in .*m.twin.partial; continue with the same"):
             quick(some(12), output=output)
     assert signal.getsignal(number) == before

@@ -149,7 +149,7 @@ def finetune(
     is always trained, and compared with the model before.
     """
     with _working(quiet, options):
-        from ..training.api import finetune as run
+        from ..training.finetune import finetune as run
 
         found = run(
             model,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data.datasets import ImageSet, PairSet
+    from ..data.readers import Data
+    from ..inference.model import Model
     from ..losses.foreign import AnyLoss, AnyMiner
     from .callbacks import Callback
     from .config import TrainConfig
@@ -146,9 +149,20 @@ class FinetuneOptions(TrainArguments, total=False):
 NOT_SETTINGS = ("recipe", "settings", "device", "devices")
 
 
-def to_settings(options: TrainOptions) -> dict[str, Any]:
-    """Return the options that change the configuration, ``settings`` included."""
-    named = {k: v for k, v in options.items() if k not in NOT_SETTINGS and v is not None}
-    if "freeze" in named:
-        named["freeze"] = str(named["freeze"])
-    return named
+@dataclass(frozen=True, eq=False)
+class TrainRequest:
+    """Arguments of `twinned.train`, and the start of the run on the clock that all processes share."""
+
+    data: Data
+    options: TrainArguments
+    output: str | os.PathLike[str] | None = None
+    init_from: Model | str | os.PathLike[str] | None = None
+    validation: Data | None = None
+    resume: bool = False
+    overwrite: bool = False
+    config: TrainConfig | None = None
+    progress: bool = True
+    callbacks: Sequence[Callback] = ()
+    device: str = "auto"
+    devices: int = 1
+    started: float | None = None

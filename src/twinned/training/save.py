@@ -14,7 +14,8 @@ from ..data.decoded import DecodedSet
 from ..data.splits import enrollment_size, subsample
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
-from ..evaluation.fitting import held_out_figures
+from ..evaluation.fitting import fit_calibration, held_out_figures
+from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
 from ..inference.model import Model
@@ -22,30 +23,39 @@ from ..inference.model_card import card
 from ..inference.model_folder import Manifest
 from ..nn import onnx_export
 from ..utils import files
-from ..utils.notes import Note
+from ..utils.notes import Note, note
 from .cross_validation import FitResult
 from .trainer import Trainer
 from .validation import ValidationScore
+from .warm_start import WarmStart
 
 
 def write_model(
     folder: Path,
     trainer: Trainer,
     result: FitResult,
-    calibration: Calibration,
     notes: Sequence[Note],
     given: dict[str, str | None],
 ) -> None:
-    """Write a model folder.
+    """Fit the threshold and write a model folder.
 
     Args:
         folder: Folder that is empty, or holds the file of `write_baseline`.
         trainer: Configuration and baseline.
         result: Network to save, with its scores.
-        calibration: Threshold and probabilities.
-        notes: Notes of the run.
+        notes: Notes of the run; those on the threshold are added to them.
         given: Hashes of the data and of the initial model.
     """
+    config, score = trainer.config, result.score
+    calibration = fit_calibration(
+        score.comparisons,
+        sets=score.sets,
+        far=config.calibration.far,
+        unseen_classes=result.unseen,
+        seed=config.seed,
+    )
+    for warning in threshold_warnings(calibration, score.comparisons):
+        note(*warning)
     network = result.network.eval().cpu()
     _write_encoder(folder, trainer, result)
     has_head = onnx_export.export_head(network, folder / "head.onnx")
@@ -57,7 +67,18 @@ def write_model(
     manifest = _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
     model_folder.write(folder, manifest, card=card(manifest))
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
-        _choose_enrollment(folder, result.held_out, trainer.config.seed)
+        _choose_enrollment(folder, result.held_out, config.seed)
+
+
+def data_hashes(
+    train: DecodedSet, validation: DecodedSet | None, warm_start: WarmStart | None
+) -> dict[str, str | None]:
+    """Return hashes of the data and of the initial model, which a resumed run must share."""
+    return {
+        "data": train.sha256(),
+        "validation": None if validation is None else validation.sha256(),
+        "model": None if warm_start is None else warm_start.sha256,
+    }
 
 
 def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
