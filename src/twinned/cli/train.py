@@ -278,8 +278,7 @@ def _at(far: float | None) -> str:
 @with_options(InputOptions)
 def wrap(
     encoder: Annotated[
-        Path,
-        typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx"),
+        Path, typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
     data: Data,
     output: Output,
@@ -341,8 +340,7 @@ def calibrate(
         bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
-        float | None,
-        typer.Option(help="Prior probability of a same pair (default: the model's)."),
+        float | None, typer.Option(help="Prior probability of a same pair (default: the model's).")
     ] = None,
     force: Force = False,
     seed: Seed = 0,

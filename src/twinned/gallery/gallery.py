@@ -122,11 +122,8 @@ class Gallery:
                 if new:
                     vectors = self._embed(np.stack([pixels[record.id] for record in new]))
                     waiting |= {record.id: (record, vector) for record, vector in zip(new, vectors)}
-                if (
-                    len(waiting) >= COMMIT_IMAGES
-                    or time.monotonic() - committed >= COMMIT_SECONDS
-                    or len(ids) == len(images)
-                ):
+                due = len(waiting) >= COMMIT_IMAGES or time.monotonic() - committed >= COMMIT_SECONDS
+                if due or len(ids) == len(images):
                     safe = self._commit(waiting)
                     if acknowledge and safe:
                         acknowledge(safe)
