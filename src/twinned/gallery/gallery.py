@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ..data.datasets import ImageSet
 from ..data.images import ImageSource, Pixels, source_name
 from ..data.preprocessing import read_faces, read_image
 from ..data.readers import images_of
@@ -214,7 +215,7 @@ class Gallery:
 
     def identify(
         self,
-        images: ImageSource | Iterable[ImageSource],
+        images: ImageSource | Iterable[ImageSource] | ImageSet,
         *,
         fpir: float = 0.01,
         label: Labels = None,

@@ -40,6 +40,7 @@ from .warm_start import WarmStart, config_of, load_for_input
 # `_LATE` seconds longer than its budget. The export of a large encoder is measured in addition.
 FINISH_SECONDS = 3.0
 _LATE = 10.0
+_LEAST_SHARE = 0.5
 # Suffixes of the files of an interrupted run.
 _RUN_SUFFIXES = (".safetensors", ".json", ".new")
 
@@ -75,7 +76,9 @@ def run(request: TrainRequest) -> Model:
             if length.minutes is not None:
                 with progress_bar("Preparing the network", show=request.progress):
                     seconds = distributed.broadcast_from_rank0(lambda: write_baseline(folder, trainer))
-                budget = Budget(started + length.minutes * 60 - FINISH_SECONDS - seconds)
+                end = started + length.minutes * 60 - FINISH_SECONDS - seconds
+                # However long the preparation takes, this share of the minutes is for training.
+                budget = Budget(max(end, time.monotonic() + _LEAST_SHARE * length.minutes * 60))
             result = fit_best(trainer, train, validation, budget, checkpoints)
             if warm_start is not None and warm_start.was_trained_on(result.held_out or train):
                 result = replace(result, unseen=False)
