@@ -62,7 +62,9 @@ class TrainOptions(TypedDict, total=False):
         str | EncoderPart | None,
         Option("Model", f"Name of the encoder: {_ENCODERS}, or one that is registered", str | None),
     ]
-    embedding_size: Annotated[int | None, Option("Model", "Number of values of an embedding")]
+    embedding_size: Annotated[
+        int | None, Option("Model", "Number of values of an embedding (default: the encoder's own)")
+    ]
     distance: Annotated[
         str | None,
         Option("Model", "Distance of embeddings: cosine, euclidean, squared_euclidean or manhattan"),

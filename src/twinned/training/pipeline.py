@@ -28,7 +28,7 @@ from .config import TrainConfig
 from .cross_validation import fit_best
 from .encoder_selection import choose_encoder
 from .options import TrainRequest
-from .process import keep_freed_memory, kept_random_state, training_device
+from .process import training_device, training_process
 from .save import data_hashes, write_baseline, write_model
 from .schedule import Budget
 from .setup import Setup, set_up
@@ -45,18 +45,17 @@ _LEAST_SHARE = 0.5
 _RUN_SUFFIXES = (".safetensors", ".json", ".new")
 
 
-@kept_random_state()
+@training_process()
 def run(request: TrainRequest) -> Model:
     """Train a model in this process and write its folder; see `twinned.train`."""
     started = time.monotonic() if request.started is None else request.started
     device = torch.device(training_device(request.device))
-    keep_freed_memory()
     with progress_bar("Reading the data", show=request.progress):
         setup = set_up(request)
     warm_start = None
-    if setup.model is None:
+    if setup.recipe == "auto":
         setup = choose_encoder(setup, request, device)
-    else:
+    if setup.model is not None:
         warm_start = load_for_input(setup.model, config_of(setup.model), setup.config, setup.parts)
     target = None if request.output is None else Path(request.output)
     if target is not None and _is_finished(target, request, setup, warm_start):
