@@ -23,7 +23,7 @@ from twinned.errors import DataError, ModelError, SettingError, TrainingError
 from twinned.inference import model_folder
 from twinned.nn import onnx_export
 from twinned.training.config import TrainConfig
-from twinned.training.feature_cache import FeatureCache
+from twinned.training.frozen_stages import FeatureCache
 from twinned.training.state import Interrupted, Step
 
 from ..conftest import slow
@@ -153,7 +153,7 @@ def test_sighup_stops_and_the_run_resumes(finetune, strangers, tmp_path):
     known, other = load_images(strangers).split_classes(0.5)
     given = {"output": tmp_path / "m.twin", "validation": other, "on_step": hang_up}
     with pytest.raises(
-        Interrupted, match=r"stopped after step 2 of 3; saved in .*; continue with the same comm"
+        Interrupted, match=r"stopped after step 2 of 3; saved in .*; continue with the same arguments"
     ):
         finetune(known, **given)
     finetune(known, resume=True, **given)

@@ -141,8 +141,7 @@ def get(
     from_: Annotated[
         Path | None,
         typer.Option(
-            "--from",
-            help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA).",
+            "--from", help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA)."
         ),
     ] = None,
     output: Annotated[

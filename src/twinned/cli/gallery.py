@@ -321,8 +321,7 @@ def rebuild(
         bool, typer.Option("--skip-missing", help="Leave out images whose files are missing.")
     ] = False,
     allow_loss: Annotated[
-        int,
-        typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N"),
+        int, typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N")
     ] = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -336,12 +335,7 @@ def rebuild(
     from ..inference.model import load
 
     added = run(
-        gallery,
-        load(model),
-        into=into,
-        skip_missing=skip_missing,
-        allow_loss=allow_loss,
-        progress=not quiet,
+        gallery, load(model), into=into, skip_missing=skip_missing, allow_loss=allow_loss, progress=not quiet
     )
     print_errors(added.unreadable)
     print_result(

@@ -123,10 +123,7 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
     """Return the answers on images; of several, those that cannot be read are left out and reported.
 
-    Args:
-        paths: Images.
-        spec: How the model reads them.
-        answer: Function of the images that fails at the first one that it cannot read.
+    ``answer`` fails at the first image that it cannot read.
 
     Raises:
         DataError: If there is one image only, or none can be read.
@@ -173,14 +170,12 @@ def face_name(image: str, box: Box | None) -> str:
 MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
 ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
-    Path,
-    typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),
+    Path, typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
 ]
 EvaluationData = Annotated[
     Path,
     typer.Argument(
-        help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.",
-        metavar="DATA",
+        help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.", metavar="DATA"
     ),
 ]
 Threshold = Annotated[
@@ -198,8 +193,7 @@ MinFace = Annotated[
     typer.Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
 ]
 Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run"),
+    bool, typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
 ]
 Quiet = Annotated[
     bool,
@@ -210,8 +204,7 @@ Quiet = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
 Device = Annotated[
-    str,
-    typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run"),
+    str, typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
 ]
 
 Url = Annotated[

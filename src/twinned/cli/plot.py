@@ -117,11 +117,7 @@ def verification(
 
 
 def _verification(model: Model, found: Evaluation, view: View, data: str) -> Any:
-    """Draw one view of an evaluation.
-
-    Raises:
-        DataError: If its protocol compares no pairs, or has no classes where the view requires them.
-    """
+    """Draw one view of an evaluation."""
     from .. import visualization
     from ..data.images import source_name
     from ..evaluation.verification import reliability
@@ -238,8 +234,7 @@ def neighbours(
 def one_shot(
     model: ModelFolder,
     support: Annotated[
-        Path,
-        typer.Argument(help="Folder with one folder per class, whose first image is the example."),
+        Path, typer.Argument(help="Folder with one folder per class, whose first image is the example.")
     ],
     query: Annotated[Path, typer.Argument(help="Image to classify.", metavar="IMAGE")],
     output: Output,
@@ -291,7 +286,7 @@ def explain(
     """Draw why two images match: the regions of one that correspond to regions of the other."""
     from .. import visualization
     from ..inference.explain import explain as run
-    from ..visualization.explanation import draw
+    from ..visualization.model_figures import draw_explanation
 
     loaded = _load(model, output, a, b, device=device, force=force)
     found = run(loaded, a, b, method=method, cells=cells)
@@ -300,7 +295,8 @@ def explain(
     if threshold is not None:
         same, probability = found.distance <= threshold, float(loaded.probability(found.distance))
         verdict = f"{'same' if same else 'different'}, {verdict}"
-    visualization.save(draw(found, threshold=threshold, probability=probability), output, force=force)
+    drawn = draw_explanation(found, threshold=threshold, probability=probability)
+    visualization.save(drawn, output, force=force)
     print_result(
         {
             "output": str(output),

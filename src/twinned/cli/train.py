@@ -148,7 +148,7 @@ def finetune(
     is always trained, and compared with the model before.
     """
     with _working(quiet, options):
-        from ..training.api import finetune as run
+        from ..training.finetune import finetune as run
 
         found = run(
             model,
@@ -282,8 +282,7 @@ def _at(far: float | None) -> str:
 @with_options(InputOptions)
 def wrap(
     encoder: Annotated[
-        Path,
-        typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx"),
+        Path, typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
     data: Data,
     output: Output,
@@ -346,8 +345,7 @@ def calibrate(
         bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
-        float | None,
-        typer.Option(help="Prior probability of a same pair (default: the model's)."),
+        float | None, typer.Option(help="Prior probability of a same pair (default: the model's).")
     ] = None,
     force: Force = False,
     seed: Seed = 0,

@@ -209,11 +209,7 @@ def references_of(image: ImageSource) -> list[ImageSource]:
 
 
 def _existing(source: str | os.PathLike[str], expected: str) -> Path:
-    """Return the source as a path.
-
-    Raises:
-        DataError: If it does not exist.
-    """
+    """Return the source, which must exist, as a path."""
     path = Path(source)
     if path.exists():
         return path

@@ -92,7 +92,7 @@ class Gallery:
         """Enroll images.
 
         Images that are stored already are skipped before embedding, so an interrupted run can be repeated.
-        Unreadable images are skipped and returned.
+        Unreadable images, and faces that are too small, dark or blurred, are skipped and returned.
 
         Args:
             images: One image or many: paths, arrays, bytes or Pillow images; or a folder of class folders.
@@ -123,11 +123,8 @@ class Gallery:
                 if new:
                     vectors = self._embed(np.stack([pixels[record.id] for record in new]))
                     waiting |= {record.id: (record, vector) for record, vector in zip(new, vectors)}
-                if (
-                    len(waiting) >= COMMIT_IMAGES
-                    or time.monotonic() - committed >= COMMIT_SECONDS
-                    or len(ids) == len(images)
-                ):
+                due = len(waiting) >= COMMIT_IMAGES or time.monotonic() - committed >= COMMIT_SECONDS
+                if due or len(ids) == len(images):
                     safe = self._commit(waiting)
                     if acknowledge and safe:
                         acknowledge(safe)
