@@ -12,6 +12,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -78,6 +79,13 @@ def print_result(value: Any, *, as_json: bool, text: str) -> None:
     """
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(value, allow_nan=False) if as_json else as_options(text), flush=True)
+
+
+def working(quiet: bool) -> AbstractContextManager[Any]:
+    """Show that a command works while no other bar does."""
+    from ..utils.progress import progress_bar
+
+    return progress_bar("Working", show=not quiet)
 
 
 def print_errors(errors: Sequence[object]) -> None:

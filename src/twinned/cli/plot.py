@@ -21,6 +21,7 @@ from .options import (
     Seed,
     load_on,
     print_result,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def verification(
 ) -> None:
     """Draw verification metrics: ROC, DET, distances, reliability, mistakes, confusion."""
     loaded = _load(model, output, data, device=device, force=force)
-    found = loaded.evaluate(str(data), protocol=protocol, seed=seed, progress=not quiet)
+    with working(quiet):
+        found = loaded.evaluate(str(data), protocol=protocol, seed=seed, progress=not quiet)
     for text in found.notes:
         logger.info(text)
     _save(_verification(loaded, found, view, str(data)), output, force=force, json=json)
@@ -177,9 +179,11 @@ def embeddings(
     if len(images) > most:
         images = images.subset(np.sort(np.random.default_rng(seed).permutation(len(images))[:most]))
         logger.info(f"{most} images of {data} are drawn. Set --most N to draw more")
-    vectors = loaded.embed(images.images, progress=not quiet)
+    with working(quiet):
+        vectors = loaded.embed(images.images, progress=not quiet)
+        points = visualization.project(vectors, method=method, distance=loaded.distance, seed=seed)
     drawn = visualization.embedding_map(
-        visualization.project(vectors, method=method, distance=loaded.distance, seed=seed),
+        points,
         images.labels.tolist(),
         images=images.images,
         seen=loaded.manifest.classes,

@@ -185,7 +185,9 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def images_of(images: Any) -> Any:
-    """Return images as `as_many` does, or the paths of all images below a folder."""
+    """Return images as `as_many` does, those of an image set, or the paths of all images below a folder."""
+    if isinstance(images, ImageSet):
+        return images.images
     if is_folder(images):
         return find_images(images)
     return as_many(images)

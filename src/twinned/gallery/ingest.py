@@ -156,7 +156,7 @@ def _candidate(
     image: ImageSource, label: str | None, metadata: Mapping[str, Value], spec: ImageSpec
 ) -> Candidate | ImageError:
     try:
-        pixels = read_image(image, spec)
+        pixels = read_image(image, spec, enroll=True)
     except ImageError as error:
         return error
     # The id depends on the pixels alone, so an image that is removed and added again keeps its id.

@@ -211,7 +211,7 @@ def write_calibrated(
         calibration=report.calibration,
         held_out={
             **decoded.fingerprint(),
-            "classes": decoded.labelled.classes if decoded.labelled is not None else [],
+            "classes": decoded.classes,
             **report.figures,
             **model_folder.harder_impostors(
                 report.comparisons, recipe="wrap", encoder=source.removesuffix(".onnx")

@@ -55,9 +55,9 @@ def choose_encoder(setup: Setup, request: TrainRequest, device: torch.device) ->
     """
     images, minutes = setup.train, setup.config.length.minutes
     pair = _CANDIDATES.get(setup.config.recipe)
-    if setup.recipe != "auto" or pair is None or not encoders.installed(_PRETRAINED) or setup.parts.given():
+    if pair is None or setup.model is not None or not minutes or isinstance(images, PairSet):
         return setup
-    if setup.changes.keys() & FIXES_ENCODER or not minutes or isinstance(images, PairSet):
+    if setup.parts.given() or setup.changes.keys() & FIXES_ENCODER or not encoders.installed(_PRETRAINED):
         return setup
     facts, changes = DataFacts.of(images), {"input.faces": setup.config.input.faces} | setup.changes
     small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
@@ -144,7 +144,6 @@ def _score_pretrained(
     """Score the pretrained encoder without and with a fitted projection, and return the better score."""
     config = large.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
     baseline = pretrained_baseline(config, config.spec())
-    assert baseline is not None
     spec = config.spec().model_copy(update=baseline.statistics)
     trainer = Trainer(config, spec, device=device, baseline=baseline.to(device), progress=False)
     with muted():

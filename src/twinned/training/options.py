@@ -62,7 +62,9 @@ class TrainOptions(TypedDict, total=False):
         str | EncoderPart | None,
         Option("Model", f"Name of the encoder: {_ENCODERS}, or one that is registered", str | None),
     ]
-    embedding_size: Annotated[int | None, Option("Model", "Number of values of an embedding")]
+    embedding_size: Annotated[
+        int | None, Option("Model", "Number of values of an embedding (default: the encoder's own)")
+    ]
     distance: Annotated[
         str | None,
         Option("Model", "Distance of embeddings: cosine, euclidean, squared_euclidean or manhattan"),
@@ -80,7 +82,10 @@ class TrainOptions(TypedDict, total=False):
     margin: Annotated[float | None, Option("Optimization", "Margin of the loss")]
     batch_size: Annotated[int | None, Option("Optimization", "Number of images per batch")]
     learning_rate: Annotated[float | None, Option("Optimization", "Peak learning rate")]
-    minutes: Annotated[float | None, Option("Optimization", "Minutes from start to saved model")]
+    minutes: Annotated[
+        float | None,
+        Option("Optimization", "Minutes from start to saved model, at least half of them for training"),
+    ]
     steps: Annotated[
         int | None, Option("Optimization", "Number of training steps (instead of a number of minutes)")
     ]

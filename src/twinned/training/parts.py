@@ -112,9 +112,7 @@ class OwnParts:
         return encoder
 
     def statistics(self, config: TrainConfig) -> dict[str, tuple[float, ...]] | None:
-        """Return the mean and std of the pixels that the encoder of one's own expects; None for any."""
-        if self.encoder is None:
-            return None
+        """Return the mean and std of the pixels that the encoder expects; None for any."""
         encoder = self.make_encoder(config)
         known = encoder.mean, encoder.std
         return None if None in known else dict(zip(("mean", "std"), known, strict=True))  # type: ignore[arg-type]
@@ -170,16 +168,17 @@ def split_arguments(arguments: TrainArguments) -> tuple[OwnParts, dict[str, Any]
         named["freeze"] = str(named["freeze"])
     first, second = by_full_name(named), by_full_name(arguments.get("settings") or {})
     chosen = first | second
-    _check_unused(parts, chosen)
+    if own:
+        _check_unused(parts, chosen)
     if twice := sorted(first.keys() & second.keys()):
         name = twice[0]
         raise SettingError(
             f"Setting {name} is given twice, as {first[name]} and as {second[name]}. Set it once"
         )
-    defaults = _defaults(parts)
-    if "image_size" in special:
-        defaults = {name: value for name, value in defaults.items() if name not in _SIZE}
-    return parts, special | defaults | chosen | _names(parts)
+    if own:
+        unsized = {name: value for name, value in _defaults(parts).items() if name not in _SIZE}
+        chosen = (unsized if "image_size" in special else _defaults(parts)) | chosen | _names(parts)
+    return parts, special | chosen
 
 
 def named_encoder(encoder: Encoder, config: TrainConfig) -> TrainConfig:

@@ -28,7 +28,7 @@ from .config import TrainConfig
 from .cross_validation import fit_best
 from .encoder_selection import choose_encoder
 from .options import TrainRequest
-from .process import keep_freed_memory, kept_random_state, training_device
+from .process import training_device, training_process
 from .save import data_hashes, write_baseline, write_model
 from .schedule import Budget
 from .setup import Setup, set_up
@@ -40,22 +40,22 @@ from .warm_start import WarmStart, config_of, load_for_input
 # `_LATE` seconds longer than its budget. The export of a large encoder is measured in addition.
 FINISH_SECONDS = 3.0
 _LATE = 10.0
+_LEAST_SHARE = 0.5
 # Suffixes of the files of an interrupted run.
 _RUN_SUFFIXES = (".safetensors", ".json", ".new")
 
 
-@kept_random_state()
+@training_process()
 def run(request: TrainRequest) -> Model:
     """Train a model in this process and write its folder; see `twinned.train`."""
     started = time.monotonic() if request.started is None else request.started
     device = torch.device(training_device(request.device))
-    keep_freed_memory()
     with progress_bar("Reading the data", show=request.progress):
         setup = set_up(request)
     warm_start = None
-    if setup.model is None:
+    if setup.recipe == "auto":
         setup = choose_encoder(setup, request, device)
-    else:
+    if setup.model is not None:
         warm_start = load_for_input(setup.model, config_of(setup.model), setup.config, setup.parts)
     target = None if request.output is None else Path(request.output)
     if target is not None and _is_finished(target, request, setup, warm_start):
@@ -75,7 +75,9 @@ def run(request: TrainRequest) -> Model:
             if length.minutes is not None:
                 with progress_bar("Preparing the network", show=request.progress):
                     seconds = distributed.broadcast_from_rank0(lambda: write_baseline(folder, trainer))
-                budget = Budget(started + length.minutes * 60 - FINISH_SECONDS - seconds)
+                end = started + length.minutes * 60 - FINISH_SECONDS - seconds
+                # However long the preparation takes, this share of the minutes is for training.
+                budget = Budget(max(end, time.monotonic() + _LEAST_SHARE * length.minutes * 60))
             result = fit_best(trainer, train, validation, budget, checkpoints)
             if warm_start is not None and warm_start.was_trained_on(result.held_out or train):
                 result = replace(result, unseen=False)

@@ -18,9 +18,10 @@ from ..evaluation.fitting import fit_calibration, held_out_figures
 from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
-from ..inference.model import Model
+from ..inference.embedder import GraphEmbedder
 from ..inference.model_card import card
 from ..inference.model_folder import Manifest
+from ..inference.session import Graph
 from ..nn import onnx_export
 from ..utils import files
 from ..utils.notes import Note, note
@@ -61,13 +62,17 @@ def write_model(
     has_head = onnx_export.export_head(network, folder / "head.onnx")
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(weights, folder / "weights.safetensors")
-    _write_history(folder / "history.csv", result.state.history)
-    classes = _training_classes(trainer, result)
+    history, classes = result.state.history, result.train.classes
+    names = list(history[0]) if history else ["step"]
+    rows = [",".join(f"{row[name]:.6g}" for name in names) for row in history]
+    files.write_text(folder / "history.csv", "\n".join([",".join(names), *rows]) + "\n")
+    if trainer.warm_start is not None:  # it was trained on its own classes before
+        classes = sorted({*classes, *trainer.warm_start.model.manifest.classes})
     _write_training_json(folder / "training.json", trainer, result, classes=classes, given=given)
     manifest = _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
-    model_folder.write(folder, manifest, card=card(manifest))
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
-        _choose_enrollment(folder, result.held_out, config.seed)
+        manifest = _choose_enrollment(folder, manifest, result.held_out, config.seed)
+    model_folder.write(folder, manifest, card=card(manifest))
 
 
 def data_hashes(
@@ -94,20 +99,6 @@ def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
         write_baseline(folder, trainer)
 
 
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    names = list(history[0]) if history else ["step"]
-    rows = [",".join(f"{row[name]:.6g}" for name in names) for row in history]
-    files.write_text(path, "\n".join([",".join(names), *rows]) + "\n")
-
-
-def _training_classes(trainer: Trainer, result: FitResult) -> list[str]:
-    """Return the classes that the network or the initial model was trained on."""
-    classes = result.train.labelled.classes if result.train.labelled else []
-    if trainer.warm_start is None:
-        return classes
-    return sorted({*classes, *trainer.warm_start.model.manifest.classes})
-
-
 def _write_training_json(
     path: Path, trainer: Trainer, result: FitResult, *, classes: list[str], given: dict[str, str | None]
 ) -> None:
@@ -128,7 +119,7 @@ def _write_training_json(
         "bfloat16": state.bfloat16,
         "layers": result.network.layers(),
         "classes": classes,
-        "held_out_classes": _classes(held_out),
+        "held_out_classes": held_out.classes if held_out else [],
         "images": sorted(images),
         "unmatched": hash_limited,
         "held_out_images": sorted(held_out.hashes) if held_out else [],
@@ -151,7 +142,7 @@ def _manifest(
     config = result.config.model_dump(mode="json")
     relations = list(trainer.relations)
     license_text = network.encoder.license
-    data = train.fingerprint() | {"classes": len(train.labelled.classes) if train.labelled else 0}
+    data = train.fingerprint() | {"classes": len(train.classes)}
     if warm_start is not None:
         manifest = warm_start.model.manifest
         relations = manifest.relations if network is warm_start.network else relations
@@ -183,7 +174,7 @@ def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibrat
     labeled = [images for images in parts if images is not None]
     figures: dict[str, Any] = {
         "images": len(held_out.hashes) if held_out else 0,
-        "classes": _classes(held_out),
+        "classes": held_out.classes if held_out else [],
         **held_out_figures(calibration, score.comparisons),
         **model_folder.harder_impostors(
             score.comparisons,
@@ -213,19 +204,14 @@ def write_baseline(folder: Path, trainer: Trainer) -> float:
     return time.monotonic() - start
 
 
-def _choose_enrollment(folder: Path, held_out: DecodedSet, seed: int) -> None:
+def _choose_enrollment(folder: Path, manifest: Manifest, held_out: DecodedSet, seed: int) -> Manifest:
     """Choose if a gallery compares with the nearest image of a label or with their mean."""
     some = subsample(held_out, enrollment_size(held_out), whole_classes=True)
     genuine = ~some.images.forgery
-    model = Model(folder)
-    vectors = model.embed_pixels(some.pixels[genuine])
-    found = choose_enrollment(vectors, some.images.labels[genuine], model.distances, seed=seed)
-    manifest = model.manifest.enrolling(found)
-    model_folder.write(folder, manifest, card=card(manifest))
-
-
-def _classes(data: DecodedSet | None) -> list[str]:
-    return data.labelled.classes if data is not None and data.labelled is not None else []
+    embedder = GraphEmbedder(Graph(folder / "encoder.onnx"), manifest.spec, manifest.distance)
+    vectors = embedder.embed_pixels(some.pixels[genuine])
+    found = choose_enrollment(vectors, some.images.labels[genuine], embedder.distances, seed=seed)
+    return manifest.enrolling(found)
 
 
 def _figures(score: ValidationScore) -> dict[str, float]:

@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from ..errors import TrainingError
 from . import distributed
-from .sections import Length
+from .config import TrainConfig
+from .parts import Rate
+from .process import bfloat16_is_faster
 from .state import State
 
 # Steps before the measurement, steps to measure, and the fraction of the budget that measuring may take.
@@ -80,7 +84,7 @@ class Schedule:
     seconds: float | None = None
     max_steps: int | None = None
     learning_rate: float = 3e-3
-    factor: Callable[[int, int | None], float] | None = None
+    factor: Rate | None = None
     warmup: int = 30
     decay_start: float = 0.3
     epoch_steps: float = 1.0
@@ -100,18 +104,47 @@ class Schedule:
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
 
 
-def count_steps(length: Length, epoch: float) -> tuple[int | None, float]:
-    """Return the number of steps, None for a time budget, and the steps per epoch of the history.
+def make_schedule(
+    config: TrainConfig,
+    *,
+    steps: int | None,
+    seconds: float | None,
+    epoch: float,
+    learning_rate: float,
+    factor: Rate | None,
+    device: torch.device,
+) -> Schedule:
+    """Create the schedule of a fit.
 
     Args:
-        length: Length of the run.
+        config: Length of the run, and options of the schedule.
+        steps: Number of steps; None for the length of the configuration.
+        seconds: Time for all steps; None for no limit.
         epoch: Number of batches with as many images as there are.
+        learning_rate: Peak learning rate.
+        factor: Schedule of one's own.
+        device: Device of the network, which decides on the precision where it is automatic.
     """
-    if length.epochs is None:
-        return length.steps, epoch
-    rounded = round(length.epochs * epoch)
-    # The last step ends the last epoch, unless a single step shows more images than that.
-    return max(1, rounded), rounded / length.epochs if rounded else epoch
+    length, own, precision, epoch_steps = config.length, config.schedule, config.run.precision, epoch
+    if steps is None and length.epochs is not None:
+        rounded = round(length.epochs * epoch)
+        # The last step ends the last epoch, unless a single step shows more images than that.
+        steps, epoch_steps = max(1, rounded), rounded / length.epochs if rounded else epoch
+    return Schedule(
+        steps=length.steps if steps is None else steps,
+        seconds=None if seconds is None else max(0.5, seconds),
+        max_steps=None if length.max_epochs is None else max(1, round(length.max_epochs * epoch)),
+        learning_rate=learning_rate,
+        factor=factor,
+        warmup=own.warmup,
+        decay_start=own.decay_start,
+        ema_decay=own.ema_decay,
+        evaluations=own.evaluations,
+        seed=config.seed,
+        checkpoint_seconds=config.run.checkpoint_seconds,
+        epoch_steps=epoch_steps,
+        bfloat16=bfloat16_is_faster(device) if precision == "auto" else precision == "bfloat16",
+    )
 
 
 class StepBudget:

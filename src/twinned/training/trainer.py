@@ -35,8 +35,7 @@ from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
 from .options import TrainRequest
 from .parts import OwnParts
-from .process import bfloat16_is_faster
-from .schedule import Budget, Schedule, count_steps
+from .schedule import Budget, make_schedule
 from .setup import Setup
 from .state import TrainResult
 from .validation import ValidationScore, batch_size, embed, make_evaluation, score, score_seconds
@@ -246,7 +245,15 @@ class Trainer:
                 network, budget, held_out, projection_seconds, is_main=is_main, later_fits=later_fits
             )
         epoch = len(source) / len(batches(0).index)
-        schedule = self._schedule(steps, seconds, epoch, learning_rate=optimizer.param_groups[0]["lr"])
+        schedule = make_schedule(
+            config,
+            steps=steps,
+            seconds=seconds,
+            epoch=epoch,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            factor=self.parts.schedule,
+            device=self.device,
+        )
         if has_lda and schedule.steps is None and seconds is not None:
             is_new = checkpoint is None or not checkpoint.exists()
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
@@ -282,30 +289,6 @@ class Trainer:
         if config.comparison.cohort and config.length.steps != 0 and train.pairs is None:
             self._add_cohort(result.network, train)
         return result
-
-    def _schedule(
-        self, steps: int | None, seconds: float | None, epoch: float, *, learning_rate: float
-    ) -> Schedule:
-        """Return the schedule of a fit; ``epoch`` is the number of steps of one."""
-        config, epoch_steps, most = self.config, epoch, self.config.length.max_epochs
-        if steps is None:
-            steps, epoch_steps = count_steps(config.length, epoch)
-        precision = config.run.precision
-        return Schedule(
-            steps=steps,
-            seconds=None if seconds is None else max(0.5, seconds),
-            max_steps=None if most is None else max(1, round(most * epoch)),
-            learning_rate=learning_rate,
-            factor=self.parts.schedule,
-            warmup=config.schedule.warmup,
-            decay_start=config.schedule.decay_start,
-            ema_decay=config.schedule.ema_decay,
-            evaluations=config.schedule.evaluations,
-            seed=config.seed,
-            checkpoint_seconds=config.run.checkpoint_seconds,
-            epoch_steps=epoch_steps,
-            bfloat16=bfloat16_is_faster(self.device) if precision == "auto" else precision == "bfloat16",
-        )
 
     @torch.no_grad()
     def _fit_projection(self, network: SiameseNetwork, train: DecodedSet, few_images: bool | None) -> None:
@@ -375,14 +358,16 @@ def make_trainer(
     relations = {}
     if config.comparison.head == "relation" and isinstance(setup.train, PairSet):
         relations = setup.train.relations()
-    baseline: SiameseNetwork | None
-    known: dict[str, tuple[float, ...]] | None
+    baseline: SiameseNetwork | None = None
+    known: dict[str, tuple[float, ...]] | None = None
     if warm_start is not None:
         baseline = warm_start.network if warm_start.complete else None
         known = warm_start.network.statistics
-    else:
+    elif encoders.is_pretrained(config.encoder.name):
         baseline = pretrained_baseline(config, spec)
-        known = parts.statistics(config) if baseline is None else baseline.statistics
+        known = baseline.statistics
+    elif parts.encoder is not None:
+        known = parts.statistics(config)
     if config.encoder.weights is not None:
         known = known or weights_statistics(config.encoder.weights, spec.channels)
         name = Path(config.encoder.weights).name

@@ -86,8 +86,7 @@ class WarmStart:
         """Return True if it was trained on some of these images or, at another size, on their classes."""
         if self.model.spec.shape == data.pixels.shape[1:]:
             return not self.model.record.image_hashes.isdisjoint(data.hashes)
-        classes = data.labelled.classes if data.labelled is not None else []
-        return not set(self.model.manifest.classes).isdisjoint(classes)
+        return not set(self.model.manifest.classes).isdisjoint(data.classes)
 
 
 def load_for_input(
@@ -206,10 +205,8 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
     return {name: _for_channels(values, channels) for name, values in found.items()}
 
 
-def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork | None:
-    """Return a pretrained encoder with the cosine distance, before training; None for other encoders."""
-    if not encoders.is_pretrained(config.encoder.name):
-        return None
+def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork:
+    """Return a pretrained encoder with the cosine distance, before training."""
     encoder = encoders.create_encoder(
         config.encoder.name,
         image_size=(spec.height, spec.width),

@@ -182,8 +182,8 @@ def _training(model: Model) -> _Facts:
         (
             "training images",
             f"{m.data['images']:,} {f'of {classes:,} classes' if classes else 'in pairs'}"
-            if m.data
-            else "not recorded",
+            if "images" in m.data
+            else m.data.get("description", "not recorded"),
         ),
         ("their fingerprint", tag("code", m.data["sha256"]) if "sha256" in m.data else None),
         ("held out of training", f"{len(held):,} classes, for the threshold" if held else None),
