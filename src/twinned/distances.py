@@ -9,11 +9,10 @@ vectors has gradient 0, where ``sqrt`` alone would give NaN.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial, wraps
+from functools import partial
 from math import sqrt
 from typing import Any, Protocol, TypeAlias
 
@@ -56,20 +55,6 @@ class Distance(Protocol):
         """Compute the distances."""
 
 
-def _accept_all_pairs(distance: Distance) -> Distance:
-    """Accept ``all_pairs``, the name of ``pairwise`` in version 0.1, with a warning."""
-
-    @wraps(distance)
-    def call(a: Array, b: Array, *, pairwise: bool = False, all_pairs: bool | None = None) -> Array:
-        if all_pairs is not None:
-            warnings.warn("all_pairs is deprecated. Use pairwise", DeprecationWarning, stacklevel=2)
-            pairwise = all_pairs
-        return distance(a, b, pairwise=pairwise)
-
-    return call
-
-
-@_accept_all_pairs
 def euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the length of the difference: ``sqrt(sum((a - b)**2))``.
 
@@ -96,7 +81,6 @@ def euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return xp.sqrt(xp.where(nonzero, squared, xp.ones_like(squared))) * xp.astype(nonzero, squared.dtype)
 
 
-@_accept_all_pairs
 def squared_euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the squared length of the difference: ``sum((a - b)**2)``, as in FaceNet's triplet loss.
 
@@ -116,7 +100,6 @@ def squared_euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return xp.astype(squared, a.dtype)
 
 
-@_accept_all_pairs
 def manhattan(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the sum of absolute differences: ``sum(|a - b|)``.
 
@@ -127,7 +110,6 @@ def manhattan(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return _of_difference(a, b, pairwise, lambda xp, difference: xp.sum(xp.abs(difference), axis=-1))
 
 
-@_accept_all_pairs
 def cosine(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute ``1 - cosine_similarity``: in [0, 2].
 
@@ -140,7 +122,6 @@ def cosine(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return xp.clip(1 - similarity, min=0.0)
 
 
-@_accept_all_pairs
 def cosine_similarity(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the cosine of the angle between two vectors, in [-1, 1]. HIGHER is closer: a similarity.
 

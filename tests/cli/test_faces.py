@@ -39,7 +39,7 @@ def test_verify_takes_the_largest_face_and_notes_others_once(twinned, color_mode
     shown = twinned(*arguments, "--faces", "largest", "--json")
     assert shown.code == 0
     assert shown.json["distance"] == pytest.approx(0, abs=1e-6)
-    assert shown.err.count("2 faces were found; the largest is used") == 1
+    assert shown.err.count("2 faces were found, and the largest is used. With --faces all") == 1
     assert "two.png" not in shown.err
     whole = twinned(*arguments, "--json")
     assert whole.json["distance"] != shown.json["distance"]
@@ -230,7 +230,7 @@ def test_crop_deletes_nothing_outside_its_folder(twinned, album):
 
 
 def test_crop_refuses_images_without_faces_and_invalid_options(twinned, photos):
-    assert "no face was found in 1 of 1 images" in twinned("crop", "empty.png", "-o", "faces").error
+    assert "no face was found in 1 image" in twinned("crop", "empty.png", "-o", "faces").error
     Path("none").mkdir()
     assert "no images" in twinned("crop", "none", "-o", "out").error
     assert "size must be" in twinned("crop", "people", "-o", "out", "--size", 4).error

@@ -318,6 +318,8 @@ def test_commands_are_available_as_methods(model, seen, tmp_path):
         gallery.add(seen[0][:2], ["a", "a"], progress=False)
         assert model.search(seen[0][0], gallery, k=1)[0].label == "a"
     assert len(model.identify(seen[0][:2], tmp_path / "g")) == 2
+    with pytest.raises(SettingError, match="Expected a gallery, its folder or its URL; got list"):
+        model.identify(tmp_path / "g", seen[0][:2])
     assert model.explain(seen[0][0], seen[0][1]).left.shape == model.spec.shape
 
 

@@ -670,7 +670,7 @@ def test_resume_refuses_and_keeps_incompatible_checkpoint(quick, some, tmp_path)
     save_file({k: v for k, v in load_file(file).items() if k != "network/mean"}, file, metadata)
     with pytest.raises(
         TrainingError,
-        match=r"written by another version of Twinned \(network/mean is missing.*--force",
+        match=r"written by another version of Twinned \(network/mean is missing.*`overwrite=True`",
     ):
         quick(some(12), resume=True, **given)
     assert file.exists()
@@ -724,7 +724,7 @@ def test_ctrl_c_reports_the_resume_command(quick, some, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(
-        Interrupted, match=r"saved in .*m.twin.partial; continue with the same command and --resume"
+        Interrupted, match=r"saved in .*m.twin.partial; continue with the same arguments and `resume=True`"
     ):
         quick(some(12), output=tmp_path / "m.twin", on_step=later, settings={"checkpoint_seconds": 0})
 

@@ -153,7 +153,7 @@ def test_sighup_stops_and_the_run_resumes(finetune, strangers, tmp_path):
     known, other = load_images(strangers).split_classes(0.5)
     given = {"output": tmp_path / "m.twin", "validation": other, "on_step": hang_up}
     with pytest.raises(
-        Interrupted, match=r"stopped after step 2 of 3; saved in .*; continue with the same comm"
+        Interrupted, match=r"stopped after step 2 of 3; saved in .*; continue with the same arguments"
     ):
         finetune(known, **given)
     finetune(known, resume=True, **given)
@@ -316,7 +316,7 @@ def test_invalid_options_are_refused(finetune, strangers, tmp_path, given, messa
 
 def test_unusable_old_images_are_refused_before_training(finetune, strangers, tmp_path):
     one = load_images(strangers)
-    with pytest.raises(DataError, match=r"--old: .*: evaluation needs two classes"):
+    with pytest.raises(DataError, match=r"`old=`: .*: evaluation needs two classes"):
         finetune(strangers, output=tmp_path / "new.twin", old=one.with_classes(one.classes[:1]))
     assert list(tmp_path.iterdir()) == []
 

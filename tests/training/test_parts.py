@@ -110,6 +110,7 @@ def recipe(model: tw.Model) -> dict[str, Any]:
         (hinge, miners.BatchHard()),
         (their_losses.TripletMarginLoss(), their_miners.BatchHardMiner()),
         (their_losses.ProxyAnchorLoss(12, 8), None),
+        (their_losses.NormalizedSoftmaxLoss(12, 8), None),
         (tw.losses.TripletLoss(margin=0.3), "semi-hard"),
     ],
 )

@@ -15,7 +15,6 @@ from .options import (
     Device,
     EvaluationData,
     Force,
-    Group,
     Json,
     ModelFolder,
     Quiet,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from ..inference.model import Model
 
 app = typer.Typer()
-group = typer.Typer(cls=Group, help="Draw a model, its training, its metrics or its images, as .png or .svg.")
+group = typer.Typer(help="Draw a model, its training, its metrics or its images, as .png or .svg.")
 
 Images = Annotated[
     Path, typer.Argument(help="Folder with one folder per class, or CSV file.", metavar="DATA")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import SettingError
+from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
@@ -221,27 +221,22 @@ def read_config(file: Path) -> TrainConfig:
 
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """Print the figures of a new model."""
-    from ..evaluation.advice import judgement
-
-    fit, held_out = model.manifest.calibration, model.manifest.held_out
-    groups = "classes"
-    if not (model.manifest.classes or held_out.get("classes")):
-        groups = 'groups (images linked by "same" pairs)'
+    manifest, fit = model.manifest, model.manifest.calibration
+    labeled = bool(manifest.classes or manifest.held_out.get("classes"))
+    kind, remark = "held-out ", "" if labeled else ' (images linked by "same" pairs)'
+    if not fit.unseen_classes:
+        kind = "TRAINING "
+    elif manifest.is_cross_validated:
+        kind, remark = "", " in cross-validation"
+    elif manifest.origin == "wrapped":
+        kind = ""
     text = (
-        f"{output}: equal error rate {fit.eer:.4f} on {fit.n_classes}"
-        f" {'held-out' if fit.unseen_classes else 'TRAINING'} {groups},"
+        f"{output}: equal error rate {fit.eer:.4f} on"
+        f" {many(fit.n_classes, kind + ('class' if labeled else 'group'))}{remark},"
         f" threshold {fit.threshold:.4g}{_at(fit.far)}"
     )
-    if (relations := held_out.get("relations")) is not None:
+    if (relations := manifest.held_out.get("relations")) is not None:
         text += f"; relation accuracy {relations:.4f} on held-out pairs"
-    if model.manifest.unmeasured:
-        text += f"; {model.manifest.unmeasured}"
-    next_commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
-    lines = [text, wrapped(judgement(fit.eer, fit.eer_ci), sys.stdout)]
-    lines += [
-        f"{start:5} twinned {command.format(output)}"
-        for start, command in zip(("Next:", "", ""), next_commands, strict=True)
-    ]
     print_result(
         {
             "model": str(output),
@@ -249,14 +244,30 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
             "far": fit.far,
             "eer": fit.eer,
             "eer_ci": fit.eer_ci,
-            "classes": len(model.manifest.classes),
-            "not_measured": model.manifest.not_measured,
-            "notes": model.manifest.notes,
+            "classes": len(manifest.classes),
+            "not_measured": manifest.not_measured,
+            "notes": manifest.notes,
             **(more or {}),
         },
         as_json=as_json,
-        text="\n".join(lines),
+        text=_with_advice(text, model, output),
     )
+
+
+def _with_advice(text: str, model: Model, folder: Path) -> str:
+    """Return figures of a model with what they mean in use, and the next commands."""
+    from ..evaluation.advice import judgement
+
+    manifest, fit = model.manifest, model.manifest.calibration
+    if manifest.unmeasured:
+        text += f"; {manifest.unmeasured}"
+    too_short = any(note.code == "no-time-to-train" for note in manifest.coded_notes())
+    trained = bool(model.record.values.get("steps")) or too_short
+    lines = [text, wrapped(judgement(fit.eer, fit.eer_ci, can_train_longer=trained), sys.stdout)]
+    commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
+    for start, command in zip(("Next:", "", ""), commands, strict=True):
+        lines.append(f"{start:5} twinned {command.format(folder)}")
+    return "\n".join(lines)
 
 
 def _at(far: float | None) -> str:
@@ -339,7 +350,7 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Fit threshold and probability to new data; refuse images used in training."""
-    from ..inference.model_folder import read
+    from ..inference.model import load
     from ..inference.recalibrate import recalibrate
 
     if (output is None) != in_place:
@@ -357,15 +368,13 @@ def calibrate(
         progress=not quiet,
     )
     model = output or model
-    found = read(model)
+    found = load(model)
     text = (
-        f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {fit.n_classes} classes,"
+        f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {many(fit.n_classes, 'class')},"
         f" equal error rate {fit.eer:.4f}"
     )
     if not fit.supported:
         text += f"; not supported, requires {fit.impostors_needed:,} impostor comparisons"
-    if found.unmeasured:
-        text += f"; {found.unmeasured}"
     print_result(
         {
             "model": str(model),
@@ -378,10 +387,10 @@ def calibrate(
             "n_impostor": fit.n_impostor,
             "supported": fit.supported,
             "impostors_needed": fit.impostors_needed,
-            "not_measured": found.not_measured,
+            "not_measured": found.manifest.not_measured,
         },
         as_json=json,
-        text=text,
+        text=_with_advice(text, found, model),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, ImageError, some
+from ..errors import DataError, ImageError, many, some
 from ..utils.notes import note
 from ..utils.progress import progress_bar
 from .datasets import ImageSet, PairSet
@@ -50,8 +50,7 @@ class Decoded:
     def left_out(self) -> list[str]:
         """Return one sentence that names the unreadable images, or an empty list if all were read."""
         named = some([str(error) for error in self.unreadable], 5)
-        images = "image" if len(self.unreadable) == 1 else "images"
-        return [f"{len(self.unreadable)} unreadable {images} left out: {named}"] if named else []
+        return [f"{many(len(self.unreadable), 'unreadable image')} left out: {named}"] if named else []
 
 
 def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
@@ -219,7 +218,7 @@ class DecodedSet:
             note("unreadable-images", sentence)
         if len(decoded.kept) == 0:
             raise DataError(
-                f"{source.origin}: none of {len(source.images)} images can be read; the first error:"
+                f"{source.origin}: none of {many(len(source.images), 'image')} can be read; the first error:"
                 f" {decoded.unreadable[0]}"
             )
         for sentence in source.notes:

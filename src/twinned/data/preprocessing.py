@@ -136,7 +136,9 @@ def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
         SettingError: If ``spec.faces`` is ``all``.
     """
     if spec.faces == "all":
-        raise SettingError("One face of each image is expected here. Choose --faces largest, or none")
+        raise SettingError(
+            'One face of each image is expected here. Choose `faces="largest"` or `faces="none"`'
+        )
     return read_faces(source, spec)[0][1]
 
 

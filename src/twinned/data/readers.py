@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..errors import DataError, some
+from ..errors import DataError, many, some
 from .arrays import SupportsArray
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
@@ -241,12 +241,12 @@ def _from_folder(root: Path) -> ImageSet:
         raise DataError(f"{root}: No images{hint}. Expected a folder with one folder per class.")
     if not inside:
         raise DataError(
-            f"{root}: Found {loose} images, but no class folders. Put the images of each class in a separate"
-            " folder, or list them in a CSV with the columns path,label."
+            f"{root}: Found {many(loose, 'image')}, but no class folders. Put the images of each class in a"
+            " separate folder, or list them in a CSV with the columns path,label."
         )
     notes = []
     if loose:
-        notes.append(f"{root}: ignored {loose} images beside the class folders")
+        notes.append(f"{root}: ignored {many(loose, 'image')} beside the class folders")
     if kinds:
         notes.append(f"{root}: ignored images of unsupported formats ({kinds}): {_ADVICE}")
     holding = {above[:depth] for above, images, _ in folders if images for depth in range(len(above) + 1)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import many
 from ..metrics.comparisons import Comparisons
 from ..utils.notes import Note
 
@@ -32,8 +33,8 @@ def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> It
             "the threshold is from classes that training saw, so its error rates are too optimistic:"
             f" calibrate on other classes{more}",
         )
-    few = [f"{fit.n_classes} classes"] if fit.n_classes < FEW_CLASSES else []
-    few += [f"{fit.n_genuine} genuine comparisons"] if fit.n_genuine < _FEW_GENUINE else []
+    few = [many(fit.n_classes, "class")] if fit.n_classes < FEW_CLASSES else []
+    few += [many(fit.n_genuine, "genuine comparison")] if fit.n_genuine < _FEW_GENUINE else []
     if few:
         yield Note(
             "threshold-few-data",

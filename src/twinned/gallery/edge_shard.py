@@ -86,7 +86,8 @@ def opening(folder: Path) -> Iterator[None]:
         if "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
             raise GalleryError(
                 f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
-                "be open only once. Close the other one, or ask the service that has it open: --url http://127.0.0.1:8000"
+                "be open only once. Close the other one, or ask the service that has it open: "
+                "twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
             ) from None
         raise system_error(folder, error) or damaged(folder, str(error)) from error
 

@@ -33,7 +33,7 @@ Labels: TypeAlias = str | Sequence[str] | None
 Ids: TypeAlias = list[str]
 Records: TypeAlias = list[Record]
 Hits: TypeAlias = list[Hit]
-Groups: TypeAlias = list[list[Record]]
+Groups: TypeAlias = list[list[Hit]]
 Identifications: TypeAlias = list[Identification]
 
 
@@ -303,6 +303,8 @@ class Gallery:
 
     def duplicates(self, within: float | None = None) -> Groups:
         """Group near-duplicates: images linked by distances of at most ``within``, largest group first.
+
+        The distance of an image is that to the nearest other one of its group.
 
         Args:
             within: Distance; a tenth of the model's threshold by default, or 0.1 if it has none.

@@ -15,13 +15,14 @@ from .store import Record, Value, Vectors
 
 @dataclass(frozen=True)
 class Hit:
-    """One result of a search.
+    """One result of a search, or one of a group of near-duplicates.
 
     Args:
         id: Id of the record.
         image: Absolute path of the image file, or None.
         label: Class of the image, or None.
-        distance: Distance to the query, lower is closer; the learned head's if the model has one.
+        distance: Distance to the query, lower is closer; the learned head's if the model has one. Of a
+            near-duplicate, the distance to the nearest other image of its group.
         metadata: Metadata of the record.
     """
 

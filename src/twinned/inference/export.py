@@ -27,7 +27,6 @@ from ..metrics.few_shot import few_shot, possible_ways
 from ..metrics.roc import eer
 from ..utils import files
 from ..utils.files import check_output
-from ..utils.telemetry import ONNX_RUNTIME, SWITCHES
 from . import model_folder
 from .model import Model
 from .session import Graph, embed_pixels
@@ -41,7 +40,8 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault({switch!r}, {off!r})  # before the import: ONNX Runtime reports its usage otherwise
+# Before the import: ONNX Runtime reports its usage otherwise.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime
@@ -173,8 +173,6 @@ def export_model(
         files.write_text(
             folder / "example.py",
             _EXAMPLE.format(
-                switch=ONNX_RUNTIME,
-                off=SWITCHES[ONNX_RUNTIME],
                 width=spec.width,
                 height=spec.height,
                 mode="L" if spec.channels == 1 else "RGB",
@@ -341,8 +339,8 @@ def _readme(model: Model, result: dict[str, Any]) -> str:
         f" {measure}{same}.",
         "`python example.py A B` runs encoder_float.onnx with onnxruntime, Pillow and NumPy alone.",
         "",
-        f"ONNX Runtime 1.29 and later reports its usage to Microsoft unless {ONNX_RUNTIME}="
-        f"{SWITCHES[ONNX_RUNTIME]} is set before it is imported. example.py sets it; your own program has to"
+        "ONNX Runtime 1.29 and later reports its usage to Microsoft unless"
+        " ORT_DISABLE_TELEMETRY=1 is set before it is imported. example.py sets it; your own program has to"
         " do so as well.",
         "",
     ]

@@ -137,9 +137,15 @@ class Manifest(BaseModel):
             return False, "CLASSES SEEN IN TRAINING"
         if self.origin == "wrapped":
             return None, "classes that the encoder may or may not have been trained on"
-        if self.classes and not self.held_out.get("images"):
+        if self.is_cross_validated:
             return True, "classes, in cross-validation folds held out of separate trainings"
         return True, "classes that training never saw"
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """True if the threshold is from training classes, each of which a separate training held out."""
+        held_out = self.origin == "wrapped" or not self.classes or bool(self.held_out.get("images"))
+        return self.calibration.unseen_classes and not held_out
 
     @property
     def not_measured(self) -> list[str]:
@@ -325,13 +331,19 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
     place(source, target)
 
 
-def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
+def check_output(
+    target: Path,
+    *,
+    force: bool = False,
+    data: Iterable[str | os.PathLike[str]] = (),
+    option: str | None = "force",
+) -> None:
     """Raise where a model folder must not be written; see `twinned.utils.files.check_output`.
 
     Raises:
         SettingError: As there; or if ``force`` would replace something other than a model folder.
     """
-    outputs.check_output(target, force=force, data=data)
+    outputs.check_output(target, force=force, data=data, option=option)
     if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
         raise SettingError(f"{target}: Not a model folder, so it is not replaced. Choose another name")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -101,14 +100,13 @@ def wrap(
     for metric in metrics:
         distances.get(metric)
     target = None if output is None else Path(output)
-    with collect() as notes, ExitStack() as cleanup:
+    with collect() as notes, tempfile.TemporaryDirectory(prefix="twinned-") as temporary:
         images = calibration_data(data)
         if target is not None:
             model_folder.check_output(target, force=force, data=[images.origin, path])
         decoded = decode_comparable(images, formats[0].spec, progress=progress)
         chosen, metric = _choose(found, formats, metrics, decoded, seed)
-        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
-        folder = Path(cleanup.enter_context(temporary))
+        folder = Path(temporary)
         build(found, chosen, folder / "encoder.onnx")
         embedder = GraphEmbedder(Graph(folder / "encoder.onnx", device="cpu"), chosen.spec, metric)
         write_calibrated(
@@ -129,11 +127,17 @@ def wrap(
             license=licence,
             seed=seed,
         )
-        if target is not None:
-            model_folder.copy(folder, target, force=force)
-            return Model(target)
-        cleanup.pop_all()  # the folder stays as long as the model
-        return Model(folder, temporary=temporary)
+        return placed(folder, target, force=force)
+
+
+def placed(folder: Path, target: Path | None, *, force: bool = False) -> Model:
+    """Copy a new model folder to its target, or to a temporary folder that is deleted with the model."""
+    temporary = None
+    if target is None:
+        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
+        target = Path(temporary.name, "model")
+    model_folder.copy(folder, target, force=force)
+    return Model(target, temporary=temporary)
 
 
 def decode_comparable(images: ImageSet | PairSet, spec: ImageSpec, *, progress: bool) -> DecodedSet:

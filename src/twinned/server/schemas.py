@@ -21,9 +21,9 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from ..evaluation import calibration
 from ..gallery import results as gallery
 from ..gallery.store import Record
-from ..inference import results
 from .uploads import Upload
 
 
@@ -275,8 +275,8 @@ class Nearest(BaseModel):
     distance: float | None
 
 
-Verdict = _schema_of(results.Verdict, verdict=str)
-Prediction = _schema_of(results.Prediction, nearest=Nearest, threshold=float | None)
+Verdict = _schema_of(calibration.Verdict, verdict=str)
+Prediction = _schema_of(calibration.Prediction, nearest=Nearest, threshold=float | None)
 Hit = _schema_of(gallery.Hit, without="metadata")
 Identification = _schema_of(
     gallery.Identification, distance=float | None, nearest=Nearest | None, hits=list_of(Hit)

@@ -104,7 +104,7 @@ class CallbackGroup(Callback):
                 saved = self.save()
                 kept = "nothing is saved, because the run has no output"
                 if saved is not None:
-                    kept = f"the run is saved in {saved}; continue it with resume=True (--resume)"
+                    kept = f"the run is saved in {saved}; continue it with `resume=True`"
                 raise TrainingError(
                     f"Callback {type(callback).__name__}.{method} failed"
                     f" ({type(error).__name__}: {error}); {kept}"

@@ -120,7 +120,7 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     if differences := setting_differences(before, json.loads(run or "{}")):
         raise TrainingError(
             f"{path}: The checkpoint belongs to a run with other settings or data ({differences})."
-            " Use the same ones to resume it, or force=True (--force) to start from the beginning."
+            " Use the same ones to resume it, or `overwrite=True` to start from the beginning."
         )
     state_of = {name: module.state_dict() for name, module in parts.items()}
     expected = {
@@ -183,5 +183,5 @@ def _dotted(sections: dict[str, Any]) -> dict[str, Any]:
 def _other_version(path: Path, why: str) -> TrainingError:
     return TrainingError(
         f"{path}: The checkpoint was written by another version of Twinned ({why}). Resume it with that"
-        " version, or use force=True (--force) to start from the beginning."
+        " version, or use `overwrite=True` to start from the beginning."
     )

@@ -24,7 +24,7 @@ from .config import TrainConfig
 from .options import TrainRequest
 from .rules import DataFacts, resolve
 from .schedule import Budget
-from .setup import Setup
+from .setup import FIXES_ENCODER, Setup
 from .state import Interrupted
 from .trainer import Trainer
 from .validation import ValidationScore
@@ -37,8 +37,6 @@ _CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, An
     "face": (("face", {}), ("face", {"encoder": f"{_PRETRAINED}_face"})),
     "signature": (("signature", {}), ("signature", {"encoder": f"{_PRETRAINED}_signature"})),
 }
-# The user chooses the encoder by setting one of these.
-_FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
 # Fraction of the run's time for the pilot runs.
 TRIAL_SHARE = 0.15
 # Fraction of that time for the pretrained encoder, which is slow to run and fast to fit.
@@ -59,13 +57,13 @@ def choose_encoder(setup: Setup, request: TrainRequest, device: torch.device) ->
     pair = _CANDIDATES.get(setup.config.recipe)
     if pair is None or setup.model is not None or not minutes or isinstance(images, PairSet):
         return setup
-    if setup.parts.given() or setup.changes.keys() & _FIXES_ENCODER or not encoders.installed(_PRETRAINED):
+    if setup.parts.given() or setup.changes.keys() & FIXES_ENCODER or not encoders.installed(_PRETRAINED):
         return setup
     facts, changes = DataFacts.of(images), {"input.faces": setup.config.input.faces} | setup.changes
     small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
     if request.output is not None:
         force = request.overwrite or request.resume
-        model_folder.check_output(Path(request.output), force=force, data=[images.origin])
+        model_folder.check_output(Path(request.output), force=force, data=[images.origin], option="overwrite")
         if request.resume and (before := _encoder_of(Path(request.output))) is not None:
             return setup._replace(config=large if before == large.encoder.name else small)
     with progress_bar("Choosing the encoder", show=request.progress):

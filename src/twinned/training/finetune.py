@@ -70,9 +70,9 @@ def _check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: boo
         SettingError: If the output exists, or holds the data.
     """
     if not data.has_both_kinds:
-        raise DataError(f"--old: {data.origin}: evaluation needs two classes, one of them with two images")
+        raise DataError(f"`old=`: {data.origin}: evaluation needs two classes, one of them with two images")
     if target is not None:
-        model_folder.check_output(target, force=force, data=[data.origin])
+        model_folder.check_output(target, force=force, data=[data.origin], option="overwrite")
 
 
 def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool) -> Model:
@@ -83,7 +83,7 @@ def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: in
             for when, model in (("before", before), ("after", after))
         }
     except DataError as error:
-        raise DataError(f"--old: {error}; the model is saved in {after.folder}") from None
+        raise DataError(f"`old=`: {error}; the model is saved in {after.folder}") from None
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped during evaluation on the old images; the model is saved in {after.folder}"

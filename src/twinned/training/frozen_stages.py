@@ -247,7 +247,7 @@ def cache_features(
         note(
             "no-feature-cache",
             "rotated and mirrored images are separate classes, so the frozen stages run at every step;"
-            " with --set rotate_classes=false --set flip_classes=false they run once per image",
+            ' with `settings={"rotate_classes": False, "flip_classes": False}` they run once per image',
         )
         return data, validation
     views = config.transfer.n_augmentations

@@ -127,7 +127,8 @@ def _make_loss(own: AnyLoss | None, config: TrainConfig, num_classes: int | None
         options = config.loss.model_dump()
         return losses.create_loss(**options, num_classes=num_classes, embedding_size=size)
     known = getattr(own, "num_classes", None)
-    if isinstance(known, int) and num_classes is not None and known < num_classes:
+    # pytorch-metric-learning has 0 where a loss does not keep the number.
+    if isinstance(known, int) and num_classes is not None and 0 < known < num_classes:
         raise SettingError(
             f"Loss {plain_name(own)} has vectors for {known} classes, and training has {num_classes} (rotated"
             f" and mirrored ones included). Create it with num_classes={num_classes}"

@@ -83,8 +83,12 @@ class TrainOptions(TypedDict, total=False):
     batch_size: Annotated[int | None, Option("Optimization", "Number of images per batch")]
     learning_rate: Annotated[float | None, Option("Optimization", "Peak learning rate")]
     minutes: Annotated[float | None, Option("Optimization", "Minutes from start to saved model")]
-    steps: Annotated[int | None, Option("Optimization", "Number of training steps (instead of --minutes)")]
-    epochs: Annotated[float | None, Option("Optimization", "Number of epochs (instead of --minutes)")]
+    steps: Annotated[
+        int | None, Option("Optimization", "Number of training steps (instead of a number of minutes)")
+    ]
+    epochs: Annotated[
+        float | None, Option("Optimization", "Number of epochs (instead of a number of minutes)")
+    ]
     settings: Annotated[
         Mapping[str, Any] | None,
         Option(

@@ -136,7 +136,7 @@ def _what_is_saved(work: Path | None) -> str:
         if work is not None and distributed.rank() == 0:
             shutil.rmtree(work, ignore_errors=True)  # otherwise the same command would refuse to start
         return "nothing was saved"
-    return f"saved in {work}; continue with the same command and --resume"
+    return f"saved in {work}; continue with the same arguments and `resume=True`"
 
 
 def _is_finished(target: Path, request: TrainRequest, setup: Setup, warm_start: WarmStart | None) -> bool:
@@ -159,7 +159,7 @@ def _is_finished(target: Path, request: TrainRequest, setup: Setup, warm_start: 
     if differences := setting_differences(asked | before, now):
         raise SettingError(
             f"{target} already holds a finished run with different settings or data ({differences}). Choose"
-            " another --output, or --force to overwrite it."
+            " another output, or `overwrite=True` to replace it."
         )
     return True
 
@@ -169,16 +169,19 @@ def _check_target(target: Path, data: list[str], request: TrainRequest) -> bool:
     work = partial_folder(target)
     files.check_output(work, force=True, data=data)
     if work.exists() and not (work.is_dir() and all(f.suffix in _RUN_SUFFIXES for f in work.iterdir())):
-        raise SettingError(f"{work} exists and is not an interrupted run. Choose another --output.")
+        raise SettingError(f"{work} exists and is not an interrupted run. Choose another output.")
     if request.resume and not work.exists():
         if (target / "model.json").is_file():
             return True
         note("nothing-to-resume", f"{work} does not exist, so the run starts from the beginning")
-    model_folder.check_output(target, force=request.overwrite or request.resume, data=data)
+    model_folder.check_output(
+        target, force=request.overwrite or request.resume, data=data, option="overwrite"
+    )
     if work.exists() and not request.resume:
         if not request.overwrite:
             raise SettingError(
-                f"{work} holds an interrupted run. Continue it with --resume, or start again with --force."
+                f"{work} holds an interrupted run. Continue it with `resume=True`, or start again"
+                " with `overwrite=True`."
             )
         shutil.rmtree(work)
     return False

@@ -164,7 +164,7 @@ RULES: tuple[Rule, ...] = (
         "rotation-needs-square-images",
         lambda c, d: c.sampler.rotate_classes and c.input.height != c.input.width,
         {"sampler.rotate_classes": False},
-        "Rotated classes require square images; got {c.input.height}x{c.input.width} (--image-size)",
+        "Rotated classes require square images; got {c.input.height}x{c.input.width} (`image_size=`)",
     ),
     Rule(
         "cohort-needs-unit-vectors",
@@ -183,14 +183,15 @@ RULES: tuple[Rule, ...] = (
         lambda c, d: not d.pairs and c.sampler.variants > 1,
         {},
         "Rotated or mirrored, each class counts as {c.sampler.variants} classes. If they mean the same, use"
-        " --set rotate_classes=false --set flip_classes=false",
+        ' `settings={{"rotate_classes": False, "flip_classes": False}}`',
         note=True,
     ),
     Rule(
         "faces-aligned",
         lambda c, d: c.recipe == "face" and d.faces is not None and d.faces >= _MOST,
         {},
-        "Most images show a face, and the largest of each is found and aligned (faces=none turns this off)",
+        "Most images show a face, and the largest of each is found and aligned"
+        ' (`settings={{"faces": "none"}}` turns this off)',
         default={"input.faces": "largest"},
         note=True,
     ),

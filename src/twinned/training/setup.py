@@ -8,7 +8,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.faces.photographs import share_with_faces
 from ..data.readers import as_dataset
 from ..data.splits import check_classes, split_by_column
-from ..errors import SettingError
+from ..errors import SettingError, many
 from ..inference.model import Model
 from ..utils.notes import Note
 from . import recipes
@@ -17,6 +17,9 @@ from .options import TrainRequest
 from .parts import OwnParts, split_arguments
 from .rules import DataFacts, resolve
 from .warm_start import base_config, check_kept, config_of
+
+# The user chooses the encoder by setting one of these.
+FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
 
 
 class Setup(NamedTuple):
@@ -57,9 +60,9 @@ def set_up(request: TrainRequest) -> Setup:
     train, other, remarks = split_by_column(given, other)
     if isinstance(train, ImageSet):
         check_classes(train)
-        size = f"{len(train):,} images of {len(train.classes):,} classes"
+        size = f"{many(len(train), 'image')} of {many(len(train.classes), 'class')}"
     else:
-        size = f"{len(train):,} pairs of {len(train.images):,} images"
+        size = f"{many(len(train), 'pair')} of {many(len(train.images), 'image')}"
     notes = [*(Note("split", remark) for remark in remarks), Note("data", size)]
     recipe, seed = request.options.get("recipe"), changes.get("seed", 0)
     if config is not None and recipe is not None:
@@ -68,7 +71,9 @@ def set_up(request: TrainRequest) -> Setup:
         changes = {"encoder.name": config.encoder.name, "input.faces": config.input.faces} | changes
     elif recipe == "auto" or (recipe is None and source is None):
         recipe = "auto"
-        config, why = recipes.choose(train, seed=int(seed))
+        fixed = changes.keys() & {*FIXES_ENCODER, "input.faces"} or "encoder" in parts.given()
+        faces = source is None and not fixed
+        config, why = recipes.choose(train, seed=int(seed), faces=faces)
         notes.append(why)
     elif recipe is not None:
         config = recipes.get(recipe)
@@ -82,7 +87,7 @@ def set_up(request: TrainRequest) -> Setup:
         check_kept(config_of(model), config)
     else:
         assert config is not None
-        if config.recipe == "face" and "input.faces" not in changes:
+        if recipe == "face" and "input.faces" not in changes:
             facts = facts._replace(faces=share_with_faces(train.images, seed=int(seed)))
         config, more = resolve(config, changes, facts)
     config, missing = parts.finish(config)

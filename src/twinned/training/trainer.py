@@ -158,13 +158,14 @@ class Trainer:
         ):
             raise SettingError(
                 "projection=lda needs an encoder that ends in a linear layer;"
-                f" {config.encoder.name} does not. Set an --embedding-size, or projection=gradient."
+                f" {config.encoder.name} does not. Set `embedding_size=`, or"
+                ' `settings={"projection": "gradient"}`.'
             )
         if config.length.steps != 0 and not has_lda and not self.freezing(network).has_trainable(network):
             raise SettingError(
                 f"freeze={config.transfer.freeze} freezes every layer of encoder"
                 f" {config.encoder.name}, so there is nothing to train. Freeze fewer stages, or add a layer"
-                " with --embedding-size."
+                " with `embedding_size=`."
             )
         return cache_features(
             network,
@@ -233,8 +234,8 @@ class Trainer:
                 note(
                     "nothing-to-train",
                     "every stage is frozen and the projection is fitted in closed form, so there are no"
-                    " training steps; steps, loss and learning rate have no effect (--set layer=learned"
-                    " trains the projection)",
+                    " training steps; steps, loss and learning rate have no effect"
+                    ' (`settings={"projection": "gradient"}` trains the projection)',
                 )
             steps = 0
         seconds = None

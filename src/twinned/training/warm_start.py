@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
-from ..errors import ModelError, SettingError
+from ..errors import ModelError, SettingError, many
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders, heads
@@ -118,7 +118,7 @@ def load_for_input(
         raise SettingError(
             f"The weights of encoder {theirs.encoder.name} for images of"
             f" {theirs.input.height}x{theirs.input.width} do not fit images of {size}."
-            " Choose an --image-size nearer to the model's, or train a new model."
+            " Choose an `image_size=` nearer to the model's, or train a new model."
         )
     if wrong:
         raise ModelError(
@@ -262,7 +262,11 @@ def base_config(
         )
     base = _lower_rate(model, theirs) if recipe is None else _with_network_of(theirs, recipe)
     known = len(model.manifest.classes)
-    text = f"a model of {known} classes ({base.encoder.name})" if known else f"encoder {base.encoder.name}"
+    text = (
+        f"a model of {many(known, 'class')} ({base.encoder.name})"
+        if known
+        else f"encoder {base.encoder.name}"
+    )
     return base, f"finetuned from {text}{'' if known else ', which knew no classes yet'}"
 
 

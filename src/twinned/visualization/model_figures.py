@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..data.datasets import ImageSet
 from ..inference.projection import project
-from .embeddings import embedding_map
+from .maps import embedding_map
 from .network import architecture
 from .style import Axes, save
 from .training import history

@@ -7,6 +7,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from ... import visualization
+from ...errors import many
 from ...evaluation.advice import on_evaluation
 from ...evaluation.results import (
     SEEN_IN_TRAINING,
@@ -129,7 +130,8 @@ def _checks(model: Model, found: Evaluation) -> Iterable[Html]:
                 " of other classes.",
             )
         if known := known_classes(model, data, "held_out"):
-            yield _check(False, f"The threshold was chosen on {len(known):,} classes with the same names.")
+            count = many(len(known), "class")
+            yield _check(False, f"The threshold was chosen on {count} with the same names.")
         low = min((far for far, row in v.tar_at_far.items() if row.supported), default=None)
         yield _check(
             low is not None and low <= 0.01,
