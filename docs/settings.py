@@ -126,7 +126,7 @@ def _rules() -> Iterator[str]:
         )
         change = ", ".join(f"`{short_name(name)}={_shown(value)}`" for name, value in rule.change.items())
         unused = ", ".join(f"`{short_name(name)}`" for name in rule.unused)
-        yield f"| {reason} | {change} | {unused} |"
+        yield f"| {reason.replace('{{', '{').replace('}}', '}')} | {change} | {unused} |"
 
 
 if __name__ == "__main__":

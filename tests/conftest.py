@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-import twinned  # noqa: F401 - switches off usage reporting, also for tests that import ONNX Runtime themselves
+# Importing Twinned switches off usage reporting, also for tests that import ONNX Runtime themselves.
 from twinned.distances import euclidean
 from twinned.metrics.comparisons import Comparisons, compare_all
 from twinned.utils import files
@@ -206,7 +207,7 @@ def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]:
-    """``painted_faces(("red", left, top, side), ...)`` paints squares on black, which are found as faces."""
+    """``painted_faces(("red", left, top, side), ...)`` paints grids on black, which are found as faces."""
     from twinned.data.faces import detector, landmarks, models, photographs
 
     colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -233,6 +234,9 @@ def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]
         image = Image.new("RGB", size, "black" if faces else "gray")
         for color, left, top, side in faces:
             image.paste(colors[color], (left, top, left + side, top + side))
+            for line in range(side // 8, side, side // 4):  # not blurred; the middle keeps its color
+                image.paste("black", (left + line, top, left + line + side // 16, top + side))
+                image.paste("black", (left, top + line, left + side, top + line + side // 16))
         return image
 
     return paint
@@ -327,3 +331,46 @@ def world() -> World:
 def made_up() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Embeddings and their labels, by seed, classes and images."""
     return _scattered
+
+
+class Shown(NamedTuple):
+    """Exit code and output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """JSON value on standard output."""
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """Message of a failed command, the only line on standard error."""
+        assert self.code == 2, self
+        assert self.out == "", "a failed command writes nothing to standard output"
+        assert "Traceback" not in self.err
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("twinned: ")
+        return lines[0].removeprefix("twinned: ")
+
+
+Twinned = Callable[..., Shown]
+
+
+@pytest.fixture
+def twinned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Twinned:
+    """``twinned("verify", model, a, b)`` runs the program as from a shell, in this process."""
+    from twinned.cli.main import main
+
+    def call(*arguments: object) -> Shown:
+        monkeypatch.setattr(sys, "argv", ["twinned", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        shown = capsys.readouterr()
+        return Shown(stop.value.code, shown.out, shown.err)
+
+    return call

@@ -31,6 +31,10 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 
+# An option of the command line, but for those of a whole command in a message, and colors of CSS.
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+COMMAND = re.compile(r"twinned [a-z]+ .*|var\(--")
+
 # A test is named by its subject, condition and expected result.
 UNCLEAR_NAME = re.compile(r"test .*\b(what|whatever|who|whose|anybody|everybody)\b|test .{70,}")
 
@@ -95,6 +99,16 @@ def idioms(found: Iterable[tuple[int, str]]) -> list[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_sources_use_plain_words(path: Path) -> None:
     wrong = idioms(sentences(path)) + idioms(comments(path))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SOURCES if path.parts[-2] not in ("cli", "server")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_library_names_no_option_of_the_command_line(path: Path) -> None:
+    wrong = [f"{line}: {text}" for line, text in sentences(path) if FLAG.search(COMMAND.sub("", text))]
     assert not wrong, "\n".join(wrong)
 
 

@@ -104,6 +104,12 @@ def some(words: Sequence[str], most: int = 3) -> str:
     return "; ".join(words[:most]) + (f"; and {more:,} more" if more > 0 else "")
 
 
+def many(count: int, one: str) -> str:
+    """A count with its noun, for a message: 1 class, 2,000 classes."""
+    several = one + ("es" if one.endswith("s") else "s")
+    return f"{count:,} {one if count == 1 else several}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out: some libraries report that in the message only."""
     if isinstance(error, OSError):

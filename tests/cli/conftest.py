@@ -1,61 +1,14 @@
-"""Run the program in this process and return its output."""
+"""Folders for tests of the program."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from twinned.cli.main import main
-
 from ..conftest import in_memory
-
-
-class Shown(NamedTuple):
-    """Exit code and output of a command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """JSON value on standard output."""
-        return json.loads(self.out)
-
-    @property
-    def error(self) -> str:
-        """Message of a failed command, the only line on standard error."""
-        assert self.code == 2, self
-        assert self.out == "", "a failed command writes nothing to standard output"
-        assert "Traceback" not in self.err
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("twinned: ")
-        return lines[0].removeprefix("twinned: ")
-
-
-Twinned = Callable[..., Shown]
-
-
-@pytest.fixture
-def twinned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Twinned:
-    """``twinned("verify", model, a, b)`` runs the program as from a shell."""
-
-    def call(*arguments: object) -> Shown:
-        monkeypatch.setattr(sys, "argv", ["twinned", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
-        shown = capsys.readouterr()
-        return Shown(stop.value.code, shown.out, shown.err)
-
-    return call
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def test_verify_takes_the_largest_face_and_notes_others_once(twinned, color_mode
     shown = twinned(*arguments, "--faces", "largest", "--json")
     assert shown.code == 0
     assert shown.json["distance"] == pytest.approx(0, abs=1e-6)
-    assert shown.err.count("2 faces were found; the largest is used") == 1
+    assert shown.err.count("2 faces were found, and the largest is used. With --faces all") == 1
     assert "two.png" not in shown.err
     whole = twinned(*arguments, "--json")
     assert whole.json["distance"] != shown.json["distance"]
@@ -68,6 +68,19 @@ def test_verify_and_gallery_add_refuse_faces_all(twinned, color_model, photos):
         ("gallery", "add", color_model, "g", "people"),
     ):
         assert "One face of each image is expected" in twinned(*command, "--faces", "all").error
+
+
+def test_gallery_add_refuses_faces_that_cannot_be_recognized(twinned, color_model, photos, painted_faces):
+    blank = painted_faces(RED)
+    blank.paste("red", (20, 30, 140, 150))
+    for name, face in (("anna", painted_faces(RED)), ("ben", blank)):
+        Path("blurs", name).mkdir(parents=True)
+        face.save(f"blurs/{name}/1.png")
+    added = twinned("gallery", "add", color_model, "b", "blurs", "--faces", "largest", "--json")
+    assert added.json["stored"] == 1
+    assert added.json["unreadable"] == ["blurs/ben/1.png: the face is too blurred to be recognized"]
+    alone = ("blurs/ben/1.png", "--label", "ben", "--faces", "largest")
+    assert "too blurred" in twinned("gallery", "add", color_model, "b", *alone).error
 
 
 def test_identify_and_search_answer_for_each_face(twinned, color_model, photos):
@@ -230,7 +243,7 @@ def test_crop_deletes_nothing_outside_its_folder(twinned, album):
 
 
 def test_crop_refuses_images_without_faces_and_invalid_options(twinned, photos):
-    assert "no face was found in 1 of 1 images" in twinned("crop", "empty.png", "-o", "faces").error
+    assert "no face was found in 1 image" in twinned("crop", "empty.png", "-o", "faces").error
     Path("none").mkdir()
     assert "no images" in twinned("crop", "none", "-o", "out").error
     assert "size must be" in twinned("crop", "people", "-o", "out", "--size", 4).error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 import twinned as package
 from twinned.cli.main import app
-from twinned.cli.options import show_notes
+from twinned.cli.options import as_options, print_result, show_notes
 from twinned.utils.notes import note
 
 COMMANDS: dict[tuple[str, ...], dict[str, typer.core.TyperArgument | typer.core.TyperOption]] = {}
@@ -73,6 +74,41 @@ def test_commands_have_json_and_seed_options(path):
         assert "seed" in names
     if "output" in names and path not in {("demo",)}:
         assert "force" in names, "--force replaces existing files"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Use `overwrite=True` or `image_size=`", "Use --force or --image-size"),
+        ('Choose `faces="largest"`; `allow_loss=3`', "Choose --faces largest; --allow-loss 3"),
+        ('`settings={"flip_classes": False, "faces": "none"}`', "--set flip_classes=false --set faces=none"),
+        ("a = `b`, c=True, `d`=1", "a = `b`, c=True, `d`=1"),
+    ],
+)
+def test_arguments_in_messages_become_options(message, expected):
+    assert as_options(message) == expected
+
+
+def test_errors_notes_and_results_name_options(twinned, glyphs, tmp_path, capsys):
+    (tmp_path / "v.npz").touch()
+    shown = twinned("embed", "glyph", glyphs, "-o", tmp_path / "v.npz")
+    assert shown.error == f"{tmp_path / 'v.npz'}: exists. Choose another name, or overwrite it with --force."
+    note("code", "see `image_size=`")
+    print_result({}, as_json=False, text="see `min_face=20`")
+    assert capsys.readouterr() == ("see --min-face 20\n", "twinned: see --image-size\n")
+
+
+def test_every_argument_in_a_message_is_an_option():
+    options = {option for found in COMMANDS.values() for each in found.values() for option in each.opts}
+    root = Path(package.__file__).parent
+    names = {
+        name
+        for file in root.rglob("*.py")
+        for name in re.findall(r"(?<!`)`([a-z_]+)=", file.read_text(encoding="utf-8"))
+        if file.parent.name != "cli"
+    }
+    assert len(names) > 8
+    assert {as_options(f"`{name}=`") for name in names - {"settings", "option"}} <= options
 
 
 def test_help_does_not_import_heavy_packages():

@@ -122,7 +122,10 @@ def test_train_calibrate_and_evaluate_report_unmeasured_forgeries(
     assert note in report
     assert "When the threshold was chosen, skilled forgeries: not measured." in report
     shown = twinned("calibrate", model.folder, strangers, "--in-place")
-    assert shown.out.rstrip().endswith("; skilled forgeries: not measured")
+    line, judged, *following = shown.out.splitlines()
+    assert line.endswith("; skilled forgeries: not measured")
+    assert judged.startswith(("Good: ", "Usable: ", "Weak: ", "Very good: "))
+    assert following[1] == f"      twinned evaluate {model.folder} OTHER_IMAGES"
     rows = [
         f"{f},{f.parent.name},{'forgery' if f.stem > '3' else 'genuine'}" for f in strangers.rglob("*.png")
     ]
@@ -205,7 +208,7 @@ def test_forgeries_are_neither_examples_nor_enrolled(twinned, tiny_model, glyphs
     assert found["distance"] > 1e-3
     added = twinned("gallery", "add", tiny_model, tmp_path / "g", tmp_path / "roles.csv", "--json")
     assert added.json["stored"] == 96
-    assert "1 forgeries are not enrolled" in added.err
+    assert "1 forged image left out" in added.err
 
 
 @pytest.mark.parametrize(
@@ -444,7 +447,7 @@ def test_gallery_rebuild_requires_allowed_loss(twinned, tiny_model, glyphs):
     for options in ([], ["--skip-missing"]):
         refused = twinned(*rebuild, *options).error
         assert "files of 1 of 4 images are missing" in refused
-        assert "--skip-missing --allow-loss 1" in refused
+        assert "--skip-missing and --allow-loss 1" in refused
     assert twinned(*rebuild, "--allow-loss", "-1").error.startswith("allow_loss is -1")
     assert twinned("gallery", "count", tiny_model, "g", "--json").json["count"] == 4
     shown = twinned(*rebuild, "--skip-missing", "--allow-loss", "1", "--json")

@@ -69,7 +69,7 @@ def test_images_beside_class_folders_are_ignored_with_a_note(tmp_path: Path) -> 
     put(tmp_path, "a/1.png", "b/1.png", "cover.png")
     data = load_images(tmp_path)
     assert len(data) == 2
-    assert data.notes == (f"{tmp_path}: ignored 1 images beside the class folders",)
+    assert data.notes == (f"{tmp_path}: ignored 1 image beside the class folders",)
 
 
 def test_unsupported_formats_and_empty_folders_are_noted(tmp_path: Path) -> None:

@@ -31,6 +31,12 @@ def test_judgement_describes_the_error_rate(eer: float, start: str) -> None:
     assert judgement(eer).startswith(start)
 
 
+def test_a_model_without_training_steps_does_not_improve_with_time() -> None:
+    assert judgement(0.05).endswith("Training on more images or for longer would help")
+    assert judgement(0.05, can_train_longer=False).endswith("Training on more images would help")
+    assert "longer" not in judgement(0.2, can_train_longer=False)
+
+
 def test_no_errors_on_few_images_are_not_very_good() -> None:
     assert judgement(0.0, (0.0, 0.15)).startswith("Usable: no wrong answers on few images, so up to 1 of 7")
     assert judgement(0.0, (0.0, 0.0005)).startswith("Very good")
@@ -40,8 +46,8 @@ def test_no_errors_on_few_images_are_not_very_good() -> None:
     ("changes", "unseen", "words"),
     [
         ({}, False, "used in training"),
-        ({"n_classes": 8}, True, "8 classes, which are few"),
-        ({"supported": False}, None, "which are few"),
+        ({"n_classes": 8}, True, "only 8 classes"),
+        ({"supported": False}, None, "only 40 classes"),
     ],
 )
 def test_a_model_with_a_doubtful_threshold_is_to_be_calibrated(

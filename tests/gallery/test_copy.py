@@ -61,7 +61,7 @@ def test_rebuild_refuses_missing_files_before_it_starts(gallery, files):
     files[3].unlink()
     files[4].unlink()
     model = FakeModel(encoder_sha256="b" * 64)
-    lost = r"files of 2 of 30 images are missing.*\.png.*--skip-missing --allow-loss 2"
+    lost = r"files of 2 of 30 images are missing.*\.png.*`skip_missing=True` and `allow_loss=2`"
     for options in ({}, {"allow_loss": 2}, {"skip_missing": True}, {"skip_missing": True, "allow_loss": 1}):
         with pytest.raises(GalleryError, match=lost):
             rebuild(gallery, model, **options)
@@ -98,7 +98,7 @@ def test_rebuild_does_not_empty_a_gallery_without_files(tmp_path):
 def test_rebuild_refuses_to_lose_images(gallery, files):
     whole = files[7].read_bytes()
     files[7].write_bytes(b"no image")
-    message = r"would have 29 images, but this one has 30 \(1 cannot be read\).*--allow-loss 1\)"
+    message = r"would have 29 images, but this one has 30 \(1 cannot be read\).*`allow_loss=1`\)"
     with pytest.raises(GalleryError, match=message):
         rebuild(gallery, NEW, skip_missing=True)
     assert content(gallery) == ["galler", "shard-"]
@@ -131,7 +131,7 @@ def test_rebuild_refuses_to_merge_images_equal_at_the_new_size(tmp_path):
     ("options", "message"),
     [
         ({"allow_loss": -1}, "allow_loss is -1"),
-        ({"allow_loss": 1, "into": "new"}, "cannot be combined with into"),
+        ({"allow_loss": 1, "into": "new"}, "cannot be combined with `into=`"),
     ],
 )
 def test_invalid_allowed_loss_is_refused(gallery, options, message):

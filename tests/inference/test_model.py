@@ -190,6 +190,12 @@ def test_classify_uses_all_examples_of_the_nearest_class(model, seen):
     assert [g.label for g in model.classify(queries, support, threshold=float("inf"))] == names
 
 
+def test_images_of_an_image_set_are_taken(model, strangers):
+    images = twinned.load_images(strangers)
+    assert np.array_equal(model.embed(images), model.embed(list(images.images)))
+    assert len(model.classify(images, strangers)) == len(images)
+
+
 def test_references_are_a_list_or_a_folder(model, seen, tmp_path):
     for name, source in enumerate(seen[0][:3]):
         shutil.copy(source, tmp_path / f"{name}.png")
@@ -318,6 +324,8 @@ def test_commands_are_available_as_methods(model, seen, tmp_path):
         gallery.add(seen[0][:2], ["a", "a"], progress=False)
         assert model.search(seen[0][0], gallery, k=1)[0].label == "a"
     assert len(model.identify(seen[0][:2], tmp_path / "g")) == 2
+    with pytest.raises(SettingError, match="Expected a gallery, its folder or its URL; got list"):
+        model.identify(tmp_path / "g", seen[0][:2])
     assert model.explain(seen[0][0], seen[0][1]).left.shape == model.spec.shape
 
 

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from pathlib import Path
 
-import pytest
-
-from twinned.cli.main import main
+import numpy as np
 
 from .processes import running
-
-
-@pytest.fixture
-def twinned(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["twinned", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        shown = capsys.readouterr()
-        return stop.value.code, shown.out, shown.err
-
-    return call
 
 
 def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shapes, tmp_path, monkeypatch):
@@ -50,13 +35,14 @@ def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shap
         assert added["stored"] == 48
         assert both(("gallery", "add"), broken, circles[0], "--label", "circle")["skipped"] == 1
         code, _, err = twinned("gallery", "add", model_folder, held, broken, "--label", "x", *url)
-        assert (code, "none of 1 images can be read: broken.png: is not" in err) == (2, True)
+        assert (code, "none of 1 image can be read: broken.png: is not" in err) == (2, True)
         both(("gallery", "count"))
         both(("gallery", "count"), "--label", "circle")
         listed = both(("gallery", "list"), "--label", "circle")
         both(("identify",), *circles[:3], "--faces", "none")
         assert len(both(("identify",), circles[0], broken, circles[1])) == 2
         both(("identify",), circles[0], "--label", "bar", "--label", "ring", "--fpir", "0.9")
+        assert len(both(("gallery", "duplicates"), "--within", "0.5")[0]) > 1
         both(("search",), *circles[:2], "-k", "3", "--exact", "--where", "site=a")
         id = listed["items"][0]["id"]
         both(("gallery", "update"), "--id", id, "--label", "dot")
@@ -69,6 +55,14 @@ def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shap
             answers = [twinned(name, model_folder, *arguments, "--json", *more) for more in ((), url)]
             assert answers[0][0] == answers[1][0]
             assert _comparable(json.loads(answers[0][1])) == _comparable(json.loads(answers[1][1]))
+        written = []
+        for more in ((), url):
+            twinned("embed", model_folder, shapes, broken, "-o", tmp_path / f"{len(more)}.npz", *more)
+            with np.load(tmp_path / f"{len(more)}.npz") as file:
+                written.append(dict(file))
+        assert written[0]["path"].tolist() == written[1]["path"].tolist()
+        assert np.allclose(written[0]["vector"], written[1]["vector"], atol=1e-4, equal_nan=True)
+        assert written[0]["error"].tolist() == written[1]["error"].tolist()
         code, _, err = twinned("gallery", "list", model_folder, held, "--where", "site=a", *url)
         assert (code, "--where is not supported together with --url" in err) == (2, True)
         code, _, err = twinned("search", model_folder, held, broken, *url)

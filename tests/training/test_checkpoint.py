@@ -127,7 +127,9 @@ def test_checkpoint_of_another_format_is_refused(tmp_path):
     old = {"state": json.dumps({"step": 3, "evals_without_improvement": 0}), "run": '{"steps": 5}'}
     save_file(load_file(path), path, old)
     parts, optimizer = some(1)
-    with pytest.raises(TrainingError, match=r"another version of Twinned \(format 1 instead of 2\).*--force"):
+    with pytest.raises(
+        TrainingError, match=r"another version of Twinned \(format 1 instead of 2\).*`overwrite=True`"
+    ):
         checkpoint.load(path, parts=parts, optimizer=optimizer, run='{"steps": 5}')
 
 

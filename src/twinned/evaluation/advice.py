@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..errors import many
+
 if TYPE_CHECKING:
     from .calibration import FittedThreshold
     from .verification import VerificationResult
@@ -14,12 +16,15 @@ _UNKNOWN = 0.3  # false negative identification rate
 _UNFIT = 2.0  # ratio of a measured rate to the expected one above which the threshold should be fitted again
 
 
-def judgement(eer: float, interval: tuple[float, float] | None = None) -> str:
+def judgement(
+    eer: float, interval: tuple[float, float] | None = None, *, can_train_longer: bool = True
+) -> str:
     """Return what an equal error rate means in use, and advice where it is high.
 
     Args:
         eer: Equal error rate.
         interval: Its 95 % interval, which is wide where few images were compared.
+        can_train_longer: False for a model that was not trained in steps.
     """
     if eer < 0.001 and interval and interval[1] > 0.01:
         return (
@@ -34,16 +39,14 @@ def judgement(eer: float, interval: tuple[float, float] | None = None) -> str:
     if eer <= 0.03:
         return f"Good: {wrong}"
     if eer <= 0.1:
-        return f"Usable: {wrong}. More minutes or images would help"
-    return f"Weak: {wrong}. Add images, train longer, or run twinned check"
+        return f"Usable: {wrong}. Training on more images{' or for longer' * can_train_longer} would help"
+    return f"Weak: {wrong}. Train on more images{' or for longer' * can_train_longer}, or run twinned check"
 
 
 def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
     """Return sentences on a model by the figures of its threshold, the most important first.
 
-    Args:
-        fit: Stored threshold, or None.
-        unseen: True if it was chosen on classes that were not used in training; None if that is not known.
+    ``unseen`` is True if the threshold was chosen on classes that were not used in training, None if unknown.
     """
     if fit is None:
         return [
@@ -58,8 +61,8 @@ def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
         )
     elif not fit.supported or fit.n_classes < _FEW_CLASSES:
         found.append(
-            f"The threshold rests on {fit.n_classes:,} classes, which are few. Fit it to more images: twinned"
-            " calibrate MODEL DATA -o NEW"
+            f"The threshold rests on only {many(fit.n_classes, 'class')}. Fit it to more images:"
+            " twinned calibrate MODEL DATA -o NEW"
         )
     found.append(
         "Measure the model on your own images, since these figures are valid for images like those they were"
@@ -97,8 +100,8 @@ def on_evaluation(
     if open_set is not None and open_set["fnir"] > _UNKNOWN:
         found.append(
             f"In a gallery, {open_set['fnir']:.0%} of the images of enrolled classes are unknown if at most"
-            f" {open_set['target']:g} of the others may get a label. Allow more of these (--fpir), or enroll"
-            " more images of each class"
+            f" {open_set['target']:g} of the others may get a label. Allow more of these (setting fpir), or"
+            " enroll more images of each class"
         )
     if v.n_classes < _FEW_CLASSES:
         found.append(f"Evaluate on more classes: with {v.n_classes:,}, the figures are uncertain")

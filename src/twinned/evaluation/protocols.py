@@ -14,7 +14,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import decode
 from ..data.images import ImageSource
 from ..data.readers import Data, as_dataset
-from ..errors import DataError, SettingError, some
+from ..errors import DataError, SettingError, many, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Floats, compare, compare_pairs, count_pairs, locate_pairs
 from ..metrics.embedder import Embedder
@@ -160,7 +160,7 @@ def _classes(embedder: Embedder, facts: ModelFacts, data: ImageSet, options: _Op
         notes.append(
             Note(
                 "shared-class-names",
-                f"the threshold was chosen on {len(shared)} classes with these names ({some(shared)}):"
+                f"the threshold was chosen on {many(len(shared), 'class')} with these names ({some(shared)}):"
                 " if they are the same classes, its error rates flatter the model",
             )
         )

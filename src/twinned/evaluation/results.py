@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from ..data.images import ImageSource, source_name
-from ..errors import SettingError, some
+from ..errors import SettingError, many, some
 from ..metrics.bootstrap import Interval
 from ..metrics.comparisons import Comparisons, Floats
 from ..metrics.few_shot import OneShot
@@ -181,10 +181,6 @@ class Evaluation:
         frame = DataFrame.from_dict(rows, orient="index")
         return frame.astype({"value": float, "low": float, "high": float})
 
-    def text(self) -> str:
-        """Return ``str(evaluation)``; deprecated."""
-        return str(self)
-
     def __str__(self) -> str:
         lines: list[str] = []
         for section, rows in groupby(self.metrics(), attrgetter("section")):
@@ -223,19 +219,18 @@ class Evaluation:
         """Return the figures that only some protocols have."""
         rows: list[Metric] = []
         if (s := self.details.get("open_set")) is not None:
-            section = (
-                f"open set: {s['labels']} labels enrolled, at the threshold for a FPIR of {s['target']:g}"
-            )
+            labels = many(s["labels"], "label")
+            section = f"open set: {labels} enrolled, at the threshold for a FPIR of {s['target']:g}"
             for key, count in (("fpir", "n_strangers"), ("fnir", "n_enrolled")):
                 rows += _rows("open_set", section, s, key, remark=f"{s[count]:,} probes")
         for count, s in self.details.get("references", {}).items():
             group, distance = f"references.{count}", "scaled mean" if s["scaled"] else "nearest"
-            section = f"{count} references, {distance} distance, {s['n_classes']} classes"
+            section = f"{many(int(count), 'reference')}, {distance} distance, {many(s['n_classes'], 'class')}"
             remark = f"{_STORED}{'' if s['supported'] else ', not supported'}"
             rows += _rows(group, section, s, "eer")
             rows += _rows(group, section, s, "far", "frr", remark=remark, supported=s["supported"])
         if (s := self.details.get("relations")) is not None:
-            remark = f"{s['pairs']:,} pairs"
+            remark = many(s["pairs"], "pair")
             rows.append(Metric("relations.accuracy", "relations", "accuracy", s["accuracy"], s["ci"], remark))
         if (s := self.details.get("lfw")) is not None:
             remark = _STORED
@@ -247,12 +242,7 @@ class Evaluation:
 
 
 def _rows(
-    group: str,
-    section: str,
-    figures: Mapping[str, Any],
-    *keys: str,
-    remark: str = "",
-    supported: bool = True,
+    group: str, section: str, figures: Mapping[str, Any], *keys: str, remark: str = "", supported: bool = True
 ) -> list[Metric]:
     """Return the rows of figures whose intervals have the keys ``KEY_ci``."""
     return [
@@ -350,7 +340,6 @@ class EmbeddedSet:
                 )
             )
         if self.unreadable:
-            images = "image" if len(self.unreadable) == 1 else "images"
-            text = f"{len(self.unreadable)} unreadable {images} left out: {some(self.unreadable)}"
-            found.append(Note("unreadable", text))
+            left_out = many(len(self.unreadable), "unreadable image")
+            found.append(Note("unreadable", f"{left_out} left out: {some(self.unreadable)}"))
         return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import many
 from ..metrics.comparisons import Comparisons
 from ..utils.notes import Note
 
@@ -18,12 +19,7 @@ PREFIX = "threshold-"  # of the codes of these warnings
 
 
 def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> Iterator[Note]:
-    """Yield warnings about a fitted threshold, each with a remedy.
-
-    Args:
-        calibration: Calibration with the threshold.
-        comparisons: Comparisons that it was fitted on.
-    """
+    """Yield warnings about a threshold and the comparisons that it was fitted on, each with a remedy."""
     fit = calibration
     if not fit.unseen_classes:
         more = ", or train on 4 classes or more" if fit.n_classes < 4 else ""
@@ -32,8 +28,8 @@ def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> It
             "the threshold is from classes that training saw, so its error rates are too optimistic:"
             f" calibrate on other classes{more}",
         )
-    few = [f"{fit.n_classes} classes"] if fit.n_classes < FEW_CLASSES else []
-    few += [f"{fit.n_genuine} genuine comparisons"] if fit.n_genuine < _FEW_GENUINE else []
+    few = [many(fit.n_classes, "class")] if fit.n_classes < FEW_CLASSES else []
+    few += [many(fit.n_genuine, "genuine comparison")] if fit.n_genuine < _FEW_GENUINE else []
     if few:
         yield Note(
             "threshold-few-data",

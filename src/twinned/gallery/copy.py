@@ -14,7 +14,7 @@ from .qdrant import Store
 from .qdrant_edge import EdgeStore
 from .results import Added
 from .search import pages
-from .store import Embedder, Filter, Record
+from .store import Embedder, Filter
 
 
 def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:
@@ -86,14 +86,14 @@ def rebuild(
         raise SettingError(f"allow_loss is {allow_loss}. Give a number of images, 0 or more")
     if allow_loss and into is not None:
         raise SettingError(
-            "allow_loss cannot be combined with into, because the old gallery is kept. Leave it out"
+            "`allow_loss=` cannot be combined with `into=`, because the old gallery is kept. Leave it out"
         )
     old = open_store(address, None)
     try:
         in_place = old if into is None and isinstance(old, EdgeStore) else None
         if into is None and in_place is None:
             raise SettingError(
-                f"{address}: a gallery on a server must be rebuilt into a new one. Name it with into"
+                f"{address}: a gallery on a server must be rebuilt into a new one. Name it with `into=`"
             )
         _check_files(old, skip_missing, allow_loss if in_place else None)
         draft = Path(old.address, "rebuild")
@@ -111,7 +111,12 @@ def rebuild(
 
 def _check_files(old: Store, skip_missing: bool, allow_loss: int | None) -> None:
     """Check that the image files exist before embedding; ``allow_loss`` is None without a limit."""
-    lost = [record for records, _ in pages(old, Filter()) for record in records if not _has_file(record)]
+    lost = [
+        record
+        for records, _ in pages(old, Filter())
+        for record in records
+        if not os.path.isfile(record.image or "")
+    ]
     if not lost:
         return
     count = old.count(Filter())
@@ -119,9 +124,9 @@ def _check_files(old: Store, skip_missing: bool, allow_loss: int | None) -> None
         return
     remedy = "Restore the files"
     if allow_loss is not None:
-        remedy += f", or replace the gallery without them (--skip-missing --allow-loss {len(lost)})"
+        remedy += f", or replace the gallery without them (`skip_missing=True` and `allow_loss={len(lost)}`)"
     elif len(lost) < count:
-        remedy += ", or skip such images (--skip-missing)"
+        remedy += ", or skip such images (`skip_missing=True`)"
     names = ", ".join(record.image or f"id {record.id} (not from a file)" for record in lost[:3])
     raise GalleryError(
         f"{old.address}: the files of {len(lost):,} of {count:,} images are missing, so these images cannot "
@@ -140,13 +145,9 @@ def _check_loss(old: Store, new: EdgeStore, added: Added, allow_loss: int) -> No
     shutil.rmtree(new.address, ignore_errors=True)
     raise GalleryError(
         f"{old.address}: the new gallery would have {after:,} images, but this one has {before:,} "
-        f"({', '.join(reasons)}). Nothing was changed. Repair the files, fill a new gallery (--into), or "
-        f"accept the loss (--allow-loss {before - after})"
+        f"({', '.join(reasons)}). Nothing was changed. Repair the files, fill a new gallery (`into=`), or "
+        f"accept the loss (`allow_loss={before - after}`)"
     )
-
-
-def _has_file(record: Record) -> bool:
-    return record.image is not None and os.path.isfile(record.image)
 
 
 def _add_all(old: Store, new: Gallery, skip_missing: bool, progress: bool) -> Added:
@@ -167,8 +168,8 @@ def _add_all(old: Store, new: Gallery, skip_missing: bool, progress: bool) -> Ad
             )
             if added.unreadable and not skip_missing:
                 raise DataError(
-                    f"{added.unreadable[0]}. Repair it, or skip such images (--skip-missing, and "
-                    "--allow-loss N if the gallery is replaced)"
+                    f"{added.unreadable[0]}. Repair it, or skip such images (`skip_missing=True`, and "
+                    "`allow_loss=` if the gallery is replaced)"
                 )
             total = Added(
                 total.ids + added.ids + [None] * len(unfiled),

@@ -60,9 +60,7 @@ def _config(binding: Binding) -> Any:
         ),
         payload_memory=edge.Memory.Cold,
         hnsw_config=edge.HnswIndexConfig(
-            m=qdrant.HNSW_LINKS,
-            ef_construct=qdrant.HNSW_BUILD_WIDTH,
-            full_scan_threshold=qdrant.FULL_SCAN_KB,
+            m=qdrant.HNSW_LINKS, ef_construct=qdrant.HNSW_BUILD_WIDTH, full_scan_threshold=qdrant.FULL_SCAN_KB
         ),
         quantization_config=edge.ScalarQuantizationConfig(
             type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned
@@ -86,7 +84,8 @@ def opening(folder: Path) -> Iterator[None]:
         if "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
             raise GalleryError(
                 f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
-                "be open only once. Close the other one, or ask the service that has it open: --url http://127.0.0.1:8000"
+                "be open only once. Close the other one, or ask the service that has it open: "
+                "twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
             ) from None
         raise system_error(folder, error) or damaged(folder, str(error)) from error
 

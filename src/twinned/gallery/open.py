@@ -67,7 +67,9 @@ def open_store(
     folder = Path(text).absolute()
     try:
         if folder.exists() and not folder.is_dir():
-            raise GalleryError(f"{address}: is a file. Choose a folder")
+            raise GalleryError(
+                f"{address}: is a file, but a gallery is a folder. Check the order of image and gallery"
+            )
         empty = not folder.exists() or not any(folder.iterdir())
     except OSError as error:
         raise system_error(folder, error) or GalleryError(

@@ -137,9 +137,15 @@ class Manifest(BaseModel):
             return False, "CLASSES SEEN IN TRAINING"
         if self.origin == "wrapped":
             return None, "classes that the encoder may or may not have been trained on"
-        if self.classes and not self.held_out.get("images"):
+        if self.is_cross_validated:
             return True, "classes, in cross-validation folds held out of separate trainings"
         return True, "classes that training never saw"
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """True if the threshold is from training classes, each of which a separate training held out."""
+        held_out = self.origin == "wrapped" or not self.classes or bool(self.held_out.get("images"))
+        return self.calibration.unseen_classes and not held_out
 
     @property
     def not_measured(self) -> list[str]:
@@ -190,9 +196,6 @@ def harder_impostors(
         encoder: Name of the encoder.
         forged: The task is known to have forgeries.
         marked: The data can mark forgeries; a pair list cannot.
-
-    Returns:
-        State of each kind under ``impostors``; empty for a task without such a kind.
     """
     measured = bool(comparisons.forged.any())
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
@@ -294,11 +297,7 @@ def write(
 ) -> Manifest:
     """Write training.json, README.md and model.json with the SHA-256 of every other file.
 
-    Args:
-        folder: Folder with the graphs.
-        manifest: Contents of model.json; ``files`` is filled in.
-        card: Model card for README.md; by default the file is left unchanged.
-        training: Contents of training.json; by default the file is left unchanged.
+    Without a card or the contents of training.json, these files are left unchanged.
 
     Returns:
         The manifest as written.
@@ -325,16 +324,19 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
     place(source, target)
 
 
-def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
+def check_output(
+    target: Path,
+    *,
+    force: bool = False,
+    data: Iterable[str | os.PathLike[str]] = (),
+    option: str | None = "force",
+) -> None:
     """Raise where a model folder must not be written; see `twinned.utils.files.check_output`.
 
     Raises:
         SettingError: As there; or if ``force`` would replace something other than a model folder.
     """
-    outputs.check_output(target, force=force, data=data)
-    if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
+    outputs.check_output(target, force=force, data=data, option=option)
+    replaceable = (target / "model.json").is_file() or (target.is_dir() and not any(target.iterdir()))
+    if target.exists() and not replaceable:
         raise SettingError(f"{target}: Not a model folder, so it is not replaced. Choose another name")
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.iterdir(), None) is None

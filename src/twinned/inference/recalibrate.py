@@ -13,7 +13,7 @@ import numpy as np
 from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import Decoded, decode
 from ..data.readers import Data
-from ..errors import DataError, SettingError, some
+from ..errors import DataError, SettingError, many, some
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import CalibrationReport, calibrate
@@ -119,7 +119,7 @@ def recalibrate(
         )
         for warning in report.warnings:
             note(*warning)
-    notes.append(Note("recalibrated", f"threshold refitted on {len(new.decoded.hashes)} new images"))
+    notes.append(Note("recalibrated", f"threshold refitted on {many(len(new.decoded.hashes), 'new image')}"))
     _write(loaded, new, _manifest(loaded, new, report, notes, seed), output, force=force)
     return report.calibration
 
@@ -166,11 +166,7 @@ def _manifest(
     held_out.pop("identified", None)
     kept = [one for one in old.coded_notes() if not is_threshold_warning(one.code)] + notes
     changed = old.with_notes(kept).model_copy(
-        update={
-            "stored_calibration": report.calibration,
-            "prototype": False,
-            "held_out": held_out,
-        }
+        update={"stored_calibration": report.calibration, "prototype": False, "held_out": held_out}
     )
     if not isinstance(source, ImageSet) or model.manifest.head:
         return changed

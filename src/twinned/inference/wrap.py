@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -101,14 +100,13 @@ def wrap(
     for metric in metrics:
         distances.get(metric)
     target = None if output is None else Path(output)
-    with collect() as notes, ExitStack() as cleanup:
+    with collect() as notes, tempfile.TemporaryDirectory(prefix="twinned-") as temporary:
         images = calibration_data(data)
         if target is not None:
             model_folder.check_output(target, force=force, data=[images.origin, path])
         decoded = decode_comparable(images, formats[0].spec, progress=progress)
         chosen, metric = _choose(found, formats, metrics, decoded, seed)
-        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
-        folder = Path(cleanup.enter_context(temporary))
+        folder = Path(temporary)
         build(found, chosen, folder / "encoder.onnx")
         embedder = GraphEmbedder(Graph(folder / "encoder.onnx", device="cpu"), chosen.spec, metric)
         write_calibrated(
@@ -129,11 +127,17 @@ def wrap(
             license=licence,
             seed=seed,
         )
-        if target is not None:
-            model_folder.copy(folder, target, force=force)
-            return Model(target)
-        cleanup.pop_all()  # the folder stays as long as the model
-        return Model(folder, temporary=temporary)
+        return placed(folder, target, force=force)
+
+
+def placed(folder: Path, target: Path | None, *, force: bool = False) -> Model:
+    """Copy a new model folder to its target, or to a temporary folder that is deleted with the model."""
+    temporary = None
+    if target is None:
+        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
+        target = Path(temporary.name, "model")
+    model_folder.copy(folder, target, force=force)
+    return Model(target, temporary=temporary)
 
 
 def decode_comparable(images: ImageSet | PairSet, spec: ImageSpec, *, progress: bool) -> DecodedSet:
@@ -207,7 +211,7 @@ def write_calibrated(
         calibration=report.calibration,
         held_out={
             **decoded.fingerprint(),
-            "classes": decoded.labelled.classes if decoded.labelled is not None else [],
+            "classes": decoded.classes,
             **report.figures,
             **model_folder.harder_impostors(
                 report.comparisons, recipe="wrap", encoder=source.removesuffix(".onnx")
@@ -311,11 +315,7 @@ def _spec(height: int, width: int, channels: int, fit: str, scaling: _Scaling) -
 
 
 def _choose(
-    found: OnnxEncoder,
-    formats: list[InputFormat],
-    metrics: Sequence[str],
-    decoded: DecodedSet,
-    seed: int,
+    found: OnnxEncoder, formats: list[InputFormat], metrics: Sequence[str], decoded: DecodedSet, seed: int
 ) -> tuple[InputFormat, str]:
     """Try the open choices on some of the images, and return the one with the lowest equal error rate."""
     if len(formats) == len(metrics) == 1:
@@ -368,11 +368,7 @@ def _error(vectors: Floats, some: DecodedSet, embedder: GraphEmbedder, seed: int
 def _errors(
     found: OnnxEncoder, formats: list[InputFormat], metrics: Sequence[str], some: DecodedSet, seed: int
 ) -> dict[tuple[int, str], float]:
-    """Return the equal error rate of each format, by its number, with each distance.
-
-    Raises:
-        ModelError: If the encoder runs with none of the formats, or always returns the same vector.
-    """
+    """Return the equal error rate of each format, by its number, with each distance."""
     errors: dict[tuple[int, str], float] = {}
     problem: ModelError | None = None
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:

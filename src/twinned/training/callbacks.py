@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..errors import SettingError, TrainingError
 from ..utils.notes import note
 from . import distributed
-from .state import Interrupted, Network, Schedule, Scores, State, Step, StopReason
+from .schedule import Schedule
+from .state import Interrupted, Network, Scores, State, Step, StopReason
 
 # Steps between two evaluations are at least this many, so that a short run does not spend its time on them.
 _MIN_EVALUATION_INTERVAL = 10
@@ -103,7 +104,7 @@ class CallbackGroup(Callback):
                 saved = self.save()
                 kept = "nothing is saved, because the run has no output"
                 if saved is not None:
-                    kept = f"the run is saved in {saved}; continue it with resume=True (--resume)"
+                    kept = f"the run is saved in {saved}; continue it with `resume=True`"
                 raise TrainingError(
                     f"Callback {type(callback).__name__}.{method} failed"
                     f" ({type(error).__name__}: {error}); {kept}"

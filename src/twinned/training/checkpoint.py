@@ -15,10 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..data.decoded import DecodedSet
 from ..errors import TrainingError
 from . import distributed
 from .callbacks import Callback
+from .config import TrainConfig
 from .state import State, Step, StopReason
+from .warm_start import WarmStart
 
 FORMAT = "2"
 Parts = Mapping[str, nn.Module]
@@ -117,7 +120,7 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     if differences := setting_differences(before, json.loads(run or "{}")):
         raise TrainingError(
             f"{path}: The checkpoint belongs to a run with other settings or data ({differences})."
-            " Use the same ones to resume it, or force=True (--force) to start from the beginning."
+            " Use the same ones to resume it, or `overwrite=True` to start from the beginning."
         )
     state_of = {name: module.state_dict() for name, module in parts.items()}
     expected = {
@@ -144,11 +147,28 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     return state
 
 
+def run_identity(
+    config: TrainConfig, train: DecodedSet, validation: DecodedSet | None, warm_start: WarmStart | None
+) -> str:
+    """Return the JSON text that identifies a run in its checkpoint: its settings, data and initial model."""
+    given = config.model_dump(mode="json")
+    given["data"] = train.identity()
+    given["held_out"] = None if validation is None else validation.identity()
+    if warm_start is not None:
+        given["model"] = warm_start.sha256
+    return json.dumps(given)
+
+
 def setting_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Describe the settings that differ between two runs; empty if none do."""
     old, new = _dotted(old), _dotted(new)
     names = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return ", ".join(f"{key}: {old.get(key)} then, {new.get(key)} now" for key in names)
+
+
+def partial_folder(target: Path) -> Path:
+    """Return the folder of the checkpoints of an unfinished run that writes to ``target``."""
+    return target.with_name(target.name + ".partial")
 
 
 def _dotted(sections: dict[str, Any]) -> dict[str, Any]:
@@ -163,5 +183,5 @@ def _dotted(sections: dict[str, Any]) -> dict[str, Any]:
 def _other_version(path: Path, why: str) -> TrainingError:
     return TrainingError(
         f"{path}: The checkpoint was written by another version of Twinned ({why}). Resume it with that"
-        " version, or use force=True (--force) to start from the beginning."
+        " version, or use `overwrite=True` to start from the beginning."
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from ..inference.model import Model
 from ..inference.model_folder import Manifest
 from ..inference.ready_made import READY_MADE
 from ..inference.session import Graph
-from ..inference.wrap import choose_distance, decode_comparable, write_calibrated
+from ..inference.wrap import choose_distance, decode_comparable, placed, write_calibrated
 from ..metrics.roc import check_far
 from ..nn import heads, onnx_export
 from ..nn.encoders import Encoder, as_encoder
@@ -33,10 +32,9 @@ from ..utils.notes import collect
 from ..utils.registry import plain_name
 from . import recipes
 from .config import TrainConfig
-from .finetune import config_of
 from .parts import OwnParts, first_channels, named_encoder
 from .sections import Comparison, EncoderConfig, Input, Length
-from .warm_start import load_for_input
+from .warm_start import config_of, load_for_input
 
 # Images whose sizes are compared, where a network does not determine that of its input.
 _LOOK_AT = 16
@@ -57,14 +55,13 @@ def from_network(
         raise SettingError(f"A network must be a torch.nn.Module; got {type(network).__name__}")
     network = getattr(network, "_orig_mod", network)  # of torch.compile
     name, target = plain_name(network), None if output is None else Path(output)
-    with collect() as notes, ExitStack() as cleanup:
+    with collect() as notes, tempfile.TemporaryDirectory(prefix="twinned-") as temporary:
         images = calibration_data(calibration_images)
         if target is not None:
-            model_folder.check_output(target, data=[images.origin])
+            model_folder.check_output(target, data=[images.origin], option=None)
         siamese, spec = _siamese(copy.deepcopy(network).cpu().eval(), spec, images)
         decoded = decode_comparable(images, spec, progress=progress)
-        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
-        folder = Path(cleanup.enter_context(temporary))
+        folder = Path(temporary)
         has_head = _export(siamese, spec, folder, name)
         graph = Graph(folder / "encoder.onnx", device="cpu")
         if not isinstance(network, SiameseNetwork):
@@ -87,11 +84,7 @@ def from_network(
             license=siamese.encoder.license,
             record={"layers": siamese.layers()},
         )
-        if target is not None:
-            model_folder.copy(folder, target)
-            return Model(target)
-        cleanup.pop_all()  # the folder stays as long as the model
-        return Model(folder, temporary=temporary)
+        return placed(folder, target)
 
 
 def to_torch(model: Model) -> SiameseNetwork:

@@ -1,8 +1,8 @@
 """Recipes: presets of `TrainConfig` by name, and the choice of one from the images.
 
-auto         chooses glyph, face, signature or photo from the images, and gives the reason
+auto         chooses glyph, face, signature or photo; photographs of people start from the model face
 glyph        characters, symbols, icons: small images, few colors, many classes
-face         aligned faces
+face         photographs of faces, aligned where the extra faces is installed
 signature    handwriting: ink is separated from the paper; genuine and forged signatures
 photo        color photographs: an encoder pretrained on ImageNet, adapted to your images
 photo-small  color photographs: a small encoder, trained from random weights
@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..data.datasets import ImageSet, PairSet
+from ..data.faces.photographs import MIN_FACE, share_with_faces
 from ..data.images import ImageSource, open_image
+from ..data.splits import subsample
 from ..errors import DataError, ImageError, SettingError
 from ..utils.notes import Note
 from .config import TrainConfig
@@ -203,14 +205,18 @@ def get(name: str) -> TrainConfig:
 
 
 _SAMPLE = 48  # images
+# Photographs of people: the share of images with a face, and its size relative to the longer side. In other
+# photographs, such as those of clothes, faces are smaller or rarer.
+_PEOPLE, _FACE = 0.8, 0.25
 
 
-def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[TrainConfig, Note]:
-    """Choose a recipe from the size, color and roles of a sample of the images.
+def choose(data: ImageSet | PairSet, *, seed: int = 0, faces: bool = True) -> tuple[TrainConfig, Note]:
+    """Choose a recipe from the size, color and roles of a sample of the images, and from the faces in them.
 
     Args:
         data: Training data.
         seed: Seed of the sample.
+        faces: Search photographs for faces, where the extra ``faces`` is installed.
 
     Returns:
         The recipe, with an input size that fits the images, and the reason.
@@ -220,7 +226,7 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[TrainConfig, Not
     """
     width, height, in_color, two_toned = _measure(data.images, seed)
     size = f"{width:g}x{height:g} (median width x height)"
-    name, side = "photo", 0
+    name, changes = "photo", dict[str, Any]()
     if isinstance(data, ImageSet) and data.forgery.any():
         name, reason = "signature", "some images are marked as forgeries"
     elif in_color:
@@ -228,13 +234,22 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0) -> tuple[TrainConfig, Not
     elif two_toned > 0.9 and width >= 1.6 * height and min(width, height) > 48:
         name, reason = "signature", f"dark on light and wide, {size}"
     elif two_toned > 0.9:
-        name, reason, side = "glyph", f"two tones, {size}", int(np.clip(round(max(width, height)), 16, 35))
+        side = int(np.clip(round(max(width, height)), 16, 35))
+        name, reason, changes = "glyph", f"two tones, {size}", {"height": side, "width": side}
     elif max(width, height) < 32:
-        name, reason, side = "glyph", f"small and gray, {size}", 32
+        name, reason, changes = "glyph", f"small and gray, {size}", {"height": 32, "width": 32}
     else:
         name, reason = "face", f"gray photographs, {size}"
-    config = get(name).merge({"height": side, "width": side} if side else {})
-    return config, Note("recipe-chosen", f"recipe {name}: {reason}")
+    if faces and name in ("photo", "face") and min(width, height) >= MIN_FACE:
+        few = subsample(data, _SAMPLE, seed=seed) if isinstance(data, ImageSet) else data  # of many classes
+        share = share_with_faces(few.images, part=_FACE, least=_PEOPLE, seed=seed) or 0.0
+        if share >= _PEOPLE:
+            name, changes = "face", {"faces": "largest"}
+            reason = (
+                f"{share:.0%} of some images show a large face, which is found and aligned"
+                f' (`settings={{"faces": "none"}}` turns this off); {size}'
+            )
+    return get(name).merge(changes), Note("recipe-chosen", f"recipe {name}: {reason}")
 
 
 def _measure(images: Sequence[ImageSource], seed: int) -> tuple[float, float, bool, float]:

@@ -164,7 +164,7 @@ RULES: tuple[Rule, ...] = (
         "rotation-needs-square-images",
         lambda c, d: c.sampler.rotate_classes and c.input.height != c.input.width,
         {"sampler.rotate_classes": False},
-        "Rotated classes require square images; got {c.input.height}x{c.input.width} (--image-size)",
+        "Rotated classes require square images; got {c.input.height}x{c.input.width} (`image_size=`)",
     ),
     Rule(
         "cohort-needs-unit-vectors",
@@ -183,14 +183,15 @@ RULES: tuple[Rule, ...] = (
         lambda c, d: not d.pairs and c.sampler.variants > 1,
         {},
         "Rotated or mirrored, each class counts as {c.sampler.variants} classes. If they mean the same, use"
-        " --set rotate_classes=false --set flip_classes=false",
+        ' `settings={{"rotate_classes": False, "flip_classes": False}}`',
         note=True,
     ),
     Rule(
         "faces-aligned",
         lambda c, d: c.recipe == "face" and d.faces is not None and d.faces >= _MOST,
         {},
-        "Most images show a face, and the largest of each is found and aligned (faces=none turns this off)",
+        "Most images show a face, and the largest of each is found and aligned"
+        ' (`settings={{"faces": "none"}}` turns this off)',
         default={"input.faces": "largest"},
         note=True,
     ),
@@ -231,8 +232,12 @@ def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[Tra
     given = by_full_name(given)
     if image_size is not None:
         given["input.height"], given["input.width"] = parse_image_size(image_size)
-    _check_loss(given.get("loss.name", recipe.loss.name))
     config, notes = _without_pretrained(recipe, given.get("encoder.name"))
+    name = given.get("loss.name", recipe.loss.name)
+    if not isinstance(name, str):
+        raise SettingError(f"Setting loss is a name; got {name!r}. Give objects to twinned.train as loss=...")
+    if not name.startswith(UNREGISTERED):
+        losses.LOSSES.find(name)
     known = given | relation_defaults(config, given, data)
     if (
         known.keys() - given.keys()
@@ -280,13 +285,6 @@ def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _check_loss(name: Any) -> None:
-    if not isinstance(name, str):
-        raise SettingError(f"Setting loss is a name; got {name!r}. Give objects to twinned.train as loss=...")
-    if not name.startswith(UNREGISTERED):
-        losses.LOSSES.find(name)
 
 
 def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[TrainConfig, list[Note]]:

@@ -16,20 +16,28 @@ from ..errors import SettingError
 _INDEX = "files.json"  # of a cached folder
 
 
-def check_output(target: Path, *, force: bool = False, data: Iterable[str | os.PathLike[str]] = ()) -> None:
+def check_output(
+    target: Path,
+    *,
+    force: bool = False,
+    data: Iterable[str | os.PathLike[str]] = (),
+    option: str | None = "force",
+) -> None:
     """Check that an output file or folder may be written.
 
     Args:
         target: File or folder to write.
         force: Allow replacing an existing target.
         data: Input files and folders, which must not be overwritten or written into.
+        option: Name of the keyword that sets ``force``, for the message; None if there is none.
 
     Raises:
         SettingError: If the target exists and ``force`` is False, is inside or around the data, or its
             folder is not writable.
     """
     if os.path.lexists(target) and not force:
-        raise SettingError(f"{target}: exists. Choose another name, or overwrite it with force.")
+        remedy = f", or overwrite it with `{option}=True`" if option else ""
+        raise SettingError(f"{target}: exists. Choose another name{remedy}.")
     place = target.resolve()
     for source in map(Path, data):
         if not source.exists():

@@ -6,11 +6,10 @@ a .png or .svg file. Importing this package imports matplotlib, without pyplot.
     network         architecture
     training        training history, accuracy over time
     roc             ROC, DET, distances, reliability, confusion matrix
-    embeddings      map of embeddings with thumbnails
+    maps            map of embeddings with thumbnails
     loss_fields     gradient arrows of a loss
     panels          nearest neighbors, one-shot classification, hardest pairs, matching regions
-    explanation     figure of an explanation
-    model_figures   figures of a trained model, as files
+    model_figures   figures of a trained model, and of an explanation
     report          HTML report of an evaluation
     style           shared style, saving
 """
@@ -18,8 +17,8 @@ a .png or .svg file. Importing this package imports matplotlib, without pyplot.
 from __future__ import annotations
 
 from ..inference.projection import project
-from .embeddings import embedding_map
 from .loss_fields import forces
+from .maps import embedding_map
 from .model_figures import draw_architecture, story
 from .network import architecture
 from .panels import Shown, hardest_pairs, matches, neighbours, one_shot, worst_mistakes

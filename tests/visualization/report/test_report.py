@@ -196,7 +196,7 @@ def test_report_states_images_seen_in_training(model, found, tmp_path):
         shown = without_pictures(leaky, leaky.evaluate(data, ways=2, progress=False))
         assert expected in shown
         assert "classes seen in training 1 of 2, by name: old" in shown
-        assert "chosen on 1 classes with the same names" in shown
+        assert "chosen on 1 class with the same names" in shown
     assert "cannot be ruled out" in without_pictures(model, found)  # the model has no hashes
 
 

@@ -15,7 +15,7 @@ from itertools import chain
 
 import numpy as np
 
-from ...errors import some
+from ...errors import many, some
 from ..datasets import ImageSet, PairSet
 from ..images import ImageSource, Pixels
 from ..preprocessing import ImageSpec
@@ -24,7 +24,7 @@ from . import counts, shortcuts
 from . import faces as people
 from .duplicates import Groups, identical, lookalikes
 from .file_features import Facts, gather
-from .issues import SEVERITIES, Check, Issue, Severity, many, names_of
+from .issues import SEVERITIES, Check, Issue, Severity, names_of
 
 __all__ = ["Check", "Issue", "check_data"]
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import some
+from ...errors import many, some
 from ..datasets import ImageSet, PairSet
 from ..preprocessing import ImageSpec
 from ..splits import HOLD_OUT_FROM
 from .file_features import Facts
-from .issues import Issue, Severity, many
+from .issues import Issue, Severity
 
 Strings = NDArray[np.str_]
 

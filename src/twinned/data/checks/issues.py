@@ -69,9 +69,3 @@ def names_of(images: Sequence[ImageSource]) -> list[str]:
         os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {place}"
         for place, image in enumerate(images)
     ]
-
-
-def many(count: int, one: str) -> str:
-    """Return a count with its noun: 1 class, 2,000 classes."""
-    several = one + ("es" if one.endswith("s") else "s")
-    return f"{count:,} {one if count == 1 else several}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ...errors import DataError, SettingError
+from ...errors import DataError, SettingError, many
 from ...utils.files import check_output, replacing
 from ..decoded import in_threads
 from ..images import open_image
@@ -85,7 +85,7 @@ def crop(
     """
     check_chip(size, margin)
     source, target = Path(photos), Path(output)
-    check_output(target, force=resume or overwrite, data=[source])
+    check_output(target, force=resume or overwrite, data=[source], option="overwrite")
     folder = source if source.is_dir() else source.parent
     paths = find_images(source) if source.is_dir() else [str(source)]
     if not paths:
@@ -121,9 +121,7 @@ def crop(
     unreadable = [str(error) for error in errors.values()]
     if not (faces := sum(bool(row[3]) for row in rows)):
         raise DataError(
-            ": ".join(
-                [f"{source}: no face was found in {len(paths)} of {len(paths)} images", *unreadable[:1]]
-            )
+            ": ".join([f"{source}: no face was found in {many(len(paths), 'image')}", *unreadable[:1]])
         )
     no_face = [str(folder / row[0]) for row in rows if not row[3]]
     whole = [str(folder / row[0]) for row in rows if row[3] and float(row[2]) == 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,11 +24,15 @@ _PER_SIDE = 8  # the first search for the largest face: from 1/8 of the longer s
 _CROP = 320  # pixels of the longer side up to which an image without a found face is used as the face
 _LEAST = 16  # pixels of the shorter side from which it is so used
 _INNER = (0.14, 0.2, 0.86, 0.88)  # the face in such an image, relative to its sides
-_SAMPLE = 16  # images
+_SAMPLE = 32  # images
 _DARK = 100  # gray level; an image whose brightest parts are below is brightened for the search
 _BRIGHTEST = 99  # percentile
 
+_REMEMBERED = 50_000  # files
+
 _noted: set[str] = set()
+# Faces of files that were searched: training reads each several times, and the search takes most of the time.
+_searched: dict[tuple[object, ...], list[Face]] = {}
 _lock = threading.Lock()
 
 
@@ -103,18 +108,37 @@ def expected_faces(
     Raises:
         ImageError: If no face is found in an image that is too large for the cut-out of a face.
     """
-    found, name = search(image, every=every, min_face=min_face), source_name(source)
+    name, key = source_name(source), _identity(source, every, min_face)
+    found = _searched.get(key, [])
+    if not found:
+        found = search(image, every=every, min_face=min_face)
+        if key and len(_searched) < _REMEMBERED:
+            _searched[key] = found
     if not found:
         raise ImageError(
             name,
-            f"no face was found (of {min_face or MIN_FACE:g} pixels or more). Choose --faces none for an"
-            " image without faces or of one face that fills it, --min-face for smaller faces",
+            f'no face was found (of {min_face or MIN_FACE:g} pixels or more). Choose `faces="none"` for an'
+            " image without faces or of one face that fills it, `min_face=` for smaller faces",
         )
     if found[0].score == 0:
         _note_once("no-face", f"{name}: no face was found; the whole image is used as the face")
     if len(found) > 1 and not every:
-        _note_once("several-faces", f"{name}: {len(found)} faces were found; the largest is used")
+        _note_once(
+            "several-faces",
+            f"{name}: {len(found)} faces were found, and the largest is used. With"
+            ' `faces="all"`, identify, classify, search and embed answer for each',
+        )
     return found if every else found[:1]
+
+
+def _identity(source: ImageSource, *how: object) -> tuple[object, ...]:
+    """Return what identifies a file and a search in it; empty for an image in memory."""
+    if not isinstance(source, (str, os.PathLike)):
+        return ()
+    with suppress(OSError):
+        status = os.stat(source)
+        return os.fspath(source), status.st_mtime_ns, status.st_size, *how
+    return ()
 
 
 def search(image: Image.Image, *, every: bool = False, min_face: float | None = None) -> list[Face]:
@@ -139,23 +163,33 @@ def search(image: Image.Image, *, every: bool = False, min_face: float | None = 
     return [Face((left, top, right, bottom), 0.0, predict(models.finder().predictor, bright, box[None])[0])]
 
 
-def share_with_faces(images: Sequence[ImageSource], *, seed: int = 0) -> float | None:
-    """Return the share of some of the images that show a face, at least an eighth of their longer side.
+def share_with_faces(
+    images: Sequence[ImageSource], *, part: float = 1 / _PER_SIDE, least: float = 0.5, seed: int = 0
+) -> float | None:
+    """Return the share of a sample of images that show a face.
+
+    Images are opened one by one, until the share cannot reach ``least`` any more.
 
     Args:
         images: Images of any kind.
-        seed: Seed of the choice of at most 16 images.
+        part: Size of the smallest faces, relative to the longer side of the image.
+        least: Share from which the images are photographs of people, 0 to 1.
+        seed: Seed of the sample of at most 32 images.
 
     Returns:
-        Share, 0 to 1; None if no image can be read, or the extra ``faces`` is not installed.
+        Share of the opened images, 0 to 1; None if no image can be read, or the extra ``faces`` is not
+        installed.
     """
     if not models.is_installed():
         return None
-    shown = []
-    for place in np.random.default_rng(seed).permutation(len(images))[:_SAMPLE].tolist():
+    sample = np.random.default_rng(seed).permutation(len(images))[:_SAMPLE].tolist()
+    shown: list[bool] = []
+    for place in sample:
         with suppress(ImageError):
             image = open_image(images[place])
-            shown.append(bool(find_faces(_brightened(image), max(MIN_FACE, max(image.size) / _PER_SIDE))))
+            shown.append(bool(find_faces(_brightened(image), max(MIN_FACE, part * max(image.size)))))
+        if shown.count(False) > (1 - least) * len(sample):
+            break
     return sum(shown) / len(shown) if shown else None
 
 

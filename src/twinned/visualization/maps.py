@@ -13,6 +13,10 @@ from .style import CYCLE, GRAY, MARKERS, PAPER, Axes, dress, halo, picture, plai
 
 MOST_LABELS = 20  # more class names would hide the map
 _SIZE, _SIDE = np.array([10.0, 8.6]), 0.6  # sizes of map and thumbnails, in units of the axes
+_LOW, _HIGH = -0.45, _SIZE + np.array([0.45, 0.75])  # corners of the axes
+_MARGIN = 0.07  # between a thumbnail and the center of a point
+# Below this number of thumbnails, more are drawn that hide at most this fraction of the points.
+_FEW_THUMBNAILS, _MAY_HIDE = 24, 0.1
 
 
 def embedding_map(
@@ -32,7 +36,8 @@ def embedding_map(
         labels: Class of each image.
         images: Images for the thumbnails.
         seen: Classes used in training, which are drawn pale; None if unknown.
-        thumbnails: Maximum number of thumbnails; they do not overlap.
+        thumbnails: Maximum number of thumbnails. Each is beside its point, where it hides no other, as far as
+            there is room.
         method: Name of the projection, for the title.
         ax: Axes to draw on instead of a new figure.
 
@@ -49,7 +54,7 @@ def embedding_map(
     ax = ax or plain(6.6, 6.0)
     # The axes have no unit, so each is stretched to fill the figure.
     where = (where - where.min(axis=0)) / np.maximum(np.ptp(where, axis=0), 1e-12) * _SIZE
-    ax.set(xlim=(-0.45, _SIZE[0] + 0.45), ylim=(-0.45, _SIZE[1] + 0.75), aspect="equal")
+    ax.set(xlim=(_LOW, _HIGH[0]), ylim=(_LOW, _HIGH[1]), aspect="equal")
     classes, code = np.unique(names, return_inverse=True)
     colors = [CYCLE[k % len(CYCLE)] for k in range(len(classes))]
     pale = [name in (seen or ()) for name in classes]
@@ -73,9 +78,10 @@ def embedding_map(
             [GRAY if faint else color for faint, color in zip(pale, colors, strict=True)],
         )
     if images is not None:
-        for row in _spaced(where, 1.12 * _SIDE, thumbnails, named):
-            corner = where[row, 0] - _SIDE / 2, where[row, 1] - _SIDE / 2
-            picture(ax, thumbnail(images[row], 96), at=corner, size=_SIDE, frame=colors[code[row]], line=1.3)
+        for row, (x, y) in _places(where, thumbnails, named).items():
+            color, corner = colors[code[row]], (x - _SIDE / 2, y - _SIDE / 2)
+            ax.plot([where[row, 0], x], [where[row, 1], y], color=color, linewidth=0.9, zorder=1.5)
+            picture(ax, thumbnail(images[row], 96), at=corner, size=_SIDE, frame=color, line=1.3)
     caption = f"{len(names):,} images of {len(classes)} classes"
     if seen is not None:
         caption += f", {sum(pale) or 'none'} of them used in training" + (" (pale)" if any(pale) else "")
@@ -99,17 +105,41 @@ def _label(ax: Axes, names: list[str], spots: NDArray[np.float64], colors: list[
     return np.hstack([placed, sizes])
 
 
-def _spaced(where: NDArray[np.float64], gap: float, most: int, named: NDArray[np.float64]) -> list[int]:
-    """Return rows of points that are at least ``gap`` from each other on one axis, and cover no name."""
-    chosen: list[int] = []
-    for row in np.random.default_rng(0).permutation(len(where)):
-        if len(chosen) == most:
-            break
-        if (np.abs(named[:, :2] - where[row]) < (named[:, 2:] + _SIDE) / 2).all(axis=1).any():
-            continue
-        if not len(chosen) or (np.abs(where[chosen] - where[row]).max(axis=1) >= gap).all():
-            chosen.append(int(row))
+def _places(
+    where: NDArray[np.float64], most: int, named: NDArray[np.float64]
+) -> dict[int, NDArray[np.float64]]:
+    """Return rows of points whose thumbnails find a place, with the centers of the thumbnails.
+
+    Thumbnails overlap neither each other nor a name. They hide no point; only if that leaves few of them,
+    further ones hide a few points.
+
+    Args:
+        where: Points, ``(n, 2)``.
+        most: Maximum number of thumbnails.
+        named: Boxes of the names: center, width and height, ``(m, 4)``.
+    """
+    around = np.array([(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y])
+    offsets = np.concatenate([around * _SIDE * reach for reach in (0.75, 1.15)])
+    chosen: dict[int, NDArray[np.float64]] = {}
+    hidden = np.zeros(len(where), bool)
+    for may_hide in (0.0, _MAY_HIDE):
+        for row in np.random.default_rng(0).permutation(len(where)):
+            if len(chosen) >= (min(most, _FEW_THUMBNAILS) if may_hide else most):
+                break
+            spots = where[row] + offsets
+            free = ((spots >= _LOW + _SIDE / 2) & (spots <= _HIGH - _SIDE / 2)).all(axis=1)
+            free &= ~_near(spots, named[:, :2], (named[:, 2:] + _SIDE) / 2).any(axis=1)
+            free &= ~_near(spots, np.array([*chosen.values()]).reshape(-1, 2), 1.12 * _SIDE).any(axis=1)
+            covered = _near(spots, where, _SIDE / 2 + _MARGIN) | hidden
+            best = int(np.where(free, covered.sum(axis=1), len(where) + 1).argmin())
+            if row not in chosen and free[best] and covered[best].sum() <= may_hide * len(where):
+                chosen[int(row)], hidden = spots[best], covered[best]
     return chosen
+
+
+def _near(spots: NDArray[np.float64], others: NDArray[np.float64], reach: ArrayLike) -> NDArray[np.bool_]:
+    """Return, for each spot and each other position, if both of their coordinates differ by less."""
+    return np.asarray((np.abs(spots[:, None] - others) < reach).all(axis=2))
 
 
 def _top(points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import pytest
 
 from twinned import plots
 from twinned.errors import DataError, SettingError
-from twinned.visualization.embeddings import _separated, _spaced
+from twinned.visualization.maps import _places, _separated
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +80,27 @@ def test_thumbnails_do_not_overlap():
         for other in boxes[k + 1 :]:
             wide = min(right, other[1]) - max(left, other[0])
             assert not (wide > 0 and min(high, max(other[2:])) - max(low, min(other[2:])) > 0)
-    nowhere = np.empty((0, 4))
-    assert len(_spaced(np.zeros((5, 2)), 1.0, 10, nowhere)) == 1
 
 
-def test_thumbnails_do_not_cover_names():
-    spots = np.array([[0.0, 0.0], [3.0, 3.0]])
-    assert _spaced(spots, 1.0, 10, np.array([[0.2, 0.2, 0.3, 0.3]])) == [1]
+def test_thumbnails_cover_neither_points_nor_names():
+    random = np.random.default_rng(0)
+    clusters = np.repeat(10 * random.random((8, 2)) * (1, 0.86), 20, axis=0)
+    points = clusters + random.normal(scale=0.05, size=clusters.shape)
+    names = np.array([[5.0, 4.0, 9.0, 3.0]])
+    found = _places(points, 100, names)
+    assert len(found) > 8
+    for row, place in found.items():
+        assert (np.abs(points - place).max(axis=1) > 0.3).all()
+        assert np.linalg.norm(place - points[row]) < 1.2
+        assert (np.abs(place - names[0, :2]) >= (names[0, 2:] + 0.6) / 2).any()
+
+
+def test_thumbnails_of_a_full_map_cover_few_points():
+    points = np.random.default_rng(0).random((1000, 2)) * (10, 8.6)
+    found = np.array([*_places(points, 120, np.empty((0, 4))).values()])
+    assert 5 < len(found) <= 24
+    hidden = (np.abs(points[:, None] - found).max(axis=2) < 0.3).any(axis=1)
+    assert hidden.mean() <= 0.1
 
 
 def test_names_are_moved_apart():
