@@ -302,7 +302,8 @@ def _candidates(start: _Start) -> tuple[TrainConfig, TrainConfig] | None:
         or isinstance(images, PairSet)
     ):
         return None
-    facts, changes = DataFacts.of(images), {"input.faces": start.config.input.faces} | start.changes
+    kept = {name: start.config.get(name) for name in ("input.faces", *recipes.ALIGNED)}
+    facts, changes = DataFacts.of(images), kept | start.changes
     small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
     return small, large
 
