@@ -49,10 +49,10 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_names.py compa
     from .nn.encoders import register_encoder as register_encoder
     from .nn.siamese import SiameseNetwork as SiameseNetwork
     from .training import recipes as recipes
-    from .training.api import finetune as finetune
     from .training.api import train as train
     from .training.callbacks import Callback as Callback
     from .training.config import TrainConfig as TrainConfig
+    from .training.finetune import finetune as finetune
 
     plots = visualization
 
@@ -87,7 +87,7 @@ _HOME = {
     "errors": ":errors",
     "evaluation": ":evaluation",
     "faces": ":data.faces",
-    "finetune": "training.api",
+    "finetune": "training.finetune",
     "heads": ":nn.heads",
     "load": "inference.model",
     "load_images": "data",

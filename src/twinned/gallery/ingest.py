@@ -28,12 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An image to enroll.
-
-    Args:
-        record: Its record.
-        pixels: Its pixels, uint8 ``(height, width, channels)``.
-    """
+    """An image to enroll, with its pixels: uint8 ``(height, width, channels)``."""
 
     record: Record
     pixels: Pixels

@@ -1,6 +1,6 @@
 """Recipes: presets of `TrainConfig` by name, and the choice of one from the images.
 
-auto         chooses glyph, face, signature or photo from the images, and gives the reason
+auto         chooses glyph, face, signature or photo; photographs of people start from the model face
 glyph        characters, symbols, icons: small images, few colors, many classes
 face         photographs of faces, aligned where the extra faces is installed
 signature    handwriting: ink is separated from the paper; genuine and forged signatures
