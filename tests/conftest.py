@@ -207,7 +207,7 @@ def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]:
-    """``painted_faces(("red", left, top, side), ...)`` paints squares on black, which are found as faces."""
+    """``painted_faces(("red", left, top, side), ...)`` paints grids on black, which are found as faces."""
     from twinned.data.faces import detector, landmarks, models, photographs
 
     colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -227,13 +227,16 @@ def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]
 
     monkeypatch.setattr(photographs, "find_faces", find)
     monkeypatch.setattr(photographs, "predict", predict)
-    monkeypatch.setattr(models, "finder", lambda: models.Finder(None, 8, 14, None))  # type: ignore[arg-type]
+    monkeypatch.setattr(models, "finder", lambda: models.Finder(None, None, None, (), 8, 14, 189, None))  # type: ignore[arg-type]
     monkeypatch.setattr(photographs, "_noted", set())
 
     def paint(*faces: tuple[str, int, int, int], size: tuple[int, int] = (640, 480)) -> Image.Image:
         image = Image.new("RGB", size, "black" if faces else "gray")
         for color, left, top, side in faces:
             image.paste(colors[color], (left, top, left + side, top + side))
+            for line in range(side // 8, side, side // 4):  # not blurred; the middle keeps its color
+                image.paste("black", (left + line, top, left + line + side // 16, top + side))
+                image.paste("black", (left, top + line, left + side, top + line + side // 16))
         return image
 
     return paint

@@ -88,7 +88,8 @@ def squared_euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """
     if pairwise and a.dtype != b.dtype:
         raise DataError(f"the arrays have types {a.dtype} and {b.dtype}. Both must have the same type")
-    if not pairwise or a.shape[0] * b.shape[0] <= _FEW_PAIRS or not _has_doubles(a):
+    # Apple's graphics processors (mps) lack float64.
+    if not pairwise or a.shape[0] * b.shape[0] <= _FEW_PAIRS or str(device(a)).startswith("mps"):
         return _of_difference(a, b, pairwise, lambda xp, d: xp.sum(d * d, axis=-1))
     # |a|^2 + |b|^2 - 2ab is one matrix product, twenty times as fast. In float64 it keeps the precision of
     # float32; values that rounding can explain become 0, so that equal rows are at distance 0.
@@ -241,11 +242,6 @@ def _of_difference(a: Array, b: Array, pairwise: bool, reduce: Callable[[Any, Ar
         return reduce(xp, a[:, None, :] - b[None, :, :])
     blocks = [reduce(xp, a[i : i + rows, None, :] - b[None, :, :]) for i in range(0, a.shape[0], rows)]
     return xp.concat(blocks, axis=0)
-
-
-def _has_doubles(a: Array) -> bool:
-    """Return False on Apple's graphics processors, which lack float64."""
-    return not str(device(a)).startswith("mps")
 
 
 def _check(a: Array, b: Array, pairwise: bool) -> Any:

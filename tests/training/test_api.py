@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -810,3 +811,13 @@ def test_invalid_options_are_refused_before_any_note(
     with pytest.raises((DataError, SettingError), match=r"nosuch|nowhere"):
         quick(glyphs, recipe="auto", on_note=notes.append, **wrong)
     assert notes == []
+
+
+def test_deprecated_arguments_warn_the_caller(tiny_model, tmp_path):
+    for call in (partial(twinned.train), partial(twinned.finetune, tiny_model)):
+        with (
+            pytest.warns(DeprecationWarning, match="force= is deprecated; use overwrite=") as found,
+            pytest.raises(DataError, match="missing"),
+        ):
+            call(tmp_path / "missing", force=True)
+        assert [warning.filename for warning in found] == [__file__]

@@ -28,6 +28,7 @@ from .options import (
     print_errors,
     print_note,
     print_result,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ def add(
             "count": count,
         },
         as_json=json,
-        text=f"{url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped} already there,"
-        f" {len(added.unreadable)} unreadable; {count} in total",
+        text=f"{url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped:,} already there,"
+        f" {len(added.unreadable):,} unreadable; {count:,} in total",
     )
 
 
@@ -205,7 +206,7 @@ def remove(
     print_result(
         {"removed": len(removed.items), "count": count},
         as_json=json,
-        text=f"{url or gallery}: {many(len(removed.items), 'image')} removed; {count} left",
+        text=f"{url or gallery}: {many(len(removed.items), 'image')} removed; {count:,} left",
     )
 
 
@@ -297,7 +298,7 @@ def duplicates(
     quiet: Quiet = False,
 ) -> None:
     """Find groups of near-duplicates, each image with its distance to the nearest other one of the group."""
-    with _open(model, gallery, url=url) as opened, progress_bar("Comparing all images", show=not quiet):
+    with _open(model, gallery, url=url) as opened, working(quiet):
         groups = opened.duplicates(within)
     print_result(
         [[{"id": hit.id, **hit.to_json()} for hit in group] for group in groups],
@@ -320,8 +321,7 @@ def rebuild(
         bool, typer.Option("--skip-missing", help="Leave out images whose files are missing.")
     ] = False,
     allow_loss: Annotated[
-        int,
-        typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N"),
+        int, typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N")
     ] = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -335,12 +335,7 @@ def rebuild(
     from ..inference.model import load
 
     added = run(
-        gallery,
-        load(model),
-        into=into,
-        skip_missing=skip_missing,
-        allow_loss=allow_loss,
-        progress=not quiet,
+        gallery, load(model), into=into, skip_missing=skip_missing, allow_loss=allow_loss, progress=not quiet
     )
     print_errors(added.unreadable)
     print_result(
@@ -368,7 +363,7 @@ def copy(
     print_result(
         {"copied": written, "count": total},
         as_json=json,
-        text=f"{target}: {many(written, 'image')} copied, {total} in total",
+        text=f"{target}: {many(written, 'image')} copied, {total:,} in total",
     )
 
 

@@ -12,6 +12,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -80,6 +81,13 @@ def print_result(value: Any, *, as_json: bool, text: str) -> None:
         print(json.dumps(value, allow_nan=False) if as_json else as_options(text), flush=True)
 
 
+def working(quiet: bool) -> AbstractContextManager[Any]:
+    """Show that a command works while no other bar does."""
+    from ..utils.progress import progress_bar
+
+    return progress_bar("Working", show=not quiet)
+
+
 def print_errors(errors: Sequence[object]) -> None:
     """Print the errors of images on standard error, at most 20 of them."""
     for error in errors[:ERRORS_SHOWN]:
@@ -115,10 +123,7 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
     """Return the answers on images; of several, those that cannot be read are left out and reported.
 
-    Args:
-        paths: Images.
-        spec: How the model reads them.
-        answer: Function of the images that fails at the first one that it cannot read.
+    ``answer`` fails at the first image that it cannot read.
 
     Raises:
         DataError: If there is one image only, or none can be read.
@@ -148,6 +153,7 @@ def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bo
         f"  {each.label or ('unknown' + f' (nearest {each.nearest})' * bool(each.nearest))}"
         + (
             f"  probability {each.probability:.3f}  distance {each.distance:.4g}"
+            + ("" if each.label else f", beyond the threshold {each.threshold:.4g}")
             if each.distance < math.inf
             else "  no image with a label is enrolled"
         )
@@ -164,14 +170,12 @@ def face_name(image: str, box: Box | None) -> str:
 MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
 ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
-    Path,
-    typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),
+    Path, typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
 ]
 EvaluationData = Annotated[
     Path,
     typer.Argument(
-        help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.",
-        metavar="DATA",
+        help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.", metavar="DATA"
     ),
 ]
 Threshold = Annotated[
@@ -189,8 +193,7 @@ MinFace = Annotated[
     typer.Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
 ]
 Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run"),
+    bool, typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
 ]
 Quiet = Annotated[
     bool,
@@ -201,8 +204,7 @@ Quiet = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
 Device = Annotated[
-    str,
-    typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run"),
+    str, typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
 ]
 
 Url = Annotated[

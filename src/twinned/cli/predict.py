@@ -31,6 +31,7 @@ from .options import (
     print_answers,
     print_errors,
     print_result,
+    working,
 )
 
 app = typer.Typer()
@@ -175,23 +176,25 @@ def evaluate(
     loaded = load_on(device, model)
     if report is not None and loaded.manifest.threshold is None:
         raise SettingError(f"{model}: a report needs a model with a threshold; see twinned calibrate --help")
-    found = loaded.evaluate(
-        str(data),
-        protocol=protocol,
-        ways=ways,
-        shots=shots,
-        episodes=episodes,
-        far=far,
-        seed=seed,
-        progress=not quiet,
-    )
+    with working(quiet):
+        found = loaded.evaluate(
+            str(data),
+            protocol=protocol,
+            ways=ways,
+            shots=shots,
+            episodes=episodes,
+            far=far,
+            seed=seed,
+            progress=not quiet,
+        )
     for text in found.notes:
         logger.info(text)
     print_result(found.to_json(), as_json=json, text=str(found) if every else found.summary())
     if report is not None:
         from ..visualization.report.report import write_report
 
-        write_report(loaded, found, report, data=str(data))
+        with working(quiet):
+            write_report(loaded, found, report, data=str(data))
         logger.info(f"report written to {report}")
 
 
@@ -208,7 +211,8 @@ def compare(
     """Compare two models on the same data: difference in error rates, with interval and p-value."""
     from ..inference.compare import compare
 
-    found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
+    with working(quiet):
+        found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
     print_result(found.to_dict(), as_json=json, text=str(found))
 
 

@@ -266,12 +266,7 @@ class RemoteService:
         return self._ask("POST", path, files=files, data=fields)
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
-        """Return the JSON of a response.
-
-        Raises:
-            DataError: If the service cannot use the images or options.
-            GalleryError: If no service answers, or it reports another problem.
-        """
+        """Return the JSON of a response."""
         try:
             answer = self._session.request(
                 method, self._url + path, timeout=_SECONDS, allow_redirects=False, **options

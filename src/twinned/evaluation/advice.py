@@ -46,9 +46,7 @@ def judgement(
 def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
     """Return sentences on a model by the figures of its threshold, the most important first.
 
-    Args:
-        fit: Stored threshold, or None.
-        unseen: True if it was chosen on classes that were not used in training; None if that is not known.
+    ``unseen`` is True if the threshold was chosen on classes that were not used in training, None if unknown.
     """
     if fit is None:
         return [
@@ -102,8 +100,8 @@ def on_evaluation(
     if open_set is not None and open_set["fnir"] > _UNKNOWN:
         found.append(
             f"In a gallery, {open_set['fnir']:.0%} of the images of enrolled classes are unknown if at most"
-            f" {open_set['target']:g} of the others may get a label. Allow more of these (`fpir=`), or enroll"
-            " more images of each class"
+            f" {open_set['target']:g} of the others may get a label. Allow more of these (setting fpir), or"
+            " enroll more images of each class"
         )
     if v.n_classes < _FEW_CLASSES:
         found.append(f"Evaluate on more classes: with {v.n_classes:,}, the figures are uncertain")

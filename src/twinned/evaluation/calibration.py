@@ -219,12 +219,7 @@ class FittedThreshold(BaseModel):
     def verdict(
         self, distance: float, threshold: float | None = None, relations: Mapping[str, float] | None = None
     ) -> Verdict:
-        """Decide by a distance, at the stored threshold or another one.
-
-        Args:
-            distance: Distance of two images, or of an image to a set of references.
-            threshold: Replaces the stored threshold.
-            relations: Probability of each relation.
+        """Decide by a distance, at the stored threshold or another one; ``relations`` are probabilities.
 
         Raises:
             SettingError: If the threshold is not finite.

@@ -96,10 +96,11 @@ class Added:
     """Result of adding images.
 
     Args:
-        ids: Record id of each image, in the order given; None if it could not be read.
+        ids: Record id of each image, in the order given; None if it was skipped with an error.
         stored: Number of new images.
         skipped: Number of images that were stored before.
-        unreadable: Error of each image that was skipped because it could not be read.
+        unreadable: Error of each image that was skipped: it cannot be read, or shows no face that can be
+            recognized.
     """
 
     ids: list[str | None]

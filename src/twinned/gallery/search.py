@@ -47,12 +47,7 @@ def nearest(
 
 
 class Prototypes:
-    """Mean embedding of each label, cached until images of the label change.
-
-    Args:
-        store: Storage of the embeddings.
-        embedder: The model.
-    """
+    """Mean embedding of each label, cached until images of the label change."""
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
         self._store, self._embedder = store, embedder
@@ -70,10 +65,7 @@ class Prototypes:
     ) -> tuple[list[str], NDArray[np.float64]]:
         """Return the label with the closest prototype for each query, and its distance, shape ``(n,)``.
 
-        Args:
-            queries: Embeddings, shape ``(n, d)``.
-            only: Filter of the images that the prototypes are computed from.
-            counts: Number of these images for each label.
+        Prototypes are of the images that pass the filter; ``counts`` is their number for each label.
         """
         means = self._means(only, counts)
         if not means:  # another thread has removed the last image since they were counted
@@ -122,13 +114,7 @@ def closest_labels(
 ) -> tuple[Sequence[str], NDArray[np.float64]]:
     """Return the closest label of each query, and its distance, shape ``(n,)``.
 
-    Args:
-        store: Storage of the embeddings.
-        embedder: The model; it prefers prototypes or nearest images.
-        prototypes: Cache of the labels' means.
-        queries: Embeddings, shape ``(n, d)``.
-        only: Filter of the enrolled images.
-        counts: Number of these images for each label.
+    The model prefers prototypes or nearest images; ``counts`` is the number of images of each label.
     """
     if embedder.prototype:
         return prototypes.closest(queries, only, counts)

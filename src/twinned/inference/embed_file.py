@@ -46,7 +46,7 @@ def embed_to_file(
     force: bool = False,
     progress: bool = True,
 ) -> Written:
-    """Embed images into a .npz or .parquet file with path, vector and error of each.
+    """Embed image files into a .npz or .parquet file with path, vector and error of each.
 
     An unreadable image has a vector of NaN and its reason under error; the others have an empty error. If the
     model embeds every face (`with_faces`), each has a row, and the column box has its left, top, right and
@@ -54,12 +54,7 @@ def embed_to_file(
 
     Args:
         model: Model with the encoder, or a function that embeds images; its runs cannot be resumed.
-        paths: Image files.
-        output: File to write, with the suffix .npz or .parquet.
-        strict: Stop at an unreadable image.
         resume: Continue an interrupted run with the same model and paths.
-        force: Replace an existing file.
-        progress: Show a progress bar.
 
     Raises:
         SettingError: If the suffix is neither, or the file exists.

@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 
 
 def training_function(name: str, use: str) -> Callable[..., Any]:
-    """Import a function of `twinned.training.networks` when it is called, since inference needs no PyTorch.
-
-    Args:
-        name: Name of the function.
-        use: Public name, for the error.
+    """Import a function of `twinned.training.networks` on first use; ``use`` is its public name.
 
     Raises:
         MissingExtra: If PyTorch is not installed.
@@ -56,14 +52,7 @@ def distinct(vectors: Floats) -> Floats:
 
 
 class GraphEmbedder:
-    """An encoder graph, compared by one of `twinned.distances`.
-
-    Args:
-        graph: Encoder.
-        spec: Image preprocessing.
-        distance: Name of the distance.
-        head: Graph of a learned head, which then computes the distances.
-    """
+    """An encoder graph, compared by one of `twinned.distances` or by the graph of a learned head."""
 
     def __init__(self, graph: Graph, spec: ImageSpec, distance: str, *, head: Graph | None = None) -> None:
         self.encoder, self.spec, self.distance, self._head = graph, spec, distance, head

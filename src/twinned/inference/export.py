@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -33,43 +34,6 @@ from .session import Graph, embed_pixels
 
 _TOLERANCE = 1e-4
 _CALIBRATION_IMAGES = 256
-
-_EXAMPLE = '''"""Tell whether two images show the same thing, with onnxruntime, Pillow and NumPy alone."""
-
-import os
-import sys
-from pathlib import Path
-
-# Before the import: ONNX Runtime reports its usage otherwise.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-
-WIDTH, HEIGHT, MODE, THRESHOLD = {width}, {height}, {mode!r}, {threshold!r}
-MEAN, STD = np.array({mean}, np.float32), np.array({std}, np.float32)
-FOLDER = Path(__file__).parent
-
-
-def run(file, output, **inputs):
-    return onnxruntime.InferenceSession(FOLDER / file).run([output], inputs)[0][0]
-
-
-def fitted(image):
-{fitted}
-
-def embed(path):
-    pixels = np.asarray(fitted(ImageOps.exif_transpose(Image.open(path)).convert(MODE)))
-    image = (pixels.reshape(HEIGHT, WIDTH, -1) / np.float32(255) - MEAN) / STD
-    return run("encoder_float.onnx", "embedding", image=image.transpose(2, 0, 1)[None])
-
-
-a, b = embed(sys.argv[1]), embed(sys.argv[2])
-distance = {distance}
-verdict = [] if THRESHOLD is None else ["same" if distance <= THRESHOLD else "different"]
-print(*verdict, float(distance))
-'''
 
 _FITTED = {
     "stretch": """\
@@ -169,10 +133,10 @@ def export_model(
         }
         if labels is not None:
             result["int8"] = _quantize(model, source, folder, pixels, labels)
-        spec = model.spec
+        spec, template = model.spec, resources.files(__package__).joinpath("example.py.txt")
         files.write_text(
             folder / "example.py",
-            _EXAMPLE.format(
+            template.read_text("utf-8").format(
                 width=spec.width,
                 height=spec.height,
                 mode="L" if spec.channels == 1 else "RGB",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
-Images: TypeAlias = "ImageSource | Many"
+Images: TypeAlias = "ImageSource | Many | ImageSet"
 Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | str | os.PathLike[str]"
 
 

@@ -172,18 +172,9 @@ def embed_stream(
 
 
 def embed_images(
-    images: Iterable[ImageSource],
-    spec: ImageSpec,
-    graph: Graph,
-    advance: Callable[[int], None] | None = None,
+    images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, advance: Callable[[int], None] | None = None
 ) -> Floats:
-    """Embed any number of images, shape ``(n, d)``; see `embed_stream`.
-
-    Args:
-        images: Images.
-        spec: Image preprocessing.
-        graph: Encoder.
-        advance: Function that is called with the number of images of each batch.
+    """Embed any number of images, shape ``(n, d)``; ``advance`` gets the number of images of each batch.
 
     Raises:
         ImageError: At the first image that cannot be opened.

@@ -78,12 +78,7 @@ class _Removal(NamedTuple):
 
 
 class GalleryService:
-    """Gallery with its thumbnails, maps and recent removals.
-
-    Args:
-        service: The service.
-        thumbnails: Thumbnails of the gallery's images.
-    """
+    """Gallery with its thumbnails, maps and recent removals."""
 
     def __init__(self, service: Service, thumbnails: Thumbnails) -> None:
         self.service = service

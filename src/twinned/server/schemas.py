@@ -175,8 +175,7 @@ class ClassifyRequest(_Images):
     """Images to classify, and examples of each class."""
 
     support: dict[Label, Annotated[list[Picture], Field(min_length=1)]] = Field(
-        min_length=1,
-        description="Example images of each class; in multipart the field `support[CLASS]`.",
+        min_length=1, description="Example images of each class; in multipart the field `support[CLASS]`."
     )
     threshold: Threshold
     faces: AllFaces
@@ -245,13 +244,9 @@ class UndoRequest(_Body):
 
 
 def _schema_of(result: type, *, name: str = "", without: str = "", **types: Any) -> type[BaseModel]:
-    """Derive the schema of a response from a result class: the same fields, types and defaults.
+    """Derive the schema of a response from the fields, types and defaults of a named tuple or dataclass.
 
-    Args:
-        result: Named tuple or dataclass.
-        name: Name in the OpenAPI document; the class's own by default.
-        without: Field that the response does not have.
-        types: Types of further fields, and of fields whose JSON differs.
+    ``without`` names a field that the response lacks; ``types`` are further fields, or have another JSON.
     """
     hints = {field: hint for field, hint in get_type_hints(result).items() if field != without}
     defaults = getattr(result, "_field_defaults", vars(result))  # those of a dataclass are attributes

@@ -61,14 +61,16 @@ def train(
         SettingError: If an option is wrong, or ``output`` exists.
         TrainingError: If training failed, or a callback did; the message names the checkpoint.
     """
-    _warn_of_old_names(validate=validate, force=force or None)
+    given = with_new_names(
+        {"validation": validation, "overwrite": overwrite, "validate": validate, "force": force}
+    )
     request = TrainRequest(
         data,
         output=output,
         init_from=init_from,
-        validation=validate if validation is None else validation,
+        validation=given["validation"],
         resume=resume,
-        overwrite=overwrite or force,
+        overwrite=given["overwrite"],
         config=config,
         progress=progress,
         callbacks=check_callbacks(callbacks),
@@ -99,8 +101,12 @@ def resolve_config(
     ).config
 
 
-def _warn_of_old_names(**given: Any) -> None:
-    new = {"validate": "validation", "force": "overwrite"}
-    for name, value in given.items():
-        if value is not None:
-            warnings.warn(f"{name}= is deprecated; use {new[name]}=", DeprecationWarning, stacklevel=3)
+def with_new_names(given: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments with new names in place of deprecated ones; warn the caller of the caller."""
+    for old, new in (("validate", "validation"), ("force", "overwrite")):
+        value = given.pop(old, None)
+        if value is not None and value is not False:
+            warnings.warn(f"{old}= is deprecated; use {new}=", DeprecationWarning, stacklevel=3)
+            if given.get(new) is None or given[new] is False:
+                given[new] = value
+    return given

@@ -17,7 +17,7 @@ from ..inference.model import Model
 from ..inference.model_card import card
 from ..utils.notes import Note, note
 from . import distributed
-from .api import train
+from .api import train, with_new_names
 from .options import FinetuneOptions
 from .process import interruptible
 from .state import Interrupted
@@ -50,16 +50,17 @@ def finetune(
         SettingError: If the model was wrapped, or does not support an option.
         DataError: If there are fewer than two classes with two readable images.
     """
+    given = with_new_names(dict(options))
     before = model if isinstance(model, Model) else Model(model)
     earlier = None if old is None else as_dataset(old)
     if earlier is not None:
-        force = any(map(options.get, ("resume", "overwrite", "force")))
+        force = any(map(given.get, ("resume", "overwrite")))
         _check_old_data(earlier, None if output is None else Path(output), force=force)
-    result = train(data, output, init_from=before, **options)
+    result = train(data, output, init_from=before, **given)
     if earlier is None or distributed.rank() > 0:
         return result
     with interruptible():
-        return _measure_old(before, result, earlier, options.get("seed") or 0, options.get("progress", True))
+        return _measure_old(before, result, earlier, given.get("seed") or 0, given.get("progress", True))
 
 
 def _check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool) -> None:

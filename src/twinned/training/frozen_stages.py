@@ -11,6 +11,7 @@ and the other stages are trained on them.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -264,7 +265,8 @@ def cache_features(
     limit = recorded.get("images", n_images)
     seconds = None if recorded else budget.remaining()
     if seconds is not None:
-        fitting = int(_CACHE_SHARE * seconds / cache.seconds_per_image(data.pixels))
+        image_seconds = cache.seconds_per_image(data.pixels)
+        fitting = int(_CACHE_SHARE * seconds / image_seconds)
         limit = max(_MIN_IMAGES, distributed.broadcast_from_rank0(lambda: fitting))
     if limit < n_images:
         share = limit / n_images
@@ -283,7 +285,11 @@ def cache_features(
     if features is None:
         return data, validation
     if limit < n_images:
-        note("fewer-images", f"time allows for {sum(len(p.pixels) for p in parts)} of {n_images} images")
+        text = f"time allows for {sum(len(p.pixels) for p in parts):,} of {n_images:,} images"
+        if seconds is not None and config.length.minutes:
+            more = n_images * image_seconds / _CACHE_SHARE - seconds
+            text += f": set minutes to {math.ceil(config.length.minutes + more / 60)} or more to use all"
+        note("fewer-images", text)
     if record is not None and distributed.rank() == 0:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_text(record, json.dumps({"images": limit, "views": features.n_augmentations}))

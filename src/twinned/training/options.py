@@ -82,7 +82,10 @@ class TrainOptions(TypedDict, total=False):
     margin: Annotated[float | None, Option("Optimization", "Margin of the loss")]
     batch_size: Annotated[int | None, Option("Optimization", "Number of images per batch")]
     learning_rate: Annotated[float | None, Option("Optimization", "Peak learning rate")]
-    minutes: Annotated[float | None, Option("Optimization", "Minutes from start to saved model")]
+    minutes: Annotated[
+        float | None,
+        Option("Optimization", "Minutes from start to saved model, at least half of them for training"),
+    ]
     steps: Annotated[
         int | None, Option("Optimization", "Number of training steps (instead of a number of minutes)")
     ]

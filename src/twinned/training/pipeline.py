@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ..data.splits import check_validation
 from ..errors import SettingError
 from ..inference import model_folder
 from ..inference.model import Model
+from ..inference.wrap import placed
 from ..utils import files
 from ..utils.notes import collect, muted, note
 from ..utils.progress import progress_bar
@@ -39,6 +40,7 @@ from .warm_start import WarmStart, config_of, load_for_input
 # `_LATE` seconds longer than its budget. The export of a large encoder is measured in addition.
 FINISH_SECONDS = 3.0
 _LATE = 10.0
+_LEAST_SHARE = 0.5
 # Suffixes of the files of an interrupted run.
 _RUN_SUFFIXES = (".safetensors", ".json", ".new")
 
@@ -59,7 +61,7 @@ def run(request: TrainRequest) -> Model:
     if target is not None and _is_finished(target, request, setup, warm_start):
         note("finished", f"{target}: this run is finished; there is nothing to resume")
         return Model(target)
-    with collect() as collected, ExitStack() as stack:
+    with collect() as collected, tempfile.TemporaryDirectory(prefix="twinned-") as temporary:
         for earlier in (*setup.notes, *(warm_start.notes if warm_start is not None else ())):
             note(*earlier)
         train, validation = _decode(setup, progress=request.progress)
@@ -67,15 +69,15 @@ def run(request: TrainRequest) -> Model:
             _check(setup, train, validation)
         with progress_bar("Preparing the network", show=request.progress):
             trainer = make_trainer(train, setup, request, warm_start, device)
-        temporary: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory(prefix="twinned-")
-        folder, saved = Path(temporary.name), False
-        stack.callback(temporary.cleanup)
+        folder, saved = Path(temporary), False
         checkpoints, length, budget = target and partial_folder(target), setup.config.length, Budget()
         try:
             if length.minutes is not None:
                 with progress_bar("Preparing the network", show=request.progress):
                     seconds = distributed.broadcast_from_rank0(lambda: write_baseline(folder, trainer))
-                budget = Budget(started + length.minutes * 60 - FINISH_SECONDS - seconds)
+                end = started + length.minutes * 60 - FINISH_SECONDS - seconds
+                # However long the preparation takes, this share of the minutes is for training.
+                budget = Budget(max(end, time.monotonic() + _LEAST_SHARE * length.minutes * 60))
             result = fit_best(trainer, train, validation, budget, checkpoints)
             if warm_start is not None and warm_start.was_trained_on(result.held_out or train):
                 result = replace(result, unseen=False)
@@ -101,10 +103,7 @@ def run(request: TrainRequest) -> Model:
                 f"the run took {elapsed / 60:.1f} instead of {length.minutes:g} minutes: reading, scoring and"
                 " saving take that long on this machine",
             )
-        if target is not None:
-            return Model(target)
-        stack.pop_all()  # the model deletes the folder
-        return Model(folder, temporary=temporary)
+        return placed(folder, None) if target is None else Model(target)
 
 
 def _decode(setup: Setup, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:

@@ -10,6 +10,7 @@ from ..data.readers import as_dataset
 from ..data.splits import check_classes, split_by_column
 from ..errors import SettingError, many
 from ..inference.model import Model
+from ..inference.ready_made import READY_MADE
 from ..utils.notes import Note
 from . import recipes
 from .config import TrainConfig
@@ -20,6 +21,12 @@ from .warm_start import base_config, check_kept, config_of
 
 # The user chooses the encoder by setting one of these.
 FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
+# Sections and options that auto leaves to the user where it starts from the ready-made model of faces.
+_OPEN = ("seed", "run.", "calibration.", "length.minutes")
+_STARTS_FROM_FACE = (
+    "training starts from the ready-made model face instead of a new network;"
+    ' `recipe="face"` trains one on these images alone'
+)
 
 
 class Setup(NamedTuple):
@@ -75,6 +82,10 @@ def set_up(request: TrainRequest) -> Setup:
         faces = source is None and not fixed
         config, why = recipes.choose(train, seed=int(seed), faces=faces)
         notes.append(why)
+        shows_people = config.input.faces == "largest" and isinstance(train, ImageSet)
+        if shows_people and not parts.given() and all(name.startswith(_OPEN) for name in changes):
+            source, config = READY_MADE["face"].folder(), None
+            notes.append(Note("ready-made", _STARTS_FROM_FACE))
     elif recipe is not None:
         config = recipes.get(recipe)
     facts = DataFacts.of(train, pair_loss=parts.has_pair_loss)
