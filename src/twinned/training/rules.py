@@ -11,7 +11,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.faces.models import is_installed as faces_installed
 from ..data.preprocessing import parse_image_size
 from ..errors import SettingError
-from ..losses.foreign import is_pairwise
+from ..losses.base import is_pairwise
 from ..nn import encoders
 from ..utils.notes import Note
 from ..utils.registry import UNREGISTERED
