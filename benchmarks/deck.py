@@ -38,8 +38,8 @@ from twinned.evaluation.protocols import ModelFacts, evaluate
 from twinned.metrics.comparisons import compare_all
 from twinned.metrics.few_shot import one_shot_accuracy
 from twinned.metrics.roc import eer
-from twinned.training.launch import keep_freed_memory
 from twinned.training.optimizers import create_optimizer
+from twinned.training.process import keep_freed_memory
 from twinned.training.recipes import get
 
 RESULTS = Path(__file__).parent / "results" / "deck.csv"

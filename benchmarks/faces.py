@@ -5,6 +5,8 @@
     python benchmarks/faces.py finetune --orl orl_faces
     python benchmarks/faces.py detection --lfw lfw_crop96 --background small_objects
     python benchmarks/faces.py speed --lfw lfw_crop96 --background small_objects --dlib PYTHON
+    python benchmarks/faces.py quality --lfw lfw_crop96
+    python benchmarks/faces.py training --lfw lfw_crop96 --orl orl_faces
 
 `fit` chooses the thresholds of the model on people of LFW who are in no pair of View 2, and stores them in
 the package; the other commands measure the stored model.
@@ -16,6 +18,10 @@ people of ORL.
 `speed`: single images of 640x480, from faces of 80 px and of 40 px up. PYTHON has dlib and NumPy, and runs
 dlib's detector and encoder on the same images, turn and turn about; both embed a face and its mirror image.
 On a shared machine, the processor time counts, which is given beside the time.
+`quality`: photographs of LFW outside View 2, blurred, shrunken and darkened in steps: how many are accepted
+with another photograph of the person, and the limit of each measure beyond which most are rejected.
+`training`: recipe face on aligned and on whole images, the same steps: LFW, tested on the people of View 2's
+first fold, two seeds; ORL, tested on ten people, three choices.
 
 Each command replaces its part of benchmarks/results/faces.json; faces.md is made from all parts.
 """
@@ -35,18 +41,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
 
 import twinned as tw
 from twinned.data.benchmarks import read_lfw
 from twinned.data.decoded import decode
 from twinned.data.faces import models
+from twinned.data.faces.photographs import search
+from twinned.data.faces.quality import measure
+from twinned.data.images import open_image
 from twinned.data.readers import find_images
 from twinned.evaluation.enrollment import choose_enrollment
 from twinned.evaluation.fitting import calibrate
 from twinned.inference import faces as ready_made
 from twinned.inference.embedder import GraphEmbedder
 from twinned.inference.session import Graph
+from twinned.utils.groups import rank_within_group
 
 RESULTS = Path(__file__).parent / "results" / "faces.json"
 FIGURES = Path(ready_made.__file__).with_name("face_figures.json")
@@ -55,6 +66,13 @@ SIZE = (640, 480)
 FACE_OF_CROP = 0.664  # side of the box of a face relative to LFW's crop, on average
 REPEATS = 3
 DLIBS = "dlib's "
+# Steps of `quality`: sigma in % of the face, pixels of the face, mean gray level.
+SPOILED = {
+    "blur": (0, 1, 2, 3, 4, 5, 6, 8),
+    "size": (40, 32, 24, 20, 16, 12),
+    "brightness": (30, 15, 8, 4, 2),
+}
+FEW, LFW_STEPS, ORL_STEPS = 3, 150, 100  # images of a person, and steps of `training`
 Part = dict[str, Any]
 
 
@@ -292,6 +310,96 @@ def _summary(rows: list[tuple[float, float]]) -> dict[str, float]:
     }
 
 
+def limit(values: NDArray[np.float64], accepted: NDArray[np.bool_]) -> float:
+    """Return the value above which more are rejected than accepted, however it is continued."""
+    each, place = np.unique(values, return_inverse=True)
+    return float(each[np.bincount(place, np.where(accepted, 1, -1)).cumsum().argmax()])
+
+
+def _spoiled(image: Image.Image, kind: str, degree: float) -> Image.Image:
+    """Blur (sigma as percentage of the face), shrink (pixels of the face) or darken (gray level) a crop."""
+    face = FACE_OF_CROP * max(image.size)
+    if kind == "blur":
+        return image.filter(ImageFilter.GaussianBlur(degree / 100 * face))
+    if kind == "size":
+        return image.resize([round(side * degree / face) for side in image.size], Image.Resampling.BILINEAR)
+    factor = degree / float(np.asarray(image.convert("L")).mean())
+    return image.point(lambda value: round(value * factor))
+
+
+def quality(options: argparse.Namespace) -> Part:
+    """Accept or reject spoiled photographs, each against a sharp one of the person."""
+    paired = set(read_lfw(options.lfw).pairs.images)
+    images = tw.load_images(options.lfw)
+    images = images.subset(~np.isin(images.images, list(paired)))
+    of = {name: np.flatnonzero(images.labels == name)[:2] for name in images.usable_classes()}
+    sharp, other = np.array(list(of.values())[: options.pictures]).T
+    model = tw.load("face")
+    references = model.embed([images.images[place] for place in sharp])
+    crops = [open_image(images.images[place]) for place in other]
+    rows, limits = [], {}
+    for kind, degrees in SPOILED.items():
+        measured, accepted = [], []
+        for degree in degrees:
+            chips, sizes = [], []
+            for owner, crop in enumerate(crops):
+                spoiled = _spoiled(crop, kind, degree)
+                face = search(spoiled, min_face=max(10, 0.8 * degree) if kind == "size" else None)[:1]
+                if face and face[0].score > 0:
+                    chips.append((owner, tw.faces.align(spoiled, face[0])))
+                    sizes.append(getattr(measure(spoiled, face[0]), kind))
+            owners = np.array([owner for owner, _ in chips])
+            distance = model.distances(references, model.embed_pixels(np.stack([chip for _, chip in chips])))
+            own = distance[owners, np.arange(len(owners))] <= model.threshold
+            wrong = ((distance <= model.threshold).sum() - own.sum()) / (distance.size - own.size)
+            row = {"found": len(own) / len(crops), "accepted": own.mean(), "false_accepts": wrong}
+            row |= {"measured": np.median(sizes)}
+            rows.append({"kind": kind, "degree": degree} | {name: float(row[name]) for name in row})
+            measured += sizes
+            accepted += own.tolist()
+        sign = 1 if kind == "blur" else -1
+        limits[kind] = sign * limit(sign * np.array(measured, np.float64), np.array(accepted))
+    return {"pairs": len(crops), "rows": rows, "limits": limits}
+
+
+def training(options: argparse.Namespace) -> Part:
+    """Train on aligned and on whole images, and measure on people that training did not see."""
+    official = read_lfw(options.lfw)
+    ends = [*official.pairs.left[official.fold == 0], *official.pairs.right[official.fold == 0]]
+    lfw, orl = tw.load_images(options.lfw), tw.load_images(options.orl)
+    people = np.array([name.rpartition("/")[2] for name in lfw.labels])
+    tested = np.isin(people, official.people[ends])
+    few = rank_within_group(people) < FEW
+    lfw, tested = lfw.subset(few), tested[few]
+    runs: list[dict[str, Any]] = []
+    for seed in range(options.seed, options.seed + 2):
+        runs += _trained("LFW", lfw.subset(~tested), lfw.subset(tested), LFW_STEPS, seed)
+    for seed in range(options.seed, options.seed + REPEATS):
+        known, novel = orl.split_classes(0.75, seed=seed)
+        runs += _trained("ORL", known, novel, ORL_STEPS, seed)
+    return {"runs": runs}
+
+
+def _trained(
+    name: str, known: tw.ImageSet, novel: tw.ImageSet, steps: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    known = known.with_classes(known.usable_classes())
+    for faces in ("largest", "none"):
+        model = tw.train(
+            known, recipe="face", steps=steps, seed=seed, settings={"faces": faces}, progress=False
+        )
+        found = model.evaluate(novel, progress=False).verification
+        yield {
+            "data": name,
+            "seed": seed,
+            "steps": steps,
+            "faces": faces,
+            "images": len(known),
+            "eer": found.eer,
+        }
+        print(found.eer, flush=True)
+
+
 def report(parts: dict[str, Part]) -> str:
     """Return the results as Markdown."""
     lines = ["The ready-made model `face`; rates are fractions of 1.", ""]
@@ -343,7 +451,35 @@ def report(parts: dict[str, Part]) -> str:
             f" {FAR} on {part['people']:,} people of LFW outside View 2: {part['genuine']:,} genuine and"
             f" {part['impostor']:,} impostor comparisons.",
         ]
+    lines += _quality_lines(parts["quality"]) if "quality" in parts else []
+    lines += _training_lines(parts["training"]) if "training" in parts else []
     return "\n".join([*lines, ""])
+
+
+def _quality_lines(part: Part) -> Iterator[str]:
+    yield ""
+    yield f"{part['pairs']} photographs of LFW outside View 2, spoiled, each against a sharp one of the"
+    yield "person, at the stored threshold: blur is the sigma of a Gaussian in % of the face, size the pixels"
+    yield from ("of the face, brightness its mean gray level.", "")
+    yield "| spoiled | found | accepted, of those found | false accepts | measured, median |"
+    yield "|---|---|---|---|---|"
+    for row in part["rows"]:
+        rates = f"{row['found']:.2f} | {row['accepted']:.2f} | {row['false_accepts']:.3f}"
+        yield f"| {row['kind']} {row['degree']:g} | {rates} | {row['measured']:.3g} |"
+    limits = ", ".join(f"{kind} {value:.3g}" for kind, value in part["limits"].items())
+    yield from ("", f"Beyond these limits, most are rejected: {limits}.")
+
+
+def _training_lines(part: Part) -> Iterator[str]:
+    yield from (
+        "",
+        "Recipe `face` on aligned faces and on whole images; equal error rate of other people.",
+        "",
+    )
+    yield from ("| data | images | steps | seed | aligned | whole |", "|---|---|---|---|---|---|")
+    for one, other in zip(part["runs"][::2], part["runs"][1::2], strict=True):
+        how = f"{one['data']} | {one['images']:,} | {one['steps']} | {one['seed']}"
+        yield f"| {how} | {one['eer']:.3f} | {other['eer']:.3f} |"
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], Part]] = {
@@ -352,6 +488,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Part]] = {
     "finetune": finetune,
     "detection": detection,
     "speed": speed,
+    "quality": quality,
+    "training": training,
 }
 
 

@@ -34,9 +34,9 @@ from twinned.data.decoded import DecodedSet, decode
 from twinned.distances import cosine
 from twinned.metrics.roc import lfw_folds
 from twinned.nn.lda import fit_lda_projection
-from twinned.training.budget import Budget
 from twinned.training.callbacks import Callback
 from twinned.training.recipes import get
+from twinned.training.schedule import Budget
 from twinned.training.state import Step
 from twinned.training.trainer import Trainer
 from twinned.training.warm_start import pretrained_baseline

@@ -42,7 +42,7 @@ from twinned.distances import cosine
 from twinned.evaluation.protocols import ModelFacts, evaluate
 from twinned.nn.encoders import build
 from twinned.nn.heads import WeightedL1
-from twinned.training.launch import keep_freed_memory
+from twinned.training.process import keep_freed_memory
 from twinned.training.recipes import get
 from twinned.visualization.training import accuracy_over_time
 

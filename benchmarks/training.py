@@ -33,9 +33,9 @@ from twinned.data.decoded import DecodedSet
 from twinned.data.splits import hold_out
 from twinned.training.callbacks import Callback
 from twinned.training.config import TrainConfig
-from twinned.training.launch import keep_freed_memory
 from twinned.training.objective import make_batches, make_objective
 from twinned.training.optimizers import create_optimizer
+from twinned.training.process import keep_freed_memory
 from twinned.training.recipes import get
 from twinned.training.state import Step
 from twinned.training.trainer import Trainer

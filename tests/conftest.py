@@ -207,7 +207,7 @@ def color_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]:
-    """``painted_faces(("red", left, top, side), ...)`` paints squares on black, which are found as faces."""
+    """``painted_faces(("red", left, top, side), ...)`` paints grids on black, which are found as faces."""
     from twinned.data.faces import detector, landmarks, models, photographs
 
     colors = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -234,6 +234,9 @@ def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]
         image = Image.new("RGB", size, "black" if faces else "gray")
         for color, left, top, side in faces:
             image.paste(colors[color], (left, top, left + side, top + side))
+            for line in range(side // 8, side, side // 4):  # not blurred; the middle keeps its color
+                image.paste("black", (left + line, top, left + line + side // 16, top + side))
+                image.paste("black", (left, top + line, left + side, top + line + side // 16))
         return image
 
     return paint

@@ -172,11 +172,3 @@ def test_invalid_shapes_and_dtypes_are_refused(name: str, a: Any, b: Any, says: 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(SettingError, match=r"'l2'.*euclidean, squared_euclidean, manhattan, cosine"):
         distances.get("l2")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_all_pairs_is_a_deprecated_alias_of_pairwise(name: str) -> None:
-    a, b = rows(3), rows(2, seed=1)
-    with pytest.warns(DeprecationWarning, match="Use pairwise"):
-        old = distances.get(name)(a, b, all_pairs=True)
-    np.testing.assert_array_equal(old, distances.get(name)(a, b, pairwise=True))

@@ -31,9 +31,9 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 
-# An option of the command line, but for those of a whole command in a message, and custom properties of CSS.
+# An option of the command line, but for those of a whole command in a message, and colors of CSS.
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
-COMMAND = re.compile(r"twinned [a-z]+ .*|var\(--|--\w+: #")
+COMMAND = re.compile(r"twinned [a-z]+ .*|var\(--")
 
 # A test is named by its subject, condition and expected result.
 UNCLEAR_NAME = re.compile(r"test .*\b(what|whatever|who|whose|anybody|everybody)\b|test .{70,}")

@@ -8,9 +8,8 @@ matplotlib, scikit-learn or FastAPI.
 from __future__ import annotations
 
 from importlib import import_module
+from os import environ as _environ
 from typing import TYPE_CHECKING, Any
-
-from .utils.telemetry import disable as _disable_telemetry
 
 if TYPE_CHECKING:  # the same names for type checkers; tests/test_names.py compares both lists
     from . import cli as cli
@@ -34,13 +33,13 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_names.py compa
     from .data import load_pairs as load_pairs
     from .data.checks.checker import check_data as check_data
     from .errors import TwinnedError as TwinnedError
+    from .evaluation.calibration import Verdict as Verdict
     from .evaluation.comparison import Comparison as Comparison
     from .evaluation.results import Evaluation as Evaluation
     from .gallery import Gallery as Gallery
     from .inference.compare import compare as compare
     from .inference.model import Model as Model
     from .inference.model import load as load
-    from .inference.results import Verdict as Verdict
     from .inference.wrap import wrap as wrap
     from .losses import miners as miners
     from .losses import register_loss as register_loss
@@ -50,14 +49,20 @@ if TYPE_CHECKING:  # the same names for type checkers; tests/test_names.py compa
     from .nn.encoders import register_encoder as register_encoder
     from .nn.siamese import SiameseNetwork as SiameseNetwork
     from .training import recipes as recipes
-    from .training.api import finetune as finetune
     from .training.api import train as train
     from .training.callbacks import Callback as Callback
     from .training.config import TrainConfig as TrainConfig
+    from .training.finetune import finetune as finetune
 
     plots = visualization
 
-_disable_telemetry()  # every entry imports this package before a dependency
+# Switch off usage reporting by dependencies before they are imported, also in child processes. ONNX Runtime
+# reads its variable once: from 1.29 on its official builds create a device id and a database in the user's
+# cache folder, and upload events. `huggingface_hub`, where another package uses it, adds the versions of the
+# installed libraries to its requests.
+_SWITCHES = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+for _name, _value in _SWITCHES.items():
+    _environ.setdefault(_name, _value)
 
 __version__ = "0.2.0"
 
@@ -73,7 +78,7 @@ _HOME = {
     "SiameseNetwork": "nn.siamese",
     "TrainConfig": "training.config",
     "TwinnedError": "errors",
-    "Verdict": "inference.results",
+    "Verdict": "evaluation.calibration",
     "check_data": "data.checks.checker",
     "compare": "inference.compare",
     "data": ":data",
@@ -82,7 +87,7 @@ _HOME = {
     "errors": ":errors",
     "evaluation": ":evaluation",
     "faces": ":data.faces",
-    "finetune": "training.api",
+    "finetune": "training.finetune",
     "heads": ":nn.heads",
     "load": "inference.model",
     "load_images": "data",

@@ -9,11 +9,10 @@ vectors has gradient 0, where ``sqrt`` alone would give NaN.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial, wraps
+from functools import partial
 from math import sqrt
 from typing import Any, Protocol, TypeAlias
 
@@ -56,20 +55,6 @@ class Distance(Protocol):
         """Compute the distances."""
 
 
-def _accept_all_pairs(distance: Distance) -> Distance:
-    """Accept ``all_pairs``, the name of ``pairwise`` in version 0.1, with a warning."""
-
-    @wraps(distance)
-    def call(a: Array, b: Array, *, pairwise: bool = False, all_pairs: bool | None = None) -> Array:
-        if all_pairs is not None:
-            warnings.warn("all_pairs is deprecated. Use pairwise", DeprecationWarning, stacklevel=2)
-            pairwise = all_pairs
-        return distance(a, b, pairwise=pairwise)
-
-    return call
-
-
-@_accept_all_pairs
 def euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the length of the difference: ``sqrt(sum((a - b)**2))``.
 
@@ -96,7 +81,6 @@ def euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return xp.sqrt(xp.where(nonzero, squared, xp.ones_like(squared))) * xp.astype(nonzero, squared.dtype)
 
 
-@_accept_all_pairs
 def squared_euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the squared length of the difference: ``sum((a - b)**2)``, as in FaceNet's triplet loss.
 
@@ -104,7 +88,8 @@ def squared_euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """
     if pairwise and a.dtype != b.dtype:
         raise DataError(f"the arrays have types {a.dtype} and {b.dtype}. Both must have the same type")
-    if not pairwise or a.shape[0] * b.shape[0] <= _FEW_PAIRS or not _has_doubles(a):
+    # Apple's graphics processors (mps) lack float64.
+    if not pairwise or a.shape[0] * b.shape[0] <= _FEW_PAIRS or str(device(a)).startswith("mps"):
         return _of_difference(a, b, pairwise, lambda xp, d: xp.sum(d * d, axis=-1))
     # |a|^2 + |b|^2 - 2ab is one matrix product, twenty times as fast. In float64 it keeps the precision of
     # float32; values that rounding can explain become 0, so that equal rows are at distance 0.
@@ -116,7 +101,6 @@ def squared_euclidean(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return xp.astype(squared, a.dtype)
 
 
-@_accept_all_pairs
 def manhattan(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the sum of absolute differences: ``sum(|a - b|)``.
 
@@ -127,7 +111,6 @@ def manhattan(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return _of_difference(a, b, pairwise, lambda xp, difference: xp.sum(xp.abs(difference), axis=-1))
 
 
-@_accept_all_pairs
 def cosine(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute ``1 - cosine_similarity``: in [0, 2].
 
@@ -140,7 +123,6 @@ def cosine(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     return xp.clip(1 - similarity, min=0.0)
 
 
-@_accept_all_pairs
 def cosine_similarity(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     """Compute the cosine of the angle between two vectors, in [-1, 1]. HIGHER is closer: a similarity.
 
@@ -260,11 +242,6 @@ def _of_difference(a: Array, b: Array, pairwise: bool, reduce: Callable[[Any, Ar
         return reduce(xp, a[:, None, :] - b[None, :, :])
     blocks = [reduce(xp, a[i : i + rows, None, :] - b[None, :, :]) for i in range(0, a.shape[0], rows)]
     return xp.concat(blocks, axis=0)
-
-
-def _has_doubles(a: Array) -> bool:
-    """Return False on Apple's graphics processors, which lack float64."""
-    return not str(device(a)).startswith("mps")
 
 
 def _check(a: Array, b: Array, pairwise: bool) -> Any:

@@ -70,6 +70,19 @@ def test_verify_and_gallery_add_refuse_faces_all(twinned, color_model, photos):
         assert "One face of each image is expected" in twinned(*command, "--faces", "all").error
 
 
+def test_gallery_add_refuses_faces_that_cannot_be_recognized(twinned, color_model, photos, painted_faces):
+    blank = painted_faces(RED)
+    blank.paste("red", (20, 30, 140, 150))
+    for name, face in (("anna", painted_faces(RED)), ("ben", blank)):
+        Path("blurs", name).mkdir(parents=True)
+        face.save(f"blurs/{name}/1.png")
+    added = twinned("gallery", "add", color_model, "b", "blurs", "--faces", "largest", "--json")
+    assert added.json["stored"] == 1
+    assert added.json["unreadable"] == ["blurs/ben/1.png: the face is too blurred to be recognized"]
+    alone = ("blurs/ben/1.png", "--label", "ben", "--faces", "largest")
+    assert "too blurred" in twinned("gallery", "add", color_model, "b", *alone).error
+
+
 def test_identify_and_search_answer_for_each_face(twinned, color_model, photos):
     added = twinned("gallery", "add", color_model, "g", "people", "--faces", "largest", "--json")
     assert added.json["stored"] == 2

@@ -22,7 +22,8 @@ from twinned.nn import encoders
 from twinned.training import recipes
 from twinned.training.api import resolve_config, train
 from twinned.training.config import TrainConfig, full_name
-from twinned.training.options import TrainOptions, to_settings
+from twinned.training.options import TrainOptions
+from twinned.training.parts import split_arguments
 from twinned.utils.options import describe
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +76,8 @@ def test_options_do_not_shadow_arguments(function, options):
 
 
 def test_unset_options_are_not_settings():
-    assert to_settings({"freeze": 2, "margin": None, "recipe": "face"}) == {"freeze": "2"}
+    _, changes = split_arguments({"freeze": 2, "margin": None, "recipe": "face"})
+    assert changes == {"transfer.freeze": "2"}
 
 
 def test_option_given_twice_is_refused(glyphs):

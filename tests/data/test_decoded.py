@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinned.data import pixel_stores as module
+from twinned.data import decoded as module
 from twinned.data.decoded import decode
 from twinned.data.preprocessing import ImageSpec, read_image
 

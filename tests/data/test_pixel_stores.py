@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinned.data import pixel_stores
+from twinned.data import decoded
 from twinned.data.decoded import DecodedSet, LazyHashes, decode, decode_lazily
 from twinned.data.pixel_stores import JoinedPixels, LazyPixels, PixelRows, PixelStore, StreamedPixels
 from twinned.data.preprocessing import ImageSpec
@@ -82,8 +82,8 @@ def test_splits_copy_no_pixels() -> None:
 def test_large_set_is_streamed_if_the_disk_is_full(files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Path(files[4]).write_bytes(b"broken")
     expected = decode(files, SPEC, progress=False)
-    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
-    monkeypatch.setattr(pixel_stores.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    monkeypatch.setattr(decoded, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(decoded.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
     found = decode(files, SPEC, progress=False)
     assert isinstance(found.pixels, StreamedPixels)
     np.testing.assert_array_equal(found.pixels[:], expected.pixels[:])
@@ -100,7 +100,7 @@ def test_lazy_images_equal_decoded_images_and_hashes(
     expected = decode(files, SPEC, progress=False)
     assert isinstance(decode_lazily(files, SPEC, progress=False).pixels, np.ndarray)  # small
     Path(files[4]).write_bytes(b"no image")
-    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(decoded, "IN_MEMORY_BYTES", 1000)
     found = decode_lazily(files, SPEC, progress=False)
     kept = np.delete(np.arange(40), 4)
     assert found.kept.tolist() == kept.tolist()
@@ -119,7 +119,7 @@ def test_undecodable_lazy_images_are_gray_and_noted(tmp_path: Path, monkeypatch:
             Image.fromarray(PIXELS[number]).save(tmp_path / label / f"{number}.png")
     data = (tmp_path / "b" / "2.png").read_bytes()
     (tmp_path / "b" / "2.png").write_bytes(data[: len(data) // 2])
-    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(decoded, "IN_MEMORY_BYTES", 1000)
     found = DecodedSet.from_images(load_images(tmp_path), SPEC, progress=False, lazy=True)
     part = found.subset(np.arange(6, 12))
     before = part.identity()

@@ -573,7 +573,9 @@ def test_duplicates_are_connected_groups(opener):
     alone = [image(10), image(50)]
     with opener(FakeModel()) as people:
         ids = people.add([*chain, *crowd, *alone]).ids
-        groups = [{record.id for record in group} for group in people.duplicates(0.11)]
+        found = people.duplicates(0.11)
+        assert all(hit.distance <= 0.11 for group in found for hit in group)
+        groups = [{hit.id for hit in group} for group in found]
         assert groups == [set(ids[3:33]), set(ids[:3])]
         assert people.duplicates() == people.duplicates(FakeModel.threshold / 10)
         assert [len(group) for group in people.duplicates(4.001)] == [30, 3, 2]

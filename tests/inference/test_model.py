@@ -190,6 +190,12 @@ def test_classify_uses_all_examples_of_the_nearest_class(model, seen):
     assert [g.label for g in model.classify(queries, support, threshold=float("inf"))] == names
 
 
+def test_images_of_an_image_set_are_taken(model, strangers):
+    images = twinned.load_images(strangers)
+    assert np.array_equal(model.embed(images), model.embed(list(images.images)))
+    assert len(model.classify(images, strangers)) == len(images)
+
+
 def test_references_are_a_list_or_a_folder(model, seen, tmp_path):
     for name, source in enumerate(seen[0][:3]):
         shutil.copy(source, tmp_path / f"{name}.png")

@@ -18,6 +18,7 @@ from twinned.errors import MissingExtra, ModelError, SettingError
 from twinned.inference.ready_made import READY_MADE
 from twinned.inference.recalibrate import recalibrate
 from twinned.utils import notes
+from twinned.visualization.report.report import write_report
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -148,8 +149,11 @@ def test_search_and_metrics_require_no_threshold(without_threshold: Path, strang
 
 def test_calibration_adds_a_threshold(without_threshold: Path, strangers: Path, tmp_path: Path) -> None:
     recalibrate(without_threshold, strangers, tmp_path / "mine.twin", progress=False)
-    images = find_images(strangers)
-    assert tw.load(tmp_path / "mine.twin").verify(images[0], images[0]).same
+    images, model = find_images(strangers), tw.load(tmp_path / "mine.twin")
+    assert model.verify(images[0], images[0]).same
+    model.manifest = model.manifest.model_copy(update={"data": {"description": "photographs of a zoo"}})
+    write_report(model, model.evaluate(strangers, progress=False), tmp_path / "report.html", data="strangers")
+    assert "photographs of a zoo" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_ready_made_model_is_not_changed_in_place(

@@ -6,6 +6,8 @@ import json
 import socket
 from pathlib import Path
 
+import numpy as np
+
 from .processes import running
 
 
@@ -40,6 +42,7 @@ def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shap
         both(("identify",), *circles[:3], "--faces", "none")
         assert len(both(("identify",), circles[0], broken, circles[1])) == 2
         both(("identify",), circles[0], "--label", "bar", "--label", "ring", "--fpir", "0.9")
+        assert len(both(("gallery", "duplicates"), "--within", "0.5")[0]) > 1
         both(("search",), *circles[:2], "-k", "3", "--exact", "--where", "site=a")
         id = listed["items"][0]["id"]
         both(("gallery", "update"), "--id", id, "--label", "dot")
@@ -52,6 +55,14 @@ def test_commands_give_the_same_answers_by_a_service(twinned, model_folder, shap
             answers = [twinned(name, model_folder, *arguments, "--json", *more) for more in ((), url)]
             assert answers[0][0] == answers[1][0]
             assert _comparable(json.loads(answers[0][1])) == _comparable(json.loads(answers[1][1]))
+        written = []
+        for more in ((), url):
+            twinned("embed", model_folder, shapes, broken, "-o", tmp_path / f"{len(more)}.npz", *more)
+            with np.load(tmp_path / f"{len(more)}.npz") as file:
+                written.append(dict(file))
+        assert written[0]["path"].tolist() == written[1]["path"].tolist()
+        assert np.allclose(written[0]["vector"], written[1]["vector"], atol=1e-4, equal_nan=True)
+        assert written[0]["error"].tolist() == written[1]["error"].tolist()
         code, _, err = twinned("gallery", "list", model_folder, held, "--where", "site=a", *url)
         assert (code, "--where is not supported together with --url" in err) == (2, True)
         code, _, err = twinned("search", model_folder, held, broken, *url)

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -729,7 +730,7 @@ def test_ctrl_c_reports_the_resume_command(quick, some, tmp_path):
         quick(some(12), output=tmp_path / "m.twin", on_step=later, settings={"checkpoint_seconds": 0})
 
 
-@pytest.mark.parametrize("where", ["fit_calibration", "write_model"])
+@pytest.mark.parametrize("where", ["save.fit_calibration", "pipeline.write_model"])
 @pytest.mark.parametrize("name", ["SIGTERM", *slow("SIGHUP")])
 def test_signal_after_training_reports_the_resume_command(quick, some, tmp_path, monkeypatch, name, where):
     number = getattr(signal, name, None)
@@ -741,7 +742,7 @@ def test_signal_after_training_reports_the_resume_command(quick, some, tmp_path,
         signal.raise_signal(number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, where, kill)
+        patched.setattr(f"twinned.training.{where}", kill)
         with pytest.raises(Interrupted, match=r"^stopped; saved in .*m.twin.partial; continue with the same"):
             quick(some(12), output=output)
     assert signal.getsignal(number) == before
@@ -810,3 +811,13 @@ def test_invalid_options_are_refused_before_any_note(
     with pytest.raises((DataError, SettingError), match=r"nosuch|nowhere"):
         quick(glyphs, recipe="auto", on_note=notes.append, **wrong)
     assert notes == []
+
+
+def test_deprecated_arguments_warn_the_caller(tiny_model, tmp_path):
+    for call in (partial(twinned.train), partial(twinned.finetune, tiny_model)):
+        with (
+            pytest.warns(DeprecationWarning, match="force= is deprecated; use overwrite=") as found,
+            pytest.raises(DataError, match="missing"),
+        ):
+            call(tmp_path / "missing", force=True)
+        assert [warning.filename for warning in found] == [__file__]

@@ -12,7 +12,8 @@ from twinned.data.datasets import ImageSet
 from twinned.data.decoded import DecodedSet
 from twinned.data.samplers import Batch
 from twinned.nn.siamese import SiameseNetwork
-from twinned.training.feature_cache import CachedSet, FeatureCache, FeatureSource, PixelSource, input_source
+from twinned.training.frozen_stages import FeatureCache
+from twinned.training.inputs import CachedSet, FeatureSource, PixelSource, input_source
 
 
 def made(name: str, size: tuple[int, int], channels: int, *, symmetric: bool) -> SiameseNetwork:

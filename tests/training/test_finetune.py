@@ -23,7 +23,7 @@ from twinned.errors import DataError, ModelError, SettingError, TrainingError
 from twinned.inference import model_folder
 from twinned.nn import onnx_export
 from twinned.training.config import TrainConfig
-from twinned.training.feature_cache import FeatureCache
+from twinned.training.frozen_stages import FeatureCache
 from twinned.training.state import Interrupted, Step
 
 from ..conftest import slow
@@ -153,7 +153,7 @@ def test_sighup_stops_and_the_run_resumes(finetune, strangers, tmp_path):
     known, other = load_images(strangers).split_classes(0.5)
     given = {"output": tmp_path / "m.twin", "validation": other, "on_step": hang_up}
     with pytest.raises(
-        Interrupted, match=r"stopped after step 2 of 3; saved in .*; continue with the same comm"
+        Interrupted, match=r"stopped after step 2 of 3; saved in .*; continue with the same arguments"
     ):
         finetune(known, **given)
     finetune(known, resume=True, **given)
@@ -193,8 +193,20 @@ def test_time_limits_the_images_of_frozen_stages(finetune, glyphs, strangers, mo
     finetune(pairs, **given)
     assert seen == [42 + 32, seen[1]]
     assert seen[1] <= 64
-    assert f"time allows for {seen[1]} of 96 images" in notes
-    assert "time allows for 74 of 144 images" in notes
+    assert any(note.startswith(f"time allows for {seen[1]} of 96 images: set minutes to") for note in notes)
+    assert "time allows for 74 of 144 images: set minutes to 7 or more to use all" in notes
+
+
+def test_preparing_takes_at_most_half_of_the_minutes(finetune, strangers, monkeypatch, clock):
+    def slow(*given: Any) -> float:
+        clock.advance(100)
+        return 50.0
+
+    monkeypatch.setattr("twinned.training.pipeline.write_baseline", slow)
+    steps: list[int] = []
+    given = {"minutes": 1, "steps": None, "settings": {"max_epochs": 50}}
+    finetune(strangers, **given, on_step=lambda step: (steps.append(step), clock.advance(1.0)))
+    assert len(steps) > 10
 
 
 def altered(folder: Path, target: Path) -> Path:

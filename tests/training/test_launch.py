@@ -20,7 +20,7 @@ from PIL import Image
 
 import twinned as tw
 from twinned.errors import SettingError
-from twinned.training import launch
+from twinned.training import process
 from twinned.training.callbacks import Callback
 from twinned.training.state import Step
 
@@ -186,13 +186,13 @@ def test_errors_of_two_processes_equal_those_of_one(folder, tmp_path):
 
 def test_unavailable_devices_are_refused(monkeypatch):
     with pytest.raises(SettingError, match="at least 1"):
-        launch.training_device("cpu", 0)
-    assert launch.training_device("cpu", 3) == "cpu"
+        process.training_device("cpu", 0)
+    assert process.training_device("cpu", 3) == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert launch.training_device("auto", 2) in ("cuda", "mps")
+    assert process.training_device("auto", 2) in ("cuda", "mps")
     with pytest.raises(SettingError, match="devices is 3, but this machine has 2 GPUs"):
-        launch.training_device("cuda", 3)
+        process.training_device("cuda", 3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -204,7 +204,7 @@ def test_missing_gpu_is_refused_before_start(folder, tmp_path):
 PROGRAM = """
 import resource, sys
 import numpy as np
-from twinned.training.launch import keep_freed_memory
+from twinned.training.process import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

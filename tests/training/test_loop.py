@@ -20,9 +20,9 @@ from twinned.errors import SettingError, TrainingError
 from twinned.training import callbacks, checkpoint
 from twinned.training.callbacks import Callback
 from twinned.training.loop import train_network
-from twinned.training.precision import bfloat16_is_faster
-from twinned.training.signals import interruptible
-from twinned.training.state import Interrupted, Schedule, Scores, State, Step, StopReason, TrainResult
+from twinned.training.process import bfloat16_is_faster, interruptible
+from twinned.training.schedule import Schedule
+from twinned.training.state import Interrupted, Scores, State, Step, StopReason, TrainResult
 
 from .conftest import FakeClock
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import twinned as tw
-from twinned.data import pixel_stores
+from twinned.data import decoded
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
 from twinned.data.samplers import ClassBatches
@@ -58,7 +58,7 @@ def quick(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         shutil.copyfile(tiny_model / "encoder.onnx", path)
 
     monkeypatch.setattr(onnx_export, "export_encoder", borrowed)
-    monkeypatch.setattr("twinned.training.save._choose_enrollment", lambda *given: None)
+    monkeypatch.setattr("twinned.training.save._choose_enrollment", lambda folder, manifest, *given: manifest)
 
     def train(data: Any, **given: Any) -> tw.Model:
         settings = QUICK | given.pop("settings", {})
@@ -166,7 +166,7 @@ def test_images_decoded_during_training_give_the_same_model(quick, some, monkeyp
     torch.manual_seed(0)
     encoder = Mine()
     expected = quick(some, encoder=encoder, settings={"precision": "float32"})
-    monkeypatch.setattr(pixel_stores, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(decoded, "IN_MEMORY_BYTES", 1000)
     found = quick(some, encoder=encoder, settings={"precision": "float32"})
     assert found.manifest.data == expected.manifest.data
     assert found.record.image_hashes == expected.record.image_hashes

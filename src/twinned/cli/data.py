@@ -9,10 +9,10 @@ import typer
 
 from ..errors import many, some
 from ..utils.notes import logger
-from .options import Data, Force, Group, Json, MinFace, Quiet, Seed, print_errors, print_result
+from .options import Data, Force, Json, MinFace, Quiet, Seed, print_errors, print_result, working
 
 app = typer.Typer()
-group = typer.Typer(cls=Group, help="List and fetch public data sets.")
+group = typer.Typer(help="List and fetch public data sets.")
 
 _FILES_SHOWN = 5  # of one issue
 
@@ -36,7 +36,8 @@ def check(
     from ..data.checks.checker import check_data
     from ..data.readers import load
 
-    found = check_data(load(data), seed=seed, progress=not quiet, faces=faces)
+    with working(quiet):
+        found = check_data(load(data), seed=seed, progress=not quiet, faces=faces)
     result = found.to_json()
     classes = "a pair list" if result["classes"] is None else many(result["classes"], "class")
     lines = [f"{many(result['images'], 'image')}, {classes}"]
@@ -140,8 +141,7 @@ def get(
     from_: Annotated[
         Path | None,
         typer.Option(
-            "--from",
-            help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA).",
+            "--from", help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA)."
         ),
     ] = None,
     output: Annotated[

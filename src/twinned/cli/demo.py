@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,12 @@ SETTINGS = {
 }
 _WAYS, _PER_LETTER, _FPIR = 20, 5, 0.05
 _DIGITS = 50  # images of each digit
+_NEXT = """
+Go on with your own images, one folder for each person, product or symbol:
+   twinned train IMAGES -o mine.twin --minutes 3
+   twinned verify mine.twin a.jpg b.jpg
+   twinned classify mine.twin ONE_EXAMPLE_EACH new.jpg"""
+_print = partial(print, flush=True)
 _LINE = "   {:<44} {:>6.1%}  [{:.1%} to {:.1%}]"
 
 
@@ -46,15 +53,10 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Train on Latin, Greek and Cyrillic letters, then recognize Armenian and Georgian ones."""
-    result = run(
-        output, seed=seed, progress=not quiet, report=(lambda sentence: None) if json or quiet else _print
-    )
+    report = (lambda sentence: None) if json or quiet else _print
+    result = run(output, seed=seed, progress=not quiet, report=report)
     if json:
         print_result(result, as_json=True, text="")
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
 
 
 def run(
@@ -62,11 +64,7 @@ def run(
 ) -> dict[str, Any]:
     """Train on the letters of three alphabets; recognize, identify and search those of two others.
 
-    Args:
-        output: Folder for letters, model, gallery and pictures; an earlier demo in it is replaced.
-        seed: Seed of all random numbers.
-        progress: Show progress bars.
-        report: Function that prints a line.
+    An earlier demo in the folder is replaced. ``report`` prints a line.
 
     Returns:
         Figures of the evaluation, and the pictures' paths.
@@ -101,7 +99,7 @@ def run(
     report("\n6. Draw pictures")
     pictures = _draw(model, enrolled, others, new, output, seed=seed)
     report("\n".join(f"   {picture}" for picture in pictures))
-    _report_next(report)
+    report(_NEXT)
     seconds = round(time.monotonic() - began, 1)
     report(f"\nThe demo took {seconds:.0f} s. See the letters and the model in a browser:")
     report(f"   twinned serve {output / 'letters.twin'} --gallery {output / 'letters.gallery'}")
@@ -115,14 +113,7 @@ def run(
 
 
 def write_letters(folder: Path, scripts: Sequence[str], *, seed: int = 0, progress: bool = False) -> ImageSet:
-    """Write letters as PNG files, one folder per letter, and read the folder.
-
-    Args:
-        folder: New folder.
-        scripts: See `twinned.data.load_letters`.
-        seed: Seed of the random distortions.
-        progress: Show a progress bar.
-    """
+    """Write letters as PNG files, one folder per letter, and read the folder; see `load_letters`."""
     from ..data import load_images, load_letters
     from ..data.catalog.convert import write_images
     from ..utils.progress import progress_bar
@@ -242,11 +233,3 @@ def _draw(
         visualization.save(axes, output / f"{name}.png")
         files.append(output / f"{name}.png")
     return files + visualization.story(model, new, output, seed=seed)
-
-
-def _report_next(report: Callable[[str], None]) -> None:
-    """Print the commands for the user's own images."""
-    report("\nGo on with your own images, one folder for each person, product or symbol:")
-    report("   twinned train IMAGES -o mine.twin --minutes 3")
-    report("   twinned verify mine.twin a.jpg b.jpg")
-    report("   twinned classify mine.twin ONE_EXAMPLE_EACH new.jpg")

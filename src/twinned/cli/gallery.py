@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,6 @@ from ..utils.progress import progress_bar
 from .options import (
     ERRORS_SHOWN,
     Faces,
-    Group,
     Json,
     MinFace,
     ModelFolder,
@@ -29,10 +28,14 @@ from .options import (
     print_errors,
     print_note,
     print_result,
+    working,
 )
 
+if TYPE_CHECKING:
+    from ..gallery.results import Hit
+
 app = typer.Typer()
-group = typer.Typer(cls=Group, help="Enroll, list and manage the images of a gallery.")
+group = typer.Typer(help="Enroll, list and manage the images of a gallery.")
 
 
 def _address(help_text: str, metavar: str) -> Any:
@@ -64,7 +67,7 @@ def _open(
     faces: str | None = None,
     min_face: int | None = None,
 ) -> Any:
-    return load_or_connect(model, url).with_faces(faces, min_face).gallery(address, create=create)
+    return load_or_connect(model, url, faces=faces, min_face=min_face).gallery(address, create=create)
 
 
 def _in_batches(
@@ -181,8 +184,8 @@ def add(
             "count": count,
         },
         as_json=json,
-        text=f"{url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped} already there,"
-        f" {len(added.unreadable)} unreadable; {count} in total",
+        text=f"{url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped:,} already there,"
+        f" {len(added.unreadable):,} unreadable; {count:,} in total",
     )
 
 
@@ -203,7 +206,7 @@ def remove(
     print_result(
         {"removed": len(removed.items), "count": count},
         as_json=json,
-        text=f"{url or gallery}: {many(len(removed.items), 'image')} removed; {count} left",
+        text=f"{url or gallery}: {many(len(removed.items), 'image')} removed; {count:,} left",
     )
 
 
@@ -290,15 +293,23 @@ def duplicates(
             help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."
         ),
     ] = None,
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find groups of near-duplicates."""
-    with _open(model, gallery) as opened:
+    """Find groups of near-duplicates, each image with its distance to the nearest other one of the group."""
+    with _open(model, gallery, url=url) as opened, working(quiet):
         groups = opened.duplicates(within)
-    value = [[{"id": r.id, "label": r.label, "image": r.image} for r in group] for group in groups]
-    text = "\n\n".join("\n".join(f"{r.label or '-'}  {r.image or r.id}" for r in group) for group in groups)
-    print_result(value, as_json=json, text=text or "no near-duplicates")
+    print_result(
+        [[{"id": hit.id, **hit.to_json()} for hit in group] for group in groups],
+        as_json=json,
+        text="\n\n".join(map(_lines, groups)) or "no near-duplicates",
+    )
+
+
+def _lines(hits: Iterable[Hit]) -> str:
+    """Return a line for each image found: distance, label, file or id."""
+    return "\n".join(f"{round(h.distance, 6):.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
 
 
 @group.command()
@@ -310,8 +321,7 @@ def rebuild(
         bool, typer.Option("--skip-missing", help="Leave out images whose files are missing.")
     ] = False,
     allow_loss: Annotated[
-        int,
-        typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N"),
+        int, typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N")
     ] = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -325,12 +335,7 @@ def rebuild(
     from ..inference.model import load
 
     added = run(
-        gallery,
-        load(model),
-        into=into,
-        skip_missing=skip_missing,
-        allow_loss=allow_loss,
-        progress=not quiet,
+        gallery, load(model), into=into, skip_missing=skip_missing, allow_loss=allow_loss, progress=not quiet
     )
     print_errors(added.unreadable)
     print_result(
@@ -358,7 +363,7 @@ def copy(
     print_result(
         {"copied": written, "count": total},
         as_json=json,
-        text=f"{target}: {many(written, 'image')} copied, {total} in total",
+        text=f"{target}: {many(written, 'image')} copied, {total:,} in total",
     )
 
 
@@ -382,7 +387,7 @@ def identify(
     quiet: Quiet = False,
 ) -> None:
     """Identify images: the label of each, or unknown. With --faces all, of each face, with its box."""
-    loaded = load_or_connect(model, url).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
     with loaded.gallery(gallery, create=False) as opened:
         near = partial(opened.identify, fpir=fpir, label=label, where=_pairs(where))
         ask = _in_batches(near, "Identifying", size=_BATCH, progress=not quiet)
@@ -416,7 +421,7 @@ def search(
     """
     from ..inference.inputs import queries_of
 
-    loaded = load_or_connect(model, url).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
     every = loaded.spec.faces == "all"
     with loaded.with_faces("none" if every else None).gallery(gallery, create=False) as opened:
         near = partial(opened.search, k=k, exact=exact, label=label, where=_pairs(where))
@@ -428,11 +433,7 @@ def search(
         )
         answers = answers_on(image_paths(images), loaded.spec, ask)
     queries, found = [query for query, _ in answers], [hits for _, hits in answers]
-    blocks = [
-        "\n".join(f"{round(h.distance, 6):.4g}  {h.label or '-'}  {h.image or h.id}" for h in hits)
-        or "the gallery is empty"
-        for hits in found
-    ]
+    blocks = [_lines(hits) or "the gallery is empty" for hits in found]
     if len(queries) > 1:
         blocks = [f"{face_name(q.name, q.box)}\n{block}" for q, block in zip(queries, blocks, strict=True)]
     values = [[hit.to_json() for hit in hits] for hits in found]

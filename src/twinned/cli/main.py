@@ -7,6 +7,7 @@ environment variable TWINNED_TRACEBACK adds the traceback.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -15,11 +16,12 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import Exit, TyperException
 
 from .. import __version__
 from ..errors import MissingExtra, TwinnedError, is_out_of_memory
-from .options import Group, print_note, show_notes
+from .options import print_note, show_notes
 
 _CTRL_C = 130  # exit code that typer gives to KeyboardInterrupt
 _TRACEBACK = "TWINNED_TRACEBACK"
@@ -36,6 +38,35 @@ _COMMANDS = {
     "serve": ("serve",),
     "demo": ("demo",),
 }
+
+
+def _without_bool(params: list[Any]) -> list[Any]:
+    """Remove ``<bool>`` from the help of flags, which take no value."""
+    for param in params:
+        if getattr(param, "is_bool_flag", False):
+            param.metavar = ""
+    return params
+
+
+class Group(TyperGroup):
+    """Command group that prints its help on standard error, with exit code 2, if no command is given."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_bool(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and ctx is not None:
+            _without_bool(command.get_params(ctx))
+        return command
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args or ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        with contextlib.redirect_stdout(sys.stderr):
+            if help_text := ctx.get_help():  # empty where Rich has printed it already
+                print(help_text)
+        raise Exit(2)
 
 
 class _Program(Group):
@@ -63,7 +94,7 @@ class _Program(Group):
             module, part = import_module(f".{name}", __package__), typer.Typer(rich_markup_mode="rich")
             part.add_typer(module.app)
             if name in _COMMANDS[name] and hasattr(module, "group"):
-                part.add_typer(module.group, name=name)
+                part.add_typer(module.group, name=name, cls=Group)
             self.commands.update(typer.main.get_group(part).commands)
 
 

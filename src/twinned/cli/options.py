@@ -12,20 +12,19 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
-from typer.exceptions import Exit
 
 from ..utils.notes import logger
 
 if TYPE_CHECKING:
     from ..data.preprocessing import Box, ImageSpec
+    from ..evaluation.calibration import Prediction
     from ..gallery.results import Identification
     from ..inference.model import Model
-    from ..inference.results import Prediction
 
 ERRORS_SHOWN = 20  # of unreadable images
 _LITERALS = {"True": "true", "False": "false"}
@@ -82,6 +81,13 @@ def print_result(value: Any, *, as_json: bool, text: str) -> None:
         print(json.dumps(value, allow_nan=False) if as_json else as_options(text), flush=True)
 
 
+def working(quiet: bool) -> AbstractContextManager[Any]:
+    """Show that a command works while no other bar does."""
+    from ..utils.progress import progress_bar
+
+    return progress_bar("Working", show=not quiet)
+
+
 def print_errors(errors: Sequence[object]) -> None:
     """Print the errors of images on standard error, at most 20 of them."""
     for error in errors[:ERRORS_SHOWN]:
@@ -117,10 +123,7 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
     """Return the answers on images; of several, those that cannot be read are left out and reported.
 
-    Args:
-        paths: Images.
-        spec: How the model reads them.
-        answer: Function of the images that fails at the first one that it cannot read.
+    ``answer`` fails at the first image that it cannot read.
 
     Raises:
         DataError: If there is one image only, or none can be read.
@@ -163,46 +166,15 @@ def face_name(image: str, box: Box | None) -> str:
     return f"{image} {list(box)}" if box else image
 
 
-def _without_bool(params: list[Any]) -> list[Any]:
-    """Remove ``<bool>`` from the help of flags, which take no value."""
-    for param in params:
-        if getattr(param, "is_bool_flag", False):
-            param.metavar = ""
-    return params
-
-
-class Group(TyperGroup):
-    """Command group that prints its help on standard error, with exit code 2, if no command is given."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _without_bool(super().get_params(ctx))
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and ctx is not None:
-            _without_bool(command.get_params(ctx))
-        return command
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args or ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
-        with contextlib.redirect_stdout(sys.stderr):
-            if help_text := ctx.get_help():  # empty where Rich has printed it already
-                print(help_text)
-        raise Exit(2)
-
-
 MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
 ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
-    Path,
-    typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA"),
+    Path, typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
 ]
 EvaluationData = Annotated[
     Path,
     typer.Argument(
-        help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.",
-        metavar="DATA",
+        help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.", metavar="DATA"
     ),
 ]
 Threshold = Annotated[
@@ -220,8 +192,7 @@ MinFace = Annotated[
     typer.Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
 ]
 Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run"),
+    bool, typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
 ]
 Quiet = Annotated[
     bool,
@@ -232,8 +203,7 @@ Quiet = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
 Device = Annotated[
-    str,
-    typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run"),
+    str, typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
 ]
 
 Url = Annotated[
@@ -247,15 +217,24 @@ Url = Annotated[
 ]
 
 
-def load_or_connect(folder: Path, url: str | None, *, device: str = "auto") -> Any:
-    """Load a model, or connect to a running service."""
-    if url is not None:
+def load_or_connect(
+    folder: Path,
+    url: str | None,
+    *,
+    device: str = "auto",
+    faces: str | None = None,
+    min_face: int | None = None,
+) -> Any:
+    """Load a model, or connect to a running service, with the faces of photographs that it looks for."""
+    if url is None:
+        from ..inference.model import load
+
+        loaded: Any = load(folder, device=device)
+    else:
         from .remote import RemoteService
 
-        return RemoteService(url)
-    from ..inference.model import load
-
-    return load(folder, device=device)
+        loaded = RemoteService(url)
+    return loaded if faces is None and min_face is None else loaded.with_faces(faces, min_face)
 
 
 def load_on(device: str, folder: Path) -> Model:

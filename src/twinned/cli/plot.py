@@ -15,13 +15,13 @@ from .options import (
     Device,
     EvaluationData,
     Force,
-    Group,
     Json,
     ModelFolder,
     Quiet,
     Seed,
     load_on,
     print_result,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..inference.model import Model
 
 app = typer.Typer()
-group = typer.Typer(cls=Group, help="Draw a model, its training, its metrics or its images, as .png or .svg.")
+group = typer.Typer(help="Draw a model, its training, its metrics or its images, as .png or .svg.")
 
 Images = Annotated[
     Path, typer.Argument(help="Folder with one folder per class, or CSV file.", metavar="DATA")
@@ -109,18 +109,15 @@ def verification(
 ) -> None:
     """Draw verification metrics: ROC, DET, distances, reliability, mistakes, confusion."""
     loaded = _load(model, output, data, device=device, force=force)
-    found = loaded.evaluate(str(data), protocol=protocol, seed=seed, progress=not quiet)
+    with working(quiet):
+        found = loaded.evaluate(str(data), protocol=protocol, seed=seed, progress=not quiet)
     for text in found.notes:
         logger.info(text)
     _save(_verification(loaded, found, view, str(data)), output, force=force, json=json)
 
 
 def _verification(model: Model, found: Evaluation, view: View, data: str) -> Any:
-    """Draw one view of an evaluation.
-
-    Raises:
-        DataError: If its protocol compares no pairs, or has no classes where the view requires them.
-    """
+    """Draw one view of an evaluation."""
     from .. import visualization
     from ..data.images import source_name
     from ..evaluation.verification import reliability
@@ -182,9 +179,11 @@ def embeddings(
     if len(images) > most:
         images = images.subset(np.sort(np.random.default_rng(seed).permutation(len(images))[:most]))
         logger.info(f"{most} images of {data} are drawn. Set --most N to draw more")
-    vectors = loaded.embed(images.images, progress=not quiet)
+    with working(quiet):
+        vectors = loaded.embed(images.images, progress=not quiet)
+        points = visualization.project(vectors, method=method, distance=loaded.distance, seed=seed)
     drawn = visualization.embedding_map(
-        visualization.project(vectors, method=method, distance=loaded.distance, seed=seed),
+        points,
         images.labels.tolist(),
         images=images.images,
         seen=loaded.manifest.classes,
@@ -235,8 +234,7 @@ def neighbours(
 def one_shot(
     model: ModelFolder,
     support: Annotated[
-        Path,
-        typer.Argument(help="Folder with one folder per class, whose first image is the example."),
+        Path, typer.Argument(help="Folder with one folder per class, whose first image is the example.")
     ],
     query: Annotated[Path, typer.Argument(help="Image to classify.", metavar="IMAGE")],
     output: Output,
@@ -288,7 +286,7 @@ def explain(
     """Draw why two images match: the regions of one that correspond to regions of the other."""
     from .. import visualization
     from ..inference.explain import explain as run
-    from ..visualization.explanation import draw
+    from ..visualization.model_figures import draw_explanation
 
     loaded = _load(model, output, a, b, device=device, force=force)
     found = run(loaded, a, b, method=method, cells=cells)
@@ -297,7 +295,8 @@ def explain(
     if threshold is not None:
         same, probability = found.distance <= threshold, float(loaded.probability(found.distance))
         verdict = f"{'same' if same else 'different'}, {verdict}"
-    visualization.save(draw(found, threshold=threshold, probability=probability), output, force=force)
+    drawn = draw_explanation(found, threshold=threshold, probability=probability)
+    visualization.save(drawn, output, force=force)
     print_result(
         {
             "output": str(output),

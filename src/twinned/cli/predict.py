@@ -31,6 +31,7 @@ from .options import (
     print_answers,
     print_errors,
     print_result,
+    working,
 )
 
 app = typer.Typer()
@@ -51,10 +52,10 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Verify that two images show the same class: exit code 0 same, 1 different, 2 error."""
-    loaded = load_or_connect(model, url, device="cpu").with_faces(faces, min_face)
-    verdict = loaded.verify(a, b, threshold=threshold)
+    loaded = load_or_connect(model, url, device="cpu", faces=faces, min_face=min_face)
     if url is None and (missing := loaded.manifest.unmeasured):
         logger.info(f"{missing}, so expect more false accepts of them than the model's figures show")
+    verdict = loaded.verify(a, b, threshold=threshold)
     text = (
         f"{verdict.verdict}: probability {verdict.probability:.3f}. Distance {verdict.distance:.4g} is"
         f" {'within' if verdict.same else 'beyond'} the threshold {verdict.threshold:.4g}"
@@ -89,7 +90,7 @@ def classify(
 ) -> None:
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
     paths = image_paths(images)
-    loaded = load_or_connect(model, url).with_faces(faces, min_face)
+    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
     ask = partial(loaded.classify, support=support, threshold=threshold, progress=not quiet)
     print_answers(answers_on(paths, loaded.spec, ask), as_json=json)
 
@@ -107,6 +108,7 @@ def embed(
     min_face: MinFace = None,
     force: Force = False,
     device: Device = "auto",
+    url: Url = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -118,8 +120,11 @@ def embed(
 
     paths = image_paths(images)
     files.check_output(output, force=force or resume, data=images)
+    if url is not None and resume:
+        raise SettingError("--resume is not supported together with --url")
+    service = None if url is None else load_or_connect(model, url).with_faces(faces, min_face).embed
     written = embed_to_file(
-        load_on(device, model).with_faces(faces, min_face),
+        service or load_on(device, model).with_faces(faces, min_face),
         paths,
         output,
         strict=strict,
@@ -171,23 +176,25 @@ def evaluate(
     loaded = load_on(device, model)
     if report is not None and loaded.manifest.threshold is None:
         raise SettingError(f"{model}: a report needs a model with a threshold; see twinned calibrate --help")
-    found = loaded.evaluate(
-        str(data),
-        protocol=protocol,
-        ways=ways,
-        shots=shots,
-        episodes=episodes,
-        far=far,
-        seed=seed,
-        progress=not quiet,
-    )
+    with working(quiet):
+        found = loaded.evaluate(
+            str(data),
+            protocol=protocol,
+            ways=ways,
+            shots=shots,
+            episodes=episodes,
+            far=far,
+            seed=seed,
+            progress=not quiet,
+        )
     for text in found.notes:
         logger.info(text)
     print_result(found.to_json(), as_json=json, text=str(found) if every else found.summary())
     if report is not None:
         from ..visualization.report.report import write_report
 
-        write_report(loaded, found, report, data=str(data))
+        with working(quiet):
+            write_report(loaded, found, report, data=str(data))
         logger.info(f"report written to {report}")
 
 
@@ -204,7 +211,8 @@ def compare(
     """Compare two models on the same data: difference in error rates, with interval and p-value."""
     from ..inference.compare import compare
 
-    found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
+    with working(quiet):
+        found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
     print_result(found.to_dict(), as_json=json, text=str(found))
 
 

@@ -8,24 +8,29 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+import numpy as np
 import requests
 
 from ..data.preprocessing import ImageSpec
 from ..data.readers import find_images, load_images
 from ..errors import DataError, GalleryError, ImageError, SettingError
+from ..evaluation.calibration import Prediction, Verdict
 from ..gallery.results import Added, Hit, Identification, Page
 from ..gallery.store import Record
-from ..inference.results import Prediction, Verdict
 from ..utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..inference.embed_file import Rows
 
 _SECONDS = 60.0
 # Bytes and images of one request. A service accepts 32 MiB and 64 images unless it is set otherwise.
 _MAX_BYTES, _MAX_IMAGES = 16 * 1024 * 1024, 32
 _PAGE = 500
 File = tuple[str, bytes]
+_Groups = list[list[Hit]]  # inside the class, `list` is its method
 
 
 class _Removed(NamedTuple):
@@ -114,6 +119,34 @@ class RemoteService:
             for one, name in zip(found, _names(found, images), strict=True)
         ]
 
+    def embed(self, images: Sequence[str]) -> Iterator[Rows]:
+        """Embed images, for `embed_to_file`."""
+        _unsupported("--faces all", self._faces == "all")
+        size = int(self._ask("GET", "/v1/model")["embedding_size"])
+        for start in range(0, len(images), _MAX_IMAGES):
+            yield from self._embed(images[start : start + _MAX_IMAGES], size)
+
+    def _embed(self, images: Sequence[str], size: int) -> Iterator[Rows]:
+        """Embed images in one request, or each half of them if that is too large or has unreadable images."""
+        from ..inference.embed_file import Rows
+
+        try:
+            files = [("images", _read(image)) for image in images]
+            if len(images) > 1 and sum(len(data) for _, (_, data) in files) > _MAX_BYTES:
+                raise DataError("The images are too large for one request")
+            found = self._post("/v1/embed", files, faces=self._faces)
+        except DataError as error:
+            if len(images) > 1:
+                half = len(images) // 2
+                yield from self._embed(images[:half], size)
+                yield from self._embed(images[half:], size)
+                return
+            vectors = np.full((1, size), np.nan, np.float32)
+            yield Rows(1, [*images], [None], vectors, [_about(images[0], error)])
+        else:
+            count, vectors = len(images), np.array([one["vector"] for one in found], np.float32)
+            yield Rows(count, [*images], [None] * count, vectors, [None] * count)
+
     # ---- gallery
 
     def identify(self, images: Sequence[str], **options: Any) -> list[Identification]:
@@ -141,7 +174,7 @@ class RemoteService:
     def search(self, image: str, k: int, **options: Any) -> list[Hit]:
         """Find the enrolled images that are most similar, nearest first."""
         found = self._post("/v1/search", [("image", _read(image))], k=k, faces=self._faces, **options)
-        return [Hit(one["id"], one["image"], one["label"], one["distance"], {}) for one in found]
+        return [_hit(one) for one in found]
 
     def add(
         self,
@@ -165,7 +198,7 @@ class RemoteService:
                             "/v1/gallery", files, label=label, metadata=data, faces=self._faces
                         )
                     except DataError as error:  # none of these images can be read
-                        unreadable += [ImageError(n, str(error).removeprefix(f"{n}: ")) for n, _ in batch]
+                        unreadable += [_about(name, error) for name, _ in batch]
                         continue
                     stored, skipped = stored + found["stored"], skipped + found["skipped"]
                     ids += found["ids"]
@@ -197,6 +230,12 @@ class RemoteService:
         _unsupported("--where", where)
         return dict(self._ask("GET", "/v1/gallery/labels")["labels"])
 
+    def duplicates(self, within: float | None = None) -> _Groups:
+        """Find groups of near-duplicates."""
+        params = {} if within is None else {"within": within}
+        groups = self._ask("GET", "/v1/gallery/duplicates", params=params)
+        return [[_hit(one) for one in group] for group in groups]
+
     def remove(self, ids: Sequence[str] | None, *, label: str | None) -> _Removed:
         """Remove images by id, or all images of a label."""
         if (ids is None) == (label is None):
@@ -227,12 +266,7 @@ class RemoteService:
         return self._ask("POST", path, files=files, data=fields)
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
-        """Return the JSON of a response.
-
-        Raises:
-            DataError: If the service cannot use the images or options.
-            GalleryError: If no service answers, or it reports another problem.
-        """
+        """Return the JSON of a response."""
         try:
             answer = self._session.request(
                 method, self._url + path, timeout=_SECONDS, allow_redirects=False, **options
@@ -256,6 +290,15 @@ class RemoteService:
 def _names(answers: Sequence[dict[str, Any]], images: Sequence[str]) -> Sequence[str]:
     """Return the paths of the images; the service's names where it answers for each face of an image."""
     return images if len(answers) == len(images) else [one["image"] for one in answers]
+
+
+def _hit(found: dict[str, Any]) -> Hit:
+    return Hit(found["id"], found["image"], found["label"], found["distance"], {})
+
+
+def _about(image: str, error: DataError) -> ImageError:
+    """Return the error of a request as that of its only image."""
+    return ImageError(image, str(error).removeprefix(f"{os.path.basename(image)}: "))
 
 
 def _path_of(id: str) -> str:

@@ -68,11 +68,7 @@ def serve(
     opened = None
     if gallery is not None:
         opened = open_gallery(
-            gallery,
-            loaded,
-            create=not read_only,
-            read_only=read_only,
-            timeout=server.Limits().wait_seconds,
+            gallery, loaded, create=not read_only, read_only=read_only, timeout=server.Limits().wait_seconds
         )
     service = server.create_app(
         loaded, opened, token=token, host=host, names=allow_host or (), read_only=read_only
@@ -98,19 +94,14 @@ def _reload_on_hangup(
                 if file is not None:
                     service.token = read()
             except (TwinnedError, OSError) as error:
-                print_note(f"SIGHUP: the token is unchanged: {_message(error)}")
+                reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+                print_note(f"SIGHUP: the token is unchanged: {reason}")
             else:
                 if not quiet:
                     done = f"{file}: was read again" if file is not None else "there is no token file to read"
                     print_note(f"SIGHUP: {done}")
 
     signal.signal(signal.SIGHUP, reload)
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
 
 
 def _checked_token(host: str, file: Path | None) -> str | None:

@@ -18,8 +18,7 @@ from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
-from ..utils.progress import progress_bar
-from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, wrapped
+from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, working, wrapped
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -149,7 +148,7 @@ def finetune(
     is always trained, and compared with the model before.
     """
     with _working(quiet, options):
-        from ..training.api import finetune as run
+        from ..training.finetune import finetune as run
 
         found = run(
             model,
@@ -178,7 +177,7 @@ def finetune(
 def _working(quiet: bool, options: dict[str, Any]) -> AbstractContextManager[Any]:
     """Show that the program works while no other bar does; several processes show their own bars."""
     alone = options.get("devices") in (None, 1) and os.environ.get("RANK", "0") == "0"
-    return progress_bar("Working", show=alone and not quiet)
+    return working(quiet or not alone)
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
@@ -278,8 +277,7 @@ def _at(far: float | None) -> str:
 @with_options(InputOptions)
 def wrap(
     encoder: Annotated[
-        Path,
-        typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx"),
+        Path, typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
     data: Data,
     output: Output,
@@ -300,18 +298,19 @@ def wrap(
     """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
     from ..inference.wrap import wrap as run
 
-    model = run(
-        encoder,
-        data,
-        output=output,
-        distance=distance,
-        far=far,
-        licence=licence,
-        seed=seed,
-        force=force,
-        progress=not quiet,
-        **options | {name: _numbers(f"--{name}", options[name]) for name in ("mean", "std")},
-    )
+    with working(quiet):
+        model = run(
+            encoder,
+            data,
+            output=output,
+            distance=distance,
+            far=far,
+            licence=licence,
+            seed=seed,
+            force=force,
+            progress=not quiet,
+            **options | {name: _numbers(f"--{name}", options[name]) for name in ("mean", "std")},
+        )
     emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
 
 
@@ -341,8 +340,7 @@ def calibrate(
         bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
-        float | None,
-        typer.Option(help="Prior probability of a same pair (default: the model's)."),
+        float | None, typer.Option(help="Prior probability of a same pair (default: the model's).")
     ] = None,
     force: Force = False,
     seed: Seed = 0,
@@ -355,18 +353,19 @@ def calibrate(
 
     if (output is None) != in_place:
         raise SettingError("Set either -o NEW, to write a new model, or --in-place, to change MODEL")
-    fit = recalibrate(
-        model,
-        data,
-        output,
-        in_place=in_place,
-        far=far,
-        equal_error=equal_error,
-        prior=prior,
-        seed=seed,
-        force=force,
-        progress=not quiet,
-    )
+    with working(quiet):
+        fit = recalibrate(
+            model,
+            data,
+            output,
+            in_place=in_place,
+            far=far,
+            equal_error=equal_error,
+            prior=prior,
+            seed=seed,
+            force=force,
+            progress=not quiet,
+        )
     model = output or model
     found = load(model)
     text = (
@@ -409,7 +408,8 @@ def export(
     from ..inference.export import export_model
     from ..inference.model import load
 
-    result = export_model(load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet)
+    with working(quiet):
+        result = export_model(load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet)
     lines = [f"{output}: {', '.join(result['files'])} (opset {result['opset']})"]
     if (cost := result["int8"]) is not None:
         before, after = cost["before"], cost["after"]

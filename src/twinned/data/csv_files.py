@@ -67,11 +67,7 @@ def _header(names: Iterable[str]) -> list[str]:
 
 
 def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record of a CSV with the number of its first line; empty lines are skipped.
-
-    Raises:
-        DataError: If a quote is not closed, or a value of a known column has a line break.
-    """
+    """Yield each record of a CSV with the number of its first line; empty lines are skipped."""
     taken: list[str] = []  # lines of the current record
     ended = False
 
@@ -110,10 +106,6 @@ def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) ->
         header: Column names; empty for the first record.
         first: Number of the first line of the record.
         record: Text of the record, with line breaks.
-
-    Raises:
-        DataError: If a quote is not closed at the end of a value, or a value of a known column has a line
-            break. Names the line of the opening quote.
     """
     place = 0
     for column in itertools.count():
@@ -139,11 +131,7 @@ def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) ->
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Check that a file is not an archive, a workbook or an image.
-
-    Raises:
-        DataError: If it is one; names the kind.
-    """
+    """Check that a file is not an archive, a workbook or an image."""
     if path.suffix.lower() in _WORKBOOKS:
         raise DataError(f"{path}: This is a workbook. Save the sheet as CSV (UTF-8).")
     with path.open("rb") as file:

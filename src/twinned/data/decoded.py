@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,10 +19,13 @@ from ..errors import DataError, ImageError, many, some
 from ..utils.notes import note
 from ..utils.progress import progress_bar
 from .datasets import ImageSet, PairSet
-from .images import ImageSource, check_header, pixels_sha256
-from .pixel_stores import LazyPixels, PixelRows, PixelStore, StreamedPixels, allocate, is_small
+from .images import ImageSource, Pixels, check_header, pixels_sha256
+from .pixel_stores import LazyPixels, PixelRows, PixelStore, StreamedPixels
 from .preprocessing import ImageSpec, read_image
 
+# A larger array is stored in a temporary file, which the system pages in and out.
+IN_MEMORY_BYTES = 256 << 20
+_DISK_SHARE = 0.8  # largest fraction of the free space for that file
 _CHUNK = 32  # images per task: a single image can take less time than handing it to another thread
 _MIN_STD = 0.02  # images of one color would be divided by 0
 _STATISTICS_SAMPLE = 1000  # images
@@ -59,7 +64,7 @@ def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = T
         spec: Input of the model.
         progress: Show a progress bar.
     """
-    stored = allocate((len(images), *spec.shape))
+    stored = _allocate((len(images), *spec.shape))
     names = [""] * len(images)
 
     def read(index: int) -> None:
@@ -89,7 +94,7 @@ def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: b
         progress: Show a progress bar.
     """
     are_files = all(isinstance(image, (str, os.PathLike)) for image in images)
-    if is_small((len(images), *spec.shape)) or not are_files or spec.faces != "none":
+    if _is_small((len(images), *spec.shape)) or not are_files or spec.faces != "none":
         return decode(images, spec, progress=progress)
 
     def read(index: int) -> None:
@@ -98,8 +103,23 @@ def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: b
     # As in `checks.file_features.gather`, one thread reads headers faster than several.
     errors = in_threads(read, len(images), "Reading images", threads=1, progress=progress)
     kept = np.delete(np.arange(len(images)), list(errors))
-    pixels = LazyPixels([images[i] for i in kept.tolist()], spec, allocate((len(kept), *spec.shape)))
+    pixels = LazyPixels([images[i] for i in kept.tolist()], spec, _allocate((len(kept), *spec.shape)))
     return Decoded(pixels, LazyHashes(pixels, np.arange(len(kept))), kept, list(errors.values()))
+
+
+def _is_small(shape: tuple[int, ...]) -> bool:
+    """Return True if bytes of this shape are kept in memory."""
+    return math.prod(shape) <= IN_MEMORY_BYTES
+
+
+def _allocate(shape: tuple[int, int, int, int]) -> Pixels | None:
+    """Return an array in memory or, if it is large, in a temporary file; None if no disk holds it."""
+    if _is_small(shape):
+        return np.empty(shape, np.uint8)
+    if math.prod(shape) > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
+        return None
+    file = tempfile.TemporaryFile(prefix="twinned-")  # noqa: SIM115 - closed with the array
+    return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 class LazyHashes(Sequence[str]):
@@ -225,6 +245,11 @@ class DecodedSet:
         return self.labelled
 
     @property
+    def classes(self) -> list[str]:
+        """Names of the classes; empty for pairs."""
+        return [] if self.labelled is None else self.labelled.classes
+
+    @property
     def dataset(self) -> ImageSet | PairSet:
         """Labeled images or pairs."""
         return self.images if self.pairs is None else self.pairs
@@ -240,8 +265,9 @@ class DecodedSet:
             pairs = self.pairs.subset(chosen)
             hashes = self._hashes_of(used)
             return replace(self, pixels=PixelRows(self.pixels, used), pairs=pairs, hashes=hashes)
-        pixels, hashes = PixelRows(self.pixels, chosen), self._hashes_of(chosen)
-        return replace(self, pixels=pixels, labelled=self.images.subset(chosen), hashes=hashes)
+        hashes = self._hashes_of(chosen)
+        images = self.images.subset(chosen)
+        return replace(self, pixels=PixelRows(self.pixels, chosen), labelled=images, hashes=hashes)
 
     def _hashes_of(self, chosen: NDArray[Any]) -> Sequence[str]:
         if isinstance(self.hashes, LazyHashes):

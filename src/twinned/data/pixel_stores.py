@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -20,9 +17,6 @@ from ..errors import ImageError
 from .images import ImageSource, Pixels, pixels_sha256
 from .preprocessing import ImageSpec, read_image
 
-# A larger array is stored in a temporary file, which the system pages in and out.
-IN_MEMORY_BYTES = 256 << 20
-_DISK_SHARE = 0.8  # largest fraction of the free space for that file
 _GRAY = 128  # in place of an image that cannot be decoded
 
 
@@ -168,18 +162,3 @@ class LazyPixels(StreamedPixels):
 def is_in_memory(pixels: PixelStore) -> bool:
     """Return True for an array, or rows of one, that is not in a file."""
     return type(pixels.store if isinstance(pixels, PixelRows) else pixels) is np.ndarray
-
-
-def is_small(shape: tuple[int, ...]) -> bool:
-    """Return True if bytes of this shape are kept in memory."""
-    return math.prod(shape) <= IN_MEMORY_BYTES
-
-
-def allocate(shape: tuple[int, int, int, int]) -> Pixels | None:
-    """Return an array in memory or, if it is large, in a temporary file; None if no disk holds it."""
-    if is_small(shape):
-        return np.empty(shape, np.uint8)
-    if math.prod(shape) > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
-        return None
-    file = tempfile.TemporaryFile(prefix="twinned-")  # noqa: SIM115 - closed with the array
-    return np.memmap(file, np.uint8, "w+", shape=shape)

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import SettingError
-from .images import ImageSource, Pixels, open_image
+from ..errors import ImageError, SettingError
+from .images import ImageSource, Pixels, open_image, source_name
 
 Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -118,7 +118,7 @@ class ImageSpec(BaseModel):
         return ImageSpec(**self.model_dump() | given) if given else self
 
 
-def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
+def read_image(source: ImageSource, spec: ImageSpec, *, enroll: bool = False) -> Pixels:
     """Open an image and resize it to the input of a model: the first half of preprocessing.
 
     Args:
@@ -126,28 +126,32 @@ def read_image(source: ImageSource, spec: ImageSpec) -> Pixels:
             ``(height, width, channels)`` or ``(channels, height, width)`` with 1, 3 or 4 channels: uint8,
             bool, uint16, or floats in [0, 1].
         spec: Input of the model.
+        enroll: Refuse a face that cannot be recognized later, see `twinned.data.faces.quality`.
 
     Returns:
         Array of uint8, shape ``spec.shape``.
 
     Raises:
-        ImageError: If the image is missing, damaged or too large, or has no face where one is required; names
-            the file and the reason.
+        ImageError: If the image is missing, damaged or too large, has no face where one is required, or its
+            face is refused; names the file and the reason.
         SettingError: If ``spec.faces`` is ``all``.
     """
     if spec.faces == "all":
         raise SettingError(
             'One face of each image is expected here. Choose `faces="largest"` or `faces="none"`'
         )
-    return read_faces(source, spec)[0][1]
+    return read_faces(source, spec, enroll=enroll)[0][1]
 
 
-def read_faces(source: ImageSource, spec: ImageSpec) -> list[tuple[Box | None, Pixels]]:
+def read_faces(
+    source: ImageSource, spec: ImageSpec, *, enroll: bool = False
+) -> list[tuple[Box | None, Pixels]]:
     """Read an image as `read_image` does, with ``faces="all"`` each of its faces, the largest first.
 
     Args:
         source: Image, as for `read_image`.
         spec: Input of the model.
+        enroll: Refuse faces that cannot be recognized later.
 
     Returns:
         At least one pair: box of the face (left, top, right, bottom) in pixels of the upright image, None
@@ -166,6 +170,12 @@ def read_faces(source: ImageSource, spec: ImageSpec) -> list[tuple[Box | None, P
 
     every, side = spec.faces == "all", max(spec.width, spec.height)
     faces = expected_faces(image, source, every=every, min_face=spec.min_face)
+    if enroll:
+        from .faces.quality import assess
+
+        for face in faces:
+            if (reason := assess(image, face).refused) is not None:
+                raise ImageError(source_name(source), reason)
     chips = [_prepared(align_chip(image, face.landmarks, side), spec) for face in faces]
     return [(face.box if every else None, chip) for face, chip in zip(faces, chips, strict=True)]
 

@@ -185,7 +185,9 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def images_of(images: Any) -> Any:
-    """Return images as `as_many` does, or the paths of all images below a folder."""
+    """Return images as `as_many` does, those of an image set, or the paths of all images below a folder."""
+    if isinstance(images, ImageSet):
+        return images.images
     if is_folder(images):
         return find_images(images)
     return as_many(images)
@@ -207,11 +209,7 @@ def references_of(image: ImageSource) -> list[ImageSource]:
 
 
 def _existing(source: str | os.PathLike[str], expected: str) -> Path:
-    """Return the source as a path.
-
-    Raises:
-        DataError: If it does not exist.
-    """
+    """Return the source, which must exist, as a path."""
     path = Path(source)
     if path.exists():
         return path

@@ -269,9 +269,7 @@ def check_validation(train: DecodedSet, validation: DecodedSet) -> None:
 
 def shared_classes(train: DecodedSet, held_out: DecodedSet) -> bool:
     """Return True if a class occurs in both sets, so that a threshold is not from unseen classes."""
-    if train.labelled is None or held_out.labelled is None:
-        return False
-    return not set(train.labelled.classes).isdisjoint(held_out.labelled.classes)
+    return not set(train.classes).isdisjoint(held_out.classes)
 
 
 def enrollment_size(held_out: DecodedSet) -> int:

@@ -46,9 +46,7 @@ def judgement(
 def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
     """Return sentences on a model by the figures of its threshold, the most important first.
 
-    Args:
-        fit: Stored threshold, or None.
-        unseen: True if it was chosen on classes that were not used in training; None if that is not known.
+    ``unseen`` is True if the threshold was chosen on classes that were not used in training, None if unknown.
     """
     if fit is None:
         return [

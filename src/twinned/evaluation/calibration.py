@@ -1,4 +1,6 @@
-"""Thresholds and probabilities that a model stores: for two images, galleries and reference sets.
+"""Thresholds and probabilities that a model stores, and decisions by them.
+
+There are thresholds for two images, galleries and reference sets.
 
 They are fitted by `twinned.evaluation.fitting` and the modules that it calls.
 """
@@ -6,18 +8,28 @@ They are fitted by `twinned.evaluation.fitting` and the modules that it calls.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ..data.preprocessing import Box
 from ..errors import SettingError
 
 if TYPE_CHECKING:
     from ..metrics.comparisons import Bools, Floats
 
 _TINY = 1e-12
+# Smallest probability of each wording of a verdict.
+_WORDS = (
+    (0.95, "Same"),
+    (0.8, "Probably the same"),
+    (0.2, "Cannot tell"),
+    (0.05, "Probably different"),
+    (0.0, "Different"),
+)
 _STORED = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -76,6 +88,71 @@ def check_prior(prior: float) -> None:
     """Raise an error if a prior probability is not between 0 and 1."""
     if not 0 < prior < 1:
         raise SettingError(f"A prior must be between 0 and 1, such as 0.5; got {prior}")
+
+
+class Verdict(NamedTuple):
+    """Decision whether two images show the same identity.
+
+    Args:
+        same: True if the distance is within the threshold.
+        probability: Calibrated P(same), in [0, 1].
+        distance: At least 0, lower is closer.
+        threshold: ``same = distance <= threshold``.
+        relation: Most likely relation, for models with a relation head.
+        relation_probability: Probability of that relation, in [0, 1].
+    """
+
+    same: bool
+    probability: float
+    distance: float
+    threshold: float
+    relation: str | None = None
+    relation_probability: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The evidence in words: five levels, from ``Same`` and ``Probably the same`` to ``Different``.
+
+        The words follow the probability, with limits at 0.95, 0.8, 0.2 and 0.05. The decision ``same``
+        follows the threshold.
+        """
+        return next(words for least, words in _WORDS if self.probability >= least)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict under its JSON keys; those of the relation only with a relation head."""
+        answer = self._asdict() | {"verdict": self.verdict}
+        return answer if self.relation else {key: answer[key] for key in answer if "relation" not in key}
+
+
+class Prediction(NamedTuple):
+    """Class of an image.
+
+    Args:
+        image: Name of the image.
+        label: Class; None where no class is within the threshold: unknown.
+        probability: Calibrated P(same) for the nearest class, in [0, 1].
+        distance: Distance to the nearest class, with all its examples, at least 0, lower is closer.
+        nearest: Nearest class, within the threshold or not.
+        threshold: Largest distance at which the class is named.
+        box: Box of the face, if every face of the image has an answer: left, top, right, bottom in pixels of
+            the upright image.
+    """
+
+    image: str
+    label: str | None
+    probability: float
+    distance: float
+    nearest: str
+    threshold: float
+    box: Box | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the prediction under its JSON keys; ``box`` only if there is one, no infinite threshold."""
+        found = {"probability": self.probability, "distance": self.distance}
+        answer: dict[str, Any] = {"image": self.image, "label": self.label, **found}
+        answer |= {"nearest": {"label": self.nearest, **found}}
+        answer |= {"threshold": self.threshold if math.isfinite(self.threshold) else None}
+        return answer | ({"box": self.box} if self.box else {})
 
 
 class FittedThreshold(BaseModel):
@@ -138,6 +215,20 @@ class FittedThreshold(BaseModel):
         check_prior(prior)
         logit = self.llr(distance) + math.log(prior / (1 - prior))
         return np.asarray(0.5 * (1 + np.tanh(logit / 2)))
+
+    def verdict(
+        self, distance: float, threshold: float | None = None, relations: Mapping[str, float] | None = None
+    ) -> Verdict:
+        """Decide by a distance, at the stored threshold or another one; ``relations`` are probabilities.
+
+        Raises:
+            SettingError: If the threshold is not finite.
+        """
+        limit = self.threshold if threshold is None else threshold
+        if not math.isfinite(limit):
+            raise SettingError(f"A threshold must be a finite number; got {limit}")
+        likeliest = max(relations.items(), key=lambda item: item[1]) if relations else (None, None)
+        return Verdict(distance <= limit, float(self.probability(distance)), distance, limit, *likeliest)
 
 
 class Identification(BaseModel):

@@ -88,7 +88,7 @@ def fit_calibration(
     bootstrap: int = 200,
     seed: int = 0,
 ) -> Calibration:
-    """Choose the thresholds and fit the probabilities.
+    """Choose the thresholds and fit the probabilities; the other arguments are those of `calibrate`.
 
     Where some impostors are skilled forgeries, threshold and probability are fitted against those alone (see
     `Comparisons.hardest`); identification is always fitted against random impostors.
@@ -96,11 +96,7 @@ def fit_calibration(
     Args:
         comparisons: Comparisons of classes that the encoder was not trained on.
         sets: Reference sets of the same classes, with probes.
-        far: Target false accept rate, between 0 and 1; equal error by default.
-        prior: P(same) in use; stored as the default of `FittedThreshold.probability`.
-        unseen_classes: False if the encoder was trained on the classes.
         bootstrap: Number of resampled sets for the intervals.
-        seed: Seed of folds, resampling and galleries.
 
     Raises:
         DataError: If there is no genuine or no impostor comparison.

@@ -44,7 +44,7 @@ def fit_logistic(counts: Tally) -> Logistic:
 
     line = np.zeros(2)
     for _ in range(100):
-        p = _sigmoid(line @ x)
+        p = 0.5 * (1 + np.tanh(line @ x / 2))  # logistic function
         gradient = x @ (mass * p - target)
         hessian = (x * (mass * p * (1 - p))) @ x.T + 1e-12 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
@@ -164,7 +164,3 @@ def _weighted_cllr(llr: Floats, genuine: npt.NDArray[Any], impostor: npt.NDArray
     false_reject = np.logaddexp(0, -llr[genuine > 0]) @ genuine[genuine > 0] / genuine.sum()
     false_accept = np.logaddexp(0, llr[impostor > 0]) @ impostor[impostor > 0] / impostor.sum()
     return float((false_reject + false_accept) / (2 * np.log(2)))
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return 0.5 * (1 + np.tanh(x / 2))

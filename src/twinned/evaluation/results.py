@@ -181,10 +181,6 @@ class Evaluation:
         frame = DataFrame.from_dict(rows, orient="index")
         return frame.astype({"value": float, "low": float, "high": float})
 
-    def text(self) -> str:
-        """Return ``str(evaluation)``; deprecated."""
-        return str(self)
-
     def __str__(self) -> str:
         lines: list[str] = []
         for section, rows in groupby(self.metrics(), attrgetter("section")):
@@ -246,12 +242,7 @@ class Evaluation:
 
 
 def _rows(
-    group: str,
-    section: str,
-    figures: Mapping[str, Any],
-    *keys: str,
-    remark: str = "",
-    supported: bool = True,
+    group: str, section: str, figures: Mapping[str, Any], *keys: str, remark: str = "", supported: bool = True
 ) -> list[Metric]:
     """Return the rows of figures whose intervals have the keys ``KEY_ci``."""
     return [

@@ -19,12 +19,7 @@ PREFIX = "threshold-"  # of the codes of these warnings
 
 
 def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> Iterator[Note]:
-    """Yield warnings about a fitted threshold, each with a remedy.
-
-    Args:
-        calibration: Calibration with the threshold.
-        comparisons: Comparisons that it was fitted on.
-    """
+    """Yield warnings about a threshold and the comparisons that it was fitted on, each with a remedy."""
     fit = calibration
     if not fit.unseen_classes:
         more = ", or train on 4 classes or more" if fit.n_classes < 4 else ""

@@ -288,11 +288,8 @@ def mistakes(
 ) -> Mistakes:
     """Find the most confident mistakes: closest accepted impostors and farthest rejected genuine comparisons.
 
-    Args:
-        comparisons: Comparisons of one data set.
-        threshold: ``same = distance <= threshold``.
-        count: Maximum number of either kind.
-        each: Maximum number for the same two classes, so that one hard pair does not hide the others.
+    There are at most ``count`` of either kind, and ``each`` of the same two classes, so that one hard pair
+    does not hide the others.
     """
     accepted = comparisons.distance.astype(np.float64) <= threshold
     false_accepts = np.flatnonzero(accepted & ~comparisons.same)

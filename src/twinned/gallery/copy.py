@@ -14,7 +14,7 @@ from .qdrant import Store
 from .qdrant_edge import EdgeStore
 from .results import Added
 from .search import pages
-from .store import Embedder, Filter, Record
+from .store import Embedder, Filter
 
 
 def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:
@@ -111,7 +111,12 @@ def rebuild(
 
 def _check_files(old: Store, skip_missing: bool, allow_loss: int | None) -> None:
     """Check that the image files exist before embedding; ``allow_loss`` is None without a limit."""
-    lost = [record for records, _ in pages(old, Filter()) for record in records if not _has_file(record)]
+    lost = [
+        record
+        for records, _ in pages(old, Filter())
+        for record in records
+        if not os.path.isfile(record.image or "")
+    ]
     if not lost:
         return
     count = old.count(Filter())
@@ -143,10 +148,6 @@ def _check_loss(old: Store, new: EdgeStore, added: Added, allow_loss: int) -> No
         f"({', '.join(reasons)}). Nothing was changed. Repair the files, fill a new gallery (`into=`), or "
         f"accept the loss (`allow_loss={before - after}`)"
     )
-
-
-def _has_file(record: Record) -> bool:
-    return record.image is not None and os.path.isfile(record.image)
 
 
 def _add_all(old: Store, new: Gallery, skip_missing: bool, progress: bool) -> Added:

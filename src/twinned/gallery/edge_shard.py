@@ -60,9 +60,7 @@ def _config(binding: Binding) -> Any:
         ),
         payload_memory=edge.Memory.Cold,
         hnsw_config=edge.HnswIndexConfig(
-            m=qdrant.HNSW_LINKS,
-            ef_construct=qdrant.HNSW_BUILD_WIDTH,
-            full_scan_threshold=qdrant.FULL_SCAN_KB,
+            m=qdrant.HNSW_LINKS, ef_construct=qdrant.HNSW_BUILD_WIDTH, full_scan_threshold=qdrant.FULL_SCAN_KB
         ),
         quantization_config=edge.ScalarQuantizationConfig(
             type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned

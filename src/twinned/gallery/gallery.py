@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from ..data.datasets import ImageSet
 from ..data.images import ImageSource, Pixels, source_name
 from ..data.preprocessing import read_faces, read_image
 from ..data.readers import images_of
@@ -33,7 +34,7 @@ Labels: TypeAlias = str | Sequence[str] | None
 Ids: TypeAlias = list[str]
 Records: TypeAlias = list[Record]
 Hits: TypeAlias = list[Hit]
-Groups: TypeAlias = list[list[Record]]
+Groups: TypeAlias = list[list[Hit]]
 Identifications: TypeAlias = list[Identification]
 
 
@@ -91,7 +92,7 @@ class Gallery:
         """Enroll images.
 
         Images that are stored already are skipped before embedding, so an interrupted run can be repeated.
-        Unreadable images are skipped and returned.
+        Unreadable images, and faces that are too small, dark or blurred, are skipped and returned.
 
         Args:
             images: One image or many: paths, arrays, bytes or Pillow images; or a folder of class folders.
@@ -122,11 +123,8 @@ class Gallery:
                 if new:
                     vectors = self._embed(np.stack([pixels[record.id] for record in new]))
                     waiting |= {record.id: (record, vector) for record, vector in zip(new, vectors)}
-                if (
-                    len(waiting) >= COMMIT_IMAGES
-                    or time.monotonic() - committed >= COMMIT_SECONDS
-                    or len(ids) == len(images)
-                ):
+                due = len(waiting) >= COMMIT_IMAGES or time.monotonic() - committed >= COMMIT_SECONDS
+                if due or len(ids) == len(images):
                     safe = self._commit(waiting)
                     if acknowledge and safe:
                         acknowledge(safe)
@@ -217,7 +215,7 @@ class Gallery:
 
     def identify(
         self,
-        images: ImageSource | Iterable[ImageSource],
+        images: ImageSource | Iterable[ImageSource] | ImageSet,
         *,
         fpir: float = 0.01,
         label: Labels = None,
@@ -303,6 +301,8 @@ class Gallery:
 
     def duplicates(self, within: float | None = None) -> Groups:
         """Group near-duplicates: images linked by distances of at most ``within``, largest group first.
+
+        The distance of an image is that to the nearest other one of its group.
 
         Args:
             within: Distance; a tenth of the model's threshold by default, or 0.1 if it has none.

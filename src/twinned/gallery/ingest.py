@@ -28,12 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """An image to enroll.
-
-    Args:
-        record: Its record.
-        pixels: Its pixels, uint8 ``(height, width, channels)``.
-    """
+    """An image to enroll, with its pixels: uint8 ``(height, width, channels)``."""
 
     record: Record
     pixels: Pixels
@@ -161,7 +156,7 @@ def _candidate(
     image: ImageSource, label: str | None, metadata: Mapping[str, Value], spec: ImageSpec
 ) -> Candidate | ImageError:
     try:
-        pixels = read_image(image, spec)
+        pixels = read_image(image, spec, enroll=True)
     except ImageError as error:
         return error
     # The id depends on the pixels alone, so an image that is removed and added again keeps its id.

@@ -122,29 +122,24 @@ class EdgeStore(Store):
         return self._writing
 
     def set_report(self, report: IndexReport | None) -> None:
-        """Store the recall of the index."""
         with self.writing:
             self._save(report=report)
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Insert or replace records; on disk when this returns."""
         size = vectors.nbytes + sum(len(str(record.metadata)) for record in records)
         operation = edge.UpdateOperation.upsert_points(self._points(records, vectors))
         self._update(operation, [record.id for record in records], room=ROOM_TO_ADD + 4 * size)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Delete records; on disk when this returns."""
         with self.writing:
             left = max(0, self.count(Filter()) - len(ids))
             self._save(at_least=min(self._manifest.at_least, left))
             self._update(edge.UpdateOperation.delete_points(list(ids)), ids)
 
     def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace the given keys of the payload; on disk when this returns."""
         self._update(edge.UpdateOperation.set_payload(list(ids), dict(payload)), ids)
 
     def labels(self, only: Filter) -> dict[str, int]:
-        """Count the images of each label."""
         self.check_process()
         if only:
             return self._count_labels(only)
@@ -154,7 +149,6 @@ class EdgeStore(Store):
         return labels
 
     def indexed(self) -> int:
-        """Count the embeddings in the HNSW index."""
         with self._explain("reading"):
             return int(self._shard.info().indexed_vectors_count)
 

@@ -39,12 +39,7 @@ _TIMEOUT_S = 60.0
 
 
 class _TimedLock:
-    """Lock of a thread that changes records. Waiting for it times out like waiting for the server.
-
-    Args:
-        address: Address as shown in messages.
-        seconds: Seconds to wait.
-    """
+    """Lock of a thread that changes records. Waiting for it times out like waiting for the server."""
 
     def __init__(self, address: str, seconds: float) -> None:
         self._address, self._seconds = address, seconds
@@ -107,26 +102,21 @@ class ServerStore(Store):
         return self._writing
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        """Insert or replace records; applied by every shard when this returns."""
         with self._explain("writing"), self.writing:
             self._client.upsert(self._collection, self._points(records, vectors), wait=True)
 
     def delete(self, ids: Sequence[str]) -> None:
-        """Delete records."""
         with self._explain("deleting"), self.writing:
             self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
 
     def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace the given keys of the payload."""
         with self._explain("writing"), self.writing:
             self._client.set_payload(self._collection, dict(payload), points=list(ids), wait=True)
 
     def labels(self, only: Filter) -> dict[str, int]:
-        """Count the images of each label. Always asks the server, because other clients write to it too."""
-        return self._count_labels(only)
+        return self._count_labels(only)  # not cached, because other clients write to the server too
 
     def indexed(self) -> int:
-        """Count the embeddings in the HNSW index."""
         with self._explain("reading"):
             return int(self._client.get_collection(self._collection).indexed_vectors_count or 0)
 
@@ -138,7 +128,6 @@ class ServerStore(Store):
         """Do nothing: the server compacts by itself."""
 
     def set_report(self, report: IndexReport | None) -> None:
-        """Store the recall of the index."""
         with self._explain("writing"):
             self._client.update_collection(self._collection, metadata=_metadata(self.binding, report))
         self.report = report

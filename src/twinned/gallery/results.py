@@ -15,13 +15,14 @@ from .store import Record, Value, Vectors
 
 @dataclass(frozen=True)
 class Hit:
-    """One result of a search.
+    """One result of a search, or one of a group of near-duplicates.
 
     Args:
         id: Id of the record.
         image: Absolute path of the image file, or None.
         label: Class of the image, or None.
-        distance: Distance to the query, lower is closer; the learned head's if the model has one.
+        distance: Distance to the query, lower is closer; the learned head's if the model has one. Of a
+            near-duplicate, the distance to the nearest other image of its group.
         metadata: Metadata of the record.
     """
 
@@ -95,10 +96,11 @@ class Added:
     """Result of adding images.
 
     Args:
-        ids: Record id of each image, in the order given; None if it could not be read.
+        ids: Record id of each image, in the order given; None if it was skipped with an error.
         stored: Number of new images.
         skipped: Number of images that were stored before.
-        unreadable: Error of each image that was skipped because it could not be read.
+        unreadable: Error of each image that was skipped: it cannot be read, or shows no face that can be
+            recognized.
     """
 
     ids: list[str | None]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import distances
 from .qdrant import Store
+from .results import Hit
 from .store import Embedder, Filter, Found, IndexReport, Record, Vectors
 
 PAGE = 2048  # records read together
@@ -46,12 +47,7 @@ def nearest(
 
 
 class Prototypes:
-    """Mean embedding of each label, cached until images of the label change.
-
-    Args:
-        store: Storage of the embeddings.
-        embedder: The model.
-    """
+    """Mean embedding of each label, cached until images of the label change."""
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
         self._store, self._embedder = store, embedder
@@ -69,10 +65,7 @@ class Prototypes:
     ) -> tuple[list[str], NDArray[np.float64]]:
         """Return the label with the closest prototype for each query, and its distance, shape ``(n,)``.
 
-        Args:
-            queries: Embeddings, shape ``(n, d)``.
-            only: Filter of the images that the prototypes are computed from.
-            counts: Number of these images for each label.
+        Prototypes are of the images that pass the filter; ``counts`` is their number for each label.
         """
         means = self._means(only, counts)
         if not means:  # another thread has removed the last image since they were counted
@@ -121,13 +114,7 @@ def closest_labels(
 ) -> tuple[Sequence[str], NDArray[np.float64]]:
     """Return the closest label of each query, and its distance, shape ``(n,)``.
 
-    Args:
-        store: Storage of the embeddings.
-        embedder: The model; it prefers prototypes or nearest images.
-        prototypes: Cache of the labels' means.
-        queries: Embeddings, shape ``(n, d)``.
-        only: Filter of the enrolled images.
-        counts: Number of these images for each label.
+    The model prefers prototypes or nearest images; ``counts`` is the number of images of each label.
     """
     if embedder.prototype:
         return prototypes.closest(queries, only, counts)
@@ -139,11 +126,15 @@ def closest_labels(
     return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
 
 
-def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[list[Record]]:
-    """Group images linked by distances of at most ``within``, largest group first."""
+def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[list[Hit]]:
+    """Group images linked by distances of at most ``within``, largest group first.
+
+    The distance of an image is that to the nearest other one of its group.
+    """
     everything = store.count(Filter())
     parents: dict[str, str] = {}  # union-find
     linked: dict[str, Record] = {}
+    closest: dict[str, float] = {}
 
     def root(id: str) -> str:
         while parents.setdefault(id, id) != id:
@@ -157,16 +148,19 @@ def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[lis
             found = nearest(store, embedder, vectors[rows], k, Filter())
             for row, near in zip(rows, found):
                 one = records[row]
-                for other in (near.records[i] for i in np.flatnonzero(near.distances <= within)):
-                    if other.id != one.id:
+                for other, distance in zip(near.records, near.distances.tolist()):
+                    if distance <= within and other.id != one.id:
                         linked |= {one.id: one, other.id: other}
                         parents[root(other.id)] = root(one.id)
+                        for id in (one.id, other.id):
+                            closest[id] = min(distance, closest.get(id, distance))
             # If all k results are within the distance, there may be more.
             full = [len(near.records) == k < everything and near.distances[-1] <= within for near in found]
             rows, k = rows[full], 4 * k
-    groups: dict[str, list[Record]] = {}
-    for id in sorted(linked):
-        groups.setdefault(root(id), []).append(linked[id])
+    groups: dict[str, list[Hit]] = {}
+    for id, record in sorted(linked.items()):
+        hit = Hit(id, record.image, record.label, closest[id], record.metadata)
+        groups.setdefault(root(id), []).append(hit)
     return sorted(groups.values(), key=len, reverse=True)
 
 

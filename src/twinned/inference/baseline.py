@@ -17,16 +17,6 @@ from .session import Graph
 UNTOUCHED = "untouched.onnx"
 
 
-def load_baseline(folder: Path, manifest: Manifest, *, device: str = "auto") -> GraphEmbedder:
-    """Load the encoder before training from a model folder.
-
-    Raises:
-        ModelError: If the file is missing or was changed.
-    """
-    graph = Graph(model_folder.checked(folder, UNTOUCHED, manifest), device=device)
-    return GraphEmbedder(graph, manifest.spec, manifest.held_out["untouched"]["distance"])
-
-
 def figures(found: Evaluation) -> dict[str, Any]:
     """Return the figures of the baseline that need no threshold, under their JSON keys."""
     kept: dict[str, Any] = {}
@@ -42,18 +32,10 @@ def figures(found: Evaluation) -> dict[str, Any]:
 def with_baseline(
     found: Evaluation, measure: Callable[..., Evaluation], folder: Path, manifest: Manifest, *, device: str
 ) -> Evaluation:
-    """Add the figures of the encoder before training to an evaluation, if the model folder holds it.
-
-    Args:
-        found: Evaluation of the model.
-        measure: Function that evaluates an embedder.
-        folder: Model folder.
-        manifest: Contents of its model.json.
-        device: Device that runs the encoder.
-    """
+    """Add the figures of the encoder before training, by ``measure``, if the model folder holds it."""
     if UNTOUCHED not in manifest.files:
         return found
-    before = measure(
-        load_baseline(folder, manifest, device=device), facts=ModelFacts(manifest.stored_calibration)
-    )
+    graph = Graph(model_folder.checked(folder, UNTOUCHED, manifest), device=device)
+    embedder = GraphEmbedder(graph, manifest.spec, manifest.held_out["untouched"]["distance"])
+    before = measure(embedder, facts=ModelFacts(manifest.stored_calibration))
     return replace(found, details={**found.details, "untouched": figures(before)})

@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,7 +37,7 @@ class Written(NamedTuple):
 
 
 def embed_to_file(
-    model: Model,
+    model: Model | Callable[[list[str]], Iterator[Rows]],
     paths: Sequence[str],
     output: str | os.PathLike[str],
     *,
@@ -45,20 +46,15 @@ def embed_to_file(
     force: bool = False,
     progress: bool = True,
 ) -> Written:
-    """Embed images into a .npz or .parquet file with path, vector and error of each.
+    """Embed image files into a .npz or .parquet file with path, vector and error of each.
 
     An unreadable image has a vector of NaN and its reason under error; the others have an empty error. If the
     model embeds every face (`with_faces`), each has a row, and the column box has its left, top, right and
     bottom in pixels; -1 for an unreadable image.
 
     Args:
-        model: Model with the encoder.
-        paths: Image files.
-        output: File to write, with the suffix .npz or .parquet.
-        strict: Stop at an unreadable image.
+        model: Model with the encoder, or a function that embeds images; its runs cannot be resumed.
         resume: Continue an interrupted run with the same model and paths.
-        force: Replace an existing file.
-        progress: Show a progress bar.
 
     Raises:
         SettingError: If the suffix is neither, or the file exists.
@@ -67,9 +63,13 @@ def embed_to_file(
     target = Path(output)
     if target.suffix not in (".npz", ".parquet"):
         raise SettingError(f"{target}: The name must end in .npz or .parquet")
-    run = hashlib.sha256(
-        json.dumps([model.encoder_sha256, model.spec.model_dump(mode="json"), list(paths)]).encode()
-    ).hexdigest()
+    embed: Callable[[list[str]], Iterator[Rows]]
+    if callable(model):
+        embed, identity, faces = model, [], False
+    else:
+        embed, faces = partial(_rows, model=model), model.spec.faces == "all"
+        identity = [model.encoder_sha256, model.spec.model_dump(mode="json")]
+    run = hashlib.sha256(json.dumps([*identity, list(paths)]).encode()).hexdigest()
     work = target.with_name(target.name + ".partial")
     if target.exists() and not force:
         if resume and not work.exists():
@@ -94,7 +94,7 @@ def embed_to_file(
             if part.exists():
                 advance(len(chunk))
             else:
-                _write_part(part, chunk, model, strict, advance)
+                _write_part(part, embed(chunk), faces, strict, advance)
             with np.load(part, allow_pickle=False) as done:
                 errors += [e for e in done["error"].tolist() if e]
     parts = sorted(work.glob("*.npz"))
@@ -105,7 +105,7 @@ def embed_to_file(
     return Written(len(paths), errors)
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Rows of consecutive images: one for each image, or for each face of an image."""
 
     images: int
@@ -115,25 +115,25 @@ class _Rows(NamedTuple):
     errors: list[ImageError | None]
 
 
-def _rows(paths: list[str], model: Model) -> Iterator[_Rows]:
+def _rows(paths: list[str], model: Model) -> Iterator[Rows]:
     if model.spec.faces != "all":
         for start, vectors, errors in embed_stream(paths, model.spec, model.encoder):
             count = len(errors)
-            yield _Rows(count, paths[start : start + count], [None] * count, vectors, errors)
+            yield Rows(count, paths[start : start + count], [None] * count, vectors, errors)
         return
     for path in paths:
         try:
             boxes, pixels = zip(*read_faces(path, model.spec), strict=True)
         except ImageError as error:
-            yield _Rows(1, [path], [None], np.full((1, model.embedding_size), np.nan, np.float32), [error])
+            yield Rows(1, [path], [None], np.full((1, model.embedding_size), np.nan, np.float32), [error])
         else:
             count = len(boxes)
-            yield _Rows(1, [path] * count, list(boxes), model.encoder(np.stack(pixels)), [None] * count)
+            yield Rows(1, [path] * count, list(boxes), model.encoder(np.stack(pixels)), [None] * count)
 
 
-def _write_part(part: Path, paths: list[str], model: Model, strict: bool, advance: Any) -> None:
-    found: list[_Rows] = []
-    for rows in _rows(paths, model):
+def _write_part(part: Path, embedded: Iterator[Rows], faces: bool, strict: bool, advance: Any) -> None:
+    found: list[Rows] = []
+    for rows in embedded:
         if strict and (first := next(filter(None, rows.errors), None)):
             raise DataError(f"{first} (strict stops here)")
         found.append(rows)
@@ -143,7 +143,7 @@ def _write_part(part: Path, paths: list[str], model: Model, strict: bool, advanc
         "vector": np.concatenate([rows.vectors for rows in found]),
         "error": np.array([str(error or "") for rows in found for error in rows.errors]),
     }
-    if model.spec.faces == "all":
+    if faces:
         columns["box"] = np.array([box or (-1,) * 4 for rows in found for box in rows.boxes], np.int32)
     with replacing(part) as new, new.open("wb") as file:
         np.savez(file, **columns)

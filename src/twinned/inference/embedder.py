@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import distances
 from ..data.images import ImageSource
 from ..data.preprocessing import ImageSpec, read_image
-from ..errors import MissingExtra, ModelError
+from ..distances import get as distance_of
+from ..errors import MissingExtra
 from ..evaluation.calibration import FittedThreshold
 from . import model_folder
 from .model_folder import Manifest
@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 
 
 def training_function(name: str, use: str) -> Callable[..., Any]:
-    """Import a function of `twinned.training.networks` when it is called, since inference needs no PyTorch.
-
-    Args:
-        name: Name of the function.
-        use: Public name, for the error.
+    """Import a function of `twinned.training.networks` on first use; ``use`` is its public name.
 
     Raises:
         MissingExtra: If PyTorch is not installed.
@@ -50,15 +46,13 @@ def training_function(name: str, use: str) -> Callable[..., Any]:
     return function
 
 
-class GraphEmbedder:
-    """An encoder graph, compared by one of `twinned.distances`.
+def distinct(vectors: Floats) -> Floats:
+    """Return embeddings without copies."""
+    return vectors[np.sort(np.unique(vectors.round(4), axis=0, return_index=True)[1])]
 
-    Args:
-        graph: Encoder.
-        spec: Image preprocessing.
-        distance: Name of the distance.
-        head: Graph of a learned head, which then computes the distances.
-    """
+
+class GraphEmbedder:
+    """An encoder graph, compared by one of `twinned.distances` or by the graph of a learned head."""
 
     def __init__(self, graph: Graph, spec: ImageSpec, distance: str, *, head: Graph | None = None) -> None:
         self.encoder, self.spec, self.distance, self._head = graph, spec, distance, head
@@ -78,7 +72,7 @@ class GraphEmbedder:
         With a learned head the distance is 1 - score.
         """
         if self._head is None:
-            found: Floats = distances.get(self.distance)(left, right, pairwise=True)
+            found: Floats = distance_of(self.distance)(left, right, pairwise=True)
             return found
         scored = np.empty((len(left), len(right)), np.float32)
         for row, vector in enumerate(left):
@@ -88,7 +82,7 @@ class GraphEmbedder:
     def paired_distances(self, left: Floats, right: Floats) -> Floats:
         """Return distances row by row: ``(n, d), (n, d) -> (n,)``, lower is closer."""
         if self._head is None:
-            found: Floats = distances.get(self.distance)(left, right)
+            found: Floats = distance_of(self.distance)(left, right)
             return found
         return np.clip(1 - self._head(left, right), 0, 1)
 
@@ -149,17 +143,8 @@ class FolderEmbedder(GraphEmbedder):
         """Encoder graph, loaded on first use."""
         with self._loading:
             graph = Graph(self.folder / "encoder.onnx", device=self.device)
-        self._check(graph.input_shape, self.spec.shape, "input")
-        self._check(graph.output_shape, (self.embedding_size,), "output")
+        graph.check(self.spec.shape, (self.manifest.embedding_size,))
         return graph
-
-    def _check(self, found: tuple[int | str, ...], expected: tuple[int, ...], end: str) -> None:
-        """Compare a graph's sizes with model.json; a name instead of a number matches any size."""
-        if len(found) != len(expected) or any(f != e for f, e in zip(found, expected) if isinstance(f, int)):
-            raise ModelError(
-                f"{self.folder}: The {end} of encoder.onnx has the shape {found}, in model.json {expected}."
-                " One of the two was changed. Restore the folder from a copy, or train again"
-            )
 
     @cached_property
     def _head(self) -> Graph | None:  # type: ignore[override] # loaded on first use

@@ -65,20 +65,13 @@ class Explanation:
 
         Weak are occlusions that change the distance by less than a tenth of the distance or of the threshold,
         whichever is larger; and exact shares of a similarity below 0.2.
-
-        Args:
-            threshold: Threshold of the model, or None.
         """
         if self.method == "exact":
             return float(self.left_share.sum()) < _WEAK_SIMILARITY
         return self._most() < _WEAK_CHANGE * max(self.distance, threshold or 0)
 
     def text(self, threshold: float | None) -> str:
-        """Describe the strength of the evidence, and the meaning of the matches, in two or three sentences.
-
-        Args:
-            threshold: Threshold of the model, or None.
-        """
+        """Describe the strength of the evidence, and the meaning of the matches, in a few sentences."""
         weak = "Weak evidence: " if self.is_weak(threshold) else ""
         if self.method == "exact":
             strength = f"{weak}the contributions of the regions add up to {self.left_share.sum():.2g}"

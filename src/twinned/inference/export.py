@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,49 +28,12 @@ from ..metrics.few_shot import few_shot, possible_ways
 from ..metrics.roc import eer
 from ..utils import files
 from ..utils.files import check_output
-from ..utils.telemetry import ONNX_RUNTIME, SWITCHES
 from . import model_folder
 from .model import Model
 from .session import Graph, embed_pixels
 
 _TOLERANCE = 1e-4
 _CALIBRATION_IMAGES = 256
-
-_EXAMPLE = '''"""Tell whether two images show the same thing, with onnxruntime, Pillow and NumPy alone."""
-
-import os
-import sys
-from pathlib import Path
-
-os.environ.setdefault({switch!r}, {off!r})  # before the import: ONNX Runtime reports its usage otherwise
-
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-
-WIDTH, HEIGHT, MODE, THRESHOLD = {width}, {height}, {mode!r}, {threshold!r}
-MEAN, STD = np.array({mean}, np.float32), np.array({std}, np.float32)
-FOLDER = Path(__file__).parent
-
-
-def run(file, output, **inputs):
-    return onnxruntime.InferenceSession(FOLDER / file).run([output], inputs)[0][0]
-
-
-def fitted(image):
-{fitted}
-
-def embed(path):
-    pixels = np.asarray(fitted(ImageOps.exif_transpose(Image.open(path)).convert(MODE)))
-    image = (pixels.reshape(HEIGHT, WIDTH, -1) / np.float32(255) - MEAN) / STD
-    return run("encoder_float.onnx", "embedding", image=image.transpose(2, 0, 1)[None])
-
-
-a, b = embed(sys.argv[1]), embed(sys.argv[2])
-distance = {distance}
-verdict = [] if THRESHOLD is None else ["same" if distance <= THRESHOLD else "different"]
-print(*verdict, float(distance))
-'''
 
 _FITTED = {
     "stretch": """\
@@ -169,12 +133,10 @@ def export_model(
         }
         if labels is not None:
             result["int8"] = _quantize(model, source, folder, pixels, labels)
-        spec = model.spec
+        spec, template = model.spec, resources.files(__package__).joinpath("example.py.txt")
         files.write_text(
             folder / "example.py",
-            _EXAMPLE.format(
-                switch=ONNX_RUNTIME,
-                off=SWITCHES[ONNX_RUNTIME],
+            template.read_text("utf-8").format(
                 width=spec.width,
                 height=spec.height,
                 mode="L" if spec.channels == 1 else "RGB",
@@ -341,8 +303,8 @@ def _readme(model: Model, result: dict[str, Any]) -> str:
         f" {measure}{same}.",
         "`python example.py A B` runs encoder_float.onnx with onnxruntime, Pillow and NumPy alone.",
         "",
-        f"ONNX Runtime 1.29 and later reports its usage to Microsoft unless {ONNX_RUNTIME}="
-        f"{SWITCHES[ONNX_RUNTIME]} is set before it is imported. example.py sets it; your own program has to"
+        "ONNX Runtime 1.29 and later reports its usage to Microsoft unless"
+        " ORT_DISABLE_TELEMETRY=1 is set before it is imported. example.py sets it; your own program has to"
         " do so as well.",
         "",
     ]

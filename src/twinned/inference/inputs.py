@@ -6,13 +6,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import numpy as np
 from PIL import Image
 
-from ..data.images import ImageSource, as_many, is_folder, source_name
+from ..data.images import ImageSource, as_many, source_name
 from ..data.preprocessing import Box, ImageSpec, read_faces
 from ..utils.notes import note
-from .session import Floats
 
 if TYPE_CHECKING:
     from ..data.datasets import ImageSet, PairSet
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 One: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image"
 Many: TypeAlias = Iterable[ImageSource]
-Images: TypeAlias = "ImageSource | Many"
+Images: TypeAlias = "ImageSource | Many | ImageSet"
 Support: TypeAlias = "Mapping[str, ImageSource | Sequence[ImageSource]] | ImageSet | str | os.PathLike[str]"
 
 
@@ -30,16 +28,6 @@ def as_list(images: Images) -> tuple[Iterable[ImageSource], bool]:
 
     many = images_of(images)
     return many, isinstance(many, list) and len(many) == 1 and many[0] is images
-
-
-def as_references(images: Images) -> list[ImageSource]:
-    """Return reference images, with those of a folder in its place."""
-    many: list[ImageSource] = list(as_many(images, gray_batches=False))
-    if not any(is_folder(image) for image in many):
-        return many
-    from ..data.readers import references_of
-
-    return [reference for image in many for reference in references_of(image)]
 
 
 def examples_of(support: Support) -> dict[str, Sequence[ImageSource]]:
@@ -82,11 +70,6 @@ def calibration_data(data: Data) -> ImageSet | PairSet:
         for text in texts:
             note("split-column", text)
     return found
-
-
-def distinct(references: Floats) -> Floats:
-    """Return references without copies."""
-    return references[np.sort(np.unique(references.round(4), axis=0, return_index=True)[1])]
 
 
 def image_key(image: ImageSource) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from ..data.images import ImageSource
+from ..data.images import ImageSource, as_many, is_folder
 from ..errors import DataError, SettingError
-from ..evaluation.calibration import FittedThreshold
+from ..evaluation.calibration import Prediction, Verdict
 from ..utils.progress import progress_bar
 from . import inputs, model_folder
-from .embedder import FolderEmbedder, training_function
-from .inputs import Images, Many, One, Support, as_list, distinct
-from .results import Prediction, Verdict
-from .session import Floats, embed_stream
+from .embedder import FolderEmbedder, distinct, training_function
+from .inputs import Images, Many, One, Support, as_list
+from .session import Floats, embed_images
 
 if TYPE_CHECKING:
     from torch import nn
@@ -154,15 +153,8 @@ class Model(FolderEmbedder):
         self, images: Iterable[ImageSource], *, spec: ImageSpec | None = None, progress: bool = False
     ) -> Floats:
         total = len(images) if isinstance(images, Sequence) else None
-        vectors = [np.empty((0, self.embedding_size), np.float32)]
         with progress_bar("Embedding", total, show=progress) as advance:
-            for chunk in embed_stream(images, spec or self.spec, self.encoder):
-                for error in chunk.errors:
-                    if error is not None:
-                        raise error
-                vectors.append(chunk.vectors)
-                advance(len(chunk.vectors))
-        return np.concatenate(vectors)
+            return embed_images(images, spec or self.spec, self.encoder, advance)
 
     def verify(self, left: Images, right: ImageSource, *, threshold: float | None = None) -> Verdict:
         """Decide whether two images show the same identity.
@@ -179,16 +171,20 @@ class Model(FolderEmbedder):
             ImageError: If an image cannot be opened.
             SettingError: If the threshold is not finite.
         """
-        images = inputs.as_references(left)
-        if not images:
+        references = list(as_many(left, gray_batches=False))
+        if any(is_folder(image) for image in references):
+            from ..data.readers import references_of
+
+            references = [image for given in references for image in references_of(given)]
+        if not references:
             raise DataError("An image, or at least one reference, is needed to compare with; got none")
-        vectors = self._embed([*images, right])
-        references, query = distinct(vectors[:-1]), vectors[-1:]
-        distances = self.distances(references, query)
+        vectors = embed_images([*references, right], self.spec, self.encoder)
+        known, query = distinct(vectors[:-1]), vectors[-1:]
+        distances = self.distances(known, query)
         nearest = int(distances[:, 0].argmin())
-        (relations,) = self._relations(references[nearest : nearest + 1], query)
-        (distance,), fitted = self._to_all(references, distances)
-        return self._verdict(float(distance), threshold, fitted=fitted, relations=relations)
+        (relations,) = self._relations(known[nearest : nearest + 1], query)
+        (distance,), fitted = self._to_all(known, distances)
+        return fitted.verdict(float(distance), threshold, relations)
 
     def verify_many(
         self,
@@ -220,28 +216,13 @@ class Model(FolderEmbedder):
         vectors = self._embed(list(images.values()), progress=progress)
         index = [[place[inputs.image_key(image)] for image in side] for side in (first, second)]
         sides = vectors[np.array(index, np.intp)]
+        calibration = self.manifest.calibration
         return [
-            self._verdict(float(distance), threshold, relations=relations)
+            calibration.verdict(float(distance), threshold, relations)
             for distance, relations in zip(
                 self.paired_distances(*sides), self._relations(*sides), strict=True
             )
         ]
-
-    def _verdict(
-        self,
-        distance: float,
-        threshold: float | None = None,
-        *,
-        fitted: FittedThreshold | None = None,
-        relations: Mapping[str, float] | None = None,
-    ) -> Verdict:
-        """Return the verdict for a distance; ``fitted`` is by default the threshold for two images."""
-        stored = self.manifest.calibration if fitted is None else fitted
-        limit = stored.threshold if threshold is None else threshold
-        if not math.isfinite(limit):
-            raise SettingError(f"A threshold must be a finite number; got {limit}")
-        likeliest = max(relations.items(), key=lambda item: item[1]) if relations else (None, None)
-        return Verdict(distance <= limit, float(stored.probability(distance)), distance, limit, *likeliest)
 
     @overload
     def classify(  # type: ignore[overload-overlap] # a string is an iterable of strings

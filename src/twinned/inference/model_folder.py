@@ -196,9 +196,6 @@ def harder_impostors(
         encoder: Name of the encoder.
         forged: The task is known to have forgeries.
         marked: The data can mark forgeries; a pair list cannot.
-
-    Returns:
-        State of each kind under ``impostors``; empty for a task without such a kind.
     """
     measured = bool(comparisons.forged.any())
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
@@ -300,11 +297,7 @@ def write(
 ) -> Manifest:
     """Write training.json, README.md and model.json with the SHA-256 of every other file.
 
-    Args:
-        folder: Folder with the graphs.
-        manifest: Contents of model.json; ``files`` is filled in.
-        card: Model card for README.md; by default the file is left unchanged.
-        training: Contents of training.json; by default the file is left unchanged.
+    Without a card or the contents of training.json, these files are left unchanged.
 
     Returns:
         The manifest as written.
@@ -344,9 +337,6 @@ def check_output(
         SettingError: As there; or if ``force`` would replace something other than a model folder.
     """
     outputs.check_output(target, force=force, data=data, option=option)
-    if target.exists() and not (target / "model.json").is_file() and not _is_empty(target):
+    replaceable = (target / "model.json").is_file() or (target.is_dir() and not any(target.iterdir()))
+    if target.exists() and not replaceable:
         raise SettingError(f"{target}: Not a model folder, so it is not replaced. Choose another name")
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and next(folder.iterdir(), None) is None

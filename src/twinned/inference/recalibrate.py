@@ -166,11 +166,7 @@ def _manifest(
     held_out.pop("identified", None)
     kept = [one for one in old.coded_notes() if not is_threshold_warning(one.code)] + notes
     changed = old.with_notes(kept).model_copy(
-        update={
-            "stored_calibration": report.calibration,
-            "prototype": False,
-            "held_out": held_out,
-        }
+        update={"stored_calibration": report.calibration, "prototype": False, "held_out": held_out}
     )
     if not isinstance(source, ImageSet) or model.manifest.head:
         return changed

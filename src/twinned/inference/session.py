@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,6 +79,19 @@ class Graph:
         self.input_shape: tuple[int | str, ...] = tuple(self.session.get_inputs()[0].shape[1:])
         self.output_shape: tuple[int | str, ...] = tuple(self.session.get_outputs()[0].shape[1:])
         self.outputs = [o.name for o in self.session.get_outputs()]
+
+    def check(self, *expected: tuple[int, ...]) -> None:
+        """Compare the shapes of input and output with those in model.json; a name matches any size.
+
+        Raises:
+            ModelError: If they differ.
+        """
+        for end, found, wanted in zip(("input", "output"), (self.input_shape, self.output_shape), expected):
+            if len(found) != len(wanted) or any(f != w for f, w in zip(found, wanted) if isinstance(f, int)):
+                raise ModelError(
+                    f"{self.path.parent}: The {end} of {self.path.name} has the shape {found}, in model.json"
+                    f" {wanted}. One of the two was changed. Restore the folder from a copy, or train again"
+                )
 
     def single_threaded(self) -> Graph:
         """Return a session with one thread, for use by several workers; loaded once.
@@ -156,6 +169,24 @@ def embed_stream(
             vectors, errors = waiting.popleft().result()
             yield Embedded(start, vectors, errors)
             start += len(errors)
+
+
+def embed_images(
+    images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, advance: Callable[[int], None] | None = None
+) -> Floats:
+    """Embed any number of images, shape ``(n, d)``; ``advance`` gets the number of images of each batch.
+
+    Raises:
+        ImageError: At the first image that cannot be opened.
+    """
+    vectors = []
+    for batch in embed_stream(images, spec, graph):
+        for error in filter(None, batch.errors):
+            raise error
+        vectors.append(batch.vectors)
+        if advance is not None:
+            advance(len(batch.vectors))
+    return np.concatenate(vectors) if vectors else embed_pixels(np.zeros((0, *spec.shape), np.uint8), graph)
 
 
 def embed_pixels(pixels: PixelStore, graph: Graph, *, batch: int = BATCH) -> Floats:

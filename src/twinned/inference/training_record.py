@@ -21,10 +21,7 @@ Layer = tuple[str, str, tuple[int, ...], int]
 class TrainingRecord:
     """Record of a model's training; empty for a model that was not trained.
 
-    Args:
-        folder: Model folder.
-        manifest: Its manifest.
-        owner: Object that keeps a temporary folder from being deleted.
+    ``owner`` keeps a temporary folder from being deleted.
 
     Raises:
         ModelError: On first use, if a file is damaged.

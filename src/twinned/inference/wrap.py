@@ -211,7 +211,7 @@ def write_calibrated(
         calibration=report.calibration,
         held_out={
             **decoded.fingerprint(),
-            "classes": decoded.labelled.classes if decoded.labelled is not None else [],
+            "classes": decoded.classes,
             **report.figures,
             **model_folder.harder_impostors(
                 report.comparisons, recipe="wrap", encoder=source.removesuffix(".onnx")
@@ -315,11 +315,7 @@ def _spec(height: int, width: int, channels: int, fit: str, scaling: _Scaling) -
 
 
 def _choose(
-    found: OnnxEncoder,
-    formats: list[InputFormat],
-    metrics: Sequence[str],
-    decoded: DecodedSet,
-    seed: int,
+    found: OnnxEncoder, formats: list[InputFormat], metrics: Sequence[str], decoded: DecodedSet, seed: int
 ) -> tuple[InputFormat, str]:
     """Try the open choices on some of the images, and return the one with the lowest equal error rate."""
     if len(formats) == len(metrics) == 1:
@@ -372,11 +368,7 @@ def _error(vectors: Floats, some: DecodedSet, embedder: GraphEmbedder, seed: int
 def _errors(
     found: OnnxEncoder, formats: list[InputFormat], metrics: Sequence[str], some: DecodedSet, seed: int
 ) -> dict[tuple[int, str], float]:
-    """Return the equal error rate of each format, by its number, with each distance.
-
-    Raises:
-        ModelError: If the encoder runs with none of the formats, or always returns the same vector.
-    """
+    """Return the equal error rate of each format, by its number, with each distance."""
     errors: dict[tuple[int, str], float] = {}
     problem: ModelError | None = None
     with tempfile.TemporaryDirectory(prefix="twinned-") as folder:

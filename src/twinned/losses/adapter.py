@@ -60,26 +60,28 @@ def embedding_loss(
     check_loss(loss)
     if miner is not None:
         check_miner(miner)
-    name, kind = plain_name(loss), _kind(loss)
+    kind = _kind(loss)
     required = getattr(loss, "distance", None) if isinstance(loss, Loss) else None
     measures = kind in ("pair", "triplet", "own-pair") or not (miner is None or takes_embeddings(miner))
+    distance, problem = distance or required, ""
     if _on_logits(loss) and not callable(distance):
-        raise SettingError(
-            f"{name} is computed from a learned head's logits; got distance {distance!r}. Pass a function "
-            "that returns the head's logits"
+        problem = (
+            f"is computed from a learned head's logits; got distance {distance!r}. Pass a function that"
+            " returns the head's logits"
         )
-    if required is not None and distance not in (None, required):
-        raise SettingError(f"{name} requires the distance {required!r}; got {distance!r}")
-    if _is_proxy_loss(loss) and miner is not None:
-        raise SettingError(f"{name} compares images with classes, not with images. Leave the miner out")
-    if kind == "foreign" and miner is not None and not takes_indices(loss):
-        raise SettingError(
-            f"{name} takes embeddings and labels only. Add a third parameter for the indices of the miner, or"
-            " leave the miner out"
+    elif required is not None and distance != required:
+        problem = f"requires the distance {required!r}; got {distance!r}"
+    elif _is_proxy_loss(loss) and miner is not None:
+        problem = "compares images with classes, not with images. Leave the miner out"
+    elif kind == "foreign" and miner is not None and not takes_indices(loss):
+        problem = (
+            "takes embeddings and labels only. Add a third parameter for the indices of the miner, or leave"
+            " the miner out"
         )
-    distance = distance or required
-    if distance is None and measures:
-        raise SettingError(f"{name} needs a distance; choose one of {', '.join(distances.DISTANCES)}")
+    elif distance is None and measures:
+        problem = f"needs a distance; choose one of {', '.join(distances.DISTANCES)}"
+    if problem:
+        raise SettingError(f"{plain_name(loss)} {problem}")
     measure = distances.get(distance) if isinstance(distance, str) else distance
     return EmbeddingLoss(
         loss,

@@ -96,11 +96,7 @@ def option_names(loss: Any) -> list[str]:
 
 
 def create_loss(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    embedding_size: int | None = None,
-    **options: float | None,
+    name: str, *, num_classes: int | None = None, embedding_size: int | None = None, **options: float | None
 ) -> AnyLoss:
     """Create a loss by name.
 

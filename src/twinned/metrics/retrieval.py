@@ -101,10 +101,7 @@ def evaluate_retrieval(
 
 
 def recall_at_k(
-    embeddings: npt.ArrayLike,
-    labels: Labels,
-    ks: Sequence[int] = (1, 5),
-    distance: DistanceLike = "cosine",
+    embeddings: npt.ArrayLike, labels: Labels, ks: Sequence[int] = (1, 5), distance: DistanceLike = "cosine"
 ) -> dict[int, float]:
     """Return the share of queries with an image of their class among the ``k`` nearest, for each k.
 

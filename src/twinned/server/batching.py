@@ -19,13 +19,7 @@ from ..inference.session import BATCH, Floats, Graph
 
 
 class EncoderPlan(NamedTuple):
-    """Execution of the encoder.
-
-    Args:
-        encoder: Session of the encoder.
-        threads: Number of request threads that keep it busy.
-        batching: True if images of several requests are embedded in one batch.
-    """
+    """Session of the encoder, number of request threads that keep it busy, and whether it joins requests."""
 
     encoder: Graph | BatchingEncoder
     threads: int

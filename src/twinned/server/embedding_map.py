@@ -20,12 +20,7 @@ Projection: TypeAlias = Callable[[Floats], NDArray[np.floating[Any]]]
 
 
 class Maps:
-    """Cache of the latest map of each method, recomputed when the gallery has changed.
-
-    Args:
-        opened: Returns the gallery, or raises a `Problem` if there is none.
-        version: Returns a value that changes with the gallery.
-    """
+    """Cache of the latest map of each method, recomputed when the version of the gallery has changed."""
 
     def __init__(self, opened: Callable[[], Gallery], version: Callable[[], object]) -> None:
         self._opened = opened

@@ -31,6 +31,7 @@ _QUERY = problems(404, 422, 503)
 _UNDO_SECONDS = 600.0
 _UNDO_KEPT = 32
 _PAGE = 500
+_MOST_COMPARED = 20_000  # images in which near-duplicates are found in some 15 seconds
 
 Label = Annotated[str | None, Query(max_length=200, description="Label to list; all by default.")]
 
@@ -77,12 +78,7 @@ class _Removal(NamedTuple):
 
 
 class GalleryService:
-    """Gallery with its thumbnails, maps and recent removals.
-
-    Args:
-        service: The service.
-        thumbnails: Thumbnails of the gallery's images.
-    """
+    """Gallery with its thumbnails, maps and recent removals."""
 
     def __init__(self, service: Service, thumbnails: Thumbnails) -> None:
         self.service = service
@@ -119,6 +115,17 @@ class GalleryService:
             body.image, body.k, id=body.id, exact=body.exact, label=body.label, where=body.where
         )
         return [_hit(hit) for hit in hits]
+
+    def duplicates(self, within: float | None) -> list[list[dict[str, Any]]]:
+        """Return groups of near-duplicates, the largest first."""
+        gallery = self.service.opened()
+        if gallery.count() > _MOST_COMPARED:
+            raise Problem(
+                422,
+                f"This gallery has more than {_MOST_COMPARED:,} images, so this would take minutes. Stop the"
+                " service, and run: twinned gallery duplicates",
+            )
+        return [[_hit(hit) for hit in group] for group in gallery.duplicates(within)]
 
     def map(self, method: Method) -> dict[str, Any]:
         """Return the map of the gallery."""
@@ -284,6 +291,20 @@ def _add_collection(router: APIRouter, service: Service, gallery: GalleryService
     )
     async def get_labels() -> Response:
         return await service.for_gallery.run(gallery.labels)
+
+    @router.get(
+        "/v1/gallery/duplicates",
+        response_model=schemas.list_of(schemas.list_of(schemas.Hit)),
+        responses=_QUERY,
+        summary="Find groups of near-duplicates",
+    )
+    async def get_duplicates(
+        within: Annotated[
+            float | None,
+            Query(ge=0, allow_inf_nan=False, description="Largest distance; a tenth of the threshold."),
+        ] = None,
+    ) -> Response:
+        return await service.for_gallery.run(lambda: gallery.duplicates(within))
 
     @router.get(
         "/v1/gallery/map",

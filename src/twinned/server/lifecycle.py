@@ -61,13 +61,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C; running requests are completed.
-
-    Args:
-        app: ASGI application.
-        listening: Socket from `listen`.
-        limits: Limits of connections and of the stop.
-    """
+    """Serve until SIGTERM or Ctrl-C; running requests are completed. The socket is that of `listen`."""
     bounds = limits or Limits()
     # The response describes a damaged body. Clients must not be able to fill the log with them.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)

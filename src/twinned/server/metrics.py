@@ -11,12 +11,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Metrics:
-    """Metrics of one service.
-
-    Args:
-        pending: Returns the number of requests begun or waiting.
-        batching: True if images of several requests are embedded in one batch.
-    """
+    """Metrics of one service; ``pending`` returns the number of requests begun or waiting."""
 
     def __init__(self, *, pending: Callable[[], int], batching: bool) -> None:
         self.registry = CollectorRegistry()

@@ -161,17 +161,7 @@ def _facts(service: Service, stats: Stats | None) -> dict[str, Any]:
         known = {} if stats is None else stats.to_json()
         gallery = {key: known.get(key) for key in _GALLERY}
         gallery["temporary"] = service.temporary is not None
-    kept = (
-        "encoder",
-        "embedding_size",
-        "distance",
-        "head",
-        "data",
-        "held_out",
-        "recipe",
-        "notes",
-        "licence",
-    )
+    kept = ("encoder", "embedding_size", "distance", "head", "data", "held_out", "recipe", "notes", "licence")
     return {name: getattr(manifest, name) for name in kept} | {
         "name": model.folder.name,
         "image": manifest.spec.model_dump(mode="json"),

@@ -22,13 +22,7 @@ _STATUS: tuple[tuple[type[TwinnedError], int], ...] = (
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's word
-    """Error that ends a request.
-
-    Args:
-        status: HTTP status.
-        detail: Message: what is wrong, and what to do.
-        headers: Further headers of the response.
-    """
+    """Error that ends a request; the detail states what is wrong, and what to do."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)

@@ -21,9 +21,9 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from ..evaluation import calibration
 from ..gallery import results as gallery
 from ..gallery.store import Record
-from ..inference import results
 from .uploads import Upload
 
 
@@ -175,8 +175,7 @@ class ClassifyRequest(_Images):
     """Images to classify, and examples of each class."""
 
     support: dict[Label, Annotated[list[Picture], Field(min_length=1)]] = Field(
-        min_length=1,
-        description="Example images of each class; in multipart the field `support[CLASS]`.",
+        min_length=1, description="Example images of each class; in multipart the field `support[CLASS]`."
     )
     threshold: Threshold
     faces: AllFaces
@@ -245,13 +244,9 @@ class UndoRequest(_Body):
 
 
 def _schema_of(result: type, *, name: str = "", without: str = "", **types: Any) -> type[BaseModel]:
-    """Derive the schema of a response from a result class: the same fields, types and defaults.
+    """Derive the schema of a response from the fields, types and defaults of a named tuple or dataclass.
 
-    Args:
-        result: Named tuple or dataclass.
-        name: Name in the OpenAPI document; the class's own by default.
-        without: Field that the response does not have.
-        types: Types of further fields, and of fields whose JSON differs.
+    ``without`` names a field that the response lacks; ``types`` are further fields, or have another JSON.
     """
     hints = {field: hint for field, hint in get_type_hints(result).items() if field != without}
     defaults = getattr(result, "_field_defaults", vars(result))  # those of a dataclass are attributes
@@ -275,8 +270,8 @@ class Nearest(BaseModel):
     distance: float | None
 
 
-Verdict = _schema_of(results.Verdict, verdict=str)
-Prediction = _schema_of(results.Prediction, nearest=Nearest, threshold=float | None)
+Verdict = _schema_of(calibration.Verdict, verdict=str)
+Prediction = _schema_of(calibration.Prediction, nearest=Nearest, threshold=float | None)
 Hit = _schema_of(gallery.Hit, without="metadata")
 Identification = _schema_of(
     gallery.Identification, distance=float | None, nearest=Nearest | None, hits=list_of(Hit)

@@ -41,14 +41,10 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 class Hosts:
-    """Accepted values of the Host header.
+    """Accepted values of the Host header: the address that the service listens on, and further names.
 
     A foreign name can resolve to any address, but an IP address cannot be forged. A service that other
     machines can reach therefore accepts all IP addresses, and only its own names.
-
-    Args:
-        host: Address that the service listens on.
-        names: Further accepted names.
     """
 
     def __init__(self, host: str, names: Iterable[str] = ()) -> None:
@@ -64,12 +60,8 @@ class Hosts:
 class SecurityMiddleware:
     """Middleware that passes a request to the application, or rejects it.
 
-    Args:
-        app: The application.
-        hosts: Accepted hosts.
-        token: Token required in ``Authorization: Bearer``; None allows every request. It can be replaced
-            while the service runs.
-        metrics: Metrics that count the responses.
+    The ``token`` is required in ``Authorization: Bearer``; None allows every request. It can be replaced
+    while the service runs.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts, token: str | None, metrics: Metrics) -> None:

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,13 +39,7 @@ _GALLERY_SECONDS = 2.0  # for figures of the gallery in other responses; Prometh
 
 
 class Lane:
-    """Threads and upload memory for one kind of request, which never waits for the other kind.
-
-    Args:
-        threads: Number of threads.
-        limits: Limits of the service.
-        share: Fraction of the bytes that all requests may hold.
-    """
+    """Threads and a share of the upload memory for one kind of request, which never waits for the other."""
 
     def __init__(self, threads: int, limits: Limits, *, share: float) -> None:
         self.pool = ThreadPool(threads, waiting=limits.waiting, wait_seconds=limits.wait_seconds)
@@ -60,7 +55,9 @@ class Lane:
 
     async def run(self, job: Callable[[], Any]) -> Response:
         """Run the job and encode the response in a thread."""
-        return Response(await self.pool.run(lambda: _json(job())), media_type="application/json")
+        encode = partial(json.dumps, allow_nan=False, separators=(",", ":"))
+        content = await self.pool.run(lambda: encode(job()).encode())
+        return Response(content, media_type="application/json")
 
 
 class Service:
@@ -98,8 +95,7 @@ class Service:
         self.for_gallery = Lane(self.plan.threads, limits, share=share)
         self._lanes = (self.for_model, self.for_gallery)
         self.metrics = Metrics(
-            pending=lambda: sum(lane.pool.pending for lane in self._lanes),
-            batching=self.plan.batching,
+            pending=lambda: sum(lane.pool.pending for lane in self._lanes), batching=self.plan.batching
         )
 
     async def figures(self) -> bytes:
@@ -175,7 +171,3 @@ class Service:
             self.gallery.close()
             if self.temporary is not None:
                 self.temporary.cleanup()
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()

@@ -75,14 +75,7 @@ class ThreadPool:
             mine.answer.cancel()
 
     def close(self, seconds: float | None = None) -> bool:
-        """Accept no more jobs and wait for the pending ones.
-
-        Args:
-            seconds: Maximum time to wait; None for no limit.
-
-        Returns:
-            True if no job is left.
-        """
+        """Accept no more jobs, wait for the pending ones, and return True if none is left."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

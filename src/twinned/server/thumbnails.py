@@ -28,12 +28,7 @@ _KEPT = 2048  # thumbnails in memory, about 4 KB each
 
 
 class Thumbnails:
-    """Storage of thumbnails by record id.
-
-    Args:
-        folder: Folder of the thumbnails; None keeps the most recent ones in memory.
-        read_only: Do not write to the folder.
-    """
+    """Storage of thumbnails by record id; without a folder, the most recent ones are kept in memory."""
 
     def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
         self._folder = folder

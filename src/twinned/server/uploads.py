@@ -53,12 +53,7 @@ class Upload(bytes):
 
 
 class Intake:
-    """Receiver of bodies, with limits for each body and for all together.
-
-    Args:
-        limits: Limits of the service.
-        share: Fraction of the bytes that all requests may hold; at least one body fits.
-    """
+    """Receiver of bodies, with limits for each body and for all together; at least one body fits."""
 
     def __init__(self, limits: Limits, *, share: float = 1.0) -> None:
         self._limits = limits
@@ -130,12 +125,6 @@ def check_query(request: Request) -> None:
 def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Body:
     """Parse and validate a request.
 
-    Args:
-        kind: Schema of the request.
-        content_type: The header Content-Type.
-        body: The body.
-        limits: Limits of the service.
-
     Raises:
         Problem: If the body does not match the schema.
         ImageError: If an image is invalid, unless the schema skips such images.
@@ -147,8 +136,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
         values = _from_json(body)
     else:
         raise Problem(
-            415,
-            f"The content type {content_type[:100]!r} is not supported. Send multipart/form-data or JSON",
+            415, f"The content type {content_type[:100]!r} is not supported. Send multipart/form-data or JSON"
         )
     try:
         found = kind.model_validate(values)

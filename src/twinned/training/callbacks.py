@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..errors import SettingError, TrainingError
 from ..utils.notes import note
 from . import distributed
-from .state import Interrupted, Network, Schedule, Scores, State, Step, StopReason
+from .schedule import Schedule
+from .state import Interrupted, Network, Scores, State, Step, StopReason
 
 # Steps between two evaluations are at least this many, so that a short run does not spend its time on them.
 _MIN_EVALUATION_INTERVAL = 10

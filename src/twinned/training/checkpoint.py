@@ -15,10 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..data.decoded import DecodedSet
 from ..errors import TrainingError
 from . import distributed
 from .callbacks import Callback
+from .config import TrainConfig
 from .state import State, Step, StopReason
+from .warm_start import WarmStart
 
 FORMAT = "2"
 Parts = Mapping[str, nn.Module]
@@ -144,11 +147,28 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
     return state
 
 
+def run_identity(
+    config: TrainConfig, train: DecodedSet, validation: DecodedSet | None, warm_start: WarmStart | None
+) -> str:
+    """Return the JSON text that identifies a run in its checkpoint: its settings, data and initial model."""
+    given = config.model_dump(mode="json")
+    given["data"] = train.identity()
+    given["held_out"] = None if validation is None else validation.identity()
+    if warm_start is not None:
+        given["model"] = warm_start.sha256
+    return json.dumps(given)
+
+
 def setting_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Describe the settings that differ between two runs; empty if none do."""
     old, new = _dotted(old), _dotted(new)
     names = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return ", ".join(f"{key}: {old.get(key)} then, {new.get(key)} now" for key in names)
+
+
+def partial_folder(target: Path) -> Path:
+    """Return the folder of the checkpoints of an unfinished run that writes to ``target``."""
+    return target.with_name(target.name + ".partial")
 
 
 def _dotted(sections: dict[str, Any]) -> dict[str, Any]:

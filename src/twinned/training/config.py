@@ -20,6 +20,7 @@ from ..errors import SettingError
 from ..losses import miners
 from ..nn import encoders
 from .sections import (
+    HELP,
     LOSS_SECTIONS,
     AdamW,
     Augment,
@@ -53,7 +54,7 @@ class TrainConfig(Section):
     """
 
     recipe: str = Field("photo", description="Name of the recipe that the other values come from")
-    seed: int = Field(0, ge=0, lt=1 << 31, description="Seed of all random numbers")
+    seed: int = Field(0, ge=0, lt=1 << 31, description=HELP["seed"])
     input: Input = Input()
     encoder: EncoderConfig = EncoderConfig()
     transfer: Transfer = Transfer()
@@ -109,7 +110,9 @@ class TrainConfig(Section):
             elif name in VARIANTS and values[section]["name"] != value:
                 values[section] = {"name": value}
             else:
-                values[section][option] = None if name in _OPTIONAL and _is_none(value) else value
+                values[section][option] = (
+                    None if name in _OPTIONAL and str(value).lower() == "none" else value
+                )
         return TrainConfig.parse(values)
 
     @classmethod
@@ -247,10 +250,6 @@ def by_full_name(options: Mapping[str, Any]) -> dict[str, Any]:
 def _current(name: str, value: Any) -> Any:
     """Translate the value of an option that had another name in version 0.1."""
     return _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
-
-
-def _is_none(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value.lower() == "none")
 
 
 def _explain(error: ValidationError) -> SettingError:

@@ -12,8 +12,8 @@ from ..data.decoded import DecodedSet
 from ..data.splits import class_folds, hold_out, shared_classes
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import note
-from .budget import Budget
 from .config import TrainConfig
+from .schedule import Budget
 from .state import State, StopReason
 from .trainer import Trainer
 from .validation import ValidationScore
@@ -65,6 +65,46 @@ class FitResult:
     baseline: ValidationScore | None = None
 
 
+def fit_best(
+    trainer: Trainer, data: DecodedSet, validation: DecodedSet | None, budget: Budget, folder: Path | None
+) -> FitResult:
+    """Train and score a network, and keep the baseline if it is better or nothing is trained.
+
+    Args:
+        trainer: Configuration and baseline.
+        data: Training data.
+        validation: Separate data to score on; None to hold some out.
+        budget: Time for all fits and scores.
+        folder: Folder of the checkpoints; None saves none.
+    """
+    config, baseline = trainer.config, trainer.baseline
+    if (
+        baseline is not None
+        and trainer.baseline_is_usable
+        and config.length.steps == 0
+        and config.encoder.embedding_size is None
+    ):
+        return baseline_result(trainer, data, validation)
+    trains = config.length.steps != 0 or trainer.has_lda_projection(trainer.build())
+    if not trains and baseline is None and config.transfer.projection != "lda":
+        return untrained_result(trainer, trainer.fit(data, validation).network, data, validation)
+    data, validation = trainer.cache_features(
+        data, validation, budget=budget, record=folder and folder / "prepared.json"
+    )
+    split = split_data(data, validation, config, has_baseline=baseline is not None)
+    if baseline is not None and split.validation is None and not split.n_folds:
+        note(
+            "baseline-kept",
+            "fewer than 4 classes are too few to score a trained network, so the encoder is kept untrained",
+        )
+        return baseline_result(trainer, data, None)
+    result = _fit_and_validate(trainer, split, budget=budget, folder=folder)
+    result = keep_better(result, trainer, data, validation)
+    if trains:
+        return result
+    return replace(result, train=empty(result.train), unseen=result.unseen or result.held_out is not None)
+
+
 def split_data(
     data: DecodedSet, validation: DecodedSet | None, config: TrainConfig, *, has_baseline: bool
 ) -> Split:
@@ -86,17 +126,8 @@ def split_data(
     return Split(train, None, min(_MAX_FOLDS, usable // 2) if usable >= 4 else 0)
 
 
-def fit_and_validate(
-    trainer: Trainer, split: Split, *, budget: Budget, folder: Path | None = None
-) -> FitResult:
-    """Train on a split and score the network, and the baseline if there is one, on classes held out.
-
-    Args:
-        trainer: Configuration and baseline.
-        split: Training and held-out data.
-        budget: Time for all fits and scores.
-        folder: Folder of the checkpoints; None saves none.
-    """
+def _fit_and_validate(trainer: Trainer, split: Split, *, budget: Budget, folder: Path | None) -> FitResult:
+    """Train on a split and score the network, and the baseline if there is one, on classes held out."""
     train, validation, n_folds = split.train, split.validation, split.n_folds
     few_images = trainer.has_few_images(train) if n_folds else None
     result = trainer.fit(

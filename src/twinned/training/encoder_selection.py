@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
-from ..data.datasets import ImageSet
+from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
 from ..data.splits import subsample
+from ..inference import model_folder
+from ..nn import encoders
 from ..utils.notes import Note, muted
-from . import distributed
-from .budget import Budget
+from ..utils.progress import progress_bar
+from . import distributed, recipes
+from .checkpoint import partial_folder
 from .config import TrainConfig
+from .options import TrainRequest
+from .rules import DataFacts, resolve
+from .schedule import Budget
+from .setup import FIXES_ENCODER, Setup
+from .state import Interrupted
 from .trainer import Trainer
 from .validation import ValidationScore
 from .warm_start import pretrained_baseline
 
+_PRETRAINED = "efficientnet_lite0"
+# For these recipes, auto compares a small encoder with a pretrained one: recipe and changes of each.
+_CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+    "photo": (("photo-small", {}), ("photo", {})),
+    "face": (("face", {}), ("face", {"encoder": f"{_PRETRAINED}_face"})),
+    "signature": (("signature", {}), ("signature", {"encoder": f"{_PRETRAINED}_signature"})),
+}
 # Fraction of the run's time for the pilot runs.
 TRIAL_SHARE = 0.15
 # Fraction of that time for the pretrained encoder, which is slow to run and fast to fit.
@@ -25,6 +44,50 @@ _PRETRAINED_SHARE = 0.45
 _MAX_IMAGES = 600
 # Seconds that reading, embedding a few dozen images and a few steps take.
 _MIN_SECONDS = 6.0
+
+
+def choose_encoder(setup: Setup, request: TrainRequest, device: torch.device) -> Setup:
+    """Choose the encoder of recipe auto by pilot runs, or by the run that is resumed, where it is open.
+
+    Raises:
+        SettingError: If the output exists.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP.
+    """
+    images, minutes = setup.train, setup.config.length.minutes
+    pair = _CANDIDATES.get(setup.config.recipe)
+    if pair is None or setup.model is not None or not minutes or isinstance(images, PairSet):
+        return setup
+    if setup.parts.given() or setup.changes.keys() & FIXES_ENCODER or not encoders.installed(_PRETRAINED):
+        return setup
+    facts, changes = DataFacts.of(images), {"input.faces": setup.config.input.faces} | setup.changes
+    small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
+    if request.output is not None:
+        force = request.overwrite or request.resume
+        model_folder.check_output(Path(request.output), force=force, data=[images.origin], option="overwrite")
+        if request.resume and (before := _encoder_of(Path(request.output))) is not None:
+            return setup._replace(config=large if before == large.encoder.name else small)
+    with progress_bar("Choosing the encoder", show=request.progress):
+        try:
+            config, why = select_encoder(
+                images, small, large, seconds=TRIAL_SHARE * 60 * minutes, device=device
+            )
+        except (Interrupted, KeyboardInterrupt):
+            raise Interrupted("stopped during the choice of the encoder; nothing was saved") from None
+    return setup._replace(config=config, notes=[*setup.notes, why])
+
+
+def _encoder_of(target: Path) -> str | None:
+    """Return the encoder of an interrupted or finished run; None where there is none."""
+    file = partial_folder(target) / "main.safetensors"
+    try:
+        if file.is_file():
+            with safe_open(file, "pt") as checkpoint:
+                return str(json.loads(checkpoint.metadata()["run"])["encoder"]["name"])
+        if (target / "model.json").is_file() and not partial_folder(target).exists():
+            return model_folder.read(target).encoder
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        pass  # reading the run again reports the error
+    return None
 
 
 def select_encoder(
@@ -81,7 +144,6 @@ def _score_pretrained(
     """Score the pretrained encoder without and with a fitted projection, and return the better score."""
     config = large.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
     baseline = pretrained_baseline(config, config.spec())
-    assert baseline is not None
     spec = config.spec().model_copy(update=baseline.statistics)
     trainer = Trainer(config, spec, device=device, baseline=baseline.to(device), progress=False)
     with muted():

@@ -1,140 +1,69 @@
-"""Configuration of a run that starts from a model, and figures on the data of its original task."""
+"""`finetune`: train a model further, and evaluate it on the data of its original task."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from ..data.datasets import ImageSet, PairSet
-from ..errors import DataError, ModelError, SettingError, many
+from ..data.readers import Data, as_dataset
+from ..errors import DataError
 from ..evaluation.results import NAMES
 from ..inference import model_folder
 from ..inference.baseline import figures
 from ..inference.model import Model
 from ..inference.model_card import card
-from ..nn import encoders
 from ..utils.notes import Note, note
-from . import recipes
-from .config import TrainConfig
+from . import distributed
+from .api import train, with_new_names
+from .options import FinetuneOptions
+from .process import interruptible
 from .state import Interrupted
 
-# Learning rate of the first fine-tuning, relative to that of the original training.
-_LOWER_RATE = 0.3
-_MINUTES = 2.0
-# Options that stay the model's when another recipe is chosen.
-_OF_THE_NETWORK = (
-    "input.height",
-    "input.width",
-    "input.channels",
-    "input.fit",
-    "input.ink",
-    "input.faces",
-    "input.min_face",
-    "encoder.name",
-    "encoder.embedding_size",
-    "encoder.dropout",
-    "encoder.symmetric",
-    "comparison.normalize",
-)
-# More of them, where only one of recipe and model has a pretrained encoder.
-_OF_ITS_TRAINING = (
-    "transfer.projection",
-    "transfer.freeze",
-    "transfer.freeze_batchnorm",
-    "comparison.cohort",
-    "optimizer.name",
-    "optimizer.learning_rate",
-    "optimizer.proxy_lr_scale",
-)
 
+def finetune(
+    model: Model | str | os.PathLike[str],
+    data: Data,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    old: Data | None = None,
+    **options: Unpack[FinetuneOptions],
+) -> Model:
+    """Train a model further, on other images: new classes, a new task, a new image size.
 
-def config_of(model: Model) -> TrainConfig:
-    """Return the configuration that a model was trained with.
-
-    Raises:
-        SettingError: If the model was wrapped.
-        ModelError: If the configuration is damaged.
-    """
-    if "weights.safetensors" not in model.manifest.files:
-        raise SettingError(
-            f"{model.folder}: the encoder was wrapped, and an ONNX graph cannot be trained. Train it in its"
-            " own framework, and wrap it again, or use Model.from_network"
-        )
-    try:
-        return TrainConfig.from_saved(model.manifest.recipe)
-    except SettingError as error:
-        raise ModelError(f"{model.folder}: model.json: recipe: {error}") from None
-
-
-def base_config(
-    model: Model, recipe: TrainConfig | None, data: ImageSet | PairSet
-) -> tuple[TrainConfig, str]:
-    """Return the configuration that fine-tuning starts from, and a note on the model.
+    The result is not worse than the model before, on classes that training did not see: with fewer than 60
+    classes, folds of them are held out in turn. Where training does not help, the encoder stays unchanged,
+    with a threshold for the new images, and a note reports it.
 
     Args:
-        model: Model to start from.
-        recipe: Way of training; None for the model's own.
-        data: New data.
+        model: Model to start from, or its folder.
+        data: Images or pairs, as for `train`.
+        output: Model folder to write; by default a temporary folder, until `Model.save`.
+        old: Data of the original task; both models are evaluated on them.
+        **options: Arguments and options of `train`. By default they are the model's own, with a lower
+            learning rate unless the model was fine-tuned before. ``recipe`` changes the way of training, not
+            the encoder or its input.
 
     Raises:
-        SettingError: If the model distinguishes relations, and the data have none.
+        SettingError: If the model was wrapped, or does not support an option.
+        DataError: If there are fewer than two classes with two readable images.
     """
-    theirs = config_of(model)
-    if theirs.comparison.head == "relation" and not (isinstance(data, PairSet) and data.relation is not None):
-        raise SettingError(
-            f"{model.folder}: the model distinguishes relations, and {data.origin} has none. Use a pair list"
-            " with a column relation, or fine-tune the model that this one was trained from"
-        )
-    base = _lower_rate(model, theirs) if recipe is None else _with_network_of(theirs, recipe)
-    known = len(model.manifest.classes)
-    text = (
-        f"a model of {many(known, 'class')} ({base.encoder.name})"
-        if known
-        else f"encoder {base.encoder.name}"
-    )
-    return base, f"finetuned from {text}{'' if known else ', which knew no classes yet'}"
+    given = with_new_names(dict(options))
+    before = model if isinstance(model, Model) else Model(model)
+    earlier = None if old is None else as_dataset(old)
+    if earlier is not None:
+        force = any(map(given.get, ("resume", "overwrite")))
+        _check_old_data(earlier, None if output is None else Path(output), force=force)
+    result = train(data, output, init_from=before, **given)
+    if earlier is None or distributed.rank() > 0:
+        return result
+    with interruptible():
+        return _measure_old(before, result, earlier, given.get("seed") or 0, given.get("progress", True))
 
 
-def check_kept(theirs: TrainConfig, config: TrainConfig) -> None:
-    """Check that options keep the model's network.
-
-    Raises:
-        SettingError: If they do not.
-    """
-    if config.encoder.name != theirs.encoder.name or config.encoder.weights is not None:
-        raise SettingError(
-            f"Fine-tuning keeps the model's encoder, {theirs.encoder.name}, and its weights. Use train for"
-            " others"
-        )
-    if theirs.encoder.symmetric and not config.encoder.symmetric:
-        raise SettingError(
-            "The model averages each image with its mirror image; fine-tuning keeps that. Leave out symmetric"
-        )
-
-
-def _lower_rate(model: Model, theirs: TrainConfig) -> TrainConfig:
-    """Return the configuration for training further: a pretrained encoder's own, or a lower learning rate."""
-    changes: dict[str, Any] = {"weights": None, "far": None, "minutes": _MINUTES, "seed": 0}
-    if not encoders.is_pretrained(theirs.encoder.name):
-        if model.record.requested_config[1].get("model") is None:  # not fine-tuned before
-            changes["learning_rate"] = _LOWER_RATE * theirs.optimizer.learning_rate
-    elif theirs.transfer.projection == "lda" and theirs.encoder.embedding_size is None:  # it was not trained
-        changes["embedding_size"] = recipes.PRETRAINED["encoder.embedding_size"]
-        changes["symmetric"] = recipes.RECIPES.get(theirs.recipe, theirs).encoder.symmetric
-    return theirs.merge(changes)
-
-
-def _with_network_of(theirs: TrainConfig, recipe: TrainConfig) -> TrainConfig:
-    """Return a recipe for the network of a model and its input."""
-    names: tuple[str, ...] = _OF_THE_NETWORK
-    changes = {"optimizer.weight_decay": recipe.optimizer.weight_decay}
-    if encoders.is_pretrained(recipe.encoder.name) != encoders.is_pretrained(theirs.encoder.name):
-        names += _OF_ITS_TRAINING
-    return recipe.merge(changes | {name: theirs.get(name) for name in names})
-
-
-def check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool) -> None:
+def _check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool) -> None:
     """Check that models can be evaluated on the data of the original task, and that the output spares them.
 
     Raises:
@@ -147,7 +76,7 @@ def check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool
         model_folder.check_output(target, force=force, data=[data.origin], option="overwrite")
 
 
-def measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool) -> Model:
+def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool) -> Model:
     """Evaluate both models on the original task, and keep the figures in the new model's folder."""
     try:
         found = {

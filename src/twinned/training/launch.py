@@ -1,4 +1,4 @@
-"""Devices and processes of training.
+"""Processes of training.
 
 torch.distributed's launcher starts one process per device of this machine; torchrun does so on several
 machines. lightning-fabric joins them into a group, and `twinned.training.distributed` exchanges data in it.
@@ -6,8 +6,6 @@ machines. lightning-fabric joins them into a group, and `twinned.training.distri
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import logging
 import multiprocessing
 import os
@@ -18,10 +16,11 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TypeAlias
 
 import torch
 from torch import distributed as process_group
@@ -30,10 +29,11 @@ from ..errors import SettingError, TrainingError, TwinnedError
 from ..inference.model import Model
 from ..utils.notes import logger, muted
 from . import distributed
-from .signals import handling, interruptible, stop_signals
+from .options import TrainRequest
+from .process import handling, interruptible, stop_signals, training_device
 from .state import Interrupted
 
-Options = ParamSpec("Options")
+Training: TypeAlias = Callable[[TrainRequest], Model]
 
 # Time that a process waits for the others while the first one evaluates or writes.
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -47,95 +47,41 @@ _LAUNCHER_LOGGERS = (
     "torch.distributed.elastic.multiprocessing.api",
     "torch.multiprocessing.spawn",
 )
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
 
 
-def training_device(name: str, count: int = 1) -> str:
-    """Return the device to train on: ``cpu``, ``cuda`` or ``mps``.
-
-    Args:
-        name: One of these, or ``auto`` for the fastest available one.
-        count: Number of processes on this machine; each has its own GPU, or a share of the CPU cores.
-
-    Raises:
-        SettingError: If the device, or that number of GPUs, is not available.
-    """
-    available = ["cpu"]
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if name == "auto":
-        name = available[0]
-    if name not in available:
-        raise SettingError(
-            f"device {name!r} cannot be used for training here. Choose auto or {', '.join(available)}."
-        )
-    if count < 1:
-        raise SettingError(f"devices is {count}. It must be at least 1.")
-    most = {"cpu": count, "cuda": torch.cuda.device_count(), "mps": 1}[name]
-    if count > most:
-        raise SettingError(
-            f"devices is {count}, but this machine has {most} GPU{'s' if most > 1 else ''}. Choose at most"
-            f" {most}, or device cpu."
-        )
-    return name
-
-
-def keep_freed_memory() -> bool:
-    """Configure the C library to keep freed memory for the next step.
-
-    A step on the CPU allocates the same large blocks as the step before. If they are returned to the system,
-    every page has to be cleared again: conv4 on 192 images of 35x35 took 71 ms per step, and 55 ms with the
-    memory kept. The process stays as large as its peak.
-
-    Returns:
-        True if the C library is glibc; other libraries are not changed.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
-
-
-def on_devices(train: Callable[Options, Model]) -> Callable[Options, Model]:
-    """Decorate a training function, so that ``devices=N`` runs it in N processes that train one network.
+@interruptible()
+def run_on_devices(train: Training, request: TrainRequest) -> Model:
+    """Train in this process, or with ``devices`` above 1 in so many processes that train one network.
 
     Args:
-        train: Takes the keywords ``device``, ``devices``, ``output``, ``progress``, ``callbacks`` and
-            ``started`` (start of the run on the monotonic clock, which all processes of a machine share).
+        train: Trains in one process; a function at the top level of a module.
+        request: Arguments of the run.
     """
-
-    @functools.wraps(train)
-    @interruptible()
-    def wrapped(*args: Options.args, **given: Options.kwargs) -> Model:
-        options: dict[str, Any] = {"device": "auto", "devices": 1, "output": None} | given
-        if given.get("started") is None:
-            given["started"] = time.monotonic()
-        launched = process_group.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
-        if launched and distributed.world_size() == 1:
-            join_processes(options["device"], options["devices"])
-        if distributed.world_size() > 1:
-            if options["output"] is None:
-                raise SettingError("Several processes need an output: a folder that all of them can access.")
-            if distributed.rank() > 0:
-                given.update(progress=False, callbacks=())
-                with muted():
-                    return train(*args, **given)
-            return train(*args, **given)
-        name = training_device(options["device"], options["devices"])
-        if options["devices"] == 1:
-            return train(*args, **given)
-        temporary = tempfile.TemporaryDirectory(prefix="twinned-") if options["output"] is None else None
-        output = options["output"] if temporary is None else Path(temporary.name) / "model"
-        _run_processes(wrapped, args, {**given, "device": name, "output": output}, options["devices"])
-        return Model(output, temporary=temporary)
-
-    return wrapped
+    if request.started is None:
+        request = replace(request, started=time.monotonic())
+    launched = process_group.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
+    if launched and distributed.world_size() == 1:
+        join_processes(request.device, request.devices)
+    if distributed.world_size() > 1:
+        if request.output is None:
+            raise SettingError("Several processes need an output: a folder that all of them can access.")
+        if distributed.rank() == 0:
+            return train(request)
+        with muted():
+            return train(replace(request, progress=False, callbacks=()))
+    device = training_device(request.device, request.devices)
+    if request.devices == 1:
+        return train(request)
+    output, temporary = request.output, None
+    if output is None:
+        temporary = tempfile.TemporaryDirectory(prefix="twinned-")
+        output = Path(temporary.name) / "model"
+    _run_processes(train, replace(request, device=device, output=output))
+    return Model(output, temporary=temporary)
 
 
 def join_processes(device: str, devices: int) -> None:
-    """Make this process, started by torchrun or `on_devices`, a member of the process group.
+    """Make this process, started by torchrun or `run_on_devices`, a member of the process group.
 
     Args:
         device: Name of the device, or ``auto``.
@@ -168,9 +114,7 @@ def join_processes(device: str, devices: int) -> None:
     Fabric(accelerator=device, devices=local, num_nodes=total // local, strategy=strategy).launch()
 
 
-def _run_processes(
-    train: Callable[..., Model], args: tuple[Any, ...], options: dict[str, Any], count: int
-) -> None:
+def _run_processes(train: Training, request: TrainRequest) -> None:
     """Run a training function in several processes; log here what the first one logs.
 
     Raises:
@@ -190,7 +134,7 @@ def _run_processes(
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=count,
+        nproc_per_node=request.devices,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
@@ -204,7 +148,7 @@ def _run_processes(
     try:
         try:
             with handling(stop_signals(), signal.default_int_handler):  # restores what the launcher sets
-                elastic_launch(config, _work)(train, args, options, sender, logger.getEffectiveLevel())
+                elastic_launch(config, _work)(train, request, sender, logger.getEffectiveLevel())
         finally:
             ended.set()
             reader.join()
@@ -215,16 +159,10 @@ def _run_processes(
         raise expected[0] if expected else Interrupted("stopped before the first checkpoint") from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise errors.get(rank) or _death(rank, count, failure.exitcode) from None
+        raise errors.get(rank) or _death(rank, request.devices, failure.exitcode) from None
 
 
-def _work(
-    train: Callable[..., Model],
-    args: tuple[Any, ...],
-    options: dict[str, Any],
-    sender: Connection,
-    level: int,
-) -> None:
+def _work(train: Training, request: TrainRequest, sender: Connection, level: int) -> None:
     """Train in one of the processes, and send log records and errors to the process that started it."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # the launcher forwards Ctrl-C; the terminal would send it a second time
@@ -233,10 +171,10 @@ def _work(
     logger.propagate = False
     logger.addHandler(_SendingHandler(sender, rank))
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // options["devices"]))
+        torch.set_num_threads(max(1, torch.get_num_threads() // request.devices))
     try:
         with interruptible():
-            train(*args, **options)
+            run_on_devices(train, request)
             process_group.destroy_process_group()
     except BaseException as error:
         expected = isinstance(error, (TwinnedError, OSError, MemoryError, KeyboardInterrupt))

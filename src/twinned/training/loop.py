@@ -19,25 +19,23 @@ import torch
 from torch import Tensor, nn
 
 from ..data.samplers import Batch
+from ..errors import SettingError
 from ..utils.progress import progress_bar
 from ..utils.random import step_seed
 from . import distributed
-from .budget import StepBudget
 from .callbacks import BestWeights, Callback, CallbackGroup, Evaluation
 from .checkpoint import CheckpointSaver, Parts
-from .optimizers import check_parameters
-from .signals import stop_requests
+from .process import kept_random_state, stop_requests
+from .schedule import Schedule, StepBudget
 from .state import (
     Interrupted,
     Network,
     Objective,
-    Schedule,
     Scores,
     State,
     Step,
     StopReason,
     TrainResult,
-    kept_random_state,
 )
 
 
@@ -90,7 +88,7 @@ def train_network(
         Interrupted: After SIGINT (Ctrl-C), SIGTERM or SIGHUP, once the checkpoint is saved.
     """
     extra = extra or nn.Module()
-    check_parameters(optimizer, network, extra)
+    _check_parameters(optimizer, network, extra)
     device = next(network.parameters()).device
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average, best_network = EmaModel(network, schedule.ema_decay), copy.deepcopy(network)
@@ -153,6 +151,18 @@ def train_network(
             raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
     given.on_train_end(state)
     return TrainResult(state, best_network.eval())
+
+
+def _check_parameters(optimizer: torch.optim.Optimizer, network: nn.Module, extra: nn.Module) -> None:
+    own = {id(parameter) for part in (network, extra) for parameter in part.parameters()}
+    given = [p for group in optimizer.param_groups for p in group["params"]]
+    if not given:
+        raise SettingError(f"Optimizer {type(optimizer).__name__} has no parameters")
+    if others := sum(id(parameter) not in own for parameter in given):
+        raise SettingError(
+            f"{others} of {len(given)} parameters of optimizer {type(optimizer).__name__} do not belong to"
+            f" the {type(network).__name__} that is trained. Create the optimizer from its parameters"
+        )
 
 
 class EmaModel(Generic[Network]):

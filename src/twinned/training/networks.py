@@ -32,10 +32,9 @@ from ..utils.notes import collect
 from ..utils.registry import plain_name
 from . import recipes
 from .config import TrainConfig
-from .finetune import config_of
 from .parts import OwnParts, first_channels, named_encoder
 from .sections import Comparison, EncoderConfig, Input, Length
-from .warm_start import load_for_input
+from .warm_start import config_of, load_for_input
 
 # Images whose sizes are compared, where a network does not determine that of its input.
 _LOOK_AT = 16

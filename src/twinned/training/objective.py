@@ -5,6 +5,7 @@ Several processes may share the images of a batch; each computes the loss of the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,9 +18,11 @@ from .. import losses
 from ..data.decoded import DecodedSet
 from ..data.samplers import Batch, ClassBatches, PairBatches
 from ..errors import SettingError
-from ..losses.foreign import has_proxies
+from ..losses import miners
+from ..losses.foreign import AnyLoss, has_proxies
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
+from ..utils.registry import plain_name
 from .config import TrainConfig
 from .distributed import gather_embeddings
 from .parts import OwnParts
@@ -80,7 +83,7 @@ def make_objective(
     if isinstance(network.head, heads.Relation):
         return partial(_relation_loss, embed), nn.Module()
     num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
-    loss = parts.make_loss(config, num_classes=num_classes, embedding_size=network.embedding_size)
+    loss = _make_loss(parts.loss, config, num_classes, network.embedding_size)
     by_logit = getattr(loss, "input_kind", None) == "logit"
 
     def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -96,7 +99,10 @@ def make_objective(
     if isinstance(batches, PairBatches):
         return of_pairs, loss if isinstance(loss, nn.Module) else nn.Module()
     measure = _all_logits(network) if by_logit else config.comparison.distance
-    total: nn.Module = losses.embedding_loss(loss, distance=measure, miner=parts.make_miner(config))
+    miner = parts.miner
+    if miner is None and config.mining.miner is not None:
+        miner = miners.create_miner(config.mining.miner)
+    total: nn.Module = losses.embedding_loss(loss, distance=measure, miner=miner)
     if config.mining.memory:
         total = losses.CrossBatchMemory(total, network.embedding_size, size=config.mining.memory)
 
@@ -109,6 +115,25 @@ def make_objective(
         return total(z, labels), z
 
     return of_classes, total
+
+
+def _make_loss(own: AnyLoss | None, config: TrainConfig, num_classes: int | None, size: int) -> AnyLoss:
+    """Copy the loss of one's own, or create the one that the configuration names.
+
+    Raises:
+        SettingError: If it is not known, or has vectors for fewer classes than there are.
+    """
+    if own is None:
+        options = config.loss.model_dump()
+        return losses.create_loss(**options, num_classes=num_classes, embedding_size=size)
+    known = getattr(own, "num_classes", None)
+    # pytorch-metric-learning has 0 where a loss does not keep the number.
+    if isinstance(known, int) and num_classes is not None and 0 < known < num_classes:
+        raise SettingError(
+            f"Loss {plain_name(own)} has vectors for {known} classes, and training has {num_classes} (rotated"
+            f" and mirrored ones included). Create it with num_classes={num_classes}"
+        )
+    return copy.deepcopy(own)
 
 
 def _relation_loss(

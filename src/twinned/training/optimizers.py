@@ -58,23 +58,6 @@ def create_optimizer(
     return torch.optim.AdamW(groups, lr=config.optimizer.learning_rate, fused=True)
 
 
-def check_parameters(optimizer: torch.optim.Optimizer, network: nn.Module, extra: nn.Module) -> None:
-    """Check that an optimizer has parameters of the network and its loss, and no others.
-
-    Raises:
-        SettingError: If it has others, which it would change in vain.
-    """
-    own = {id(parameter) for part in (network, extra) for parameter in part.parameters()}
-    given = [p for group in optimizer.param_groups for p in group["params"]]
-    if not given:
-        raise SettingError(f"Optimizer {type(optimizer).__name__} has no parameters")
-    if others := sum(id(parameter) not in own for parameter in given):
-        raise SettingError(
-            f"{others} of {len(given)} parameters of optimizer {type(optimizer).__name__} do not belong to"
-            f" the {type(network).__name__} that is trained. Create the optimizer from its parameters"
-        )
-
-
 def _own_optimizer(
     make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], parameters: list[nn.Parameter]
 ) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..data.datasets import ImageSet, PairSet
+    from ..data.readers import Data
+    from ..inference.model import Model
     from ..losses.foreign import AnyLoss, AnyMiner
     from .callbacks import Callback
     from .config import TrainConfig
@@ -59,7 +62,9 @@ class TrainOptions(TypedDict, total=False):
         str | EncoderPart | None,
         Option("Model", f"Name of the encoder: {_ENCODERS}, or one that is registered", str | None),
     ]
-    embedding_size: Annotated[int | None, Option("Model", "Number of values of an embedding")]
+    embedding_size: Annotated[
+        int | None, Option("Model", "Number of values of an embedding (default: the encoder's own)")
+    ]
     distance: Annotated[
         str | None,
         Option("Model", "Distance of embeddings: cosine, euclidean, squared_euclidean or manhattan"),
@@ -77,7 +82,10 @@ class TrainOptions(TypedDict, total=False):
     margin: Annotated[float | None, Option("Optimization", "Margin of the loss")]
     batch_size: Annotated[int | None, Option("Optimization", "Number of images per batch")]
     learning_rate: Annotated[float | None, Option("Optimization", "Peak learning rate")]
-    minutes: Annotated[float | None, Option("Optimization", "Minutes from start to saved model")]
+    minutes: Annotated[
+        float | None,
+        Option("Optimization", "Minutes from start to saved model, at least half of them for training"),
+    ]
     steps: Annotated[
         int | None, Option("Optimization", "Number of training steps (instead of a number of minutes)")
     ]
@@ -146,9 +154,20 @@ class FinetuneOptions(TrainArguments, total=False):
 NOT_SETTINGS = ("recipe", "settings", "device", "devices")
 
 
-def to_settings(options: TrainOptions) -> dict[str, Any]:
-    """Return the options that change the configuration, ``settings`` included."""
-    named = {k: v for k, v in options.items() if k not in NOT_SETTINGS and v is not None}
-    if "freeze" in named:
-        named["freeze"] = str(named["freeze"])
-    return named
+@dataclass(frozen=True, eq=False)
+class TrainRequest:
+    """Arguments of `twinned.train`, and the start of the run on the clock that all processes share."""
+
+    data: Data
+    options: TrainArguments
+    output: str | os.PathLike[str] | None = None
+    init_from: Model | str | os.PathLike[str] | None = None
+    validation: Data | None = None
+    resume: bool = False
+    overwrite: bool = False
+    config: TrainConfig | None = None
+    progress: bool = True
+    callbacks: Sequence[Callback] = ()
+    device: str = "auto"
+    devices: int = 1
+    started: float | None = None

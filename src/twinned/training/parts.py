@@ -9,13 +9,12 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from .. import losses
-from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentation
 from ..errors import SettingError
 from ..losses import miners
 from ..losses.base import Loss
@@ -31,7 +30,7 @@ from .options import NOT_SETTINGS
 from .sections import Augment, Functions
 
 if TYPE_CHECKING:
-    from .options import TrainArguments, TrainOptions
+    from .options import TrainArguments
 
 Augmenter: TypeAlias = Callable[[Tensor], Tensor]
 OptimizerMaker: TypeAlias = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -46,7 +45,6 @@ _REPLACED: dict[str, tuple[str, tuple[str, ...]]] = {
     "schedule": ("schedule", ("schedule.ema_decay", "schedule.evaluations")),
 }
 _SIZE = ("input.height", "input.width")
-_NO_SETTINGS = (*NOT_SETTINGS, "image_size", "batch_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,44 +112,10 @@ class OwnParts:
         return encoder
 
     def statistics(self, config: TrainConfig) -> dict[str, tuple[float, ...]] | None:
-        """Return the mean and std of the pixels that the encoder of one's own expects; None for any."""
-        if self.encoder is None:
-            return None
+        """Return the mean and std of the pixels that the encoder expects; None for any."""
         encoder = self.make_encoder(config)
         known = encoder.mean, encoder.std
         return None if None in known else dict(zip(("mean", "std"), known, strict=True))  # type: ignore[arg-type]
-
-    def make_loss(self, config: TrainConfig, *, num_classes: int | None, embedding_size: int) -> AnyLoss:
-        """Return a copy of the loss of one's own, or create the one that the configuration names.
-
-        Raises:
-            SettingError: If it is not known, or has vectors for fewer classes than there are.
-        """
-        if self.loss is None:
-            return losses.create_loss(
-                **config.loss.model_dump(), num_classes=num_classes, embedding_size=embedding_size
-            )
-        known = getattr(self.loss, "num_classes", None)
-        # pytorch-metric-learning has 0 where a loss does not keep the number.
-        if isinstance(known, int) and num_classes is not None and 0 < known < num_classes:
-            raise SettingError(
-                f"Loss {plain_name(self.loss)} has vectors for {known} classes, and training has"
-                f" {num_classes} (rotated and mirrored ones included). Create it with"
-                f" num_classes={num_classes}"
-            )
-        return copy.deepcopy(self.loss)
-
-    def make_miner(self, config: TrainConfig) -> AnyMiner | None:
-        """Return the miner of one's own, or create the one that the configuration names; None without one."""
-        if self.miner is not None or config.mining.miner is None:
-            return self.miner
-        return miners.create_miner(config.mining.miner)
-
-    def make_augmentation(self, config: TrainConfig) -> AnyAugmentation:
-        """Return the augmentation of training images."""
-        if self.augment is not None:
-            return FunctionAugmentation(self.augment)
-        return Augmentation(**config.augment.model_dump())
 
     def finish(self, config: TrainConfig) -> tuple[TrainConfig, list[Note]]:
         """Return the configuration with the names of the parts, and notes on parts that are missing.
@@ -176,19 +140,18 @@ class OwnParts:
         return config.model_copy(update={"functions": functions}), notes
 
 
-def split_parts(options: TrainArguments) -> tuple[OwnParts, TrainOptions]:
-    """Split the options of `train` into parts of one's own and settings.
-
-    Args:
-        options: Options, of which some may be parts.
+def split_arguments(arguments: TrainArguments) -> tuple[OwnParts, dict[str, Any]]:
+    """Split the options of `train` into parts of one's own and changes of the configuration.
 
     Returns:
-        The parts, and the options with names and settings in their place.
+        The parts, and the changes by dotted name, with the names and settings of parts in their place; also
+        ``image_size`` and ``batch_size``.
 
     Raises:
-        SettingError: If a part has the wrong type, or an option belongs to what a part replaces.
+        SettingError: If an option is unknown or set twice, a part has the wrong type, or an option belongs to
+            what a part replaces.
     """
-    named: dict[str, Any] = dict(options)
+    named = {k: v for k, v in arguments.items() if v is not None and k not in NOT_SETTINGS}
     own: dict[str, Any] = {}
     for field in fields(OwnParts):
         value = named.pop(field.name, None)
@@ -200,15 +163,22 @@ def split_parts(options: TrainArguments) -> tuple[OwnParts, TrainOptions]:
         elif value is not None:
             own[field.name] = _checked(field.name, value)
     parts = OwnParts(**own)
-    chosen = by_full_name(
-        {name: value for name, value in named.items() if name not in _NO_SETTINGS and value is not None}
-    ) | by_full_name(named.get("settings") or {})
-    _check_unused(parts, chosen)
-    defaults = {name: value for name, value in _defaults(parts).items() if name not in chosen}
-    if named.get("image_size") is not None:
-        defaults = {name: value for name, value in defaults.items() if name not in _SIZE}
-    settings: dict[str, Any] = {**(named.pop("settings", None) or {}), **defaults, **_names(parts)}
-    return parts, cast("TrainOptions", named | {"settings": settings})
+    special = {name: named.pop(name) for name in ("image_size", "batch_size") if name in named}
+    if "freeze" in named:
+        named["freeze"] = str(named["freeze"])
+    first, second = by_full_name(named), by_full_name(arguments.get("settings") or {})
+    chosen = first | second
+    if own:
+        _check_unused(parts, chosen)
+    if twice := sorted(first.keys() & second.keys()):
+        name = twice[0]
+        raise SettingError(
+            f"Setting {name} is given twice, as {first[name]} and as {second[name]}. Set it once"
+        )
+    if own:
+        unsized = {name: value for name, value in _defaults(parts).items() if name not in _SIZE}
+        chosen = (unsized if "image_size" in special else _defaults(parts)) | chosen | _names(parts)
+    return parts, special | chosen
 
 
 def named_encoder(encoder: Encoder, config: TrainConfig) -> TrainConfig:

@@ -1,6 +1,6 @@
 """Recipes: presets of `TrainConfig` by name, and the choice of one from the images.
 
-auto         chooses glyph, face, signature or photo from the images, and gives the reason
+auto         chooses glyph, face, signature or photo; photographs of people start from the model face
 glyph        characters, symbols, icons: small images, few colors, many classes
 face         photographs of faces, aligned where the extra faces is installed
 signature    handwriting: ink is separated from the paper; genuine and forged signatures
@@ -246,8 +246,8 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0, faces: bool = True) -> tu
         if share >= _PEOPLE:
             name, changes = "face", {"faces": "largest"}
             reason = (
-                f"{share:.0%} of some images show a large face, which is found and aligned (faces=none turns"
-                f" this off); {size}"
+                f"{share:.0%} of some images show a large face, which is found and aligned"
+                f' (`settings={{"faces": "none"}}` turns this off); {size}'
             )
     return get(name).merge(changes), Note("recipe-chosen", f"recipe {name}: {reason}")
 

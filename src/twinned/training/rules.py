@@ -232,8 +232,12 @@ def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[Tra
     given = by_full_name(given)
     if image_size is not None:
         given["input.height"], given["input.width"] = parse_image_size(image_size)
-    _check_loss(given.get("loss.name", recipe.loss.name))
     config, notes = _without_pretrained(recipe, given.get("encoder.name"))
+    name = given.get("loss.name", recipe.loss.name)
+    if not isinstance(name, str):
+        raise SettingError(f"Setting loss is a name; got {name!r}. Give objects to twinned.train as loss=...")
+    if not name.startswith(UNREGISTERED):
+        losses.LOSSES.find(name)
     known = given | relation_defaults(config, given, data)
     if (
         known.keys() - given.keys()
@@ -281,13 +285,6 @@ def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _check_loss(name: Any) -> None:
-    if not isinstance(name, str):
-        raise SettingError(f"Setting loss is a name; got {name!r}. Give objects to twinned.train as loss=...")
-    if not name.startswith(UNREGISTERED):
-        losses.LOSSES.find(name)
 
 
 def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[TrainConfig, list[Note]]:

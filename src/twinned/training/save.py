@@ -14,50 +14,76 @@ from ..data.decoded import DecodedSet
 from ..data.splits import enrollment_size, subsample
 from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
-from ..evaluation.fitting import held_out_figures
+from ..evaluation.fitting import fit_calibration, held_out_figures
+from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
 from ..inference.baseline import UNTOUCHED
-from ..inference.model import Model
+from ..inference.embedder import GraphEmbedder
 from ..inference.model_card import card
 from ..inference.model_folder import Manifest
+from ..inference.session import Graph
 from ..nn import onnx_export
 from ..utils import files
-from ..utils.notes import Note
+from ..utils.notes import Note, note
 from .cross_validation import FitResult
 from .trainer import Trainer
 from .validation import ValidationScore
+from .warm_start import WarmStart
 
 
 def write_model(
     folder: Path,
     trainer: Trainer,
     result: FitResult,
-    calibration: Calibration,
     notes: Sequence[Note],
     given: dict[str, str | None],
 ) -> None:
-    """Write a model folder.
+    """Fit the threshold and write a model folder.
 
     Args:
         folder: Folder that is empty, or holds the file of `write_baseline`.
         trainer: Configuration and baseline.
         result: Network to save, with its scores.
-        calibration: Threshold and probabilities.
-        notes: Notes of the run.
+        notes: Notes of the run; those on the threshold are added to them.
         given: Hashes of the data and of the initial model.
     """
+    config, score = trainer.config, result.score
+    calibration = fit_calibration(
+        score.comparisons,
+        sets=score.sets,
+        far=config.calibration.far,
+        unseen_classes=result.unseen,
+        seed=config.seed,
+    )
+    for warning in threshold_warnings(calibration, score.comparisons):
+        note(*warning)
     network = result.network.eval().cpu()
     _write_encoder(folder, trainer, result)
     has_head = onnx_export.export_head(network, folder / "head.onnx")
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(weights, folder / "weights.safetensors")
-    _write_history(folder / "history.csv", result.state.history)
-    classes = _training_classes(trainer, result)
+    history, classes = result.state.history, result.train.classes
+    names = list(history[0]) if history else ["step"]
+    rows = [",".join(f"{row[name]:.6g}" for name in names) for row in history]
+    files.write_text(folder / "history.csv", "\n".join([",".join(names), *rows]) + "\n")
+    if trainer.warm_start is not None:  # it was trained on its own classes before
+        classes = sorted({*classes, *trainer.warm_start.model.manifest.classes})
     _write_training_json(folder / "training.json", trainer, result, classes=classes, given=given)
     manifest = _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
-    model_folder.write(folder, manifest, card=card(manifest))
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
-        _choose_enrollment(folder, result.held_out, trainer.config.seed)
+        manifest = _choose_enrollment(folder, manifest, result.held_out, config.seed)
+    model_folder.write(folder, manifest, card=card(manifest))
+
+
+def data_hashes(
+    train: DecodedSet, validation: DecodedSet | None, warm_start: WarmStart | None
+) -> dict[str, str | None]:
+    """Return hashes of the data and of the initial model, which a resumed run must share."""
+    return {
+        "data": train.sha256(),
+        "validation": None if validation is None else validation.sha256(),
+        "model": None if warm_start is None else warm_start.sha256,
+    }
 
 
 def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
@@ -71,20 +97,6 @@ def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
         baseline.unlink(missing_ok=True)
     elif not baseline.exists():
         write_baseline(folder, trainer)
-
-
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
-    names = list(history[0]) if history else ["step"]
-    rows = [",".join(f"{row[name]:.6g}" for name in names) for row in history]
-    files.write_text(path, "\n".join([",".join(names), *rows]) + "\n")
-
-
-def _training_classes(trainer: Trainer, result: FitResult) -> list[str]:
-    """Return the classes that the network or the initial model was trained on."""
-    classes = result.train.labelled.classes if result.train.labelled else []
-    if trainer.warm_start is None:
-        return classes
-    return sorted({*classes, *trainer.warm_start.model.manifest.classes})
 
 
 def _write_training_json(
@@ -107,7 +119,7 @@ def _write_training_json(
         "bfloat16": state.bfloat16,
         "layers": result.network.layers(),
         "classes": classes,
-        "held_out_classes": _classes(held_out),
+        "held_out_classes": held_out.classes if held_out else [],
         "images": sorted(images),
         "unmatched": hash_limited,
         "held_out_images": sorted(held_out.hashes) if held_out else [],
@@ -130,7 +142,7 @@ def _manifest(
     config = result.config.model_dump(mode="json")
     relations = list(trainer.relations)
     license_text = network.encoder.license
-    data = train.fingerprint() | {"classes": len(train.labelled.classes) if train.labelled else 0}
+    data = train.fingerprint() | {"classes": len(train.classes)}
     if warm_start is not None:
         manifest = warm_start.model.manifest
         relations = manifest.relations if network is warm_start.network else relations
@@ -162,7 +174,7 @@ def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibrat
     labeled = [images for images in parts if images is not None]
     figures: dict[str, Any] = {
         "images": len(held_out.hashes) if held_out else 0,
-        "classes": _classes(held_out),
+        "classes": held_out.classes if held_out else [],
         **held_out_figures(calibration, score.comparisons),
         **model_folder.harder_impostors(
             score.comparisons,
@@ -192,19 +204,14 @@ def write_baseline(folder: Path, trainer: Trainer) -> float:
     return time.monotonic() - start
 
 
-def _choose_enrollment(folder: Path, held_out: DecodedSet, seed: int) -> None:
+def _choose_enrollment(folder: Path, manifest: Manifest, held_out: DecodedSet, seed: int) -> Manifest:
     """Choose if a gallery compares with the nearest image of a label or with their mean."""
     some = subsample(held_out, enrollment_size(held_out), whole_classes=True)
     genuine = ~some.images.forgery
-    model = Model(folder)
-    vectors = model.embed_pixels(some.pixels[genuine])
-    found = choose_enrollment(vectors, some.images.labels[genuine], model.distances, seed=seed)
-    manifest = model.manifest.enrolling(found)
-    model_folder.write(folder, manifest, card=card(manifest))
-
-
-def _classes(data: DecodedSet | None) -> list[str]:
-    return data.labelled.classes if data is not None and data.labelled is not None else []
+    embedder = GraphEmbedder(Graph(folder / "encoder.onnx"), manifest.spec, manifest.distance)
+    vectors = embedder.embed_pixels(some.pixels[genuine])
+    found = choose_enrollment(vectors, some.images.labels[genuine], embedder.distances, seed=seed)
+    return manifest.enrolling(found)
 
 
 def _figures(score: ValidationScore) -> dict[str, float]:

@@ -21,7 +21,12 @@ from pydantic import (
 
 from .. import losses
 from ..losses.registry import SIZES, option_names
+from ..utils.options import describe
 from ..utils.registry import UNREGISTERED
+from .options import TrainOptions
+
+# Options with a flag of their own; their descriptions are the help of the flags.
+HELP = {name: option.help for name, _, option in describe(TrainOptions)}
 
 
 def _as_int(value: Any) -> Any:
@@ -60,10 +65,8 @@ class Input(Section):
 class EncoderConfig(Section):
     """The network that maps an image to an embedding."""
 
-    name: str = Field("conv4", description="Name of the encoder")
-    embedding_size: int | None = Field(
-        None, ge=2, le=8192, description="Number of values of an embedding; none for the encoder's own"
-    )
+    name: str = Field("conv4", description=HELP["encoder"])
+    embedding_size: int | None = Field(None, ge=2, le=8192, description=HELP["embedding_size"])
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the pooled features in training")
     symmetric: bool = Field(False, description="Average the features of an image and of its mirror image")
     weights: str | None = Field(None, description="File of weights (safetensors) to start from")
@@ -72,9 +75,7 @@ class EncoderConfig(Section):
 class Transfer(Section):
     """Adaptation of an encoder that has been trained before."""
 
-    freeze: str = Field(
-        "none", description="Number of stages to freeze, counted from the input; or all, or none"
-    )
+    freeze: str = Field("none", description=HELP["freeze"])
     freeze_batchnorm: bool = Field(False, description="Keep the running statistics of batch normalization")
     projection: Literal["gradient", "lda"] = Field(
         "gradient", description="Fit of the embedding layer: by gradient descent, or in closed form (LDA)"
@@ -90,7 +91,7 @@ class Comparison(Section):
 
     head: str = Field("distance", description="Plain distance or a learned head")
     distance: Literal["euclidean", "squared_euclidean", "manhattan", "cosine"] = Field(
-        "cosine", description="Distance between embeddings"
+        "cosine", description=HELP["distance"]
     )
     normalize: bool = Field(True, description="Scale embeddings to length 1")
     cohort: int = Field(
@@ -232,11 +233,9 @@ class Augment(Section):
 class Length(Section):
     """Length of the run: exactly one of minutes, steps and epochs."""
 
-    minutes: float | None = Field(None, gt=0, description="Time from start to saved model, in minutes")
-    steps: int | None = Field(
-        None, ge=0, description="Number of training steps (instead of a number of minutes)"
-    )
-    epochs: float | None = Field(None, gt=0, description="Number of epochs (instead of a number of minutes)")
+    minutes: float | None = Field(None, gt=0, description=HELP["minutes"])
+    steps: int | None = Field(None, ge=0, description=HELP["steps"])
+    epochs: float | None = Field(None, gt=0, description=HELP["epochs"])
     max_epochs: float | None = Field(
         None, gt=0, description="Epochs after which training stops although minutes are left"
     )
@@ -246,7 +245,7 @@ class OptimizerSection(Section):
     """Base class of the sections of optimizers."""
 
     name: str
-    learning_rate: float = Field(3e-3, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(3e-3, gt=0, description=HELP["learning_rate"])
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
     proxy_lr_scale: float = Field(
         10.0, gt=0, description="Learning rate of a loss's proxies, relative to the network's"
@@ -263,7 +262,7 @@ class Muon(OptimizerSection):
     """Muon (Jordan et al. 2024) for matrices, Adam for the other parameters."""
 
     name: Literal["muon"] = "muon"
-    learning_rate: float = Field(0.01, gt=0, description="Peak learning rate")
+    learning_rate: float = Field(0.01, gt=0, description=HELP["learning_rate"])
     proxy_lr_scale: float = Field(
         3.0, gt=0, description="Learning rate of a loss's proxies, relative to the network's"
     )
@@ -316,9 +315,7 @@ class CalibrationConfig(Section):
     validation_fraction: float = Field(
         0.2, gt=0, lt=0.9, description="Fraction of the classes held out to choose the threshold"
     )
-    far: float | None = Field(
-        None, gt=0, lt=1, description="False accept rate of the threshold (default: equal error rate)"
-    )
+    far: float | None = Field(None, gt=0, lt=1, description=HELP["far"])
 
 
 if TYPE_CHECKING:

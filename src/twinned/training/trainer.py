@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..data.augmentation import AnyAugmentation
+from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentation
+from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
-from ..data.samplers import ClassBatches, PairBatches
-from ..data.splits import enrollment_size, subsample
+from ..data.samplers import ClassBatches
+from ..data.splits import subsample
 from ..errors import SettingError
-from ..metrics.roc import eer as equal_error_rate
 from ..nn import encoders, heads
 from ..nn.lda import fit_lda_projection
 from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import muted, note
 from . import distributed
-from .budget import Budget
 from .callbacks import Callback, TrainingMonitor
+from .checkpoint import run_identity
 from .config import TrainConfig
-from .feature_cache import LDA_VIEWS, InputSource, cache_features, input_source
-from .freezing import Freezing, frozen_stages
+from .frozen_stages import LDA_VIEWS, Freezing, cache_features, frozen_stages
+from .inputs import InputSource, input_source
 from .loop import train_network
 from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
+from .options import TrainRequest
 from .parts import OwnParts
-from .precision import bfloat16_is_faster
-from .state import Schedule, Scores, TrainResult
-from .validation import MAX_IMAGES, ValidationScore, batch_size, compare, embed, score
-from .warm_start import WarmStart
+from .schedule import Budget, make_schedule
+from .setup import Setup
+from .state import TrainResult
+from .validation import ValidationScore, batch_size, embed, make_evaluation, score, score_seconds
+from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 
-# Images that an evaluation during training uses.
-_EVALUATE_TRAIN, _EVALUATE_HELD_OUT = 400, 1000
 # Fewer images than this fraction of the projection's outputs do not show the directions of other classes.
 _FEW_IMAGES = 0.5
 
@@ -89,7 +88,8 @@ class Trainer:
     @property
     def augmentation(self) -> AnyAugmentation:
         """Augmentation of training images."""
-        return self.parts.make_augmentation(self.config)
+        own = self.parts.augment
+        return Augmentation(**self.config.augment.model_dump()) if own is None else FunctionAugmentation(own)
 
     def build(self) -> SiameseNetwork:
         """Build the network before training; the same seed gives the same weights."""
@@ -144,7 +144,7 @@ class Trainer:
         budget: Budget,
         record: Path | None = None,
     ) -> tuple[DecodedSet, DecodedSet | None]:
-        """Attach cached features of the frozen stages; see `twinned.training.feature_cache.cache_features`.
+        """Attach cached features of the frozen stages; see `twinned.training.frozen_stages.cache_features`.
 
         Raises:
             SettingError: If no parameter is trainable, or there is no linear projection to fit.
@@ -217,18 +217,19 @@ class Trainer:
         """
         config, is_main = self.config, scored is None
         network, source = self.build(), self.source(train)
-        start = time.monotonic()
-        self._fit_projection(network, train, few_images)
+        start, has_lda = time.monotonic(), self.has_lda_projection(network)
+        if has_lda:
+            self._fit_projection(network, train, few_images)
         projection_seconds = time.monotonic() - start
-        batches = make_batches(
-            train, config, list(self.relations) if config.comparison.head == "relation" else []
-        )
+        relations = list(self.relations) if config.comparison.head == "relation" else []
+        batches = make_batches(train, config, relations)
         objective, extra = make_objective(
             network, config, batches, parts=self.parts, start_stage=source.start_stage
         )
         extra.to(self.device)
+        optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
         freezing = self.freezing(network)
-        if freezing.projection and not freezing.has_trainable(network):
+        if has_lda and not freezing.has_trainable(network):
             if is_main and config.length.steps != 0:
                 note(
                     "nothing-to-train",
@@ -237,24 +238,35 @@ class Trainer:
                     ' (`settings={"projection": "gradient"}` trains the projection)',
                 )
             steps = 0
+        seconds = None
+        if budget.deadline is not None:
+            held_out = scored or validation or (train if later_fits else None)
+            seconds = self._training_seconds(
+                network, budget, held_out, projection_seconds, is_main=is_main, later_fits=later_fits
+            )
         epoch = len(source) / len(batches(0).index)
-        steps, epoch_steps = self._steps(steps, epoch)
-        seconds = self._training_seconds(
-            network,
-            budget,
-            scored or validation or (train if later_fits else None),
-            projection_seconds,
-            n_scores=1 if is_main else 1 + later_fits,
-            later_fits=later_fits,
+        schedule = make_schedule(
+            config,
+            steps=steps,
+            seconds=seconds,
+            epoch=epoch,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            factor=self.parts.schedule,
+            device=self.device,
         )
-        if freezing.projection and steps is None and seconds is not None:
+        if has_lda and schedule.steps is None and seconds is not None:
             is_new = checkpoint is None or not checkpoint.exists()
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
-                steps = 0
+                schedule = replace(schedule, steps=0)
                 note("no-time-to-train", "time allows for fitting the last layer only: set more minutes")
-        optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
-        rate = optimizer.param_groups[0]["lr"]
-        schedule = self._schedule(steps, seconds, epoch_steps, epoch, learning_rate=rate)
+        evaluate = None
+        if schedule.steps != 0:
+            evaluate = make_evaluation(train, validation, finite_only=not is_main)
+        monitor = TrainingMonitor(
+            classes=frozenset(batches.drawable.tolist() if isinstance(batches, ClassBatches) else ()),
+            active=lambda: getattr(extra, "active", None),
+            miner=config.mining.miner,
+        )
         rows = distributed.rank_slice()
         with nullcontext() if is_main else muted(), source.read_ahead(batches, rows) as ready:
             result = train_network(
@@ -265,80 +277,24 @@ class Trainer:
                 optimizer=optimizer,
                 schedule=schedule,
                 extra=extra,
-                evaluate=None if steps == 0 else self._evaluator(train, validation, finite_only=not is_main),
+                evaluate=evaluate,
                 before_step=lambda network, step, total: freezing.apply(network),
-                callbacks=[self._monitor(batches, extra), *(self.callbacks if is_main else ())],
+                callbacks=[monitor, *(self.callbacks if is_main else ())],
                 checkpoint_file=checkpoint,
-                run=self._identity(train, validation),
+                run=run_identity(config, train, validation, self.warm_start),
                 progress=title if self.progress else None,
             )
-        if result.state.total:
+        if has_lda and result.state.total:
             self._fit_projection(result.network, train, few_images)
-        self._add_cohort(result.network, train)
+        if config.comparison.cohort and config.length.steps != 0 and train.pairs is None:
+            self._add_cohort(result.network, train)
         return result
-
-    def _steps(self, steps: int | None, epoch: float) -> tuple[int | None, float]:
-        """Return the number of steps, None for a time budget, and the steps per epoch of the history."""
-        config = self.config
-        if steps is not None or config.length.epochs is None:
-            return config.length.steps if steps is None else steps, epoch
-        rounded = round(config.length.epochs * epoch)
-        # The last step ends the last epoch, unless a single step shows more images than that.
-        return max(1, rounded), rounded / config.length.epochs if rounded else epoch
-
-    def _schedule(
-        self,
-        steps: int | None,
-        seconds: float | None,
-        epoch_steps: float,
-        epoch: float,
-        *,
-        learning_rate: float,
-    ) -> Schedule:
-        config = self.config
-        return Schedule(
-            steps=steps,
-            seconds=None if seconds is None else max(0.5, seconds),
-            max_steps=None
-            if config.length.max_epochs is None
-            else max(1, round(config.length.max_epochs * epoch)),
-            learning_rate=learning_rate,
-            factor=self.parts.schedule,
-            warmup=config.schedule.warmup,
-            decay_start=config.schedule.decay_start,
-            ema_decay=config.schedule.ema_decay,
-            evaluations=config.schedule.evaluations,
-            seed=config.seed,
-            checkpoint_seconds=config.run.checkpoint_seconds,
-            epoch_steps=epoch_steps,
-            bfloat16=bfloat16_is_faster(self.device)
-            if config.run.precision == "auto"
-            else config.run.precision == "bfloat16",
-        )
-
-    def _monitor(self, batches: ClassBatches | PairBatches, extra: nn.Module) -> TrainingMonitor:
-        drawable = batches.drawable.tolist() if isinstance(batches, ClassBatches) else []
-        return TrainingMonitor(
-            classes=frozenset(drawable),
-            active=lambda: getattr(extra, "active", None),
-            miner=self.config.mining.miner,
-        )
-
-    def _identity(self, train: DecodedSet, validation: DecodedSet | None) -> str:
-        """Return the JSON text that identifies the run in its checkpoint."""
-        given = self.config.model_dump(mode="json")
-        given["data"] = train.identity()
-        given["held_out"] = None if validation is None else validation.identity()
-        if self.warm_start is not None:
-            given["model"] = self.warm_start.sha256
-        return json.dumps(given)
 
     @torch.no_grad()
     def _fit_projection(self, network: SiameseNetwork, train: DecodedSet, few_images: bool | None) -> None:
-        """Fit the projection to the features of some views of the images, where it has a closed form."""
+        """Fit the projection to the features of some views of the images, in closed form."""
         projection = network.encoder.linear_projection
-        if self.config.transfer.projection != "lda" or projection is None:
-            return
+        assert projection is not None
         network.encoder.eval()
         source, size = self.source(train), batch_size(network)
         features, index = [], []
@@ -364,10 +320,8 @@ class Trainer:
 
     @torch.no_grad()
     def _add_cohort(self, network: SiameseNetwork, train: DecodedSet) -> None:
-        """Add score normalization with a cohort of training images, where the configuration asks for it."""
-        config, forgery = self.config, None if train.pairs is not None else train.images.forgery
-        if not config.comparison.cohort or config.length.steps == 0 or forgery is None:
-            return
+        """Add score normalization with a cohort of training images."""
+        config, forgery = self.config, train.images.forgery
         genuine = train.subset(np.flatnonzero(~forgery)) if forgery.any() else train
         some = subsample(genuine, config.comparison.cohort, seed=config.seed)
         cohort = CohortScoreNorm.of(embed(network, some), torch.from_numpy(some.images.class_index))
@@ -380,57 +334,58 @@ class Trainer:
         scored: DecodedSet | None,
         projection_seconds: float,
         *,
-        n_scores: int,
+        is_main: bool,
         later_fits: int,
     ) -> float | None:
         """Return the seconds for training steps: the budget without the scores and projections to come."""
-        if budget.deadline is None:
-            return None
-        score_seconds = 0.0 if scored is None else self._score_seconds(network, scored)
-        later = n_scores * score_seconds + 2 * projection_seconds * later_fits
+        later = 2 * projection_seconds * later_fits
+        if scored is not None:
+            n_networks = 1 if self.baseline is None else 2
+            later += (1 if is_main else 1 + later_fits) * score_seconds(network, scored, n_networks)
         left = budget.reserve(later).remaining()
         return None if left is None else left - projection_seconds
 
-    def _score_seconds(self, network: SiameseNetwork, data: DecodedSet) -> float:
-        """Estimate the time to embed held-out data: by each network, and once more to choose enrollment."""
-        few = min(64, len(data.pixels))
-        embed(network, data, limit=few)  # the first pass also loads code
-        start = time.monotonic()
-        embed(network, data, limit=few)
-        per_image = (time.monotonic() - start) / few
-        n_networks = 1 if self.baseline is None else 2
-        return per_image * (n_networks * min(len(data.pixels), MAX_IMAGES) + enrollment_size(data))
 
-    def _evaluator(
-        self, train: DecodedSet, validation: DecodedSet | None, *, finite_only: bool
-    ) -> Callable[[SiameseNetwork], Scores]:
-        """Return a function that measures pair accuracy at equal error on training and held-out classes.
-
-        Args:
-            train: Training data, of which a part is used.
-            validation: Held-out data, of which a part is used.
-            finite_only: Check only that embeddings are finite.
-        """
-        seen = subsample(train, _EVALUATE_TRAIN, whole_classes=True)
-        unseen = None
-        if validation is not None:
-            unseen = subsample(validation, _EVALUATE_HELD_OUT, whole_classes=True)
-
-        def eer(network: SiameseNetwork, data: DecodedSet | None) -> float:
-            if data is None or finite_only:
-                return math.nan
-            found = compare(network, data, embed(network, data))
-            if found.same.all() or not found.same.any():
-                return math.nan
-            return float(equal_error_rate(found.distance, found.same))
-
-        def evaluate(network: SiameseNetwork) -> Scores:
-            if not torch.isfinite(embed(network, seen, limit=2)).all():
-                return Scores(math.nan, math.nan, math.inf)
-            held_out_eer = eer(network, unseen)
-            return Scores(1 - eer(network, seen), 1 - held_out_eer, held_out_eer)
-
-        return evaluate
+def make_trainer(
+    train: DecodedSet,
+    setup: Setup,
+    request: TrainRequest,
+    warm_start: WarmStart | None,
+    device: torch.device,
+) -> Trainer:
+    """Create the trainer of a run, with the baseline and the statistics of the input."""
+    config, spec, parts = setup.config, setup.config.spec(), setup.parts
+    relations = {}
+    if config.comparison.head == "relation" and isinstance(setup.train, PairSet):
+        relations = setup.train.relations()
+    baseline: SiameseNetwork | None = None
+    known: dict[str, tuple[float, ...]] | None = None
+    if warm_start is not None:
+        baseline = warm_start.network if warm_start.complete else None
+        known = warm_start.network.statistics
+    elif encoders.is_pretrained(config.encoder.name):
+        baseline = pretrained_baseline(config, spec)
+        known = baseline.statistics
+    elif parts.encoder is not None:
+        known = parts.statistics(config)
+    if config.encoder.weights is not None:
+        known = known or weights_statistics(config.encoder.weights, spec.channels)
+        name = Path(config.encoder.weights).name
+        note("weights", f"the classes that the weights of {name} were trained on are not known")
+        if known is None:
+            text = f"{name} does not contain the mean and std of the pixels that it was trained on"
+            note("weights-statistics", f"{text}, so those of these images are used")
+    return Trainer(
+        config,
+        spec.model_copy(update=known or train.statistics()),
+        device=device,
+        relations=relations,
+        warm_start=warm_start,
+        baseline=baseline,
+        parts=parts,
+        callbacks=request.callbacks,
+        progress=request.progress,
+    )
 
 
 def _has_few_images(train: DecodedSet, projection: nn.Linear) -> bool:

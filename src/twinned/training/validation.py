@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,17 +15,20 @@ from torch import Tensor
 from .. import distances
 from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
-from ..data.splits import subsample
+from ..data.splits import enrollment_size, subsample
 from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
 from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import eer as equal_error_rate
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
-from .feature_cache import input_source
+from .inputs import input_source
+from .state import Scores
 
 # Images, at most, that a network is scored on.
 MAX_IMAGES = 6000
+# Images that an evaluation during training uses.
+_EVALUATE_TRAIN, _EVALUATE_HELD_OUT = 400, 1000
 # Comparisons, at most, of labeled images.
 _MAX_COMPARISONS = 2_000_000
 
@@ -141,6 +146,47 @@ def compare(network: SiameseNetwork, data: DecodedSet, vectors: Tensor) -> Compa
         forgery=data.images.forgery,
         limit=_MAX_COMPARISONS,
     )
+
+
+def make_evaluation(
+    train: DecodedSet, validation: DecodedSet | None, *, finite_only: bool
+) -> Callable[[SiameseNetwork], Scores]:
+    """Return a function that measures pair accuracy at equal error on training and held-out classes.
+
+    Args:
+        train: Training data, of which a part is used.
+        validation: Held-out data, of which a part is used.
+        finite_only: Check only that embeddings are finite.
+    """
+    seen, unseen = subsample(train, _EVALUATE_TRAIN, whole_classes=True), None
+    if validation is not None:
+        unseen = subsample(validation, _EVALUATE_HELD_OUT, whole_classes=True)
+
+    def eer(network: SiameseNetwork, data: DecodedSet | None) -> float:
+        if data is None or finite_only:
+            return math.nan
+        found = compare(network, data, embed(network, data))
+        if found.same.all() or not found.same.any():
+            return math.nan
+        return float(equal_error_rate(found.distance, found.same))
+
+    def evaluate(network: SiameseNetwork) -> Scores:
+        if not torch.isfinite(embed(network, seen, limit=2)).all():
+            return Scores(math.nan, math.nan, math.inf)
+        held_out_eer = eer(network, unseen)
+        return Scores(1 - eer(network, seen), 1 - held_out_eer, held_out_eer)
+
+    return evaluate
+
+
+def score_seconds(network: SiameseNetwork, data: DecodedSet, n_networks: int) -> float:
+    """Estimate the time to embed held-out data: by each network, and once more to choose enrollment."""
+    few = min(64, len(data.pixels))
+    embed(network, data, limit=few)  # the first pass also loads code
+    start = time.monotonic()
+    embed(network, data, limit=few)
+    per_image = (time.monotonic() - start) / few
+    return per_image * (n_networks * min(len(data.pixels), MAX_IMAGES) + enrollment_size(data))
 
 
 @torch.no_grad()

@@ -1,26 +1,58 @@
-"""Warm start: load weights from a saved model or a pretrained encoder."""
+"""Warm start: configuration and weights of a saved model or a pretrained encoder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
-from ..errors import ModelError, SettingError
+from ..errors import ModelError, SettingError, many
 from ..inference import model_folder
 from ..inference.model import Model
 from ..nn import encoders, heads
 from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import Note
+from . import recipes
 from .config import TrainConfig
 from .parts import OwnParts
+
+# Learning rate of the first fine-tuning, relative to that of the original training.
+_LOWER_RATE = 0.3
+_MINUTES = 2.0
+# Options that stay the model's when another recipe is chosen.
+_OF_THE_NETWORK = (
+    "input.height",
+    "input.width",
+    "input.channels",
+    "input.fit",
+    "input.ink",
+    "input.faces",
+    "input.min_face",
+    "encoder.name",
+    "encoder.embedding_size",
+    "encoder.dropout",
+    "encoder.symmetric",
+    "comparison.normalize",
+)
+# More of them, where only one of recipe and model has a pretrained encoder.
+_OF_ITS_TRAINING = (
+    "transfer.projection",
+    "transfer.freeze",
+    "transfer.freeze_batchnorm",
+    "comparison.cohort",
+    "optimizer.name",
+    "optimizer.learning_rate",
+    "optimizer.proxy_lr_scale",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +86,7 @@ class WarmStart:
         """Return True if it was trained on some of these images or, at another size, on their classes."""
         if self.model.spec.shape == data.pixels.shape[1:]:
             return not self.model.record.image_hashes.isdisjoint(data.hashes)
-        classes = data.labelled.classes if data.labelled is not None else []
-        return not set(self.model.manifest.classes).isdisjoint(classes)
+        return not set(self.model.manifest.classes).isdisjoint(data.classes)
 
 
 def load_for_input(
@@ -174,10 +205,8 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
     return {name: _for_channels(values, channels) for name, values in found.items()}
 
 
-def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork | None:
-    """Return a pretrained encoder with the cosine distance, before training; None for other encoders."""
-    if not encoders.is_pretrained(config.encoder.name):
-        return None
+def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork:
+    """Return a pretrained encoder with the cosine distance, before training."""
     encoder = encoders.create_encoder(
         config.encoder.name,
         image_size=(spec.height, spec.width),
@@ -192,3 +221,88 @@ def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork 
     ):
         mean, std = stored["mean"], stored["std"]
     return SiameseNetwork(encoder, normalize=True, mean=mean, std=std)
+
+
+def config_of(model: Model) -> TrainConfig:
+    """Return the configuration that a model was trained with.
+
+    Raises:
+        SettingError: If the model was wrapped.
+        ModelError: If the configuration is damaged.
+    """
+    if "weights.safetensors" not in model.manifest.files:
+        raise SettingError(
+            f"{model.folder}: the encoder was wrapped, and an ONNX graph cannot be trained. Train it in its"
+            " own framework, and wrap it again, or use Model.from_network"
+        )
+    try:
+        return TrainConfig.from_saved(model.manifest.recipe)
+    except SettingError as error:
+        raise ModelError(f"{model.folder}: model.json: recipe: {error}") from None
+
+
+def base_config(
+    model: Model, recipe: TrainConfig | None, data: ImageSet | PairSet
+) -> tuple[TrainConfig, str]:
+    """Return the configuration that fine-tuning starts from, and a note on the model.
+
+    Args:
+        model: Model to start from.
+        recipe: Way of training; None for the model's own.
+        data: New data.
+
+    Raises:
+        SettingError: If the model distinguishes relations, and the data have none.
+    """
+    theirs = config_of(model)
+    if theirs.comparison.head == "relation" and not (isinstance(data, PairSet) and data.relation is not None):
+        raise SettingError(
+            f"{model.folder}: the model distinguishes relations, and {data.origin} has none. Use a pair list"
+            " with a column relation, or fine-tune the model that this one was trained from"
+        )
+    base = _lower_rate(model, theirs) if recipe is None else _with_network_of(theirs, recipe)
+    known = len(model.manifest.classes)
+    text = (
+        f"a model of {many(known, 'class')} ({base.encoder.name})"
+        if known
+        else f"encoder {base.encoder.name}"
+    )
+    return base, f"finetuned from {text}{'' if known else ', which knew no classes yet'}"
+
+
+def check_kept(theirs: TrainConfig, config: TrainConfig) -> None:
+    """Check that options keep the model's network.
+
+    Raises:
+        SettingError: If they do not.
+    """
+    if config.encoder.name != theirs.encoder.name or config.encoder.weights is not None:
+        raise SettingError(
+            f"Fine-tuning keeps the model's encoder, {theirs.encoder.name}, and its weights. Use train for"
+            " others"
+        )
+    if theirs.encoder.symmetric and not config.encoder.symmetric:
+        raise SettingError(
+            "The model averages each image with its mirror image; fine-tuning keeps that. Leave out symmetric"
+        )
+
+
+def _lower_rate(model: Model, theirs: TrainConfig) -> TrainConfig:
+    """Return the configuration for training further: a pretrained encoder's own, or a lower learning rate."""
+    changes: dict[str, Any] = {"weights": None, "far": None, "minutes": _MINUTES, "seed": 0}
+    if not encoders.is_pretrained(theirs.encoder.name):
+        if model.record.requested_config[1].get("model") is None:  # not fine-tuned before
+            changes["learning_rate"] = _LOWER_RATE * theirs.optimizer.learning_rate
+    elif theirs.transfer.projection == "lda" and theirs.encoder.embedding_size is None:  # it was not trained
+        changes["embedding_size"] = recipes.PRETRAINED["encoder.embedding_size"]
+        changes["symmetric"] = recipes.RECIPES.get(theirs.recipe, theirs).encoder.symmetric
+    return theirs.merge(changes)
+
+
+def _with_network_of(theirs: TrainConfig, recipe: TrainConfig) -> TrainConfig:
+    """Return a recipe for the network of a model and its input."""
+    names: tuple[str, ...] = _OF_THE_NETWORK
+    changes = {"optimizer.weight_decay": recipe.optimizer.weight_decay}
+    if encoders.is_pretrained(recipe.encoder.name) != encoders.is_pretrained(theirs.encoder.name):
+        names += _OF_ITS_TRAINING
+    return recipe.merge(changes | {name: theirs.get(name) for name in names})

@@ -37,13 +37,7 @@ _muted: ContextVar[bool] = ContextVar("muted", default=False)
 
 
 def note(code: str, text: str, *, level: int = logging.INFO) -> None:
-    """Log a note, and append it to the list of the innermost `collect`.
-
-    Args:
-        code: Identifier of the kind of message, in kebab case.
-        text: One sentence.
-        level: Level of the log record.
-    """
+    """Log a note, and append it to the list of the innermost `collect`."""
     if _muted.get():
         return
     if (collected := _collected.get()) is not None:

@@ -9,8 +9,7 @@ a .png or .svg file. Importing this package imports matplotlib, without pyplot.
     maps            map of embeddings with thumbnails
     loss_fields     gradient arrows of a loss
     panels          nearest neighbors, one-shot classification, hardest pairs, matching regions
-    explanation     figure of an explanation
-    model_figures   figures of a trained model, as files
+    model_figures   figures of a trained model, and of an explanation
     report          HTML report of an evaluation
     style           shared style, saving
 """

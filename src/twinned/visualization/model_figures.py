@@ -1,4 +1,4 @@
-"""Figures of a trained model, as files: architecture, training history, map of embeddings."""
+"""Figures of a trained model: architecture, training history, map of embeddings, explanations."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.datasets import ImageSet
+from ..inference.explain import Explanation
 from ..inference.projection import project
 from .maps import embedding_map
 from .network import architecture
+from .panels import matches
 from .style import Axes, save
 from .training import history
 
@@ -58,4 +60,33 @@ def draw_architecture(model: Model, images: ImageSet | None = None) -> Axes:
         embedding_size=model.embedding_size,
         distance=model.distance,
         images=None if images is None or len(images) < 2 else (images.images[0], images.images[1]),
+    )
+
+
+def draw_explanation(found: Explanation, *, threshold: float | None, probability: float | None) -> Axes:
+    """Draw an explanation with its verdict; see `twinned.visualization.matches`.
+
+    Args:
+        found: Result of `twinned.inference.explain.explain`.
+        threshold: Threshold of the model; None if it has none.
+        probability: P(same) at this distance; None without a threshold.
+    """
+    title = f"Distance {found.distance:.4g}"
+    if threshold is not None:
+        verdict = "same" if found.distance <= threshold else "different"
+        title = f"Verdict: {verdict}. {title}, threshold {threshold:.4g}, P(same) {probability:.3f}"
+    color = (
+        "Blue: contribution of a region to the similarity. Orange: negative contribution."
+        if found.method == "exact"
+        else "Blue: covering the region increases the distance. Orange: decreases it."
+    )
+    return matches(
+        found.left,
+        found.right,
+        left_map=found.left_share,
+        right_map=found.right_share,
+        links=found.strongest(),
+        title=title,
+        caption=f"{color} {found.text(threshold)}",
+        faint=found.is_weak(threshold),
     )

@@ -210,7 +210,10 @@ def _with_their_followers(units: list[list[_Named]]) -> Iterator[list[Row]]:
 def _stage(units: list[list[Row]]) -> Stage:
     rows = [row for unit in units for row in unit]
     shape, unknown = tuple(rows[-1][2]), any(row[3] is None for row in rows)
-    titles = [_title(unit) for unit in units]
+    titles = [
+        _counted(parts) if len(parts) > 4 else " · ".join(name for name, _ in parts)
+        for parts in map(_parts, units)
+    ]
     title = titles[0]
     if len(set(titles)) == 1:
         if len(titles) > 1:
@@ -231,11 +234,6 @@ def _parts(unit: list[Row]) -> list[tuple[str, bool]]:
     if any(part == "_depthwise_conv" for row in unit for part in str(row[0]).split(".")):
         return [(_MBCONV, True)]
     return [(re.sub(r"[123]d.*$", "", str(row[1])), bool(row[3])) for row in unit]
-
-
-def _title(unit: list[Row]) -> str:
-    parts = _parts(unit)
-    return _counted(parts) if len(parts) > 4 else " · ".join(name for name, _ in parts)
 
 
 def _counted(parts: list[tuple[str, bool]]) -> str:

@@ -108,11 +108,7 @@ def neighbours(
 
 
 def one_shot(
-    query: Shown,
-    support: Sequence[Shown],
-    *,
-    threshold: float | None = None,
-    ax: Axes | None = None,
+    query: Shown, support: Sequence[Shown], *, threshold: float | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draw a one-shot classification: the query, one example per class, and the class of the nearest.
 

@@ -193,16 +193,9 @@ def _curve(
     name: str,
     band: str,
 ) -> None:
-    """Draw the curve of one result, with its interval.
+    """Draw the curve of one result, and its interval; ``height`` is a function of the false reject rate.
 
-    Args:
-        ax: Axes to draw on.
-        result: Result with a curve.
-        height: Function of the false reject rate.
-        color: Color of the curve and its interval.
-        line: Line style.
-        name: Start of the label in the legend; the EER follows.
-        band: Label of the interval; empty for none.
+    The EER follows ``name`` in the legend; an empty ``band`` leaves the interval out of it.
     """
     assert result.roc is not None
     curve = result.roc.thinned()

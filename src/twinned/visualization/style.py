@@ -21,61 +21,25 @@ from typing import Any, Literal
 import matplotlib
 import numpy as np
 from matplotlib import patheffects
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgba
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes as Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import to_rgba as to_rgba
+from matplotlib.figure import Figure as Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
+from matplotlib.layout_engine import ConstrainedLayoutEngine as ConstrainedLayoutEngine
+from matplotlib.patches import FancyArrowPatch as FancyArrowPatch
+from matplotlib.patches import FancyBboxPatch as FancyBboxPatch
+from matplotlib.patches import Polygon as Polygon
+from matplotlib.patches import Rectangle as Rectangle
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter as FuncFormatter
+from matplotlib.ticker import MaxNLocator as MaxNLocator
+from matplotlib.ticker import NullLocator as NullLocator
 from numpy.typing import NDArray
 
 from ..data.images import ImageSource, open_image
 from ..errors import SettingError
 from ..utils.files import check_output, write_bytes
-
-__all__ = [
-    "BLUE",
-    "CYCLE",
-    "GRAY",
-    "GREEN",
-    "INK",
-    "MARKERS",
-    "ORANGE",
-    "PAPER",
-    "PURPLE",
-    "RULE",
-    "SKY",
-    "VERMILLION",
-    "Axes",
-    "ConstrainedLayoutEngine",
-    "FancyArrowPatch",
-    "FancyBboxPatch",
-    "Figure",
-    "FuncFormatter",
-    "MaxNLocator",
-    "NullLocator",
-    "Polygon",
-    "Rectangle",
-    "board",
-    "dress",
-    "halo",
-    "legend",
-    "picture",
-    "plain",
-    "png",
-    "ramp",
-    "save",
-    "sheet",
-    "short",
-    "svg",
-    "target",
-    "text_width",
-    "thumbnail",
-    "to_rgba",
-    "words",
-]
 
 INK, GRAY, RULE, PAPER = "#1a2029", "#66707c", "#d3d9e0", "#ffffff"
 BLUE, VERMILLION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
@@ -98,14 +62,7 @@ def sheet(width: float, height: float) -> Figure:
 
 
 def board(width: float, height: float, *, inches: float, ax: Axes | None = None) -> Axes:
-    """Return axes without ticks, y pointing down, for placing pictures and boxes.
-
-    Args:
-        width: Width in units of the board.
-        height: Height in units of the board.
-        inches: Size of a unit in a new figure.
-        ax: Axes to use instead of a new figure.
-    """
+    """Return axes without ticks, y pointing down, for placing pictures and boxes; ``inches`` is the unit."""
     if ax is None:
         figure = Figure(figsize=(width * inches, height * inches))
         ax = figure.add_axes((0, 0, 1, 1))
@@ -292,10 +249,7 @@ def _render(
     out = io.BytesIO()
     # No date and no random ids, so that the same figure gives the same bytes. Letters that the font lacks
     # are drawn as boxes, without a warning on standard error.
-    with (
-        matplotlib.rc_context({"svg.fonttype": text, "svg.hashsalt": "twinned"}),
-        warnings.catch_warnings(),
-    ):
+    with matplotlib.rc_context({"svg.fonttype": text, "svg.hashsalt": "twinned"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": "Twinned"}
         figure.savefig(

@@ -210,11 +210,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_unchanged(download: Download, sha256: str, before: dict[str, Any] | None, target: Path) -> None:
-    """Compare a file without a published checksum with the previous download.
-
-    Raises:
-        DataError: If the file has changed.
-    """
+    """Compare a file without a published checksum with the previous download."""
     for file in (before or {}).get("files", ()):
         if file.get("file") == download.file and file.get("sha256") not in (None, sha256):
             raise DataError(
@@ -229,11 +225,7 @@ def _check_unchanged(download: Download, sha256: str, before: dict[str, Any] | N
 
 
 def _download(download: Download, folder: Path, *, progress: bool) -> Path:
-    """Download a file into a folder, unless an earlier run finished it.
-
-    Raises:
-        DataError: If no address serves the file within its size limit and with its checksum.
-    """
+    """Download a file into a folder, unless an earlier run finished it."""
     import pooch
     import requests  # installed with pooch
 

@@ -15,13 +15,30 @@ from PIL import Image
 
 from .detector import Face
 
-# Measured on LFW: 95 % of its faces are within these limits.
-_SMALL, _SMALLEST = 50, 40  # pixels of the face
-_DARK, _DARKEST = 50.0, 8.0  # mean gray level, 0 to 255
-_BLURRED = 0.64  # blur, 0 to 1; a Gaussian of 1.5 % of the face
+# Measured on LFW: 95 % of its faces are within the first limits. Beyond the second ones, the model ``face``
+# rejects most photographs of the same person (`python benchmarks/faces.py quality`).
+_SMALL, _SMALLEST = 50, 13  # pixels of the face
+_DARK, _DARKEST = 50.0, 6.0  # mean gray level, 0 to 255
+_BLURRED, _MOST_BLURRED = 0.64, 0.79  # blur, 0 to 1; Gaussians of 1.5 % and 5 % of the face
 _TURNED = 0.2  # shift of the nose to the side, relative to the distance of the eyes
-_SIDE = 100  # pixels of the longer side of the face at which blur is measured
+_SIDE = 64  # pixels of the longer side of the face at which blur is measured
 _WINDOW = 9  # pixels of the blur that is added for comparison
+
+
+class Measures(NamedTuple):
+    """Measures of a face from which its quality follows.
+
+    Args:
+        size: Longer side in pixels.
+        brightness: Mean gray level, 0 to 255.
+        blur: Blur, 0 (sharp) to 1.
+        turn: Shift of the nose to the side, relative to the distance of the eyes; 0 from the front.
+    """
+
+    size: int
+    brightness: float
+    blur: float
+    turn: float
 
 
 class Quality(NamedTuple):
@@ -37,8 +54,8 @@ class Quality(NamedTuple):
     refused: str | None
 
 
-def assess(image: Image.Image, face: Face) -> Quality:
-    """Assess a face by its size, brightness, sharpness and direction.
+def measure(image: Image.Image, face: Face) -> Measures:
+    """Measure a face.
 
     Args:
         image: Upright image in which the face was found.
@@ -46,24 +63,37 @@ def assess(image: Image.Image, face: Face) -> Quality:
     """
     box = np.clip(face.box, 0, [*image.size, *image.size]).tolist()
     cut = image.convert("L").crop(box)
-    scale = min(1.0, _SIDE / max(1, *cut.size))
+    size = max(1, *cut.size)
+    scale = min(1.0, _SIDE / size)
     gray = np.asarray(cut.resize([max(_WINDOW + 2, round(side * scale)) for side in cut.size]), np.float32)
-    size, bright = max(cut.size), float(gray.mean())
-    if size < _SMALLEST:
-        return Quality(("small",), f"the face has {size} pixels; at least {_SMALLEST} are needed")
-    if bright < _DARKEST:
-        return Quality(("dark",), "the face is too dark to be recognized")
     left, right = face.landmarks[:2].mean(axis=0), face.landmarks[2:4].mean(axis=0)
     across = right - left
     nose = float((face.landmarks[4] - left) @ across / max(across @ across, 1e-9))
-    found = {
+    return Measures(size, float(gray.mean()), max(_blur(gray), _blur(gray.T)), abs(nose - 0.5))
+
+
+def assess(image: Image.Image, face: Face) -> Quality:
+    """Assess a face by its size, brightness, sharpness and direction.
+
+    Args:
+        image: Upright image in which the face was found.
+        face: Face.
+    """
+    found = measure(image, face)
+    if found.size < _SMALLEST:
+        return Quality(("small",), f"the face has {found.size} pixels; at least {_SMALLEST} are needed")
+    if found.brightness < _DARKEST:
+        return Quality(("dark",), "the face is too dark to be recognized")
+    if found.blur > _MOST_BLURRED:
+        return Quality(("blurred",), "the face is too blurred to be recognized")
+    words = {
         "no face found": face.score == 0,
-        "small": size < _SMALL,
-        "dark": bright < _DARK,
-        "blurred": max(_blur(gray), _blur(gray.T)) > _BLURRED,
-        "turned": abs(nose - 0.5) > _TURNED,
+        "small": found.size < _SMALL,
+        "dark": found.brightness < _DARK,
+        "blurred": found.blur > _BLURRED,
+        "turned": found.turn > _TURNED,
     }
-    return Quality(tuple(word for word, true in found.items() if true) or ("sharp",), None)
+    return Quality(tuple(word for word, true in words.items() if true) or ("sharp",), None)
 
 
 def _blur(gray: NDArray[np.float32]) -> float:

@@ -30,15 +30,7 @@ from .convnets import *
 from .dlib import *
 from .papers import *
 from .pretrained import *
-from .registry import (
-    ENCODERS,
-    create_encoder,
-    deck,
-    input_shape,
-    installed,
-    is_pretrained,
-    register_encoder,
-)
+from .registry import ENCODERS, create_encoder, deck, input_shape, installed, is_pretrained, register_encoder
 
 build = create_encoder
 

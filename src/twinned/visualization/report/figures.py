@@ -9,14 +9,7 @@ from operator import attrgetter
 from ... import visualization
 from ...errors import many
 from ...evaluation.advice import on_evaluation
-from ...evaluation.results import (
-    SEEN_IN_TRAINING,
-    USED_FOR_THRESHOLD,
-    Evaluation,
-    Metric,
-    between,
-    number,
-)
+from ...evaluation.results import SEEN_IN_TRAINING, USED_FOR_THRESHOLD, Evaluation, Metric, between, number
 from ...evaluation.verification import reliability
 from ...inference.model import Model
 from .html import Html, figure, one_in, table, tag

@@ -1,4 +1,4 @@
-"""HTML elements with escaped text, figures in the colors of the page, and the style sheet."""
+"""HTML elements with escaped text, and figures in the colors of the page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import html
 import io
 import re
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from typing import Any
 
 from PIL import Image
@@ -81,13 +82,7 @@ def facts(rows: Iterable[tuple[object, object]]) -> Html:
 
 
 def figure(drawn: Any, caption: object, *, name: str) -> Html:
-    """Return a figure with a caption, which starts with the title of the axes.
-
-    Args:
-        drawn: Matplotlib axes.
-        caption: Explanation of the figure.
-        name: Name of the figure, unique in the page.
-    """
+    """Return a figure with a caption, which starts with the title of the axes, and a unique name."""
     title = drawn.get_title(loc="left")
     drawn.set_title("", loc="left")
     words = [tag("b", title, ". "), caption] if title else [caption]
@@ -122,104 +117,7 @@ def page(title: str, *sections: Html) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", title),
-        tag("style", Html(STYLE)),
+        tag("style", Html("\n" + files(__package__).joinpath("style.css").read_text("utf-8"))),
     )
     body = tag("body", tag("main", *sections))
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
-
-
-STYLE = """
-:root { --ink: #1a2029; --gray: #66707c; --rule: #d9dee4; --paper: #ffffff; --wash: #f4f6f8;
-  --blue: #0072b2; --orange: #c65200; --green: #007f5c; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8ebef; --gray: #98a2ae; --rule: #343c46; --paper: #14181e; --wash: #1c2229;
-    --blue: #5db4ea; --orange: #ff9048; --green: #35c597; }
-}
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "DejaVu Sans", sans-serif;
-  font-variant-numeric: tabular-nums; -webkit-print-color-adjust: exact; print-color-adjust: exact }
-main { max-width: 1040px; margin: 0 auto; padding: 56px 32px 80px }
-header { border-bottom: 2px solid var(--ink); padding-bottom: 20px; margin-bottom: 28px }
-.over { font-size: 13px; letter-spacing: .08em; text-transform: uppercase; color: var(--gray); margin: 0 }
-h1 { font-size: 34px; line-height: 1.15; letter-spacing: -.02em; margin: 6px 0 8px; overflow-wrap: anywhere }
-h2 { font-size: 21px; letter-spacing: -.01em; margin: 56px 0 6px; padding-top: 14px;
-  border-top: 1px solid var(--rule) }
-h3 { font-size: 15px; margin: 26px 0 8px }
-h3::first-letter, .tile .name::first-letter { text-transform: uppercase }
-p { margin: 8px 0 12px; max-width: 46em }
-.lead { font-size: 19px; line-height: 1.45; max-width: 40em; margin: 0 0 22px }
-.quiet, small { color: var(--gray); font-size: 14px }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px }
-.tile { background: var(--wash); border-radius: 10px; padding: 14px 16px 12px }
-.tile .name { font-size: 13px; color: var(--gray); line-height: 1.3; min-height: 2.6em; display: block }
-.tile .value { font-size: 30px; font-weight: 650; letter-spacing: -.02em; line-height: 1.2; display: block }
-.tile .ends { font-size: 13px; color: var(--gray) }
-.track { display: block; position: relative; height: 6px; border-radius: 3px; background: var(--rule);
-  margin: 9px 0 6px }
-.track i { position: absolute; top: 0; bottom: 0; border-radius: 3px; background: var(--blue); opacity: .45;
-  min-width: 3px }
-.track b { position: absolute; top: -3px; width: 3px; height: 12px; margin-left: -1px; background: var(--ink);
-  border-radius: 1px }
-ul.checks { list-style: none; padding: 0; margin: 22px 0 0; display: grid; gap: 8px }
-ul.checks li { display: grid; grid-template-columns: 26px 1fr; font-size: 15px }
-ul.checks li > b { font-size: 16px }
-.good > b { color: var(--green) } .bad > b { color: var(--orange) } .open > b { color: var(--gray) }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 28px 36px;
-  margin-top: 18px }
-figure { margin: 0; break-inside: avoid }
-figure svg { width: 100%; height: auto; display: block; overflow: visible }
-figure svg text { font-family: inherit !important }
-figcaption { font-size: 14px; color: var(--gray); margin-top: 6px; line-height: 1.42 }
-figcaption b { color: var(--ink) }
-.table { overflow-x: auto; margin: 12px 0 }
-table { border-collapse: collapse; width: 100%; font-size: 14.5px }
-th, td { text-align: right; padding: 7px 12px; border-bottom: 1px solid var(--rule); vertical-align: middle }
-th:first-child, td:first-child { text-align: left; padding-left: 0 }
-thead th { font-size: 13px; font-weight: 600; color: var(--gray); border-bottom: 1px solid var(--ink) }
-tbody th { font-weight: 500; overflow-wrap: anywhere }
-.bar { display: inline-block; height: 9px; border-radius: 2px; background: var(--orange); margin-right: 8px;
-  vertical-align: baseline; opacity: .8 }
-.mark { font-size: 13px; color: var(--orange) }
-ol.next { margin: 0 0 26px; padding-left: 1.3em; display: grid; gap: 6px; max-width: 52em }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 20px }
-.pair { break-inside: avoid; font-size: 13.5px; line-height: 1.4 }
-.pair div { display: flex; gap: 6px; margin-bottom: 6px }
-.pair img, .pair .gone { width: calc(50% - 3px); height: 118px; object-fit: contain; background: var(--wash);
-  border-radius: 6px }
-.pair .gone { display: grid; place-items: center; color: var(--gray); font-size: 12px }
-.pair summary { list-style: none; cursor: zoom-in } .pair summary::-webkit-details-marker { display: none }
-.pair[open] { grid-column: 1 / -1 } .pair[open] summary { cursor: zoom-out }
-.pair[open] img { height: auto; max-height: 70vh; image-rendering: auto }
-.pair code { display: block; font-size: 12px } .pair b { font-weight: 600 }
-.pair span { color: var(--gray); display: block; overflow-wrap: anywhere }
-td img, th img { height: 44px; width: 44px; object-fit: contain; vertical-align: middle; border-radius: 4px;
-  background: var(--wash); margin-right: 10px }
-dl { display: grid; grid-template-columns: minmax(150px, 230px) 1fr; gap: 0 20px; font-size: 14.5px;
-  margin: 12px 0 }
-dt, dd { padding: 7px 0; margin: 0; border-bottom: 1px solid var(--rule); overflow-wrap: anywhere }
-dt { color: var(--gray) }
-code { font: 13px/1.4 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
-  overflow-wrap: anywhere }
-footer { margin-top: 56px; padding-top: 14px; border-top: 2px solid var(--ink); font-size: 13.5px;
-  color: var(--gray) }
-@media (max-width: 560px) { main { padding: 32px 18px } .pictures { grid-template-columns: 1fr }
-  dl { grid-template-columns: 1fr } dt { border: 0; padding-bottom: 0 } h1 { font-size: 27px }
-  thead { display: none } tbody tr { display: grid; grid-template-columns: 1fr 1fr; gap: 2px 12px;
-    padding: 9px 0; border-bottom: 1px solid var(--rule) }
-  tbody th, tbody td { border: 0; padding: 0; text-align: left } tbody th { grid-column: 1 / -1 }
-  td::before { content: attr(data-head) " "; color: var(--gray) } td:empty { display: none } }
-@page { margin: 16mm 14mm }
-@media print {
-  :root { --ink: #000; --gray: #4a525c; --rule: #c9ced4; --paper: #fff; --wash: #f3f4f6;
-    --blue: #0072b2; --orange: #c65200; --green: #007f5c }
-  body { font-size: 10.5pt } main { max-width: none; padding: 0 } h1 { font-size: 24pt }
-  h2 { break-after: avoid; margin-top: 28pt } .tile { border: 1px solid var(--rule); padding: 8px 12px }
-  .tiles { grid-template-columns: repeat(3, 1fr) }
-  .pictures { grid-template-columns: 1fr 1fr; gap: 14px 20px }
-  .pairs { grid-template-columns: repeat(3, 1fr); gap: 10px 16px } h3 { break-after: avoid }
-  dt, dd { break-inside: avoid } th, td { padding: 4px 8px } td { white-space: nowrap }
-  tr, .pair, figure, .tile { break-inside: avoid }
-  .table { overflow: visible }
-}
-"""

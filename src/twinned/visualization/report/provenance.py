@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
@@ -180,8 +182,8 @@ def _training(model: Model) -> _Facts:
         (
             "training images",
             f"{m.data['images']:,} {f'of {classes:,} classes' if classes else 'in pairs'}"
-            if m.data
-            else "not recorded",
+            if "images" in m.data
+            else m.data.get("description", "not recorded"),
         ),
         ("their fingerprint", tag("code", m.data["sha256"]) if "sha256" in m.data else None),
         ("held out of training", f"{len(held):,} classes, for the threshold" if held else None),
@@ -209,34 +211,6 @@ def _measured(model: Model, found: Evaluation, data: str) -> _Facts:
 
 def glossary(result: VerificationResult | None) -> list[Html] | None:
     """Return definitions of the terms."""
-    return None if result is None else [facts(_WORDS.items())]
-
-
-_WORDS = {
-    "distance": "Dissimilarity of two images. Up to the threshold they count as the same.",
-    "genuine, impostor": "Comparison of two images of one class, and of two classes.",
-    "false accept rate (FAR)": "Fraction of different pairs classified as the same; FMR in ISO standards.",
-    "false reject rate (FRR)": "Fraction of same pairs classified as different; FNMR in ISO standards.",
-    "equal error rate (EER)": "Rate at the threshold at which FAR and FRR are equal on the evaluation data.",
-    "TAR at FAR": "Fraction of same pairs accepted (1 - FRR) at the threshold with this false accept rate.",
-    "AUC": "Area under the ROC curve: probability that a same pair is closer than a different one. 0.5 is a"
-    " guess.",
-    "d'": "Difference of the mean distances of different and of same pairs, in standard deviations.",
-    "P(same)": "Calibrated probability that two images belong to one class.",
-    "log likelihood ratio cost (Cllr)": "Cost of the predicted probabilities per comparison; 0 is perfect, 1"
-    " is uninformative. The excess over the best calibration (minimum Cllr) is due to calibration.",
-    "N-way K-shot accuracy": "Fraction of images assigned to the right one of N classes, from K examples of"
-    " each. One-shot: K = 1. A guess gives 1 / N.",
-    "recall at k": "Fraction of images with an image of their class among the k nearest others.",
-    "MAP at R": "Mean average precision of the R nearest images, where R is the number of other images of the"
-    " class. 1 if these are all of the class and nearest first.",
-    "open set": "Half of the classes are enrolled, with half of their images (at most four). All other images"
-    " are probes, at the threshold for a gallery of this size.",
-    "FPIR, FNIR": "Fraction of unknown images that get a label, and of enrolled classes' images that do not"
-    " get theirs.",
-    "references": "Several images of one class that an image is compared with together.",
-    "95 % interval": "Range of the figure for other classes of the same kind. Whole classes are resampled,"
-    " because images of one class are not independent.",
-    "not supported": "Fewer than 30 errors are expected at this rate with the available comparisons (rule of"
-    " 30), so the figure is unreliable.",
-}
+    if result is None:
+        return None
+    return [facts(tomllib.loads(files(__package__).joinpath("glossary.toml").read_text("utf-8")).items())]

@@ -4,7 +4,7 @@ The file loads nothing from outside, follows the reader's light or dark mode, an
 
     figures      metrics
     provenance   errors, data, glossary
-    html         elements and style
+    html         elements
 """
 
 from __future__ import annotations
@@ -18,19 +18,13 @@ from ...evaluation.results import Evaluation
 from ...inference.model import Model
 from ...utils.files import write_text
 from . import figures, provenance
-from .html import Html, page, tag
+from .html import page, tag
 
 __all__ = ["render", "write_report"]
 
 
 def write_report(model: Model, evaluation: Evaluation, path: str | os.PathLike[str], *, data: str) -> None:
-    """Write the report of an evaluation atomically; an existing file is replaced.
-
-    Args:
-        model: Evaluated model.
-        evaluation: Result of `twinned.inference.model.Model.evaluate`.
-        path: HTML file to write.
-        data: Name of the evaluation data.
+    """Write the report of an evaluation to an HTML file, atomically; an existing file is replaced.
 
     Raises:
         OSError: If the file cannot be written.
@@ -64,13 +58,8 @@ def render(model: Model, evaluation: Evaluation, *, data: str) -> str:
             ),
         ),
         *figures.glance(model, evaluation),
-        *(_section(name, body) for name, body in parts if body),
+        *(tag("section", tag("h2", name), *body) for name, body in parts if body),
         tag(
-            "footer",
-            f"Written by Twinned {__version__}. Figures as JSON: twinned evaluate MODEL DATA --json",
+            "footer", f"Written by Twinned {__version__}. Figures as JSON: twinned evaluate MODEL DATA --json"
         ),
     )
-
-
-def _section(name: str, body: list[Html]) -> Html:
-    return tag("section", tag("h2", name), *body)

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from twinned.utils import telemetry
+import twinned
 
 TWINNED = [sys.executable, "-c", "from twinned.cli.main import main; main()"]
 # ONNX Runtime disables telemetry if one of these is set (core/platform/telemetry_environment.h).
@@ -42,7 +42,7 @@ _LOOPBACK = re.compile(r"127\.|::1$|::ffff:127\.|0\.0\.0\.0$|::$")
 
 def environment(home: Path) -> dict[str, str]:
     """Return an environment with its own home folder and no telemetry switches."""
-    left_out = SILENT | {*telemetry.SWITCHES, "MPLCONFIGDIR", "HF_HOME", "TORCH_HOME"}
+    left_out = SILENT | {*twinned._SWITCHES, "MPLCONFIGDIR", "HF_HOME", "TORCH_HOME"}
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     folders = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA", "STATE")}
     return kept | folders | {"HOME": str(home), "OMP_NUM_THREADS": "1", "no_proxy": "127.0.0.1"}
@@ -181,7 +181,7 @@ def printed(tmp_path: Path) -> Printed:
     show = f"""
 import json, os
 def show():
-    print(json.dumps({{name: os.getenv(name) for name in {list(telemetry.SWITCHES)}}}))
+    print(json.dumps({{name: os.getenv(name) for name in {list(twinned._SWITCHES)}}}))
 """
 
     def run(code: str, **variables: str) -> dict[str, str | None]:
@@ -207,7 +207,7 @@ class Watch(importlib.abc.MetaPathFinder):
             assert os.getenv("ORT_DISABLE_TELEMETRY") == "1", name
 sys.meta_path.insert(0, Watch())
 """
-    assert printed(f"{code}import {entry}; import onnxruntime; show()") == telemetry.SWITCHES
+    assert printed(f"{code}import {entry}; import onnxruntime; show()") == twinned._SWITCHES
 
 
 def test_child_processes_inherit_the_switches(printed: Printed) -> None:
@@ -219,7 +219,7 @@ if __name__ == "__main__":
     process.start()
     process.join()
 """
-    assert printed(code) == telemetry.SWITCHES
+    assert printed(code) == twinned._SWITCHES
 
 
 def test_value_set_by_the_user_is_kept(printed: Printed) -> None:

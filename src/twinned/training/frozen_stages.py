@@ -1,38 +1,40 @@
-"""Training inputs: augmented images, or cached features of the frozen stages.
+"""Frozen stages of an encoder: they are not trained, and their features are computed once.
 
-Frozen stages give the same features of the same image in every epoch. `FeatureCache` computes them once for
-each image and for some augmented views of it, and the other stages are trained on these features.
+A frozen stage gets no gradient and no weight decay, and its batch norms use their stored statistics. Batch
+norms of the other stages update theirs, unless these are frozen too: the few images of a batch estimate them
+less well than the images that a pretrained encoder was trained on.
+
+`FeatureCache` computes the features of the frozen stages for each image and for some augmented views of it,
+and the other stages are trained on them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.augmentation import AnyAugmentation, Augmentation
+from ..data.augmentation import AnyAugmentation
 from ..data.decoded import DecodedSet
-from ..data.pixel_stores import JoinedPixels, PixelStore, is_in_memory
-from ..data.samplers import Batch, ReadAhead
+from ..data.pixel_stores import JoinedPixels, PixelStore
 from ..data.splits import subsample
+from ..errors import SettingError
+from ..nn.encoders.base import Encoder
 from ..nn.siamese import SiameseNetwork
 from ..utils.files import write_text
 from ..utils.notes import note
 from ..utils.progress import progress_bar
-from ..utils.random import Stream, rng, step_seed
 from . import distributed
-from .budget import Budget
 from .config import TrainConfig
-from .freezing import frozen_stages
+from .inputs import NO_AUGMENTATION, CachedFeatures, CachedSet, view_seed
+from .schedule import Budget
 
 # Memory limit of the cached features: beyond it there are fewer views, or no cache.
 MAX_CACHE_BYTES = 2 << 30
@@ -42,159 +44,62 @@ LDA_VIEWS = 4
 _CACHE_SHARE, _VIEWS_SHARE = 0.4, 0.3
 # If time suffices for some of the images only: the least number, and images per class.
 _MIN_IMAGES, _IMAGES_PER_CLASS = 64, 4
-_NO_AUGMENTATION = Augmentation()
 
 
-class PixelSource:
-    """Images as pixels, augmented at each step.
-
-    Args:
-        pixels: uint8, shape ``(n, height, width, channels)``.
-        augment: Augmentation.
-        device: Device of the network.
-        seed: Seed of the augmentation.
-    """
-
-    start_stage = 0
-
-    def __init__(
-        self, pixels: PixelStore, augment: AnyAugmentation, *, device: torch.device, seed: int
-    ) -> None:
-        self.pixels = pixels
-        self.augment, self.device, self.seed = augment, device, seed
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
-        """Return the augmented images of a batch, or some rows of them; the same for the same step."""
-        turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
-        pixels = batch.pixels if batch.pixels is not None else self.pixels[batch.index[rows]]
-        chosen = torch.from_numpy(np.asarray(pixels)).to(self.device)
-        seed = step_seed(self.seed, step)
-        return self.augment(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
-
-    def read_ahead(
-        self, batches: Callable[[int], Batch], rows: slice
-    ) -> AbstractContextManager[Callable[[int], Batch]]:
-        """Return batches whose pixels are read in advance, unless they are in memory."""
-        return nullcontext(batches) if is_in_memory(self.pixels) else ReadAhead(batches, self.pixels, rows)
-
-    def get(self, start: int, stop: int) -> Tensor:
-        """Return some images without augmentation."""
-        return _NO_AUGMENTATION(self._on_device(slice(start, stop)))
-
-    def view(self, number: int, start: int, stop: int) -> Tensor | None:
-        """Return one augmented view of some images; number 0 is not augmented."""
-        augment = self.augment if number else _NO_AUGMENTATION
-        return augment(self._on_device(slice(start, stop)), seed=_view_seed(self.seed, number, start))
-
-    def _on_device(self, index: Any) -> Tensor:
-        """Return images as bytes, which are a quarter of the size of floats."""
-        return torch.from_numpy(np.asarray(self.pixels[index])).to(self.device)
-
-
-def _view_seed(seed: int, number: int, start: int) -> int:
-    return step_seed(seed + 7, number * 10_007 + start)
-
-
-@dataclass(frozen=True, eq=False)
-class CachedFeatures:
-    """Features of the frozen stages for distinct images.
+def frozen_stages(encoder: Encoder, freeze: str) -> int:
+    """Return the number of stages to freeze, counted from the input.
 
     Args:
-        values: Shape ``(m, views, filters, rows, columns)``, or ``(m, views, n_features)`` where the whole
-            backbone is frozen. Mirrored ones have another axis of length 2 after the views. View 0 is not
-            augmented.
-        rows: Row of each image, by its hash.
-        start_stage: Number of frozen stages.
-        mirrored: True if the features of the mirror image are stored beside those of the image.
-        seed: Seed of the choice of views.
+        encoder: Encoder; its last stage, the projection, is never counted.
+        freeze: ``none``, ``all``, or a number.
+
+    Raises:
+        SettingError: If ``freeze`` is something else, or larger than the number of stages.
     """
-
-    values: Tensor
-    rows: dict[str, int]
-    start_stage: int
-    mirrored: bool
-    seed: int
-
-    @property
-    def n_augmentations(self) -> int:
-        """Number of augmented views per image."""
-        return self.values.shape[1] - 1
-
-    def source(self, hashes: Sequence[str], *, device: torch.device) -> FeatureSource:
-        """Return the inputs of some images, by their hashes."""
-        return FeatureSource(self, torch.tensor([self.rows[name] for name in hashes]), device=device)
+    limit = len(encoder.stages()) - 1
+    if freeze in ("none", "all"):
+        return limit if freeze == "all" else 0
+    if freeze.isdecimal() and int(freeze) <= limit:
+        return int(freeze)
+    raise SettingError(
+        f"freeze must be none, all, or a number of stages, at most {limit}; got {freeze!r}. Choose one."
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class CachedSet(DecodedSet):
-    """Decoded dataset whose images have cached features; its subsets share them.
+class Freezing:
+    """Frozen parts of a network.
 
     Args:
-        features: Features of all images of the set, and possibly of others.
+        n_stages: Number of frozen stages, counted from the input.
+        batchnorm: Freeze the statistics of every batch norm in the encoder.
+        projection: Freeze the last stage, the projection, which was fitted in closed form.
     """
 
-    features: CachedFeatures
+    def __init__(self, n_stages: int, *, batchnorm: bool = False, projection: bool = False) -> None:
+        self.n_stages, self.batchnorm, self.projection = n_stages, batchnorm, projection
 
-    @classmethod
-    def of(cls, data: DecodedSet, features: CachedFeatures) -> CachedSet:
-        """Attach features to a dataset."""
-        values = {field.name: getattr(data, field.name) for field in fields(DecodedSet)}
-        return cls(**values, features=features)
+    def apply(self, network: SiameseNetwork) -> None:
+        """Freeze these parts of a network in training mode, and unfreeze the others."""
+        stages = network.encoder.stages()
+        first, last = self.n_stages, len(stages) - self.projection
+        # A parameter outside of all stages belongs to the first.
+        stage_of = dict.fromkeys(network.encoder.parameters(), 0)
+        for number, stage in enumerate(stages):
+            stage_of.update(dict.fromkeys(stage.parameters(), number))
+        for parameter in network.parameters():
+            stage_index = stage_of.get(parameter)
+            parameter.requires_grad_(stage_index is None or first <= stage_index < last)
+        for number, module in enumerate(stages):
+            module.train(number >= first)
+        if self.batchnorm:
+            for module in network.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
-
-class FeatureSource:
-    """Cached features as inputs; a batch uses one view of each image, drawn at random."""
-
-    def __init__(self, features: CachedFeatures, rows: Tensor, *, device: torch.device) -> None:
-        self.features, self.rows, self.device = features, rows, device
-
-    @property
-    def start_stage(self) -> int:
-        return self.features.start_stage
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
-        random = rng(self.features.seed, Stream.CACHED_VIEW, step)
-        values = self.features.values
-        view = torch.from_numpy(random.integers(values.shape[1], size=len(batch.index))[rows])
-        chosen = self.rows[torch.from_numpy(batch.index[rows])]
-        # Training uses single images, without the mirror image, as with pixels.
-        return self._to_device(values[chosen, view, 0] if self.features.mirrored else values[chosen, view])
-
-    def read_ahead(
-        self, batches: Callable[[int], Batch], rows: slice
-    ) -> AbstractContextManager[Callable[[int], Batch]]:
-        return nullcontext(batches)
-
-    def get(self, start: int, stop: int) -> Tensor:
-        return self._to_device(self.features.values[self.rows[start:stop], 0])
-
-    def view(self, number: int, start: int, stop: int) -> Tensor | None:
-        """Return one view of some images; None beyond the last view."""
-        if number >= self.features.values.shape[1]:
-            return None
-        return self._to_device(self.features.values[self.rows[start:stop], number])
-
-    def _to_device(self, values: Tensor) -> Tensor:
-        values = values.to(self.device).float()
-        return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
-
-
-InputSource = PixelSource | FeatureSource
-
-
-def input_source(
-    data: DecodedSet, *, augment: AnyAugmentation = _NO_AUGMENTATION, device: torch.device, seed: int = 0
-) -> InputSource:
-    """Return the inputs of a dataset: its cached features, or its pixels."""
-    if isinstance(data, CachedSet):
-        return data.features.source(data.hashes, device=device)
-    return PixelSource(data.pixels, augment, device=device, seed=seed)
+    def has_trainable(self, network: SiameseNetwork) -> bool:
+        """Freeze these parts of a network, and return True if any of its parameters remains trainable."""
+        self.apply(network)
+        return any(parameter.requires_grad for parameter in network.parameters())
 
 
 class FeatureCache:
@@ -223,7 +128,7 @@ class FeatureCache:
 
     def seconds_per_image(self, pixels: PixelStore) -> float:
         """Measure the time per image on a few images."""
-        images = _NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:16])).to(self.device))
+        images = NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:16])).to(self.device))
         self._features(images)
         start = time.perf_counter()
         self._features(images)
@@ -250,7 +155,7 @@ class FeatureCache:
         """
         _, first = np.unique(np.asarray(hashes), return_index=True)
         distinct = np.sort(first)
-        probe = self._features(_NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:1])).to(self.device)))[0]
+        probe = self._features(NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:1])).to(self.device)))[0]
         size = len(distinct) * probe.numel() * probe.element_size()
         if size > MAX_CACHE_BYTES:
             return None
@@ -259,7 +164,7 @@ class FeatureCache:
         def view(augment: AnyAugmentation, number: int, title: str) -> Tensor:
             return self._view(pixels, distinct, augment, number, title, progress)
 
-        views = [view(_NO_AUGMENTATION, 0, "Frozen stages")]
+        views = [view(NO_AUGMENTATION, 0, "Frozen stages")]
         elapsed = time.monotonic() - start
         count = min(self.n_augmentations, MAX_CACHE_BYTES // size - 1)
         if seconds is not None:
@@ -289,7 +194,7 @@ class FeatureCache:
         with progress_bar(title, len(chosen), show=progress) as advance:
             for start in range(0, len(chosen), size):
                 images = torch.from_numpy(pixels[chosen[start : start + size]]).to(self.device)
-                parts.append(self._features(augment(images, seed=_view_seed(self.seed, number, start))))
+                parts.append(self._features(augment(images, seed=view_seed(self.seed, number, start))))
                 advance(len(images))
         return torch.cat(parts)
 
@@ -360,7 +265,8 @@ def cache_features(
     limit = recorded.get("images", n_images)
     seconds = None if recorded else budget.remaining()
     if seconds is not None:
-        fitting = int(_CACHE_SHARE * seconds / cache.seconds_per_image(data.pixels))
+        image_seconds = cache.seconds_per_image(data.pixels)
+        fitting = int(_CACHE_SHARE * seconds / image_seconds)
         limit = max(_MIN_IMAGES, distributed.broadcast_from_rank0(lambda: fitting))
     if limit < n_images:
         share = limit / n_images
@@ -379,7 +285,11 @@ def cache_features(
     if features is None:
         return data, validation
     if limit < n_images:
-        note("fewer-images", f"time allows for {sum(len(p.pixels) for p in parts)} of {n_images} images")
+        text = f"time allows for {sum(len(p.pixels) for p in parts):,} of {n_images:,} images"
+        if seconds is not None and config.length.minutes:
+            more = n_images * image_seconds / _CACHE_SHARE - seconds
+            text += f": set minutes to {math.ceil(config.length.minutes + more / 60)} or more to use all"
+        note("fewer-images", text)
     if record is not None and distributed.rank() == 0:
         record.parent.mkdir(parents=True, exist_ok=True)
         write_text(record, json.dumps({"images": limit, "views": features.n_augmentations}))

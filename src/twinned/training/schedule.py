@@ -1,14 +1,20 @@
-"""Time budget of a training run, and the number of steps that fit into it."""
+"""Schedule of a training run: its time budget, number of steps and learning rate."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from ..errors import TrainingError
 from . import distributed
-from .state import Schedule, State
+from .config import TrainConfig
+from .parts import Rate
+from .process import bfloat16_is_faster
+from .state import State
 
 # Steps before the measurement, steps to measure, and the fraction of the budget that measuring may take.
 _SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
@@ -47,6 +53,98 @@ class Budget:
         if self.deadline is None:
             return None
         return self.fraction * (self.deadline - time.monotonic() - self.reserved)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length of a run, learning rate at each step, and intervals of evaluations and checkpoints.
+
+    Args:
+        steps: Number of steps; None to fit it to ``seconds``.
+        seconds: Time for the whole loop, used if ``steps`` is None. The number of steps follows from the
+            speed of the first steps, is corrected when the learning rate starts to decay, and is kept in the
+            checkpoint.
+        max_steps: Upper limit of the number of steps that is fitted to ``seconds``; None for no limit.
+        learning_rate: Peak learning rate.
+        factor: Maps a step and the number of steps (None while unknown) to the factor of the learning rate,
+            in place of ``warmup`` and ``decay_start``.
+        warmup: Steps over which the learning rate rises linearly to its peak.
+        decay_start: Fraction of the steps after which the learning rate falls to 0 along half a cosine; 1 for
+            a constant rate.
+        epoch_steps: Steps per epoch, for the history's column ``epoch``.
+        ema_decay: Decay of the exponential moving average of the weights, which is evaluated and kept; 0
+            keeps the last weights.
+        evaluations: Number of evaluations during the run.
+        bfloat16: Run the network in bfloat16.
+        seed: Seed of dropout and augmentation.
+        checkpoint_seconds: Seconds between two checkpoints.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    max_steps: int | None = None
+    learning_rate: float = 3e-3
+    factor: Rate | None = None
+    warmup: int = 30
+    decay_start: float = 0.3
+    epoch_steps: float = 1.0
+    ema_decay: float = 0.99
+    evaluations: int = 10
+    bfloat16: bool = False
+    seed: int = 0
+    checkpoint_seconds: float = 15.0
+
+    def rate(self, step: int, total: int | None) -> float:
+        """Return the learning rate of a step; it does not decay while the total is None."""
+        if self.factor is not None:
+            return self.learning_rate * float(self.factor(step, total))
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        done = 0.0 if total is None else step / max(1, total)
+        fall = 0.0 if done <= self.decay_start else (done - self.decay_start) / (1 - self.decay_start)
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def make_schedule(
+    config: TrainConfig,
+    *,
+    steps: int | None,
+    seconds: float | None,
+    epoch: float,
+    learning_rate: float,
+    factor: Rate | None,
+    device: torch.device,
+) -> Schedule:
+    """Create the schedule of a fit.
+
+    Args:
+        config: Length of the run, and options of the schedule.
+        steps: Number of steps; None for the length of the configuration.
+        seconds: Time for all steps; None for no limit.
+        epoch: Number of batches with as many images as there are.
+        learning_rate: Peak learning rate.
+        factor: Schedule of one's own.
+        device: Device of the network, which decides on the precision where it is automatic.
+    """
+    length, own, precision, epoch_steps = config.length, config.schedule, config.run.precision, epoch
+    if steps is None and length.epochs is not None:
+        rounded = round(length.epochs * epoch)
+        # The last step ends the last epoch, unless a single step shows more images than that.
+        steps, epoch_steps = max(1, rounded), rounded / length.epochs if rounded else epoch
+    return Schedule(
+        steps=length.steps if steps is None else steps,
+        seconds=None if seconds is None else max(0.5, seconds),
+        max_steps=None if length.max_epochs is None else max(1, round(length.max_epochs * epoch)),
+        learning_rate=learning_rate,
+        factor=factor,
+        warmup=own.warmup,
+        decay_start=own.decay_start,
+        ema_decay=own.ema_decay,
+        evaluations=own.evaluations,
+        seed=config.seed,
+        checkpoint_seconds=config.run.checkpoint_seconds,
+        epoch_steps=epoch_steps,
+        bfloat16=bfloat16_is_faster(device) if precision == "auto" else precision == "bfloat16",
+    )
 
 
 class StepBudget:

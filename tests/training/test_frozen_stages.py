@@ -7,7 +7,7 @@ import pytest
 from twinned.errors import SettingError
 from twinned.nn.encoders.convnets import Conv4
 from twinned.nn.siamese import SiameseNetwork
-from twinned.training.freezing import Freezing, frozen_stages
+from twinned.training.frozen_stages import Freezing, frozen_stages
 
 
 @pytest.mark.parametrize(("freeze", "expected"), [("none", 0), ("all", 4), ("0", 0), ("3", 3)])

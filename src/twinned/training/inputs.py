@@ -1,0 +1,172 @@
+"""Inputs of training: augmented images, or cached features of the frozen stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.augmentation import AnyAugmentation, Augmentation
+from ..data.decoded import DecodedSet
+from ..data.pixel_stores import PixelStore, is_in_memory
+from ..data.samplers import Batch, ReadAhead
+from ..utils.random import Stream, rng, step_seed
+
+NO_AUGMENTATION = Augmentation()
+
+
+class PixelSource:
+    """Images as pixels, augmented at each step.
+
+    Args:
+        pixels: uint8, shape ``(n, height, width, channels)``.
+        augment: Augmentation.
+        device: Device of the network.
+        seed: Seed of the augmentation.
+    """
+
+    start_stage = 0
+
+    def __init__(
+        self, pixels: PixelStore, augment: AnyAugmentation, *, device: torch.device, seed: int
+    ) -> None:
+        self.pixels = pixels
+        self.augment, self.device, self.seed = augment, device, seed
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
+        """Return the augmented images of a batch, or some rows of them; the same for the same step."""
+        turns = None if batch.turns is None else torch.from_numpy(batch.turns[rows])
+        pixels = batch.pixels if batch.pixels is not None else self.pixels[batch.index[rows]]
+        chosen = torch.from_numpy(np.asarray(pixels)).to(self.device)
+        seed = step_seed(self.seed, step)
+        return self.augment(chosen, turns=turns, seed=seed, rows=rows, whole=len(batch.index))
+
+    def read_ahead(
+        self, batches: Callable[[int], Batch], rows: slice
+    ) -> AbstractContextManager[Callable[[int], Batch]]:
+        """Return batches whose pixels are read in advance, unless they are in memory."""
+        return nullcontext(batches) if is_in_memory(self.pixels) else ReadAhead(batches, self.pixels, rows)
+
+    def get(self, start: int, stop: int) -> Tensor:
+        """Return some images without augmentation."""
+        return NO_AUGMENTATION(self._on_device(slice(start, stop)))
+
+    def view(self, number: int, start: int, stop: int) -> Tensor | None:
+        """Return one augmented view of some images; number 0 is not augmented."""
+        augment = self.augment if number else NO_AUGMENTATION
+        return augment(self._on_device(slice(start, stop)), seed=view_seed(self.seed, number, start))
+
+    def _on_device(self, index: Any) -> Tensor:
+        """Return images as bytes, which are a quarter of the size of floats."""
+        return torch.from_numpy(np.asarray(self.pixels[index])).to(self.device)
+
+
+def view_seed(seed: int, number: int, start: int) -> int:
+    return step_seed(seed + 7, number * 10_007 + start)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedFeatures:
+    """Features of the frozen stages for distinct images.
+
+    Args:
+        values: Shape ``(m, views, filters, rows, columns)``, or ``(m, views, n_features)`` where the whole
+            backbone is frozen. Mirrored ones have another axis of length 2 after the views. View 0 is not
+            augmented.
+        rows: Row of each image, by its hash.
+        start_stage: Number of frozen stages.
+        mirrored: True if the features of the mirror image are stored beside those of the image.
+        seed: Seed of the choice of views.
+    """
+
+    values: Tensor
+    rows: dict[str, int]
+    start_stage: int
+    mirrored: bool
+    seed: int
+
+    @property
+    def n_augmentations(self) -> int:
+        """Number of augmented views per image."""
+        return self.values.shape[1] - 1
+
+    def source(self, hashes: Sequence[str], *, device: torch.device) -> FeatureSource:
+        """Return the inputs of some images, by their hashes."""
+        return FeatureSource(self, torch.tensor([self.rows[name] for name in hashes]), device=device)
+
+
+@dataclass(frozen=True, eq=False)
+class CachedSet(DecodedSet):
+    """Decoded dataset whose images have cached features; its subsets share them.
+
+    Args:
+        features: Features of all images of the set, and possibly of others.
+    """
+
+    features: CachedFeatures
+
+    @classmethod
+    def of(cls, data: DecodedSet, features: CachedFeatures) -> CachedSet:
+        """Attach features to a dataset."""
+        values = {field.name: getattr(data, field.name) for field in fields(DecodedSet)}
+        return cls(**values, features=features)
+
+
+class FeatureSource:
+    """Cached features as inputs; a batch uses one view of each image, drawn at random."""
+
+    def __init__(self, features: CachedFeatures, rows: Tensor, *, device: torch.device) -> None:
+        self.features, self.rows, self.device = features, rows, device
+
+    @property
+    def start_stage(self) -> int:
+        return self.features.start_stage
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, batch: Batch, step: int, rows: slice = slice(None)) -> Tensor:
+        random = rng(self.features.seed, Stream.CACHED_VIEW, step)
+        values = self.features.values
+        view = torch.from_numpy(random.integers(values.shape[1], size=len(batch.index))[rows])
+        chosen = self.rows[torch.from_numpy(batch.index[rows])]
+        # Training uses single images, without the mirror image, as with pixels.
+        return self._to_device(values[chosen, view, 0] if self.features.mirrored else values[chosen, view])
+
+    def read_ahead(
+        self, batches: Callable[[int], Batch], rows: slice
+    ) -> AbstractContextManager[Callable[[int], Batch]]:
+        return nullcontext(batches)
+
+    def get(self, start: int, stop: int) -> Tensor:
+        return self._to_device(self.features.values[self.rows[start:stop], 0])
+
+    def view(self, number: int, start: int, stop: int) -> Tensor | None:
+        """Return one view of some images; None beyond the last view."""
+        if number >= self.features.values.shape[1]:
+            return None
+        return self._to_device(self.features.values[self.rows[start:stop], number])
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        values = values.to(self.device).float()
+        return values.contiguous(memory_format=torch.channels_last) if values.ndim == 4 else values
+
+
+InputSource = PixelSource | FeatureSource
+
+
+def input_source(
+    data: DecodedSet, *, augment: AnyAugmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
+) -> InputSource:
+    """Return the inputs of a dataset: its cached features, or its pixels."""
+    if isinstance(data, CachedSet):
+        return data.features.source(data.hashes, device=device)
+    return PixelSource(data.pixels, augment, device=device, seed=seed)
