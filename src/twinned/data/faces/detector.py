@@ -180,17 +180,17 @@ class _Pyramid:
 
     def inspect(self, box: Box) -> Box:
         """Return the window of the highest score near a candidate, in its level and in those beside it."""
-        level = first = int(np.abs(self.size[0] * WINDOW / self.sizes[:, 0] - (box[2] - box[0])).argmin())
-        best = self._nearest(level, box)
+        first = int(np.abs(self.size[0] * WINDOW / self.sizes[:, 0] - (box[2] - box[0])).argmin())
+        ends = [self._nearest(first, box)]
         for side in (-1, 1):
+            level, best = first, ends[0]
             while level + side in range(self.count):
                 found = self._nearest(level + side, best)
                 if found[4] <= best[4]:
                     break
                 level, best = level + side, found
-            if level != first:  # on the other side, scores are lower
-                break
-        return best
+            ends.append(best)
+        return max(ends, key=lambda window: float(window[4]))
 
     def _nearest(self, level: int, box: Box) -> Box:
         """Return the window of the highest score in a level near the middle of a box."""
