@@ -157,8 +157,8 @@ class _Pyramid:
         self.side = finder.field + 2 * _REACH * finder.step  # of the pixels on which `_nearest` rests
         if image.width > size[0]:
             image = image.resize(size, Image.Resampling.BILINEAR)
-        planes = np.asarray(image).transpose(2, 0, 1)[None].astype(np.float32, order="C")
-        self.image: Planes = planes - np.array(finder.mean, np.float32)[:, None, None]
+        self.image: Planes = np.asarray(image).transpose(2, 0, 1)[None].astype(np.float32, order="C")
+        self.image -= np.array(finder.mean, np.float32)[:, None, None]
         self.levels: dict[int, Planes] = {}
 
     def level(self, number: int) -> Planes:
