@@ -49,8 +49,10 @@ class Decoded:
 
     def left_out(self) -> list[str]:
         """Return one sentence that names the unreadable images, or an empty list if all were read."""
+        if not self.unreadable:
+            return []
         named = some([str(error) for error in self.unreadable], 5)
-        return [f"{many(len(self.unreadable), 'unreadable image')} left out: {named}"] if named else []
+        return [f"{many(len(self.unreadable), 'unreadable image')} left out: {named}"]
 
 
 def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
@@ -311,7 +313,10 @@ class DecodedSet:
         if not isinstance(self.hashes, LazyHashes):
             return self.sha256()
         files: list[Any] = [self.hashes.pixels.images[row] for row in self.hashes.rows.tolist()]
-        return self._digest([f"{os.path.basename(file)} {os.path.getsize(file)}" for file in files])
+        try:
+            return self._digest([f"{os.path.basename(file)} {os.path.getsize(file)}" for file in files])
+        except OSError as error:
+            raise ImageError(os.fsdecode(error.filename), f"cannot be read ({error.strerror})") from None
 
     def _digest(self, names: list[str]) -> str:
         pairs = self.pairs
