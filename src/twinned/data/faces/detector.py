@@ -157,8 +157,8 @@ class _Pyramid:
         self.side = finder.field + 2 * _REACH * finder.step  # of the pixels on which `_nearest` rests
         if image.width > size[0]:
             image = image.resize(size, Image.Resampling.BILINEAR)
-        planes = np.asarray(image).transpose(2, 0, 1)[None].astype(np.float32, order="C")
-        self.image: Planes = planes - np.array(finder.mean, np.float32)[:, None, None]
+        self.image: Planes = np.asarray(image).transpose(2, 0, 1)[None].astype(np.float32, order="C")
+        self.image -= np.array(finder.mean, np.float32)[:, None, None]
         self.levels: dict[int, Planes] = {}
 
     def level(self, number: int) -> Planes:
@@ -180,17 +180,17 @@ class _Pyramid:
 
     def inspect(self, box: Box) -> Box:
         """Return the window of the highest score near a candidate, in its level and in those beside it."""
-        level = first = int(np.abs(self.size[0] * WINDOW / self.sizes[:, 0] - (box[2] - box[0])).argmin())
-        best = self._nearest(level, box)
+        first = int(np.abs(self.size[0] * WINDOW / self.sizes[:, 0] - (box[2] - box[0])).argmin())
+        ends = [self._nearest(first, box)]
         for side in (-1, 1):
+            level, best = first, ends[0]
             while level + side in range(self.count):
                 found = self._nearest(level + side, best)
                 if found[4] <= best[4]:
                     break
                 level, best = level + side, found
-            if level != first:  # on the other side, scores are lower
-                break
-        return best
+            ends.append(best)
+        return max(ends, key=lambda window: float(window[4]))
 
     def _nearest(self, level: int, box: Box) -> Box:
         """Return the window of the highest score in a level near the middle of a box."""
