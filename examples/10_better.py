@@ -2,11 +2,12 @@
 
 Slide: the network and training of 10_faces.py.
 Errors: none.
-Output: two models of the same people. The recipe `face` trains a network on these images alone, at 48x48. What
-it changes: faces are found and aligned where the extra `faces` is installed; gray images; batch normalization,
-and less than a tenth of the weights; faces that vary in training; and every pair of a batch in the loss. Without
-a recipe, training starts from the ready-made model `face`, which was trained on three million faces of other
-people: nearly no errors are left. 10_better.png has both kinds of pairs of this model, which hardly overlap.
+Output: two models of the same people. The recipe `face` trains a network on these images alone, at 48x48.
+What it changes: faces are found and aligned where the extra `faces` is installed; gray images; batch
+normalization, and less than a tenth of the weights; faces that vary in training; and every pair of a batch
+in the loss. Without a recipe, training starts from the ready-made model `face`, which was trained on three
+million faces of other people: nearly no errors are left. 10_better.png has both kinds of pairs of this
+model, which hardly overlap.
 
 The faces come from `twinned data get orl`, or from a copy below TWINNED_DATA; else letters are used.
 """
@@ -26,9 +27,8 @@ for name, options in (
 ):
     model = tw.train(known, validation=held_out, seed=0, **options)
     found = model.evaluate(novel, ways=10, progress=False)
-    print(
-        f"{name:20} equal error rate {found.verification.eer:.3f}, 10-way one-shot {found.one_shot.accuracy:.3f}"
-    )
+    print(f"{name:20} equal error rate {found.verification.eer:.3f}", end=", ")
+    print(f"10-way one-shot {found.one_shot.accuracy:.3f}")
 drawn = tw.plots.distances(found.comparisons, model.threshold)
 tw.plots.save(drawn, "10_better.png", force=True)
 
