@@ -16,7 +16,6 @@ from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentat
 from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
-from ..data.samplers import ClassBatches
 from ..data.splits import subsample
 from ..errors import SettingError
 from ..nn import encoders, heads
@@ -245,25 +244,16 @@ class Trainer:
                 network, budget, held_out, projection_seconds, is_main=is_main, later_fits=later_fits
             )
         epoch = len(source) / len(batches(0).index)
-        schedule = make_schedule(
-            config,
-            steps=steps,
-            seconds=seconds,
-            epoch=epoch,
-            learning_rate=optimizer.param_groups[0]["lr"],
-            factor=self.parts.schedule,
-            device=self.device,
-        )
+        rate, factor = optimizer.param_groups[0]["lr"], self.parts.schedule
+        schedule = make_schedule(config, steps, seconds, epoch, rate, factor=factor, device=self.device)
         if has_lda and schedule.steps is None and seconds is not None:
             is_new = checkpoint is None or not checkpoint.exists()
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
                 schedule = replace(schedule, steps=0)
                 note("no-time-to-train", "time allows for fitting the last layer only: set more minutes")
-        evaluate = None
-        if schedule.steps != 0:
-            evaluate = make_evaluation(train, validation, finite_only=not is_main)
+        evaluate = make_evaluation(train, validation, finite_only=not is_main)
         monitor = TrainingMonitor(
-            classes=frozenset(batches.drawable.tolist() if isinstance(batches, ClassBatches) else ()),
+            classes=frozenset(batches.drawable.tolist()),
             active=lambda: getattr(extra, "active", None),
             miner=config.mining.miner,
         )
@@ -277,7 +267,7 @@ class Trainer:
                 optimizer=optimizer,
                 schedule=schedule,
                 extra=extra,
-                evaluate=evaluate,
+                evaluate=evaluate if schedule.steps != 0 else None,
                 before_step=lambda network, step, total: freezing.apply(network),
                 callbacks=[monitor, *(self.callbacks if is_main else ())],
                 checkpoint_file=checkpoint,
