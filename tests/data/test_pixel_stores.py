@@ -134,6 +134,19 @@ def test_undecodable_lazy_images_are_gray_and_noted(tmp_path: Path, monkeypatch:
     assert part.identity() != before
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_missing_file_of_a_lazy_image_raises(files: list[str], stored: bool) -> None:
+    pixels = LazyPixels(files, SPEC, np.empty(PIXELS.shape, np.uint8) if stored else None)
+    Path(files[3]).unlink()
+    np.testing.assert_array_equal(pixels[4:20], PIXELS[4:20])
+    for _ in range(2):
+        with pytest.raises(ImageError, match=r"03\.png: no such file"):
+            pixels[2:5]
+    gone = DecodedSet(pixels, None, None, LazyHashes(pixels, np.arange(len(pixels))))
+    with pytest.raises(ImageError, match=r"03\.png: cannot be read"):
+        gone.identity()
+
+
 def test_batches_are_prefetched_in_order() -> None:
     batches = ClassBatches(np.repeat(np.arange(8), 5), classes=3, images=2)
     read: list[int] = []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,12 @@ import twinned as tw
 from twinned.data import decoded
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
-from twinned.data.samplers import ClassBatches
-from twinned.errors import DataError, SettingError, TrainingError
+from twinned.data.samplers import ClassBatches, ReadAhead
+from twinned.errors import DataError, ImageError, SettingError, TrainingError
 from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
 from twinned.training.callbacks import Callback
-from twinned.training.state import Step
+from twinned.training.state import Interrupted, Step
 from twinned.training.trainer import Trainer
 
 QUICK = {"precision": "float32", "quarter_turns": False, "mirrors": False, "augment.elastic": 0}
@@ -173,6 +175,56 @@ def test_images_decoded_during_training_give_the_same_model(quick, some, monkeyp
     before, after = (load_file(model.folder / "weights.safetensors") for model in (expected, found))
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def at_third_batch(monkeypatch):
+    """Call a function in the thread that reads ahead, before it reads the third batch."""
+
+    def arrange(act: Any) -> None:
+        def acting(self: ReadAhead, step: int) -> Any:
+            if step == 2 and not acted:
+                acted.append(step)
+                act()
+            return read(self, step)
+
+        acted: list[int] = []
+        read = ReadAhead._read
+        monkeypatch.setattr(ReadAhead, "_read", acting)
+
+    monkeypatch.setattr(decoded, "IN_MEMORY_BYTES", 1000)
+    return arrange
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_batches_are_read_saves_the_run(quick, some, at_third_batch, tmp_path, number):
+    output = tmp_path / "m.twin"
+    at_third_batch(lambda: signal.raise_signal(number))
+    with pytest.raises(
+        Interrupted, match=r"^stopped after step \d of 9; saved in .*m.twin.partial; continue"
+    ):
+        quick(some, output=output, encoder=Mine(), steps=9)
+    assert "read-ahead" not in " ".join(thread.name for thread in threading.enumerate())
+    seen = Losses()
+    quick(some, output=output, encoder=Mine(), steps=9, resume=True, callbacks=[seen])
+    assert 0 < len(seen.values) < 9
+
+
+def test_file_that_is_gone_is_named_and_the_run_is_saved(
+    quick, at_third_batch, tmp_path, glyphs, monkeypatch
+):
+    output, data, away = tmp_path / "m.twin", tmp_path / "data", tmp_path / "away"
+    shutil.copytree(glyphs, data)
+    monkeypatch.setattr(decoded, "_allocate", lambda shape: None)  # decoded at each step
+    at_third_batch(lambda: data.rename(away))
+    with pytest.raises(
+        ImageError, match=r"png: no such file; the run is saved in .*; continue it with `resume"
+    ):
+        quick(data, output=output, encoder=Mine(), steps=9)
+    away.rename(data)
+    seen = Losses()
+    quick(data, output=output, encoder=Mine(), steps=9, resume=True, callbacks=[seen])
+    assert 0 < len(seen.values) < 9
 
 
 def test_callbacks_see_the_final_training_only(quick, some, monkeypatch):

@@ -313,7 +313,10 @@ class DecodedSet:
         if not isinstance(self.hashes, LazyHashes):
             return self.sha256()
         files: list[Any] = [self.hashes.pixels.images[row] for row in self.hashes.rows.tolist()]
-        return self._digest([f"{os.path.basename(file)} {os.path.getsize(file)}" for file in files])
+        try:
+            return self._digest([f"{os.path.basename(file)} {os.path.getsize(file)}" for file in files])
+        except OSError as error:
+            raise ImageError(os.fsdecode(error.filename), f"cannot be read ({error.strerror})") from None
 
     def _digest(self, names: list[str]) -> str:
         pairs = self.pairs

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingError, TrainingError
+from ..errors import ImageError, SettingError, TrainingError
 from ..utils.notes import note
 from . import distributed
 from .schedule import Schedule
@@ -101,15 +102,33 @@ class CallbackGroup(Callback):
             except Interrupted:
                 raise
             except Exception as error:
-                saved = self.save()
-                kept = "nothing is saved, because the run has no output"
-                if saved is not None:
-                    kept = f"the run is saved in {saved}; continue it with `resume=True`"
                 raise TrainingError(
                     f"Callback {type(callback).__name__}.{method} failed"
-                    f" ({type(error).__name__}: {error}); {kept}"
+                    f" ({type(error).__name__}: {error}); {_kept(self.save())}"
                 ) from error
         return any(stops)
+
+
+@contextmanager
+def saved_on_error(save: Callable[[], Path | None]) -> Iterator[None]:
+    """Save the run if an image cannot be read any more.
+
+    Args:
+        save: Writes the checkpoint, and returns its file or None.
+
+    Raises:
+        ImageError: If one cannot; the message names it and the checkpoint.
+    """
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(error.source, f"{error.reason}; {_kept(save())}") from error
+
+
+def _kept(saved: Path | None) -> str:
+    if saved is None:
+        return "nothing is saved, because the run has no output"
+    return f"the run is saved in {saved}; continue it with `resume=True`"
 
 
 class Evaluation(Callback, Generic[Network]):

@@ -23,7 +23,7 @@ from ..errors import SettingError
 from ..utils.progress import progress_bar
 from ..utils.random import step_seed
 from . import distributed
-from .callbacks import BestWeights, Callback, CallbackGroup, Evaluation
+from .callbacks import BestWeights, Callback, CallbackGroup, Evaluation, saved_on_error
 from .checkpoint import CheckpointSaver, Parts
 from .process import kept_random_state, stop_requests
 from .schedule import Schedule, StepBudget
@@ -83,6 +83,7 @@ def train_network(
 
     Raises:
         SettingError: If the optimizer has parameters of another network.
+        ImageError: If an image cannot be read any more, once the checkpoint is saved.
         TrainingError: If the loss becomes infinite or NaN before any weights are worth keeping; or if a
             callback fails, once the checkpoint is saved.
         Interrupted: After SIGINT (Ctrl-C), SIGTERM or SIGHUP, once the checkpoint is saved.
@@ -106,7 +107,7 @@ def train_network(
     interrupted = False
 
     bar = progress_bar(progress or "", state.total, show=progress is not None)
-    with stop_requests() as signaled, kept_random_state(), bar as advance:
+    with stop_requests() as signaled, kept_random_state(), bar as advance, saved_on_error(checkpoint.save):
         advance(state.step)
         network.train()
         while not (state.finished or interrupted):

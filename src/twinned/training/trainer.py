@@ -251,7 +251,8 @@ class Trainer:
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
                 schedule = replace(schedule, steps=0)
                 note("no-time-to-train", "time allows for fitting the last layer only: set more minutes")
-        evaluate = make_evaluation(train, validation, finite_only=not is_main)
+        evaluates = schedule.steps != 0
+        evaluate = make_evaluation(train, validation, finite_only=not is_main) if evaluates else None
         monitor = TrainingMonitor(
             classes=frozenset(batches.drawable.tolist()),
             active=lambda: getattr(extra, "active", None),
@@ -267,7 +268,7 @@ class Trainer:
                 optimizer=optimizer,
                 schedule=schedule,
                 extra=extra,
-                evaluate=evaluate if schedule.steps != 0 else None,
+                evaluate=evaluate,
                 before_step=lambda network, step, total: freezing.apply(network),
                 callbacks=[monitor, *(self.callbacks if is_main else ())],
                 checkpoint_file=checkpoint,

@@ -57,6 +57,7 @@ def finder(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = predictor._replace(leaves=0 * predictor.leaves)
     found = models.Finder(Resize(), GreenSession(0.3), GreenSession(), (0, 0, 0), 8, 14, 105, predictor)
     monkeypatch.setattr(models, "finder", lambda: found)
+    monkeypatch.setattr(detector, "_LEAST", 0)
     monkeypatch.setattr(photographs, "_noted", set())
 
 

@@ -62,3 +62,14 @@ def test_same_person_is_closer_than_another(people: Path) -> None:
     impostor = distances[same[:, None] != same]
     assert np.median(genuine) < model.threshold < np.median(impostor)
     assert (impostor <= model.threshold).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("orl_faces", "face"), ("lfw_crop96", "face"), ("small_objects", "photo"), ("logos27", "photo")],
+)
+def test_auto_aligns_photographs_of_people_alone(
+    data_set: Callable[[str], Path], name: str, recipe: str
+) -> None:
+    config, _ = tw.recipes.choose(tw.load_images(data_set(name)))
+    assert (config.recipe, config.input.faces) == (recipe, "largest" if recipe == "face" else "none")

@@ -24,7 +24,8 @@ WINDOW = 80  # pixels of a level that a face covers
 _OVERLAP = 0.338  # intersection over union at which the weaker of two boxes is dropped
 _BETWEEN, _AROUND = 10, 11  # pixels between levels, and around all
 _LOWEST = 5  # pixels of the height of a level
-_CANDIDATE = -0.4  # score of the approximation from which the network is used; faces have about 1
+_LEAST = 0.3  # score of a face; almost all have more than 0.8
+_CANDIDATE = -0.4  # score of the approximation from which the network is used
 _SAME = 0.25  # intersection over union at which two candidates are one
 _REACH = 2  # windows on each side of a candidate that are searched
 _LEVELS = 3  # searched for a candidate, about
@@ -61,20 +62,19 @@ class Face:
         return max(right - left, bottom - top)
 
 
-def find_faces(image: Image.Image, smallest: float, *, threshold: float = 0.0) -> list[Face]:
+def find_faces(image: Image.Image, smallest: float) -> list[Face]:
     """Find the faces from a size up, the largest first.
 
     Args:
         image: Upright image, mode L or RGB.
         smallest: Size of the smallest faces in pixels, about.
-        threshold: Least score.
 
     Raises:
         MissingExtra: If the extra ``faces`` is not installed.
     """
     finder = models.finder()
     color = image if image.mode == "RGB" else image.convert("RGB")
-    boxes = suppress(np.concatenate(list(_search(finder, color, smallest, threshold))))
+    boxes = suppress(np.concatenate(list(_search(finder, color, smallest))))
     if not len(boxes):
         return []
     boxes = boxes[np.argsort(boxes[:, 0] - boxes[:, 2], kind="stable")]
@@ -99,18 +99,18 @@ def suppress(boxes: Boxes, overlap: float = _OVERLAP) -> Boxes:
     return boxes[kept]
 
 
-def _search(finder: models.Finder, image: Image.Image, smallest: float, threshold: float) -> Iterator[Boxes]:
+def _search(finder: models.Finder, image: Image.Image, smallest: float) -> Iterator[Boxes]:
     """Yield boxes in an image; those in the overlap of two parts come twice."""
     scale = WINDOW / smallest
     if image.width * image.height * scale**2 <= _PART_PIXELS:
-        yield _boxes(finder, image, scale, threshold)
+        yield _boxes(finder, image, scale)
         return
-    yield from _search(finder, image, 2 * smallest, threshold)
+    yield from _search(finder, image, 2 * smallest)
     part = round(_PART / scale)
     for top in range(0, image.height, part // 2):
         for left in range(0, image.width, part // 2):
             corner = min(left + part, image.width), min(top + part, image.height)
-            found = _boxes(finder, image.crop((left, top, *corner)), scale, threshold)
+            found = _boxes(finder, image.crop((left, top, *corner)), scale)
             yield found + np.array([left, top, left, top, 0])
             if corner[0] == image.width:
                 break
@@ -118,7 +118,7 @@ def _search(finder: models.Finder, image: Image.Image, smallest: float, threshol
             break
 
 
-def _boxes(finder: models.Finder, image: Image.Image, scale: float, threshold: float) -> Boxes:
+def _boxes(finder: models.Finder, image: Image.Image, scale: float) -> Boxes:
     """Return boxes in pixels of an image that is scaled first.
 
     A fast approximation of the network searches every third level of the pyramid, where each face has a
@@ -135,8 +135,8 @@ def _boxes(finder: models.Finder, image: Image.Image, scale: float, threshold: f
         candidates = suppress(np.concatenate(found), _SAME)
         if len(candidates) <= most:
             boxes = np.array([pyramid.inspect(box) for box in candidates]).reshape(-1, 5)
-            return boxes[boxes[:, 4] >= threshold]
-    return pyramid.search(threshold)
+            return boxes[boxes[:, 4] >= _LEAST]
+    return pyramid.search()
 
 
 class _Pyramid:
@@ -206,10 +206,10 @@ class _Pyramid:
         best: Box = self._boxes(near, first * step, near.max(), level)[0]
         return best
 
-    def search(self, threshold: float) -> Boxes:
-        """Return the windows of all levels from a score up."""
+    def search(self) -> Boxes:
+        """Return the windows of all levels with a sufficient score."""
         start = np.zeros(2, int)
-        return self._boxes(self._scores(self.finder.inspect, start, self.end), start, threshold)
+        return self._boxes(self._scores(self.finder.inspect, start, self.end), start, _LEAST)
 
     def _scores(self, session: Any, start: Place, end: Place) -> NDArray[np.float32]:
         """Return the scores of a network for a part of the canvas, from pixel (x, y) `start` to `end`."""
