@@ -225,6 +225,7 @@ class PairBatches:
                 " are held out for the threshold."
             )
         self.relation = kind.astype(np.intp) if relations else None
+        self.drawable = np.empty(0, np.int64)  # pairs have no classes
         self.each = max(1, size // len(self.kinds))
         self.per_epoch = max(1, -(-len(pairs) // (len(self.kinds) * self.each)))
 

@@ -11,7 +11,6 @@ In a single process, every function here does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -104,7 +103,7 @@ def gather_embeddings(embed: Callable[[Tensor], Tensor], images: Tensor, total: 
             f"A batch of {total} images is too small for {count} processes. Use fewer devices or a larger"
             " batch."
         )
-    with _sync_batch_norm():
+    with _SyncBatchNorm():
         own = embed(images)
     most = -(-total // count)
     # Only the last processes may have one image less; in the order of the batch their padding comes last.
@@ -143,10 +142,6 @@ class _SyncBatchNorm(TorchFunctionMode):
         self, function: Any, types: Any, given: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
         return (_batch_norm if function is F.batch_norm else function)(*given, **(named or {}))
-
-
-def _sync_batch_norm() -> AbstractContextManager[Any]:
-    return _SyncBatchNorm() if world_size() > 1 else nullcontext()
 
 
 def _batch_norm(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import losses
 from ..errors import SettingError
 from ..losses import miners
-from ..losses.base import AnyLoss, AnyMiner, Loss, check_loss, check_miner, is_pairwise
+from ..losses.base import AnyLoss, AnyMiner, Loss, check_loss, check_miner
 from ..losses.registry import option_names
 from ..nn import encoders
 from ..nn.encoders.adapter import can_rebuild
@@ -74,16 +74,6 @@ class OwnParts:
         """Return the parts that are not None, by name."""
         return {name: part for name, part in vars(self).items() if part is not None}
 
-    def functions(self) -> Functions:
-        """Return the names of the functions that replace sections."""
-        named = {name: plain_name(part) for name, part in self.given().items()}
-        return Functions(**{name: named[name] for name in Functions.model_fields if name in named})
-
-    @property
-    def has_pair_loss(self) -> bool:
-        """True for a loss on distances of pairs, which needs no classes."""
-        return self.loss is not None and is_pairwise(self.loss)
-
     def make_encoder(self, config: TrainConfig, *, pretrained: bool = True) -> Encoder:
         """Return a copy of the encoder of one's own, or build the one that the configuration names.
 
@@ -131,7 +121,9 @@ class OwnParts:
         ):
             if part is None and name is not None:
                 known.find(name)
-        functions, notes = self.functions(), []
+        named = {name: plain_name(part) for name, part in self.given().items()}
+        functions = Functions(**{name: named[name] for name in Functions.model_fields if name in named})
+        notes = []
         for section, name in config.functions.model_dump().items():
             if name is not None and getattr(functions, section) is None:
                 text = f"the model was trained with the {section} function {name}, which is not given now, so"

@@ -286,12 +286,8 @@ def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -
         return config
     if rule.note:
         used = ", ".join(f"{short_name(name)}={value}" for name, value in changes.items())
-        notes.append(Note(rule.code, _lower_first(reason) + (f"; using {used}" if used else "")))
+        notes.append(Note(rule.code, reason[:1].lower() + reason[1:] + (f"; using {used}" if used else "")))
     return config.merge(changes | defaults)
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[TrainConfig, list[Note]]:

@@ -27,7 +27,6 @@ from ..utils import files
 from ..utils.notes import Note, note
 from .cross_validation import FitResult
 from .trainer import Trainer
-from .validation import ValidationScore
 from .warm_start import WarmStart
 
 
@@ -187,7 +186,9 @@ def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibrat
     if score.relation is not None:
         figures["relations"] = score.relation
     if result.baseline is not None and trainer.baseline is not None:
-        figures["untouched"] = _figures(result.baseline) | {"distance": trainer.baseline.head.name}
+        before, distance = result.baseline, trainer.baseline.head.name
+        recall = {} if before.recall is None else {"recall_at_1": before.recall}
+        figures["untouched"] = {"eer": before.eer, **recall, "distance": distance}
     return figures
 
 
@@ -212,7 +213,3 @@ def _choose_enrollment(folder: Path, manifest: Manifest, held_out: DecodedSet, s
     vectors = embedder.embed_pixels(some.pixels[genuine])
     found = choose_enrollment(vectors, some.images.labels[genuine], embedder.distances, seed=seed)
     return manifest.enrolling(found)
-
-
-def _figures(score: ValidationScore) -> dict[str, float]:
-    return {"eer": score.eer} | ({} if score.recall is None else {"recall_at_1": score.recall})

@@ -106,11 +106,11 @@ class Schedule:
 
 def make_schedule(
     config: TrainConfig,
-    *,
     steps: int | None,
     seconds: float | None,
     epoch: float,
     learning_rate: float,
+    *,
     factor: Rate | None,
     device: torch.device,
 ) -> Schedule:

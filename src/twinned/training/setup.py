@@ -11,6 +11,7 @@ from ..data.splits import check_classes, split_by_column
 from ..errors import SettingError, many
 from ..inference.model import Model
 from ..inference.ready_made import READY_MADE
+from ..losses.base import is_pairwise
 from ..utils.notes import Note
 from . import recipes
 from .config import TrainConfig
@@ -88,7 +89,7 @@ def set_up(request: TrainRequest) -> Setup:
             notes.append(Note("ready-made", _STARTS_FROM_FACE))
     elif recipe is not None:
         config = recipes.get(recipe)
-    facts = DataFacts.of(train, pair_loss=parts.has_pair_loss)
+    facts = DataFacts.of(train, pair_loss=parts.loss is not None and is_pairwise(parts.loss))
     model = source if source is None or isinstance(source, Model) else Model(source)
     if model is not None:
         base, text = base_config(model, config, train)

@@ -16,7 +16,6 @@ from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentat
 from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
-from ..data.samplers import ClassBatches
 from ..data.splits import subsample
 from ..errors import SettingError
 from ..nn import encoders, heads
@@ -43,12 +42,6 @@ from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 
 # Fewer images than this fraction of the projection's outputs do not show the directions of other classes.
 _FEW_IMAGES = 0.5
-_NOTHING_TO_TRAIN = (
-    "nothing-to-train",
-    "every stage is frozen and the projection is fitted in closed form, so there are no training steps;"
-    " steps, loss and learning rate have no effect"
-    ' (`settings={"projection": "gradient"}` trains the projection)',
-)
 
 
 class Trainer:
@@ -229,14 +222,20 @@ class Trainer:
         projection_seconds = time.monotonic() - start
         relations = list(self.relations) if config.comparison.head == "relation" else []
         batches = make_batches(train, config, relations)
-        first = source.start_stage
-        objective, extra = make_objective(network, config, batches, parts=self.parts, start_stage=first)
+        objective, extra = make_objective(
+            network, config, batches, parts=self.parts, start_stage=source.start_stage
+        )
         extra.to(self.device)
         optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
         freezing = self.freezing(network)
         if has_lda and not freezing.has_trainable(network):
             if is_main and config.length.steps != 0:
-                note(*_NOTHING_TO_TRAIN)
+                note(
+                    "nothing-to-train",
+                    "every stage is frozen and the projection is fitted in closed form, so there are no"
+                    " training steps; steps, loss and learning rate have no effect"
+                    ' (`settings={"projection": "gradient"}` trains the projection)',
+                )
             steps = 0
         seconds = None
         if budget.deadline is not None:
@@ -245,15 +244,8 @@ class Trainer:
                 network, budget, held_out, projection_seconds, is_main=is_main, later_fits=later_fits
             )
         epoch = len(source) / len(batches(0).index)
-        schedule = make_schedule(
-            config,
-            steps=steps,
-            seconds=seconds,
-            epoch=epoch,
-            learning_rate=optimizer.param_groups[0]["lr"],
-            factor=self.parts.schedule,
-            device=self.device,
-        )
+        rate, factor = optimizer.param_groups[0]["lr"], self.parts.schedule
+        schedule = make_schedule(config, steps, seconds, epoch, rate, factor=factor, device=self.device)
         if has_lda and schedule.steps is None and seconds is not None:
             is_new = checkpoint is None or not checkpoint.exists()
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
@@ -262,7 +254,7 @@ class Trainer:
         evaluates = schedule.steps != 0
         evaluate = make_evaluation(train, validation, finite_only=not is_main) if evaluates else None
         monitor = TrainingMonitor(
-            classes=frozenset(batches.drawable.tolist() if isinstance(batches, ClassBatches) else ()),
+            classes=frozenset(batches.drawable.tolist()),
             active=lambda: getattr(extra, "active", None),
             miner=config.mining.miner,
         )
