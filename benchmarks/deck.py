@@ -89,6 +89,7 @@ LADDER = {
     "Muon": Row(head="unit", loss="batch", augment=True, turn=True, muon=True),
 }
 OURS = "Twinned: conv4_wide, 35x35"
+READY = "Twinned: from the model face"
 
 
 def make_network(row: Row, encoder: nn.Module, compare: str) -> tw.SiameseNetwork:
@@ -287,11 +288,14 @@ def _task(
                 network = make_network(row, built, "euclidean")
                 fit(row, network, pixels, genuine.class_index, options.steps, seed)
                 add(recipe, name, seed, measure(AsModel(network, spec, row)), options.steps, start)
-            if is_there(recipe, "Twinned", seed, options.ours):
-                continue
-            start = time.monotonic()
-            model = tw.train(known, recipe=recipe, steps=options.ours, seed=seed, progress=False)
-            add(recipe, "Twinned", seed, measure(model), options.ours, start)
+            trained = {"Twinned": (recipe, options.ours)} | ({READY: ("auto", 0)} if recipe == "face" else {})
+            for name, (chosen, steps) in trained.items():
+                if is_there(recipe, name, seed, steps):
+                    continue
+                start = time.monotonic()
+                length: dict[str, Any] = {"steps": steps} if steps else {}
+                model = tw.train(known, recipe=chosen, seed=seed, progress=False, **length)
+                add(recipe, name, seed, measure(model), steps, start)
 
     return run
 

@@ -227,7 +227,7 @@ def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]
 
     monkeypatch.setattr(photographs, "find_faces", find)
     monkeypatch.setattr(photographs, "predict", predict)
-    monkeypatch.setattr(models, "finder", lambda: models.Finder(None, 8, 14, None))  # type: ignore[arg-type]
+    monkeypatch.setattr(models, "finder", lambda: models.Finder(None, None, None, (), 8, 14, 189, None))  # type: ignore[arg-type]
     monkeypatch.setattr(photographs, "_noted", set())
 
     def paint(*faces: tuple[str, int, int, int], size: tuple[int, int] = (640, 480)) -> Image.Image:

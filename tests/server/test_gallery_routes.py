@@ -87,6 +87,19 @@ def test_identify_returns_label_or_null(client: Client, gallery: Gallery) -> Non
     assert strict[0]["nearest"].keys() == {"label", "distance", "probability"}
 
 
+def test_near_duplicates_of_a_large_gallery_are_refused(
+    client: Client, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery.add([png("bar", seed) for seed in (1, 2)], "bar", progress=False)
+    found = client().get("/v1/gallery/duplicates", params={"within": 9}).json()
+    assert [len(group) for group in found] == [2]
+    assert found[0][0].keys() == {"id", "image", "label", "distance"}
+    monkeypatch.setattr("twinned.server.gallery_routes._MOST_COMPARED", 1)
+    answer = client().get("/v1/gallery/duplicates")
+    assert (answer.status_code, "would take minutes" in answer.json()["detail"]) == (422, True)
+    assert client().get("/v1/gallery/duplicates", params={"within": "nan"}).status_code == 422
+
+
 def test_identify_in_an_empty_gallery_is_unknown(client: Client) -> None:
     assert client().post("/v1/identify", files=pictures("circle")).json() == [
         {

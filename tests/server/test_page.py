@@ -432,6 +432,8 @@ def test_map_opens_search_and_report(visit: Callable[..., Any], service: Running
     expect(page.locator(".report h2").first).to_have_text("What to do next")
     expect(page.locator(".report .lead")).to_have_text(re.compile(r"(Very good|Good|Usable|Weak): .*\."))
     expect(page.locator(".report code").last).to_contain_text("twinned evaluate MODEL IMAGES")
+    expect(page.locator(".report h2", has_text="Notes")).to_be_visible()
+    expect(page.locator(".report")).not_to_contain_text("[object")
     expect(page.locator(".report")).to_contain_text("equal error rate")
     expect(page.locator(".report .plot .curve")).to_have_count(2)
     with page.expect_download() as saved:

@@ -79,6 +79,9 @@ CASES: dict[str, Case] = {
     ),
     "classes-multiplied": _case("glyph", IMAGES, {"rotate_classes": True}, {}),
     "faces-aligned": _case("face", DataFacts(n_classes=30, faces=1.0), {"faces": "largest"}, {}),
+    "aligned-faces-vary-less": _case(
+        "face", DataFacts(n_classes=30, faces=1.0), {"augment.rotation": 5}, {}, faces="largest"
+    ),
     "length-missing": _case("glyph", IMAGES, {"minutes": 2}, {}, minutes=None),
 } | {
     f"{name}-distance": _case(
@@ -288,6 +291,7 @@ def codes_of(found):
 def test_recipe_face_aligns_images_that_show_faces(share, expected):
     config, found = resolve(recipes.get("face"), {}, DataFacts(n_classes=9, faces=share))
     assert config.input.faces == expected
+    assert config.augment.rotation == (5 if expected == "largest" else 12)
     assert codes_of(found) == ({"faces-aligned"} if expected == "largest" else set())
     other, found = resolve(recipes.get("photo-small"), {}, DataFacts(n_classes=9, faces=share))
     assert (other.input.faces, codes_of(found)) == ("none", set())

@@ -153,6 +153,7 @@ def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bo
         f"  {each.label or ('unknown' + f' (nearest {each.nearest})' * bool(each.nearest))}"
         + (
             f"  probability {each.probability:.3f}  distance {each.distance:.4g}"
+            + ("" if each.label else f", beyond the threshold {each.threshold:.4g}")
             if each.distance < math.inf
             else "  no image with a label is enrolled"
         )

@@ -255,6 +255,8 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
 
 def _with_advice(text: str, model: Model, folder: Path) -> str:
     """Return figures of a model with what they mean in use, and the next commands."""
+    import numpy as np
+
     from ..evaluation.advice import judgement
 
     manifest, fit = model.manifest, model.manifest.calibration
@@ -263,6 +265,9 @@ def _with_advice(text: str, model: Model, folder: Path) -> str:
     too_short = any(note.code == "no-time-to-train" for note in manifest.coded_notes())
     trained = bool(model.record.values.get("steps")) or too_short
     lines = [text, wrapped(judgement(fit.eer, fit.eer_ci, can_train_longer=trained), sys.stdout)]
+    if fit.far is not None and (curve := manifest.held_out.get("curve")):
+        frr = np.interp(fit.threshold, curve["threshold"], curve["frr"])
+        lines.append(f"At a false accept rate of {fit.far:g}, {frr:.1%} of the same pairs are rejected")
     commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
     for start, command in zip(("Next:", "", ""), commands, strict=True):
         lines.append(f"{start:5} twinned {command.format(folder)}")

@@ -99,14 +99,7 @@ def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]
 
 
 def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) -> None:
-    """Check that the quotes of a record do not span several rows.
-
-    Args:
-        path: Path of the CSV.
-        header: Column names; empty for the first record.
-        first: Number of the first line of the record.
-        record: Text of the record, with line breaks.
-    """
+    """Check that the quotes of a record, which starts in line ``first``, do not span several rows."""
     place = 0
     for column in itertools.count():
         value = _VALUE.match(record, place)

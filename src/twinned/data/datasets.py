@@ -302,13 +302,7 @@ class PairSet:
 
 
 def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:
-    """Return the index of the connected component of each of ``count`` nodes, shape ``(count,)``.
-
-    Args:
-        count: Number of nodes.
-        left: First node of each edge, shape ``(edges,)``.
-        right: Second node of each edge, shape ``(edges,)``.
-    """
+    """Return the index of the connected component of each of ``count`` nodes; edges link left to right."""
     parent = list(range(count))
 
     def root(i: int) -> int:

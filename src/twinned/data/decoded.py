@@ -49,8 +49,10 @@ class Decoded:
 
     def left_out(self) -> list[str]:
         """Return one sentence that names the unreadable images, or an empty list if all were read."""
+        if not self.unreadable:
+            return []
         named = some([str(error) for error in self.unreadable], 5)
-        return [f"{many(len(self.unreadable), 'unreadable image')} left out: {named}"] if named else []
+        return [f"{many(len(self.unreadable), 'unreadable image')} left out: {named}"]
 
 
 def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:

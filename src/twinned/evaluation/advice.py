@@ -100,8 +100,8 @@ def on_evaluation(
     if open_set is not None and open_set["fnir"] > _UNKNOWN:
         found.append(
             f"In a gallery, {open_set['fnir']:.0%} of the images of enrolled classes are unknown if at most"
-            f" {open_set['target']:g} of the others may get a label. Allow more of these (`fpir=`), or enroll"
-            " more images of each class"
+            f" {open_set['target']:g} of the others may get a label. Allow more of these (setting fpir), or"
+            " enroll more images of each class"
         )
     if v.n_classes < _FEW_CLASSES:
         found.append(f"Evaluate on more classes: with {v.n_classes:,}, the figures are uncertain")

@@ -12,10 +12,10 @@ from torch import Tensor
 from .. import distances
 from ..errors import DataError, SettingError
 from ..utils.registry import plain_name
-from .base import Loss
-from .foreign import (
+from .base import (
     AnyLoss,
     AnyMiner,
+    Loss,
     check_loss,
     check_miner,
     has_reference,

@@ -32,8 +32,7 @@ from torch import Tensor
 from ..distances import EXPECTED, check_matrix
 from ..errors import DataError
 from ..utils.registry import Registry
-from .base import OptionsModule
-from .foreign import AnyMiner, check_miner
+from .base import AnyMiner, OptionsModule, check_miner
 from .inputs import Indices, pair_masks
 
 _INF = float("inf")

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ..errors import SettingError
 from ..utils.registry import Registry
-from .foreign import AnyLoss, check_loss
+from .base import AnyLoss, check_loss
 from .in_batch import CircleLoss, InfoNCELoss, MultiSimilarityLoss, SupConLoss
 from .pair import ChopraLoss, ContrastiveLoss, PairCrossEntropy
 from .proxy import ArcFaceLoss, ProxyAnchorLoss

@@ -203,14 +203,7 @@ def replicates(comparisons: Comparisons, *, count: int = 200, seed: int = 0) -> 
 def paired_replicates(
     a: Comparisons, b: Comparisons, *, count: int = REPLICATES, seed: int = 0
 ) -> Iterator[tuple[Roc, Roc]]:
-    """Yield the ROC curves of two models on the same resampled sets; see `replicates`.
-
-    Args:
-        a: Comparisons of one model.
-        b: Comparisons of the same pairs, in the same order, by another model.
-        count: Number of draws.
-        seed: Seed of the draws.
-    """
+    """Yield the ROC curves of two models on the same resampled sets of the same pairs; see `replicates`."""
     for one, other in zip(_curves(a, count, seed), _curves(b, count, seed), strict=True):
         if one is not None and other is not None:
             yield one, other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import socket
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from .security import LOOPBACK, SECURITY_HEADERS
 from .service import CLOSE_SECONDS
 
 MIN_TOKEN = 16  # characters
+_MMAP_THRESHOLD = -3  # parameter of mallopt(3)
 
 
 def check_token(host: str, token: str | None) -> None:
@@ -60,9 +62,21 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
+def _return_freed_memory() -> None:
+    """Configure the C library, if it is glibc, to return large blocks to the system when they are freed.
+
+    By default it raises the size of such blocks up to 32 MB once one is freed. Uploads are then allocated
+    among small blocks in the heap of each thread, and leave gaps: 40 seconds of hostile requests added 20 MB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 1 << 20)
+
+
 def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests are completed. The socket is that of `listen`."""
     bounds = limits or Limits()
+    _return_freed_memory()
     # The response describes a damaged body. Clients must not be able to fill the log with them.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 

@@ -59,7 +59,8 @@ def choose_encoder(setup: Setup, request: TrainRequest, device: torch.device) ->
         return setup
     if setup.parts.given() or setup.changes.keys() & FIXES_ENCODER or not encoders.installed(_PRETRAINED):
         return setup
-    facts, changes = DataFacts.of(images), {"input.faces": setup.config.input.faces} | setup.changes
+    kept = {name: setup.config.get(name) for name in ("input.faces", *recipes.ALIGNED)}
+    facts, changes = DataFacts.of(images), kept | setup.changes
     small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
     if request.output is not None:
         force = request.overwrite or request.resume

@@ -70,7 +70,8 @@ class PixelSource:
 
 
 def view_seed(seed: int, number: int, start: int) -> int:
-    return step_seed(seed + 7, number * 10_007 + start)
+    """Return the seed of one augmented view of the images from index ``start`` on."""
+    return int(rng(seed, Stream.AUGMENTED_VIEW, number, start).integers(1 << 62))
 
 
 @dataclass(frozen=True, eq=False)

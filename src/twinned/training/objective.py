@@ -19,7 +19,7 @@ from ..data.decoded import DecodedSet
 from ..data.samplers import Batch, ClassBatches, PairBatches
 from ..errors import SettingError
 from ..losses import miners
-from ..losses.foreign import AnyLoss, has_proxies
+from ..losses.base import AnyLoss, has_proxies
 from ..nn import heads
 from ..nn.siamese import SiameseNetwork
 from ..utils.registry import plain_name

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..data.datasets import ImageSet, PairSet
     from ..data.readers import Data
     from ..inference.model import Model
-    from ..losses.foreign import AnyLoss, AnyMiner
+    from ..losses.base import AnyLoss, AnyMiner
     from .callbacks import Callback
     from .config import TrainConfig
     from .parts import Augmenter, OptimizerMaker, Rate

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from .. import losses
 from ..errors import SettingError
 from ..losses import miners
-from ..losses.base import Loss
-from ..losses.foreign import AnyLoss, AnyMiner, check_loss, check_miner, is_pairwise
+from ..losses.base import AnyLoss, AnyMiner, Loss, check_loss, check_miner, is_pairwise
 from ..losses.registry import option_names
 from ..nn import encoders
 from ..nn.encoders.adapter import can_rebuild

@@ -11,7 +11,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.faces.models import is_installed as faces_installed
 from ..data.preprocessing import parse_image_size
 from ..errors import SettingError
-from ..losses.foreign import is_pairwise
+from ..losses.base import is_pairwise
 from ..nn import encoders
 from ..utils.notes import Note
 from ..utils.registry import UNREGISTERED
@@ -188,12 +188,19 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "faces-aligned",
-        lambda c, d: c.recipe == "face" and d.faces is not None and d.faces >= _MOST,
+        lambda c, d: c.recipe == "face" and (d.faces or 0) >= _MOST,
         {},
         "Most images show a face, and the largest of each is found and aligned"
         ' (`settings={{"faces": "none"}}` turns this off)',
         default={"input.faces": "largest"},
         note=True,
+    ),
+    Rule(
+        "aligned-faces-vary-less",
+        lambda c, d: c.recipe == "face" and c.input.faces != "none" and (d.faces or 0) >= _MOST,
+        {},
+        "Aligned faces vary less in place and angle, so augmentation varies them less",
+        default=recipes.ALIGNED,
     ),
     Rule(
         "faces-not-installed",

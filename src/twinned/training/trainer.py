@@ -43,6 +43,12 @@ from .warm_start import WarmStart, pretrained_baseline, weights_statistics
 
 # Fewer images than this fraction of the projection's outputs do not show the directions of other classes.
 _FEW_IMAGES = 0.5
+_NOTHING_TO_TRAIN = (
+    "nothing-to-train",
+    "every stage is frozen and the projection is fitted in closed form, so there are no training steps;"
+    " steps, loss and learning rate have no effect"
+    ' (`settings={"projection": "gradient"}` trains the projection)',
+)
 
 
 class Trainer:
@@ -223,20 +229,14 @@ class Trainer:
         projection_seconds = time.monotonic() - start
         relations = list(self.relations) if config.comparison.head == "relation" else []
         batches = make_batches(train, config, relations)
-        objective, extra = make_objective(
-            network, config, batches, parts=self.parts, start_stage=source.start_stage
-        )
+        first = source.start_stage
+        objective, extra = make_objective(network, config, batches, parts=self.parts, start_stage=first)
         extra.to(self.device)
         optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
         freezing = self.freezing(network)
         if has_lda and not freezing.has_trainable(network):
             if is_main and config.length.steps != 0:
-                note(
-                    "nothing-to-train",
-                    "every stage is frozen and the projection is fitted in closed form, so there are no"
-                    " training steps; steps, loss and learning rate have no effect"
-                    ' (`settings={"projection": "gradient"}` trains the projection)',
-                )
+                note(*_NOTHING_TO_TRAIN)
             steps = 0
         seconds = None
         if budget.deadline is not None:
@@ -259,9 +259,8 @@ class Trainer:
             if distributed.broadcast_from_rank0(lambda: is_new and seconds < projection_seconds):
                 schedule = replace(schedule, steps=0)
                 note("no-time-to-train", "time allows for fitting the last layer only: set more minutes")
-        evaluate = None
-        if schedule.steps != 0:
-            evaluate = make_evaluation(train, validation, finite_only=not is_main)
+        evaluates = schedule.steps != 0
+        evaluate = make_evaluation(train, validation, finite_only=not is_main) if evaluates else None
         monitor = TrainingMonitor(
             classes=frozenset(batches.drawable.tolist() if isinstance(batches, ClassBatches) else ()),
             active=lambda: getattr(extra, "active", None),

@@ -14,6 +14,7 @@ class Stream(IntEnum):
     EPOCH_ORDER = 2
     HOLD_OUT = 3
     CACHED_VIEW = 4
+    AUGMENTED_VIEW = 5
 
 
 def rng(seed: int, stream: Stream, *position: int) -> np.random.Generator:

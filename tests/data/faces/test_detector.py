@@ -18,35 +18,46 @@ GREEN, GRAY = (0, 255, 0), (128, 128, 128)
 
 
 class GreenSession:
-    """Fake network: fraction of green in a window of 80 pixels, minus 0.8."""
+    """Fake network: fraction of green in a window of 80 pixels, minus that around it, minus 0.8."""
+
+    def __init__(self, bonus: float = 0.0) -> None:
+        self.bonus = bonus  # network that finds more candidates
 
     def run(self, _: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-        pixels = feed["pixels"][0].astype(int)
-        green = (pixels[..., 1] - pixels[..., [0, 2]].max(-1) > 120).astype(float)
-        total = np.pad(green.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        height, width = green.shape
-        rows, columns = range(0, height - 28, 8), range(0, width - 28, 8)
-        scores = np.full((1, 1, len(rows), len(columns)), -1.0, np.float32)
-        for i, y in enumerate(rows):
-            for j, x in enumerate(columns):
-                top, left = max(0, y + 14 - 40), max(0, x + 14 - 40)
-                bottom, right = min(height, y + 14 + 40), min(width, x + 14 + 40)
-                inside = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
-                outside = self.ring(total, y + 14, x + 14, height, width) - inside
-                scores[0, 0, i, j] = (inside - outside) / 6400 - 0.8
-        return [scores]
+        red, green, blue = feed["planes"][0]
+        shown = (green - np.maximum(red, blue) > 120).astype(float)
+        total = np.pad(shown.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        height, width = shown.shape
+        rows, columns = np.meshgrid(range(14, height - 14, 8), range(14, width - 14, 8), indexing="ij")
 
-    @staticmethod
-    def ring(total: np.ndarray, y: int, x: int, height: int, width: int) -> float:
-        top, left, bottom, right = max(0, y - 52), max(0, x - 52), min(height, y + 52), min(width, x + 52)
-        return total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+        def within(half: int) -> np.ndarray:
+            top, bottom = (rows - half).clip(0), (rows + half).clip(0, height)
+            left, right = (columns - half).clip(0), (columns + half).clip(0, width)
+            return total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+
+        scores = (2 * within(40) - within(52)) / 6400 - 0.8 + self.bonus
+        return [scores[None, None].astype(np.float32)]
+
+
+class Resize:
+    """Nearest pixels; the first and the last stay in place."""
+
+    def run(self, _: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        planes, (height, width) = feed["planes"], feed["size"][2:]
+        rows, columns = (
+            np.rint(np.linspace(0, old - 1, new)).astype(int)
+            for old, new in zip(planes.shape[2:], (height, width), strict=True)
+        )
+        return [planes[:, :, rows[:, None], columns]]
 
 
 @pytest.fixture
 def finder(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = read_shape_predictor(dat.predictor(), "x")
     predictor = predictor._replace(leaves=0 * predictor.leaves)
-    monkeypatch.setattr(models, "finder", lambda: models.Finder(GreenSession(), 8, 14, predictor))
+    found = models.Finder(Resize(), GreenSession(0.3), GreenSession(), (0, 0, 0), 8, 14, 105, predictor)
+    monkeypatch.setattr(models, "finder", lambda: found)
+    monkeypatch.setattr(detector, "_LEAST", 0)
     monkeypatch.setattr(photographs, "_noted", set())
 
 
@@ -88,6 +99,23 @@ def test_detected_faces_are_sorted_by_size() -> None:
         assert overlap(face.box, square) > 0.6
         assert face.landmarks.shape == (5, 2)
     assert [f.size for f in found] == sorted((f.size for f in found), reverse=True)
+
+
+@pytest.mark.usefixtures("finder")
+@pytest.mark.parametrize("faces", [1, 12])
+def test_levels_are_searched_whole_if_there_are_many_candidates(
+    monkeypatch: pytest.MonkeyPatch, faces: int
+) -> None:
+    squares = [(40 + 150 * column, 40 + 150 * row, 90) for row in range(3) for column in range(4)][:faces]
+    monkeypatch.setattr(detector, "_LEVELS", 6)  # about 10 candidates
+    whole = []
+    search = detector._Pyramid.search
+    monkeypatch.setattr(detector._Pyramid, "search", lambda *args: whole.append(args) or search(*args))
+    found = find_faces(picture((640, 480), *squares), 80)
+    assert len(found) == faces
+    for square in squares:
+        assert max(overlap(face.box, square) for face in found) > 0.6
+    assert bool(whole) == (faces == 12)
 
 
 @pytest.mark.usefixtures("finder")

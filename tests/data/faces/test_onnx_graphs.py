@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import dat_writer as dat
 import numpy as np
@@ -11,15 +12,15 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from twinned.data.faces.dat_file import Layer, read_network
-from twinned.data.faces.onnx_graphs import detector_graph, encoder_graph, grid
+from twinned.data.faces.dat_file import Layer, Network, read_network
+from twinned.data.faces.onnx_graphs import detector_graph, encoder_graph, grid, resize_graph
 from twinned.errors import ModelError
 
 Floats = NDArray[np.float64]
 
 
-def run(graph: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return onnxruntime.InferenceSession(graph).run(None, {"pixels": pixels})[0]
+def run(graph: bytes, **inputs: NDArray[Any]) -> NDArray[np.float32]:
+    return onnxruntime.InferenceSession(graph).run(None, inputs)[0]
 
 
 def windows(values: Floats, layer: Layer, fill: float) -> Floats:
@@ -66,32 +67,39 @@ def slow(layers: list[Layer], values: Floats) -> Floats:
 def test_encoder_equals_a_plain_loop() -> None:
     content, expected = dat.encoder()
     pixels = np.random.default_rng(1).integers(0, 256, (3, 35, 35, 3), dtype=np.uint8)
-    found = run(encoder_graph(read_network(content, "x")), pixels)
+    found = run(encoder_graph(read_network(content, "x")), pixels=pixels)
     for image, vector in zip(pixels, found, strict=True):
         planes = (image.astype(float) - expected.mean).transpose(2, 0, 1) / 256
         both = [slow(expected.layers, one) for one in (planes, planes[:, :, ::-1])]
         np.testing.assert_allclose(vector, np.mean(both, axis=0), atol=2e-5)
 
 
-def detector() -> bytes:
+def detector() -> Network:
     rng = np.random.default_rng(0)
-    sizes = [(4, 3, (5, 5, 2, 2, 0, 0)), (4, 4, (5, 5, 2, 2, 0, 0)), (1, 4, (3, 3, 1, 1, 1, 1))]
+    sizes = [(4, 3, (5, 5, 2, 2, 0, 0)), (4, 4, (5, 5, 2, 2, 0, 0)), (9, 4, (5, 5, 1, 1, 2, 2))]
     details = []
-    for outputs, inputs, window in sizes:
-        weights = rng.normal(0, 0.2, (outputs, inputs, *window[:2])).astype(np.float32)
+    for outputs, channels, window in [*sizes, (1, 9, (3, 3, 1, 1, 1, 1))]:
+        weights = rng.normal(0, 0.2, (outputs, channels, *window[:2])).astype(np.float32)
         bias = rng.normal(size=outputs).astype(np.float32)
         details += [dat.layer(Layer("con_4", window, weights, bias=bias)), dat.layer(Layer("relu_"))]
-    return dat.network(details[:-1])
+    return read_network(dat.network(details[:-1]), "x")
 
 
 def test_detector_equals_a_plain_loop_at_any_size() -> None:
-    network = read_network(detector(), "x")
-    graph = detector_graph(network)
-    assert grid(network) == (4, 6)
+    network = detector()
+    graphs = [detector_graph(network, fast=fast) for fast in (False, True)]
+    assert grid(network) == (4, 6, 37)
     for height, width in ((30, 41), (50, 23)):
-        pixels = np.random.default_rng(2).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-        planes = (pixels[0].astype(float) - network.mean).transpose(2, 0, 1) / 256
-        np.testing.assert_allclose(run(graph, pixels)[0], slow(network.layers, planes), atol=2e-5)
+        planes = np.random.default_rng(2).normal(0, 50, (1, 3, height, width)).astype(np.float32)
+        expected = slow(network.layers, planes[0] / 256)
+        for graph in graphs:  # the fast one is exact for a rank of 4 * 5
+            np.testing.assert_allclose(run(graph, planes=planes)[0], expected, atol=2e-5)
+
+
+def test_resizing_keeps_the_first_and_the_last_pixels() -> None:
+    planes = np.random.default_rng(3).normal(size=(1, 3, 9, 13)).astype(np.float32)
+    found = run(resize_graph(), planes=planes, size=np.array([1, 3, 5, 7]))
+    np.testing.assert_allclose(found, planes[:, :, ::2, ::2], atol=1e-6)
 
 
 def test_incompatible_layers_are_refused() -> None:
@@ -125,6 +133,6 @@ def test_encoder_agrees_with_dlib() -> None:
     if models is None or not models.submodule_search_locations:
         pytest.skip("needs the extra faces")
     path = Path(models.submodule_search_locations[0], "models", "dlib_face_recognition_resnet_model_v1.dat")
-    vector = run(encoder_graph(read_network(path.read_bytes(), path.name)), drawn_face()[None])[0]
+    vector = run(encoder_graph(read_network(path.read_bytes(), path.name)), pixels=drawn_face()[None])[0]
     assert float(np.linalg.norm(vector)) == pytest.approx(DLIB_NORM, abs=1e-5)
     np.testing.assert_allclose(vector[:6], DLIB_VALUES, atol=1e-5)

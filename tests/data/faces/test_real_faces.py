@@ -7,12 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 import twinned as tw
-from twinned.data.faces import models
+from twinned.data.faces import detector, models
 
 pytestmark = pytest.mark.skipif(not models.is_installed(), reason="needs the extra faces")
+
+
+def test_few_places_are_searched_as_the_whole_pyramid_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photograph of matplotlib, in three sizes on one image."""
+    with get_sample_data("grace_hopper.jpg") as file:
+        photograph = Image.open(file).convert("RGB")
+    image = Image.new("RGB", (480, 400), (90, 120, 90))
+    for width, place in ((256, (10, 60)), (128, (290, 10)), (100, (330, 220))):
+        image.paste(photograph.resize((width, width * 6 // 5)), place)
+    found = detector.find_faces(image, 40)
+    monkeypatch.setattr(detector, "_LEVELS", 10**6)  # takes longer than all levels
+    whole = detector.find_faces(image, 40)
+    assert len(found) == 3
+    assert [face.box for face in found] == [face.box for face in whole]
+    np.testing.assert_allclose([face.score for face in found], [face.score for face in whole], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +62,14 @@ def test_same_person_is_closer_than_another(people: Path) -> None:
     impostor = distances[same[:, None] != same]
     assert np.median(genuine) < model.threshold < np.median(impostor)
     assert (impostor <= model.threshold).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [("orl_faces", "face"), ("lfw_crop96", "face"), ("small_objects", "photo"), ("logos27", "photo")],
+)
+def test_auto_aligns_photographs_of_people_alone(
+    data_set: Callable[[str], Path], name: str, recipe: str
+) -> None:
+    config, _ = tw.recipes.choose(tw.load_images(data_set(name)))
+    assert (config.recipe, config.input.faces) == (recipe, "largest" if recipe == "face" else "none")

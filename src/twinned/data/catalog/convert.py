@@ -52,11 +52,7 @@ def write_images(
 ) -> None:
     """Write arrays as PNG files in class folders, named by their places, such as 6/0006.png.
 
-    Args:
-        images: Images as arrays, and their labels.
-        folder: Folder above the class folders.
-        part: Folder between the two, from the label.
-        advance: Called after each image.
+    ``part`` is a folder above those of the classes, from the label; ``advance`` is called after each image.
     """
     for place, (pixels, label) in enumerate(zip(images.images, map(str, images.labels), strict=True)):
         class_folder = folder / part(label) / label

@@ -47,10 +47,7 @@ def identical(images: Sequence[ImageSource]) -> Groups:
 def lookalikes(images: Sequence[ImageSource], thumbnails: Pixels, *, seed: int = 0) -> Groups:
     """Return groups of images that show the same picture, saved in different ways.
 
-    Args:
-        images: Readable images without identical ones.
-        thumbnails: Gray, uint8, shape ``(n, side, side)``.
-        seed: Random seed of the fingerprints.
+    The images are readable and not identical; thumbnails are gray, uint8, shape ``(n, side, side)``.
     """
     near = _candidates(thumbnails, seed)
 

@@ -81,14 +81,9 @@ def gather(
     spec: ImageSpec | None = None,
     progress: bool = True,
 ) -> Facts:
-    """Extract the features of images.
+    """Extract the features of images; with a spec, thumbnails are made of images preprocessed for that input.
 
-    Args:
-        images: Paths, arrays, bytes or Pillow images.
-        decode: Decode the images; otherwise only headers are read, without thumbnails, and damage in the
-            pixel data is not detected.
-        spec: Input of a model; thumbnails are made of images preprocessed for it.
-        progress: Show a progress bar.
+    Without ``decode`` only headers are read: no thumbnails, and no damage in the pixel data is detected.
     """
     count = len(images)
     values = np.full((count, len(FACTS)), np.nan)

@@ -63,14 +63,7 @@ class Shortcut:
 
 
 def of_roles(data: ImageSet, facts: Facts, *, spec: ImageSpec | None = None, seed: int = 0) -> list[Shortcut]:
-    """Predict the role (genuine or forgery) from single images.
-
-    Args:
-        data: Readable images, including forgeries.
-        facts: Features of these images, in the same order.
-        spec: Input of the model, if known.
-        seed: Random seed of the samples and the forest.
-    """
+    """Predict the role (genuine or forgery) from single readable images and their features."""
     chosen = _some_classes(data.class_index, seed)
     return _one_image(
         "forgeries and genuine images can be distinguished one by one, without a reference",

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..images import Pixels
 from . import models
 from .landmarks import Points, predict
 
@@ -24,12 +24,19 @@ WINDOW = 80  # pixels of a level that a face covers
 _OVERLAP = 0.338  # intersection over union at which the weaker of two boxes is dropped
 _BETWEEN, _AROUND = 10, 11  # pixels between levels, and around all
 _LOWEST = 5  # pixels of the height of a level
-_FILL = (123, 117, 104)  # the mean that the network subtracts
+_LEAST = 0.3  # score of a face; almost all have more than 0.8
+_CANDIDATE = -0.4  # score of the approximation from which the network is used
+_SAME = 0.25  # intersection over union at which two candidates are one
+_REACH = 2  # windows on each side of a candidate that are searched
+_LEVELS = 3  # searched for a candidate, about
 # A larger image is searched in parts, which bounds the memory. Faces of up to half a part are found in one.
 _PART_PIXELS = 4_000_000
 _PART = 1600
 
-Boxes = NDArray[np.float64]  # (n, 5): left, top, right, bottom, score
+Planes = NDArray[np.float32]  # (1, 3, height, width), without the mean
+Place = NDArray[np.int64]  # (2,): x, y
+Box = NDArray[np.float64]  # (5,): left, top, right, bottom, score
+Boxes = NDArray[np.float64]  # (n, 5): rows of Box
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +62,19 @@ class Face:
         return max(right - left, bottom - top)
 
 
-def find_faces(image: Image.Image, smallest: float, *, threshold: float = 0.0) -> list[Face]:
+def find_faces(image: Image.Image, smallest: float) -> list[Face]:
     """Find the faces from a size up, the largest first.
 
     Args:
         image: Upright image, mode L or RGB.
         smallest: Size of the smallest faces in pixels, about.
-        threshold: Least score.
 
     Raises:
         MissingExtra: If the extra ``faces`` is not installed.
     """
     finder = models.finder()
     color = image if image.mode == "RGB" else image.convert("RGB")
-    boxes = suppress(np.concatenate(list(_search(finder, color, smallest, threshold))))
+    boxes = suppress(np.concatenate(list(_search(finder, color, smallest))))
     if not len(boxes):
         return []
     boxes = boxes[np.argsort(boxes[:, 0] - boxes[:, 2], kind="stable")]
@@ -80,7 +86,7 @@ def find_faces(image: Image.Image, smallest: float, *, threshold: float = 0.0) -
     ]
 
 
-def suppress(boxes: Boxes) -> Boxes:
+def suppress(boxes: Boxes, overlap: float = _OVERLAP) -> Boxes:
     """Return the boxes that overlap no box with a higher score, best first."""
     boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -88,23 +94,23 @@ def suppress(boxes: Boxes) -> Boxes:
     for index, box in enumerate(boxes):
         low, high = np.maximum(box[:2], boxes[kept, :2]), np.minimum(box[2:4], boxes[kept, 2:4])
         common = np.prod((high - low).clip(0), axis=1)
-        if not (common > _OVERLAP * (areas[index] + areas[kept] - common)).any():
+        if not (common > overlap * (areas[index] + areas[kept] - common)).any():
             kept.append(index)
     return boxes[kept]
 
 
-def _search(finder: models.Finder, image: Image.Image, smallest: float, threshold: float) -> Iterator[Boxes]:
+def _search(finder: models.Finder, image: Image.Image, smallest: float) -> Iterator[Boxes]:
     """Yield boxes in an image; those in the overlap of two parts come twice."""
     scale = WINDOW / smallest
     if image.width * image.height * scale**2 <= _PART_PIXELS:
-        yield _boxes(finder, image, scale, threshold)
+        yield _boxes(finder, image, scale)
         return
-    yield from _search(finder, image, 2 * smallest, threshold)
+    yield from _search(finder, image, 2 * smallest)
     part = round(_PART / scale)
     for top in range(0, image.height, part // 2):
         for left in range(0, image.width, part // 2):
             corner = min(left + part, image.width), min(top + part, image.height)
-            found = _boxes(finder, image.crop((left, top, *corner)), scale, threshold)
+            found = _boxes(finder, image.crop((left, top, *corner)), scale)
             yield found + np.array([left, top, left, top, 0])
             if corner[0] == image.width:
                 break
@@ -112,24 +118,124 @@ def _search(finder: models.Finder, image: Image.Image, smallest: float, threshol
             break
 
 
-def _boxes(finder: models.Finder, image: Image.Image, scale: float, threshold: float) -> Boxes:
-    """Return boxes in pixels of an image that is scaled first."""
+def _boxes(finder: models.Finder, image: Image.Image, scale: float) -> Boxes:
+    """Return boxes in pixels of an image that is scaled first.
+
+    A fast approximation of the network searches every third level of the pyramid, where each face has a
+    score, too, if often a low one. The network itself searches around these places, or all levels if that
+    takes less time.
+    """
     size = round(image.width * scale), round(image.height * scale)
-    if min(size) < WINDOW // 4:  # no face fits, and the network needs more pixels
+    if min(size) < WINDOW // 2:  # no face fits
         return np.empty((0, 5))
-    scaled = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-    sizes, places = arrange(*size)
-    scores = finder.session.run(None, {"pixels": _pyramid(scaled, sizes, places)})[0][0, 0]
-    rows, columns = np.nonzero(scores > threshold)
-    centers = np.stack([columns, rows], 1) * finder.step + finder.origin
-    # The level of a window is the one that is nearest to its center.
-    low, high = np.array(places), np.array(places) + sizes
-    outside = np.maximum(low - centers[:, None], centers[:, None] - high).max(2)
-    level = outside.clip(0).argmin(1)
-    ratio = np.array(image.size) / np.array(sizes)[level]
-    centers = (centers - low[level] + 0.5) * ratio
-    half = WINDOW / 2 * ratio
-    return np.concatenate([centers - half, centers + half, scores[rows, columns, None]], 1)
+    pyramid = _Pyramid(finder, image, size)
+    most = np.prod(pyramid.end) / (_LEVELS * pyramid.side**2)
+    if most >= 2:
+        found = [np.empty((0, 5)), *(pyramid.scan(level) for level in range(1, pyramid.count, 3))]
+        candidates = suppress(np.concatenate(found), _SAME)
+        if len(candidates) <= most:
+            boxes = np.array([pyramid.inspect(box) for box in candidates]).reshape(-1, 5)
+            return boxes[boxes[:, 4] >= _LEAST]
+    return pyramid.search()
+
+
+class _Pyramid:
+    """Levels of an image, placed on one canvas. They are made when they are needed.
+
+    Args:
+        finder: Networks.
+        image: RGB image.
+        size: Width and height of the first level.
+    """
+
+    def __init__(self, finder: models.Finder, image: Image.Image, size: tuple[int, int]) -> None:
+        self.finder, self.size = finder, np.array(image.size)
+        sizes, places = arrange(*size)
+        self.sizes, self.places = np.array(sizes), np.array(places)
+        self.count = int(sum(self.sizes.min(1) >= WINDOW // 2))  # no face fits into smaller levels
+        self.end = (self.places + self.sizes).max(0) + _AROUND
+        self.side = finder.field + 2 * _REACH * finder.step  # of the pixels on which `_nearest` rests
+        if image.width > size[0]:
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        self.image: Planes = np.asarray(image).transpose(2, 0, 1)[None].astype(np.float32, order="C")
+        self.image -= np.array(finder.mean, np.float32)[:, None, None]
+        self.levels: dict[int, Planes] = {}
+
+    def level(self, number: int) -> Planes:
+        """Return a level, made from the level before or, if that is larger than the image, from the image."""
+        if number not in self.levels:
+            width, height = self.sizes[number].tolist()
+            smaller = number and self.sizes[number - 1][0] <= self.image.shape[3]
+            source = self.level(number - 1) if smaller else self.image
+            if source.shape[2:] != (height, width):
+                feed = {"planes": source, "size": np.array([1, 3, height, width])}
+                source = self.finder.resize.run(None, feed)[0]
+            self.levels[number] = source
+        return self.levels[number]
+
+    def scan(self, level: int) -> Boxes:
+        """Return the candidates of a level."""
+        start, end = self.places[level] - _BETWEEN, self.places[level] + self.sizes[level] + _BETWEEN
+        return self._boxes(self._scores(self.finder.scan, start, end), start, _CANDIDATE, level)
+
+    def inspect(self, box: Box) -> Box:
+        """Return the window of the highest score near a candidate, in its level and in those beside it."""
+        first = int(np.abs(self.size[0] * WINDOW / self.sizes[:, 0] - (box[2] - box[0])).argmin())
+        ends = [self._nearest(first, box)]
+        for side in (-1, 1):
+            level, best = first, ends[0]
+            while level + side in range(self.count):
+                found = self._nearest(level + side, best)
+                if found[4] <= best[4]:
+                    break
+                level, best = level + side, found
+            ends.append(best)
+        return max(ends, key=lambda window: float(window[4]))
+
+    def _nearest(self, level: int, box: Box) -> Box:
+        """Return the window of the highest score in a level near the middle of a box."""
+        step, origin = self.finder.step, self.finder.origin
+        middle = (box[:2] + box[2:4]) / 2 * self.sizes[level] / self.size - 0.5
+        middle = middle.clip(0, self.sizes[level]) + self.places[level]
+        first = (np.rint((middle - origin) / step).astype(int) - _REACH).clip(0)
+        center = (first + _REACH) * step + origin
+        start = (center - self.side // 2).clip(0)
+        x, y = first - start // step
+        scores = self._scores(self.finder.inspect, start, center + self.side // 2 + 1)
+        near = scores[y : y + 2 * _REACH + 1, x : x + 2 * _REACH + 1]
+        best: Box = self._boxes(near, first * step, near.max(), level)[0]
+        return best
+
+    def search(self) -> Boxes:
+        """Return the windows of all levels with a sufficient score."""
+        start = np.zeros(2, int)
+        return self._boxes(self._scores(self.finder.inspect, start, self.end), start, _LEAST)
+
+    def _scores(self, session: Any, start: Place, end: Place) -> NDArray[np.float32]:
+        """Return the scores of a network for a part of the canvas, from pixel (x, y) `start` to `end`."""
+        end = np.minimum(end, self.end)
+        part = np.zeros((1, 3, *(end - start)[::-1]), np.float32)
+        low, high = np.maximum(self.places, start), np.minimum(self.places + self.sizes, end)
+        for number in np.nonzero((low < high).all(1))[0].tolist():
+            (left, top), (right, bottom) = low[number] - start, high[number] - start
+            (x, y), (x_end, y_end) = low[number] - self.places[number], high[number] - self.places[number]
+            part[..., top:bottom, left:right] = self.level(number)[..., y:y_end, x:x_end]
+        scores: NDArray[np.float32] = session.run(None, {"planes": part})[0][0, 0]
+        return scores
+
+    def _boxes(
+        self, scores: NDArray[np.float32], start: Place, least: float, level: int | None = None
+    ) -> Boxes:
+        """Return the windows from a score up, in a part of the canvas that starts at a pixel."""
+        rows, columns = np.nonzero(scores >= least)
+        centers = np.stack([columns, rows], 1) * self.finder.step + self.finder.origin + start
+        low, high = self.places, self.places + self.sizes
+        if level is None:  # that is nearest to the center of a window
+            outside = np.maximum(low - centers[:, None], centers[:, None] - high).max(2)
+            level = outside.clip(0).argmin(1)
+        ratio = self.size / self.sizes[level]
+        centers, half = (centers - low[level] + 0.5) * ratio, WINDOW / 2 * ratio
+        return np.concatenate([centers - half, centers + half, scores[rows, columns, None]], 1)
 
 
 def arrange(width: int, height: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -156,30 +262,3 @@ def arrange(width: int, height: int) -> tuple[list[tuple[int, int]], list[tuple[
         places.append((_AROUND + width - wide, bottom - high))
         bottom -= high + _BETWEEN
     return sizes[: len(places)], places
-
-
-def _pyramid(image: Image.Image, sizes: list[tuple[int, int]], places: list[tuple[int, int]]) -> Pixels:
-    """Return all levels in one image, ``(1, height, width, 3)``."""
-    bottom = max(top + high for (_, high), (_, top) in zip(sizes, places, strict=True))
-    height, width = bottom + _AROUND, image.width + 2 * _AROUND
-    pixels = np.empty((1, height, width, 3), np.uint8)
-    pixels.reshape(height, -1)[:] = np.tile(
-        np.array(_FILL, np.uint8), width
-    )  # row by row: five times as fast
-    for number, ((wide, high), (left, top)) in enumerate(zip(sizes, places, strict=True)):
-        if number:
-            image = _resized(image, wide, high)
-        # Each resizing rounds down, half a gray level on average.
-        lost = (number + 1) // 2
-        pixels[0, top : top + high, left : left + wide] = np.minimum(np.asarray(image), 255 - lost) + lost
-    return pixels
-
-
-def _resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Resize with bilinear interpolation; the first and the last pixels stay in place, as in dlib."""
-    across, down = (
-        (old - 1) / max(new - 1, 1) for old, new in ((image.width, width), (image.height, height))
-    )
-    shift = (1 - across) / 2, (1 - down) / 2  # Pillow counts from the corners of pixels
-    matrix = (across, 0, shift[0], 0, down, shift[1])
-    return image.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)

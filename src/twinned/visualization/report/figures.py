@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import groupby
 from operator import attrgetter
@@ -62,7 +63,14 @@ def advice(model: Model, found: Evaluation) -> list[Html] | None:
     seen = 0 if found.data is None else int(found.data.seen.sum())
     open_set = found.details.get("open_set")
     steps = on_evaluation(found.verification, model.manifest.calibration, seen=seen, open_set=open_set)
-    return [tag("ol", *(tag("li", f"{step}.") for step in steps), class_="next")] if steps else None
+    items = [tag("li", *_with_commands(step), ".") for step in steps]
+    return [tag("ol", *items, class_="next")] if items else None
+
+
+def _with_commands(sentence: str) -> list[str]:
+    """Split a sentence, with its commands as code."""
+    parts = re.split(r"(twinned [a-z]+(?: -o NEW| [A-Z]+)*)", sentence)
+    return [tag("code", part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def _tile(metric: Metric) -> Html:
@@ -181,7 +189,10 @@ def metrics(found: Evaluation) -> list[Html]:
     parts: list[Html] = []
     for section, rows in groupby(found.metrics(), attrgetter("section")):
         cells = [
-            [*row.cells()[:-1], tag("span", row.remark, class_=None if row.supported else "mark")]
+            [
+                *row.cells()[:-1],
+                row.remark and tag("span", row.remark, class_=None if row.supported else "mark"),
+            ]
             for row in rows
         ]
         head = ["metric", "value", "95 % interval", "better", "remark"]
