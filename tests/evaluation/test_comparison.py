@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import twinned as tw
-from twinned.errors import DataError
+from twinned.errors import DataError, SettingError
 from twinned.evaluation.comparison import compare_evaluations
 from twinned.evaluation.results import Evaluation
 from twinned.metrics.comparisons import compare_all
@@ -113,3 +113,5 @@ def test_compare_two_models_on_a_folder(tiny_model, color_model, strangers, glyp
     ]
     assert len(seen) == 1
     assert seen[0].startswith("A: ")
+    with pytest.raises(SettingError, match=r"takes two models; got 'a\.twin'"):
+        tw.compare(tw.Model(tiny_model), "a.twin", strangers)

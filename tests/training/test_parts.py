@@ -315,6 +315,9 @@ def test_training_equals_a_plain_loop(quick, some, strangers):
         ),
         ({"augment": lambda images: images[:1]}, "augment returned"),
         ({"schedule": "cosine"}, "schedule is a function; got 'cosine'"),
+        ({"schedule": lambda step, total: None}, "schedule returned None for step 0"),
+        ({"schedule": lambda step, total: -1}, "schedule returned -1 for step 0"),
+        ({"loss": tw.losses.TripletLoss(), "miner": lambda distance, labels: 3}, "the miner returned 3"),
         ({"augment": lambda images: 255 * images}, "augment returned values from 0 to 255"),
         ({"callbacks": [Losses]}, "list of twinned.Callback objects; got the class Losses"),
         ({"callbacks": Losses()}, "list of twinned.Callback objects; got <"),
@@ -322,7 +325,7 @@ def test_training_equals_a_plain_loop(quick, some, strangers):
     ],
 )
 def test_incompatible_parts_are_refused(quick, some, given, message):
-    with pytest.raises(SettingError, match=message):
+    with pytest.raises((SettingError, DataError), match=message):
         quick(some, **given)
 
 
@@ -401,7 +404,7 @@ def test_taken_or_malformed_names_are_refused():
         tw.register_encoder("conv4")(Mine)
     with pytest.raises(SettingError, match="cannot be registered as 'a:b'"):
         tw.register_loss("a:b")(hinge)
-    with pytest.raises(SettingError, match=r"takes a class or a function.*got a Mine"):
+    with pytest.raises(SettingError, match=r"takes a class or a function.*got an object of class Mine"):
         tw.register_encoder("mine")(Mine())
     with pytest.raises(SettingError, match=r"Miner hinge1 takes \(distance\)"):
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..errors import SettingError
 from ..evaluation import protocols
 from ..evaluation.comparison import Comparison, compare_evaluations
 
@@ -40,8 +41,10 @@ def compare(
 
     Raises:
         DataError: If the data do not fit the protocol.
-        SettingError: If the protocol is unknown.
+        SettingError: If the protocol is unknown, or a model is something else.
     """
+    if wrong := [one for one in (model_a, model_b) if not hasattr(one, "_facts")]:
+        raise SettingError(f"compare takes two models; got {wrong[0]!r}. Load a model with `twinned.load`")
     a, b = (
         protocols.evaluate(model, images, model._facts(), protocol=protocol, seed=seed, progress=progress)
         for model in (model_a, model_b)

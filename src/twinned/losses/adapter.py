@@ -23,7 +23,7 @@ from .base import (
     takes_embeddings,
     takes_indices,
 )
-from .inputs import Indices, Reference, columns, compare, mean_where, pair_masks
+from .inputs import Indices, Reference, check_indices, columns, compare, mean_where, pair_masks
 
 
 def embedding_loss(
@@ -161,11 +161,11 @@ class EmbeddingLoss(Loss):
         if indices is None and self.miner is not None:
             if takes_embeddings(self.miner):
                 more = () if reference is None else (others, other_labels)
-                indices = _without_itself(self.miner(embeddings.detach(), labels, *more))
+                indices = _without_itself(check_indices(self.miner(embeddings.detach(), labels, *more)))
             else:
                 sign = -1 if _on_logits(self.loss) else 1  # lower is closer
                 with distances.trusted():
-                    indices = self.miner(sign * matrix.detach(), other_labels)
+                    indices = check_indices(self.miner(sign * matrix.detach(), other_labels))
 
         match self._kind:
             case "pair":

@@ -6,7 +6,7 @@ The checks read shapes and types only, never values, so none of them makes a GPU
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -78,6 +78,24 @@ def columns(embeddings: Tensor, labels: Tensor, reference: Reference | None) -> 
     return torch.cat([embeddings, reference[0]]), torch.cat([labels, reference[1]])
 
 
+def check_indices(indices: Any) -> Indices:
+    """Return the result of a miner if it is a tuple of three or four tensors.
+
+    Raises:
+        DataError: If it is anything else.
+    """
+    if not isinstance(indices, (tuple, list)) or not all(isinstance(one, Tensor) for one in indices):
+        got = repr(indices)
+    elif len(indices) in (3, 4):
+        return cast(Indices, indices)
+    else:
+        got = f"{len(indices)} tensors"
+    raise DataError(
+        f"the miner returned {got}. Expected tensors (anchor, positive, negative) or (anchor, positive,"
+        " anchor, negative)"
+    )
+
+
 def pair_masks(labels: Tensor, rows: int, indices: Indices | None = None) -> tuple[Tensor, Tensor]:
     """Return two boolean masks ``(rows, columns)``: genuine and impostor comparisons.
 
@@ -90,11 +108,7 @@ def pair_masks(labels: Tensor, rows: int, indices: Indices | None = None) -> tup
         same = labels[:rows, None] == labels[None, :]
         itself = torch.eye(rows, len(labels), dtype=torch.bool, device=labels.device)
         return same & ~itself, ~same
-    if len(indices) not in (3, 4):
-        raise DataError(
-            f"the miner returned {len(indices)} tensors. Expected (anchor, positive, negative) "
-            "or (anchor, positive, anchor, negative)"
-        )
+    check_indices(indices)
     genuine = torch.zeros(rows, len(labels), dtype=torch.bool, device=labels.device)
     impostor = torch.zeros_like(genuine)
     genuine[indices[0], indices[1]] = True

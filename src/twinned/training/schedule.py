@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from ..errors import TrainingError
+from ..errors import SettingError, TrainingError
 from . import distributed
 from .config import TrainConfig
 from .parts import Rate
@@ -97,11 +98,24 @@ class Schedule:
     def rate(self, step: int, total: int | None) -> float:
         """Return the learning rate of a step; it does not decay while the total is None."""
         if self.factor is not None:
-            return self.learning_rate * float(self.factor(step, total))
+            return self.learning_rate * self._own_factor(self.factor(step, total), step)
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         done = 0.0 if total is None else step / max(1, total)
         fall = 0.0 if done <= self.decay_start else (done - self.decay_start) / (1 - self.decay_start)
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
+
+    @staticmethod
+    def _own_factor(value: Any, step: int) -> float:
+        try:
+            factor = float(value)
+        except (TypeError, ValueError):
+            factor = math.nan
+        if not 0 <= factor < math.inf:
+            raise SettingError(
+                f"schedule returned {value!r} for step {step}. It must return a factor of the learning rate,"
+                " a finite number of at least 0"
+            )
+        return factor
 
 
 def make_schedule(

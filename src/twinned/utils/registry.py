@@ -51,7 +51,8 @@ class Registry(dict[str, Entry], Generic[Entry]):
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise SettingError(
-                f"A {self.kind} cannot be registered as {name!r}. Use letters, digits and the signs . _ -"
+                f"{self.kind.capitalize()} cannot be registered as {name!r}. Use letters, digits and the"
+                " signs . _ -"
             )
         if name in self and not _is_same(self._part_of(self[name]), part):
             raise SettingError(f"The name {name!r} is taken by another {self.kind}. Choose another name")

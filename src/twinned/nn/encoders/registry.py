@@ -78,8 +78,8 @@ def _entry(part: Any) -> Entry:
     """Return the row of a registered encoder."""
     if isinstance(part, nn.Module) or not callable(part):
         raise SettingError(
-            f"register_encoder takes a class or a function that builds the encoder; got a"
-            f" {type(part).__name__}"
+            f"register_encoder takes a class or a function that builds the encoder; got an"
+            f" object of class {type(part).__name__}"
         )
     return Entry(part, dropout=True, registered=True)
 
