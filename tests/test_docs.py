@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,6 @@ import pytest
 
 import twinned as tw
 from twinned.evaluation.results import NAMES
-from twinned.visualization.report.provenance import _WORDS
 
 ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(r"<!-- run(?:: (?P<needs>\w+))? -->\n```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
@@ -117,9 +117,8 @@ def test_tutorial_pages_have_blocks_to_run():
 def test_glossary_has_the_terms_of_evaluations_and_reports():
     text = (DOCS / "glossary.md").read_text("utf-8").lower()
     defined = re.findall(r"^### (.+)$|\*\*(.+?)\*\*", text, re.MULTILINE)
-    terms = [
-        term.split(":")[0] for key in [*NAMES.values(), *_WORDS, "TAR at FAR"] for term in key.split(", ")
-    ]
+    report = tomllib.loads((files("twinned.visualization.report") / "glossary.toml").read_text("utf-8"))
+    terms = [term.split(":")[0] for key in [*NAMES.values(), *report] for term in key.split(", ")]
     assert [term for term in terms if not any(term.lower() in "".join(each) for each in defined)] == []
 
 
