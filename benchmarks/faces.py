@@ -382,9 +382,9 @@ def _trained(runs: list[Part], name: str, known: tw.ImageSet, novel: tw.ImageSet
     """Return the runs with new ones of a data set and seed."""
     known = known.with_classes(known.usable_classes())
     row: Part = {"data": name, "seed": seed, "images": len(known), "steps": STEPS}
-    for faces in ("largest", "none"):
-        model = tw.train(known, recipe="face", steps=STEPS, seed=seed, settings={"faces": faces})
-        row[faces] = model.evaluate(novel).verification.eer
+    for column, settings in (("aligned", {}), ("whole", {"faces": "none"})):
+        model = tw.train(known, recipe="face", steps=STEPS, seed=seed, settings=settings)
+        row[column] = model.evaluate(novel).verification.eer
     others = [run for run in runs if (run["data"], run["seed"]) != (name, seed)]
     return sorted([*others, row], key=lambda run: (run["data"], run["seed"]))
 
@@ -472,7 +472,7 @@ def _training_lines(part: Part) -> Iterator[str]:
     yield from ("| data | images | steps | seed | aligned | whole |", "|---|---|---|---|---|---|")
     for run in part["runs"]:
         how = f"{run['data']} | {run['images']:,} | {run['steps']} | {run['seed']}"
-        yield f"| {how} | {run['largest']:.3f} | {run['none']:.3f} |"
+        yield f"| {how} | {run['aligned']:.3f} | {run['whole']:.3f} |"
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], Part]] = {
