@@ -567,6 +567,12 @@ def test_stats(people):
     assert stats.exact_below == 800_000
 
 
+@pytest.mark.parametrize("within", [-1, float("nan")])
+def test_invalid_limit_of_duplicates_is_refused(opener, within):
+    with opener(FakeModel()) as gallery, pytest.raises(SettingError, match="within must be 0 or more"):
+        gallery.duplicates(within)
+
+
 def test_duplicates_are_connected_groups(opener):
     chain = [image(v, salt=1) for v in (100, 101, 102)]  # each 0.1 from the next
     crowd = [image(200, salt=salt) for salt in range(30)]  # more than one query returns

@@ -148,6 +148,8 @@ def test_photographs_of_people_start_from_the_ready_made_model(searched, painted
     pytest.importorskip("face_recognition_models")
     people = people_of(painted_faces, 60, 0)
     assert resolve_config(people, minutes=1, far=0.01).encoder.name == "dlib_face"
+    config = resolve_config(people, settings={"projection": "gradient", "faces": "largest"})
+    assert (config.encoder.name, config.transfer.projection) == ("dlib_face", "gradient")
     assert resolve_config(people, steps=5).encoder.name == "conv4_wide"
     assert resolve_config(people, recipe="face").encoder.name == "conv4_wide"
 

@@ -78,7 +78,19 @@ def print_result(value: Any, *, as_json: bool, text: str) -> None:
     Of the processes that torchrun starts, only the one of rank 0 prints.
     """
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(value, allow_nan=False) if as_json else as_options(text), flush=True)
+        shown = json.dumps(_messages_as_options(value), allow_nan=False) if as_json else as_options(text)
+        print(shown, flush=True)
+
+
+def _messages_as_options(value: Any) -> Any:
+    """Write the Python arguments in all strings of a JSON value as options."""
+    if isinstance(value, str):
+        return as_options(value)
+    if isinstance(value, (list, tuple)):
+        return [_messages_as_options(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _messages_as_options(one) for name, one in value.items()}
+    return value
 
 
 def working(quiet: bool) -> AbstractContextManager[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import distances
+from ..errors import SettingError
 from .qdrant import Store
 from .results import Hit
 from .store import Embedder, Filter, Found, IndexReport, Record, Vectors
@@ -131,6 +132,8 @@ def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[lis
 
     The distance of an image is that to the nearest other one of its group.
     """
+    if not within >= 0:
+        raise SettingError(f"within must be 0 or more; got {within:g}")
     everything = store.count(Filter())
     parents: dict[str, str] = {}  # union-find
     linked: dict[str, Record] = {}

@@ -14,7 +14,7 @@ from ..inference.ready_made import READY_MADE
 from ..losses.base import is_pairwise
 from ..utils.notes import Note
 from . import recipes
-from .config import TrainConfig
+from .config import TrainConfig, short_name
 from .options import TrainRequest
 from .parts import OwnParts, split_arguments
 from .rules import DataFacts, resolve
@@ -22,11 +22,16 @@ from .warm_start import base_config, check_kept, config_of
 
 # The user chooses the encoder by setting one of these.
 FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
-# Sections and options that auto leaves to the user where it starts from the ready-made model of faces.
-_OPEN = ("seed", "run.", "calibration.", "length.minutes")
+# Options that the user can set where auto starts from the ready-made model of faces; others are for a network
+# of their own.
+_OPEN = ("seed", "run.", "calibration.", "length.minutes", "transfer.", "input.faces", "input.min_face")
 _STARTS_FROM_FACE = (
     "training starts from the ready-made model face instead of a new network;"
     ' `recipe="face"` trains one on these images alone'
+)
+_TRAINS_ALONE = (
+    "a network is trained on these images alone, because {} is set; without, training starts from the"
+    " ready-made model face"
 )
 
 
@@ -79,14 +84,16 @@ def set_up(request: TrainRequest) -> Setup:
         changes = {"encoder.name": config.encoder.name, "input.faces": config.input.faces} | changes
     elif recipe == "auto" or (recipe is None and source is None):
         recipe = "auto"
-        fixed = changes.keys() & {*FIXES_ENCODER, "input.faces"} or "encoder" in parts.given()
-        faces = source is None and not fixed
+        fixed = changes.keys() & {"encoder.name", "encoder.weights"} or "encoder" in parts.given()
+        faces = source is None and not fixed and changes.get("input.faces") != "none"
         config, why = recipes.choose(train, seed=int(seed), faces=faces)
         notes.append(why)
-        shows_people = config.input.faces == "largest" and isinstance(train, ImageSet)
-        if shows_people and not parts.given() and all(name.startswith(_OPEN) for name in changes):
-            source, config = READY_MADE["face"].folder(), None
-            notes.append(Note("ready-made", _STARTS_FROM_FACE))
+        if config.input.faces == "largest" and isinstance(train, ImageSet):
+            own = [*parts.given(), *(short_name(name) for name in changes if not name.startswith(_OPEN))]
+            if not own:
+                source, config = READY_MADE["face"].folder(), None
+            text = _TRAINS_ALONE.format(own[0]) if own else _STARTS_FROM_FACE
+            notes.append(Note("ready-made", text))
     elif recipe is not None:
         config = recipes.get(recipe)
     facts = DataFacts.of(train, pair_loss=parts.loss is not None and is_pairwise(parts.loss))
