@@ -80,12 +80,13 @@ def assess(image: Image.Image, face: Face) -> Quality:
         face: Face.
     """
     found = measure(image, face)
+    reason = None
     if found.size < _SMALLEST:
-        return Quality(("small",), f"the face has {found.size} pixels; at least {_SMALLEST} are needed")
-    if found.brightness < _DARKEST:
-        return Quality(("dark",), "the face is too dark to be recognized")
-    if found.blur > _MOST_BLURRED:
-        return Quality(("blurred",), "the face is too blurred to be recognized")
+        reason = f"the face has {found.size} pixels; at least {_SMALLEST} are needed"
+    elif found.brightness < _DARKEST:
+        reason = "the face is too dark to be recognized"
+    elif found.blur > _MOST_BLURRED:
+        reason = "the face is too blurred to be recognized"
     words = {
         "no face found": face.score == 0,
         "small": found.size < _SMALL,
@@ -93,7 +94,7 @@ def assess(image: Image.Image, face: Face) -> Quality:
         "blurred": found.blur > _BLURRED,
         "turned": found.turn > _TURNED,
     }
-    return Quality(tuple(word for word, true in words.items() if true) or ("sharp",), None)
+    return Quality(tuple(word for word, true in words.items() if true) or ("sharp",), reason)
 
 
 def _blur(gray: NDArray[np.float32]) -> float:
