@@ -329,7 +329,7 @@ def test_a_sample_of_the_images_is_searched_for_faces(monkeypatch, painted_faces
         assert resolve_config(data, **given).input.faces == "none", "these faces are small"
     large = load_images([painted_faces(("red", 20, 30, 200))] * 8, ["anna", "ben"] * 4)
     assert resolve_config(large).input.faces == "largest"
-    for name, value in {"faces": "none", "freeze": "all", "encoder": "conv4"}.items():
+    for name, value in {"faces": "none", "encoder": "conv4"}.items():
         found = resolve_config(large, settings={name: value})
         assert (found.recipe, found.input.faces) != ("face", "largest"), name
     monkeypatch.setattr(models, "is_installed", lambda: False)
