@@ -242,6 +242,18 @@ def painted_faces(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Image.Image]
     return paint
 
 
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch, painted_faces: Callable[..., Image.Image]) -> list[float]:
+    """Sizes of faces that were searched for, where painted faces are those that are found."""
+    from twinned.data.faces import models, photographs
+
+    sizes: list[float] = []
+    find = photographs.find_faces
+    monkeypatch.setattr(models, "is_installed", lambda: True)
+    monkeypatch.setattr(photographs, "find_faces", lambda *given: (sizes.append(given[1]), find(*given))[1])
+    return sizes
+
+
 DrawGlyphs = Callable[..., Path]
 
 

@@ -253,3 +253,13 @@ def test_undecodable_file_names_are_printed(twinned, tiny_model, glyphs, tmp_pat
     assert json.loads(twinned("classify", tiny_model, glyphs, odd, "--json").out)[0]["image"] == odd
     shown = twinned("embed", tiny_model, odd, "-o", tmp_path / "v.npz", "--json")
     assert (shown.code, shown.json["images"]) == (0, 1)
+
+
+def test_json_names_options_in_messages_and_keeps_labels(capsys):
+    from twinned.cli.options import print_result
+
+    print_result({"label": "`a=1`", "unreadable": ["x: choose `min_face=20`"]}, as_json=True, text="")
+    assert json.loads(capsys.readouterr().out) == {
+        "label": "`a=1`",
+        "unreadable": ["x: choose --min-face 20"],
+    }

@@ -116,18 +116,6 @@ def test_forgeries_select_the_signature_recipe():
     assert "forgeries" in why.text
 
 
-@pytest.fixture
-def searched(monkeypatch, painted_faces):
-    """Install painted faces as those that are found; returns the sizes that are searched."""
-    from twinned.data.faces import models, photographs
-
-    sizes: list[float] = []
-    find = photographs.find_faces
-    monkeypatch.setattr(models, "is_installed", lambda: True)
-    monkeypatch.setattr(photographs, "find_faces", lambda *given: (sizes.append(given[1]), find(*given))[1])
-    return sizes
-
-
 def people_of(painted_faces, side: int, without: int) -> ImageSet:
     shown = painted_faces(("red", 20, 30, side), size=(200, 200))
     other = painted_faces(size=(200, 200))

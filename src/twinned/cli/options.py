@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..inference.model import Model
 
 ERRORS_SHOWN = 20  # of unreadable images
+_MESSAGES = ("notes", "unreadable", "error", "message")  # keys of JSON
 _LITERALS = {"True": "true", "False": "false"}
 
 
@@ -82,14 +83,14 @@ def print_result(value: Any, *, as_json: bool, text: str) -> None:
         print(shown, flush=True)
 
 
-def _messages_as_options(value: Any) -> Any:
-    """Write the Python arguments in all strings of a JSON value as options."""
+def _messages_as_options(value: Any, message: bool = False) -> Any:
+    """Write the Python arguments in the messages of a JSON value as options; labels and paths stay."""
     if isinstance(value, str):
-        return as_options(value)
+        return as_options(value) if message else value
     if isinstance(value, (list, tuple)):
-        return [_messages_as_options(one) for one in value]
+        return [_messages_as_options(one, message) for one in value]
     if isinstance(value, dict):
-        return {name: _messages_as_options(one) for name, one in value.items()}
+        return {name: _messages_as_options(one, name in _MESSAGES) for name, one in value.items()}
     return value
 
 

@@ -24,7 +24,7 @@ from .config import TrainConfig
 from .options import TrainRequest
 from .rules import DataFacts, resolve
 from .schedule import Budget
-from .setup import FIXES_ENCODER, Setup
+from .setup import Setup
 from .state import Interrupted
 from .trainer import Trainer
 from .validation import ValidationScore
@@ -37,6 +37,8 @@ _CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, An
     "face": (("face", {}), ("face", {"encoder": f"{_PRETRAINED}_face"})),
     "signature": (("signature", {}), ("signature", {"encoder": f"{_PRETRAINED}_signature"})),
 }
+# The user chooses the encoder by setting one of these.
+_FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
 # Fraction of the run's time for the pilot runs.
 TRIAL_SHARE = 0.15
 # Fraction of that time for the pretrained encoder, which is slow to run and fast to fit.
@@ -57,7 +59,7 @@ def choose_encoder(setup: Setup, request: TrainRequest, device: torch.device) ->
     pair = _CANDIDATES.get(setup.config.recipe)
     if pair is None or setup.model is not None or not minutes or isinstance(images, PairSet):
         return setup
-    if setup.parts.given() or setup.changes.keys() & FIXES_ENCODER or not encoders.installed(_PRETRAINED):
+    if setup.parts.given() or setup.changes.keys() & _FIXES_ENCODER or not encoders.installed(_PRETRAINED):
         return setup
     kept = {name: setup.config.get(name) for name in ("input.faces", *recipes.ALIGNED)}
     facts, changes = DataFacts.of(images), kept | setup.changes

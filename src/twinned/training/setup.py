@@ -20,8 +20,6 @@ from .parts import OwnParts, split_arguments
 from .rules import DataFacts, resolve
 from .warm_start import base_config, check_kept, config_of
 
-# The user chooses the encoder by setting one of these.
-FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
 # Options that the user can set where auto starts from the ready-made model of faces; others are for a network
 # of their own.
 _OPEN = ("seed", "run.", "calibration.", "length.minutes", "transfer.", "input.faces", "input.min_face")
@@ -30,8 +28,8 @@ _STARTS_FROM_FACE = (
     ' `recipe="face"` trains one on these images alone'
 )
 _TRAINS_ALONE = (
-    "a network is trained on these images alone, because {} is set; without, training starts from the"
-    " ready-made model face"
+    "a network is trained on these images alone, because {} is set; without it, training starts from"
+    " the ready-made model face"
 )
 
 
