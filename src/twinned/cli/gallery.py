@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ..errors import DataError, SettingError, many, some
 from ..utils.notes import logger
@@ -39,22 +40,22 @@ group = typer.Typer(help="Enroll, list and manage the images of a gallery.")
 
 
 def _address(help_text: str, metavar: str) -> Any:
-    return typer.Argument(help=f"{help_text}: a folder, or http://HOST:6333/NAME.", metavar=metavar)
+    return Argument(help=f"{help_text}: a folder, or http://HOST:6333/NAME.", metavar=metavar)
 
 
 _BATCH = 32  # images between two steps of the progress bar
 Address = Annotated[str, _address("Gallery", "GALLERY")]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of an image; can be repeated.")]
+Ids = Annotated[list[str] | None, Option("--id", help="Id of an image; can be repeated.")]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
+    Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
 ]
-Label = Annotated[str | None, typer.Option(help="Label of the images.")]
+Label = Annotated[str | None, Option(help="Label of the images.")]
 Metadata = Annotated[
-    list[str] | None, typer.Option("--meta", help="Metadata of the images, KEY=VALUE; can be repeated.")
+    list[str] | None, Option("--meta", help="Metadata of the images, KEY=VALUE; can be repeated.")
 ]
 OnlyLabel = Annotated[
-    list[str] | None, typer.Option("--label", help="Label that images must have; can be repeated.")
+    list[str] | None, Option("--label", help="Label that images must have; can be repeated.")
 ]
 
 
@@ -117,9 +118,7 @@ def add(
     gallery: Address,
     images: Annotated[
         list[Path],
-        typer.Argument(
-            help="Folders with one folder per label, CSV files, or image files.", metavar="DATA..."
-        ),
+        Argument(help="Folders with one folder per label, CSV files, or image files.", metavar="DATA..."),
     ],
     label: Label = None,
     metadata: Metadata = None,
@@ -216,9 +215,9 @@ def update(
     gallery: Address,
     ids: Ids = None,
     label: Annotated[
-        str | None, typer.Option(help="New label of the images --id; with --rename, the label to rename.")
+        str | None, Option(help="New label of the images --id; with --rename, the label to rename.")
     ] = None,
-    rename: Annotated[str | None, typer.Option(help="New name for the label --label.")] = None,
+    rename: Annotated[str | None, Option(help="New name for the label --label.")] = None,
     metadata: Metadata = None,
     url: Url = None,
     json: Json = False,
@@ -289,9 +288,7 @@ def duplicates(
     gallery: Address,
     within: Annotated[
         float | None,
-        typer.Option(
-            help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."
-        ),
+        Option(help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."),
     ] = None,
     url: Url = None,
     json: Json = False,
@@ -316,12 +313,12 @@ def _lines(hits: Iterable[Hit]) -> str:
 def rebuild(
     model: ModelFolder,
     gallery: Address,
-    into: Annotated[str | None, typer.Option(help="New gallery to write (default: replace GALLERY).")] = None,
+    into: Annotated[str | None, Option(help="New gallery to write (default: replace GALLERY).")] = None,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out images whose files are missing.")
+        bool, Option("--skip-missing", help="Leave out images whose files are missing.")
     ] = False,
     allow_loss: Annotated[
-        int, typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N")
+        int, Option(help="Number of images that replacing the gallery may lose.", metavar="N")
     ] = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -372,11 +369,11 @@ def identify(
     model: ModelFolder,
     gallery: Address,
     images: Annotated[
-        list[Path], typer.Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
+        list[Path], Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
     ],
     fpir: Annotated[
         float,
-        typer.Option(help="False positive identification rate: fraction of unknown probes that get a label."),
+        Option(help="False positive identification rate: fraction of unknown probes that get a label."),
     ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,
@@ -400,11 +397,11 @@ def search(
     model: ModelFolder,
     gallery: Address,
     images: Annotated[
-        list[Path], typer.Argument(help="Images, folders or patterns to search for.", metavar="IMAGE...")
+        list[Path], Argument(help="Images, folders or patterns to search for.", metavar="IMAGE...")
     ],
-    k: Annotated[int, typer.Option("-k", help="Number of images to find.")] = 5,
+    k: Annotated[int, Option("-k", help="Number of images to find.")] = 5,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every image instead of using an index.")
+        bool, Option("--exact", help="Compare with every image instead of using an index.")
     ] = False,
     label: OnlyLabel = None,
     where: Where = None,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")]
-OutputOrNone = Annotated[Path | None, typer.Option("-o", "--output", help="Model folder to write.")]
+Output = Annotated[Path, Option("-o", "--output", help="Model folder to write.")]
+OutputOrNone = Annotated[Path | None, Option("-o", "--output", help="Model folder to write.")]
 Validation = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--validate",
         help="Data for choosing the threshold (default: hold out 20 % of the classes).",
         rich_help_panel="Data",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")]
+Resume = Annotated[bool, Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--config",
         help="JSON file with the configuration to start from (instead of --recipe).",
         rich_help_panel="Model",
@@ -47,16 +48,14 @@ ConfigFile = Annotated[
 ]
 PrintConfig = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--print-config",
         help="Print the resolved configuration as JSON, without training. Precedence: options, rules,"
         " defaults of encoder, loss and optimizer, recipe.",
         rich_help_panel="Run",
     ),
 ]
-Far = Annotated[
-    float | None, typer.Option(help="False accept rate of the threshold (default: equal error rate).")
-]
+Far = Annotated[float | None, Option(help="False accept rate of the threshold (default: equal error rate).")]
 
 
 def with_options(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -68,7 +67,7 @@ def with_options(options: type) -> Callable[[Callable[..., None]], Callable[...,
             default=found.default,
             annotation=Annotated[
                 found.cli or kind,
-                typer.Option(
+                Option(
                     found.flag or f"--{name.replace('_', '-')}",
                     help=f"{found.help}.",
                     rich_help_panel=found.panel,
@@ -131,9 +130,7 @@ def finetune(
     output: Output,
     old: Annotated[
         Path | None,
-        typer.Option(
-            help="Data of the original task, for evaluating both models on it.", rich_help_panel="Data"
-        ),
+        Option(help="Data of the original task, for evaluating both models on it.", rich_help_panel="Data"),
     ] = None,
     validate: Validation = None,
     resume: Resume = False,
@@ -282,18 +279,16 @@ def _at(far: float | None) -> str:
 @with_options(InputOptions)
 def wrap(
     encoder: Annotated[
-        Path, typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
+        Path, Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
     data: Data,
     output: Output,
     distance: Annotated[
         str | None,
-        typer.Option(
-            help="Distance of embeddings (default: cosine or euclidean, whichever has the lower error)."
-        ),
+        Option(help="Distance of embeddings (default: cosine or euclidean, whichever has the lower error)."),
     ] = None,
     far: Far = None,
-    licence: Annotated[str | None, typer.Option(help="License of the encoder, for the model card.")] = None,
+    licence: Annotated[str | None, Option(help="License of the encoder, for the model card.")] = None,
     seed: Seed = 0,
     force: Force = False,
     json: Json = False,
@@ -334,18 +329,18 @@ def calibrate(
     model: ModelFolder,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Model folder to write (instead of --in-place).")
+        Path | None, Option("-o", "--output", help="Model folder to write (instead of --in-place).")
     ] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Change MODEL itself.")] = False,
+    in_place: Annotated[bool, Option("--in-place", help="Change MODEL itself.")] = False,
     far: Annotated[
         float | None,
-        typer.Option(help="False accept rate of the threshold (default: the model's, or equal error rate)."),
+        Option(help="False accept rate of the threshold (default: the model's, or equal error rate)."),
     ] = None,
     equal_error: Annotated[
-        bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
+        bool, Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
-        float | None, typer.Option(help="Prior probability of a same pair (default: the model's).")
+        float | None, Option(help="Prior probability of a same pair (default: the model's).")
     ] = None,
     force: Force = False,
     seed: Seed = 0,
@@ -401,9 +396,9 @@ def calibrate(
 @app.command()
 def export(
     model: ModelFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    output: Annotated[Path, Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
-        Path | None, typer.Option(help="Images for calibrating an 8-bit encoder, in class folders.")
+        Path | None, Option(help="Images for calibrating an 8-bit encoder, in class folders.")
     ] = None,
     force: Force = False,
     json: Json = False,
