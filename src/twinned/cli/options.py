@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-import typer
+from typer import Argument, Option
 
 from ..utils.notes import logger
 
@@ -181,48 +181,46 @@ def face_name(image: str, box: Box | None) -> str:
 
 
 MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
-ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
+ModelFolder = Annotated[Path, Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
-    Path, typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
+    Path, Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
 ]
 EvaluationData = Annotated[
     Path,
-    typer.Argument(
+    Argument(
         help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.", metavar="DATA"
     ),
 ]
 Threshold = Annotated[
-    float | None, typer.Option(help="Largest distance that counts as the same (default: the model's).")
+    float | None, Option(help="Largest distance that counts as the same (default: the model's).")
 ]
 Faces = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Faces of photographs to use: largest, all (an answer for each face), or none, the whole image"
         " (default: as the model was made)."
     ),
 ]
 MinFace = Annotated[
     int | None,
-    typer.Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
+    Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
+    bool, Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
 ]
 Quiet = Annotated[
     bool,
-    typer.Option(
-        "--quiet", "-q", help="Hide progress bars and notes.", callback=show_notes, rich_help_panel="Run"
-    ),
+    Option("--quiet", "-q", help="Hide progress bars and notes.", callback=show_notes, rich_help_panel="Run"),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
+Seed = Annotated[int, Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
+Force = Annotated[bool, Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
 Device = Annotated[
-    str, typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
+    str, Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
 ]
 
 Url = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--url",
         help="Address of a running service that answers instead, such as http://127.0.0.1:8000; model and"
         " gallery are not opened (token: environment variable TWINNED_TOKEN).",
@@ -240,10 +238,9 @@ def load_or_connect(
     min_face: int | None = None,
 ) -> Any:
     """Load a model, or connect to a running service, with the faces of photographs that it looks for."""
+    loaded: Any
     if url is None:
-        from ..inference.model import load
-
-        loaded: Any = load(folder, device=device)
+        loaded = load_on(device, folder)
     else:
         from .remote import RemoteService
 

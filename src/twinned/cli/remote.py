@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -119,12 +119,16 @@ class RemoteService:
             for one, name in zip(found, _names(found, images), strict=True)
         ]
 
-    def embed(self, images: Sequence[str]) -> Iterator[Rows]:
-        """Embed images, for `embed_to_file`."""
+    def embedder(self) -> Callable[[Sequence[str]], Iterator[Rows]]:
+        """Return a function that embeds images, for `embed_to_file`, after the service has answered once."""
         _unsupported("--faces all", self._faces == "all")
         size = int(self._ask("GET", "/v1/model")["embedding_size"])
-        for start in range(0, len(images), _MAX_IMAGES):
-            yield from self._embed(images[start : start + _MAX_IMAGES], size)
+
+        def embed(images: Sequence[str]) -> Iterator[Rows]:
+            for start in range(0, len(images), _MAX_IMAGES):
+                yield from self._embed(images[start : start + _MAX_IMAGES], size)
+
+        return embed
 
     def _embed(self, images: Sequence[str], size: int) -> Iterator[Rows]:
         """Embed images in one request, or each half of them if that is too large or has unreadable images."""
