@@ -201,6 +201,13 @@ Faces = Annotated[
         " (default: as the model was made)."
     ),
 ]
+OneFace = Annotated[
+    str | None,
+    Option(
+        "--faces",
+        help="Face of photographs: largest, or none, the whole image (default: as the model was made).",
+    ),
+]
 MinFace = Annotated[
     int | None,
     Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
