@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -102,15 +103,43 @@ def _pairs(given: list[str] | None) -> dict[str, Any]:
 def _value(text: str) -> str | bool | int | float:
     """Parse a number or true/false; other text, and numbers that a gallery cannot store, stay text."""
     from json import loads
-    from math import isfinite
 
     try:
         parsed = loads(text)
     except (ValueError, RecursionError):
         return text
     if isinstance(parsed, float):
-        return parsed if isfinite(parsed) else text
+        return parsed if math.isfinite(parsed) else text
     return parsed if isinstance(parsed, int) and -(2**63) <= parsed < 2**63 else text
+
+
+def _labeled(given: Path, label: str | None, shared: dict[str, Any]) -> list[tuple[Any, str | None, Any]]:
+    """Return path, label and metadata of each image of a folder, a CSV file or an image file."""
+    from ..data.images import SUFFIXES
+    from ..data.readers import find_images, load_with_metadata
+
+    found = find_images(given) if given.is_dir() else [str(given)]
+    flat = given.is_dir() and found and all(Path(path).parent == given for path in found)
+    if flat and label is None:
+        logger.info(f"{given}: no class folders, so its images have no label (to give one: --label)")
+    if flat or label is not None:
+        return [(path, label, shared) for path in found]
+    if given.is_file() and given.suffix.lower() in SUFFIXES:
+        raise SettingError(
+            f"{given}: an image requires --label. Only folders with one folder per label have labels"
+        )
+    data, rows = load_with_metadata(given)
+    for text in data.notes:
+        logger.info(text)
+    if columns := sorted(set().union(*rows)):
+        logger.info(f"{given}: stored as metadata: {some(columns)}")
+    if forged := int(data.forgery.sum()):
+        print_note(f"{given}: {many(forged, 'forged image')} left out")
+    return [
+        (image, str(name), {key: _value(value) for key, value in row.items()} | shared)
+        for image, name, row, forgery in zip(data.images, data.labels, rows, data.forgery, strict=True)
+        if not forgery
+    ]
 
 
 @group.command()
@@ -135,42 +164,13 @@ def add(
 
     The columns of a CSV file other than path, label and role become metadata; --meta takes precedence.
     """
-    from ..data.images import SUFFIXES
-    from ..data.readers import find_images, load_with_metadata
-
     shared = _pairs(metadata)
-    paths: list[Any] = []
-    labels: list[str | None] = []
-    metadata_of: list[dict[str, Any]] = []
-    for given in images:
-        found = find_images(given) if given.is_dir() else [str(given)]
-        flat = given.is_dir() and found and all(Path(path).parent == given for path in found)
-        if flat and label is None:
-            logger.info(f"{given}: no class folders, so its images have no label (to give one: --label)")
-        if flat or label is not None:
-            paths += found
-            labels += [label] * len(found)
-            metadata_of += [shared] * len(found)
-            continue
-        if given.is_file() and given.suffix.lower() in SUFFIXES:
-            raise SettingError(
-                f"{given}: an image requires --label. Only folders with one folder per label have labels"
-            )
-        data, rows = load_with_metadata(given)
-        for text in data.notes:
-            logger.info(text)
-        if columns := sorted(set().union(*rows)):
-            logger.info(f"{given}: stored as metadata: {some(columns)}")
-        if forged := int(data.forgery.sum()):
-            print_note(f"{given}: {many(forged, 'forged image')} left out")
-        genuine = [place for place, forgery in enumerate(data.forgery.tolist()) if not forgery]
-        paths += [data.images[place] for place in genuine]
-        labels += [str(data.labels[place]) for place in genuine]
-        metadata_of += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
-    if not paths:
+    rows = [row for given in images for row in _labeled(given, label, shared)]
+    if not rows:
         raise DataError(f"no images in {', '.join(map(str, images))}")
+    paths, labels, columns = zip(*rows, strict=True)
     with _open(model, gallery, create=True, url=url, faces=faces, min_face=min_face) as opened:
-        added = opened.add(paths, labels, metadata=metadata_of, progress=not quiet)
+        added = opened.add(paths, labels, metadata=columns, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
         errors = some([str(error) for error in added.unreadable], ERRORS_SHOWN)
@@ -230,11 +230,11 @@ def update(
             if label is None or ids:
                 raise SettingError("--rename NEW requires --label OLD, without --id")
             changed = opened.rename(label, rename)
+        elif not ids or (label is None and not metadata):
+            raise SettingError(
+                "update requires --id with --label or --meta, or --label OLD with --rename NEW"
+            )
         else:
-            if not ids or (label is None and not metadata):
-                raise SettingError(
-                    "update requires --id with --label or --meta, or --label OLD with --rename NEW"
-                )
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
@@ -430,15 +430,13 @@ def search(
             progress=not quiet,
         )
         answers = answers_on(image_paths(images), loaded.spec, ask)
-    queries, found = [query for query, _ in answers], [hits for _, hits in answers]
-    blocks = [_lines(hits) or "the gallery is empty" for hits in found]
-    if len(queries) > 1:
-        blocks = [f"{face_name(q.name, q.box)}\n{block}" for q, block in zip(queries, blocks, strict=True)]
-    values = [[hit.to_json() for hit in hits] for hits in found]
-    value: Any = values[0] if len(queries) == 1 else dict(zip([q.name for q in queries], values, strict=True))
+    blocks = [
+        f"{face_name(query.name, query.box)}\n" * (len(answers) > 1)
+        + (_lines(hits) or "the gallery is empty")
+        for query, hits in answers
+    ]
+    values = [(query, [hit.to_json() for hit in hits]) for query, hits in answers]
+    value: Any = values[0][1] if len(values) == 1 else {query.name: hits for query, hits in values}
     if every:
-        value = [
-            {"image": query.name, "box": query.box, "found": hits}
-            for query, hits in zip(queries, values, strict=True)
-        ]
+        value = [{"image": query.name, "box": query.box, "found": hits} for query, hits in values]
     print_result(value, as_json=json, text="\n\n".join(blocks))

@@ -74,10 +74,7 @@ def show_notes(quiet: bool) -> bool:
 
 
 def print_result(value: Any, *, as_json: bool, text: str) -> None:
-    """Print a result as one JSON value, or as text.
-
-    Of the processes that torchrun starts, only the one of rank 0 prints.
-    """
+    """Print a result as one JSON value, or as text; of several processes, that of rank 0 prints."""
     if os.environ.get("RANK", "0") == "0":
         shown = json.dumps(_messages_as_options(value), allow_nan=False) if as_json else as_options(text)
         print(shown, flush=True)
@@ -110,11 +107,7 @@ def print_errors(errors: Sequence[object]) -> None:
 
 
 def image_paths(given: Sequence[Path]) -> list[str]:
-    """Return the paths of images, with the images in a folder or of a pattern such as ``*.jpg`` in its place.
-
-    Raises:
-        DataError: If a file or folder does not exist, a pattern matches nothing, or there are no images.
-    """
+    """Return the paths of images; a folder or a pattern such as ``*.jpg`` stands for its images."""
     from glob import glob
 
     from ..data.images import advice_on
@@ -134,13 +127,7 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 
 
 def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
-    """Return the answers on images; of several, those that cannot be read are left out and reported.
-
-    ``answer`` fails at the first image that it cannot read.
-
-    Raises:
-        DataError: If there is one image only, or none can be read.
-    """
+    """Return the answers on images; of several, those at which ``answer`` fails are left out and reported."""
     from ..data.decoded import in_threads
     from ..data.preprocessing import read_faces
     from ..errors import DataError

@@ -158,17 +158,9 @@ def finetune(
             progress=not quiet,
             **_options(options),
         )
-    held_out = found.manifest.held_out
-    emit_model(
-        found,
-        output,
-        as_json=json,
-        more={
-            "trained": found.manifest.setting("length.steps") != 0,
-            "untouched": held_out.get("untouched"),
-            "old": held_out.get("old"),
-        },
-    )
+    more = {name: found.manifest.held_out.get(name) for name in ("untouched", "old")}
+    more |= {"trained": found.manifest.setting("length.steps") != 0}
+    emit_model(found, output, as_json=json, more=more)
 
 
 def _working(quiet: bool, options: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -184,11 +176,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Convert ``name=value`` strings to a dictionary.
-
-    Raises:
-        SettingError: If a string has no ``=``.
-    """
+    """Convert ``name=value`` strings to a dictionary."""
     for pair in pairs:
         if "=" not in pair:
             raise SettingError(f"--set {pair}: expected NAME=VALUE")
@@ -196,23 +184,18 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def read_config(file: Path) -> TrainConfig:
-    """Read a configuration from a JSON file.
-
-    Raises:
-        SettingError: If it is not a JSON object, or has unknown settings or wrong values.
-    """
+    """Read a configuration from a JSON file."""
     from ..training.config import TrainConfig
 
     try:
         values = json_module.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SettingError(f"{file}: invalid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise SettingError(f"{file}: expected a JSON object")
-    try:
+        if not isinstance(values, dict):
+            raise SettingError("expected a JSON object")
         return TrainConfig.from_saved(values)
     except SettingError as error:
         raise SettingError(f"{file}: {error}") from None
+    except ValueError as error:
+        raise SettingError(f"{file}: invalid JSON ({error})") from None
 
 
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
@@ -236,10 +219,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     print_result(
         {
             "model": str(output),
-            "threshold": fit.threshold,
-            "far": fit.far,
-            "eer": fit.eer,
-            "eer_ci": fit.eer_ci,
+            **fit.model_dump(include={"threshold", "far", "eer", "eer_ci"}),
             "classes": len(manifest.classes),
             "not_measured": manifest.not_measured,
             "notes": manifest.notes,
@@ -265,10 +245,8 @@ def _with_advice(text: str, model: Model, folder: Path) -> str:
     if fit.far is not None and (curve := manifest.held_out.get("curve")):
         frr = np.interp(fit.threshold, curve["threshold"], curve["frr"])
         lines.append(f"At a false accept rate of {fit.far:g}, {frr:.1%} of the same pairs are rejected")
-    commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
-    for start, command in zip(("Next:", "", ""), commands, strict=True):
-        lines.append(f"{start:5} twinned {command.format(folder)}")
-    return "\n".join(lines)
+    lines += [f"Next: twinned verify {folder} A.jpg B.jpg", f"      twinned evaluate {folder} OTHER_IMAGES"]
+    return "\n".join([*lines, f"      twinned serve {folder}"])
 
 
 def _at(far: float | None) -> str:
@@ -374,23 +352,13 @@ def calibrate(
     )
     if not fit.supported:
         text += f"; not supported, requires {fit.impostors_needed:,} impostor comparisons"
-    print_result(
-        {
-            "model": str(model),
-            "threshold": fit.threshold,
-            "threshold_ci": fit.threshold_ci,
-            "far": fit.far,
-            "prior": fit.prior,
-            "eer": fit.eer,
-            "n_genuine": fit.n_genuine,
-            "n_impostor": fit.n_impostor,
-            "supported": fit.supported,
-            "impostors_needed": fit.impostors_needed,
-            "not_measured": found.manifest.not_measured,
-        },
-        as_json=json,
-        text=_with_advice(text, found, model),
-    )
+    shown = {"threshold", "threshold_ci", "far", "prior", "eer", "n_genuine", "n_impostor", "supported"}
+    result = {
+        "model": str(model),
+        **fit.model_dump(include={*shown, "impostors_needed"}),
+        "not_measured": found.manifest.not_measured,
+    }
+    print_result(result, as_json=json, text=_with_advice(text, found, model))
 
 
 @app.command()
