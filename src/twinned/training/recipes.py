@@ -23,19 +23,19 @@ from ..data.images import ImageSource, open_image
 from ..data.splits import subsample
 from ..errors import DataError, ImageError, SettingError
 from ..utils.notes import Note
-from .config import TrainConfig
-from .sections import (
+from .config import (
     AdamW,
     Augment,
     Comparison,
     EncoderConfig,
     Input,
     Length,
+    Loss,
     Mining,
     Muon,
     Sampler,
     ScheduleConfig,
-    loss_section,
+    TrainConfig,
 )
 
 RECIPES: dict[str, TrainConfig] = {
@@ -43,7 +43,7 @@ RECIPES: dict[str, TrainConfig] = {
         recipe="glyph",
         input=Input(height=35, width=35, channels=1),
         encoder=EncoderConfig(name="conv4_wide"),
-        loss=loss_section("supcon", temperature=0.03),
+        loss=Loss(name="supcon", temperature=0.03),
         sampler=Sampler(rotate_classes=True, flip_classes=True, same_group_fraction=0.5),
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),
         optimizer=Muon(learning_rate=0.01, proxy_lr_scale=3),
@@ -54,7 +54,7 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=96, width=96, channels=1),
         encoder=EncoderConfig(name="conv4_wide", dropout=0.2, symmetric=True),
         comparison=Comparison(cohort=512),
-        loss=loss_section("supcon", temperature=0.03),
+        loss=Loss(name="supcon", temperature=0.03),
         sampler=Sampler(classes_per_batch=32, images_per_class=4),
         augment=Augment(
             rotation=12,
@@ -74,7 +74,7 @@ RECIPES: dict[str, TrainConfig] = {
         recipe="signature",
         input=Input(height=64, width=128, channels=1, ink="binary"),
         encoder=EncoderConfig(name="conv4_wide"),
-        loss=loss_section("supcon", temperature=0.03),
+        loss=Loss(name="supcon", temperature=0.03),
         sampler=Sampler(classes_per_batch=16, images_per_class=6),
         augment=Augment(rotation=6, shear=0.1, scale=0.12, shift=0.04, elastic=0.02, erase=0.4),
         length=Length(minutes=3),
@@ -100,7 +100,7 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=28, width=28, channels=1),
         encoder=EncoderConfig(name="deck"),
         comparison=Comparison(normalize=False, head="weighted-l1"),
-        loss=loss_section("cross-entropy"),
+        loss=Loss(name="cross-entropy"),
         sampler=Sampler(classes_per_batch=16, images_per_class=4),
         optimizer=AdamW(learning_rate=1e-3, weight_decay=0),
         schedule=ScheduleConfig(warmup=0, decay_start=1, ema_decay=0),
@@ -113,7 +113,7 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=105, width=105, channels=1),
         encoder=EncoderConfig(name="koch2015"),
         comparison=Comparison(normalize=False, head="weighted-l1"),
-        loss=loss_section("cross-entropy"),
+        loss=Loss(name="cross-entropy"),
         sampler=Sampler(classes_per_batch=16, images_per_class=4, same_group_fraction=0.5),
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=2 / 105, probability=0.5),
         optimizer=AdamW(learning_rate=4e-4),
@@ -125,7 +125,7 @@ RECIPES: dict[str, TrainConfig] = {
         recipe="facenet",
         encoder=EncoderConfig(embedding_size=128),
         comparison=Comparison(distance="squared_euclidean"),
-        loss=loss_section("triplet", margin=0.2),
+        loss=Loss(name="triplet", margin=0.2),
         mining=Mining(miner="semi-hard"),
         sampler=Sampler(classes_per_batch=24, images_per_class=6),
         augment=Augment(flip=True, shift=0.03),
@@ -137,7 +137,7 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=56, width=46, channels=1),
         encoder=EncoderConfig(name="chopra2005"),
         comparison=Comparison(normalize=False, distance="manhattan"),
-        loss=loss_section("chopra"),
+        loss=Loss(name="chopra"),
         sampler=Sampler(classes_per_batch=20, images_per_class=4),
         augment=Augment(shift=0.04, flip=True),
         optimizer=AdamW(learning_rate=1e-3),
