@@ -145,14 +145,6 @@ RECIPES: dict[str, TrainConfig] = {
     ),
 }
 
-# Augmentation of aligned faces, which vary less in place and angle; chosen on held-out people of LFW.
-ALIGNED: dict[str, Any] = {
-    "augment.rotation": 5,
-    "augment.shear": 0.05,
-    "augment.scale": 0.1,
-    "augment.shift": 0.04,
-}
-
 # Usual learning rate of each optimizer, for converting a recipe's rate to another optimizer.
 RATES = {"adamw": 0.003, "muon": 0.01, "sgd": 0.003}
 
@@ -215,7 +207,7 @@ def get(name: str) -> TrainConfig:
 _SAMPLE = 48  # images
 # Photographs of people: the share of images with a face, and its size relative to the longer side. In other
 # photographs, such as those of clothes, faces are smaller or rarer.
-_PEOPLE, _FACE = 0.8, 0.25
+PEOPLE, _FACE = 0.8, 0.25
 
 
 def choose(data: ImageSet | PairSet, *, seed: int = 0, faces: bool = True) -> tuple[TrainConfig, Note]:
@@ -250,9 +242,9 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0, faces: bool = True) -> tu
         name, reason = "face", f"gray photographs, {size}"
     if faces and name in ("photo", "face") and min(width, height) >= MIN_FACE:
         few = subsample(data, _SAMPLE, seed=seed) if isinstance(data, ImageSet) else data  # of many classes
-        share = share_with_faces(few.images, part=_FACE, least=_PEOPLE, seed=seed) or 0.0
-        if share >= _PEOPLE:
-            name, changes = "face", {"faces": "largest"} | ALIGNED
+        share = share_with_faces(few.images, part=_FACE, least=PEOPLE, seed=seed) or 0.0
+        if share >= PEOPLE:
+            name, changes = "face", {"faces": "largest"}
             reason = (
                 f"{share:.0%} of some images show a large face, which is found and aligned"
                 f' (`settings={{"faces": "none"}}` turns this off); {size}'
