@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..data.images import ImageSource, Pixels
 from ..data.preprocessing import read_image
 from ..errors import SettingError
-from ..metrics.embedder import Embedder
+from ..metrics.comparisons import Embedder
 
 Floats = NDArray[np.floating[Any]]
 _CELLS = 7  # along the shorter side of the image

@@ -4,13 +4,12 @@ A distance is at least 0, and lower is closer. Embeddings and distances are arra
 metric compares embeddings, ``distance`` is a name (``cosine``, ``euclidean``, ``squared_euclidean``,
 ``manhattan``) or a function.
 
-    comparisons   distances of pairs, and the classes behind them
+    comparisons   distances of pairs, the classes behind them, and the interface of a model
     roc           ROC curve, equal error rate, thresholds; LFW's folds
     retrieval     recall at k, mean average precision at R
     few_shot      N-way K-shot accuracy
     open_set      open-set identification
     bootstrap     intervals from resampling classes
-    embedder      interface of a model for evaluation
 
 Example:
     >>> from twinned import metrics
