@@ -23,38 +23,23 @@ _KINDS = ("float32", "float16", "float64", "uint8")
 
 
 class InputFormat(NamedTuple):
-    """Input format of an encoder.
+    """Input format of an encoder."""
 
-    Args:
-        layout: ``nchw`` or ``nhwc``.
-        spec: Size and channels; the input is ``(pixels / 255 - mean) / std``.
-        words: Description of the scaling.
-    """
-
-    layout: str
-    spec: ImageSpec
-    words: str
+    layout: str  # nchw or nhwc
+    spec: ImageSpec  # size and channels; the input is (pixels / 255 - mean) / std
+    words: str  # description of the scaling
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxEncoder:
-    """Encoder in an ONNX file.
-
-    Args:
-        path: ONNX file.
-        proto: Contents of the file.
-        input: Name of the image input.
-        output: Name of the vector output.
-        kind: NumPy name of the input's type.
-        shape: Shape of the input, with the batch first; None where a size is free.
-    """
+    """Encoder in an ONNX file, with one image input and one vector output."""
 
     path: Path
-    proto: Any
-    input: str
-    output: str
-    kind: str
-    shape: tuple[int | None, ...]
+    proto: Any  # contents of the file
+    input: str  # name
+    output: str  # name
+    kind: str  # NumPy name of the input's type
+    shape: tuple[int | None, ...]  # of the input, with the batch first; None where a size is free
 
     @property
     def shape_text(self) -> str:
@@ -76,12 +61,7 @@ class OnnxEncoder:
 
 
 def open_onnx(path: Path) -> OnnxEncoder:
-    """Read an ONNX file and find its image input and its vector output.
-
-    Raises:
-        MissingExtra: If ``onnx`` is not installed.
-        ModelError: If the file is not an ONNX graph with one image input and one vector output.
-    """
+    """Read an ONNX file and find its image input and its vector output; raise `ModelError` without them."""
     try:
         import onnx
     except ModuleNotFoundError:
@@ -126,9 +106,6 @@ def build(found: OnnxEncoder, input_format: InputFormat, path: Path) -> None:
 
     A batch size of 1 is made free if the output stays the same. Otherwise, and for another fixed batch
     size, the graph runs once per image.
-
-    Raises:
-        ModelError: If ONNX Runtime cannot run it, or its output is not one vector per image.
     """
     import onnx
 

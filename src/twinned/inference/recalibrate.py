@@ -36,7 +36,7 @@ def recalibrate(
     force: bool = False,
     progress: bool = True,
 ) -> Calibration:
-    """Fit the threshold of a saved model to other data.
+    """Fit the threshold of a saved model to other data, and return the new calibration.
 
     Notes are logged (`twinned.utils.notes`). The model keeps them, except those on a kept rate or prior.
 
@@ -45,21 +45,16 @@ def recalibrate(
         data: Images or pairs that training has not seen, or their path.
         output: Model folder to write.
         in_place: Rewrite model.json and README.md of ``model`` instead, atomically.
-        far: False accept rate to choose the threshold at. By default that of the current threshold,
-            and equal error if it has none.
+        far: False accept rate of the threshold; by default that of the current one, or equal error.
         equal_error: Choose the threshold at equal error, whatever the current one was chosen at.
         prior: P(same) in use; by default that of the model, which is 0.5 unless it was set.
         seed: Seed of resampling and folds.
         force: Replace ``output``.
         progress: Show a progress bar.
 
-    Returns:
-        The new calibration.
-
     Raises:
         DataError: If an image was seen in training, or there are too few images.
-        SettingError: If neither or both of ``output`` and ``in_place`` are given, or both of ``far`` and
-            ``equal_error``, or a number is out of range.
+        SettingError: If arguments contradict each other, or a number is out of range.
     """
     if equal_error and far is not None:
         raise SettingError(

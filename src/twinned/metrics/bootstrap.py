@@ -1,13 +1,12 @@
 """Bootstrap over classes: resampled ROC curves, and 95 % intervals of rates and means.
 
-Two comparisons of one person are not independent: they share the person. The class (person, writer,
-alphabet) is therefore drawn with replacement, with everything that belongs to it. A class drawn w times
-gives each of its genuine comparisons the weight w; an impostor comparison of two classes has the product of
-their weights. Comparisons of two copies of one class are left out: they would be genuine and identical.
+Two comparisons of one person are not independent. The class (person, writer, alphabet) is therefore drawn
+with replacement, with everything that belongs to it. A class drawn w times gives each of its genuine
+comparisons the weight w; an impostor comparison of two classes has the product of their weights. Comparisons
+of two copies of one class are left out: they would be genuine and identical.
 
 With few classes the plain percentiles of a bootstrap are too narrow (with 5 classes they cover the true value
-about 8 times in 10). The percentiles are expanded by Student's t; with very few classes the interval ends at
-the smallest and the largest replicate.
+about 8 times in 10), so they are expanded by Student's t.
 
 References:
     Snijders & Borgatti, Connections 1999: the vertex bootstrap.
