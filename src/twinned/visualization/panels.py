@@ -19,13 +19,7 @@ from .style import Axes, Looks, arrow, board, box, picture, short, thumbnail, to
 
 
 class Shown(NamedTuple):
-    """An image in a panel.
-
-    Args:
-        image: Image, or its file.
-        label: Class, if known.
-        distance: Distance to the query, or to the other image of the pair.
-    """
+    """An image in a panel, with its class, and its distance to the query or the other image of the pair."""
 
     image: ImageSource
     label: str | None = None
