@@ -16,7 +16,7 @@ from ..errors import DataError, many, some
 from .arrays import SupportsArray
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
-from .images import SUFFIXES, ImageSource, address_in, advice_on, as_many, is_folder
+from .images import SUFFIXES, ImageSource, advice_on, as_many, is_folder
 from .sequences import from_images, from_items, is_sequence_of_items
 
 
@@ -197,10 +197,6 @@ def _existing(source: str | os.PathLike[str], expected: str) -> Path:
     path = Path(source)
     if path.exists():
         return path
-    if address := address_in(os.fsdecode(source)):
-        raise DataError(
-            f"{address}: Web addresses are not supported. Download the data; {expected} on disk is expected."
-        )
     raise DataError(f"{path}: no such file or folder; {advice_on(str(path)) or f'expected {expected}'}.")
 
 
