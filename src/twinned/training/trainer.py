@@ -26,7 +26,7 @@ from . import distributed
 from .callbacks import Callback, TrainingMonitor
 from .checkpoint import run_identity
 from .config import TrainConfig
-from .frozen_stages import LDA_VIEWS, Freezing, cache_features, frozen_stages
+from .frozen_stages import LDA_VIEWS, cache_features, freeze_parts, frozen_stages
 from .inputs import InputSource, input_source
 from .loop import train_network
 from .objective import make_batches, make_objective
@@ -115,12 +115,12 @@ class Trainer:
         """Return True if the projection of a network is fitted in closed form."""
         return self.config.transfer.projection == "lda" and network.encoder.linear_projection is not None
 
-    def freezing(self, network: SiameseNetwork) -> Freezing:
-        """Return the parts of a network that stay frozen."""
-        config = self.config
-        return Freezing(
-            frozen_stages(network.encoder, config.transfer.freeze),
-            batchnorm=config.transfer.freeze_batchnorm,
+    def freeze(self, network: SiameseNetwork) -> bool:
+        """Freeze the parts of a network that stay frozen; return True if others are left to train."""
+        return freeze_parts(
+            network,
+            frozen_stages(network.encoder, self.config.transfer.freeze),
+            batchnorm=self.config.transfer.freeze_batchnorm,
             projection=self.has_lda_projection(network),
         )
 
@@ -157,7 +157,7 @@ class Trainer:
                 f" {config.encoder.name} does not. Set `embedding_size=`, or"
                 ' `settings={"projection": "gradient"}`.'
             )
-        if config.length.steps != 0 and not has_lda and not self.freezing(network).has_trainable(network):
+        if config.length.steps != 0 and not has_lda and not self.freeze(network):
             raise SettingError(
                 f"freeze={config.transfer.freeze} freezes every layer of encoder"
                 f" {config.encoder.name}, so there is nothing to train. Freeze fewer stages, or add a layer"
@@ -224,8 +224,7 @@ class Trainer:
         )
         extra.to(self.device)
         optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
-        freezing = self.freezing(network)
-        if has_lda and not freezing.has_trainable(network):
+        if has_lda and not self.freeze(network):
             if is_main and config.length.steps != 0:
                 note(
                     "nothing-to-train",
@@ -266,7 +265,7 @@ class Trainer:
                 schedule=schedule,
                 extra=extra,
                 evaluate=evaluate,
-                before_step=lambda network, step, total: freezing.apply(network),
+                before_step=lambda network, step, total: self.freeze(network),
                 callbacks=[monitor, *(self.callbacks if is_main else ())],
                 checkpoint_file=checkpoint,
                 run=run_identity(config, train, validation, self.warm_start),
