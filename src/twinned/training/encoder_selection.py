@@ -102,18 +102,8 @@ def select_encoder(
 ) -> tuple[TrainConfig, Note]:
     """Train both encoders on half of the classes for a short time, and score them on the other half.
 
-    Of the pretrained encoder only a projection is fitted, to features that are computed once.
-
-    Args:
-        source: Labeled images.
-        small: Configuration of the new network.
-        large: Configuration of the pretrained encoder.
-        seconds: Time for both.
-        device: Device to train on.
-
-    Returns:
-        The configuration with fewer errors, and a note that explains the choice. With too few classes or
-        seconds, the pretrained encoder for color images and the small network for gray ones.
+    Of the pretrained encoder only a projection is fitted, to features that are computed once. With too few
+    classes or seconds, it is chosen for color images, and the small network for gray ones.
     """
     chosen = large if small.input.channels == 3 else small
     if len(source.usable_classes()) < 4:
@@ -126,9 +116,8 @@ def select_encoder(
     unseen = set(order[: len(order) // 2].tolist())
     began = time.monotonic()
     with muted():
-        pretrained = _score_pretrained(
-            few, unseen, large, Budget(began + _PRETRAINED_SHARE * seconds), device
-        )
+        share = Budget(began + _PRETRAINED_SHARE * seconds)
+        pretrained = _score_pretrained(few, unseen, large, share, device)
         new = _score_new(few, unseen, small, Budget(began + seconds), device)
     chosen, other = small, large
     if distributed.broadcast_from_rank0(lambda: pretrained.errors <= new.errors):
