@@ -97,25 +97,15 @@ def load_images(
 
 
 def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[dict[str, str]]]:
-    """Find images like `load_images`, with the other columns of a CSV.
-
-    Returns:
-        The images, and for each image the non-empty values of all columns except path, label and role.
-
-    Raises:
-        DataError: If there are no images, or the source cannot be read.
-    """
+    """Find images like `load_images`, and for each the non-empty columns except path, label and role."""
     images = load_images(source)
     path = _list_of(Path(source))
     if path is None:
         return images, [{} for _ in range(len(images))]
     header, rows = read_csv(path)
+    hidden = ("", "path", "label", "role")
     metadata = [
-        {
-            name: value.strip()
-            for name, value in row.items()
-            if name and name not in ("path", "label", "role") and value.strip()
-        }
+        {name: text for name, value in row.items() if name not in hidden and (text := value.strip())}
         for _, row in rows
     ]
     unread = ignored_columns(path, header, IMAGE_COLUMNS)

@@ -286,7 +286,7 @@ class Mistakes(NamedTuple):
 def mistakes(
     comparisons: Comparisons, threshold: float, *, count: int = 12, each: int | None = None
 ) -> Mistakes:
-    """Find the most confident mistakes: closest accepted impostors and farthest rejected genuine comparisons.
+    """Find the closest accepted impostors and the farthest rejected genuine comparisons.
 
     There are at most ``count`` of either kind, and ``each`` of the same two classes, so that one hard pair
     does not hide the others.

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..data.images import ImageSource, Pixels
 from ..data.preprocessing import read_image
 from ..errors import SettingError
-from ..metrics.embedder import Embedder
+from ..metrics.comparisons import Embedder
 
 Floats = NDArray[np.floating[Any]]
 _CELLS = 7  # along the shorter side of the image
@@ -92,10 +92,7 @@ class Explanation:
         return float(max(np.abs(self.left_share).max(), np.abs(self.right_share).max()))
 
     def strongest(self, count: int = 5) -> list[tuple[tuple[int, int], tuple[int, int], float]]:
-        """Return the best matching pairs of regions: (row, column) on the left, on the right, match.
-
-        Each region occurs once, so that the pairs are spread over the images.
-        """
+        """Return the best matching pairs of regions, each region once: (row, column) left, right, match."""
         rows, columns = self.left_share.shape
         open_pairs = self.matches.reshape(rows * columns, -1).copy()
         found = []

@@ -21,7 +21,7 @@ DISTANCE = "euclidean"
 EMBEDDING_SIZE = 128
 _HEIGHT, _WIDTH = models.SIDE
 SPEC = ImageSpec(height=_HEIGHT, width=_WIDTH, faces="largest", mean=models.MEAN, std=models.STD)
-# The network, and how it is trained further; the options of `twinned.training.sections`.
+# The network, and how it is trained further; the options of `twinned.training.config`.
 RECIPE: dict[str, Any] = {
     "recipe": "face",
     "input": SPEC.model_dump(exclude={"mean", "std"}),
@@ -65,15 +65,7 @@ def _figures_text() -> str:
 
 
 def write(folder: Path) -> Manifest:
-    """Write the model folder, which must not exist.
-
-    Returns:
-        Contents of its model.json.
-
-    Raises:
-        MissingExtra: If the extra ``faces`` is not installed.
-        ModelError: If its file is damaged.
-    """
+    """Write the model folder, which must not exist, and return the contents of its model.json."""
     from safetensors.numpy import save_file
 
     from .. import __version__

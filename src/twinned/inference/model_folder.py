@@ -190,12 +190,7 @@ def harder_impostors(
 ) -> dict[str, dict[str, str]]:
     """Describe, for `Manifest.held_out`, the impostors that are harder than images of other classes.
 
-    Args:
-        comparisons: Comparisons that the threshold is fitted on.
-        recipe: Name of the recipe.
-        encoder: Name of the encoder.
-        forged: The task is known to have forgeries.
-        marked: The data can mark forgeries; a pair list cannot.
+    ``forged``: the task is known to have forgeries. ``marked``: the data can mark them; a pair list cannot.
     """
     measured = bool(comparisons.forged.any())
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
@@ -208,10 +203,6 @@ def locate(model: str | os.PathLike[str]) -> Path:
     """Return the folder of a model: the path itself, or that of the ready-made model with this name.
 
     A model folder of that name in the working directory comes first.
-
-    Raises:
-        MissingExtra: If a ready-made model cannot be used without an extra.
-        ModelError: If a file of the extra is damaged.
     """
     path = Path(model)
     if len(path.parts) != 1 or path.suffix:  # ready-made models have plain names
@@ -240,11 +231,7 @@ def _missing(folder: Path) -> ModelError:
 
 
 def read(folder: Path) -> Manifest:
-    """Read and check model.json.
-
-    Raises:
-        ModelError: If the folder or the file is missing, damaged, or of another format.
-    """
+    """Read and check model.json; raise `ModelError` where it is missing, damaged or of another format."""
     path = folder / "model.json"
     if not folder.exists():
         raise _missing(folder)
@@ -272,11 +259,7 @@ def read(folder: Path) -> Manifest:
 
 
 def checked(folder: Path, name: str, manifest: Manifest) -> Path:
-    """Return the path of a file of the folder after its SHA-256 has been checked.
-
-    Raises:
-        ModelError: If it is missing or was changed.
-    """
+    """Return the path of a file of the folder; raise `ModelError` where it is missing or was changed."""
     path = folder / name
     if not path.is_file():
         raise ModelError(f"{path}: No such file; the model folder is incomplete. Restore it from a copy")
@@ -295,12 +278,9 @@ def checked(folder: Path, name: str, manifest: Manifest) -> Path:
 def write(
     folder: Path, manifest: Manifest, *, card: str | None = None, training: dict[str, Any] | None = None
 ) -> Manifest:
-    """Write training.json, README.md and model.json with the SHA-256 of every other file.
+    """Write training.json, README.md and model.json with the SHA-256 of every other file; return the last.
 
     Without a card or the contents of training.json, these files are left unchanged.
-
-    Returns:
-        The manifest as written.
     """
     if training is not None:
         write_text(folder / "training.json", json.dumps(training, indent=1) + "\n")
@@ -315,11 +295,7 @@ def write(
 
 
 def copy(source: Path, target: Path, *, force: bool = False) -> None:
-    """Copy a model folder atomically.
-
-    Raises:
-        SettingError: If the target exists and ``force`` is not set, or is not a model folder.
-    """
+    """Copy a model folder atomically; see `check_output` for refusals."""
     check_output(target, force=force)
     place(source, target)
 
@@ -333,8 +309,7 @@ def check_output(
 ) -> None:
     """Raise where a model folder must not be written; see `twinned.utils.files.check_output`.
 
-    Raises:
-        SettingError: As there; or if ``force`` would replace something other than a model folder.
+    With ``force``, only a model folder or an empty one is replaced.
     """
     outputs.check_output(target, force=force, data=data, option=option)
     replaceable = (target / "model.json").is_file() or (target.is_dir() and not any(target.iterdir()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..data.datasets import ImageSet, PairSet
+from ..data.datasets import ImageSet
 from ..data.decoded import DecodedSet
 from ..data.splits import subsample
 from ..inference import model_folder
@@ -24,18 +25,18 @@ from .config import TrainConfig
 from .options import TrainRequest
 from .rules import DataFacts, resolve
 from .schedule import Budget
-from .setup import Setup
 from .state import Interrupted
 from .trainer import Trainer
 from .validation import ValidationScore
 from .warm_start import pretrained_baseline
 
 _PRETRAINED = "efficientnet_lite0"
-# For these recipes, auto compares a small encoder with a pretrained one: recipe and changes of each.
-_CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
-    "photo": (("photo-small", {}), ("photo", {})),
-    "face": (("face", {}), ("face", {"encoder": f"{_PRETRAINED}_face"})),
-    "signature": (("signature", {}), ("signature", {"encoder": f"{_PRETRAINED}_signature"})),
+# For these recipes, auto compares a small encoder with a pretrained one: recipe of the small encoder, and
+# changes of the recipe for the pretrained one.
+_CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
+    "photo": ("photo-small", {}),
+    "face": ("face", {"encoder": f"{_PRETRAINED}_face"}),
+    "signature": ("signature", {"encoder": f"{_PRETRAINED}_signature"}),
 }
 # The user chooses the encoder by setting one of these.
 _FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
@@ -48,35 +49,38 @@ _MAX_IMAGES = 600
 _MIN_SECONDS = 6.0
 
 
-def choose_encoder(setup: Setup, request: TrainRequest, device: torch.device) -> Setup:
-    """Choose the encoder of recipe auto by pilot runs, or by the run that is resumed, where it is open.
+def choose_encoder(
+    images: ImageSet,
+    config: TrainConfig,
+    changes: Mapping[str, Any],
+    facts: DataFacts,
+    request: TrainRequest,
+    device: torch.device,
+) -> tuple[TrainConfig, list[Note]]:
+    """Return the configuration with the encoder of recipe auto, by pilot runs or as in the run to resume.
 
-    Raises:
-        SettingError: If the output exists.
-        Interrupted: After Ctrl-C, SIGTERM or SIGHUP.
+    It is unchanged where the recipe has one encoder, or ``changes``, the user's options, fix it.
     """
-    images, minutes = setup.train, setup.config.length.minutes
-    pair = _CANDIDATES.get(setup.config.recipe)
-    if pair is None or setup.model is not None or not minutes or isinstance(images, PairSet):
-        return setup
-    if setup.parts.given() or setup.changes.keys() & _FIXES_ENCODER or not encoders.installed(_PRETRAINED):
-        return setup
-    kept = {name: setup.config.get(name) for name in ("input.faces", *recipes.ALIGNED)}
-    facts, changes = DataFacts.of(images), kept | setup.changes
-    small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
+    candidates, minutes = _CANDIDATES.get(config.recipe), config.length.minutes
+    if candidates is None or not minutes:
+        return config, []
+    if changes.keys() & _FIXES_ENCODER or not encoders.installed(_PRETRAINED):
+        return config, []
+    small_recipe, pretrained = candidates
+    small, _ = resolve(recipes.get(small_recipe), changes, facts)
+    large, _ = resolve(recipes.get(config.recipe), {**pretrained, **changes}, facts)
     if request.output is not None:
         force = request.overwrite or request.resume
         model_folder.check_output(Path(request.output), force=force, data=[images.origin], option="overwrite")
         if request.resume and (before := _encoder_of(Path(request.output))) is not None:
-            return setup._replace(config=large if before == large.encoder.name else small)
+            return (large if before == large.encoder.name else small), []
     with progress_bar("Choosing the encoder", show=request.progress):
         try:
-            config, why = select_encoder(
-                images, small, large, seconds=TRIAL_SHARE * 60 * minutes, device=device
-            )
+            seconds = TRIAL_SHARE * 60 * minutes
+            config, why = select_encoder(images, small, large, seconds=seconds, device=device)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted("stopped during the choice of the encoder; nothing was saved") from None
-    return setup._replace(config=config, notes=[*setup.notes, why])
+    return config, [why]
 
 
 def _encoder_of(target: Path) -> str | None:

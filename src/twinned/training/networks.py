@@ -31,9 +31,8 @@ from ..nn.siamese import SiameseNetwork
 from ..utils.notes import collect
 from ..utils.registry import plain_name
 from . import recipes
-from .config import TrainConfig
+from .config import Comparison, EncoderConfig, Input, Length, TrainConfig
 from .parts import OwnParts, first_channels, named_encoder
-from .sections import Comparison, EncoderConfig, Input, Length
 from .warm_start import config_of, load_for_input
 
 # Images whose sizes are compared, where a network does not determine that of its input.

@@ -24,9 +24,8 @@ from ..nn.encoders.adapter import can_rebuild
 from ..nn.encoders.base import Encoder
 from ..utils.notes import Note
 from ..utils.registry import UNREGISTERED, plain_name
-from .config import TrainConfig, by_full_name, short_name
+from .config import Augment, Functions, TrainConfig, by_full_name, short_name
 from .options import NOT_SETTINGS
-from .sections import Augment, Functions
 
 if TYPE_CHECKING:
     from .options import TrainArguments
@@ -157,16 +156,9 @@ def split_arguments(arguments: TrainArguments) -> tuple[OwnParts, dict[str, Any]
     special = {name: named.pop(name) for name in ("image_size", "batch_size") if name in named}
     if "freeze" in named:
         named["freeze"] = str(named["freeze"])
-    first, second = by_full_name(named), by_full_name(arguments.get("settings") or {})
-    chosen = first | second
+    chosen = by_full_name(named, arguments.get("settings") or {})
     if own:
         _check_unused(parts, chosen)
-    if twice := sorted(first.keys() & second.keys()):
-        name = twice[0]
-        raise SettingError(
-            f"Setting {name} is given twice, as {first[name]} and as {second[name]}. Set it once"
-        )
-    if own:
         unsized = {name: value for name, value in _defaults(parts).items() if name not in _SIZE}
         chosen = (unsized if "image_size" in special else _defaults(parts)) | chosen | _names(parts)
     return parts, special | chosen

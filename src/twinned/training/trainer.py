@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentation
-from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
 from ..data.splits import subsample
@@ -32,13 +31,11 @@ from .inputs import InputSource, input_source
 from .loop import train_network
 from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
-from .options import TrainRequest
 from .parts import OwnParts
 from .schedule import Budget, make_schedule
-from .setup import Setup
 from .state import TrainResult
 from .validation import ValidationScore, batch_size, embed, make_evaluation, score, score_seconds
-from .warm_start import WarmStart, pretrained_baseline, weights_statistics
+from .warm_start import WarmStart
 
 # Fewer images than this fraction of the projection's outputs do not show the directions of other classes.
 _FEW_IMAGES = 0.5
@@ -335,48 +332,6 @@ class Trainer:
             later += (1 if is_main else 1 + later_fits) * score_seconds(network, scored, n_networks)
         left = budget.reserve(later).remaining()
         return None if left is None else left - projection_seconds
-
-
-def make_trainer(
-    train: DecodedSet,
-    setup: Setup,
-    request: TrainRequest,
-    warm_start: WarmStart | None,
-    device: torch.device,
-) -> Trainer:
-    """Create the trainer of a run, with the baseline and the statistics of the input."""
-    config, spec, parts = setup.config, setup.config.spec(), setup.parts
-    relations = {}
-    if config.comparison.head == "relation" and isinstance(setup.train, PairSet):
-        relations = setup.train.relations()
-    baseline: SiameseNetwork | None = None
-    known: dict[str, tuple[float, ...]] | None = None
-    if warm_start is not None:
-        baseline = warm_start.network if warm_start.complete else None
-        known = warm_start.network.statistics
-    elif encoders.is_pretrained(config.encoder.name):
-        baseline = pretrained_baseline(config, spec)
-        known = baseline.statistics
-    elif parts.encoder is not None:
-        known = parts.statistics(config)
-    if config.encoder.weights is not None:
-        known = known or weights_statistics(config.encoder.weights, spec.channels)
-        name = Path(config.encoder.weights).name
-        note("weights", f"the classes that the weights of {name} were trained on are not known")
-        if known is None:
-            text = f"{name} does not contain the mean and std of the pixels that it was trained on"
-            note("weights-statistics", f"{text}, so those of these images are used")
-    return Trainer(
-        config,
-        spec.model_copy(update=known or train.statistics()),
-        device=device,
-        relations=relations,
-        warm_start=warm_start,
-        baseline=baseline,
-        parts=parts,
-        callbacks=request.callbacks,
-        progress=request.progress,
-    )
 
 
 def _has_few_images(train: DecodedSet, projection: nn.Linear) -> bool:
