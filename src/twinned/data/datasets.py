@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.intp]
 
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
+_SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,9 +89,8 @@ class ImageSet:
 
         An empty value is ``train`` if any image has one of these three splits, otherwise "".
         """
-        known = {word: name for name, words in _SPLIT_NAMES.items() for word in words}
-        found = [known.get(word.lower(), word.lower()) for word in self.split.tolist()]
-        blank = "" if set(found).isdisjoint(_SPLIT_NAMES) else "train"
+        found = [_SPLIT_NAMES.get(word, word) for word in map(str.lower, self.split.tolist())]
+        blank = "" if {"train", "val", "test"}.isdisjoint(found) else "train"
         return np.array([name or blank for name in found], np.str_)
 
     def usable_classes(self) -> list[str]:

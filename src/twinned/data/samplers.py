@@ -144,31 +144,24 @@ class ClassBatches:
         random = rng(self.seed, Stream.SAMPLER, step)
         place = step % self.per_epoch
         chosen = self._order(step // self.per_epoch)[place * self.classes : (place + 1) * self.classes]
-        index, label, turn = [], [], []
+        parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []  # images, labels and turns
         # Labels from here on are unique over all steps, because a cross-batch memory keeps them.
         alone = self.num_classes + step * self._max_alone
-        for virtual in chosen:
-            base, variant = divmod(int(virtual), len(self.turns))
-            turned = self.turns[variant]
+        for virtual in chosen.tolist():
+            base, variant = divmod(virtual, len(self.turns))
             picked = _draw(self.members[base], self.images, random)
-            index.append(picked)
-            label.append(np.full(len(picked), virtual))
-            turn.append(np.full(len(picked), turned))
+            parts.append((picked, np.full(len(picked), virtual), np.full(len(picked), self.turns[variant])))
             if len(self.forged[base]):
                 fakes = _draw(self.forged[base], min(self.images, len(self.forged[base])), random)
-                index.append(fakes)
-                label.append(alone + np.arange(len(fakes)))
-                turn.append(np.full(len(fakes), turned))
+                labels = alone + np.arange(len(fakes))
+                parts.append((fakes, labels, np.full(len(fakes), self.turns[variant])))
                 alone += len(fakes)
         if len(self.singles):
-            single = random.choice(
-                self.singles, min(len(self.singles), max(1, self.classes // 4)), replace=False
-            )
-            index.append(single)
-            label.append(alone + np.arange(len(single)))
-            turn.append(random.choice(self.turns, size=len(single)))
-        turns = np.concatenate(turn) if len(self.turns) > 1 else None
-        return Batch(np.concatenate(index), np.concatenate(label).astype(np.int64), turns)
+            count = min(len(self.singles), max(1, self.classes // 4))
+            single = random.choice(self.singles, count, replace=False)
+            parts.append((single, alone + np.arange(count), random.choice(self.turns, size=count)))
+        index, label, turn = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Batch(index, label.astype(np.int64), turn if len(self.turns) > 1 else None)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Return the class variants in the order of an epoch; the last result is cached."""
