@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.augmentation import AnyAugmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import JoinedPixels, PixelStore
 from ..data.splits import subsample
@@ -118,7 +118,7 @@ class FeatureCache:
         network: SiameseNetwork,
         n_stages: int,
         *,
-        augment: AnyAugmentation,
+        augment: Augmentation,
         n_augmentations: int,
         seed: int,
     ) -> None:
@@ -161,7 +161,7 @@ class FeatureCache:
             return None
         start = time.monotonic()
 
-        def view(augment: AnyAugmentation, number: int, title: str) -> Tensor:
+        def view(augment: Augmentation, number: int, title: str) -> Tensor:
             return self._view(pixels, distinct, augment, number, title, progress)
 
         views = [view(NO_AUGMENTATION, 0, "Frozen stages")]
@@ -184,7 +184,7 @@ class FeatureCache:
         self,
         pixels: PixelStore,
         chosen: NDArray[np.intp],
-        augment: AnyAugmentation,
+        augment: Augmentation,
         number: int,
         title: str,
         progress: bool,
@@ -219,7 +219,7 @@ def cache_features(
     validation: DecodedSet | None,
     config: TrainConfig,
     *,
-    augment: AnyAugmentation,
+    augment: Augmentation,
     budget: Budget,
     record: Path | None = None,
     progress: bool = True,
