@@ -171,6 +171,17 @@ class Evaluation:
         frame = DataFrame.from_dict(rows, orient="index")
         return frame.astype({"value": float, "low": float, "high": float})
 
+    def headline(self) -> dict[str, Any]:
+        """Return the main figures that need no threshold, under their JSON keys."""
+        found: dict[str, Any] = {}
+        if self.verification is not None:
+            found["eer"] = self.verification.eer
+        if self.one_shot is not None:
+            found["one_shot"] = self.one_shot.accuracy
+        if self.retrieval is not None:
+            found["recall_at_1"] = self.retrieval.recall_at[1]
+        return found
+
     def __str__(self) -> str:
         lines: list[str] = []
         for section, rows in groupby(self.metrics(), attrgetter("section")):

@@ -192,9 +192,8 @@ def write_calibrated(
         calibration=report.calibration,
         held_out=held_out(decoded, report, recipe="wrap", encoder=source.removesuffix(".onnx")),
         recipe=recipe,
-        notes=notes,
         licence=license,
-    )
+    ).with_notes(notes)
     training = {
         **(record or {}),
         "seed": seed,
