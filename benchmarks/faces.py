@@ -58,6 +58,7 @@ from twinned.inference import faces as ready_made
 from twinned.inference.embedder import GraphEmbedder
 from twinned.inference.session import Graph
 from twinned.utils.groups import rank_within_group
+from twinned.utils.notes import collect
 
 RESULTS = Path(__file__).parent / "results" / "faces.json"
 FIGURES = Path(ready_made.__file__).with_name("face_figures.json")
@@ -89,7 +90,8 @@ def fit(options: argparse.Namespace) -> Part:
         decoded = decode(images.images, ready_made.SPEC)
         vectors = embedder.embed_pixels(decoded.pixels)
     images = images.subset(decoded.kept)
-    report = calibrate(vectors, images, embedder, far=FAR, seed=options.seed)
+    with collect() as notes:
+        report = calibrate(vectors, images, embedder, far=FAR, seed=options.seed)
     enrollment = choose_enrollment(vectors, images.labels, embedder.distances, seed=options.seed)
     calibration = report.calibration
     if enrollment.identification is not None:
@@ -99,7 +101,7 @@ def fit(options: argparse.Namespace) -> Part:
         "calibration": calibration.model_dump(mode="json"),
         "prototype": enrollment.prototype,
         "held_out": {"images": len(images), "classes": [], "identified": enrollment.named, **report.figures},
-        "notes": [list(warning) for warning in report.warnings],
+        "notes": [list(warning) for warning in notes],
     }
     FIGURES.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     several = np.unique(images.labels, return_counts=True)[1] > 1

@@ -152,6 +152,15 @@ def test_mean_interval_resamples_clusters():
     assert by_value[1] - by_value[0] < 0.3 * (high - low)
 
 
+def test_mean_interval_resamples_the_alphabets_of_runs():
+    random = np.random.default_rng(0)
+    rate = np.repeat(random.uniform(0.6, 1, 10), 2)
+    correct = random.random((20, 20)) < rate[:, None]
+    low, high = mean_interval(correct.ravel(), np.repeat(np.arange(10), 40))
+    spread = correct.reshape(10, -1).mean(axis=1).std(ddof=1) / np.sqrt(10)
+    assert high - low == pytest.approx(2 * 2.26 * spread, rel=0.25)
+
+
 def test_mean_interval_covers_the_true_mean():
     held = 0
     for seed in range(200):

@@ -11,7 +11,6 @@ from twinned.metrics.few_shot import (
     few_shot,
     one_shot_accuracy,
     possible_ways,
-    runs_accuracy,
 )
 
 distances = partial(euclidean, pairwise=True)
@@ -108,16 +107,6 @@ def test_interval_depends_on_classes_not_episodes():
     assert many[1] - many[0] > 0.7 * (some[1] - some[0])
 
 
-def test_runs_accuracy_resamples_alphabets():
-    random = np.random.default_rng(0)
-    rate = np.repeat(random.uniform(0.6, 1, 10), 2)
-    correct = random.random((20, 20)) < rate[:, None]
-    accuracy, ci = runs_accuracy(correct, np.repeat(np.arange(10), 2))
-    assert accuracy == correct.mean()
-    spread = correct.reshape(10, -1).mean(axis=1).std(ddof=1) / np.sqrt(10)
-    assert ci[1] - ci[0] == pytest.approx(2 * 2.26 * spread, rel=0.25)
-
-
 def test_invalid_arguments_are_refused():
     with pytest.raises(DataError, match=r"there are 30\. Choose at most 30 ways"):
         episodes(labels, ways=31)
@@ -131,5 +120,3 @@ def test_invalid_arguments_are_refused():
         few_shot(clusters(1), labels, distance=distances, rule="best")
     with pytest.raises(DataError, match="Each image needs one group"):
         episodes(labels, groups=["x"])
-    with pytest.raises(DataError, match="Each run needs one row"):
-        runs_accuracy([[True]], ["a", "b"])

@@ -13,7 +13,7 @@ import torch
 import twinned
 from twinned import encoders, recipes
 from twinned.data.readers import load_images
-from twinned.inference.baseline import UNTOUCHED
+from twinned.inference.model_folder import UNTOUCHED
 from twinned.metrics.comparisons import compare_pairs
 from twinned.nn import onnx_export
 from twinned.training import cross_validation, encoder_selection

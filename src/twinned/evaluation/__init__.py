@@ -1,22 +1,8 @@
 """Verification, identification and calibration: figures, thresholds, probabilities, and their intervals.
 
-Every function takes a **distance, lower is closer**, and decides ``same = distance <= threshold``. A
-comparison of two images of one class is **genuine**, any other one is an **impostor**. FAR is the share of
-impostors that are accepted as the same, FRR the share of genuine comparisons that are rejected. Rates are
-fractions of 1.
-
-    calibration         thresholds and probabilities that a model stores
-    comparison          two models on the same data, paired over classes
-    enrollment          gallery labels by the nearest image or by the mean of all
-    fitting             all of a model's thresholds and probabilities at one call
-    identification      thresholds for 1:N search
-    likelihood_ratio    distance to log likelihood ratio; Cllr
-    protocols           evaluation by classes, pairs, LFW's folds, Omniglot's runs
-    reference_sets      several references of one class
-    results             `Evaluation` and its metrics
-    threshold_warnings  warnings about a fitted threshold
-    thresholds          a threshold and a probability, with the counts behind them
-    verification        all verification figures of one model on one data set
+A distance is at least 0, lower is closer, and ``same = distance <= threshold``. A comparison of two images of
+one class is **genuine**, any other one an **impostor**. FAR is the share of impostors that are accepted as
+the same, FRR the share of genuine comparisons that are rejected. Rates are fractions of 1.
 """
 
 from __future__ import annotations

@@ -19,13 +19,7 @@ _UNFIT = 2.0  # ratio of a measured rate to the expected one above which the thr
 def judgement(
     eer: float, interval: tuple[float, float] | None = None, *, can_train_longer: bool = True
 ) -> str:
-    """Return what an equal error rate means in use, and advice where it is high.
-
-    Args:
-        eer: Equal error rate.
-        interval: Its 95 % interval, which is wide where few images were compared.
-        can_train_longer: False for a model that was not trained in steps.
-    """
+    """Return what an equal error rate means in use, and advice where it is high."""
     if eer < 0.001 and interval and interval[1] > 0.01:
         return (
             f"{'Good' if interval[1] <= 0.03 else 'Usable'}: no wrong answers on few images, so up to 1 of"
@@ -74,13 +68,9 @@ def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
 def on_evaluation(
     v: VerificationResult, fit: FittedThreshold, *, seen: int, open_set: Mapping[str, float] | None = None
 ) -> list[str]:
-    """Return sentences on an evaluation, the most important first.
+    """Return sentences on an evaluation at a stored threshold, the most important first.
 
-    Args:
-        v: Figures of the evaluation.
-        fit: Stored threshold.
-        seen: Number of evaluated images that were used in training.
-        open_set: Figures of identification in a gallery, with ``fnir`` and ``target``.
+    ``seen`` is the number of images used in training. ``open_set`` has the figures ``fnir`` and ``target``.
     """
     found = [] if v.eer is None else [judgement(v.eer, v.eer_ci)]
     if seen:

@@ -1,9 +1,4 @@
-"""Thresholds and probabilities that a model stores, and decisions by them.
-
-There are thresholds for two images, galleries and reference sets.
-
-They are fitted by `twinned.evaluation.fitting` and the modules that it calls.
-"""
+"""Thresholds and probabilities that a model stores, and decisions by them; `fitting` and others fit them."""
 
 from __future__ import annotations
 
@@ -111,10 +106,9 @@ class Verdict(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """The evidence in words: five levels, from ``Same`` and ``Probably the same`` to ``Different``.
+        """The evidence in words, by the probability: five levels from ``Same`` to ``Different``.
 
-        The words follow the probability, with limits at 0.95, 0.8, 0.2 and 0.05. The decision ``same``
-        follows the threshold.
+        The limits are 0.95, 0.8, 0.2 and 0.05. The decision ``same`` follows the threshold.
         """
         return next(words for least, words in _WORDS if self.probability >= least)
 
@@ -219,11 +213,7 @@ class FittedThreshold(BaseModel):
     def verdict(
         self, distance: float, threshold: float | None = None, relations: Mapping[str, float] | None = None
     ) -> Verdict:
-        """Decide by a distance, at the stored threshold or another one; ``relations`` are probabilities.
-
-        Raises:
-            SettingError: If the threshold is not finite.
-        """
+        """Decide by a distance, at the stored threshold or another one; ``relations`` are probabilities."""
         limit = self.threshold if threshold is None else threshold
         if not math.isfinite(limit):
             raise SettingError(f"A threshold must be a finite number; got {limit}")
@@ -255,11 +245,7 @@ class Identification(BaseModel):
         return self
 
     def at(self, labels: int, fpir: float, images_per_label: float = 1.0) -> float:
-        """Return the threshold for a gallery: above 0, and never higher for more labels.
-
-        Raises:
-            SettingError: If a number is out of range.
-        """
+        """Return the threshold for a gallery: above 0, and never higher for more labels."""
         if labels < 1 or images_per_label < 1 or not 0 < fpir < 1:
             raise SettingError(
                 "A gallery needs at least 1 label with at least 1 image each, and a rate between 0 and 1; "
@@ -282,28 +268,18 @@ def _interpolated(rate: float, rates: Floats, thresholds: Floats) -> float:
 
 
 class ReferenceThreshold(FittedThreshold):
-    """Threshold for the distance to a set of references.
+    """Threshold for the distance to a set of references."""
 
-    Args:
-        images: Number of references in a set.
-        scaled: True for the mean distance scaled by the spread of the references, False for the nearest.
-    """
-
-    images: int = Field(ge=2, le=1000)
-    scaled: bool
+    images: int = Field(ge=2, le=1000)  # references in a set
+    scaled: bool  # the mean distance scaled by the spread of the references, rather than the nearest
 
 
 class ReferenceThresholds(BaseModel):
-    """Thresholds for sets of references.
-
-    Args:
-        typical: Mean distance of two held-out images of one class, in units of the distance.
-        rows: Thresholds by number of references, ascending.
-    """
+    """Thresholds for sets of references, by number of references, ascending."""
 
     model_config = _STORED
 
-    typical: float = Field(ge=0, le=1e30)
+    typical: float = Field(ge=0, le=1e30)  # mean distance of two held-out images of one class
     rows: tuple[ReferenceThreshold, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -317,43 +293,18 @@ class ReferenceThresholds(BaseModel):
         return [row for row in self.rows if row.images <= count or row is self.rows[0]][-1]
 
     def distance(self, to: Floats, among: Floats) -> Floats:
-        """Return the distance of each probe to a set of references, shape ``(n,)``, at least 0.
-
-        Args:
-            to: Distances of the references to the probes, shape ``(k, n)``, k at least 2.
-            among: Distances of the references to each other, shape ``(k, k)``.
-        """
+        """Return the distance of each probe to a set of references, shape ``(n,)``; see `set_distance`."""
         row = self.row(len(to))
         return set_distance(to, among, typical=self.typical, scaled=row.scaled, images=row.images)
 
 
 def set_distance(to: Floats, among: Floats, *, typical: float, scaled: bool, images: int) -> Floats:
-    """Return the distance to the nearest reference, or the mean distance scaled by the references' spread.
+    """Return the distance of probes to a set of references, shape ``(n,)``, at least 0, lower is closer.
 
-    Nearest: with more references than the threshold was fitted for, the expected minimum over a random
-    subset of that size, since the minimum over all falls with their number. Scaled: ``mean(d) * sqrt(typical
-    / spread)``, where the spread is the references' mean distance from each other, with the typical distance
-    counted once among them. At a typical spread it is the mean distance; a class with a small spread is
-    judged more strictly, one with a large spread more leniently. The square root is a compromise between no
-    scaling and division by the spread, which few references estimate poorly.
-
-    Args:
-        to: Shape ``(k, n)``.
-        among: Shape ``(k, k)``.
-        typical: Mean distance of two images of one class.
-        scaled: Scaled mean distance rather than the nearest.
-        images: Number of references that the threshold is for.
-
-    Returns:
-        Shape ``(n,)``, at least 0, lower is closer.
-
-    Example:
-        Two similar references and two different ones, each 0.4 from the probe.
-
-        >>> to = np.array([[0.4], [0.4]])
-        >>> sets = [np.array([[0, apart], [apart, 0]]) for apart in (0.1, 0.3)]
-        >>> [float(set_distance(to, among, typical=0.2, scaled=True, images=2)[0].round(3)) for among in sets]
-        [0.462, 0.358]
+    Nearest: the expected minimum over a random subset of ``images`` references, since the minimum over all
+    falls with their number. Scaled: ``mean(d) * sqrt(typical / spread)``, where the spread is the references'
+    mean distance from each other, with the typical distance counted once among them. The square root is a
+    compromise between no scaling and division by the spread, which few references estimate poorly.
     """
     count = len(to)
     if not scaled:

@@ -29,17 +29,11 @@ _SUPPORT = 5  # least number of unknown probes accepted at the threshold
 
 @dataclass(frozen=True)
 class Enrollment:
-    """Representation of labels in a gallery.
+    """Representation of labels in a gallery."""
 
-    Args:
-        prototype: By the mean of a label's images rather than by the nearest.
-        named: Share of enrolled probes identified correctly, for each way; empty with too few classes.
-        identification: Thresholds for galleries of prototypes; None if the nearest image counts.
-    """
-
-    prototype: bool
-    named: dict[str, float]
-    identification: Identification | None
+    prototype: bool  # by the mean of a label's images rather than by the nearest
+    named: dict[str, float]  # share of probes identified correctly, for each way; empty with too few classes
+    identification: Identification | None  # thresholds for galleries of prototypes; None for the nearest
 
 
 def choose_enrollment(
@@ -50,21 +44,6 @@ def choose_enrollment(
     Half of the classes with three images or more are enrolled with half of their images, at most four. Their
     other images are probes, and so are all images of the other classes, which are unknown. The threshold
     accepts one unknown probe in a hundred. Prototypes are chosen only if they identify more probes.
-
-    Args:
-        embeddings: Embeddings of classes that the encoder was not trained on, shape ``(n, d)``.
-        labels: Shape ``(n,)``.
-        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
-        seed: Seed of the galleries.
-
-    Example:
-        Images of one class scatter widely: their mean represents them better than any single one.
-
-        >>> random, label = np.random.default_rng(0), np.arange(200) // 10
-        >>> vectors = random.normal(size=(20, 9))[label] + random.normal(size=(200, 9))
-        >>> from twinned.distances import euclidean
-        >>> choose_enrollment(vectors, label, lambda a, b: euclidean(a, b, pairwise=True)).prototype
-        True
     """
     vectors = np.asarray(embeddings, np.float32)
     code = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
@@ -107,12 +86,7 @@ def nearest_label(
 ) -> tuple[npt.NDArray[np.generic], Floats]:
     """Return the closest label of each query and its distance, both of shape ``(n,)``.
 
-    Args:
-        queries: Embeddings, shape ``(n, d)``.
-        enrolled: Embeddings of a gallery's images, shape ``(m, d)``.
-        labels: Labels of the gallery's images, shape ``(m,)``.
-        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
-        prototype: Use the mean of a label's embeddings rather than the nearest.
+    ``labels`` are those of the enrolled images; with ``prototype`` their mean counts, not the nearest.
     """
     if len(queries) > (rows := max(1, _BLOCK_VALUES // len(enrolled))):
         parts = [

@@ -1,9 +1,8 @@
 """Identification, 1:N: thresholds that bound the false positive identification rate of a gallery.
 
-An unknown probe is compared with every label, and the closest of N impostors decides. With one threshold for
-all sizes, the rate would grow with the gallery. Galleries of several sizes are therefore drawn from held-out
-classes, and the distance of unknown probes to the closest label is tabulated. Beyond the sizes and rates of
-the held-out data the table is extrapolated:
+The closest of N impostors decides, so with one threshold for all sizes the rate would grow with the gallery.
+Galleries of several sizes are drawn from held-out classes, and the distance of unknown probes to the closest
+label is tabulated. Beyond the sizes and rates of the held-out data the table is extrapolated:
 
 - more labels: a gallery m times as large counts as m independent galleries;
 - lower rates: the share of distances below t falls like a power of t, as it does near 0 for any smooth
@@ -64,10 +63,7 @@ def table_of(tables: dict[int, dict[int, Floats]]) -> Identification:
 
 
 def _probes(impostors: Comparisons, sides: Ints, random: np.random.Generator) -> tuple[Floats, Ints]:
-    """Return distances of some images to all, ``(probes, images)``, inf if not compared, and the labels.
-
-    Images are sorted by label. ``sides``: image numbers, left and right.
-    """
+    """Return distances of some images to all, ``(probes, images)``, inf if not compared; and labels."""
     label = np.full(int(sides.max()) + 1, -1)
     label[sides] = impostors.left, impostors.right
     images = np.argsort(label, kind="stable")[np.count_nonzero(label < 0) :]
@@ -107,13 +103,8 @@ def tabulate(
 ) -> dict[int, dict[int, Floats]]:
     """Tabulate the distances at each rate in random galleries: ``{images per label: {labels: (rates,)}}``.
 
-    Args:
-        nearest: Function of the enrolled images, label by label, and the first position of each label. It
-            returns the distance of each probe to each label, ``(probes, labels)``, inf for its own label.
-        label: Label of each image, ascending.
-        most_images: Maximum number of images per label.
-        strangers: Number of probes.
-        random: Random number generator.
+    ``nearest`` gets the enrolled images, label by label, and the first position of each label. It returns
+    the distance of each probe to each label, ``(probes, labels)``, inf for its own. Labels are ascending.
     """
     first = np.flatnonzero(np.diff(label, prepend=-1))
     rank = rank_within_group(label)

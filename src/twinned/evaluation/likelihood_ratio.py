@@ -1,7 +1,7 @@
 """Log likelihood ratio of same against different, as a function of the distance.
 
-``llr(distance) = ln p(distance | same) - ln p(distance | different)`` does not depend on the prior.
-A prior turns it into a probability: ``logit P(same) = llr + logit(prior)``.
+``llr(distance) = ln p(distance | same) - ln p(distance | different)`` does not depend on the prior, which
+turns it into a probability: ``logit P(same) = llr + logit(prior)``.
 """
 
 from __future__ import annotations
@@ -81,10 +81,6 @@ def cllr(llr: npt.ArrayLike, same: npt.ArrayLike) -> float:
 
     References:
         Brummer & du Preez, "Application-independent evaluation of speaker detection", 2006.
-
-    Example:
-        >>> cllr([0.0, 0.0], [True, False])
-        1.0
     """
     evidence, is_same = np.asarray(llr, dtype=np.float64), np.asarray(same, dtype=bool)
     return _weighted_cllr(evidence, is_same, ~is_same)
@@ -106,13 +102,9 @@ def fit_evidence(
     """Fit the logistic or the isotonic function, whichever has the lower Cllr in cross-validation.
 
     Classes are divided into at most five folds. A fit uses comparisons among classes of the other folds and
-    is scored on comparisons within its own fold; comparisons between the two are left out. Above about 4,000
-    distinct distances adjacent ones are merged (see `coarse`).
-
-    Returns:
-        Fit on all comparisons, its cross-validated Cllr, and the lowest Cllr of the same comparisons. With
-        too few classes for two folds with genuine and impostor comparisons: the logistic fit, None, and the
-        lowest Cllr of all comparisons.
+    is scored on comparisons within its own fold. Returns the fit on all comparisons, its cross-validated
+    Cllr, and the lowest Cllr of the same comparisons; with too few classes for two folds, the logistic fit,
+    None, and the lowest Cllr of all comparisons.
     """
     pairs = comparisons.ascending()
     counts = coarse(tally_sorted(pairs.distance, pairs.same))

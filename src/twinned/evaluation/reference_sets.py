@@ -1,10 +1,9 @@
 """Verification against several references of one class.
 
 One threshold for the nearest of K references accepts more impostors the larger K is, and ignores the spread
-of a person's signatures. Therefore sets of references are drawn from held-out classes, probes are compared
-with them, and a threshold and a probability are fitted for several K. The distance to a set is that to the
-nearest reference, or the mean distance scaled by the spread of the references, whichever had the lower
-equal error rate on the held-out classes.
+of a person's signatures. Sets of references are therefore drawn from held-out classes and compared with
+probes, and a threshold and a probability are fitted for several K. The distance to a set is that to the
+nearest reference or the scaled mean (`set_distance`), whichever had the lower equal error rate.
 
 References:
     Hafemann, Sabourin & Oliveira, Offline handwritten signature verification: literature review, 2017:
@@ -35,21 +34,13 @@ _LEAST = 30  # comparisons of each kind needed for a threshold
 
 
 class ReferenceSet(NamedTuple):
-    """Images of one class in random order, of which the first are references, and impostors.
+    """Images of one class in random order, of which the first k are references, and impostors."""
 
-    Args:
-        label: Name of the class.
-        genuine: Distances of the first images to all of them, shape ``(k, n)``.
-        impostor: Distances of the first images to impostors, shape ``(k, m)``.
-        impostors: Classes of the impostors, shape ``(m,)``.
-        rows: Indices of the first images and of the impostors, shapes ``(n,)`` and ``(m,)``.
-    """
-
-    label: Any
-    genuine: Floats
-    impostor: Floats
-    impostors: npt.NDArray[Any]
-    rows: tuple[Ints, Ints]
+    label: Any  # name of the class
+    genuine: Floats  # distances of the references to all n images, (k, n)
+    impostor: Floats  # and to the m impostors, (k, m)
+    impostors: npt.NDArray[Any]  # their classes, (m,)
+    rows: tuple[Ints, Ints]  # indices of the images, (n,), and of the impostors, (m,)
 
 
 def draw_reference_sets(
@@ -60,19 +51,9 @@ def draw_reference_sets(
     forgery: npt.ArrayLike | None = None,
     seed: int = 0,
 ) -> list[ReferenceSet]:
-    """Draw sets of references with genuine and impostor probes.
+    """Draw sets of references with genuine and impostor probes; none if fewer than two classes have 3 images.
 
     Impostors are the forgeries of a class if there are any, else images of other classes.
-
-    Args:
-        embeddings: Shape ``(n, d)``.
-        labels: Shape ``(n,)``.
-        distances: All pairs, ``(n, d), (m, d) -> (n, m)``.
-        forgery: bool ``(n,)``, True where the image imitates its label.
-        seed: Seed of the draw.
-
-    Returns:
-        Sets; an empty list if fewer than two classes have three images.
     """
     vectors, label = np.asarray(embeddings), np.asarray(labels)
     forged = np.zeros(len(label), bool) if forgery is None else np.asarray(forgery, bool)
@@ -104,17 +85,7 @@ def draw_reference_sets(
 def fit_references(
     drawn: Sequence[ReferenceSet], *, far: float | None = None, prior: float = 0.5, seed: int = 0
 ) -> ReferenceThresholds | None:
-    """Fit thresholds for as many references as the classes have images.
-
-    Args:
-        drawn: Sets of classes that the encoder was not trained on.
-        far: Target false accept rate; equal error by default.
-        prior: P(same) in use.
-        seed: Seed of folds and resampling.
-
-    Returns:
-        None if there are too few sets for any threshold.
-    """
+    """Fit thresholds for as many references as the classes have images; None with too few sets for any."""
     rows: list[ReferenceThreshold] = []
     typical = float(np.mean([np.mean(one.genuine[0, 1:]) for one in drawn])) if drawn else 0.0
     for count in COUNTS:

@@ -67,25 +67,15 @@ def between(ci: Sequence[float] | None) -> str:
 
 
 class Metric(NamedTuple):
-    """Row of the table of metrics that the terminal, the report and the model card print.
+    """Row of the table of metrics that the terminal, the report and the model card print."""
 
-    Args:
-        key: Path of the figure in `Evaluation.to_dict`, such as ``verification.eer``.
-        section: Heading that the row belongs under.
-        name: Name of the metric.
-        value: The figure, a fraction of 1 unless it has a `unit`; None where undefined.
-        ci: 95 % interval.
-        remark: Conditions, such as the number of episodes.
-        supported: False if the comparisons are too few for this rate (rule of 30).
-    """
-
-    key: str
-    section: str
+    key: str  # path of the figure in `Evaluation.to_dict`, such as ``verification.eer``
+    section: str  # heading that the row belongs under
     name: str
-    value: float | None
-    ci: Interval | Sequence[float] | None = None
-    remark: str = ""
-    supported: bool = True
+    value: float | None  # a fraction of 1 unless it has a `unit`; None where undefined
+    ci: Interval | Sequence[float] | None = None  # 95 % interval
+    remark: str = ""  # conditions, such as the number of episodes
+    supported: bool = True  # False if the comparisons are too few for this rate (rule of 30)
 
     @property
     def better(self) -> Literal["higher", "lower"]:
@@ -180,6 +170,17 @@ class Evaluation:
         }
         frame = DataFrame.from_dict(rows, orient="index")
         return frame.astype({"value": float, "low": float, "high": float})
+
+    def headline(self) -> dict[str, Any]:
+        """Return the main figures that need no threshold, under their JSON keys."""
+        found: dict[str, Any] = {}
+        if self.verification is not None:
+            found["eer"] = self.verification.eer
+        if self.one_shot is not None:
+            found["one_shot"] = self.one_shot.accuracy
+        if self.retrieval is not None:
+            found["recall_at_1"] = self.retrieval.recall_at[1]
+        return found
 
     def __str__(self) -> str:
         lines: list[str] = []
@@ -289,29 +290,17 @@ def _verification(v: VerificationResult) -> list[Metric]:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedSet:
-    """Images of an evaluation with their embeddings.
-
-    Args:
-        images: Readable images.
-        labels: Their classes, shape ``(n,)``.
-        forgery: bool ``(n,)``, True where an image imitates its class.
-        embeddings: Shape ``(n, d)``.
-        seen: bool ``(n,)``, True where training saw the same pixels.
-        used_for_threshold: bool ``(n,)``, True where the threshold was chosen on the same pixels.
-        unreadable: One sentence per image left out.
-        kept: Indices of the readable images in the data.
-        hash_limitation: Reason why images seen in training may not be recognized; None without one.
-    """
+    """Readable images of an evaluation with their embeddings."""
 
     images: Sequence[ImageSource]
-    labels: np.ndarray[Any, Any]
-    forgery: np.ndarray[Any, Any]
-    embeddings: Floats
-    seen: np.ndarray[Any, Any]
-    used_for_threshold: np.ndarray[Any, Any]
-    unreadable: list[str]
-    kept: np.ndarray[Any, Any]
-    hash_limitation: str | None
+    labels: np.ndarray[Any, Any]  # (n,)
+    forgery: np.ndarray[Any, Any]  # bool (n,), True where an image imitates its class
+    embeddings: Floats  # (n, d)
+    seen: np.ndarray[Any, Any]  # bool (n,), True where training saw the same pixels
+    used_for_threshold: np.ndarray[Any, Any]  # bool (n,), True where the threshold was chosen on the pixels
+    unreadable: list[str]  # a sentence per image left out
+    kept: np.ndarray[Any, Any]  # indices of the readable images in the data
+    hash_limitation: str | None  # reason why images seen in training may not be recognized
 
     def details(self) -> dict[str, Any]:
         """Return the names of images seen in training, under their JSON key."""

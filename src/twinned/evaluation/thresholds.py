@@ -25,19 +25,9 @@ def fit_threshold(
     bootstrap: int = 200,
     seed: int = 0,
 ) -> FittedThreshold:
-    """Choose the threshold and fit the probability.
+    """Choose the threshold and fit the probability; see `evaluation.fitting.fit_calibration` for arguments.
 
-    Args:
-        comparisons: Comparisons of classes that the encoder was not trained on. Where some impostors are
-            skilled forgeries, only those count (see `Comparisons.hardest`).
-        far: Target false accept rate, between 0 and 1; equal error by default.
-        prior: P(same) in use; stored as the default of `FittedThreshold.probability`.
-        bootstrap: Number of resampled sets for the intervals.
-        seed: Seed of folds and resampling.
-
-    Raises:
-        DataError: If there is no genuine or no impostor comparison.
-        SettingError: If ``far`` or ``prior`` is not between 0 and 1.
+    Where some impostors are skilled forgeries, only those count (see `Comparisons.hardest`).
     """
     check_prior(prior)
     pairs = comparisons.hardest().ascending()
@@ -83,10 +73,6 @@ def impostors_needed(far: float) -> int:
     """Return the number of impostor comparisons needed for a false accept rate, by the rule of 30.
 
     With 30 errors the rate is within 30 % in nine cases of ten, if comparisons are independent.
-
-    Example:
-        >>> impostors_needed(0.001)
-        30000
     """
     return math.ceil(round(RULE / max(far, _RAREST), 6))
 

@@ -48,17 +48,9 @@ def embed_to_file(
 ) -> Written:
     """Embed image files into a .npz or .parquet file with path, vector and error of each.
 
-    An unreadable image has a vector of NaN and its reason under error; the others have an empty error. If the
-    model embeds every face (`with_faces`), each has a row, and the column box has its left, top, right and
-    bottom in pixels; -1 for an unreadable image.
-
-    Args:
-        model: Model with the encoder, or a function that embeds images; its runs cannot be resumed.
-        resume: Continue an interrupted run with the same model and paths.
-
-    Raises:
-        SettingError: If the suffix is neither, or the file exists.
-        DataError: If ``strict`` and an image cannot be read.
+    An unreadable image has a vector of NaN and its reason under error. If the model embeds every face, each
+    has a row, and the column box has its left, top, right and bottom in pixels; -1 for an unreadable image.
+    A function in place of the model embeds images elsewhere; its runs cannot be resumed.
     """
     target = Path(output)
     if target.suffix not in (".npz", ".parquet"):

@@ -34,11 +34,7 @@ if TYPE_CHECKING:
 
 
 def training_function(name: str, use: str) -> Callable[..., Any]:
-    """Import a function of `twinned.training.networks` on first use; ``use`` is its public name.
-
-    Raises:
-        MissingExtra: If PyTorch is not installed.
-    """
+    """Import a function of `twinned.training.networks` on first use; ``use`` is its public name."""
     try:
         function: Callable[..., Any] = getattr(import_module("twinned.training.networks"), name)
     except ModuleNotFoundError:
@@ -67,10 +63,7 @@ class GraphEmbedder:
         return embed_pixels(pixels, self.encoder)
 
     def distances(self, left: Floats, right: Floats) -> Floats:
-        """Return distances of all pairs of embeddings: ``(n, d), (m, d) -> (n, m)``, lower is closer.
-
-        With a learned head the distance is 1 - score.
-        """
+        """Return all distances, ``(n, d), (m, d) -> (n, m)``, lower is closer; 1 - score with a head."""
         if self._head is None:
             found: Floats = distance_of(self.distance)(left, right, pairwise=True)
             return found
@@ -88,16 +81,7 @@ class GraphEmbedder:
 
 
 class FolderEmbedder(GraphEmbedder):
-    """The graphs of a model folder: embeddings, distances and probabilities, as a gallery needs them.
-
-    Args:
-        folder: Model folder, or the name of a ready-made model (`twinned.inference.ready_made`).
-        device: ``auto``, ``cpu``, ``cuda`` and so on; see `twinned.inference.session.Graph`.
-
-    Raises:
-        ModelError: If the folder is missing, damaged or of another format.
-        MissingExtra: If a ready-made model cannot be used without an extra.
-    """
+    """The graphs of a model folder: embeddings, distances and probabilities, as a gallery needs them."""
 
     def __init__(self, folder: str | os.PathLike[str], *, device: str = "auto") -> None:
         self.folder = model_folder.locate(folder)
@@ -246,11 +230,9 @@ class FolderEmbedder(GraphEmbedder):
         )
 
     def _to_all(self, references: Floats, distances: Floats) -> tuple[Floats, FittedThreshold]:
-        """Return the distances of images to a set of references, and the threshold fitted for them.
+        """Return the distances of images to a set of distinct references, and the threshold fitted for them.
 
-        Args:
-            references: Shape ``(k, d)``, distinct.
-            distances: Distances of the references to the images, shape ``(k, n)``.
+        ``references``: ``(k, d)``; ``distances``, of these to the images: ``(k, n)``.
         """
         fitted = self.manifest.calibration.references
         if fitted is None or len(references) < 2:

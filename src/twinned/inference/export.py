@@ -1,8 +1,4 @@
-"""Export a model for other programs: a float encoder, an int8 encoder, and an example that runs them.
-
-A model folder is ONNX already. `export_model` adds the common forms of input, and checks each file
-against the original.
-"""
+"""Export a model for other programs: a float encoder, an int8 encoder, and an example that runs them."""
 
 from __future__ import annotations
 

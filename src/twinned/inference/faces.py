@@ -65,15 +65,7 @@ def _figures_text() -> str:
 
 
 def write(folder: Path) -> Manifest:
-    """Write the model folder, which must not exist.
-
-    Returns:
-        Contents of its model.json.
-
-    Raises:
-        MissingExtra: If the extra ``faces`` is not installed.
-        ModelError: If its file is damaged.
-    """
+    """Write the model folder, which must not exist, and return the contents of its model.json."""
     from safetensors.numpy import save_file
 
     from .. import __version__

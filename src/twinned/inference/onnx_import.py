@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.preprocessing import ImageSpec
-from ..errors import MissingExtra, ModelError, SettingError
+from ..errors import MissingExtra, ModelError
 from .session import Floats, Graph, embed_pixels
 
 LAYOUTS = ("nchw", "nhwc")
@@ -23,52 +23,45 @@ _KINDS = ("float32", "float16", "float64", "uint8")
 
 
 class InputFormat(NamedTuple):
-    """Input format of an encoder.
+    """Input format of an encoder."""
 
-    Args:
-        layout: ``nchw`` or ``nhwc``.
-        spec: Size and channels; the input is ``(pixels / 255 - mean) / std``.
-        words: Description of the scaling.
-    """
-
-    layout: str
-    spec: ImageSpec
-    words: str
+    layout: str  # nchw or nhwc
+    spec: ImageSpec  # size and channels; the input is (pixels / 255 - mean) / std
+    words: str  # description of the scaling
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxEncoder:
-    """Encoder in an ONNX file.
-
-    Args:
-        path: ONNX file.
-        proto: Contents of the file.
-        input: Name of the image input.
-        output: Name of the vector output.
-        kind: NumPy name of the input's type.
-        shape: Shape of the input, with the batch first; None where a size is free.
-    """
+    """Encoder in an ONNX file, with one image input and one vector output."""
 
     path: Path
-    proto: Any
-    input: str
-    output: str
-    kind: str
-    shape: tuple[int | None, ...]
+    proto: Any  # contents of the file
+    input: str  # name
+    output: str  # name
+    kind: str  # NumPy name of the input's type
+    shape: tuple[int | None, ...]  # of the input, with the batch first; None where a size is free
 
     @property
     def shape_text(self) -> str:
         """Shape of the input, with ? where a size is free."""
         return _shape_text(self.shape)
 
+    def layouts(self) -> list[str]:
+        """Return the layouts that the input's sizes allow: one size must be 1 or 3."""
+        _, a, _, c = self.shape
+        first, last = (size in (None, 1, 3) for size in (a, c))
+        if first and last and (a is None) != (c is None):  # the fixed one is the channels
+            first, last = a is not None, c is not None
+        return [name for name, fits in zip(LAYOUTS, (first, last), strict=True) if fits]
+
+    def size(self, layout: str) -> tuple[int | None, int | None, int | None]:
+        """Return height, width and channels in a layout; None where they are free."""
+        _, a, b, c = self.shape
+        return (b, c, a) if layout == "nchw" else (a, b, c)
+
 
 def open_onnx(path: Path) -> OnnxEncoder:
-    """Read an ONNX file and find its image input and its vector output.
-
-    Raises:
-        MissingExtra: If ``onnx`` is not installed.
-        ModelError: If the file is not an ONNX graph with one image input and one vector output.
-    """
+    """Read an ONNX file and find its image input and its vector output; raise `ModelError` without them."""
     try:
         import onnx
     except ModuleNotFoundError:
@@ -108,31 +101,11 @@ def open_onnx(path: Path) -> OnnxEncoder:
     return OnnxEncoder(path, proto, name, vectors[0], kind, shape)
 
 
-def layouts_of(found: OnnxEncoder) -> list[str]:
-    """Return the layouts that an input's sizes allow: one size must be 1 or 3."""
-    _, a, b, c = found.shape
-    first, last = (size in (None, 1, 3) for size in (a, c))
-    if first and last and (a is None) != (c is None):  # the fixed one is the channels
-        first, last = a is not None, c is not None
-    if b is not None and b in (1, 3) and not (first or last):
-        return []
-    return [name for name, fits in zip(LAYOUTS, (first, last), strict=True) if fits]
-
-
-def size_of(found: OnnxEncoder, layout: str) -> tuple[int | None, int | None, int | None]:
-    """Return the (height, width, channels) of a file in a layout; None where they are free."""
-    _, a, b, c = found.shape
-    return (b, c, a) if layout == "nchw" else (a, b, c)
-
-
 def build(found: OnnxEncoder, input_format: InputFormat, path: Path) -> None:
     """Write encoder.onnx: the file's graph after the second half of preprocessing.
 
     A batch size of 1 is made free if the output stays the same. Otherwise, and for another fixed batch
     size, the graph runs once per image.
-
-    Raises:
-        ModelError: If ONNX Runtime cannot run it, or its output is not one vector per image.
     """
     import onnx
 
@@ -274,13 +247,3 @@ def _listed(tensors: dict[str, tuple[str, tuple[int | None, ...]]]) -> str:
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('?' if size is None else str(size) for size in shape)})"
-
-
-def require_layout(layout: str | None) -> None:
-    """Check a layout.
-
-    Raises:
-        SettingError: If it is neither ``nchw`` nor ``nhwc``.
-    """
-    if layout is not None and layout not in LAYOUTS:
-        raise SettingError(f"A layout must be {' or '.join(LAYOUTS)}; got {layout!r}")

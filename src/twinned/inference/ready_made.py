@@ -16,29 +16,17 @@ from ..utils.files import cache_path, cached_folder, is_whole
 
 @dataclass(frozen=True)
 class ReadyMade:
-    """Model that works without training.
-
-    Args:
-        name: Name, which a command or `load` takes in place of a model folder.
-        purpose: Kind of images, and what the model decides about them.
-        license: License of the weights.
-        training_data: Data that its encoder was trained on, with their license.
-        size: Size of the model folder in MB (1,000,000 bytes).
-        figures: Figures, each with its ``name``, its ``value`` and the ``command`` that measured it.
-        extra: Extra of Twinned that the first use needs; None if the folder is part of Twinned.
-        packages: Packages of that extra, by their import names.
-        module: Module of this package with ``stamp()`` and ``write(folder)``, which writes the model folder.
-    """
+    """Model that works without training; its name takes the place of a model folder."""
 
     name: str
-    purpose: str
-    license: str
-    training_data: str
-    size: float
-    figures: tuple[dict[str, Any], ...]
-    extra: str | None = None
-    packages: tuple[str, ...] = ()
-    module: str = ""
+    purpose: str  # kind of images, and what the model decides about them
+    license: str  # of the weights
+    training_data: str  # of its encoder, with their license
+    size: float  # of the model folder, in MB (1,000,000 bytes)
+    figures: tuple[dict[str, Any], ...]  # each with a name, a value and the command that measured it
+    extra: str | None = None  # that the first use needs; None if the folder is part of Twinned
+    packages: tuple[str, ...] = ()  # of that extra, by their import names
+    module: str = ""  # of this package, with stamp() and write(folder), which writes the model folder
 
     @property
     def available(self) -> bool:
@@ -47,12 +35,7 @@ class ReadyMade:
         return installed or is_whole(cache_path(self.name, self._writer().stamp()))
 
     def folder(self) -> Path:
-        """Return the model folder, which is written to the user's cache on first use.
-
-        Raises:
-            MissingExtra: If it cannot be written without the extra.
-            ModelError: If a file of the extra is damaged.
-        """
+        """Return the model folder, which is written to the user's cache on first use."""
         if self.extra is None:
             return Path(str(files(__package__).joinpath(self.name)))
         if not self.available:

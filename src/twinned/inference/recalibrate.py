@@ -6,12 +6,8 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import Decoded, decode
+from ..data.decoded import DecodedSet
 from ..data.readers import Data
 from ..errors import DataError, SettingError, many, some
 from ..evaluation.calibration import Calibration
@@ -24,15 +20,7 @@ from .inputs import calibration_data
 from .model import Model
 from .model_card import card
 from .model_folder import Manifest
-from .session import Floats
-
-
-class _Embedded(NamedTuple):
-    """Readable images of the new data, with their embeddings."""
-
-    source: ImageSet | PairSet
-    decoded: Decoded
-    embeddings: Floats
+from .wrap import held_out
 
 
 def recalibrate(
@@ -48,7 +36,7 @@ def recalibrate(
     force: bool = False,
     progress: bool = True,
 ) -> Calibration:
-    """Fit the threshold of a saved model to other data.
+    """Fit the threshold of a saved model to other data, and return the new calibration.
 
     Notes are logged (`twinned.utils.notes`). The model keeps them, except those on a kept rate or prior.
 
@@ -57,21 +45,16 @@ def recalibrate(
         data: Images or pairs that training has not seen, or their path.
         output: Model folder to write.
         in_place: Rewrite model.json and README.md of ``model`` instead, atomically.
-        far: False accept rate to choose the threshold at. By default that of the current threshold,
-            and equal error if it has none.
+        far: False accept rate of the threshold; by default that of the current one, or equal error.
         equal_error: Choose the threshold at equal error, whatever the current one was chosen at.
         prior: P(same) in use; by default that of the model, which is 0.5 unless it was set.
         seed: Seed of resampling and folds.
         force: Replace ``output``.
         progress: Show a progress bar.
 
-    Returns:
-        The new calibration.
-
     Raises:
         DataError: If an image was seen in training, or there are too few images.
-        SettingError: If neither or both of ``output`` and ``in_place`` are given, or both of ``far`` and
-            ``equal_error``, or a number is out of range.
+        SettingError: If arguments contradict each other, or a number is out of range.
     """
     if equal_error and far is not None:
         raise SettingError(
@@ -95,10 +78,9 @@ def recalibrate(
         if prior != 0.5:
             note("kept-prior", f"the probability keeps the prior of {prior:g} that it was fitted with before")
     with collect() as notes:
-        new = _read(loaded, data, progress=progress)
-        shared = set(loaded.manifest.classes) & set(
-            new.source.classes if isinstance(new.source, ImageSet) else []
-        )
+        decoded = DecodedSet.from_images(calibration_data(data), loaded.spec, progress=progress)
+        _refuse_training_images(loaded, decoded)
+        shared = {*loaded.manifest.classes} & {*decoded.classes}
         if shared:
             note(
                 "shared-class-names",
@@ -107,76 +89,49 @@ def recalibrate(
             )
         if (limitation := loaded.record.hash_limitation) is not None:
             note("hash-limitation", limitation)
+        embeddings = loaded.embed_pixels(decoded.pixels)
         report = calibrate(
-            new.embeddings,
-            new.source,
-            loaded,
-            rows=new.decoded.kept,
-            far=far,
-            prior=prior,
-            unseen_classes=not shared,
-            seed=seed,
+            embeddings, decoded.dataset, loaded, far=far, prior=prior, unseen_classes=not shared, seed=seed
         )
-        for warning in report.warnings:
-            note(*warning)
-    notes.append(Note("recalibrated", f"threshold refitted on {many(len(new.decoded.hashes), 'new image')}"))
-    _write(loaded, new, _manifest(loaded, new, report, notes, seed), output, force=force)
+    notes.append(Note("recalibrated", f"threshold refitted on {many(len(decoded.hashes), 'new image')}"))
+    manifest = _manifest(loaded.manifest, decoded, report, notes)
+    if decoded.labelled is not None and not manifest.head:
+        genuine = ~decoded.labelled.forgery
+        labels = decoded.labelled.labels[genuine]
+        manifest = manifest.enrolling(
+            choose_enrollment(embeddings[genuine], labels, loaded.distances, seed=seed)
+        )
+    _write(loaded, decoded, manifest, output, force=force)
     return report.calibration
 
 
-def _read(model: Model, data: Data, *, progress: bool) -> _Embedded:
-    """Read and embed the new images; refuse those seen in training."""
-    source = calibration_data(data)
-    decoded = decode(source.images, model.spec, progress=progress)
-    if not len(decoded.kept):
-        raise DataError(
-            f"{source.origin}: None of {len(source.images)} images can be read. A threshold needs two"
-            f" classes, and two images of one of them. The first: {decoded.unreadable[0]}"
-        )
+def _refuse_training_images(model: Model, decoded: DecodedSet) -> None:
     trained = model.record.image_hashes
-    seen = [place for place, name in zip(decoded.kept, decoded.hashes, strict=True) if name in trained]
-    if seen:
+    if seen := [place for place, sha256 in enumerate(decoded.hashes) if sha256 in trained]:
         raise DataError(
-            f"{len(seen)} of {len(decoded.kept)} images were seen in training, so a threshold from them"
-            f" would be too optimistic. Use other images (the first: {source.names[seen[0]]})"
+            f"{len(seen)} of {len(decoded.hashes)} images were seen in training, so a threshold from them"
+            f" would be too optimistic. Use other images (the first: {decoded.dataset.names[seen[0]]})"
         )
-    for text in (*source.notes, *decoded.left_out()):
-        note("data", text)
-    return _Embedded(source, decoded, model.embed_pixels(decoded.pixels))
 
 
-def _manifest(
-    model: Model, new: _Embedded, report: CalibrationReport, notes: list[Note], seed: int
-) -> Manifest:
+def _manifest(old: Manifest, decoded: DecodedSet, report: CalibrationReport, notes: list[Note]) -> Manifest:
     """Return the manifest with the new calibration; warnings about the old threshold are dropped."""
-    old, source, rows = model.manifest, new.source, new.decoded.kept
-    labels = source.labels[rows] if isinstance(source, ImageSet) else np.empty(0, str)
-    held_out = old.held_out | {
-        "images": len(rows),
-        "classes": np.unique(labels).tolist(),
-        **report.figures,
-        **model_folder.harder_impostors(
-            report.comparisons,
-            recipe=old.recipe.get("recipe", ""),
-            encoder=old.encoder,
-            forged="impostors" in old.held_out,
-            marked=isinstance(source, ImageSet),
-        ),
-    }
-    held_out.pop("identified", None)
+    recipe, forged = old.recipe.get("recipe", ""), "impostors" in old.held_out
+    figures = old.held_out | held_out(decoded, report, recipe=recipe, encoder=old.encoder, forged=forged)
+    figures.pop("identified", None)
     kept = [one for one in old.coded_notes() if not is_threshold_warning(one.code)] + notes
-    changed = old.with_notes(kept).model_copy(
-        update={"stored_calibration": report.calibration, "prototype": False, "held_out": held_out}
+    return old.with_notes(kept).model_copy(
+        update={"stored_calibration": report.calibration, "prototype": False, "held_out": figures}
     )
-    if not isinstance(source, ImageSet) or model.manifest.head:
-        return changed
-    genuine = ~source.forgery[rows]
-    found = choose_enrollment(new.embeddings[genuine], labels[genuine], model.distances, seed=seed)
-    return changed.enrolling(found)
 
 
 def _write(
-    model: Model, new: _Embedded, manifest: Manifest, output: str | os.PathLike[str] | None, *, force: bool
+    model: Model,
+    decoded: DecodedSet,
+    manifest: Manifest,
+    output: str | os.PathLike[str] | None,
+    *,
+    force: bool,
 ) -> None:
     """Write the changed model to a new folder, or in its place."""
     with tempfile.TemporaryDirectory(prefix="twinned-") as name:
@@ -184,10 +139,7 @@ def _write(
         model_folder.copy(model.folder, folder, force=True)
         path = folder / "training.json"
         training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        training |= {
-            "held_out_classes": manifest.held_out["classes"],
-            "held_out_images": sorted(new.decoded.hashes),
-        }
+        training |= {"held_out_classes": decoded.classes, "held_out_images": sorted(decoded.hashes)}
         model_folder.write(folder, manifest, card=card(manifest), training=training)
         target = model.folder if output is None else Path(output)
         model_folder.copy(folder, target, force=force or output is None)

@@ -42,11 +42,6 @@ class Graph:
         path: ONNX file.
         device: ``auto``, ``cpu``, ``cuda``, ``coreml``, ``openvino`` or ``directml``.
         threads: Threads of the network; 0 for one per core.
-
-    Raises:
-        ModelError: If ONNX Runtime cannot load the file.
-        SettingError: If the device is unknown.
-        MemoryError: If there is not enough memory.
     """
 
     def __init__(self, path: Path, *, device: str = "auto", threads: int = 0) -> None:
@@ -81,11 +76,7 @@ class Graph:
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def check(self, *expected: tuple[int, ...]) -> None:
-        """Compare the shapes of input and output with those in model.json; a name matches any size.
-
-        Raises:
-            ModelError: If they differ.
-        """
+        """Compare the shapes of input and output with those in model.json; a name matches any size."""
         for end, found, wanted in zip(("input", "output"), (self.input_shape, self.output_shape), expected):
             if len(found) != len(wanted) or any(f != w for f, w in zip(found, wanted) if isinstance(f, int)):
                 raise ModelError(
@@ -94,10 +85,7 @@ class Graph:
                 )
 
     def single_threaded(self) -> Graph:
-        """Return a session with one thread, for use by several workers; loaded once.
-
-        On devices other than the CPU it is this session: the workers take turns there.
-        """
+        """Return a session with one thread, loaded once; this one on devices other than the CPU."""
         if self.providers != [_PROVIDERS["cpu"]]:
             return self
         with self._loading:
@@ -113,11 +101,7 @@ class Graph:
 
 
 def choose_providers(device: str, available: list[str]) -> tuple[list[str], str | None]:
-    """Return the execution providers of a device, and a note if it is not available.
-
-    Raises:
-        SettingError: If the device is unknown.
-    """
+    """Return the execution providers of a device, and a note if it is not available."""
     if device == "auto":
         device = next((d for d in ("cuda", "coreml") if _PROVIDERS[d] in available), "cpu")
     if device not in _PROVIDERS:
@@ -139,19 +123,10 @@ class Embedded(NamedTuple):
 def embed_stream(
     images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, *, batch: int = BATCH
 ) -> Iterator[Embedded]:
-    """Embed any number of images in bounded memory, on all cores.
+    """Embed any number of images in bounded memory, on all cores; batches are in the order of the images.
 
     Each worker decodes a batch and runs the network on it with one thread, so that decoding and network share
-    the cores without waiting and without more threads than cores.
-
-    Args:
-        images: Images; a generator is read a few batches ahead.
-        spec: Image preprocessing.
-        graph: Encoder.
-        batch: Images per run of the network.
-
-    Yields:
-        Batches of embeddings, in the order of the images.
+    the cores without waiting. A generator of images is read a few batches ahead.
     """
     source, start = iter(images), 0
     first = list(itertools.islice(source, batch))

@@ -19,13 +19,7 @@ Layer = tuple[str, str, tuple[int, ...], int]
 
 
 class TrainingRecord:
-    """Record of a model's training; empty for a model that was not trained.
-
-    ``owner`` keeps a temporary folder from being deleted.
-
-    Raises:
-        ModelError: On first use, if a file is damaged.
-    """
+    """Record of a model's training; ``owner`` keeps a temporary folder from being deleted."""
 
     def __init__(self, folder: Path, manifest: Manifest, *, owner: Any = None) -> None:
         self._folder, self._manifest = folder, manifest
@@ -62,10 +56,7 @@ class TrainingRecord:
 
     @property
     def requested_config(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Settings that training began with, and identifiers of its data and initial model.
-
-        model.json has the settings of the result.
-        """
+        """Settings that training began with, and hashes of its inputs."""
         return self.values.get("asked", self._manifest.recipe), self.values.get("given", {})
 
     def layers(self) -> list[Layer]:
@@ -98,10 +89,7 @@ class TrainingRecord:
 
 
 def _repeated(rows: Sequence[Layer]) -> int:
-    """Return how many rows at the start are repeated, with their parameters, by the rows that follow.
-
-    Some folders of symmetric encoders list the pass over the mirror image as well.
-    """
+    """Return how many first rows are repeated: old folders list the pass over the mirror image as well."""
     for count in range(len(rows) // 2, 0, -1):
         if rows[:count] == rows[count : 2 * count] and any(row[3] for row in rows[:count]):
             return count

@@ -17,7 +17,7 @@ from ..data.preprocessing import ImageSpec, parse_image_size
 from ..data.readers import Data
 from ..data.splits import subsample
 from ..errors import DataError, ModelError, SettingError
-from ..evaluation.fitting import calibrate
+from ..evaluation.fitting import CalibrationReport, calibrate
 from ..metrics.comparisons import compare
 from ..metrics.roc import check_far, eer
 from ..utils import files
@@ -29,8 +29,8 @@ from .inputs import calibration_data
 from .model import Model
 from .model_card import card
 from .model_folder import Manifest
-from .onnx_import import InputFormat, OnnxEncoder, build, layouts_of, open_onnx, require_layout, size_of
-from .session import Floats, Graph
+from .onnx_import import LAYOUTS, InputFormat, OnnxEncoder, build, open_onnx
+from .session import Floats, Graph, embed_pixels
 
 
 class _Scaling(NamedTuple):
@@ -141,11 +141,7 @@ def placed(folder: Path, target: Path | None, *, force: bool = False) -> Model:
 
 
 def decode_comparable(images: ImageSet | PairSet, spec: ImageSpec, *, progress: bool) -> DecodedSet:
-    """Decode images or pairs for fitting a threshold.
-
-    Raises:
-        DataError: If they give no genuine or no impostor comparison.
-    """
+    """Decode images or pairs for fitting a threshold; refuse those without same and different pairs."""
     decoded = DecodedSet.from_images(images, spec, progress=progress)
     if not decoded.dataset.has_both_kinds:
         raise DataError(
@@ -169,36 +165,21 @@ def write_calibrated(
     seed: int = 0,
     record: dict[str, Any] | None = None,
 ) -> None:
-    """Fit threshold and probability to the embeddings of images, and write the folder of the model.
+    """Fit threshold and probability to the embeddings of images, and complete the folder of the graphs.
 
-    Args:
-        folder: Folder that has the graphs.
-        embedder: The graphs, with their input and distance.
-        decoded: Images or pairs.
-        notes: List that `collect` fills; the model keeps them.
-        source: Name of the file or network, for messages.
-        encoder: Name of the encoder, for model.json.
-        recipe: Settings, for model.json.
-        far: False accept rate to choose the threshold at; equal error by default.
-        license: License of the encoder.
-        seed: Seed of samples and resampling.
-        record: More entries of training.json.
-
-    Raises:
-        ModelError: If the encoder returns the same vector for every image, or one that is not finite.
+    ``source`` names the file or network in messages, ``encoder`` in model.json. The model keeps the
+    ``notes``, which `collect` fills. ``record`` has more entries of training.json.
     """
     from .. import __version__
 
     embeddings = embedder.embed_pixels(decoded.pixels)
     if _is_constant(embeddings):
         raise _useless(source)
-    report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
     note(
         "trained-elsewhere",
         f"the encoder was trained elsewhere; {source} does not record whether on these classes too",
     )
-    for warning in report.warnings:
-        note(*warning)
+    report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
     manifest = Manifest(
         twinned=__version__,
         origin="wrapped",
@@ -209,36 +190,43 @@ def write_calibrated(
         distance=embedder.distance,
         head=embedder.has_head,
         calibration=report.calibration,
-        held_out={
-            **decoded.fingerprint(),
-            "classes": decoded.classes,
-            **report.figures,
-            **model_folder.harder_impostors(
-                report.comparisons, recipe="wrap", encoder=source.removesuffix(".onnx")
-            ),
-        },
+        held_out=held_out(decoded, report, recipe="wrap", encoder=source.removesuffix(".onnx")),
         recipe=recipe,
-        notes=notes,
         licence=license,
-    )
+    ).with_notes(notes)
     training = {
         **(record or {}),
         "seed": seed,
-        "held_out_classes": manifest.held_out["classes"],
+        "held_out_classes": decoded.classes,
         "held_out_images": sorted(decoded.hashes),
     }
     model_folder.write(folder, manifest, card=card(manifest), training=training)
 
 
+def held_out(
+    decoded: DecodedSet, report: CalibrationReport, *, recipe: str, encoder: str, forged: bool = False
+) -> dict[str, Any]:
+    """Describe, for model.json, the images that the threshold is fitted on; see `harder_impostors`."""
+    marked = decoded.pairs is None
+    harder = model_folder.harder_impostors(
+        report.comparisons, recipe=recipe, encoder=encoder, forged=forged, marked=marked
+    )
+    return {**decoded.fingerprint(), "classes": decoded.classes, **report.figures, **harder}
+
+
 def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
     """Return the input formats that the file and the options leave open."""
-    formats = []
+    formats, fit = [], options.get("fit") or "stretch"
     scalings = _scalings(found, options)
     for layout in _layouts(found, options.get("layout")):
         height, width, channels = _shape(found, layout, options)
         for scaling in scalings:
             if {len(scaling.mean), len(scaling.std)} <= {1, channels}:
-                spec = _spec(height, width, channels, options.get("fit") or "stretch", scaling)
+                mean, std = (  # of pixels divided by 255
+                    tuple(np.broadcast_to(np.array(values) / (255 * scaling.scale), channels).tolist())
+                    for values in (scaling.mean, scaling.std)
+                )
+                spec = ImageSpec(height=height, width=width, channels=channels, fit=fit, mean=mean, std=std)
                 formats.append(InputFormat(layout, spec, scaling.words))
             elif scaling not in _USUAL:
                 raise SettingError(
@@ -249,9 +237,9 @@ def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
 
 def _layouts(found: OnnxEncoder, layout: str | None) -> list[str]:
     """Return the layouts that the file allows; only the given one if there is one."""
-    require_layout(layout)
-    layouts = layouts_of(found)
-    if not layouts:
+    if layout not in (None, *LAYOUTS):
+        raise SettingError(f"A layout must be {' or '.join(LAYOUTS)}; got {layout!r}")
+    if not (layouts := found.layouts()):
         raise ModelError(
             f"{found.path}: The input is {found.shape_text}; images have 1 or 3 channels, first or last"
         )
@@ -289,7 +277,7 @@ def _scalings(found: OnnxEncoder, options: InputOptions) -> Sequence[_Scaling]:
 
 def _shape(found: OnnxEncoder, layout: str, options: InputOptions) -> tuple[int, int, int]:
     """Return height, width and channels in a layout: the file's, or the given ones where they are free."""
-    height, width, planes = size_of(found, layout)
+    height, width, planes = found.size(layout)
     if (size := options.get("image_size")) is not None:
         given = parse_image_size(size)
         if any(own not in (None, asked) for own, asked in zip((height, width), given, strict=True)):
@@ -303,15 +291,6 @@ def _shape(found: OnnxEncoder, layout: str, options: InputOptions) -> tuple[int,
     if channels is not None and planes not in (None, channels):
         raise SettingError(f"{found.path}: Images must have {planes} channels, {layout}; got {channels}")
     return height, width, planes or channels or 3
-
-
-def _spec(height: int, width: int, channels: int, fit: str, scaling: _Scaling) -> ImageSpec:
-    """Return the input format as an `ImageSpec`, whose mean and std apply to pixels divided by 255."""
-    mean, std = (
-        tuple(np.broadcast_to(np.array(values) / (255 * scaling.scale), channels).tolist())
-        for values in (scaling.mean, scaling.std)
-    )
-    return ImageSpec(height=height, width=width, channels=channels, fit=fit, mean=mean, std=std)
 
 
 def _choose(
@@ -347,10 +326,8 @@ def _choose(
 
 def choose_distance(graph: Graph, spec: ImageSpec, decoded: DecodedSet, seed: int = 0) -> str:
     """Return the distance, cosine or Euclidean, with the lower equal error rate on some of the images."""
-    some = _some(decoded, seed)
-    tried = {name: GraphEmbedder(graph, spec, name) for name in ("cosine", "euclidean")}
-    vectors = tried["cosine"].embed_pixels(some.pixels)
-    return min(tried, key=lambda name: _error(vectors, some, tried[name], seed))
+    errors = _error_by_distance(graph, spec, ("cosine", "euclidean"), _some(decoded, seed), seed)
+    return min(errors, key=errors.__getitem__, default="cosine")
 
 
 def _some(decoded: DecodedSet, seed: int) -> DecodedSet:
@@ -359,10 +336,16 @@ def _some(decoded: DecodedSet, seed: int) -> DecodedSet:
     return decoded if some.labelled is not None and not some.labelled.usable_classes() else some
 
 
-def _error(vectors: Floats, some: DecodedSet, embedder: GraphEmbedder, seed: int) -> float:
-    """Return the equal error rate of embeddings."""
-    made = compare(vectors, some.dataset, embedder, seed=seed)
-    return float(eer(made.distance, made.same))
+def _error_by_distance(
+    graph: Graph, spec: ImageSpec, metrics: Sequence[str], some: DecodedSet, seed: int
+) -> dict[str, float]:
+    """Return the equal error rate with each distance; none for embeddings that are useless."""
+    vectors = embed_pixels(some.pixels, graph)
+    errors: dict[str, float] = {}
+    for metric in () if _is_constant(vectors) else metrics:
+        made = compare(vectors, some.dataset, GraphEmbedder(graph, spec, metric), seed=seed)
+        errors[metric] = eer(made.distance, made.same)
+    return errors
 
 
 def _errors(
@@ -376,13 +359,11 @@ def _errors(
         for number, tried in enumerate(formats):
             try:
                 build(found, tried, path)
-                graph = Graph(path, device="cpu")
-                vectors = GraphEmbedder(graph, tried.spec, metrics[0]).embed_pixels(some.pixels)
+                by_distance = _error_by_distance(Graph(path, device="cpu"), tried.spec, metrics, some, seed)
             except ModelError as error:
                 problem = error
-                continue
-            for metric in metrics if not _is_constant(vectors) else ():
-                errors[number, metric] = _error(vectors, some, GraphEmbedder(graph, tried.spec, metric), seed)
+            else:
+                errors |= {(number, metric): error for metric, error in by_distance.items()}
     if not errors:
         raise problem or _useless(found.path)
     return errors

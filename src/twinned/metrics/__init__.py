@@ -4,14 +4,6 @@ A distance is at least 0, and lower is closer. Embeddings and distances are arra
 metric compares embeddings, ``distance`` is a name (``cosine``, ``euclidean``, ``squared_euclidean``,
 ``manhattan``) or a function.
 
-    comparisons   distances of pairs, and the classes behind them
-    roc           ROC curve, equal error rate, thresholds; LFW's folds
-    retrieval     recall at k, mean average precision at R
-    few_shot      N-way K-shot accuracy
-    open_set      open-set identification
-    bootstrap     intervals from resampling classes
-    embedder      interface of a model for evaluation
-
 Example:
     >>> from twinned import metrics
     >>> z, y = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.2, 0.9]], ["a", "a", "b", "b"]

@@ -1,13 +1,12 @@
 """Bootstrap over classes: resampled ROC curves, and 95 % intervals of rates and means.
 
-Two comparisons of one person are not independent: they share the person. The class (person, writer,
-alphabet) is therefore drawn with replacement, with everything that belongs to it. A class drawn w times
-gives each of its genuine comparisons the weight w; an impostor comparison of two classes has the product of
-their weights. Comparisons of two copies of one class are left out: they would be genuine and identical.
+Two comparisons of one person are not independent. The class (person, writer, alphabet) is therefore drawn
+with replacement, with everything that belongs to it. A class drawn w times gives each of its genuine
+comparisons the weight w; an impostor comparison of two classes has the product of their weights. Comparisons
+of two copies of one class are left out: they would be genuine and identical.
 
 With few classes the plain percentiles of a bootstrap are too narrow (with 5 classes they cover the true value
-about 8 times in 10). The percentiles are expanded by Student's t; with very few classes the interval ends at
-the smallest and the largest replicate.
+about 8 times in 10), so they are expanded by Student's t.
 
 References:
     Snijders & Borgatti, Connections 1999: the vertex bootstrap.
@@ -35,23 +34,9 @@ _KEPT = 500_000  # approximate number of comparisons in each replicate
 
 
 def interval(replicates: npt.ArrayLike, *, figure: float, units: int) -> Interval | None:
-    """Return the 95 % interval of a figure from its bootstrap replicates.
+    """Return the 95 % interval of a figure from its replicates (NaN where undefined); it contains the figure.
 
-    Args:
-        replicates: The figure on each resampled set; NaN where undefined.
-        figure: The figure on the data. The interval always contains it.
-        units: Number of independent units (classes) resampled.
-
-    Returns:
-        ``(low, high)``, or None without replicates or with fewer than two units.
-
-    Example:
-        >>> low, high = interval(range(101), figure=50.0, units=1_000_000)
-        >>> round(low, 2), round(high, 2)
-        (2.5, 97.5)
-        >>> low, high = interval(range(101), figure=50.0, units=8)  # few units: wider
-        >>> round(low, 2), round(high, 2)
-        (0.59, 99.41)
+    None without replicates, or with fewer than two units (classes) resampled.
     """
     values = np.asarray(replicates, dtype=np.float64)
     values = values[np.isfinite(values)]
@@ -64,13 +49,7 @@ def interval(replicates: npt.ArrayLike, *, figure: float, units: int) -> Interva
 def rate_interval(replicates: npt.ArrayLike, *, figure: float, units: int, trials: int) -> Interval | None:
     """Return the `interval` of a share of ``trials``, never of zero width at a share of 0 or 1.
 
-    Without a single error every replicate is 0 as well. The rule of three then gives the upper end: 0 of n
-    leaves up to 3/n open (at 95 %).
-
-    Example:
-        >>> low, high = rate_interval([0.0] * 200, figure=0.0, units=20, trials=300)
-        >>> low, round(high, 4)
-        (0.0, 0.0099)
+    Without a single error the rule of three gives the upper end: 0 of n leaves up to 3/n open (at 95 %).
     """
     found = interval(replicates, figure=figure, units=units)
     if found is None:
@@ -84,23 +63,10 @@ def p_value(replicates: npt.ArrayLike, *, units: int) -> float:
     """Return the two-sided p-value of no difference, from the bootstrap replicates of a difference.
 
     It is 1 minus the level of the widest `interval` without 0, so that p is below 0.05 where the 95 %
-    interval is on one side of 0. With very few units the number of replicates limits p from below.
-
-    Args:
-        replicates: The difference on each resampled set, at least one; NaN where undefined.
-        units: Number of independent units (classes) resampled, at least two.
-
-    Returns:
-        Above 0, at most 1. With n replicates and many units it is at least ``2 / (n + 1)``.
+    interval is on one side of 0. With n replicates and many units p is at least ``2 / (n + 1)``.
 
     References:
         Davison & Hinkley, Bootstrap Methods and Their Application, 1997, section 4.4.
-
-    Example:
-        >>> round(p_value(range(-2, 99), units=1_000_000), 3)
-        0.04
-        >>> round(p_value(range(-2, 99), units=8), 3)  # few units: less certain
-        0.096
     """
     values = np.asarray(replicates, dtype=np.float64)
     values = np.sort(values[np.isfinite(values)])
@@ -187,15 +153,10 @@ def class_count(comparisons: Comparisons) -> int:
 def replicates(comparisons: Comparisons, *, count: int = 200, seed: int = 0) -> Iterator[Roc]:
     """Yield ROC curves of resampled sets, on one common grid of thresholds.
 
-    The grid has every distinct distance, or about 4,000 of them where there are more, dense where FAR
-    or FRR is small. Above about half a million comparisons the crowded cells of the grid are thinned:
-    each cell is represented by comparisons evenly spaced by distance, so the rare comparisons that
-    determine a low FAR all take part. With one or two classes single comparisons are resampled.
-
-    Args:
-        comparisons: At least one genuine and one impostor comparison.
-        count: Number of draws. A draw without a genuine or an impostor comparison yields no curve.
-        seed: Seed of the draws.
+    The grid has every distinct distance, or about 4,000 of them, dense where FAR or FRR is small. Above
+    about half a million comparisons its crowded cells are represented by comparisons evenly spaced by
+    distance. With one or two classes single comparisons are resampled. A draw without a genuine or an
+    impostor comparison yields no curve.
     """
     return (curve for curve in _curves(comparisons, count, seed) if curve is not None)
 

@@ -15,6 +15,7 @@ from ..errors import DataError
 
 if TYPE_CHECKING:
     from ..data.datasets import ImageSet, PairSet
+    from ..data.preprocessing import ImageSpec
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ints: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -38,11 +39,7 @@ def as_array(values: Any) -> npt.NDArray[Any]:
 
 
 def as_vectors(embeddings: npt.ArrayLike) -> Floats:
-    """Convert embeddings to floats of shape ``(n, d)``, half precision to float32.
-
-    Raises:
-        DataError: If they have another shape, or a value is not finite.
-    """
+    """Convert embeddings to finite floats of shape ``(n, d)``, half precision to float32."""
     vectors = as_array(embeddings)
     if vectors.ndim != 2:
         raise DataError(f"Embeddings must have shape (n, d); got {vectors.shape}")
@@ -61,11 +58,7 @@ def class_numbers(labels: Labels) -> Ints:
 
 
 def labeled_vectors(embeddings: npt.ArrayLike, labels: Labels) -> tuple[Floats, Ints]:
-    """Return embeddings as floats ``(n, d)`` and the numbers of their classes ``(n,)``.
-
-    Raises:
-        DataError: If the lengths differ, the shape is another, or a value is not finite.
-    """
+    """Return embeddings as floats ``(n, d)`` and the numbers of their classes ``(n,)``."""
     vectors, label = as_vectors(embeddings), class_numbers(labels)
     if len(vectors) != len(label):
         raise DataError(
@@ -82,6 +75,17 @@ class Comparator(Protocol):
 
     def paired_distances(self, left: Floats, right: Floats, /) -> Floats:
         """Row by row: ``(n, d), (n, d) -> (n,)``."""
+
+
+class Embedder(Comparator, Protocol):
+    """Turns images into embeddings and measures distances between them: a model, for example."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Image preprocessing."""
+
+    def embed_pixels(self, pixels: Any, /) -> Floats:
+        """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +115,7 @@ class Comparisons:
     right_image: Ints | None = None
 
     def __post_init__(self) -> None:
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        lengths = {name: len(array) for name, array in given.items() if array is not None}
+        lengths = {name: len(array) for name, array in self._arrays().items()}
         if len(set(lengths.values())) != 1:
             raise DataError(
                 f"Each array of comparisons must have one value per comparison; got lengths {lengths}"
@@ -141,7 +144,7 @@ class Comparisons:
     @cached_property
     def classes(self) -> Ints:
         """Class numbers present, ascending."""
-        present = np.zeros(self._past("left", "right"), bool)
+        present = np.zeros(_past(self.left, self.right), bool)
         present[self.left] = present[self.right] = True
         return np.flatnonzero(present)
 
@@ -152,8 +155,7 @@ class Comparisons:
 
     def subset(self, keep: Bools | Ints) -> Comparisons:
         """Select comparisons by a mask or by positions."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: array[keep] for name, array in given.items() if array is not None})
+        return replace(self, **{name: array[keep] for name, array in self._arrays().items()})
 
     def ascending(self) -> Comparisons:
         """Sort by distance, ascending; return self where already sorted."""
@@ -187,30 +189,24 @@ class Comparisons:
                 f"Either all parts must mark forgeries or none; got {len(parts)} parts, "
                 f"{sum(part.skilled is not None for part in parts)} of them with marks"
             )
-        shifted, classes, images = [], 0, 0
-        for part in parts:
-            shifted.append(last := part._renumbered(classes, images))
-            classes, images = last._past("left", "right"), last._past("left_image", "right_image")
+        columns = [part._arrays() for part in parts]
+        names = set.intersection(*(set(arrays) for arrays in columns))
+        for sides in ({"left", "right"} & names, {"left_image", "right_image"} & names):
+            past = 0
+            for arrays in columns:
+                arrays |= {name: arrays[name] + past for name in sides}
+                past = max(past, _past(*(arrays[name] for name in sides)))
+        return Comparisons(**{name: np.concatenate([one[name] for one in columns]) for name in names})
 
-        def join(name: str) -> Any:
-            arrays = [getattr(part, name) for part in shifted]
-            return None if any(array is None for array in arrays) else np.concatenate(arrays)
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays that are not None, by their names."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: array for name, array in values.items() if array is not None}
 
-        return Comparisons(**{field.name: join(field.name) for field in fields(Comparisons)})
 
-    def _renumbered(self, classes: int, images: int) -> Comparisons:
-        return replace(
-            self,
-            left=self.left + classes,
-            right=self.right + classes,
-            left_image=None if self.left_image is None else self.left_image + images,
-            right_image=None if self.right_image is None else self.right_image + images,
-        )
-
-    def _past(self, *names: str) -> int:
-        """Return the lowest number above all values of these arrays."""
-        arrays = [array for name in names if (array := getattr(self, name)) is not None]
-        return max((int(array.max(initial=-1)) for array in arrays), default=-1) + 1
+def _past(*arrays: Ints) -> int:
+    """Return the lowest number above all values of these arrays."""
+    return max((int(array.max(initial=-1)) for array in arrays), default=-1) + 1
 
 
 def compare(
@@ -218,60 +214,25 @@ def compare(
     dataset: ImageSet | PairSet,
     comparator: Comparator,
     *,
-    rows: Ints | None = None,
     limit: int = 10_000_000,
     seed: int = 0,
 ) -> Comparisons:
     """Compare the images of a data set: each with every other one, or the pairs of a pair list.
 
     Args:
-        embeddings: Shape ``(n, d)``.
+        embeddings: Shape ``(n, d)``, one for each image of the data set.
         dataset: Labeled images or pairs.
         comparator: Distances between embeddings, for example a model.
-        rows: Images of the data set that the embeddings belong to, ascending, shape ``(n,)``; all by
-            default. Pairs with another image are left out.
         limit: Approximate maximum number of comparisons; see `compare_all`.
         seed: Seed of the sample where there are more.
     """
     if hasattr(dataset, "same"):  # data.PairSet, which this layer cannot import
         pairs = cast("PairSet", dataset)
-        left, right, whole = locate_pairs(pairs, rows)
+        distance = comparator.paired_distances(embeddings[pairs.left], embeddings[pairs.right])
         group = pairs.identity_groups()
-        return compare_pairs(
-            comparator.paired_distances(embeddings[left], embeddings[right]),
-            pairs.same[whole],
-            left=group[pairs.left[whole]],
-            right=group[pairs.right[whole]],
-        )
-    images = dataset
-    kept = slice(None) if rows is None else rows
-    return compare_all(
-        embeddings,
-        images.labels[kept],
-        comparator.distances,
-        forgery=images.forgery[kept],
-        limit=limit,
-        seed=seed,
-    )
-
-
-def locate_pairs(pairs: PairSet, rows: Ints | None = None) -> tuple[Ints, Ints, Bools]:
-    """Find the embeddings of pairs after some images have been left out.
-
-    Args:
-        pairs: Pair list.
-        rows: Images that are left, ascending; all by default.
-
-    Returns:
-        Positions in ``rows`` of the left and the right image of each pair that is left, and a mask over all
-        pairs, True for those that are left.
-    """
-    place = np.full(len(pairs.images), -1)
-    kept = np.arange(len(pairs.images)) if rows is None else rows
-    place[kept] = np.arange(len(kept))
-    left, right = place[pairs.left], place[pairs.right]
-    whole = (left >= 0) & (right >= 0)
-    return left[whole], right[whole], whole
+        return compare_pairs(distance, pairs.same, left=group[pairs.left], right=group[pairs.right])
+    labels, forgery = dataset.labels, dataset.forgery
+    return compare_all(embeddings, labels, comparator.distances, forgery=forgery, limit=limit, seed=seed)
 
 
 def compare_all(
@@ -372,23 +333,14 @@ def compare_pairs(
     values = np.asarray(distance, dtype=np.float32)
     if (left is None) != (right is None):
         raise DataError("Classes are needed for both images of each pair, or for neither; got one side")
-    if left is None or right is None:
-        numbers = np.stack([np.arange(len(values))] * 2)
-    else:
-        sides = np.concatenate([np.asarray(left), np.asarray(right)])
-        numbers = np.unique(sides, return_inverse=True)[1]
-        if len(sides) != 2 * len(values):
-            raise DataError(
-                f"Each pair must have two classes; got {len(values)} pairs and {len(sides)} classes"
-            )
-        numbers = numbers.reshape(2, -1)
-    return Comparisons(
-        values,
-        np.asarray(same, dtype=bool),
-        numbers[0].astype(np.int32),
-        numbers[1].astype(np.int32),
-        None if skilled is None else np.asarray(skilled, dtype=bool),
-    )
+    sides = np.tile(np.arange(len(values)), 2)
+    if left is not None and right is not None:
+        sides = np.unique(np.concatenate([np.asarray(left), np.asarray(right)]), return_inverse=True)[1]
+    if len(sides) != 2 * len(values):
+        raise DataError(f"Each pair must have two classes; got {len(values)} pairs and {len(sides)} classes")
+    first, second = sides.reshape(2, -1).astype(np.int32)
+    forged = None if skilled is None else np.asarray(skilled, dtype=bool)
+    return Comparisons(values, np.asarray(same, dtype=bool), first, second, forged)
 
 
 _Pairs: TypeAlias = Iterator[tuple[Ints, Ints, Floats]]  # rows of the left and right images, their distances
@@ -402,7 +354,11 @@ def _every_pair(vectors: Floats, label: Ints, forged: Bools, distances: Distance
         comparable = ~(forged[i] | forged[j]) | ((label[i] == label[j]) & ~(forged[i] & forged[j]))
         left, right = np.nonzero((i < j) & comparable)
         block = distances(vectors[start : start + rows], vectors[start:])
-        yield _int32(left + start), _int32(right + start), block[left, right].astype(np.float32)
+        yield (
+            (left + start).astype(np.int32),
+            (right + start).astype(np.int32),
+            block[left, right].astype(np.float32),
+        )
 
 
 def _some_pairs(
@@ -414,10 +370,7 @@ def _some_pairs(
     across: float,
     random: np.random.Generator,
 ) -> _Pairs:
-    """Sample shares of the pairs within a label and of those across.
-
-    Only their distances are computed, unless the share across is large.
-    """
+    """Sample shares of the pairs within a label and of those across, and compute only their distances."""
     n, rows, first = len(label), max(1, _BLOCK_VALUES // len(label)), 0
     block: Floats | None = None
     for i in range(n - 1):
@@ -438,8 +391,4 @@ def _some_pairs(
                 distance = distances(vectors[i : i + 1], vectors[j])[0]
             else:
                 distance = block[i - first, j - first]
-            yield _int32(np.full(len(j), i)), _int32(j), distance.astype(np.float32)
-
-
-def _int32(numbers: Ints) -> Ints:
-    return numbers.astype(np.int32, copy=False)
+            yield np.full(len(j), i, np.int32), j.astype(np.int32), distance.astype(np.float32)

@@ -1,7 +1,7 @@
-"""Few-shot classification: N-way K-shot episodes and accuracy.
+"""Few-shot classification: accuracy over N-way K-shot episodes.
 
-The choice is forced: every query belongs to one of the N classes, and "unknown" is not an answer.
-Ties are broken at random by the draw: where all distances are equal, the accuracy is 1 in N on average.
+Each query belongs to one of the N classes. Ties are broken by the draw: where all distances are equal, the
+accuracy is 1 in N on average.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ DRAWS = 1000
 
 
 class Episodes(NamedTuple):
-    """Episodes as image indices.
-
-    Each episode has one query, so that no two answers share a support set.
-    """
+    """Episodes as image indices; each has one query, so that no two answers share a support set."""
 
     support: Ints  # (episodes, ways, shots)
     query: Ints  # (episodes,); never in its own support set
@@ -46,9 +43,17 @@ class OneShot:
         return {**vars(self), "ci": self.ci and list(self.ci)}
 
 
+def check_episodes(ways: int, shots: int, episodes: int) -> None:
+    """Raise an error if a number is too small."""
+    if ways < 2 or shots < 1 or episodes < 1:
+        raise SettingError(
+            f"At least 2 ways, 1 shot and 1 episode are needed; got {ways}, {shots} and {episodes}"
+        )
+
+
 def possible_ways(labels: Labels, *, shots: int = 1, groups: Labels | None = None) -> int:
     """Return the largest possible N: classes with ``shots + 1`` images (in the largest group)."""
-    return max((len(classes) for classes in _Pool(labels, shots, groups).groups), default=0)
+    return _Pool(labels, shots, groups).ways
 
 
 def episodes(
@@ -80,14 +85,11 @@ def episodes(
         >>> drawn.support.shape, drawn.query.shape, drawn.answer.shape
         ((5, 2, 1), (5,), (5,))
     """
-    if ways < 2 or shots < 1 or episodes < 1:
-        raise SettingError(
-            f"At least 2 ways, 1 shot and 1 episode are needed; got {ways}, {shots} and {episodes}"
-        )
+    check_episodes(ways, shots, episodes)
     pool = _Pool(labels, shots, groups)
     fitting = [classes for classes in pool.groups if len(classes) >= ways]
     if not fitting:
-        most = max((len(classes) for classes in pool.groups), default=0)
+        most = pool.ways
         raise DataError(
             f"{ways}-way {shots}-shot needs {ways} classes with {shots + 1} images each"
             f"{'' if groups is None else ' in one group'}; there are {most}"
@@ -173,38 +175,12 @@ def one_shot_accuracy(
     return few_shot(embeddings, labels, distance=distances, **options)
 
 
-def runs_accuracy(correct: npt.ArrayLike, cluster: Labels, *, seed: int = 0) -> tuple[float, Interval | None]:
-    """Measure accuracy over fixed runs, such as Omniglot's 20 official ones, with its 95 % interval.
-
-    Args:
-        correct: bool ``(runs, queries)``.
-        cluster: Shape ``(runs,)``: the unit that is resampled, with all its runs; for Omniglot the alphabet.
-        seed: Seed of the resampling.
-
-    Raises:
-        DataError: If there is not exactly one cluster per run.
-
-    Example:
-        >>> runs_accuracy([[True, True], [True, False]], ["Greek", "Latin"])[0]
-        0.75
-    """
-    answers = np.asarray(correct, dtype=np.float64)
-    if answers.ndim != 2 or len(cluster) != len(answers):
-        raise DataError(
-            f"Each run needs one row of answers and one cluster; got {answers.shape} and {len(cluster)}"
-        )
-    clusters = np.repeat(np.asarray(list(cluster)), answers.shape[1])
-    return float(answers.mean()), mean_interval(answers.ravel(), clusters, seed=seed)
-
-
 class _Pool:
     """Images sorted by class, and the classes with enough images, group by group."""
 
     def __init__(self, labels: Labels, shots: int, groups: Labels | None) -> None:
         label = class_numbers(labels)
-        group = np.zeros_like(label)
-        if groups is not None:
-            group = class_numbers(groups)
+        group = np.zeros_like(label) if groups is None else class_numbers(groups)
         if len(group) != len(label):
             raise DataError(f"Each image needs one group; got {len(label)} labels and {len(group)} groups")
         # A label in two groups is two classes.
@@ -214,6 +190,7 @@ class _Pool:
         self.first = np.cumsum(self.count) - self.count
         enough = np.flatnonzero(self.count > shots)
         self.groups = [enough[pair[0, enough] == name] for name in np.unique(pair[0, enough])]
+        self.ways = max(map(len, self.groups), default=0)
 
 
 def _distinct(random: np.random.Generator, below: Ints, count: int) -> Ints:

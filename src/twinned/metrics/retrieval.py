@@ -7,7 +7,7 @@ come first, so an encoder that maps everything to one point scores 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..distances import all_pairs
 from ..errors import DataError, SettingError
+from ..utils.groups import members
 from .bootstrap import Interval, mean_interval
 from .comparisons import DistanceLike, Distances, Floats, Ints, Labels, as_vectors, labeled_vectors
 
@@ -160,13 +161,9 @@ def _search(vectors: Floats, label: Ints, distances: Distances) -> tuple[Ints, I
             f"Retrieval needs a class with two images; none of the {len(label)} images has another one"
         )
     first, precision = np.empty(len(queries), dtype=np.intp), np.empty(len(queries))
-    members = [np.flatnonzero(label == c) for c in range(label.max() + 1)]
-    rows = max(1, _BLOCK_VALUES // len(label))
-    for start in range(0, len(queries), rows):
-        block = queries[start : start + rows]
-        distance = distances(vectors[block], vectors)
-        distance[np.arange(len(block)), block] = np.inf  # excludes the query itself
-        hits = [np.sort(row[members[label[q]]])[:-1] for q, row in zip(block, distance)]
+    of_class = members(label)
+    for start, distance in _to_others(vectors, queries, distances):
+        hits = [np.sort(row[of_class[label[q]]])[:-1] for q, row in zip(queries[start:], distance)]
         distance.sort(axis=1)
         for k, (row, hit) in enumerate(zip(distance, hits), start):
             # The rank of the r-th hit counts all images at most as far, except later hits that are tied.
@@ -176,6 +173,16 @@ def _search(vectors: Floats, label: Ints, distances: Distances) -> tuple[Ints, I
             first[k] = rank[0]
             precision[k] = np.sum((nth / rank)[rank <= len(hit)]) / len(hit)
     return queries, first, precision
+
+
+def _to_others(vectors: Floats, queries: Ints, distances: Distances) -> Iterator[tuple[int, Floats]]:
+    """Yield the distances of blocks of queries to all images, infinite to themselves; and their start."""
+    rows = max(1, _BLOCK_VALUES // len(vectors))
+    for start in range(0, len(queries), rows):
+        block = queries[start : start + rows]
+        distance = distances(vectors[block], vectors)
+        distance[np.arange(len(block)), block] = np.inf
+        yield start, distance
 
 
 def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: DistanceLike) -> npt.NDArray[Any]:
@@ -195,12 +202,6 @@ def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distanc
         raise DataError(
             f"At least two images are needed, each with a label; got {len(vectors)} and {len(label)} labels"
         )
-    nearest = np.empty(len(label), dtype=np.intp)
-    rows = max(1, _BLOCK_VALUES // len(label))
-    for start in range(0, len(label), rows):
-        distance = measure(vectors[start : start + rows], vectors)
-        own = np.arange(len(distance))
-        distance[own, start + own] = np.inf  # excludes the query itself
-        nearest[start : start + rows] = distance.argmin(axis=1)
-    found: npt.NDArray[Any] = label[nearest]
+    every = _to_others(vectors, np.arange(len(label)), measure)
+    found: npt.NDArray[Any] = label[np.concatenate([distance.argmin(axis=1) for _, distance in every])]
     return found

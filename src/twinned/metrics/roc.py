@@ -1,6 +1,5 @@
-"""ROC curve, and the figures and thresholds read off it.
+"""ROC curve, and the figures and thresholds read off it; ``same = distance <= threshold``, lower is closer.
 
-Every function takes distances (lower is closer) and decides ``same = distance <= threshold``.
 No threshold separates equal distances, so the curve has one point for them.
 """
 
@@ -40,8 +39,7 @@ class Roc:
 
     def eer(self) -> float:
         """Return the equal error rate, interpolated linearly between the two nearest points."""
-        k = self._crossing()
-        gap_before, gap_after = self.frr[k - 1] - self.far[k - 1], self.far[k] - self.frr[k]
+        k, gap_before, gap_after = self._crossing()
         along = gap_before / (gap_before + gap_after)
         return float(self.far[k - 1] + along * (self.far[k] - self.far[k - 1]))
 
@@ -65,15 +63,11 @@ class Roc:
 
     def threshold_at_eer(self) -> float:
         """Return the threshold at which FAR and FRR are nearest to each other."""
-        k = self._crossing()
-        gap_before, gap_after = self.frr[k - 1] - self.far[k - 1], self.far[k] - self.frr[k]
+        k, gap_before, gap_after = self._crossing()
         return self._between(k - 1 if gap_before <= gap_after else k)
 
     def threshold_at_far(self, far: float) -> float:
-        """Return the largest threshold whose FAR is at most ``far``.
-
-        All thresholds between two adjacent distances make the same decisions. The midpoint is returned,
-        so that rounding of a distance cannot change a decision.
+        """Return the largest threshold whose FAR is at most ``far``, the midpoint to the next distance.
 
         Raises:
             SettingError: If ``far`` is not between 0 and 1.
@@ -89,9 +83,10 @@ class Roc:
         keep = _landmarks(self.far, self.frr, points)
         return Roc(self.threshold[keep], self.far[keep], self.frr[keep])
 
-    def _crossing(self) -> int:
-        """Return the first point with FAR >= FRR; at least 1."""
-        return int(np.argmax(self.far >= self.frr))
+    def _crossing(self) -> tuple[int, Any, Any]:
+        """Return the first point with FAR >= FRR, at least 1, and the gaps of the rates before and at it."""
+        k = int(np.argmax(self.far >= self.frr))
+        return k, self.frr[k - 1] - self.far[k - 1], self.far[k] - self.frr[k]
 
     def _last(self, far: float) -> int:
         check_far(far)
@@ -113,11 +108,7 @@ def check_far(far: float | None) -> None:
 
 
 def tally(distance: npt.ArrayLike, same: npt.ArrayLike) -> Tally:
-    """Count genuine and impostor comparisons at each distinct distance.
-
-    Raises:
-        DataError: If lengths differ, a distance is not finite, or one kind of comparison is missing.
-    """
+    """Count genuine and impostor comparisons at each distinct distance; both kinds are needed."""
     values, is_same = as_array(distance), as_array(same).astype(bool)
     if values.ndim != 1 or values.shape != is_same.shape:
         raise DataError(
@@ -265,11 +256,7 @@ def lfw_folds(distance: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike)
 def pooled(counts: Tally) -> Tally:
     """Pool adjacent violators until the share of genuine comparisons falls with the distance (isotonic fit).
 
-    The blocks are the segments of the ROC curve's convex hull. Whole runs of adjacent violators are pooled
-    in one pass, in exact integers, so millions of distances take a few passes.
-
-    Returns:
-        One row per block: its largest distance and its counts.
+    Returns one row per block, with its largest distance: the segments of the ROC curve's convex hull.
 
     References:
         Barlow et al., Statistical Inference under Order Restrictions, 1972: pool adjacent violators.

@@ -12,7 +12,6 @@ from ..data.readers import Data, as_dataset
 from ..errors import DataError
 from ..evaluation.results import NAMES
 from ..inference import model_folder
-from ..inference.baseline import figures
 from ..inference.model import Model
 from ..inference.model_card import card
 from ..utils.notes import Note, note
@@ -75,7 +74,7 @@ def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: in
     """Evaluate both models on the original task, and keep the figures in the new model's folder."""
     try:
         found = {
-            when: figures(model.evaluate(data, seed=seed, progress=progress))
+            when: model.evaluate(data, seed=seed, progress=progress).headline()
             for when, model in (("before", before), ("after", after))
         }
     except DataError as error:

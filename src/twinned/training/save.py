@@ -17,10 +17,9 @@ from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import fit_calibration, held_out_figures
 from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
-from ..inference.baseline import UNTOUCHED
 from ..inference.embedder import GraphEmbedder
 from ..inference.model_card import card
-from ..inference.model_folder import Manifest
+from ..inference.model_folder import UNTOUCHED, Manifest
 from ..inference.session import Graph
 from ..nn import onnx_export
 from ..nn.siamese import SiameseNetwork
