@@ -66,16 +66,12 @@ def embed_to_file(
     if target.exists() and not force:
         if resume and not work.exists():
             return Written(len(paths), [])
-        raise SettingError(
-            f"{target}: The file exists. Choose another name, or overwrite it with `force=True`"
-        )
+        raise SettingError(f"{target}: The file exists. Choose another name, or set `force=True`")
     if not target.parent.is_dir():
         raise SettingError(f"{target.parent}: No such folder to write to")
     if work.exists() and not (resume and (work / run).exists()):
         if resume:
-            raise SettingError(
-                f"{work}: The partial run has another model or other images. Set `force=True` to start over"
-            )
+            raise SettingError(f"{work}: Has another model or other images. Set `force=True` to start over")
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)
     (work / run).touch()

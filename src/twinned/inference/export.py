@@ -105,10 +105,7 @@ def export_model(
         data = data.genuine()
         decoded = decode(data.images, model.spec, progress=progress)
         if not len(decoded.kept):
-            raise DataError(
-                f"{data.origin}: None of {len(data.images)} images can be read, so int8 cannot be calibrated."
-                f" The first: {decoded.unreadable[0]}"
-            )
+            raise DataError(f"{data.origin}: No image can be read. The first: {decoded.unreadable[0]}")
         pixels, labels = decoded.pixels, data.labels[decoded.kept]
     with tempfile.TemporaryDirectory(prefix="twinned-") as name:
         folder = Path(name)
@@ -212,9 +209,7 @@ def _quantize(
     names = np.random.default_rng(0).permutation(np.unique(labels))
     first = np.isin(labels, names[: len(names) // 2])
     if len(names) < 4:
-        raise DataError(
-            f"int8 needs images of at least 4 classes, half of them to measure accuracy; got {len(names)}"
-        )
+        raise DataError(f"int8 needs at least 4 classes, half to measure accuracy; got {len(names)}")
     calibrate = pixels[np.flatnonzero(first)[:: max(1, int(first.sum()) // _CALIBRATION_IMAGES)]]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

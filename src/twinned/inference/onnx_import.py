@@ -77,17 +77,13 @@ def open_onnx(path: Path) -> OnnxEncoder:
         raise ModelError(f"{path}: The file is not readable as ONNX ({first})") from None
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
-        raise ModelError(
-            f"{path}: The opset is {opset}; at least {_OLDEST_OPSET} is needed. Export the encoder again"
-        )
+        raise ModelError(f"{path}: Opset {opset} is too old. Export it with {_OLDEST_OPSET} or later")
     constants = {value.name for value in proto.graph.initializer}
     inputs = {v.name: _tensor(v) for v in proto.graph.input if v.name not in constants}
     images = {name: found for name, found in inputs.items() if len(found[1]) == 4 and found[0] in _KINDS}
     if len(inputs) != 1 or len(images) != 1:
-        raise ModelError(
-            f"{path}: One input is expected, an image: floats or uint8 of four dimensions; it has"
-            f" {_listed(inputs)}"
-        )
+        expected = "One input is expected, an image: floats or uint8 of four dimensions"
+        raise ModelError(f"{path}: {expected}; it has {_listed(inputs)}")
     outputs = {v.name: _tensor(v) for v in proto.graph.output}
     flat = [name for name, (_, shape) in outputs.items() if len(shape) == 2]
     # A 1x1 map counts as a vector unless there is one.
@@ -131,9 +127,7 @@ def build(found: OnnxEncoder, input_format: InputFormat, path: Path) -> None:
                 f" channels, {input_format.layout} ({reason})"
             ) from None
         if together.ndim != 2 or len(together) != 3:
-            raise ModelError(
-                f"{found.path}: The output for 3 images has the shape {together.shape}; (3, d) is expected"
-            )
+            raise ModelError(f"{found.path}: 3 images give the shape {together.shape}; (3, d) is expected")
         return
 
 
