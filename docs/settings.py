@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from twinned.training.config import OPTIONS, TrainConfig, _variants, short_name
+from twinned.training.config import OPTIONS, TrainConfig, short_name, variants
 from twinned.training.options import TrainOptions
 from twinned.training.recipes import RECIPES
 from twinned.training.rules import RULES
@@ -61,18 +61,17 @@ def _options() -> Iterator[str]:
     for section, field in TrainConfig.model_fields.items():
         if section == "functions":  # names of functions, which are no options
             continue
-        kinds = _variants(section)
+        kinds = variants(section)
         if not kinds and section != "recipe":
             yield _row(section, section, field)
         several = len(kinds) > 1
-        for kind in kinds:
-            own = kind.model_fields
-            label = f" ({own['name'].default})" if several else ""
-            for name, option in own.items():
+        for kind, fields in kinds.items():
+            label = f" ({kind})" if several else ""
+            for name, option in fields.items():
                 if name != "name" or not several:
                     yield _row(f"{section}.{name}", f"{section}.{name}{label}", option)
         if several:
-            names = ", ".join(f"`{kind.model_fields['name'].default}`" for kind in kinds)
+            names = ", ".join(f"`{kind}`" for kind in kinds)
             default = getattr(TrainConfig(), section).name
             yield f"| {section}.name | `{section}` | {names} | {default} | Name of the {section} |"
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 import twinned as tw
-from twinned.visualization.style import BLUE, GRAY, GREEN, INK, VERMILLION, dress, legend, sheet
+from twinned.visualization.colors import BLUE, GRAY, GREEN, INK, VERMILLION
+from twinned.visualization.style import dress, legend, sheet
 
 HERE = Path(__file__).parent / "pictures"
 

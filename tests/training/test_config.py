@@ -8,8 +8,16 @@ import pytest
 
 from twinned import losses, recipes
 from twinned.errors import SettingError
-from twinned.training.config import ALIASES, OPTIONS, SHORT_NAMES, TrainConfig, _variants, full_name
-from twinned.training.sections import loss_section
+from twinned.training.config import (
+    ALIASES,
+    OPTIONS,
+    SHORT_NAMES,
+    Loss,
+    TrainConfig,
+    full_name,
+    loss_options,
+    variants,
+)
 
 
 def test_merge_changes_the_named_options_only():
@@ -58,11 +66,11 @@ def test_option_given_by_two_names_is_refused():
 
 
 def test_loss_section_has_options_and_defaults_of_its_class():
-    assert [kind.model_fields["name"].default for kind in _variants("loss")] == list(losses.LOSSES)
-    section = loss_section("multi-similarity", alpha=1.0)
+    assert list(variants("loss")) == list(losses.LOSSES)
+    section = Loss(name="multi-similarity", alpha=1.0)
     assert section.model_dump() == {"name": "multi-similarity", "alpha": 1.0, "beta": 50.0, "base": 0.5}
-    arcface = type(loss_section("arcface")).model_fields
-    assert list(arcface) == ["name", "margin", "scale"]
+    arcface = loss_options("arcface")
+    assert list(arcface) == ["margin", "scale"]
     assert arcface["margin"].description == "Angle in radians, between 0 and pi"
 
 

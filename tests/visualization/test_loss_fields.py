@@ -7,7 +7,7 @@ import pytest
 
 from twinned import plots
 from twinned.errors import DataError
-from twinned.visualization import style
+from twinned.visualization import colors, style
 
 POINTS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 FORCES = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, -2.0]])
@@ -21,7 +21,7 @@ def test_arrows_are_proportional_to_forces():
     assert arrows[0, 0][1] == 0
     assert arrows[1, 1][1] == pytest.approx(-arrows[0, 0][0])
     faces = [tuple(face) for points in ax.collections for face in points.get_facecolors()]
-    assert [face == style.to_rgba(style.PAPER) for face in faces] == [False, False, True, False]
+    assert [face == style.to_rgba(colors.PAPER) for face in faces] == [False, False, True, False]
     assert any("hollow" in text.get_text() for text in ax.texts)
 
 

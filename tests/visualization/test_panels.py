@@ -8,7 +8,7 @@ import pytest
 from twinned import plots
 from twinned.errors import DataError
 from twinned.metrics.comparisons import compare_pairs
-from twinned.visualization import style
+from twinned.visualization import colors, style
 from twinned.visualization.panels import Shown
 
 IMAGE = np.zeros((8, 12), np.uint8)
@@ -30,7 +30,7 @@ def test_neighbors_mark_correctness_and_threshold():
     assert "✗ ben" in words(ax)
     assert words(ax).count("0.100") == 2
     assert "anna" in words(ax)  # label of the query; neighbors of an unlabeled query have no mark
-    blue, orange = style.to_rgba(style.BLUE), style.to_rgba(style.VERMILLION)
+    blue, orange = style.to_rgba(colors.BLUE), style.to_rgba(colors.VERMILLION)
     assert frames(ax)[1:4] == [blue, orange, blue]
     dotted = [line for line in ax.lines if len(line.get_xdata()) == 2]
     assert len(dotted) == 1  # only the first row has an image beyond the threshold
@@ -67,7 +67,7 @@ def test_one_shot_shows_the_nearest_class(truth, threshold, expected):
     at = shown.index("answer")
     assert shown[at + 1 : at + 1 + len(expected)] == expected
     verdict = ax.texts[at + 1 : at + 1 + len(expected)]
-    assert {t.get_color() for t in verdict} == {style.VERMILLION if "✗" in expected[-1] else style.BLUE}
+    assert {t.get_color() for t in verdict} == {colors.VERMILLION if "✗" in expected[-1] else colors.BLUE}
 
 
 def test_one_shot_requires_distances():

@@ -12,7 +12,7 @@ import pytest
 
 from twinned import plots
 from twinned.errors import SettingError
-from twinned.visualization import style
+from twinned.visualization import colors, style
 
 
 def drawn(title="a $b$ <c>"):
@@ -33,10 +33,10 @@ def contrast(a, b):
 
 
 def test_colors_have_enough_contrast():
-    assert contrast(style.INK, style.PAPER) > 12
-    assert contrast(style.GRAY, style.PAPER) > 4.5
-    for color in (style.BLUE, style.VERMILLION):
-        assert contrast(color, style.PAPER) > 3
+    assert contrast(colors.INK, colors.PAPER) > 12
+    assert contrast(colors.GRAY, colors.PAPER) > 4.5
+    for color in (colors.BLUE, colors.VERMILLION):
+        assert contrast(color, colors.PAPER) > 3
 
 
 def test_main_colors_differ_for_color_blind_readers():
@@ -48,7 +48,7 @@ def test_main_colors_differ_for_color_blind_readers():
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
     )
     for seen in (np.eye(3), deutan, protan):
-        for a, b in combinations((style.BLUE, style.VERMILLION, style.INK), 2):
+        for a, b in combinations((colors.BLUE, colors.VERMILLION, colors.INK), 2):
             assert np.linalg.norm(seen @ linear(a) - seen @ linear(b)) > 0.25, (a, b)
 
 

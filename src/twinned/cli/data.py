@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ..errors import many, some
 from ..utils.notes import logger
@@ -20,10 +21,10 @@ _FILES_SHOWN = 5  # of one issue
 @app.command()
 def check(
     data: Data,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are errors.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Exit with code 1 if there are errors.")] = False,
     faces: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--faces/--no-faces",
             help="Report images without a face or with several (default: if most images show a face).",
         ),
@@ -54,20 +55,16 @@ def check(
 
 @app.command()
 def crop(
-    photos: Annotated[
-        Path, typer.Argument(help="Folder of photographs, or one photograph.", metavar="PHOTOS")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    size: Annotated[int, typer.Option(help="Height and width of the faces in pixels.")] = 150,
-    margin: Annotated[
-        float, typer.Option(help="Margin on each side of the face, relative to its size.")
-    ] = 0.25,
+    photos: Annotated[Path, Argument(help="Folder of photographs, or one photograph.", metavar="PHOTOS")],
+    output: Annotated[Path, Option("-o", "--output", help="Folder to write.")],
+    size: Annotated[int, Option(help="Height and width of the faces in pixels.")] = 150,
+    margin: Annotated[float, Option(help="Margin on each side of the face, relative to its size.")] = 0.25,
     every: Annotated[
-        bool, typer.Option("--all", help="Cut out every face of a photograph, not only the largest.")
+        bool, Option("--all", help="Cut out every face of a photograph, not only the largest.")
     ] = False,
     min_face: MinFace = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out photographs that are done.", rich_help_panel="Run")
+        bool, Option("--resume", help="Leave out photographs that are done.", rich_help_panel="Run")
     ] = False,
     force: Force = False,
     json: Json = False,
@@ -134,19 +131,19 @@ def list_(json: Json = False) -> None:
 def get(
     name: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="Data set: digits, letters, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME"
         ),
     ],
     from_: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--from", help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA)."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder to write (default: named after the data set)."),
+        Option("-o", "--output", help="Folder to write (default: named after the data set)."),
     ] = None,
     force: Force = False,
     json: Json = False,

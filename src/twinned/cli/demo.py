@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from ..errors import SettingError
 from .options import Json, Quiet, Seed, print_result
@@ -45,9 +46,7 @@ _LINE = "   {:<44} {:>6.1%}  [{:.1%} to {:.1%}]"
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for model and pictures.")] = Path(
-        "demo"
-    ),
+    output: Annotated[Path, Option("-o", "--output", help="Folder for model and pictures.")] = Path("demo"),
     seed: Seed = 0,
     json: Json = False,
     quiet: Quiet = False,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from ..errors import DataError
 from ..utils.notes import logger
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 group = typer.Typer(help="Draw a model, its training, its metrics or its images, as .png or .svg.")
 
-Images = Annotated[
-    Path, typer.Argument(help="Folder with one folder per class, or CSV file.", metavar="DATA")
-]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Picture to write, .png or .svg.")]
+Images = Annotated[Path, Argument(help="Folder with one folder per class, or CSV file.", metavar="DATA")]
+Output = Annotated[Path, Option("-o", "--output", help="Picture to write, .png or .svg.")]
 View = Literal["overview", "roc", "det", "distances", "reliability", "mistakes", "confusion"]
 
 
@@ -66,10 +65,10 @@ def architecture(
 
 @group.command()
 def history(
-    models: Annotated[list[Path], typer.Argument(help=MODEL_HELP, metavar="MODEL...")],
+    models: Annotated[list[Path], Argument(help=MODEL_HELP, metavar="MODEL...")],
     output: Output,
     over: Annotated[
-        Literal["step", "seconds", "epoch"], typer.Option(help="Unit of the horizontal axis.")
+        Literal["step", "seconds", "epoch"], Option(help="Unit of the horizontal axis.")
     ] = "step",
     force: Force = False,
     json: Json = False,
@@ -99,8 +98,8 @@ def verification(
     model: ModelFolder,
     data: EvaluationData,
     output: Output,
-    view: Annotated[View, typer.Option(help="Kind of picture.")] = "overview",
-    protocol: Annotated[str, typer.Option(help="Evaluation protocol: auto, classes, pairs or lfw.")] = "auto",
+    view: Annotated[View, Option(help="Kind of picture.")] = "overview",
+    protocol: Annotated[str, Option(help="Evaluation protocol: auto, classes, pairs or lfw.")] = "auto",
     seed: Seed = 0,
     force: Force = False,
     device: Device = "auto",
@@ -160,9 +159,9 @@ def embeddings(
     data: Images,
     output: Output,
     method: Annotated[
-        Literal["tsne", "umap"], typer.Option(help="Projection to two dimensions; umap requires umap-learn.")
+        Literal["tsne", "umap"], Option(help="Projection to two dimensions; umap requires umap-learn.")
     ] = "tsne",
-    most: Annotated[int, typer.Option(help="Maximum number of images, drawn at random.", min=4)] = 1000,
+    most: Annotated[int, Option(help="Maximum number of images, drawn at random.", min=4)] = 1000,
     seed: Seed = 0,
     force: Force = False,
     device: Device = "auto",
@@ -196,9 +195,9 @@ def embeddings(
 def neighbours(
     model: ModelFolder,
     data: Images,
-    queries: Annotated[list[Path], typer.Argument(help="Images to search for.", metavar="IMAGE...")],
+    queries: Annotated[list[Path], Argument(help="Images to search for.", metavar="IMAGE...")],
     output: Output,
-    k: Annotated[int, typer.Option("-k", help="Number of neighbors of each image.", min=1, max=20)] = 6,
+    k: Annotated[int, Option("-k", help="Number of neighbors of each image.", min=1, max=20)] = 6,
     force: Force = False,
     device: Device = "auto",
     json: Json = False,
@@ -234,12 +233,12 @@ def neighbours(
 def one_shot(
     model: ModelFolder,
     support: Annotated[
-        Path, typer.Argument(help="Folder with one folder per class, whose first image is the example.")
+        Path, Argument(help="Folder with one folder per class, whose first image is the example.")
     ],
-    query: Annotated[Path, typer.Argument(help="Image to classify.", metavar="IMAGE")],
+    query: Annotated[Path, Argument(help="Image to classify.", metavar="IMAGE")],
     output: Output,
-    truth: Annotated[str | None, typer.Option(help="True class of IMAGE, if known.")] = None,
-    forced: Annotated[bool, typer.Option("--forced", help="Never answer 'unknown'.")] = False,
+    truth: Annotated[str | None, Option(help="True class of IMAGE, if known.")] = None,
+    forced: Annotated[bool, Option("--forced", help="Never answer 'unknown'.")] = False,
     force: Force = False,
     device: Device = "auto",
     json: Json = False,
@@ -268,15 +267,15 @@ def one_shot(
 @app.command()
 def explain(
     model: ModelFolder,
-    a: Annotated[Path, typer.Argument(help="First image.")],
-    b: Annotated[Path, typer.Argument(help="Second image.")],
+    a: Annotated[Path, Argument(help="First image.")],
+    b: Annotated[Path, Argument(help="Second image.")],
     output: Output,
     method: Annotated[
         Literal["auto", "exact", "occlusion"],
-        typer.Option(help="exact splits the similarity by region; occlusion covers one region at a time."),
+        Option(help="exact splits the similarity by region; occlusion covers one region at a time."),
     ] = "auto",
     cells: Annotated[
-        int, typer.Option(help="Number of regions along the shorter side, for --method occlusion.")
+        int, Option(help="Number of regions along the shorter side, for --method occlusion.")
     ] = 7,
     force: Force = False,
     device: Device = "auto",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from ..errors import MissingExtra, SettingError, TwinnedError
 from .options import Device, ModelFolder, Quiet, print_note
@@ -24,30 +25,24 @@ app = typer.Typer()
 def serve(
     model: ModelFolder,
     gallery: Annotated[
-        str | None, typer.Option(help="Gallery: a folder, created if missing, or http://HOST:6333/NAME.")
+        str | None, Option(help="Gallery: a folder, created if missing, or http://HOST:6333/NAME.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Any address other than localhost requires a token.")
+        str, Option(help="Address to listen on. Any address other than localhost requires a token.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 takes a free port.", min=0, max=65535)
-    ] = 8000,
+    port: Annotated[int, Option(help="Port to listen on; 0 takes a free port.", min=0, max=65535)] = 8000,
     token_file: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="File whose first line is the access token, read again on SIGHUP (default: the environment"
             " variable TWINNED_TOKEN)."
         ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Additional host name of the service, for example behind a proxy; can be repeated."
-        ),
+        Option(help="Additional host name of the service, for example behind a proxy; can be repeated."),
     ] = None,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="Refuse all changes to the gallery.")
-    ] = False,
+    read_only: Annotated[bool, Option("--read-only", help="Refuse all changes to the gallery.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:

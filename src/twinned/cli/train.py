@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
@@ -26,20 +27,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")]
-OutputOrNone = Annotated[Path | None, typer.Option("-o", "--output", help="Model folder to write.")]
+Output = Annotated[Path, Option("-o", "--output", help="Model folder to write.")]
+OutputOrNone = Annotated[Path | None, Option("-o", "--output", help="Model folder to write.")]
 Validation = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--validate",
         help="Data for choosing the threshold (default: hold out 20 % of the classes).",
         rich_help_panel="Data",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")]
+Resume = Annotated[bool, Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--config",
         help="JSON file with the configuration to start from (instead of --recipe).",
         rich_help_panel="Model",
@@ -47,16 +48,14 @@ ConfigFile = Annotated[
 ]
 PrintConfig = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--print-config",
         help="Print the resolved configuration as JSON, without training. Precedence: options, rules,"
         " defaults of encoder, loss and optimizer, recipe.",
         rich_help_panel="Run",
     ),
 ]
-Far = Annotated[
-    float | None, typer.Option(help="False accept rate of the threshold (default: equal error rate).")
-]
+Far = Annotated[float | None, Option(help="False accept rate of the threshold (default: equal error rate).")]
 
 
 def with_options(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -68,7 +67,7 @@ def with_options(options: type) -> Callable[[Callable[..., None]], Callable[...,
             default=found.default,
             annotation=Annotated[
                 found.cli or kind,
-                typer.Option(
+                Option(
                     found.flag or f"--{name.replace('_', '-')}",
                     help=f"{found.help}.",
                     rich_help_panel=found.panel,
@@ -131,9 +130,7 @@ def finetune(
     output: Output,
     old: Annotated[
         Path | None,
-        typer.Option(
-            help="Data of the original task, for evaluating both models on it.", rich_help_panel="Data"
-        ),
+        Option(help="Data of the original task, for evaluating both models on it.", rich_help_panel="Data"),
     ] = None,
     validate: Validation = None,
     resume: Resume = False,
@@ -161,17 +158,9 @@ def finetune(
             progress=not quiet,
             **_options(options),
         )
-    held_out = found.manifest.held_out
-    emit_model(
-        found,
-        output,
-        as_json=json,
-        more={
-            "trained": found.manifest.setting("length.steps") != 0,
-            "untouched": held_out.get("untouched"),
-            "old": held_out.get("old"),
-        },
-    )
+    more = {name: found.manifest.held_out.get(name) for name in ("untouched", "old")}
+    more |= {"trained": found.manifest.setting("length.steps") != 0}
+    emit_model(found, output, as_json=json, more=more)
 
 
 def _working(quiet: bool, options: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -187,11 +176,7 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Convert ``name=value`` strings to a dictionary.
-
-    Raises:
-        SettingError: If a string has no ``=``.
-    """
+    """Convert ``name=value`` strings to a dictionary."""
     for pair in pairs:
         if "=" not in pair:
             raise SettingError(f"--set {pair}: expected NAME=VALUE")
@@ -199,23 +184,18 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def read_config(file: Path) -> TrainConfig:
-    """Read a configuration from a JSON file.
-
-    Raises:
-        SettingError: If it is not a JSON object, or has unknown settings or wrong values.
-    """
+    """Read a configuration from a JSON file."""
     from ..training.config import TrainConfig
 
     try:
         values = json_module.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SettingError(f"{file}: invalid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise SettingError(f"{file}: expected a JSON object")
-    try:
+        if not isinstance(values, dict):
+            raise SettingError("expected a JSON object")
         return TrainConfig.from_saved(values)
     except SettingError as error:
         raise SettingError(f"{file}: {error}") from None
+    except ValueError as error:
+        raise SettingError(f"{file}: invalid JSON ({error})") from None
 
 
 def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
@@ -239,10 +219,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     print_result(
         {
             "model": str(output),
-            "threshold": fit.threshold,
-            "far": fit.far,
-            "eer": fit.eer,
-            "eer_ci": fit.eer_ci,
+            **fit.model_dump(include={"threshold", "far", "eer", "eer_ci"}),
             "classes": len(manifest.classes),
             "not_measured": manifest.not_measured,
             "notes": manifest.notes,
@@ -268,10 +245,8 @@ def _with_advice(text: str, model: Model, folder: Path) -> str:
     if fit.far is not None and (curve := manifest.held_out.get("curve")):
         frr = np.interp(fit.threshold, curve["threshold"], curve["frr"])
         lines.append(f"At a false accept rate of {fit.far:g}, {frr:.1%} of the same pairs are rejected")
-    commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
-    for start, command in zip(("Next:", "", ""), commands, strict=True):
-        lines.append(f"{start:5} twinned {command.format(folder)}")
-    return "\n".join(lines)
+    lines += [f"Next: twinned verify {folder} A.jpg B.jpg", f"      twinned evaluate {folder} OTHER_IMAGES"]
+    return "\n".join([*lines, f"      twinned serve {folder}"])
 
 
 def _at(far: float | None) -> str:
@@ -282,18 +257,16 @@ def _at(far: float | None) -> str:
 @with_options(InputOptions)
 def wrap(
     encoder: Annotated[
-        Path, typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
+        Path, Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
     data: Data,
     output: Output,
     distance: Annotated[
         str | None,
-        typer.Option(
-            help="Distance of embeddings (default: cosine or euclidean, whichever has the lower error)."
-        ),
+        Option(help="Distance of embeddings (default: cosine or euclidean, whichever has the lower error)."),
     ] = None,
     far: Far = None,
-    licence: Annotated[str | None, typer.Option(help="License of the encoder, for the model card.")] = None,
+    licence: Annotated[str | None, Option(help="License of the encoder, for the model card.")] = None,
     seed: Seed = 0,
     force: Force = False,
     json: Json = False,
@@ -334,18 +307,18 @@ def calibrate(
     model: ModelFolder,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Model folder to write (instead of --in-place).")
+        Path | None, Option("-o", "--output", help="Model folder to write (instead of --in-place).")
     ] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Change MODEL itself.")] = False,
+    in_place: Annotated[bool, Option("--in-place", help="Change MODEL itself.")] = False,
     far: Annotated[
         float | None,
-        typer.Option(help="False accept rate of the threshold (default: the model's, or equal error rate)."),
+        Option(help="False accept rate of the threshold (default: the model's, or equal error rate)."),
     ] = None,
     equal_error: Annotated[
-        bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
+        bool, Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
-        float | None, typer.Option(help="Prior probability of a same pair (default: the model's).")
+        float | None, Option(help="Prior probability of a same pair (default: the model's).")
     ] = None,
     force: Force = False,
     seed: Seed = 0,
@@ -379,31 +352,21 @@ def calibrate(
     )
     if not fit.supported:
         text += f"; not supported, requires {fit.impostors_needed:,} impostor comparisons"
-    print_result(
-        {
-            "model": str(model),
-            "threshold": fit.threshold,
-            "threshold_ci": fit.threshold_ci,
-            "far": fit.far,
-            "prior": fit.prior,
-            "eer": fit.eer,
-            "n_genuine": fit.n_genuine,
-            "n_impostor": fit.n_impostor,
-            "supported": fit.supported,
-            "impostors_needed": fit.impostors_needed,
-            "not_measured": found.manifest.not_measured,
-        },
-        as_json=json,
-        text=_with_advice(text, found, model),
-    )
+    shown = {"threshold", "threshold_ci", "far", "prior", "eer", "n_genuine", "n_impostor", "supported"}
+    result = {
+        "model": str(model),
+        **fit.model_dump(include={*shown, "impostors_needed"}),
+        "not_measured": found.manifest.not_measured,
+    }
+    print_result(result, as_json=json, text=_with_advice(text, found, model))
 
 
 @app.command()
 def export(
     model: ModelFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    output: Annotated[Path, Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
-        Path | None, typer.Option(help="Images for calibrating an 8-bit encoder, in class folders.")
+        Path | None, Option(help="Images for calibrating an 8-bit encoder, in class folders.")
     ] = None,
     force: Force = False,
     json: Json = False,

@@ -32,14 +32,7 @@ class SupportsArray(Protocol):
 
 
 def as_array(values: object) -> NDArray[Any] | None:
-    """Return an array or a tensor on any device as a NumPy array, copied only if necessary.
-
-    Returns:
-        None for other objects.
-
-    Raises:
-        DataError: If the tensor cannot be converted.
-    """
+    """Return an array or a tensor on any device as a NumPy array, copied only if necessary; else None."""
     if isinstance(values, np.ndarray):
         return values
     if isinstance(values, (type, np.generic)) or not isinstance(values, SupportsArray):
@@ -57,47 +50,27 @@ def as_array(values: object) -> NDArray[Any] | None:
         ) from None
 
 
-def batch_channels_last(images: NDArray[Any]) -> NDArray[Any]:
-    """Return a view of several images in one array with the channels last.
-
-    Args:
-        images: Shape ``(n, height, width)``, ``(n, height, width, channels)`` or
-            ``(n, channels, height, width)``.
-
-    Raises:
-        DataError: If the axes are others, or can be read in two ways.
-    """
-    if images.ndim == 3:
+def channels_last(images: NDArray[Any], *, batch: bool = False) -> NDArray[Any]:
+    """Return a view of one image, or of a batch, with the channels last; refuse axes with two readings."""
+    shape = images.shape[1:] if batch else images.shape
+    if len(shape) == 2:
         return images
-    if images.ndim != 4:
-        raise DataError(f"the array of images has shape {images.shape}; expected {_BATCH_AXES}")
-    return np.moveaxis(images, 1, 3) if _is_channels_first(images.shape[1:], images.shape) else images
-
-
-def channels_last(image: NDArray[Any]) -> NDArray[Any]:
-    """Return a view of one image with the channels last.
-
-    Args:
-        image: Shape ``(height, width)``, ``(height, width, channels)`` or ``(channels, height, width)``.
-
-    Raises:
-        DataError: If the axes are others, or can be read in two ways.
-    """
-    if image.ndim == 2:
-        return image
-    if image.ndim != 3:
-        raise DataError(f"has shape {image.shape}; expected {_IMAGE_AXES}")
-    return np.moveaxis(image, 0, 2) if _is_channels_first(image.shape, image.shape) else image
+    first, last = (len(shape) == 3 and shape[axis] in CHANNELS for axis in (0, -1))
+    found = f"{'the array of images ' if batch else ''}has shape {images.shape}"
+    if first and last:
+        raise DataError(
+            f"{found}, so the channels may be first or last; pass Pillow images, or arrays above 4 pixels"
+        )
+    if not first and not last:
+        reason = ", without an axis of 1, 3 or 4 channels" if len(shape) == 3 else ""
+        raise DataError(f"{found}{reason}; expected {_BATCH_AXES if batch else _IMAGE_AXES}")
+    return np.moveaxis(images, -3, -1) if first else images
 
 
 def split_batch(images: NDArray[Any]) -> list[NDArray[Any]] | None:
-    """Return the images of an array; None if the array is one image.
-
-    Raises:
-        DataError: If three axes can be one image with its channels first or several gray images.
-    """
+    """Return the images of an array; None if the array is one image. Refuse three axes with two readings."""
     if images.ndim == 4:
-        return list(batch_channels_last(images))
+        return list(channels_last(images, batch=True))
     if images.ndim != 3 or images.shape[2] in CHANNELS or images.shape[0] == 1:
         return None
     if images.shape[0] in CHANNELS:
@@ -111,11 +84,7 @@ def split_batch(images: NDArray[Any]) -> list[NDArray[Any]] | None:
 def to_pixels(image: NDArray[Any]) -> Any:
     """Return one image as uint8, shape ``(height, width)`` or ``(height, width, 3 or 4)``.
 
-    Args:
-        image: uint8, bool, uint16, or floats in [0, 1]; axes as for `channels_last`.
-
-    Raises:
-        DataError: If the image is empty, or its axes, type or values are others.
+    The values may be uint8, bool, uint16, or floats in [0, 1]; the axes are those of `channels_last`.
     """
     if image.dtype.kind in NOT_NUMBERS:
         raise DataError(f"has dtype {image.dtype}; pass paths as a list or a one-dimensional array")
@@ -124,17 +93,15 @@ def to_pixels(image: NDArray[Any]) -> Any:
     image = channels_last(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
+    if reason := _unusable(image):
+        raise DataError(f"has {reason}")
     if image.dtype == np.bool_:
         return image.astype(np.uint8) * np.uint8(255)
     if image.dtype.name == "uint16":
         return (image >> 8).astype(np.uint8)
     if image.dtype.kind == "f":
-        if not (image.min() >= 0 and image.max() <= 1):  # also refuses NaN
-            raise DataError(f"has {_out_of_range(float(image.min()), float(image.max()))}")
         exact = image.astype(np.float32) if image.dtype.itemsize < 4 else image
         return np.rint(exact * 255).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise DataError(f"has {_wrong_type(image)}")
     return image
 
 
@@ -145,15 +112,7 @@ class ValueCheck:
         self._highest = {"uint8": 0, "uint16": 0}
 
     def add(self, images: NDArray[Any], first: int) -> None:
-        """Check images that share an array.
-
-        Args:
-            images: One or more images.
-            first: Position of the first image, for messages.
-
-        Raises:
-            DataError: If the type is not supported, or floats are not in [0, 1].
-        """
+        """Check the type and range of one or more images of an array; ``first`` is the place of the first."""
         kind = images.dtype.name
         if images.size == 0:
             raise DataError(f"image {first} has shape {images.shape}, which is empty")
@@ -161,24 +120,11 @@ class ValueCheck:
             limit = 1 if kind == "uint8" else 255
             if self._highest[kind] <= limit:
                 self._highest[kind] = max(self._highest[kind], int(images.max()))
-        elif images.dtype.kind == "f":
-            low, high = float(images.min()), float(images.max())
-            if not (low >= 0 and high <= 1):
-                raise DataError(f"from image {first} on, the images have {_out_of_range(low, high)}")
-        elif images.dtype.kind not in "b" + NOT_NUMBERS:
-            raise DataError(f"from image {first} on, the images have {_wrong_type(images)}")
-
-    def add_batch(self, images: NDArray[Any]) -> None:
-        """Check the images of one array, a part at a time."""
-        for start in range(0, len(images), _CHUNK):
-            self.add(images[start : start + _CHUNK], start)
+        elif images.dtype.kind not in NOT_NUMBERS and (reason := _unusable(images)):
+            raise DataError(f"from image {first} on, the images have {reason}")
 
     def finish(self) -> None:
-        """Check the highest values of all images.
-
-        Raises:
-            DataError: If integers do not use their range, so that all images would be black.
-        """
+        """Refuse integers that do not use their range, so that all images would be black."""
         if self._highest["uint8"] == 1:
             raise DataError(
                 "the highest value of the uint8 images is 1, so all would be black; pass images * 255, or"
@@ -192,14 +138,11 @@ class ValueCheck:
 
 
 def check_values(images: Iterable[object]) -> None:
-    """Check the values of images; only those in arrays are read.
-
-    Raises:
-        DataError: If a type is not supported, floats are not in [0, 1], or all images would be black.
-    """
+    """Check the values of images; only those in arrays are read."""
     check = ValueCheck()
     if isinstance(images, np.ndarray):
-        check.add_batch(images)
+        for start in range(0, len(images), _CHUNK):
+            check.add(images[start : start + _CHUNK], start)
     else:
         for place, image in enumerate(images):
             if isinstance(image, np.ndarray):
@@ -207,21 +150,20 @@ def check_values(images: Iterable[object]) -> None:
     check.finish()
 
 
-def _is_channels_first(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    """Return True for the axes (channels, height, width), False for (height, width, channels)."""
-    first, last = shape[0] in CHANNELS, shape[2] in CHANNELS
-    if first == last:
-        axes = _BATCH_AXES if len(whole) == 4 else _IMAGE_AXES
-        if not first:
-            raise DataError(f"has shape {whole}, without an axis of 1, 3 or 4 channels; expected {axes}")
-        raise DataError(
-            f"has shape {whole}, so the channels may be first or last; pass Pillow images, or arrays larger"
-            " than 4 pixels"
-        )
-    return first
-
-
-def _out_of_range(low: float, high: float) -> str:
+def _unusable(images: NDArray[Any]) -> str | None:
+    """Return the reason why the type or the values of images cannot be used, and the remedy; else None."""
+    kind = images.dtype.kind
+    if kind == "b" or images.dtype.name in ("uint8", "uint16"):
+        return None
+    expected = "expected uint8, bool, uint16 or floats in [0, 1]"
+    if kind not in "fiu":
+        return f"dtype {images.dtype}; {expected}"
+    low, high = images.min().item(), images.max().item()
+    if kind != "f":
+        remedy = ": pass images.astype(numpy.uint8)" if low >= 0 and 1 < high <= 255 else ""
+        return f"dtype {images.dtype} with values from {low} to {high}; {expected}{remedy}"
+    if low >= 0 and high <= 1:
+        return None
     if np.isnan(low) or np.isnan(high):
         return "NaN among their values; expected floats within [0, 1]: replace or leave out these images"
     remedy = "scale them to [0, 1]"
@@ -230,12 +172,3 @@ def _out_of_range(low: float, high: float) -> str:
     elif low >= -10 and high <= 10:
         remedy = "pass the images before they are normalized"
     return f"floats from {low:g} to {high:g}; expected within [0, 1]: {remedy}"
-
-
-def _wrong_type(images: NDArray[Any]) -> str:
-    expected = "expected uint8, bool, uint16 or floats in [0, 1]"
-    if images.dtype.kind not in "iu":
-        return f"dtype {images.dtype}; {expected}"
-    low, high = int(images.min()), int(images.max())
-    remedy = ": pass images.astype(numpy.uint8)" if low >= 0 and 1 < high <= 255 else ""
-    return f"dtype {images.dtype} with values from {low} to {high}; {expected}{remedy}"

@@ -34,34 +34,22 @@ _TURNS = torch.stack(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random augmentation, independent for each image; 0 disables a part.
+    """Random augmentation, independent for each image; a part of strength 0 is off.
 
-    Args:
-        rotation: Maximum rotation in degrees, in both directions.
-        shear: Maximum shear of each axis, as a fraction of the other.
-        scale: Maximum scaling of each axis: 0.2 scales by 1/1.2 to 1.2.
-        shift: Maximum shift, as a fraction of the image size.
-        probability: Probability of each of the four above, for each image (0.5 in Koch 2015).
-        elastic: Standard deviation of the elastic displacement, as a fraction of half the image size, smooth
-            over a quarter of the image (Simard 2003).
-        flip: Mirror left and right with probability 0.5.
-        brightness: Maximum change of the pixel values, which are in [0, 1].
-        contrast: Maximum relative change of the contrast.
-        saturation: Maximum relative change of the saturation; color images only.
-        erase: Side of a square that is erased with probability 0.5, as a fraction of the image size.
+    Strengths are maxima in both directions, ``flip`` and ``erase`` have probability 0.5.
     """
 
-    rotation: float = 0.0
-    shear: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
-    probability: float = 1.0
-    elastic: float = 0.0
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    erase: float = 0.0
+    rotation: float = 0.0  # degrees
+    shear: float = 0.0  # of each axis, as a fraction of the other
+    scale: float = 0.0  # of each axis: 0.2 scales by 1/1.2 to 1.2
+    shift: float = 0.0  # fraction of the image size
+    probability: float = 1.0  # of each of the four above, for each image (0.5 in Koch 2015)
+    elastic: float = 0.0  # standard deviation, as a fraction of half the image size (Simard 2003)
+    flip: bool = False  # mirror left and right
+    brightness: float = 0.0  # change of the pixel values, which are in [0, 1]
+    contrast: float = 0.0  # relative change
+    saturation: float = 0.0  # relative change; color images only
+    erase: float = 0.0  # side of a square, as a fraction of the image size
 
     @property
     def warps(self) -> bool:
@@ -77,17 +65,10 @@ class Augmentation:
         rows: slice = slice(None),
         whole: int | None = None,
     ) -> Tensor:
-        """Augment a batch.
+        """Map bytes ``(n, height, width, channels)`` to floats in [0, 1], ``(n, channels, height, width)``.
 
-        Args:
-            pixels: uint8, shape ``(n, height, width, channels)``.
-            turns: Number of quarter turns of each image, shape ``(n,)``; from 4 on it is mirrored first.
-            seed: Random seed.
-            rows: Rows of a larger batch that these images are; they are augmented as in that batch.
-            whole: Number of images of the larger batch; by default ``n``.
-
-        Returns:
-            Floats in [0, 1], shape ``(n, channels, height, width)``, channels last in memory.
+        ``turns`` are quarter turns of each image, which from 4 on is mirrored first. Images that are ``rows``
+        of a larger batch, of ``whole`` images, are augmented as in that batch. Channels are last in memory.
         """
         chance = _Chance(seed, rows, len(pixels) if whole is None else whole)
         x = pixels.permute(0, 3, 1, 2).to(torch.get_default_dtype()).div_(255)
@@ -164,11 +145,9 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class FunctionAugmentation:
-    """Augmentation by a function of one's own, called as `Augmentation`.
+    """Augmentation by a function of floats in [0, 1], shape ``(n, channels, height, width)``.
 
-    Args:
-        function: Maps floats in [0, 1], shape ``(n, channels, height, width)``, to the same. It draws
-            PyTorch's random numbers, which are seeded for each batch, so a repeated run draws the same.
+    It draws PyTorch's random numbers, which are seeded for each batch, so a repeated run draws the same.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -182,12 +161,7 @@ class FunctionAugmentation:
         rows: slice = slice(None),
         whole: int | None = None,
     ) -> Tensor:
-        """Augment a batch; see `Augmentation.__call__`.
-
-        Raises:
-            SettingError: If the function does not return floats of the shape that it was given, or far from
-                [0, 1].
-        """
+        """Augment a batch as `Augmentation` does; another shape or type, or values far off, are refused."""
         images = Augmentation()(pixels, turns=turns)
         torch.manual_seed(seed + (rows.start or 0))
         changed = self.function(images)

@@ -12,14 +12,10 @@ from typing import TypeAlias
 from ..errors import DataError, some
 from .images import open_known
 
-IMAGE_COLUMNS, PAIR_COLUMNS = (
-    ("path", "label", "split", "group", "role"),
-    ("left", "right", "same", "relation"),
-)
-_TAR, _TAR_AT = b"ustar", 257
+IMAGE_COLUMNS = ("path", "label", "split", "group", "role")
+PAIR_COLUMNS = ("left", "right", "same", "relation")
+_KNOWN = {*IMAGE_COLUMNS, *PAIR_COLUMNS}
 Row: TypeAlias = tuple[int, dict[str, str]]  # number of the first line, values by column name
-# A value of a CSV: quoted (and the text after the closing quote), or bare.
-_VALUE = re.compile(r'(?P<quoted>"[^"]*(?:""[^"]*)*(?P<closed>"?))?(?P<rest>[^,\r\n]*)')
 _BREAK = re.compile(r"\r\n|\r|\n")
 # First bytes of ZIP, gzip, bzip2, xz, 7z, RAR and Zstandard; a tar archive has its own at byte 257.
 _ARCHIVES = (
@@ -31,11 +27,12 @@ _ARCHIVES = (
     b"Rar!\x1a\7",
     b"\x28\xb5\x2f\xfd",
 )
+_TAR, _TAR_AT = b"ustar", 257
 _WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
 def read_csv(path: Path) -> tuple[list[str], list[Row]]:
-    """Return the column names, and each row with the number of its first line."""
+    """Return the column names, and each row with the number of its first line, without surrounding spaces."""
     try:
         if path.is_file():  # a pipe can be read only once
             _refuse_other_files(path)
@@ -44,7 +41,8 @@ def read_csv(path: Path) -> tuple[list[str], list[Row]]:
             header = _header(next(records, (1, []))[1])
             rows = []
             for line, values in records:
-                if not any(value.strip() for value in values):
+                values = [value.strip() for value in values]
+                if not any(values):
                     continue  # a spreadsheet leaves rows of commas behind
                 if len(values) > len(header):
                     raise DataError(f"{path}, line {line}: more values than column names")
@@ -62,65 +60,47 @@ def read_csv(path: Path) -> tuple[list[str], list[Row]]:
 
 def _header(names: Iterable[str]) -> list[str]:
     """Return column names without surrounding spaces, and known names in lower case."""
-    known = {*IMAGE_COLUMNS, *PAIR_COLUMNS}
-    return [low if (low := name.strip().lower()) in known else name.strip() for name in names]
+    return [low if (low := name.strip().lower()) in _KNOWN else name.strip() for name in names]
 
 
 def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield each record of a CSV with the number of its first line; empty lines are skipped."""
-    taken: list[str] = []  # lines of the current record
-    ended = False
-
-    def lines() -> Iterator[str]:
-        nonlocal ended
-        for text in file:
-            taken.append(text)
-            yield text
-        ended = True  # the reader asks for a line after the last one only inside a quote
-
-    reader = csv.reader(lines())
+    lines = [*file, "\n"]  # a quote that is open at the end takes this line, too
+    reader = csv.reader(lines)
     header: list[str] = []
-    first = 1
-    while True:
+    while (start := reader.line_num) < len(lines):
+        line = None
         try:
-            values = next(reader, None)
-        except csv.Error as error:
-            _check_quotes(path, header, first, "".join(taken))
-            raise DataError(f"{path}, line {first}: not a row of a CSV ({error})") from None
-        if values is None:
-            return
-        if ended or len(taken) > 1:
-            _check_quotes(path, header, first, "".join(taken))
+            values = next(reader)
+            if reader.line_num > start + 1:
+                line = _open_quote(header, values, "".join(lines[start : reader.line_num]))
+        except csv.Error as error:  # a value is too long
+            if reader.line_num == start + 1:
+                raise DataError(f"{path}, line {start + 1}: not a row of a CSV ({error})") from None
+            line = 1
+        if line is not None:
+            raise DataError(
+                f'{path}, line {start + line}: A quote (") opens here and is not closed on this line. Close'
+                " or remove it."
+            )
         header = header or _header(values)
         if values:
-            yield first, values
-        first += len(taken)
-        taken.clear()
+            yield start + 1, values
 
 
-def _check_quotes(path: Path, header: Sequence[str], first: int, record: str) -> None:
-    """Check that the quotes of a record, which starts in line ``first``, do not span several rows."""
-    place = 0
-    for column in itertools.count():
-        value = _VALUE.match(record, place)
-        if value is None:
-            return
-        quoted, closed, rest = value["quoted"], value["closed"], value["rest"]
-        line = first + len(_BREAK.findall(record[:place]))
-        if quoted is not None and not closed:
-            raise DataError(
-                f'{path}, line {line}: A quote (") opens here and is not closed. Close it, or remove it.'
-            )
-        if quoted is not None and _BREAK.search(quoted):
-            name = header[column] if column < len(header) else ""
-            if rest.strip() or not header or name in (*IMAGE_COLUMNS, *PAIR_COLUMNS):
-                raise DataError(
-                    f'{path}, line {line}: A quote (") opens here and is closed on another line. Close it on'
-                    f" line {line}, or remove it: {name or 'a value'} must be one line of text."
-                )
-        place = value.end() + 1
-        if record[value.end() : place] != ",":
-            return
+def _open_quote(header: list[str], values: list[str], record: str) -> int | None:
+    """Return the line of a record, from 1, where a quote opens that should close on that line; else None.
+
+    Only a quoted value of an unknown column may have line breaks.
+    """
+    line = 1
+    for name, value in itertools.zip_longest(header[: len(values)], values, fillvalue=""):
+        if breaks := len(_BREAK.findall(value)):
+            quoted = value.rstrip(" \t").replace('"', '""')
+            if not header or name in _KNOWN or f'"{quoted}"' not in record:
+                return line
+            line += breaks
+    return None
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -140,11 +120,7 @@ def _refuse_other_files(path: Path) -> None:
 
 
 def check_label(where: str, label: str) -> None:
-    """Check that a label is one line, which the service requires.
-
-    Raises:
-        DataError: If it has a line break.
-    """
+    """Check that a label is one line, which the service requires."""
     if label.splitlines() not in ([label], []):
         raise DataError(f"{where}: the label {label!r} has a line break; it must be one line of text")
 

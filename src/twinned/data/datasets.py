@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -19,11 +18,7 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.intp]
 
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
+_SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,7 +42,7 @@ class ImageSet:
     forgery: NDArray[np.bool_]
     split: NDArray[np.str_]
     origin: str = "arrays"
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,12 +55,10 @@ class ImageSet:
         self, chosen: int | slice | Index | NDArray[np.bool_]
     ) -> tuple[Image.Image, str] | ImageSet:
         """Return an image, decoded, and its label; or the chosen images, as `subset` does."""
-        if isinstance(chosen, slice):
-            return self.subset(np.arange(len(self))[chosen])
-        if isinstance(chosen, np.ndarray) and chosen.ndim:
-            return self.subset(chosen)
-        place = operator.index(chosen)
-        return open_image(self.images[place]), str(self.labels[place])
+        rows = np.arange(len(self))[chosen]
+        return (
+            self.subset(rows) if rows.ndim else (open_image(self.images[int(rows)]), str(self.labels[rows]))
+        )
 
     def __repr__(self) -> str:
         return f"ImageSet({len(self)} images, {len(self.classes)} classes, {self.origin})"
@@ -96,9 +89,8 @@ class ImageSet:
 
         An empty value is ``train`` if any image has one of these three splits, otherwise "".
         """
-        known = {word: name for name, words in _SPLIT_NAMES.items() for word in words}
-        found = [known.get(word.lower(), word.lower()) for word in self.split.tolist()]
-        blank = "" if set(found).isdisjoint(_SPLIT_NAMES) else "train"
+        found = [_SPLIT_NAMES.get(word, word) for word in map(str.lower, self.split.tolist())]
+        blank = "" if {"train", "val", "test"}.isdisjoint(found) else "train"
         return np.array([name or blank for name in found], np.str_)
 
     def usable_classes(self) -> list[str]:
@@ -125,12 +117,8 @@ class ImageSet:
             raise MissingExtra("train", "ImageSet.as_dataset") from None
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:
-        """Return the chosen images in the order given.
-
-        Args:
-            chosen: Indices, or a mask.
-        """
-        index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        """Return the images of some indices in their order, or of a mask."""
+        index = np.arange(len(self))[chosen]
         images: Any = self.images
         picked: Any = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
         return replace(
@@ -147,11 +135,9 @@ class ImageSet:
         return self.subset(~self.forgery)
 
     def calibration_subset(self) -> tuple[ImageSet, list[str]]:
-        """Select the images for choosing a threshold by their ``split_name``.
+        """Return the images for choosing a threshold, with at most one note.
 
-        Returns:
-            The images marked ``val``; if there are none, all images not marked ``test``; if there are none,
-            all images. The list holds at most one note.
+        They are those with ``split_name`` ``val``, else all except ``test``, else all.
         """
         split = self.split_name
         for chosen in (split == "val", split != "test"):
@@ -216,7 +202,7 @@ class PairSet:
     same: NDArray[np.bool_]
     relation: NDArray[np.str_] | None = None
     origin: str = "arrays"
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.same)
@@ -235,20 +221,12 @@ class PairSet:
         return bool(self.same.any() and not self.same.all())
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> PairSet:
-        """Return the chosen pairs, and only the images that they use.
-
-        Args:
-            chosen: Indices, or a mask.
-        """
-        index = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
+        """Return the pairs of some indices or of a mask, and only the images that they use."""
+        index = np.arange(len(self))[chosen]
         return self._of(index, np.unique([self.left[index], self.right[index]]))
 
     def keep_images(self, kept: Index) -> PairSet:
-        """Return the given images, and the pairs of which both images are kept.
-
-        Args:
-            kept: Distinct indices of images.
-        """
+        """Return the images of some distinct indices, and the pairs of which both images are kept."""
         return self._of(np.flatnonzero(np.isin(self.left, kept) & np.isin(self.right, kept)), kept)
 
     def _of(self, pairs: NDArray[Any], images: NDArray[Any]) -> PairSet:
@@ -287,17 +265,11 @@ class PairSet:
         return found
 
     def components(self) -> NDArray[np.int64]:
-        """Return the index of the connected component of each image, shape ``(images,)``.
-
-        Images are connected by pairs, so components can be kept on one side of a split.
-        """
+        """Return the index of the component of each image, shape ``(images,)``; pairs connect images."""
         return connected(len(self.images), self.left, self.right)
 
     def identity_groups(self) -> NDArray[np.int64]:
-        """Return the index of the group of each image, shape ``(images,)``; "same" pairs link a group.
-
-        Groups replace classes as the unit of resampling for intervals.
-        """
+        """Return the index of the group of each image, shape ``(images,)``; "same" pairs link a group."""
         return connected(len(self.images), self.left[self.same], self.right[self.same])
 
 

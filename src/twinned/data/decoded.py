@@ -58,8 +58,8 @@ class Decoded:
 def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
     """Decode images on all cores; unreadable images are left out.
 
-    The pixels are stored in memory, if there are many in a temporary file, and if the disk is too small they
-    are decoded again when they are read.
+    The pixels are in memory, of many images in a temporary file, or decoded again when read if no disk has
+    the space.
 
     Args:
         images: Paths, arrays, bytes or Pillow images.
@@ -86,24 +86,18 @@ def decode(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = T
 
 
 def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: bool = True) -> Decoded:
-    """Read the headers of images, and decode each image when it is needed.
+    """Read the headers of many files, and decode each image when it is needed.
 
-    Images with unreadable headers are left out; of others, those that cannot be decoded are gray.
-
-    Args:
-        images: Paths; other and fewer images are decoded at once, as are those that must show a face.
-        spec: Input of the model.
-        progress: Show a progress bar.
+    Images with unreadable headers are left out; of others, those that cannot be decoded are gray. Images in
+    memory, few ones, and those that must show a face are decoded at once.
     """
     are_files = all(isinstance(image, (str, os.PathLike)) for image in images)
     if _is_small((len(images), *spec.shape)) or not are_files or spec.faces != "none":
         return decode(images, spec, progress=progress)
-
-    def read(index: int) -> None:
-        check_header(images[index])
-
     # As in `checks.file_features.gather`, one thread reads headers faster than several.
-    errors = in_threads(read, len(images), "Reading images", threads=1, progress=progress)
+    errors = in_threads(
+        lambda index: check_header(images[index]), len(images), "Reading images", threads=1, progress=progress
+    )
     kept = np.delete(np.arange(len(images)), list(errors))
     pixels = LazyPixels([images[i] for i in kept.tolist()], spec, _allocate((len(kept), *spec.shape)))
     return Decoded(pixels, LazyHashes(pixels, np.arange(len(kept))), kept, list(errors.values()))
@@ -125,12 +119,7 @@ def _allocate(shape: tuple[int, int, int, int]) -> Pixels | None:
 
 
 class LazyHashes(Sequence[str]):
-    """SHA-256 of images that may not be decoded yet; the first access decodes them.
-
-    Args:
-        pixels: Store of the images.
-        rows: Index of each image in the store, shape ``(n,)``.
-    """
+    """SHA-256 of rows of a store that may not be decoded yet; the first access to a hash decodes them all."""
 
     def __init__(self, pixels: LazyPixels, rows: NDArray[np.intp]) -> None:
         self.pixels, self.rows = pixels, rows
@@ -139,30 +128,22 @@ class LazyHashes(Sequence[str]):
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
+        """Return the hash at an index, or for an array of indices their hashes, which stay lazy."""
+        if isinstance(index, np.ndarray):
+            return LazyHashes(self.pixels, self.rows[index])
         return self.pixels.hashes(self.rows.tolist())[index]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.pixels.hashes(self.rows.tolist()))
 
-    def take(self, chosen: NDArray[Any]) -> LazyHashes:
-        """Return the hashes of some images."""
-        return LazyHashes(self.pixels, self.rows[chosen])
-
 
 def in_threads(
     work: Callable[[int], None], count: int, what: str, *, threads: int | None = None, progress: bool = True
 ) -> dict[int, ImageError]:
-    """Call a function with the index of each image, in threads.
-
-    Args:
-        work: Function that may raise `ImageError`.
-        count: Number of images.
-        what: Description of the work beside the progress bar.
-        threads: Number of threads; one per core by default.
-        progress: Show a progress bar.
+    """Call a function with each index below ``count``, in threads, by default one per core.
 
     Returns:
-        The error of each unreadable image, by its index, in order.
+        Each `ImageError` that the function raised, by its index, in order.
     """
     errors: dict[int, ImageError] = {}
 
@@ -210,7 +191,7 @@ class DecodedSet:
             source: Labeled images or pairs.
             spec: Input of the model.
             progress: Show a progress bar.
-            lazy: Decode many files when they are needed; see `decode_lazily` and `finish`.
+            lazy: Decode many files only when they are needed; see `finish`.
 
         Raises:
             DataError: If no image is readable.
@@ -257,24 +238,16 @@ class DecodedSet:
         return self.images if self.pairs is None else self.pairs
 
     def subset(self, chosen: NDArray[Any]) -> DecodedSet:
-        """Return the chosen images (for a pair list: the chosen pairs and their images).
-
-        Args:
-            chosen: Indices.
-        """
-        if self.pairs is not None:
-            used = np.unique(np.concatenate([self.pairs.left[chosen], self.pairs.right[chosen]]))
-            pairs = self.pairs.subset(chosen)
-            hashes = self._hashes_of(used)
-            return replace(self, pixels=PixelRows(self.pixels, used), pairs=pairs, hashes=hashes)
-        hashes = self._hashes_of(chosen)
-        images = self.images.subset(chosen)
-        return replace(self, pixels=PixelRows(self.pixels, chosen), labelled=images, hashes=hashes)
-
-    def _hashes_of(self, chosen: NDArray[Any]) -> Sequence[str]:
-        if isinstance(self.hashes, LazyHashes):
-            return self.hashes.take(chosen)
-        return [self.hashes[i] for i in chosen]
+        """Return the images (for a pair list: the pairs and their images) with the chosen indices."""
+        images, pairs, used = self.labelled, self.pairs, chosen
+        if pairs is not None:
+            used = np.unique(np.concatenate([pairs.left[chosen], pairs.right[chosen]]))
+            pairs = pairs.subset(chosen)
+        else:
+            images = self.images.subset(chosen)
+        hashes = self.hashes
+        hashes = hashes[used] if isinstance(hashes, LazyHashes) else [hashes[i] for i in used]
+        return replace(self, pixels=PixelRows(self.pixels, used), labelled=images, pairs=pairs, hashes=hashes)
 
     def finish(self) -> None:
         """Decode the images that never were, and note those that cannot be decoded."""
@@ -319,17 +292,14 @@ class DecodedSet:
             raise ImageError(os.fsdecode(error.filename), f"cannot be read ({error.strerror})") from None
 
     def _digest(self, names: list[str]) -> str:
-        pairs = self.pairs
-        rows: list[tuple[Any, ...]]
-        if pairs is not None:
+        if (pairs := self.pairs) is not None:
             left, right = ([names[i] for i in ends] for ends in (pairs.left, pairs.right))
             relation = [""] * len(pairs) if pairs.relation is None else pairs.relation.tolist()
-            rows = list(zip(left, right, pairs.same.tolist(), relation, strict=True))
+            columns = [left, right, pairs.same.tolist(), relation]
         else:
             images = self.images
-            columns = (images.labels.tolist(), images.groups.tolist(), images.forgery.tolist())
-            rows = list(zip(names, *columns, strict=True))
-        return hashlib.sha256(repr(rows).encode()).hexdigest()
+            columns = [names, images.labels.tolist(), images.groups.tolist(), images.forgery.tolist()]
+        return hashlib.sha256(repr(list(zip(*columns, strict=True))).encode()).hexdigest()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the number of images and a SHA-256 that does not depend on their order, for model.json."""

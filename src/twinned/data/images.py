@@ -9,6 +9,7 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -41,39 +42,29 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
+@dataclass(frozen=True, eq=False)
 class LazyImage:
-    """Image of a lazy sequence, which is read when it is opened.
+    """Image of a lazy sequence, which is read when it is opened; the facts are those of the first reading.
 
-    Args:
-        read: Function from the index to the image.
-        index: Index in the sequence.
-        size: Width and height in pixels.
-        mode: Pillow mode, or the kind of the array.
-        length: Number of bytes of the pixels.
-        sha256: SHA-256 of the pixels.
+    ``load`` maps the index to the image, ``size`` is (width, height), ``mode`` is Pillow's or the kind of the
+    array, and ``length`` is the number of bytes of the pixels.
     """
 
-    def __init__(
-        self,
-        read: Callable[[int], Image.Image | NDArray[Any]],
-        index: int,
-        *,
-        size: tuple[int, int],
-        mode: str,
-        length: int,
-        sha256: str,
-    ) -> None:
-        self._read, self._index = read, index
-        self.size, self.mode, self.length, self.sha256 = size, mode, length, sha256
+    load: Callable[[int], Image.Image | NDArray[Any]]
+    index: int
+    size: tuple[int, int]
+    mode: str
+    length: int
+    sha256: str
 
     @property
     def name(self) -> str:
         """Name for messages."""
-        return f"item {self._index}"
+        return f"item {self.index}"
 
     def read(self) -> Image.Image | NDArray[Any]:
         """Return the image as a Pillow image or an array."""
-        return self._read(self._index)
+        return self.load(self.index)
 
 
 ImageSource: TypeAlias = (
@@ -83,24 +74,17 @@ ImageSource: TypeAlias = (
 
 
 def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Open any image, upright, as mode L or RGB.
+    """Open any image, upright, as mode L or RGB: the first frame of an animation, on white, in 8 bits.
 
-    Only the first frame of an animation is read, transparency becomes white, and 16 bits become 8.
-
-    Args:
-        source: Image, as for `twinned.data.preprocessing.read_image`.
-        at_least: Minimum (width, height) to which a JPEG may be reduced while decoding, which is several
-            times faster for photographs.
-
-    Raises:
-        ImageError: If the image cannot be opened; names the file and the reason.
+    A JPEG may be reduced while decoding to at least the given (width, height), which is several times faster
+    for photographs. An `ImageError` names the file and the reason.
     """
     name = source_name(source)
     try:
         if isinstance(source, LazyImage):
             source = source.read()
         if isinstance(source, np.ma.MaskedArray):
-            raise _UnusableError("is a masked array; replace the masked values with .filled(value)")
+            raise DataError("is a masked array; replace the masked values with .filled(value)")
         if isinstance(source, Image.Image):
             return _plain(ImageOps.exif_transpose(source))
         if isinstance(source, (str, os.PathLike)):
@@ -109,7 +93,7 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
             return _decode(io.BytesIO(source), at_least)
         if (array := _from_array(source)) is not None:
             return _plain(array)
-    except (_UnusableError, DataError) as error:
+    except DataError as error:
         raise ImageError(name, str(error)) from None
     except UnidentifiedImageError:
         raise ImageError(name, "is not a supported image, or is damaged") from None
@@ -119,15 +103,15 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
         raise ImageError(name, "does not fit in memory") from None
     except Exception as error:  # Pillow raises many kinds of errors on damaged files
         raise ImageError(name, f"is damaged or truncated ({error})") from None
-    raise ImageError(name, _instead_of(source))
+    if hasattr(source, "read"):
+        raise ImageError(name, "is an open file; pass its path, or the bytes that read() returns")
+    raise ImageError(
+        name, "is not an image; pass a path, the bytes of a file, a Pillow image or a NumPy array"
+    )
 
 
 def open_known(file: Any) -> Image.Image:
-    """Open an image file of one of `FORMATS`; the pixels are read later.
-
-    Raises:
-        UnidentifiedImageError: If it is of another format, or no image.
-    """
+    """Open an image file of one of `FORMATS`; the pixels are read later."""
     try:
         return Image.open(file, formats=_LOADED)
     except UnidentifiedImageError:
@@ -135,11 +119,7 @@ def open_known(file: Any) -> Image.Image:
 
 
 def check_header(path: Any) -> None:
-    """Read the header of an image file.
-
-    Raises:
-        ImageError: If the file is missing or is no image; names it and the reason.
-    """
+    """Read the header of an image file; an `ImageError` names the reason why it cannot be read."""
     try:
         with open_known(path):
             return
@@ -148,10 +128,7 @@ def check_header(path: Any) -> None:
 
 
 def pixels_sha256(pixels: Pixels) -> str:
-    """Return the SHA-256 of the shape and the pixels of an image.
-
-    Lossless files of the same picture have the same value.
-    """
+    """Return the SHA-256 of the shape and the pixels of an image, the same for all lossless files of it."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
@@ -178,20 +155,12 @@ def source_name(source: object) -> str:
 def as_many(images: Any, *, gray_batches: bool = True) -> Any:
     """Return a list with one image, the images of an array as a list, or another iterable unchanged.
 
-    An array or tensor holds several images if it has four axes, three axes without channels, or one axis of
-    paths or other objects. An open file counts as one image, which `open_image` refuses, because iterating
-    over it yields lines.
-
-    Args:
-        images: One or several images.
-        gray_batches: Read three axes without channels as several images, not as one.
-
-    Raises:
-        DataError: If the axes of an array can be read in two ways.
+    An array or tensor holds several images if it has four axes, one axis of paths or other objects or, with
+    ``gray_batches``, three axes without channels.
     """
     if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)):
         return [images]
-    if hasattr(images, "read"):  # a file, or an image of a lazy sequence
+    if hasattr(images, "read"):  # an image of a lazy sequence, or a file, which `open_image` refuses
         return [images]
     from .arrays import NOT_NUMBERS, as_array, split_batch
 
@@ -209,16 +178,10 @@ def is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
 
 
-def address_in(path: str) -> str | None:
-    """Return the web address in a path, or None; `pathlib` turns two slashes into one."""
-    found = _ADDRESS.search(path)
-    return f"{found['scheme']}://{found['rest']}" if found else None
-
-
 def advice_on(path: str) -> str:
     """Return advice on a path that is a web address or a Windows path on another system; else ""."""
-    if address := address_in(path):
-        return f"web addresses are not supported: download {address}"
+    if found := _ADDRESS.search(path):  # `pathlib` turns two slashes into one
+        return f"web addresses are not supported: download {found['scheme']}://{found['rest']}"
     if os.sep == "/" and ("\\" in path or _DRIVE.search(path)):
         return "this is a Windows path: use the path on this system, with /"
     return ""
@@ -228,44 +191,33 @@ def advice_on(path: str) -> str:
 _ORIENTED = frozenset(("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"))
 
 
-def _instead_of(source: object) -> str:
-    """Return a message on the object and what to pass instead."""
-    if hasattr(source, "read"):
-        return "is an open file; pass its path, or the bytes that read() returns"
-    return "is not an image; pass a path, the bytes of a file, a Pillow image or a NumPy array"
-
-
-class _UnusableError(Exception):
-    """Reason for refusing an image; the message follows the name of the image."""
-
-
 def _open_path(path: str | os.PathLike[str], at_least: tuple[int, int] | None) -> Image.Image:
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise _UnusableError("is a folder; an image is expected")
+            raise DataError("is a folder; an image is expected")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
-            raise _UnusableError("is not a file")
+            raise DataError("is not a file")
         if status.st_size == 0:
-            raise _UnusableError("is empty (0 bytes)")
+            raise DataError("is empty (0 bytes)")
         if status.st_size > MAX_BYTES:
-            raise _UnusableError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
+            raise DataError(f"has {status.st_size:,} bytes; the limit is {MAX_BYTES:,}")
         # One read: each of the small reads of Pillow would release and reacquire the interpreter lock.
         with open(path, "rb", buffering=0) as file:
             return _decode(io.BytesIO(file.read()), at_least)
     except FileNotFoundError:
         advice = advice_on(os.fsdecode(path))
-        raise _UnusableError(f"no such file ({advice})" if advice else "no such file") from None
+        raise DataError(f"no such file ({advice})" if advice else "no such file") from None
     except OSError as error:
         if error.errno is None:  # raised by Pillow: the content is damaged
             raise
-        raise _UnusableError(f"cannot be read ({error.strerror})") from None
+        raise DataError(f"cannot be read ({error.strerror})") from None
 
 
 def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
     with open_known(file) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise _UnusableError(f"is {image.width}x{image.height}; the limit is {MAX_PIXELS:,} pixels")
+            raise DataError(f"is {image.width}x{image.height}; the limit is {MAX_PIXELS:,} pixels")
         if at_least is not None and image.format == "JPEG":
             turned = image.getexif().get(0x0112, 1) >= 5  # rotated by a quarter: width and height swap
             image.draft(image.mode, at_least[::-1] if turned else at_least)
@@ -283,7 +235,7 @@ def _from_array(source: object) -> Image.Image | None:
         return None
     pixels = to_pixels(array)
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
-        raise _UnusableError(f"has more pixels than the limit of {MAX_PIXELS:,}")
+        raise DataError(f"has more pixels than the limit of {MAX_PIXELS:,}")
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 

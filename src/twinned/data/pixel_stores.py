@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,51 +23,35 @@ _TASK = 8  # images per task of a thread: handing over single ones adds a tenth 
 _GRAY = 128  # in place of an image that cannot be decoded
 
 
-class PixelStore(Protocol):
-    """Images as uint8, shape ``(n, height, width, channels)``; an array is one.
-
-    An index is a number, a slice, or an array of indices or of a mask.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: Any, /) -> Any: ...
-    def __iter__(self) -> Iterator[Any]: ...
-
-
-class _Store:
-    """Base class of the stores that are not arrays."""
+class Store(Sequence[Any]):
+    """Base class of the stores that are not arrays; the index may be a slice, indices or a mask."""
 
     shape: tuple[int, ...]
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __iter__(self) -> Iterator[Pixels]:
-        for index in range(len(self)):
-            yield self[index]
-
-    def __getitem__(self, index: Any, /) -> Pixels:
+    def __getitem__(self, index: Any, /) -> Any:
         rows = np.arange(len(self))[index]
         return self._read(rows) if rows.ndim else self._read(rows[None])[0]
 
+    @abstractmethod
     def _read(self, rows: NDArray[np.intp]) -> Pixels:
         """Return the given images."""
-        raise NotImplementedError
 
 
-class PixelRows(_Store):
-    """Some images of a store, without a copy.
+# Images as uint8, shape ``(n, height, width, channels)``.
+PixelStore: TypeAlias = Pixels | Store
 
-    Args:
-        store: Store of all images.
-        rows: Index of each image in the store, shape ``(n,)``.
-    """
+
+class PixelRows(Store):
+    """Some rows of a store, without a copy."""
 
     def __init__(self, store: PixelStore, rows: NDArray[np.intp]) -> None:
-        self.store: PixelStore = store.store if isinstance(store, PixelRows) else store
-        self.rows: NDArray[np.intp] = store.rows[rows] if isinstance(store, PixelRows) else rows
+        self.store: PixelStore = store
+        self.rows = rows
+        if isinstance(store, PixelRows):
+            self.store, self.rows = store.store, store.rows[rows]
         self.shape = (len(rows), *store.shape[1:])
 
     def _read(self, rows: NDArray[np.intp]) -> Pixels:
@@ -74,12 +59,8 @@ class PixelRows(_Store):
         return pixels
 
 
-class JoinedPixels(_Store):
-    """Images of several stores in their order, without a copy.
-
-    Args:
-        parts: Stores of images of one size.
-    """
+class JoinedPixels(Store):
+    """Images of several stores in their order, without a copy."""
 
     def __init__(self, parts: Sequence[PixelStore]) -> None:
         self.parts = parts
@@ -95,13 +76,8 @@ class JoinedPixels(_Store):
         return pixels
 
 
-class StreamedPixels(_Store):
-    """Images that are decoded each time they are read, on all cores.
-
-    Args:
-        images: Readable images.
-        spec: Input of the model.
-    """
+class StreamedPixels(Store):
+    """Images that are decoded each time they are read, on all cores."""
 
     def __init__(self, images: Sequence[ImageSource], spec: ImageSpec) -> None:
         self.images, self.spec = images, spec
@@ -125,15 +101,8 @@ class StreamedPixels(_Store):
 class LazyPixels(StreamedPixels):
     """Images that are decoded when they are first read; a damaged one is gray.
 
-    Reading one whose file is gone raises its `ImageError`.
-
-    Args:
-        images: Images with a readable header.
-        spec: Input of the model.
-        stored: Array for the decoded images; None decodes them each time.
-
-    Attributes:
-        errors: Error of each image that cannot be decoded, by its index.
+    The decoded images are written to ``stored``; if it is None, images are decoded each time. Reading one
+    whose file is gone raises its `ImageError`. ``errors`` are those of damaged images, by index.
     """
 
     def __init__(self, images: Sequence[ImageSource], spec: ImageSpec, stored: Pixels | None) -> None:
@@ -141,9 +110,8 @@ class LazyPixels(StreamedPixels):
         self._stored, self._hashes = stored, [""] * len(images)  # a hash is written after the pixels
         self.errors: dict[int, ImageError] = {}
 
-    def hashes(self, rows: Iterable[int]) -> list[str]:
+    def hashes(self, rows: list[int]) -> list[str]:
         """Return the SHA-256 of the pixels of some images; decodes those that never were."""
-        rows = list(rows)
         for _ in self._decode_all(list({row for row in rows if not self._hashes[row]})):
             pass
         return [self._hashes[row] for row in rows]

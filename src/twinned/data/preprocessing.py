@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from ..errors import ImageError, SettingError
 from .images import ImageSource, Pixels, open_image, source_name
@@ -51,8 +51,8 @@ class ImageSpec(BaseModel):
     ink: Literal["none", "binary", "grey"] = "none"
     faces: Literal["none", "largest", "all"] = "none"
     min_face: Annotated[int | None, Field(ge=10)] = None
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    mean: tuple[FiniteFloat, ...] = ()
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = ()
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class ImageSpec(BaseModel):
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
     ) -> None:
+        n_values = 1 if channels == 1 else 3
         try:
             super().__init__(
                 height=height,
@@ -76,30 +77,18 @@ class ImageSpec(BaseModel):
                 ink=ink,
                 faces=faces,
                 min_face=min_face,
-                mean=mean,
-                std=std,
+                mean=mean or (0.0,) * n_values,
+                std=std or (1.0,) * n_values,
             )
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise SettingError(f"image {where}: {first['msg']}; got {first['input']!r}") from None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            channels = 1 if values.get("channels") == 1 else 3
-            values = {**values}
-            values["mean"] = values.get("mean") or (0.0,) * channels
-            values["std"] = values.get("std") or (1.0,) * channels
-        return values
-
     @model_validator(mode="after")
     def _check(self) -> ImageSpec:
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError("mean and std need one value per channel")
-        if not all(np.isfinite(self.mean)) or not all(0 < s < float("inf") for s in self.std):
-            raise ValueError("mean must be finite and std above 0")
         return self
 
     @property
@@ -119,22 +108,10 @@ class ImageSpec(BaseModel):
 
 
 def read_image(source: ImageSource, spec: ImageSpec, *, enroll: bool = False) -> Pixels:
-    """Open an image and resize it to the input of a model: the first half of preprocessing.
+    """Open an image and resize it to the input of a model, uint8 of shape ``spec.shape``.
 
-    Args:
-        source: Path, bytes of an image file, Pillow image, or array or tensor of shape ``(height, width)``,
-            ``(height, width, channels)`` or ``(channels, height, width)`` with 1, 3 or 4 channels: uint8,
-            bool, uint16, or floats in [0, 1].
-        spec: Input of the model.
-        enroll: Refuse a face that cannot be recognized later, see `twinned.data.faces.quality`.
-
-    Returns:
-        Array of uint8, shape ``spec.shape``.
-
-    Raises:
-        ImageError: If the image is missing, damaged or too large, has no face where one is required, or its
-            face is refused; names the file and the reason.
-        SettingError: If ``spec.faces`` is ``all``.
+    ``enroll`` refuses a face that cannot be recognized later, see `twinned.data.faces.quality`. An
+    `ImageError` names the file and the reason.
     """
     if spec.faces == "all":
         raise SettingError(
@@ -148,17 +125,7 @@ def read_faces(
 ) -> list[tuple[Box | None, Pixels]]:
     """Read an image as `read_image` does, with ``faces="all"`` each of its faces, the largest first.
 
-    Args:
-        source: Image, as for `read_image`.
-        spec: Input of the model.
-        enroll: Refuse faces that cannot be recognized later.
-
-    Returns:
-        At least one pair: box of the face (left, top, right, bottom) in pixels of the upright image, None
-        without ``faces="all"``; and pixels, shape ``spec.shape``.
-
-    Raises:
-        ImageError: As for `read_image`.
+    A face comes with its box in pixels of the upright image, which is None without ``faces="all"``.
     """
     # Ink can be a small part of its page and a face of its photograph, so these are decoded at full scale.
     whole = spec.ink != "none" or spec.faces != "none"
@@ -204,8 +171,8 @@ def _resize(image: Image.Image, spec: ImageSpec) -> Image.Image:
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     background: Any = "white" if spec.ink != "none" else _border(image)
     canvas = Image.new(image.mode, size, background)
-    resized = image.resize(inner, Image.Resampling.BILINEAR)
-    canvas.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    corner = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas.paste(image.resize(inner, Image.Resampling.BILINEAR), corner)
     return canvas
 
 
@@ -247,17 +214,12 @@ def otsu(values: Pixels) -> int:
 
 
 def parse_image_size(size: str | int | tuple[int, int]) -> tuple[int, int]:
-    """Convert an image size ("HxW", a number, or a pair) to (height, width).
-
-    Raises:
-        SettingError: If the size is invalid.
-    """
+    """Convert an image size ("HxW", a number, or a pair) to (height, width)."""
     try:
-        if isinstance(size, str):
-            parts = [int(p) for p in size.lower().split("x")]
-        else:
-            parts = [size] if isinstance(size, int) else list(size)
-        height, width = parts if len(parts) > 1 else (parts[0], parts[0])
-        return int(height), int(width)
-    except (ValueError, TypeError, IndexError):
+        if isinstance(size, int):
+            return size, size
+        sides = [int(side) for side in (size.lower().split("x") if isinstance(size, str) else size)]
+        height, width = sides if len(sides) != 1 else sides * 2
+        return height, width
+    except (ValueError, TypeError):
         raise SettingError(f"an image size must be HxW, such as 96x96; got {size!r}") from None

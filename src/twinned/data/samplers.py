@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..utils.groups import members
 from ..utils.random import Stream, rng
-from .datasets import PairSet
+from .datasets import Index, PairSet
 from .images import Pixels
 from .pixel_stores import PixelStore
-
-Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +46,7 @@ class Batch:
 
 
 class ReadAhead:
-    """Batches with their pixels, which a thread reads while earlier steps are taken.
-
-    Args:
-        batches: Maps a step to its batch.
-        pixels: Pixels of all images.
-        rows: Images of a batch that are read.
-        depth: Number of batches that wait at most.
-    """
+    """Batches with the pixels of some of their ``rows``, at most ``depth`` of which a thread reads ahead."""
 
     def __init__(
         self, batches: Callable[[int], Batch], pixels: PixelStore, rows: slice = slice(None), depth: int = 2
@@ -123,21 +115,20 @@ class ClassBatches:
         seed: int = 0,
     ) -> None:
         genuine = np.ones(len(labels), np.bool_) if forgery is None else ~forgery
-        names, place = np.unique(labels, return_inverse=True)
-        members = _members(place, genuine, len(names))
-        self.forged = _members(place, ~genuine, len(names))
-        self.members = members
-        self.usable = np.flatnonzero([len(m) > 1 for m in members])
-        self.singles = np.array([m[0] for m in members if len(m) == 1], dtype=np.intp)
+        every = members(labels)
+        self.members = [m[genuine[m]] for m in every]
+        self.forged = [m[~genuine[m]] for m in every]
+        self.usable = np.flatnonzero([len(m) > 1 for m in self.members])
+        self.singles = np.array([m[0] for m in self.members if len(m) == 1], dtype=np.intp)
         if len(self.usable) < 2:
             raise DataError(f"training needs at least two classes with two images; got {len(self.usable)}")
         self.turns = np.arange(8).reshape(2, 4)[: 1 + flip_classes, : 4 if rotate_classes else 1].ravel()
-        self.group_of = np.zeros(len(names), dtype=np.int64)
+        self.group_of = np.zeros(len(every), dtype=np.int64)
         if groups is not None:
-            first = np.array([m[0] if len(m) else f[0] for m, f in zip(members, self.forged, strict=True)])
+            first = [(m if len(m) else f)[0] for m, f in zip(self.members, self.forged, strict=True)]
             self.group_of = np.unique(groups[first], return_inverse=True)[1].reshape(-1)
         self.drawable = (self.usable[:, None] * len(self.turns) + np.arange(len(self.turns))).ravel()
-        self.num_classes = len(self.members) * len(self.turns)
+        self.num_classes = len(every) * len(self.turns)
         self._max_alone = len(self.turns) * len(labels)  # images without positives in one batch
         self.same_group_fraction = (
             same_group_fraction if len(np.unique(self.group_of[self.usable])) > 1 else 0.0
@@ -153,31 +144,24 @@ class ClassBatches:
         random = rng(self.seed, Stream.SAMPLER, step)
         place = step % self.per_epoch
         chosen = self._order(step // self.per_epoch)[place * self.classes : (place + 1) * self.classes]
-        index, label, turn = [], [], []
+        parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []  # images, labels and turns
         # Labels from here on are unique over all steps, because a cross-batch memory keeps them.
         alone = self.num_classes + step * self._max_alone
-        for virtual in chosen:
-            base, variant = divmod(int(virtual), len(self.turns))
-            turned = self.turns[variant]
+        for virtual in chosen.tolist():
+            base, variant = divmod(virtual, len(self.turns))
             picked = _draw(self.members[base], self.images, random)
-            index.append(picked)
-            label.append(np.full(len(picked), virtual))
-            turn.append(np.full(len(picked), turned))
+            parts.append((picked, np.full(len(picked), virtual), np.full(len(picked), self.turns[variant])))
             if len(self.forged[base]):
                 fakes = _draw(self.forged[base], min(self.images, len(self.forged[base])), random)
-                index.append(fakes)
-                label.append(alone + np.arange(len(fakes)))
-                turn.append(np.full(len(fakes), turned))
+                labels = alone + np.arange(len(fakes))
+                parts.append((fakes, labels, np.full(len(fakes), self.turns[variant])))
                 alone += len(fakes)
         if len(self.singles):
-            single = random.choice(
-                self.singles, min(len(self.singles), max(1, self.classes // 4)), replace=False
-            )
-            index.append(single)
-            label.append(alone + np.arange(len(single)))
-            turn.append(random.choice(self.turns, size=len(single)))
-        turns = np.concatenate(turn) if len(self.turns) > 1 else None
-        return Batch(np.concatenate(index), np.concatenate(label).astype(np.int64), turns)
+            count = min(len(self.singles), max(1, self.classes // 4))
+            single = random.choice(self.singles, count, replace=False)
+            parts.append((single, alone + np.arange(count), random.choice(self.turns, size=count)))
+        index, label, turn = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Batch(index, label.astype(np.int64), turn if len(self.turns) > 1 else None)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Return the class variants in the order of an epoch; the last result is cached."""
@@ -244,16 +228,7 @@ def _relation_index(pairs: PairSet, relations: Sequence[str]) -> Index:
     """Return the index of the relation of each pair in the list of relations."""
     if pairs.relation is None:
         raise DataError(f"{pairs.origin}: the relation head requires a column relation.")
-    order = np.argsort(np.array(relations))
-    return order[np.searchsorted(np.array(relations)[order], pairs.relation)]
-
-
-def _members(place: Index, wanted: NDArray[np.bool_], classes: int) -> list[Index]:
-    """Return the wanted images of each class, with one sort for all classes."""
-    order = np.argsort(place, kind="stable")
-    order = order[wanted[order]]
-    ends = np.cumsum(np.bincount(place[order], minlength=classes))
-    return np.split(order, ends[:-1])
+    return np.array([relations.index(name) for name in pairs.relation.tolist()], np.intp)
 
 
 def _draw(members: Index, count: int, random: np.random.Generator) -> NDArray[Any]:

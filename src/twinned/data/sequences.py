@@ -6,14 +6,14 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import DataError
-from .arrays import ValueCheck, as_array, batch_channels_last, check_values, to_pixels
+from .arrays import ValueCheck, as_array, channels_last, check_values, to_pixels
 from .csv_files import check_label
 from .datasets import ImageSet
 from .images import ImageSource, LazyImage, source_name
@@ -21,19 +21,14 @@ from .images import ImageSource, LazyImage, source_name
 # Images of a lazy sequence are kept after the first reading while they fit in this many bytes. The difference
 # is left for images that are read again, such as the sample for the choice of a recipe.
 _KEPT_BYTES, _KEPT_LATER_BYTES = 256 << 20, 320 << 20
+_EXPECTED = "expected (image, label), the image as an array, a tensor, a Pillow image or a path"
+_Image: TypeAlias = "Image.Image | NDArray[Any]"
 
 
 def from_images(images: Any, labels: Any, groups: Sequence[str] | None = None) -> ImageSet:
     """Return images with their labels.
 
-    Args:
-        images: Array, tensor, or sequence of images; a sequence that is not a list is read one image at a
-            time, when an image is needed.
-        labels: Class of each image: integers or strings.
-        groups: Group of each image.
-
-    Raises:
-        DataError: If an argument is empty, ambiguous, of another length, or has unsupported values.
+    Items of a sequence that is no list, tuple or array are read one at a time, when an image is needed.
     """
     array = as_array(images)
     if array is None and not hasattr(images, "__len__"):
@@ -50,15 +45,13 @@ def from_images(images: Any, labels: Any, groups: Sequence[str] | None = None) -
         raise DataError("the sequence of images is empty")
     found: Any
     if array is not None:
-        found = array if array.ndim == 1 else batch_channels_last(array)
+        found = array if array.ndim == 1 else channels_last(array, batch=True)
         check_values(found)
     elif isinstance(images, (list, tuple)):
         found = [image if (one := as_array(image)) is None else one for image in images]
         check_values(found)
     else:
-        reader = _Reader(images, labeled=False)
-        found = [reader.first(index)[0] for index in range(count)]
-        reader.check.finish()
+        found = [image for image, _ in _read_all(images, labeled=False)]
     return _image_set(found, names, groups)
 
 
@@ -67,12 +60,6 @@ def from_items(items: Any) -> ImageSet:
 
     Each item is read once for its label; small datasets stay in memory, images of others are read again when
     they are decoded. Random transforms are therefore drawn only once or twice.
-
-    Args:
-        items: Object with ``len()`` whose item ``i`` is (image, label).
-
-    Raises:
-        DataError: If an item cannot be read or is no such pair, or the dataset is empty.
     """
     try:
         count = len(items)
@@ -80,9 +67,7 @@ def from_items(items: Any) -> ImageSet:
         raise DataError(f"{type(items).__name__} has no length; pass list(dataset)") from None
     if count == 0:
         raise DataError(f"{type(items).__name__} is empty")
-    reader = _Reader(items, labeled=True)
-    read = [reader.first(index) for index in range(count)]
-    reader.check.finish()
+    read = _read_all(items, labeled=True)
     return _image_set([image for image, _ in read], label_names([label for _, label in read]))
 
 
@@ -96,11 +81,7 @@ def is_sequence_of_items(data: object) -> bool:
 
 
 def label_names(labels: Any) -> NDArray[np.str_]:
-    """Return labels as strings, shape ``(n,)``.
-
-    Raises:
-        DataError: If the labels have several axes, or are not integers or strings.
-    """
+    """Return labels, which must be integers or strings on one axis, as strings, shape ``(n,)``."""
     array = as_array(labels)
     if array is not None and array.ndim != 1:
         one_hot = "; for one-hot labels pass labels.argmax(1)" if array.ndim == 2 else ""
@@ -130,19 +111,21 @@ def _is_item(item: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(item, (tuple, list)) and len(item) == 2
 
 
-class _Reader:
-    """Reads the images of a sequence, one at a time, and keeps some of them.
+def _read_all(items: Any, *, labeled: bool) -> list[tuple[ImageSource, Any]]:
+    reader = _Reader(items, labeled=labeled)
+    read = [reader.first(index) for index in range(len(items))]
+    reader.check.finish()
+    return read
 
-    Args:
-        items: The sequence.
-        labeled: True if an item is (image, label), False if it is an image.
-    """
+
+class _Reader:
+    """Reads the images of a sequence, one at a time, and keeps some of them; ``labeled`` items are pairs."""
 
     def __init__(self, items: Any, *, labeled: bool) -> None:
         self.items, self.labeled = items, labeled
         self.check = ValueCheck()
         self._lock = threading.Lock()  # datasets are seldom made for several threads
-        self._kept: dict[int, Image.Image | NDArray[Any]] = {}
+        self._kept: dict[int, _Image] = {}
         self._kept_bytes = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -153,42 +136,26 @@ class _Reader:
 
     def first(self, index: int) -> tuple[ImageSource, Any]:
         """Read an item for the first time, and return its image, to be read again later, and its label."""
-        image, label = self._item(index)
-        if isinstance(image, (str, os.PathLike, bytes)):
-            return image, label
-        if isinstance(image, Image.Image):
-            mode = image.mode
-        else:
-            array = as_array(image)
-            if array is None:
-                raise DataError(f"item {index} has an image of type {type(image).__name__}; {_EXPECTED}")
+        item, label = self._item(index)
+        if isinstance(item, (str, os.PathLike, bytes)):
+            return item, label
+        if (array := as_array(item)) is not None:
             self.check.add(array, index)
-            image = self._pixels(array, index)
-            mode = f"{array.dtype} x {image.shape[2] if image.ndim == 3 else 1}"
+        elif not isinstance(item, Image.Image):
+            raise DataError(f"item {index} has an image of type {type(item).__name__}; {_EXPECTED}")
+        image = self._keep(index, item, _KEPT_BYTES)
         values = np.ascontiguousarray(image)
-        self._keep(index, image, values.nbytes, _KEPT_BYTES)
-        return (
-            LazyImage(
-                self.read,
-                index,
-                size=(values.shape[1], values.shape[0]),
-                mode=mode,
-                length=values.nbytes,
-                sha256=hashlib.sha256(values.data).hexdigest(),
-            ),
-            label,
-        )
+        height, width, *channels = values.shape
+        mode = item.mode if array is None else f"{array.dtype} x {channels[0] if channels else 1}"
+        sha256 = hashlib.sha256(values.data).hexdigest()
+        return LazyImage(self.read, index, (width, height), mode, values.nbytes, sha256), label
 
-    def read(self, index: int) -> Image.Image | NDArray[Any]:
+    def read(self, index: int) -> _Image:
         """Return an image that was read before: the kept one, or read again."""
         if (kept := self._kept.get(index)) is not None:
             return kept
         with self._lock:
-            image = self._item(index)[0]
-            array = None if isinstance(image, Image.Image) else as_array(image)
-            image = image if array is None else self._pixels(array, index)
-            self._keep(index, image, np.asarray(image).nbytes, _KEPT_LATER_BYTES)
-        return image
+            return self._keep(index, self._item(index)[0], _KEPT_LATER_BYTES)
 
     def _item(self, index: int) -> tuple[Any, Any]:
         try:
@@ -204,20 +171,20 @@ class _Reader:
             raise DataError(f"item {index} of {type(self.items).__name__} is of type {kind}; {_EXPECTED}")
         return item[0], item[1]
 
-    def _pixels(self, array: NDArray[Any], index: int) -> NDArray[np.uint8]:
-        """Return uint8, a quarter of the size of floats, which the dataset cannot change later."""
-        try:
-            pixels: NDArray[np.uint8] = to_pixels(array).copy()
-        except DataError as error:
-            raise DataError(f"item {index}, {source_name(array)}: {error}") from None
-        return pixels
+    def _keep(self, index: int, image: _Image, limit: int) -> _Image:
+        """Return an image, and keep it if all fit in ``limit`` bytes.
 
-    def _keep(self, index: int, image: Image.Image | NDArray[Any], size: int, limit: int) -> None:
+        Arrays become uint8, a quarter of the size of floats, and are copied: the dataset may change them.
+        """
+        if isinstance(image, Image.Image):
+            image.load()
+        elif (array := as_array(image)) is not None:
+            try:
+                image = to_pixels(array).copy()
+            except DataError as error:
+                raise DataError(f"item {index}, {source_name(array)}: {error}") from None
+        size = np.asarray(image).nbytes
         if self._kept_bytes + size <= limit:
-            if isinstance(image, Image.Image):
-                image.load()
             self._kept[index] = image
             self._kept_bytes += size
-
-
-_EXPECTED = "expected (image, label), the image as an array, a tensor, a Pillow image or a path"
+        return image

@@ -25,17 +25,10 @@ _Data = TypeVar("_Data", ImageSet, DecodedSet)
 def split_by_column(
     source: ImageSet | PairSet, other: ImageSet | PairSet | None
 ) -> tuple[ImageSet | PairSet, ImageSet | PairSet | None, list[str]]:
-    """Split a dataset by its ``split`` column into training and calibration images.
+    """Split a dataset by its ``split`` column into training data, calibration data, and notes on both.
 
-    Args:
-        source: Dataset. Without images marked ``train`` it is returned unchanged.
-        other: Calibration data given by the user; they take precedence over images marked ``val``.
-
-    Returns:
-        Training data, calibration data (None to hold some out), and notes.
-
-    Raises:
-        DataError: If images are marked ``val`` or ``test``, but none ``train``.
+    Calibration data given by the user, ``other``, take precedence over images marked ``val``; None means that
+    some are to be held out. Without images marked ``train`` the dataset is returned unchanged.
     """
     if isinstance(other, ImageSet):
         other, notes = other.calibration_subset()
@@ -68,16 +61,7 @@ def hold_out(
 ) -> tuple[DecodedSet, DecodedSet | None]:
     """Split a dataset at random into training and held-out data that share no class (image, for pairs).
 
-    Args:
-        data: Labeled images or pairs.
-        fraction: Fraction of the classes (pairs) to hold out, in (0, 1); at least 4 classes.
-        seed: Random seed.
-
-    Returns:
-        Training data and held-out data; the latter is None for fewer than `HOLD_OUT_FROM` usable classes.
-
-    Raises:
-        DataError: If there is too little data to train on or to hold out.
+    At least 4 classes are held out; none, and None is returned, of fewer than `HOLD_OUT_FROM` usable ones.
     """
     if data.pairs is not None:
         return _hold_out_pairs(data, data.pairs, fraction, seed)
@@ -97,48 +81,44 @@ def _hold_out_pairs(
     data: DecodedSet, pairs: PairSet, fraction: float, seed: int
 ) -> tuple[DecodedSet, DecodedSet]:
     check_pairs(pairs)
-    random = rng(seed, Stream.HOLD_OUT)
+    for held, train in _pair_splits(pairs, fraction, rng(seed, Stream.HOLD_OUT)):
+        if all(pairs.subset(part).has_both_kinds for part in (held, train)):
+            return data.subset(np.flatnonzero(train)), data.subset(np.flatnonzero(held))
+    raise DataError(
+        f"{pairs.origin}: Too few pairs to hold out: both sides need same and different pairs, with"
+        " no image in common. Add pairs, or give separate validation data."
+    )
+
+
+def _pair_splits(
+    pairs: PairSet, fraction: float, random: np.random.Generator
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield splits into held-out and training pairs without a common image, as masks, the best first."""
     component = pairs.components()
     of_pair = component[pairs.left]
     rank = random.permutation(component.max() + 1)[of_pair]
     order = np.argsort(rank, kind="stable")
     cut = max(1, round(fraction * len(pairs)))
     held = np.isin(of_pair, np.unique(of_pair[order[:cut]]))
-    train = ~held
-    if not (_both_kinds(pairs, held) and _both_kinds(pairs, train)) or held.sum() > _MAX_OVERSHOOT * cut:
-        # Most pairs are connected through shared images: hold out groups of images that "same" pairs link,
-        # and drop the pairs between held-out and other images.
-        share = math.sqrt(fraction)
-        group = pairs.identity_groups()
-        image_out = (random.permutation(group.max() + 1) < share * (group.max() + 1))[group]
-        held, train = _pairs_inside(pairs, image_out), _pairs_inside(pairs, ~image_out)
-        if not (_both_kinds(pairs, held) and _both_kinds(pairs, train)):
-            image_out = random.random(len(data.pixels)) < share
-            held, train = _pairs_inside(pairs, image_out), _pairs_inside(pairs, ~image_out)
-    for kept, purpose in ((held, "hold out"), (train, "train on")):
-        if not _both_kinds(pairs, kept):
-            raise DataError(
-                f"{pairs.origin}: Too few pairs to {purpose}: both same and different pairs are needed, with"
-                " no image on both sides of the split. Add pairs, or give separate validation data."
-            )
-    return data.subset(np.flatnonzero(train)), data.subset(np.flatnonzero(held))
+    if held.sum() <= _MAX_OVERSHOOT * cut:
+        yield held, ~held
+    # Most pairs are connected through shared images: hold out groups of images that "same" pairs link, or
+    # single images, and drop the pairs between held-out and other images.
+    share = math.sqrt(fraction)
+    group = pairs.identity_groups()
+    yield _pairs_inside(pairs, (random.permutation(group.max() + 1) < share * (group.max() + 1))[group])
+    yield _pairs_inside(pairs, random.random(len(pairs.images)) < share)
 
 
-def _pairs_inside(pairs: PairSet, images: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return images[pairs.left] & images[pairs.right]
-
-
-def _both_kinds(pairs: PairSet, kept: NDArray[np.bool_]) -> bool:
-    return pairs.subset(kept).has_both_kinds
+def _pairs_inside(pairs: PairSet, out: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return masks of the pairs inside and outside of a mask of images."""
+    return out[pairs.left] & out[pairs.right], ~(out[pairs.left] | out[pairs.right])
 
 
 def class_folds(data: DecodedSet, k: int, *, seed: int) -> Iterator[tuple[DecodedSet, DecodedSet]]:
     """Yield training and held-out data for each of ``k`` folds of the usable classes.
 
-    Args:
-        data: Labeled images. Images of classes without a genuine pair are in the training data of all folds.
-        k: Number of folds, at most the number of usable classes.
-        seed: Random seed.
+    Images of classes without a genuine pair are in the training data of all folds.
     """
     labels = data.images.labels
     order = np.random.default_rng(seed).permutation(data.images.usable_classes())
@@ -151,15 +131,9 @@ def subsample(
 ) -> _Data:
     """Return at most ``n`` images (for a pair list: pairs of about ``n`` images), or the data if they fit.
 
-    Args:
-        data: Images, spread as evenly over the classes as possible; or pairs, drawn at random. Pairs are
-            returned unchanged if only one kind would be left.
-        n: Maximum number of images.
-        seed: Random seed.
-        per_class: Minimum number of images per class, for classes that have as many; if they do not fit,
-            fewer classes are kept.
-        whole_classes: Keep classes whole, up to ``n / 10`` images of each; two classes with two images are
-            always kept. Pairs have no classes and are returned unchanged.
+    Images are spread as evenly over the classes as possible, or over fewer classes to have ``per_class`` of
+    each. ``whole_classes`` keeps classes whole, up to ``n / 10`` images of each; two classes with two images
+    are always kept. Pairs have no classes: they are drawn at random if both kinds are left, else unchanged.
     """
     if isinstance(data, ImageSet):
         return data if len(data) <= n else data.subset(_draw(data, n, seed, per_class, whole_classes))
@@ -218,11 +192,7 @@ def _draw_pairs(pairs: PairSet, n: int, seed: int) -> NDArray[np.intp]:
 
 
 def check_classes(images: ImageSet) -> None:
-    """Check that the images suffice for training.
-
-    Raises:
-        DataError: If fewer than two classes have two genuine images.
-    """
+    """Check that the images suffice for training: two classes with two genuine images."""
     usable = images.usable_classes()
     if len(usable) < 2:
         raise DataError(
@@ -233,11 +203,7 @@ def check_classes(images: ImageSet) -> None:
 
 
 def check_pairs(pairs: PairSet) -> None:
-    """Check that the pairs suffice for training.
-
-    Raises:
-        DataError: If all are the same, or all different.
-    """
+    """Check that the pairs suffice for training: same and different ones."""
     if not pairs.has_both_kinds:
         kind, other = ("same", "different") if pairs.same.any() else ("different", "same")
         raise DataError(
@@ -247,12 +213,7 @@ def check_pairs(pairs: PairSet) -> None:
 
 
 def check_validation(train: DecodedSet, validation: DecodedSet) -> None:
-    """Check, before training, that a threshold can be chosen on validation data.
-
-    Raises:
-        DataError: If the data share images or give no genuine or no impostor comparison, or if the training
-            pairs are all of one kind.
-    """
+    """Check, before training, that a threshold can be chosen on validation data of other images."""
     if train.pairs is not None:
         check_pairs(train.pairs)
     if shared := len(set(train.hashes) & set(validation.hashes)):

@@ -14,7 +14,7 @@ import qdrant_edge
 
 from ..errors import GalleryError
 from . import qdrant, store
-from .gallery_file import ROOM_TO_ADD, Manifest, damaged, need_room, sync_folder, system_error, write_manifest
+from .gallery_file import ROOM_TO_ADD, Manifest, damaged, need_room, sync, system_error, write_manifest
 from .store import Binding
 
 edge: Any = qdrant_edge  # its stubs are stricter than its code
@@ -27,11 +27,7 @@ _METRIC = {
 
 
 def create(folder: Path, binding: Binding) -> None:
-    """Create an empty gallery. The folder appears complete or not at all.
-
-    Raises:
-        GalleryError: If it cannot be created.
-    """
+    """Create an empty gallery. The folder appears complete or not at all."""
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     shard = f"shard-{uuid.uuid4().hex[:8]}"
     try:
@@ -43,7 +39,7 @@ def create(folder: Path, binding: Binding) -> None:
         opened.close()
         write_manifest(draft, Manifest(binding=binding, shard=shard))
         draft.replace(folder)  # replaces nothing, or an empty folder
-        sync_folder(folder.parent)
+        sync(folder.parent)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         if not is_edge_error(error) and not isinstance(error, OSError):
@@ -71,11 +67,7 @@ def _config(binding: Binding) -> Any:
 
 @contextlib.contextmanager
 def opening(folder: Path) -> Iterator[None]:
-    """Explain errors of opening a gallery.
-
-    Raises:
-        GalleryError: If it is in use or damaged, or the operating system refuses access.
-    """
+    """Explain errors of opening a gallery: it is in use or damaged, or the system refuses access."""
     try:
         yield
     except BaseException as error:
@@ -83,16 +75,10 @@ def opening(folder: Path) -> Iterator[None]:
             raise
         if "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
             raise GalleryError(
-                f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
-                "be open only once. Close the other one, or ask the service that has it open: "
-                "twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
+                f"{folder}: is open already, in another process or in this one, and can be open only once. "
+                "Close the other one, or ask its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
             ) from None
         raise system_error(folder, error) or damaged(folder, str(error)) from error
-
-
-def log_folder(folder: Path, manifest: Manifest) -> Path:
-    """Return the folder of the write-ahead log, which Qdrant keeps open and locked."""
-    return folder / manifest.shard / "wal"
 
 
 def last_write(shard: Path) -> int:

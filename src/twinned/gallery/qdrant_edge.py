@@ -27,7 +27,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ import numpy as np
 
 from ..errors import GalleryError
 from . import store
-from .edge_shard import edge, is_edge_error, last_write, log_folder, opening
+from .edge_shard import edge, is_edge_error, last_write, opening
 from .gallery_file import (
     ROOM_TO_ADD,
     ROOM_TO_OPEN,
@@ -49,8 +48,7 @@ from .gallery_file import (
     need_room,
     read_manifest,
     size_on_disk,
-    sync_file,
-    sync_folder,
+    sync,
     system_error,
     write_manifest,
 )
@@ -71,21 +69,13 @@ _Loaded: TypeAlias = tuple[Any, tuple[int, int]]  # Qdrant's shard, and the iden
 
 
 class EdgeStore(Store):
-    """Store in a folder.
-
-    Args:
-        folder: Folder of the gallery, made by `edge_shard.create`.
-
-    Raises:
-        GalleryError: If it is damaged or in use, cannot be written to, or the disk is full.
-    """
+    """Store in a folder, made by `edge_shard.create`."""
 
     # The bindings convert Python's True to the integer 1; NumPy's arrives as a boolean.
     api = Api(edge, edge.Point, edge.RangeFloat, edge.IsEmptyCondition, edge.Query.Nearest, boolean=np.bool_)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
-        self._writing = threading.RLock()
         self._folder = folder
         with opening(folder):
             self._open()
@@ -116,13 +106,12 @@ class EdgeStore(Store):
         return self._loaded
 
     @property
-    def writing(self) -> threading.RLock:
-        """Lock for reading records and then changing them."""
-        self.check_process()  # a forked child may have inherited it locked
-        return self._writing
+    def _path(self) -> Path:
+        """Folder of the shard in use."""
+        return self._folder / self._manifest.shard
 
     def set_report(self, report: IndexReport | None) -> None:
-        with self.writing:
+        with self.writing():
             self._save(report=report)
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
@@ -131,7 +120,7 @@ class EdgeStore(Store):
         self._update(operation, [record.id for record in records], room=ROOM_TO_ADD + 4 * size)
 
     def delete(self, ids: Sequence[str]) -> None:
-        with self.writing:
+        with self.writing():
             left = max(0, self.count(Filter()) - len(ids))
             self._save(at_least=min(self._manifest.at_least, left))
             self._update(edge.UpdateOperation.delete_points(list(ids)), ids)
@@ -144,7 +133,7 @@ class EdgeStore(Store):
         if only:
             return self._count_labels(only)
         if (labels := self._labels) is None:
-            with self.writing:  # excludes a write between counting and storing the counts
+            with self.writing():  # excludes a write between counting and storing the counts
                 labels = self._labels = self._count_labels(only)
         return labels
 
@@ -153,23 +142,22 @@ class EdgeStore(Store):
             return int(self._shard.info().indexed_vectors_count)
 
     def index_due(self) -> bool:
-        """Return True if enough embeddings are outside the index for building it to pay."""
         return self.count(Filter()) - self.indexed() >= store.exact_below(self.binding)
 
     def compact(self) -> None:
         """Reclaim the space of deleted records and index a large gallery, in a child process, on a copy."""
         copy = self._folder / f"shard-{uuid.uuid4().hex[:8]}"
-        with self.writing:
+        with self.writing():
             if self._touched is not None:
                 raise GalleryError(
                     f"{self.address}: its index is being built already. Wait until that has ended"
                 )
             self._touched = set()
         try:
-            with self.writing, self._explain("copying the gallery to index it"):
+            with self.writing(), self._explain("copying the gallery to index it"):
                 self._require_place()
                 self._flush()
-                source = self._folder / self._manifest.shard
+                source = self._path
                 need_room(self._folder, ROOM_TO_ADD + 3 * size_on_disk(source))
                 copy_sparse(source, copy)
             command = [sys.executable, "-c", _COMPACT, str(copy)]
@@ -179,7 +167,7 @@ class EdgeStore(Store):
                 raise GalleryError(
                     f"{self.address}: the index cannot be built ({reason}). The gallery has not changed"
                 )
-            with self.writing:
+            with self.writing():
                 self._require_place()
                 self._carry_over(copy.name)
         except BaseException:
@@ -191,13 +179,13 @@ class EdgeStore(Store):
 
     def adopt(self, other: EdgeStore) -> None:
         """Replace content and binding by those of another store, atomically; the other store is deleted."""
-        with self.writing:
+        with self.writing():
             self._require_place()
             other.close()
             shard = f"shard-{uuid.uuid4().hex[:8]}"
             with self._explain("replacing the embeddings"):
-                (other._folder / other._manifest.shard).rename(self._folder / shard)
-                sync_folder(self._folder)
+                other._path.rename(self._folder / shard)
+                sync(self._folder)
             self._replace(shard, self._load(shard), manifest=other._manifest)
         shutil.rmtree(other._folder, ignore_errors=True)
 
@@ -208,7 +196,7 @@ class EdgeStore(Store):
         """
         if os.getpid() != self._process:
             return
-        with self.writing:
+        with self.writing():
             try:
                 if self._unflushed and self._in_place():  # in a moved folder the log keeps unflushed writes
                     self._flush()
@@ -219,7 +207,7 @@ class EdgeStore(Store):
     def _in_place(self) -> bool:
         """Return True if the folder at the gallery's path is still the one that was opened."""
         try:
-            return identity(log_folder(self._folder, self._manifest)) == self._locked
+            return identity(self._path / "wal") == self._locked
         except OSError:
             return False
 
@@ -230,30 +218,25 @@ class EdgeStore(Store):
                 "nothing was changed. Move it back, or close the gallery and open it at its new path"
             )
 
-    def _retrieve(self, ids: list[str], vectors: bool) -> Sequence[Any]:
-        points: Sequence[Any] = self._shard.retrieve(ids, with_payload=True, with_vector=vectors)
-        return points
+    def _retrieve(self, ids: list[str], vectors: bool) -> Any:
+        return self._shard.retrieve(ids, with_payload=True, with_vector=vectors)
 
-    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> tuple[Sequence[Any], Any]:
-        found: tuple[Sequence[Any], Any] = self._shard.scroll(
+    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> Any:
+        return self._shard.scroll(
             edge.ScrollRequest(limit=limit, offset=after, filter=only, with_payload=True, with_vector=vectors)
         )
-        return found
 
-    def _count(self, only: Any) -> int:
-        return int(self._shard.count(edge.CountRequest(exact=True, filter=only)))
+    def _count(self, only: Any) -> Any:
+        return self._shard.count(edge.CountRequest(exact=True, filter=only))
 
-    def _facet(self, only: Any, limit: int) -> Sequence[Any]:
-        request = edge.FacetRequest(key="label", limit=limit, exact=True, filter=only)
-        hits: Sequence[Any] = self._shard.facet(request).hits
-        return hits
+    def _facet(self, only: Any, limit: int) -> Any:
+        return self._shard.facet(edge.FacetRequest(key="label", limit=limit, exact=True, filter=only)).hits
 
-    def _query(self, requests: list[Any]) -> list[Sequence[Any]]:
-        answers: list[Sequence[Any]] = self._shard.query_batch(edge.QueryBatchRequest(requests))
-        return answers
+    def _query(self, requests: list[Any]) -> Any:
+        return self._shard.query_batch(edge.QueryBatchRequest(requests))
 
     def _update(self, operation: Any, ids: Sequence[str], *, room: int = ROOM_TO_OPEN) -> None:
-        with self.writing:
+        with self.writing():
             self._require_place()
             need_room(self._folder, room)
             with self._explain("writing"):
@@ -274,20 +257,20 @@ class EdgeStore(Store):
         `fsync` covers changes made through a memory map; on other systems segments are flushed at every
         write.
         """
-        log = log_folder(self._folder, self._manifest)
+        log = self._path / "wal"
         with self._explain("writing"):
             names = {entry.name for entry in log.iterdir()}
             current = min((n for n in names if n.startswith("open-")), key=lambda n: int(n[5:]))
             for name in {current} | {n for n in names - self._log if n.startswith("closed-")}:
-                sync_file(log / name)
+                sync(log / name)
             if names != self._log:
-                sync_folder(log)
+                sync(log)
         self._log = names
 
     def _flush(self) -> None:
         with self._explain("writing"):
             self._shard.flush()
-            written = last_write(self._folder / self._manifest.shard)
+            written = last_write(self._path)
         self._unflushed = 0
         self._save(at_least=self.count(Filter()), written=written)
 
@@ -319,7 +302,7 @@ class EdgeStore(Store):
         self._replace(shard, opened, manifest=self._manifest.model_copy(update=bounds))
 
     def _replace(self, shard: str, opened: _Loaded, *, manifest: Manifest) -> None:
-        old = self._folder / self._manifest.shard
+        old = self._path
         self._save(**{**dict(manifest), "shard": shard})
         # A search in another thread may still read the old shard, which closes with its last reference.
         (self._loaded, self._locked), self._labels, self._log, self._unflushed = opened, None, set(), 0
@@ -354,7 +337,7 @@ class EdgeStore(Store):
         with opening(self._folder):
             self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
             self._shard.flush()
-        written = last_write(self._folder / self._manifest.shard)
+        written = last_write(self._path)
         if written <= self._manifest.written:
             raise damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)

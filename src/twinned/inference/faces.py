@@ -21,7 +21,7 @@ DISTANCE = "euclidean"
 EMBEDDING_SIZE = 128
 _HEIGHT, _WIDTH = models.SIDE
 SPEC = ImageSpec(height=_HEIGHT, width=_WIDTH, faces="largest", mean=models.MEAN, std=models.STD)
-# The network, and how it is trained further; the options of `twinned.training.sections`.
+# The network, and how it is trained further; the options of `twinned.training.config`.
 RECIPE: dict[str, Any] = {
     "recipe": "face",
     "input": SPEC.model_dump(exclude={"mean", "std"}),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
-from collections import OrderedDict
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from ..errors import DataError
 from ..gallery.results import Hit, Removed
@@ -20,55 +18,23 @@ from ..gallery.store import Record
 from ..inference.inputs import queries_of
 from . import schemas
 from .embedding_map import Maps, Method
-from .openapi import add_post, body_of, problems
+from .openapi import add_route, problems
 from .problems import Problem
 from .service import Service
-from .thumbnails import MEDIA_TYPE, Thumbnails
+from .thumbnails import MEDIA_TYPE, Thumbnails, folder_of
 from .uploads import check_query
 
-_BODY = problems(400, 404, 408, 413, 415, 422, 503)
-_QUERY = problems(404, 422, 503)
 _UNDO_SECONDS = 600.0
 _UNDO_KEPT = 32
-_PAGE = 500
 _MOST_COMPARED = 20_000  # images in which near-duplicates are found in some 15 seconds
 
 Label = Annotated[str | None, Query(max_length=200, description="Label to list; all by default.")]
-
-
-class Undo:
-    """Recent removals, for `_UNDO_SECONDS`."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, _Removal] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def keep(self, removed: Removed, thumbnails: dict[str, bytes]) -> str:
-        """Keep a removal and return the key that restores it."""
-        key = secrets.token_urlsafe(12)
-        now = time.monotonic()
-        with self._lock:
-            self._kept[key] = _Removal(now, removed, thumbnails)
-            while len(self._kept) > _UNDO_KEPT or now - next(iter(self._kept.values())).at > _UNDO_SECONDS:
-                self._kept.popitem(last=False)
-        return key
-
-    def get(self, key: str) -> _Removal:
-        """Return a removal.
-
-        Raises:
-            Problem: If the removal has expired or was undone.
-        """
-        with self._lock:
-            found = self._kept.get(key)
-        if found is None or time.monotonic() - found.at > _UNDO_SECONDS:
-            raise Problem(404, "This removal can no longer be undone. Enroll the images again")
-        return found
-
-    def forget(self, key: str) -> None:
-        """Drop a removal that was undone."""
-        with self._lock:
-            self._kept.pop(key, None)
+After = Annotated[UUID | None, Query(description="`after` of the previous page.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of images.")]
+Within = Annotated[
+    float | None,
+    Query(ge=0, allow_inf_nan=False, description="Largest distance; a tenth of the threshold."),
+]
 
 
 class _Removal(NamedTuple):
@@ -78,24 +44,24 @@ class _Removal(NamedTuple):
 
 
 class GalleryService:
-    """Gallery with its thumbnails, maps and recent removals."""
+    """Jobs of the routes: the gallery with its thumbnails, maps and recent removals."""
 
-    def __init__(self, service: Service, thumbnails: Thumbnails) -> None:
+    def __init__(self, service: Service) -> None:
         self.service = service
-        self.thumbnails = thumbnails
-        self._undo = Undo()
+        folder = None if service.gallery is None else folder_of(service.gallery.store.address)
+        self.thumbnails = Thumbnails(folder, read_only=service.read_only)
+        self._undo: dict[str, _Removal] = {}  # the oldest first
         self._changes = 0
         self._maps = Maps(service.opened, lambda: self._changes)
 
     # ---- query
 
     def identify(self, body: schemas.IdentifyRequest) -> list[dict[str, Any]]:
-        """Identify images or their faces, and return the nearest enrolled images if requested."""
+        """Identify images: find the label of each, or unknown."""
         images = body.all()
         self.service.opened()
         queries, spec = queries_of(images, self.service.model_for(body.faces).spec)
         gallery = self.service.opened(spec.faces)
-        self.service.metrics.images.inc(len(images))
         sources = [query.image for query in queries]
         found = gallery.identify(sources, fpir=body.fpir, label=body.label, where=body.where)
         near = [
@@ -109,15 +75,14 @@ class GalleryService:
         ]
 
     def search(self, body: schemas.SearchRequest) -> list[dict[str, Any]]:
-        """Find the most similar enrolled images, nearest first."""
-        self.service.metrics.images.inc(body.image is not None)
+        """Find the most similar enrolled images."""
         hits = self.service.opened(body.faces).search(
             body.image, body.k, id=body.id, exact=body.exact, label=body.label, where=body.where
         )
         return [_hit(hit) for hit in hits]
 
-    def duplicates(self, within: float | None) -> list[list[dict[str, Any]]]:
-        """Return groups of near-duplicates, the largest first."""
+    def duplicates(self, within: Within = None) -> list[list[dict[str, Any]]]:
+        """Find groups of near-duplicates."""
         gallery = self.service.opened()
         if gallery.count() > _MOST_COMPARED:
             raise Problem(
@@ -127,19 +92,21 @@ class GalleryService:
             )
         return [[_hit(hit) for hit in group] for group in gallery.duplicates(within)]
 
-    def map(self, method: Method) -> dict[str, Any]:
-        """Return the map of the gallery."""
+    def map(self, method: Method = "pca") -> dict[str, Any]:
+        """Map the gallery in two dimensions."""
         return self._maps.get(method)
 
     # ---- read
 
-    def list(self, label: str | None, after: str | None, limit: int) -> dict[str, Any]:
-        """Return one page of the enrolled images."""
-        page = self.service.opened().list(label=label, after=after, limit=limit)
+    def items(self, label: Label = None, after: After = None, limit: Limit = 100) -> dict[str, Any]:
+        """List the enrolled images."""
+        page = self.service.opened().list(
+            label=label, after=None if after is None else str(after), limit=limit
+        )
         return {"count": page.count, "items": [_item(one) for one in page.items], "after": page.after}
 
     def labels(self) -> dict[str, Any]:
-        """Count the images of each label."""
+        """List the labels."""
         gallery = self.service.opened()
         return {"count": gallery.count(), "labels": gallery.labels()}
 
@@ -154,14 +121,13 @@ class GalleryService:
     # ---- change
 
     def make(self) -> dict[str, Any]:
-        """Make a temporary gallery, unless the service has one."""
+        """Make a gallery that is deleted when the service stops, unless it has one."""
         gallery = self.service.make_gallery()
         return {"count": gallery.count(), "temporary": self.service.temporary is not None}
 
     def add(self, body: schemas.AddRequest) -> dict[str, Any]:
-        """Enroll images; on disk when this returns."""
+        """Enroll images."""
         gallery, images = self.service.changing(body.faces), body.all()
-        self.service.metrics.images.inc(len(images))
         usable = [image for image in images if image.refused is None]
         added = gallery.add(usable, body.label, metadata=body.metadata, progress=False)
         unreadable = [*(image.refused for image in images if image.refused), *added.unreadable]
@@ -181,7 +147,7 @@ class GalleryService:
         }
 
     def update(self, id: str, body: schemas.UpdateRequest) -> dict[str, Any]:
-        """Change the label or metadata of an image."""
+        """Change an image's label or metadata."""
         gallery = self.service.changing()
         if body.label is None and body.metadata is None:
             raise Problem(422, "The request changes nothing. Send label, metadata, or both")
@@ -195,20 +161,31 @@ class GalleryService:
         self._changes += 1
         return {"updated": updated}
 
-    def remove(self, id: str | None, label: str | None) -> dict[str, Any]:
-        """Remove an image, or all images of a label."""
-        gallery = self.service.changing()
-        removed = gallery.remove(id, label=label)
+    def remove(self, id: str) -> dict[str, Any]:
+        """Remove an image."""
+        return self._removed(self.service.changing().remove(id))
+
+    def remove_label(self, label: Annotated[str, Query(max_length=200)]) -> dict[str, Any]:
+        """Remove a label's images."""
+        return self._removed(self.service.changing().remove(label=label))
+
+    def _removed(self, removed: Removed) -> dict[str, Any]:
         self._changes += 1
-        key = self._undo.keep(removed, self.thumbnails.take(record.id for record in removed.items))
-        return {"removed": len(removed.items), "count": gallery.count(), "undo": key}
+        key, now = secrets.token_urlsafe(12), time.monotonic()
+        self._undo[key] = _Removal(now, removed, self.thumbnails.take(one.id for one in removed.items))
+        for old, removal in list(self._undo.items()):
+            if now - removal.at > _UNDO_SECONDS or len(self._undo) > _UNDO_KEPT:
+                self._undo.pop(old, None)
+        return {"removed": len(removed.items), "count": self.service.opened().count(), "undo": key}
 
     def restore(self, body: schemas.UndoRequest) -> dict[str, Any]:
         """Undo a removal."""
         gallery = self.service.changing()
         removal = self._undo.get(body.undo)
+        if removal is None or time.monotonic() - removal.at > _UNDO_SECONDS:
+            raise Problem(404, "This removal can no longer be undone. Enroll the images again")
         gallery.restore(removal.removed)
-        self._undo.forget(body.undo)
+        self._undo.pop(body.undo, None)
         self._changes += 1
         for id, data in removal.thumbnails.items():
             self.thumbnails.put(id, data)
@@ -225,129 +202,43 @@ class GalleryService:
             self.thumbnails.take(set(ids) - {record.id for record in gallery.store.get(ids)[0]})
 
 
-def routes(service: Service, gallery: GalleryService) -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """Make the routes."""
+    gallery = GalleryService(service)
+    gallery.sweep()
     router = APIRouter(tags=["gallery"], dependencies=[Depends(check_query)])
-    _add_posts(router, service, gallery)
-    _add_collection(router, service, gallery)
-    _add_item(router, service, gallery)
-    return router
-
-
-def _add_posts(router: APIRouter, service: Service, gallery: GalleryService) -> None:
-    add = partial(add_post, router, service.for_gallery)
-    add(
-        "/v1/identify",
-        schemas.IdentifyRequest,
-        schemas.list_of(schemas.Identification),
-        gallery.identify,
-        "Identify images: find the label of each, or unknown",
-        404,
-    )
-    add(
-        "/v1/search",
-        schemas.SearchRequest,
-        schemas.list_of(schemas.Hit),
-        gallery.search,
-        "Find the most similar enrolled images",
-        404,
-    )
-    add("/v1/gallery", schemas.AddRequest, schemas.Added, gallery.add, "Enroll images", 404, 409)
-    rename, undo = "Rename a label, or merge it into another", "Undo a removal"
-    add("/v1/gallery/rename", schemas.RenameRequest, schemas.Updated, gallery.rename, rename, 404)
-    add("/v1/gallery/undo", schemas.UndoRequest, schemas.Restored, gallery.restore, undo, 404, 409)
-
-
-def _add_collection(router: APIRouter, service: Service, gallery: GalleryService) -> None:
-    @router.get(
-        "/v1/gallery", response_model=schemas.Items, responses=_QUERY, summary="List the enrolled images"
-    )
-    async def get_items(
-        label: Label = None,
-        after: Annotated[UUID | None, Query(description="`after` of the previous page.")] = None,
-        limit: Annotated[int, Query(ge=1, le=_PAGE, description="Maximum number of images.")] = 100,
-    ) -> Response:
-        return await service.for_gallery.run(
-            lambda: gallery.list(label, None if after is None else str(after), limit)
-        )
-
-    @router.post(
-        "/v1/gallery/temporary",
-        response_model=schemas.Made,
-        responses=problems(403, 422, 503),
-        summary="Make a gallery that is deleted when the service stops, unless it has one",
-    )
-    async def post_temporary() -> Response:
-        return await service.for_gallery.run(gallery.make)
-
-    @router.delete(
-        "/v1/gallery", response_model=schemas.Removed, responses=_QUERY, summary="Remove a label's images"
-    )
-    async def delete_label(label: Annotated[str, Query(max_length=200)]) -> Response:
-        return await service.for_gallery.run(lambda: gallery.remove(None, label))
-
-    @router.get(
-        "/v1/gallery/labels", response_model=schemas.Labelled, responses=_QUERY, summary="List the labels"
-    )
-    async def get_labels() -> Response:
-        return await service.for_gallery.run(gallery.labels)
-
-    @router.get(
-        "/v1/gallery/duplicates",
-        response_model=schemas.list_of(schemas.list_of(schemas.Hit)),
-        responses=_QUERY,
-        summary="Find groups of near-duplicates",
-    )
-    async def get_duplicates(
-        within: Annotated[
-            float | None,
-            Query(ge=0, allow_inf_nan=False, description="Largest distance; a tenth of the threshold."),
-        ] = None,
-    ) -> Response:
-        return await service.for_gallery.run(lambda: gallery.duplicates(within))
-
-    @router.get(
-        "/v1/gallery/map",
-        response_model=schemas.GalleryMap,
-        responses=_QUERY,
-        summary="Map the gallery in two dimensions",
-    )
-    async def get_map(method: Method = "pca") -> Response:
-        return await service.for_gallery.run(lambda: gallery.map(method))
-
-
-def _add_item(router: APIRouter, service: Service, gallery: GalleryService) -> None:
-    @router.patch(
-        "/v1/gallery/{id}",
-        response_model=schemas.Item,
-        responses=_BODY,
-        openapi_extra=body_of(schemas.UpdateRequest),
-        summary="Change an image's label or metadata",
-    )
-    async def patch_item(id: str, request: Request) -> Response:
-        return await service.for_gallery.answer(
-            request, schemas.UpdateRequest, lambda body: gallery.update(id, body)
-        )
-
-    @router.delete(
-        "/v1/gallery/{id}", response_model=schemas.Removed, responses=_QUERY, summary="Remove an image"
-    )
-    async def delete_item(id: str) -> Response:
-        return await service.for_gallery.run(lambda: gallery.remove(id, None))
+    lane = service.for_gallery
+    add = partial(add_route, router, lane)
+    groups = schemas.list_of(schemas.list_of(schemas.Hit))
+    add("POST", "/v1/identify", schemas.list_of(schemas.Identification), gallery.identify, 404)
+    add("POST", "/v1/search", schemas.list_of(schemas.Hit), gallery.search, 404)
+    add("POST", "/v1/gallery", schemas.Added, gallery.add, 404, 409)
+    add("POST", "/v1/gallery/rename", schemas.Updated, gallery.rename, 404)
+    add("POST", "/v1/gallery/undo", schemas.Restored, gallery.restore, 404, 409)
+    add("GET", "/v1/gallery", schemas.Items, gallery.items, 404)
+    add("POST", "/v1/gallery/temporary", schemas.Made, gallery.make)
+    add("DELETE", "/v1/gallery", schemas.Removed, gallery.remove_label, 404)
+    add("GET", "/v1/gallery/labels", schemas.Labelled, gallery.labels, 404)
+    add("GET", "/v1/gallery/duplicates", groups, gallery.duplicates, 404)
+    add("GET", "/v1/gallery/map", schemas.GalleryMap, gallery.map, 404)
+    add("PATCH", "/v1/gallery/{id}", schemas.Item, gallery.update, 404)
+    add("DELETE", "/v1/gallery/{id}", schemas.Removed, gallery.remove, 404)
 
     @router.get(
         "/v1/gallery/{id}/thumbnail",
         response_class=Response,
-        responses=_QUERY
+        responses=problems(404, 422, 503)
         | {200: {"content": {MEDIA_TYPE: {}}}, 204: {"description": "The image has no thumbnail."}},
         summary="Get the thumbnail of an enrolled image",
     )
     async def get_thumbnail(id: str) -> Response:
-        data = await service.for_gallery.pool.run(lambda: gallery.thumbnail(id))
+        data = await lane.pool.run(lambda: gallery.thumbnail(id))
         if data is None:
             return Response(status_code=204)
         # The id is computed from the pixels, so the thumbnail of an id never changes.
         return Response(data, media_type=MEDIA_TYPE, headers={"Cache-Control": "private, max-age=86400"})
+
+    return router
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

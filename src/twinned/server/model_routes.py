@@ -21,7 +21,7 @@ from ..evaluation.advice import on_model
 from ..gallery.gallery import Gallery
 from ..gallery.results import Stats
 from ..inference.model_card import card
-from .openapi import add_post, problems
+from .openapi import add_route, problems
 from .schemas import (
     ClassifyRequest,
     EmbedRequest,
@@ -42,41 +42,86 @@ from .uploads import check_query
 _GALLERY = ("count", "labels", "search", "indexed", "recall_at_10")  # null if the gallery does not answer
 
 
-def routes(service: Service) -> APIRouter:
-    """Make the routes."""
-    router = APIRouter(tags=["model"], dependencies=[Depends(check_query)])
+class ModelService:
+    """Answers of the model."""
 
-    def post_verify(body: VerifyRequest) -> dict[str, Any]:
-        service.metrics.images.inc(len(body.a) + 1)
-        model = service.model_for(body.faces)
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def verify(self, body: VerifyRequest) -> dict[str, Any]:
+        """Verify that two images show the same class."""
+        model = self.service.model_for(body.faces)
         return model.verify(body.a, body.b, threshold=body.threshold).to_json()
 
-    def post_explain(body: ExplainRequest) -> dict[str, Any]:
-        return _explain(service, body)
+    def explain(self, body: ExplainRequest) -> dict[str, Any]:
+        """Explain a comparison: the regions of two images that match."""
+        model = self.service.model_for(body.faces)
+        found, threshold = model.explain(body.a, body.b), model.manifest.threshold
+        sides = (found.left, found.left_share), (found.right, found.right_share)
+        return {
+            "method": found.method,
+            "distance": found.distance,
+            "threshold": threshold,
+            "weak": found.is_weak(threshold),
+            "text": found.text(threshold),
+            "images": [
+                {
+                    "png": _png(pixels),
+                    "width": pixels.shape[1],
+                    "height": pixels.shape[0],
+                    "share": share.tolist(),
+                }
+                for pixels, share in sides
+            ],
+            "links": [{"left": a, "right": b, "match": match} for a, b, match in found.strongest()],
+        }
 
-    def post_faces(body: FacesRequest) -> dict[str, Any]:
-        return _find_faces(service, body)
+    def faces(self, body: FacesRequest) -> dict[str, Any]:
+        """Find the faces of a photograph, with their quality, and cut them out."""
+        image, spec = open_image(body.image), self.service.model.spec
+        found = search(image, every=True, min_face=body.min_face)
+        if not found:
+            raise ImageError(
+                body.image.name,
+                f"no face was found. Choose a photograph with a face of at least {body.min_face or MIN_FACE}"
+                " pixels that looks towards the camera",
+            )
+        return {
+            "image": body.image.name,
+            "width": image.width,
+            "height": image.height,
+            "faces": [
+                {
+                    "box": face.box,
+                    "score": face.score,
+                    "quality": assess(image, face)._asdict(),
+                    "crop": _png(align(image, face, max(spec.width, spec.height))),
+                }
+                for face in found
+            ],
+        }
 
-    def post_embed(body: EmbedRequest) -> list[dict[str, Any]]:
-        images, model = body.all(), service.model_for(body.faces)
-        service.metrics.images.inc(len(images))
+    def embed(self, body: EmbedRequest) -> list[dict[str, Any]]:
+        """Embed images."""
+        images, model = body.all(), self.service.model_for(body.faces)
         vectors = model.embed_pixels(np.stack([read_image(image, model.spec) for image in images]))
         return [{"image": image.name, "vector": vector.tolist()} for image, vector in zip(images, vectors)]
 
-    def post_classify(body: ClassifyRequest) -> list[dict[str, Any]]:
-        images, model = body.all(), service.model_for(body.faces)
-        service.metrics.images.inc(len(images) + sum(map(len, body.support.values())))
+    def classify(self, body: ClassifyRequest) -> list[dict[str, Any]]:
+        """Classify images from as few as one example per class."""
+        images, model = body.all(), self.service.model_for(body.faces)
         return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
 
-    add = partial(add_post, router, service.for_model)
-    add("/v1/verify", VerifyRequest, Verdict, post_verify, "Verify that two images show the same class")
-    summary = "Explain a comparison: the regions of two images that match"
-    add("/v1/explain", ExplainRequest, Explanation, post_explain, summary)
-    summary = "Find the faces of a photograph, with their quality, and cut them out"
-    add("/v1/faces", FacesRequest, FoundFaces, post_faces, summary)
-    add("/v1/embed", EmbedRequest, list[Vector], post_embed, "Embed images")
-    summary = "Classify images from as few as one example per class"
-    add("/v1/classify", ClassifyRequest, list_of(Prediction), post_classify, summary)
+
+def routes(service: Service) -> APIRouter:
+    """Make the routes."""
+    router, model = APIRouter(tags=["model"], dependencies=[Depends(check_query)]), ModelService(service)
+    add = partial(add_route, router, service.for_model, "POST")
+    add("/v1/verify", Verdict, model.verify)
+    add("/v1/explain", Explanation, model.explain)
+    add("/v1/faces", FoundFaces, model.faces)
+    add("/v1/embed", list_of(Vector), model.embed)
+    add("/v1/classify", list_of(Prediction), model.classify)
 
     @router.get(
         "/v1/model",
@@ -96,58 +141,6 @@ def _png(pixels: Pixels) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
-
-
-def _explain(service: Service, body: ExplainRequest) -> dict[str, Any]:
-    """Explain a comparison."""
-    model = service.model_for(body.faces)
-    found, threshold = model.explain(body.a, body.b), model.manifest.threshold
-    service.metrics.images.inc(2)
-    sides = (found.left, found.left_share), (found.right, found.right_share)
-    return {
-        "method": found.method,
-        "distance": found.distance,
-        "threshold": threshold,
-        "weak": found.is_weak(threshold),
-        "text": found.text(threshold),
-        "images": [
-            {
-                "png": _png(pixels),
-                "width": pixels.shape[1],
-                "height": pixels.shape[0],
-                "share": share.tolist(),
-            }
-            for pixels, share in sides
-        ],
-        "links": [{"left": a, "right": b, "match": match} for a, b, match in found.strongest()],
-    }
-
-
-def _find_faces(service: Service, body: FacesRequest) -> dict[str, Any]:
-    """Find the faces of a photograph and cut them out in the size of the model."""
-    image, spec = open_image(body.image), service.model.spec
-    found = search(image, every=True, min_face=body.min_face)
-    service.metrics.images.inc()
-    if not found:
-        raise ImageError(
-            body.image.name,
-            f"no face was found. Choose a photograph with a face of at least {body.min_face or MIN_FACE}"
-            " pixels that looks towards the camera",
-        )
-    return {
-        "image": body.image.name,
-        "width": image.width,
-        "height": image.height,
-        "faces": [
-            {
-                "box": face.box,
-                "score": face.score,
-                "quality": assess(image, face)._asdict(),
-                "crop": _png(align(image, face, max(spec.width, spec.height))),
-            }
-            for face in found
-        ],
-    }
 
 
 def _facts(service: Service, stats: Stats | None) -> dict[str, Any]:

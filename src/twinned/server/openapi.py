@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from .problems import MEDIA_TYPE
@@ -72,52 +73,45 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def add_post(
-    router: APIRouter,
-    lane: Lane,
-    path: str,
-    body: type[BaseModel],
-    answer: Any,
-    job: Callable[[Any], Any],
-    summary: str,
-    *codes: int,
+def add_route(
+    router: APIRouter, lane: Lane, method: str, path: str, answer: Any, job: Callable[..., Any], *codes: int
 ) -> None:
-    """Add a route that receives a body, runs a job in the lane's threads and returns its result.
+    """Add a route that runs a job in the lane's threads and returns its result as JSON.
 
-    Args:
-        router: Router to add to.
-        lane: Threads.
-        path: Path of the route.
-        body: Schema of the request.
-        answer: Schema of the response.
-        job: Function from the parsed body to the response as JSON.
-        summary: Summary in the document.
-        codes: Errors of the route besides those of every body.
+    The job's parameters are those of the path and the query, and ``body``, annotated with its schema. Its
+    docstring is the summary in the document; ``codes`` are its errors besides the usual ones.
     """
+    signature = inspect.signature(job, eval_str=True)
+    parameters = dict(signature.parameters)
+    body = parameters.pop("body", None)
+    request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
 
-    async def post(request: Request) -> Response:
-        return await lane.answer(request, body, job)
+    async def endpoint(request: Request, **values: Any) -> Response:
+        if body is None:
+            return await lane.run(partial(job, **values))
+        return await lane.answer(request, body.annotation, lambda parsed: job(body=parsed, **values))
 
+    shown = signature.replace(parameters=[request, *parameters.values()])
+    endpoint.__signature__ = shown  # type: ignore[attr-defined]
     router.add_api_route(
         path,
-        post,
-        methods=["POST"],
+        endpoint,
+        methods=[method],
         name=job.__name__,
-        summary=summary,
+        summary=(job.__doc__ or "").removesuffix("."),
         response_model=answer,
-        responses=problems(*_BODY, *codes),
-        openapi_extra=body_of(body),
+        responses=problems(*(_BODY if body else (422, 503)), *codes),
+        openapi_extra=body_of(body.annotation) if body else None,
     )
 
 
-def document(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a function that makes the document, once."""
+class Application(FastAPI):
+    """Application whose document describes errors as problem+json, and the token."""
 
-    def make() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            found = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
-            )
+    def openapi(self) -> dict[str, Any]:
+        """Return the document, which is made once."""
+        if self.openapi_schema is None:
+            found = super().openapi()
             for path in found["paths"].values():
                 for operation in path.values():
                     for status, response in operation["responses"].items():
@@ -125,7 +119,5 @@ def document(app: FastAPI) -> Callable[[], dict[str, Any]]:
                             response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
             found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{}, {"token": []}]
-            app.openapi_schema = found
-        return app.openapi_schema
-
-    return make
+            self.openapi_schema = found
+        return self.openapi_schema

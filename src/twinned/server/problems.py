@@ -40,8 +40,10 @@ def overloaded(reason: str) -> Problem:
     return Problem(503, f"{reason}. Try again in a moment", {"Retry-After": "1"})
 
 
-def of(error: TwinnedError, address: str = "") -> Problem:
+def of(error: Problem | TwinnedError, address: str = "") -> Problem:
     """Convert an error to a problem; replace the gallery's path by its name."""
+    if isinstance(error, Problem):
+        return error
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
     detail = str(error).replace(address, os.path.basename(address)) if address else str(error)
     return Problem(status, detail, {"Retry-After": "60"} if status == 503 else None)

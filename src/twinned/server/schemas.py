@@ -243,6 +243,12 @@ class UndoRequest(_Body):
     undo: str = Field(max_length=100)
 
 
+def _answer(name: str, summary: str, /, **fields: Any) -> type[BaseModel]:
+    """Make the schema of a response from the types of its fields."""
+    required: dict[str, Any] = {field: (hint, ...) for field, hint in fields.items()}
+    return create_model(name, __doc__=summary, **required)
+
+
 def _schema_of(result: type, *, name: str = "", without: str = "", **types: Any) -> type[BaseModel]:
     """Derive the schema of a response from the fields, types and defaults of a named tuple or dataclass.
 
@@ -262,14 +268,13 @@ def list_of(schema: type[BaseModel]) -> Any:
     return list.__class_getitem__(schema)
 
 
-class Nearest(BaseModel):
-    """Closest label, within the threshold or not."""
-
-    label: str
-    probability: float
-    distance: float | None
-
-
+Nearest = _answer(
+    "Nearest",
+    "Closest label, within the threshold or not.",
+    label=str,
+    probability=float,
+    distance=float | None,
+)
 Verdict = _schema_of(calibration.Verdict, verdict=str)
 Prediction = _schema_of(calibration.Prediction, nearest=Nearest, threshold=float | None)
 Hit = _schema_of(gallery.Hit, without="metadata")
@@ -278,161 +283,114 @@ Identification = _schema_of(
 )
 Item = _schema_of(Record, name="Item")
 Items = _schema_of(gallery.Page, name="Items", items=list_of(Item))
-
-
-class Quality(BaseModel):
-    """Quality of a face in words, and the reason why it cannot be recognized, or null."""
-
-    words: list[str]
-    refused: str | None
-
-
-class FoundFace(BaseModel):
-    """Face: left, top, right and bottom in pixels of the upright image, and the aligned face, base64 PNG."""
-
-    box: tuple[int, int, int, int]
-    score: float
-    quality: Quality
-    crop: str
-
-
-class FoundFaces(BaseModel):
-    """Faces of a photograph, the largest first."""
-
-    image: str
-    width: int
-    height: int
-    faces: list[FoundFace]
-
-
-class ExplainedImage(BaseModel):
-    """Image after preprocessing, as base64 PNG, and the contribution of each region: rows of columns."""
-
-    png: str
-    width: int
-    height: int
-    share: list[list[float]]
-
-
-class Match(BaseModel):
-    """Matching regions: row and column in either image."""
-
-    left: tuple[int, int]
-    right: tuple[int, int]
-    match: float
-
-
-class Explanation(BaseModel):
-    """Explanation of a comparison; `text` describes the strength of its evidence."""
-
-    method: str
-    distance: float
-    threshold: float | None
-    weak: bool
-    text: str
-    images: list[ExplainedImage]
-    links: list[Match]
-
-
-class Vector(BaseModel):
-    """Embedding of one image."""
-
-    image: str
-    vector: list[float]
-
-
-class Labelled(BaseModel):
-    """Number of images of each label."""
-
-    count: int
-    labels: dict[str, int]
-
-
-class Made(BaseModel):
-    """Gallery of the service; a temporary one is deleted when the service stops."""
-
-    count: int
-    temporary: bool
-
-
-class Added(BaseModel):
-    """Result of adding images; stored images are on disk."""
-
-    stored: int
-    skipped: int
-    unreadable: list[str]
-    count: int
-    ids: list[str | None]
-
-
-class Updated(BaseModel):
-    """Number of images that were changed."""
-
-    updated: int
-
-
-class Removed(BaseModel):
-    """Number of removed images; the key in `undo` restores them for ten minutes."""
-
-    removed: int
-    count: int
-    undo: str
-
-
-class Restored(BaseModel):
-    """Number of restored images."""
-
-    restored: int
-    count: int
-
-
-class GalleryMap(BaseModel):
-    """Map in two dimensions; `label` indexes `labels`, -1 is none; `ready` is false until it is done."""
-
-    method: str
-    ready: bool
-    count: int
-    labels: list[str]
-    ids: list[str]
-    label: list[int]
-    x: list[float]
-    y: list[float]
-
-
-class ProblemDetails(BaseModel):
-    """Error (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
-class Health(BaseModel):
-    """State of the service."""
-
-    status: str
-
-
-class ModelFacts(BaseModel):
-    """Model, its metrics, gallery, and limits of the service."""
-
-    name: str
-    encoder: str
-    image: dict[str, Any]
-    embedding_size: int
-    distance: str
-    head: bool
-    threshold: float | None
-    calibration: dict[str, Any] | None
-    classes: int
-    data: dict[str, Any]
-    held_out: dict[str, Any]
-    recipe: dict[str, Any]
-    notes: list[str]
-    licence: str | None
-    card: str
-    advice: list[str]
-    gallery: dict[str, Any] | None
-    read_only: bool
-    limits: dict[str, Any]
+Quality = _answer(
+    "Quality",
+    "Quality of a face in words, and the reason why it cannot be recognized, or null.",
+    words=list[str],
+    refused=str | None,
+)
+FoundFace = _answer(
+    "FoundFace",
+    "Face: left, top, right and bottom in pixels of the upright image, and the aligned face, base64 PNG.",
+    box=tuple[int, int, int, int],
+    score=float,
+    quality=Quality,
+    crop=str,
+)
+FoundFaces = _answer(
+    "FoundFaces",
+    "Faces of a photograph, the largest first.",
+    image=str,
+    width=int,
+    height=int,
+    faces=list_of(FoundFace),
+)
+ExplainedImage = _answer(
+    "ExplainedImage",
+    "Image after preprocessing, as base64 PNG, and the contribution of each region: rows of columns.",
+    png=str,
+    width=int,
+    height=int,
+    share=list[list[float]],
+)
+Match = _answer(
+    "Match",
+    "Matching regions: row and column in either image.",
+    left=tuple[int, int],
+    right=tuple[int, int],
+    match=float,
+)
+Explanation = _answer(
+    "Explanation",
+    "Explanation of a comparison; `text` describes the strength of its evidence.",
+    method=str,
+    distance=float,
+    threshold=float | None,
+    weak=bool,
+    text=str,
+    images=list_of(ExplainedImage),
+    links=list_of(Match),
+)
+Vector = _answer("Vector", "Embedding of one image.", image=str, vector=list[float])
+Labelled = _answer("Labelled", "Number of images of each label.", count=int, labels=dict[str, int])
+Made = _answer(
+    "Made",
+    "Gallery of the service; a temporary one is deleted when the service stops.",
+    count=int,
+    temporary=bool,
+)
+Added = _answer(
+    "Added",
+    "Result of adding images; stored images are on disk.",
+    stored=int,
+    skipped=int,
+    unreadable=list[str],
+    count=int,
+    ids=list[str | None],
+)
+Updated = _answer("Updated", "Number of images that were changed.", updated=int)
+Removed = _answer(
+    "Removed",
+    "Number of removed images; the key in `undo` restores them for ten minutes.",
+    removed=int,
+    count=int,
+    undo=str,
+)
+Restored = _answer("Restored", "Number of restored images.", restored=int, count=int)
+GalleryMap = _answer(
+    "GalleryMap",
+    "Map in two dimensions; `label` indexes `labels`, -1 is none; `ready` is false until it is done.",
+    method=str,
+    ready=bool,
+    count=int,
+    labels=list[str],
+    ids=list[str],
+    label=list[int],
+    x=list[float],
+    y=list[float],
+)
+ProblemDetails = _answer("ProblemDetails", "Error (RFC 9457).", type=str, title=str, status=int, detail=str)
+Health = _answer("Health", "State of the service.", status=str)
+ModelFacts = _answer(
+    "ModelFacts",
+    "Model, its metrics, gallery, and limits of the service.",
+    name=str,
+    encoder=str,
+    image=dict[str, Any],
+    embedding_size=int,
+    distance=str,
+    head=bool,
+    threshold=float | None,
+    calibration=dict[str, Any] | None,
+    classes=int,
+    data=dict[str, Any],
+    held_out=dict[str, Any],
+    recipe=dict[str, Any],
+    notes=list[str],
+    licence=str | None,
+    card=str,
+    advice=list[str],
+    gallery=dict[str, Any] | None,
+    read_only=bool,
+    limits=dict[str, Any],
+)

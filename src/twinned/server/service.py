@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
+from prometheus_client import Counter
 from pydantic import BaseModel
 
 from ..errors import TwinnedError
@@ -41,8 +42,9 @@ _GALLERY_SECONDS = 2.0  # for figures of the gallery in other responses; Prometh
 class Lane:
     """Threads and a share of the upload memory for one kind of request, which never waits for the other."""
 
-    def __init__(self, threads: int, limits: Limits, *, share: float) -> None:
+    def __init__(self, threads: int, limits: Limits, images: Counter, *, share: float) -> None:
         self.pool = ThreadPool(threads, waiting=limits.waiting, wait_seconds=limits.wait_seconds)
+        self._images = images
         self._limits = limits
         self._intake = Intake(limits, share=share)
 
@@ -51,7 +53,13 @@ class Lane:
         self.pool.check()
         async with self._intake.receive(request) as body:
             content_type = request.headers.get("content-type", "")
-            return await self.run(lambda: job(uploads.read(kind, content_type, body, self._limits)))
+
+            def work() -> Any:
+                asked = uploads.read(kind, content_type, body, self._limits)
+                self._images.inc(len(uploads.images_of(asked)))
+                return job(asked)
+
+            return await self.run(work)
 
     async def run(self, job: Callable[[], Any]) -> Response:
         """Run the job and encode the response in a thread."""
@@ -90,13 +98,12 @@ class Service:
         self.limits = limits
         self.temporary: tempfile.TemporaryDirectory[str] | None = None  # folder of a temporary gallery
         self._making = threading.Lock()
-        share = 1.0 if gallery is None and read_only else 0.5
-        self.for_model = Lane(self.plan.threads, limits, share=share)
-        self.for_gallery = Lane(self.plan.threads, limits, share=share)
-        self._lanes = (self.for_model, self.for_gallery)
         self.metrics = Metrics(
             pending=lambda: sum(lane.pool.pending for lane in self._lanes), batching=self.plan.batching
         )
+        share = 1.0 if gallery is None and read_only else 0.5
+        self._lanes = [Lane(self.plan.threads, limits, self.metrics.images, share=share) for _ in range(2)]
+        self.for_model, self.for_gallery = self._lanes
 
     async def figures(self) -> bytes:
         """Return all metrics in Prometheus' format."""

@@ -142,7 +142,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
         found = kind.model_validate(values)
     except ValidationError as error:
         raise Problem(422, sentence(error.errors(include_url=False), kind.model_fields)) from None
-    images = list(_uploads(dict(found)))
+    images = images_of(found)
     if len(images) > limits.images:
         raise Problem(413, f"The request has {len(images)} images. Send at most {limits.images}")
     for upload in images:
@@ -304,9 +304,10 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
                 raise Problem(422, f"{field[:100]}: is neither a file nor UTF-8 text") from None
 
 
-def _uploads(value: Any) -> Iterator[Upload]:
+def images_of(value: Any) -> list[Upload]:
+    """Return the images of a request, or of a value in it."""
     if isinstance(value, Upload):
-        yield value
-    elif isinstance(value, (list, tuple, dict)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _uploads(inner)
+        return [value]
+    if isinstance(value, (BaseModel, dict)):
+        value = list(dict(value).values())
+    return [image for one in value for image in images_of(one)] if isinstance(value, list) else []

@@ -13,8 +13,7 @@ from .callbacks import Callback, check_callbacks
 from .config import TrainConfig
 from .launch import run_on_devices
 from .options import TrainArguments, TrainRequest
-from .pipeline import run
-from .setup import set_up
+from .pipeline import run, set_up
 
 
 def train(

@@ -58,11 +58,7 @@ class Callback:
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
-    """Return callbacks if they are a sequence of `Callback` objects.
-
-    Raises:
-        SettingError: If they are something else.
-    """
+    """Return callbacks if they are a sequence of `Callback` objects; raise a `SettingError` otherwise."""
     given = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
     wrong = [one for one in given if not isinstance(one, Callback)]
     if wrong or given is not callbacks:
@@ -72,15 +68,7 @@ def check_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
 
 
 class CallbackGroup(Callback):
-    """Callbacks of the user, called in order; the run is saved if one of them fails.
-
-    Args:
-        callbacks: Callbacks.
-        save: Writes the checkpoint, and returns its file or None.
-
-    Raises:
-        TrainingError: If a callback fails; the message names the checkpoint.
-    """
+    """Callbacks of the user, called in order; the run is saved if one fails."""
 
     def __init__(self, callbacks: Sequence[Callback], save: Callable[[], Path | None]) -> None:
         self.callbacks, self.save = callbacks, save
@@ -111,14 +99,7 @@ class CallbackGroup(Callback):
 
 @contextmanager
 def saved_on_error(save: Callable[[], Path | None]) -> Iterator[None]:
-    """Save the run if an image cannot be read any more.
-
-    Args:
-        save: Writes the checkpoint, and returns its file or None.
-
-    Raises:
-        ImageError: If one cannot; the message names it and the checkpoint.
-    """
+    """Save the run if an image cannot be read any more, and name the checkpoint in the error."""
     try:
         yield
     except ImageError as error:
@@ -132,26 +113,22 @@ def _kept(saved: Path | None) -> str:
 
 
 class Evaluation(Callback, Generic[Network]):
-    """Evaluate the averaged network at regular steps, and record the scores in ``state.history``.
+    """Evaluate the averaged network at regular steps, record the scores, and keep the best weights.
 
-    Args:
-        evaluate: Maps the network to its scores on held-out classes; None never evaluates.
-        network: Averaged network.
-        state: State of the run.
-        schedule: Number of evaluations, and steps per epoch.
-        callbacks: Callbacks whose `Callback.on_evaluation` is called with the scores.
+    The best are those with the lowest equal error rate on held-out classes; they are copied to ``best``.
     """
 
     def __init__(
         self,
         evaluate: Callable[[Network], Scores] | None,
-        network: Network,
+        average: Network,
+        best: Network,
         state: State,
         schedule: Schedule,
-        callbacks: Sequence[Callback],
+        callback: Callback,
     ) -> None:
-        self.evaluate, self.network, self.state = evaluate, network, state
-        self.schedule, self.callbacks = schedule, callbacks
+        self.evaluate, self.average, self.best = evaluate, average, best
+        self.state, self.schedule, self.callback = state, schedule, callback
 
     def on_step(self, step: Step) -> bool:
         state, evaluate = self.state, self.evaluate
@@ -160,7 +137,7 @@ class Evaluation(Callback, Generic[Network]):
         interval = max(_MIN_EVALUATION_INTERVAL, state.total // self.schedule.evaluations)
         if state.step % interval and state.step != state.total:
             return False
-        scores = distributed.broadcast_from_rank0(lambda: evaluate(self.network))
+        scores = distributed.broadcast_from_rank0(lambda: evaluate(self.average))
         state.history.append(
             {
                 "epoch": round(state.step / self.schedule.epoch_steps, 2),
@@ -173,38 +150,22 @@ class Evaluation(Callback, Generic[Network]):
                 "learning_rate": step.learning_rate,
             }
         )
-        stops = [callback.on_evaluation(scores, self.network) for callback in self.callbacks]
-        return any(stops)
+        self._keep_better(scores.held_out_eer)
+        return bool(self.callback.on_evaluation(scores, self.average))
 
-
-class BestWeights(Callback, Generic[Network]):
-    """Keep the averaged weights with the lowest held-out equal error rate.
-
-    Args:
-        network: Network whose copy, `network`, holds the best weights.
-        state: State of the run; ``best_eer`` and ``best_step`` are updated.
-    """
-
-    def __init__(self, network: Network, state: State) -> None:
-        self.network, self.state = network, state
-
-    def on_evaluation(self, scores: Scores, network: nn.Module) -> None:
-        eer, state = scores.held_out_eer, self.state
+    def _keep_better(self, eer: float) -> None:
+        state, lowest = self.state, self.state.best_eer
         if math.isinf(eer):  # the weights are no longer finite
             return
-        if math.isnan(eer) or state.best_eer is None or eer <= state.best_eer * _TIE:
-            self.network.load_state_dict(network.state_dict())
+        if math.isnan(eer) or lowest is None or eer <= lowest * _TIE:
+            self.best.load_state_dict(self.average.state_dict())
             state.best_step = state.step
             if not math.isnan(eer):
-                state.best_eer = min(eer, state.best_eer if state.best_eer is not None else 1.0)
+                state.best_eer = min(eer, 1.0 if lowest is None else lowest)
 
-    def keep_last(self, average: Network, evaluate: Callable[[Network], Scores] | None) -> None:
-        """Keep the averaged weights of a run that was never evaluated.
-
-        Raises:
-            TrainingError: If they, or the embeddings, are not finite, or no step was taken because the loss
-                is not finite.
-        """
+    def keep_last(self) -> None:
+        """Keep the averaged weights of a run that was never evaluated, unless something is not finite."""
+        evaluate, average = self.evaluate, self.average
         if self.state.best_step > 0:
             return
         learned = self.state.step > 0 or self.state.stopped is not StopReason.NOT_FINITE
@@ -217,17 +178,14 @@ class BestWeights(Callback, Generic[Network]):
             raise TrainingError(
                 f"{reason}, before any evaluation with finite embeddings. Use a smaller learning rate."
             )
-        self.network.load_state_dict(average.state_dict())
+        self.best.load_state_dict(average.state_dict())
 
 
 class TrainingMonitor(Callback):
     """Note typical failures of training, each once: collapse, no active pairs, classes never drawn.
 
-    Args:
-        classes: Labels that batches may draw; empty for pair data.
-        active: Returns the fraction of the last batch's pairs or triplets with a positive loss, or None if
-            the loss does not report it.
-        miner: Name of the miner; None for all pairs or triplets.
+    ``classes`` are the labels that batches may draw, none for pairs; ``active`` returns the fraction of the
+    last batch's pairs or triplets with a positive loss, if the loss reports it.
     """
 
     def __init__(

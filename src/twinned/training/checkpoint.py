@@ -28,15 +28,7 @@ Parts = Mapping[str, nn.Module]
 
 
 class CheckpointSaver(Callback):
-    """Save a run at regular times, in the first process.
-
-    Args:
-        path: Checkpoint file; None saves nothing.
-        parts: Modules to save, by name.
-        optimizer: Optimizer whose moments are saved.
-        run: Identification of the run, in JSON.
-        seconds: Seconds between two checkpoints.
-    """
+    """Save a run every few seconds, in the first process; nothing without a path."""
 
     def __init__(
         self, path: Path | None, parts: Parts, optimizer: torch.optim.Optimizer, run: str, seconds: float
@@ -68,15 +60,7 @@ class CheckpointSaver(Callback):
 def save(path: Path, *, state: State, parts: Parts, optimizer: torch.optim.Optimizer, run: str) -> None:
     """Write a checkpoint atomically: a killed process leaves the old file or the new one.
 
-    Args:
-        path: Checkpoint file.
-        state: State of the run.
-        parts: Modules whose weights and buffers are saved, by name.
-        optimizer: Optimizer whose moments are saved.
-        run: Identification of the run (its settings and data), in JSON; `load` refuses another one.
-
-    Raises:
-        TrainingError: If the file cannot be written.
+    ``run`` identifies the run, its settings and data, in JSON; `load` refuses another one.
     """
     tensors: dict[str, Tensor] = {}
     for name, module in parts.items():
@@ -99,9 +83,7 @@ def save(path: Path, *, state: State, parts: Parts, optimizer: torch.optim.Optim
 def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str) -> State:
     """Load a checkpoint's weights and moments, and return the state of the run.
 
-    Raises:
-        TrainingError: If the file is damaged, belongs to a run with other settings or data, or was written
-            by another version of Twinned.
+    A `TrainingError` refuses files that are damaged, of another run, or of another version of Twinned.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -151,12 +133,9 @@ def run_identity(
     config: TrainConfig, train: DecodedSet, validation: DecodedSet | None, warm_start: WarmStart | None
 ) -> str:
     """Return the JSON text that identifies a run in its checkpoint: its settings, data and initial model."""
-    given = config.model_dump(mode="json")
-    given["data"] = train.identity()
-    given["held_out"] = None if validation is None else validation.identity()
-    if warm_start is not None:
-        given["model"] = warm_start.sha256
-    return json.dumps(given)
+    data = {"data": train.identity(), "held_out": None if validation is None else validation.identity()}
+    model = {} if warm_start is None else {"model": warm_start.sha256}
+    return json.dumps(config.model_dump(mode="json") | data | model)
 
 
 def setting_differences(old: dict[str, Any], new: dict[str, Any]) -> str:

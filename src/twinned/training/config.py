@@ -1,45 +1,245 @@
-"""Configuration of a training run: `TrainConfig`, in sections.
+"""Configuration of a training run: `TrainConfig` and its sections, with every option.
 
-Every option has one dotted name, such as ``loss.margin``. Where its last part is unique, that part alone is a
-short name: ``margin``. Command line, Python and JSON use the same names.
-
-Precedence, lowest first: recipe, defaults of the chosen encoder, loss and optimizer, rules
-(`twinned.training.rules`), the user. A rule that contradicts the user is an error, never a silent change.
+An option has a dotted name, such as ``loss.margin``, and a short one, ``margin``, where that is unique.
+Precedence, lowest first: recipe, defaults of the chosen encoder, loss and optimizer, rules, the user.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from .. import losses
 from ..data.preprocessing import ImageSpec
 from ..errors import SettingError
 from ..losses import miners
+from ..losses.registry import SIZES, option_names
 from ..nn import encoders
-from .sections import (
-    HELP,
-    LOSS_SECTIONS,
-    AdamW,
-    Augment,
-    CalibrationConfig,
-    Comparison,
-    EncoderConfig,
-    Functions,
-    Input,
-    Length,
-    Loss,
-    Mining,
-    Optimizer,
-    Run,
-    Sampler,
-    ScheduleConfig,
-    Section,
-    Transfer,
-    loss_section,
-)
+from ..utils.options import describe
+from ..utils.registry import UNREGISTERED
+from .options import OLD_NAMES, OLD_VALUES, TrainOptions
+
+# Options with a flag of their own; their descriptions are the help of the flags.
+HELP = {name: option.help for name, _, option in describe(TrainOptions)}
+
+
+# A command line gives digits.
+Channels = Annotated[Literal[1, 3], BeforeValidator(lambda v: int(v) if str(v).isdecimal() else v)]
+
+
+class Section(BaseModel):
+    """Base class: immutable, refuses unknown options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Input(Section):
+    """Size and preparation of the images; see `twinned.data.preprocessing.ImageSpec`."""
+
+    height: int = Field(96, ge=8, le=2048, description="Height of the network's input, in pixels")
+    width: int = Field(96, ge=8, le=2048, description="Width of the network's input, in pixels")
+    channels: Channels = Field(3, description="1 for gray images, 3 for color images")
+    fit: Literal["stretch", "pad", "crop"] = Field("stretch", description="Handling of other aspect ratios")
+    ink: Literal["none", "binary", "grey"] = Field("none", description="Extraction of ink, for handwriting")
+    faces: Literal["none", "largest"] = Field("none", description="Cut out the largest face (extra faces)")
+    min_face: int | None = Field(None, ge=10, description="Smallest faces searched, in pixels; none for 40")
+
+
+class EncoderConfig(Section):
+    """The network that maps an image to an embedding."""
+
+    name: str = Field("conv4", description=HELP["encoder"])
+    embedding_size: int | None = Field(None, ge=2, le=8192, description=HELP["embedding_size"])
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the pooled features in training")
+    symmetric: bool = Field(False, description="Average the features of an image and of its mirror image")
+    weights: str | None = Field(None, description="File of weights (safetensors) to start from")
+
+
+class Transfer(Section):
+    """Adaptation of an encoder that has been trained before."""
+
+    freeze: str = Field("none", description=HELP["freeze"])
+    freeze_batchnorm: bool = Field(False, description="Keep the running statistics of batch normalization")
+    projection: Literal["gradient", "lda"] = Field(
+        "gradient", description="Fit of the embedding layer: by gradient descent, or in closed form (LDA)"
+    )
+    shrinkage: float = Field(1.0, gt=0, description="Regularization of the closed-form projection")
+    n_augmentations: int = Field(6, ge=0, le=1000, description="Augmented views of each cached image")
+
+
+class Comparison(Section):
+    """The distance between two embeddings."""
+
+    head: str = Field("distance", description="Plain distance or a learned head")
+    distance: Literal["euclidean", "squared_euclidean", "manhattan", "cosine"] = Field(
+        "cosine", description=HELP["distance"]
+    )
+    normalize: bool = Field(True, description="Scale embeddings to length 1")
+    cohort: int = Field(0, ge=0, le=4096, description="Training images for score normalization, or 0")
+
+
+class Loss(Section):
+    """A loss and its options, which are numbers; without options where it is given as an object."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """Check the names of the options, and add the defaults of a built-in loss."""
+        name = values.get("name") if isinstance(values, dict) else None
+        if not isinstance(name, str) or name.startswith(UNREGISTERED):
+            return values
+        known = option_names(losses.LOSSES.find(name))
+        if unknown := values.keys() - {"name", *known}:
+            has = ", ".join(known) or "none"
+            raise ValueError(f"loss {name} has no setting {min(unknown)}; it has {has}")
+        defaults = {option: field.default for option, field in loss_options(name).items()}
+        return {"name": name} | defaults | values
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Loss:
+        if self.name in losses.BUILTIN:
+            with torch.device("meta"):  # the loss checks its options; random proxies are not drawn
+                losses.create_loss(**self.model_dump(), num_classes=2, embedding_size=1)
+        return self
+
+
+def loss_options(name: str) -> dict[str, FieldInfo]:
+    """Return the options of a built-in loss, as its constructor and docstring define them."""
+    if name not in losses.BUILTIN:
+        return {}
+    loss = losses.BUILTIN[name]
+    one_line_each = re.sub(r"\n {8,}", " ", inspect.getdoc(loss) or "")
+    described = dict(re.findall(r"^ {4}(\w+): (.+?)(?:\. .*|\.)?$", one_line_each, re.MULTILINE))
+    return {
+        option: FieldInfo(annotation=float, default=parameter.default, description=described.get(option))
+        for option, parameter in inspect.signature(loss).parameters.items()
+        if option not in SIZES
+    }
+
+
+class Mining(Section):
+    """Selection of the comparisons that a loss sees."""
+
+    miner: str | None = Field(None, description="Name of the miner; none for all comparisons of the batch")
+    memory: int = Field(0, ge=0, description="Size of the cross-batch memory, in embeddings; 0 for none")
+
+
+class Sampler(Section):
+    """Composition of a batch; see `twinned.data.samplers.ClassBatches`."""
+
+    classes_per_batch: int = Field(48, ge=2, description="Classes per batch")
+    images_per_class: int = Field(4, ge=2, description="Images of each class in a batch")
+    same_group_fraction: float = Field(0.0, ge=0, le=1, description="Share of batches from a single group")
+    rotate_classes: bool = Field(False, description="Use three rotations of each class as further classes")
+    flip_classes: bool = Field(False, description="Use each class mirrored as a further class")
+
+    @property
+    def variants(self) -> int:
+        """Number of classes that each class of the data counts as."""
+        return (4 if self.rotate_classes else 1) * (2 if self.flip_classes else 1)
+
+
+class Augment(Section):
+    """Random changes of the training images; see `twinned.data.augmentation.Augmentation`."""
+
+    rotation: float = Field(0.0, ge=0, le=180, description="Largest rotation, in degrees")
+    shear: float = Field(0.0, ge=0, le=1, description="Largest shear")
+    scale: float = Field(0.0, ge=0, le=2, description="Largest change of scale, as a share")
+    shift: float = Field(0.0, ge=0, le=0.5, description="Largest shift, as a share of the image")
+    probability: float = Field(1.0, gt=0, le=1, description="Probability of rotation, shear, scale, shift")
+    elastic: float = Field(0.0, ge=0, le=0.5, description="Strength of the elastic deformation")
+    flip: bool = Field(False, description="Mirror images at random")
+    brightness: float = Field(0.0, ge=0, le=1, description="Largest change of brightness")
+    contrast: float = Field(0.0, ge=0, le=1, description="Largest change of contrast")
+    saturation: float = Field(0.0, ge=0, le=1, description="Largest change of saturation")
+    erase: float = Field(
+        0.0, ge=0, lt=1, description="Relative side of a square erased in half of the images"
+    )
+
+
+class Length(Section):
+    """Length of the run: exactly one of minutes, steps and epochs."""
+
+    minutes: float | None = Field(None, gt=0, description=HELP["minutes"])
+    steps: int | None = Field(None, ge=0, description=HELP["steps"])
+    epochs: float | None = Field(None, gt=0, description=HELP["epochs"])
+    max_epochs: float | None = Field(None, gt=0, description="Limit of epochs, even if minutes are left")
+
+
+class OptimizerSection(Section):
+    """Base class of the sections of optimizers."""
+
+    name: str
+    learning_rate: float = Field(3e-3, gt=0, description=HELP["learning_rate"])
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
+    proxy_lr_scale: float = Field(10.0, gt=0, description="Relative learning rate of a loss's proxies")
+
+
+class AdamW(OptimizerSection):
+    """AdamW (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+
+
+class Muon(OptimizerSection):
+    """Muon (Jordan et al. 2024) for matrices, Adam for the other parameters."""
+
+    name: Literal["muon"] = "muon"
+    learning_rate: float = Field(0.01, gt=0, description=HELP["learning_rate"])
+    proxy_lr_scale: float = Field(3.0, gt=0, description="Relative learning rate of a loss's proxies")
+
+
+class SGD(OptimizerSection):
+    """Stochastic gradient descent with Nesterov momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum")
+
+
+class ScheduleConfig(Section):
+    """Course of the learning rate, and evaluation on the way."""
+
+    warmup: int = Field(30, ge=0, description="Steps over which the learning rate rises")
+    decay_start: float = Field(0.3, ge=0, le=1, description="Fraction of the steps before the cosine decay")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="Decay of the averaged weights; 0 for no average")
+    evaluations: int = Field(10, ge=1, description="Number of evaluations during training")
+
+
+class Functions(Section):
+    """Names of the functions that replace sections of a run; not settings."""
+
+    augment: str | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+
+
+class Run(Section):
+    """Execution of the run."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Precision of the network; auto is bfloat16 where the processor has it natively"
+    )
+    checkpoint_seconds: float = Field(15.0, ge=0, description="Time between two checkpoints, in seconds")
+
+
+class CalibrationConfig(Section):
+    """Choice of the threshold after training."""
+
+    validation_fraction: float = Field(0.2, gt=0, lt=0.9, description="Fraction of the classes held out")
+    far: float | None = Field(None, gt=0, lt=1, description=HELP["far"])
+
+
+Optimizer = Annotated[AdamW | Muon | SGD, Field(discriminator="name")]
 
 
 class TrainConfig(Section):
@@ -48,7 +248,7 @@ class TrainConfig(Section):
     Example:
         >>> config = TrainConfig().merge({"margin": 0.5, "loss": "contrastive", "minutes": 3})
         >>> config.loss
-        Contrastive(name='contrastive', margin=0.5, factor=0.5)
+        Loss(name='contrastive', margin=0.5, factor=0.5)
         >>> config.length.minutes
         3.0
     """
@@ -59,7 +259,7 @@ class TrainConfig(Section):
     encoder: EncoderConfig = EncoderConfig()
     transfer: Transfer = Transfer()
     comparison: Comparison = Comparison()
-    loss: Loss = loss_section("supcon")
+    loss: Loss = Loss(name="supcon")
     mining: Mining = Mining()
     sampler: Sampler = Sampler()
     augment: Augment = Augment()
@@ -71,7 +271,9 @@ class TrainConfig(Section):
     functions: Functions = Functions()
 
     @model_validator(mode="after")
-    def _check_length(self) -> TrainConfig:
+    def _check_values(self) -> TrainConfig:
+        if self.comparison.cohort == 1:
+            raise ValueError("a cohort has at least 2 images, or 0 for none")
         given = [name for name in LENGTHS if getattr(self.length, name) is not None]
         if len(given) > 1:
             raise ValueError(f"only one of minutes, steps and epochs can be set; got {' and '.join(given)}")
@@ -99,8 +301,7 @@ class TrainConfig(Section):
         Raises:
             SettingError: If a name is not known, or a value is not allowed.
         """
-        named = by_full_name(changes)
-        values = self.model_dump()
+        named, values = by_full_name(changes), self.model_dump()
         if any(named.get(f"length.{name}") is not None for name in LENGTHS):
             values["length"] |= dict.fromkeys(LENGTHS)
         for name, value in sorted(named.items(), key=lambda item: item[0] not in VARIANTS):
@@ -110,9 +311,8 @@ class TrainConfig(Section):
             elif name in VARIANTS and values[section]["name"] != value:
                 values[section] = {"name": value}
             else:
-                values[section][option] = (
-                    None if name in _OPTIONAL and str(value).lower() == "none" else value
-                )
+                is_none = name in _OPTIONAL and str(value).lower() == "none"
+                values[section][option] = None if is_none else value
         return TrainConfig.parse(values)
 
     @classmethod
@@ -149,153 +349,102 @@ class TrainConfig(Section):
 
 
 LENGTHS = ("minutes", "steps", "epochs")
-_VARIED = ("loss", "optimizer")
-VARIANTS = tuple(f"{section}.name" for section in _VARIED)
+VARIANTS = ("loss.name", "optimizer.name")
 
 
-def _variants(section: str) -> list[type[Section]]:
-    """Return the classes that a section can be, without those of other losses than Twinned's."""
+def variants(section: str) -> dict[str, dict[str, FieldInfo]]:
+    """Return the options of each built-in loss or optimizer by its name, or those of another section."""
     if section == "loss":
-        return list(LOSS_SECTIONS.values())
-    annotation = TrainConfig.model_fields[section].annotation
-    return [
-        kind
-        for kind in (annotation, *get_args(annotation))
-        if isinstance(kind, type) and issubclass(kind, Section)
-    ]
+        return {name: Loss.model_fields | loss_options(name) for name in losses.BUILTIN}
+    kind = TrainConfig.model_fields[section].annotation
+    sections = [k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, Section)]
+    named = len(sections) > 1
+    return {k.model_fields["name"].default if named else section: k.model_fields for k in sections}
 
 
-def _all_options() -> Iterator[tuple[str, Any]]:
+def _all_options() -> Iterator[tuple[str, FieldInfo]]:
     """Yield the dotted name and the field of every option."""
     for section, field in TrainConfig.model_fields.items():
         if section == "functions":
             continue
-        kinds = _variants(section)
-        if not kinds:
+        if not (kinds := variants(section)):
             yield section, field
-        for kind in kinds:
-            yield from ((f"{section}.{option}", found) for option, found in kind.model_fields.items())
+        for fields in kinds.values():
+            yield from ((f"{section}.{option}", found) for option, found in fields.items())
 
 
-OPTIONS: dict[str, Any] = dict(_all_options())
+OPTIONS = dict(_all_options())
 _OPTIONAL = frozenset(name for name, field in OPTIONS.items() if field.default is None)
-# Names of version 0.1, for `--set`, and for models saved by it.
-_OLD_NAMES = {
-    "layer": "transfer.projection",
-    "norms": "transfer.freeze_batchnorm",
-    "shrink": "transfer.shrinkage",
-    "views": "transfer.n_augmentations",
-    "within_group": "sampler.same_group_fraction",
-    "quarter_turns": "sampler.rotate_classes",
-    "mirrors": "sampler.flip_classes",
-    "enough": "length.max_epochs",
-    "proxy_rate": "optimizer.proxy_lr_scale",
-    "decay_from": "schedule.decay_start",
-    "average": "schedule.ema_decay",
-    "held_out": "calibration.validation_fraction",
-}
-_OLD_VALUES: dict[str, dict[str, Any]] = {
-    "layer": {"learned": "gradient", "solved": "lda"},
-    "norms": {"moving": False, "kept": True},
-}
-# Short name -> dotted name. Options of the augmentation have none: `scale` belongs to the losses.
-ALIASES: dict[str, str] = (
-    {
-        name.rpartition(".")[2]: name
-        for name in OPTIONS
-        if not name.endswith(".name") and not name.startswith("augment.")
-    }
-    | {section: f"{section}.name" for section in ("encoder", "loss", "optimizer")}
-    | _OLD_NAMES
-)
-_SHORT = {full: short for short, full in ALIASES.items() if short not in _OLD_NAMES}
-SHORT_NAMES: tuple[str, ...] = tuple(_SHORT.get(name, name) for name in OPTIONS if name != "recipe")
 
 
 def short_name(name: str) -> str:
     """Return the name that messages and docs use for a dotted name: ``loss`` for ``loss.name``."""
-    return _SHORT.get(name, name)
+    section, _, option = name.partition(".")
+    if name not in OPTIONS or section == "augment":  # `scale` belongs to the losses
+        return name
+    return section if option == "name" else option or section
+
+
+ALIASES = {short_name(name): name for name in OPTIONS} | OLD_NAMES
+SHORT_NAMES = [short_name(name) for name in OPTIONS if name != "recipe"]
 
 
 def full_name(name: str) -> str:
-    """Return the dotted name of an option.
-
-    Raises:
-        SettingError: If there is no such option; the message lists the names.
-    """
+    """Return the dotted name of an option, or raise a `SettingError` that lists the names."""
     found = ALIASES.get(name, name)
-    if found.startswith("loss."):  # losses that are registered later have more options
-        return found
-    if found not in OPTIONS or found == "recipe":
+    # Losses that are registered later have more options.
+    if not found.startswith("loss.") and (found not in OPTIONS or found == "recipe"):
         section = name.partition(".")[0]
         known = sorted(n for n in OPTIONS if n.startswith(f"{section}.") and "." in name)
         raise SettingError(f"Unknown setting {name!r}. Choose one of {', '.join(known or SHORT_NAMES)}")
     return found
 
 
-def by_full_name(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options by dotted name, with names and values of version 0.1 translated.
-
-    Raises:
-        SettingError: If a name is not known, or an option is given by two names.
-    """
+def by_full_name(*options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by dotted name; a `SettingError` refuses unknown ones, and one that is given twice."""
     named: dict[str, Any] = {}
-    for name, value in options.items():
+    for name, value in (item for given in options for item in given.items()):
         if (full := full_name(name)) in named:
             raise SettingError(f"Setting {full} is given twice, as {named[full]} and as {value}. Set it once")
-        named[full] = _current(name, value)
+        named[full] = OLD_VALUES.get((name, str(value)), value)
     return named
-
-
-def _current(name: str, value: Any) -> Any:
-    """Translate the value of an option that had another name in version 0.1."""
-    return _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
 
 
 def _explain(error: ValidationError) -> SettingError:
     """Convert pydantic's first error to one sentence."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
-    section = where[0] if where else ""
-    variants = {k.model_fields["name"].default: k for k in _variants(section)} if section in _VARIED else {}
-    if first["type"] == "union_tag_invalid":
-        names = losses.LOSSES.names() if section == "loss" else variants
-        return SettingError(f"Unknown {section} {first['ctx']['tag']!r}. Choose one of {', '.join(names)}")
-    if first["type"] == "union_tag_not_found":
-        return SettingError(f"Section {section} has no name. Choose one of {', '.join(variants)}")
-    if first["type"] == "extra_forbidden" and len(where) == 3:
-        own = ", ".join(name for name in variants[where[1]].model_fields if name != "name") or "none"
-        return SettingError(f"{section.capitalize()} {where[1]} has no setting {where[2]}; it has {own}")
-    if variants and len(where) == 3:
-        del where[1]  # the name of the variant
-    if first["type"] == "extra_forbidden":
-        return SettingError(f"Unknown setting {'.'.join(where)!r}. Choose one of {', '.join(SHORT_NAMES)}")
-    if first["type"] == "value_error":  # from a validator of ours
-        reason = first["msg"].removeprefix("Value error, ")
+    kind, reason = first["type"], first["msg"]
+    section, *where = [str(part) for part in first["loc"] or [""]]
+    if kind == "value_error":  # from a validator of ours
+        reason = reason.removeprefix("Value error, ")
         return SettingError(reason[:1].upper() + reason[1:])
-    reason = first["msg"]
-    return SettingError(f"Setting {'.'.join(where)}: {reason}; got {first['input']!r}")
+    if kind == "missing" or kind.startswith("union_tag"):
+        wrong = f"Unknown {section} {first['ctx']['tag']!r}" if "tag" in first.get("ctx", ()) else ""
+        wrong = wrong or f"Section {section} has no name"
+        return SettingError(f"{wrong}. Choose one of {', '.join(variants(section))}")
+    if section == "optimizer" and len(where) == 2:
+        variant = where.pop(0)
+        if kind == "extra_forbidden":
+            own = ", ".join(name for name in variants(section)[variant] if name != "name")
+            return SettingError(f"Optimizer {variant} has no setting {where[0]}; it has {own}")
+    name = ".".join([section, *where])
+    if kind == "extra_forbidden":
+        return SettingError(f"Unknown setting {name!r}. Choose one of {', '.join(SHORT_NAMES)}")
+    return SettingError(f"Setting {name}: {reason}; got {first['input']!r}")
 
 
 def _from_flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the flat settings of version 0.1; options that no longer exist are dropped."""
-    nested: dict[str, Any] = {"recipe": values.get("recipe", "photo"), "augment": values.get("augment", {})}
-    chosen = {section: values.get(section) for section in _VARIED}
+    nested: dict[str, Any] = {"augment": values.get("augment", {})}
     for name, value in values.items():
-        dotted = ALIASES.get(name)
-        if dotted is None or name in ("recipe", "augment"):
+        full = ALIASES.get(name, "")
+        section, _, option = full.partition(".")
+        varies = f"{section}.name" in VARIANTS and full not in VARIANTS
+        known = variants(section).get(values[section], {}) if varies else {}
+        if varies and (value is None or option not in known):  # None stood for the variant's own default
             continue
-        section, _, option = dotted.partition(".")
-        if not option:
+        if option:
+            nested.setdefault(section, {})[option] = OLD_VALUES.get((name, str(value)), value)
+        elif section:
             nested[section] = value
-        elif (
-            section not in _VARIED or option == "name" or _has_option(section, chosen[section], option, value)
-        ):
-            nested.setdefault(section, {})[option] = _current(name, value)
     return nested
-
-
-def _has_option(section: str, variant: str | None, option: str, value: Any) -> bool:
-    """Return whether a variant of a section has an option; None stood for the variant's own default."""
-    fields = [kind.model_fields for kind in _variants(section)]
-    return value is not None and any(f["name"].default == variant and option in f for f in fields)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..data.datasets import ImageSet, PairSet
+from ..data.datasets import ImageSet
 from ..data.decoded import DecodedSet
 from ..data.splits import subsample
 from ..inference import model_folder
@@ -24,18 +25,18 @@ from .config import TrainConfig
 from .options import TrainRequest
 from .rules import DataFacts, resolve
 from .schedule import Budget
-from .setup import Setup
 from .state import Interrupted
 from .trainer import Trainer
 from .validation import ValidationScore
 from .warm_start import pretrained_baseline
 
 _PRETRAINED = "efficientnet_lite0"
-# For these recipes, auto compares a small encoder with a pretrained one: recipe and changes of each.
-_CANDIDATES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
-    "photo": (("photo-small", {}), ("photo", {})),
-    "face": (("face", {}), ("face", {"encoder": f"{_PRETRAINED}_face"})),
-    "signature": (("signature", {}), ("signature", {"encoder": f"{_PRETRAINED}_signature"})),
+# For these recipes, auto compares a small encoder with a pretrained one: recipe of the small encoder, and
+# changes of the recipe for the pretrained one.
+_CANDIDATES: dict[str, tuple[str, dict[str, Any]]] = {
+    "photo": ("photo-small", {}),
+    "face": ("face", {"encoder": f"{_PRETRAINED}_face"}),
+    "signature": ("signature", {"encoder": f"{_PRETRAINED}_signature"}),
 }
 # The user chooses the encoder by setting one of these.
 _FIXES_ENCODER = {"encoder.name", "encoder.weights", "transfer.projection", "transfer.freeze"}
@@ -48,35 +49,38 @@ _MAX_IMAGES = 600
 _MIN_SECONDS = 6.0
 
 
-def choose_encoder(setup: Setup, request: TrainRequest, device: torch.device) -> Setup:
-    """Choose the encoder of recipe auto by pilot runs, or by the run that is resumed, where it is open.
+def choose_encoder(
+    images: ImageSet,
+    config: TrainConfig,
+    changes: Mapping[str, Any],
+    facts: DataFacts,
+    request: TrainRequest,
+    device: torch.device,
+) -> tuple[TrainConfig, list[Note]]:
+    """Return the configuration with the encoder of recipe auto, by pilot runs or as in the run to resume.
 
-    Raises:
-        SettingError: If the output exists.
-        Interrupted: After Ctrl-C, SIGTERM or SIGHUP.
+    It is unchanged where the recipe has one encoder, or ``changes``, the user's options, fix it.
     """
-    images, minutes = setup.train, setup.config.length.minutes
-    pair = _CANDIDATES.get(setup.config.recipe)
-    if pair is None or setup.model is not None or not minutes or isinstance(images, PairSet):
-        return setup
-    if setup.parts.given() or setup.changes.keys() & _FIXES_ENCODER or not encoders.installed(_PRETRAINED):
-        return setup
-    kept = {name: setup.config.get(name) for name in ("input.faces", *recipes.ALIGNED)}
-    facts, changes = DataFacts.of(images), kept | setup.changes
-    small, large = (resolve(recipes.get(name), more | changes, facts)[0] for name, more in pair)
+    candidates, minutes = _CANDIDATES.get(config.recipe), config.length.minutes
+    if candidates is None or not minutes:
+        return config, []
+    if changes.keys() & _FIXES_ENCODER or not encoders.installed(_PRETRAINED):
+        return config, []
+    small_recipe, pretrained = candidates
+    small, _ = resolve(recipes.get(small_recipe), changes, facts)
+    large, _ = resolve(recipes.get(config.recipe), {**pretrained, **changes}, facts)
     if request.output is not None:
         force = request.overwrite or request.resume
         model_folder.check_output(Path(request.output), force=force, data=[images.origin], option="overwrite")
         if request.resume and (before := _encoder_of(Path(request.output))) is not None:
-            return setup._replace(config=large if before == large.encoder.name else small)
+            return (large if before == large.encoder.name else small), []
     with progress_bar("Choosing the encoder", show=request.progress):
         try:
-            config, why = select_encoder(
-                images, small, large, seconds=TRIAL_SHARE * 60 * minutes, device=device
-            )
+            seconds = TRIAL_SHARE * 60 * minutes
+            config, why = select_encoder(images, small, large, seconds=seconds, device=device)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted("stopped during the choice of the encoder; nothing was saved") from None
-    return setup._replace(config=config, notes=[*setup.notes, why])
+    return config, [why]
 
 
 def _encoder_of(target: Path) -> str | None:
@@ -98,18 +102,8 @@ def select_encoder(
 ) -> tuple[TrainConfig, Note]:
     """Train both encoders on half of the classes for a short time, and score them on the other half.
 
-    Of the pretrained encoder only a projection is fitted, to features that are computed once.
-
-    Args:
-        source: Labeled images.
-        small: Configuration of the new network.
-        large: Configuration of the pretrained encoder.
-        seconds: Time for both.
-        device: Device to train on.
-
-    Returns:
-        The configuration with fewer errors, and a note that explains the choice. With too few classes or
-        seconds, the pretrained encoder for color images and the small network for gray ones.
+    Of the pretrained encoder only a projection is fitted, to features that are computed once. With too few
+    classes or seconds, it is chosen for color images, and the small network for gray ones.
     """
     chosen = large if small.input.channels == 3 else small
     if len(source.usable_classes()) < 4:
@@ -122,10 +116,9 @@ def select_encoder(
     unseen = set(order[: len(order) // 2].tolist())
     began = time.monotonic()
     with muted():
-        pretrained = _score_pretrained(
-            few, unseen, large, Budget(began + _PRETRAINED_SHARE * seconds), device
-        )
-        new = _score_new(few, unseen, small, Budget(began + seconds), device)
+        share = Budget(began + _PRETRAINED_SHARE * seconds)
+        pretrained = _score(few, unseen, large, share, device)
+        new = _score(few, unseen, small, Budget(began + seconds), device)
     chosen, other = small, large
     if distributed.broadcast_from_rank0(lambda: pretrained.errors <= new.errors):
         chosen, other = large, small
@@ -137,34 +130,21 @@ def select_encoder(
     )
 
 
-def _halves(data: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]:
-    return data.partition(np.isin(data.images.labels, list(unseen)))
-
-
-def _score_pretrained(
-    few: ImageSet, unseen: set[str], large: TrainConfig, budget: Budget, device: torch.device
+def _score(
+    few: ImageSet, unseen: set[str], config: TrainConfig, budget: Budget, device: torch.device
 ) -> ValidationScore:
-    """Score the pretrained encoder without and with a fitted projection, and return the better score."""
-    config = large.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
-    baseline = pretrained_baseline(config, config.spec())
-    spec = config.spec().model_copy(update=baseline.statistics)
-    trainer = Trainer(config, spec, device=device, baseline=baseline.to(device), progress=False)
+    """Train an encoder on the other classes, and score it on unseen ones; a pretrained one also before."""
+    baseline, spec = None, config.spec()
+    if encoders.is_pretrained(config.encoder.name):
+        config = config.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
+        baseline = pretrained_baseline(config, spec).to(device)
     with muted():
         decoded = DecodedSet.from_images(few, spec, progress=False)
+    spec = spec.model_copy(update=decoded.statistics() if baseline is None else baseline.statistics)
+    config = config.merge({"evaluations": 1})
+    trainer = Trainer(config, spec, device=device, baseline=baseline, progress=False)
     data, _ = trainer.cache_features(decoded, budget=budget)
-    train, held_out = _halves(data, unseen)
+    train, held_out = data.partition(np.isin(data.images.labels, list(unseen)))
     fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
-    return min((trainer.score(network, held_out) for network in (baseline, fitted)), key=lambda s: s.errors)
-
-
-def _score_new(
-    few: ImageSet, unseen: set[str], small: TrainConfig, budget: Budget, device: torch.device
-) -> ValidationScore:
-    """Train the small network in the time that is left, and score it."""
-    with muted():
-        data = DecodedSet.from_images(few, small.spec(), progress=False)
-    spec = small.spec().model_copy(update=data.statistics())
-    trainer = Trainer(small.merge({"evaluations": 1}), spec, device=device, progress=False)
-    train, held_out = _halves(data, unseen)
-    fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
-    return trainer.score(fitted, held_out)
+    networks = [fitted] if baseline is None else [baseline, fitted]
+    return min((trainer.score(network, held_out) for network in networks), key=lambda score: score.errors)

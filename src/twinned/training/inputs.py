@@ -21,14 +21,7 @@ NO_AUGMENTATION = Augmentation()
 
 
 class PixelSource:
-    """Images as pixels, augmented at each step.
-
-    Args:
-        pixels: uint8, shape ``(n, height, width, channels)``.
-        augment: Augmentation.
-        device: Device of the network.
-        seed: Seed of the augmentation.
-    """
+    """Images as pixels, uint8 ``(n, height, width, channels)``, augmented at each step."""
 
     start_stage = 0
 
@@ -78,21 +71,15 @@ def view_seed(seed: int, number: int, start: int) -> int:
 class CachedFeatures:
     """Features of the frozen stages for distinct images.
 
-    Args:
-        values: Shape ``(m, views, filters, rows, columns)``, or ``(m, views, n_features)`` where the whole
-            backbone is frozen. Mirrored ones have another axis of length 2 after the views. View 0 is not
-            augmented.
-        rows: Row of each image, by its hash.
-        start_stage: Number of frozen stages.
-        mirrored: True if the features of the mirror image are stored beside those of the image.
-        seed: Seed of the choice of views.
+    Values have the shape ``(m, views, filters, rows, columns)``, or ``(m, views, n_features)`` if the whole
+    backbone is frozen. Mirrored ones have another axis of length 2 after the views. View 0 is not augmented.
     """
 
     values: Tensor
-    rows: dict[str, int]
-    start_stage: int
-    mirrored: bool
-    seed: int
+    rows: dict[str, int]  # row of each image, by its hash
+    start_stage: int  # number of frozen stages
+    mirrored: bool  # features of the mirror image are beside those of the image
+    seed: int  # of the choice of views
 
     @property
     def n_augmentations(self) -> int:
@@ -106,11 +93,7 @@ class CachedFeatures:
 
 @dataclass(frozen=True, eq=False)
 class CachedSet(DecodedSet):
-    """Decoded dataset whose images have cached features; its subsets share them.
-
-    Args:
-        features: Features of all images of the set, and possibly of others.
-    """
+    """Decoded dataset whose images have cached features; its subsets share them."""
 
     features: CachedFeatures
 

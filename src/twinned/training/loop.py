@@ -1,9 +1,7 @@
-"""The training loop.
+"""The training loop. All that is random depends on seed and step, so a resumed run takes the same steps.
 
-`train_network` receives a network, batches, an objective, an optimizer and an evaluator, and reads from top
-to bottom. Everything random depends on the seed and the step alone, so a run that is killed and resumed takes
-the same steps as an uninterrupted one. Several processes take each step together: each loads a share of the
-images, all compute the loss of the whole batch, and the first decides what depends on a clock.
+Several processes take each step together: each loads a share of the images, all compute the loss of the whole
+batch, and the first decides what depends on a clock.
 """
 
 from __future__ import annotations
@@ -23,20 +21,11 @@ from ..errors import SettingError
 from ..utils.progress import progress_bar
 from ..utils.random import step_seed
 from . import distributed
-from .callbacks import BestWeights, Callback, CallbackGroup, Evaluation, saved_on_error
+from .callbacks import Callback, CallbackGroup, Evaluation, saved_on_error
 from .checkpoint import CheckpointSaver, Parts
 from .process import kept_random_state, stop_requests
 from .schedule import Schedule, StepBudget
-from .state import (
-    Interrupted,
-    Network,
-    Objective,
-    Scores,
-    State,
-    Step,
-    StopReason,
-    TrainResult,
-)
+from .state import Interrupted, Network, Objective, Scores, State, Step, StopReason, TrainResult
 
 
 def train_network(
@@ -49,7 +38,7 @@ def train_network(
     schedule: Schedule,
     extra: nn.Module | None = None,
     evaluate: Callable[[Network], Scores] | None = None,
-    before_step: Callable[[Network, int, int | None], None] | None = None,
+    before_step: Callable[[Network, int, int | None], object] | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint_file: Path | None = None,
     run: str = "",
@@ -99,9 +88,8 @@ def train_network(
     distributed.broadcast_tensors(t for part in parts.values() for t in (*part.parameters(), *part.buffers()))
     if before_step is not None:
         before_step(network, state.step, state.total)
-    best = BestWeights(best_network, state)
     given = CallbackGroup(callbacks, checkpoint.save)
-    evaluation = Evaluation(evaluate, average.network, state, schedule, [best, given])
+    evaluation = Evaluation(evaluate, average.network, best_network, state, schedule, given)
     budget = StepBudget(schedule, state, evaluate and (lambda: evaluate(average.network)))
     start = time.monotonic() - state.seconds
     interrupted = False
@@ -136,17 +124,14 @@ def train_network(
             state.seconds = time.monotonic() - start
             state.total = budget.steps(state)
             size = len(batch.index)
-            advance(
-                1,
-                f"loss {value:.3f}  {state.step * size / max(state.seconds, 1e-9):,.0f} images/s",
-                state.total,
-            )
+            speed = state.step * size / max(state.seconds, 1e-9)
+            advance(1, f"loss {value:.3f}  {speed:,.0f} images/s", state.total)
             report = Step(step, state.total, value, rate, state.seconds, size, batch, embeddings)
             stops = [callback.on_step(report) for callback in (evaluation, given, checkpoint)]
             interrupted = _check_stops(state, signaled(), budget.is_spent(), any(stops))
 
         if not interrupted:
-            best.keep_last(average.network, evaluate)
+            evaluation.keep_last()
         checkpoint.save()
         if distributed.any_rank(interrupted or signaled())[0]:
             raise Interrupted(f"stopped after step {state.step} of {state.total or 'an unknown number'}")
@@ -169,9 +154,7 @@ def _check_parameters(optimizer: torch.optim.Optimizer, network: nn.Module, extr
 class EmaModel(Generic[Network]):
     """Exponential moving average of a network's weights and of its batch norm statistics.
 
-    Args:
-        network: Network to copy.
-        decay: Fraction of the average that one update keeps; smaller during the first steps.
+    An update keeps the fraction ``decay`` of the average; less during the first steps.
     """
 
     def __init__(self, network: Network, decay: float) -> None:

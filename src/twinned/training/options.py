@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from ..inference.model import Model
     from ..losses.base import AnyLoss, AnyMiner
     from .callbacks import Callback
-    from .config import TrainConfig
+    from .config import Augment, TrainConfig
     from .parts import Augmenter, OptimizerMaker, Rate
-    from .sections import Augment
 
     EncoderPart = nn.Module
     LossPart = AnyLoss
@@ -149,6 +148,28 @@ class FinetuneOptions(TrainArguments, total=False):
     validate: ImageSet | PairSet | str | os.PathLike[str] | None
     force: bool
 
+
+# Names and values of version 0.1, for `--set`, and for models saved by it.
+OLD_NAMES = {
+    "layer": "transfer.projection",
+    "norms": "transfer.freeze_batchnorm",
+    "shrink": "transfer.shrinkage",
+    "views": "transfer.n_augmentations",
+    "within_group": "sampler.same_group_fraction",
+    "quarter_turns": "sampler.rotate_classes",
+    "mirrors": "sampler.flip_classes",
+    "enough": "length.max_epochs",
+    "proxy_rate": "optimizer.proxy_lr_scale",
+    "decay_from": "schedule.decay_start",
+    "average": "schedule.ema_decay",
+    "held_out": "calibration.validation_fraction",
+}
+OLD_VALUES: dict[tuple[str, str], Any] = {
+    ("layer", "learned"): "gradient",
+    ("layer", "solved"): "lda",
+    ("norms", "moving"): False,
+    ("norms", "kept"): True,
+}
 
 # Options that are not part of the configuration.
 NOT_SETTINGS = ("recipe", "settings", "device", "devices")

@@ -1,4 +1,4 @@
-"""From data to a model: decode, train, score, calibrate, save."""
+"""From the arguments of `twinned.train` to a model: set up, decode, train, score, calibrate, save."""
 
 from __future__ import annotations
 
@@ -9,32 +9,49 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from ..data.checks.checker import check_data
+from ..data.datasets import ImageSet, PairSet
 from ..data.decoded import DecodedSet
-from ..data.splits import check_validation
-from ..errors import SettingError
+from ..data.faces.photographs import share_with_faces
+from ..data.readers import as_dataset
+from ..data.splits import check_classes, check_validation, split_by_column
+from ..errors import SettingError, many
 from ..inference import model_folder
 from ..inference.model import Model
+from ..inference.ready_made import READY_MADE
 from ..inference.wrap import placed
+from ..losses.base import is_pairwise
+from ..nn import encoders
+from ..nn.siamese import SiameseNetwork
 from ..utils import files
-from ..utils.notes import collect, muted, note
+from ..utils.notes import Note, collect, muted, note
 from ..utils.progress import progress_bar
-from . import distributed
+from . import distributed, recipes
 from .checkpoint import partial_folder, setting_differences
-from .config import TrainConfig
+from .config import TrainConfig, short_name
 from .cross_validation import fit_best
 from .encoder_selection import choose_encoder
 from .options import TrainRequest
+from .parts import OwnParts, split_arguments
 from .process import training_device, training_process
+from .rules import DataFacts, resolve
 from .save import data_hashes, write_baseline, write_model
 from .schedule import Budget
-from .setup import Setup, set_up
 from .state import Interrupted
-from .trainer import make_trainer
-from .warm_start import WarmStart, config_of, load_for_input
+from .trainer import Trainer
+from .warm_start import (
+    WarmStart,
+    base_config,
+    check_kept,
+    config_of,
+    load_for_input,
+    pretrained_baseline,
+    weights_statistics,
+)
 
 # Seconds of a time budget for threshold, export and saving, which take 4 to 9; the command may take
 # `_LATE` seconds longer than its budget. The export of a large encoder is measured in addition.
@@ -43,6 +60,29 @@ _LATE = 10.0
 _LEAST_SHARE = 0.5
 # Suffixes of the files of an interrupted run.
 _RUN_SUFFIXES = (".safetensors", ".json", ".new")
+# Options that the user can set where auto starts from the ready-made model of faces; others are for a network
+# of their own.
+_OPEN = ("seed", "run.", "calibration.", "length.minutes", "transfer.", "input.faces", "input.min_face")
+_STARTS_FROM_FACE = (
+    "training starts from the ready-made model face instead of a new network;"
+    ' `recipe="face"` trains one on these images alone'
+)
+_TRAINS_ALONE = (
+    "a network is trained on these images alone, because {} is set; without it, training starts from"
+    " the ready-made model face"
+)
+
+
+class Setup(NamedTuple):
+    """Input of a run, before training."""
+
+    train: ImageSet | PairSet
+    validation: ImageSet | PairSet | None  # to fit the threshold on; None to hold some out
+    given: ImageSet | PairSet  # with images marked for testing, for the data check
+    config: TrainConfig
+    notes: list[Note]
+    parts: OwnParts
+    model: Model | None  # to start from
 
 
 @training_process()
@@ -51,10 +91,8 @@ def run(request: TrainRequest) -> Model:
     started = time.monotonic() if request.started is None else request.started
     device = torch.device(training_device(request.device))
     with progress_bar("Reading the data", show=request.progress):
-        setup = set_up(request)
+        setup = set_up(request, device)
     warm_start = None
-    if setup.recipe == "auto":
-        setup = choose_encoder(setup, request, device)
     if setup.model is not None:
         warm_start = load_for_input(setup.model, config_of(setup.model), setup.config, setup.parts)
     target = None if request.output is None else Path(request.output)
@@ -106,10 +144,105 @@ def run(request: TrainRequest) -> Model:
         return placed(folder, None) if target is None else Model(target)
 
 
-def _decode(setup: Setup, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
-    """Decode the training and the validation data; many files later, unless there is a reason against it.
+def set_up(request: TrainRequest, device: torch.device | None = None) -> Setup:
+    """Read the data and resolve the configuration; recipe auto compares encoders if there is a device."""
+    parts, changes = split_arguments(request.options)
+    given, config, source = as_dataset(request.data), request.config, request.init_from
+    other = None if request.validation is None else as_dataset(request.validation)
+    train, other, remarks = split_by_column(given, other)
+    if isinstance(train, ImageSet):
+        check_classes(train)
+        size = f"{many(len(train), 'image')} of {many(len(train.classes), 'class')}"
+    else:
+        size = f"{many(len(train), 'pair')} of {many(len(train.images), 'image')}"
+    notes = [*(Note("split", remark) for remark in remarks), Note("data", size)]
+    facts = DataFacts.of(train, pair_loss=parts.loss is not None and is_pairwise(parts.loss))
+    recipe, seed = request.options.get("recipe"), int(changes.get("seed", 0))
+    is_auto = recipe == "auto" or (recipe is None and source is None and config is None)
+    if config is not None and recipe is not None:
+        raise SettingError(f"Set a recipe ({recipe}) or a configuration; not both")
+    if config is not None:
+        changes = {"encoder.name": config.encoder.name, "input.faces": config.input.faces} | changes
+    elif is_auto:
+        fixed = changes.keys() & {"encoder.name", "encoder.weights"} or "encoder" in parts.given()
+        faces = source is None and not fixed and changes.get("input.faces") != "none"
+        config, reason = recipes.choose(train, seed=seed, faces=faces)
+        notes.append(reason)
+        if config.input.faces == "largest":
+            facts = facts._replace(faces=recipes.PEOPLE)
+            own = [*parts.given(), *(short_name(name) for name in changes if not name.startswith(_OPEN))]
+            if isinstance(train, ImageSet) and not own:
+                source, config = READY_MADE["face"].folder(), None
+            text = _TRAINS_ALONE.format(own[0]) if own else _STARTS_FROM_FACE
+            notes += [Note("ready-made", text)] if isinstance(train, ImageSet) else []
+    elif recipe is not None:
+        config = recipes.get(recipe)
+    model = source if source is None or isinstance(source, Model) else Model(source)
+    if model is not None:
+        base, text = base_config(model, config, train)
+        notes.append(Note("finetuned-from", text))
+        kept = {"encoder.name": base.encoder.name, "input.faces": base.input.faces}
+        config, more = resolve(base, kept | changes, facts)
+        check_kept(config_of(model), config)
+    else:
+        assert config is not None
+        if recipe == "face" and "input.faces" not in changes:
+            facts = facts._replace(faces=share_with_faces(train.images, seed=seed))
+        config, more = resolve(config, changes, facts)
+    config, missing = parts.finish(config)
+    notes += [*more, *missing]
+    if is_auto and model is None and device is not None and isinstance(train, ImageSet) and not parts.given():
+        config, why = choose_encoder(train, config, changes, facts, request, device)
+        notes += why
+    return Setup(train, other, given, config, notes, parts, model)
 
-    Validation data must not share images with the training data, and a time budget has to cover all decoding.
+
+def make_trainer(
+    train: DecodedSet,
+    setup: Setup,
+    request: TrainRequest,
+    warm_start: WarmStart | None,
+    device: torch.device,
+) -> Trainer:
+    """Create the trainer of a run, with the baseline and the statistics of the input."""
+    config, spec, parts, pairs = setup.config, setup.config.spec(), setup.parts, setup.train
+    baseline: SiameseNetwork | None = None
+    known: dict[str, tuple[float, ...]] | None = None
+    if warm_start is not None:
+        baseline = warm_start.network if warm_start.complete else None
+        known = warm_start.network.statistics
+    elif encoders.is_pretrained(config.encoder.name):
+        baseline = pretrained_baseline(config, spec)
+        known = baseline.statistics
+    elif parts.encoder is not None:
+        known = parts.statistics(config)
+    if config.encoder.weights is not None:
+        known = known or weights_statistics(config.encoder.weights, spec.channels)
+        name = Path(config.encoder.weights).name
+        note("weights", f"the classes that the weights of {name} were trained on are not known")
+        if known is None:
+            text = f"{name} does not contain the mean and std of the pixels that it was trained on"
+            note("weights-statistics", f"{text}, so those of these images are used")
+    return Trainer(
+        config,
+        spec.model_copy(update=known or train.statistics()),
+        device=device,
+        relations=pairs.relations()
+        if config.comparison.head == "relation" and isinstance(pairs, PairSet)
+        else {},
+        warm_start=warm_start,
+        baseline=baseline,
+        parts=parts,
+        callbacks=request.callbacks,
+        progress=request.progress,
+    )
+
+
+def _decode(setup: Setup, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
+    """Decode the training and the validation data; many files later, during training.
+
+    Validation data must not share images with the training data, and a time budget has to cover all decoding,
+    so then all files are decoded now.
     """
     spec, lazy = setup.config.spec(), setup.validation is None and setup.config.length.minutes is None
     validation = None
@@ -139,11 +272,7 @@ def _what_is_saved(work: Path | None) -> str:
 
 
 def _is_finished(target: Path, request: TrainRequest, setup: Setup, warm_start: WarmStart | None) -> bool:
-    """Return True if the run to resume is finished already.
-
-    Raises:
-        SettingError: If the model must not be written, or the finished run had other settings or data.
-    """
+    """Return True if the run to resume is finished already, with the same settings and data."""
     inputs = [some.origin for some in (setup.train, setup.validation) if some is not None]
     inputs += [] if warm_start is None else [os.fspath(warm_start.model.folder)]
     if not distributed.broadcast_from_rank0(lambda: _check_target(target, inputs, request)):

@@ -23,19 +23,19 @@ from ..data.images import ImageSource, open_image
 from ..data.splits import subsample
 from ..errors import DataError, ImageError, SettingError
 from ..utils.notes import Note
-from .config import TrainConfig
-from .sections import (
+from .config import (
     AdamW,
     Augment,
     Comparison,
     EncoderConfig,
     Input,
     Length,
+    Loss,
     Mining,
     Muon,
     Sampler,
     ScheduleConfig,
-    loss_section,
+    TrainConfig,
 )
 
 RECIPES: dict[str, TrainConfig] = {
@@ -43,7 +43,7 @@ RECIPES: dict[str, TrainConfig] = {
         recipe="glyph",
         input=Input(height=35, width=35, channels=1),
         encoder=EncoderConfig(name="conv4_wide"),
-        loss=loss_section("supcon", temperature=0.03),
+        loss=Loss(name="supcon", temperature=0.03),
         sampler=Sampler(rotate_classes=True, flip_classes=True, same_group_fraction=0.5),
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=0.06, elastic=0.04),
         optimizer=Muon(learning_rate=0.01, proxy_lr_scale=3),
@@ -54,7 +54,7 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=96, width=96, channels=1),
         encoder=EncoderConfig(name="conv4_wide", dropout=0.2, symmetric=True),
         comparison=Comparison(cohort=512),
-        loss=loss_section("supcon", temperature=0.03),
+        loss=Loss(name="supcon", temperature=0.03),
         sampler=Sampler(classes_per_batch=32, images_per_class=4),
         augment=Augment(
             rotation=12,
@@ -74,7 +74,7 @@ RECIPES: dict[str, TrainConfig] = {
         recipe="signature",
         input=Input(height=64, width=128, channels=1, ink="binary"),
         encoder=EncoderConfig(name="conv4_wide"),
-        loss=loss_section("supcon", temperature=0.03),
+        loss=Loss(name="supcon", temperature=0.03),
         sampler=Sampler(classes_per_batch=16, images_per_class=6),
         augment=Augment(rotation=6, shear=0.1, scale=0.12, shift=0.04, elastic=0.02, erase=0.4),
         length=Length(minutes=3),
@@ -100,7 +100,7 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=28, width=28, channels=1),
         encoder=EncoderConfig(name="deck"),
         comparison=Comparison(normalize=False, head="weighted-l1"),
-        loss=loss_section("cross-entropy"),
+        loss=Loss(name="cross-entropy"),
         sampler=Sampler(classes_per_batch=16, images_per_class=4),
         optimizer=AdamW(learning_rate=1e-3, weight_decay=0),
         schedule=ScheduleConfig(warmup=0, decay_start=1, ema_decay=0),
@@ -113,7 +113,7 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=105, width=105, channels=1),
         encoder=EncoderConfig(name="koch2015"),
         comparison=Comparison(normalize=False, head="weighted-l1"),
-        loss=loss_section("cross-entropy"),
+        loss=Loss(name="cross-entropy"),
         sampler=Sampler(classes_per_batch=16, images_per_class=4, same_group_fraction=0.5),
         augment=Augment(rotation=10, shear=0.3, scale=0.2, shift=2 / 105, probability=0.5),
         optimizer=AdamW(learning_rate=4e-4),
@@ -125,7 +125,7 @@ RECIPES: dict[str, TrainConfig] = {
         recipe="facenet",
         encoder=EncoderConfig(embedding_size=128),
         comparison=Comparison(distance="squared_euclidean"),
-        loss=loss_section("triplet", margin=0.2),
+        loss=Loss(name="triplet", margin=0.2),
         mining=Mining(miner="semi-hard"),
         sampler=Sampler(classes_per_batch=24, images_per_class=6),
         augment=Augment(flip=True, shift=0.03),
@@ -137,20 +137,12 @@ RECIPES: dict[str, TrainConfig] = {
         input=Input(height=56, width=46, channels=1),
         encoder=EncoderConfig(name="chopra2005"),
         comparison=Comparison(normalize=False, distance="manhattan"),
-        loss=loss_section("chopra"),
+        loss=Loss(name="chopra"),
         sampler=Sampler(classes_per_batch=20, images_per_class=4),
         augment=Augment(shift=0.04, flip=True),
         optimizer=AdamW(learning_rate=1e-3),
         length=Length(minutes=3),
     ),
-}
-
-# Augmentation of aligned faces, which vary less in place and angle; chosen on held-out people of LFW.
-ALIGNED: dict[str, Any] = {
-    "augment.rotation": 5,
-    "augment.shear": 0.05,
-    "augment.scale": 0.1,
-    "augment.shift": 0.04,
 }
 
 # Usual learning rate of each optimizer, for converting a recipe's rate to another optimizer.
@@ -215,7 +207,7 @@ def get(name: str) -> TrainConfig:
 _SAMPLE = 48  # images
 # Photographs of people: the share of images with a face, and its size relative to the longer side. In other
 # photographs, such as those of clothes, faces are smaller or rarer.
-_PEOPLE, _FACE = 0.8, 0.25
+PEOPLE, _FACE = 0.8, 0.25
 
 
 def choose(data: ImageSet | PairSet, *, seed: int = 0, faces: bool = True) -> tuple[TrainConfig, Note]:
@@ -250,9 +242,9 @@ def choose(data: ImageSet | PairSet, *, seed: int = 0, faces: bool = True) -> tu
         name, reason = "face", f"gray photographs, {size}"
     if faces and name in ("photo", "face") and min(width, height) >= MIN_FACE:
         few = subsample(data, _SAMPLE, seed=seed) if isinstance(data, ImageSet) else data  # of many classes
-        share = share_with_faces(few.images, part=_FACE, least=_PEOPLE, seed=seed) or 0.0
-        if share >= _PEOPLE:
-            name, changes = "face", {"faces": "largest"} | ALIGNED
+        share = share_with_faces(few.images, part=_FACE, least=PEOPLE, seed=seed) or 0.0
+        if share >= PEOPLE:
+            name, changes = "face", {"faces": "largest"}
             reason = (
                 f"{share:.0%} of some images show a large face, which is found and aligned"
                 f' (`settings={{"faces": "none"}}` turns this off); {size}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,8 +28,8 @@ class Budget:
 
     Args:
         deadline: End of the run on the monotonic clock, in seconds; None for unlimited time.
-        fraction: Fraction of the time until the deadline that belongs to this part, in (0, 1].
-        reserved: Seconds before the deadline that are kept for the work after this part.
+        fraction: Fraction of the time that belongs to this part, in (0, 1].
+        reserved: Seconds before the deadline for the work after this part.
 
     Example:
         >>> Budget(time.monotonic() + 100).reserve(20).share(0.5).remaining() <= 40
@@ -62,19 +63,15 @@ class Schedule:
 
     Args:
         steps: Number of steps; None to fit it to ``seconds``.
-        seconds: Time for the whole loop, used if ``steps`` is None. The number of steps follows from the
-            speed of the first steps, is corrected when the learning rate starts to decay, and is kept in the
-            checkpoint.
-        max_steps: Upper limit of the number of steps that is fitted to ``seconds``; None for no limit.
+        seconds: Time for the whole loop; the number of steps then follows from the speed of the first ones.
+        max_steps: Limit of the number of steps that is fitted to ``seconds``; None for no limit.
         learning_rate: Peak learning rate.
         factor: Maps a step and the number of steps (None while unknown) to the factor of the learning rate,
             in place of ``warmup`` and ``decay_start``.
         warmup: Steps over which the learning rate rises linearly to its peak.
-        decay_start: Fraction of the steps after which the learning rate falls to 0 along half a cosine; 1 for
-            a constant rate.
+        decay_start: Fraction of the steps after which it falls to 0 along half a cosine; 1 for never.
         epoch_steps: Steps per epoch, for the history's column ``epoch``.
-        ema_decay: Decay of the exponential moving average of the weights, which is evaluated and kept; 0
-            keeps the last weights.
+        ema_decay: Decay of the moving average of the weights, which is evaluated; 0 keeps the last weights.
         evaluations: Number of evaluations during the run.
         bfloat16: Run the network in bfloat16.
         seed: Seed of dropout and augmentation.
@@ -98,24 +95,21 @@ class Schedule:
     def rate(self, step: int, total: int | None) -> float:
         """Return the learning rate of a step; it does not decay while the total is None."""
         if self.factor is not None:
-            return self.learning_rate * self._own_factor(self.factor(step, total), step)
+            return self.learning_rate * _checked_factor(self.factor(step, total), step)
         rise = min(1.0, (step + 1) / max(1, self.warmup))
         done = 0.0 if total is None else step / max(1, total)
         fall = 0.0 if done <= self.decay_start else (done - self.decay_start) / (1 - self.decay_start)
         return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * fall))
 
-    @staticmethod
-    def _own_factor(value: Any, step: int) -> float:
-        try:
-            factor = float(value)
-        except (TypeError, ValueError):
-            factor = math.nan
-        if not 0 <= factor < math.inf:
-            raise SettingError(
-                f"schedule returned {value!r} for step {step}. It must return a factor of the learning rate,"
-                " a finite number of at least 0"
-            )
-        return factor
+
+def _checked_factor(value: Any, step: int) -> float:
+    with suppress(TypeError, ValueError):
+        if 0 <= float(value) < math.inf:
+            return float(value)
+    raise SettingError(
+        f"schedule returned {value!r} for step {step}. It must return a factor of the learning rate,"
+        " a finite number of at least 0"
+    )
 
 
 def make_schedule(
@@ -128,18 +122,11 @@ def make_schedule(
     factor: Rate | None,
     device: torch.device,
 ) -> Schedule:
-    """Create the schedule of a fit.
+    """Create the schedule of a fit; without ``steps``, its length is that of the configuration.
 
-    Args:
-        config: Length of the run, and options of the schedule.
-        steps: Number of steps; None for the length of the configuration.
-        seconds: Time for all steps; None for no limit.
-        epoch: Number of batches with as many images as there are.
-        learning_rate: Peak learning rate.
-        factor: Schedule of one's own.
-        device: Device of the network, which decides on the precision where it is automatic.
+    ``epoch`` is the number of batches with as many images as there are, ``factor`` a schedule of one's own.
     """
-    length, own, precision, epoch_steps = config.length, config.schedule, config.run.precision, epoch
+    length, precision, epoch_steps = config.length, config.run.precision, epoch
     if steps is None and length.epochs is not None:
         rounded = round(length.epochs * epoch)
         # The last step ends the last epoch, unless a single step shows more images than that.
@@ -150,10 +137,7 @@ def make_schedule(
         max_steps=None if length.max_epochs is None else max(1, round(length.max_epochs * epoch)),
         learning_rate=learning_rate,
         factor=factor,
-        warmup=own.warmup,
-        decay_start=own.decay_start,
-        ema_decay=own.ema_decay,
-        evaluations=own.evaluations,
+        **config.schedule.model_dump(),
         seed=config.seed,
         checkpoint_seconds=config.run.checkpoint_seconds,
         epoch_steps=epoch_steps,
@@ -164,12 +148,8 @@ def make_schedule(
 class StepBudget:
     """Measures the speed of a run and fits the number of steps to ``schedule.seconds``.
 
-    A resumed run gets the whole budget again, but keeps its number of steps.
-
-    Args:
-        schedule: Steps or seconds of the run.
-        state: State at the start.
-        evaluate: Called once to measure the time of an evaluation; None for no evaluations.
+    A resumed run gets the whole budget again, but keeps its number of steps. ``evaluate`` is called once, to
+    measure the time of an evaluation.
     """
 
     def __init__(self, schedule: Schedule, state: State, evaluate: Callable[[], object] | None) -> None:
@@ -181,8 +161,7 @@ class StepBudget:
     def steps(self, state: State) -> int | None:
         """Return the total number of steps after a step; None until enough steps have been timed.
 
-        The number is measured from the first steps, and once more when the learning rate starts to decay.
-        The first process decides.
+        The first process measures it, and once more when the learning rate starts to decay.
         """
         decay_start = min(0.5, self._schedule.decay_start)
         if state.total is not None and (self._fixed or state.step != 1 + int(decay_start * state.total)):

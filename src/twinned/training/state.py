@@ -28,10 +28,7 @@ class StopReason(StrEnum):
 
 @dataclass
 class State:
-    """Progress of a run, without its weights.
-
-    Batches, augmentation and dropout depend on the seed and the step alone, so the step is also the state of
-    the sampler and of every random generator.
+    """Progress of a run, without its weights; the step is also the state of every random generator.
 
     Args:
         step: Number of steps taken.

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DataError
-from .style import CYCLE, GRAY, INK, MARKERS, PAPER, RULE, Axes, dress, sheet, words
+from .colors import CYCLE, GRAY, INK, PAPER, RULE
+from .style import MARKERS, Axes, dress, sheet, words
 
 _REACH = 0.2  # length of the longest arrow, as a fraction of the figure
 _STILL = 1e-3  # largest length, as a fraction of the longest, that counts as zero
@@ -41,25 +42,16 @@ def forces(
     where, names = np.asarray(points, np.float64), np.array([str(label) for label in labels])
     arrows = [np.asarray(force, np.float64) for _, force in figures]
     shapes = {arrow.shape for arrow in arrows}
-    if (
-        not figures
-        or where.ndim != 2
-        or where.shape[1] != 2
-        or shapes != {(len(names), 2)}
-        or len(where) != len(names)
-    ):
+    if shapes | {where.shape} != {(len(names), 2)} or not figures:
         raise DataError(
             f"expected points (n, 2), n labels and forces (n, 2); got {where.shape}, {len(names)} and"
             f" {', '.join(map(str, shapes)) or 'none'}"
         )
     if axes is None:
-        size = 4.1 * len(figures), 4.4
-        axes = list(sheet(*size).subplots(1, len(figures), squeeze=False).flat)
+        axes = list(sheet(4.1 * len(figures), 4.4).subplots(1, len(figures), squeeze=False).flat)
     classes, code = np.unique(names, return_inverse=True)
-    middle, half = (
-        (where.max(axis=0) + where.min(axis=0)) / 2,
-        0.62 * float(np.ptp(where, axis=0).max() or 1.0),
-    )
+    middle = (where.max(axis=0) + where.min(axis=0)) / 2
+    half = 0.62 * float(np.ptp(where, axis=0).max() or 1.0)
     for ax, (title, _), arrow in zip(axes, figures, arrows):
         length = np.linalg.norm(arrow, axis=1)
         scale = 2 * half * _REACH / max(float(length.max()), 1e-300)
@@ -77,19 +69,12 @@ def forces(
                 zorder=3,
             )
         for (x, y), (dx, dy) in zip(where[moved], scale * arrow[moved]):
-            ax.annotate(
-                "",
-                (x + dx, y + dy),
-                (x, y),
-                arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0},
-                zorder=4,
-            )
+            looks = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (x + dx, y + dy), (x, y), arrowprops=looks, zorder=4)
         dress(ax, title=title, grid="")
-        for spine in ax.spines.values():
-            spine.set(visible=True, color=RULE)
+        ax.spines[:].set(visible=True, color=RULE)
         ax.set(xlim=middle[0] + half * np.array([-1, 1]), ylim=middle[1] + half * np.array([-1, 1]))
         ax.set(aspect="equal", xticks=[], yticks=[])
-        still = int((~moved).sum())
-        note = "hollow: zero gradient" if still else "no point has zero gradient"
+        note = "no point has zero gradient" if moved.all() else "hollow: zero gradient"
         words(ax, middle[0], middle[1] - 0.93 * half, note, color=GRAY, size=8)
     return list(axes)

@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.images import ImageSource
 from ..errors import DataError
-from .style import CYCLE, GRAY, MARKERS, PAPER, Axes, dress, halo, picture, plain, short, thumbnail
+from ..metrics.comparisons import Floats
+from .colors import CYCLE, GRAY
+from .style import MARKERS, Axes, dress, halo, picture, plain, short, thumbnail
 
 MOST_LABELS = 20  # more class names would hide the map
 _SIZE, _SIDE = np.array([10.0, 8.6]), 0.6  # sizes of map and thumbnails, in units of the axes
@@ -48,8 +50,8 @@ def embedding_map(
     where, names = np.asarray(points, dtype=np.float64), np.array([str(label) for label in labels])
     if where.ndim != 2 or len(where) != len(names) or (images is not None and len(images) != len(names)):
         raise DataError(
-            f"expected one point, label and image each; got points {where.shape}, {len(names)} labels"
-            + ("" if images is None else f", {len(images)} images")
+            f"expected one point, label and image each; got points {where.shape}, {len(names)} labels,"
+            f" {'no' if images is None else len(images)} images"
         )
     ax = ax or plain(6.6, 6.0)
     # The axes have no unit, so each is stretched to fill the figure.
@@ -69,14 +71,11 @@ def embedding_map(
             edgecolors="none",
             zorder=2,
         )
-    named = np.empty((0, 4))
+    named: Floats = np.empty((0, 4))
     if len(classes) <= MOST_LABELS:
-        named = _label(
-            ax,
-            [short(name, 16) for name in classes],
-            np.array([_top(where[code == k]) for k in range(len(classes))]),
-            [GRAY if faint else color for faint, color in zip(pale, colors, strict=True)],
-        )
+        spots = np.array([_top(where[code == k]) for k in range(len(classes))])
+        shades = [GRAY if faint else color for faint, color in zip(pale, colors, strict=True)]
+        named = _label(ax, [short(name, 16) for name in classes], spots, shades)
     if images is not None:
         for row, (x, y) in _places(where, thumbnails, named).items():
             color, corner = colors[code[row]], (x - _SIDE / 2, y - _SIDE / 2)
@@ -87,12 +86,11 @@ def embedding_map(
         caption += f", {sum(pale) or 'none'} of them used in training" + (" (pale)" if any(pale) else "")
     dress(ax, title=f"Embeddings ({method})", x=caption, grid="")
     ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     return ax
 
 
-def _label(ax: Axes, names: list[str], spots: NDArray[np.float64], colors: list[str]) -> NDArray[np.float64]:
+def _label(ax: Axes, names: list[str], spots: Floats, colors: list[str]) -> Floats:
     """Write class names and return their boxes: center, width and height, ``(n, 4)``."""
     points = 8.0 if len(names) > 12 else 9.5
     sizes = np.array([[0.0205 * points * len(name), 0.032 * points] for name in names])
@@ -101,30 +99,24 @@ def _label(ax: Axes, names: list[str], spots: NDArray[np.float64], colors: list[
     placed = _separated(np.column_stack([inside, spots[:, 1]]), sizes)
     for name, (x, y), color in zip(names, placed, colors, strict=True):
         text = ax.text(x, y, name, ha="center", va="center", fontsize=points, color=color, zorder=6)
-        text.set(fontweight="bold", path_effects=halo(PAPER, 3), parse_math=False)
+        text.set(fontweight="bold", path_effects=halo(3), parse_math=False)
     return np.hstack([placed, sizes])
 
 
-def _places(
-    where: NDArray[np.float64], most: int, named: NDArray[np.float64]
-) -> dict[int, NDArray[np.float64]]:
-    """Return rows of points whose thumbnails find a place, with the centers of the thumbnails.
+def _places(where: Floats, most: int, named: Floats) -> dict[int, Floats]:
+    """Return rows of points whose thumbnails find a place beside the names, with their centers.
 
     Thumbnails overlap neither each other nor a name. They hide no point; only if that leaves few of them,
     further ones hide a few points.
-
-    Args:
-        where: Points, ``(n, 2)``.
-        most: Maximum number of thumbnails.
-        named: Boxes of the names: center, width and height, ``(m, 4)``.
     """
     around = np.array([(x, y) for x in (1, -1, 0) for y in (0, 1, -1) if x or y])
     offsets = np.concatenate([around * _SIDE * reach for reach in (0.75, 1.15)])
-    chosen: dict[int, NDArray[np.float64]] = {}
+    chosen: dict[int, Floats] = {}
     hidden = np.zeros(len(where), bool)
     for may_hide in (0.0, _MAY_HIDE):
+        limit = min(most, _FEW_THUMBNAILS) if may_hide else most
         for row in np.random.default_rng(0).permutation(len(where)):
-            if len(chosen) >= (min(most, _FEW_THUMBNAILS) if may_hide else most):
+            if len(chosen) >= limit:
                 break
             spots = where[row] + offsets
             free = ((spots >= _LOW + _SIDE / 2) & (spots <= _HIGH - _SIDE / 2)).all(axis=1)
@@ -137,12 +129,12 @@ def _places(
     return chosen
 
 
-def _near(spots: NDArray[np.float64], others: NDArray[np.float64], reach: ArrayLike) -> NDArray[np.bool_]:
+def _near(spots: Floats, others: Floats, reach: ArrayLike) -> NDArray[np.bool_]:
     """Return, for each spot and each other position, if both of their coordinates differ by less."""
     return np.asarray((np.abs(spots[:, None] - others) < reach).all(axis=2))
 
 
-def _top(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _top(points: Floats) -> Floats:
     """Return a position above the median of a class, without its outliers."""
     middle = np.median(points, axis=0)
     radius = np.linalg.norm(points - middle, axis=1)
@@ -150,15 +142,14 @@ def _top(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array([middle[0], near[:, 1].max() + 0.35 * _SIDE])
 
 
-def _separated(spots: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _separated(spots: Floats, sizes: Floats) -> Floats:
     """Move boxes of these centers and sizes up until none overlaps another."""
     placed = spots.copy()
     done: list[int] = []
     for k in np.argsort(spots[:, 1]):
         for _ in range(len(spots)):
             over = [o for o in done if (np.abs(placed[k] - placed[o]) < (sizes[k] + sizes[o]) / 2).all()]
-            if not over:
-                break
-            placed[k, 1] = max(placed[o, 1] + (sizes[k, 1] + sizes[o, 1]) / 2 for o in over)
+            above = (placed[o, 1] + (sizes[k, 1] + sizes[o, 1]) / 2 for o in over)
+            placed[k, 1] = max(above, default=placed[k, 1])
         done.append(int(k))
     return placed

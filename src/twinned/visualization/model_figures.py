@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from ..inference.projection import project
 from .maps import embedding_map
 from .network import architecture
 from .panels import matches
-from .style import Axes, save
+from .style import Axes, Drawn, save
 from .training import history
 
 if TYPE_CHECKING:
@@ -38,13 +37,11 @@ def story(model: Model, images: ImageSet, folder: str | os.PathLike[str], *, see
         SettingError: If a file exists.
     """
     points = project(model.embed(images.images), distance=model.distance, seed=seed)
-    pictures: dict[str, Axes | Sequence[Axes]] = {
-        "architecture": draw_architecture(model, images),
-        **({} if model.record.without_history() else {"history": history(model.record.history())}),
-        "embeddings": embedding_map(
-            points, images.labels.tolist(), images=images.images, seen=model.manifest.classes
-        ),
-    }
+    pictures: dict[str, Drawn] = {"architecture": draw_architecture(model, images)}
+    if not model.record.without_history():
+        pictures["history"] = history(model)
+    labels, seen = images.labels.tolist(), model.manifest.classes
+    pictures["embeddings"] = embedding_map(points, labels, images=images.images, seen=seen)
     files = [Path(folder) / f"{name}.png" for name in pictures]
     for drawn, file in zip(pictures.values(), files, strict=True):
         save(drawn, file)
@@ -64,22 +61,14 @@ def draw_architecture(model: Model, images: ImageSet | None = None) -> Axes:
 
 
 def draw_explanation(found: Explanation, *, threshold: float | None, probability: float | None) -> Axes:
-    """Draw an explanation with its verdict; see `twinned.visualization.matches`.
-
-    Args:
-        found: Result of `twinned.inference.explain.explain`.
-        threshold: Threshold of the model; None if it has none.
-        probability: P(same) at this distance; None without a threshold.
-    """
+    """Draw an explanation with its verdict; both are None for a model without a threshold."""
     title = f"Distance {found.distance:.4g}"
     if threshold is not None:
         verdict = "same" if found.distance <= threshold else "different"
         title = f"Verdict: {verdict}. {title}, threshold {threshold:.4g}, P(same) {probability:.3f}"
-    color = (
-        "Blue: contribution of a region to the similarity. Orange: negative contribution."
-        if found.method == "exact"
-        else "Blue: covering the region increases the distance. Orange: decreases it."
-    )
+    color = "Blue: covering the region increases the distance. Orange: decreases it."
+    if found.method == "exact":
+        color = "Blue: contribution of a region to the similarity. Orange: negative contribution."
     return matches(
         found.left,
         found.right,

@@ -14,33 +14,12 @@ from ..data.images import ImageSource
 from ..errors import DataError
 from ..evaluation.verification import mistakes
 from ..metrics.comparisons import Comparisons
-from .style import (
-    BLUE,
-    GRAY,
-    INK,
-    PAPER,
-    RULE,
-    VERMILLION,
-    Axes,
-    FancyArrowPatch,
-    Rectangle,
-    board,
-    picture,
-    short,
-    thumbnail,
-    to_rgba,
-    words,
-)
+from .colors import BLUE, GRAY, INK, PAPER, RULE, VERMILLION
+from .style import Axes, Looks, arrow, board, box, picture, short, thumbnail, to_rgba, words
 
 
 class Shown(NamedTuple):
-    """An image in a panel.
-
-    Args:
-        image: Image, or its file.
-        label: Class, if known.
-        distance: Distance to the query, or to the other image of the pair.
-    """
+    """An image in a panel, with its class, and its distance to the query or the other image of the pair."""
 
     image: ImageSource
     label: str | None = None
@@ -95,15 +74,8 @@ def neighbours(
                 x = left - (step - 1) / 2
                 ax.plot([x, x], [top - 0.04, top + 1.34], color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)))
     if threshold is not None:
-        words(
-            ax,
-            1.62 + step * columns - 0.12,
-            0.3,
-            f"{'dotted line: ' if crossed else ''}threshold {threshold:.4g}",
-            ha="right",
-            color=GRAY,
-            size=7.5,
-        )
+        text = f"{'dotted line: ' if crossed else ''}threshold {threshold:.4g}"
+        words(ax, 1.5 + step * columns, 0.3, text, ha="right", color=GRAY, size=7.5)
     return ax
 
 
@@ -141,35 +113,24 @@ def one_shot(
     words(ax, size + 1.1, 0.3, f"Support: one of {len(support)}?", ha="left", weight="bold")
     picture(ax, thumbnail(query.image), at=(0.15, 0.6), size=size, frame=INK, line=1.8)
     x, y = 0.15 + size / 2, 0.6 + size
-    words(ax, x, y + 0.32, "answer", color=GRAY, size=8)
     unknown = query.label is not None and query.label not in {shown.label for shown in support}
     right = query.label is None or (not known if unknown else query.label == answer)
-    words(
-        ax,
-        x,
-        y + 0.62,
-        short(answer or "unknown", 16),
-        weight="bold",
-        size=11,
-        color=BLUE if right else VERMILLION,
-    )
+    color = BLUE if right else VERMILLION
+    words(ax, x, y + 0.32, "answer", color=GRAY, size=8)
+    words(ax, x, y + 0.62, short(answer or "unknown", 16), weight="bold", size=11, color=color)
     if query.label is not None:
-        verdict = "✓ correct" if right else f"✗ it is {short(query.label, 14)}"
-        if right and unknown:
-            verdict = f"✓ correct, it is {short(query.label, 12)}"
-        words(ax, x, y + 0.95, verdict, size=8.5, color=BLUE if right else VERMILLION)
+        true = f", it is {short(query.label, 12)}" if unknown else ""
+        verdict = f"✓ correct{true}" if right else f"✗ it is {short(query.label, 14)}"
+        words(ax, x, y + 0.95, verdict, size=8.5, color=color)
     if threshold is not None:
-        sentence = (
-            f"{distances[nearest]:.3f} is {'within' if known else 'beyond'} the threshold {threshold:.3f}"
-        )
+        side = "within" if known else "beyond"
+        sentence = f"{distances[nearest]:.3f} is {side} the threshold {threshold:.3f}"
         words(ax, size + 1.1, 0.75 + row * rows, sentence, ha="left", color=GRAY, size=8)
     for k, shown in enumerate(support):
         at = size + 1.1 + step * (k % columns), 0.6 + row * (k // columns)
         chosen = known and k == nearest
         if chosen:
-            ax.add_patch(
-                Rectangle((at[0] - 0.05, at[1] - 0.05), 1.1, 1.47, facecolor=to_rgba(BLUE, 0.14), linewidth=0)
-            )
+            box(ax, (at[0] - 0.05, at[1] - 0.05), (1.1, 1.47), facecolor=to_rgba(BLUE, 0.14), linewidth=0)
         _tile(ax, shown, at=at, frame=BLUE if chosen else RULE, line=2 if chosen else 0.8)
     return ax
 
@@ -241,22 +202,18 @@ def worst_mistakes(
         DataError: If the images of the comparisons are unknown, or there are no errors.
         ImageError: If an image cannot be opened.
     """
-    c = comparisons
-    wrong = mistakes(c, threshold, count=count, each=2)
+    left, right = comparisons.left_image, comparisons.right_image
+    if left is None or right is None:
+        raise DataError("the images of these comparisons are not known")
+    wrong = mistakes(comparisons, threshold, count=count, each=2)
     rows = np.concatenate([wrong.false_accepts, wrong.false_rejects])
-    if c.left_image is None or c.right_image is None or not len(rows):
-        known = c.left_image is not None
-        raise DataError(
-            "there is no error to draw" if known else "the images of these comparisons are not known"
-        )
+    if not len(rows):
+        raise DataError("there is no error to draw")
     pairs = [
-        (
-            Shown(images[c.left_image[k]], str(labels[c.left_image[k]])),
-            Shown(images[c.right_image[k]], str(labels[c.right_image[k]]), float(c.distance[k])),
-        )
-        for k in rows
+        (Shown(images[a], str(labels[a])), Shown(images[b], str(labels[b]), float(distance)))
+        for a, b, distance in zip(left[rows], right[rows], comparisons.distance[rows])
     ]
-    return hardest_pairs(pairs, c.same[rows].tolist(), threshold=threshold, ax=ax)
+    return hardest_pairs(pairs, comparisons.same[rows].tolist(), threshold=threshold, ax=ax)
 
 
 def matches(
@@ -311,29 +268,14 @@ def matches(
         words(ax, side, top + height + down + 0.38 + 0.3 * n, line, ha="left", color=GRAY, size=8)
     heaviest = max((abs(weight) for *_, weight in links), default=1.0)
     for k, (a, b, weight) in enumerate(links, 1):
-        start, end = (
-            _middle(box, cell, m.shape) for box, cell, m in zip(boxes, (a, b), (left_map, right_map))
-        )
-        color = INK if weight >= 0 else VERMILLION
-        ax.add_patch(
-            FancyArrowPatch(
-                start,
-                end,
-                arrowstyle="-",
-                connectionstyle="arc3,rad=-0.12",
-                color=color,
-                linestyle=":" if faint else "-",
-                linewidth=0.6 + 1.6 * abs(weight) / heaviest,
-                alpha=0.85,
-                shrinkA=6,
-                shrinkB=6,
-                zorder=5,
-            )
-        )
+        start, end = _middle(boxes[0], a, left_map.shape), _middle(boxes[1], b, right_map.shape)
+        color, width = INK if weight >= 0 else VERMILLION, 0.6 + 1.6 * abs(weight) / heaviest
+        looks = Looks(color=color, linewidth=width, linestyle=":" if faint else "-", alpha=0.85, zorder=5)
+        bend = "arc3,rad=-0.12"
+        arrow(ax, start, end, arrowstyle="-", connectionstyle=bend, shrinkA=6, shrinkB=6, **looks)
+        dot = Looks(markersize=10, color=PAPER, markeredgecolor=color, markeredgewidth=1, zorder=6)
         for spot in (start, end):
-            ax.plot(
-                *spot, "o", markersize=10, color=PAPER, markeredgecolor=color, markeredgewidth=1, zorder=6
-            )
+            ax.plot(*spot, "o", **dot)
             words(ax, *spot, str(k), size=7, weight="bold", color=color, zorder=7)
     return ax
 

@@ -13,25 +13,8 @@ from ..errors import DataError, SettingError
 from ..evaluation.results import Evaluation
 from ..evaluation.verification import Reliability, VerificationResult
 from ..metrics.comparisons import Comparisons
-from .style import (
-    BLUE,
-    CYCLE,
-    GRAY,
-    INK,
-    PAPER,
-    RULE,
-    VERMILLION,
-    Axes,
-    FuncFormatter,
-    NullLocator,
-    dress,
-    halo,
-    legend,
-    plain,
-    ramp,
-    sheet,
-    short,
-)
+from .colors import BLUE, CYCLE, GRAY, INK, PAPER, RULE, VERMILLION
+from .style import DOTTED, Axes, Looks, dress, halo, legend, note, plain, ramp, sheet, short, words
 
 Result: TypeAlias = Evaluation | VerificationResult
 
@@ -44,6 +27,10 @@ _deviate = np.vectorize(lambda rate: _NORMAL.inv_cdf(min(max(rate, 1e-9), 1 - 1e
 _rate = np.vectorize(_NORMAL.cdf, otypes=[float])
 _WORST = 0.6  # upper end of the DET axes
 _TINY = 1e-9  # replaces a rate of 0, which neither scale can show
+
+
+def _accepted(frr: Any) -> Any:
+    return 1 - frr
 
 
 def roc(results: Result | Mapping[str, Result], *, ax: Axes | None = None) -> Axes:
@@ -66,22 +53,22 @@ def roc(results: Result | Mapping[str, Result], *, ax: Axes | None = None) -> Ax
         if not found:
             raise DataError("a curve needs at least one result; got none")
         for (name, result), color, line in zip(found.items(), cycle(CYCLE), cycle(_LINES)):
-            _curve(ax, result, lambda frr: 1 - frr, color=color, line=line, name=f"{name}: ", band="")
+            _curve(ax, result, _accepted, color=color, line=line, name=f"{name}: ")
         lowest = min(map(_lowest, found.values()))
     else:
         single = _verification(results)
-        _curves(single, ax, lambda frr: 1 - frr, most=1.0)
+        _curves(single, ax, _accepted, most=1.0)
         lowest = _lowest(single)
     ax.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01))
-    ax.xaxis.set_major_formatter(FuncFormatter(_decimal))
-    dress(ax, title="ROC", x="false accept rate", y="true accept rate")
-    _legend_below(ax)
-    return ax
+    ax.xaxis.set_major_formatter(_decimal)
+    return _dress(ax, "ROC", "true accept rate")
 
 
-def _legend_below(ax: Axes) -> None:
-    """Add a legend below the axes, where it covers no curve."""
+def _dress(ax: Axes, title: str, y: str) -> Axes:
+    """Style axes with a legend below them, where it covers no curve."""
+    dress(ax, title=title, x="false accept rate", y=y)
     legend(ax, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=1)
+    return ax
 
 
 def det(result: Result, *, ax: Axes | None = None) -> Axes:
@@ -98,18 +85,17 @@ def det(result: Result, *, ax: Axes | None = None) -> Axes:
         Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
     result = _verification(result)
-    ax = _curves(result, ax or plain(4.6, 4.1), lambda frr: frr, most=_WORST)
+    ax = ax or plain(4.6, 4.1)
+    _curves(result, ax, lambda frr: frr, most=_WORST)
     low = max(_lowest(result), 1e-4)
     for axis, set_scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
         set_scale("function", functions=(_deviate, _rate))
         axis.set_ticks([rate for rate in _RATES if rate >= low])
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(_decimal))
+        axis.set_major_formatter(_decimal)
+    ax.minorticks_off()
     ax.set(xlim=(low, _WORST), ylim=(low, _WORST))
-    ax.plot([low, _WORST], [low, _WORST], color=GRAY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-    dress(ax, title="DET", x="false accept rate", y="false reject rate")
-    _legend_below(ax)
-    return ax
+    ax.plot([low, _WORST], [low, _WORST], color=GRAY, linewidth=0.8, linestyle=DOTTED, zorder=1)
+    return _dress(ax, "DET", "false reject rate")
 
 
 def overview(
@@ -131,47 +117,28 @@ def overview(
     """
     if result.threshold is None:
         raise SettingError("These figures need a threshold, and the model has none")
-    first, second, third, fourth = sheet(9.4, 8.4).subplots(2, 2).flat
-    return (
-        roc(result, ax=first),
-        det(result, ax=second),
-        distances(comparisons, result.threshold, ax=third),
-        reliability(found, ax=fourth),
-    )
+    axes: tuple[Axes, Axes, Axes, Axes] = tuple(sheet(9.4, 8.4).subplots(2, 2).flat)
+    roc(result, ax=axes[0])
+    det(result, ax=axes[1])
+    distances(comparisons, result.threshold, ax=axes[2])
+    reliability(found, ax=axes[3])
+    return axes
 
 
-def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], *, most: float) -> Axes:
+def _curves(result: VerificationResult, ax: Axes, height: Callable[[Any], Any], *, most: float) -> None:
     """Draw the parts that ROC and DET share: curves, bands, stored threshold, unsupported rates."""
     for kind, part in (result.parts or {"": result}).items():
         if part.roc is not None:
             line = _LINES[1] if kind == "random" else "-"
             name = f"against {_AGAINST[kind]}: " if kind else ""
-            band = "" if kind else "95 % interval"
+            band = None if kind else "95 % interval"
             _curve(ax, part, height, color=_COLORS[kind], line=line, name=name, band=band)
     if result.far is not None and result.frr is not None:
-        ax.plot(
-            np.clip(result.far, _lowest(result), most),
-            height(np.clip(result.frr, _lowest(result), most)),
-            "o",
-            markersize=6.5,
-            markerfacecolor=PAPER,
-            markeredgecolor=INK,
-            markeredgewidth=1.4,
-            label="stored threshold",
-            zorder=5,
-            clip_on=False,
-        )
-    ax.axvspan(
-        _TINY,
-        min(30 / result.n_impostor, 1),
-        facecolor="none",
-        edgecolor=RULE,
-        hatch="////",
-        linewidth=0,
-        zorder=0,
-        label="too few impostors",
-    )
-    return ax
+        far, frr = np.clip([result.far, result.frr], _lowest(result), most)
+        looks = Looks(color=INK, markersize=6.5, markerfacecolor=PAPER, markeredgewidth=1.4)
+        ax.plot(far, height(frr), "o", **looks, label="stored threshold", zorder=5, clip_on=False)
+    looks = Looks(facecolor="none", edgecolor=RULE, hatch="////", linewidth=0, zorder=0)
+    ax.axvspan(_TINY, min(30 / result.n_impostor, 1), **looks, label="too few impostors")
 
 
 def _verification(result: Result) -> VerificationResult:
@@ -191,11 +158,11 @@ def _curve(
     color: str,
     line: Any,
     name: str,
-    band: str,
+    band: str | None = None,
 ) -> None:
     """Draw the curve of one result, and its interval; ``height`` is a function of the false reject rate.
 
-    The EER follows ``name`` in the legend; an empty ``band`` leaves the interval out of it.
+    The legend has ``name`` with the EER, and ``band`` for the interval.
     """
     assert result.roc is not None
     curve = result.roc.thinned()
@@ -219,7 +186,7 @@ def _curve(
             alpha=0.16,
             linewidth=0,
             zorder=2,
-            label=band or None,
+            label=band,
         )
 
 
@@ -244,26 +211,24 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
         ax: Axes to draw on instead of a new figure.
     """
     ax = ax or plain(4.6, 3.4)
-    kinds = [
-        ("same", comparisons.same, BLUE, "-"),
-        ("different", ~comparisons.same & ~comparisons.forged, VERMILLION, "-"),
-        ("skilled forgery", ~comparisons.same & comparisons.forged, INK, (0, (3, 1.5))),
-    ]
-    edges = np.linspace(
-        min(0.0, float(comparisons.distance.min())), float(comparisons.distance.max()), bins + 1
-    )
+    distance, same, forged = comparisons.distance, comparisons.same, comparisons.forged
+    edges = np.linspace(min(0.0, float(distance.min())), float(distance.max()), bins + 1)
     if edges[0] == edges[-1]:
         edges = np.array([edges[0] - 0.5, edges[0] + 0.5])
     top = 0.0
-    for name, chosen, color, line in kinds:
+    for name, chosen, color, line in (
+        ("same", same, BLUE, "-"),
+        ("different", ~same & ~forged, VERMILLION, "-"),
+        ("skilled forgery", ~same & forged, INK, (0, (3, 1.5))),
+    ):
         if not chosen.any():
             continue
-        height, _ = np.histogram(comparisons.distance[chosen], edges, density=True)
+        height, _ = np.histogram(distance[chosen], edges, density=True)
         top = max(top, float(height.max()))
-        accepted = float((comparisons.distance[chosen] <= threshold).mean())
+        accepted = float((distance[chosen] <= threshold).mean())
         mistaken = f"{1 - accepted:.3f} missed" if name == "same" else f"{accepted:.3f} accepted"
-        words = f"{name} ({chosen.sum():,}): {mistaken}"
-        ax.stairs(height, edges, color=color, linewidth=1.4, linestyle=line, label=words)
+        label = f"{name} ({chosen.sum():,}): {mistaken}"
+        ax.stairs(height, edges, color=color, linewidth=1.4, linestyle=line, label=label)
         # The bin that contains the threshold is split there.
         cut = np.sort(np.append(edges, np.clip(threshold, edges[0], edges[-1])))
         middle = (cut[1:] + cut[:-1]) / 2
@@ -272,24 +237,14 @@ def distances(comparisons: Comparisons, threshold: float, *, bins: int = 60, ax:
         ax.stairs(np.where(wrong, inside, 0.0), cut, color=color, alpha=0.3, fill=True, linewidth=0)
     ax.axvline(threshold, color=INK, linewidth=1)
     ax.set(ylim=(0, top * 1.3), xlim=(edges[0], edges[-1]))
-    ax.annotate(
-        f"threshold {threshold:.4g} ",
-        (threshold, top * 1.29),
-        ha="right" if threshold > edges.mean() else "left",
-        va="top",
-        fontsize=8,
-        color=INK,
-        xytext=(-3 if threshold > edges.mean() else 3, 0),
-        textcoords="offset points",
-        path_effects=halo(),
-    )
+    beyond = threshold > edges.mean()
+    place = Looks(offset=(-3 if beyond else 3, 0), ha="right" if beyond else "left")
+    note(ax, f"threshold {threshold:.4g} ", (threshold, top * 1.29), **place, va="top", color=INK)
     dress(ax, title="Distances", x="distance (lower is closer); filled: wrong decisions", grid="x")
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     # Below the line that names the threshold.
-    legend(
-        ax, loc="upper left" if threshold > edges.mean() else "upper right", bbox_to_anchor=(0, 0, 1, 0.94)
-    )
+    legend(ax, loc="upper left" if beyond else "upper right", bbox_to_anchor=(0, 0, 1, 0.94))
     return ax
 
 
@@ -304,36 +259,17 @@ def reliability(found: Reliability, *, ax: Axes | None = None) -> Axes:
         ax: Axes to draw on instead of a new figure.
     """
     ax = ax or plain(4.1, 4.1)
-    ax.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    ax.plot([0, 1], [0, 1], color=GRAY, linewidth=0.8, linestyle=DOTTED, zorder=1)
     weight = np.log10(found.comparisons.clip(1) + 1.0)
     ax.bar(found.stated, 0.13 * weight / weight.max(), width=0.035, color=RULE, zorder=1)
     ax.vlines(found.stated, found.low, found.high, color=BLUE, linewidth=1.2, alpha=0.45, zorder=2)
-    ax.plot(
-        found.stated, found.observed, "-o", color=BLUE, linewidth=1.4, markersize=4.5, zorder=3, clip_on=False
-    )
-    ax.annotate(
-        "bars: number of pairs, logarithmic",
-        (1, 0.135),
-        xytext=(-4, 1),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=7,
-        color=GRAY,
-        path_effects=halo(),
-    )
-    for side, words in ((1, "predicted too low"), (-1, "predicted too high")):
-        ax.text(
-            0.5 - 0.24 * side,
-            0.5 + 0.27 * side,
-            words,
-            fontsize=8,
-            color=GRAY,
-            ha="center",
-            va="center",
-            path_effects=halo(),
-            zorder=2,
-        )
+    line = Looks(color=BLUE, linewidth=1.4, markersize=4.5)
+    ax.plot(found.stated, found.observed, "-o", **line, zorder=3, clip_on=False)
+    bars = "bars: number of pairs, logarithmic"
+    note(ax, bars, (1, 0.135), offset=(-4, 1), ha="right", va="bottom", fontsize=7)
+    gray = Looks(size=8, color=GRAY, path_effects=halo(), zorder=2)
+    words(ax, 0.26, 0.77, "predicted too low", **gray)
+    words(ax, 0.74, 0.23, "predicted too high", **gray)
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     dress(ax, title="Reliability", x="predicted P(same)", y="observed fraction")
     return ax
@@ -369,24 +305,17 @@ def confusion(truth: Sequence[str], answer: Sequence[str], *, most: int = 20, ax
     ax.imshow(share, cmap=ramp(PAPER, BLUE, "#00263d"), vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(share):
         if value > 0.005:
-            ax.text(
-                column,
-                row,
-                f"{value:.2f}".lstrip("0") if value < 0.995 else "1",
-                ha="center",
-                va="center",
-                fontsize=7 if len(names) > 6 else 9,
-                color=PAPER if value > 0.4 else INK,
-            )
+            text = f"{value:.2f}".lstrip("0") if value < 0.995 else "1"
+            color = PAPER if value > 0.4 else INK
+            words(ax, column, row, text, size=7 if len(names) > 6 else 9, color=color)
     dress(ax, title=title, x="predicted", y="true (rows add up to 1)", grid="")
     labels = [short(name, 18) for name in names]
     upright = max(map(len, labels)) > 3
     ax.set_xticks(range(len(names)), labels, rotation=90 if upright else 0, parse_math=False)
     ax.set_yticks(range(len(names)), labels, parse_math=False)
     edges = np.arange(len(names) + 1) - 0.5
-    ax.hlines(edges, edges[0], edges[-1], color=RULE, linewidth=0.5)
-    ax.vlines(edges, edges[0], edges[-1], color=RULE, linewidth=0.5)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    for lines in (ax.hlines, ax.vlines):
+        lines(edges, edges[0], edges[-1], color=RULE, linewidth=0.5)
+    ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     return ax

@@ -1,12 +1,7 @@
 """Style shared by all figures, and saving them. Only this module imports matplotlib.
 
-Figures are made without pyplot and its global state, so they can be drawn in any thread. The colors are those
-of Okabe and Ito, which color-blind readers can distinguish; curves of one figure also differ in line style or
-marker, so that a gray print stays readable.
-
-References:
-    Okabe & Ito, "Color Universal Design", 2008.
-    Tol, SRON technical note SRON/EPS/TN/09-002, 2021.
+Figures are made without pyplot and its global state, so they can be drawn in any thread. Curves of one figure
+differ in color and in line style or marker, so that a gray print stays readable.
 """
 
 from __future__ import annotations
@@ -16,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -24,30 +19,22 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes as Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.colors import to_rgba as to_rgba
-from matplotlib.figure import Figure as Figure
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.layout_engine import ConstrainedLayoutEngine as ConstrainedLayoutEngine
-from matplotlib.patches import FancyArrowPatch as FancyArrowPatch
-from matplotlib.patches import FancyBboxPatch as FancyBboxPatch
-from matplotlib.patches import Polygon as Polygon
-from matplotlib.patches import Rectangle as Rectangle
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FuncFormatter as FuncFormatter
-from matplotlib.ticker import MaxNLocator as MaxNLocator
-from matplotlib.ticker import NullLocator as NullLocator
 from numpy.typing import NDArray
 
 from ..data.images import ImageSource, open_image
 from ..errors import SettingError
 from ..utils.files import check_output, write_bytes
+from .colors import GRAY, INK, PAPER, RULE
 
-INK, GRAY, RULE, PAPER = "#1a2029", "#66707c", "#d3d9e0", "#ffffff"
-BLUE, VERMILLION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
-PURPLE, SKY = "#cc79a7", "#56b4e9"
-# Okabe and Ito's colors and three of Tol's, so that ten classes, such as the digits, have a color each.
-CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK, "#882255", "#8a8a1e", "#a5744a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_TEXT = 9.0  # points; nothing is set below 7
+DOTTED = (0, (1, 2))  # line style
+Drawn: TypeAlias = Axes | Sequence[Axes]
+Looks = dict[str, Any]
 
 
 def plain(width: float = 5.0, height: float = 3.6) -> Axes:
@@ -76,13 +63,12 @@ def dress(
 ) -> Axes:
     """Style axes: title on the left, two spines, a light grid."""
     ax.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK, pad=8)
-    ax.set_xlabel(x, fontsize=_TEXT, color=INK)
-    ax.set_ylabel(y, fontsize=_TEXT, color=INK)
+    ax.set_xlabel(x, fontsize=9, color=INK)
+    ax.set_ylabel(y, fontsize=9, color=INK)
     ax.tick_params(which="both", labelsize=8, colors=GRAY, labelcolor=INK, width=0.6, length=3)
     ax.tick_params(which="minor", length=0)
-    for side, spine in ax.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set(color=GRAY, linewidth=0.6)
+    ax.spines[:].set(color=GRAY, linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
     if grid:
         ax.grid(axis=grid, color=RULE, linewidth=0.5)
     ax.set_axisbelow(True)
@@ -105,9 +91,15 @@ def legend(ax: Axes, **place: Any) -> None:
         text.set_parse_math(False)
 
 
-def halo(color: str = PAPER, width: float = 2.5) -> list[Any]:
+def halo(width: float = 2.5) -> list[Any]:
     """Return path effects that keep text legible on a picture."""
-    return [patheffects.withStroke(linewidth=width, foreground=color)]
+    return [patheffects.withStroke(linewidth=width, foreground=PAPER)]
+
+
+def note(ax: Axes, text: str, at: tuple[float, float], *, offset: tuple[float, float], **looks: Any) -> None:
+    """Write small text with a halo, at a position and an offset in points."""
+    usual = Looks(fontsize=8, color=GRAY, path_effects=halo())
+    ax.annotate(text, at, xytext=offset, textcoords="offset points", **(usual | looks))
 
 
 def words(ax: Axes, x: float, y: float, text: str, *, size: float = 8.5, **style: Any) -> None:
@@ -117,9 +109,9 @@ def words(ax: Axes, x: float, y: float, text: str, *, size: float = 8.5, **style
     )
 
 
-def ramp(*colors: Any) -> LinearSegmentedColormap:
+def ramp(*colors: str) -> LinearSegmentedColormap:
     """Return a color map that interpolates these colors."""
-    return LinearSegmentedColormap.from_list("ramp", [to_rgba(color) for color in colors])
+    return LinearSegmentedColormap.from_list("ramp", colors)
 
 
 def short(words: object, most: int = 24) -> str:
@@ -128,11 +120,27 @@ def short(words: object, most: int = 24) -> str:
     return line if len(line) <= most else f"{line[: most // 2]}…{line[len(line) - (most - most // 2 - 1) :]}"
 
 
-def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Return the width of a line of text in the figures' font, in points."""
-    font = FontProperties(size=size, weight="bold" if bold else "normal")
+def bold_width(text: str, size: float) -> float:
+    """Return the width of a line of bold text in the figures' font, in points."""
+    font = FontProperties(size=size, weight="bold")
     width: float = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
     return width
+
+
+def box(
+    ax: Axes, at: tuple[float, float], size: tuple[float, float], *, radius: float = 0, **looks: Any
+) -> None:
+    """Draw a rectangle with this left and upper edge, width and height, and radius of the corners."""
+    style = f"round,pad=0,rounding_size={radius}"
+    ax.add_patch(
+        FancyBboxPatch(at, *size, boxstyle=style, **looks) if radius else Rectangle(at, *size, **looks)
+    )
+
+
+def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **looks: Any) -> None:
+    """Draw an arrow."""
+    usual = Looks(arrowstyle="-|>", color=GRAY, linewidth=0.9, shrinkA=0, shrinkB=0, zorder=1)
+    ax.add_patch(FancyArrowPatch(start, end, mutation_scale=7, **(usual | looks)))
 
 
 def thumbnail(source: ImageSource, size: int = 160) -> NDArray[np.uint8]:
@@ -155,38 +163,26 @@ def picture(
     frame: str = RULE,
     line: float = 0.8,
 ) -> tuple[float, float, float, float]:
-    """Draw an image in a box on a board, centered, with its aspect ratio and a frame.
+    """Draw an image ``(h, w)`` or ``(h, w, channels)`` centered in a box, with its aspect ratio and a frame.
 
-    Args:
-        ax: Axes of the board.
-        image: Gray ``(h, w)`` or color ``(h, w, 3 or 4)``.
-        at: Left and upper edge of the box.
-        size: Width and height of the box, or one number for both.
-        frame: Color of the frame.
-        line: Line width of the frame, in points.
-
-    Returns:
-        Left, top, width and height of the image itself.
+    ``at`` is the left and upper edge of the box, ``size`` its width and height, or one number for both.
+    Returns left, top, width and height of the image itself.
     """
-    box = size if isinstance(size, tuple) else (size, size)
-    scale = min(box[0] / image.shape[1], box[1] / image.shape[0])
+    outer = size if isinstance(size, tuple) else (size, size)
+    scale = min(outer[0] / image.shape[1], outer[1] / image.shape[0])
     width, height = image.shape[1] * scale, image.shape[0] * scale
-    left, top = at[0] + (box[0] - width) / 2, at[1] + (box[1] - height) / 2
+    left, top = at[0] + (outer[0] - width) / 2, at[1] + (outer[1] - height) / 2
     limits = ax.get_xlim(), ax.get_ylim()
-    upwards = limits[1][0] < limits[1][1]
     ax.imshow(
         image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2),
         extent=(left, left + width, top + height, top),
-        origin="lower" if upwards else "upper",
+        origin="lower" if limits[1][0] < limits[1][1] else "upper",
         interpolation="nearest" if max(image.shape[:2]) < 100 else "antialiased",
         zorder=3,
     )
     ax.set(xlim=limits[0], ylim=limits[1])
-    ax.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=frame, linewidth=line, zorder=4))
+    box(ax, (left, top), (width, height), fill=False, edgecolor=frame, linewidth=line, zorder=4)
     return left, top, width, height
-
-
-# ---- files
 
 
 def target(
@@ -212,9 +208,7 @@ def target(
     return file
 
 
-def save(
-    drawn: Axes | Sequence[Axes], path: str | os.PathLike[str], *, force: bool = False, dpi: int = 200
-) -> None:
+def save(drawn: Drawn, path: str | os.PathLike[str], *, force: bool = False, dpi: int = 200) -> None:
     """Write a figure to a .png or .svg file, atomically.
 
     Args:
@@ -228,23 +222,20 @@ def save(
     """
     file = target(path, force=force)
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = png(drawn, dpi=dpi) if file.suffix.lower() == ".png" else _render(drawn, "svg", text="path")
-    write_bytes(file, content)
+    write_bytes(file, png(drawn, dpi=dpi) if file.suffix.lower() == ".png" else _render(drawn, "svg"))
 
 
-def png(drawn: Axes | Sequence[Axes], *, dpi: int = 200) -> bytes:
+def png(drawn: Drawn, *, dpi: int = 200) -> bytes:
     """Return a figure as a PNG file."""
     return _render(drawn, "png", dpi=dpi)
 
 
-def svg(drawn: Axes | Sequence[Axes]) -> str:
+def svg(drawn: Drawn) -> str:
     """Return a figure as SVG whose text stays text, for a page with its own font."""
-    return _render(drawn, "svg", text="none", transparent=True).decode()
+    return _render(drawn, "svg", text="none", facecolor="none", transparent=True).decode()
 
 
-def _render(
-    drawn: Axes | Sequence[Axes], kind: str, *, text: str = "path", dpi: int = 200, transparent: bool = False
-) -> bytes:
+def _render(drawn: Drawn, kind: str, *, text: str = "path", **options: Any) -> bytes:
     figure: Any = (drawn if isinstance(drawn, Axes) else drawn[0]).figure
     out = io.BytesIO()
     # No date and no random ids, so that the same figure gives the same bytes. Letters that the font lacks
@@ -252,12 +243,5 @@ def _render(
     with matplotlib.rc_context({"svg.fonttype": text, "svg.hashsalt": "twinned"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": "Twinned"}
-        figure.savefig(
-            out,
-            format=kind,
-            dpi=dpi,
-            metadata=metadata,
-            facecolor="none" if transparent else PAPER,
-            transparent=transparent,
-        )
+        figure.savefig(out, format=kind, metadata=metadata, **({"dpi": 200, "facecolor": PAPER} | options))
     return out.getvalue()

@@ -9,21 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DataError
-from .style import (
-    BLUE,
-    CYCLE,
-    GREEN,
-    INK,
-    MARKERS,
-    VERMILLION,
-    Axes,
-    MaxNLocator,
-    dress,
-    legend,
-    plain,
-    sheet,
-    short,
-)
+from .colors import BLUE, CYCLE, GREEN, INK, VERMILLION
+from .style import MARKERS, Axes, Looks, dress, legend, plain, sheet, short
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -63,17 +50,14 @@ def history(
     above, below = axes
     above.plot(x, _column(table, "loss"), color=INK, linewidth=1.4, marker="o", markersize=3)
     dress(above, title="Training", y="loss")
-    lines = [
+    for name, words, color, line, marker in (
         ("held_out_accuracy", "pair accuracy, held-out classes", BLUE, "-", "o"),
         ("train_accuracy", "pair accuracy, training classes", GREEN, (0, (4, 1.5)), "^"),
         ("held_out_eer", "equal error rate, held-out classes", VERMILLION, "-", "s"),
-    ]
-    for name, words, color, line, marker in lines:
-        y = _column(table, name)
+    ):
+        y, looks = _column(table, name), Looks(color=color, linestyle=line, marker=marker)
         if np.isfinite(y).any():
-            below.plot(
-                x, y, color=color, linestyle=line, marker=marker, markersize=3.2, linewidth=1.4, label=words
-            )
+            below.plot(x, y, **looks, markersize=3.2, linewidth=1.4, label=words)
     error = _column(table, "held_out_eer")
     if np.isfinite(error).any():
         best = int(np.nanargmin(error))
@@ -87,7 +71,7 @@ def history(
             color=VERMILLION,
         )
     below.set(ylim=(0, 1.02))
-    below.xaxis.set_major_locator(MaxNLocator(integer=over == "step", nbins=8, steps=[1, 2, 2.5, 5, 10]))
+    below.locator_params(axis="x", integer=over == "step", nbins=8)
     dress(below, x=_NAMES[over])
     above.tick_params(labelbottom=False)
     legend(below, loc="best")

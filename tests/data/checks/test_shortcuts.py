@@ -189,7 +189,7 @@ def test_header_features_need_no_decoding(tmp_path: Path) -> None:
 def test_ink_preprocessing_removes_background_shortcut(tmp_path: Path) -> None:
     ink = ImageSpec(height=32, width=32, channels=1, ink="binary")
     data = class_folders(tmp_path, background, by_class=True)
-    assert shortcuts.of_classes(data, look(data, spec=ink), spec=ink) == []
+    assert shortcuts.of_classes(data, look(data, spec=ink)) == []
 
 
 def test_too_few_images_give_no_result(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_forgery_shortcut_must_hold_for_new_writers(tmp_path: Path) -> None:
 def test_forgery_shortcut_depends_on_preprocessing(tmp_path: Path) -> None:
     ink = ImageSpec(height=32, width=32, channels=1, ink="binary")
     data = signatures(tmp_path, darker)
-    assert shortcuts.of_roles(data, look(data, spec=ink), spec=ink) == []
+    assert shortcuts.of_roles(data, look(data, spec=ink)) == []
 
 
 # Pair lists
@@ -393,5 +393,5 @@ def test_binary_ink_removes_the_cedar_shortcut(data_set: Any) -> None:
     ink = ImageSpec(height=64, width=128, channels=1, ink="binary")
     data = cedar(data_set("cedar_signatures")).with_classes([str(i) for i in range(1, 16)])
     assert read_image(data.images[0], ink).shape == ink.shape
-    found = shortcuts.of_roles(data, look(data, spec=ink), spec=ink)
+    found = shortcuts.of_roles(data, look(data, spec=ink))
     assert all(one.auc < 0.8 for one in found)

@@ -1,7 +1,6 @@
 """Extract archives from untrusted sources: only expected files, within a size limit.
 
-Paths are not taken from the archive: `DataSet.place` maps each expected file to a path. Links, devices and
-other files are skipped.
+Each expected file is mapped to a path that is not taken from the archive. Links and devices are skipped.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import subprocess
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -33,16 +32,10 @@ SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".rar")
 
 
 class Member(NamedTuple):
-    """File of a folder or an archive.
+    """File of a folder or an archive."""
 
-    Args:
-        name: Path inside the folder or archive.
-        size: Size in bytes.
-        open: Function that opens the file for reading.
-    """
-
-    name: str
-    size: int
+    name: str  # path inside the folder or archive
+    size: int  # in bytes
     open: Callable[[], IO[bytes]]
 
 
@@ -54,23 +47,15 @@ def unpack(
     max_bytes: int,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> int:
-    """Write the expected files of an archive, a folder or a single file to a folder.
+    """Write the expected files of an archive, a folder or a single file; return the number of bytes.
 
-    Args:
-        source: A .zip, .tar, .tgz or .rar archive, another single file, or a folder.
-        target: Folder to write to; existing files are kept.
-        place: Function from the path of a file to its path below the target, or None to skip the file.
-        max_bytes: Maximum total size of the written files.
-        advance: Callback, called with the number of files written.
-
-    Returns:
-        Number of bytes written.
+    ``place`` maps the path of a file to its path below the target, or None to skip it. Existing files stay.
 
     Raises:
         DataError: If the archive is damaged or too large; declared sizes are checked before any write.
     """
     written = 0
-    with _members(source, max_bytes) as members:
+    with closing(_members(source, max_bytes)) as members:
         for member in members:
             path = place(member.name)
             if path is None or (file := target / path).exists():
@@ -102,25 +87,18 @@ def _copy(content: IO[bytes], out: IO[bytes], member: Member, source: Path) -> N
         raise DataError(f"{source}: {member.name} is longer than its declared size. Download it again.")
 
 
-@contextmanager
-def _members(source: Path, max_bytes: int) -> Iterator[Iterable[Member]]:
+def _members(source: Path, max_bytes: int) -> Generator[Member]:
     kind = next((suffix for suffix in SUFFIXES if source.name.lower().endswith(suffix)), "")
     if source.is_dir():
-        yield _of_folder(source)
+        yield from _of_folder(source)
     elif kind == "":
-        yield [Member(source.name, source.stat().st_size, partial(_read, source))]
+        yield Member(source.name, source.stat().st_size, partial(_read, source))
     elif kind == ".rar":
-        with _unpacked_rar(source) as folder:
-            yield _of_folder(folder)
+        yield from _of_rar(source)
     elif kind == ".zip":
-        try:
-            archive = zipfile.ZipFile(source)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{source}: Not a readable ZIP archive ({error}).") from None
-        with archive:
-            yield _of_zip(archive, source, max_bytes)
+        yield from _of_zip(source, max_bytes)
     else:
-        yield _of_tar(source, max_bytes)
+        yield from _of_tar(source, max_bytes)
 
 
 def _of_folder(folder: Path) -> Iterator[Member]:
@@ -133,12 +111,17 @@ def _of_folder(folder: Path) -> Iterator[Member]:
                 yield Member(inside, path.stat().st_size, partial(_read, path))
 
 
-def _of_zip(archive: zipfile.ZipFile, source: Path, max_bytes: int) -> Iterator[Member]:
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    _refuse_bomb(source, len(entries), sum(entry.file_size for entry in entries), max_bytes)
-    for entry in entries:
-        if (entry.external_attr >> 16) & 0o170000 in (0, 0o100000):  # a regular file, or unspecified
-            yield Member(entry.filename, entry.file_size, partial(archive.open, entry))
+def _of_zip(source: Path, max_bytes: int) -> Iterator[Member]:
+    try:
+        archive = zipfile.ZipFile(source)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{source}: Not a readable ZIP archive ({error}).") from None
+    with archive:
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        _refuse_bomb(source, len(entries), sum(entry.file_size for entry in entries), max_bytes)
+        for entry in entries:
+            if (entry.external_attr >> 16) & 0o170000 in (0, 0o100000):  # a regular file, or unspecified
+                yield Member(entry.filename, entry.file_size, partial(archive.open, entry))
 
 
 def _of_tar(source: Path, max_bytes: int) -> Iterator[Member]:
@@ -173,8 +156,7 @@ def _refuse_bomb(source: Path, count: int, total: int, max_bytes: int) -> None:
         )
 
 
-@contextmanager
-def _unpacked_rar(source: Path) -> Iterator[Path]:
+def _of_rar(source: Path) -> Iterator[Member]:
     found = next(((program, call) for program, call in _RAR if shutil.which(program)), None)
     if found is None:
         raise DataError(
@@ -192,4 +174,4 @@ def _unpacked_rar(source: Path) -> Iterator[Path]:
             raise DataError(
                 f"{source}: {program} could not extract the archive ({reason or run.returncode})."
             )
-        yield Path(folder)
+        yield from _of_folder(Path(folder))

@@ -74,19 +74,12 @@ def write_letters(folder: Path) -> None:
 
 
 class Included(NamedTuple):
-    """Data set that needs no download.
-
-    Args:
-        title: Content and origin.
-        origin: Origin of the files.
-        write: Function that writes the files into a folder.
-        use: Paths below the folder to train on.
-    """
+    """Data set that needs no download."""
 
     title: str
     origin: str
-    write: Callable[[Path], None]
-    use: tuple[str, ...]
+    write: Callable[[Path], None]  # writes the files into a folder
+    use: tuple[str, ...]  # paths below the folder to train on
 
 
 INCLUDED = {

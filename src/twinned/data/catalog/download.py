@@ -1,7 +1,6 @@
 """Fetch public data sets by name, or convert local copies, to folders ready for training.
 
-`fetch` writes a folder; `find` returns one that exists already. Downloads are checked against their published
-SHA-256; a file without a published SHA-256 is compared with the previous download.
+Downloads are checked against their published SHA-256, or compared with the previous download.
 """
 
 from __future__ import annotations
@@ -65,23 +64,21 @@ def fetch(
         raise SettingError(
             f"{target}: The folder exists and was not written by this command. Choose another output folder."
         )
-    work = target.with_name(target.name + ".partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
+        work = Path(temporary, "new")
+        work.mkdir()
         if name in convert.INCLUDED:
             included = convert.INCLUDED[name]
             included.write(work)
             facts: dict[str, Any] = {"name": name, "files": [{"file": included.origin}]}
         else:
-            facts = _fill(registry.named(name), work, source, before, target, progress=progress)
+            facts = _fill(name, work, source, before, target, progress=progress)
         facts["images"] = len(find_images(work))
         (work / RECORD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
         work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(_downloads(target), ignore_errors=True)
     return target
 
@@ -120,7 +117,7 @@ def find(name: str) -> Path | None:
 
 
 def _fill(
-    data_set: DataSet,
+    name: str,
     work: Path,
     source: str | os.PathLike[str] | None,
     before: dict[str, Any] | None,
@@ -129,15 +126,13 @@ def _fill(
     progress: bool,
 ) -> dict[str, Any]:
     """Write the files of a data set into a folder; return the content of SOURCE.json."""
+    data_set = registry.named(name)
     note("terms", f"{data_set.title}. Terms: {data_set.terms}; {data_set.page}")
-    if source is not None:
-        copies = _copies(data_set, source) or [Path(source)]
+    copies = _copies(data_set, os.environ.get("TWINNED_DATA") if source is None else source)
+    if source is not None and not copies:
+        copies = [Path(source)]
         if not copies[0].exists():
-            raise DataError(
-                f"{source}: no such file or folder. Give an archive or a folder of {data_set.name}."
-            )
-    else:
-        copies = _copies(data_set, os.environ.get("TWINNED_DATA"))
+            raise DataError(f"{source}: no such file or folder. Give an archive or a folder of {name}.")
     if copies:
         note("local-copy", f"copying from {', '.join(map(str, copies))}")
         origins = [
@@ -154,13 +149,13 @@ def _fill(
             origins.append({"file": path.name, "address": download.addresses[0], "sha256": sha256})
             copies.append(path)
     left = data_set.max_bytes
-    with progress_bar(f"Unpacking {data_set.name}", None, show=progress) as advance:
+    with progress_bar(f"Unpacking {name}", None, show=progress) as advance:
         for copy in copies:
             for part in _parts(copy, data_set):
                 left -= unpack(part, work, place=data_set.place, max_bytes=left, advance=advance)
     if not any(work.iterdir()):
         raise DataError(
-            f"{', '.join(map(str, copies))}: Holds no files of {data_set.name}. Expected"
+            f"{', '.join(map(str, copies))}: Holds no files of {name}. Expected"
             f" {' or '.join(data_set.local[:2])}, or their content."
         )
     if data_set.finish is not None:
@@ -169,7 +164,7 @@ def _fill(
     if found != data_set.images:
         note("incomplete", f"incomplete copy: found {found:,} of {data_set.images:,} images")
     return {
-        "name": data_set.name,
+        "name": name,
         "title": data_set.title,
         "terms": data_set.terms,
         "page": data_set.page,

@@ -1,8 +1,4 @@
-"""Public data sets that can be fetched by name: owner, files, terms and conversion, from data_sets.toml.
-
-`twinned.data.catalog.download` stores the checksums of files without a published one when it first downloads
-them.
-"""
+"""Public data sets that can be fetched by name: owner, files, terms and conversion, from data_sets.toml."""
 
 from __future__ import annotations
 
@@ -22,17 +18,11 @@ MB = 1 << 20
 
 @dataclass(frozen=True)
 class Download:
-    """File to download.
+    """File to download."""
 
-    Args:
-        addresses: URLs of the file, the owner's first.
-        max_bytes: Maximum size of the file.
-        sha256: Published SHA-256; None if there is none.
-    """
-
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...]  # the owner's first
     max_bytes: int
-    sha256: str | None = None
+    sha256: str | None = None  # None if none is published
 
     @property
     def file(self) -> str:
@@ -42,34 +32,20 @@ class Download:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Public data set.
-
-    Args:
-        name: Name for `twinned data get`.
-        title: Full name and content.
-        terms: License, or the conditions of the owner.
-        page: URL of the owner's page.
-        downloads: Files to download.
-        local: Names of files and folders that can be a local copy.
-        rules: Pattern of a path inside an archive, and the path to write. Other files are not unpacked, and
-            written paths consist only of groups of the pattern and constants.
-        images: Number of images.
-        max_bytes: Maximum total size of the unpacked files.
-        use: Paths below the folder to train on.
-        finish: Conversion of the unpacked folder, if it needs one.
-    """
+    """Public data set."""
 
     name: str
     title: str
-    terms: str
-    page: str
+    terms: str  # license, or the conditions of the owner
+    page: str  # of the owner
     downloads: tuple[Download, ...]
-    local: tuple[str, ...]
+    local: tuple[str, ...]  # names of files and folders that can be a local copy
+    # Pattern of a path inside an archive, and the path to write, of groups of the pattern and constants.
     rules: tuple[tuple[str, str], ...]
     images: int
-    max_bytes: int
-    use: tuple[str, ...] = ("",)
-    finish: Callable[[Path], None] | None = None
+    max_bytes: int  # of all unpacked files
+    use: tuple[str, ...] = ("",)  # paths below the folder to train on
+    finish: Callable[[Path], None] | None = None  # conversion of the unpacked folder
 
     def place(self, name: str) -> str | None:
         """Return the path below the folder for a file of an archive; None to skip the file."""
@@ -98,14 +74,8 @@ DATA_SETS: dict[str, DataSet] = {name: _read(name, row) for name, row in _ROWS.i
 
 
 def named(name: str) -> DataSet:
-    """Return the data set with the given name.
-
-    Raises:
-        SettingError: If the name is unknown; the message lists the known names.
-    """
-    try:
-        return DATA_SETS[name]
-    except KeyError:
-        raise SettingError(
-            f"Unknown data set {name!r}. Choose one of {', '.join((*DATA_SETS, *convert.INCLUDED))}."
-        ) from None
+    """Return the data set with the given name, or raise `SettingError`."""
+    if name not in DATA_SETS:
+        known = ", ".join((*DATA_SETS, *convert.INCLUDED))
+        raise SettingError(f"Unknown data set {name!r}. Choose one of {known}.")
+    return DATA_SETS[name]

@@ -1,34 +1,46 @@
-"""Check a dataset before training: run all checks and report problems.
-
-file_features   metadata and a thumbnail of each image
-counts          classes, pairs, splits, modes and sizes
-duplicates      identical and similar pictures
-shortcuts       labels that can be predicted without comparing content
-faces           photographs of people without a face, or with several
-issues          the results
-"""
+"""Check a dataset before training: run all checks and report problems."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import many, some
 from ..datasets import ImageSet, PairSet
-from ..images import ImageSource, Pixels
+from ..faces.photographs import share_with_faces
+from ..images import ImageSource
 from ..preprocessing import ImageSpec
 from ..readers import Data, as_dataset
 from . import counts, shortcuts
-from . import faces as people
 from .duplicates import Groups, identical, lookalikes
+from .faces import missing_and_several
 from .file_features import Facts, gather
-from .issues import SEVERITIES, Check, Issue, Severity, names_of
+from .issues import SEVERITIES, Check, Issue, Kind, Severity
 
 __all__ = ["Check", "Issue", "check_data"]
 
 _ERROR_AUC = 0.8  # a shortcut with an interval above this AUC is an error
+_PEOPLE = 0.5  # share of images with a face from which they are photographs of people
+
+
+class _Match(NamedTuple):
+    """Kind of duplicates, with the severity of bad and of harmless ones."""
+
+    kind: Kind
+    grave: Severity
+    mild: Severity
+    text: str
+
+
+_IDENTICAL = _Match("duplicate", "error", "warning", ", byte for byte")
+_SIMILAR = _Match("near_duplicate", "warning", "info", ", nearly the same at up to 96 x 96 pixels")
+_LISTED = _Match("duplicate", "error", "warning", "")
+# Duplicates of one meaning: groups, meaning, advice, severity, and the names to show of all images.
+_Row = tuple[Groups, str, str, Severity, NDArray[np.object_]]
 
 
 def check_data(
@@ -66,75 +78,66 @@ def check_data(
     """
     data = as_dataset(data)
     facts = gather(data.images, decode=not quick, spec=spec, progress=progress)
-    problems = list(counts.unreadable(facts, names_of(data.images)))
+    problems = list(counts.unreadable(facts))
     if isinstance(data, ImageSet):
         if not quick:  # training logs these notes itself
             problems += [Issue("unreadable", "warning", note, []) for note in data.notes]
-        readable = data.subset(facts.readable)
-        problems += _of_images(readable, facts.at(facts.readable), spec=spec, seed=seed)
+        problems += _of_images(data.subset(facts.readable), facts.at(facts.readable), seed)
     else:
         whole = np.isin(data.left, facts.readable) & np.isin(data.right, facts.readable)
         used = np.unique(np.concatenate([data.left[whole], data.right[whole]]))
-        problems += _of_pairs(data.subset(whole), facts.at(used), spec=spec, seed=seed)
+        problems += _of_pairs(data.subset(whole), facts.at(used), seed)
     shown = [data.images[place] for place in facts.readable.tolist()]
-    if people.look_like_people(shown, seed) if faces is None and not quick else faces:
-        problems += people.missing_and_several(shown, names_of(shown), seed=seed, progress=progress)
+    if (share_with_faces(shown, seed=seed) or 0) >= _PEOPLE if faces is None and not quick else faces:
+        problems += missing_and_several(shown, facts.named(facts.readable), seed=seed, progress=progress)
     problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
     classes = len(data.classes) if isinstance(data, ImageSet) else None
     return Check(len(data.images), classes, problems)
 
 
-def _of_images(data: ImageSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Issue]:
-    names = names_of(data.images)
+def _of_images(data: ImageSet, facts: Facts, seed: int) -> Iterator[Issue]:
     split, label = counts.splits(data)
-    yield from counts.class_sizes(data, names)
-    yield from counts.straddling(data, split, label, names)
+    yield from counts.class_sizes(data, facts)
+    yield from counts.straddling(data, split, label, facts)
     # A forgery and a genuine image of one writer count as different classes.
-    role = np.where(data.forgery, "forgery of ", "")
-    tag, side = np.char.add(role, label).tolist(), split.tolist()
-    same = identical(data.images)
-    yield from _same_pictures(same, names, tag, side, exact=True, within=facts.thumbnails is not None)
-    if facts.thumbnails is not None:
-        near = _near(data.images, facts.thumbnails, same, seed)
-        yield from _same_pictures(near, names, tag, side, exact=False, within=True)
-        yield from _decoded(facts, names, spec)
+    tag, side = np.char.add(np.where(data.forgery, "forgery of ", ""), label).tolist(), split.tolist()
+    for match, groups in _matches(data.images, facts, seed):
+        yield from _duplicates(match, facts, _same_pictures(match, groups, facts, tag, side))
+    yield from counts.decoded(facts)
     if data.forgery.any():
-        yield from _shortcuts(shortcuts.of_roles(data, facts, spec=spec, seed=seed))
-    yield from _shortcuts(shortcuts.of_classes(data, facts, spec=spec, seed=seed))
+        yield from _shortcuts(shortcuts.of_roles(data, facts, seed=seed))
+    yield from _shortcuts(shortcuts.of_classes(data, facts, seed=seed))
 
 
-def _of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None, seed: int) -> Iterator[Issue]:
-    names = names_of(pairs.images)
+def _of_pairs(pairs: PairSet, facts: Facts, seed: int) -> Iterator[Issue]:
     yield from counts.pair_counts(pairs)
-    yield from _contradictions(pairs, names)
-    same = identical(pairs.images)
-    yield from _pairs_of_one_picture(same, pairs, names, exact=True)
+    ends = np.sort([pairs.left, pairs.right], axis=0)
+    given = np.unique(np.vstack([ends, pairs.same]), axis=1)
+    listed, count = np.unique(given[:2], axis=1, return_counts=True)
+    torn = listed[:, count > 1].T.tolist()
+    what, advice = "paired both as same and as different", "Correct the list"
+    yield from _duplicates(_LISTED, facts, [(torn, what, advice, "error", facts.names)])
+    for match, groups in _matches(pairs.images, facts, seed):
+        yield from _duplicates(match, facts, _pairs_of_one_picture(match, groups, pairs, facts))
+    yield from counts.decoded(facts)
+    yield from _shortcuts(shortcuts.of_pairs(pairs, facts, seed=seed))
+
+
+def _matches(images: Sequence[ImageSource], facts: Facts, seed: int) -> Iterator[tuple[_Match, Groups]]:
+    """Yield groups of identical images, and of similar ones with one image of each identical group."""
+    same = identical(images)
+    yield _IDENTICAL, same
     if facts.thumbnails is not None:
-        near = _near(pairs.images, facts.thumbnails, same, seed)
-        yield from _pairs_of_one_picture(near, pairs, names, exact=False)
-        yield from _decoded(facts, names, spec)
-    yield from _shortcuts(shortcuts.of_pairs(pairs, facts, spec=spec, seed=seed))
-
-
-def _decoded(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Issue]:
-    """Yield problems of decoded images."""
-    yield from counts.blank(facts, names)
-    yield from counts.modes(facts, names)
-    yield from counts.sizes(facts, names, spec)
-
-
-def _near(images: Sequence[ImageSource], thumbnails: Pixels, same: Groups, seed: int) -> Groups:
-    """Return groups of similar images, with one image of each identical group."""
-    twins = [member for group in same for member in group[1:]]
-    kept = np.setdiff1d(np.arange(len(images)), np.array(twins, dtype=np.intp))
-    found = lookalikes([images[i] for i in kept], thumbnails[kept], seed=seed)
-    return [kept[group].tolist() for group in found]
+        twins = [member for group in same for member in group[1:]]
+        kept = np.setdiff1d(np.arange(len(images)), np.array(twins, dtype=np.intp))
+        found = lookalikes([images[i] for i in kept], facts.thumbnails[kept], seed=seed)
+        yield _SIMILAR, [kept[group].tolist() for group in found]
 
 
 def _same_pictures(
-    groups: Groups, names: list[str], tag: list[str], split: list[str], *, exact: bool, within: bool
-) -> Iterator[Issue]:
-    """Yield pictures with several labels, in several splits, or repeated in one class."""
+    match: _Match, groups: Groups, facts: Facts, tag: list[str], split: list[str]
+) -> list[_Row]:
+    """Return pictures with several labels, in several splits, or repeated in one class."""
     torn, leaked, other = [], [], []
     for group in groups:
         labels, sides = {tag[i] for i in group}, {split[i] for i in group} - {""}
@@ -142,85 +145,55 @@ def _same_pictures(
             torn.append(group)
         if len(sides) > 1:
             leaked.append(group)
-        if len(labels) == 1 and len(sides) < 2:
+        if len(labels) == 1 and len(sides) < 2 and facts.thumbnails is not None:
             other.append(group)
-    grave: Severity = "error" if exact else "warning"
-    if torn:
-        advice = "One label is wrong, or the picture shows both: correct or remove it"
-        labelled = [f"{name} ({label})" for name, label in zip(names, tag, strict=True)]
-        yield _duplicate(torn, "under several labels", advice, grave, names, exact, labelled)
-    if leaked:
-        advice = "Testing on training images gives meaningless metrics: remove them from one split"
-        sided = [f"{name} ({side})" for name, side in zip(names, split, strict=True)]
-        yield _duplicate(leaked, "in several splits", advice, grave, names, exact, sided)
-    if other and within:
-        mild: Severity = "warning" if exact else "info"
-        yield _duplicate(other, "several times in one class", "Keep one of each", mild, names, exact, names)
+    wrong = "One label is wrong, or the picture shows both: correct or remove it"
+    seen = "Testing on training images gives meaningless metrics: remove them from one split"
+    labelled, sided = (
+        facts.names + np.array([f" ({part})" for part in parts], object) for parts in (tag, split)
+    )
+    return [
+        (torn, "under several labels", wrong, match.grave, labelled),
+        (leaked, "in several splits", seen, match.grave, sided),
+        (other, "several times in one class", "Keep one of each", match.mild, facts.names),
+    ]
 
 
-def _pairs_of_one_picture(
-    groups: Groups, pairs: PairSet, names: list[str], *, exact: bool
-) -> Iterator[Issue]:
-    """Yield pairs of a picture with itself, and pictures with several names."""
+def _pairs_of_one_picture(match: _Match, groups: Groups, pairs: PairSet, facts: Facts) -> list[_Row]:
+    """Return pairs of a picture with itself, and pictures with several names."""
     picture = np.arange(len(pairs.images))
     for group in groups:
         picture[group] = group[0]
     one = picture[pairs.left] == picture[pairs.right]
-    if not exact:
+    if match is _SIMILAR:
         one &= pairs.left != pairs.right
     ends = np.stack([pairs.left, pairs.right], axis=1)
     paired = set(ends[one].ravel().tolist())
     loose = [group for group in groups if not paired & set(group)]
-    grave: Severity = "error" if exact else "warning"
-    mild: Severity = "warning" if exact else "info"
-    for found, what, advice, severity in (
-        (ends[one & ~pairs.same].tolist(), "paired as different", "Correct the list", grave),
-        (ends[one & pairs.same].tolist(), "paired as same", "Such pairs are too easy: remove them", mild),
-        (loose, "under several names", "Use one name for each, so that splits keep them together", mild),
-    ):
-        if found:
-            yield _duplicate(found, what, advice, severity, names, exact, names)
+    apart, together = ends[one & ~pairs.same].tolist(), ends[one & pairs.same].tolist()
+    advice = "Use one name for each, so that splits keep them together"
+    return [
+        (apart, "paired as different", "Correct the list", match.grave, facts.names),
+        (together, "paired as same", "Such pairs are too easy: remove them", match.mild, facts.names),
+        (loose, "under several names", advice, match.mild, facts.names),
+    ]
 
 
-def _contradictions(pairs: PairSet, names: list[str]) -> Iterator[Issue]:
-    """Yield pairs that are listed both as same and as different."""
-    ends = np.sort([pairs.left, pairs.right], axis=0)
-    given = np.unique(np.vstack([ends, pairs.same]), axis=1)
-    both, count = np.unique(given[:2], axis=1, return_counts=True)
-    torn = both[:, count > 1].T.tolist()
-    if torn:
-        yield _duplicate(
-            torn, "paired both as same and as different", "Correct the list", "error", names, None, names
-        )
-
-
-def _duplicate(
-    groups: Groups,
-    what: str,
-    advice: str,
-    severity: Severity,
-    names: list[str],
-    exact: bool | None,
-    shown: list[str],
-) -> Issue:
-    how = {True: ", byte for byte", False: ", nearly the same at up to 96 x 96 pixels", None: ""}[exact]
-    examples = [" = ".join(shown[i] for i in group[:3]) for group in groups]
-    subject = many(len(groups), "pair" if exact is None else "picture")
-    return Issue(
-        "near_duplicate" if exact is False else "duplicate",
-        severity,
-        f"{subject} {what}{how}: {some(examples)}. {advice}",
-        [names[i] for i in dict.fromkeys(chain.from_iterable(groups))],
-    )
+def _duplicates(match: _Match, facts: Facts, rows: Iterable[_Row]) -> Iterator[Issue]:
+    for groups, what, advice, severity, shown in rows:
+        if groups:
+            subject = many(len(groups), "pair" if match is _LISTED else "picture")
+            examples = some([" = ".join(shown[i] for i in group[:3]) for group in groups])
+            files = facts.named(list(dict.fromkeys(chain.from_iterable(groups))))
+            text = f"{subject} {what}{match.text}: {examples}. {advice}"
+            yield Issue(match.kind, severity, text, files)
 
 
 def _shortcuts(found: Iterable[shortcuts.Shortcut]) -> Iterator[Issue]:
     for one in found:
-        yield Issue(
-            "shortcut",
-            "error" if one.low > _ERROR_AUC else "warning",
+        text = (
             f"{one.what}: AUC {one.auc:.2f} (95 % interval {one.low:.2f} to {one.high:.2f}; 0.5 is chance),"
             f" by {one.features}. A network may learn this instead of comparing, and fail on other data:"
-            " remove this difference between the images, or record all of them in the same way",
-            [],
+            " remove this difference between the images, or record all of them in the same way"
         )
+        yield Issue("shortcut", "error" if one.low > _ERROR_AUC else "warning", text, [])

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ...errors import many, some
 from ..datasets import ImageSet, PairSet
-from ..preprocessing import ImageSpec
 from ..splits import HOLD_OUT_FROM
 from .file_features import Facts
 from .issues import Issue, Severity
@@ -22,94 +21,106 @@ _FLAT = 2  # maximum range of gray levels in a thumbnail of a blank image
 _LOSSLESS = ("1", "L", "P", "RGB")  # modes that convert to L or RGB without loss
 
 
-def unreadable(facts: Facts, names: list[str]) -> Iterator[Issue]:
+def unreadable(facts: Facts) -> Iterator[Issue]:
     """Yield images that cannot be opened."""
     if facts.errors:
-        reasons = [f"{names[i]} {error.reason}" for i, error in facts.errors.items()]
-        yield Issue(
-            "unreadable",
-            "error",
+        reasons = [f"{facts.names[i]} {error.reason}" for i, error in facts.errors.items()]
+        text = (
             f"{many(len(reasons), 'image')} of {len(facts):,} cannot be read, so training would ignore them:"
-            f" {some(reasons)}. Save them again or remove them",
-            [names[i] for i in facts.errors],
+            f" {some(reasons)}. Save them again or remove them"
         )
+        yield Issue("unreadable", "error", text, facts.named([*facts.errors]))
 
 
-def blank(facts: Facts, names: list[str]) -> Iterator[Issue]:
-    """Yield images of one color, for example from an empty scanner."""
+def decoded(facts: Facts) -> Iterator[Issue]:
+    """Yield images without content, and those of unusual mode, size or aspect ratio."""
     if facts.thumbnails is None or not len(facts):
         return
-    flat = np.flatnonzero(np.ptp(facts.thumbnails.reshape(len(facts), -1), axis=1) <= _FLAT)
-    if len(flat):
-        files = [names[i] for i in flat]
-        yield Issue(
-            "unreadable",
-            "warning",
-            f"{many(len(flat), 'image')} of one color, without content: {some(files)}. They look the same"
-            " whatever their label: remove them",
-            files,
+    if files := facts.named(np.ptp(facts.thumbnails.reshape(len(facts), -1), axis=1) <= _FLAT):
+        text = (
+            f"{many(len(files), 'image')} of one color, without content: {some(files)}. They look the same"
+            " whatever their label: remove them"
         )
+        yield Issue("unreadable", "warning", text, files)
+    (main, most), *others = Counter(facts.mode.tolist()).most_common()
+    if others:
+        lossy = any(mode not in _LOSSLESS and " x " not in mode for mode, _ in others)
+        text = (
+            f"{many(most, 'image')} of mode {main}, but also "
+            + ", ".join(f"{count:,} {mode}" for mode, count in others)
+            + ". All are converted (transparency becomes white, 16 bits become 8): check the results"
+        )
+        yield Issue("mode", "warning" if lossy else "info", text, facts.named(facts.mode != main))
+    if files := facts.named(facts.animated):
+        text = f"{many(len(files), 'file')} with several frames: only the first frame is used. Save the"
+        yield Issue("mode", "warning", f"{text} required frames as images", files)
+    width, height, spec = facts["width"], facts["height"], facts.spec
+    area, shape = np.log2(width * height), np.log2(width / height)
+    odd = np.flatnonzero((np.abs(area - np.median(area)) > 4) | (np.abs(shape - np.median(shape)) > 1.6))
+    if len(odd):
+        text = (
+            f"{many(len(odd), 'image')} of unusual size or aspect ratio (the median is"
+            f" {np.median(width):.0f}x{np.median(height):.0f}):"
+            f" {some([f'{facts.names[i]} {width[i]:.0f}x{height[i]:.0f}' for i in odd])}."
+            " Check if they belong here"
+        )
+        yield Issue("size", "info", text, facts.named(odd))
+    if spec and (files := facts.named((2 * width < spec.width) | (2 * height < spec.height))):
+        text = (
+            f"{many(len(files), 'image')} less than half as wide or high as the model's input of"
+            f" {spec.width}x{spec.height}, so enlarging blurs them. Use larger images or a smaller input"
+        )
+        yield Issue("size", "warning", text, files)
 
 
-def class_sizes(data: ImageSet, names: list[str]) -> Iterator[Issue]:
+def class_sizes(data: ImageSet, facts: Facts) -> Iterator[Issue]:
     """Yield too few classes, classes with one image, and imbalance; forgeries are not counted."""
     genuine = np.flatnonzero(~data.forgery)
     labels, place, counts = np.unique(data.labels[genuine], return_inverse=True, return_counts=True)
     usable = np.sort(counts[counts > 1])
     if len(usable) < 2:
-        yield Issue(
-            "too_few",
-            "error",
-            "training needs two classes with two readable images each;"
-            f" {len(usable)} of {many(len(labels), 'class')} can be used. Add images, or check that each"
-            " class has its own folder",
-            [],
+        text = (
+            f"training needs two classes with two readable images each; {len(usable)} of"
+            f" {many(len(labels), 'class')} can be used. Add images, or give each class its own folder"
         )
+        yield Issue("too_few", "error", text, [])
     elif len(usable) < HOLD_OUT_FROM:
         unseen = len(usable) >= 4
         source = "cross-validation over them" if unseen else "training classes, so it may not generalize"
-        yield Issue(
-            "too_few",
-            "info" if unseen else "warning",
+        text = (
             f"only {len(usable)} classes have two images: the threshold will come from {source}."
-            " More classes help more than more images of each",
-            [],
+            " More classes help more than more images of each"
         )
-    single = genuine[counts[place] == 1]
-    if len(single):
-        yield Issue(
-            "single_image_class",
-            "warning" if 2 * len(single) > len(labels) else "info",
+        yield Issue("too_few", "info" if unseen else "warning", text, [])
+    if single := facts.named(genuine[counts[place] == 1]):
+        text = (
             f"{len(single):,} of {many(len(labels), 'class')} have one image: they give no same pair and"
-            " serve as impostors only. Add second images if possible",
-            [names[i] for i in single],
+            " serve as impostors only. Add second images if possible"
         )
+        severity: Severity = "warning" if 2 * len(single) > len(labels) else "info"
+        yield Issue("single_image_class", severity, text, single)
     few = usable[(len(usable) - 1) // 4] if len(usable) > 1 else 0
     if len(usable) > 1 and usable[-1] >= 10 * few:
         largest = labels[counts == usable[-1]][0]
-        yield Issue(
-            "imbalance",
-            "warning",
+        text = (
             f"{largest} has {usable[-1]:,} images, but a quarter of the classes {few} or fewer. Batches are"
-            " balanced, but metrics over pairs mostly measure the large classes: add images to the small"
-            " classes",
-            [names[i] for i in genuine[labels[place] == largest]],
+            " balanced, but metrics over pairs mostly measure the large classes: add images to the small ones"
         )
+        yield Issue("imbalance", "warning", text, facts.named(genuine[labels[place] == largest]))
 
 
 def pair_counts(pairs: PairSet) -> Iterator[Issue]:
     """Yield too few pairs of one kind, or imbalance between the kinds."""
     same, different = int(pairs.same.sum()), int((~pairs.same).sum())
-    counted = f"the list has {same:,} same and {different:,} different pairs of readable images"
+    text = f"the list has {same:,} same and {different:,} different pairs of readable images"
     if not (same and different):
-        yield Issue(
-            "too_few", "error", f"{counted}; training needs both kinds. Add pairs of the other kind", []
-        )
+        text += "; training needs both kinds. Add pairs of the other kind"
+        yield Issue("too_few", "error", text, [])
     elif min(same, different) < 30:
-        yield Issue("too_few", "warning", f"{counted}; metrics need at least 30 of each. Add pairs", [])
+        yield Issue("too_few", "warning", f"{text}; metrics need at least 30 of each. Add pairs", [])
     elif min(same, different) < 0.1 * len(pairs):
-        advice = "Batches have half of each kind, so pairs of the rarer kind repeat: add more of them"
-        yield Issue("imbalance", "warning", f"{counted}. {advice}", [])
+        text += ". Batches have half of each kind, so pairs of the rarer kind repeat: add more of them"
+        yield Issue("imbalance", "warning", text, [])
 
 
 def splits(data: ImageSet) -> tuple[Strings, Strings]:
@@ -120,85 +131,30 @@ def splits(data: ImageSet) -> tuple[Strings, Strings]:
     return np.array([top for top, _, _ in parts], np.str_), np.array([rest for _, _, rest in parts], np.str_)
 
 
-def straddling(data: ImageSet, split: Strings, label: Strings, names: list[str]) -> Iterator[Issue]:
+def straddling(data: ImageSet, split: Strings, label: Strings, facts: Facts) -> Iterator[Issue]:
     """Yield groups, or else classes, with images in several splits."""
     if not (data.split != "").any():  # the folders above the class folders
         advice = (
             "These folders become part of the class names, so one class counts as two:"
             " give one of the folders, or a CSV with a split column"
         )
-        yield from _crossing("class", label, split, "error", advice, names)
+        yield from _crossing("class", label, split, "error", advice, facts)
         return
     advice = "Testing then profits from what a group has in common: keep each group in one split"
-    groups = list(_crossing("group", data.groups, split, "error", advice, names))
+    groups = list(_crossing("group", data.groups, split, "error", advice, facts))
     advice = "Metrics then measure known classes, not new ones: keep each class in one split"
-    yield from groups or _crossing("class", label, split, "warning", advice, names)
+    yield from groups or _crossing("class", label, split, "warning", advice, facts)
 
 
 def _crossing(
-    what: str, of: Strings, split: Strings, severity: Severity, advice: str, names: list[str]
+    what: str, of: Strings, split: Strings, severity: Severity, advice: str, facts: Facts
 ) -> Iterator[Issue]:
     known = (split != "") & (of != "")
     sides = np.unique(np.stack([of[known], split[known]]), axis=1)[0]
     each, count = np.unique(sides, return_counts=True)
     crossing = each[count > 1]
     if len(crossing):
-        yield Issue(
-            "group_straddles_split",
-            severity,
-            f"{many(len(crossing), what)} with images in several splits: {some(crossing.tolist())}. {advice}",
-            [names[i] for i in np.flatnonzero(known & np.isin(of, crossing))],
+        text = (
+            f"{many(len(crossing), what)} with images in several splits: {some(crossing.tolist())}. {advice}"
         )
-
-
-def modes(facts: Facts, names: list[str]) -> Iterator[Issue]:
-    """Yield images of another mode than most, and files with several frames."""
-    counts = Counter(facts.mode.tolist()).most_common()
-    if len(counts) > 1:
-        (main, most), *others = counts
-        lossy = any(mode not in _LOSSLESS and " x " not in mode for mode, _ in others)
-        yield Issue(
-            "mode",
-            "warning" if lossy else "info",
-            f"{many(most, 'image')} of mode {main}, but also "
-            + ", ".join(f"{count:,} {mode}" for mode, count in others)
-            + ". All are converted (transparency becomes white, 16 bits become 8): check the results",
-            [names[i] for i in np.flatnonzero(facts.mode != main)],
-        )
-    if facts.animated.any():
-        yield Issue(
-            "mode",
-            "warning",
-            f"{many(int(facts.animated.sum()), 'file')} with several frames: only the first frame is used."
-            " Save the required frames as images",
-            [names[i] for i in np.flatnonzero(facts.animated)],
-        )
-
-
-def sizes(facts: Facts, names: list[str], spec: ImageSpec | None) -> Iterator[Issue]:
-    """Yield images of unusual size or aspect ratio, or too small for the input of the model."""
-    if not len(facts):
-        return
-    width, height = facts["width"], facts["height"]
-    area, shape = np.log2(width * height), np.log2(width / height)
-    odd = np.flatnonzero((np.abs(area - np.median(area)) > 4) | (np.abs(shape - np.median(shape)) > 1.6))
-    if len(odd):
-        examples = [f"{names[i]} {width[i]:.0f}x{height[i]:.0f}" for i in odd]
-        yield Issue(
-            "size",
-            "info",
-            f"{many(len(odd), 'image')} of unusual size or aspect ratio (the median is"
-            f" {np.median(width):.0f}x{np.median(height):.0f}): {some(examples)}. Check if they belong here",
-            [names[i] for i in odd],
-        )
-    if spec is None:
-        return
-    small = np.flatnonzero((2 * width < spec.width) | (2 * height < spec.height))
-    if len(small):
-        yield Issue(
-            "size",
-            "warning",
-            f"{many(len(small), 'image')} less than half as wide or high as the model's input of"
-            f" {spec.width}x{spec.height}, so enlarging blurs them. Use larger images or a smaller input",
-            [names[i] for i in small],
-        )
+        yield Issue("group_straddles_split", severity, text, facts.named(known & np.isin(of, crossing)))

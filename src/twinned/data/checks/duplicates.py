@@ -1,13 +1,8 @@
 """Find duplicate pictures: identical files, and pictures saved again with another format or size.
 
-Neither search compares all pairs. Identical files have the same size and SHA-256. Similar
-pictures are adjacent in the order of short binary fingerprints (random half-spaces of the principal
-directions of the thumbnails), for one of eight fingerprints; candidates are then compared at higher
-resolution. On Omniglot drawings, faces and signatures, no different pictures pass this comparison, but nearly
-all copies saved as JPEG or at half the size do.
-
-References:
-    Charikar, STOC 2002: similarity estimation from rounding algorithms (the fingerprints and the sort).
+Similar pictures are adjacent in the order of short binary fingerprints (random half-spaces of the principal
+directions of the thumbnails), for one of eight fingerprints; candidates are then compared in detail. Source
+of the fingerprints: Charikar, Similarity estimation from rounding algorithms, STOC 2002.
 """
 
 from __future__ import annotations
@@ -49,15 +44,14 @@ def lookalikes(images: Sequence[ImageSource], thumbnails: Pixels, *, seed: int =
 
     The images are readable and not identical; thumbnails are gray, uint8, shape ``(n, side, side)``.
     """
-    near = _candidates(thumbnails, seed)
 
     @lru_cache(maxsize=256)
     def opened(place: int) -> Image.Image:
         image = open_image(images[place], at_least=(_DETAIL, _DETAIL)).convert("L")
         return image.resize((min(image.width, _DETAIL), min(image.height, _DETAIL)), _SMOOTH)
 
-    alike = [(a, b) for a, b in near if _same_picture(opened(a), opened(b))]
-    return joined(len(images), alike)
+    near = _candidates(thumbnails, seed)
+    return joined(len(images), [(a, b) for a, b in near if _same_picture(opened(a), opened(b))])
 
 
 def joined(count: int, pairs: Sequence[tuple[int, int]]) -> Groups:

@@ -34,21 +34,15 @@ SIDE = 16  # pixels of a thumbnail
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """Features of all images, one row per image.
+    """Features of all images, one row per image."""
 
-    Args:
-        values: Shape ``(n, len(FACTS))``; NaN for unknown values.
-        mode: Pillow mode, or the kind of an array, shape ``(n,)``.
-        animated: True for files with several frames, shape ``(n,)``.
-        thumbnails: Gray, uint8, shape ``(n, SIDE, SIDE)``; None if images were not decoded.
-        errors: Error of each unreadable image, by its index.
-    """
-
-    values: Floats
-    mode: NDArray[np.str_]
-    animated: NDArray[np.bool_]
-    thumbnails: Pixels | None
-    errors: dict[int, ImageError]
+    names: NDArray[np.object_]  # path of each image, or its index
+    values: Floats  # (n, len(FACTS)); NaN for unknown values
+    mode: NDArray[np.str_]  # of Pillow, or the kind of an array
+    animated: NDArray[np.bool_]  # True for files with several frames
+    thumbnails: Pixels | None  # gray, uint8, (n, SIDE, SIDE); None if images were not decoded
+    errors: dict[int, ImageError]  # of unreadable images
+    spec: ImageSpec | None  # input of the model
 
     def __len__(self) -> int:
         return len(self.values)
@@ -56,6 +50,16 @@ class Facts:
     def __getitem__(self, name: str) -> Floats:
         """Return one feature of all images, shape ``(n,)``."""
         return self.values[:, FACTS.index(name)]
+
+    @property
+    def only_ink(self) -> bool:
+        """True if preprocessing keeps the ink only, so that paper and file make no difference."""
+        return self.spec is not None and self.spec.ink != "none"
+
+    def named(self, chosen: NDArray[Any] | Sequence[int]) -> list[str]:
+        """Return the names of the images at indices, or where a mask is True."""
+        names: list[str] = self.names[chosen].tolist()
+        return names
 
     @property
     def readable(self) -> NDArray[np.intp]:
@@ -66,6 +70,7 @@ class Facts:
         """Return the features of the chosen images, which must be readable."""
         return replace(
             self,
+            names=self.names[chosen],
             values=self.values[chosen],
             mode=self.mode[chosen],
             animated=self.animated[chosen],
@@ -109,7 +114,12 @@ def gather(
     for column, name in enumerate(CATEGORIES):
         codes = np.unique(words[:, column].astype(np.str_), return_inverse=True)[1]
         values[:, FACTS.index(name)] = codes.reshape(-1)
-    return Facts(values, words[:, 1].astype(np.str_), animated, thumbnails, errors)
+    names = np.array([_name(image, place) for place, image in enumerate(images)], dtype=object)
+    return Facts(names, values, words[:, 1].astype(np.str_), animated, thumbnails, errors, spec)
+
+
+def _name(source: ImageSource, place: int) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"image {place}"
 
 
 def packing(source: ImageSource) -> float:
@@ -158,16 +168,8 @@ def _of_pillow(image: Image.Image, size: int) -> tuple[list[float], tuple[str, s
     tables = getattr(image, "quantization", None) or {}  # of a JPEG; larger values are coarser
     metadata = sum(len(v) if isinstance(v, (str, bytes)) else 1 for v in image.info.values())
     dpi = image.info.get("dpi") or (0,)
-    values = [
-        float(size),
-        float(image.width),
-        float(image.height),
-        0.0,
-        0.0,
-        float(sum(sum(table) for table in tables.values())),
-        float(metadata),
-        round(float(dpi[0])),
-    ]
+    compression = sum(sum(table) for table in tables.values())
+    values = [size, *image.size, 0, 0, compression, metadata, round(float(dpi[0]))]
     return values, (image.format or "", image.mode), bool(getattr(image, "is_animated", False))
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
-
-from ..images import ImageSource
 
 Kind = Literal[
     "unreadable",
@@ -61,11 +57,3 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """Return the result as `twinned check --json` prints it."""
         return asdict(self)
-
-
-def names_of(images: Sequence[ImageSource]) -> list[str]:
-    """Return the path of each image, or its index."""
-    return [
-        os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {place}"
-        for place, image in enumerate(images)
-    ]

@@ -1,22 +1,14 @@
 """Detect shortcuts: labels that can be predicted without comparing the content of two images.
 
-A network learns whatever predicts the label, so metrics on data with a shortcut are meaningless. The search
-is not limited to known shortcuts. A small random forest predicts the label from information that must not
-suffice:
-
-- if an image is a forgery, from that image alone (file features and a thumbnail);
-- if a listed pair is the same, from its left image alone, and from its right image alone;
-- if two images are of one class, from the agreement of their file features. The pictures are left out,
-  because their content is the answer.
-
-The forest is tested on writers, people or classes that it was not trained on. Its area under the ROC curve
-has a 95 % interval by resampling classes; 0.5 is chance. A shortcut is reported if the interval is above 0.6.
+A small random forest predicts the label from information that must not suffice: if an image is a forgery or a
+listed pair is the same, from one image (file features and a thumbnail); if two images are of one class, from
+the agreement of their file features. It is tested on classes that it was not trained on, and a shortcut is
+reported if the 95 % interval of its area under the ROC curve, by resampling classes, is above 0.6.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +20,6 @@ from ...metrics.roc import auc
 from ..datasets import ImageSet, PairSet, connected
 from ..images import ImageSource
 from ..pairs import make_pairs
-from ..preprocessing import ImageSpec
 from .file_features import CATEGORIES, FACTS, Facts, packing
 
 Index = NDArray[np.intp]
@@ -43,26 +34,17 @@ _MIN_SAMPLES = 20  # images or pairs of a probe
 _CLASSES = 10  # with fewer classes, training and test data share classes
 
 
-@dataclass(frozen=True)
-class Shortcut:
-    """Label that can be predicted from information that should not suffice.
+class Shortcut(NamedTuple):
+    """Label that can be predicted from information that should not suffice."""
 
-    Args:
-        what: Beginning of a sentence: the label, and the information.
-        auc: Area under the ROC curve on unseen classes; 0.5 is chance, 1 is certainty.
-        low: Lower bound of the 95 % interval of ``auc``.
-        high: Upper bound of the 95 % interval of ``auc``.
-        features: Description of the most predictive features.
-    """
-
-    what: str
-    auc: float
-    low: float
+    what: str  # beginning of a sentence: the label, and the information
+    auc: float  # on unseen classes; 0.5 is chance, 1 is certainty
+    low: float  # bounds of its 95 % interval
     high: float
-    features: str
+    features: str  # the most predictive ones
 
 
-def of_roles(data: ImageSet, facts: Facts, *, spec: ImageSpec | None = None, seed: int = 0) -> list[Shortcut]:
+def of_roles(data: ImageSet, facts: Facts, *, seed: int = 0) -> list[Shortcut]:
     """Predict the role (genuine or forgery) from single readable images and their features."""
     chosen = _some_classes(data.class_index, seed)
     return _one_image(
@@ -71,60 +53,49 @@ def of_roles(data: ImageSet, facts: Facts, *, spec: ImageSpec | None = None, see
         data.forgery[chosen],
         data.class_index[chosen],
         sides=("forgeries", "genuine images"),
-        spec=spec,
         seed=seed,
     )
 
 
-def of_classes(
-    data: ImageSet, facts: Facts, *, spec: ImageSpec | None = None, seed: int = 0
-) -> list[Shortcut]:
-    """Predict from file features if two images are of one class; arguments as for `of_roles`."""
+def of_classes(data: ImageSet, facts: Facts, *, seed: int = 0) -> list[Shortcut]:
+    """Predict from file features if two readable images are of one class."""
     genuine = np.flatnonzero(~data.forgery)
     chosen = genuine[_some_classes(data.class_index[genuine], seed)]
     classes = data.class_index[chosen]
     many = len(np.unique(classes)) >= _CLASSES
     # Only two folds: both images of a pair are in one fold, and small folds have few pairs.
     fold = _folds(classes, seed, count=2) if many else _halves_within(classes, seed)
-    pairs = _pairs_within(classes, fold, seed)
     return _two_files(
         "two images of one class can be recognized from their files, without their content",
         facts.at(chosen),
         [data.images[i] for i in chosen],
-        pairs,
+        _pairs_within(classes, fold, seed),
         classes if many else np.arange(len(chosen)),
-        spec=spec,
         seed=seed,
     )
 
 
-def of_pairs(pairs: PairSet, facts: Facts, *, spec: ImageSpec | None = None, seed: int = 0) -> list[Shortcut]:
-    """Predict the kind of listed pairs from one side, or from file features; arguments as for `of_roles`."""
+def of_pairs(pairs: PairSet, facts: Facts, *, seed: int = 0) -> list[Shortcut]:
+    """Predict the kind of listed pairs from one side, or from file features."""
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:_IMAGES]
     left, right, same = pairs.left[chosen], pairs.right[chosen], pairs.same[chosen]
     # Components share no image. If one is too large, use groups of images that same pairs link.
     unit = pairs.components()
     if np.bincount(unit[left]).max(initial=0) > len(chosen) / 4:
         unit = connected(len(pairs.images), pairs.left[pairs.same], pairs.right[pairs.same])
+    what = "same and different pairs can be distinguished from the"
     found = _two_files(
-        "same and different pairs can be distinguished from the two files, without their content",
+        f"{what} two files, without their content",
         facts,
         pairs.images,
         _Pairs(left, right, same, _folds(unit[left], seed)),
         unit,
-        spec=spec,
         seed=seed,
     )
+    sides = "same pairs", "different pairs"
     for side, ends in (("left", left), ("right", right)):
-        found += _one_image(
-            f"same and different pairs can be distinguished from the {side} image alone",
-            facts.at(ends),
-            same,
-            unit[ends],
-            sides=("same pairs", "different pairs"),
-            spec=spec,
-            seed=seed,
-        )
+        text = f"{what} {side} image alone"
+        found += _one_image(text, facts.at(ends), same, unit[ends], sides=sides, seed=seed)
     return found
 
 
@@ -136,19 +107,12 @@ class _Pairs(NamedTuple):
 
 
 def _one_image(
-    what: str,
-    facts: Facts,
-    target: Bools,
-    unit: Ints,
-    *,
-    sides: tuple[str, str],
-    spec: ImageSpec | None,
-    seed: int,
+    what: str, facts: Facts, target: Bools, unit: Ints, *, sides: tuple[str, str], seed: int
 ) -> list[Shortcut]:
     """Return the better of two probes, with file features and with file features and thumbnail."""
     if target.all() or not target.any():
         return []
-    names = () if spec is not None and spec.ink != "none" else FACTS  # ink extraction removes all of them
+    names = () if facts.only_ink else FACTS
     columns = np.nan_to_num(facts.values[:, [FACTS.index(name) for name in names]], nan=-1)
     figures = {name: auc(column, target) for name, column in zip(names, columns.T, strict=True)}
     alone = {name: max(figure, 1 - figure) for name, figure in figures.items()}
@@ -175,19 +139,17 @@ def _two_files(
     pairs: _Pairs,
     unit: Ints,
     *,
-    spec: ImageSpec | None,
     seed: int,
 ) -> list[Shortcut]:
     """Probe with the differences of file features, except the size in bytes, which depends on content."""
     left, right, same, fold = pairs
     if same.all() or not same.any():
         return []
-    ink = spec is not None and spec.ink != "none"
-    names = ("width", "height") if ink else tuple(name for name in FACTS if name != "file size")
+    names = ("width", "height") if facts.only_ink else tuple(name for name in FACTS if name != "file size")
     difference = {name: np.nan_to_num(np.abs(facts[name][left] - facts[name][right])) for name in names}
     for name in set(CATEGORIES) & set(names):
         difference[name] = (difference[name] > 0).astype(np.float64)
-    if facts.thumbnails is not None and not ink:
+    if facts.thumbnails is not None and not facts.only_ink:
         level = _packing(images, seed)
         difference["packing"] = np.nan_to_num(np.abs(level[left] - level[right]))
     difference = {name: values for name, values in difference.items() if values.any()}

@@ -1,10 +1,7 @@
 """Find faces in photographs: a network over an image pyramid, and non-maximum suppression.
 
-The pyramid lies in one image, arranged as dlib does. The positions of the levels decide which windows the
-network sees, so that boxes are those of dlib.
-
-References:
-    King, Max-margin object detection, arXiv:1502.00046, 2015; dlib/image_transforms/image_pyramid.h.
+The pyramid lies in one image, arranged as dlib does, so that boxes are those of dlib. Sources: King,
+Max-margin object detection, arXiv:1502.00046, 2015; dlib/image_transforms/image_pyramid.h.
 """
 
 from __future__ import annotations
@@ -63,15 +60,7 @@ class Face:
 
 
 def find_faces(image: Image.Image, smallest: float) -> list[Face]:
-    """Find the faces from a size up, the largest first.
-
-    Args:
-        image: Upright image, mode L or RGB.
-        smallest: Size of the smallest faces in pixels, about.
-
-    Raises:
-        MissingExtra: If the extra ``faces`` is not installed.
-    """
+    """Find the faces from a size in pixels up, about, the largest first; upright image, mode L or RGB."""
     finder = models.finder()
     color = image if image.mode == "RGB" else image.convert("RGB")
     boxes = suppress(np.concatenate(list(_search(finder, color, smallest))))
@@ -140,13 +129,7 @@ def _boxes(finder: models.Finder, image: Image.Image, scale: float) -> Boxes:
 
 
 class _Pyramid:
-    """Levels of an image, placed on one canvas. They are made when they are needed.
-
-    Args:
-        finder: Networks.
-        image: RGB image.
-        size: Width and height of the first level.
-    """
+    """Levels of an RGB image on one canvas, made when they are needed; the first has a given size."""
 
     def __init__(self, finder: models.Finder, image: Image.Image, size: tuple[int, int]) -> None:
         self.finder, self.size = finder, np.array(image.size)

@@ -28,17 +28,10 @@ PADDING = 0.25  # margin on each side of the average face, relative to its size
 
 
 def similarity(source: Points, target: Points) -> tuple[Points, Points]:
-    """Fit the rotation with scale and the shift that map points to others with the least squared error.
+    """Fit the rotation with scale and the shift that map points ``(..., n, 2)`` to others with least error.
 
-    Args:
-        source: Points, ``(..., points, 2)``.
-        target: Points of the same shape.
-
-    Returns:
-        Matrix ``(..., 2, 2)`` and shift ``(..., 2)``: ``target = source @ matrix.T + shift``.
-
-    References:
-        Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 1991.
+    ``target = source @ matrix.T + shift``; shapes ``(..., 2, 2)`` and ``(..., 2)``. Source: Umeyama,
+    Least-squares estimation of transformation parameters between two point patterns, PAMI 1991.
     """
     center, target_center = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
     x, y = source - center, target - target_center
@@ -51,16 +44,7 @@ def similarity(source: Points, target: Points) -> tuple[Points, Points]:
 
 
 def predict(predictor: ShapePredictor, image: Image.Image, boxes: NDArray[Any]) -> Points:
-    """Find the landmarks of faces.
-
-    Args:
-        predictor: Trees.
-        image: Upright image, mode L or RGB.
-        boxes: Boxes of faces, ``(n, 4)``: left, top, right, bottom, the last two exclusive.
-
-    Returns:
-        Points (x, y) in pixels, ``(n, points, 2)``.
-    """
+    """Find the landmarks (x, y) of faces, ``(n, points, 2)``, in their boxes, ``(n, 4)``; image: L or RGB."""
     pixels = np.asarray(image)
     corners = np.asarray(boxes, np.float64)
     origin, size = corners[:, None, :2], corners[:, None, 2:] - corners[:, None, :2] - 1
@@ -104,14 +88,7 @@ def _leaves(predictor: ShapePredictor, level: int, features: NDArray[np.float32]
 
 
 def align_chip(image: Image.Image, landmarks: Points, size: int, padding: float = PADDING) -> Image.Image:
-    """Cut out a face, turned and scaled so that its landmarks lie on those of the average face.
-
-    Args:
-        image: Upright image, mode L or RGB.
-        landmarks: Five points (x, y) in pixels, ``(5, 2)``.
-        size: Height and width of the result in pixels.
-        padding: Margin on each side of the average face, relative to its size.
-    """
+    """Cut out a face so that its landmarks lie on those of the average face, as in `align`."""
     target = (AVERAGE_FACE + padding) / (1 + 2 * padding) * size
     matrix, shift = similarity(target, np.asarray(landmarks, np.float64))
     scale = float(np.hypot(*matrix[0]))  # pixels of the image per pixel of the result

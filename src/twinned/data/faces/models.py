@@ -7,7 +7,6 @@ import os
 import threading
 from functools import cache
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 from ...errors import MissingExtra, ModelError
 from ...utils.files import cached_folder
 from .dat_file import Floats, ShapePredictor, read_network, read_shape_predictor
-from .onnx_graphs import detector_graph, encoder_graph, grid, resize_graph, with_affine
+from .onnx_graphs import detector_graph, encoder_graph, folded, grid, resize_graph
 
 _PACKAGE = "face_recognition_models"
 VERSION = "3"  # of the conversion
@@ -24,12 +23,7 @@ _lock = threading.Lock()
 
 
 class _Source(NamedTuple):
-    """File of the extra.
-
-    Args:
-        file: Name.
-        sha256: Its SHA-256; another file is refused.
-    """
+    """File of the extra; one with another SHA-256 is refused."""
 
     file: str
     sha256: str
@@ -56,26 +50,15 @@ STD = (256 / 255,) * 3
 
 
 class Finder(NamedTuple):
-    """Detector and shape predictor.
+    """Detector and shape predictor."""
 
-    Args:
-        resize: Session of the graph of `resize_graph`.
-        scan: Session of a fast approximation of the detector.
-        inspect: Session of the detector.
-        mean: Mean color that is subtracted.
-        step: Distance of the scores in pixels.
-        origin: Pixel of the first score.
-        field: Side of the square of pixels on which a score rests.
-        predictor: Trees for the landmarks.
-    """
-
-    resize: Any
-    scan: Any
-    inspect: Any
-    mean: tuple[float, ...]
-    step: int
-    origin: int
-    field: int
+    resize: Any  # session of the graph of `resize_graph`
+    scan: Any  # session of a fast approximation of the detector
+    inspect: Any  # session of the detector
+    mean: tuple[float, ...]  # color that is subtracted
+    step: int  # distance of the scores in pixels
+    origin: int  # pixel of the first score
+    field: int  # side of the square of pixels on which a score rests
     predictor: ShapePredictor
 
 
@@ -108,12 +91,7 @@ def read_source(source: _Source) -> bytes:
 
 @cache
 def finder() -> Finder:
-    """Load detector and shape predictor, which are converted on first use.
-
-    Raises:
-        MissingExtra: If the extra is not installed.
-        ModelError: If a file is damaged.
-    """
+    """Load detector and shape predictor, which are converted on first use; raises as `read_source` does."""
     import onnxruntime
     from safetensors.numpy import load_file
 
@@ -151,30 +129,18 @@ def _convert(folder: Path) -> None:
 
 
 def write_encoder(path: Path) -> None:
-    """Write the face encoder: uint8 ``pixels`` (n, 150, 150, 3) to ``embedding`` (n, 128).
-
-    Raises:
-        MissingExtra: If the extra is not installed.
-        ModelError: If its file is damaged.
-    """
+    """Write the face encoder: uint8 ``pixels`` (n, 150, 150, 3) to ``embedding`` (n, 128)."""
     path.write_bytes(encoder_graph(read_network(read_source(ENCODER), ENCODER.file)))
 
 
 def encoder_weights() -> dict[str, Floats]:
-    """Return the weights of the face encoder by the names in `twinned.nn.encoders.dlib.DlibFace`.
-
-    Raises:
-        MissingExtra: If the extra is not installed.
-        ModelError: If its file is damaged.
-    """
-    layers = read_network(read_source(ENCODER), ENCODER.file).layers
-    found = {"dense.weight": np.ascontiguousarray(layers[-1].weights.T)}
-    both = [(one, affine) for one, affine in pairwise(layers) if one.kind == "con_4"]
-    for number, pair in enumerate(both):
+    """Return the weights of the face encoder by the names in `twinned.nn.encoders.dlib.DlibFace`."""
+    *layers, last = folded(read_network(read_source(ENCODER), ENCODER.file).layers)
+    found = {"dense.weight": np.ascontiguousarray(last.weights.T)}
+    for number, layer in enumerate(layer for layer in layers if layer.kind == "con_4"):
         block = f"blocks.{(number - 1) // 2}.{'first' if number % 2 else 'second'}"
-        convolution = with_affine(*pair)
         name = block if number else "stem.0"
-        found |= {f"{name}.weight": convolution.weights, f"{name}.bias": convolution.bias}
+        found |= {f"{name}.weight": layer.weights, f"{name}.bias": layer.bias}
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,20 @@ _BLOCK = 16
 _RANK = 32  # of 160 to 240; the scores of faces change by about 0.1
 
 
+class _Value(NamedTuple):
+    name: str
+    shape: tuple[int, ...]  # channels, height and width; the last two are 0 where they are free
+
+
 class _Builder:
-    """Nodes and constants of a graph, with the shape of the current value.
+    """Nodes and constants of a graph."""
 
-    Args:
-        value: Name of the input of the first layer.
-        shape: Its channels, height and width; the last two are 0 where they are free.
-    """
-
-    def __init__(self, value: str, shape: tuple[int, int, int]) -> None:
+    def __init__(self) -> None:
         try:
             from onnx import helper
         except ModuleNotFoundError:
             raise MissingExtra("faces", "reading dlib's face models") from None
         self._helper = helper
-        self.value, self.shape = value, shape
         self.nodes: list[Any] = []
         self.constants: dict[str, NDArray[Any]] = {}
 
@@ -45,48 +45,41 @@ class _Builder:
         """Add a node and return the name of its output."""
         name = f"v{len(self.nodes)}"
         self.nodes.append(self._helper.make_node(kind, list(inputs), [name], **attributes))
-        self.value = name
         return name
 
-    def convolution(self, layer: Layer, affine: Layer | None) -> None:
-        """Add a convolution with the affine layer after it."""
-        if affine is not None:
-            layer = with_affine(layer, affine)
-        weights, bias = layer.weights, layer.bias
-        if weights.shape[1] != self.shape[0]:
-            raise ModelError(f"A convolution has {weights.shape[1]} inputs; got {self.shape[0]} channels")
-        self.add("Conv", self.value, self.constant(weights), self.constant(bias), **_window(layer))
-        self._slide(layer, len(weights))
-
-    def pool(self, kind: str, layer: Layer) -> None:
-        """Add a pool."""
-        self.add(kind, self.value, **_window(layer))
-        self._slide(layer, self.shape[0])
-
-    def _slide(self, layer: Layer, channels: int) -> None:
+    def slide(self, kind: str, value: _Value, layer: Layer) -> _Value:
+        """Add a convolution or a pool."""
         height, width, *rest = layer.window
         strides, pads = rest[:2], rest[2:]
-        sides = [
+        (channels, *sides), names = value.shape, list[str]()
+        if layer.kind == "con_4":
+            if layer.weights.shape[1] != channels:
+                raise ModelError(
+                    f"A convolution has {layer.weights.shape[1]} inputs; got {channels} channels"
+                )
+            channels, names = len(layer.weights), [self.constant(layer.weights), self.constant(layer.bias)]
+        sizes = [
             0 if side == 0 else (side + 2 * pad - size) // stride + 1
-            for side, size, stride, pad in zip(self.shape[1:], (height, width), strides, pads)
+            for side, size, stride, pad in zip(sides, (height, width), strides, pads)
         ]
-        self.shape = channels, sides[0], sides[1]
+        name = self.add(
+            kind, value.name, *names, kernel_shape=[height, width], strides=strides, pads=pads * 2
+        )
+        return _Value(name, (channels, *sizes))
 
-    def sum(self, other: str, shape: tuple[int, int, int]) -> None:
-        """Add another value; the smaller of the two is padded with zeros at the end of each axis."""
-        large = tuple(np.maximum(self.shape, shape).tolist())
-        value, other = (self._padded(*one, large) for one in ((self.value, self.shape), (other, shape)))
-        self.add("Add", value, other)
-        self.shape = large[0], large[1], large[2]
+    def sum(self, *values: _Value) -> _Value:
+        """Add two values; the smaller of the two is padded with zeros at the end of each axis."""
+        shape = tuple(np.max([value.shape for value in values], axis=0).tolist())
+        return _Value(self.add("Add", *[self._padded(value, shape) for value in values]), shape)
 
-    def _padded(self, value: str, shape: tuple[int, int, int], large: tuple[int, ...]) -> str:
-        if shape == large:
-            return value
-        pads = [0] * 5 + [after - before for before, after in zip(shape, large)]
-        return self.add("Pad", value, self.constant(np.array(pads, np.int64)))
+    def _padded(self, value: _Value, shape: tuple[int, ...]) -> str:
+        if value.shape == shape:
+            return value.name
+        pads = [0] * 5 + [after - before for before, after in zip(value.shape, shape)]
+        return self.add("Pad", value.name, self.constant(np.array(pads, np.int64)))
 
     def model(self, output: str, shape: list[int | str], **inputs: tuple[str, list[int | str]]) -> bytes:
-        """Return the serialized graph from inputs, each a type and a shape, to the current value."""
+        """Return the serialized graph from inputs, each a type and a shape, to the last node."""
         from onnx import TensorProto, checker, numpy_helper
 
         info = self._helper.make_tensor_value_info
@@ -104,16 +97,23 @@ class _Builder:
         return bytes(model.SerializeToString())
 
 
-def with_affine(convolution: Layer, affine: Layer) -> Layer:
-    """Return a convolution that equals a convolution and the affine layer after it.
+def folded(layers: list[Layer]) -> list[Layer]:
+    """Return equal layers, with each affine layer after a convolution made part of it.
 
     Raises:
-        ModelError: If they do not fit each other.
+        ModelError: If the two do not fit each other.
     """
-    if not len(convolution.weights) == len(affine.scale) == len(affine.bias):
-        raise ModelError("An affine layer does not fit the convolution before it")
-    weights = convolution.weights * affine.scale[:, None, None, None]
-    return convolution._replace(weights=weights, bias=convolution.bias * affine.scale + affine.bias)
+    result: list[Layer] = []
+    for layer in layers:
+        if layer.kind != "affine_" or not result or result[-1].kind != "con_4":
+            result.append(layer)
+            continue
+        before = result.pop()
+        if not len(before.weights) == len(layer.scale) == len(layer.bias):
+            raise ModelError("An affine layer does not fit the convolution before it")
+        weights = before.weights * layer.scale[:, None, None, None]
+        result.append(before._replace(weights=weights, bias=before.bias * layer.scale + layer.bias))
+    return result
 
 
 def encoder_graph(network: Network) -> bytes:
@@ -121,67 +121,55 @@ def encoder_graph(network: Network) -> bytes:
 
     The embedding is the mean of those of the image and of its mirror image.
 
-    Args:
-        network: Residual network that ends with a matrix.
-
     Raises:
         MissingExtra: If ``onnx`` is not installed.
         ModelError: If the layers do not fit each other.
     """
-    height, width = network.size
-    graph = _Builder("pixels", (3, height, width))
+    graph, (height, width) = _Builder(), network.size
     # The first four nodes are those that `twinned.inference.export` expects.
-    graph.add("Transpose", "pixels", perm=[0, 3, 1, 2])
-    graph.add("Cast", graph.value, to=1)
+    value = graph.add("Transpose", "pixels", perm=[0, 3, 1, 2])
+    value = graph.add("Cast", value, to=1)
     mean = np.array(network.mean, np.float32).reshape(3, 1, 1)
-    graph.add("Mul", graph.value, graph.constant(np.full((3, 1, 1), 1 / _DIVISOR, np.float32)))
-    planes = graph.add("Add", graph.value, graph.constant(-mean / np.float32(_DIVISOR)))
+    value = graph.add("Mul", value, graph.constant(np.full((3, 1, 1), 1 / _DIVISOR, np.float32)))
+    planes = graph.add("Add", value, graph.constant(-mean / np.float32(_DIVISOR)))
     steps = {"starts": [-1], "ends": [-(1 << 31)], "axes": [3], "steps": [-1]}
     names = [graph.constant(np.array(values, np.int64)) for values in steps.values()]
-    graph.add("Concat", planes, graph.add("Slice", planes, *names), axis=0)
-    _residual(graph, network.layers[:-1])
-    *_, last = network.layers
-    if last.kind != "fc_2" or graph.shape != (len(last.weights), 1, 1):
-        raise ModelError(f"The encoder does not end with a matrix that fits {graph.shape}")
-    graph.add("Flatten", graph.value)
-    graph.add("MatMul", graph.value, graph.constant(last.weights))
+    both = graph.add("Concat", planes, graph.add("Slice", planes, *names), axis=0)
+    *layers, last = folded(network.layers)
+    value, shape = _residual(graph, _Value(both, (3, height, width)), layers)
+    if last.kind != "fc_2" or shape != (len(last.weights), 1, 1):
+        raise ModelError(f"The encoder does not end with a matrix that fits {shape}")
     size = last.weights.shape[1]
-    graph.add("Reshape", graph.value, graph.constant(np.array([2, -1, size], np.int64)))
-    graph.add("ReduceMean", graph.value, axes=[0], keepdims=0)
+    value = graph.add("MatMul", graph.add("Flatten", value), graph.constant(last.weights))
+    value = graph.add("Reshape", value, graph.constant(np.array([2, -1, size], np.int64)))
+    graph.add("ReduceMean", value, axes=[0], keepdims=0)
     return graph.model("embedding", ["n", size], pixels=("UINT8", ["n", height, width, 3]))
 
 
-def _residual(graph: _Builder, layers: list[Layer]) -> None:
+def _residual(graph: _Builder, value: _Value, layers: list[Layer]) -> _Value:
     """Add residual blocks. A block starts after the first pool or after the block before it.
 
     A pool of 2x2 inside a block is applied to the input of the block, which is then added to its output.
     """
-    start = shortcut = graph.value, graph.shape
-    for number, layer in enumerate(layers):
-        before = layers[number - 1].kind if number else ""
-        following = layers[number + 1] if number + 1 < len(layers) else Layer("")
+    start = shortcut = value
+    for before, layer in pairwise([Layer(""), *layers]):
         if layer.kind == "con_4":
-            graph.convolution(layer, following if following.kind == "affine_" else None)
+            value = graph.slide("Conv", value, layer)
         elif layer.kind == "relu_":
-            graph.add("Relu", graph.value)
-            if before == "add_prev_":
-                start = shortcut = graph.value, graph.shape
+            value = value._replace(name=graph.add("Relu", value.name))
+            if before.kind == "add_prev_":
+                start = shortcut = value
         elif layer.kind == "max_pool_2":
-            graph.pool("MaxPool", layer)
-            start = shortcut = graph.value, graph.shape
+            start = shortcut = value = graph.slide("MaxPool", value, layer)
         elif layer.kind == "avg_pool_2" and not layer.window[0]:
-            graph.add("GlobalAveragePool", graph.value)
-            graph.shape = graph.shape[0], 1, 1
+            value = _Value(graph.add("GlobalAveragePool", value.name), (value.shape[0], 1, 1))
         elif layer.kind == "avg_pool_2":
-            main = graph.value, graph.shape
-            graph.value, graph.shape = start
-            graph.pool("AveragePool", layer)
-            shortcut = graph.value, graph.shape
-            graph.value, graph.shape = main
+            shortcut = graph.slide("AveragePool", start, layer)
         elif layer.kind == "add_prev_":
-            graph.sum(*shortcut)
-        elif layer.kind != "affine_" or before != "con_4":
-            raise ModelError(f"Layer {layer.kind} after {before or 'the input'} is not supported")
+            value = graph.sum(value, shortcut)
+        else:
+            raise ModelError(f"Layer {layer.kind} after {before.kind or 'the input'} is not supported")
+    return value
 
 
 _PLANES: tuple[str, list[int | str]] = ("FLOAT", ["n", 3, "height", "width"])
@@ -190,32 +178,23 @@ _PLANES: tuple[str, list[int | str]] = ("FLOAT", ["n", 3, "height", "width"])
 def detector_graph(network: Network, *, fast: bool = False) -> bytes:
     """Convert the face detector: ``planes`` (n, 3, height, width) to ``scores`` (n, 1, rows, columns).
 
-    Args:
-        network: Convolutions with affine layers and ReLU; the last has one filter.
-        fast: Replace convolutions of stride 1 by two smaller ones that are almost equal.
+    ``fast`` replaces convolutions of stride 1 by two smaller ones that are almost equal.
 
     Raises:
         MissingExtra: If ``onnx`` is not installed.
-        ModelError: If the layers do not fit each other.
+        ModelError: If the layers do not fit each other, or do not end with one filter.
     """
-    layers: list[Layer] = []
-    for one in network.layers:
-        if one.kind == "affine_" and layers and layers[-1].kind == "con_4":
-            layers[-1] = with_affine(layers[-1], one)
-        else:
-            layers.append(one)
-    layers = _in_blocks([layers[0]._replace(weights=layers[0].weights / np.float32(_DIVISOR)), *layers[1:]])
-    graph = _Builder("planes", (3, 0, 0))
-    _residual(graph, _separated(layers) if fast else layers)
+    first, *rest = folded(network.layers)
+    layers = _in_blocks([first._replace(weights=first.weights / np.float32(_DIVISOR)), *rest])
+    graph = _Builder()
+    _residual(graph, _Value("planes", (3, 0, 0)), _separated(layers) if fast else layers)
     return graph.model("scores", ["n", 1, "rows", "columns"], planes=_PLANES)
 
 
 def _separated(layers: list[Layer]) -> list[Layer]:
     """Replace square convolutions of stride 1 by a column and a row, which have the largest singular values.
 
-    References:
-        Jaderberg, Vedaldi & Zisserman, Speeding up convolutional neural networks with low rank expansions,
-        BMVC 2014.
+    Source: Jaderberg et al., Speeding up convolutional neural networks with low rank expansions, BMVC 2014.
     """
     result = []
     for layer in layers:
@@ -240,11 +219,8 @@ def resize_graph() -> bytes:
     """Make a graph that resizes ``planes`` (n, 3, height, width) to the shape ``size``.
 
     Interpolation is bilinear, and the first and the last pixels stay in place, as in dlib.
-
-    Raises:
-        MissingExtra: If ``onnx`` is not installed.
     """
-    graph = _Builder("planes", (3, 0, 0))
+    graph = _Builder()
     graph.add(
         "Resize", "planes", "", "", "size", mode="linear", coordinate_transformation_mode="align_corners"
     )
@@ -300,8 +276,3 @@ def grid(network: Network) -> tuple[int, int, int]:
             field += step * (size - 1)
             step *= stride
     return step, int(origin), field
-
-
-def _window(layer: Layer) -> dict[str, list[int]]:
-    height, width, *rest = layer.window
-    return {"kernel_shape": [height, width], "strides": rest[:2], "pads": rest[2:] * 2}

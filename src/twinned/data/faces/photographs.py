@@ -83,11 +83,7 @@ def align(image: ImageSource, face: Face, size: int = 150, *, margin: float = PA
 
 
 def check_chip(size: int, margin: float) -> None:
-    """Check the size and the margin of aligned faces.
-
-    Raises:
-        SettingError: If one is out of range.
-    """
+    """Refuse a size or a margin of aligned faces that is out of range."""
     if not 8 <= size <= 2048:
         raise SettingError(f"size must be from 8 to 2048 pixels; got {size}")
     if not 0 <= margin <= 2:
@@ -97,13 +93,7 @@ def check_chip(size: int, margin: float) -> None:
 def expected_faces(
     image: Image.Image, source: ImageSource, *, every: bool = False, min_face: float | None = None
 ) -> list[Face]:
-    """Find the faces of an image that must have one: the largest, or each, the largest first.
-
-    Args:
-        image: Upright image, mode L or RGB.
-        source: Source of the image, for messages.
-        every: Return every face.
-        min_face: Size of the smallest faces in pixels; 40 by default.
+    """Find the faces of an image that must have one, as `search` does: the largest, or each.
 
     Raises:
         ImageError: If no face is found in an image that is too large for the cut-out of a face.
@@ -142,14 +132,9 @@ def _identity(source: ImageSource, *how: object) -> tuple[object, ...]:
 
 
 def search(image: Image.Image, *, every: bool = False, min_face: float | None = None) -> list[Face]:
-    """Find the faces of an image, the largest first, until there is one.
+    """Find the faces of an upright image, the largest first; ``every`` finds much smaller ones, too.
 
     In a small image without a found face, the face is a part of fixed place with a score of 0.
-
-    Args:
-        image: Upright image, mode L or RGB.
-        every: Find every face, not only those of about the size of the largest.
-        min_face: Size of the smallest faces in pixels; 40 by default.
     """
     bright = _brightened(image)
     least = min_face or MIN_FACE
@@ -166,19 +151,10 @@ def search(image: Image.Image, *, every: bool = False, min_face: float | None = 
 def share_with_faces(
     images: Sequence[ImageSource], *, part: float = 1 / _PER_SIDE, least: float = 0.5, seed: int = 0
 ) -> float | None:
-    """Return the share of a sample of images that show a face.
+    """Return the share of some images that show a face of at least a ``part`` of the longer side, 0 to 1.
 
-    Images are opened one by one, until the share cannot reach ``least`` any more.
-
-    Args:
-        images: Images of any kind.
-        part: Size of the smallest faces, relative to the longer side of the image.
-        least: Share from which the images are photographs of people, 0 to 1.
-        seed: Seed of the sample of at most 32 images.
-
-    Returns:
-        Share of the opened images, 0 to 1; None if no image can be read, or the extra ``faces`` is not
-        installed.
+    Images are opened one by one, until the share cannot reach ``least`` any more. None if no image can be
+    read, or the extra ``faces`` is not installed.
     """
     if not models.is_installed():
         return None

@@ -1,8 +1,4 @@
-"""Quality of a face for recognition, in words.
-
-References:
-    Crete, Dolmiere, Ladret & Nicolas, "The blur effect", Human Vision and Electronic Imaging XII, 2007.
-"""
+"""Quality of a face for recognition, in words."""
 
 from __future__ import annotations
 
@@ -26,41 +22,23 @@ _WINDOW = 9  # pixels of the blur that is added for comparison
 
 
 class Measures(NamedTuple):
-    """Measures of a face from which its quality follows.
+    """Measures of a face from which its quality follows."""
 
-    Args:
-        size: Longer side in pixels.
-        brightness: Mean gray level, 0 to 255.
-        blur: Blur, 0 (sharp) to 1.
-        turn: Shift of the nose to the side, relative to the distance of the eyes; 0 from the front.
-    """
-
-    size: int
-    brightness: float
-    blur: float
-    turn: float
+    size: int  # longer side in pixels
+    brightness: float  # mean gray level, 0 to 255
+    blur: float  # 0 (sharp) to 1
+    turn: float  # shift of the nose to the side, relative to the distance of the eyes; 0 from the front
 
 
 class Quality(NamedTuple):
-    """Quality of a face.
+    """Quality of a face."""
 
-    Args:
-        words: ``sharp``, or one or more of ``small``, ``dark``, ``blurred``, ``turned`` and
-            ``no face found``, which lower the accuracy.
-        refused: Reason why the face cannot be recognized; None if it can.
-    """
-
-    words: tuple[str, ...]
-    refused: str | None
+    words: tuple[str, ...]  # faults that lower the accuracy, as in `assess`, or ``sharp``
+    refused: str | None  # reason why the face cannot be recognized
 
 
 def measure(image: Image.Image, face: Face) -> Measures:
-    """Measure a face.
-
-    Args:
-        image: Upright image in which the face was found.
-        face: Face.
-    """
+    """Measure a face in the upright image in which it was found."""
     box = np.clip(face.box, 0, [*image.size, *image.size]).tolist()
     cut = image.convert("L").crop(box)
     size = max(1, *cut.size)
@@ -73,12 +51,7 @@ def measure(image: Image.Image, face: Face) -> Measures:
 
 
 def assess(image: Image.Image, face: Face) -> Quality:
-    """Assess a face by its size, brightness, sharpness and direction.
-
-    Args:
-        image: Upright image in which the face was found.
-        face: Face.
-    """
+    """Assess a face by its size, brightness, sharpness and direction."""
     found = measure(image, face)
     reason = None
     if found.size < _SMALLEST:
@@ -98,7 +71,10 @@ def assess(image: Image.Image, face: Face) -> Quality:
 
 
 def _blur(gray: NDArray[np.float32]) -> float:
-    """Return the blur along the rows: the fraction of the variation that remains after another blur."""
+    """Return the blur along the rows: the fraction of the variation that remains after another blur.
+
+    Source: Crete et al., The blur effect, Human Vision and Electronic Imaging XII, 2007.
+    """
     smooth = sliding_window_view(gray, _WINDOW, axis=1).mean(axis=-1)
     before = np.abs(np.diff(gray[:, _WINDOW // 2 : -(_WINDOW // 2)], axis=1))
     lost = np.maximum(0, before - np.abs(np.diff(smooth, axis=1)))

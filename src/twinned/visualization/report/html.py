@@ -14,16 +14,17 @@ from PIL import Image
 
 from ...data.images import ImageSource
 from ...evaluation.results import number
+from .. import colors
 from ..style import svg, thumbnail
 
 # Colors of the figures, and the variables of the page that replace them in light and dark mode.
 _COLORS = {
-    "#1a2029": "var(--ink)",
-    "#66707c": "var(--gray)",
-    "#d3d9e0": "var(--rule)",
-    "#ffffff": "var(--paper)",
-    "#0072b2": "var(--blue)",
-    "#d55e00": "var(--orange)",
+    colors.INK: "var(--ink)",
+    colors.GRAY: "var(--gray)",
+    colors.RULE: "var(--rule)",
+    colors.PAPER: "var(--paper)",
+    colors.BLUE: "var(--blue)",
+    colors.VERMILLION: "var(--orange)",
 }
 
 
@@ -63,22 +64,17 @@ def one_in(rate: float) -> str:
 def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
     """Return a table; all columns but the first are numbers. On a phone each cell repeats its heading."""
     top = tag("tr", *(tag("th", name, scope="col") for name in head))
-    body = [
-        tag(
-            "tr",
-            tag("th", row[0], scope="row"),
-            *(tag("td", value, data_head=name) for name, value in zip(head[1:], row[1:], strict=True)),
-        )
-        for row in rows
-    ]
+    body = []
+    for first, *rest in rows:
+        cells = (tag("td", value, data_head=name) for name, value in zip(head[1:], rest, strict=True))
+        body.append(tag("tr", tag("th", first, scope="row"), *cells))
     return tag("div", tag("table", tag("thead", top), tag("tbody", *body)), class_="table")
 
 
 def facts(rows: Iterable[tuple[object, object]]) -> Html:
     """Return a description list; rows whose value is None are omitted."""
-    return tag(
-        "dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in rows if value is not None)
-    )
+    known = (row for row in rows if row[1] is not None)
+    return tag("dl", *(part for name, value in known for part in (tag("dt", name), tag("dd", value))))
 
 
 def figure(drawn: Any, caption: object, *, name: str) -> Html:
@@ -97,14 +93,15 @@ def inline(picture: str, name: str) -> Html:
     box = re.search(r'viewBox="[^"]*"', opening)
     rest = rest.replace("xlink:href", "href")
     rest = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", rest)
-    rest = re.sub(r"#[0-9a-f]{6}", lambda m: _COLORS.get(m[0], m[0]), rest)
+    for color, variable in _COLORS.items():
+        rest = rest.replace(color, variable)
     return Html(f'<svg {box[0] if box else ""} role="img" aria-label="{html.escape(name)}">{rest}')
 
 
 def photo(source: ImageSource, *, size: int = 144, alt: str = "") -> Html:
     """Return an image as an element with embedded data."""
     file = io.BytesIO()
-    Image.fromarray(thumbnail(source, size)).convert("RGB").save(file, "JPEG", quality=86)
+    Image.fromarray(thumbnail(source, size)).save(file, "JPEG", quality=86)
     address = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
     return tag("img", src=address, alt=alt)
 

@@ -32,12 +32,9 @@ def worst_pairs(model: Model, found: Evaluation) -> list[Html] | None:
         (wrong.false_accepts, "False accepts: different, classified as the same"),
         (wrong.false_rejects, "False rejects: the same, classified as different"),
     ):
-        parts.append(tag("h3", title))
-        parts.append(
-            tag("div", *(_pair(model, c, data, int(row), found.protocol) for row in rows), class_="pairs")
-            if len(rows)
-            else tag("p", "None.", class_="quiet")
-        )
+        pairs = [_pair(model, c, data, int(row), found.protocol) for row in rows]
+        shown = tag("div", *pairs, class_="pairs") if pairs else tag("p", "None.", class_="quiet")
+        parts += [tag("h3", title), shown]
     return parts
 
 
@@ -46,27 +43,19 @@ def _pair(model: Model, c: Comparisons, data: EmbeddedSet, row: int, protocol: s
     assert c.right_image is not None
     images = [int(c.left_image[row]), int(c.right_image[row])]
     distance = float(c.distance[row])
-    names = [str(data.labels[k]) if protocol != "pairs" else "" for k in images]
-    files = [_short(source_name(data.images[k])) for k in images]
-    forged = " (a forgery)" if c.forged[row] else ""
-    labels = " / ".join(dict.fromkeys(filter(None, names))) + forged
-    return tag(
-        "details",
-        tag(
-            "summary",
-            tag("div", *(_photo(data.images[k], file) for k, file in zip(images, files, strict=True))),
-            tag("b", f"P(same) {float(model.probability(distance)):.3f}"),
-            f", distance {distance:.4g}",
-            tag("span", labels) if labels else None,
-            *(tag("code", file) for file in files),
-        ),
-        class_="pair",
+    names = [str(data.labels[k]) for k in images] if protocol != "pairs" else []
+    labels = " / ".join(dict.fromkeys(names)) + (" (a forgery)" if c.forged[row] else "")
+    # The last two parts of a path, so that a report names no other folders of a machine.
+    files = ["/".join(PurePath(source_name(data.images[k])).parts[-2:]) for k in images]
+    summary = tag(
+        "summary",
+        tag("div", *(_photo(data.images[k], file) for k, file in zip(images, files, strict=True))),
+        tag("b", f"P(same) {float(model.probability(distance)):.3f}"),
+        f", distance {distance:.4g}",
+        tag("span", labels) if labels else None,
+        *(tag("code", file) for file in files),
     )
-
-
-def _short(path: str) -> str:
-    """Return the last two parts of a path, so that a report names no other folders of a machine."""
-    return "/".join(PurePath(path).parts[-2:])
+    return tag("details", summary, class_="pair")
 
 
 def _photo(image: Any, name: str, size: int = 288) -> Html:
@@ -89,34 +78,21 @@ def worst_classes(model: Model, found: Evaluation) -> list[Html] | None:
         return [tag("p", "No class has an error at the stored threshold.", class_="quiet")]
 
     def rate(value: float, count: int) -> Html:
-        if not count:
-            return tag("span", "no comparison")
         bar = tag("span", class_="bar", style=f"width:{90 * value:.1f}px")
-        return tag("span", bar, number(float(value)))
+        return tag("span", bar, number(float(value))) if count else tag("span", "no comparison")
 
     rows = []
     for k in order:
-        name = str(names[errors.label[k]])
-        first = int(np.flatnonzero(data.labels == names[errors.label[k]])[0])
-        rows.append(
-            [
-                tag("span", _photo(data.images[first], "", 96), name),
-                rate(errors.frr[k], int(errors.n_genuine[k])),
-                f"{errors.n_genuine[k]:,}",
-                rate(errors.far[k], int(errors.n_impostor[k])),
-                f"{errors.n_impostor[k]:,}",
-            ]
-        )
+        name, genuine, impostor = names[errors.label[k]], errors.n_genuine[k], errors.n_impostor[k]
+        image = _photo(data.images[int(np.argmax(data.labels == name))], "", 96)
+        rejects = rate(errors.frr[k], genuine), f"{genuine:,}"
+        rows.append([tag("span", image, name), *rejects, rate(errors.far[k], impostor), f"{impostor:,}"])
     text = f"The {len(order)} classes with the most errors, of {len(errors.label):,}."
     if not np.isnan(errors.frr).all():
-        median, tenth = np.nanquantile(errors.frr, [0.5, 0.9])
-        text += (
-            f" The median class rejects {number(median)} of its own, the worst tenth {number(tenth)} or more."
-        )
-    return [
-        table(["class", "false rejects", "of", "false accepts", "of"], rows),
-        tag("p", text, class_="quiet"),
-    ]
+        median, tenth = map(number, np.nanquantile(errors.frr, [0.5, 0.9]))
+        text += f" The median class rejects {median} of its own, the worst tenth {tenth} or more."
+    head = ["class", "false rejects", "of", "false accepts", "of"]
+    return [table(head, rows), tag("p", text, class_="quiet")]
 
 
 def known_classes(model: Model, data: EmbeddedSet | None, where: str) -> list[str]:
@@ -128,45 +104,33 @@ def known_classes(model: Model, data: EmbeddedSet | None, where: str) -> list[st
 
 def provenance(model: Model, found: Evaluation, data: str) -> list[Html]:
     """Return facts on training data, threshold, evaluation data and model files."""
-    fit, m = model.manifest.calibration, model.manifest
-    interval = (
-        "" if fit.threshold_ci is None else ", 95 % interval {:.4g} to {:.4g}".format(*fit.threshold_ci)
-    )
-    return [
-        tag("h3", "Training data"),
-        facts(_training(model)),
-        tag("h3", "Threshold"),
-        facts(
-            [
-                (
-                    "stored threshold",
-                    f"{fit.threshold:.6g}, {m.distance.replace('_', ' ')} distance{interval}",
-                ),
-                ("chosen for", "equal error" if fit.far is None else f"a false accept rate of {fit.far:g}"),
-                ("classes used", f"{fit.n_classes:,}"),
-                ("comparisons used", f"{fit.n_genuine:,} genuine, {fit.n_impostor:,} impostor"),
-                ("unseen in training", {True: "yes", False: "NO", None: "not known"}[m.chosen_on[0]]),
-                *m.held_out.get("impostors", {}).items(),
-                ("supported", "yes" if fit.supported else f"no: requires {fit.impostors_needed:,} impostors"),
-            ]
-        ),
-        tag("h3", "Evaluation data"),
-        facts(_measured(model, found, data)),
-        tag("h3", "Model"),
-        facts(
-            [
-                ("model", tag("code", model.folder.name)),
-                (
-                    "encoder",
-                    f"{m.encoder}, {'x'.join(map(str, model.spec.shape))}, {m.embedding_size:,} values",
-                ),
-                ("SHA-256 of encoder.onnx", tag("code", model.encoder_sha256)),
-                ("SHA-256 of head.onnx", tag("code", m.files["head.onnx"]) if m.head else None),
-                ("gallery labels", f"the {'mean' if m.prototype else 'nearest'} of their images"),
-                ("license of pretrained weights", m.licence),
-            ]
-        ),
-    ]
+    m = model.manifest
+    fit, threshold = m.calibration, f"{m.calibration.threshold:.6g}, {m.distance.replace('_', ' ')} distance"
+    if fit.threshold_ci is not None:
+        threshold += ", 95 % interval {:.4g} to {:.4g}".format(*fit.threshold_ci)
+    shape = "x".join(map(str, model.spec.shape))
+    sections: dict[str, _Facts] = {
+        "Training data": _training(model),
+        "Threshold": [
+            ("stored threshold", threshold),
+            ("chosen for", "equal error" if fit.far is None else f"a false accept rate of {fit.far:g}"),
+            ("classes used", f"{fit.n_classes:,}"),
+            ("comparisons used", f"{fit.n_genuine:,} genuine, {fit.n_impostor:,} impostor"),
+            ("unseen in training", {True: "yes", False: "NO", None: "not known"}[m.chosen_on[0]]),
+            *m.held_out.get("impostors", {}).items(),
+            ("supported", "yes" if fit.supported else f"no: requires {fit.impostors_needed:,} impostors"),
+        ],
+        "Evaluation data": _measured(model, found, data),
+        "Model": [
+            ("model", tag("code", model.folder.name)),
+            ("encoder", f"{m.encoder}, {shape}, {m.embedding_size:,} values"),
+            ("SHA-256 of encoder.onnx", tag("code", model.encoder_sha256)),
+            ("SHA-256 of head.onnx", tag("code", m.files["head.onnx"]) if m.head else None),
+            ("gallery labels", f"the {'mean' if m.prototype else 'nearest'} of their images"),
+            ("license of pretrained weights", m.licence),
+        ],
+    }
+    return [part for title, rows in sections.items() for part in (tag("h3", title), facts(rows))]
 
 
 _Facts = list[tuple[object, object]]
@@ -178,13 +142,11 @@ def _training(model: Model) -> _Facts:
     lengths = ((m.setting(f"length.{unit}"), unit) for unit in ("minutes", "steps", "epochs"))
     length = next((f", {n:g} {unit if n != 1 else unit.removesuffix('s')}" for n, unit in lengths if n), "")
     recipe = f"{m.recipe.get('recipe', 'none')}{length}, seed {m.recipe.get('seed', 0)}" if m.recipe else None
+    images = m.data.get("description", "not recorded")
+    if "images" in m.data:
+        images = f"{m.data['images']:,} {f'of {classes:,} classes' if classes else 'in pairs'}"
     return [
-        (
-            "training images",
-            f"{m.data['images']:,} {f'of {classes:,} classes' if classes else 'in pairs'}"
-            if "images" in m.data
-            else m.data.get("description", "not recorded"),
-        ),
+        ("training images", images),
         ("their fingerprint", tag("code", m.data["sha256"]) if "sha256" in m.data else None),
         ("held out of training", f"{len(held):,} classes, for the threshold" if held else None),
         ("recipe", recipe),

@@ -1,10 +1,6 @@
 """Report of an evaluation: one self-contained HTML file with metrics, intervals and data provenance.
 
 The file loads nothing from outside, follows the reader's light or dark mode, and prints well.
-
-    figures      metrics
-    provenance   errors, data, glossary
-    html         elements
 """
 
 from __future__ import annotations
@@ -45,21 +41,13 @@ def render(model: Model, evaluation: Evaluation, *, data: str) -> str:
         ("Data and model", provenance.provenance(model, evaluation, data)),
         ("Glossary", provenance.glossary(evaluation.verification)),
     ]
+    text = f"Protocol {evaluation.protocol}. Rates are fractions of 1. Written on {written}."
+    foot = f"Written by Twinned {__version__}. Figures as JSON: twinned evaluate MODEL DATA --json"
+    head = (tag("p", "Evaluation report", class_="over"), tag("h1", title), tag("p", text, class_="quiet"))
     return page(
         title,
-        tag(
-            "header",
-            tag("p", "Evaluation report", class_="over"),
-            tag("h1", title),
-            tag(
-                "p",
-                f"Protocol {evaluation.protocol}. Rates are fractions of 1. Written on {written}.",
-                class_="quiet",
-            ),
-        ),
+        tag("header", *head),
         *figures.glance(model, evaluation),
         *(tag("section", tag("h2", name), *body) for name, body in parts if body),
-        tag(
-            "footer", f"Written by Twinned {__version__}. Figures as JSON: twinned evaluate MODEL DATA --json"
-        ),
+        tag("footer", foot),
     )
