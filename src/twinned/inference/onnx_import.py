@@ -152,40 +152,38 @@ def _around(found: OnnxEncoder, input_format: InputFormat, *, loop: bool) -> Any
         "shift": (-np.array(spec.mean) / std).astype(np.float32).reshape(-1, 1, 1),
         "flat": np.array([0, -1]),
     }
+    node, info = helper.make_node, helper.make_tensor_value_info
     nodes = [
-        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["floats", "scale"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "shift"], ["fed"]),
+        node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
+        node("Mul", ["floats", "scale"], ["scaled"]),
+        node("Add", ["scaled", "shift"], ["fed"]),
     ]
-    last = "fed"
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    last, graph = "fed", inner.graph
     if input_format.layout == "nhwc":
-        nodes.append(helper.make_node("Transpose", [last], ["rows"], perm=[0, 2, 3, 1]))
+        nodes.append(node("Transpose", [last], ["rows"], perm=[0, 2, 3, 1]))
         last = "rows"
     if kind != TensorProto.FLOAT:
-        nodes.append(helper.make_node("Cast", [last], ["typed"], to=kind))
+        nodes.append(node("Cast", [last], ["typed"], to=kind))
         last = "typed"
-    graph = inner.graph
     if loop:
-        nodes.append(
-            helper.make_node(
-                "Scan", [last], ["vectors"], body=_one(found, input_format, graph, kind), num_scan_inputs=1
-            )
-        )
-        of_graph, weights, last = [], [], "vectors"
+        body = _one(found, input_format, graph, kind)
+        nodes.append(node("Scan", [last], ["vectors"], body=body, num_scan_inputs=1))
+        vector = "vectors"
     else:
-        for node in graph.node:
-            node.input[:] = [last if name == image else name for name in node.input]
-        of_graph, weights, last = list(graph.node), list(graph.initializer), vector
-    nodes += of_graph
-    nodes.append(helper.make_node("Reshape", [last, "flat"], ["whole"]))
-    nodes.append(helper.make_node("Cast", ["whole"], ["embedding"], to=TensorProto.FLOAT))
+        for one in graph.node:
+            one.input[:] = [last if name == image else name for name in one.input]
+        nodes += graph.node
+        weights += graph.initializer
+    nodes.append(node("Reshape", [vector, "flat"], ["whole"]))
+    nodes.append(node("Cast", ["whole"], ["embedding"], to=TensorProto.FLOAT))
     whole = helper.make_graph(
         nodes,
         "encoder",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *spec.shape])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", "d"])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()] + weights,
+        [info("pixels", TensorProto.UINT8, ["n", *spec.shape])],
+        [info("embedding", TensorProto.FLOAT, ["n", "d"])],
+        weights,
     )
     return helper.make_model(
         whole, opset_imports=inner.opset_import, ir_version=inner.ir_version, functions=inner.functions

@@ -46,7 +46,7 @@ class OneShot:
 def check_episodes(ways: int, shots: int, episodes: int) -> None:
     """Raise an error if a number is too small."""
     if ways < 2 or shots < 1 or episodes < 1:
-        got = f"{ways}, {shots} and {episodes}"
+        got = f"{ways} ways, {shots} shots, {episodes} episodes"
         raise SettingError(f"At least 2 ways, 1 shot and 1 episode are needed; got {got}")
 
 
