@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.augmentation import AnyAugmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import JoinedPixels, PixelStore
 from ..data.splits import subsample
@@ -85,7 +85,7 @@ class FeatureCache:
         network: SiameseNetwork,
         n_stages: int,
         *,
-        augment: AnyAugmentation,
+        augment: Augmentation,
         n_augmentations: int,
         seed: int,
     ) -> None:
@@ -163,7 +163,7 @@ def cache_features(
     validation: DecodedSet | None,
     config: TrainConfig,
     *,
-    augment: AnyAugmentation,
+    augment: Augmentation,
     budget: Budget,
     record: Path | None = None,
     progress: bool = True,

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.augmentation import AnyAugmentation, Augmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import PixelStore, is_in_memory
-from ..data.samplers import Batch, ReadAhead
+from ..data.samplers import Batch, prefetch
 from ..utils.random import Stream, rng, step_seed
 
 NO_AUGMENTATION = Augmentation()
@@ -25,9 +25,7 @@ class PixelSource:
 
     start_stage = 0
 
-    def __init__(
-        self, pixels: PixelStore, augment: AnyAugmentation, *, device: torch.device, seed: int
-    ) -> None:
+    def __init__(self, pixels: PixelStore, augment: Augmentation, *, device: torch.device, seed: int) -> None:
         self.pixels = pixels
         self.augment, self.device, self.seed = augment, device, seed
 
@@ -46,7 +44,7 @@ class PixelSource:
         self, batches: Callable[[int], Batch], rows: slice
     ) -> AbstractContextManager[Callable[[int], Batch]]:
         """Return batches whose pixels are read in advance, unless they are in memory."""
-        return nullcontext(batches) if is_in_memory(self.pixels) else ReadAhead(batches, self.pixels, rows)
+        return nullcontext(batches) if is_in_memory(self.pixels) else prefetch(batches, self.pixels, rows)
 
     def get(self, start: int, stop: int) -> Tensor:
         """Return some images without augmentation."""
@@ -148,7 +146,7 @@ InputSource = PixelSource | FeatureSource
 
 
 def input_source(
-    data: DecodedSet, *, augment: AnyAugmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
+    data: DecodedSet, *, augment: Augmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
 ) -> InputSource:
     """Return the inputs of a dataset: its cached features, or its pixels."""
     if isinstance(data, CachedSet):
