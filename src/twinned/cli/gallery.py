@@ -45,8 +45,7 @@ _BATCH = 32  # images between two steps of the progress bar
 Address = Annotated[str, _address("Gallery", "GALLERY")]
 Ids = Annotated[list[str] | None, Option("--id", help="Id of an image; can be repeated.")]
 Where = Annotated[
-    list[str] | None,
-    Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
+    list[str] | None, Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated.")
 ]
 Label = Annotated[str | None, Option(help="Label of the images.")]
 Metadata = Annotated[
@@ -165,13 +164,7 @@ def add(
 
 
 @group.command()
-def remove(
-    run: Served,
-    model: ModelFolder,
-    gallery: Address,
-    ids: Ids = None,
-    label: Label = None,
-) -> None:
+def remove(run: Served, model: ModelFolder, gallery: Address, ids: Ids = None, label: Label = None) -> None:
     """Remove images by id, or all images of a label."""
     with run.load(model).gallery(gallery, create=False) as opened:
         removed = opened.remove(ids, label=label)
@@ -211,11 +204,7 @@ def update(
 
 @group.command(name="list")
 def list_(
-    run: Served,
-    model: ModelFolder,
-    gallery: Address,
-    label: OnlyLabel = None,
-    where: Where = None,
+    run: Served, model: ModelFolder, gallery: Address, label: OnlyLabel = None, where: Where = None
 ) -> None:
     """List the enrolled images."""
     with run.load(model).gallery(gallery, create=False) as opened:
@@ -226,11 +215,7 @@ def list_(
 
 @group.command()
 def count(
-    run: Served,
-    model: ModelFolder,
-    gallery: Address,
-    label: OnlyLabel = None,
-    where: Where = None,
+    run: Served, model: ModelFolder, gallery: Address, label: OnlyLabel = None, where: Where = None
 ) -> None:
     """Count the enrolled images."""
     with run.load(model).gallery(gallery, create=False) as opened:
@@ -327,8 +312,7 @@ def identify(
         list[Path], Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
     ],
     fpir: Annotated[
-        float,
-        Option(help="False positive identification rate: fraction of unknown probes that get a label."),
+        float, Option(help="False positive identification rate: fraction of unknown probes that get a label.")
     ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,

@@ -159,8 +159,7 @@ Threshold = Annotated[
     float | None, Option(help="Largest distance that counts as the same (default: the model's).")
 ]
 MinFace = Annotated[
-    int | None,
-    Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
+    int | None, Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX")
 ]
 Quiet = Annotated[
     bool,

@@ -138,8 +138,7 @@ def evaluate(
     shots: Annotated[int, Option(help="Number of examples per class in a few-shot episode.")] = 1,
     episodes: Annotated[int, Option(help="Number of few-shot episodes.")] = 1000,
     far: Annotated[
-        float | None,
-        Option(help="Additional false accept rate at which to report the true accept rate."),
+        float | None, Option(help="Additional false accept rate at which to report the true accept rate.")
     ] = None,
     report: Annotated[Path | None, Option(help="Report to write, FILE.html.")] = None,
     every: Annotated[bool, Option("--all", help="Print every figure instead of the main ones.")] = False,
