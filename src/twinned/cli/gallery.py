@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+import twinned as tw
+
 from ..errors import DataError, SettingError, many, some
 from ..utils.notes import logger
 from ..utils.progress import progress_bar
@@ -330,10 +332,14 @@ def rebuild(
     --allow-loss permits.
     """
     from ..gallery.copy import rebuild as run
-    from ..inference.model import load
 
     added = run(
-        gallery, load(model), into=into, skip_missing=skip_missing, allow_loss=allow_loss, progress=not quiet
+        gallery,
+        tw.load(model),
+        into=into,
+        skip_missing=skip_missing,
+        allow_loss=allow_loss,
+        progress=not quiet,
     )
     print_errors(added.unreadable)
     print_result(

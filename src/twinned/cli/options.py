@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from typer import Argument, Option
 
+import twinned as tw
+
 from ..utils.notes import logger
 
 if TYPE_CHECKING:
     from ..data.preprocessing import Box, ImageSpec
     from ..evaluation.calibration import Prediction
     from ..gallery.results import Identification
-    from ..inference.model import Model
 
 ERRORS_SHOWN = 20  # of unreadable images
 _MESSAGES = ("notes", "unreadable", "error", "message")  # keys of JSON
@@ -242,11 +243,9 @@ def load_or_connect(
     return loaded if faces is None and min_face is None else loaded.with_faces(faces, min_face)
 
 
-def load_on(device: str, folder: Path) -> Model:
+def load_on(device: str, folder: Path) -> tw.Model:
     """Load a model on a device; add a note if ONNX Runtime does not support the device."""
-    from ..inference.model import load
-
-    model = load(folder, device=device)
+    model = tw.load(folder, device=device)
     if device not in ("auto", "cpu") and model.encoder.note is not None:
         print_note(model.encoder.note)
     return model

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+import twinned as tw
+
 from ..errors import DataError, SettingError, many
 from ..utils import files
 from ..utils.notes import logger
@@ -207,10 +209,8 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare two models on the same data: difference in error rates, with interval and p-value."""
-    from ..inference.compare import compare
-
     with working(quiet):
-        found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
+        found = tw.compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
     print_result(found.to_dict(), as_json=json, text=str(found))
 
 

@@ -10,20 +10,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
+
+import twinned as tw
 
 from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
 from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, working, wrapped
-
-if TYPE_CHECKING:
-    from ..inference.model import Model
-    from ..training.config import TrainConfig
 
 app = typer.Typer()
 
@@ -183,22 +181,20 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def read_config(file: Path) -> TrainConfig:
+def read_config(file: Path) -> tw.TrainConfig:
     """Read a configuration from a JSON file."""
-    from ..training.config import TrainConfig
-
     try:
         values = json_module.loads(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise SettingError("expected a JSON object")
-        return TrainConfig.from_saved(values)
+        return tw.TrainConfig.from_saved(values)
     except SettingError as error:
         raise SettingError(f"{file}: {error}") from None
     except ValueError as error:
         raise SettingError(f"{file}: invalid JSON ({error})") from None
 
 
-def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
+def emit_model(model: tw.Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """Print the figures of a new model."""
     manifest, fit = model.manifest, model.manifest.calibration
     labeled = bool(manifest.classes or manifest.held_out.get("classes"))
@@ -230,7 +226,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     )
 
 
-def _with_advice(text: str, model: Model, folder: Path) -> str:
+def _with_advice(text: str, model: tw.Model, folder: Path) -> str:
     """Return figures of a model with what they mean in use, and the next commands."""
     import numpy as np
 
@@ -274,10 +270,8 @@ def wrap(
     **options: Any,
 ) -> None:
     """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
-    from ..inference.wrap import wrap as run
-
     with working(quiet):
-        model = run(
+        model = tw.wrap(
             encoder,
             data,
             output=output,
@@ -326,7 +320,6 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Fit threshold and probability to new data; refuse images used in training."""
-    from ..inference.model import load
     from ..inference.recalibrate import recalibrate
 
     if (output is None) != in_place:
@@ -345,7 +338,7 @@ def calibrate(
             progress=not quiet,
         )
     model = output or model
-    found = load(model)
+    found = tw.load(model)
     text = (
         f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {many(fit.n_classes, 'class')},"
         f" equal error rate {fit.eer:.4f}"
@@ -374,10 +367,11 @@ def export(
 ) -> None:
     """Export the encoder for other programs, with each file checked against the original."""
     from ..inference.export import export_model
-    from ..inference.model import load
 
     with working(quiet):
-        result = export_model(load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet)
+        result = export_model(
+            tw.load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet
+        )
     lines = [f"{output}: {', '.join(result['files'])} (opset {result['opset']})"]
     if (cost := result["int8"]) is not None:
         before, after = cost["before"], cost["after"]

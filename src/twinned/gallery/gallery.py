@@ -381,11 +381,14 @@ class Gallery:
             limit: Maximum number of records; None for all.
         """
         only = filter_by(label, where)
-        if limit is not None:
+        if limit is None:
+            items, following = (
+                [item for page, _ in pages(self.store, only, after=after) for item in page],
+                None,
+            )
+        else:
             items, _, following = self.store.page(only, after=after, limit=limit)
-            return Page(self.store.count(only), items, following)
-        items = [record for page, _ in pages(self.store, only, after=after) for record in page]
-        return Page(self.store.count(only), items, None)
+        return Page(self.store.count(only), items, following)
 
     # ---- internal
 

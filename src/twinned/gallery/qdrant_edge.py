@@ -4,19 +4,13 @@
         gallery.json     the encoder it is bound to, the shard in use, a lower bound of the number of images
         shard-1a2b3c4d/  Qdrant Edge's segments and its write-ahead log
 
-**On disk before it is acknowledged.** A write is appended to Qdrant's write-ahead log and the log is
-synchronized with one `fsync`; the segments follow every `_FLUSH_EVERY` writes and on close. Opening replays
-the writes that the segments lack, so neither kill -9 nor a power cut loses acknowledged data.
+A write is in the log, and the log on disk, before it is acknowledged; the segments follow every
+`_FLUSH_EVERY` writes. Opening replays the writes that they lack, and compares the number of images with the
+lower bound, which is raised after segments are on disk and lowered before a deletion.
 
-**Never silently emptied.** gallery.json is replaced atomically. Its lower bound is raised after segments are
-on disk and lowered before a deletion; opening compares it with the number of images found.
-
-**Forks.** A forked child shares the log's lock and the mapped files but has none of Qdrant's threads. Every
-operation but `close` raises an error there, and Qdrant's destructors, which would write, never run there.
-
-**Threads.** Qdrant Edge 0.9 holds the GIL in every call, so a search sees all of a write or none of it.
-Writers share one lock, `writing`. Building an index takes minutes: a child process builds it on a copy while
-this process goes on reading and writing; writes made in the meantime are then applied to the copy.
+A forked child shares the log's lock and the mapped files but has none of Qdrant's threads: every operation
+but `close` raises an error there. Qdrant Edge 0.9 holds the GIL in every call, so a search sees all of a
+write or none of it.
 """
 
 from __future__ import annotations
@@ -29,7 +23,8 @@ import subprocess
 import sys
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,7 +32,7 @@ import numpy as np
 
 from ..errors import GalleryError
 from . import store
-from .edge_shard import edge, is_edge_error, last_write, opening
+from .edge_shard import edge, explaining, last_write, not_opened
 from .gallery_file import (
     ROOM_TO_ADD,
     ROOM_TO_OPEN,
@@ -49,7 +44,6 @@ from .gallery_file import (
     read_manifest,
     size_on_disk,
     sync,
-    system_error,
     write_manifest,
 )
 from .qdrant import Api, Store
@@ -77,7 +71,7 @@ class EdgeStore(Store):
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self._folder = folder
-        with opening(folder):
+        with self._opening():
             self._open()
 
     def _open(self) -> None:
@@ -149,9 +143,7 @@ class EdgeStore(Store):
         copy = self._folder / f"shard-{uuid.uuid4().hex[:8]}"
         with self.writing():
             if self._touched is not None:
-                raise GalleryError(
-                    f"{self.address}: its index is being built already. Wait until that has ended"
-                )
+                raise GalleryError(f"{self.address}: its index is being built already. Wait until it ends")
             self._touched = set()
         try:
             with self.writing(), self._explain("copying the gallery to index it"):
@@ -190,10 +182,7 @@ class EdgeStore(Store):
         shutil.rmtree(other._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Flush the segments and release the gallery for other processes, even if flushing fails.
-
-        In a forked process, do nothing.
-        """
+        """Flush the segments, and release the gallery even if that fails; in a forked process, do nothing."""
         if os.getpid() != self._process:
             return
         with self.writing():
@@ -253,9 +242,8 @@ class EdgeStore(Store):
     def _sync_log(self) -> None:
         """Synchronize the write-ahead log with the disk. Unlike a flush, this does not hold the GIL.
 
-        The log's files are ``open-N``, of which the lowest is being written, and ``closed-N``. On Linux
-        `fsync` covers changes made through a memory map; on other systems segments are flushed at every
-        write.
+        The log's files are ``open-N``, of which the lowest is being written, and ``closed-N``. `fsync` covers
+        changes made through a memory map on Linux only; elsewhere segments are flushed at every write.
         """
         log = self._path / "wal"
         with self._explain("writing"):
@@ -312,7 +300,7 @@ class EdgeStore(Store):
         path = self._folder / shard
         if not (path / "segments").is_dir():
             raise damaged(self._folder, f"{shard}/segments is missing")
-        with opening(self._folder):
+        with self._opening():
             return edge.EdgeShard.load(str(path)), identity(path / "wal")
 
     def _check(self) -> None:
@@ -320,10 +308,9 @@ class EdgeStore(Store):
         everything = edge.CountRequest(exact=True)
         embedded = edge.CountRequest(exact=True, filter=edge.Filter(must=[edge.HasVectorCondition("")]))
         some = edge.ScrollRequest(limit=_CHECKED, with_payload=["norm"])
-        with opening(self._folder):
-            count = self._shard.count(everything)
-            lacking = count - self._shard.count(embedded)
-            undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
+        count = self._shard.count(everything)
+        lacking = count - self._shard.count(embedded)
+        undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
         if count < self._manifest.at_least:
             expected = self._manifest.at_least
             raise damaged(self._folder, f"{count:,} images were found, {expected:,} were stored")
@@ -334,25 +321,24 @@ class EdgeStore(Store):
 
     def _check_log(self) -> None:
         """Check the log's numbering: without its log, new writes would start at 0 and be ignored as old."""
-        with opening(self._folder):
-            self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
-            self._shard.flush()
+        self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
+        self._shard.flush()
         written = last_write(self._path)
         if written <= self._manifest.written:
             raise damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)
 
-    @contextlib.contextmanager
-    def _explain(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            if not is_edge_error(error) and not isinstance(error, OSError):
-                raise
-            raise system_error(self._folder, error) or GalleryError(
+    def _opening(self) -> contextlib.AbstractContextManager[None]:
+        return explaining(self._folder, partial(not_opened, self._folder))
+
+    def _explain(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return explaining(
+            self._folder,
+            lambda error: GalleryError(
                 f"{self.address}: {doing} failed ({error}); acknowledged data is stored. Close the gallery "
                 "and open it again"
-            ) from error
+            ),
+        )
 
 
 _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
@@ -361,8 +347,8 @@ _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
 def _leave_to_parent() -> None:
     """Release every store in a forked child without affecting the parent.
 
-    Qdrant's destructor would overwrite the parent's data with stale memory. A leaked reference keeps it from
-    running. The inherited lock would outlive the parent's, so its copy in the child is closed.
+    A leaked reference keeps Qdrant's destructor from overwriting the parent's data with stale memory. The
+    inherited lock would outlive the parent's, so its copy in the child is closed.
     """
     locked = set()
     for opened in list(_stores):

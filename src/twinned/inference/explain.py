@@ -165,9 +165,8 @@ def _parts(features: Floats, embedding: Floats) -> Floats | None:
             continue
         high, wide = rows // down, columns // across
         parts = np.zeros((n, rows, columns, channels, down, across))
-        for y in range(down * high):
-            for x in range(across * wide):
-                parts[:, y, x, :, y // high, x // wide] = features[:, :, y, x]
+        for y, x in np.ndindex(down * high, across * wide):
+            parts[:, y, x, :, y // high, x // wide] = features[:, :, y, x]
         parts = parts.reshape(n, rows, columns, size)
         whole = parts.sum(axis=(1, 2))
         scale = np.linalg.norm(whole, axis=1)
