@@ -293,7 +293,7 @@ def _names(answers: Sequence[dict[str, Any]], images: Sequence[str]) -> Sequence
 
 
 def _hit(found: dict[str, Any]) -> Hit:
-    return Hit(found["id"], found["image"], found["label"], found["distance"], {})
+    return Hit(found["id"], found["label"], found["image"], distance=found["distance"])
 
 
 def _about(image: str, error: DataError) -> ImageError:

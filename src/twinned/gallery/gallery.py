@@ -134,10 +134,7 @@ class Gallery:
             self._labels.forget(record.label for record in records)
 
     def remove(self, ids: str | Sequence[str] | None = None, *, label: str | None = None) -> Removed:
-        """Remove images by id, or all images of a label.
-
-        Returns:
-            The removed records, for `restore`.
+        """Remove images by id, or all images of a label, and return their records, for `restore`.
 
         Raises:
             GalleryError: If an id or the label does not exist; then nothing is removed.
@@ -185,10 +182,7 @@ class Gallery:
             return self.get(id)
 
     def rename(self, label: str, new: str) -> int:
-        """Rename a label, or merge it into another.
-
-        Returns:
-            Number of images changed.
+        """Rename a label, or merge it into another, and return the number of images changed.
 
         Raises:
             GalleryError: If no image has the label.
@@ -292,8 +286,6 @@ class Gallery:
 
     def duplicates(self, within: float | None = None) -> list[list[Hit]]:
         """Group near-duplicates: images linked by distances of at most ``within``, largest group first.
-
-        The distance of an image is that to the nearest other one of its group.
 
         Args:
             within: Distance; a tenth of the model's threshold by default, or 0.1 if it has none.
