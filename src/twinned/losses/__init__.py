@@ -50,25 +50,14 @@ __all__ += pair.__all__ + triplet.__all__ + in_batch.__all__ + proxy.__all__
 
 get = create_loss  # name of version 0.1
 
-_FUNCTIONS: dict[str, type[Loss]] = {
-    "contrastive_loss": ContrastiveLoss,
-    "chopra_loss": ChopraLoss,
-    "pair_cross_entropy": PairCrossEntropy,
-    "triplet_loss": TripletLoss,
-    "soft_triplet_loss": SoftTripletLoss,
-    "supcon_loss": SupConLoss,
-    "info_nce_loss": InfoNCELoss,
-    "multi_similarity_loss": MultiSimilarityLoss,
-    "circle_loss": CircleLoss,
-}
-
 if not TYPE_CHECKING:  # would make every name known to type checkers
 
     def __getattr__(name: str) -> Callable[..., Any]:
         """Return a deprecated function of version 0.1: inputs and options of a loss in one call."""
-        if name not in _FUNCTIONS:
+        losses = {loss.__name__.lower(): loss for loss in BUILTIN.values() if not loss.proxies}
+        loss = losses.get(name.replace("_", "")) if name.islower() else None  # SupConLoss: supcon_loss
+        if loss is None:
             raise AttributeError(f"module 'twinned.losses' has no attribute {name!r}")
-        loss = _FUNCTIONS[name]
         warnings.warn(
             f"losses.{name} is deprecated. Use losses.{loss.__name__}", DeprecationWarning, stacklevel=2
         )

@@ -12,28 +12,17 @@ from torch import Tensor
 from .. import distances
 from ..errors import DataError, SettingError
 from ..utils.registry import plain_name
-from .base import (
-    AnyLoss,
-    AnyMiner,
-    Loss,
-    check_loss,
-    check_miner,
-    has_reference,
-    is_pairwise,
-    takes_embeddings,
-    takes_indices,
-)
+from .base import AnyLoss, AnyMiner, Loss, call_inputs, check_loss, check_miner, is_pairwise
 from .inputs import Indices, Reference, check_indices, columns, compare, mean_where, pair_masks
 
 
-def embedding_loss(
-    loss: AnyLoss, *, distance: str | Callable[..., Any] | None = None, miner: AnyMiner | None = None
-) -> EmbeddingLoss:
-    """Adapt a loss to the call ``(embeddings, labels, indices=None)``.
+class EmbeddingLoss(Loss):
+    """Loss adapted to the call ``(embeddings, labels, indices=None)``; public as `embedding_loss` too.
 
     Loss and miner use the same matrix of distances. A pair loss is averaged over all selected pairs; nearly
     all of them are impostors, and an equal weight for genuine pairs lowers the accuracy. A triplet loss is
-    averaged over the triplets with a positive cost, so that steps do not shrink as these become rare.
+    averaged over the triplets with a positive cost, so that steps do not shrink as these become rare. A batch
+    without any comparison costs 0, with gradient 0.
 
     Args:
         loss: A loss of this package; or a module or function called ``loss(embeddings, labels)``, with a
@@ -47,6 +36,10 @@ def embedding_loss(
             if its first parameter is named ``distance``, otherwise with embeddings, as those of
             pytorch-metric-learning. None selects every comparison.
 
+    Attributes:
+        active: After a call with a pair or triplet loss, the fraction of the selected pairs or triplets with
+            a positive cost, a tensor without gradient; 0 if none were selected. None with other losses.
+
     Raises:
         SettingError: If the distance is not known or does not suit the loss, or the loss accepts no miner.
 
@@ -57,63 +50,6 @@ def embedding_loss(
         >>> loss(embeddings, torch.tensor([5, 5, 6])).item(), loss.active.item()
         (2.0, 0.5)
     """
-    check_loss(loss)
-    if miner is not None:
-        check_miner(miner)
-    kind = _kind(loss)
-    required = getattr(loss, "distance", None) if isinstance(loss, Loss) else None
-    measures = kind in ("pair", "triplet", "own-pair") or not (miner is None or takes_embeddings(miner))
-    distance, problem = distance or required, ""
-    if _on_logits(loss) and not callable(distance):
-        problem = (
-            f"is computed from a learned head's logits; got distance {distance!r}. Pass a function that"
-            " returns the head's logits"
-        )
-    elif required is not None and distance != required:
-        problem = f"requires the distance {required!r}; got {distance!r}"
-    elif _is_proxy_loss(loss) and miner is not None:
-        problem = "compares images with classes, not with images. Leave the miner out"
-    elif kind == "foreign" and miner is not None and not takes_indices(loss):
-        problem = (
-            "takes embeddings and labels only. Add a third parameter for the indices of the miner, or leave"
-            " the miner out"
-        )
-    elif distance is None and measures:
-        problem = f"needs a distance; choose one of {', '.join(distances.DISTANCES)}"
-    if problem:
-        raise SettingError(f"{plain_name(loss)} {problem}")
-    measure = distances.get(distance) if isinstance(distance, str) else distance
-    return EmbeddingLoss(
-        loss,
-        distance=distance if isinstance(distance, str) else None,
-        measure=measure if measures else None,
-        miner=miner,
-    )
-
-
-def _kind(loss: AnyLoss) -> str:
-    """Return the kind of a `Loss`; ``own-pair`` or ``foreign`` (on embeddings) for any other loss."""
-    if isinstance(loss, Loss):
-        return loss.kind
-    return "own-pair" if is_pairwise(loss) else "foreign"
-
-
-def _is_proxy_loss(loss: AnyLoss) -> bool:
-    """Return True for a loss of this package with proxies; others may use the name for their parameters."""
-    return getattr(loss, "proxies", False) is True
-
-
-def _on_logits(loss: AnyLoss) -> bool:
-    return getattr(loss, "input_kind", "distance") == "logit"
-
-
-class EmbeddingLoss(Loss):
-    """Loss adapted by `embedding_loss`: ``(embeddings, labels, indices=None) -> loss``.
-
-    After each call with a pair or triplet loss, ``active`` is the fraction of the selected pairs or triplets
-    with a positive cost, a tensor without gradient; 0 if none were selected. With other losses it is None.
-    A batch without any comparison costs 0, with gradient 0.
-    """
 
     kind = "embedding"
     active: Tensor | None = None
@@ -122,16 +58,44 @@ class EmbeddingLoss(Loss):
         self,
         loss: AnyLoss,
         *,
-        distance: str | None,
-        measure: Callable[..., Any] | None,
-        miner: AnyMiner | None,
+        distance: str | Callable[..., Any] | None = None,
+        miner: AnyMiner | None = None,
     ) -> None:
         super().__init__()
-        self.loss, self._kind = loss, _kind(loss)
-        self.distance = distance
-        self.proxies = _is_proxy_loss(loss)
-        self.miner = miner
-        self._measure = measure
+        check_loss(loss)
+        self._mines_embeddings = (
+            miner is not None and call_inputs(check_miner(miner), "miner")[0] != "distance"
+        )
+        if isinstance(loss, Loss):
+            self._kind, required = str(loss.kind), loss.distance
+        else:
+            self._kind, required = "own-pair" if is_pairwise(loss) else "foreign", None
+        # Losses of others may use the name for their parameters.
+        self.proxies = getattr(loss, "proxies", False) is True
+        self._on_logits = getattr(loss, "input_kind", "distance") == "logit"
+        measures = self._kind not in ("embedding", "foreign") or not (miner is None or self._mines_embeddings)
+        distance, problem = distance or required, ""
+        if self._on_logits and not callable(distance):
+            problem = (
+                f"is computed from a learned head's logits; got distance {distance!r}. Pass a function that"
+                " returns the head's logits"
+            )
+        elif required is not None and distance != required:
+            problem = f"requires the distance {required!r}; got {distance!r}"
+        elif self.proxies and miner is not None:
+            problem = "compares images with classes, not with images. Leave the miner out"
+        elif self._kind == "foreign" and miner is not None and len(call_inputs(loss, "loss")) < 3:
+            problem = (
+                "takes embeddings and labels only. Add a parameter for the miner's indices, or leave it out"
+            )
+        elif distance is None and measures:
+            problem = f"needs a distance; choose one of {', '.join(distances.DISTANCES)}"
+        if problem:
+            raise SettingError(f"{plain_name(loss)} {problem}")
+        measure = distances.get(distance) if isinstance(distance, str) else distance
+        self.loss, self.miner = loss, miner
+        self.distance = distance if isinstance(distance, str) else None
+        self._measure = measure if measures else None
 
     def extra_repr(self) -> str:
         """Return the distance, and the names of a loss and a miner that are functions."""
@@ -155,15 +119,14 @@ class EmbeddingLoss(Loss):
             indices: Selected comparisons; they replace the miner's.
             reference: More embeddings and labels to compare with; see `InBatchLoss`.
         """
-        # Columns: first the batch, then the reference.
         others, other_labels = columns(embeddings, labels, reference)
         matrix = embeddings if self._measure is None else compare(self._measure, embeddings, others)
         if indices is None and self.miner is not None:
-            if takes_embeddings(self.miner):
+            if self._mines_embeddings:
                 more = () if reference is None else (others, other_labels)
                 indices = _without_itself(check_indices(self.miner(embeddings.detach(), labels, *more)))
             else:
-                sign = -1 if _on_logits(self.loss) else 1  # lower is closer
+                sign = -1 if self._on_logits else 1  # lower is closer
                 with distances.trusted():
                     indices = check_indices(self.miner(sign * matrix.detach(), other_labels))
 
@@ -179,12 +142,12 @@ class EmbeddingLoss(Loss):
                     return mean_where(selected, matrix)
                 return self._scalar(self.loss(matrix[selected], genuine[selected]), matrix)
             case "foreign":
-                foreign = self._foreign(embeddings, labels, indices, others, other_labels)
-                return self._scalar(foreign, embeddings)
-        if reference is None:
-            value: Tensor = self.loss(embeddings, labels, indices)
-        else:
-            value = self.loss(embeddings, labels, indices, reference=reference)
+                if reference is not None:
+                    return self._foreign(embeddings, labels, indices, others, other_labels)
+                mined = () if indices is None else (indices,)
+                return self._scalar(self.loss(embeddings, labels, *mined), embeddings)
+        memory = {} if reference is None else {"reference": reference}
+        value: Tensor = self.loss(embeddings, labels, indices, **memory)
         return value
 
     def _foreign(
@@ -195,11 +158,8 @@ class EmbeddingLoss(Loss):
         others: Tensor,
         other_labels: Tensor,
     ) -> Tensor:
-        value: Tensor
-        if others is embeddings:
-            value = self.loss(embeddings, labels, *(() if indices is None else (indices,)))
-            return value
-        if not has_reference(self.loss):
+        """Compute the loss of another library with a memory."""
+        if not {"ref_emb", "ref_labels"} <= {*call_inputs(self.loss, "loss")}:
             raise SettingError(
                 f"{plain_name(self.loss)} has no parameters ref_emb and ref_labels for a memory"
             )
@@ -207,7 +167,7 @@ class EmbeddingLoss(Loss):
             genuine, impostor = pair_masks(other_labels, len(labels))
             indices = *genuine.nonzero(as_tuple=True), *impostor.nonzero(as_tuple=True)
         value = self.loss(embeddings, labels, indices, ref_emb=others, ref_labels=other_labels)
-        return value
+        return self._scalar(value, embeddings)
 
     def _scalar(self, value: Tensor, embeddings: Tensor) -> Tensor:
         if not isinstance(value, Tensor) or value.ndim:
@@ -245,6 +205,9 @@ class EmbeddingLoss(Loss):
         costly = selected & ~(costs <= 0)  # includes NaN, so that it shows in the loss
         self.active = costly.sum() / selected.sum().clamp(min=1)
         return mean_where(costly, costs)
+
+
+embedding_loss = EmbeddingLoss
 
 
 def _without_itself(indices: Indices) -> Indices:

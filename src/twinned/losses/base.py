@@ -68,8 +68,7 @@ def check_loss(loss: Any) -> Any:
     """
     if isinstance(loss, Loss) or (isinstance(loss, type) and issubclass(loss, Loss)):
         return loss
-    _check_inputs(loss, "loss", "(embeddings, labels) or (distance, same)")
-    return loss
+    return _checked(loss, "loss", "(embeddings, labels) or (distance, same)")
 
 
 def check_miner(miner: Any) -> Any:
@@ -78,8 +77,7 @@ def check_miner(miner: Any) -> Any:
     Raises:
         SettingError: If it cannot.
     """
-    _check_inputs(miner, "miner", "(distance, labels) or (embeddings, labels)")
-    return miner
+    return _checked(miner, "miner", "(distance, labels) or (embeddings, labels)")
 
 
 def is_pairwise(loss: Any) -> bool:
@@ -88,24 +86,7 @@ def is_pairwise(loss: Any) -> bool:
         return bool(loss.kind == "pair")
     if (marked := getattr(loss, "pairwise", None)) is not None:
         return bool(marked)
-    inputs = _inputs(loss, "loss")
-    return len(inputs) > 1 and inputs[1].name == "same"
-
-
-def takes_indices(loss: Any) -> bool:
-    """Return True for a loss that takes the indices of a miner as its third input."""
-    return len(_inputs(loss, "loss")) > 2
-
-
-def has_reference(loss: Any) -> bool:
-    """Return True for a loss that compares a batch with more embeddings, ``ref_emb`` and ``ref_labels``."""
-    return {"ref_emb", "ref_labels"} <= {one.name for one in _inputs(loss, "loss")}
-
-
-def takes_embeddings(miner: Any) -> bool:
-    """Return True for a miner on embeddings, False for one on distances."""
-    inputs = _inputs(miner, "miner")
-    return not inputs or inputs[0].name != "distance"
+    return call_inputs(loss, "loss")[1:2] == ["same"]
 
 
 def has_proxies(loss: Any) -> bool:
@@ -115,36 +96,30 @@ def has_proxies(loss: Any) -> bool:
     return isinstance(loss, nn.Module) and isinstance(getattr(loss, "num_classes", None), int)
 
 
-def _check_inputs(part: Any, kind: str, expected: str) -> None:
-    inputs = _inputs(part, kind)
-    if len(inputs) < 2 or any(_is_required(one) for one in inputs[2:]):
-        raise SettingError(
-            f"{kind.capitalize()} {plain_name(part)} takes ({', '.join(one.name for one in inputs)}). It must"
-            f" take {expected}"
-        )
+def call_inputs(part: Any, kind: str) -> list[str]:
+    """Return the names of the positional parameters of a call; ``*args`` counts as two."""
+    found = _signature(part, kind).parameters.values()
+    names = [one.name for one in found if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return names + 2 * [one.name for one in found if one.kind is one.VAR_POSITIONAL]
 
 
-def _inputs(part: Any, kind: str) -> list[inspect.Parameter]:
-    """Return the positional parameters of a call; ``*args`` counts as two."""
-    if isinstance(part, type):  # the parameter self is left out
+def _checked(part: Any, kind: str, expected: str) -> Any:
+    try:
+        _signature(part, kind).bind(None, None)
+    except TypeError:
+        inputs = ", ".join(call_inputs(part, kind))
+        name = f"{kind.capitalize()} {plain_name(part)}"
+        raise SettingError(f"{name} takes ({inputs}). It must take {expected}") from None
+    return part
+
+
+def _signature(part: Any, kind: str) -> inspect.Signature:
+    """Return the signature of a call of a part, or of the objects of a class."""
+    if not callable(part):
+        given = type(part).__name__
+        raise SettingError(f"A {kind} must be a name, a torch.nn.Module or a function; got {given}")
+    if isinstance(part, type):
         call = part.forward if issubclass(part, nn.Module) else part.__call__
-        found = list(inspect.signature(call).parameters.values())[1:]
-    elif callable(part):
-        found = list(
-            inspect.signature(part.forward if isinstance(part, nn.Module) else part).parameters.values()
-        )
-    else:
-        raise SettingError(
-            f"A {kind} must be a name, a torch.nn.Module or a function; got {type(part).__name__}"
-        )
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [one for one in found if one.kind in positional]
-    variable = [one for one in found if one.kind is inspect.Parameter.VAR_POSITIONAL]
-    return named + 2 * variable
-
-
-def _is_required(parameter: inspect.Parameter) -> bool:
-    return (
-        parameter.default is inspect.Parameter.empty
-        and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
-    )
+        signature = inspect.signature(call)
+        return signature.replace(parameters=[*signature.parameters.values()][1:])  # without self
+    return inspect.signature(part.forward if isinstance(part, nn.Module) else part)

@@ -88,7 +88,6 @@ class SupConLoss(InBatchLoss):
         self.temperature = check_positive("temperature", temperature)
 
     def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
-        """Average ``-log(weight)`` over the positives of each image, then over images."""
         logit = similarity / self.temperature
         total = torch.where(genuine | impostor, logit, NEVER).logsumexp(1, keepdim=True)
         cost = torch.where(genuine, total - logit, 0.0).sum(1) / genuine.sum(1).clamp(min=1)
@@ -117,7 +116,6 @@ class InfoNCELoss(InBatchLoss):
         self.temperature = check_positive("temperature", temperature)
 
     def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
-        """Average the cross-entropy of each positive among the negatives."""
         logit = similarity / self.temperature
         rivals = torch.where(impostor, logit, NEVER).logsumexp(1, keepdim=True)
         return mean_where(genuine & impostor.any(1, keepdim=True), F.softplus(rivals - logit))
@@ -148,7 +146,6 @@ class MultiSimilarityLoss(InBatchLoss):
         self.base = base
 
     def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
-        """Average the soft maxima of positives and negatives over images."""
         pull = torch.where(genuine, self.alpha * (self.base - similarity), NEVER).logsumexp(1)
         push = torch.where(impostor, self.beta * (similarity - self.base), NEVER).logsumexp(1)
         return (F.softplus(pull) / self.alpha + F.softplus(push) / self.beta).mean()
@@ -181,14 +178,9 @@ class CircleLoss(InBatchLoss):
         self.scale = check_positive("scale", scale)
 
     def cost(self, similarity: Tensor, genuine: Tensor, impostor: Tensor) -> Tensor:
-        """Average the soft maximum of weighted positives and negatives over images."""
         # The distance from the optimum is a weight without gradient, hence detached.
-        weight_up = (1 + self.margin - similarity.detach()).clamp(min=0)
-        weight_down = (similarity.detach() + self.margin).clamp(min=0)
-        pull = torch.where(genuine, self.scale * weight_up * (1 - self.margin - similarity), NEVER).logsumexp(
-            1
-        )
-        push = torch.where(impostor, self.scale * weight_down * (similarity - self.margin), NEVER).logsumexp(
-            1
-        )
+        up = (1 + self.margin - similarity.detach()).clamp(min=0)
+        down = (similarity.detach() + self.margin).clamp(min=0)
+        pull = torch.where(genuine, self.scale * up * (1 - self.margin - similarity), NEVER).logsumexp(1)
+        push = torch.where(impostor, self.scale * down * (similarity - self.margin), NEVER).logsumexp(1)
         return mean_where(genuine.any(1) & impostor.any(1), F.softplus(pull + push))

@@ -36,22 +36,14 @@ def compare(measure: Callable[..., Any], a: Tensor, b: Tensor) -> Tensor:
 
 
 def check_positive(name: str, value: float) -> float:
-    """Return the value of an option.
-
-    Raises:
-        SettingError: If it is not positive and finite.
-    """
+    """Return the value of an option, which must be positive and finite."""
     if not 0 < value < float("inf"):
         raise SettingError(f"{name} is {value}. It must be positive and finite")
     return value
 
 
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
-    """Check the shapes ``(n, d)`` and ``(n,)`` and that labels are integers.
-
-    Raises:
-        DataError: If they are not.
-    """
+    """Check the shapes ``(n, d)`` and ``(n,)`` and that labels are integers."""
     if embeddings.ndim != 2 or labels.ndim != 1 or len(embeddings) != len(labels) or len(labels) == 0:
         raise DataError(
             f"embeddings have shape {tuple(embeddings.shape)} and labels {tuple(labels.shape)}. "
@@ -62,10 +54,7 @@ def check_batch(embeddings: Tensor, labels: Tensor) -> None:
 
 
 def columns(embeddings: Tensor, labels: Tensor, reference: Reference | None) -> Reference:
-    """Return the embeddings that each row of the batch is compared with, and their labels.
-
-    The batch comes first, so that row ``i`` is column ``i``; then the reference, if given.
-    """
+    """Return the embeddings that each row is compared with, the batch and then the reference, and labels."""
     check_batch(embeddings, labels)
     if reference is None:
         return embeddings, labels
@@ -79,11 +68,7 @@ def columns(embeddings: Tensor, labels: Tensor, reference: Reference | None) -> 
 
 
 def check_indices(indices: Any) -> Indices:
-    """Return the result of a miner if it is a tuple of three or four tensors.
-
-    Raises:
-        DataError: If it is anything else.
-    """
+    """Return the result of a miner, which must be a tuple of three or four tensors."""
     if not isinstance(indices, (tuple, list)) or not all(isinstance(one, Tensor) for one in indices):
         got = repr(indices)
     elif len(indices) in (3, 4):
@@ -99,10 +84,7 @@ def check_indices(indices: Any) -> Indices:
 def pair_masks(labels: Tensor, rows: int, indices: Indices | None = None) -> tuple[Tensor, Tensor]:
     """Return two boolean masks ``(rows, columns)``: genuine and impostor comparisons.
 
-    Args:
-        labels: Labels of the columns, ``(columns,)``; the first ``rows`` are those of the rows.
-        rows: Number of rows.
-        indices: Comparisons that a miner selected; None selects all except an image with itself.
+    The first ``rows`` labels are those of the rows. Indices None select all except an image with itself.
     """
     if indices is None:
         same = labels[:rows, None] == labels[None, :]
@@ -122,11 +104,7 @@ def mean_where(selected: Tensor, costs: Tensor) -> Tensor:
 
 
 def reduce(costs: Tensor, reduction: Reduction) -> Tensor:
-    """Average the costs, or return them unchanged.
-
-    Raises:
-        SettingError: If the reduction is neither ``"mean"`` nor ``"none"``.
-    """
+    """Average the costs, or return them unchanged."""
     if reduction not in ("mean", "none"):
         raise SettingError(f"reduction {reduction!r} is not known; choose 'mean' or 'none'")
     return costs.mean() if reduction == "mean" else costs

@@ -31,9 +31,8 @@ class ContrastiveLoss(Loss):
     """Pull same-class pairs together and push the others past a margin.
 
     A pair at distance ``d`` costs ``d**2 / 2`` if it is the same class, else ``max(0, margin - d)**2 / 2``;
-    1/2 is the default factor.
-    Different pairs beyond the margin cost nothing and get no gradient: if the loss goes flat, mine harder
-    pairs.
+    1/2 is the default factor. Different pairs beyond the margin get no gradient: if the loss goes flat, mine
+    harder pairs.
 
     Args:
         margin: Distance beyond which different pairs cost nothing, in the units of the distance.
@@ -106,9 +105,8 @@ class ChopraLoss(Loss):
     def forward(self, distance: Tensor, same: Same, *, reduction: Reduction = "mean") -> Tensor:
         """Compute the loss of pairs."""
         distance, same = _checked(distance, same)
-        genuine = 2 / self.bound * distance.square()
         impostor = 2 * self.bound * torch.exp(-2.77 / self.bound * distance)
-        return reduce(torch.where(same, genuine, impostor), reduction)
+        return reduce(torch.where(same, 2 / self.bound * distance.square(), impostor), reduction)
 
 
 class PairCrossEntropy(Loss):

@@ -121,14 +121,13 @@ def create_loss(
     if unknown := [option for option in given if option not in option_names(loss)]:
         has = ", ".join(option_names(loss)) or "none"
         raise SettingError(f"loss {name!r} has no setting {unknown[0]!r}; it has {has}")
-    if not isinstance(loss, type):
-        function: AnyLoss = loss
-        return function
-    sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
-    needed = {size: value for size, value in sizes.items() if size in inspect.signature(loss).parameters}
-    if None in needed.values():
-        raise SettingError(
-            f"loss {name!r} needs num_classes and embedding_size, because it has a vector for each class"
-        )
-    created: AnyLoss = loss(**needed, **given)
+    if isinstance(loss, type):
+        sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
+        needed = {size: value for size, value in sizes.items() if size in inspect.signature(loss).parameters}
+        if None in needed.values():
+            raise SettingError(
+                f"loss {name!r} needs num_classes and embedding_size, because it has a vector for each class"
+            )
+        loss = loss(**needed, **given)
+    created: AnyLoss = loss
     return created

@@ -79,7 +79,6 @@ class WeightedL1(_Logistic):
         nn.init.normal_(self.weight.bias, 0.5, 0.01)
 
     def logit(self, a: Tensor, b: Tensor) -> Tensor:
-        """Compute the log odds of *same*: ``(n, d), (n, d) -> (n,)``."""
         if isinstance(self.weight, nn.LazyLinear):
             self.weight(a - b)
             self._initialize()
@@ -102,7 +101,6 @@ class SigmoidDistance(_Logistic):
         self.shift = nn.Parameter(torch.tensor(1.0))
 
     def logit(self, a: Tensor, b: Tensor) -> Tensor:
-        """Compute the log odds of *same*: ``(n, d), (n, d) -> (n,)``."""
         logit: Tensor = self.scale * distances.get(self.name)(a, b) + self.shift
         return logit
 
@@ -171,9 +169,8 @@ class Relation(nn.Module):
         if len(same) < 2:
             raise SettingError(f"the relation head needs at least two relations; got {len(same)}")
         self.register_buffer("same", torch.tensor(same, dtype=torch.float32))
-        self.layers = nn.Sequential(
-            nn.Linear(2 * embedding_size, hidden), nn.ReLU(), nn.Linear(hidden, len(same))
-        )
+        first, last = nn.Linear(2 * embedding_size, hidden), nn.Linear(hidden, len(same))
+        self.layers = nn.Sequential(first, nn.ReLU(), last)
 
     def logits(self, a: Tensor, b: Tensor) -> Tensor:
         """Compute the input of the softmax: ``(n, d), (n, d) -> (n, relations)``."""

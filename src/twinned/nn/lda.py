@@ -24,30 +24,21 @@ def fit_lda_projection(
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear projection that whitens the within-class covariance (regularized LDA).
 
-    The covariance within classes is pooled over all classes, so the projection also separates new classes. A
-    projection trained by gradient on few classes separates these classes only.
+    The covariance is pooled over all classes, so the projection also separates new classes.
 
     Args:
         features: Input of the projection, shape ``(n, d)``; augmented views of an image count as images.
         labels: Class of each image, shape ``(n,)``.
         size: Number of outputs: the directions of largest variance between images; None for ``d``.
-        shrinkage: Multiple of the average variance that is added to every variance within classes. Fewer
-            images need more.
+        shrinkage: Multiple of the average variance that is added to every variance within classes.
         random_rotation: For few images, which do not show the directions in which other classes vary. All
             outputs but a sixteenth are a random rotation of all directions, cut to ``size``, which preserves
             distances on average.
 
     Returns:
-        The weight, shape ``(size, d)``, and the bias, shape ``(size,)``. The outputs have mean 0 and
-        root mean square length 1.
-
-    Raises:
-        SettingError: If ``size`` is larger than ``d``.
-        TrainingError: If no class has two different images.
+        The weight ``(size, d)`` and the bias ``(size,)``; outputs have mean 0 and root mean square length 1.
 
     Example:
-        Two classes that differ in the second feature, while the first varies within both.
-
         >>> features = torch.tensor([[-9.0, 1], [9, 1], [-9, -1], [9, -1]])
         >>> weight, bias = fit_lda_projection(features, torch.tensor([0, 0, 1, 1]), shrinkage=0.001)
         >>> (weight[1, 1] > 10 * weight[0, 0]).item()

@@ -20,6 +20,7 @@ from .siamese import SiameseNetwork
 OPSET = 18
 # Largest difference between ONNX Runtime and PyTorch, relative to the largest absolute value or 1.
 TOLERANCE = 1e-4
+_BATCH = 3  # images at export
 
 
 class ExportError(TwinnedError):
@@ -27,12 +28,7 @@ class ExportError(TwinnedError):
 
 
 class PixelEncoder(nn.Module):
-    """Content of encoder.onnx: pixel normalization and the encoder.
-
-    Args:
-        network: Trained network.
-        spec: Input of the network, with mean and standard deviation.
-    """
+    """Content of encoder.onnx: pixel normalization and the encoder."""
 
     scale: Tensor
     shift: Tensor
@@ -83,10 +79,9 @@ def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None
     """
     module = PixelEncoder(network, spec).cpu().eval()
     rng = np.random.default_rng(0)
-    pixels = torch.from_numpy(rng.integers(0, 256, (3, *spec.shape), dtype=np.uint8))
+    pixels = torch.from_numpy(rng.integers(0, 256, (_BATCH, *spec.shape), dtype=np.uint8))
     outputs = ["embedding", "features"] if network.encoder.has_maps else ["embedding"]
-    _export(module, (pixels,), path, inputs=["pixels"], outputs=outputs)
-    _compare_with_pytorch(module, (pixels,), path)
+    _export(module, {"pixels": pixels}, path, outputs)
 
 
 def export_head(network: SiameseNetwork, path: Path) -> bool:
@@ -104,15 +99,13 @@ def export_head(network: SiameseNetwork, path: Path) -> bool:
         return False
     module = _Score(network).cpu().eval()
     outputs = ["score", "relations"] if isinstance(network.head, Relation) else ["score"]
-    left, right = torch.rand(2, 3, network.embedding_size, generator=torch.Generator().manual_seed(0))
-    _export(module, (left, right), path, inputs=["left", "right"], outputs=outputs)
-    _compare_with_pytorch(module, (left, right), path)
+    left, right = torch.rand(2, _BATCH, network.embedding_size, generator=torch.Generator().manual_seed(0))
+    _export(module, {"left": left, "right": right}, path, outputs)
     return True
 
 
-def _export(
-    module: nn.Module, example: tuple[Tensor, ...], path: Path, *, inputs: list[str], outputs: list[str]
-) -> None:
+def _export(module: nn.Module, example: dict[str, Tensor], path: Path, outputs: list[str]) -> None:
+    """Write the graph of a module with any batch size, and compare its results with the module's."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401 - the exporter fails with a traceback without it
@@ -124,17 +117,18 @@ def _export(
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         torch.onnx.export(
             module,
-            example,
+            tuple(example.values()),
             str(path),
             dynamo=True,
             opset_version=OPSET,
-            input_names=inputs,
+            input_names=list(example),
             output_names=outputs,
             dynamic_shapes=tuple({0: batch} for _ in example),
             external_data=False,
             verbose=False,
         )
     _remove_metadata(path)
+    _compare_with_pytorch(module, {name: value[1:] for name, value in example.items()}, path)
 
 
 def _remove_metadata(path: Path) -> None:
@@ -152,22 +146,20 @@ def _remove_metadata(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _compare_with_pytorch(module: nn.Module, example: tuple[Tensor, ...], path: Path) -> None:
+def _compare_with_pytorch(module: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
+    """Compare the results for another batch size than at export."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    example = tuple(value[1:] for value in example)  # another batch size than at export
-    inputs = {i.name: value.numpy() for i, value in zip(session.get_inputs(), example, strict=True)}
     try:
-        theirs = session.run(None, inputs)
+        theirs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     except Exception as error:  # ONNX Runtime has no public base class of its errors
         raise ExportError(
-            f"{path.name} computes batches of {len(example[0]) + 1} images only, the size at export. The"
-            " network must not convert the size of a batch to a number: use x.flatten(1) or x.shape[0],"
-            " without int()"
+            f"{path.name} computes batches of {_BATCH} images only, the size at export. The network must not"
+            " convert the size of a batch to a number: use x.flatten(1) or x.shape[0], without int()"
         ) from error
     with torch.no_grad():
-        found = module(*example)
+        found = module(*inputs.values())
     for mine, other in zip(found if isinstance(found, tuple) else (found,), theirs, strict=True):
         ours = mine.numpy()
         difference = float(np.abs(ours - other).max() / max(1.0, float(np.abs(ours).max())))

@@ -1,10 +1,6 @@
-"""Cohort score normalization as part of the embedding.
+"""Cohort score normalization as one more value of the embedding, so that search and galleries use it too.
 
-In dense regions of the embedding space, images of different classes are close; in sparse regions, they are
-far. One threshold is then too loose for the former and too strict for the latter. Face and speaker
-verification correct each distance by the distances of both sides to a cohort of impostors (adaptive symmetric
-score normalization). Here the correction is one more value of the embedding, so that search and galleries use
-it too.
+In dense regions of the embedding space, images of different classes are close; in sparse ones they are far.
 """
 
 from __future__ import annotations
@@ -46,12 +42,7 @@ class CohortScoreNorm(nn.Module):
 
     @classmethod
     def of(cls, members: Tensor, labels: Tensor) -> CohortScoreNorm:
-        """Create the normalization from training images.
-
-        Args:
-            members: Embeddings of length 1, shape ``(n, d)``.
-            labels: Class of each image, shape ``(n,)``, at least two classes.
-        """
+        """Create the normalization from embeddings ``(n, d)`` of length 1 and their classes ``(n,)``."""
         distance = 1 - members @ members.T
         distance[labels[:, None] == labels[None, :]] = torch.inf
         nearest = distance.sort(dim=1).values[:, : _n_nearest(len(members))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -138,32 +138,25 @@ class SiameseNetwork(nn.Module):
         rows: list[Layer] = []
         counted: set[nn.Parameter] = set()
 
-        def note(name: str) -> Callable[[nn.Module, object, Any], None]:
-            def hook(module: nn.Module, _: object, output: Any) -> None:
-                fresh = set(module.parameters(recurse=False)) - counted
-                counted.update(fresh)
-                count = sum(p.numel() for p in fresh)
-                shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
-                rows.append(Layer(name, type(module).__name__, shape, count))
+        def note(name: str, module: nn.Module, _: object, output: Any) -> None:
+            fresh = set(module.parameters(recurse=False)) - counted
+            counted.update(fresh)
+            shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+            rows.append(Layer(name, type(module).__name__, shape, sum(p.numel() for p in fresh)))
 
-            return hook
-
-        leaves = [
-            (name, m)
-            for name, m in self.encoder.named_modules()
-            if (not list(m.children()) or list(m.parameters(recurse=False)))
-            and type(m).__name__ != "Identity"  # in PyTorch and in other libraries
+        handles = [
+            module.register_forward_hook(partial(note, name))
+            for name, module in self.encoder.named_modules()
+            if (not list(module.children()) or list(module.parameters(recurse=False)))
+            and type(module).__name__ != "Identity"  # in PyTorch and in other libraries
         ]
-        handles = [m.register_forward_hook(note(name)) for name, m in leaves]
         was_training, symmetric = self.training, self.encoder.symmetric
         self.eval()
         self.encoder.symmetric = False
+        shape = 1, self.encoder.channels, *self.encoder.image_size
         try:
             with torch.no_grad():
-                zeros = torch.zeros(
-                    1, self.encoder.channels, *self.encoder.image_size, device=self.mean.device
-                )
-                self.embed(zeros)
+                self.embed(torch.zeros(shape, device=self.mean.device))
         finally:
             self.encoder.symmetric = symmetric
             self.train(was_training)
@@ -174,17 +167,11 @@ class SiameseNetwork(nn.Module):
 
     def summary(self) -> str:
         """Return a table of layers, output shapes and parameters; shared parameters are counted once."""
-        rows = [
-            (row.name, row.kind, "x".join(map(str, row.output)) or "1", f"{row.parameters:,}")
-            for row in self.layers()
-        ]
-        rows.insert(0, ("layer", "kind", "output", "parameters"))
-        width = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            f"{r[0]:<{width[0]}}  {r[1]:<{width[1]}}  {r[2]:>{width[2]}}  {r[3]:>{width[3]}}" for r in rows
-        ]
-        total = sum(p.numel() for p in self.parameters())
-        lines.insert(1, "-" * len(lines[0]))
-        lines.append("-" * len(lines[0]))
-        lines.append(f"{total:,} parameters; both inputs go through the one encoder above")
-        return "\n".join(lines)
+        rows = [("layer", "kind", "output", "parameters")]
+        for name, kind, output, parameters in self.layers():
+            rows.append((name, kind, "x".join(map(str, output)) or "1", f"{parameters:,}"))
+        a, b, c, d = (max(map(len, column)) for column in zip(*rows))
+        first, *lines = (f"{r[0]:<{a}}  {r[1]:<{b}}  {r[2]:>{c}}  {r[3]:>{d}}" for r in rows)
+        rule, total = "-" * len(first), sum(p.numel() for p in self.parameters())
+        last = f"{total:,} parameters; both inputs go through the one encoder above"
+        return "\n".join([first, rule, *lines, rule, last])

@@ -1,8 +1,7 @@
-"""Encoders of one's own: adapt any module to `Encoder`, and build the registered ones."""
+"""Adapt any module to `Encoder`."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -48,28 +47,22 @@ class ModuleEncoder(Encoder):
     ) -> None:
         super().__init__(image_size=image_size, channels=channels)
         self.module = module
-        self.mean, self.std = (_per_channel(getattr(module, name, None)) for name in ("mean", "std"))
-        if self.mean is None or self.std is None:
-            self.mean = self.std = None
+        mean, std = (_per_channel(getattr(module, name, None)) for name in ("mean", "std"))
+        if mean is not None and std is not None:
+            self.mean, self.std = mean, std
         self._add_projection(self._measure(), embedding_size)
 
     def _measure(self) -> int:
         """Return the size of the module's output, measured on two random images."""
-        was_training, name = self.module.training, plain_name(self.module)
-        device = next(self.module.parameters(), torch.empty(0)).device
-        shape = (self.channels, *self.image_size)
-        images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+        name, shape = plain_name(self.module), (self.channels, *self.image_size)
         try:
-            with torch.no_grad():
-                found = self.module.eval()(images)
+            found = _evaluate(self.module, shape)
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise SettingError(
                 f"Encoder {name} does not accept images of shape (n, {', '.join(map(str, shape))}): {reason}."
                 " Set image_size, or settings={'channels': 1 or 3}; in Model.from_network, set spec"
             ) from error
-        finally:
-            self.module.train(was_training)
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
             what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise SettingError(
@@ -104,43 +97,18 @@ def as_encoder(
         raise SettingError(f"An encoder must be a torch.nn.Module; got {type(module).__name__}")
     if not isinstance(module, Encoder):
         return ModuleEncoder(module, image_size=image_size, channels=channels, embedding_size=embedding_size)
-    wanted, own = (*image_size, channels), (*module.image_size, module.channels)
-    if wanted != own:
+    name, size = module.name or plain_name(module), module.embedding_size
+    (height, width), planes = module.image_size, module.channels
+    if (*image_size, channels) != (height, width, planes):
         raise SettingError(
-            f"Encoder {plain_name(module)} takes images of {own[0]}x{own[1]} with {own[2]} channels;"
-            f" got {wanted[0]}x{wanted[1]} with {wanted[2]}. Leave out the image size and channels,"
-            " or spec."
+            f"Encoder {name} takes images of {height}x{width} with {planes} channels; got {image_size[0]}x"
+            f"{image_size[1]} with {channels}. Leave out the image size and channels, or spec."
         )
-    if embedding_size not in (None, module.embedding_size):
+    if embedding_size not in (None, size):
         raise SettingError(
-            f"Encoder {plain_name(module)} has embeddings of {module.embedding_size} values; got"
-            f" embedding_size {embedding_size}. Leave it out"
+            f"Encoder {name} has embeddings of {size} values; got size {embedding_size}. Leave it out"
         )
     return module
-
-
-def build_registered(
-    part: Callable[..., Any],
-    *,
-    image_size: tuple[int, int],
-    channels: int,
-    embedding_size: int | None,
-    dropout: float,
-) -> Encoder:
-    """Build a registered encoder: the class or function gets the arguments that it has parameters for.
-
-    Raises:
-        SettingError: If the result is not an encoder for such images.
-    """
-    offered = {"image_size": image_size, "channels": channels}
-    offered |= {} if embedding_size is None else {"embedding_size": embedding_size}
-    offered |= {"dropout": dropout} if dropout else {}
-    known = inspect.signature(part).parameters
-    if dropout and "dropout" not in known:
-        raise SettingError(f"Encoder {plain_name(part)} has no dropout; got {dropout}. Set dropout to 0.")
-    given = {name: value for name, value in offered.items() if name in known}
-    size = None if "embedding_size" in given else embedding_size
-    return as_encoder(part(**given), image_size=image_size, channels=channels, embedding_size=size)
 
 
 def can_rebuild(build: Callable[[], Encoder], encoder: Encoder) -> bool:
@@ -150,14 +118,20 @@ def can_rebuild(build: Callable[[], Encoder], encoder: Encoder) -> bool:
         other.load_state_dict(encoder.state_dict())
     except (SettingError, RuntimeError, TypeError):
         return False
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, encoder.channels, *encoder.image_size, generator=generator)
-    states = [(one, one.training) for one in (encoder, other)]
-    with torch.no_grad():
-        a, b = (one.eval()(images.to(next(one.parameters(), images).device)).cpu() for one, _ in states)
-    for one, was_training in states:
-        one.train(was_training)
+    shape = (encoder.channels, *encoder.image_size)
+    a, b = (_evaluate(one, shape).cpu() for one in (encoder, other))
     return a.shape == b.shape and torch.allclose(a, b, atol=1e-5, rtol=1e-4)
+
+
+def _evaluate(module: nn.Module, shape: tuple[int, ...]) -> Any:
+    """Return the output for two random images of a shape, in evaluation mode."""
+    was_training, device = module.training, next(module.parameters(), torch.empty(0)).device
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.no_grad():
+            return module.eval()(images.to(device))
+    finally:
+        module.train(was_training)
 
 
 def _per_channel(values: Any) -> tuple[float, ...] | None:

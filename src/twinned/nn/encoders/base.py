@@ -9,11 +9,8 @@ from torch import Tensor, nn
 class Encoder(nn.Module):
     """Convolutional backbone, pooling and projection: images to embeddings.
 
-    The backbone consists of stages, which can be frozen from the input on. `pool` lays out the last feature
-    map as one vector per image, and `project` maps that vector to the embedding. `stages` lists the stages of
-    the backbone and, last, the projection layer.
-
-    A subclass defines ``embedding_size`` and `stages`, and overrides `pool` and `project` where needed.
+    The backbone consists of stages, which can be frozen from the input on. A subclass defines
+    ``embedding_size`` and `stages`, and overrides `pool` and `project` where needed.
 
     Args:
         image_size: Height and width of the input, in pixels.
@@ -88,19 +85,15 @@ class Encoder(nn.Module):
                 ``(n, n_features)``; those of image and mirror image are stacked along axis 1.
             start_stage: First stage to run.
         """
-        if start_stage == 0:
-            views = [x, x.flip(3)] if self.symmetric and not self.training else [x]
-        else:
-            single = 2 if start_stage == len(self.stages()) - 1 else 4
-            views = list(x.unbind(1)) if x.ndim > single else [x]
-            views = views if self.symmetric else views[:1]
-        pooled = [self._pooled(view, start_stage) for view in views]
-        return pooled[0] if len(pooled) == 1 else (pooled[0] + pooled[1]) / 2
-
-    def _pooled(self, x: Tensor, start_stage: int) -> Tensor:
-        if start_stage and start_stage == len(self.stages()) - 1:
-            return x
-        return self.forward_features(x, start_stage=start_stage)[0]
+        is_pooled = 0 < start_stage == len(self.stages()) - 1
+        views = [x]
+        if start_stage == 0 and self.symmetric and not self.training:
+            views = [x, x.flip(3)]
+        elif start_stage and x.ndim > (2 if is_pooled else 4):
+            views = list(x.unbind(1))[: 1 + self.symmetric]
+        if not is_pooled:
+            views = [self.forward_features(view, start_stage=start_stage)[0] for view in views]
+        return views[0] if len(views) == 1 else (views[0] + views[1]) / 2
 
     @property
     def linear_projection(self) -> nn.Linear | None:

