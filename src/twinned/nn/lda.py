@@ -24,19 +24,14 @@ def fit_lda_projection(
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear projection that whitens the within-class covariance (regularized LDA).
 
-    The covariance is pooled over all classes, so the projection also separates new classes.
+    The covariance is pooled over all classes, so the projection also separates new classes. Returns the
+    weight ``(size, d)``, for features ``(n, d)``, and the bias ``(size,)``; outputs have mean 0 and root mean
+    square length 1. They are the directions of largest variance between images. ``shrinkage`` is the multiple
+    of the average variance that is added to every variance within classes.
 
-    Args:
-        features: Input of the projection, shape ``(n, d)``; augmented views of an image count as images.
-        labels: Class of each image, shape ``(n,)``.
-        size: Number of outputs: the directions of largest variance between images; None for ``d``.
-        shrinkage: Multiple of the average variance that is added to every variance within classes.
-        random_rotation: For few images, which do not show the directions in which other classes vary. All
-            outputs but a sixteenth are a random rotation of all directions, cut to ``size``, which preserves
-            distances on average.
-
-    Returns:
-        The weight ``(size, d)`` and the bias ``(size,)``; outputs have mean 0 and root mean square length 1.
+    With ``random_rotation``, all outputs but a sixteenth are a random rotation of all directions, cut to
+    ``size``, which preserves distances on average. Few images do not show the directions in which other
+    classes vary.
 
     Example:
         >>> features = torch.tensor([[-9.0, 1], [9, 1], [-9, -1], [9, -1]])
