@@ -29,13 +29,8 @@ def deck(
 ) -> Deck:
     """Build an example network of the slide deck: 3x3 convolutions with max pooling, then a dense layer.
 
-    Filters are (64,) on slide 1, (32, 64) on slides 3 and 11, and (64, 128) on slide 10.
-
-    Args:
-        filters: Number of filters of each convolution.
-        dense: Size of the embedding.
-        image_size: Height and width.
-        channels: 1 or 3.
+    Filters are (64,) on slide 1, (32, 64) on slides 3 and 11, and (64, 128) on slide 10. Arguments as for
+    `Deck`.
     """
     return Deck(filters=filters, dense=dense, image_size=image_size, channels=channels)
 
