@@ -68,6 +68,9 @@ def test_verify_and_gallery_add_refuse_faces_all(twinned, color_model, photos):
         ("gallery", "add", color_model, "g", "people"),
     ):
         assert "One face of each image is expected" in twinned(*command, "--faces", "all").error
+        shown = " ".join(twinned(*command, "--help").out.split())
+        assert "largest" in shown
+        assert "answer for each face" not in shown
 
 
 def test_gallery_add_refuses_faces_that_cannot_be_recognized(twinned, color_model, photos, painted_faces):

@@ -518,7 +518,7 @@ def test_unclosed_quote_in_csv_is_refused_with_its_line(twinned, tiny_model, gly
         ("image.png", "image.png: expected a folder of class folders"),
         (
             "https://example.com/a.zip",
-            "https://example.com/a.zip: Web addresses are not supported",
+            "https:/example.com/a.zip: no such file or folder; web addresses are not supported: download https://",
         ),
         ("C:\\data", "C:\\data: no such file or folder; this is a Windows path"),
     ],

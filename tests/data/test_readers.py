@@ -318,7 +318,7 @@ def test_archives_images_and_workbooks_are_refused(name: str, says: str, tmp_pat
 def test_web_address_is_refused(kind: Any) -> None:
     for read in (load, load_images, load_pairs):
         with pytest.raises(
-            DataError, match=r"^https://example\.com/a\.zip: Web addresses are not supported. Download"
+            DataError, match=r"web addresses are not supported: download https://example\.com/a\.zip\.$"
         ):
             read(kind("https://example.com/a.zip"))
 

@@ -121,7 +121,7 @@ def test_log_restores_changes_missing_in_segments(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the segments are flushed each time")
 def test_changed_log_files_are_synchronized(people, monkeypatch):
     synchronised: set[str] = set()
-    monkeypatch.setattr(qdrant_edge, "sync_file", lambda path: synchronised.add(path.name))
+    monkeypatch.setattr(qdrant_edge, "sync", lambda path: synchronised.add(path.name))
     (shard,) = Path(people.store.address).glob("shard-*")
 
     def content():
@@ -471,7 +471,7 @@ def test_forked_child_is_refused_and_parent_continues(tmp_path):
         lambda: people.store.set_report(None),
     ):
         assert forked(use).startswith(f"GalleryError: {path}: was opened in process {os.getpid()}")
-    with people.store.writing:  # lock held by another thread of the parent
+    with people.store.writing():  # lock held by another thread of the parent
         assert "GalleryError" in forked(lambda: people.remove(ids[0]))
     assert forked(people.close) == "None"
     people.add(images(10, seed=2), "cleo")

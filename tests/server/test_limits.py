@@ -143,7 +143,7 @@ def test_model_route_works_while_the_gallery_is_silent(client: Client, model: Mo
 
 def test_waiting_changes_time_out(client: Client, model: Model, silent: Silent) -> None:
     gallery = open_gallery(silent.address, model, timeout=1)
-    with gallery.store.writing:
+    with gallery.store.writing():
         outcome: list[httpx.Response] = []
         rename = threading.Thread(
             target=lambda: outcome.append(

@@ -91,6 +91,20 @@ def test_the_token_is_that_of_the_environment(twinned, model_folder, shapes, mon
         assert twinned("verify", model_folder, *images, "--url", service.address)[0] in (0, 1)
 
 
+def test_embed_is_refused_before_anything_is_written(twinned, model_folder, shapes, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = ("--url", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        for more, message in (
+            ((), "no service answers"),
+            (("--faces", "all"), "--faces all is not supported together with --url"),
+            (("--resume",), "--resume is not supported together with --url"),
+        ):
+            code, _, err = twinned("embed", model_folder, shapes, "-o", tmp_path / "v.npz", *more, *url)
+            assert (code, message in err) == (2, True)
+            assert not list(tmp_path.iterdir())
+
+
 def test_wrong_addresses_are_explained(twinned, model_folder, shapes):
     images = sorted((shapes / "ring").iterdir())[:2]
     with socket.socket() as unused:

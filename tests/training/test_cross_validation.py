@@ -13,7 +13,7 @@ import torch
 import twinned
 from twinned import encoders, recipes
 from twinned.data.readers import load_images
-from twinned.inference.baseline import UNTOUCHED
+from twinned.inference.model_folder import UNTOUCHED
 from twinned.metrics.comparisons import compare_pairs
 from twinned.nn import onnx_export
 from twinned.training import cross_validation, encoder_selection
@@ -113,8 +113,10 @@ def test_is_better_requires_fewer_errors_and_no_higher_eer(before, after, better
     ("large", "small", "chosen"), [(0.2, 0.1, "conv4"), (0.1, 0.2, "efficientnet_lite0_photo")]
 )
 def test_auto_selects_the_encoder_with_fewer_errors(strangers, monkeypatch, large, small, chosen):
-    monkeypatch.setattr(encoder_selection, "_score_pretrained", lambda *_: validation_score(large))
-    monkeypatch.setattr(encoder_selection, "_score_new", lambda *_: validation_score(small))
+    def score(few: Any, unseen: Any, config: Any, *_: Any) -> ValidationScore:
+        return validation_score(small if config.recipe == "photo-small" else large)
+
+    monkeypatch.setattr(encoder_selection, "_score", score)
     ways = recipes.get("photo-small"), recipes.get("photo")
     images = load_images(strangers)
     found, why = encoder_selection.select_encoder(images, *ways, seconds=9, device=torch.device("cpu"))

@@ -165,7 +165,7 @@ def test_signal_during_old_evaluation_reports_the_saved_model(finetune, stranger
         signal.raise_signal(signal.SIGTERM)
 
     known, other = load_images(strangers).split_classes(0.5)
-    monkeypatch.setattr("twinned.training.finetune.figures", stop)
+    monkeypatch.setattr("twinned.evaluation.results.Evaluation.headline", stop)
     with pytest.raises(Interrupted, match=r"stopped during evaluation on the old images; the model is saved"):
         finetune(known, output=tmp_path / "m.twin", old=strangers, validation=other)
     assert twinned.load(tmp_path / "m.twin").manifest.embedding_size > 0

@@ -7,7 +7,7 @@ import pytest
 from twinned.errors import SettingError
 from twinned.nn.encoders.convnets import Conv4
 from twinned.nn.siamese import SiameseNetwork
-from twinned.training.frozen_stages import Freezing, frozen_stages
+from twinned.training.frozen_stages import freeze_parts, frozen_stages
 
 
 @pytest.mark.parametrize(("freeze", "expected"), [("none", 0), ("all", 4), ("0", 0), ("3", 3)])
@@ -25,8 +25,7 @@ def test_invalid_numbers_of_stages_are_refused(freeze):
 @pytest.mark.parametrize("batchnorm", [False, True])
 def test_frozen_stages_have_no_gradient_and_keep_statistics(batchnorm, projection):
     network = SiameseNetwork(Conv4(embedding_size=8)).train()
-    freezing = Freezing(2, batchnorm=batchnorm, projection=projection)
-    assert freezing.has_trainable(network)
+    assert freeze_parts(network, 2, batchnorm=batchnorm, projection=projection)
     stages = network.encoder.stages()
     for number, stage in enumerate(stages):
         trainable = number >= 2 and not (projection and number == len(stages) - 1)
@@ -38,5 +37,5 @@ def test_frozen_stages_have_no_gradient_and_keep_statistics(batchnorm, projectio
 
 def test_nothing_is_trainable_with_all_stages_and_the_projection_frozen():
     network = SiameseNetwork(Conv4(embedding_size=8))
-    assert not Freezing(4, projection=True).has_trainable(network)
-    assert Freezing(4).has_trainable(network)
+    assert not freeze_parts(network, 4, projection=True)
+    assert freeze_parts(network, 4)

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
+
+import twinned as tw
 
 from ..errors import many, some
-from ..utils.notes import logger
+from ..utils.notes import collect, logger
 from .options import Data, Force, Json, MinFace, Quiet, Seed, print_errors, print_result, working
 
 app = typer.Typer()
@@ -20,10 +23,10 @@ _FILES_SHOWN = 5  # of one issue
 @app.command()
 def check(
     data: Data,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there are errors.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Exit with code 1 if there are errors.")] = False,
     faces: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--faces/--no-faces",
             help="Report images without a face or with several (default: if most images show a face).",
         ),
@@ -33,11 +36,8 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Report problems of data before training on it."""
-    from ..data.checks.checker import check_data
-    from ..data.readers import load
-
     with working(quiet):
-        found = check_data(load(data), seed=seed, progress=not quiet, faces=faces)
+        found = tw.check_data(tw.data.load(data), seed=seed, progress=not quiet, faces=faces)
     result = found.to_json()
     classes = "a pair list" if result["classes"] is None else many(result["classes"], "class")
     lines = [f"{many(result['images'], 'image')}, {classes}"]
@@ -54,29 +54,23 @@ def check(
 
 @app.command()
 def crop(
-    photos: Annotated[
-        Path, typer.Argument(help="Folder of photographs, or one photograph.", metavar="PHOTOS")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
-    size: Annotated[int, typer.Option(help="Height and width of the faces in pixels.")] = 150,
-    margin: Annotated[
-        float, typer.Option(help="Margin on each side of the face, relative to its size.")
-    ] = 0.25,
+    photos: Annotated[Path, Argument(help="Folder of photographs, or one photograph.", metavar="PHOTOS")],
+    output: Annotated[Path, Option("-o", "--output", help="Folder to write.")],
+    size: Annotated[int, Option(help="Height and width of the faces in pixels.")] = 150,
+    margin: Annotated[float, Option(help="Margin on each side of the face, relative to its size.")] = 0.25,
     every: Annotated[
-        bool, typer.Option("--all", help="Cut out every face of a photograph, not only the largest.")
+        bool, Option("--all", help="Cut out every face of a photograph, not only the largest.")
     ] = False,
     min_face: MinFace = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out photographs that are done.", rich_help_panel="Run")
+        bool, Option("--resume", help="Leave out photographs that are done.", rich_help_panel="Run")
     ] = False,
     force: Force = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Cut the faces out of photographs, aligned, into the same class folders, with a list in crops.csv."""
-    from ..data.faces.cropping import crop as run
-
-    found = run(
+    found = tw.faces.crop(
         photos,
         output,
         size=size,
@@ -104,7 +98,6 @@ def crop(
 def list_(json: Json = False) -> None:
     """List the public data sets: content, terms, addresses."""
     from ..data.catalog.convert import INCLUDED
-    from ..data.catalog.registry import DATA_SETS
 
     found = [
         {
@@ -117,16 +110,14 @@ def list_(json: Json = False) -> None:
                 for file in each.downloads
             ],
         }
-        for each in DATA_SETS.values()
+        for each in tw.data.DATA_SETS.values()
     ]
     lines = [f"{name}\n  {each.title}" for name, each in INCLUDED.items()]
-    for each in DATA_SETS.values():
+    for each in tw.data.DATA_SETS.values():
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
         for file in each.downloads:
-            checked = (
-                "checked by SHA-256" if file.sha256 else "no known checksum: the first download is trusted"
-            )
-            lines.append(f"    {file.addresses[0]}  ({checked})")
+            trust = "checked by SHA-256" if file.sha256 else "no checksum: the first download is trusted"
+            lines.append(f"    {file.addresses[0]}  ({trust})")
     print_result(found, as_json=json, text="\n".join(lines))
 
 
@@ -134,19 +125,19 @@ def list_(json: Json = False) -> None:
 def get(
     name: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="Data set: digits, letters, orl, cedar, lfw, omniglot or fashion-mnist.", metavar="NAME"
         ),
     ],
     from_: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--from", help="Local copy to read, an archive or a folder (default: the variable TWINNED_DATA)."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder to write (default: named after the data set)."),
+        Option("-o", "--output", help="Folder to write (default: named after the data set)."),
     ] = None,
     force: Force = False,
     json: Json = False,
@@ -154,24 +145,13 @@ def get(
 ) -> None:
     """Download a public data set from its owner, or convert a local copy, for training."""
     from ..data.catalog.convert import INCLUDED
-    from ..data.catalog.download import fetch
-    from ..data.catalog.registry import DATA_SETS
-    from ..data.readers import find_images
-    from ..utils.notes import collect
 
     with collect() as notes:
-        folder = fetch(name, output, source=from_, force=force, progress=not quiet)
-    images = len(find_images(folder))
-    parts = INCLUDED[name].use if name in INCLUDED else DATA_SETS[name].use
+        folder = tw.data.fetch(name, output, source=from_, force=force, progress=not quiet)
+    images = len(tw.data.find_images(folder))
+    parts = INCLUDED[name].use if name in INCLUDED else tw.data.DATA_SETS[name].use
     use = [str(folder / part) for part in parts if (folder / part).exists()]
-    print_result(
-        {
-            "name": name,
-            "output": str(folder),
-            "images": images,
-            "data": use,
-            "notes": [note.text for note in notes],
-        },
-        as_json=json,
-        text=f"{folder}: {many(images, 'image')}; train on {' or '.join(use)}",
-    )
+    result = {"name": name, "output": str(folder), "images": images, "data": use}
+    result["notes"] = [note.text for note in notes]
+    text = f"{folder}: {many(images, 'image')}; train on {' or '.join(use)}"
+    print_result(result, as_json=json, text=text)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
+
+import twinned as tw
 
 from ..errors import DataError, SettingError, many, some
 from ..utils.notes import logger
@@ -18,6 +22,7 @@ from .options import (
     Json,
     MinFace,
     ModelFolder,
+    OneFace,
     Quiet,
     Url,
     answers_on,
@@ -39,22 +44,22 @@ group = typer.Typer(help="Enroll, list and manage the images of a gallery.")
 
 
 def _address(help_text: str, metavar: str) -> Any:
-    return typer.Argument(help=f"{help_text}: a folder, or http://HOST:6333/NAME.", metavar=metavar)
+    return Argument(help=f"{help_text}: a folder, or http://HOST:6333/NAME.", metavar=metavar)
 
 
 _BATCH = 32  # images between two steps of the progress bar
 Address = Annotated[str, _address("Gallery", "GALLERY")]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="Id of an image; can be repeated.")]
+Ids = Annotated[list[str] | None, Option("--id", help="Id of an image; can be repeated.")]
 Where = Annotated[
     list[str] | None,
-    typer.Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
+    Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
 ]
-Label = Annotated[str | None, typer.Option(help="Label of the images.")]
+Label = Annotated[str | None, Option(help="Label of the images.")]
 Metadata = Annotated[
-    list[str] | None, typer.Option("--meta", help="Metadata of the images, KEY=VALUE; can be repeated.")
+    list[str] | None, Option("--meta", help="Metadata of the images, KEY=VALUE; can be repeated.")
 ]
 OnlyLabel = Annotated[
-    list[str] | None, typer.Option("--label", help="Label that images must have; can be repeated.")
+    list[str] | None, Option("--label", help="Label that images must have; can be repeated.")
 ]
 
 
@@ -100,15 +105,43 @@ def _pairs(given: list[str] | None) -> dict[str, Any]:
 def _value(text: str) -> str | bool | int | float:
     """Parse a number or true/false; other text, and numbers that a gallery cannot store, stay text."""
     from json import loads
-    from math import isfinite
 
     try:
         parsed = loads(text)
     except (ValueError, RecursionError):
         return text
     if isinstance(parsed, float):
-        return parsed if isfinite(parsed) else text
+        return parsed if math.isfinite(parsed) else text
     return parsed if isinstance(parsed, int) and -(2**63) <= parsed < 2**63 else text
+
+
+def _labeled(given: Path, label: str | None, shared: dict[str, Any]) -> list[tuple[Any, str | None, Any]]:
+    """Return path, label and metadata of each image of a folder, a CSV file or an image file."""
+    from ..data.images import SUFFIXES
+    from ..data.readers import find_images, load_with_metadata
+
+    found = find_images(given) if given.is_dir() else [str(given)]
+    flat = given.is_dir() and found and all(Path(path).parent == given for path in found)
+    if flat and label is None:
+        logger.info(f"{given}: no class folders, so its images have no label (to give one: --label)")
+    if flat or label is not None:
+        return [(path, label, shared) for path in found]
+    if given.is_file() and given.suffix.lower() in SUFFIXES:
+        raise SettingError(
+            f"{given}: an image requires --label. Only folders with one folder per label have labels"
+        )
+    data, rows = load_with_metadata(given)
+    for text in data.notes:
+        logger.info(text)
+    if columns := sorted(set().union(*rows)):
+        logger.info(f"{given}: stored as metadata: {some(columns)}")
+    if forged := int(data.forgery.sum()):
+        print_note(f"{given}: {many(forged, 'forged image')} left out")
+    return [
+        (image, str(name), {key: _value(value) for key, value in row.items()} | shared)
+        for image, name, row, forgery in zip(data.images, data.labels, rows, data.forgery, strict=True)
+        if not forgery
+    ]
 
 
 @group.command()
@@ -117,13 +150,11 @@ def add(
     gallery: Address,
     images: Annotated[
         list[Path],
-        typer.Argument(
-            help="Folders with one folder per label, CSV files, or image files.", metavar="DATA..."
-        ),
+        Argument(help="Folders with one folder per label, CSV files, or image files.", metavar="DATA..."),
     ],
     label: Label = None,
     metadata: Metadata = None,
-    faces: Faces = None,
+    faces: OneFace = None,
     min_face: MinFace = None,
     url: Url = None,
     json: Json = False,
@@ -135,42 +166,13 @@ def add(
 
     The columns of a CSV file other than path, label and role become metadata; --meta takes precedence.
     """
-    from ..data.images import SUFFIXES
-    from ..data.readers import find_images, load_with_metadata
-
     shared = _pairs(metadata)
-    paths: list[Any] = []
-    labels: list[str | None] = []
-    metadata_of: list[dict[str, Any]] = []
-    for given in images:
-        found = find_images(given) if given.is_dir() else [str(given)]
-        flat = given.is_dir() and found and all(Path(path).parent == given for path in found)
-        if flat and label is None:
-            logger.info(f"{given}: no class folders, so its images have no label (to give one: --label)")
-        if flat or label is not None:
-            paths += found
-            labels += [label] * len(found)
-            metadata_of += [shared] * len(found)
-            continue
-        if given.is_file() and given.suffix.lower() in SUFFIXES:
-            raise SettingError(
-                f"{given}: an image requires --label. Only folders with one folder per label have labels"
-            )
-        data, rows = load_with_metadata(given)
-        for text in data.notes:
-            logger.info(text)
-        if columns := sorted(set().union(*rows)):
-            logger.info(f"{given}: stored as metadata: {some(columns)}")
-        if forged := int(data.forgery.sum()):
-            print_note(f"{given}: {many(forged, 'forged image')} left out")
-        genuine = [place for place, forgery in enumerate(data.forgery.tolist()) if not forgery]
-        paths += [data.images[place] for place in genuine]
-        labels += [str(data.labels[place]) for place in genuine]
-        metadata_of += [{**{k: _value(v) for k, v in rows[place].items()}, **shared} for place in genuine]
-    if not paths:
+    rows = [row for given in images for row in _labeled(given, label, shared)]
+    if not rows:
         raise DataError(f"no images in {', '.join(map(str, images))}")
+    paths, labels, columns = zip(*rows, strict=True)
     with _open(model, gallery, create=True, url=url, faces=faces, min_face=min_face) as opened:
-        added = opened.add(paths, labels, metadata=metadata_of, progress=not quiet)
+        added = opened.add(paths, labels, metadata=columns, progress=not quiet)
         count = opened.count()
     if len(added.unreadable) == len(paths):
         errors = some([str(error) for error in added.unreadable], ERRORS_SHOWN)
@@ -216,9 +218,9 @@ def update(
     gallery: Address,
     ids: Ids = None,
     label: Annotated[
-        str | None, typer.Option(help="New label of the images --id; with --rename, the label to rename.")
+        str | None, Option(help="New label of the images --id; with --rename, the label to rename.")
     ] = None,
-    rename: Annotated[str | None, typer.Option(help="New name for the label --label.")] = None,
+    rename: Annotated[str | None, Option(help="New name for the label --label.")] = None,
     metadata: Metadata = None,
     url: Url = None,
     json: Json = False,
@@ -230,11 +232,11 @@ def update(
             if label is None or ids:
                 raise SettingError("--rename NEW requires --label OLD, without --id")
             changed = opened.rename(label, rename)
+        elif not ids or (label is None and not metadata):
+            raise SettingError(
+                "update requires --id with --label or --meta, or --label OLD with --rename NEW"
+            )
         else:
-            if not ids or (label is None and not metadata):
-                raise SettingError(
-                    "update requires --id with --label or --meta, or --label OLD with --rename NEW"
-                )
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
@@ -289,9 +291,7 @@ def duplicates(
     gallery: Address,
     within: Annotated[
         float | None,
-        typer.Option(
-            help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."
-        ),
+        Option(help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."),
     ] = None,
     url: Url = None,
     json: Json = False,
@@ -316,12 +316,12 @@ def _lines(hits: Iterable[Hit]) -> str:
 def rebuild(
     model: ModelFolder,
     gallery: Address,
-    into: Annotated[str | None, typer.Option(help="New gallery to write (default: replace GALLERY).")] = None,
+    into: Annotated[str | None, Option(help="New gallery to write (default: replace GALLERY).")] = None,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out images whose files are missing.")
+        bool, Option("--skip-missing", help="Leave out images whose files are missing.")
     ] = False,
     allow_loss: Annotated[
-        int, typer.Option(help="Number of images that replacing the gallery may lose.", metavar="N")
+        int, Option(help="Number of images that replacing the gallery may lose.", metavar="N")
     ] = 0,
     json: Json = False,
     quiet: Quiet = False,
@@ -332,10 +332,14 @@ def rebuild(
     --allow-loss permits.
     """
     from ..gallery.copy import rebuild as run
-    from ..inference.model import load
 
     added = run(
-        gallery, load(model), into=into, skip_missing=skip_missing, allow_loss=allow_loss, progress=not quiet
+        gallery,
+        tw.load(model),
+        into=into,
+        skip_missing=skip_missing,
+        allow_loss=allow_loss,
+        progress=not quiet,
     )
     print_errors(added.unreadable)
     print_result(
@@ -372,11 +376,11 @@ def identify(
     model: ModelFolder,
     gallery: Address,
     images: Annotated[
-        list[Path], typer.Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
+        list[Path], Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
     ],
     fpir: Annotated[
         float,
-        typer.Option(help="False positive identification rate: fraction of unknown probes that get a label."),
+        Option(help="False positive identification rate: fraction of unknown probes that get a label."),
     ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,
@@ -400,11 +404,11 @@ def search(
     model: ModelFolder,
     gallery: Address,
     images: Annotated[
-        list[Path], typer.Argument(help="Images, folders or patterns to search for.", metavar="IMAGE...")
+        list[Path], Argument(help="Images, folders or patterns to search for.", metavar="IMAGE...")
     ],
-    k: Annotated[int, typer.Option("-k", help="Number of images to find.")] = 5,
+    k: Annotated[int, Option("-k", help="Number of images to find.")] = 5,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every image instead of using an index.")
+        bool, Option("--exact", help="Compare with every image instead of using an index.")
     ] = False,
     label: OnlyLabel = None,
     where: Where = None,
@@ -432,15 +436,13 @@ def search(
             progress=not quiet,
         )
         answers = answers_on(image_paths(images), loaded.spec, ask)
-    queries, found = [query for query, _ in answers], [hits for _, hits in answers]
-    blocks = [_lines(hits) or "the gallery is empty" for hits in found]
-    if len(queries) > 1:
-        blocks = [f"{face_name(q.name, q.box)}\n{block}" for q, block in zip(queries, blocks, strict=True)]
-    values = [[hit.to_json() for hit in hits] for hits in found]
-    value: Any = values[0] if len(queries) == 1 else dict(zip([q.name for q in queries], values, strict=True))
+    blocks = [
+        f"{face_name(query.name, query.box)}\n" * (len(answers) > 1)
+        + (_lines(hits) or "the gallery is empty")
+        for query, hits in answers
+    ]
+    values = [(query, [hit.to_json() for hit in hits]) for query, hits in answers]
+    value: Any = values[0][1] if len(values) == 1 else {query.name: hits for query, hits in values}
     if every:
-        value = [
-            {"image": query.name, "box": query.box, "found": hits}
-            for query, hits in zip(queries, values, strict=True)
-        ]
+        value = [{"image": query.name, "box": query.box, "found": hits} for query, hits in values]
     print_result(value, as_json=json, text="\n\n".join(blocks))

@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 from typer.exceptions import Exit, TyperException
 
@@ -116,13 +117,11 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
         bool,
-        typer.Option(
-            "--debug", help=f"Print the traceback of an error, as the variable {_TRACEBACK}=1 does."
-        ),
+        Option("--debug", help=f"Print the traceback of an error, as the variable {_TRACEBACK}=1 does."),
     ] = False,
 ) -> None:
     if debug:

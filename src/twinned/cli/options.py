@@ -16,7 +16,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-import typer
+from typer import Argument, Option
+
+import twinned as tw
 
 from ..utils.notes import logger
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from ..data.preprocessing import Box, ImageSpec
     from ..evaluation.calibration import Prediction
     from ..gallery.results import Identification
-    from ..inference.model import Model
 
 ERRORS_SHOWN = 20  # of unreadable images
 _MESSAGES = ("notes", "unreadable", "error", "message")  # keys of JSON
@@ -74,10 +75,7 @@ def show_notes(quiet: bool) -> bool:
 
 
 def print_result(value: Any, *, as_json: bool, text: str) -> None:
-    """Print a result as one JSON value, or as text.
-
-    Of the processes that torchrun starts, only the one of rank 0 prints.
-    """
+    """Print a result as one JSON value, or as text; of several processes, that of rank 0 prints."""
     if os.environ.get("RANK", "0") == "0":
         shown = json.dumps(_messages_as_options(value), allow_nan=False) if as_json else as_options(text)
         print(shown, flush=True)
@@ -110,11 +108,7 @@ def print_errors(errors: Sequence[object]) -> None:
 
 
 def image_paths(given: Sequence[Path]) -> list[str]:
-    """Return the paths of images, with the images in a folder or of a pattern such as ``*.jpg`` in its place.
-
-    Raises:
-        DataError: If a file or folder does not exist, a pattern matches nothing, or there are no images.
-    """
+    """Return the paths of images; a folder or a pattern such as ``*.jpg`` stands for its images."""
     from glob import glob
 
     from ..data.images import advice_on
@@ -134,13 +128,7 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 
 
 def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
-    """Return the answers on images; of several, those that cannot be read are left out and reported.
-
-    ``answer`` fails at the first image that it cannot read.
-
-    Raises:
-        DataError: If there is one image only, or none can be read.
-    """
+    """Return the answers on images; of several, those at which ``answer`` fails are left out and reported."""
     from ..data.decoded import in_threads
     from ..data.preprocessing import read_faces
     from ..errors import DataError
@@ -181,48 +169,53 @@ def face_name(image: str, box: Box | None) -> str:
 
 
 MODEL_HELP = "Model folder, or a ready-made model: face, glyph or photo."
-ModelFolder = Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
+ModelFolder = Annotated[Path, Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
-    Path, typer.Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
+    Path, Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
 ]
 EvaluationData = Annotated[
     Path,
-    typer.Argument(
+    Argument(
         help="Folder with one folder per class, CSV file, pair list, or folder of a protocol.", metavar="DATA"
     ),
 ]
 Threshold = Annotated[
-    float | None, typer.Option(help="Largest distance that counts as the same (default: the model's).")
+    float | None, Option(help="Largest distance that counts as the same (default: the model's).")
 ]
 Faces = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Faces of photographs to use: largest, all (an answer for each face), or none, the whole image"
         " (default: as the model was made)."
     ),
 ]
+OneFace = Annotated[
+    str | None,
+    Option(
+        "--faces",
+        help="Face of photographs: largest, or none, the whole image (default: as the model was made).",
+    ),
+]
 MinFace = Annotated[
     int | None,
-    typer.Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
+    Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
+    bool, Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
 ]
 Quiet = Annotated[
     bool,
-    typer.Option(
-        "--quiet", "-q", help="Hide progress bars and notes.", callback=show_notes, rich_help_panel="Run"
-    ),
+    Option("--quiet", "-q", help="Hide progress bars and notes.", callback=show_notes, rich_help_panel="Run"),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
+Seed = Annotated[int, Option(help="Seed of all random numbers.", min=0, rich_help_panel="Run")]
+Force = Annotated[bool, Option("--force", help="Overwrite an existing output.", rich_help_panel="Run")]
 Device = Annotated[
-    str, typer.Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
+    str, Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
 ]
 
 Url = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--url",
         help="Address of a running service that answers instead, such as http://127.0.0.1:8000; model and"
         " gallery are not opened (token: environment variable TWINNED_TOKEN).",
@@ -240,10 +233,9 @@ def load_or_connect(
     min_face: int | None = None,
 ) -> Any:
     """Load a model, or connect to a running service, with the faces of photographs that it looks for."""
+    loaded: Any
     if url is None:
-        from ..inference.model import load
-
-        loaded: Any = load(folder, device=device)
+        loaded = load_on(device, folder)
     else:
         from .remote import RemoteService
 
@@ -251,11 +243,9 @@ def load_or_connect(
     return loaded if faces is None and min_face is None else loaded.with_faces(faces, min_face)
 
 
-def load_on(device: str, folder: Path) -> Model:
+def load_on(device: str, folder: Path) -> tw.Model:
     """Load a model on a device; add a note if ONNX Runtime does not support the device."""
-    from ..inference.model import load
-
-    model = load(folder, device=device)
+    model = tw.load(folder, device=device)
     if device not in ("auto", "cpu") and model.encoder.note is not None:
         print_note(model.encoder.note)
     return model

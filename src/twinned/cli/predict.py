@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
+
+import twinned as tw
 
 from ..errors import DataError, SettingError, many
 from ..utils import files
@@ -20,6 +23,7 @@ from .options import (
     Json,
     MinFace,
     ModelFolder,
+    OneFace,
     Quiet,
     Seed,
     Threshold,
@@ -40,12 +44,10 @@ app = typer.Typer()
 @app.command()
 def verify(
     model: ModelFolder,
-    a: Annotated[
-        Path, typer.Argument(help="Image, or folder with several images of one class.", metavar="A")
-    ],
-    b: Annotated[Path, typer.Argument(help="Image to compare with A.", metavar="B")],
+    a: Annotated[Path, Argument(help="Image, or folder with several images of one class.", metavar="A")],
+    b: Annotated[Path, Argument(help="Image to compare with A.", metavar="B")],
     threshold: Threshold = None,
-    faces: Faces = None,
+    faces: OneFace = None,
     min_face: MinFace = None,
     url: Url = None,
     json: Json = False,
@@ -74,12 +76,12 @@ def classify(
     model: ModelFolder,
     support: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             help="Folder with one folder per class, each with one or more examples.", metavar="SUPPORT_DIR"
         ),
     ],
     images: Annotated[
-        list[Path], typer.Argument(help="Images, folders or patterns to classify.", metavar="IMAGE...")
+        list[Path], Argument(help="Images, folders or patterns to classify.", metavar="IMAGE...")
     ],
     threshold: Threshold = None,
     faces: Faces = None,
@@ -98,11 +100,11 @@ def classify(
 @app.command()
 def embed(
     model: ModelFolder,
-    images: Annotated[list[Path], typer.Argument(help="Images, folders or patterns.", metavar="IMAGE...")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write, .npz or .parquet.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unreadable image.")] = False,
+    images: Annotated[list[Path], Argument(help="Images, folders or patterns.", metavar="IMAGE...")],
+    output: Annotated[Path, Option("-o", "--output", help="File to write, .npz or .parquet.")],
+    strict: Annotated[bool, Option("--strict", help="Stop at the first unreadable image.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")
+        bool, Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")
     ] = False,
     faces: Faces = None,
     min_face: MinFace = None,
@@ -122,9 +124,9 @@ def embed(
     files.check_output(output, force=force or resume, data=images)
     if url is not None and resume:
         raise SettingError("--resume is not supported together with --url")
-    service = None if url is None else load_or_connect(model, url).with_faces(faces, min_face).embed
+    loaded = load_or_connect(model, url, device=device, faces=faces, min_face=min_face)
     written = embed_to_file(
-        service or load_on(device, model).with_faces(faces, min_face),
+        loaded if url is None else loaded.embedder(),
         paths,
         output,
         strict=strict,
@@ -148,19 +150,17 @@ def evaluate(
     model: ModelFolder,
     data: EvaluationData,
     protocol: Annotated[
-        str, typer.Option(help="Evaluation protocol: auto, classes, pairs, lfw or omniglot-runs.")
+        str, Option(help="Evaluation protocol: auto, classes, pairs, lfw or omniglot-runs.")
     ] = "auto",
-    ways: Annotated[int, typer.Option(help="Number of classes in a few-shot episode.")] = 20,
-    shots: Annotated[int, typer.Option(help="Number of examples per class in a few-shot episode.")] = 1,
-    episodes: Annotated[int, typer.Option(help="Number of few-shot episodes.")] = 1000,
+    ways: Annotated[int, Option(help="Number of classes in a few-shot episode.")] = 20,
+    shots: Annotated[int, Option(help="Number of examples per class in a few-shot episode.")] = 1,
+    episodes: Annotated[int, Option(help="Number of few-shot episodes.")] = 1000,
     far: Annotated[
         float | None,
-        typer.Option(help="Additional false accept rate at which to report the true accept rate."),
+        Option(help="Additional false accept rate at which to report the true accept rate."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Report to write, FILE.html.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Print every figure instead of the main ones.")
-    ] = False,
+    report: Annotated[Path | None, Option(help="Report to write, FILE.html.")] = None,
+    every: Annotated[bool, Option("--all", help="Print every figure instead of the main ones.")] = False,
     seed: Seed = 0,
     force: Force = False,
     device: Device = "auto",
@@ -200,8 +200,8 @@ def evaluate(
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="A")],
-    b: Annotated[Path, typer.Argument(help=MODEL_HELP, metavar="B")],
+    a: Annotated[Path, Argument(help=MODEL_HELP, metavar="A")],
+    b: Annotated[Path, Argument(help=MODEL_HELP, metavar="B")],
     data: EvaluationData,
     seed: Seed = 0,
     device: Device = "auto",
@@ -209,10 +209,8 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare two models on the same data: difference in error rates, with interval and p-value."""
-    from ..inference.compare import compare
-
     with working(quiet):
-        found = compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
+        found = tw.compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
     print_result(found.to_dict(), as_json=json, text=str(found))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -29,7 +29,8 @@ _SECONDS = 60.0
 # Bytes and images of one request. A service accepts 32 MiB and 64 images unless it is set otherwise.
 _MAX_BYTES, _MAX_IMAGES = 16 * 1024 * 1024, 32
 _PAGE = 500
-File = tuple[str, bytes]
+File = tuple[str, tuple[str, bytes]]  # field of a form, name, content
+_Answer = TypeVar("_Answer", Prediction, Identification)
 _Groups = list[list[Hit]]  # inside the class, `list` is its method
 
 
@@ -38,15 +39,7 @@ class _Removed(NamedTuple):
 
 
 class RemoteService:
-    """A service at an address; it answers in place of a model and of its gallery.
-
-    Args:
-        url: Address, such as ``http://127.0.0.1:8000``. The token is read from the environment variable
-            TWINNED_TOKEN.
-
-    Raises:
-        SettingError: If the address is invalid.
-    """
+    """A service at an address, which answers in place of a model and of its gallery."""
 
     spec = ImageSpec(height=64, width=64)  # only its `faces` is used
 
@@ -86,55 +79,44 @@ class RemoteService:
 
     def verify(self, a: Path, b: Path, *, threshold: float | None = None) -> Verdict:
         """Verify two images, or references in a folder and an image."""
-        references = [_read(path) for path in (find_images(a) if a.is_dir() else [a])]
-        files = [("a", file) for file in references] + [("b", _read(b))]
-        found = self._post("/v1/verify", files, threshold=threshold, faces=self._faces)
+        files = [_read(path, "a") for path in (find_images(a) if a.is_dir() else [a])]
+        found = self._post("/v1/verify", [*files, _read(b, "b")], threshold=threshold)
         return Verdict(**{name: found[name] for name in Verdict._fields if name in found})
 
     def classify(
         self, images: Sequence[str], support: Path, *, threshold: float | None = None, progress: bool = True
     ) -> list[Prediction]:
         """Classify images from a folder with one folder per class."""
-        examples = load_images(support)
-        files = [
-            (f"support[{label}]", _read(image))
-            for image, label in zip(examples.images, examples.labels, strict=True)
-        ]
+        given = load_images(support)
+        pairs = zip(given.images, given.labels, strict=True)
+        examples = [_read(image, f"support[{label}]") for image, label in pairs]
         found: list[dict[str, Any]] = []
         with progress_bar("Classifying", len(images), show=progress) as advance:
             for batch in _batches(images):
-                sent = [*files, *(("images", file) for file in batch)]
-                found += self._post("/v1/classify", sent, threshold=threshold, faces=self._faces)
+                found += self._post("/v1/classify", [*examples, *batch], threshold=threshold)
                 advance(len(batch))
-        return [
-            Prediction(
-                name,
-                one["label"],
-                one["probability"],
-                one["distance"],
-                one["nearest"]["label"],
-                math.inf if one["threshold"] is None else one["threshold"],
-                one.get("box"),
-            )
-            for one, name in zip(found, _names(found, images), strict=True)
-        ]
+        return _answers(Prediction, found, images)
 
-    def embed(self, images: Sequence[str]) -> Iterator[Rows]:
-        """Embed images, for `embed_to_file`."""
+    def embedder(self) -> Callable[[Sequence[str]], Iterator[Rows]]:
+        """Return a function that embeds images, for `embed_to_file`, after the service has answered once."""
         _unsupported("--faces all", self._faces == "all")
         size = int(self._ask("GET", "/v1/model")["embedding_size"])
-        for start in range(0, len(images), _MAX_IMAGES):
-            yield from self._embed(images[start : start + _MAX_IMAGES], size)
+
+        def embed(images: Sequence[str]) -> Iterator[Rows]:
+            for start in range(0, len(images), _MAX_IMAGES):
+                yield from self._embed(images[start : start + _MAX_IMAGES], size)
+
+        return embed
 
     def _embed(self, images: Sequence[str], size: int) -> Iterator[Rows]:
         """Embed images in one request, or each half of them if that is too large or has unreadable images."""
         from ..inference.embed_file import Rows
 
         try:
-            files = [("images", _read(image)) for image in images]
-            if len(images) > 1 and sum(len(data) for _, (_, data) in files) > _MAX_BYTES:
+            files = [_read(image) for image in images]
+            if len(images) > 1 and _size(files) > _MAX_BYTES:
                 raise DataError("The images are too large for one request")
-            found = self._post("/v1/embed", files, faces=self._faces)
+            found = self._post("/v1/embed", files)
         except DataError as error:
             if len(images) > 1:
                 half = len(images) // 2
@@ -151,30 +133,12 @@ class RemoteService:
 
     def identify(self, images: Sequence[str], **options: Any) -> list[Identification]:
         """Identify images."""
-        answers = [
-            one
-            for batch in _batches(images)
-            for one in self._post(
-                "/v1/identify", [("images", file) for file in batch], faces=self._faces, **options
-            )
-        ]
-        return [
-            Identification(
-                name,
-                one["label"],
-                one["probability"],
-                math.inf if one["distance"] is None else one["distance"],
-                one["threshold"],
-                None if one["nearest"] is None else one["nearest"]["label"],
-                one.get("box"),
-            )
-            for one, name in zip(answers, _names(answers, images), strict=True)
-        ]
+        answers = [self._post("/v1/identify", batch, **options) for batch in _batches(images)]
+        return _answers(Identification, list(chain.from_iterable(answers)), images)
 
     def search(self, image: str, k: int, **options: Any) -> list[Hit]:
         """Find the enrolled images that are most similar, nearest first."""
-        found = self._post("/v1/search", [("image", _read(image))], k=k, faces=self._faces, **options)
-        return [_hit(one) for one in found]
+        return [_hit(one) for one in self._post("/v1/search", [_read(image, "image")], k=k, **options)]
 
     def add(
         self,
@@ -192,13 +156,10 @@ class RemoteService:
         with progress_bar("Enrolling", len(images), show=progress) as advance:
             for (label, data), group in groupby(rows, key=lambda row: row[1:]):
                 for batch in _batches([row[0] for row in group], unreadable):
-                    files = [("images", file) for file in batch]
                     try:
-                        found = self._post(
-                            "/v1/gallery", files, label=label, metadata=data, faces=self._faces
-                        )
+                        found = self._post("/v1/gallery", batch, label=label, metadata=data)
                     except DataError as error:  # none of these images can be read
-                        unreadable += [_about(name, error) for name, _ in batch]
+                        unreadable += [_about(name, error) for _, (name, _) in batch]
                         continue
                     stored, skipped = stored + found["stored"], skipped + found["skipped"]
                     ids += found["ids"]
@@ -255,10 +216,10 @@ class RemoteService:
         """Rename a label, or merge it into another; return the number of images changed."""
         return int(self._ask("POST", "/v1/gallery/rename", json={"label": label, "new": new})["updated"])
 
-    def _post(self, path: str, files: Sequence[tuple[str, File]], **options: Any) -> Any:
-        """Send files and options as a form; options without a value are left out."""
+    def _post(self, path: str, files: Sequence[File], **options: Any) -> Any:
+        """Send files, options and the faces to use as a form; options without a value are left out."""
         fields: list[tuple[str, str]] = []
-        for name, value in options.items():
+        for name, value in {**options, "faces": self._faces}.items():
             if isinstance(value, list):
                 fields += [(name, one) for one in value]
             elif value is not None and value != {}:
@@ -287,9 +248,21 @@ class RemoteService:
         return found
 
 
-def _names(answers: Sequence[dict[str, Any]], images: Sequence[str]) -> Sequence[str]:
-    """Return the paths of the images; the service's names where it answers for each face of an image."""
-    return images if len(answers) == len(images) else [one["image"] for one in answers]
+def _answers(kind: type[_Answer], found: Sequence[dict[str, Any]], images: Sequence[str]) -> list[_Answer]:
+    """Return answers on images under their paths, or the service's names if it answers for each face."""
+    names = images if len(found) == len(images) else [one["image"] for one in found]
+    return [
+        kind(
+            image=name,
+            label=one["label"],
+            probability=one["probability"],
+            distance=math.inf if one["distance"] is None else one["distance"],
+            threshold=math.inf if one["threshold"] is None else one["threshold"],
+            nearest=one["nearest"] and one["nearest"]["label"],
+            box=one.get("box"),
+        )
+        for one, name in zip(found, names, strict=True)
+    ]
 
 
 def _hit(found: dict[str, Any]) -> Hit:
@@ -310,10 +283,14 @@ def _unsupported(what: str, value: Any) -> None:
         raise SettingError(f"{what} is not supported together with --url")
 
 
-def _read(image: Any) -> File:
-    """Read an image file; return its name and content."""
+def _size(files: Sequence[File]) -> int:
+    return sum(len(content) for _, (_, content) in files)
+
+
+def _read(image: Any, field: str = "images") -> File:
+    """Read an image file for a field of a form."""
     try:
-        return os.path.basename(image), Path(image).read_bytes()
+        return field, (os.path.basename(image), Path(image).read_bytes())
     except OSError as error:
         raise ImageError(str(image), error.strerror or str(error)) from None
 
@@ -329,7 +306,7 @@ def _batches(images: Sequence[Any], unreadable: list[ImageError] | None = None) 
                 raise
             unreadable.append(error)
             continue
-        if batch and (len(batch) == _MAX_IMAGES or sum(len(data) for _, data in (*batch, file)) > _MAX_BYTES):
+        if batch and (len(batch) == _MAX_IMAGES or _size([*batch, file]) > _MAX_BYTES):
             yield batch
             batch = []
         batch.append(file)

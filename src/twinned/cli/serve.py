@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
+
+import twinned as tw
 
 from ..errors import MissingExtra, SettingError, TwinnedError
 from .options import Device, ModelFolder, Quiet, print_note
@@ -24,36 +27,29 @@ app = typer.Typer()
 def serve(
     model: ModelFolder,
     gallery: Annotated[
-        str | None, typer.Option(help="Gallery: a folder, created if missing, or http://HOST:6333/NAME.")
+        str | None, Option(help="Gallery: a folder, created if missing, or http://HOST:6333/NAME.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Any address other than localhost requires a token.")
+        str, Option(help="Address to listen on. Any address other than localhost requires a token.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 takes a free port.", min=0, max=65535)
-    ] = 8000,
+    port: Annotated[int, Option(help="Port to listen on; 0 takes a free port.", min=0, max=65535)] = 8000,
     token_file: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="File whose first line is the access token, read again on SIGHUP (default: the environment"
             " variable TWINNED_TOKEN)."
         ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Additional host name of the service, for example behind a proxy; can be repeated."
-        ),
+        Option(help="Additional host name of the service, for example behind a proxy; can be repeated."),
     ] = None,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="Refuse all changes to the gallery.")
-    ] = False,
+    read_only: Annotated[bool, Option("--read-only", help="Refuse all changes to the gallery.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Serve a model over HTTP: an API, and a web page to compare, identify, enroll, search and map images."""
     from ..gallery.open import open_gallery
-    from ..inference.model import load
 
     try:
         from .. import server
@@ -63,7 +59,7 @@ def serve(
             raise MissingExtra("serve", "the service") from None
         raise
     token = _checked_token(host, token_file)
-    loaded = load(model, device=device)
+    loaded = tw.load(model, device=device)
     listening = lifecycle.listen(host, port)
     opened = None
     if gallery is not None:
@@ -105,20 +101,14 @@ def _reload_on_hangup(
 
 
 def _checked_token(host: str, file: Path | None) -> str | None:
-    from ..server.lifecycle import check_token
+    from ..server.lifecycle import check_token, token_from
 
-    token = _token(file)
+    token = os.environ.get("TWINNED_TOKEN")
+    if file is not None:
+        try:
+            with file.open(encoding="utf-8") as lines:
+                token = token_from(lines)
+        except UnicodeDecodeError:
+            raise SettingError(f"{file}: is not text. Its first line must be the token") from None
     check_token(host, token)
     return token
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get("TWINNED_TOKEN")
-    from ..server.lifecycle import token_from
-
-    try:
-        with file.open(encoding="utf-8") as lines:
-            return token_from(lines)
-    except UnicodeDecodeError:
-        raise SettingError(f"{file}: is not text. Its first line must be the token") from None

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
+
+import twinned as tw
 
 from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
@@ -20,26 +23,22 @@ from ..training.options import TrainOptions
 from ..utils.options import describe
 from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, working, wrapped
 
-if TYPE_CHECKING:
-    from ..inference.model import Model
-    from ..training.config import TrainConfig
-
 app = typer.Typer()
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Model folder to write.")]
-OutputOrNone = Annotated[Path | None, typer.Option("-o", "--output", help="Model folder to write.")]
+Output = Annotated[Path, Option("-o", "--output", help="Model folder to write.")]
+OutputOrNone = Annotated[Path | None, Option("-o", "--output", help="Model folder to write.")]
 Validation = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--validate",
         help="Data for choosing the threshold (default: hold out 20 % of the classes).",
         rich_help_panel="Data",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")]
+Resume = Annotated[bool, Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--config",
         help="JSON file with the configuration to start from (instead of --recipe).",
         rich_help_panel="Model",
@@ -47,16 +46,14 @@ ConfigFile = Annotated[
 ]
 PrintConfig = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--print-config",
         help="Print the resolved configuration as JSON, without training. Precedence: options, rules,"
         " defaults of encoder, loss and optimizer, recipe.",
         rich_help_panel="Run",
     ),
 ]
-Far = Annotated[
-    float | None, typer.Option(help="False accept rate of the threshold (default: equal error rate).")
-]
+Far = Annotated[float | None, Option(help="False accept rate of the threshold (default: equal error rate).")]
 
 
 def with_options(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -68,7 +65,7 @@ def with_options(options: type) -> Callable[[Callable[..., None]], Callable[...,
             default=found.default,
             annotation=Annotated[
                 found.cli or kind,
-                typer.Option(
+                Option(
                     found.flag or f"--{name.replace('_', '-')}",
                     help=f"{found.help}.",
                     rich_help_panel=found.panel,
@@ -131,9 +128,7 @@ def finetune(
     output: Output,
     old: Annotated[
         Path | None,
-        typer.Option(
-            help="Data of the original task, for evaluating both models on it.", rich_help_panel="Data"
-        ),
+        Option(help="Data of the original task, for evaluating both models on it.", rich_help_panel="Data"),
     ] = None,
     validate: Validation = None,
     resume: Resume = False,
@@ -161,17 +156,9 @@ def finetune(
             progress=not quiet,
             **_options(options),
         )
-    held_out = found.manifest.held_out
-    emit_model(
-        found,
-        output,
-        as_json=json,
-        more={
-            "trained": found.manifest.setting("length.steps") != 0,
-            "untouched": held_out.get("untouched"),
-            "old": held_out.get("old"),
-        },
-    )
+    more = {name: found.manifest.held_out.get(name) for name in ("untouched", "old")}
+    more |= {"trained": found.manifest.setting("length.steps") != 0}
+    emit_model(found, output, as_json=json, more=more)
 
 
 def _working(quiet: bool, options: dict[str, Any]) -> AbstractContextManager[Any]:
@@ -187,38 +174,27 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Convert ``name=value`` strings to a dictionary.
-
-    Raises:
-        SettingError: If a string has no ``=``.
-    """
+    """Convert ``name=value`` strings to a dictionary."""
     for pair in pairs:
         if "=" not in pair:
             raise SettingError(f"--set {pair}: expected NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def read_config(file: Path) -> TrainConfig:
-    """Read a configuration from a JSON file.
-
-    Raises:
-        SettingError: If it is not a JSON object, or has unknown settings or wrong values.
-    """
-    from ..training.config import TrainConfig
-
+def read_config(file: Path) -> tw.TrainConfig:
+    """Read a configuration from a JSON file."""
     try:
         values = json_module.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SettingError(f"{file}: invalid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise SettingError(f"{file}: expected a JSON object")
-    try:
-        return TrainConfig.from_saved(values)
+        if not isinstance(values, dict):
+            raise SettingError("expected a JSON object")
+        return tw.TrainConfig.from_saved(values)
     except SettingError as error:
         raise SettingError(f"{file}: {error}") from None
+    except ValueError as error:
+        raise SettingError(f"{file}: invalid JSON ({error})") from None
 
 
-def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
+def emit_model(model: tw.Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
     """Print the figures of a new model."""
     manifest, fit = model.manifest, model.manifest.calibration
     labeled = bool(manifest.classes or manifest.held_out.get("classes"))
@@ -239,10 +215,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     print_result(
         {
             "model": str(output),
-            "threshold": fit.threshold,
-            "far": fit.far,
-            "eer": fit.eer,
-            "eer_ci": fit.eer_ci,
+            **fit.model_dump(include={"threshold", "far", "eer", "eer_ci"}),
             "classes": len(manifest.classes),
             "not_measured": manifest.not_measured,
             "notes": manifest.notes,
@@ -253,7 +226,7 @@ def emit_model(model: Model, output: Path, *, as_json: bool, more: dict[str, Any
     )
 
 
-def _with_advice(text: str, model: Model, folder: Path) -> str:
+def _with_advice(text: str, model: tw.Model, folder: Path) -> str:
     """Return figures of a model with what they mean in use, and the next commands."""
     import numpy as np
 
@@ -268,10 +241,8 @@ def _with_advice(text: str, model: Model, folder: Path) -> str:
     if fit.far is not None and (curve := manifest.held_out.get("curve")):
         frr = np.interp(fit.threshold, curve["threshold"], curve["frr"])
         lines.append(f"At a false accept rate of {fit.far:g}, {frr:.1%} of the same pairs are rejected")
-    commands = ("verify {} A.jpg B.jpg", "evaluate {} OTHER_IMAGES", "serve {}")
-    for start, command in zip(("Next:", "", ""), commands, strict=True):
-        lines.append(f"{start:5} twinned {command.format(folder)}")
-    return "\n".join(lines)
+    lines += [f"Next: twinned verify {folder} A.jpg B.jpg", f"      twinned evaluate {folder} OTHER_IMAGES"]
+    return "\n".join([*lines, f"      twinned serve {folder}"])
 
 
 def _at(far: float | None) -> str:
@@ -282,18 +253,16 @@ def _at(far: float | None) -> str:
 @with_options(InputOptions)
 def wrap(
     encoder: Annotated[
-        Path, typer.Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
+        Path, Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
     data: Data,
     output: Output,
     distance: Annotated[
         str | None,
-        typer.Option(
-            help="Distance of embeddings (default: cosine or euclidean, whichever has the lower error)."
-        ),
+        Option(help="Distance of embeddings (default: cosine or euclidean, whichever has the lower error)."),
     ] = None,
     far: Far = None,
-    licence: Annotated[str | None, typer.Option(help="License of the encoder, for the model card.")] = None,
+    licence: Annotated[str | None, Option(help="License of the encoder, for the model card.")] = None,
     seed: Seed = 0,
     force: Force = False,
     json: Json = False,
@@ -301,10 +270,8 @@ def wrap(
     **options: Any,
 ) -> None:
     """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
-    from ..inference.wrap import wrap as run
-
     with working(quiet):
-        model = run(
+        model = tw.wrap(
             encoder,
             data,
             output=output,
@@ -334,18 +301,18 @@ def calibrate(
     model: ModelFolder,
     data: Data,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Model folder to write (instead of --in-place).")
+        Path | None, Option("-o", "--output", help="Model folder to write (instead of --in-place).")
     ] = None,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Change MODEL itself.")] = False,
+    in_place: Annotated[bool, Option("--in-place", help="Change MODEL itself.")] = False,
     far: Annotated[
         float | None,
-        typer.Option(help="False accept rate of the threshold (default: the model's, or equal error rate)."),
+        Option(help="False accept rate of the threshold (default: the model's, or equal error rate)."),
     ] = None,
     equal_error: Annotated[
-        bool, typer.Option("--equal-error", help="Choose the threshold at the equal error rate.")
+        bool, Option("--equal-error", help="Choose the threshold at the equal error rate.")
     ] = False,
     prior: Annotated[
-        float | None, typer.Option(help="Prior probability of a same pair (default: the model's).")
+        float | None, Option(help="Prior probability of a same pair (default: the model's).")
     ] = None,
     force: Force = False,
     seed: Seed = 0,
@@ -353,7 +320,6 @@ def calibrate(
     quiet: Quiet = False,
 ) -> None:
     """Fit threshold and probability to new data; refuse images used in training."""
-    from ..inference.model import load
     from ..inference.recalibrate import recalibrate
 
     if (output is None) != in_place:
@@ -372,38 +338,28 @@ def calibrate(
             progress=not quiet,
         )
     model = output or model
-    found = load(model)
+    found = tw.load(model)
     text = (
         f"{model}: threshold {fit.threshold:.4g}{_at(fit.far)} from {many(fit.n_classes, 'class')},"
         f" equal error rate {fit.eer:.4f}"
     )
     if not fit.supported:
         text += f"; not supported, requires {fit.impostors_needed:,} impostor comparisons"
-    print_result(
-        {
-            "model": str(model),
-            "threshold": fit.threshold,
-            "threshold_ci": fit.threshold_ci,
-            "far": fit.far,
-            "prior": fit.prior,
-            "eer": fit.eer,
-            "n_genuine": fit.n_genuine,
-            "n_impostor": fit.n_impostor,
-            "supported": fit.supported,
-            "impostors_needed": fit.impostors_needed,
-            "not_measured": found.manifest.not_measured,
-        },
-        as_json=json,
-        text=_with_advice(text, found, model),
-    )
+    shown = {"threshold", "threshold_ci", "far", "prior", "eer", "n_genuine", "n_impostor", "supported"}
+    result = {
+        "model": str(model),
+        **fit.model_dump(include={*shown, "impostors_needed"}),
+        "not_measured": found.manifest.not_measured,
+    }
+    print_result(result, as_json=json, text=_with_advice(text, found, model))
 
 
 @app.command()
 def export(
     model: ModelFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")],
+    output: Annotated[Path, Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
-        Path | None, typer.Option(help="Images for calibrating an 8-bit encoder, in class folders.")
+        Path | None, Option(help="Images for calibrating an 8-bit encoder, in class folders.")
     ] = None,
     force: Force = False,
     json: Json = False,
@@ -411,10 +367,11 @@ def export(
 ) -> None:
     """Export the encoder for other programs, with each file checked against the original."""
     from ..inference.export import export_model
-    from ..inference.model import load
 
     with working(quiet):
-        result = export_model(load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet)
+        result = export_model(
+            tw.load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet
+        )
     lines = [f"{output}: {', '.join(result['files'])} (opset {result['opset']})"]
     if (cost := result["int8"]) is not None:
         before, after = cost["before"], cost["after"]

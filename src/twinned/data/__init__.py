@@ -1,23 +1,4 @@
-"""Data sets, image reading, splits, samplers and public data sets.
-
-datasets       `ImageSet` and `PairSet`
-readers        folder, CSV or pair list to a data set
-sequences      arrays, tensors and datasets of other libraries to a data set
-arrays         axes and values of images in arrays
-images         open any image safely
-preprocessing  resizing shared by training and inference
-decoded        decoded images
-pixel_stores   pixels in memory, in a file, or decoded when they are read
-splits         hold-out, folds and subsamples by class
-samplers       batches by class or by pair
-pairs          pairs and triplets as index arrays
-augmentation   batch augmentation (PyTorch)
-torch_data     `ImageDataset` and `ClassSampler` for a ``DataLoader`` (PyTorch)
-catalog        public data sets: registry, download, conversion
-checks         checks of a data set
-benchmarks     official lists of LFW and Omniglot
-letters        letters of five scripts, drawn with the typefaces of matplotlib
-"""
+"""Data sets, image reading, splits, samplers and public data sets."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,34 +34,23 @@ _TURNS = torch.stack(
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random augmentation, independent for each image; 0 disables a part.
+    """Random augmentation, independent for each image; a part of strength 0 is off.
 
-    Args:
-        rotation: Maximum rotation in degrees, in both directions.
-        shear: Maximum shear of each axis, as a fraction of the other.
-        scale: Maximum scaling of each axis: 0.2 scales by 1/1.2 to 1.2.
-        shift: Maximum shift, as a fraction of the image size.
-        probability: Probability of each of the four above, for each image (0.5 in Koch 2015).
-        elastic: Standard deviation of the elastic displacement, as a fraction of half the image size, smooth
-            over a quarter of the image (Simard 2003).
-        flip: Mirror left and right with probability 0.5.
-        brightness: Maximum change of the pixel values, which are in [0, 1].
-        contrast: Maximum relative change of the contrast.
-        saturation: Maximum relative change of the saturation; color images only.
-        erase: Side of a square that is erased with probability 0.5, as a fraction of the image size.
+    Strengths are maxima in both directions, ``flip`` and ``erase`` have probability 0.5.
     """
 
-    rotation: float = 0.0
-    shear: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
-    probability: float = 1.0
-    elastic: float = 0.0
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    erase: float = 0.0
+    rotation: float = 0.0  # degrees
+    shear: float = 0.0  # of each axis, as a fraction of the other
+    scale: float = 0.0  # of each axis: 0.2 scales by 1/1.2 to 1.2
+    shift: float = 0.0  # fraction of the image size
+    probability: float = 1.0  # of each of the four above, for each image (0.5 in Koch 2015)
+    elastic: float = 0.0  # standard deviation, as a fraction of half the image size (Simard 2003)
+    flip: bool = False  # mirror left and right
+    brightness: float = 0.0  # change of the pixel values, which are in [0, 1]
+    contrast: float = 0.0  # relative change
+    saturation: float = 0.0  # relative change; color images only
+    erase: float = 0.0  # side of a square, as a fraction of the image size
+    function: Callable[[Tensor], Tensor] | None = None  # of one's own, from and to floats in [0, 1]
 
     @property
     def warps(self) -> bool:
@@ -77,17 +66,10 @@ class Augmentation:
         rows: slice = slice(None),
         whole: int | None = None,
     ) -> Tensor:
-        """Augment a batch.
+        """Map bytes ``(n, height, width, channels)`` to floats in [0, 1], ``(n, channels, height, width)``.
 
-        Args:
-            pixels: uint8, shape ``(n, height, width, channels)``.
-            turns: Number of quarter turns of each image, shape ``(n,)``; from 4 on it is mirrored first.
-            seed: Random seed.
-            rows: Rows of a larger batch that these images are; they are augmented as in that batch.
-            whole: Number of images of the larger batch; by default ``n``.
-
-        Returns:
-            Floats in [0, 1], shape ``(n, channels, height, width)``, channels last in memory.
+        ``turns`` are quarter turns of each image, which from 4 on is mirrored first. Images that are ``rows``
+        of a larger batch, of ``whole`` images, are augmented as in that batch. Channels are last in memory.
         """
         chance = _Chance(seed, rows, len(pixels) if whole is None else whole)
         x = pixels.permute(0, 3, 1, 2).to(torch.get_default_dtype()).div_(255)
@@ -95,6 +77,10 @@ class Augmentation:
             grid = self._grid(x, turns, chance)
             x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
         x = self._change_colors(x, chance)
+        if self.function is not None:
+            torch.manual_seed(seed + (rows.start or 0))  # the function may draw PyTorch's random numbers
+            x = x.contiguous(memory_format=torch.channels_last)
+            x = _checked(self.function(x), x)
         return x.contiguous(memory_format=torch.channels_last)
 
     def _grid(self, x: Tensor, turns: Tensor | None, chance: _Chance) -> Tensor:
@@ -162,50 +148,20 @@ class Augmentation:
         return torch.where(hole.to(x.device), x.mean(dim=(2, 3), keepdim=True), x)
 
 
-@dataclass(frozen=True)
-class FunctionAugmentation:
-    """Augmentation by a function of one's own, called as `Augmentation`.
-
-    Args:
-        function: Maps floats in [0, 1], shape ``(n, channels, height, width)``, to the same. It draws
-            PyTorch's random numbers, which are seeded for each batch, so a repeated run draws the same.
-    """
-
-    function: Callable[[Tensor], Tensor]
-
-    def __call__(
-        self,
-        pixels: Tensor,
-        *,
-        turns: Tensor | None = None,
-        seed: int = 0,
-        rows: slice = slice(None),
-        whole: int | None = None,
-    ) -> Tensor:
-        """Augment a batch; see `Augmentation.__call__`.
-
-        Raises:
-            SettingError: If the function does not return floats of the shape that it was given, or far from
-                [0, 1].
-        """
-        images = Augmentation()(pixels, turns=turns)
-        torch.manual_seed(seed + (rows.start or 0))
-        changed = self.function(images)
-        if not isinstance(changed, Tensor) or changed.shape != images.shape or changed.dtype != images.dtype:
-            found = (tuple(changed.shape), changed.dtype) if isinstance(changed, Tensor) else type(changed)
-            raise SettingError(
-                f"augment returned {found}. It must return {images.dtype} of shape {tuple(images.shape)}"
-            )
-        low, high = torch.stack(changed.aminmax()).tolist()
-        if not (low >= -_FAR and high <= 1 + _FAR):
-            raise SettingError(
-                f"augment returned values from {low:g} to {high:g}. It must return images in [0, 1]; the"
-                " network normalizes them itself"
-            )
-        return changed.contiguous(memory_format=torch.channels_last)
-
-
-AnyAugmentation: TypeAlias = Augmentation | FunctionAugmentation
+def _checked(changed: Any, images: Tensor) -> Tensor:
+    """Return the images that an own augmentation made of others; refuse other shapes, types and ranges."""
+    if not isinstance(changed, Tensor) or changed.shape != images.shape or changed.dtype != images.dtype:
+        found = (tuple(changed.shape), changed.dtype) if isinstance(changed, Tensor) else type(changed)
+        raise SettingError(
+            f"augment returned {found}. It must return {images.dtype} of shape {tuple(images.shape)}"
+        )
+    low, high = torch.stack(changed.aminmax()).tolist()
+    if not (low >= -_FAR and high <= 1 + _FAR):
+        raise SettingError(
+            f"augment returned values from {low:g} to {high:g}. It must return images in [0, 1]; the network"
+            " normalizes them itself"
+        )
+    return changed
 
 
 class _Chance:

@@ -18,13 +18,7 @@ _LFW, _RUN = "pairs.txt", "class_labels.txt"
 
 @dataclass(frozen=True, eq=False)
 class LfwPairs:
-    """Pair list of Labeled Faces in the Wild.
-
-    Args:
-        pairs: Pairs and their images.
-        people: Person in each image, shape ``(images,)``.
-        fold: Fold of each pair, shape ``(pairs,)``; the lists of View 1 have one fold.
-    """
+    """Pair list of Labeled Faces in the Wild, with the person in each image and the fold of each pair."""
 
     pairs: PairSet
     people: NDArray[np.str_]
@@ -33,14 +27,7 @@ class LfwPairs:
 
 @dataclass(frozen=True)
 class OneShotRun:
-    """Run of within-alphabet one-shot classification.
-
-    Args:
-        name: Name of the folder.
-        queries: Images to classify.
-        support: One image per class.
-        answers: Index of the class of each query in ``support``.
-    """
+    """Run of one-shot classification; the answers are the indices of the queries' classes in the support."""
 
     name: str
     queries: list[str]
@@ -57,17 +44,10 @@ def official_protocol(source: str | os.PathLike[str]) -> str | None:
 
 
 def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
-    """Read an official pair list of Labeled Faces in the Wild, and find its images.
+    """Read an official pair list of LFW (Huang et al., UMass Amherst TR 07-49, 2007), and find its images.
 
-    Args:
-        source: Folder with the images and pairs.txt (View 2); or a list (pairsDevTest.txt or
-            pairsDevTrain.txt of View 1) beside the images.
-
-    Raises:
-        DataError: If there is no list, a line is invalid, or an image is missing.
-
-    References:
-        Huang, Ramesh, Berg & Learned-Miller, Labeled Faces in the Wild, UMass Amherst TR 07-49, 2007.
+    The source is a folder with the images and pairs.txt (View 2), or a list of View 1, which has one fold,
+    beside the images.
     """
     path = Path(source)
     if not path.exists():
@@ -115,14 +95,7 @@ def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
 
 
 def read_omniglot_runs(root: str | os.PathLike[str]) -> list[OneShotRun]:
-    """Read the official runs of 20-way one-shot classification from the extracted all_runs.
-
-    Raises:
-        DataError: If there is no run, or a run is incomplete.
-
-    References:
-        Lake, Salakhutdinov & Tenenbaum, Human-level concept learning, Science 2015.
-    """
+    """Read the official runs of 20-way one-shot classification (Lake et al., Science 2015) from all_runs."""
     lists = _lists(Path(root), _RUN)
     if not lists:
         raise DataError(f"{root}: No run found. Expected the extracted all_runs, with runNN/{_RUN}.")

@@ -32,7 +32,7 @@ _WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 
 
 def read_csv(path: Path) -> tuple[list[str], list[Row]]:
-    """Return the column names, and each row with the number of its first line."""
+    """Return the column names, and each row with the number of its first line, without surrounding spaces."""
     try:
         if path.is_file():  # a pipe can be read only once
             _refuse_other_files(path)
@@ -41,7 +41,8 @@ def read_csv(path: Path) -> tuple[list[str], list[Row]]:
             header = _header(next(records, (1, []))[1])
             rows = []
             for line, values in records:
-                if not any(value.strip() for value in values):
+                values = [value.strip() for value in values]
+                if not any(values):
                     continue  # a spreadsheet leaves rows of commas behind
                 if len(values) > len(header):
                     raise DataError(f"{path}, line {line}: more values than column names")

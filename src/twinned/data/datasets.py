@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.intp]
 
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
+_SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,9 +56,9 @@ class ImageSet:
     ) -> tuple[Image.Image, str] | ImageSet:
         """Return an image, decoded, and its label; or the chosen images, as `subset` does."""
         rows = np.arange(len(self))[chosen]
-        return (
-            self.subset(rows) if rows.ndim else (open_image(self.images[int(rows)]), str(self.labels[rows]))
-        )
+        if rows.ndim:
+            return self.subset(rows)
+        return open_image(self.images[int(rows)]), str(self.labels[rows])
 
     def __repr__(self) -> str:
         return f"ImageSet({len(self)} images, {len(self.classes)} classes, {self.origin})"
@@ -93,9 +89,8 @@ class ImageSet:
 
         An empty value is ``train`` if any image has one of these three splits, otherwise "".
         """
-        known = {word: name for name, words in _SPLIT_NAMES.items() for word in words}
-        found = [known.get(word.lower(), word.lower()) for word in self.split.tolist()]
-        blank = "" if set(found).isdisjoint(_SPLIT_NAMES) else "train"
+        found = [_SPLIT_NAMES.get(word, word) for word in map(str.lower, self.split.tolist())]
+        blank = "" if {"train", "val", "test"}.isdisjoint(found) else "train"
         return np.array([name or blank for name in found], np.str_)
 
     def usable_classes(self) -> list[str]:
@@ -126,14 +121,8 @@ class ImageSet:
         index = np.arange(len(self))[chosen]
         images: Any = self.images
         picked: Any = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
-        return replace(
-            self,
-            images=picked,
-            labels=self.labels[index],
-            groups=self.groups[index],
-            forgery=self.forgery[index],
-            split=self.split[index],
-        )
+        columns = {name: getattr(self, name)[index] for name in ("labels", "groups", "forgery", "split")}
+        return replace(self, images=picked, **columns)
 
     def genuine(self) -> ImageSet:
         """Return the images that are not forgeries."""
@@ -160,16 +149,12 @@ class ImageSet:
     def split_classes(
         self, fraction: float, *, seed: int = 0, whole_groups: bool = False
     ) -> tuple[ImageSet, ImageSet]:
-        """Split the classes at random into two sets without a common class.
+        """Split the classes at random into two sets without a common class, each with one at least.
 
         Args:
             fraction: Fraction of the classes in the first set, in (0, 1).
             seed: Random seed.
-            whole_groups: Split groups instead of classes, for groups that must stay together (a writer, a
-                site).
-
-        Returns:
-            Two sets with at least one class each.
+            whole_groups: Split groups instead of classes, such as writers or sites.
 
         Raises:
             DataError: If the fraction is out of range or there are fewer than two classes (groups).
@@ -238,15 +223,10 @@ class PairSet:
         """Return these pairs with these images, which must include those of the pairs."""
         place = np.empty(len(self.images), np.intp)
         place[images] = np.arange(len(images))
-        return replace(
-            self,
-            images=[self.images[i] for i in images],
-            left=place[self.left[pairs]],
-            right=place[self.right[pairs]],
-            same=self.same[pairs],
-            relation=None if self.relation is None else self.relation[pairs],
-            notes=(),
-        )
+        chosen = [self.images[i] for i in images]
+        left, right, same = place[self.left[pairs]], place[self.right[pairs]], self.same[pairs]
+        relation = None if self.relation is None else self.relation[pairs]
+        return PairSet(chosen, left, right, same, relation, self.origin)
 
     def relations(self) -> dict[str, bool]:
         """Return the sorted names of the relations, and for each True if its pairs are same.

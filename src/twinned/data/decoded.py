@@ -209,11 +209,10 @@ class DecodedSet:
         if isinstance(source, PairSet):
             return cls(decoded.pixels, None, source.keep_images(decoded.kept), decoded.hashes)
         images = source.subset(decoded.kept)
-        if single := len(images.classes) - len(images.usable_classes()):
-            note(
-                "single-image-classes",
-                f"{single} of {len(images.classes)} classes have one image: they serve as impostors only",
-            )
+        count = len(images.classes)
+        if single := count - len(images.usable_classes()):
+            text = f"{single} of {count} classes have one image: they serve as impostors only"
+            note("single-image-classes", text)
         return cls(decoded.pixels, images, None, decoded.hashes)
 
     @property
@@ -273,8 +272,7 @@ class DecodedSet:
         mean = count @ values
         std = np.maximum(np.sqrt(count @ values**2 - mean**2), _MIN_STD)
         return {
-            "mean": tuple(round(float(v), 4) for v in mean),
-            "std": tuple(round(float(v), 4) for v in std),
+            name: tuple(round(float(v), 4) for v in each) for name, each in (("mean", mean), ("std", std))
         }
 
     def sha256(self) -> str:

@@ -178,16 +178,10 @@ def is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(image, (str, os.PathLike)) and os.path.isdir(image)
 
 
-def address_in(path: str) -> str | None:
-    """Return the web address in a path, or None; `pathlib` turns two slashes into one."""
-    found = _ADDRESS.search(path)
-    return f"{found['scheme']}://{found['rest']}" if found else None
-
-
 def advice_on(path: str) -> str:
     """Return advice on a path that is a web address or a Windows path on another system; else ""."""
-    if address := address_in(path):
-        return f"web addresses are not supported: download {address}"
+    if found := _ADDRESS.search(path):  # `pathlib` turns two slashes into one
+        return f"web addresses are not supported: download {found['scheme']}://{found['rest']}"
     if os.sep == "/" and ("\\" in path or _DRIVE.search(path)):
         return "this is a Windows path: use the path on this system, with /"
     return ""

@@ -6,8 +6,10 @@ class, and C and c are another. Such characters are found by comparing the drawn
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from ..errors import DataError
 from .datasets import ImageSet
+from .sequences import from_images
 
 # Scripts in the order in which they claim a shape, with their blocks of Unicode.
 SCRIPTS: dict[str, tuple[range, ...]] = {
@@ -86,18 +89,14 @@ def load_letters(
                 images.append(image)
                 labels.append(name)
                 groups.append(characters[char])
-    empty = np.full(len(images), "")
-    return ImageSet(
-        images, np.array(labels), np.array(groups), np.zeros(len(images), np.bool_), empty, "letters"
-    )
+    return replace(from_images(images, labels, groups), origin="letters")
 
 
 def _characters(script: str) -> list[str]:
     """Return the letters of a script without accents, in the order of Unicode."""
-    every = [chr(code) for block in SCRIPTS[script] for code in block]
     return [
         char
-        for char in every
+        for char in map(chr, itertools.chain(*SCRIPTS[script]))
         if unicodedata.category(char) in ("Lu", "Ll", "Lo")
         and not unicodedata.decomposition(char)
         and " WITH " not in unicodedata.name(char)
@@ -106,10 +105,9 @@ def _characters(script: str) -> list[str]:
 
 def _draw(characters: list[str]) -> list[dict[str, Image.Image]]:
     """Draw each character in each face that has it, white on black, cropped to the ink."""
-    import matplotlib
-    from matplotlib import ft2font
+    from matplotlib import ft2font, get_data_path
 
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    folder = Path(get_data_path()) / "fonts" / "ttf"
     faces = []
     for name in _FACES:
         path = str(folder / f"{name}.ttf")
@@ -129,8 +127,7 @@ def _draw(characters: list[str]) -> list[dict[str, Image.Image]]:
 def _distinct(characters: list[str], inks: list[dict[str, Image.Image]]) -> list[list[int]]:
     """Return the faces of each character in which its shape is not that of an earlier one.
 
-    The list of a character is empty if its upright faces look like an earlier character, or if fewer than
-    10 faces remain.
+    There are none if its upright faces look like an earlier character, or if fewer than 10 faces remain.
     """
     shapes = np.zeros((len(inks), len(characters), _SIDE * _SIDE), np.float32)
     for face, drawn in enumerate(inks):
@@ -149,11 +146,9 @@ def _distinct(characters: list[str], inks: list[dict[str, Image.Image]]) -> list
         if not (mean[place, kept] > limits).any():
             clear = alike[:, place, kept].max(axis=1, initial=0) < _ONE_IMAGE
             faces = np.flatnonzero(clear & has[:, place]).tolist()
-        if len(faces) < _FEWEST:
-            faces = []
-        else:
+        if len(faces) >= _FEWEST:
             kept.append(place)
-        result.append(faces)
+        result.append(faces if len(faces) >= _FEWEST else [])
     return result
 
 
@@ -168,12 +163,9 @@ def _shape(ink: Image.Image) -> NDArray[Any]:
 
 
 def _distort(ink: Image.Image, size: int, random: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Draw a letter of random turn, shear, scale and position in a square, dark on white.
+    """Draw a letter, white on black, in a square of ``size`` pixels, dark on white.
 
-    Args:
-        ink: The letter, white on black.
-        size: Side of the square in pixels.
-        random: Turn, two shears, two scales and two shifts, in [-1, 1].
+    The random numbers, in [-1, 1], are a turn, two shears, two scales and two shifts.
     """
     turn, shears, scales, shifts = np.radians(6) * random[0], random[1:3], random[3:5], random[5:7]
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

@@ -1,20 +1,15 @@
-"""Draw pairs and triplets as index arrays.
-
-Images are not copied, unlike in the slide deck's ``create_pairs``; the cost grows with the number of drawn
-tuples, not with the number of possible ones (31 million pairs of 7,900 images).
-"""
+"""Draw pairs and triplets as index arrays; only those that are drawn take time and memory."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..utils.groups import members as members_of
-
-Index = NDArray[np.intp]
+from .datasets import Index
 
 
 def make_pairs(
@@ -114,8 +109,8 @@ def _deck_pairs(members: list[Index], rng: np.random.Generator) -> tuple[Index, 
     return np.concatenate(left), np.concatenate(right), np.concatenate(same)
 
 
-def _classes(labels: ArrayLike, seed: int) -> tuple[NDArray[np.intp], list[Index], np.random.Generator]:
-    _, classes = np.unique(np.asarray(labels), return_inverse=True)
+def _classes(labels: ArrayLike, seed: int) -> tuple[Index, list[Index], np.random.Generator]:
+    classes = np.unique(np.asarray(labels), return_inverse=True)[1]
     members = members_of(classes)
     if len(members) < 2:
         raise DataError(f"at least two classes are needed; got {len(members)}")
@@ -129,24 +124,18 @@ def _positives(members: list[Index], count: int, rng: np.random.Generator) -> tu
     if not usable:
         raise DataError("no class has two images, so there are no same-class pairs")
     sizes = np.array([len(m) for m in usable])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    flat = np.concatenate(usable)
     chosen = rng.integers(len(usable), size=count)
     first = rng.integers(sizes[chosen])
     second = (first + rng.integers(1, sizes[chosen])) % sizes[chosen]
-    return flat[starts[chosen] + first], flat[starts[chosen] + second]
+    starts, flat = (np.cumsum(sizes) - sizes)[chosen], np.concatenate(usable)
+    return flat[starts + first], flat[starts + second]
 
 
-def _others(
-    classes: NDArray[np.intp], members: list[Index], anchors: NDArray[Any], rng: np.random.Generator
-) -> Index:
-    """Draw an image of another class for each anchor, uniformly.
-
-    Images are sorted by class; draws at or above the start of the anchor's class are shifted past its end.
-    """
+def _others(classes: Index, members: list[Index], anchors: Index, rng: np.random.Generator) -> Index:
+    """Draw an image of another class for each anchor, uniformly: in order of class, its own is skipped."""
     sizes = np.array([len(m) for m in members])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     own = classes[anchors]
     draw = rng.integers(len(classes) - sizes[own])
-    others: Index = np.concatenate(members)[np.where(draw < starts[own], draw, draw + sizes[own])]
+    starts = (np.cumsum(sizes) - sizes)[own]
+    others: Index = np.concatenate(members)[np.where(draw < starts, draw, draw + sizes[own])]
     return others

@@ -67,6 +67,7 @@ class ImageSpec(BaseModel):
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
     ) -> None:
+        n_values = 1 if channels == 1 else 3
         try:
             super().__init__(
                 height=height,
@@ -76,22 +77,13 @@ class ImageSpec(BaseModel):
                 ink=ink,
                 faces=faces,
                 min_face=min_face,
-                mean=mean,
-                std=std,
+                mean=mean or (0.0,) * n_values,
+                std=std or (1.0,) * n_values,
             )
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise SettingError(f"image {where}: {first['msg']}; got {first['input']!r}") from None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            channels = 1 if values.get("channels") == 1 else 3
-            mean, std = values.get("mean") or (0.0,) * channels, values.get("std") or (1.0,) * channels
-            return {**values, "mean": mean, "std": std}
-        return values
 
     @model_validator(mode="after")
     def _check(self) -> ImageSpec:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -15,7 +16,7 @@ from ..errors import DataError, many, some
 from .arrays import SupportsArray
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
-from .images import SUFFIXES, ImageSource, address_in, advice_on, as_many, is_folder
+from .images import SUFFIXES, ImageSource, advice_on, as_many, is_folder
 from .sequences import from_images, from_items, is_sequence_of_items
 
 
@@ -105,8 +106,7 @@ def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[d
     header, rows = read_csv(path)
     hidden = ("", "path", "label", "role")
     metadata = [
-        {name: text for name, value in row.items() if name not in hidden and (text := value.strip())}
-        for _, row in rows
+        {name: value for name, value in row.items() if value and name not in hidden} for _, row in rows
     ]
     unread = ignored_columns(path, header, IMAGE_COLUMNS)
     return replace(images, notes=tuple(note for note in images.notes if note not in unread)), metadata
@@ -126,28 +126,22 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
     header, rows = read_csv(path)
     if not {"left", "right", "same"} <= set(header):
         raise DataError(f"{path}: The first line must be left,right,same; got {','.join(header)}.")
-    place: dict[str, int] = {}
-    left: list[int] = []
-    right: list[int] = []
-    same, relation = [], []
-    for line, row in rows:
-        word = row["same"].strip().lower()
-        if word not in _TRUE | _FALSE:
-            raise DataError(f"{path}, line {line}: same must be 1 or 0 (true or false); got {row['same']!r}")
-        for column, ends in (("left", left), ("right", right)):
-            if not row[column].strip():
-                raise DataError(f"{path}, line {line}: {column} is empty; expected the path of an image")
-            ends.append(place.setdefault(str(path.parent / row[column].strip()), len(place)))
-        same.append(word in _TRUE)
-        relation.append(row.get("relation", "").strip())
-    if not same:
+    if not rows:
         raise DataError(f"{path}: no pairs after the first line")
+    for line, row in rows:
+        if row["same"].lower() not in _TRUE | _FALSE:
+            raise DataError(f"{path}, line {line}: same must be 1 or 0 (true or false); got {row['same']!r}")
+        if missing := [column for column in ("left", "right") if not row[column]]:
+            raise DataError(f"{path}, line {line}: {missing[0]} is empty; expected the path of an image")
+    ends = [[str(path.parent / row[column]) for column in ("left", "right")] for _, row in rows]
+    place = {name: index for index, name in enumerate(dict.fromkeys(chain(*ends)))}
+    left, right = np.array([[place[name] for name in pair] for pair in ends], np.intp).T
     return PairSet(
         images=list(place),
-        left=np.array(left, dtype=np.intp),
-        right=np.array(right, dtype=np.intp),
-        same=np.array(same, dtype=np.bool_),
-        relation=np.array(relation) if "relation" in header else None,
+        left=left,
+        right=right,
+        same=np.array([row["same"].lower() in _TRUE for _, row in rows]),
+        relation=np.array([row["relation"] for _, row in rows]) if "relation" in header else None,
         origin=str(path),
         notes=ignored_columns(path, header, PAIR_COLUMNS),
     )
@@ -203,10 +197,6 @@ def _existing(source: str | os.PathLike[str], expected: str) -> Path:
     path = Path(source)
     if path.exists():
         return path
-    if address := address_in(os.fsdecode(source)):
-        raise DataError(
-            f"{address}: Web addresses are not supported. Download the data; {expected} on disk is expected."
-        )
     raise DataError(f"{path}: no such file or folder; {advice_on(str(path)) or f'expected {expected}'}.")
 
 
@@ -275,29 +265,22 @@ def _folders(root: str) -> Iterator[tuple[tuple[str, ...], list[str], list[str]]
         yield above, images, [suffix for _, suffix in kinds if suffix in _UNSUPPORTED]
 
 
-def _from_rows(path: Path, rows: Iterable[Row], notes: tuple[str, ...]) -> ImageSet:
-    images, labels, groups, forgery, split = [], [], [], [], []
-    for line, row in rows:
-        label = row["label"].strip()
-        if not row["path"].strip() or not label:
-            raise DataError(f"{path}, line {line}: path and label must not be empty")
-        check_label(f"{path}, line {line}", label)
-        role = row.get("role", "").strip().lower() or "genuine"
-        if role not in ("genuine", "forgery"):
-            raise DataError(f"{path}, line {line}: role must be genuine or forgery; got {role!r}")
-        images.append(str(path.parent / row["path"].strip()))
-        labels.append(label)
-        groups.append(row.get("group", "").strip())
-        split.append(row.get("split", "").strip())
-        forgery.append(role == "forgery")
-    if not images:
+def _from_rows(path: Path, rows: list[Row], notes: tuple[str, ...]) -> ImageSet:
+    if not rows:
         raise DataError(f"{path}: no images after the first line")
+    for line, row in rows:
+        if not row["path"] or not row["label"]:
+            raise DataError(f"{path}, line {line}: path and label must not be empty")
+        check_label(f"{path}, line {line}", row["label"])
+        if (role := row.get("role", "").lower()) not in ("", "genuine", "forgery"):
+            raise DataError(f"{path}, line {line}: role must be genuine or forgery; got {role!r}")
+    values = {name: [row.get(name, "") for _, row in rows] for name in IMAGE_COLUMNS}
     return ImageSet(
-        images=images,
-        labels=np.array(labels),
-        groups=np.array(groups),
-        forgery=np.array(forgery, np.bool_),
-        split=np.array(split),
+        images=[str(path.parent / name) for name in values["path"]],
+        labels=np.array(values["label"]),
+        groups=np.array(values["group"]),
+        forgery=np.array([role.lower() == "forgery" for role in values["role"]]),
+        split=np.array(values["split"]),
         origin=str(path),
         notes=notes,
     )

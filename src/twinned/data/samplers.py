@@ -6,8 +6,9 @@ and there is no sampler state to save.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +34,7 @@ class Batch:
             quarter turns. None for no turns.
         pairs: For pair data, ``(left, right, same)`` of each pair, as positions in the batch.
         relation: Index of the relation of each pair, shape ``(pairs,)``, if the model has a relation head.
-        pixels: Pixels of the images if `ReadAhead` has read them, uint8, shape
+        pixels: Pixels of the images if `prefetch` has read them, uint8, shape
             ``(n, height, width, channels)``.
     """
 
@@ -45,32 +46,28 @@ class Batch:
     pixels: Pixels | None = None
 
 
-class ReadAhead:
-    """Batches with the pixels of some of their ``rows``, at most ``depth`` of which a thread reads ahead."""
+@contextmanager
+def prefetch(
+    batches: Callable[[int], Batch], pixels: PixelStore, rows: slice = slice(None), depth: int = 2
+) -> Iterator[Callable[[int], Batch]]:
+    """Provide batches with the pixels of some of their ``rows``; a thread reads ``depth`` batches ahead."""
+    waiting: dict[int, Future[Batch]] = {}
 
-    def __init__(
-        self, batches: Callable[[int], Batch], pixels: PixelStore, rows: slice = slice(None), depth: int = 2
-    ) -> None:
-        self.batches, self.pixels, self.rows, self.depth = batches, pixels, rows, depth
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self._waiting: dict[int, Future[Batch]] = {}
+    def read(step: int) -> Batch:
+        batch = batches(step)
+        return replace(batch, pixels=np.asarray(pixels[batch.index[rows]]))
 
-    def __call__(self, step: int) -> Batch:
-        """Return the batch of a step, and start to read those after it."""
-        for later in range(step, step + 1 + self.depth):
-            if later not in self._waiting:
-                self._waiting[later] = self._thread.submit(self._read, later)
-        return self._waiting.pop(step).result()
+    def get(step: int) -> Batch:
+        for later in range(step, step + 1 + depth):
+            if later not in waiting:
+                waiting[later] = thread.submit(read, later)
+        return waiting.pop(step).result()
 
-    def _read(self, step: int) -> Batch:
-        batch = self.batches(step)
-        return replace(batch, pixels=np.asarray(self.pixels[batch.index[self.rows]]))
-
-    def __enter__(self) -> ReadAhead:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    try:
+        yield get
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 class ClassBatches:
@@ -144,31 +141,24 @@ class ClassBatches:
         random = rng(self.seed, Stream.SAMPLER, step)
         place = step % self.per_epoch
         chosen = self._order(step // self.per_epoch)[place * self.classes : (place + 1) * self.classes]
-        index, label, turn = [], [], []
+        parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []  # images, labels and turns
         # Labels from here on are unique over all steps, because a cross-batch memory keeps them.
         alone = self.num_classes + step * self._max_alone
-        for virtual in chosen:
-            base, variant = divmod(int(virtual), len(self.turns))
-            turned = self.turns[variant]
+        for virtual in chosen.tolist():
+            base, variant = divmod(virtual, len(self.turns))
             picked = _draw(self.members[base], self.images, random)
-            index.append(picked)
-            label.append(np.full(len(picked), virtual))
-            turn.append(np.full(len(picked), turned))
+            parts.append((picked, np.full(len(picked), virtual), np.full(len(picked), self.turns[variant])))
             if len(self.forged[base]):
                 fakes = _draw(self.forged[base], min(self.images, len(self.forged[base])), random)
-                index.append(fakes)
-                label.append(alone + np.arange(len(fakes)))
-                turn.append(np.full(len(fakes), turned))
+                labels = alone + np.arange(len(fakes))
+                parts.append((fakes, labels, np.full(len(fakes), self.turns[variant])))
                 alone += len(fakes)
         if len(self.singles):
-            single = random.choice(
-                self.singles, min(len(self.singles), max(1, self.classes // 4)), replace=False
-            )
-            index.append(single)
-            label.append(alone + np.arange(len(single)))
-            turn.append(random.choice(self.turns, size=len(single)))
-        turns = np.concatenate(turn) if len(self.turns) > 1 else None
-        return Batch(np.concatenate(index), np.concatenate(label).astype(np.int64), turns)
+            count = min(len(self.singles), max(1, self.classes // 4))
+            single = random.choice(self.singles, count, replace=False)
+            parts.append((single, alone + np.arange(count), random.choice(self.turns, size=count)))
+        index, label, turn = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Batch(index, label.astype(np.int64), turn if len(self.turns) > 1 else None)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Return the class variants in the order of an epoch; the last result is cached."""

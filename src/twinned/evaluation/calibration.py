@@ -54,9 +54,7 @@ class Isotonic(BaseModel):
     @model_validator(mode="after")
     def _falls(self) -> Isotonic:
         if len(self.knots) != len(self.values):
-            raise ValueError(
-                f"as many values as knots are needed; got {len(self.values)} and {len(self.knots)}"
-            )
+            raise ValueError(f"{len(self.knots)} knots need as many values; got {len(self.values)}")
         if np.any(np.diff(self.knots) <= 0) or np.any(np.diff(self.values) > 0):
             raise ValueError("knots must rise and values must not")
         return self

@@ -48,6 +48,7 @@ _PLAIN = {
     "retrieval.recall_at_1": "nearest image is of the same class",
 }
 _LINES = 5
+_COLUMNS = ["section", "name", "value", "low", "high", "better", "unit", "remark", "supported"]
 _LOWER = {"eer", "far", "frr", "cllr", "fpir", "fnir"}
 _UNITS = {"d_prime": " standard deviations", "cllr": " bits"}
 _IMPOSTORS = {"all": "impostor", "skilled": "skilled-forgery", "random": "random-impostor"}
@@ -154,22 +155,24 @@ class Evaluation:
             from pandas import DataFrame
         except ModuleNotFoundError:
             raise SettingError("to_frame needs pandas: pip install pandas") from None
-        rows = {
-            row.key: {
-                "section": row.section,
-                "name": row.name,
-                "value": row.value,
-                "low": None if row.ci is None else row.ci[0],
-                "high": None if row.ci is None else row.ci[1],
-                "better": row.better,
-                "unit": row.unit.strip(),
-                "remark": row.remark,
-                "supported": row.supported,
-            }
-            for row in self.metrics()
-        }
-        frame = DataFrame.from_dict(rows, orient="index")
+        rows = {}
+        for row in self.metrics():
+            low, high = row.ci or (None, None)
+            more = {"low": low, "high": high, "better": row.better, "unit": row.unit.strip()}
+            rows[row.key] = row._asdict() | more
+        frame = DataFrame.from_dict(rows, orient="index")[_COLUMNS]
         return frame.astype({"value": float, "low": float, "high": float})
+
+    def headline(self) -> dict[str, Any]:
+        """Return the main figures that need no threshold, under their JSON keys."""
+        found: dict[str, Any] = {}
+        if self.verification is not None:
+            found["eer"] = self.verification.eer
+        if self.one_shot is not None:
+            found["one_shot"] = self.one_shot.accuracy
+        if self.retrieval is not None:
+            found["recall_at_1"] = self.retrieval.recall_at[1]
+        return found
 
     def __str__(self) -> str:
         lines: list[str] = []

@@ -20,26 +20,22 @@ PREFIX = "threshold-"  # of the codes of these warnings
 
 def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> Iterator[Note]:
     """Yield warnings about a threshold and the comparisons that it was fitted on, each with a remedy."""
-    fit = calibration
+    fit, references = calibration, [] if calibration.references is None else calibration.references.rows
+    more = ", or train on 4 classes or more" if fit.n_classes < FEW_CLASSES else ""
+    few = [many(fit.n_classes, "class")] if fit.n_classes < FEW_CLASSES else []
+    few += [many(fit.n_genuine, "genuine comparison")] if fit.n_genuine < _FEW_GENUINE else []
     if not fit.unseen_classes:
-        more = ", or train on 4 classes or more" if fit.n_classes < 4 else ""
         yield Note(
             "threshold-seen-classes",
             "the threshold is from classes that training saw, so its error rates are too optimistic:"
             f" calibrate on other classes{more}",
         )
-    few = [many(fit.n_classes, "class")] if fit.n_classes < FEW_CLASSES else []
-    few += [many(fit.n_genuine, "genuine comparison")] if fit.n_genuine < _FEW_GENUINE else []
     if few:
-        yield Note(
-            "threshold-few-data",
-            f"the threshold rests on {' and '.join(few)}, too few to be reliable: calibrate on more images",
-        )
+        text = f"the threshold rests on {' and '.join(few)}, too few to be reliable: calibrate on more images"
+        yield Note("threshold-few-data", text)
     if fit.threshold <= 0:
-        yield Note(
-            "threshold-zero",
-            f"the threshold is {fit.threshold:g}, so only identical images are the same: train for longer",
-        )
+        text = f"the threshold is {fit.threshold:g}, so only identical images are the same: train for longer"
+        yield Note("threshold-zero", text)
     if fit.eer > 0.4:
         yield Note(
             "threshold-chance",
@@ -52,11 +48,11 @@ def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> It
             f"the threshold is for a false accept rate of {fit.far:g}, which {fit.n_impostor:,} impostor"
             f" comparisons do not support: {fit.impostors_needed:,} are needed",
         )
-    elif fit.far is not None and fit.references and not all(row.supported for row in fit.references.rows):
+    elif fit.far is not None and not all(row.supported for row in references):
         yield Note(
             "threshold-references-unsupported",
             f"the thresholds for several references do not support a false accept rate of {fit.far:g}: they"
-            f" rest on {min(row.n_impostor for row in fit.references.rows):,} impostor comparisons",
+            f" rest on {min(row.n_impostor for row in references):,} impostor comparisons",
         )
     if (warning := unknown_probes_pass(comparisons, fit.threshold)) is not None:
         yield warning

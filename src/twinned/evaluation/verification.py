@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from ..metrics.bootstrap import Interval, class_count, interval, rate_interval, replicates
 from ..metrics.comparisons import Bools, Comparisons, Floats, Ints
 from ..metrics.roc import Roc, check_far, roc_of, tally, tally_sorted
+from ..utils.groups import rank_within_group
 from .calibration import FittedThreshold
 from .likelihood_ratio import cllr, min_cllr
 from .thresholds import impostors_needed, supported
@@ -73,10 +73,10 @@ class VerificationResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures under their JSON keys, without the curves."""
-        others = ("tar_at_far", "roc", "band", "parts")
-        figures = {name: value for name, value in vars(self).items() if name not in others}
         figures = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in figures.items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if name not in ("tar_at_far", "roc", "band", "parts")
         }
         figures["tar_at_far"] = {
             f"{far:g}": {"tar": row.tar, "ci": row.ci and list(row.ci), "supported": row.supported}
@@ -291,28 +291,15 @@ def mistakes(
     There are at most ``count`` of either kind, and ``each`` of the same two classes, so that one hard pair
     does not hide the others.
     """
-    accepted = comparisons.distance.astype(np.float64) <= threshold
-    false_accepts = np.flatnonzero(accepted & ~comparisons.same)
-    false_rejects = np.flatnonzero(~accepted & comparisons.same)
-    by_distance = false_accepts[np.argsort(comparisons.distance[false_accepts], kind="stable")]
-    by_closeness = false_rejects[np.argsort(-comparisons.distance[false_rejects], kind="stable")]
+    accepted, same = comparisons.distance.astype(np.float64) <= threshold, comparisons.same
+
+    def worst(wrong: Bools, distance: Floats) -> Ints:
+        rows = np.flatnonzero(wrong)
+        rows = rows[np.argsort(distance[rows], kind="stable")]
+        sides = np.sort([comparisons.left[rows], comparisons.right[rows]], axis=0).astype(np.int64)
+        pair = sides[0] * (sides.max(initial=0) + 1) + sides[1]
+        return rows[rank_within_group(pair) < (each or count)][:count]
+
     return Mistakes(
-        _spread(comparisons, by_distance, count, each), _spread(comparisons, by_closeness, count, each)
+        worst(accepted & ~same, comparisons.distance), worst(~accepted & same, -comparisons.distance)
     )
-
-
-def _spread(comparisons: Comparisons, rows: Ints, count: int, each: int | None) -> Ints:
-    """Return the first rows, at most ``each`` of the same two classes."""
-    if each is None:
-        return rows[:count]
-    taken: Counter[tuple[int, int]] = Counter()
-    kept: list[int] = []
-    for row in rows.tolist():
-        a, b = int(comparisons.left[row]), int(comparisons.right[row])
-        pair = (min(a, b), max(a, b))
-        taken[pair] += 1
-        if taken[pair] <= each:
-            kept.append(row)
-        if len(kept) == count:
-            break
-    return np.array(kept, dtype=np.intp)

@@ -117,10 +117,9 @@ def _check_files(old: Store, skip_missing: bool, allow_loss: int | None) -> None
         for record in records
         if not os.path.isfile(record.image or "")
     ]
-    if not lost:
-        return
     count = old.count(Filter())
-    if skip_missing and (len(lost) <= allow_loss if allow_loss is not None else len(lost) < count):
+    allowed = count - 1 if allow_loss is None else allow_loss
+    if not lost or (skip_missing and len(lost) <= allowed):
         return
     remedy = "Restore the files"
     if allow_loss is not None:

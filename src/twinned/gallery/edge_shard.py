@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import qdrant_edge
 
 from ..errors import GalleryError
 from . import qdrant, store
-from .gallery_file import ROOM_TO_ADD, Manifest, damaged, need_room, sync_folder, system_error, write_manifest
+from .gallery_file import ROOM_TO_ADD, Manifest, damaged, need_room, sync, system_error, write_manifest
 from .store import Binding
 
 edge: Any = qdrant_edge  # its stubs are stricter than its code
@@ -27,11 +27,7 @@ _METRIC = {
 
 
 def create(folder: Path, binding: Binding) -> None:
-    """Create an empty gallery. The folder appears complete or not at all.
-
-    Raises:
-        GalleryError: If it cannot be created.
-    """
+    """Create an empty gallery. The folder appears complete or not at all."""
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     shard = f"shard-{uuid.uuid4().hex[:8]}"
     try:
@@ -43,10 +39,10 @@ def create(folder: Path, binding: Binding) -> None:
         opened.close()
         write_manifest(draft, Manifest(binding=binding, shard=shard))
         draft.replace(folder)  # replaces nothing, or an empty folder
-        sync_folder(folder.parent)
+        sync(folder.parent)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if not is_edge_error(error) and not isinstance(error, OSError):
+        if not _is_edge_error(error) and not isinstance(error, OSError):
             raise
         raise GalleryError(
             f"{folder}: a gallery cannot be created there ({error}). Choose a folder that is writable"
@@ -70,29 +66,24 @@ def _config(binding: Binding) -> Any:
 
 
 @contextlib.contextmanager
-def opening(folder: Path) -> Iterator[None]:
-    """Explain errors of opening a gallery.
-
-    Raises:
-        GalleryError: If it is in use or damaged, or the operating system refuses access.
-    """
+def explaining(folder: Path, other: Callable[[BaseException], GalleryError]) -> Iterator[None]:
+    """Convert errors of Qdrant Edge and of the system; ``other`` does those that `system_error` does not."""
     try:
         yield
     except BaseException as error:
-        if not is_edge_error(error) and not isinstance(error, OSError):
+        if not _is_edge_error(error) and not isinstance(error, OSError):
             raise
-        if "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
-            raise GalleryError(
-                f"{folder}: is open already, in another process or in this one, and an embedded gallery can "
-                "be open only once. Close the other one, or ask the service that has it open: "
-                "twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
-            ) from None
-        raise system_error(folder, error) or damaged(folder, str(error)) from error
+        raise system_error(folder, error) or other(error) from error
 
 
-def log_folder(folder: Path, manifest: Manifest) -> Path:
-    """Return the folder of the write-ahead log, which Qdrant keeps open and locked."""
-    return folder / manifest.shard / "wal"
+def not_opened(folder: Path, error: BaseException) -> GalleryError:
+    """Make the error for a gallery that cannot be opened: it is in use or damaged."""
+    if "WouldBlock" not in str(error):  # Qdrant Edge raises no type of its own for a held lock
+        return damaged(folder, str(error))
+    return GalleryError(
+        f"{folder}: is open already, in another process or in this one, and can be open only once. Close the "
+        "other one, or ask its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
+    )
 
 
 def last_write(shard: Path) -> int:
@@ -100,6 +91,6 @@ def last_write(shard: Path) -> int:
     return int(json.loads((shard / "wal" / "first-index").read_bytes())["ack_index"])
 
 
-def is_edge_error(error: BaseException) -> bool:
+def _is_edge_error(error: BaseException) -> bool:
     """Return True for errors of Qdrant Edge: plain `Exception`, or Rust's panics, a `BaseException`."""
     return type(error) is Exception or type(error).__name__ == "PanicException"

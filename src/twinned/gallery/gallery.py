@@ -1,7 +1,4 @@
-"""Galleries: enroll images under labels, identify an image or answer "unknown", search for similar images.
-
-`Gallery` works on two stores: a folder (`qdrant_edge`) and a Qdrant server (`qdrant_server`).
-"""
+"""`Gallery` works on two stores: a folder (`qdrant_edge`) and a Qdrant server (`qdrant_server`)."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from ..utils.progress import progress_bar
 from .ingest import BATCH, Where, check_labels, check_metadata, filter_by, open_ahead, to_enroll, unstored
 from .qdrant import Store
 from .results import Added, Hit, Identification, Page, Removed, Stats
-from .search import PAGE, Prototypes, closest_labels, measure_index, near_duplicates, nearest, pages
+from .search import PAGE, LabelSearch, measure_index, near_duplicates, nearest, pages
 from .store import Embedder, Filter, Record, Value, Vectors, exact_below
 
 # Images are committed whenever this many are waiting or this much time has passed.
@@ -54,7 +51,7 @@ class Gallery:
         self.store = store
         self._embedder = embedder
         self._read_only = read_only
-        self._prototypes = Prototypes(store, embedder)
+        self._labels = LabelSearch(store, embedder)
 
     def __enter__(self) -> Gallery:
         return self
@@ -108,23 +105,23 @@ class Gallery:
             DataError: If the numbers of images, labels and metadata differ, or a folder has no class folders.
         """
         self._may_write()
-        images, labels, metadata = to_enroll(images, labels, metadata)
+        wanted = to_enroll(images, labels, metadata)
         ids: list[str | None] = []
         unreadable: list[ImageError] = []
         waiting: dict[str, tuple[Record, Vectors]] = {}
         stored, committed = 0, time.monotonic()
-        with progress_bar("Enrolling", len(images), show=progress) as advance:
-            for batch in open_ahead(images, labels, metadata, self._embedder.spec):
+        with progress_bar("Enrolling", len(wanted), show=progress) as advance:
+            for batch in open_ahead(wanted, self._embedder.spec):
                 unreadable += [one for one in batch if isinstance(one, ImageError)]
-                opened = [one for one in batch if not isinstance(one, ImageError)]
                 ids += [None if isinstance(one, ImageError) else one.record.id for one in batch]
-                pixels = {one.record.id: one.pixels for one in opened}
-                new = self._new([one.record for one in opened], [record for record, _ in waiting.values()])
+                opened = [one for one in batch if not isinstance(one, ImageError)]
+                new = self._new([record for record, _ in opened], [record for record, _ in waiting.values()])
                 if new:
+                    pixels = {record.id: pixels for record, pixels in opened}
                     vectors = self._embed(np.stack([pixels[record.id] for record in new]))
                     waiting |= {record.id: (record, vector) for record, vector in zip(new, vectors)}
                 due = len(waiting) >= COMMIT_IMAGES or time.monotonic() - committed >= COMMIT_SECONDS
-                if due or len(ids) == len(images):
+                if due or len(ids) == len(wanted):
                     safe = self._commit(waiting)
                     if acknowledge and safe:
                         acknowledge(safe)
@@ -133,14 +130,14 @@ class Gallery:
         # Never in a service that enrolls images one by one.
         if stored >= COMMIT_IMAGES and self.store.index_due():
             self.compact()
-        return Added(ids, stored, len(images) - stored - len(unreadable), unreadable)
+        return Added(ids, stored, len(wanted) - stored - len(unreadable), unreadable)
 
     def insert(self, records: Sequence[Record], vectors: Vectors) -> None:
         """Store records with embeddings of this gallery's encoder; replace those with the same id."""
         self._may_write()
         if records:
             self.store.write(records, vectors)
-            self._prototypes.forget(record.label for record in records)
+            self._labels.forget(record.label for record in records)
 
     def remove(self, ids: str | Sequence[str] | None = None, *, label: str | None = None) -> Removed:
         """Remove images by id, or all images of a label.
@@ -155,12 +152,12 @@ class Gallery:
         if (ids is None) == (label is None):
             raise SettingError("remove requires either ids or a label")
         removed = Removed([], np.empty((0, self.store.binding.embedding_size), np.float32))
-        with self.store.writing:
+        with self.store.writing():
             records = self._labeled(label) if label is not None else self._stored(ids or [])
             for start in range(0, len(records), PAGE):
                 found, vectors = self.store.get([r.id for r in records[start : start + PAGE]], vectors=True)
                 self.store.delete([record.id for record in found])
-                self._prototypes.forget(record.label for record in found)
+                self._labels.forget(record.label for record in found)
                 removed = Removed(removed.items + found, np.concatenate([removed.vectors, vectors]))
         return removed
 
@@ -170,7 +167,7 @@ class Gallery:
         Raises:
             GalleryError: If one of the images has been added under another label since.
         """
-        with self.store.writing:
+        with self.store.writing():
             self._new(removed.items)
             for start in range(0, len(removed.items), PAGE):
                 self.insert(removed.items[start : start + PAGE], removed.vectors[start : start + PAGE])
@@ -187,10 +184,10 @@ class Gallery:
         check_labels([label])
         check_metadata([metadata or {}])
         changes = {"label": label, "metadata": None if metadata is None else dict(metadata)}
-        with self.store.writing:
+        with self.store.writing():
             before = self.get(id)
             self.store.change([id], {key: value for key, value in changes.items() if value is not None})
-            self._prototypes.forget([before.label, label])
+            self._labels.forget([before.label, label])
             return self.get(id)
 
     def rename(self, label: str, new: str) -> int:
@@ -204,11 +201,11 @@ class Gallery:
         """
         self._may_write()
         check_labels([new])
-        with self.store.writing:
+        with self.store.writing():
             ids = [record.id for record in self._labeled(label)]
             for start in range(0, len(ids), PAGE):
                 self.store.change(ids[start : start + PAGE], {"label": new})
-            self._prototypes.forget([label, new])
+            self._labels.forget([label, new])
         return len(ids)
 
     # ---- query
@@ -250,7 +247,7 @@ class Gallery:
             faces = [(source_name(image), *face) for image in batch for face in read_faces(image, spec)]
             names, boxes, pixels = zip(*faces, strict=True)
             queries = self._embed(np.stack(pixels))
-            labels, near = closest_labels(self.store, self._embedder, self._prototypes, queries, only, counts)
+            labels, near = self._labels.closest(queries, only, counts)
             probability = self._embedder.probability(near)
             answers += [
                 Identification(name, label if d <= threshold else None, p, d, threshold, label, box)
@@ -384,11 +381,14 @@ class Gallery:
             limit: Maximum number of records; None for all.
         """
         only = filter_by(label, where)
-        if limit is not None:
+        if limit is None:
+            items, following = (
+                [item for page, _ in pages(self.store, only, after=after) for item in page],
+                None,
+            )
+        else:
             items, _, following = self.store.page(only, after=after, limit=limit)
-            return Page(self.store.count(only), items, following)
-        items = [record for page, _ in pages(self.store, only, after=after) for record in page]
-        return Page(self.store.count(only), items, None)
+        return Page(self.store.count(only), items, following)
 
     # ---- internal
 
@@ -405,7 +405,7 @@ class Gallery:
 
     def _commit(self, waiting: Mapping[str, tuple[Record, Vectors]]) -> Ids:
         """Store the new records; on disk when this returns."""
-        with self.store.writing:  # another thread may have added some since the lookup
+        with self.store.writing():  # another thread may have added some since the lookup
             new = self._new([record for record, _ in waiting.values()])
             if new:
                 self.insert(new, np.stack([waiting[record.id][1] for record in new]))

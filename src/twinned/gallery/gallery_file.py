@@ -22,13 +22,11 @@ _NAME = "gallery.json"
 ROOM_TO_OPEN = 16 << 20
 ROOM_TO_ADD = 64 << 20
 _BLOCK = bytes(1 << 16)
-_RUST_OS_ERROR = re.compile(
-    r"\(os error (\d+)\)|\bcode: (\d+)"
-)  # the two formats in which Rust prints the number
+_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)|\bcode: (\d+)")  # Rust prints the number in two formats
 _PERMISSION = (
     "permission was denied",
-    "A gallery needs a folder that this user can read and write, even to search. Change its owner or "
-    "its permissions, or copy the folder and open the copy",
+    "A gallery must be readable and writable, even to search. Change its owner or its permissions, or copy "
+    "the folder and open the copy",
 )
 _FILES = ("too many files are open", "Close some, or raise the limit (ulimit -n), and run this again")
 _DISK = ("the disk is full", "Acknowledged data is stored. Free some space and run this again")
@@ -36,8 +34,7 @@ _DISK = ("the disk is full", "Acknowledged data is stored. Free some space and r
 _REFUSED = {
     errno.EROFS: (
         "the file system is read-only",
-        "A gallery needs a writable folder, even to search. Copy the folder to a writable file system and "
-        "open the copy",
+        "A gallery must be writable, even to search. Copy the folder to another place and open the copy",
     ),
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
@@ -50,33 +47,20 @@ _REFUSED = {
 
 
 class Manifest(BaseModel):
-    """Content of gallery.json.
-
-    Args:
-        format: Format version of the file.
-        binding: Encoder that the gallery is bound to.
-        shard: Name of the folder in use.
-        at_least: Lower bound of the number of images; fewer means damage.
-        written: Number of the last write moved from Qdrant's log to the segments; a lower one means damage.
-        report: Recall of the index.
-    """
+    """Content of gallery.json."""
 
     model_config = ConfigDict(frozen=True)
 
     format: Literal[1] = 1
     binding: Binding
-    shard: str
-    at_least: int = 0
-    written: int = -1
+    shard: str  # name of the folder in use
+    at_least: int = 0  # lower bound of the number of images; fewer means damage
+    written: int = -1  # last write moved from Qdrant's log to the segments; a lower number means damage
     report: IndexReport | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read gallery.json.
-
-    Raises:
-        GalleryError: If it is missing or damaged.
-    """
+    """Read gallery.json."""
     try:
         return Manifest.model_validate_json((folder / _NAME).read_bytes())
     except FileNotFoundError:
@@ -91,15 +75,11 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace gallery.json atomically; on disk when this returns."""
     write_text(folder / _NAME, manifest.model_dump_json(indent=2))
-    sync_folder(folder)
+    sync(folder)
 
 
 def need_room(folder: Path, needed: int) -> None:
-    """Check that the disk has this many bytes free.
-
-    Raises:
-        GalleryError: If there are fewer.
-    """
+    """Check that the disk has this many bytes free."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -108,10 +88,7 @@ def need_room(folder: Path, needed: int) -> None:
             "run this again"
         ) from error
     if free < needed:
-        raise GalleryError(
-            f"{folder}: the disk is full ({free >> 20:,} MB free, {needed >> 20:,} MB required). "
-            "Acknowledged data is stored. Free some space and run this again"
-        )
+        raise _refused(folder, errno.ENOSPC, f" ({free >> 20:,} MB free, {needed >> 20:,} MB required)")
 
 
 def damaged(folder: Path, reason: str) -> GalleryError:
@@ -132,8 +109,11 @@ def system_error(folder: Path, error: BaseException) -> GalleryError | None:
         number = OSError(code, "", None, code).errno  # on Windows, converts its own numbers
     if number not in _REFUSED:
         return None
+    return _refused(folder, number, f" ({error})" if number in (errno.EACCES, errno.EPERM) else "")
+
+
+def _refused(folder: Path, number: int, detail: str) -> GalleryError:
     what, remedy = _REFUSED[number]
-    detail = f" ({error})" if number in (errno.EACCES, errno.EPERM) else ""  # names the file
     return GalleryError(f"{folder}: {what}{detail}. {remedy}")
 
 
@@ -143,19 +123,11 @@ def identity(path: str | os.PathLike[str] | int) -> tuple[int, int]:
     return seen.st_dev, seen.st_ino
 
 
-def sync_file(path: Path) -> None:
-    """Synchronize a file's content with the disk."""
-    _sync(path, os.O_RDWR)
-
-
-def sync_folder(path: Path) -> None:
-    """Synchronize a folder's entries with the disk; Windows does not support this."""
-    if os.name != "nt":
-        _sync(path, os.O_RDONLY)
-
-
-def _sync(path: Path, flags: int) -> None:
-    file = os.open(path, flags)
+def sync(path: Path) -> None:
+    """Synchronize a file's content or a folder's entries with the disk; Windows does so for files only."""
+    if path.is_dir() and os.name == "nt":
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(file)
     finally:

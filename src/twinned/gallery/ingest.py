@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ..data.images import ImageSource, Pixels, is_folder, pixels_sha256
 from ..data.preprocessing import ImageSpec, read_image
@@ -26,9 +25,11 @@ Where: TypeAlias = Mapping[str, Value | Sequence[Value]]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """An image to enroll, with its pixels: uint8 ``(height, width, channels)``."""
+Wanted: TypeAlias = tuple[ImageSource, str | None, Mapping[str, Value]]  # image, label, metadata
+
+
+class Candidate(NamedTuple):
+    """Image to enroll, with its pixels: uint8 ``(height, width, channels)``."""
 
     record: Record
     pixels: Pixels
@@ -38,15 +39,8 @@ def to_enroll(
     images: ImageSource | Iterable[ImageSource],
     labels: str | Sequence[str | None] | None,
     metadata: Mapping[str, Value] | Sequence[Mapping[str, Value]] | None,
-) -> tuple[list[ImageSource], list[str | None], list[Mapping[str, Value]]]:
-    """Return images, each with a label and metadata; labels of a folder are by default its class folders.
-
-    Raises:
-        DataError: If a folder has no images, or no class folders and no labels were given; if a folder is one
-            of several images; if the numbers of images, labels and metadata differ; or if a label or a value
-            is invalid.
-        SettingError: If a key of the metadata is invalid.
-    """
+) -> list[Wanted]:
+    """Return images, each with a label and metadata; labels of a folder are by default its class folders."""
     if is_folder(images) and labels is None:
         found = load_images(images).genuine()  # a forgery is not an image of its label
         listed, labels = list(found.images), [str(label) for label in found.labels]
@@ -59,7 +53,7 @@ def to_enroll(
     each_metadata = _spread({} if metadata is None else metadata, len(listed), "metadata", Mapping)
     check_labels(each_label)
     check_metadata(each_metadata)
-    return listed, each_label, each_metadata
+    return list(zip(listed, each_label, each_metadata))
 
 
 def _spread(values: T | Sequence[T], count: int, what: str, one: type | tuple[type, ...]) -> list[T]:
@@ -75,42 +69,35 @@ def _spread(values: T | Sequence[T], count: int, what: str, one: type | tuple[ty
 
 
 def check_labels(labels: Iterable[Any]) -> None:
-    """Check that each label is None or one line of text that is not empty.
-
-    Raises:
-        DataError: If a label is invalid.
-    """
+    """Check that each label is None or one line of Unicode text that is not empty."""
     for label in labels:
-        if label is not None and (not isinstance(label, str) or not label):
-            raise DataError(f"label {label!r} cannot be used. Give text that is not empty, or None")
-        if label is not None and label.splitlines() != [label]:
-            raise DataError(f"label {label!r} has a line break. A label must be one line of text")
-        if label is not None and not is_unicode(label):
-            raise DataError(f"label {label!r} is not Unicode text. Rename it (or its folder)")
+        if label is not None and not (
+            isinstance(label, str) and label.splitlines() == [label] and is_unicode(label)
+        ):
+            raise DataError(
+                f"label {label!r} cannot be used. Give one line of Unicode text that is not empty, or None "
+                "(rename its folder)"
+            )
 
 
 def check_metadata(metadata: Iterable[Mapping[Any, Any]]) -> None:
-    """Check that metadata maps keys to text, finite numbers and booleans.
-
-    Raises:
-        SettingError: If a key is invalid.
-        DataError: If a value is invalid.
-    """
+    """Check that metadata maps keys to Unicode text, finite numbers and booleans."""
     for mapping in metadata:
         for key, value in mapping.items():
             metadata_path(key)
-            if not isinstance(value, (str, int, float)) or (
-                isinstance(value, float) and not math.isfinite(value)
-            ):
+            if not _is_storable(value):
                 raise DataError(
-                    f"metadata {key!r}: {value!r} cannot be stored. Give text, a finite number or a boolean"
+                    f"metadata {key!r}: {value!r} cannot be stored. Give Unicode text, a boolean or a finite "
+                    "number; a whole number must fit in 64 bits"
                 )
-            if isinstance(value, str) and not is_unicode(value):
-                raise DataError(
-                    f"metadata {key!r}: {value!r} is not Unicode text. Give text that UTF-8 can encode"
-                )
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise DataError(f"metadata {key!r}: {value} does not fit in 64 bits. Give it as text")
+
+
+def _is_storable(value: Any) -> bool:
+    if isinstance(value, str):
+        return is_unicode(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def filter_by(label: str | Sequence[str] | None, where: Where | None) -> Filter:
@@ -122,34 +109,26 @@ def filter_by(label: str | Sequence[str] | None, where: Where | None) -> Filter:
     for key, values in listed.items():
         if not values:
             raise DataError(f"where {key!r}: the list of values is empty. Give at least one value")
-    check_metadata({key: value} for key, values in listed.items() for value in values)
+        check_metadata({key: value} for value in values)
     labels = (label,) if isinstance(label, str) else label
     return Filter(labels=None if labels is None else tuple(labels), where=listed)
 
 
-def open_ahead(
-    images: Sequence[ImageSource],
-    labels: Sequence[str | None],
-    metadata: Sequence[Mapping[str, Value]],
-    spec: ImageSpec,
-) -> Iterator[list[Candidate | ImageError]]:
+def open_ahead(wanted: Sequence[Wanted], spec: ImageSpec) -> Iterator[list[Candidate | ImageError]]:
     """Open images in threads, a few batches ahead, in order. An unreadable image yields its error."""
-
-    def prepare(
-        batch: list[tuple[ImageSource, str | None, Mapping[str, Value]]],
-    ) -> list[Candidate | ImageError]:
-        return [_candidate(*one, spec) for one in batch]
-
     workers = os.cpu_count() or 1
-    source = zip(images, labels, metadata)
+    waiting: deque[Future[list[Candidate | ImageError]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="enroll") as pool:
-        waiting: deque[Future[list[Candidate | ImageError]]] = deque()
-        while True:
-            while len(waiting) <= workers and (batch := list(itertools.islice(source, BATCH))):
-                waiting.append(pool.submit(prepare, batch))
-            if not waiting:
-                return
+        for start in range(0, len(wanted), BATCH):
+            waiting.append(pool.submit(_open, wanted[start : start + BATCH], spec))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
+
+
+def _open(batch: Iterable[Wanted], spec: ImageSpec) -> list[Candidate | ImageError]:
+    return [_candidate(*one, spec) for one in batch]
 
 
 def _candidate(
@@ -163,18 +142,12 @@ def _candidate(
     id = str(uuid.uuid5(_NAMESPACE, pixels_sha256(pixels)))
     path = os.path.abspath(image) if isinstance(image, (str, os.PathLike)) else None
     if path is not None and not is_unicode(path):
-        return ImageError(
-            str(image), "the file name is not Unicode text, so a gallery cannot store it. Rename the file"
-        )
+        return ImageError(str(image), "the file name is not Unicode text. Rename the file")
     return Candidate(Record(id, label, path, dict(metadata)), pixels)
 
 
 def unstored(records: Iterable[Record], stored: Iterable[Record]) -> list[Record]:
-    """Return the new records, each once. A record stored without a label is new if it has one now.
-
-    Raises:
-        LabelConflictError: If an image has two labels; the message names both.
-    """
+    """Return the new records, each once. A record stored without a label is new if it has one now."""
     known = {record.id: record for record in stored}
     new: dict[str, Record] = {}
     for record in records:
@@ -187,7 +160,7 @@ def unstored(records: Iterable[Record], stored: Iterable[Record]) -> list[Record
         elif record.label not in (None, same.label):
             raise LabelConflictError(
                 f"{record.image or 'an image'} was given the label {record.label!r}, but the same image is "
-                f"enrolled as {same.label!r} ({same.image or 'not from a file'}, id {same.id}), and an image "
-                "has one label. Leave one of them out, or update or remove that id"
+                f"enrolled as {same.label!r} ({same.image or 'not from a file'}, id {same.id}). Leave one of "
+                "them out, or update or remove that id"
             )
     return list(new.values())

@@ -49,12 +49,7 @@ def open_gallery(
 def open_store(
     address: str | os.PathLike[str], binding: Binding | None, *, timeout: float | None = None
 ) -> Store:
-    """Open the store at an address; with a binding, create a missing one.
-
-    Raises:
-        GalleryError: If it is missing, damaged or in use, or the disk is full.
-        SettingError: If the address is invalid.
-    """
+    """Open the store at an address; with a binding, create a missing one."""
     text = os.fspath(address)
     if "://" in text:
         if not text.startswith(("http://", "https://")):

@@ -7,9 +7,10 @@ normalizes vectors to unit length for the cosine distance; ``norm`` restores the
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -29,50 +30,45 @@ OVERSAMPLING = 2.0
 
 
 class Api(NamedTuple):
-    """Classes of a Qdrant library; the embedded one and the client differ in these.
+    """Classes of a Qdrant library; the embedded one and the client differ in these."""
 
-    Args:
-        types: Module of the classes that both libraries name alike.
-        point: Class of a point to write.
-        interval: Class of a range of numbers.
-        is_empty: Makes the condition that a payload key is empty.
-        nearest: Makes the query for the neighbors of a vector.
-        boolean: Converts a boolean to a value to match.
-    """
-
-    types: Any
+    types: Any  # module of the classes that both libraries name alike
     point: Callable[..., Any]
-    interval: Callable[..., Any]
-    is_empty: Callable[[str], Any]
-    nearest: Callable[[list[float]], Any] = lambda vector: vector
-    boolean: Callable[[bool], Any] = bool
+    interval: Callable[..., Any]  # range of numbers
+    is_empty: Callable[[str], Any]  # condition that a payload key is empty
+    nearest: Callable[[list[float]], Any] = lambda vector: vector  # query for the neighbors of a vector
+    boolean: Callable[[bool], Any] = bool  # converts a boolean to a value to match
 
 
 class Store(ABC):
     """Storage for records and embeddings: everything that does not depend on where Qdrant runs.
 
-    Data is on disk (on a server: applied by every shard) when a method that writes returns.
-
-    Args:
-        address: Folder or address, as shown in messages.
-
-    Attributes:
-        binding: Encoder that the gallery is bound to.
-        report: Recall of the index, measured when it was built.
+    Data is on disk (on a server: applied by every shard) when a method that writes returns. A change waits
+    ``wait`` seconds for another one to end, or without limit.
     """
 
     api: ClassVar[Api]
     binding: Binding
     report: IndexReport | None
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, wait: float = -1) -> None:
         self.address = address
         self._process = os.getpid()
+        self._lock, self._wait = threading.RLock(), wait
 
-    @property
-    @abstractmethod
-    def writing(self) -> AbstractContextManager[Any]:
-        """Lock for reading records and then changing them; reading alone needs no lock."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the lock for reading records and then changing them; reading alone needs no lock."""
+        self.check_process()  # a forked child may have inherited it locked
+        if not self._lock.acquire(timeout=self._wait):
+            raise GalleryError(
+                f"{self.address}: another change has been under way for {self._wait:g} seconds. Check that "
+                "the Qdrant server is up and reachable"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     @abstractmethod
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
@@ -111,19 +107,11 @@ class Store(ABC):
         """Release the store for other processes; in a forked process, do nothing."""
 
     def check_process(self) -> None:
-        """Check that this process is the one that opened the store.
-
-        A forked process has its parent's memory and shares its locks and connections, but has none of its
-        threads.
-
-        Raises:
-            GalleryError: In another process.
-        """
+        """Check that this process opened the store: a forked one has its locks, but none of its threads."""
         if os.getpid() != self._process:
             raise GalleryError(
                 f"{self.address}: was opened in process {self._process}, and this process ({os.getpid()}) "
-                "was forked from it. An open gallery cannot be used across a fork: open the gallery in this "
-                "process, after the other process has closed it"
+                "was forked from it. Open the gallery in this process, after the other one has closed it"
             )
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> tuple[list[Record], Vectors]:
@@ -225,7 +213,7 @@ class Store(ABC):
     ) -> tuple[Sequence[Any], Any]: ...
 
     @abstractmethod
-    def _count(self, only: Any) -> int: ...
+    def _count(self, only: Any) -> Any: ...
 
     @abstractmethod
     def _facet(self, only: Any, limit: int) -> Sequence[Any]: ...

@@ -4,19 +4,13 @@
         gallery.json     the encoder it is bound to, the shard in use, a lower bound of the number of images
         shard-1a2b3c4d/  Qdrant Edge's segments and its write-ahead log
 
-**On disk before it is acknowledged.** A write is appended to Qdrant's write-ahead log and the log is
-synchronized with one `fsync`; the segments follow every `_FLUSH_EVERY` writes and on close. Opening replays
-the writes that the segments lack, so neither kill -9 nor a power cut loses acknowledged data.
+A write is in the log, and the log on disk, before it is acknowledged; the segments follow every
+`_FLUSH_EVERY` writes. Opening replays the writes that they lack, and compares the number of images with the
+lower bound, which is raised after segments are on disk and lowered before a deletion.
 
-**Never silently emptied.** gallery.json is replaced atomically. Its lower bound is raised after segments are
-on disk and lowered before a deletion; opening compares it with the number of images found.
-
-**Forks.** A forked child shares the log's lock and the mapped files but has none of Qdrant's threads. Every
-operation but `close` raises an error there, and Qdrant's destructors, which would write, never run there.
-
-**Threads.** Qdrant Edge 0.9 holds the GIL in every call, so a search sees all of a write or none of it.
-Writers share one lock, `writing`. Building an index takes minutes: a child process builds it on a copy while
-this process goes on reading and writing; writes made in the meantime are then applied to the copy.
+A forked child shares the log's lock and the mapped files but has none of Qdrant's threads: every operation
+but `close` raises an error there. Qdrant Edge 0.9 holds the GIL in every call, so a search sees all of a
+write or none of it.
 """
 
 from __future__ import annotations
@@ -27,10 +21,10 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,7 +32,7 @@ import numpy as np
 
 from ..errors import GalleryError
 from . import store
-from .edge_shard import edge, is_edge_error, last_write, log_folder, opening
+from .edge_shard import edge, explaining, last_write, not_opened
 from .gallery_file import (
     ROOM_TO_ADD,
     ROOM_TO_OPEN,
@@ -49,9 +43,7 @@ from .gallery_file import (
     need_room,
     read_manifest,
     size_on_disk,
-    sync_file,
-    sync_folder,
-    system_error,
+    sync,
     write_manifest,
 )
 from .qdrant import Api, Store
@@ -71,23 +63,15 @@ _Loaded: TypeAlias = tuple[Any, tuple[int, int]]  # Qdrant's shard, and the iden
 
 
 class EdgeStore(Store):
-    """Store in a folder.
-
-    Args:
-        folder: Folder of the gallery, made by `edge_shard.create`.
-
-    Raises:
-        GalleryError: If it is damaged or in use, cannot be written to, or the disk is full.
-    """
+    """Store in a folder, made by `edge_shard.create`."""
 
     # The bindings convert Python's True to the integer 1; NumPy's arrives as a boolean.
     api = Api(edge, edge.Point, edge.RangeFloat, edge.IsEmptyCondition, edge.Query.Nearest, boolean=np.bool_)
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
-        self._writing = threading.RLock()
         self._folder = folder
-        with opening(folder):
+        with self._opening():
             self._open()
 
     def _open(self) -> None:
@@ -116,13 +100,12 @@ class EdgeStore(Store):
         return self._loaded
 
     @property
-    def writing(self) -> threading.RLock:
-        """Lock for reading records and then changing them."""
-        self.check_process()  # a forked child may have inherited it locked
-        return self._writing
+    def _path(self) -> Path:
+        """Folder of the shard in use."""
+        return self._folder / self._manifest.shard
 
     def set_report(self, report: IndexReport | None) -> None:
-        with self.writing:
+        with self.writing():
             self._save(report=report)
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
@@ -131,7 +114,7 @@ class EdgeStore(Store):
         self._update(operation, [record.id for record in records], room=ROOM_TO_ADD + 4 * size)
 
     def delete(self, ids: Sequence[str]) -> None:
-        with self.writing:
+        with self.writing():
             left = max(0, self.count(Filter()) - len(ids))
             self._save(at_least=min(self._manifest.at_least, left))
             self._update(edge.UpdateOperation.delete_points(list(ids)), ids)
@@ -144,7 +127,7 @@ class EdgeStore(Store):
         if only:
             return self._count_labels(only)
         if (labels := self._labels) is None:
-            with self.writing:  # excludes a write between counting and storing the counts
+            with self.writing():  # excludes a write between counting and storing the counts
                 labels = self._labels = self._count_labels(only)
         return labels
 
@@ -153,23 +136,20 @@ class EdgeStore(Store):
             return int(self._shard.info().indexed_vectors_count)
 
     def index_due(self) -> bool:
-        """Return True if enough embeddings are outside the index for building it to pay."""
         return self.count(Filter()) - self.indexed() >= store.exact_below(self.binding)
 
     def compact(self) -> None:
         """Reclaim the space of deleted records and index a large gallery, in a child process, on a copy."""
         copy = self._folder / f"shard-{uuid.uuid4().hex[:8]}"
-        with self.writing:
+        with self.writing():
             if self._touched is not None:
-                raise GalleryError(
-                    f"{self.address}: its index is being built already. Wait until that has ended"
-                )
+                raise GalleryError(f"{self.address}: its index is being built already. Wait until it ends")
             self._touched = set()
         try:
-            with self.writing, self._explain("copying the gallery to index it"):
+            with self.writing(), self._explain("copying the gallery to index it"):
                 self._require_place()
                 self._flush()
-                source = self._folder / self._manifest.shard
+                source = self._path
                 need_room(self._folder, ROOM_TO_ADD + 3 * size_on_disk(source))
                 copy_sparse(source, copy)
             command = [sys.executable, "-c", _COMPACT, str(copy)]
@@ -179,7 +159,7 @@ class EdgeStore(Store):
                 raise GalleryError(
                     f"{self.address}: the index cannot be built ({reason}). The gallery has not changed"
                 )
-            with self.writing:
+            with self.writing():
                 self._require_place()
                 self._carry_over(copy.name)
         except BaseException:
@@ -191,24 +171,21 @@ class EdgeStore(Store):
 
     def adopt(self, other: EdgeStore) -> None:
         """Replace content and binding by those of another store, atomically; the other store is deleted."""
-        with self.writing:
+        with self.writing():
             self._require_place()
             other.close()
             shard = f"shard-{uuid.uuid4().hex[:8]}"
             with self._explain("replacing the embeddings"):
-                (other._folder / other._manifest.shard).rename(self._folder / shard)
-                sync_folder(self._folder)
+                other._path.rename(self._folder / shard)
+                sync(self._folder)
             self._replace(shard, self._load(shard), manifest=other._manifest)
         shutil.rmtree(other._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Flush the segments and release the gallery for other processes, even if flushing fails.
-
-        In a forked process, do nothing.
-        """
+        """Flush the segments, and release the gallery even if that fails; in a forked process, do nothing."""
         if os.getpid() != self._process:
             return
-        with self.writing:
+        with self.writing():
             try:
                 if self._unflushed and self._in_place():  # in a moved folder the log keeps unflushed writes
                     self._flush()
@@ -219,7 +196,7 @@ class EdgeStore(Store):
     def _in_place(self) -> bool:
         """Return True if the folder at the gallery's path is still the one that was opened."""
         try:
-            return identity(log_folder(self._folder, self._manifest)) == self._locked
+            return identity(self._path / "wal") == self._locked
         except OSError:
             return False
 
@@ -230,30 +207,25 @@ class EdgeStore(Store):
                 "nothing was changed. Move it back, or close the gallery and open it at its new path"
             )
 
-    def _retrieve(self, ids: list[str], vectors: bool) -> Sequence[Any]:
-        points: Sequence[Any] = self._shard.retrieve(ids, with_payload=True, with_vector=vectors)
-        return points
+    def _retrieve(self, ids: list[str], vectors: bool) -> Any:
+        return self._shard.retrieve(ids, with_payload=True, with_vector=vectors)
 
-    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> tuple[Sequence[Any], Any]:
-        found: tuple[Sequence[Any], Any] = self._shard.scroll(
+    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> Any:
+        return self._shard.scroll(
             edge.ScrollRequest(limit=limit, offset=after, filter=only, with_payload=True, with_vector=vectors)
         )
-        return found
 
-    def _count(self, only: Any) -> int:
-        return int(self._shard.count(edge.CountRequest(exact=True, filter=only)))
+    def _count(self, only: Any) -> Any:
+        return self._shard.count(edge.CountRequest(exact=True, filter=only))
 
-    def _facet(self, only: Any, limit: int) -> Sequence[Any]:
-        request = edge.FacetRequest(key="label", limit=limit, exact=True, filter=only)
-        hits: Sequence[Any] = self._shard.facet(request).hits
-        return hits
+    def _facet(self, only: Any, limit: int) -> Any:
+        return self._shard.facet(edge.FacetRequest(key="label", limit=limit, exact=True, filter=only)).hits
 
-    def _query(self, requests: list[Any]) -> list[Sequence[Any]]:
-        answers: list[Sequence[Any]] = self._shard.query_batch(edge.QueryBatchRequest(requests))
-        return answers
+    def _query(self, requests: list[Any]) -> Any:
+        return self._shard.query_batch(edge.QueryBatchRequest(requests))
 
     def _update(self, operation: Any, ids: Sequence[str], *, room: int = ROOM_TO_OPEN) -> None:
-        with self.writing:
+        with self.writing():
             self._require_place()
             need_room(self._folder, room)
             with self._explain("writing"):
@@ -270,24 +242,23 @@ class EdgeStore(Store):
     def _sync_log(self) -> None:
         """Synchronize the write-ahead log with the disk. Unlike a flush, this does not hold the GIL.
 
-        The log's files are ``open-N``, of which the lowest is being written, and ``closed-N``. On Linux
-        `fsync` covers changes made through a memory map; on other systems segments are flushed at every
-        write.
+        The log's files are ``open-N``, of which the lowest is being written, and ``closed-N``. `fsync` covers
+        changes made through a memory map on Linux only; elsewhere segments are flushed at every write.
         """
-        log = log_folder(self._folder, self._manifest)
+        log = self._path / "wal"
         with self._explain("writing"):
             names = {entry.name for entry in log.iterdir()}
             current = min((n for n in names if n.startswith("open-")), key=lambda n: int(n[5:]))
             for name in {current} | {n for n in names - self._log if n.startswith("closed-")}:
-                sync_file(log / name)
+                sync(log / name)
             if names != self._log:
-                sync_folder(log)
+                sync(log)
         self._log = names
 
     def _flush(self) -> None:
         with self._explain("writing"):
             self._shard.flush()
-            written = last_write(self._folder / self._manifest.shard)
+            written = last_write(self._path)
         self._unflushed = 0
         self._save(at_least=self.count(Filter()), written=written)
 
@@ -319,7 +290,7 @@ class EdgeStore(Store):
         self._replace(shard, opened, manifest=self._manifest.model_copy(update=bounds))
 
     def _replace(self, shard: str, opened: _Loaded, *, manifest: Manifest) -> None:
-        old = self._folder / self._manifest.shard
+        old = self._path
         self._save(**{**dict(manifest), "shard": shard})
         # A search in another thread may still read the old shard, which closes with its last reference.
         (self._loaded, self._locked), self._labels, self._log, self._unflushed = opened, None, set(), 0
@@ -329,7 +300,7 @@ class EdgeStore(Store):
         path = self._folder / shard
         if not (path / "segments").is_dir():
             raise damaged(self._folder, f"{shard}/segments is missing")
-        with opening(self._folder):
+        with self._opening():
             return edge.EdgeShard.load(str(path)), identity(path / "wal")
 
     def _check(self) -> None:
@@ -337,10 +308,9 @@ class EdgeStore(Store):
         everything = edge.CountRequest(exact=True)
         embedded = edge.CountRequest(exact=True, filter=edge.Filter(must=[edge.HasVectorCondition("")]))
         some = edge.ScrollRequest(limit=_CHECKED, with_payload=["norm"])
-        with opening(self._folder):
-            count = self._shard.count(everything)
-            lacking = count - self._shard.count(embedded)
-            undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
+        count = self._shard.count(everything)
+        lacking = count - self._shard.count(embedded)
+        undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
         if count < self._manifest.at_least:
             expected = self._manifest.at_least
             raise damaged(self._folder, f"{count:,} images were found, {expected:,} were stored")
@@ -351,25 +321,24 @@ class EdgeStore(Store):
 
     def _check_log(self) -> None:
         """Check the log's numbering: without its log, new writes would start at 0 and be ignored as old."""
-        with opening(self._folder):
-            self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
-            self._shard.flush()
-        written = last_write(self._folder / self._manifest.shard)
+        self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
+        self._shard.flush()
+        written = last_write(self._path)
         if written <= self._manifest.written:
             raise damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)
 
-    @contextlib.contextmanager
-    def _explain(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            if not is_edge_error(error) and not isinstance(error, OSError):
-                raise
-            raise system_error(self._folder, error) or GalleryError(
+    def _opening(self) -> contextlib.AbstractContextManager[None]:
+        return explaining(self._folder, partial(not_opened, self._folder))
+
+    def _explain(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return explaining(
+            self._folder,
+            lambda error: GalleryError(
                 f"{self.address}: {doing} failed ({error}); acknowledged data is stored. Close the gallery "
                 "and open it again"
-            ) from error
+            ),
+        )
 
 
 _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
@@ -378,8 +347,8 @@ _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
 def _leave_to_parent() -> None:
     """Release every store in a forked child without affecting the parent.
 
-    Qdrant's destructor would overwrite the parent's data with stale memory. A leaked reference keeps it from
-    running. The inherited lock would outlive the parent's, so its copy in the child is closed.
+    A leaked reference keeps Qdrant's destructor from overwriting the parent's data with stale memory. The
+    inherited lock would outlive the parent's, so its copy in the child is closed.
     """
     locked = set()
     for opened in list(_stores):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -38,36 +37,8 @@ _KEY = "twinned"
 _TIMEOUT_S = 60.0
 
 
-class _TimedLock:
-    """Lock of a thread that changes records. Waiting for it times out like waiting for the server."""
-
-    def __init__(self, address: str, seconds: float) -> None:
-        self._address, self._seconds = address, seconds
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=self._seconds):
-            raise GalleryError(
-                f"{self._address}: another change has been under way for {self._seconds:g} seconds. Check "
-                "that the Qdrant server is up and reachable"
-            )
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
 class ServerStore(Store):
-    """Store in a collection of a Qdrant server.
-
-    Args:
-        client: Client of the server.
-        collection: Name of the collection.
-        address: Address as shown in messages.
-        timeout: Seconds that a change waits for another one to end.
-
-    Raises:
-        GalleryError: If the server cannot be reached, or the collection is missing or not Twinned's.
-    """
+    """Store in a collection of a Qdrant server; ``timeout`` also limits the wait for another change."""
 
     api = Api(
         models,
@@ -79,8 +50,7 @@ class ServerStore(Store):
     def __init__(
         self, client: QdrantClient, collection: str, *, address: str, timeout: float = _TIMEOUT_S
     ) -> None:
-        super().__init__(address)
-        self._writing = _TimedLock(address, timeout)
+        super().__init__(address, wait=timeout)
         self._client, self._collection = client, collection
         with self._explain("opening"):
             exists = client.collection_exists(collection)
@@ -95,22 +65,16 @@ class ServerStore(Store):
         self.binding = Binding.model_validate(kept["binding"])
         self.report = IndexReport.model_validate(kept["report"]) if kept["report"] else None
 
-    @property
-    def writing(self) -> _TimedLock:
-        """Lock for reading records and then changing them."""
-        self.check_process()
-        return self._writing
-
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
-        with self._explain("writing"), self.writing:
+        with self._explain("writing"), self.writing():
             self._client.upsert(self._collection, self._points(records, vectors), wait=True)
 
     def delete(self, ids: Sequence[str]) -> None:
-        with self._explain("deleting"), self.writing:
+        with self._explain("deleting"), self.writing():
             self._client.delete(self._collection, models.PointIdsList(points=list(ids)), wait=True)
 
     def change(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        with self._explain("writing"), self.writing:
+        with self._explain("writing"), self.writing():
             self._client.set_payload(self._collection, dict(payload), points=list(ids), wait=True)
 
     def labels(self, only: Filter) -> dict[str, int]:
@@ -121,8 +85,7 @@ class ServerStore(Store):
             return int(self._client.get_collection(self._collection).indexed_vectors_count or 0)
 
     def index_due(self) -> bool:
-        """Return False: the server builds its index by itself."""
-        return False
+        return False  # the server builds its index by itself
 
     def compact(self) -> None:
         """Do nothing: the server compacts by itself."""
@@ -137,23 +100,21 @@ class ServerStore(Store):
         if os.getpid() == self._process:
             self._client.close()
 
-    def _retrieve(self, ids: list[str], vectors: bool) -> Sequence[Any]:
-        points: Sequence[Any] = self._client.retrieve(self._collection, ids, with_vectors=vectors)
-        return points
+    def _retrieve(self, ids: list[str], vectors: bool) -> Any:
+        return self._client.retrieve(self._collection, ids, with_vectors=vectors)
 
-    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> tuple[Sequence[Any], Any]:
-        found: tuple[Sequence[Any], Any] = self._client.scroll(
+    def _scroll(self, only: Any, after: str | None, limit: int, vectors: bool) -> Any:
+        return self._client.scroll(
             self._collection, scroll_filter=only, limit=limit, offset=after, with_vectors=vectors
         )
-        return found
 
-    def _count(self, only: Any) -> int:
-        return int(self._client.count(self._collection, count_filter=only, exact=True).count)
+    def _count(self, only: Any) -> Any:
+        return self._client.count(self._collection, count_filter=only, exact=True).count
 
-    def _facet(self, only: Any, limit: int) -> Sequence[Any]:
-        answer = self._client.facet(self._collection, key="label", facet_filter=only, limit=limit, exact=True)
-        hits: Sequence[Any] = answer.hits
-        return hits
+    def _facet(self, only: Any, limit: int) -> Any:
+        return self._client.facet(
+            self._collection, key="label", facet_filter=only, limit=limit, exact=True
+        ).hits
 
     def _query(self, requests: list[Any]) -> list[Sequence[Any]]:
         return [answer.points for answer in self._client.query_batch_points(self._collection, requests)]
@@ -164,12 +125,7 @@ class ServerStore(Store):
 
 
 def open_collection(address: str, binding: Binding | None, *, timeout: float | None = None) -> ServerStore:
-    """Open the collection at an address; with a binding, create a missing one.
-
-    Raises:
-        SettingError: If the address names no collection.
-        GalleryError: If the server cannot be reached, or the collection is missing or not Twinned's.
-    """
+    """Open the collection at an address; with a binding, create a missing one."""
     parts = urlsplit(address)
     collection, spread = parts.path.strip("/"), dict(parse_qsl(parts.query))
     if not parts.hostname or not collection or "/" in collection:

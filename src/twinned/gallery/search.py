@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -47,12 +47,12 @@ def nearest(
     return answers
 
 
-class Prototypes:
-    """Mean embedding of each label, cached until images of the label change."""
+class LabelSearch:
+    """Search for the closest label. Mean embeddings of labels are cached until their images change."""
 
     def __init__(self, store: Store, embedder: Embedder) -> None:
         self._store, self._embedder = store, embedder
-        self._kept: dict[str, tuple[int, Vectors]] = {}  # label -> number of images, mean
+        self._kept: dict[str, tuple[int, Vectors]] = {}  # label -> number of images, mean embedding
         self._changes = 0
 
     def forget(self, labels: Iterable[str | None]) -> None:
@@ -64,22 +64,32 @@ class Prototypes:
     def closest(
         self, queries: Vectors, only: Filter, counts: Mapping[str, int]
     ) -> tuple[list[str], NDArray[np.float64]]:
-        """Return the label with the closest prototype for each query, and its distance, shape ``(n,)``.
+        """Return the closest label of each query, and its distance, shape ``(n,)``.
 
-        Prototypes are of the images that pass the filter; ``counts`` is their number for each label.
+        The model prefers mean embeddings or nearest images; ``counts`` is the number of images of each label
+        that pass the filter. If all have been removed since they were counted, the distance is infinite.
         """
+        if not self._embedder.prototype:
+            if self._store.count(only) > sum(counts.values()):
+                only = replace(only, labeled=True)
+            found = nearest(self._store, self._embedder, queries, 1, only)
+            near = [
+                (one.records[0].label or "", one.distances[0]) if one.records else ("", np.inf)
+                for one in found
+            ]
+            return [label for label, _ in near], np.array([distance for _, distance in near])
         means = self._means(only, counts)
-        if not means:  # another thread has removed the last image since they were counted
+        if not means:
             return [""] * len(queries), np.full(len(queries), np.inf)
         labels, prototypes = list(means), np.stack(list(means.values()))
         distance = np.asarray(
             distances.get(self._embedder.distance)(queries, prototypes, pairwise=True), np.float64
         )
         if head := self._embedder.rerank:
-            near = np.argsort(distance, axis=1)[:, :_CANDIDATES]
+            candidates = np.argsort(distance, axis=1)[:, :_CANDIDATES]
             distance = np.full_like(distance, np.inf)
-            for row, query in enumerate(queries):
-                distance[row, near[row]] = head(query, prototypes[near[row]])
+            for row, (query, places) in enumerate(zip(queries, candidates)):
+                distance[row, places] = head(query, prototypes[places])
         best = distance.argmin(axis=1)
         return [labels[i] for i in best], distance[np.arange(len(best)), best]
 
@@ -105,33 +115,8 @@ class Prototypes:
         return {label: kept[label][1] for label in counts if label in kept}
 
 
-def closest_labels(
-    store: Store,
-    embedder: Embedder,
-    prototypes: Prototypes,
-    queries: Vectors,
-    only: Filter,
-    counts: Mapping[str, int],
-) -> tuple[Sequence[str], NDArray[np.float64]]:
-    """Return the closest label of each query, and its distance, shape ``(n,)``.
-
-    The model prefers prototypes or nearest images; ``counts`` is the number of images of each label.
-    """
-    if embedder.prototype:
-        return prototypes.closest(queries, only, counts)
-    if store.count(only) > sum(counts.values()):
-        only = replace(only, labeled=True)
-    found = nearest(store, embedder, queries, 1, only)
-    # A result is empty if another thread has removed the last image since they were counted.
-    labels = [one.records[0].label or "" if one.records else "" for one in found]
-    return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
-
-
 def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[list[Hit]]:
-    """Group images linked by distances of at most ``within``, largest group first.
-
-    The distance of an image is that to the nearest other one of its group.
-    """
+    """Group images linked by distances of at most ``within``; see `Gallery.duplicates`."""
     if not within >= 0:
         raise SettingError(f"within must be 0 or more; got {within:g}")
     everything = store.count(Filter())

@@ -23,13 +23,7 @@ EXACT_BELOW_KB = 25_000
 
 
 class Binding(BaseModel):
-    """Identity of the encoder that filled a gallery. Embeddings of different encoders cannot be compared.
-
-    Args:
-        encoder_sha256: SHA-256 of the encoder's ONNX file.
-        embedding_size: Values per embedding.
-        distance: The model's distance.
-    """
+    """Identity of the encoder that filled a gallery. Embeddings of different encoders cannot be compared."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,19 +33,13 @@ class Binding(BaseModel):
 
 
 class IndexReport(BaseModel):
-    """Recall of the HNSW index, measured when it was built.
-
-    Args:
-        recall_at_10: Fraction of the ten nearest images that a search through the index returns.
-        queries: Number of stored images used as queries; each was excluded from its own results.
-        count: Images in the gallery at that time.
-    """
+    """Recall of the HNSW index, measured when it was built."""
 
     model_config = ConfigDict(frozen=True)
 
-    recall_at_10: float
-    queries: int
-    count: int
+    recall_at_10: float  # fraction of the ten nearest images that a search through the index returns
+    queries: int  # number of stored images used as queries; each was excluded from its own results
+    count: int  # images in the gallery at that time
 
 
 @dataclass(frozen=True)
@@ -73,17 +61,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions on records. An empty filter accepts every record.
+    """Conditions on records. An empty filter accepts every record."""
 
-    Args:
-        labels: Accepted labels, or None for all.
-        where: Accepted values for each metadata key.
-        labeled: Accept only records with a label.
-    """
-
-    labels: tuple[str, ...] | None = None
-    where: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
-    labeled: bool = False
+    labels: tuple[str, ...] | None = None  # accepted labels, or None for all
+    where: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)  # accepted values of each key
+    labeled: bool = False  # accept only records with a label
 
     def __bool__(self) -> bool:
         return self.labels is not None or bool(self.where) or self.labeled
@@ -91,17 +73,11 @@ class Filter:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Results of one search, nearest first.
-
-    Args:
-        records: The records.
-        distances: float64, shape ``(n,)``.
-        vectors: Embeddings of the records, shape ``(n, d)``; ``(n, 0)`` if not requested.
-    """
+    """Results of one search, nearest first."""
 
     records: list[Record]
-    distances: NDArray[np.float64]
-    vectors: Vectors
+    distances: NDArray[np.float64]  # (n,)
+    vectors: Vectors  # (n, d); (n, 0) if not requested
 
 
 class Embedder(Protocol):
@@ -167,11 +143,7 @@ def is_unicode(text: str) -> bool:
 
 
 def metadata_path(key: str) -> str:
-    """Return the payload path of a metadata key.
-
-    Raises:
-        SettingError: If Qdrant's paths cannot express the key.
-    """
+    """Return the payload path of a metadata key, if Qdrant's paths can express it."""
     if not isinstance(key, str) or not key or '"' in key or "\\" in key or not is_unicode(key):
         raise SettingError(
             f'metadata key {key!r} cannot be used. Use Unicode text that is not empty and has no " or \\'

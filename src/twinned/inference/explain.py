@@ -32,40 +32,27 @@ Floats = NDArray[np.floating[Any]]
 _CELLS = 7  # along the shorter side of the image
 _FINE = 16  # regions; a coarser feature map is less informative than occlusion
 _LIKE = 1e-3  # maximum difference of averaged features and the embedding, both of length 1
-_WEAK_CHANGE, _WEAK_SIMILARITY = 0.1, 0.2  # below: weak evidence
+_WEAK_CHANGE, _WEAK_SIMILARITY = 0.1, 0.2  # of the distance or threshold; of exact shares: weak below
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """Matching regions of two images.
 
-    Args:
-        left: Left image after preprocessing, uint8 ``(height, width, channels)``.
-        right: Right image after preprocessing.
-        matches: Match of each region of the left image with each region of the right image,
-            ``(rows, columns, rows, columns)``.
-        left_share: Contribution of each region of the left image, ``(rows, columns)``. Above 0 it is evidence
-            for "the same", below 0 against it.
-        right_share: Contribution of each region of the right image.
-        method: ``exact``: the left shares, the right shares and the matches each sum to the cosine
-            similarity, 1 - distance. ``occlusion``: increase of the distance when a region is covered.
-        distance: Distance between the two images.
+    ``exact``: the left shares, the right shares and the matches each sum to the cosine similarity.
+    ``occlusion``: they are increases of the distance. Above 0 is evidence for "the same", below 0 against it.
     """
 
-    left: Pixels
+    left: Pixels  # after preprocessing, uint8 (height, width, channels)
     right: Pixels
-    matches: Floats
-    left_share: Floats
+    matches: Floats  # of regions of the left and the right image: (rows, columns, rows, columns)
+    left_share: Floats  # contribution of each region, (rows, columns)
     right_share: Floats
     method: Literal["exact", "occlusion"]
-    distance: float
+    distance: float  # between the two images
 
     def is_weak(self, threshold: float | None) -> bool:
-        """Return True if no region is important, so that the map and the matches show little but noise.
-
-        Weak are occlusions that change the distance by less than a tenth of the distance or of the threshold,
-        whichever is larger; and exact shares of a similarity below 0.2.
-        """
+        """Return True if no region is important, so that the map and the matches show little but noise."""
         if self.method == "exact":
             return float(self.left_share.sum()) < _WEAK_SIMILARITY
         return self._most() < _WEAK_CHANGE * max(self.distance, threshold or 0)
@@ -74,18 +61,16 @@ class Explanation:
         """Describe the strength of the evidence, and the meaning of the matches, in a few sentences."""
         weak = "Weak evidence: " if self.is_weak(threshold) else ""
         if self.method == "exact":
-            strength = f"{weak}the contributions of the regions add up to {self.left_share.sum():.2g}"
+            text = f"{weak}the contributions of the regions add up to {self.left_share.sum():.2g}"
         else:
-            strength = (
-                f"{weak}covering one region changes the distance of {self.distance:.2g} by at most"
-                f" {self._most():.2g}"
-            )
-        strength = strength[0].upper() + strength[1:]
+            change = f"{self.distance:.2g} by at most {self._most():.2g}"
+            text = f"{weak}covering one region changes the distance of {change}"
+        text = text[0].upper() + text[1:]
         if threshold is None or self.distance <= threshold:
-            return f"{strength}. Lines: regions that match best."
+            return f"{text}. Lines: regions that match best."
         return (
-            f"{strength}. The images count as different. Lines: regions that match best, which is not enough"
-            " for the same."
+            f"{text}. The images count as different. Lines: regions that match best, which is not enough for"
+            " the same."
         )
 
     def _most(self) -> float:
@@ -101,7 +86,7 @@ class Explanation:
             weight = float(open_pairs[a, b])
             if weight <= 0:
                 break
-            found.append((_cell(a, columns), _cell(b, self.right_share.shape[1]), weight))
+            found.append((divmod(int(a), columns), divmod(int(b), self.right_share.shape[1]), weight))
             open_pairs[a], open_pairs[:, b] = -np.inf, -np.inf
         return found
 
@@ -180,9 +165,8 @@ def _parts(features: Floats, embedding: Floats) -> Floats | None:
             continue
         high, wide = rows // down, columns // across
         parts = np.zeros((n, rows, columns, channels, down, across))
-        for y in range(down * high):
-            for x in range(across * wide):
-                parts[:, y, x, :, y // high, x // wide] = features[:, :, y, x]
+        for y, x in np.ndindex(down * high, across * wide):
+            parts[:, y, x, :, y // high, x // wide] = features[:, :, y, x]
         parts = parts.reshape(n, rows, columns, size)
         whole = parts.sum(axis=(1, 2))
         scale = np.linalg.norm(whole, axis=1)
@@ -225,8 +209,3 @@ def _covered(pixels: Pixels, grid: tuple[int, ...]) -> Pixels:
         row, column = divmod(k, grid[1])
         found[k + 1, down[row] : down[row + 1], across[column] : across[column + 1]] = plain
     return found
-
-
-def _cell(number: Any, columns: int) -> tuple[int, int]:
-    row, column = divmod(int(number), columns)
-    return row, column

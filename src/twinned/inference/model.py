@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
@@ -18,9 +19,10 @@ from ..errors import DataError, SettingError
 from ..evaluation.calibration import Prediction, Verdict
 from ..utils.progress import progress_bar
 from . import inputs, model_folder
-from .embedder import FolderEmbedder, distinct, training_function
+from .embedder import FolderEmbedder, GraphEmbedder, distinct, training_function
 from .inputs import Images, Many, One, Support, as_list
-from .session import Floats, embed_images
+from .model_folder import UNTOUCHED, checked
+from .session import Floats, Graph, embed_images
 
 if TYPE_CHECKING:
     from torch import nn
@@ -394,7 +396,6 @@ class Model(FolderEmbedder):
             DataError: If the data do not fit the protocol.
         """
         from ..evaluation import protocols
-        from .baseline import with_baseline
 
         measure = partial(
             protocols.evaluate,
@@ -408,7 +409,12 @@ class Model(FolderEmbedder):
             progress=progress,
         )
         found = measure(self, facts=self._facts())
-        return with_baseline(found, measure, self.folder, self.manifest, device=self.device)
+        if UNTOUCHED not in self.manifest.files:
+            return found
+        graph = Graph(checked(self.folder, UNTOUCHED, self.manifest), device=self.device)
+        embedder = GraphEmbedder(graph, self.spec, self.manifest.held_out["untouched"]["distance"])
+        before = measure(embedder, facts=protocols.ModelFacts(self.manifest.stored_calibration))
+        return replace(found, details=found.details | {"untouched": before.headline()})
 
     def _facts(self) -> ModelFacts:
         """Return the facts about the model that its evaluation needs."""

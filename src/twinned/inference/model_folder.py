@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..metrics.comparisons import Comparisons
 
 FORMAT_VERSION = 2
+UNTOUCHED = "untouched.onnx"  # the encoder before training, which training had to beat
 # Version 1 has the training configuration as flat settings.
 _READABLE = (1, FORMAT_VERSION)
 # Settings that had another name or value in version 1.
@@ -38,90 +39,60 @@ _VERSION_1_WARNINGS = (
 
 
 class Manifest(BaseModel):
-    """The contents of model.json.
-
-    Args:
-        format_version: Version of the folder's layout.
-        twinned: Version of Twinned that wrote it.
-        origin: Origin of the encoder: trained, finetuned, or wrapped from an ONNX file.
-        encoder: Name of the encoder.
-        spec: Image preprocessing.
-        embedding_size: Number of values per embedding.
-        normalized: True if embeddings have length 1.
-        distance: Name of the distance between embeddings.
-        head: True if head.onnx re-ranks and scores.
-        relations: Names of the relations that the head predicts.
-        stored_calibration: Thresholds and probabilities, ``calibration`` in model.json; None if the model
-            does not define which images are the same.
-        prototype: Identify by the mean of a label's images instead of the nearest one.
-        classes: Names of the training classes.
-        data: Fingerprint of the training data: counts, and a hash of the images' hashes.
-        held_out: Figures on the classes held out of training; ``impostors`` has the kinds that are harder
-            than images of other classes, and whether they were measured (`harder_impostors`).
-        recipe: Recipe and settings.
-        notes: Messages of training and calibration; `Note` objects are accepted.
-        note_codes: Code of each note; empty for notes without one.
-        files: SHA-256 of the folder's other files.
-    """
+    """The contents of model.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format_version: int = FORMAT_VERSION
-    twinned: str
-    origin: Literal["trained", "finetuned", "wrapped"] = "trained"
-    encoder: str
+    twinned: str  # version that wrote the folder
+    origin: Literal["trained", "finetuned", "wrapped"] = "trained"  # wrapped: from an ONNX file
+    encoder: str  # name
     spec: ImageSpec
     embedding_size: int
-    normalized: bool
-    distance: str
-    head: bool = False
-    relations: list[str] = []
+    normalized: bool  # embeddings have length 1
+    distance: str  # name
+    head: bool = False  # head.onnx re-ranks and scores
+    relations: list[str] = []  # names of those that the head predicts
+    # None if the model does not define which images are the same.
     stored_calibration: Calibration | None = Field(alias="calibration")
-    prototype: bool = False
-    classes: list[str] = []
-    data: dict[str, Any] = {}
+    prototype: bool = False  # identify by the mean of a label's images instead of the nearest one
+    classes: list[str] = []  # of the training
+    data: dict[str, Any] = {}  # fingerprint of the training data: counts, and a hash of the images' hashes
+    # Figures on the classes held out of training; ``impostors`` is from `harder_impostors`.
     held_out: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}
-    notes: list[str] = []
-    note_codes: list[str] = []
+    recipe: dict[str, Any] = {}  # its name and settings
+    notes: list[str] = []  # messages of training and calibration
+    note_codes: list[str] = []  # code of each note; empty for notes without one
     licence: str | None = None  # of pretrained weights; the spelling is part of the format
-    files: dict[str, str] = {}
+    files: dict[str, str] = {}  # SHA-256 of the folder's other files
 
     @model_validator(mode="before")
     @classmethod
-    def _split_notes(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Split `Note` objects into texts and codes; derive the codes and origin of format version 1."""
-        texts = values.get("notes", [])
-        if "note_codes" not in values:
-            codes = [note.code if isinstance(note, Note) else _version_1_code(note) for note in texts]
-            values = values | {"note_codes": codes}
+    def _from_version_1(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Derive the codes of notes and the origin, which format version 1 does not have."""
         if "origin" not in values and values.get("recipe", {}).get("recipe") == "wrap":
             values = values | {"origin": "wrapped"}
-        return values | {"notes": [note.text if isinstance(note, Note) else note for note in texts]}
+        return {"note_codes": [_version_1_code(text) for text in values.get("notes", [])], **values}
 
     def coded_notes(self) -> list[Note]:
         """Return the notes with their codes."""
-        codes = self.note_codes + [""] * (len(self.notes) - len(self.note_codes))
+        codes = self.note_codes + [""] * len(self.notes)
         return [Note(code, text) for code, text in zip(codes, self.notes)]
 
     def with_notes(self, notes: Sequence[Note]) -> Manifest:
         """Return a manifest with other notes."""
-        codes, texts = [note.code for note in notes], [note.text for note in notes]
-        return self.model_copy(update={"notes": texts, "note_codes": codes})
+        codes = [note.code for note in notes]
+        return self.model_copy(update={"notes": [note.text for note in notes], "note_codes": codes})
 
     @property
     def calibration(self) -> Calibration:
-        """Thresholds and probabilities.
-
-        Raises:
-            SettingError: If the model has none.
-        """
+        """Thresholds and probabilities; raises `SettingError` if the model has none."""
         if self.stored_calibration is None:
+            name = self.recipe.get("recipe", "MODEL")
             raise SettingError(
-                f"{self.recipe.get('recipe', 'The model')} has no threshold, because it does not define which"
-                " images count as the same. Choose one from your images with `twinned calibrate"
-                f" {self.recipe.get('recipe', 'MODEL')} DATA -o mine.twin`, or train a model with"
-                " `twinned train DATA -o mine.twin`"
+                f"{name} has no threshold, because it does not define which images count as the same. Choose"
+                f" one from your images with `twinned calibrate {name} DATA -o mine.twin`, or train a model"
+                " with `twinned train DATA -o mine.twin`"
             )
         return self.stored_calibration
 
@@ -156,8 +127,7 @@ class Manifest(BaseModel):
     @property
     def unmeasured(self) -> str:
         """`not_measured` in words; empty if nothing is missing."""
-        kinds = self.held_out.get("impostors", {})
-        return ", ".join(f"{kind}: {kinds[kind]}" for kind in self.not_measured)
+        return ", ".join(f"{kind}: {self.held_out['impostors'][kind]}" for kind in self.not_measured)
 
     def setting(self, name: str) -> Any:
         """Return a training setting by its dotted name, such as ``length.steps``; None if it is missing."""
@@ -209,32 +179,25 @@ def locate(model: str | os.PathLike[str]) -> Path:
         return path
     from .ready_made import READY_MADE
 
-    found = READY_MADE.get(str(path))
-    if found is None:
+    if (found := READY_MADE.get(str(path))) is None:
         return path
     if (path / "model.json").exists():
-        note(
-            "own-folder",
-            f"{path} is the model folder in the working directory, not the ready-made model of that name",
-        )
+        text = f"{path} is the model folder in the working directory, not the ready-made model of that name"
+        note("own-folder", text)
         return path
     return found.folder()
-
-
-def _missing(folder: Path) -> ModelError:
-    from .ready_made import READY_MADE
-
-    return ModelError(
-        f"{folder}: No such model folder. Train a model first, check the path, or use a ready-made model:"
-        f" {', '.join(READY_MADE)}"
-    )
 
 
 def read(folder: Path) -> Manifest:
     """Read and check model.json; raise `ModelError` where it is missing, damaged or of another format."""
     path = folder / "model.json"
     if not folder.exists():
-        raise _missing(folder)
+        from .ready_made import READY_MADE
+
+        raise ModelError(
+            f"{folder}: No such model folder. Train a model first, check the path, or use a ready-made model:"
+            f" {', '.join(READY_MADE)}"
+        )
     if not path.is_file():
         raise ModelError(f"{folder}: Not a model folder (model.json is missing)")
     try:
@@ -254,7 +217,7 @@ def read(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: The file is damaged ({error})") from None
 
 
@@ -286,9 +249,8 @@ def write(
         write_text(folder / "training.json", json.dumps(training, indent=1) + "\n")
     if card is not None:
         write_text(folder / "README.md", card)
-    files = {
-        p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "model.json"
-    }
+    others = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != "model.json")
+    files = {path.name: file_sha256(path) for path in others}
     full = manifest.model_copy(update={"files": files, "format_version": FORMAT_VERSION})
     write_text(folder / "model.json", full.model_dump_json(indent=1, by_alias=True) + "\n")
     return full

@@ -31,7 +31,5 @@ def write(folder: Path) -> None:
         raise MissingExtra(_EXTRAS, "The ready-made model photo")
     path = Path(places[0], _WEIGHTS)
     if not path.is_file() or file_sha256(path) != _SHA256:
-        raise ModelError(
-            f"{path}: The file differs from the published one (SHA-256). Install the extra train again"
-        )
+        raise ModelError(f"{path}: Not the published file (SHA-256). Install the extra train again")
     training_function("write_photo", "The ready-made model photo")(folder, ENCODER)

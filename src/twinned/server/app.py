@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
@@ -23,13 +23,12 @@ from ..inference.model import Model
 from . import gallery_routes, metrics, model_routes, problems, uploads
 from .batching import EncoderPlan
 from .limits import Limits
-from .openapi import document
+from .openapi import Application
 from .openapi import problems as problem_responses
 from .problems import Problem
 from .schemas import Health
 from .security import Hosts, SecurityMiddleware
 from .service import Service
-from .thumbnails import Thumbnails, folder_of
 
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
@@ -58,16 +57,13 @@ def create_app(
         plan: Execution of the encoder; chosen by `batching.plan` if None.
     """
     service = Service(model, gallery, read_only=read_only, limits=limits or Limits(), plan=plan)
-    folder = None if gallery is None else folder_of(gallery.store.address)
-    enrolled = gallery_routes.GalleryService(service, Thumbnails(folder, read_only=read_only))
-    enrolled.sweep()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.close)  # meanwhile the event loop sends the last responses
 
-    app = FastAPI(
+    app = Application(
         title="Twinned",
         version=__version__,
         description="Verify that two images show the same class, recognize from one example, search.",
@@ -75,13 +71,11 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    routers = (model_routes.routes(service), gallery_routes.routes(service, enrolled), app.router)
-    for router in routers[:2]:
-        app.include_router(router)
+    for router in (model_routes.routes(service), gallery_routes.routes(service)):
+        app.router.routes += router.routes  # a router that is included hides its routes from `_allowed`
     _add_page(app)
     _add_upkeep(app, service)
-    _add_errors(app, routers, service)
-    app.openapi = document(app)  # type: ignore[method-assign]
+    _add_errors(app, service)
     return SecurityMiddleware(app, hosts=Hosts(host, names), token=token, metrics=service.metrics)
 
 
@@ -116,24 +110,19 @@ def _add_page(app: FastAPI) -> None:
     app.add_api_route("/static/{name}", serve, include_in_schema=False)
 
 
-def _allowed(routers: Iterable[APIRouter], request: Request) -> str:
+def _allowed(request: Request) -> str:
     """Return the methods of a path, for the header Allow."""
     methods: set[str] = set()
-    for router in routers:
-        for route in router.routes:
-            if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
-                methods |= route.methods or set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE:
+            methods |= route.methods or set()
     if "GET" in methods:
         methods.add("HEAD")
     return ", ".join(sorted(methods))
 
 
-def _add_errors(app: FastAPI, routers: Iterable[APIRouter], service: Service) -> None:
+def _add_errors(app: FastAPI, service: Service) -> None:
     """Convert errors to problem+json; messages name the gallery without its path."""
-
-    async def problem(_: Request, error: Any) -> Response:
-        answer: Response = error.response()
-        return answer
 
     async def known(_: Request, error: Any) -> Response:
         gallery = service.gallery
@@ -149,7 +138,7 @@ def _add_errors(app: FastAPI, routers: Iterable[APIRouter], service: Service) ->
         }
         headers = error.headers
         if error.status_code == 405:
-            headers = {**(headers or {}), "Allow": _allowed(routers, request)}
+            headers = {**(headers or {}), "Allow": _allowed(request)}
         return Problem(
             error.status_code, messages.get(error.status_code, str(error.detail)), headers
         ).response()
@@ -157,7 +146,7 @@ def _add_errors(app: FastAPI, routers: Iterable[APIRouter], service: Service) ->
     async def bug(_: Request, error: Any) -> Response:
         return Problem(500, "Internal error, a bug of the service. See its log").response()
 
-    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(Problem, known)
     app.add_exception_handler(TwinnedError, known)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from concurrent.futures import Future
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..data.images import Pixels
 from ..inference.model import Model
 from ..inference.session import BATCH, Floats, Graph
+
+_Request: TypeAlias = tuple[Pixels, Future[Floats]]
 
 
 class EncoderPlan(NamedTuple):
@@ -29,33 +32,27 @@ class EncoderPlan(NamedTuple):
 class BatchingEncoder:
     """Session that joins concurrent calls: calls that find it busy form the next batch.
 
-    No call waits for others to arrive, so a single request is as fast as without batching.
-
-    Args:
-        encoder: Function that embeds decoded images, uint8 ``(n, height, width, channels)``, to shape
-            ``(n, d)``.
-        most: Images per batch, unless one request has more.
+    No call waits for others to arrive, so a single request is as fast as without batching. A batch has at
+    most ``most`` images, unless one request has more.
     """
 
     def __init__(self, encoder: Callable[[Pixels], Floats], *, most: int = BATCH) -> None:
         self._encoder = encoder
         self._most = most
-        self._queue: list[_Request] = []
+        self._queue: list[_Request] = []  # waiting for the next batch
         self._changing = threading.Lock()
         self._running = threading.Lock()
 
     def __call__(self, pixels: Pixels) -> Floats:
         """Embed one request's images, shape ``(n, d)``."""
-        mine = _Request(pixels)
+        mine: Future[Floats] = Future()
         with self._changing:
-            self._queue.append(mine)
-        while mine.outcome is None:
+            self._queue.append((pixels, mine))
+        while not mine.done():
             with self._running:
-                if mine.outcome is None:
+                if not mine.done():
                     self._run(self._next())
-        if isinstance(mine.outcome, Exception):
-            raise mine.outcome
-        return mine.outcome
+        return mine.result()
 
     def single_threaded(self) -> BatchingEncoder:
         """Return this session: concurrent workers take turns."""
@@ -64,27 +61,22 @@ class BatchingEncoder:
     def _next(self) -> list[_Request]:
         """Remove the oldest requests that fit into one batch, at least one, from the queue."""
         with self._changing:
-            sizes = np.cumsum([len(request.pixels) for request in self._queue])
+            sizes = np.cumsum([len(pixels) for pixels, _ in self._queue])
             count = max(1, int(np.searchsorted(sizes, self._most, side="right")))
             taken, self._queue = self._queue[:count], self._queue[count:]
         return taken
 
     def _run(self, requests: list[_Request]) -> None:
+        images = [pixels for pixels, _ in requests]
         try:
-            vectors = self._encoder(np.concatenate([request.pixels for request in requests]))
+            vectors = self._encoder(np.concatenate(images))
         except Exception as error:  # raised again in each caller
-            for request in requests:
-                request.outcome = error
+            for _, outcome in requests:
+                outcome.set_exception(error)
             return
-        ends = np.cumsum([len(request.pixels) for request in requests])
-        for request, part in zip(requests, np.split(vectors, ends[:-1])):
-            request.outcome = part
-
-
-class _Request:
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
-        self.outcome: Floats | Exception | None = None
+        ends = np.cumsum([len(pixels) for pixels in images])
+        for (_, outcome), part in zip(requests, np.split(vectors, ends[:-1])):
+            outcome.set_result(part)
 
 
 def plan(model: Model) -> EncoderPlan:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
-from collections import OrderedDict
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, NamedTuple
@@ -23,7 +21,7 @@ from .embedding_map import Maps, Method
 from .openapi import add_route, problems
 from .problems import Problem
 from .service import Service
-from .thumbnails import MEDIA_TYPE, Thumbnails
+from .thumbnails import MEDIA_TYPE, Thumbnails, folder_of
 from .uploads import check_query
 
 _UNDO_SECONDS = 600.0
@@ -39,41 +37,6 @@ Within = Annotated[
 ]
 
 
-class Undo:
-    """Recent removals, for `_UNDO_SECONDS`."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, _Removal] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def keep(self, removed: Removed, thumbnails: dict[str, bytes]) -> str:
-        """Keep a removal and return the key that restores it."""
-        key = secrets.token_urlsafe(12)
-        now = time.monotonic()
-        with self._lock:
-            self._kept[key] = _Removal(now, removed, thumbnails)
-            while len(self._kept) > _UNDO_KEPT or now - next(iter(self._kept.values())).at > _UNDO_SECONDS:
-                self._kept.popitem(last=False)
-        return key
-
-    def get(self, key: str) -> _Removal:
-        """Return a removal.
-
-        Raises:
-            Problem: If the removal has expired or was undone.
-        """
-        with self._lock:
-            found = self._kept.get(key)
-        if found is None or time.monotonic() - found.at > _UNDO_SECONDS:
-            raise Problem(404, "This removal can no longer be undone. Enroll the images again")
-        return found
-
-    def forget(self, key: str) -> None:
-        """Drop a removal that was undone."""
-        with self._lock:
-            self._kept.pop(key, None)
-
-
 class _Removal(NamedTuple):
     at: float
     removed: Removed
@@ -81,12 +44,13 @@ class _Removal(NamedTuple):
 
 
 class GalleryService:
-    """Gallery with its thumbnails, maps and recent removals."""
+    """Jobs of the routes: the gallery with its thumbnails, maps and recent removals."""
 
-    def __init__(self, service: Service, thumbnails: Thumbnails) -> None:
+    def __init__(self, service: Service) -> None:
         self.service = service
-        self.thumbnails = thumbnails
-        self._undo = Undo()
+        folder = None if service.gallery is None else folder_of(service.gallery.store.address)
+        self.thumbnails = Thumbnails(folder, read_only=service.read_only)
+        self._undo: dict[str, _Removal] = {}  # the oldest first
         self._changes = 0
         self._maps = Maps(service.opened, lambda: self._changes)
 
@@ -130,7 +94,7 @@ class GalleryService:
 
     def map(self, method: Method = "pca") -> dict[str, Any]:
         """Map the gallery in two dimensions."""
-        return self._maps.get(method)
+        return vars(self._maps.get(method))
 
     # ---- read
 
@@ -207,15 +171,21 @@ class GalleryService:
 
     def _removed(self, removed: Removed) -> dict[str, Any]:
         self._changes += 1
-        key = self._undo.keep(removed, self.thumbnails.take(record.id for record in removed.items))
+        key, now = secrets.token_urlsafe(12), time.monotonic()
+        self._undo[key] = _Removal(now, removed, self.thumbnails.take(one.id for one in removed.items))
+        for old, removal in list(self._undo.items()):
+            if now - removal.at > _UNDO_SECONDS or len(self._undo) > _UNDO_KEPT:
+                self._undo.pop(old, None)
         return {"removed": len(removed.items), "count": self.service.opened().count(), "undo": key}
 
     def restore(self, body: schemas.UndoRequest) -> dict[str, Any]:
         """Undo a removal."""
         gallery = self.service.changing()
         removal = self._undo.get(body.undo)
+        if removal is None or time.monotonic() - removal.at > _UNDO_SECONDS:
+            raise Problem(404, "This removal can no longer be undone. Enroll the images again")
         gallery.restore(removal.removed)
-        self._undo.forget(body.undo)
+        self._undo.pop(body.undo, None)
         self._changes += 1
         for id, data in removal.thumbnails.items():
             self.thumbnails.put(id, data)
@@ -232,8 +202,10 @@ class GalleryService:
             self.thumbnails.take(set(ids) - {record.id for record in gallery.store.get(ids)[0]})
 
 
-def routes(service: Service, gallery: GalleryService) -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """Make the routes."""
+    gallery = GalleryService(service)
+    gallery.sweep()
     router = APIRouter(tags=["gallery"], dependencies=[Depends(check_query)])
     lane = service.for_gallery
     add = partial(add_route, router, lane)

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from .problems import MEDIA_TYPE
@@ -106,14 +105,13 @@ def add_route(
     )
 
 
-def document(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return a function that makes the document, once."""
+class Application(FastAPI):
+    """Application whose document describes errors as problem+json, and the token."""
 
-    def make() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            found = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
-            )
+    def openapi(self) -> dict[str, Any]:
+        """Return the document, which is made once."""
+        if self.openapi_schema is None:
+            found = super().openapi()
             for path in found["paths"].values():
                 for operation in path.values():
                     for status, response in operation["responses"].items():
@@ -121,7 +119,5 @@ def document(app: FastAPI) -> Callable[[], dict[str, Any]]:
                             response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
             found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             found["security"] = [{}, {"token": []}]
-            app.openapi_schema = found
-        return app.openapi_schema
-
-    return make
+            self.openapi_schema = found
+        return self.openapi_schema

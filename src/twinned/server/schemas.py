@@ -21,9 +21,11 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from ..data.faces import quality
 from ..evaluation import calibration
 from ..gallery import results as gallery
 from ..gallery.store import Record
+from . import embedding_map
 from .uploads import Upload
 
 
@@ -283,12 +285,7 @@ Identification = _schema_of(
 )
 Item = _schema_of(Record, name="Item")
 Items = _schema_of(gallery.Page, name="Items", items=list_of(Item))
-Quality = _answer(
-    "Quality",
-    "Quality of a face in words, and the reason why it cannot be recognized, or null.",
-    words=list[str],
-    refused=str | None,
-)
+Quality = _schema_of(quality.Quality)
 FoundFace = _answer(
     "FoundFace",
     "Face: left, top, right and bottom in pixels of the upright image, and the aligned face, base64 PNG.",
@@ -339,15 +336,7 @@ Made = _answer(
     count=int,
     temporary=bool,
 )
-Added = _answer(
-    "Added",
-    "Result of adding images; stored images are on disk.",
-    stored=int,
-    skipped=int,
-    unreadable=list[str],
-    count=int,
-    ids=list[str | None],
-)
+Added = _schema_of(gallery.Added, unreadable=list[str], count=int)
 Updated = _answer("Updated", "Number of images that were changed.", updated=int)
 Removed = _answer(
     "Removed",
@@ -357,18 +346,7 @@ Removed = _answer(
     undo=str,
 )
 Restored = _answer("Restored", "Number of restored images.", restored=int, count=int)
-GalleryMap = _answer(
-    "GalleryMap",
-    "Map in two dimensions; `label` indexes `labels`, -1 is none; `ready` is false until it is done.",
-    method=str,
-    ready=bool,
-    count=int,
-    labels=list[str],
-    ids=list[str],
-    label=list[int],
-    x=list[float],
-    y=list[float],
-)
+GalleryMap = _schema_of(embedding_map.GalleryMap)
 ProblemDetails = _answer("ProblemDetails", "Error (RFC 9457).", type=str, title=str, status=int, detail=str)
 Health = _answer("Health", "State of the service.", status=str)
 ModelFacts = _answer(

@@ -26,43 +26,17 @@ CROSS_VALIDATE_BELOW = 60
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Data of one run.
-
-    Args:
-        train: Training data.
-        validation: Held-out data; None where folds of ``train`` take its place.
-        n_folds: Number of folds; 0 for none.
-    """
-
-    train: DecodedSet
-    validation: DecodedSet | None
-    n_folds: int = 0
-
-
-@dataclass(frozen=True, eq=False)
 class FitResult:
-    """Network to keep, and its scores.
-
-    Args:
-        network: Network to save.
-        config: Configuration that describes it.
-        train: Data that it was trained on; empty for a baseline.
-        held_out: Data that the threshold is fitted on; None if that is folds of ``train``.
-        score: Score on that data.
-        unseen: True if its classes differ from those of training.
-        state: State of the training run.
-        baseline: Score of the network before training, where it was worse.
-    """
+    """Network to keep, and its scores."""
 
     network: SiameseNetwork
-    config: TrainConfig
-    train: DecodedSet
-    held_out: DecodedSet | None
+    config: TrainConfig  # describes the network
+    train: DecodedSet  # empty for a baseline
+    held_out: DecodedSet | None  # the threshold is fitted on; None if that is folds of ``train``
     score: ValidationScore
-    unseen: bool
+    unseen: bool  # the classes of the score differ from those of training
     state: State
-    baseline: ValidationScore | None = None
+    baseline: ValidationScore | None = None  # of the network before training, where it was worse
 
 
 def fit_best(
@@ -70,20 +44,11 @@ def fit_best(
 ) -> FitResult:
     """Train and score a network, and keep the baseline if it is better or nothing is trained.
 
-    Args:
-        trainer: Configuration and baseline.
-        data: Training data.
-        validation: Separate data to score on; None to hold some out.
-        budget: Time for all fits and scores.
-        folder: Folder of the checkpoints; None saves none.
+    The score is that on ``validation``, or on data held out. ``folder`` is that of the checkpoints.
     """
     config, baseline = trainer.config, trainer.baseline
-    if (
-        baseline is not None
-        and trainer.baseline_is_usable
-        and config.length.steps == 0
-        and config.encoder.embedding_size is None
-    ):
+    fits_nothing = config.length.steps == 0 and config.encoder.embedding_size is None
+    if baseline is not None and trainer.baseline_is_usable and fits_nothing:
         return baseline_result(trainer, data, validation)
     trains = config.length.steps != 0 or trainer.has_lda_projection(trainer.build())
     if not trains and baseline is None and config.transfer.projection != "lda":
@@ -91,14 +56,14 @@ def fit_best(
     data, validation = trainer.cache_features(
         data, validation, budget=budget, record=folder and folder / "prepared.json"
     )
-    split = split_data(data, validation, config, has_baseline=baseline is not None)
-    if baseline is not None and split.validation is None and not split.n_folds:
+    train, held_out, n_folds = split_data(data, validation, config, has_baseline=baseline is not None)
+    if baseline is not None and held_out is None and not n_folds:
         note(
             "baseline-kept",
             "fewer than 4 classes are too few to score a trained network, so the encoder is kept untrained",
         )
         return baseline_result(trainer, data, None)
-    result = _fit_and_validate(trainer, split, budget=budget, folder=folder)
+    result = _fit_and_validate(trainer, train, held_out, n_folds, budget=budget, folder=folder)
     result = keep_better(result, trainer, data, validation)
     if trains:
         return result
@@ -107,28 +72,28 @@ def fit_best(
 
 def split_data(
     data: DecodedSet, validation: DecodedSet | None, config: TrainConfig, *, has_baseline: bool
-) -> Split:
-    """Split data into training and held-out classes; data with few classes gets folds instead.
-
-    Args:
-        data: Images or pairs.
-        validation: Separate data to score on; nothing is held out if it is given.
-        config: Fraction to hold out, and seed.
-        has_baseline: True if a network before training is scored too.
-    """
+) -> tuple[DecodedSet, DecodedSet | None, int]:
+    """Split data into training and held-out classes, or return all of it and a number of folds."""
     n_classes = 0 if data.labelled is None else len(data.labelled.usable_classes())
     train = data
     if validation is None and not (has_baseline and 0 < n_classes < CROSS_VALIDATE_BELOW):
         train, validation = hold_out(data, fraction=config.calibration.validation_fraction, seed=config.seed)
     if validation is not None:
-        return Split(train, validation)
+        return train, validation, 0
     usable = len(train.images.usable_classes())
-    return Split(train, None, min(_MAX_FOLDS, usable // 2) if usable >= 4 else 0)
+    return train, None, min(_MAX_FOLDS, usable // 2) if usable >= 4 else 0
 
 
-def _fit_and_validate(trainer: Trainer, split: Split, *, budget: Budget, folder: Path | None) -> FitResult:
-    """Train on a split and score the network, and the baseline if there is one, on classes held out."""
-    train, validation, n_folds = split.train, split.validation, split.n_folds
+def _fit_and_validate(
+    trainer: Trainer,
+    train: DecodedSet,
+    validation: DecodedSet | None,
+    n_folds: int,
+    *,
+    budget: Budget,
+    folder: Path | None,
+) -> FitResult:
+    """Train a network and score it, and the baseline if there is one, on classes held out or on folds."""
     few_images = trainer.has_few_images(train) if n_folds else None
     result = trainer.fit(
         train,

@@ -1,11 +1,8 @@
-"""Communication among the processes that train one network.
+"""Communication among the processes that train one network; in a single process, every function does nothing.
 
-Each process draws the same batch, augments and embeds a share of it, and gathers the embeddings of all.
-So each computes the loss of the whole batch, with pairs across processes, and the loss of the run is the
-mean of these equal losses. Every exchange returns the gradient of that mean, so the trained network is the
-one that a single process would train on the whole batch.
-
-In a single process, every function here does nothing.
+Each process draws the same batch, embeds a share of it, and gathers the embeddings of all, so it computes
+the loss of the whole batch. Every exchange returns the gradient of the mean of these equal losses, so the
+network is the one that a single process would train on the whole batch.
 """
 
 from __future__ import annotations
@@ -39,10 +36,9 @@ def rank_slice() -> slice:
 
 
 def broadcast_from_rank0(value: Callable[[], Value]) -> Value:
-    """Call a function on rank 0 and broadcast the result.
+    """Call a function on rank 0 and broadcast the result: every decision that depends on a clock or a file.
 
-    Use it for every decision that depends on a clock, a file or chance: processes that disagree about the
-    next step wait for each other forever.
+    Processes that disagree about the next step wait for each other forever.
     """
     if world_size() == 1:
         return value()
@@ -82,18 +78,9 @@ def all_reduce_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def gather_embeddings(embed: Callable[[Tensor], Tensor], images: Tensor, total: int) -> Tensor:
-    """Return the embeddings of a whole batch; each process embeds its `rank_slice`.
+    """Return the embeddings of a whole batch; each process embeds its `rank_slice`, ``images``.
 
-    Args:
-        embed: Maps images to embeddings.
-        images: Rows of the batch that belong to this process.
-        total: Number of images in the whole batch, n.
-
-    Returns:
-        Shape ``(n, d)``, in the order of the batch, with gradient to the images of every process.
-
-    Raises:
-        SettingError: If the batch has fewer images than there are processes.
+    The result has shape ``(total, d)``, in the order of the batch, and a gradient to all images.
     """
     count = world_size()
     if count == 1:

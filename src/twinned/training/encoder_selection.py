@@ -102,18 +102,8 @@ def select_encoder(
 ) -> tuple[TrainConfig, Note]:
     """Train both encoders on half of the classes for a short time, and score them on the other half.
 
-    Of the pretrained encoder only a projection is fitted, to features that are computed once.
-
-    Args:
-        source: Labeled images.
-        small: Configuration of the new network.
-        large: Configuration of the pretrained encoder.
-        seconds: Time for both.
-        device: Device to train on.
-
-    Returns:
-        The configuration with fewer errors, and a note that explains the choice. With too few classes or
-        seconds, the pretrained encoder for color images and the small network for gray ones.
+    Of the pretrained encoder only a projection is fitted, to features that are computed once. With too few
+    classes or seconds, it is chosen for color images, and the small network for gray ones.
     """
     chosen = large if small.input.channels == 3 else small
     if len(source.usable_classes()) < 4:
@@ -126,10 +116,9 @@ def select_encoder(
     unseen = set(order[: len(order) // 2].tolist())
     began = time.monotonic()
     with muted():
-        pretrained = _score_pretrained(
-            few, unseen, large, Budget(began + _PRETRAINED_SHARE * seconds), device
-        )
-        new = _score_new(few, unseen, small, Budget(began + seconds), device)
+        share = Budget(began + _PRETRAINED_SHARE * seconds)
+        pretrained = _score(few, unseen, large, share, device)
+        new = _score(few, unseen, small, Budget(began + seconds), device)
     chosen, other = small, large
     if distributed.broadcast_from_rank0(lambda: pretrained.errors <= new.errors):
         chosen, other = large, small
@@ -141,34 +130,21 @@ def select_encoder(
     )
 
 
-def _halves(data: DecodedSet, unseen: set[str]) -> tuple[DecodedSet, DecodedSet]:
-    return data.partition(np.isin(data.images.labels, list(unseen)))
-
-
-def _score_pretrained(
-    few: ImageSet, unseen: set[str], large: TrainConfig, budget: Budget, device: torch.device
+def _score(
+    few: ImageSet, unseen: set[str], config: TrainConfig, budget: Budget, device: torch.device
 ) -> ValidationScore:
-    """Score the pretrained encoder without and with a fitted projection, and return the better score."""
-    config = large.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
-    baseline = pretrained_baseline(config, config.spec())
-    spec = config.spec().model_copy(update=baseline.statistics)
-    trainer = Trainer(config, spec, device=device, baseline=baseline.to(device), progress=False)
+    """Train an encoder on the other classes, and score it on unseen ones; a pretrained one also before."""
+    baseline, spec = None, config.spec()
+    if encoders.is_pretrained(config.encoder.name):
+        config = config.merge({"freeze": "all", "n_augmentations": 0, "steps": 0})
+        baseline = pretrained_baseline(config, spec).to(device)
     with muted():
         decoded = DecodedSet.from_images(few, spec, progress=False)
+    spec = spec.model_copy(update=decoded.statistics() if baseline is None else baseline.statistics)
+    config = config.merge({"evaluations": 1})
+    trainer = Trainer(config, spec, device=device, baseline=baseline, progress=False)
     data, _ = trainer.cache_features(decoded, budget=budget)
-    train, held_out = _halves(data, unseen)
+    train, held_out = data.partition(np.isin(data.images.labels, list(unseen)))
     fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
-    return min((trainer.score(network, held_out) for network in (baseline, fitted)), key=lambda s: s.errors)
-
-
-def _score_new(
-    few: ImageSet, unseen: set[str], small: TrainConfig, budget: Budget, device: torch.device
-) -> ValidationScore:
-    """Train the small network in the time that is left, and score it."""
-    with muted():
-        data = DecodedSet.from_images(few, small.spec(), progress=False)
-    spec = small.spec().model_copy(update=data.statistics())
-    trainer = Trainer(small.merge({"evaluations": 1}), spec, device=device, progress=False)
-    train, held_out = _halves(data, unseen)
-    fitted = trainer.fit(train, budget=budget, title="Pilot run", scored=held_out).network
-    return trainer.score(fitted, held_out)
+    networks = [fitted] if baseline is None else [baseline, fitted]
+    return min((trainer.score(network, held_out) for network in networks), key=lambda score: score.errors)

@@ -12,7 +12,6 @@ from ..data.readers import Data, as_dataset
 from ..errors import DataError
 from ..evaluation.results import NAMES
 from ..inference import model_folder
-from ..inference.baseline import figures
 from ..inference.model import Model
 from ..inference.model_card import card
 from ..utils.notes import Note, note
@@ -64,12 +63,7 @@ def finetune(
 
 
 def _check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool) -> None:
-    """Check that models can be evaluated on the data of the original task, and that the output spares them.
-
-    Raises:
-        DataError: If they have no genuine or no impostor pairs.
-        SettingError: If the output exists, or holds the data.
-    """
+    """Check that the data of the original task can be evaluated, and that the output spares them."""
     if not data.has_both_kinds:
         raise DataError(f"`old=`: {data.origin}: evaluation needs two classes, one of them with two images")
     if target is not None:
@@ -80,7 +74,7 @@ def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: in
     """Evaluate both models on the original task, and keep the figures in the new model's folder."""
     try:
         found = {
-            when: figures(model.evaluate(data, seed=seed, progress=progress))
+            when: model.evaluate(data, seed=seed, progress=progress).headline()
             for when, model in (("before", before), ("after", after))
         }
     except DataError as error:

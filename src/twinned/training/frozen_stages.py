@@ -1,11 +1,7 @@
 """Frozen stages of an encoder: they are not trained, and their features are computed once.
 
-A frozen stage gets no gradient and no weight decay, and its batch norms use their stored statistics. Batch
-norms of the other stages update theirs, unless these are frozen too: the few images of a batch estimate them
-less well than the images that a pretrained encoder was trained on.
-
-`FeatureCache` computes the features of the frozen stages for each image and for some augmented views of it,
-and the other stages are trained on them.
+A frozen stage gets no gradient and no weight decay, and its batch norms use their stored statistics. The
+other stages are trained on the features of each image and of some augmented views of it.
 """
 
 from __future__ import annotations
@@ -18,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..data.augmentation import AnyAugmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import JoinedPixels, PixelStore
 from ..data.splits import subsample
@@ -47,15 +42,7 @@ _MIN_IMAGES, _IMAGES_PER_CLASS = 64, 4
 
 
 def frozen_stages(encoder: Encoder, freeze: str) -> int:
-    """Return the number of stages to freeze, counted from the input.
-
-    Args:
-        encoder: Encoder; its last stage, the projection, is never counted.
-        freeze: ``none``, ``all``, or a number.
-
-    Raises:
-        SettingError: If ``freeze`` is something else, or larger than the number of stages.
-    """
+    """Return the number of stages to freeze: ``none``, ``all`` or a number, without the projection."""
     limit = len(encoder.stages()) - 1
     if freeze in ("none", "all"):
         return limit if freeze == "all" else 0
@@ -66,59 +53,39 @@ def frozen_stages(encoder: Encoder, freeze: str) -> int:
     )
 
 
-class Freezing:
-    """Frozen parts of a network.
+def freeze_parts(
+    network: SiameseNetwork, n_stages: int, *, batchnorm: bool = False, projection: bool = False
+) -> bool:
+    """Freeze the first stages of a network in training mode, and return True if others are left to train.
 
-    Args:
-        n_stages: Number of frozen stages, counted from the input.
-        batchnorm: Freeze the statistics of every batch norm in the encoder.
-        projection: Freeze the last stage, the projection, which was fitted in closed form.
+    With ``batchnorm``, all statistics of the encoder are frozen: the few images of a batch estimate them less
+    well than those of its first training. With ``projection``, the last stage is, which LDA has fitted.
     """
-
-    def __init__(self, n_stages: int, *, batchnorm: bool = False, projection: bool = False) -> None:
-        self.n_stages, self.batchnorm, self.projection = n_stages, batchnorm, projection
-
-    def apply(self, network: SiameseNetwork) -> None:
-        """Freeze these parts of a network in training mode, and unfreeze the others."""
-        stages = network.encoder.stages()
-        first, last = self.n_stages, len(stages) - self.projection
-        # A parameter outside of all stages belongs to the first.
-        stage_of = dict.fromkeys(network.encoder.parameters(), 0)
-        for number, stage in enumerate(stages):
-            stage_of.update(dict.fromkeys(stage.parameters(), number))
-        for parameter in network.parameters():
-            stage_index = stage_of.get(parameter)
-            parameter.requires_grad_(stage_index is None or first <= stage_index < last)
-        for number, module in enumerate(stages):
-            module.train(number >= first)
-        if self.batchnorm:
-            for module in network.encoder.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-
-    def has_trainable(self, network: SiameseNetwork) -> bool:
-        """Freeze these parts of a network, and return True if any of its parameters remains trainable."""
-        self.apply(network)
-        return any(parameter.requires_grad for parameter in network.parameters())
+    stages = network.encoder.stages()
+    # A parameter outside of all stages belongs to the first.
+    stage_of = dict.fromkeys(network.encoder.parameters(), 0)
+    for number, stage in enumerate(stages):
+        stage_of.update(dict.fromkeys(stage.parameters(), number))
+        stage.train(number >= n_stages)
+    trainable = range(n_stages, len(stages) - projection)
+    for parameter in network.parameters():
+        parameter.requires_grad_(parameter not in stage_of or stage_of[parameter] in trainable)
+    if batchnorm:
+        for module in network.encoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+    return any(parameter.requires_grad for parameter in network.parameters())
 
 
 class FeatureCache:
-    """Computes the features of the frozen stages for images and augmented views.
-
-    Args:
-        network: Network, on its device.
-        n_stages: Number of frozen stages of its encoder.
-        augment: Augmentation of the views.
-        n_augmentations: Number of augmented views per image.
-        seed: Seed of the augmentation.
-    """
+    """Computes the features of the frozen stages for images and some augmented views of each."""
 
     def __init__(
         self,
         network: SiameseNetwork,
         n_stages: int,
         *,
-        augment: AnyAugmentation,
+        augment: Augmentation,
         n_augmentations: int,
         seed: int,
     ) -> None:
@@ -142,16 +109,9 @@ class FeatureCache:
         seconds: float | None = None,
         progress: bool = True,
     ) -> CachedFeatures | None:
-        """Compute the features of images.
+        """Compute the features of images; None if they need more memory than `MAX_CACHE_BYTES`.
 
-        Args:
-            pixels: uint8, shape ``(n, height, width, channels)``.
-            hashes: Hash of each image, shape ``(n,)``; equal images are computed once.
-            seconds: Time for the augmented views, whose number is reduced to fit; None for no limit.
-            progress: Show a progress bar.
-
-        Returns:
-            The features; None if they need more memory than `MAX_CACHE_BYTES`.
+        Images with equal hashes are computed once. The number of views is reduced to fit ``seconds``.
         """
         _, first = np.unique(np.asarray(hashes), return_index=True)
         distinct = np.sort(first)
@@ -159,44 +119,28 @@ class FeatureCache:
         size = len(distinct) * probe.numel() * probe.element_size()
         if size > MAX_CACHE_BYTES:
             return None
+
+        def view(number: int, title: str) -> Tensor:
+            augment = self.augment if number else NO_AUGMENTATION
+            step, parts = int(np.clip((1 << 20) // (pixels.shape[1] * pixels.shape[2]), 1, 256)), []
+            with progress_bar(title, len(distinct), show=progress) as advance:
+                for start in range(0, len(distinct), step):
+                    images = torch.from_numpy(pixels[distinct[start : start + step]]).to(self.device)
+                    parts.append(self._features(augment(images, seed=view_seed(self.seed, number, start))))
+                    advance(len(images))
+            return torch.cat(parts)
+
         start = time.monotonic()
-
-        def view(augment: AnyAugmentation, number: int, title: str) -> Tensor:
-            return self._view(pixels, distinct, augment, number, title, progress)
-
-        views = [view(NO_AUGMENTATION, 0, "Frozen stages")]
+        views = [view(0, "Frozen stages")]
         elapsed = time.monotonic() - start
         count = min(self.n_augmentations, MAX_CACHE_BYTES // size - 1)
         if seconds is not None:
             fitting = min(count, int(seconds / max(elapsed, 1e-3)))
             count = distributed.broadcast_from_rank0(lambda: fitting)
-        titles = [f"View {number}/{count}" for number in range(1, count + 1)]
-        views += [view(self.augment, number, title) for number, title in enumerate(titles, start=1)]
-        return CachedFeatures(
-            values=torch.stack(views, dim=1),
-            rows={hashes[index]: row for row, index in enumerate(distinct)},
-            start_stage=self.n_stages,
-            mirrored=self.network.encoder.symmetric,
-            seed=self.seed,
-        )
-
-    def _view(
-        self,
-        pixels: PixelStore,
-        chosen: NDArray[np.intp],
-        augment: AnyAugmentation,
-        number: int,
-        title: str,
-        progress: bool,
-    ) -> Tensor:
-        size = int(np.clip((1 << 20) // (pixels.shape[1] * pixels.shape[2]), 1, 256))
-        parts = []
-        with progress_bar(title, len(chosen), show=progress) as advance:
-            for start in range(0, len(chosen), size):
-                images = torch.from_numpy(pixels[chosen[start : start + size]]).to(self.device)
-                parts.append(self._features(augment(images, seed=view_seed(self.seed, number, start))))
-                advance(len(images))
-        return torch.cat(parts)
+        views += [view(number, f"View {number}/{count}") for number in range(1, count + 1)]
+        rows = {hashes[index]: row for row, index in enumerate(distinct)}
+        symmetric = self.network.encoder.symmetric
+        return CachedFeatures(torch.stack(views, dim=1), rows, self.n_stages, symmetric, self.seed)
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
@@ -219,26 +163,15 @@ def cache_features(
     validation: DecodedSet | None,
     config: TrainConfig,
     *,
-    augment: AnyAugmentation,
+    augment: Augmentation,
     budget: Budget,
     record: Path | None = None,
     progress: bool = True,
 ) -> tuple[DecodedSet, DecodedSet | None]:
-    """Compute the features of the frozen stages once, for as many images and views as there is time for.
+    """Attach the features of the frozen stages to both datasets, for the images and views that time allows.
 
-    Args:
-        network: Network before training.
-        data: Training data.
-        validation: Separate data for the threshold; None for none.
-        config: Frozen stages, number of views and seed.
-        augment: Augmentation of the views.
-        budget: Time budget of the run.
-        record: JSON file with the numbers of images and views, so that a resumed run uses the same.
-        progress: Show progress bars.
-
-    Returns:
-        Both datasets with cached features. Unchanged if no stage is frozen, if frozen stages cannot be
-        cached, or if the features exceed the memory limit.
+    They are unchanged if no stage is frozen, or frozen ones cannot be cached. A resumed run uses the numbers
+    of images and views that the JSON file ``record`` has.
     """
     encoder = network.encoder
     n_stages = frozen_stages(encoder, config.transfer.freeze)

@@ -11,30 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.augmentation import AnyAugmentation, Augmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import PixelStore, is_in_memory
-from ..data.samplers import Batch, ReadAhead
+from ..data.samplers import Batch, prefetch
 from ..utils.random import Stream, rng, step_seed
 
 NO_AUGMENTATION = Augmentation()
 
 
 class PixelSource:
-    """Images as pixels, augmented at each step.
-
-    Args:
-        pixels: uint8, shape ``(n, height, width, channels)``.
-        augment: Augmentation.
-        device: Device of the network.
-        seed: Seed of the augmentation.
-    """
+    """Images as pixels, uint8 ``(n, height, width, channels)``, augmented at each step."""
 
     start_stage = 0
 
-    def __init__(
-        self, pixels: PixelStore, augment: AnyAugmentation, *, device: torch.device, seed: int
-    ) -> None:
+    def __init__(self, pixels: PixelStore, augment: Augmentation, *, device: torch.device, seed: int) -> None:
         self.pixels = pixels
         self.augment, self.device, self.seed = augment, device, seed
 
@@ -53,7 +44,7 @@ class PixelSource:
         self, batches: Callable[[int], Batch], rows: slice
     ) -> AbstractContextManager[Callable[[int], Batch]]:
         """Return batches whose pixels are read in advance, unless they are in memory."""
-        return nullcontext(batches) if is_in_memory(self.pixels) else ReadAhead(batches, self.pixels, rows)
+        return nullcontext(batches) if is_in_memory(self.pixels) else prefetch(batches, self.pixels, rows)
 
     def get(self, start: int, stop: int) -> Tensor:
         """Return some images without augmentation."""
@@ -78,21 +69,15 @@ def view_seed(seed: int, number: int, start: int) -> int:
 class CachedFeatures:
     """Features of the frozen stages for distinct images.
 
-    Args:
-        values: Shape ``(m, views, filters, rows, columns)``, or ``(m, views, n_features)`` where the whole
-            backbone is frozen. Mirrored ones have another axis of length 2 after the views. View 0 is not
-            augmented.
-        rows: Row of each image, by its hash.
-        start_stage: Number of frozen stages.
-        mirrored: True if the features of the mirror image are stored beside those of the image.
-        seed: Seed of the choice of views.
+    Values have the shape ``(m, views, filters, rows, columns)``, or ``(m, views, n_features)`` if the whole
+    backbone is frozen. Mirrored ones have another axis of length 2 after the views. View 0 is not augmented.
     """
 
     values: Tensor
-    rows: dict[str, int]
-    start_stage: int
-    mirrored: bool
-    seed: int
+    rows: dict[str, int]  # row of each image, by its hash
+    start_stage: int  # number of frozen stages
+    mirrored: bool  # features of the mirror image are beside those of the image
+    seed: int  # of the choice of views
 
     @property
     def n_augmentations(self) -> int:
@@ -106,11 +91,7 @@ class CachedFeatures:
 
 @dataclass(frozen=True, eq=False)
 class CachedSet(DecodedSet):
-    """Decoded dataset whose images have cached features; its subsets share them.
-
-    Args:
-        features: Features of all images of the set, and possibly of others.
-    """
+    """Decoded dataset whose images have cached features; its subsets share them."""
 
     features: CachedFeatures
 
@@ -165,7 +146,7 @@ InputSource = PixelSource | FeatureSource
 
 
 def input_source(
-    data: DecodedSet, *, augment: AnyAugmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
+    data: DecodedSet, *, augment: Augmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
 ) -> InputSource:
     """Return the inputs of a dataset: its cached features, or its pixels."""
     if isinstance(data, CachedSet):

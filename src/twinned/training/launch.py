@@ -1,7 +1,6 @@
-"""Processes of training.
+"""Processes of training: one per device, started by torch.distributed's launcher or by torchrun.
 
-torch.distributed's launcher starts one process per device of this machine; torchrun does so on several
-machines. lightning-fabric joins them into a group, and `twinned.training.distributed` exchanges data in it.
+lightning-fabric joins them into a group, and `twinned.training.distributed` exchanges data in it.
 """
 
 from __future__ import annotations
@@ -53,9 +52,7 @@ _LAUNCHER_LOGGERS = (
 def run_on_devices(train: Training, request: TrainRequest) -> Model:
     """Train in this process, or with ``devices`` above 1 in so many processes that train one network.
 
-    Args:
-        train: Trains in one process; a function at the top level of a module.
-        request: Arguments of the run.
+    The function ``train`` does so in one process; it must be at the top level of a module.
     """
     if request.started is None:
         request = replace(request, started=time.monotonic())
@@ -83,12 +80,7 @@ def run_on_devices(train: Training, request: TrainRequest) -> Model:
 def join_processes(device: str, devices: int) -> None:
     """Make this process, started by torchrun or `run_on_devices`, a member of the process group.
 
-    Args:
-        device: Name of the device, or ``auto``.
-        devices: Number of processes on this machine; 1 accepts any number.
-
-    Raises:
-        SettingError: If the launcher has started another number of processes.
+    The launcher must have started ``devices`` processes on this machine; 1 accepts any number.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import TorchElasticEnvironment
@@ -115,13 +107,7 @@ def join_processes(device: str, devices: int) -> None:
 
 
 def _run_processes(train: Training, request: TrainRequest) -> None:
-    """Run a training function in several processes; log here what the first one logs.
-
-    Raises:
-        Interrupted: If a signal stopped them.
-        TrainingError: If a process died.
-        Exception: The exception of a process.
-    """
+    """Run a training function in several processes; log what the first one logs, and raise errors."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -153,10 +139,8 @@ def _run_processes(train: Training, request: TrainRequest) -> None:
             ended.set()
             reader.join()
     except SignalException:
-        expected = [
-            error for error in errors.values() if isinstance(error, (TwinnedError, KeyboardInterrupt))
-        ]
-        raise expected[0] if expected else Interrupted("stopped before the first checkpoint") from None
+        expected = (e for e in errors.values() if isinstance(e, (TwinnedError, KeyboardInterrupt)))
+        raise next(expected, Interrupted("stopped before the first checkpoint")) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise errors.get(rank) or _death(rank, request.devices, failure.exitcode) from None

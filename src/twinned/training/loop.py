@@ -38,7 +38,7 @@ def train_network(
     schedule: Schedule,
     extra: nn.Module | None = None,
     evaluate: Callable[[Network], Scores] | None = None,
-    before_step: Callable[[Network, int, int | None], None] | None = None,
+    before_step: Callable[[Network, int, int | None], object] | None = None,
     callbacks: Sequence[Callback] = (),
     checkpoint_file: Path | None = None,
     run: str = "",

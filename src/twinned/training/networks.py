@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from ..data.datasets import ImageSet, PairSet
@@ -33,10 +32,10 @@ from ..utils.registry import plain_name
 from . import recipes
 from .config import Comparison, EncoderConfig, Input, Length, TrainConfig
 from .parts import OwnParts, first_channels, named_encoder
+from .save import write_weights
 from .warm_start import config_of, load_for_input
 
-# Images whose sizes are compared, where a network does not determine that of its input.
-_LOOK_AT = 16
+_LOOK_AT = 16  # images whose sizes are compared, where a network does not determine that of its input
 
 
 def from_network(
@@ -66,14 +65,10 @@ def from_network(
         if not isinstance(network, SiameseNetwork):
             siamese.head = heads.Distance(choose_distance(graph, spec, decoded))
         config = named_encoder(siamese.encoder, _config(siamese, spec))
+        head = Graph(folder / "head.onnx", device="cpu") if has_head else None
         write_calibrated(
             folder,
-            GraphEmbedder(
-                graph,
-                spec,
-                siamese.head.name,
-                head=Graph(folder / "head.onnx", device="cpu") if has_head else None,
-            ),
+            GraphEmbedder(graph, spec, siamese.head.name, head=head),
             decoded,
             notes,
             source=name,
@@ -99,12 +94,7 @@ def to_torch(model: Model) -> SiameseNetwork:
 
 
 def write_photo(folder: Path, encoder: str) -> None:
-    """Write the model folder of a pretrained encoder without training, and without a threshold.
-
-    Args:
-        folder: Folder, which must not exist.
-        encoder: Name of the encoder.
-    """
+    """Write a new model folder of a pretrained encoder without training, and without a threshold."""
     from .. import __version__
 
     changes = {"encoder.name": encoder, "encoder.embedding_size": None, "encoder.symmetric": False}
@@ -171,11 +161,7 @@ def _guess_spec(network: nn.Module, images: ImageSet | PairSet) -> ImageSpec:
 
 
 def _export(network: SiameseNetwork, spec: ImageSpec, folder: Path, name: str) -> bool:
-    """Write the graphs and the weights; return True if there is a head.onnx.
-
-    Raises:
-        ExportError: If the network cannot be exported, or the graph computes something else.
-    """
+    """Write the graphs and the weights; return True if there is a head.onnx."""
     try:
         onnx_export.export_encoder(network, spec, folder / "encoder.onnx")
     except (RuntimeError, TypeError, ValueError, torch.onnx.OnnxExporterError) as error:
@@ -184,19 +170,12 @@ def _export(network: SiameseNetwork, spec: ImageSpec, folder: Path, name: str) -
             first = first.__cause__
         reason = (str(first).strip().splitlines() or [type(first).__name__])[0]
         raise onnx_export.ExportError(f"{name} cannot be exported to ONNX: {reason}") from error
-    has_head = onnx_export.export_head(network, folder / "head.onnx")
-    save_file(
-        {k: v.contiguous().clone() for k, v in network.state_dict().items()}, folder / "weights.safetensors"
-    )
-    return has_head
+    return write_weights(network, folder)
 
 
 def _config(network: SiameseNetwork, spec: ImageSpec) -> TrainConfig:
     """Return a configuration that describes a network, for `Model.to_torch` and fine-tuning."""
-    named: dict[type[nn.Module], str] = {
-        heads.WeightedL1: "weighted-l1",
-        heads.SigmoidDistance: "sigmoid-distance",
-    }
+    named: dict[Any, str] = {heads.WeightedL1: "weighted-l1", heads.SigmoidDistance: "sigmoid-distance"}
     inner: dict[str, Any] = spec.model_dump(exclude={"mean", "std"})
     return TrainConfig(
         recipe="network",

@@ -1,6 +1,6 @@
-"""Parts of one's own: the objects and functions that a run uses in place of named parts and sections.
+"""Parts of one's own: objects and functions that a run uses in place of named parts and sections.
 
-The configuration has only their names, so that it stays JSON; the parts travel beside it.
+They travel beside the configuration, which has only their names, so that it stays JSON.
 """
 
 from __future__ import annotations
@@ -47,20 +47,7 @@ _SIZE = ("input.height", "input.width")
 
 @dataclass(frozen=True, eq=False)
 class OwnParts:
-    """Parts of one's own; None for those that the configuration names.
-
-    Args:
-        encoder: Maps floats ``(n, channels, height, width)`` to ``(n, d)``; see
-            `twinned.nn.encoders.ModuleEncoder`. A copy of it is trained, from its weights.
-        loss: ``(embeddings, labels)`` or ``(distance, same)`` to a scalar; see
-            `twinned.losses.register_loss`. A copy of it is used, and its parameters are trained.
-        miner: Selects comparisons for the loss; see `twinned.losses.register_miner`.
-        augment: Maps floats in [0, 1], shape ``(n, channels, height, width)``, to the same.
-        optimizer: Maps the parameters of network and loss to their optimizer, whose learning rates are
-            multiplied by the schedule.
-        schedule: Maps a step (from 0) and the number of steps (None while unknown) to the factor of the
-            learning rates.
-    """
+    """Parts of one's own, as in `TrainArguments`; None for those that the configuration names."""
 
     encoder: nn.Module | None = None
     loss: AnyLoss | None = None
@@ -74,43 +61,33 @@ class OwnParts:
         return {name: part for name, part in vars(self).items() if part is not None}
 
     def make_encoder(self, config: TrainConfig, *, pretrained: bool = True) -> Encoder:
-        """Return a copy of the encoder of one's own, or build the one that the configuration names.
-
-        Raises:
-            SettingError: If it does not fit the images, or is not known.
-        """
-        shape = (config.input.height, config.input.width), config.input.channels
+        """Return a copy of the encoder of one's own, or build the one that the configuration names."""
+        given: dict[str, Any] = {
+            "image_size": (config.input.height, config.input.width),
+            "channels": config.input.channels,
+            "embedding_size": config.encoder.embedding_size,
+        }
         if self.encoder is None:
             return encoders.create_encoder(
                 config.encoder.name,
-                image_size=shape[0],
-                channels=shape[1],
-                embedding_size=config.encoder.embedding_size,
+                **given,
                 dropout=config.encoder.dropout,
                 pretrained=pretrained,
                 symmetric=config.encoder.symmetric,
             )
-        encoder = encoders.as_encoder(
-            copy.deepcopy(self.encoder),
-            image_size=shape[0],
-            channels=shape[1],
-            embedding_size=config.encoder.embedding_size,
-        )
+        encoder = encoders.as_encoder(copy.deepcopy(self.encoder), **given)
         encoder.symmetric = config.encoder.symmetric
         return encoder
 
     def statistics(self, config: TrainConfig) -> dict[str, tuple[float, ...]] | None:
         """Return the mean and std of the pixels that the encoder expects; None for any."""
         encoder = self.make_encoder(config)
-        known = encoder.mean, encoder.std
-        return None if None in known else dict(zip(("mean", "std"), known, strict=True))  # type: ignore[arg-type]
+        if encoder.mean is None or encoder.std is None:
+            return None
+        return {"mean": encoder.mean, "std": encoder.std}
 
     def finish(self, config: TrainConfig) -> tuple[TrainConfig, list[Note]]:
-        """Return the configuration with the names of the parts, and notes on parts that are missing.
-
-        Raises:
-            SettingError: If the configuration names a part that is not registered, or a part does not fit it.
-        """
+        """Return the configuration with the names of the parts, and notes on parts that are missing."""
         if self.encoder is not None:
             config = named_encoder(self.make_encoder(config), config)  # fails before images are decoded
         for part, name, known in (
@@ -133,13 +110,8 @@ class OwnParts:
 def split_arguments(arguments: TrainArguments) -> tuple[OwnParts, dict[str, Any]]:
     """Split the options of `train` into parts of one's own and changes of the configuration.
 
-    Returns:
-        The parts, and the changes by dotted name, with the names and settings of parts in their place; also
-        ``image_size`` and ``batch_size``.
-
-    Raises:
-        SettingError: If an option is unknown or set twice, a part has the wrong type, or an option belongs to
-            what a part replaces.
+    The changes have dotted names, and names and settings of parts in their place; also ``image_size`` and
+    ``batch_size``.
     """
     named = {k: v for k, v in arguments.items() if v is not None and k not in NOT_SETTINGS}
     own: dict[str, Any] = {}
@@ -157,11 +129,10 @@ def split_arguments(arguments: TrainArguments) -> tuple[OwnParts, dict[str, Any]
     if "freeze" in named:
         named["freeze"] = str(named["freeze"])
     chosen = by_full_name(named, arguments.get("settings") or {})
-    if own:
-        _check_unused(parts, chosen)
-        unsized = {name: value for name, value in _defaults(parts).items() if name not in _SIZE}
-        chosen = (unsized if "image_size" in special else _defaults(parts)) | chosen | _names(parts)
-    return parts, special | chosen
+    _check_unused(parts, chosen)
+    sized = _SIZE if "image_size" in special else ()
+    defaults = {name: value for name, value in _defaults(parts).items() if name not in sized}
+    return parts, special | defaults | chosen | _names(parts)
 
 
 def named_encoder(encoder: Encoder, config: TrainConfig) -> TrainConfig:
@@ -187,11 +158,7 @@ def first_channels(module: nn.Module) -> int | None:
 
 
 def _checked(name: str, value: Any) -> Any:
-    """Return a part if it has the type of its argument.
-
-    Raises:
-        SettingError: If it has another type.
-    """
+    """Return a part if it has the type of its argument; raise a `SettingError` otherwise."""
     if isinstance(value, type) and name != "optimizer":
         raise SettingError(
             f"Option {name} is an object or a function; got the class {value.__name__}. Create an object"
@@ -242,11 +209,7 @@ def _defaults(parts: OwnParts) -> dict[str, Any]:
 
 
 def _check_unused(parts: OwnParts, chosen: Mapping[str, Any]) -> None:
-    """Check that no option belongs to what a part replaces.
-
-    Raises:
-        SettingError: If one does.
-    """
+    """Raise a `SettingError` if an option belongs to what a part replaces."""
     for part in parts.given():
         section, used = _REPLACED.get(part, (part, ()))
         if unused := [n for n in chosen if n.startswith(f"{section}.") and n not in used]:

