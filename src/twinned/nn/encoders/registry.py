@@ -125,12 +125,7 @@ def register_encoder(name: str) -> Callable[[Part], Part]:
         16
         >>> del ENCODERS["flat"]
     """
-
-    def register(part: Part) -> Part:
-        ENCODERS.register(name, part)
-        return part
-
-    return register
+    return ENCODERS.decorator(name)
 
 
 def input_shape(name: str) -> tuple[int, int, int] | None:
