@@ -35,11 +35,8 @@ class ContrastiveLoss(Loss):
     harder pairs.
 
     Args:
-        margin: Distance beyond which different pairs cost nothing, in the units of the distance.
-        factor: Factor of every cost: 0.5 as in Hadsell et al., 1 as in the slide deck.
-
-    Raises:
-        SettingError: If ``margin`` or ``factor`` is not positive.
+        margin: Distance beyond which different pairs cost nothing, in its units, above 0.
+        factor: Factor of every cost, above 0: 0.5 as in Hadsell et al., 1 as in the slide deck.
 
     Example:
         Only the first pair is the same class. The costs are 0, 0.5**2 / 2 and 0.
@@ -80,9 +77,6 @@ class ChopraLoss(Loss):
     Args:
         bound: Largest possible distance (Q in the paper): ``d`` for ``d`` sigmoid outputs. At that distance
             a different pair costs 6 % of its cost at 0.
-
-    Raises:
-        SettingError: If ``bound`` is not positive.
 
     Example:
         >>> distance = torch.tensor([0.5, 0.0])
