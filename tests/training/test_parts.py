@@ -21,10 +21,11 @@ import twinned as tw
 from twinned.data import decoded
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
-from twinned.data.samplers import ClassBatches, ReadAhead
+from twinned.data.samplers import ClassBatches, prefetch
 from twinned.errors import DataError, ImageError, SettingError, TrainingError
 from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
+from twinned.training import inputs
 from twinned.training.callbacks import Callback
 from twinned.training.state import Interrupted, Step
 from twinned.training.trainer import Trainer
@@ -182,15 +183,17 @@ def at_third_batch(monkeypatch):
     """Call a function in the thread that reads ahead, before it reads the third batch."""
 
     def arrange(act: Any) -> None:
-        def acting(self: ReadAhead, step: int) -> Any:
-            if step == 2 and not acted:
-                acted.append(step)
-                act()
-            return read(self, step)
+        def acting(batches: Any, *options: Any) -> Any:
+            def batch(step: int) -> Any:
+                if step == 2 and not acted:
+                    acted.append(step)
+                    act()
+                return batches(step)
+
+            return prefetch(batch, *options)
 
         acted: list[int] = []
-        read = ReadAhead._read
-        monkeypatch.setattr(ReadAhead, "_read", acting)
+        monkeypatch.setattr(inputs, "prefetch", acting)
 
     monkeypatch.setattr(decoded, "IN_MEMORY_BYTES", 1000)
     return arrange
@@ -303,7 +306,7 @@ def test_training_equals_a_plain_loop(quick, some, strangers):
         ({"encoder": Mine(), "settings": {"dropout": 0.1}}, "dropout has no effect with encoder Mine"),
         ({"loss": nn.TripletMarginLoss()}, r"TripletMarginLoss takes \(anchor, positive, negative\)"),
         ({"loss": hinge, "margin": 1}, "margin has no effect with loss hinge"),
-        ({"loss": spread, "miner": miners.BatchHard()}, "spread takes embeddings and labels only"),
+        ({"loss": spread, "miner": miners.BatchHard()}, "spread has no third parameter for the indices"),
         ({"loss": their_losses.ArcFaceLoss(3, 8)}, "vectors for 3 classes, and training has 8"),
         ({"loss": "unregistered:hinge"}, r"loss hinge is not registered.*register_loss\('hinge'\)"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)}, "other parameters"),

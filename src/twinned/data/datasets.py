@@ -56,9 +56,9 @@ class ImageSet:
     ) -> tuple[Image.Image, str] | ImageSet:
         """Return an image, decoded, and its label; or the chosen images, as `subset` does."""
         rows = np.arange(len(self))[chosen]
-        return (
-            self.subset(rows) if rows.ndim else (open_image(self.images[int(rows)]), str(self.labels[rows]))
-        )
+        if rows.ndim:
+            return self.subset(rows)
+        return open_image(self.images[int(rows)]), str(self.labels[rows])
 
     def __repr__(self) -> str:
         return f"ImageSet({len(self)} images, {len(self.classes)} classes, {self.origin})"
@@ -66,7 +66,7 @@ class ImageSet:
     @property
     def classes(self) -> list[str]:
         """Distinct labels, sorted."""
-        return [str(label) for label in np.unique(self.labels)]
+        return list(map(str, np.unique(self.labels)))
 
     @property
     def class_index(self) -> NDArray[np.int64]:
@@ -111,9 +111,7 @@ class ImageSet:
 
         try:
             return data.ImageDataset(self, transform)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
+        except ModuleNotFoundError:
             raise MissingExtra("train", "ImageSet.as_dataset") from None
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:
@@ -121,14 +119,8 @@ class ImageSet:
         index = np.arange(len(self))[chosen]
         images: Any = self.images
         picked: Any = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
-        return replace(
-            self,
-            images=picked,
-            labels=self.labels[index],
-            groups=self.groups[index],
-            forgery=self.forgery[index],
-            split=self.split[index],
-        )
+        columns = {name: getattr(self, name)[index] for name in ("labels", "groups", "forgery", "split")}
+        return replace(self, images=picked, **columns)
 
     def genuine(self) -> ImageSet:
         """Return the images that are not forgeries."""
@@ -155,16 +147,12 @@ class ImageSet:
     def split_classes(
         self, fraction: float, *, seed: int = 0, whole_groups: bool = False
     ) -> tuple[ImageSet, ImageSet]:
-        """Split the classes at random into two sets without a common class.
+        """Split the classes at random into two sets without a common class, each with one at least.
 
         Args:
             fraction: Fraction of the classes in the first set, in (0, 1).
             seed: Random seed.
-            whole_groups: Split groups instead of classes, for groups that must stay together (a writer, a
-                site).
-
-        Returns:
-            Two sets with at least one class each.
+            whole_groups: Split groups instead of classes, such as writers or sites.
 
         Raises:
             DataError: If the fraction is out of range or there are fewer than two classes (groups).
@@ -233,15 +221,10 @@ class PairSet:
         """Return these pairs with these images, which must include those of the pairs."""
         place = np.empty(len(self.images), np.intp)
         place[images] = np.arange(len(images))
-        return replace(
-            self,
-            images=[self.images[i] for i in images],
-            left=place[self.left[pairs]],
-            right=place[self.right[pairs]],
-            same=self.same[pairs],
-            relation=None if self.relation is None else self.relation[pairs],
-            notes=(),
-        )
+        chosen = [self.images[i] for i in images]
+        left, right, same = place[self.left[pairs]], place[self.right[pairs]], self.same[pairs]
+        relation = None if self.relation is None else self.relation[pairs]
+        return PairSet(chosen, left, right, same, relation, self.origin)
 
     def relations(self) -> dict[str, bool]:
         """Return the sorted names of the relations, and for each True if its pairs are same.

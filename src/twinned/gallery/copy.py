@@ -18,7 +18,7 @@ from .store import Embedder, Filter
 
 
 def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:
-    """Copy every record and embedding to another gallery, for example from a folder to a server.
+    """Copy every record and embedding to another gallery, and return the number of records written.
 
     Records that the target already has are skipped, so an interrupted copy can be run again.
 
@@ -26,9 +26,6 @@ def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:
         source: Gallery to read.
         target: Gallery to write, of the same model.
         progress: Show a progress bar.
-
-    Returns:
-        Number of records written.
 
     Raises:
         GalleryError: If the galleries are bound to different models.
@@ -117,10 +114,9 @@ def _check_files(old: Store, skip_missing: bool, allow_loss: int | None) -> None
         for record in records
         if not os.path.isfile(record.image or "")
     ]
-    if not lost:
-        return
     count = old.count(Filter())
-    if skip_missing and (len(lost) <= allow_loss if allow_loss is not None else len(lost) < count):
+    allowed = count - 1 if allow_loss is None else allow_loss
+    if not lost or (skip_missing and len(lost) <= allowed):
         return
     remedy = "Restore the files"
     if allow_loss is not None:

@@ -85,7 +85,9 @@ class EmbeddingLoss(Loss):
         elif self.proxies and miner is not None:
             problem = "compares images with classes, not with images. Leave the miner out"
         elif self._kind == "foreign" and miner is not None and len(call_inputs(loss, "loss")) < 3:
-            problem = "has no third parameter for the indices of the miner. Add one, or leave the miner out"
+            problem = (
+                "takes embeddings and labels only. Add a parameter for the miner's indices, or leave it out"
+            )
         elif distance is None and measures:
             problem = f"needs a distance; choose one of {', '.join(distances.DISTANCES)}"
         if problem:

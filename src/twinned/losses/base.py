@@ -40,7 +40,7 @@ class OptionsModule(nn.Module):
 
 
 class Loss(OptionsModule):
-    """Base class of the losses of this package.
+    """Base class of the losses of this package; an option out of its range raises a `SettingError`.
 
     A loss of another library has no attribute ``kind``; it is called as one of kind ``"embedding"``.
 

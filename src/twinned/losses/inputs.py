@@ -6,7 +6,7 @@ The checks read shapes and types only, never values, so none of them makes a GPU
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -69,16 +69,14 @@ def columns(embeddings: Tensor, labels: Tensor, reference: Reference | None) -> 
 
 def check_indices(indices: Any) -> Indices:
     """Return the result of a miner, which must be a tuple of three or four tensors."""
-    if not isinstance(indices, (tuple, list)) or not all(isinstance(one, Tensor) for one in indices):
-        got = repr(indices)
-    elif len(indices) in (3, 4):
-        return cast(Indices, indices)
-    else:
-        got = f"{len(indices)} tensors"
-    raise DataError(
-        f"the miner returned {got}. Expected tensors (anchor, positive, negative) or (anchor, positive,"
-        " anchor, negative)"
-    )
+    tensors = isinstance(indices, (tuple, list)) and all(isinstance(one, Tensor) for one in indices)
+    if not tensors or len(indices) not in (3, 4):
+        got = f"{len(indices)} tensors" if tensors else repr(indices)
+        raise DataError(
+            f"the miner returned {got}. Expected tensors (anchor, positive, negative) or (anchor, positive,"
+            " anchor, negative)"
+        )
+    return tuple(indices)
 
 
 def pair_masks(labels: Tensor, rows: int, indices: Indices | None = None) -> tuple[Tensor, Tensor]:

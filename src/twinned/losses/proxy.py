@@ -68,10 +68,7 @@ class ArcFaceLoss(ProxyLoss):
         num_classes: Number of classes; labels are 0 to ``num_classes - 1``.
         embedding_size: Values in an embedding.
         margin: Angle in radians, between 0 and pi.
-        scale: Factor of the cosines before the softmax; with few classes, 16 to 32.
-
-    Raises:
-        SettingError: If an option is out of range.
+        scale: Factor of the cosines before the softmax, above 0; with few classes, 16 to 32.
 
     Example:
         >>> loss = ArcFaceLoss(10, 4)
@@ -111,11 +108,8 @@ class ProxyAnchorLoss(ProxyLoss):
     Args:
         num_classes: Number of classes; labels are 0 to ``num_classes - 1``.
         embedding_size: Values in an embedding.
-        margin: Cosine similarity: positives should be above it and negatives below its negative.
-        alpha: Sharpness; the higher, the more the hardest images count.
-
-    Raises:
-        SettingError: If an option is out of range.
+        margin: Cosine similarity above 0: positives should be above it and negatives below its negative.
+        alpha: Sharpness, above 0; the higher, the more the hardest images count.
 
     References:
         Kim et al., CVPR 2020, eq. 4.

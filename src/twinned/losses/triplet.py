@@ -26,10 +26,7 @@ class TripletLoss(Loss):
     and gets no gradient. Soon most triplets are, so mine the others (`miners.SemiHard`).
 
     Args:
-        margin: Required difference, in the units of the distances.
-
-    Raises:
-        SettingError: If ``margin`` is not positive.
+        margin: Required difference, in the units of the distances, above 0.
 
     Example:
         >>> import torch

@@ -131,9 +131,8 @@ class SiameseNetwork(nn.Module):
     def layers(self) -> list[Layer]:
         """List the layers in the order of the forward pass.
 
-        Each row has the output shape of a layer, without the batch dimension, and its number of parameters.
-        Parameters are counted once, in the first layer that uses them. A symmetric encoder is listed as one
-        pass, although it embeds the mirror image too.
+        Output shapes are without the batch dimension. Parameters are counted once, in the first layer that
+        uses them. A symmetric encoder is listed as one pass, although it embeds the mirror image too.
         """
         rows: list[Layer] = []
         counted: set[nn.Parameter] = set()

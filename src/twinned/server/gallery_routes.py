@@ -94,7 +94,7 @@ class GalleryService:
 
     def map(self, method: Method = "pca") -> dict[str, Any]:
         """Map the gallery in two dimensions."""
-        return self._maps.get(method)
+        return vars(self._maps.get(method))
 
     # ---- read
 

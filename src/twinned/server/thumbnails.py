@@ -61,10 +61,8 @@ class Thumbnails:
         if self._folder is not None and not self._read_only:
             path = _path(self._folder, id)
             with contextlib.suppress(OSError):
-                self._folder.mkdir(
-                    exist_ok=True
-                )  # not its parents: a gallery that was moved must not reappear
-                path.parent.mkdir(exist_ok=True)
+                for folder in (self._folder, path.parent):  # not the gallery: it may have been moved
+                    folder.mkdir(exist_ok=True)
                 draft = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
                 draft.write_bytes(data)
                 draft.replace(path)
@@ -94,11 +92,7 @@ class Thumbnails:
 
 
 def shrink(source: ImageSource) -> bytes:
-    """Convert an image to a small WebP file without metadata.
-
-    Raises:
-        ImageError: If it cannot be opened.
-    """
+    """Convert an image to a small WebP file without metadata."""
     image = open_image(source, at_least=(SIDE, SIDE))
     image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     bare = Image.frombytes(image.mode, image.size, image.tobytes())

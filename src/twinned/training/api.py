@@ -1,4 +1,4 @@
-"""`train`, and the configuration that it uses; `finetune` is in `twinned.training.finetune`."""
+"""`train`, and the configuration that it uses."""
 
 from __future__ import annotations
 
@@ -88,16 +88,9 @@ def resolve_config(
     config: TrainConfig | None = None,
     **options: Unpack[TrainArguments],
 ) -> TrainConfig:
-    """Return the configuration that `train` would use, without training.
-
-    With recipe ``auto``, `train` may still replace the encoder after pilot runs.
-
-    Raises:
-        SettingError: If an option is wrong.
-    """
-    return set_up(
-        TrainRequest(data, init_from=init_from, validation=validation, config=config, options=options)
-    ).config
+    """Return the configuration of `train`, which may still replace the encoder with recipe ``auto``."""
+    request = TrainRequest(data, options, init_from=init_from, validation=validation, config=config)
+    return set_up(request).config
 
 
 def with_new_names(given: dict[str, Any]) -> dict[str, Any]:

@@ -63,12 +63,7 @@ def finetune(
 
 
 def _check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool) -> None:
-    """Check that models can be evaluated on the data of the original task, and that the output spares them.
-
-    Raises:
-        DataError: If they have no genuine or no impostor pairs.
-        SettingError: If the output exists, or holds the data.
-    """
+    """Check that the data of the original task can be evaluated, and that the output spares them."""
     if not data.has_both_kinds:
         raise DataError(f"`old=`: {data.origin}: evaluation needs two classes, one of them with two images")
     if target is not None:

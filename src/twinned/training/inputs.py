@@ -11,25 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.augmentation import AnyAugmentation, Augmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import PixelStore, is_in_memory
-from ..data.samplers import Batch, ReadAhead
+from ..data.samplers import Batch, prefetch
 from ..utils.random import Stream, rng, step_seed
 
 NO_AUGMENTATION = Augmentation()
 
 
+@dataclass(frozen=True, eq=False)
 class PixelSource:
     """Images as pixels, uint8 ``(n, height, width, channels)``, augmented at each step."""
 
+    pixels: PixelStore
+    augment: Augmentation
+    device: torch.device
+    seed: int
     start_stage = 0
-
-    def __init__(
-        self, pixels: PixelStore, augment: AnyAugmentation, *, device: torch.device, seed: int
-    ) -> None:
-        self.pixels = pixels
-        self.augment, self.device, self.seed = augment, device, seed
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -46,7 +45,7 @@ class PixelSource:
         self, batches: Callable[[int], Batch], rows: slice
     ) -> AbstractContextManager[Callable[[int], Batch]]:
         """Return batches whose pixels are read in advance, unless they are in memory."""
-        return nullcontext(batches) if is_in_memory(self.pixels) else ReadAhead(batches, self.pixels, rows)
+        return nullcontext(batches) if is_in_memory(self.pixels) else prefetch(batches, self.pixels, rows)
 
     def get(self, start: int, stop: int) -> Tensor:
         """Return some images without augmentation."""
@@ -104,11 +103,13 @@ class CachedSet(DecodedSet):
         return cls(**values, features=features)
 
 
+@dataclass(frozen=True, eq=False)
 class FeatureSource:
     """Cached features as inputs; a batch uses one view of each image, drawn at random."""
 
-    def __init__(self, features: CachedFeatures, rows: Tensor, *, device: torch.device) -> None:
-        self.features, self.rows, self.device = features, rows, device
+    features: CachedFeatures
+    rows: Tensor
+    device: torch.device
 
     @property
     def start_stage(self) -> int:
@@ -148,7 +149,7 @@ InputSource = PixelSource | FeatureSource
 
 
 def input_source(
-    data: DecodedSet, *, augment: AnyAugmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
+    data: DecodedSet, *, augment: Augmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
 ) -> InputSource:
     """Return the inputs of a dataset: its cached features, or its pixels."""
     if isinstance(data, CachedSet):

@@ -139,10 +139,8 @@ def _run_processes(train: Training, request: TrainRequest) -> None:
             ended.set()
             reader.join()
     except SignalException:
-        expected = [
-            error for error in errors.values() if isinstance(error, (TwinnedError, KeyboardInterrupt))
-        ]
-        raise expected[0] if expected else Interrupted("stopped before the first checkpoint") from None
+        expected = (e for e in errors.values() if isinstance(e, (TwinnedError, KeyboardInterrupt)))
+        raise next(expected, Interrupted("stopped before the first checkpoint")) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise errors.get(rank) or _death(rank, request.devices, failure.exitcode) from None

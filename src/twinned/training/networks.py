@@ -35,8 +35,7 @@ from .parts import OwnParts, first_channels, named_encoder
 from .save import write_weights
 from .warm_start import config_of, load_for_input
 
-# Images whose sizes are compared, where a network does not determine that of its input.
-_LOOK_AT = 16
+_LOOK_AT = 16  # images whose sizes are compared, where a network does not determine that of its input
 
 
 def from_network(

@@ -1,7 +1,4 @@
-"""Objective of training: the batches, and the loss of a batch.
-
-Several processes may share the images of a batch; each computes the loss of the whole batch.
-"""
+"""Objective of training: the batches, and the loss of a batch."""
 
 from __future__ import annotations
 
@@ -32,24 +29,19 @@ from .state import Objective
 def make_batches(
     data: DecodedSet, config: TrainConfig, relations: Sequence[str] = ()
 ) -> ClassBatches | PairBatches:
-    """Create the batch sampler of class or pair data.
-
-    Args:
-        data: Training data.
-        config: Batch shape, sampling options and seed.
-        relations: Names of the relations to learn from pairs; empty for none.
-    """
+    """Create the batch sampler of class data, or of pair data with the relations to learn."""
+    options = config.sampler.model_dump()
+    classes, images = options.pop("classes_per_batch"), options.pop("images_per_class")
     if data.pairs is not None:
-        size = config.sampler.classes_per_batch * config.sampler.images_per_class // 2
-        return PairBatches(data.pairs, size=size, relations=list(relations), seed=config.seed)
+        return PairBatches(
+            data.pairs, size=classes * images // 2, relations=list(relations), seed=config.seed
+        )
     return ClassBatches(
         data.images.class_index,
-        classes=config.sampler.classes_per_batch,
-        images=config.sampler.images_per_class,
+        classes=classes,
+        images=images,
         groups=data.images.groups,
-        same_group_fraction=config.sampler.same_group_fraction,
-        rotate_classes=config.sampler.rotate_classes,
-        flip_classes=config.sampler.flip_classes,
+        **options,
         forgery=data.images.forgery if data.images.forgery.any() else None,
         seed=config.seed,
     )
@@ -63,18 +55,10 @@ def make_objective(
     parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
     start_stage: int = 0,
 ) -> tuple[Objective[SiameseNetwork], nn.Module]:
-    """Create the objective, and the loss with its parameters and memory.
+    """Create the objective, and the module with the parameters and the memory of the loss.
 
-    Args:
-        network: Network to train.
-        config: Loss and its options, distance and miner.
-        batches: Batch sampler.
-        parts: Loss and miner of one's own.
-        start_stage: First stage of the encoder to run: above 0, batches hold cached features.
-
-    Returns:
-        A function from network, images and batch to the loss, a scalar, and the embeddings of the batch; and
-        the module with the parameters of the loss.
+    The objective maps network, images and batch to the loss, a scalar, and the embeddings. With
+    ``start_stage`` above 0, the first stage of the encoder to run, images are cached features.
     """
 
     def embed(net: SiameseNetwork, images: Tensor, batch: Batch) -> Tensor:
@@ -118,11 +102,7 @@ def make_objective(
 
 
 def _make_loss(own: AnyLoss | None, config: TrainConfig, num_classes: int | None, size: int) -> AnyLoss:
-    """Copy the loss of one's own, or create the one that the configuration names.
-
-    Raises:
-        SettingError: If it is not known, or has vectors for fewer classes than there are.
-    """
+    """Copy the loss of one's own, or create the one that the configuration names."""
     if own is None:
         options = config.loss.model_dump()
         return losses.create_loss(**options, num_classes=num_classes, embedding_size=size)

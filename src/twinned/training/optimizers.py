@@ -1,8 +1,7 @@
 """Optimizers: AdamW, SGD and Muon over parameter groups.
 
-Muon makes the update of each weight matrix orthogonal. The few strong directions of a gradient otherwise
-dominate the many weak ones; orthogonal updates give all the same length. Networks trained from scratch learn
-more from each step. The weights of pretrained networks depend on these lengths, so they use AdamW.
+With the orthogonal updates of Muon, networks trained from scratch learn more from each step. The weights of
+pretrained networks depend on the lengths of the updates, so they use AdamW.
 """
 
 from __future__ import annotations
@@ -27,35 +26,18 @@ def create_optimizer(
     config: TrainConfig,
     make: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
 ) -> torch.optim.Optimizer:
-    """Create the optimizer of a network and of its loss's parameters.
-
-    Args:
-        network: Network to train.
-        extra: Loss, which may have parameters.
-        config: Optimizer, learning rate, momentum and weight decay.
-        make: Function of one's own that maps the parameters to their optimizer.
-
-    Raises:
-        SettingError: If that function returns no optimizer.
-    """
+    """Create the optimizer of a network and of its loss's parameters, or that of the function ``make``."""
     if make is not None:
         return _own_optimizer(make, [*network.parameters(), *extra.parameters()])
+    own = config.optimizer
     groups = parameter_groups(
-        network,
-        extra,
-        weight_decay=config.optimizer.weight_decay,
-        proxy_lr_scale=config.optimizer.proxy_lr_scale,
+        network, extra, weight_decay=own.weight_decay, proxy_lr_scale=own.proxy_lr_scale
     )
-    if config.optimizer.name == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=config.optimizer.learning_rate,
-            momentum=config.optimizer.momentum,
-            nesterov=config.optimizer.momentum > 0,
-        )
-    if config.optimizer.name == "muon":
-        return Muon(groups, lr=config.optimizer.learning_rate)
-    return torch.optim.AdamW(groups, lr=config.optimizer.learning_rate, fused=True)
+    if own.name == "sgd":
+        return torch.optim.SGD(groups, own.learning_rate, own.momentum, nesterov=own.momentum > 0)
+    if own.name == "muon":
+        return Muon(groups, lr=own.learning_rate)
+    return torch.optim.AdamW(groups, lr=own.learning_rate, fused=True)
 
 
 def _own_optimizer(
@@ -80,14 +62,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Return parameter groups: matrices and filters with weight decay, biases and batch norms without.
 
-    Weight matrices of the encoder are marked ``orthogonal`` for `Muon`.
-
-    Args:
-        network: Network to train.
-        extra: Loss whose parameters, if any, are proxies.
-        weight_decay: Weight decay of matrices and filters.
-        proxy_lr_scale: Learning rate of proxies as a multiple of the network's. A proxy gets gradients from
-            few images, so it needs a higher rate.
+    Weight matrices of the encoder are marked ``orthogonal`` for `Muon`. Parameters of ``extra`` are proxies:
+    each gets gradients from few images, so it needs a higher learning rate.
     """
     of_encoder = set(network.encoder.parameters())
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
@@ -148,9 +124,6 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """Approximate the nearest orthogonal matrix: same singular vectors, singular values around 1.
 
     Each of five iterations maps a singular value x, below 1 at first, to 3.4445 x - 4.775 x^3 + 2.0315 x^5.
-
-    Args:
-        matrix: Shape ``(rows, columns)``.
     """
     if len(matrix) > matrix.shape[1]:
         return orthogonal(matrix.T).T

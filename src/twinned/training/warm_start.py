@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import Note
 from . import recipes
-from .config import TrainConfig
+from .config import OPTIONS, TrainConfig
 from .parts import OwnParts
 
 # Learning rate of the first fine-tuning, relative to that of the original training.
@@ -30,18 +32,8 @@ _LOWER_RATE = 0.3
 _MINUTES = 2.0
 # Options that stay the model's when another recipe is chosen.
 _OF_THE_NETWORK = (
-    "input.height",
-    "input.width",
-    "input.channels",
-    "input.fit",
-    "input.ink",
-    "input.faces",
-    "input.min_face",
-    "encoder.name",
-    "encoder.embedding_size",
-    "encoder.dropout",
-    "encoder.symmetric",
     "comparison.normalize",
+    *(n for n in OPTIONS if n.startswith(("input.", "encoder.")) and n != "encoder.weights"),
 )
 # More of them, where only one of recipe and model has a pretrained encoder.
 _OF_ITS_TRAINING = (
@@ -57,26 +49,18 @@ _OF_ITS_TRAINING = (
 
 @dataclass(frozen=True, eq=False)
 class WarmStart:
-    """Model whose weights are the initial weights of a run.
-
-    Args:
-        model: Saved model.
-        network: Network of the model, for the image size and number of channels of the run.
-        complete: True if all of its weights could be loaded, so that it can be used without training.
-        notes: Notes on weights that could not be loaded.
-    """
+    """Model whose weights are the initial weights of a run."""
 
     model: Model
-    network: SiameseNetwork
-    complete: bool
-    notes: tuple[Note, ...] = ()
+    network: SiameseNetwork  # for the image size and number of channels of the run
+    complete: bool  # all weights could be loaded, so that it can be used without training
+    notes: tuple[Note, ...] = ()  # on weights that could not be loaded
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the weights."""
         return self.model.manifest.files["weights.safetensors"]
 
-    def has_relations(self, relations: dict[str, bool]) -> bool:
+    def has_relations(self, relations: Mapping[str, bool]) -> bool:
         """Return True if its head predicts these relations with the same meaning, or both have none."""
         head = self.network.head
         same = head.same.bool().tolist() if isinstance(head, heads.Relation) else []
@@ -95,23 +79,14 @@ def load_for_input(
     config: TrainConfig,
     parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
 ) -> WarmStart:
-    """Load the network of a model for another image size or number of channels.
+    """Load the network of a model, trained with the configuration ``theirs``, for the input of a run.
 
-    Args:
-        model: Model with weights; a wrapped one has none.
-        theirs: Configuration that the model was trained with.
-        config: Configuration of the run.
-        parts: Encoder of one's own, for a model whose encoder is not registered.
-
-    Raises:
-        SettingError: If the encoder does not support the image size.
-        ModelError: If the weights do not fit the model's encoder.
+    ``parts`` has the encoder of a model whose encoder is not registered.
     """
     state = load_file(model_folder.checked(model.folder, "weights.safetensors", model.manifest))
     encoder = parts.make_encoder(theirs.model_copy(update={"input": config.input}), pretrained=False)
-    missing = encoders.load_matching(
-        encoder, {name: value for name, value in state.items() if name.startswith("encoder.")}
-    )
+    own = {name: value for name, value in state.items() if name.startswith("encoder.")}
+    missing = encoders.load_matching(encoder, own)
     size = f"{config.input.height}x{config.input.width}"
     wrong = [name for name in missing if not name.startswith("dense.")]
     if wrong and (config.input.height, config.input.width) != (theirs.input.height, theirs.input.width):
@@ -164,36 +139,20 @@ def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]
 
 
 def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]] | None:
-    """Return the mean and standard deviation of the pixels that weights in a file were trained on.
+    """Return ``mean`` and ``std`` of the pixels that weights in a file were trained on; None if unknown.
 
-    Args:
-        path: File as for `encoders.load_weights`. The weights.safetensors of a model folder contains both;
-            older ones have them in the model.json beside it.
-        channels: 1 or 3, the channels of the network that receives the weights.
-
-    Returns:
-        ``mean`` and ``std`` by the names of `ImageSpec`; None if they are unknown.
-
-    Raises:
-        SettingError: If the values are not one per channel, with standard deviations above 0.
+    The weights.safetensors of a model folder contains both; older ones have them in the model.json beside it.
     """
     found: dict[str, tuple[float, ...]] = {}
-    try:
-        with safe_open(path, "pt") as file:
-            names = set(file.keys())
-            if {"mean", "std"} <= names and any(name.startswith("encoder.") for name in names):
-                found = {
-                    name: tuple(round(v, 6) for v in file.get_tensor(name).flatten().tolist())
-                    for name in ("mean", "std")
-                }
-    except (OSError, SafetensorError):
-        return None  # `encoders.load_weights` raises the error
-    if not found and Path(path).name == "weights.safetensors":
-        try:
-            spec = model_folder.read(Path(path).parent).spec
-        except ModelError:
-            return None
-        found = {"mean": spec.mean, "std": spec.std}
+    with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:  # raised by `load_weights`
+        names = set(file.keys())
+        if {"mean", "std"} <= names and any(name.startswith("encoder.") for name in names):
+            tensors = {name: file.get_tensor(name).flatten().tolist() for name in ("mean", "std")}
+            found = {name: tuple(round(v, 6) for v in values) for name, values in tensors.items()}
+        elif Path(path).name == "weights.safetensors":
+            with suppress(ModelError):
+                spec = model_folder.read(Path(path).parent).spec
+                found = {"mean": spec.mean, "std": spec.std}
     if not found:
         return None
     sizes = {len(values) for values in found.values()}
@@ -207,29 +166,20 @@ def weights_statistics(path: str, channels: int) -> dict[str, tuple[float, ...]]
 
 def pretrained_baseline(config: TrainConfig, spec: ImageSpec) -> SiameseNetwork:
     """Return a pretrained encoder with the cosine distance, before training."""
+    weights, size = config.encoder.weights, (spec.height, spec.width)
     encoder = encoders.create_encoder(
-        config.encoder.name,
-        image_size=(spec.height, spec.width),
-        channels=spec.channels,
-        pretrained=config.encoder.weights is None,
+        config.encoder.name, image_size=size, channels=spec.channels, pretrained=weights is None
     )
-    if config.encoder.weights is not None:
-        encoders.load_weights(encoder, config.encoder.weights)
     mean, std = encoder.mean, encoder.std
-    if config.encoder.weights is not None and (
-        stored := weights_statistics(config.encoder.weights, spec.channels)
-    ):
-        mean, std = stored["mean"], stored["std"]
+    if weights is not None:
+        encoders.load_weights(encoder, weights)
+        if stored := weights_statistics(weights, spec.channels):
+            mean, std = stored["mean"], stored["std"]
     return SiameseNetwork(encoder, normalize=True, mean=mean, std=std)
 
 
 def config_of(model: Model) -> TrainConfig:
-    """Return the configuration that a model was trained with.
-
-    Raises:
-        SettingError: If the model was wrapped.
-        ModelError: If the configuration is damaged.
-    """
+    """Return the configuration that a model was trained with; a wrapped one has none."""
     if "weights.safetensors" not in model.manifest.files:
         raise SettingError(
             f"{model.folder}: the encoder was wrapped, and an ONNX graph cannot be trained. Train it in its"
@@ -246,13 +196,7 @@ def base_config(
 ) -> tuple[TrainConfig, str]:
     """Return the configuration that fine-tuning starts from, and a note on the model.
 
-    Args:
-        model: Model to start from.
-        recipe: Way of training; None for the model's own.
-        data: New data.
-
-    Raises:
-        SettingError: If the model distinguishes relations, and the data have none.
+    ``recipe`` is the way of training; None for the model's own.
     """
     theirs = config_of(model)
     if theirs.comparison.head == "relation" and not (isinstance(data, PairSet) and data.relation is not None):
@@ -261,21 +205,13 @@ def base_config(
             " with a column relation, or fine-tune the model that this one was trained from"
         )
     base = _lower_rate(model, theirs) if recipe is None else _with_network_of(theirs, recipe)
-    known = len(model.manifest.classes)
-    text = (
-        f"a model of {many(known, 'class')} ({base.encoder.name})"
-        if known
-        else f"encoder {base.encoder.name}"
-    )
-    return base, f"finetuned from {text}{'' if known else ', which knew no classes yet'}"
+    if known := len(model.manifest.classes):
+        return base, f"finetuned from a model of {many(known, 'class')} ({base.encoder.name})"
+    return base, f"finetuned from encoder {base.encoder.name}, which knew no classes yet"
 
 
 def check_kept(theirs: TrainConfig, config: TrainConfig) -> None:
-    """Check that options keep the model's network.
-
-    Raises:
-        SettingError: If they do not.
-    """
+    """Raise a `SettingError` if options do not keep the model's network."""
     if config.encoder.name != theirs.encoder.name or config.encoder.weights is not None:
         raise SettingError(
             f"Fine-tuning keeps the model's encoder, {theirs.encoder.name}, and its weights. Use train for"

@@ -23,25 +23,15 @@ def check_output(
     data: Iterable[str | os.PathLike[str]] = (),
     option: str | None = "force",
 ) -> None:
-    """Check that an output file or folder may be written.
+    """Raise a `SettingError` if an output exists (unless ``force``), touches the data, or is not writable.
 
-    Args:
-        target: File or folder to write.
-        force: Allow replacing an existing target.
-        data: Input files and folders, which must not be overwritten or written into.
-        option: Name of the keyword that sets ``force``, for the message; None if there is none.
-
-    Raises:
-        SettingError: If the target exists and ``force`` is False, is inside or around the data, or its
-            folder is not writable.
+    ``option`` is the name of the keyword that sets ``force``, for the message; None if there is none.
     """
     if os.path.lexists(target) and not force:
         remedy = f", or overwrite it with `{option}=True`" if option else ""
         raise SettingError(f"{target}: exists. Choose another name{remedy}.")
     place = target.resolve()
-    for source in map(Path, data):
-        if not source.exists():
-            continue
+    for source in filter(Path.exists, map(Path, data)):
         given = source.resolve()
         if place == given:
             raise SettingError(f"{target}: The output is also an input. Choose another name.")
@@ -70,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically."""
+    """Write a text file atomically."""
     write_bytes(path, text.encode())
 
 
@@ -114,13 +104,8 @@ def cache_path(name: str, stamp: Sequence[str]) -> Path:
 def cached_folder(name: str, stamp: Sequence[str], write: Callable[[Path], object]) -> Path:
     """Return a folder of the user's cache, which is written on first use and again when damaged.
 
-    The folder appears complete, in one step, so that several processes may write it at once: the first one
-    counts, and the others use its folder.
-
-    Args:
-        name: First part of the name of the folder.
-        stamp: Description of the content, such as the SHA-256 of sources; a change makes a new folder.
-        write: Function that writes the files into an empty folder.
+    A change of the ``stamp``, such as the SHA-256 of sources, makes a new folder. It appears complete, in one
+    step: of several processes that write it at once, the first one counts.
     """
     target = cache_path(name, stamp)
     if not is_whole(target):

@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 
 
 def rank_within_group(labels: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the position of each element among the elements of its group, in order of appearance.
-
-    Args:
-        labels: Group of each element, shape ``(n,)``. For random ranks, permute the labels first.
-
-    Returns:
-        Shape ``(n,)``, from 0.
+    """Return the position of each element among those of its group, from 0, in order of appearance.
 
     Example:
         >>> rank_within_group(np.array(["a", "b", "a", "a", "b"]))
@@ -30,9 +24,6 @@ def rank_within_group(labels: NDArray[Any]) -> NDArray[np.intp]:
 
 def members(labels: NDArray[Any]) -> list[NDArray[np.intp]]:
     """Return the ascending indices of the elements of each group, groups in sorted order.
-
-    Args:
-        labels: Group of each element, shape ``(n,)``.
 
     Example:
         >>> [list(map(int, index)) for index in members(np.array(["b", "a", "b"]))]

@@ -8,14 +8,10 @@ from typing import Any
 
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
-    """Return ``__getattr__`` and ``__all__`` of a package.
+    """Return ``__getattr__`` and ``__all__`` of a package, from the names that each of its modules defines.
 
-    The package imports the same names under ``if TYPE_CHECKING``, for type checkers, and calls this function
-    under ``if not TYPE_CHECKING``: with ``__getattr__``, they would accept every name.
-
-    Args:
-        package: ``__name__`` of the package.
-        modules: Names defined by each submodule, separated by spaces.
+    The package imports the same names under ``if TYPE_CHECKING``, and calls this function otherwise: with
+    ``__getattr__``, type checkers would accept every name.
 
     Example:
         >>> get, names = lazy_attributes("twinned.utils", {"groups": "members rank_within_group"})

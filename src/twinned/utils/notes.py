@@ -1,12 +1,9 @@
-"""Notes to the user: logged, and collected for the model card.
+"""Notes to the user: logged by ``twinned``, and collected for the model card.
 
-A note has a code for programs to test, and a text for people to read. `note` writes the text to the
-logger ``twinned``; inside `collect` it is also kept.
-
-    >>> with collect() as notes:
-    ...     note("few-classes", "9 classes are too few to hold some out")
-    >>> notes
-    [Note(code='few-classes', text='9 classes are too few to hold some out')]
+>>> with collect() as notes:
+...     note("few-classes", "9 classes are too few to hold some out")
+>>> notes
+[Note(code='few-classes', text='9 classes are too few to hold some out')]
 """
 
 from __future__ import annotations
@@ -21,15 +18,10 @@ logger = logging.getLogger("twinned")
 
 
 class Note(NamedTuple):
-    """A message to the user.
+    """A message to the user."""
 
-    Args:
-        code: Identifier of the kind of message, in kebab case.
-        text: One sentence, without a period at the end.
-    """
-
-    code: str
-    text: str
+    code: str  # in kebab case, for programs to test
+    text: str  # one sentence, without a period at the end
 
 
 _collected: ContextVar[list[Note] | None] = ContextVar("collected", default=None)

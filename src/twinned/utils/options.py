@@ -7,22 +7,13 @@ from typing import Any, NamedTuple, get_type_hints
 
 
 class Option(NamedTuple):
-    """Description of an option, in the annotation of a `TypedDict`.
+    """Description of an option, in the annotation of a `TypedDict`."""
 
-    Args:
-        panel: Help panel of the command.
-        help: Noun phrase that is understood without the other options.
-        cli: Type on the command line, where it differs from the type in Python.
-        flag: Name on the command line; by default the name in Python, with dashes.
-        least: Smallest value on the command line.
-        default: Value of an option that is not set.
-    """
-
-    panel: str
-    help: str
-    cli: Any = None
-    flag: str | None = None
-    least: int | None = None
+    panel: str  # help panel of the command
+    help: str  # noun phrase that is understood without the other options
+    cli: Any = None  # type on the command line, where it differs
+    flag: str | None = None  # name on the command line, where it differs
+    least: int | None = None  # smallest value on the command line
     default: Any = None
 
 

@@ -1,7 +1,4 @@
-"""Progress on standard error, silent unless that is a terminal.
-
-One line shows the work in hand. A block inside of another one takes its place while it runs.
-"""
+"""Progress on standard error, if that is a terminal: one line, of the innermost work."""
 
 from __future__ import annotations
 
@@ -44,15 +41,9 @@ _display: Progress | None = None
 
 @contextmanager
 def progress_bar(what: str, total: int | None = None, *, show: bool = True) -> Iterator[Advance]:
-    """Show a progress bar while the block runs.
+    """Show a progress bar while the block runs; yield the function to call when units are completed.
 
-    Args:
-        what: Description of the work, in two or three words.
-        total: Number of units; None if unknown, 0 for no bar.
-        show: Show the bar if standard error is a terminal.
-
-    Yields:
-        Function to call when units are completed.
+    The total is None if it is unknown, and 0 for no bar.
     """
     if not show or total == 0 or not sys.stderr.isatty():
         yield lambda amount=1, note="", total=None: None

@@ -18,12 +18,7 @@ class Stream(IntEnum):
 
 
 def rng(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """Return the generator of a stream.
-
-    Args:
-        seed: Seed of the run, at least 0.
-        stream: Purpose of the numbers.
-        position: Step or epoch, if each has separate numbers, so that a resumed run needs no saved state.
+    """Return the generator of a stream, or of a step or an epoch of it, so that no state is saved.
 
     Example:
         >>> int(rng(0, Stream.SAMPLER, 5).integers(100)) == int(rng(0, Stream.SAMPLER, 5).integers(100))

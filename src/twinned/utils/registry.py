@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from ..errors import SettingError
 
 Entry = TypeVar("Entry")
+Part = TypeVar("Part", bound=Callable[..., Any])
 
 # Marks the name of a part in a configuration that no table holds.
 UNREGISTERED = "unregistered:"
@@ -21,14 +22,8 @@ class Registry(dict[str, Entry], Generic[Entry]):
     """Table of the parts of one kind, by name.
 
     An installed package adds parts by entry points of the group; each is imported when its name is first
-    looked up with `find`.
-
-    Args:
-        kind: Kind of the parts, for messages: ``encoder``, ``loss`` or ``miner``.
-        group: Group of the entry points, such as ``twinned.encoders``.
-        entries: Built-in parts.
-        make: Converts a registered part to an entry; raises a `SettingError` for an unsuitable one.
-        part_of: Returns the part of an entry, if the two differ.
+    looked up with `find`. ``make`` converts a registered part to an entry, and refuses an unsuitable one;
+    ``part_of`` returns the part of an entry.
     """
 
     def __init__(
@@ -44,11 +39,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
         self._make, self._part_of = make, part_of
 
     def register(self, name: str, part: Any) -> None:
-        """Add a part; a class or function that was defined again replaces the one before.
-
-        Raises:
-            SettingError: If the name is taken or malformed, or the part is unsuitable.
-        """
+        """Add a part; a class or function that was defined again replaces the one before."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise SettingError(
                 f"{self.kind.capitalize()} cannot be registered as {name!r}. Use letters, digits and the"
@@ -58,12 +49,17 @@ class Registry(dict[str, Entry], Generic[Entry]):
             raise SettingError(f"The name {name!r} is taken by another {self.kind}. Choose another name")
         self[name] = self._make(part)
 
-    def find(self, name: str) -> Entry:
-        """Return the part of a name; one of an installed package is imported.
+    def decorator(self, name: str) -> Callable[[Part], Part]:
+        """Return a decorator that adds a part and returns it unchanged."""
 
-        Raises:
-            SettingError: If there is no such part; the message lists the names.
-        """
+        def register(part: Part) -> Part:
+            self.register(name, part)
+            return part
+
+        return register
+
+    def find(self, name: str) -> Entry:
+        """Return the part of a name; one of an installed package is imported."""
         plain = name.removeprefix(UNREGISTERED)
         if plain not in self and plain in (points := _points(self.group)):
             part = points[plain].load()

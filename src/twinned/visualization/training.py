@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import DataError
 from .colors import BLUE, CYCLE, GREEN, INK, VERMILLION
-from .style import MARKERS, Axes, Looks, dress, legend, plain, sheet, short
+from .style import MARKERS, Axes, Looks, dress, legend, note, plain, sheet, short
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -61,15 +61,9 @@ def history(
     error = _column(table, "held_out_eer")
     if np.isfinite(error).any():
         best = int(np.nanargmin(error))
-        below.annotate(
-            f"best {error[best]:.3g}",
-            (x[best], error[best]),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="left" if best == 0 else "right" if best == len(x) - 1 else "center",
-            fontsize=8,
-            color=VERMILLION,
-        )
+        ha = "left" if best == 0 else "right" if best == len(x) - 1 else "center"
+        at, looks = (x[best], error[best]), Looks(ha=ha, color=VERMILLION, path_effects=None)
+        note(below, f"best {error[best]:.3g}", at, offset=(0, 9), **looks)
     below.set(ylim=(0, 1.02))
     below.locator_params(axis="x", integer=over == "step", nbins=8)
     dress(below, x=_NAMES[over])

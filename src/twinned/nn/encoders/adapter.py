@@ -82,13 +82,7 @@ class ModuleEncoder(Encoder):
 def as_encoder(
     module: Any, *, image_size: tuple[int, int], channels: int, embedding_size: int | None = None
 ) -> Encoder:
-    """Return an `Encoder` unchanged, and adapt another module; see `ModuleEncoder`.
-
-    Args:
-        module: An encoder, or a module that maps images to vectors.
-        image_size: Height and width of the input.
-        channels: 1 or 3.
-        embedding_size: Size of the embedding; None for that of the module.
+    """Return an `Encoder` unchanged, and adapt another module; arguments as for `ModuleEncoder`.
 
     Raises:
         SettingError: If it is not a module, or does not fit the input or the size.

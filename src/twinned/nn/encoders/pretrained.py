@@ -86,14 +86,9 @@ class EfficientNetMaps(EfficientNetLite0):
     projection on top (`twinned.nn.lda`).
 
     Args:
-        grids: Rows and columns of cells for each map, by the index of its stage.
-        image_size: Height and width.
-        channels: 1 or 3.
-        embedding_size: Size of the embedding, made by a linear layer; None for the features of all cells.
-        pretrained: Load the ImageNet weights.
-
-    Raises:
-        MissingExtra: If the packages with the network and its weights are not installed.
+        grids: Rows and columns of cells for each map, by the index of its stage. The other arguments are
+            those of `EfficientNetLite0`; without ``embedding_size``, the embedding has the features of all
+            cells.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ...data.images import ImageSource
+from ...errors import ImageError
 from ...evaluation.results import number
 from .. import colors
 from ..style import svg, thumbnail
@@ -98,10 +99,13 @@ def inline(picture: str, name: str) -> Html:
     return Html(f'<svg {box[0] if box else ""} role="img" aria-label="{html.escape(name)}">{rest}')
 
 
-def photo(source: ImageSource, *, size: int = 144, alt: str = "") -> Html:
-    """Return an image as an element with embedded data."""
+def photo(source: ImageSource, alt: str, *, size: int = 288) -> Html:
+    """Return an image as an element with embedded data, or a note if it was deleted after the evaluation."""
     file = io.BytesIO()
-    Image.fromarray(thumbnail(source, size)).save(file, "JPEG", quality=86)
+    try:
+        Image.fromarray(thumbnail(source, size)).save(file, "JPEG", quality=86)
+    except ImageError:
+        return tag("span", "file not found", class_="gone")
     address = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
     return tag("img", src=address, alt=alt)
 
