@@ -68,9 +68,7 @@ def architecture(
     head = rows.pop() if rows and rows[-1][0] == "head" else ("head", "", (), 0)
     stages = summarize(rows)
     if not stages:
-        raise SettingError(
-            "a network without layers cannot be drawn. Pass rows of name, kind, shape, parameters"
-        )
+        raise SettingError("a network without layers cannot be drawn. Pass rows; see `architecture`")
     flat_size = math.prod(stages[-1].shape)
     if len(stages[-1].shape) != 1 or embedding_size not in (None, flat_size):
         title = "flattened" if embedding_size in (None, flat_size) else "pooled and flattened"

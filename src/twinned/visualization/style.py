@@ -201,9 +201,7 @@ def target(
     """
     file = Path(path)
     if file.suffix.lower() not in (".png", ".svg"):
-        raise SettingError(
-            f"{file}: pictures are written as .png or .svg. Choose a name with one of these suffixes"
-        )
+        raise SettingError(f"{file}: pictures are written as .png or .svg. Choose one of these suffixes")
     check_output(file, force=force, data=data)
     return file
 
