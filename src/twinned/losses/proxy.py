@@ -66,11 +66,6 @@ class ArcFaceLoss(ProxyLoss):
         margin: Angle in radians, between 0 and pi.
         scale: Factor of the cosines before the softmax, above 0; with few classes, 16 to 32.
 
-    Example:
-        >>> loss = ArcFaceLoss(10, 4)
-        >>> loss(torch.randn(8, 4), torch.arange(8)).shape
-        torch.Size([])
-
     References:
         Deng et al., CVPR 2019, eq. 3. Beyond ``pi - margin`` the cosine continues as a straight line, as in
         its authors' code.

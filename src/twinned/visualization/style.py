@@ -77,17 +77,8 @@ def dress(
 
 def legend(ax: Axes, **place: Any) -> None:
     """Add a legend in small type, without math parsing of ``$``."""
-    box = ax.legend(
-        fontsize=8,
-        labelcolor=INK,
-        handlelength=1.8,
-        borderaxespad=0.6,
-        facecolor=PAPER,
-        edgecolor="none",
-        framealpha=0.85,
-        **place,
-    )
-    for text in box.get_texts():
+    looks = Looks(fontsize=8, labelcolor=INK, facecolor=PAPER, edgecolor="none", framealpha=0.85)
+    for text in ax.legend(handlelength=1.8, borderaxespad=0.6, **looks, **place).get_texts():
         text.set_parse_math(False)
 
 

@@ -129,7 +129,6 @@ def _evaluate(module: nn.Module, shape: tuple[int, ...]) -> Any:
 def _per_channel(values: Any) -> tuple[float, ...] | None:
     """Return numbers as a tuple; None for anything else, such as the method of a class."""
     try:
-        found = tuple(float(value) for value in values)
+        return tuple(float(value) for value in values) or None
     except (TypeError, ValueError, RuntimeError):
         return None
-    return found or None
