@@ -67,20 +67,6 @@ def channels_last(images: NDArray[Any], *, batch: bool = False) -> NDArray[Any]:
     return np.moveaxis(images, -3, -1) if first else images
 
 
-def split_batch(images: NDArray[Any]) -> list[NDArray[Any]] | None:
-    """Return the images of an array; None if the array is one image. Refuse three axes with two readings."""
-    if images.ndim == 4:
-        return list(channels_last(images, batch=True))
-    if images.ndim != 3 or images.shape[2] in CHANNELS or images.shape[0] == 1:
-        return None
-    if images.shape[0] in CHANNELS:
-        raise DataError(
-            f"an array of shape {images.shape} is one image (channels, height, width) or {images.shape[0]}"
-            " gray images; pass images[None] for one image, images[..., None] for gray images"
-        )
-    return list(images)
-
-
 def to_pixels(image: NDArray[Any]) -> Any:
     """Return one image as uint8, shape ``(height, width)`` or ``(height, width, 3 or 4)``.
 

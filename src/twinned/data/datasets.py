@@ -66,7 +66,7 @@ class ImageSet:
     @property
     def classes(self) -> list[str]:
         """Distinct labels, sorted."""
-        return [str(label) for label in np.unique(self.labels)]
+        return list(map(str, np.unique(self.labels)))
 
     @property
     def class_index(self) -> NDArray[np.int64]:
@@ -111,9 +111,7 @@ class ImageSet:
 
         try:
             return data.ImageDataset(self, transform)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
+        except ModuleNotFoundError:
             raise MissingExtra("train", "ImageSet.as_dataset") from None
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:

@@ -18,7 +18,7 @@ from .store import Embedder, Filter
 
 
 def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:
-    """Copy every record and embedding to another gallery, for example from a folder to a server.
+    """Copy every record and embedding to another gallery, and return the number of records written.
 
     Records that the target already has are skipped, so an interrupted copy can be run again.
 
@@ -26,9 +26,6 @@ def copy(source: Gallery, target: Gallery, *, progress: bool = True) -> int:
         source: Gallery to read.
         target: Gallery to write, of the same model.
         progress: Show a progress bar.
-
-    Returns:
-        Number of records written.
 
     Raises:
         GalleryError: If the galleries are bound to different models.

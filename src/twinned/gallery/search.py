@@ -147,8 +147,7 @@ def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[lis
             rows, k = rows[full], 4 * k
     groups: dict[str, list[Hit]] = {}
     for id, record in sorted(linked.items()):
-        hit = Hit(id, record.image, record.label, closest[id], record.metadata)
-        groups.setdefault(root(id), []).append(hit)
+        groups.setdefault(root(id), []).append(Hit(**vars(record), distance=closest[id]))
     return sorted(groups.values(), key=len, reverse=True)
 
 

@@ -5,10 +5,9 @@ similarity of two images is a sum over pairs of regions, and each pair's contrib
 
     cos(e, e') = sum over p, q of <f_p, f'_q> / (n m |e| |e'|)      f_p: the features of region p
 
-Other models are explained by occlusion: each region is covered in turn, in either image and in both. The
-contribution of a region is the increase of the distance when it is covered. Two regions match by the amount
-that covering both increases the distance less than the sum of covering each. For a model of the first
-kind whose features are 0 where a region is covered, both methods agree up to the scaling to length 1.
+Other models are explained by occlusion: the contribution of a region is the increase of the distance when it
+is covered. Two regions match by the amount that covering both increases the distance less than the sum of
+covering each. Where features are 0 in covered regions, both methods agree up to the scaling to length 1.
 
 References:
     Zeiler & Fergus, "Visualizing and understanding convolutional networks", ECCV 2014: occlusion.

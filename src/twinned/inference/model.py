@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from ..data.readers import Data
     from ..evaluation.protocols import ModelFacts
     from ..evaluation.results import Evaluation
-    from ..gallery.gallery import Gallery, Hits, Identifications, Labels
+    from ..gallery.gallery import Gallery, Labels
     from ..gallery.ingest import Where
+    from ..gallery.results import Hit, Identification
     from .explain import Explanation
     from .training_record import TrainingRecord
 
@@ -322,7 +323,7 @@ class Model(FolderEmbedder):
         fpir: float = 0.01,
         label: Labels = None,
         where: Where | None = None,
-    ) -> Identifications:
+    ) -> list[Identification]:
         """Identify images in a gallery; see `Gallery.identify`.
 
         Args:
@@ -344,7 +345,7 @@ class Model(FolderEmbedder):
         label: Labels = None,
         where: Where | None = None,
         exact: bool = False,
-    ) -> Hits:
+    ) -> list[Hit]:
         """Find the k most similar images of a gallery, nearest first; see `Gallery.search`.
 
         Args:

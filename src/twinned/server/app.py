@@ -151,6 +151,3 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, bug)
-
-
-__all__ = ["create_app"]
