@@ -31,21 +31,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import GalleryError
+from . import gallery_file as files
 from . import store
 from .edge_shard import edge, explaining, last_write, not_opened
-from .gallery_file import (
-    ROOM_TO_ADD,
-    ROOM_TO_OPEN,
-    Manifest,
-    copy_sparse,
-    damaged,
-    identity,
-    need_room,
-    read_manifest,
-    size_on_disk,
-    sync,
-    write_manifest,
-)
 from .qdrant import Api, Store
 from .store import Filter, IndexReport, Record, Vectors
 
@@ -76,12 +64,12 @@ class EdgeStore(Store):
 
     def _open(self) -> None:
         folder = self._folder
-        self._use(read_manifest(folder))
+        self._use(files.read_manifest(folder))
         self._labels: dict[str, int] | None = None
         self._unflushed = 0
         self._log: set[str] = set()  # the log's files at the last synchronization
         self._touched: set[str] | None = None  # ids written while an index is built
-        need_room(folder, ROOM_TO_OPEN)
+        files.need_room(folder, files.ROOM_TO_OPEN)
         self._loaded, self._locked = self._load(self._manifest.shard)
         _stores.add(self)
         try:
@@ -111,7 +99,7 @@ class EdgeStore(Store):
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         size = vectors.nbytes + sum(len(str(record.metadata)) for record in records)
         operation = edge.UpdateOperation.upsert_points(self._points(records, vectors))
-        self._update(operation, [record.id for record in records], room=ROOM_TO_ADD + 4 * size)
+        self._update(operation, [record.id for record in records], room=files.ROOM_TO_ADD + 4 * size)
 
     def delete(self, ids: Sequence[str]) -> None:
         with self.writing():
@@ -150,8 +138,8 @@ class EdgeStore(Store):
                 self._require_place()
                 self._flush()
                 source = self._path
-                need_room(self._folder, ROOM_TO_ADD + 3 * size_on_disk(source))
-                copy_sparse(source, copy)
+                files.need_room(self._folder, files.ROOM_TO_ADD + 3 * files.size_on_disk(source))
+                files.copy_sparse(source, copy)
             command = [sys.executable, "-c", _COMPACT, str(copy)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -177,7 +165,7 @@ class EdgeStore(Store):
             shard = f"shard-{uuid.uuid4().hex[:8]}"
             with self._explain("replacing the embeddings"):
                 other._path.rename(self._folder / shard)
-                sync(self._folder)
+                files.sync(self._folder)
             self._replace(shard, self._load(shard), manifest=other._manifest)
         shutil.rmtree(other._folder, ignore_errors=True)
 
@@ -196,7 +184,7 @@ class EdgeStore(Store):
     def _in_place(self) -> bool:
         """Return True if the folder at the gallery's path is still the one that was opened."""
         try:
-            return identity(self._path / "wal") == self._locked
+            return files.identity(self._path / "wal") == self._locked
         except OSError:
             return False
 
@@ -224,11 +212,11 @@ class EdgeStore(Store):
     def _query(self, requests: list[Any]) -> Any:
         return self._shard.query_batch(edge.QueryBatchRequest(requests))
 
-    def _update(self, operation: Any, ids: Sequence[str], *, room: int = ROOM_TO_OPEN) -> None:
+    def _update(self, operation: Any, ids: Sequence[str], *, room: int = files.ROOM_TO_OPEN) -> None:
         with self.writing():
             self._require_place()
-            need_room(self._folder, room)
             with self._explain("writing"):
+                files.need_room(self._folder, room)
                 self._shard.update(operation)
             self._labels = None
             if self._touched is not None:
@@ -250,9 +238,9 @@ class EdgeStore(Store):
             names = {entry.name for entry in log.iterdir()}
             current = min((n for n in names if n.startswith("open-")), key=lambda n: int(n[5:]))
             for name in {current} | {n for n in names - self._log if n.startswith("closed-")}:
-                sync(log / name)
+                files.sync(log / name)
             if names != self._log:
-                sync(log)
+                files.sync(log)
         self._log = names
 
     def _flush(self) -> None:
@@ -267,10 +255,10 @@ class EdgeStore(Store):
         if manifest != self._manifest:
             self._require_place()
             with self._explain("writing"):
-                write_manifest(self._folder, manifest)
+                files.write_manifest(self._folder, manifest)
             self._use(manifest)
 
-    def _use(self, manifest: Manifest) -> None:
+    def _use(self, manifest: files.Manifest) -> None:
         self._manifest, self.binding, self.report = manifest, manifest.binding, manifest.report
 
     def _carry_over(self, shard: str) -> None:
@@ -289,7 +277,7 @@ class EdgeStore(Store):
             bounds = {"at_least": self.count(Filter()), "written": last_write(self._folder / shard)}
         self._replace(shard, opened, manifest=self._manifest.model_copy(update=bounds))
 
-    def _replace(self, shard: str, opened: _Loaded, *, manifest: Manifest) -> None:
+    def _replace(self, shard: str, opened: _Loaded, *, manifest: files.Manifest) -> None:
         old = self._path
         self._save(**{**dict(manifest), "shard": shard})
         # A search in another thread may still read the old shard, which closes with its last reference.
@@ -299,9 +287,9 @@ class EdgeStore(Store):
     def _load(self, shard: str) -> _Loaded:
         path = self._folder / shard
         if not (path / "segments").is_dir():
-            raise damaged(self._folder, f"{shard}/segments is missing")
+            raise files.damaged(self._folder, f"{shard}/segments is missing")
         with self._opening():
-            return edge.EdgeShard.load(str(path)), identity(path / "wal")
+            return edge.EdgeShard.load(str(path)), files.identity(path / "wal")
 
     def _check(self) -> None:
         """Compare the shard with gallery.json: Qdrant reports no error if some of its files are missing."""
@@ -313,9 +301,9 @@ class EdgeStore(Store):
         undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
         if count < self._manifest.at_least:
             expected = self._manifest.at_least
-            raise damaged(self._folder, f"{count:,} images were found, {expected:,} were stored")
+            raise files.damaged(self._folder, f"{count:,} images were found, {expected:,} were stored")
         if lacking or undescribed:
-            raise damaged(
+            raise files.damaged(
                 self._folder, f"{lacking:,} images have no embedding, at least {undescribed:,} have no record"
             )
 
@@ -325,7 +313,7 @@ class EdgeStore(Store):
         self._shard.flush()
         written = last_write(self._path)
         if written <= self._manifest.written:
-            raise damaged(self._folder, "its write-ahead log is missing or cut short")
+            raise files.damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)
 
     def _opening(self) -> contextlib.AbstractContextManager[None]:
@@ -357,7 +345,7 @@ def _leave_to_parent() -> None:
     descriptors = next((f for f in ("/proc/self/fd", "/dev/fd") if locked and os.path.isdir(f)), None)
     for name in os.listdir(descriptors) if descriptors else ():
         with contextlib.suppress(OSError):
-            if identity(int(name)) in locked:
+            if files.identity(int(name)) in locked:
                 os.close(int(name))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import inspect
 import unicodedata
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
@@ -32,15 +32,11 @@ from .uploads import Upload
 def _image(value: Any, info: ValidationInfo) -> Upload:
     if isinstance(value, Upload):
         return value
-    if not isinstance(value, str):
-        raise ValueError("expected an image: a file in multipart, or base64 in JSON")
-    try:
-        data = base64.b64decode("".join(value.split()), validate=True)  # base64 is often broken into lines
-    except (binascii.Error, ValueError):
-        raise ValueError(
-            "expected an image as base64 (without data:...), or as a file in multipart"
-        ) from None
-    return Upload.called(info.field_name or "image", data)
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str):  # base64 is often broken into lines
+            data = base64.b64decode("".join(value.split()), validate=True)
+            return Upload.called(info.field_name or "image", data)
+    raise ValueError("expected an image as base64 (without data:...), or as a file in multipart")
 
 
 def _references(value: Any, info: ValidationInfo) -> list[Upload]:
@@ -56,10 +52,8 @@ def _references(value: Any, info: ValidationInfo) -> list[Upload]:
 
 
 def _label(text: str) -> str:
-    if not text.strip():
-        raise ValueError("a label must not be empty")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
-        raise ValueError("a label must be one line of printable text")
+    if not text.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError("a label must be one line of printable text, not empty")
     return text.strip()
 
 

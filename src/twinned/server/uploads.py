@@ -102,22 +102,20 @@ def _too_large(most: int) -> Problem:
 def check_query(request: Request) -> None:
     """Check that the route has each query parameter, and that none is repeated."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
-    seen = set()
-    for name, _ in request.query_params.multi_items():
+    for name in request.query_params:
         shown = name[:100] if name.isprintable() else repr(name[:100])
         if name not in known:
             expected = f"Supported: {', '.join(known)}" if known else "This address supports none"
             raise Problem(422, f"{shown}: unknown query parameter. {expected}")
-        if name in seen:
+        if len(request.query_params.getlist(name)) > 1:
             raise Problem(422, f"{shown}: was given twice. Give it once")
-        seen.add(name)
 
 
 def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Body:
     """Parse and validate a request; an invalid image is an error unless the schema skips such images."""
     media, options = parse_options_header(content_type)
     if media == b"multipart/form-data":
-        values = _from_parts(kind, list(_parts(body, options.get(b"boundary", b""))), limits)
+        values = _from_parts(kind, _parts(body, options.get(b"boundary", b"")))
     elif media == b"application/json":
         values = _from_json(body)
     else:
@@ -184,10 +182,8 @@ def _from_json(body: bytes) -> Any:
         raise Problem(422, f"The body is not valid JSON ({error})") from None
 
 
-def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Limits) -> dict[str, Any]:
+def _from_parts(kind: type[BaseModel], parts: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Convert multipart parts to the values of a JSON body; ``support[anna]`` is an item of ``support``."""
-    if sum(isinstance(value, Upload) for _, value in parts) > limits.images:
-        raise Problem(413, f"The request has more than {limits.images} images. Send fewer")
     lists, objects, files = _shapes(kind)
     values: dict[str, Any] = {}
     for field, value in parts:
@@ -230,37 +226,27 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
     """Yield each part's field with its text, or its file as an `Upload`."""
     if not boundary:
         raise Problem(422, "The multipart body has no boundary. Name it in the header Content-Type")
-    headers: list[dict[bytes, bytes]] = []
-    contents: list[list[bytes]] = []
-    name = value = b""
+    parts: list[tuple[dict[bytes, bytes], list[bytes]]] = []
+    name, value = bytearray(), bytearray()  # of the header that is being read
 
     def begin() -> None:
-        if len(headers) == _MAX_PARTS:
+        if len(parts) == _MAX_PARTS:
             raise Problem(413, f"The request has more than {_MAX_PARTS:,} parts. Send fewer")
-        headers.append({})
-        contents.append([])
-
-    def add_name(data: bytes, start: int, end: int) -> None:
-        nonlocal name
-        name += data[start:end]
-
-    def add_value(data: bytes, start: int, end: int) -> None:
-        nonlocal value
-        value += data[start:end]
+        parts.append(({}, []))
 
     def end_header() -> None:
-        nonlocal name, value
-        headers[-1][name.lower()] = value
-        name = value = b""
+        parts[-1][0][bytes(name).lower()] = bytes(value)
+        name.clear()
+        value.clear()
 
     try:
         parser = MultipartParser(
             boundary,
             {
                 "on_part_begin": begin,
-                "on_part_data": lambda data, start, end: contents[-1].append(data[start:end]),
-                "on_header_field": add_name,
-                "on_header_value": add_value,
+                "on_part_data": lambda data, start, end: parts[-1][1].append(data[start:end]),
+                "on_header_field": lambda data, start, end: name.extend(data[start:end]),
+                "on_header_value": lambda data, start, end: value.extend(data[start:end]),
                 "on_header_end": end_header,
             },
         )
@@ -268,7 +254,7 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
         parser.finalize()
     except (MultipartParseError, ValueError) as error:
         raise Problem(422, f"The multipart body is damaged ({error})") from None
-    for header, content in zip(headers, contents):
+    for header, content in parts:
         _, options = parse_options_header(header.get(b"content-disposition", b""))
         field = options.get(b"name", b"").decode("utf-8", "replace")
         data = b"".join(content)
