@@ -104,7 +104,14 @@ def load_for_input(
     if missing:
         text = f"the embedding layer does not fit images of {size} with {config.input.channels} channels"
         notes.append(Note("new-projection", f"{text}, so it is initialized at random"))
-    head, head_fits = _load_head(state, theirs, encoder.embedding_size)
+    head = heads.build(
+        theirs.comparison.head,
+        distance=theirs.comparison.distance,
+        embedding_size=encoder.embedding_size,
+        relations=state.get("head.same", torch.empty(0)).bool().tolist(),
+    )
+    of_head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
+    head_fits = load_if_fits(head, of_head)
     if not head_fits and not missing:
         text = f"the head does not fit embeddings of {encoder.embedding_size} values"
         notes.append(Note("new-head", f"{text}, so it is initialized at random"))
@@ -119,19 +126,12 @@ def load_for_input(
     return WarmStart(model, network.eval(), complete=not missing and head_fits, notes=tuple(notes))
 
 
-def _load_head(state: dict[str, Tensor], config: TrainConfig, embedding_size: int) -> tuple[heads.Head, bool]:
-    """Return the head of a saved network, and True if its weights fit and were loaded."""
-    head = heads.build(
-        config.comparison.head,
-        distance=config.comparison.distance,
-        embedding_size=embedding_size,
-        relations=state.get("head.same", torch.empty(0)).bool().tolist(),
-    )
-    saved = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
-    fits = {n: v.shape for n, v in saved.items()} == {n: v.shape for n, v in head.state_dict().items()}
+def load_if_fits(head: heads.Head, state: dict[str, Tensor]) -> bool:
+    """Load the weights of a head if their names and shapes are its own; return True if they are."""
+    fits = {n: v.shape for n, v in state.items()} == {n: v.shape for n, v in head.state_dict().items()}
     if fits:
-        head.load_state_dict(saved)
-    return head, fits
+        head.load_state_dict(state)
+    return fits
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
