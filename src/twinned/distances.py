@@ -118,9 +118,8 @@ def cosine(a: Array, b: Array, *, pairwise: bool = False) -> Array:
     `euclidean`. The zero vector is at distance 1 from everything.
     """
     similarity = cosine_similarity(a, b, pairwise=pairwise)
-    xp = array_namespace(similarity)
     # Rounding may leave a similarity slightly above 1; a distance is at least 0.
-    return xp.clip(1 - similarity, min=0.0)
+    return array_namespace(similarity).clip(1 - similarity, min=0.0)
 
 
 def cosine_similarity(a: Array, b: Array, *, pairwise: bool = False) -> Array:
@@ -155,10 +154,9 @@ def get(name: str) -> Distance:
     Raises:
         SettingError: If the name is not a key of `DISTANCES`; the message lists them.
     """
-    try:
-        return DISTANCES[name]
-    except KeyError:
-        raise SettingError(f"distance {name!r} is not known; choose one of {', '.join(DISTANCES)}") from None
+    if name not in DISTANCES:
+        raise SettingError(f"distance {name!r} is not known; choose one of {', '.join(DISTANCES)}")
+    return DISTANCES[name]
 
 
 def all_pairs(distance: str | Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
@@ -175,9 +173,8 @@ def all_pairs(distance: str | Callable[[Any, Any], Array]) -> Callable[[Any, Any
         >>> all_pairs("manhattan")(np.eye(2), np.eye(2)).tolist()
         [[0.0, 2.0], [2.0, 0.0]]
     """
-    found = get(distance) if isinstance(distance, str) else distance
-    ours = next((ours for ours in DISTANCES.values() if ours is found), None)
-    return found if ours is None else partial(ours, pairwise=True)
+    found: Any = get(distance) if isinstance(distance, str) else distance
+    return partial(found, pairwise=True) if found in DISTANCES.values() else found
 
 
 def check_matrix(matrix: Array, *, what: str) -> None:
@@ -202,15 +199,10 @@ def check_matrix(matrix: Array, *, what: str) -> None:
         matrix = xp.astype(matrix, xp.float32)
     square = matrix[:, : matrix.shape[0]]
     diagonal = xp.abs(xp.linalg.diagonal(square))
-    figures = (
-        xp.mean(matrix),
-        xp.min(matrix),
-        xp.min(diagonal),
-        xp.max(diagonal),
-        xp.max(xp.abs(square - square.T)),
-    )
+    figures = xp.mean(matrix), xp.min(matrix), xp.min(diagonal), xp.max(diagonal)
+    asymmetry = xp.max(xp.abs(square - square.T))
     # One transfer, because a GPU waits for each.
-    mean, least, nearest, farthest, difference = xp.stack(figures).tolist()
+    mean, least, nearest, farthest, difference = xp.stack((*figures, asymmetry)).tolist()
     rounding = max(_ROUNDING, precision) * max(1.0, mean)
     if nearest > rounding or farthest > max(rounding, _DIAGONAL * max(1.0, mean)):
         wrong = f"a diagonal of up to {farthest:.4g} (the distance of a row to itself is 0)"
@@ -247,17 +239,13 @@ def _of_difference(a: Array, b: Array, pairwise: bool, reduce: Callable[[Any, Ar
 def _check(a: Array, b: Array, pairwise: bool) -> Any:
     xp = array_namespace(a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise DataError(
-            f"the shapes are {tuple(a.shape)} and {tuple(b.shape)}. They must be (n, d) and (m, d)"
-        )
+        raise DataError(f"the shapes {tuple(a.shape)} and {tuple(b.shape)} must be (n, d) and (m, d)")
     if not (xp.isdtype(a.dtype, "real floating") and xp.isdtype(b.dtype, "real floating")):
         # Unsigned integers would wrap around: 0 - 1 = 255.
         raise DataError(f"the arrays have types {a.dtype} and {b.dtype}. Convert them to floats")
     if not pairwise and a.shape[0] != b.shape[0]:
-        raise DataError(
-            f"the arrays have {a.shape[0]} and {b.shape[0]} rows. Without pairwise=True they must have"
-            " the same number"
-        )
+        rows = f"{a.shape[0]} and {b.shape[0]} rows"
+        raise DataError(f"the arrays have {rows}. Without pairwise=True they must have the same number")
     if device(a) != device(b):
         raise DataError(f"the arrays are on {device(a)} and {device(b)}. Both must be on one device")
     return xp

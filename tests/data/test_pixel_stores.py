@@ -14,7 +14,7 @@ from twinned.data.decoded import DecodedSet, LazyHashes, decode, decode_lazily
 from twinned.data.pixel_stores import JoinedPixels, LazyPixels, PixelRows, PixelStore, StreamedPixels
 from twinned.data.preprocessing import ImageSpec
 from twinned.data.readers import load_images
-from twinned.data.samplers import Batch, ClassBatches, ReadAhead
+from twinned.data.samplers import Batch, ClassBatches, prefetch
 from twinned.errors import ImageError
 from twinned.utils import files as written
 from twinned.utils.notes import collect
@@ -155,7 +155,7 @@ def test_batches_are_prefetched_in_order() -> None:
         read.append(step)
         return batches(step)
 
-    with ReadAhead(of, PIXELS, slice(1, None, 2), depth=2) as ready:
+    with prefetch(of, PIXELS, slice(1, None, 2), depth=2) as ready:
         for step in range(4, 9):
             batch, expected = ready(step), batches(step)
             np.testing.assert_array_equal(batch.index, expected.index)
@@ -166,5 +166,5 @@ def test_batches_are_prefetched_in_order() -> None:
     def fail(step: int) -> Batch:
         raise ImageError("a.png", "is gone")
 
-    with ReadAhead(fail, PIXELS) as ready, pytest.raises(ImageError, match="is gone"):
+    with prefetch(fail, PIXELS) as ready, pytest.raises(ImageError, match="is gone"):
         ready(0)

@@ -121,7 +121,7 @@ def test_log_restores_changes_missing_in_segments(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the segments are flushed each time")
 def test_changed_log_files_are_synchronized(people, monkeypatch):
     synchronised: set[str] = set()
-    monkeypatch.setattr(qdrant_edge, "sync", lambda path: synchronised.add(path.name))
+    monkeypatch.setattr(gallery_file, "sync", lambda path: synchronised.add(path.name))
     (shard,) = Path(people.store.address).glob("shard-*")
 
     def content():
@@ -351,7 +351,7 @@ def test_close_releases_the_lock_if_the_flush_fails(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("cut off")
 
-    monkeypatch.setattr(qdrant_edge, "write_manifest", fail)
+    monkeypatch.setattr(gallery_file, "write_manifest", fail)
     with pytest.raises(GalleryError, match="cut off"):
         people.close()
     monkeypatch.undo()
@@ -389,8 +389,8 @@ def test_errors_of_the_system_are_not_reported_as_damage(tmp_path, monkeypatch, 
 
     for place, name in (
         (qdrant_edge.EdgeStore, "_check"),
-        (qdrant_edge, "read_manifest"),
-        (qdrant_edge, "identity"),
+        (gallery_file, "read_manifest"),
+        (gallery_file, "identity"),
     ):
         monkeypatch.setattr(place, name, fail)
         with pytest.raises(GalleryError, match=rf"people\.gallery: {expected}"):

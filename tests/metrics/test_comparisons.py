@@ -116,7 +116,7 @@ def test_invalid_comparisons_are_refused():
     with pytest.raises(DataError, match="At least two"):
         compare_all([[1.0]], ["a"], distances)
     parts = [compare_pairs([1], [True], skilled=[False]), compare_pairs([1], [True])]
-    with pytest.raises(DataError, match="got 2 parts, 1 of them with marks"):
+    with pytest.raises(DataError, match="got 2, 1 with marks"):
         Comparisons.concatenate(parts)
 
 

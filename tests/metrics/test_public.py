@@ -89,7 +89,7 @@ def test_invalid_input_is_refused(metric):
         metric(z, Y, distance="cosin")
     with pytest.raises(DataError, match=r"shape \(n, d\); got \(60,\)"):
         metric(z[:, 0], Y)
-    with pytest.raises(DataError, match="60 embeddings and 59 labels"):
+    with pytest.raises(DataError, match="60 and 59 labels"):
         metric(z, Y[:-1])
     z[3, 0] = np.nan
     with pytest.raises(DataError, match="1 of 60 embeddings have NaN"):

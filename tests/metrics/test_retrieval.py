@@ -82,7 +82,7 @@ def test_json_keys():
 
 
 def test_invalid_arguments_are_refused():
-    with pytest.raises(DataError, match="a class with two images"):
+    with pytest.raises(DataError, match="two images of a class"):
         evaluate_retrieval(np.eye(3), list("abc"), distances)
     with pytest.raises(DataError, match="Each embedding needs one label"):
         evaluate_retrieval(np.eye(3), list("aa"), distances)
@@ -100,5 +100,5 @@ def test_nearest_labels_equal_a_loop(monkeypatch):
     assert retrieval.nearest_labels(vectors, labels, distances).tolist() == expected
     monkeypatch.setattr(retrieval, "_BLOCK_VALUES", 70)  # two rows at a time
     assert retrieval.nearest_labels(vectors, labels, distances).tolist() == expected
-    with pytest.raises(DataError, match="At least two images"):
+    with pytest.raises(DataError, match="Two images with labels"):
         retrieval.nearest_labels(vectors[:1], labels[:1], distances)

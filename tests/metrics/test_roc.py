@@ -160,7 +160,7 @@ def test_invalid_arguments_are_refused():
         roc([1, 2], [True, True])
     with pytest.raises(DataError, match="NaN"):
         roc([1, np.nan], [True, False])
-    with pytest.raises(DataError, match="one distance"):
+    with pytest.raises(DataError, match="Each distance needs one"):
         roc([1, 2, 3], [True, False])
     with pytest.raises(DataError, match="two folds"):
         lfw_folds([1, 2], [True, False], [0, 0])

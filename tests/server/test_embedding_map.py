@@ -10,7 +10,7 @@ import pytest
 from twinned.errors import GalleryError
 from twinned.gallery.gallery import Gallery
 from twinned.server import embedding_map
-from twinned.server.embedding_map import Maps, principal
+from twinned.server.embedding_map import GalleryMap, Maps, principal
 
 from .conftest import png
 
@@ -43,11 +43,11 @@ def test_few_images_or_values_have_coordinates(shape: tuple[int, int]) -> None:
     assert np.isfinite(points).all()
 
 
-def waited(made: Maps) -> dict[str, object]:
+def waited(made: Maps) -> GalleryMap:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         found = made.get("tsne")
-        if found["ready"]:
+        if found.ready:
             return found
         time.sleep(0.05)
     raise AssertionError("t-SNE never came")
@@ -58,14 +58,14 @@ def test_tsne_is_computed_in_the_background(gallery: Gallery) -> None:
     version = [0]
     made = Maps(lambda: gallery, lambda: version[0])
     first = made.get("tsne")
-    assert (first["ready"], first["ids"]) == (False, [])
+    assert (first.ready, first.ids) == (False, [])
     whole = waited(made)
-    assert len(whole["ids"]) == 6
+    assert len(whole.ids) == 6
     version[0] = 1
     between = made.get("tsne")
-    assert between["ready"] is False
-    assert between["ids"] == whole["ids"]  # the previous map until the next one is ready
-    assert waited(made)["ready"]
+    assert between.ready is False
+    assert between.ids == whole.ids  # the previous map until the next one is ready
+    assert waited(made).ready
 
 
 def test_background_error_is_reported_once(gallery: Gallery, monkeypatch) -> None:
@@ -74,9 +74,9 @@ def test_background_error_is_reported_once(gallery: Gallery, monkeypatch) -> Non
 
     monkeypatch.setattr(embedding_map.Maps, "_by_neighbours", broken)
     made = Maps(lambda: gallery, lambda: 0)
-    assert made.get("tsne")["ready"] is False
+    assert made.get("tsne").ready is False
     while made._failed is None:
         time.sleep(0.01)
     with pytest.raises(GalleryError, match="the disk is gone"):
         made.get("tsne")
-    assert made.get("tsne")["ready"] is False
+    assert made.get("tsne").ready is False

@@ -21,10 +21,11 @@ import twinned as tw
 from twinned.data import decoded
 from twinned.data.decoded import DecodedSet
 from twinned.data.readers import load_images
-from twinned.data.samplers import ClassBatches, ReadAhead
+from twinned.data.samplers import ClassBatches, prefetch
 from twinned.errors import DataError, ImageError, SettingError, TrainingError
 from twinned.losses import LOSSES, miners
 from twinned.nn import encoders, onnx_export
+from twinned.training import inputs
 from twinned.training.callbacks import Callback
 from twinned.training.state import Interrupted, Step
 from twinned.training.trainer import Trainer
@@ -182,15 +183,17 @@ def at_third_batch(monkeypatch):
     """Call a function in the thread that reads ahead, before it reads the third batch."""
 
     def arrange(act: Any) -> None:
-        def acting(self: ReadAhead, step: int) -> Any:
-            if step == 2 and not acted:
-                acted.append(step)
-                act()
-            return read(self, step)
+        def acting(batches: Any, *options: Any) -> Any:
+            def batch(step: int) -> Any:
+                if step == 2 and not acted:
+                    acted.append(step)
+                    act()
+                return batches(step)
+
+            return prefetch(batch, *options)
 
         acted: list[int] = []
-        read = ReadAhead._read
-        monkeypatch.setattr(ReadAhead, "_read", acting)
+        monkeypatch.setattr(inputs, "prefetch", acting)
 
     monkeypatch.setattr(decoded, "IN_MEMORY_BYTES", 1000)
     return arrange

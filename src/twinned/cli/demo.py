@@ -7,20 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
 from typer import Option
 
+import twinned as tw
+
 from ..errors import SettingError
-from .options import Json, Quiet, Seed, print_result
+from ..utils.notes import muted
+from ..utils.progress import progress_bar
+from .options import Commands, Run, Seed
 
-if TYPE_CHECKING:
-    from ..data.datasets import ImageSet
-    from ..evaluation.results import Evaluation
-    from ..inference.model import Model
-
-app = typer.Typer()
+app = Commands()
 
 _KNOWN, _NEW = ("latin", "greek", "cyrillic"), ("armenian", "georgian")
 # Chosen on held-out Latin, Greek and Cyrillic letters. Steps instead of minutes, so that the figures do not
@@ -46,30 +44,23 @@ _LINE = "   {:<44} {:>6.1%}  [{:.1%} to {:.1%}]"
 
 @app.command()
 def demo(
+    run: Run,
     output: Annotated[Path, Option("-o", "--output", help="Folder for model and pictures.")] = Path("demo"),
     seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Train on Latin, Greek and Cyrillic letters, then recognize Armenian and Georgian ones."""
-    report = (lambda sentence: None) if json or quiet else _print
-    result = run(output, seed=seed, progress=not quiet, report=report)
-    if json:
-        print_result(result, as_json=True, text="")
+    report = (lambda sentence: None) if run.json or run.quiet else _print
+    result = make(output, seed=seed, progress=run.progress, report=report)
+    if run.json:
+        run.print(result, "")
 
 
-def run(
+def make(
     output: Path, *, seed: int = 0, progress: bool = True, report: Callable[[str], None] = _print
 ) -> dict[str, Any]:
     """Train on the letters of three alphabets; recognize, identify and search those of two others.
 
-    An earlier demo in the folder is replaced. ``report`` prints a line.
-
-    Returns:
-        Figures of the evaluation, and the pictures' paths.
-
-    Raises:
-        SettingError: If the folder holds something other than a demo.
+    An earlier demo in the folder is replaced. ``report`` prints a line; figures and paths are returned.
     """
     began = time.monotonic()
     if output.is_file():
@@ -111,31 +102,28 @@ def run(
     }
 
 
-def write_letters(folder: Path, scripts: Sequence[str], *, seed: int = 0, progress: bool = False) -> ImageSet:
+def write_letters(
+    folder: Path, scripts: Sequence[str], *, seed: int = 0, progress: bool = False
+) -> tw.ImageSet:
     """Write letters as PNG files, one folder per letter, and read the folder; see `load_letters`."""
-    from ..data import load_images, load_letters
     from ..data.catalog.convert import write_images
-    from ..utils.progress import progress_bar
 
-    letters = load_letters(scripts, seed=seed)
+    letters = tw.data.load_letters(scripts, seed=seed)
     with progress_bar("   Writing images", len(letters), show=progress) as advance:
         write_images(letters, folder, advance=advance)
-    return load_images(folder)
+    return tw.load_images(folder)
 
 
-def _train(known: ImageSet, folder: Path, *, seed: int, progress: bool) -> Model:
+def _train(known: tw.ImageSet, folder: Path, *, seed: int, progress: bool) -> tw.Model:
     """Train without the notes of training, which explain choices that a demo does not make."""
-    from ..utils.notes import muted
-    from ..utils.progress import progress_bar
-
     with progress_bar("   Loading PyTorch", None, show=progress):
-        from ..training.api import train
-        from ..training.recipes import get
+        config = tw.recipes.get("glyph").merge(SETTINGS)
+        run_training = tw.train
     with muted():
-        return train(known, folder, config=get("glyph").merge(SETTINGS), seed=seed, progress=progress)
+        return run_training(known, folder, config=config, seed=seed, progress=progress)
 
 
-def _report_figures(found: Evaluation, things: str, report: Callable[[str], None]) -> None:
+def _report_figures(found: tw.Evaluation, things: str, report: Callable[[str], None]) -> None:
     """Print the accuracy with one example per class, and the equal error rate."""
     one, pairs = found.one_shot, found.verification
     assert one is not None
@@ -146,13 +134,9 @@ def _report_figures(found: Evaluation, things: str, report: Callable[[str], None
 
 
 def _report_gallery(
-    model: Model, new: ImageSet, output: Path, report: Callable[[str], None], *, progress: bool
-) -> tuple[ImageSet, ImageSet]:
-    """Enroll some images of every fifth letter, identify all other images, and search for one.
-
-    Returns:
-        Enrolled images, and the other images of the same letters.
-    """
+    model: tw.Model, new: tw.ImageSet, output: Path, report: Callable[[str], None], *, progress: bool
+) -> tuple[tw.ImageSet, tw.ImageSet]:
+    """Enroll some images of every fifth letter, identify all others, and search for one; return both."""
     import numpy as np
 
     labels = new.classes[::5]
@@ -190,13 +174,13 @@ def _short(image: object) -> str:
     return "/".join(Path(str(image)).parts[-2:])
 
 
-def _report_digits(model: Model, report: Callable[[str], None], *, seed: int, progress: bool) -> Evaluation:
+def _report_digits(
+    model: tw.Model, report: Callable[[str], None], *, seed: int, progress: bool
+) -> tw.Evaluation:
     """Measure the model on handwriting, which it was not trained for."""
     import numpy as np
 
-    from ..data import load_digits
-
-    digits = load_digits()
+    digits = tw.data.load_digits()
     some = np.concatenate([np.flatnonzero(digits.labels == label)[:_DIGITS] for label in digits.classes])
     report("\n5. Something harder: handwritten digits of 8x8 pixels, from scikit-learn")
     found = model.evaluate(digits.subset(some), ways=10, shots=1, seed=seed, progress=progress)
@@ -206,29 +190,26 @@ def _report_digits(model: Model, report: Callable[[str], None], *, seed: int, pr
 
 
 def _draw(
-    model: Model, enrolled: ImageSet, others: ImageSet, new: ImageSet, output: Path, *, seed: int
+    model: tw.Model, enrolled: tw.ImageSet, others: tw.ImageSet, new: tw.ImageSet, output: Path, *, seed: int
 ) -> list[Path]:
     """Write the pictures: nearest letters, one-shot answer, map, training history and architecture."""
     import numpy as np
 
-    from .. import visualization
-    from ..visualization import Shown
-
     queries = others.subset(np.unique(others.labels, return_index=True)[1][::5])
-    asked = [Shown(image, str(label)) for image, label in zip(queries.images, queries.labels, strict=True)]
-    distances = model.distances(model.embed(queries.images), model.embed(enrolled.images))
-    found = [
-        [Shown(enrolled.images[i], str(enrolled.labels[i]), float(row[i])) for i in np.argsort(row)[:7]]
-        for row in distances
+    asked = [
+        tw.plots.Shown(image, str(label)) for image, label in zip(queries.images, queries.labels, strict=True)
     ]
-    examples = range(0, len(enrolled), _PER_LETTER)
-    support = [Shown(enrolled.images[i], str(enrolled.labels[i]), float(distances[0][i])) for i in examples]
+    distances = model.distances(model.embed(queries.images), model.embed(enrolled.images))
+
+    def shown(row: Any, places: Any) -> list[tw.plots.Shown]:
+        return [tw.plots.Shown(enrolled.images[i], str(enrolled.labels[i]), float(row[i])) for i in places]
+
+    found = [shown(row, np.argsort(row)[:7]) for row in distances]
+    support = shown(distances[0], range(0, len(enrolled), _PER_LETTER))
     pictures = {
-        "search": visualization.neighbours(asked, found),
-        "one-shot": visualization.one_shot(asked[0], support),
+        output / "search.png": tw.plots.neighbours(asked, found),
+        output / "one-shot.png": tw.plots.one_shot(asked[0], support),
     }
-    files = []
-    for name, axes in pictures.items():
-        visualization.save(axes, output / f"{name}.png")
-        files.append(output / f"{name}.png")
-    return files + visualization.story(model, new, output, seed=seed)
+    for file, axes in pictures.items():
+        tw.plots.save(axes, file)
+    return [*pictures, *tw.plots.story(model, new, output, seed=seed)]

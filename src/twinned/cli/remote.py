@@ -266,7 +266,7 @@ def _answers(kind: type[_Answer], found: Sequence[dict[str, Any]], images: Seque
 
 
 def _hit(found: dict[str, Any]) -> Hit:
-    return Hit(found["id"], found["image"], found["label"], found["distance"], {})
+    return Hit(found["id"], found["label"], found["image"], distance=found["distance"])
 
 
 def _about(image: str, error: DataError) -> ImageError:

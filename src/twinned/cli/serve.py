@@ -9,16 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Option
 
+import twinned as tw
+
 from ..errors import MissingExtra, SettingError, TwinnedError
-from .options import Device, ModelFolder, Quiet, print_note
+from .options import Commands, Device, ModelFolder, Quiet, print_note
 
 if TYPE_CHECKING:
     from ..server.security import SecurityMiddleware
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -48,7 +49,6 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: an API, and a web page to compare, identify, enroll, search and map images."""
     from ..gallery.open import open_gallery
-    from ..inference.model import load
 
     try:
         from .. import server
@@ -58,7 +58,7 @@ def serve(
             raise MissingExtra("serve", "the service") from None
         raise
     token = _checked_token(host, token_file)
-    loaded = load(model, device=device)
+    loaded = tw.load(model, device=device)
     listening = lifecycle.listen(host, port)
     opened = None
     if gallery is not None:
@@ -100,20 +100,14 @@ def _reload_on_hangup(
 
 
 def _checked_token(host: str, file: Path | None) -> str | None:
-    from ..server.lifecycle import check_token
+    from ..server.lifecycle import check_token, token_from
 
-    token = _token(file)
+    token = os.environ.get("TWINNED_TOKEN")
+    if file is not None:
+        try:
+            with file.open(encoding="utf-8") as lines:
+                token = token_from(lines)
+        except UnicodeDecodeError:
+            raise SettingError(f"{file}: is not text. Its first line must be the token") from None
     check_token(host, token)
     return token
-
-
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get("TWINNED_TOKEN")
-    from ..server.lifecycle import token_from
-
-    try:
-        with file.open(encoding="utf-8") as lines:
-            return token_from(lines)
-    except UnicodeDecodeError:
-        raise SettingError(f"{file}: is not text. Its first line must be the token") from None

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class Augmentation:
     contrast: float = 0.0  # relative change
     saturation: float = 0.0  # relative change; color images only
     erase: float = 0.0  # side of a square, as a fraction of the image size
+    function: Callable[[Tensor], Tensor] | None = None  # of one's own, from and to floats in [0, 1]
 
     @property
     def warps(self) -> bool:
@@ -76,6 +77,10 @@ class Augmentation:
             grid = self._grid(x, turns, chance)
             x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
         x = self._change_colors(x, chance)
+        if self.function is not None:
+            torch.manual_seed(seed + (rows.start or 0))  # the function may draw PyTorch's random numbers
+            x = x.contiguous(memory_format=torch.channels_last)
+            x = _checked(self.function(x), x)
         return x.contiguous(memory_format=torch.channels_last)
 
     def _grid(self, x: Tensor, turns: Tensor | None, chance: _Chance) -> Tensor:
@@ -143,43 +148,20 @@ class Augmentation:
         return torch.where(hole.to(x.device), x.mean(dim=(2, 3), keepdim=True), x)
 
 
-@dataclass(frozen=True)
-class FunctionAugmentation:
-    """Augmentation by a function of floats in [0, 1], shape ``(n, channels, height, width)``.
-
-    It draws PyTorch's random numbers, which are seeded for each batch, so a repeated run draws the same.
-    """
-
-    function: Callable[[Tensor], Tensor]
-
-    def __call__(
-        self,
-        pixels: Tensor,
-        *,
-        turns: Tensor | None = None,
-        seed: int = 0,
-        rows: slice = slice(None),
-        whole: int | None = None,
-    ) -> Tensor:
-        """Augment a batch as `Augmentation` does; another shape or type, or values far off, are refused."""
-        images = Augmentation()(pixels, turns=turns)
-        torch.manual_seed(seed + (rows.start or 0))
-        changed = self.function(images)
-        if not isinstance(changed, Tensor) or changed.shape != images.shape or changed.dtype != images.dtype:
-            found = (tuple(changed.shape), changed.dtype) if isinstance(changed, Tensor) else type(changed)
-            raise SettingError(
-                f"augment returned {found}. It must return {images.dtype} of shape {tuple(images.shape)}"
-            )
-        low, high = torch.stack(changed.aminmax()).tolist()
-        if not (low >= -_FAR and high <= 1 + _FAR):
-            raise SettingError(
-                f"augment returned values from {low:g} to {high:g}. It must return images in [0, 1]; the"
-                " network normalizes them itself"
-            )
-        return changed.contiguous(memory_format=torch.channels_last)
-
-
-AnyAugmentation: TypeAlias = Augmentation | FunctionAugmentation
+def _checked(changed: Any, images: Tensor) -> Tensor:
+    """Return the output of an own augmentation, which must have the shape, type and range of its input."""
+    if not isinstance(changed, Tensor) or changed.shape != images.shape or changed.dtype != images.dtype:
+        found = (tuple(changed.shape), changed.dtype) if isinstance(changed, Tensor) else type(changed)
+        raise SettingError(
+            f"augment returned {found}. It must return {images.dtype} of shape {tuple(images.shape)}"
+        )
+    low, high = torch.stack(changed.aminmax()).tolist()
+    if not (low >= -_FAR and high <= 1 + _FAR):
+        raise SettingError(
+            f"augment returned values from {low:g} to {high:g}. It must return images in [0, 1]; the network"
+            " normalizes them itself"
+        )
+    return changed
 
 
 class _Chance:

@@ -56,9 +56,9 @@ class ImageSet:
     ) -> tuple[Image.Image, str] | ImageSet:
         """Return an image, decoded, and its label; or the chosen images, as `subset` does."""
         rows = np.arange(len(self))[chosen]
-        return (
-            self.subset(rows) if rows.ndim else (open_image(self.images[int(rows)]), str(self.labels[rows]))
-        )
+        if rows.ndim:
+            return self.subset(rows)
+        return open_image(self.images[int(rows)]), str(self.labels[rows])
 
     def __repr__(self) -> str:
         return f"ImageSet({len(self)} images, {len(self.classes)} classes, {self.origin})"
@@ -66,7 +66,7 @@ class ImageSet:
     @property
     def classes(self) -> list[str]:
         """Distinct labels, sorted."""
-        return [str(label) for label in np.unique(self.labels)]
+        return list(map(str, np.unique(self.labels)))
 
     @property
     def class_index(self) -> NDArray[np.int64]:
@@ -111,24 +111,16 @@ class ImageSet:
 
         try:
             return data.ImageDataset(self, transform)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
+        except ModuleNotFoundError:
             raise MissingExtra("train", "ImageSet.as_dataset") from None
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:
-        """Return the images of some indices in their order, or of a mask."""
+        """Return the images at some indices, in their order, or inside a mask."""
         index = np.arange(len(self))[chosen]
         images: Any = self.images
         picked: Any = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
-        return replace(
-            self,
-            images=picked,
-            labels=self.labels[index],
-            groups=self.groups[index],
-            forgery=self.forgery[index],
-            split=self.split[index],
-        )
+        columns = {name: getattr(self, name)[index] for name in ("labels", "groups", "forgery", "split")}
+        return replace(self, images=picked, **columns)
 
     def genuine(self) -> ImageSet:
         """Return the images that are not forgeries."""
@@ -155,16 +147,12 @@ class ImageSet:
     def split_classes(
         self, fraction: float, *, seed: int = 0, whole_groups: bool = False
     ) -> tuple[ImageSet, ImageSet]:
-        """Split the classes at random into two sets without a common class.
+        """Split the classes at random into two sets without a common class, neither of them empty.
 
         Args:
             fraction: Fraction of the classes in the first set, in (0, 1).
             seed: Random seed.
-            whole_groups: Split groups instead of classes, for groups that must stay together (a writer, a
-                site).
-
-        Returns:
-            Two sets with at least one class each.
+            whole_groups: Split groups instead of classes, such as writers or sites.
 
         Raises:
             DataError: If the fraction is out of range or there are fewer than two classes (groups).
@@ -221,27 +209,22 @@ class PairSet:
         return bool(self.same.any() and not self.same.all())
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> PairSet:
-        """Return the pairs of some indices or of a mask, and only the images that they use."""
+        """Return the pairs at some indices or inside a mask, and only the images that they use."""
         index = np.arange(len(self))[chosen]
         return self._of(index, np.unique([self.left[index], self.right[index]]))
 
     def keep_images(self, kept: Index) -> PairSet:
-        """Return the images of some distinct indices, and the pairs of which both images are kept."""
+        """Return the images at some distinct indices, and the pairs of which both images are kept."""
         return self._of(np.flatnonzero(np.isin(self.left, kept) & np.isin(self.right, kept)), kept)
 
     def _of(self, pairs: NDArray[Any], images: NDArray[Any]) -> PairSet:
         """Return these pairs with these images, which must include those of the pairs."""
         place = np.empty(len(self.images), np.intp)
         place[images] = np.arange(len(images))
-        return replace(
-            self,
-            images=[self.images[i] for i in images],
-            left=place[self.left[pairs]],
-            right=place[self.right[pairs]],
-            same=self.same[pairs],
-            relation=None if self.relation is None else self.relation[pairs],
-            notes=(),
-        )
+        chosen = [self.images[i] for i in images]
+        left, right, same = place[self.left[pairs]], place[self.right[pairs]], self.same[pairs]
+        relation = None if self.relation is None else self.relation[pairs]
+        return PairSet(chosen, left, right, same, relation, self.origin)
 
     def relations(self) -> dict[str, bool]:
         """Return the sorted names of the relations, and for each True if its pairs are same.

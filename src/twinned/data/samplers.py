@@ -6,8 +6,9 @@ and there is no sampler state to save.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +34,7 @@ class Batch:
             quarter turns. None for no turns.
         pairs: For pair data, ``(left, right, same)`` of each pair, as positions in the batch.
         relation: Index of the relation of each pair, shape ``(pairs,)``, if the model has a relation head.
-        pixels: Pixels of the images if `ReadAhead` has read them, uint8, shape
+        pixels: Pixels of the images if `prefetch` has read them, uint8, shape
             ``(n, height, width, channels)``.
     """
 
@@ -45,32 +46,28 @@ class Batch:
     pixels: Pixels | None = None
 
 
-class ReadAhead:
-    """Batches with the pixels of some of their ``rows``, at most ``depth`` of which a thread reads ahead."""
+@contextmanager
+def prefetch(
+    batches: Callable[[int], Batch], pixels: PixelStore, rows: slice = slice(None), depth: int = 2
+) -> Iterator[Callable[[int], Batch]]:
+    """Provide batches with the pixels of some of their ``rows``; a thread reads ``depth`` batches ahead."""
+    waiting: dict[int, Future[Batch]] = {}
 
-    def __init__(
-        self, batches: Callable[[int], Batch], pixels: PixelStore, rows: slice = slice(None), depth: int = 2
-    ) -> None:
-        self.batches, self.pixels, self.rows, self.depth = batches, pixels, rows, depth
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self._waiting: dict[int, Future[Batch]] = {}
+    def read(step: int) -> Batch:
+        batch = batches(step)
+        return replace(batch, pixels=np.asarray(pixels[batch.index[rows]]))
 
-    def __call__(self, step: int) -> Batch:
-        """Return the batch of a step, and start to read those after it."""
-        for later in range(step, step + 1 + self.depth):
-            if later not in self._waiting:
-                self._waiting[later] = self._thread.submit(self._read, later)
-        return self._waiting.pop(step).result()
+    def get(step: int) -> Batch:
+        for later in range(step, step + 1 + depth):
+            if later not in waiting:
+                waiting[later] = thread.submit(read, later)
+        return waiting.pop(step).result()
 
-    def _read(self, step: int) -> Batch:
-        batch = self.batches(step)
-        return replace(batch, pixels=np.asarray(self.pixels[batch.index[self.rows]]))
-
-    def __enter__(self) -> ReadAhead:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    try:
+        yield get
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 class ClassBatches:

@@ -67,8 +67,8 @@ def from_items(items: Any) -> ImageSet:
         raise DataError(f"{type(items).__name__} has no length; pass list(dataset)") from None
     if count == 0:
         raise DataError(f"{type(items).__name__} is empty")
-    read = _read_all(items, labeled=True)
-    return _image_set([image for image, _ in read], label_names([label for _, label in read]))
+    images, labels = zip(*_read_all(items, labeled=True), strict=True)
+    return _image_set(list(images), label_names(labels))
 
 
 def is_sequence_of_items(data: object) -> bool:

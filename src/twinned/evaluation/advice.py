@@ -77,15 +77,11 @@ def on_evaluation(
         found.append(f"Evaluate on other images: {seen:,} of these were used in training")
     if v.far is not None and v.frr is not None and v.eer is not None:
         wanted = max(v.eer if fit.far is None else fit.far, 30 / max(v.n_impostor, 1))
-        if v.far > _UNFIT * wanted:
+        strict = fit.far is None and v.frr > _UNFIT * max(v.eer, 30 / max(v.n_genuine, 1))
+        if (lenient := v.far > _UNFIT * wanted) or strict:
             found.append(
-                "The stored threshold is too lenient for these images. Fit it to such images: twinned"
-                " calibrate MODEL DATA -o NEW"
-            )
-        elif fit.far is None and v.frr > _UNFIT * max(v.eer, 30 / max(v.n_genuine, 1)):
-            found.append(
-                "The stored threshold is too strict for these images. Fit it to such images: twinned"
-                " calibrate MODEL DATA -o NEW"
+                f"The stored threshold is too {'lenient' if lenient else 'strict'} for these images. Fit it"
+                " to such images: twinned calibrate MODEL DATA -o NEW"
             )
     if open_set is not None and open_set["fnir"] > _UNKNOWN:
         found.append(

@@ -130,10 +130,7 @@ def compare_evaluations(
     one, other = a.comparisons.hardest(), b.comparisons.hardest()
     for name in ("same", "left", "right"):
         if not np.array_equal(getattr(one, name), getattr(other, name)):
-            raise DataError(
-                "The evaluations are not of the same comparisons. Evaluate both models on the same images,"
-                " with the same seed"
-            )
+            raise DataError("The evaluations are not of the same comparisons. Use the same images and seed")
     if one.same.all() or not one.same.any():
         raise DataError("Both genuine and impostor comparisons are needed to compare models")
     curves = list(paired_replicates(one, other, count=replicates, seed=seed))

@@ -48,6 +48,7 @@ _PLAIN = {
     "retrieval.recall_at_1": "nearest image is of the same class",
 }
 _LINES = 5
+_COLUMNS = ["section", "name", "value", "low", "high", "better", "unit", "remark", "supported"]
 _LOWER = {"eer", "far", "frr", "cllr", "fpir", "fnir"}
 _UNITS = {"d_prime": " standard deviations", "cllr": " bits"}
 _IMPOSTORS = {"all": "impostor", "skilled": "skilled-forgery", "random": "random-impostor"}
@@ -154,21 +155,12 @@ class Evaluation:
             from pandas import DataFrame
         except ModuleNotFoundError:
             raise SettingError("to_frame needs pandas: pip install pandas") from None
-        rows = {
-            row.key: {
-                "section": row.section,
-                "name": row.name,
-                "value": row.value,
-                "low": None if row.ci is None else row.ci[0],
-                "high": None if row.ci is None else row.ci[1],
-                "better": row.better,
-                "unit": row.unit.strip(),
-                "remark": row.remark,
-                "supported": row.supported,
-            }
-            for row in self.metrics()
-        }
-        frame = DataFrame.from_dict(rows, orient="index")
+        rows = {}
+        for row in self.metrics():
+            low, high = row.ci or (None, None)
+            more = {"low": low, "high": high, "better": row.better, "unit": row.unit.strip()}
+            rows[row.key] = row._asdict() | more
+        frame = DataFrame.from_dict(rows, orient="index")[_COLUMNS]
         return frame.astype({"value": float, "low": float, "high": float})
 
     def headline(self) -> dict[str, Any]:
@@ -311,23 +303,15 @@ class EmbeddedSet:
         """Return the notes on these images."""
         found = []
         if names := self.details().get("seen_in_training"):
+            text = f"{len(names)} of {len(self.seen)} images were seen in training ({some(names)})"
             found.append(
-                Note(
-                    SEEN_IN_TRAINING,
-                    f"{len(names)} of {len(self.seen)} images were seen in training ({some(names)}): these"
-                    " figures flatter the model; evaluate on others",
-                )
+                Note(SEEN_IN_TRAINING, f"{text}: these figures flatter the model; evaluate on others")
             )
         if self.hash_limitation is not None:
             found.append(Note("hash-limitation", self.hash_limitation))
         if (count := int(self.used_for_threshold.sum())) > 0:
-            found.append(
-                Note(
-                    USED_FOR_THRESHOLD,
-                    f"the threshold was chosen on {count} of these {len(self.seen)} images, so its"
-                    " error rates are too optimistic here; evaluate on others",
-                )
-            )
+            text = f"the threshold was chosen on {count} of these {len(self.seen)} images, so its error rates"
+            found.append(Note(USED_FOR_THRESHOLD, f"{text} are too optimistic here; evaluate on others"))
         if self.unreadable:
             left_out = many(len(self.unreadable), "unreadable image")
             found.append(Note("unreadable", f"{left_out} left out: {some(self.unreadable)}"))

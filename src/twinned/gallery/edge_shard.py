@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def create(folder: Path, binding: Binding) -> None:
         sync(folder.parent)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if not is_edge_error(error) and not isinstance(error, OSError):
+        if not _is_edge_error(error) and not isinstance(error, OSError):
             raise
         raise GalleryError(
             f"{folder}: a gallery cannot be created there ({error}). Choose a folder that is writable"
@@ -66,19 +66,24 @@ def _config(binding: Binding) -> Any:
 
 
 @contextlib.contextmanager
-def opening(folder: Path) -> Iterator[None]:
-    """Explain errors of opening a gallery: it is in use or damaged, or the system refuses access."""
+def explaining(folder: Path, other: Callable[[BaseException], GalleryError]) -> Iterator[None]:
+    """Convert errors of Qdrant Edge and of the system; ``other`` does those that `system_error` does not."""
     try:
         yield
     except BaseException as error:
-        if not is_edge_error(error) and not isinstance(error, OSError):
+        if not _is_edge_error(error) and not isinstance(error, OSError):
             raise
-        if "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
-            raise GalleryError(
-                f"{folder}: is open already, in another process or in this one, and can be open only once. "
-                "Close the other one, or ask its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
-            ) from None
-        raise system_error(folder, error) or damaged(folder, str(error)) from error
+        raise system_error(folder, error) or other(error) from error
+
+
+def not_opened(folder: Path, error: BaseException) -> GalleryError:
+    """Make the error for a gallery that cannot be opened: it is in use or damaged."""
+    if "WouldBlock" not in str(error):  # Qdrant Edge raises no type of its own for a held lock
+        return damaged(folder, str(error))
+    return GalleryError(
+        f"{folder}: is open already, in another process or in this one, and can be open only once. Close the "
+        "other one, or ask its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
+    )
 
 
 def last_write(shard: Path) -> int:
@@ -86,6 +91,6 @@ def last_write(shard: Path) -> int:
     return int(json.loads((shard / "wal" / "first-index").read_bytes())["ack_index"])
 
 
-def is_edge_error(error: BaseException) -> bool:
+def _is_edge_error(error: BaseException) -> bool:
     """Return True for errors of Qdrant Edge: plain `Exception`, or Rust's panics, a `BaseException`."""
     return type(error) is Exception or type(error).__name__ == "PanicException"

@@ -27,12 +27,6 @@ from .store import Embedder, Filter, Record, Value, Vectors, exact_below
 COMMIT_IMAGES, COMMIT_SECONDS = 256, 2.0
 
 Labels: TypeAlias = str | Sequence[str] | None
-# In annotations inside the class, ``list`` would be its method.
-Ids: TypeAlias = list[str]
-Records: TypeAlias = list[Record]
-Hits: TypeAlias = list[Hit]
-Groups: TypeAlias = list[list[Hit]]
-Identifications: TypeAlias = list[Identification]
 
 
 class Gallery:
@@ -83,7 +77,7 @@ class Gallery:
         labels: str | Sequence[str | None] | None = None,
         *,
         metadata: Mapping[str, Value] | Sequence[Mapping[str, Value]] | None = None,
-        acknowledge: Callable[[Ids], None] | None = None,
+        acknowledge: Callable[[list[str]], None] | None = None,
         progress: bool = True,
     ) -> Added:
         """Enroll images.
@@ -140,10 +134,7 @@ class Gallery:
             self._labels.forget(record.label for record in records)
 
     def remove(self, ids: str | Sequence[str] | None = None, *, label: str | None = None) -> Removed:
-        """Remove images by id, or all images of a label.
-
-        Returns:
-            The removed records, for `restore`.
+        """Remove images by id, or all images of a label, and return their records, for `restore`.
 
         Raises:
             GalleryError: If an id or the label does not exist; then nothing is removed.
@@ -191,10 +182,7 @@ class Gallery:
             return self.get(id)
 
     def rename(self, label: str, new: str) -> int:
-        """Rename a label, or merge it into another.
-
-        Returns:
-            Number of images changed.
+        """Rename a label, or merge it into another, and return the number of images changed.
 
         Raises:
             GalleryError: If no image has the label.
@@ -217,7 +205,7 @@ class Gallery:
         fpir: float = 0.01,
         label: Labels = None,
         where: Where | None = None,
-    ) -> Identifications:
+    ) -> list[Identification]:
         """Identify images: find the label of each, or unknown.
 
         Args:
@@ -241,7 +229,7 @@ class Gallery:
             return [Identification(source_name(image), None, 0.0, math.inf, 0.0) for image in images]
         many = sum(counts.values()) / len(counts)
         threshold = self._embedder.identification_threshold(len(counts), fpir, images_per_label=many)
-        answers: Identifications = []
+        answers: list[Identification] = []
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             faces = [(source_name(image), *face) for image in batch for face in read_faces(image, spec)]
@@ -264,7 +252,7 @@ class Gallery:
         label: Labels = None,
         where: Where | None = None,
         exact: bool = False,
-    ) -> Hits:
+    ) -> list[Hit]:
         """Find the k most similar enrolled images, nearest first.
 
         Args:
@@ -291,15 +279,13 @@ class Gallery:
         only = filter_by(label, where)
         found = nearest(self.store, self._embedder, query, k + (id is not None), only, exact=exact)[0]
         return [
-            Hit(record.id, record.image, record.label, float(distance), record.metadata)
+            Hit(**vars(record), distance=float(distance))
             for record, distance in zip(found.records, found.distances)
             if record.id != id
         ][:k]
 
-    def duplicates(self, within: float | None = None) -> Groups:
+    def duplicates(self, within: float | None = None) -> list[list[Hit]]:
         """Group near-duplicates: images linked by distances of at most ``within``, largest group first.
-
-        The distance of an image is that to the nearest other one of its group.
 
         Args:
             within: Distance; a tenth of the model's threshold by default, or 0.1 if it has none.
@@ -325,9 +311,9 @@ class Gallery:
 
     def embeddings(
         self, *, label: Labels = None, where: Where | None = None, limit: int | None = None
-    ) -> tuple[Records, Vectors]:
+    ) -> tuple[list[Record], Vectors]:
         """Return at most ``limit`` records and their embeddings, in the order of their ids."""
-        records: Records = []
+        records: list[Record] = []
         vectors = [np.empty((0, self.store.binding.embedding_size), np.float32)]
         for page, found in pages(self.store, filter_by(label, where), vectors=True):
             records += page
@@ -359,11 +345,58 @@ class Gallery:
             exact_below=exact_below(binding),
             indexed=indexed,
             recall_at_10=report.recall_at_10 if report else None,
-            distance=binding.distance,
-            embedding_size=binding.embedding_size,
-            encoder_sha256=binding.encoder_sha256,
+            **dict(binding),
         )
 
+    # ---- internal
+
+    def _embed(self, pixels: Pixels) -> Vectors:
+        vectors = np.asarray(self._embedder.embed_pixels(pixels), np.float32)
+        if not np.isfinite(vectors).all():
+            raise GalleryError("The encoder returned values that are not finite. Train the model again")
+        return vectors
+
+    def _new(self, records: Sequence[Record], waiting: Iterable[Record] = ()) -> list[Record]:
+        """Return the records that are not stored, or are stored without their label."""
+        stored, _ = self.store.get([record.id for record in records]) if records else ([], None)
+        return unstored(records, [*stored, *waiting])
+
+    def _commit(self, waiting: Mapping[str, tuple[Record, Vectors]]) -> list[str]:
+        """Store the new records; on disk when this returns."""
+        with self.store.writing():  # another thread may have added some since the lookup
+            new = self._new([record for record, _ in waiting.values()])
+            if new:
+                self.insert(new, np.stack([waiting[record.id][1] for record in new]))
+        return [record.id for record in new]
+
+    def _stored(self, ids: str | Sequence[str]) -> list[Record]:
+        """Return the records of ids, each once; all must exist."""
+        ids = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
+        valid = [id for id in ids if _is_uuid(id)]
+        found = {record.id: record for record in self.store.get(valid)[0]} if valid else {}
+        if missing := [id for id in ids if id not in found]:
+            raise NotEnrolledError(
+                f"{self.store.address}: no image has the id {_quoted(missing)}. List the ids: "
+                "twinned gallery list"
+            )
+        return [found[id] for id in ids]
+
+    def _labeled(self, label: str) -> list[Record]:
+        """Return the records of a label; at least one must exist."""
+        records = [record for page, _ in pages(self.store, Filter(labels=(label,))) for record in page]
+        if not records:
+            labels = _quoted(self.labels()) or "none"
+            raise NotEnrolledError(
+                f"{self.store.address}: no image has the label {label!r}. Labels: {labels}"
+            )
+        return records
+
+    def _may_write(self) -> None:
+        self.store.check_process()
+        if self._read_only:
+            raise GalleryError(f"{self.store.address}: is open read-only. Open it for writing to change it")
+
+    # The last method: in annotations below it, `list` would be its name.
     def list(
         self,
         *,
@@ -381,59 +414,14 @@ class Gallery:
             limit: Maximum number of records; None for all.
         """
         only = filter_by(label, where)
-        if limit is not None:
+        if limit is None:
+            items, following = (
+                [item for page, _ in pages(self.store, only, after=after) for item in page],
+                None,
+            )
+        else:
             items, _, following = self.store.page(only, after=after, limit=limit)
-            return Page(self.store.count(only), items, following)
-        items = [record for page, _ in pages(self.store, only, after=after) for record in page]
-        return Page(self.store.count(only), items, None)
-
-    # ---- internal
-
-    def _embed(self, pixels: Pixels) -> Vectors:
-        vectors = np.asarray(self._embedder.embed_pixels(pixels), np.float32)
-        if not np.isfinite(vectors).all():
-            raise GalleryError("The encoder returned values that are not finite. Train the model again")
-        return vectors
-
-    def _new(self, records: Sequence[Record], waiting: Iterable[Record] = ()) -> Records:
-        """Return the records that are not stored, or are stored without their label."""
-        stored, _ = self.store.get([record.id for record in records]) if records else ([], None)
-        return unstored(records, [*stored, *waiting])
-
-    def _commit(self, waiting: Mapping[str, tuple[Record, Vectors]]) -> Ids:
-        """Store the new records; on disk when this returns."""
-        with self.store.writing():  # another thread may have added some since the lookup
-            new = self._new([record for record, _ in waiting.values()])
-            if new:
-                self.insert(new, np.stack([waiting[record.id][1] for record in new]))
-        return [record.id for record in new]
-
-    def _stored(self, ids: str | Sequence[str]) -> Records:
-        """Return the records of ids, each once; all must exist."""
-        ids = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
-        valid = [id for id in ids if _is_uuid(id)]
-        found = {record.id: record for record in self.store.get(valid)[0]} if valid else {}
-        if missing := [id for id in ids if id not in found]:
-            raise NotEnrolledError(
-                f"{self.store.address}: no image has the id {_quoted(missing)}. List the ids: "
-                "twinned gallery list"
-            )
-        return [found[id] for id in ids]
-
-    def _labeled(self, label: str) -> Records:
-        """Return the records of a label; at least one must exist."""
-        records = [record for page, _ in pages(self.store, Filter(labels=(label,))) for record in page]
-        if not records:
-            labels = _quoted(self.labels()) or "none"
-            raise NotEnrolledError(
-                f"{self.store.address}: no image has the label {label!r}. Labels: {labels}"
-            )
-        return records
-
-    def _may_write(self) -> None:
-        self.store.check_process()
-        if self._read_only:
-            raise GalleryError(f"{self.store.address}: is open read-only. Open it for writing to change it")
+        return Page(self.store.count(only), items, following)
 
 
 def _is_uuid(text: str) -> bool:

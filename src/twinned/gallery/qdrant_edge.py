@@ -4,19 +4,13 @@
         gallery.json     the encoder it is bound to, the shard in use, a lower bound of the number of images
         shard-1a2b3c4d/  Qdrant Edge's segments and its write-ahead log
 
-**On disk before it is acknowledged.** A write is appended to Qdrant's write-ahead log and the log is
-synchronized with one `fsync`; the segments follow every `_FLUSH_EVERY` writes and on close. Opening replays
-the writes that the segments lack, so neither kill -9 nor a power cut loses acknowledged data.
+A write is in the log, and the log on disk, before it is acknowledged; the segments follow every
+`_FLUSH_EVERY` writes. Opening replays the writes that they lack, and compares the number of images with the
+lower bound, which is raised after segments are on disk and lowered before a deletion.
 
-**Never silently emptied.** gallery.json is replaced atomically. Its lower bound is raised after segments are
-on disk and lowered before a deletion; opening compares it with the number of images found.
-
-**Forks.** A forked child shares the log's lock and the mapped files but has none of Qdrant's threads. Every
-operation but `close` raises an error there, and Qdrant's destructors, which would write, never run there.
-
-**Threads.** Qdrant Edge 0.9 holds the GIL in every call, so a search sees all of a write or none of it.
-Writers share one lock, `writing`. Building an index takes minutes: a child process builds it on a copy while
-this process goes on reading and writing; writes made in the meantime are then applied to the copy.
+A forked child shares the log's lock and the mapped files but has none of Qdrant's threads: every operation
+but `close` raises an error there. Qdrant Edge 0.9 holds the GIL in every call, so a search sees all of a
+write or none of it.
 """
 
 from __future__ import annotations
@@ -29,29 +23,17 @@ import subprocess
 import sys
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import GalleryError
+from . import gallery_file as files
 from . import store
-from .edge_shard import edge, is_edge_error, last_write, opening
-from .gallery_file import (
-    ROOM_TO_ADD,
-    ROOM_TO_OPEN,
-    Manifest,
-    copy_sparse,
-    damaged,
-    identity,
-    need_room,
-    read_manifest,
-    size_on_disk,
-    sync,
-    system_error,
-    write_manifest,
-)
+from .edge_shard import edge, explaining, last_write, not_opened
 from .qdrant import Api, Store
 from .store import Filter, IndexReport, Record, Vectors
 
@@ -77,17 +59,17 @@ class EdgeStore(Store):
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self._folder = folder
-        with opening(folder):
+        with self._opening():
             self._open()
 
     def _open(self) -> None:
         folder = self._folder
-        self._use(read_manifest(folder))
+        self._use(files.read_manifest(folder))
         self._labels: dict[str, int] | None = None
         self._unflushed = 0
         self._log: set[str] = set()  # the log's files at the last synchronization
         self._touched: set[str] | None = None  # ids written while an index is built
-        need_room(folder, ROOM_TO_OPEN)
+        files.need_room(folder, files.ROOM_TO_OPEN)
         self._loaded, self._locked = self._load(self._manifest.shard)
         _stores.add(self)
         try:
@@ -117,7 +99,7 @@ class EdgeStore(Store):
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         size = vectors.nbytes + sum(len(str(record.metadata)) for record in records)
         operation = edge.UpdateOperation.upsert_points(self._points(records, vectors))
-        self._update(operation, [record.id for record in records], room=ROOM_TO_ADD + 4 * size)
+        self._update(operation, [record.id for record in records], room=files.ROOM_TO_ADD + 4 * size)
 
     def delete(self, ids: Sequence[str]) -> None:
         with self.writing():
@@ -149,17 +131,15 @@ class EdgeStore(Store):
         copy = self._folder / f"shard-{uuid.uuid4().hex[:8]}"
         with self.writing():
             if self._touched is not None:
-                raise GalleryError(
-                    f"{self.address}: its index is being built already. Wait until that has ended"
-                )
+                raise GalleryError(f"{self.address}: its index is being built already. Wait until it ends")
             self._touched = set()
         try:
             with self.writing(), self._explain("copying the gallery to index it"):
                 self._require_place()
                 self._flush()
                 source = self._path
-                need_room(self._folder, ROOM_TO_ADD + 3 * size_on_disk(source))
-                copy_sparse(source, copy)
+                files.need_room(self._folder, files.ROOM_TO_ADD + 3 * files.size_on_disk(source))
+                files.copy_sparse(source, copy)
             command = [sys.executable, "-c", _COMPACT, str(copy)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -185,15 +165,12 @@ class EdgeStore(Store):
             shard = f"shard-{uuid.uuid4().hex[:8]}"
             with self._explain("replacing the embeddings"):
                 other._path.rename(self._folder / shard)
-                sync(self._folder)
+                files.sync(self._folder)
             self._replace(shard, self._load(shard), manifest=other._manifest)
         shutil.rmtree(other._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Flush the segments and release the gallery for other processes, even if flushing fails.
-
-        In a forked process, do nothing.
-        """
+        """Flush the segments, and release the gallery even if that fails; in a forked process, do nothing."""
         if os.getpid() != self._process:
             return
         with self.writing():
@@ -207,7 +184,7 @@ class EdgeStore(Store):
     def _in_place(self) -> bool:
         """Return True if the folder at the gallery's path is still the one that was opened."""
         try:
-            return identity(self._path / "wal") == self._locked
+            return files.identity(self._path / "wal") == self._locked
         except OSError:
             return False
 
@@ -235,11 +212,11 @@ class EdgeStore(Store):
     def _query(self, requests: list[Any]) -> Any:
         return self._shard.query_batch(edge.QueryBatchRequest(requests))
 
-    def _update(self, operation: Any, ids: Sequence[str], *, room: int = ROOM_TO_OPEN) -> None:
+    def _update(self, operation: Any, ids: Sequence[str], *, room: int = files.ROOM_TO_OPEN) -> None:
         with self.writing():
             self._require_place()
-            need_room(self._folder, room)
             with self._explain("writing"):
+                files.need_room(self._folder, room)
                 self._shard.update(operation)
             self._labels = None
             if self._touched is not None:
@@ -253,18 +230,17 @@ class EdgeStore(Store):
     def _sync_log(self) -> None:
         """Synchronize the write-ahead log with the disk. Unlike a flush, this does not hold the GIL.
 
-        The log's files are ``open-N``, of which the lowest is being written, and ``closed-N``. On Linux
-        `fsync` covers changes made through a memory map; on other systems segments are flushed at every
-        write.
+        The log's files are ``open-N``, of which the lowest is being written, and ``closed-N``. `fsync` covers
+        changes made through a memory map on Linux only; elsewhere segments are flushed at every write.
         """
         log = self._path / "wal"
         with self._explain("writing"):
             names = {entry.name for entry in log.iterdir()}
             current = min((n for n in names if n.startswith("open-")), key=lambda n: int(n[5:]))
             for name in {current} | {n for n in names - self._log if n.startswith("closed-")}:
-                sync(log / name)
+                files.sync(log / name)
             if names != self._log:
-                sync(log)
+                files.sync(log)
         self._log = names
 
     def _flush(self) -> None:
@@ -279,10 +255,10 @@ class EdgeStore(Store):
         if manifest != self._manifest:
             self._require_place()
             with self._explain("writing"):
-                write_manifest(self._folder, manifest)
+                files.write_manifest(self._folder, manifest)
             self._use(manifest)
 
-    def _use(self, manifest: Manifest) -> None:
+    def _use(self, manifest: files.Manifest) -> None:
         self._manifest, self.binding, self.report = manifest, manifest.binding, manifest.report
 
     def _carry_over(self, shard: str) -> None:
@@ -301,7 +277,7 @@ class EdgeStore(Store):
             bounds = {"at_least": self.count(Filter()), "written": last_write(self._folder / shard)}
         self._replace(shard, opened, manifest=self._manifest.model_copy(update=bounds))
 
-    def _replace(self, shard: str, opened: _Loaded, *, manifest: Manifest) -> None:
+    def _replace(self, shard: str, opened: _Loaded, *, manifest: files.Manifest) -> None:
         old = self._path
         self._save(**{**dict(manifest), "shard": shard})
         # A search in another thread may still read the old shard, which closes with its last reference.
@@ -311,48 +287,46 @@ class EdgeStore(Store):
     def _load(self, shard: str) -> _Loaded:
         path = self._folder / shard
         if not (path / "segments").is_dir():
-            raise damaged(self._folder, f"{shard}/segments is missing")
-        with opening(self._folder):
-            return edge.EdgeShard.load(str(path)), identity(path / "wal")
+            raise files.damaged(self._folder, f"{shard}/segments is missing")
+        with self._opening():
+            return edge.EdgeShard.load(str(path)), files.identity(path / "wal")
 
     def _check(self) -> None:
         """Compare the shard with gallery.json: Qdrant reports no error if some of its files are missing."""
         everything = edge.CountRequest(exact=True)
         embedded = edge.CountRequest(exact=True, filter=edge.Filter(must=[edge.HasVectorCondition("")]))
         some = edge.ScrollRequest(limit=_CHECKED, with_payload=["norm"])
-        with opening(self._folder):
-            count = self._shard.count(everything)
-            lacking = count - self._shard.count(embedded)
-            undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
+        count = self._shard.count(everything)
+        lacking = count - self._shard.count(embedded)
+        undescribed = sum(not point.payload for point in self._shard.scroll(some)[0])
         if count < self._manifest.at_least:
             expected = self._manifest.at_least
-            raise damaged(self._folder, f"{count:,} images were found, {expected:,} were stored")
+            raise files.damaged(self._folder, f"{count:,} images were found, {expected:,} were stored")
         if lacking or undescribed:
-            raise damaged(
+            raise files.damaged(
                 self._folder, f"{lacking:,} images have no embedding, at least {undescribed:,} have no record"
             )
 
     def _check_log(self) -> None:
         """Check the log's numbering: without its log, new writes would start at 0 and be ignored as old."""
-        with opening(self._folder):
-            self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
-            self._shard.flush()
+        self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
+        self._shard.flush()
         written = last_write(self._path)
         if written <= self._manifest.written:
-            raise damaged(self._folder, "its write-ahead log is missing or cut short")
+            raise files.damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)
 
-    @contextlib.contextmanager
-    def _explain(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            if not is_edge_error(error) and not isinstance(error, OSError):
-                raise
-            raise system_error(self._folder, error) or GalleryError(
+    def _opening(self) -> contextlib.AbstractContextManager[None]:
+        return explaining(self._folder, partial(not_opened, self._folder))
+
+    def _explain(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        return explaining(
+            self._folder,
+            lambda error: GalleryError(
                 f"{self.address}: {doing} failed ({error}); acknowledged data is stored. Close the gallery "
                 "and open it again"
-            ) from error
+            ),
+        )
 
 
 _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
@@ -361,8 +335,8 @@ _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()
 def _leave_to_parent() -> None:
     """Release every store in a forked child without affecting the parent.
 
-    Qdrant's destructor would overwrite the parent's data with stale memory. A leaked reference keeps it from
-    running. The inherited lock would outlive the parent's, so its copy in the child is closed.
+    A leaked reference keeps Qdrant's destructor from overwriting the parent's data with stale memory. The
+    inherited lock would outlive the parent's, so its copy in the child is closed.
     """
     locked = set()
     for opened in list(_stores):
@@ -371,7 +345,7 @@ def _leave_to_parent() -> None:
     descriptors = next((f for f in ("/proc/self/fd", "/dev/fd") if locked and os.path.isdir(f)), None)
     for name in os.listdir(descriptors) if descriptors else ():
         with contextlib.suppress(OSError):
-            if identity(int(name)) in locked:
+            if files.identity(int(name)) in locked:
                 os.close(int(name))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,27 +9,19 @@ import numpy as np
 
 from ..data.preprocessing import Box
 from ..errors import ImageError
-from .store import Record, Value, Vectors
+from .store import Record, Vectors
 
 
-@dataclass(frozen=True)
-class Hit:
-    """One result of a search, or one of a group of near-duplicates.
+@dataclass(frozen=True, kw_only=True)
+class Hit(Record):
+    """Enrolled image found by a search, or one of a group of near-duplicates: a `Record` with its distance.
 
     Args:
-        id: Id of the record.
-        image: Absolute path of the image file, or None.
-        label: Class of the image, or None.
         distance: Distance to the query, lower is closer; the learned head's if the model has one. Of a
             near-duplicate, the distance to the nearest other image of its group.
-        metadata: Metadata of the record.
     """
 
-    id: str
-    image: str | None
-    label: str | None
     distance: float
-    metadata: Mapping[str, Value]
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the JSON object that the command line prints."""

@@ -73,11 +73,8 @@ class LabelSearch:
             if self._store.count(only) > sum(counts.values()):
                 only = replace(only, labeled=True)
             found = nearest(self._store, self._embedder, queries, 1, only)
-            near = [
-                (one.records[0].label or "", one.distances[0]) if one.records else ("", np.inf)
-                for one in found
-            ]
-            return [label for label, _ in near], np.array([distance for _, distance in near])
+            labels = [one.records[0].label or "" if one.records else "" for one in found]
+            return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
         means = self._means(only, counts)
         if not means:
             return [""] * len(queries), np.full(len(queries), np.inf)
@@ -147,8 +144,7 @@ def near_duplicates(store: Store, embedder: Embedder, within: float) -> list[lis
             rows, k = rows[full], 4 * k
     groups: dict[str, list[Hit]] = {}
     for id, record in sorted(linked.items()):
-        hit = Hit(id, record.image, record.label, closest[id], record.metadata)
-        groups.setdefault(root(id), []).append(hit)
+        groups.setdefault(root(id), []).append(Hit(**vars(record), distance=closest[id]))
     return sorted(groups.values(), key=len, reverse=True)
 
 

@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,16 +67,12 @@ def embed_to_file(
     if target.exists() and not force:
         if resume and not work.exists():
             return Written(len(paths), [])
-        raise SettingError(
-            f"{target}: The file exists. Choose another name, or overwrite it with `force=True`"
-        )
+        raise SettingError(f"{target}: The file exists. Choose another name, or set `force=True`")
     if not target.parent.is_dir():
         raise SettingError(f"{target.parent}: No such folder to write to")
     if work.exists() and not (resume and (work / run).exists()):
         if resume:
-            raise SettingError(
-                f"{work}: The partial run has another model or other images. Set `force=True` to start over"
-            )
+            raise SettingError(f"{work}: Has another model or other images. Set `force=True` to start over")
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)
     (work / run).touch()
@@ -154,17 +151,13 @@ def _column(parts: list[Path], name: str) -> Iterator[np.ndarray[Any, Any]]:
 
 def _join_npz(parts: list[Path], target: Path) -> None:
     """Stream the parts into one .npz without holding a whole array in memory."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for name in _names(parts[0]):
             shapes = [(array.dtype, array.shape) for array in _column(parts, name)]
             widest = max((dtype for dtype, _ in shapes), key=lambda dtype: dtype.itemsize)
-            count = sum(shape[0] for _, shape in shapes)
+            shape = (sum(shape[0] for _, shape in shapes), *shapes[0][1][1:])
+            header = {"descr": np.lib.format.dtype_to_descr(widest), "fortran_order": False, "shape": shape}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(widest),
-                    "fortran_order": False,
-                    "shape": (count, *shapes[0][1][1:]),
-                }
                 np.lib.format.write_array_header_2_0(file, header)
                 for array in _column(parts, name):
                     file.write(np.ascontiguousarray(array.astype(widest)).tobytes())
@@ -182,12 +175,10 @@ def _join_parquet(parts: list[Path], target: Path) -> None:
             return pa.array(array.tolist(), pa.string())
         return pa.FixedSizeListArray.from_arrays(pa.array(array.ravel()), array.shape[1])
 
-    names, writer = _names(parts[0]), None
-    try:
-        for arrays in zip(*(_column(parts, name) for name in names), strict=True):
-            table = pa.table(dict(zip(names, map(column, arrays), strict=True)))
-            writer = writer or pq.ParquetWriter(target, table.schema)
+    names = _names(parts[0])
+    rows = zip(*(_column(parts, name) for name in names), strict=True)
+    tables = (pa.table(dict(zip(names, map(column, arrays), strict=True))) for arrays in rows)
+    first = next(tables)
+    with pq.ParquetWriter(target, first.schema) as writer:
+        for table in chain([first], tables):
             writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.datasets import ImageSet, PairSet
-from ..data.decoded import decode
+from ..data.decoded import DecodedSet
 from ..data.images import Pixels
 from ..data.pixel_stores import PixelRows, PixelStore
 from ..data.readers import as_dataset
@@ -66,23 +66,16 @@ def export_model(
     force: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write a folder with the encoder in the forms that other programs need.
+    """Write a folder with the encoder in the forms that other programs need, atomically.
 
-    Args:
-        model: Model to export.
-        output: Folder to write, atomically.
-        int8: Labeled images to calibrate an int8 encoder and to measure its loss of accuracy, best of
-            classes that training has not seen. Half of the classes calibrate, the other half measure.
-        force: Replace the folder.
-        progress: Show progress bars.
+    Labeled images for ``int8`` calibrate an int8 encoder and measure its loss of accuracy, each with half of
+    the classes; training should not have seen them.
 
     Returns:
         Files, opset, difference of the float encoder from the original, and for ``int8`` the equal error
         rate and one-shot accuracy before and after.
 
     Raises:
-        SettingError: If the folder exists.
-        MissingExtra: If ``onnx`` is not installed.
         ModelError: If an exported graph does not agree with the original.
     """
     target = Path(output)
@@ -94,41 +87,32 @@ def export_model(
         import onnx
     except ModuleNotFoundError:
         raise MissingExtra("train", "exporting a model") from None
-    source = model_folder.checked(model.folder, "encoder.onnx", model.manifest)
-    rng = np.random.default_rng(0)
-    pixels: PixelStore = rng.integers(0, 256, (5, *model.spec.shape), dtype=np.uint8)
+    random = np.random.default_rng(0)
+    pixels: PixelStore = random.integers(0, 256, (5, *model.spec.shape), dtype=np.uint8)
     data = None if int8 is None else as_dataset(int8)
     if isinstance(data, PairSet):
         raise DataError(f"{data.origin}: Labeled images are needed to measure int8 accuracy; got pairs")
     labels: NDArray[Any] | None = None
     if data is not None:
-        data = data.genuine()
-        decoded = decode(data.images, model.spec, progress=progress)
-        if not len(decoded.kept):
-            raise DataError(
-                f"{data.origin}: None of {len(data.images)} images can be read, so int8 cannot be calibrated."
-                f" The first: {decoded.unreadable[0]}"
-            )
-        pixels, labels = decoded.pixels, data.labels[decoded.kept]
+        decoded = DecodedSet.from_images(data.genuine(), model.spec, progress=progress)
+        pixels, labels = decoded.pixels, decoded.images.labels
     with tempfile.TemporaryDirectory(prefix="twinned-") as name:
         folder = Path(name)
-        shutil.copyfile(source, folder / "encoder.onnx")
-        if model.manifest.head:
-            head = model_folder.checked(model.folder, "head.onnx", model.manifest)
-            shutil.copyfile(head, folder / "head.onnx")
-        graph = onnx.load(str(source))
-        onnx.save(_float_input(graph), str(folder / "encoder_float.onnx"))
+        for graph in ("encoder.onnx", *(["head.onnx"] if model.manifest.head else [])):
+            shutil.copyfile(model_folder.checked(model.folder, graph, model.manifest), folder / graph)
+        encoder = onnx.load(str(folder / "encoder.onnx"))
+        onnx.save(_float_input(encoder), str(folder / "encoder_float.onnx"))
         gap = _gap(model, folder / "encoder_float.onnx", pixels[:64])
         if not gap <= _TOLERANCE:
             raise ModelError(f"encoder_float.onnx differs from the original by {gap:g}")
         result: dict[str, Any] = {
             "output": str(target),
-            "opset": graph.opset_import[0].version,
+            "opset": encoder.opset_import[0].version,
             "float_difference": gap,
             "int8": None,
         }
         if labels is not None:
-            result["int8"] = _quantize(model, source, folder, pixels, labels)
+            result["int8"] = _quantize(model, folder, pixels, labels)
         spec, template = model.spec, resources.files(__package__).joinpath("example.py.txt")
         files.write_text(
             folder / "example.py",
@@ -155,13 +139,9 @@ def _float_input(graph: Any) -> Any:
 
     plain = onnx.ModelProto()
     plain.CopyFrom(graph)
-    nodes = {
-        node.input[0]: node
-        for node in plain.graph.node
-        if node.op_type in ("Transpose", "Cast", "Mul", "Add")
-    }
-    chain, name = [], plain.graph.input[0].name
-    for kind in ("Transpose", "Cast", "Mul", "Add"):
+    chain, name, kinds = [], plain.graph.input[0].name, ("Transpose", "Cast", "Mul", "Add")
+    nodes = {node.input[0]: node for node in plain.graph.node if node.op_type in kinds}
+    for kind in kinds:
         node = nodes.get(name)
         if node is None or node.op_type != kind:
             raise ModelError("encoder.onnx does not start with the nodes that Twinned writes")
@@ -196,28 +176,18 @@ def _gap(model: Model, path: Path, pixels: Pixels) -> float:
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
 
 
-def _quantize(
-    model: Model, source: Path, folder: Path, pixels: PixelStore, labels: NDArray[Any]
-) -> dict[str, Any]:
+def _quantize(model: Model, folder: Path, pixels: PixelStore, labels: NDArray[Any]) -> dict[str, Any]:
     """Write encoder_int8.onnx and measure its accuracy on classes that did not calibrate it."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     names = np.random.default_rng(0).permutation(np.unique(labels))
     first = np.isin(labels, names[: len(names) // 2])
     if len(names) < 4:
-        raise DataError(
-            f"int8 needs images of at least 4 classes, half of them to measure accuracy; got {len(names)}"
-        )
+        raise DataError(f"int8 needs at least 4 classes, half to measure accuracy; got {len(names)}")
     calibrate = pixels[np.flatnonzero(first)[:: max(1, int(first.sum()) // _CALIBRATION_IMAGES)]]
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.feeds: Iterator[dict[str, Any]] = iter(
                 {"pixels": calibrate[i : i + 16]} for i in range(0, len(calibrate), 16)
@@ -227,16 +197,16 @@ def _quantize(
             return next(self.feeds, None)
 
     prepared = folder / "prepared.onnx"
-    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
+    quant_pre_process(str(folder / "encoder.onnx"), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_static(
         str(prepared),
         str(folder / "encoder_int8.onnx"),
         Reader(),
-        quant_format=QuantFormat.QDQ,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
         per_channel=True,
-        calibrate_method=CalibrationMethod.MinMax,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
         # Not Add: normalizing the image in int8 would take as long as all convolutions; additions between
         # quantized layers run in int8 in any case.
         op_types_to_quantize=["Conv", "MatMul", "Gemm", "GlobalAveragePool", "MaxPool", "Relu", "Clip"],

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from ..data.readers import Data
     from ..evaluation.protocols import ModelFacts
     from ..evaluation.results import Evaluation
-    from ..gallery.gallery import Gallery, Hits, Identifications, Labels
+    from ..gallery.gallery import Gallery, Labels
     from ..gallery.ingest import Where
+    from ..gallery.results import Hit, Identification
     from .explain import Explanation
     from .training_record import TrainingRecord
 
@@ -219,12 +220,8 @@ class Model(FolderEmbedder):
         index = [[place[inputs.image_key(image)] for image in side] for side in (first, second)]
         sides = vectors[np.array(index, np.intp)]
         calibration = self.manifest.calibration
-        return [
-            calibration.verdict(float(distance), threshold, relations)
-            for distance, relations in zip(
-                self.paired_distances(*sides), self._relations(*sides), strict=True
-            )
-        ]
+        measured = zip(self.paired_distances(*sides), self._relations(*sides), strict=True)
+        return [calibration.verdict(float(distance), threshold, found) for distance, found in measured]
 
     @overload
     def classify(  # type: ignore[overload-overlap] # a string is an iterable of strings
@@ -322,7 +319,7 @@ class Model(FolderEmbedder):
         fpir: float = 0.01,
         label: Labels = None,
         where: Where | None = None,
-    ) -> Identifications:
+    ) -> list[Identification]:
         """Identify images in a gallery; see `Gallery.identify`.
 
         Args:
@@ -344,7 +341,7 @@ class Model(FolderEmbedder):
         label: Labels = None,
         where: Where | None = None,
         exact: bool = False,
-    ) -> Hits:
+    ) -> list[Hit]:
         """Find the k most similar images of a gallery, nearest first; see `Gallery.search`.
 
         Args:

@@ -77,17 +77,13 @@ def open_onnx(path: Path) -> OnnxEncoder:
         raise ModelError(f"{path}: The file is not readable as ONNX ({first})") from None
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < _OLDEST_OPSET:
-        raise ModelError(
-            f"{path}: The opset is {opset}; at least {_OLDEST_OPSET} is needed. Export the encoder again"
-        )
+        raise ModelError(f"{path}: Opset {opset} is too old. Export it with {_OLDEST_OPSET} or later")
     constants = {value.name for value in proto.graph.initializer}
     inputs = {v.name: _tensor(v) for v in proto.graph.input if v.name not in constants}
     images = {name: found for name, found in inputs.items() if len(found[1]) == 4 and found[0] in _KINDS}
     if len(inputs) != 1 or len(images) != 1:
-        raise ModelError(
-            f"{path}: One input is expected, an image: floats or uint8 of four dimensions; it has"
-            f" {_listed(inputs)}"
-        )
+        expected = "One input is expected, an image: floats or uint8 of four dimensions"
+        raise ModelError(f"{path}: {expected}; it has {_listed(inputs)}")
     outputs = {v.name: _tensor(v) for v in proto.graph.output}
     flat = [name for name, (_, shape) in outputs.items() if len(shape) == 2]
     # A 1x1 map counts as a vector unless there is one.
@@ -110,19 +106,16 @@ def build(found: OnnxEncoder, input_format: InputFormat, path: Path) -> None:
     import onnx
 
     for free in (True, False) if found.shape[0] in (None, 1) else (False,):
+        is_attempt = free and found.shape[0] is not None
         onnx.save(_around(found, input_format, loop=not free), str(path))
         try:
             graph = Graph(path, device="cpu")
             pixels = np.random.default_rng(0).integers(0, 256, (3, *input_format.spec.shape), dtype=np.uint8)
             together = graph(pixels)
-            if (
-                free
-                and found.shape[0] is not None
-                and not _agree(together, embed_pixels(pixels, graph, batch=1))
-            ):
+            if is_attempt and not _agree(together, embed_pixels(pixels, graph, batch=1)):
                 continue
         except Exception as error:  # ONNX Runtime has no common base for its errors
-            if free and found.shape[0] is not None:
+            if is_attempt:
                 continue
             reason = str(error).strip().splitlines()[0]
             height, width, channels = input_format.spec.shape
@@ -131,9 +124,7 @@ def build(found: OnnxEncoder, input_format: InputFormat, path: Path) -> None:
                 f" channels, {input_format.layout} ({reason})"
             ) from None
         if together.ndim != 2 or len(together) != 3:
-            raise ModelError(
-                f"{found.path}: The output for 3 images has the shape {together.shape}; (3, d) is expected"
-            )
+            raise ModelError(f"{found.path}: 3 images give the shape {together.shape}; (3, d) is expected")
         return
 
 
@@ -158,40 +149,38 @@ def _around(found: OnnxEncoder, input_format: InputFormat, *, loop: bool) -> Any
         "shift": (-np.array(spec.mean) / std).astype(np.float32).reshape(-1, 1, 1),
         "flat": np.array([0, -1]),
     }
+    node, info = helper.make_node, helper.make_tensor_value_info
     nodes = [
-        helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["floats", "scale"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "shift"], ["fed"]),
+        node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Cast", ["planes"], ["floats"], to=TensorProto.FLOAT),
+        node("Mul", ["floats", "scale"], ["scaled"]),
+        node("Add", ["scaled", "shift"], ["fed"]),
     ]
-    last = "fed"
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    last, graph = "fed", inner.graph
     if input_format.layout == "nhwc":
-        nodes.append(helper.make_node("Transpose", [last], ["rows"], perm=[0, 2, 3, 1]))
+        nodes.append(node("Transpose", [last], ["rows"], perm=[0, 2, 3, 1]))
         last = "rows"
     if kind != TensorProto.FLOAT:
-        nodes.append(helper.make_node("Cast", [last], ["typed"], to=kind))
+        nodes.append(node("Cast", [last], ["typed"], to=kind))
         last = "typed"
-    graph = inner.graph
     if loop:
-        nodes.append(
-            helper.make_node(
-                "Scan", [last], ["vectors"], body=_one(found, input_format, graph, kind), num_scan_inputs=1
-            )
-        )
-        of_graph, weights, last = [], [], "vectors"
+        body = _one(found, input_format, graph, kind)
+        nodes.append(node("Scan", [last], ["vectors"], body=body, num_scan_inputs=1))
+        vector = "vectors"
     else:
-        for node in graph.node:
-            node.input[:] = [last if name == image else name for name in node.input]
-        of_graph, weights, last = list(graph.node), list(graph.initializer), vector
-    nodes += of_graph
-    nodes.append(helper.make_node("Reshape", [last, "flat"], ["whole"]))
-    nodes.append(helper.make_node("Cast", ["whole"], ["embedding"], to=TensorProto.FLOAT))
+        for one in graph.node:
+            one.input[:] = [last if name == image else name for name in one.input]
+        nodes += graph.node
+        weights += graph.initializer
+    nodes.append(node("Reshape", [vector, "flat"], ["whole"]))
+    nodes.append(node("Cast", ["whole"], ["embedding"], to=TensorProto.FLOAT))
     whole = helper.make_graph(
         nodes,
         "encoder",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *spec.shape])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", "d"])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()] + weights,
+        [info("pixels", TensorProto.UINT8, ["n", *spec.shape])],
+        [info("embedding", TensorProto.FLOAT, ["n", "d"])],
+        weights,
     )
     return helper.make_model(
         whole, opset_imports=inner.opset_import, ir_version=inner.ir_version, functions=inner.functions

@@ -57,9 +57,7 @@ def project(
         try:
             from umap import UMAP
         except ImportError:
-            raise SettingError(
-                "Method 'umap' needs the package umap-learn. Run pip install umap-learn, or choose tsne"
-            ) from None
+            raise SettingError("umap needs a package: pip install umap-learn. Or choose tsne") from None
         around = min(15, len(vectors) - 1)
         points = UMAP(n_neighbors=around, metric=metric, random_state=seed).fit_transform(vectors)
     else:

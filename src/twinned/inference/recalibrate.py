@@ -43,23 +43,17 @@ def recalibrate(
     Args:
         model: Model folder, or the name of a ready-made model.
         data: Images or pairs that training has not seen, or their path.
-        output: Model folder to write.
-        in_place: Rewrite model.json and README.md of ``model`` instead, atomically.
+        output: Model folder to write; or ``in_place`` to rewrite that of ``model``, atomically.
         far: False accept rate of the threshold; by default that of the current one, or equal error.
         equal_error: Choose the threshold at equal error, whatever the current one was chosen at.
         prior: P(same) in use; by default that of the model, which is 0.5 unless it was set.
-        seed: Seed of resampling and folds.
-        force: Replace ``output``.
-        progress: Show a progress bar.
 
     Raises:
         DataError: If an image was seen in training, or there are too few images.
         SettingError: If arguments contradict each other, or a number is out of range.
     """
     if equal_error and far is not None:
-        raise SettingError(
-            f"Choose a false accept rate or equal error, not both; got far={far} and equal error"
-        )
+        raise SettingError(f"Choose a false accept rate or equal error; got far={far} and equal error")
     if (output is None) != in_place:
         raise SettingError("Choose a folder to write the model to, or ask to change it in place")
     loaded = Model(model)
@@ -67,9 +61,7 @@ def recalibrate(
         model_folder.check_output(Path(output), force=force, data=[loaded.folder])
     stored = loaded.manifest.stored_calibration
     if in_place and loaded.folder != Path(model):
-        raise SettingError(
-            f"{model}: A ready-made model is not changed in place. Choose a folder to write to"
-        )
+        raise SettingError(f"{model}: A ready-made model is not changed in place. Choose another folder")
     if far is None and stored is not None and stored.far is not None and not equal_error:
         far = stored.far
         note("kept-far", f"the threshold keeps the false accept rate of {far:g} that it was chosen at before")
@@ -80,13 +72,9 @@ def recalibrate(
     with collect() as notes:
         decoded = DecodedSet.from_images(calibration_data(data), loaded.spec, progress=progress)
         _refuse_training_images(loaded, decoded)
-        shared = {*loaded.manifest.classes} & {*decoded.classes}
-        if shared:
-            note(
-                "shared-class-names",
-                f"training saw other images of {len(shared)} of these classes, by their names"
-                f" ({some(sorted(shared), 3)})",
-            )
+        if shared := sorted({*loaded.manifest.classes} & {*decoded.classes}):
+            text = f"training saw other images of {len(shared)} of these classes, by their names"
+            note("shared-class-names", f"{text} ({some(shared)})")
         if (limitation := loaded.record.hash_limitation) is not None:
             note("hash-limitation", limitation)
         embeddings = loaded.embed_pixels(decoded.pixels)

@@ -29,7 +29,7 @@ from .inputs import calibration_data
 from .model import Model
 from .model_card import card
 from .model_folder import Manifest
-from .onnx_import import LAYOUTS, InputFormat, OnnxEncoder, build, open_onnx
+from .onnx_import import InputFormat, OnnxEncoder, build, open_onnx
 from .session import Floats, Graph, embed_pixels
 
 
@@ -175,10 +175,8 @@ def write_calibrated(
     embeddings = embedder.embed_pixels(decoded.pixels)
     if _is_constant(embeddings):
         raise _useless(source)
-    note(
-        "trained-elsewhere",
-        f"the encoder was trained elsewhere; {source} does not record whether on these classes too",
-    )
+    text = f"the encoder was trained elsewhere; {source} does not record whether on these classes too"
+    note("trained-elsewhere", text)
     report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
     manifest = Manifest(
         twinned=__version__,
@@ -207,18 +205,21 @@ def held_out(
     decoded: DecodedSet, report: CalibrationReport, *, recipe: str, encoder: str, forged: bool = False
 ) -> dict[str, Any]:
     """Describe, for model.json, the images that the threshold is fitted on; see `harder_impostors`."""
-    marked = decoded.pairs is None
-    harder = model_folder.harder_impostors(
-        report.comparisons, recipe=recipe, encoder=encoder, forged=forged, marked=marked
-    )
+    marks, pairs = decoded.pairs is None, report.comparisons
+    harder = model_folder.harder_impostors(pairs, recipe=recipe, encoder=encoder, forged=forged, marked=marks)
     return {**decoded.fingerprint(), "classes": decoded.classes, **report.figures, **harder}
 
 
 def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
     """Return the input formats that the file and the options leave open."""
-    formats, fit = [], options.get("fit") or "stretch"
+    formats, fit, given = [], options.get("fit") or "stretch", options.get("layout")
+    if not (layouts := found.layouts()):
+        raise ModelError(f"{found.path}: The input is {found.shape_text}; 1 or 3 channels are expected")
+    if given not in (None, *layouts):
+        allowed = f"{found.path}: The layout of the input {found.shape_text} must be {' or '.join(layouts)}"
+        raise SettingError(f"{allowed}; got {given!r}")
     scalings = _scalings(found, options)
-    for layout in _layouts(found, options.get("layout")):
+    for layout in [given] if given else layouts:
         height, width, channels = _shape(found, layout, options)
         for scaling in scalings:
             if {len(scaling.mean), len(scaling.std)} <= {1, channels}:
@@ -230,27 +231,9 @@ def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
                 formats.append(InputFormat(layout, spec, scaling.words))
             elif scaling not in _USUAL:
                 raise SettingError(
-                    f"mean and std need one value, or one per channel ({channels}); got {scaling.words}"
+                    f"mean and std need one value, or {channels} for the channels; got {scaling.words}"
                 )
     return formats
-
-
-def _layouts(found: OnnxEncoder, layout: str | None) -> list[str]:
-    """Return the layouts that the file allows; only the given one if there is one."""
-    if layout not in (None, *LAYOUTS):
-        raise SettingError(f"A layout must be {' or '.join(LAYOUTS)}; got {layout!r}")
-    if not (layouts := found.layouts()):
-        raise ModelError(
-            f"{found.path}: The input is {found.shape_text}; images have 1 or 3 channels, first or last"
-        )
-    if layout is None:
-        return layouts
-    if layout not in layouts:
-        raise SettingError(
-            f"{found.path}: The input is {found.shape_text}, which is {' or '.join(layouts)};"
-            f" got layout {layout}"
-        )
-    return [layout]
 
 
 def _scalings(found: OnnxEncoder, options: InputOptions) -> Sequence[_Scaling]:
@@ -284,9 +267,7 @@ def _shape(found: OnnxEncoder, layout: str, options: InputOptions) -> tuple[int,
             raise SettingError(f"{found.path}: Images must be {height}x{width}; got {given[0]}x{given[1]}")
         height, width = given
     if height is None or width is None:
-        raise SettingError(
-            f"{found.path}: The input is {found.shape_text}. Set the image size, height x width"
-        )
+        raise SettingError(f"{found.path}: The input is {found.shape_text}. Set the image size")
     channels = options.get("channels")
     if channels is not None and planes not in (None, channels):
         raise SettingError(f"{found.path}: Images must have {planes} channels, {layout}; got {channels}")
@@ -301,20 +282,16 @@ def _choose(
         return formats[0], metrics[0]
     some = _some(decoded, seed)
     errors = _errors(found, formats, metrics, some, seed)
-    number, metric = min(errors, key=lambda tried: (errors[tried], tried[0], metrics.index(tried[1])))
+    number, metric = min(errors, key=errors.__getitem__)
     best, least = formats[number], errors[number, metric]
     guesses = [f"{best.layout}, pixels {best.words}"] if len(formats) > 1 else []
     guesses += [f"{metric} distance"] if len(metrics) > 1 else []
     others = sorted({round(error, 4) for error in errors.values()} - {round(least, 4)})
     against = f" (others: {', '.join(f'{error:.4f}' for error in others[:4])})" if others else ""
-    note(
-        "guessed-input",
-        f"guessed by the equal error rate on {len(some.pixels)} images, {least:.4f}{against}:"
-        f" {'; '.join(guesses)}",
-    )
+    text = f"guessed by the equal error rate on {len(some.pixels)} images, {least:.4f}{against}:"
+    note("guessed-input", f"{text} {'; '.join(guesses)}")
     noise = np.sqrt(max(least * (1 - least), 0.01) / len(some.pixels))
-    near = [t for t in errors if t[0] != number and least < errors[t] < least + noise]
-    if near:
+    if near := [tried for tried in errors if tried[0] != number and least < errors[tried] < least + noise]:
         other = formats[min(near, key=errors.__getitem__)[0]]
         note(
             "ambiguous-input",

@@ -50,15 +50,11 @@ class CrossBatchMemory(Loss):
     def __init__(self, loss: nn.Module, embedding_size: int, *, size: int = 1024) -> None:
         super().__init__()
         if getattr(loss, "kind", None) != "embedding":
-            raise SettingError(
-                f"{type(loss).__name__} cannot use a memory by itself. "
-                "Pass embedding_loss(loss, distance=...) instead"
-            )
+            name = type(loss).__name__
+            raise SettingError(f"{name} accepts no memory. Pass embedding_loss(loss, distance=...) instead")
         if getattr(loss, "proxies", False) is True:
-            inner = getattr(loss, "loss", loss)
-            raise SettingError(
-                f"{type(inner).__name__} compares images with classes, not with images. Leave the memory out"
-            )
+            name = type(getattr(loss, "loss", loss)).__name__
+            raise SettingError(f"{name} compares images with classes, not with images. Leave the memory out")
         if size < 1 or embedding_size < 1:
             raise SettingError(f"size is {size} and embedding_size {embedding_size}. Both must be at least 1")
         self.loss = loss

@@ -24,14 +24,14 @@ The number of selected comparisons depends on the values, so on a GPU a miner wa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..distances import EXPECTED, check_matrix
 from ..errors import DataError
-from ..utils.registry import Registry
+from ..utils.registry import Part, Registry
 from .base import AnyMiner, OptionsModule, check_miner
 from .inputs import Indices, pair_masks
 
@@ -51,15 +51,9 @@ class Miner(OptionsModule):
         Raises:
             DataError: If the shapes do not fit, or ``distance`` is not a distance matrix.
         """
-        if (
-            distance.ndim != 2
-            or labels.ndim != 1
-            or not 0 < len(distance) <= distance.shape[1] == len(labels)
-        ):
-            raise DataError(
-                f"distance has shape {tuple(distance.shape)} and labels {tuple(labels.shape)}. They must be "
-                f"(n, m) and (m,), where the first n columns are the rows; {EXPECTED}"
-            )
+        if distance.ndim != 2 or labels.shape != distance.shape[1:] or not 0 < len(distance) <= len(labels):
+            shapes = f"{tuple(distance.shape)} and labels {tuple(labels.shape)}"
+            raise DataError(f"distance has shape {shapes}. They must be (n, m) and (m,); {EXPECTED}")
         check_matrix(distance, what=f"miners.{type(self).__name__}")
         return self.select(distance, *pair_masks(labels, len(distance)))
 
@@ -80,7 +74,6 @@ class AllPairs(Miner):
     """
 
     def select(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Indices:
-        """Return the indices of both masks."""
         return *positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True)
 
 
@@ -100,7 +93,6 @@ class BatchHard(Miner):
     """
 
     def select(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Indices:
-        """Return (anchor, positive, negative) of the images that have both."""
         farthest = torch.where(positive, distance, -_INF).argmax(1)
         nearest = torch.where(negative, distance, _INF).argmin(1)
         (anchor,) = (positive.any(1) & negative.any(1)).nonzero(as_tuple=True)
@@ -124,7 +116,6 @@ class SemiHard(Miner):
     """
 
     def select(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Indices:
-        """Return (anchor, positive, negative) of all genuine pairs of images with a negative."""
         anchor, pair = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
         rows, negative = distance[anchor], negative[anchor]
         farther = negative & (rows > distance[anchor, pair][:, None])
@@ -151,7 +142,6 @@ class MultiSimilarity(Miner):
         self.epsilon = epsilon
 
     def select(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Indices:
-        """Return the hard pairs as (anchor, positive, anchor, negative)."""
         nearest = torch.where(negative, distance, _INF).amin(1, keepdim=True)
         farthest = torch.where(positive, distance, -_INF).amax(1, keepdim=True)
         # Negated comparisons, so that NaN is selected and shows in the loss.
@@ -168,7 +158,6 @@ _BUILTIN: dict[str, Any] = {
 }
 # Miner classes, and the classes and functions of `register_miner`.
 MINERS: Registry[Any] = Registry("miner", "twinned.miners", _BUILTIN, check_miner)
-Part = TypeVar("Part", bound=Callable[..., Any])
 
 
 def register_miner(name: str) -> Callable[[Part], Part]:
@@ -187,12 +176,7 @@ def register_miner(name: str) -> Callable[[Part], Part]:
     Raises:
         SettingError: If the name is taken or malformed.
     """
-
-    def register(part: Part) -> Part:
-        MINERS.register(name, part)
-        return part
-
-    return register
+    return MINERS.decorator(name)
 
 
 def create_miner(name: str) -> AnyMiner:

@@ -61,9 +61,7 @@ def labeled_vectors(embeddings: npt.ArrayLike, labels: Labels) -> tuple[Floats, 
     """Return embeddings as floats ``(n, d)`` and the numbers of their classes ``(n,)``."""
     vectors, label = as_vectors(embeddings), class_numbers(labels)
     if len(vectors) != len(label):
-        raise DataError(
-            f"Each embedding needs one label; got {len(vectors)} embeddings and {len(label)} labels"
-        )
+        raise DataError(f"Each embedding needs one label; got {len(vectors)} and {len(label)} labels")
     return vectors, label
 
 
@@ -117,9 +115,7 @@ class Comparisons:
     def __post_init__(self) -> None:
         lengths = {name: len(array) for name, array in self._arrays().items()}
         if len(set(lengths.values())) != 1:
-            raise DataError(
-                f"Each array of comparisons must have one value per comparison; got lengths {lengths}"
-            )
+            raise DataError(f"Each array must have one value per comparison; got lengths {lengths}")
         if bad := np.count_nonzero(~np.isfinite(self.distance)):
             raise DataError(f"{bad} of {len(self)} distances are NaN or infinite. Distances must be finite")
 
@@ -185,10 +181,8 @@ class Comparisons:
             DataError: If `parts` is empty, or only some parts mark forgeries.
         """
         if not parts or len({part.skilled is None for part in parts}) > 1:
-            raise DataError(
-                f"Either all parts must mark forgeries or none; got {len(parts)} parts, "
-                f"{sum(part.skilled is not None for part in parts)} of them with marks"
-            )
+            marked = sum(part.skilled is not None for part in parts)
+            raise DataError(f"All parts must mark forgeries or none; got {len(parts)}, {marked} with marks")
         columns = [part._arrays() for part in parts]
         names = set.intersection(*(set(arrays) for arrays in columns))
         for sides in ({"left", "right"} & names, {"left_image", "right_image"} & names):

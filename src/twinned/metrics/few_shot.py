@@ -46,9 +46,8 @@ class OneShot:
 def check_episodes(ways: int, shots: int, episodes: int) -> None:
     """Raise an error if a number is too small."""
     if ways < 2 or shots < 1 or episodes < 1:
-        raise SettingError(
-            f"At least 2 ways, 1 shot and 1 episode are needed; got {ways}, {shots} and {episodes}"
-        )
+        got = f"{ways} ways, {shots} shots, {episodes} episodes"
+        raise SettingError(f"At least 2 ways, 1 shot and 1 episode are needed; got {got}")
 
 
 def possible_ways(labels: Labels, *, shots: int = 1, groups: Labels | None = None) -> int:
@@ -89,11 +88,11 @@ def episodes(
     pool = _Pool(labels, shots, groups)
     fitting = [classes for classes in pool.groups if len(classes) >= ways]
     if not fitting:
-        most = pool.ways
+        where = "" if groups is None else " in one group"
+        remedy = f". Choose at most {pool.ways} ways" if pool.ways > 1 else ""
         raise DataError(
-            f"{ways}-way {shots}-shot needs {ways} classes with {shots + 1} images each"
-            f"{'' if groups is None else ' in one group'}; there are {most}"
-            + (f". Choose at most {most} ways" if most > 1 else "")
+            f"{ways}-way {shots}-shot needs {ways} classes with {shots + 1} images each{where}; there are"
+            f" {pool.ways}{remedy}"
         )
     random = np.random.default_rng(seed)
     sizes = np.array([len(classes) for classes in fitting])

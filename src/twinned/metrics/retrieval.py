@@ -157,9 +157,7 @@ def _search(vectors: Floats, label: Ints, distances: Distances) -> tuple[Ints, I
     """Return the queries' rows, the rank of each one's first hit (from 1), and its average precision at R."""
     queries = np.flatnonzero(np.bincount(label)[label] > 1) if len(label) else np.zeros(0, dtype=np.intp)
     if not len(queries):
-        raise DataError(
-            f"Retrieval needs a class with two images; none of the {len(label)} images has another one"
-        )
+        raise DataError(f"Retrieval needs two images of a class; none of {len(label)} images has another one")
     first, precision = np.empty(len(queries), dtype=np.intp), np.empty(len(queries))
     of_class = members(label)
     for start, distance in _to_others(vectors, queries, distances):
@@ -199,9 +197,7 @@ def nearest_labels(embeddings: npt.ArrayLike, labels: Labels, distances: Distanc
     """
     vectors, label, measure = as_vectors(embeddings), np.asarray(list(labels)), all_pairs(distances)
     if len(vectors) != len(label) or len(label) < 2:
-        raise DataError(
-            f"At least two images are needed, each with a label; got {len(vectors)} and {len(label)} labels"
-        )
+        raise DataError(f"Two images with labels are needed; got {len(vectors)} and {len(label)} labels")
     every = _to_others(vectors, np.arange(len(label)), measure)
     found: npt.NDArray[Any] = label[np.concatenate([distance.argmin(axis=1) for _, distance in every])]
     return found

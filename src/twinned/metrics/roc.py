@@ -111,16 +111,12 @@ def tally(distance: npt.ArrayLike, same: npt.ArrayLike) -> Tally:
     """Count genuine and impostor comparisons at each distinct distance; both kinds are needed."""
     values, is_same = as_array(distance), as_array(same).astype(bool)
     if values.ndim != 1 or values.shape != is_same.shape:
-        raise DataError(
-            f"Each comparison needs one distance and one 'same'; got {values.shape} and {is_same.shape}"
-        )
+        raise DataError(f"Each distance needs one 'same'; got shapes {values.shape} and {is_same.shape}")
     if not np.isfinite(values).all():
         raise DataError("Distances must be finite; got NaN or infinity")
     if is_same.all() or not is_same.any():
-        raise DataError(
-            f"Both genuine and impostor comparisons are needed; got {np.count_nonzero(is_same)} and "
-            f"{np.count_nonzero(~is_same)}"
-        )
+        counts = f"{np.count_nonzero(is_same)} and {np.count_nonzero(~is_same)}"
+        raise DataError(f"Both genuine and impostor comparisons are needed; got {counts}")
     if np.any(values[1:] < values[:-1]):
         order = np.argsort(values)
         values, is_same = values[order], is_same[order]
@@ -242,9 +238,7 @@ def lfw_folds(distance: npt.ArrayLike, same: npt.ArrayLike, fold: npt.ArrayLike)
     values, is_same, folds = np.asarray(distance, dtype=np.float64), np.asarray(same, bool), np.asarray(fold)
     names = np.unique(folds)
     if len(names) < 2:
-        raise DataError(
-            f"At least two folds are needed to choose each threshold on the others; got {len(names)}"
-        )
+        raise DataError(f"At least two folds are needed; got {len(names)}")
     accuracies = np.empty(len(names))
     for k, name in enumerate(names):
         held_out = folds == name

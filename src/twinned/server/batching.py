@@ -32,12 +32,8 @@ class EncoderPlan(NamedTuple):
 class BatchingEncoder:
     """Session that joins concurrent calls: calls that find it busy form the next batch.
 
-    No call waits for others to arrive, so a single request is as fast as without batching.
-
-    Args:
-        encoder: Function that embeds decoded images, uint8 ``(n, height, width, channels)``, to shape
-            ``(n, d)``.
-        most: Images per batch, unless one request has more.
+    No call waits for others to arrive, so a single request is as fast as without batching. A batch has at
+    most ``most`` images, unless one request has more.
     """
 
     def __init__(self, encoder: Callable[[Pixels], Floats], *, most: int = BATCH) -> None:

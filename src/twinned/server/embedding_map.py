@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -19,17 +20,31 @@ Method = Literal["pca", "tsne"]
 Projection: TypeAlias = Callable[[Floats], NDArray[np.floating[Any]]]
 
 
+@dataclass(frozen=True)
+class GalleryMap:
+    """Map in two dimensions; `label` indexes `labels`, -1 is none; `ready` is false until it is done."""
+
+    method: str
+    ready: bool
+    count: int
+    labels: list[str]
+    ids: list[str]
+    label: list[int]
+    x: list[float]
+    y: list[float]
+
+
 class Maps:
     """Cache of the latest map of each method, recomputed when the version of the gallery has changed."""
 
     def __init__(self, opened: Callable[[], Gallery], version: Callable[[], object]) -> None:
         self._opened = opened
         self._version = version
-        self._made: dict[Method, tuple[object, dict[str, Any]]] = {}
+        self._made: dict[Method, tuple[object, GalleryMap]] = {}
         self._failed: TwinnedError | None = None
         self._making = threading.Lock()
 
-    def get(self, method: Method) -> dict[str, Any]:
+    def get(self, method: Method) -> GalleryMap:
         """Return the map; for t-SNE the previous one with ``ready`` false while the next is computed."""
         self._opened()
         version, found = self._version(), self._made.get(method)
@@ -43,7 +58,7 @@ class Maps:
         if self._making.acquire(blocking=False):
             threading.Thread(target=self._in_background, args=(version,), daemon=True).start()
         last = found[1] if found is not None else _described(method, [], np.empty((0, 2)), 0)
-        return last | {"ready": False}
+        return replace(last, ready=False)
 
     def _in_background(self, version: object) -> None:
         try:
@@ -53,7 +68,7 @@ class Maps:
         finally:
             self._making.release()
 
-    def _make(self, method: Method, version: object, project: Projection) -> dict[str, Any]:
+    def _make(self, method: Method, version: object, project: Projection) -> GalleryMap:
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
         gallery = self._opened()
@@ -86,16 +101,9 @@ def principal(vectors: Floats) -> NDArray[np.float64]:
 
 def _described(
     method: Method, records: list[Record], points: NDArray[np.floating[Any]], count: int
-) -> dict[str, Any]:
+) -> GalleryMap:
     labels = sorted({record.label for record in records if record.label is not None})
-    place = {label: index for index, label in enumerate(labels)}
-    return {
-        "method": method,
-        "ready": True,
-        "count": count,
-        "labels": labels,
-        "ids": [record.id for record in records],
-        "label": [-1 if record.label is None else place[record.label] for record in records],
-        "x": np.round(points[:, 0], 5).tolist(),
-        "y": np.round(points[:, 1], 5).tolist(),
-    }
+    place = {None: -1} | {label: index for index, label in enumerate(labels)}
+    ids, label = [record.id for record in records], [place[record.label] for record in records]
+    x, y = np.round(points, 5).T.tolist()
+    return GalleryMap(method, True, count, labels, ids, label, x, y)

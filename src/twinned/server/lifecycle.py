@@ -15,8 +15,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from ..errors import SettingError
-from . import problems
 from .limits import Limits
+from .problems import Problem
 from .security import LOOPBACK, SECURITY_HEADERS
 from .service import CLOSE_SECONDS
 
@@ -25,11 +25,7 @@ _MMAP_THRESHOLD = -3  # parameter of mallopt(3)
 
 
 def check_token(host: str, token: str | None) -> None:
-    """Check the token: an address that other machines can reach requires one.
-
-    Raises:
-        SettingError: If a token is missing or too short.
-    """
+    """Check the token: an address that other machines can reach requires one."""
     if token is None and host not in LOOPBACK:
         raise SettingError(
             f"{host} can be reached from other machines, so a token is required. Give --token-file FILE, or "
@@ -47,11 +43,7 @@ def check_token(host: str, token: str | None) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; port 0 selects a free port.
-
-    Raises:
-        SettingError: If the address is not available.
-    """
+    """Open a listening socket; port 0 selects a free port."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
@@ -63,10 +55,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _return_freed_memory() -> None:
-    """Configure the C library, if it is glibc, to return large blocks to the system when they are freed.
+    """Configure glibc to return large blocks to the system when they are freed.
 
-    By default it raises the size of such blocks up to 32 MB once one is freed. Uploads are then allocated
-    among small blocks in the heap of each thread, and leave gaps: 40 seconds of hostile requests added 20 MB.
+    By default, uploads of up to 32 MB leave gaps in the heap of each thread: 20 MB in 40 hostile seconds.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -143,16 +134,12 @@ class _Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Respond to malformed HTTP with problem+json, like to all other errors."""
-        body = problems.body(400, "The request is not valid HTTP")
-        headers = {
-            "Content-Type": problems.MEDIA_TYPE,
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-        }
-        pairs = [(k.encode(), v.encode()) for k, v in {**SECURITY_HEADERS, **headers}.items()]
+        answer = Problem(
+            400, "The request is not valid HTTP", {"Connection": "close"} | SECURITY_HEADERS
+        ).response()
         for event in (
-            h11.Response(status_code=400, headers=pairs, reason=b"Bad Request"),
-            h11.Data(data=body),
+            h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request"),
+            h11.Data(data=bytes(answer.body)),
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
@@ -160,11 +147,7 @@ class _Connection(H11Protocol):
 
 
 def token_from(text: Iterable[str]) -> str:
-    """Return the token of a file, its first line.
-
-    Raises:
-        SettingError: If it is empty.
-    """
+    """Return the token of a file, its first line."""
     first = next(iter(text), "").strip()
     if not first:
         raise SettingError("The token file is empty. Write the token on its first line")

@@ -14,26 +14,21 @@ class Metrics:
     """Metrics of one service; ``pending`` returns the number of requests begun or waiting."""
 
     def __init__(self, *, pending: Callable[[], int], batching: bool) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "twinned_requests", "Requests answered.", ["route", "method", "status"], registry=self.registry
-        )
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        labels = ["route", "method", "status"]
+        self._requests = Counter("twinned_requests", "Requests answered.", labels, registry=registry)
         self._seconds = Histogram(
             "twinned_request_seconds",
             "Seconds from the request's headers to the response.",
             ["route"],
             buckets=(0.002, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 1, 5, 30),
-            registry=self.registry,
+            registry=registry,
         )
-        self.images = Counter("twinned_images", "Images received.", registry=self.registry)
-        waiting = Gauge("twinned_pending_requests", "Requests begun or waiting.", registry=self.registry)
+        self.images = Counter("twinned_images", "Images received.", registry=registry)
+        waiting = Gauge("twinned_pending_requests", "Requests begun or waiting.", registry=registry)
         waiting.set_function(pending)
-        batched = Gauge(
-            "twinned_batching",
-            "1 if images of several requests are embedded in one batch.",
-            registry=self.registry,
-        )
+        batched = Gauge("twinned_batching", "1 if requests share batches of the encoder.", registry=registry)
         batched.set(batching)
         self._enrolled: Gauge | None = None
 
@@ -43,13 +38,9 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def text(self, enrolled: float | None) -> bytes:
-        """Return all metrics in Prometheus' format.
-
-        Args:
-            enrolled: Number of images in the gallery; NaN if it did not respond, None without a gallery.
-        """
+        """Return all metrics, with the number of images enrolled: NaN if unknown, None without a gallery."""
         if enrolled is not None:
             if self._enrolled is None:
-                self._enrolled = Gauge("twinned_gallery_images", "Images enrolled.", registry=self.registry)
+                self._enrolled = Gauge("twinned_gallery_images", "Images enrolled.", registry=self._registry)
             self._enrolled.set(enrolled)
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)

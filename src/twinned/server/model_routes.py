@@ -21,21 +21,8 @@ from ..evaluation.advice import on_model
 from ..gallery.gallery import Gallery
 from ..gallery.results import Stats
 from ..inference.model_card import card
+from . import schemas
 from .openapi import add_route, problems
-from .schemas import (
-    ClassifyRequest,
-    EmbedRequest,
-    ExplainRequest,
-    Explanation,
-    FacesRequest,
-    FoundFaces,
-    ModelFacts,
-    Prediction,
-    Vector,
-    Verdict,
-    VerifyRequest,
-    list_of,
-)
 from .service import Service
 from .uploads import check_query
 
@@ -48,12 +35,12 @@ class ModelService:
     def __init__(self, service: Service) -> None:
         self.service = service
 
-    def verify(self, body: VerifyRequest) -> dict[str, Any]:
+    def verify(self, body: schemas.VerifyRequest) -> dict[str, Any]:
         """Verify that two images show the same class."""
         model = self.service.model_for(body.faces)
         return model.verify(body.a, body.b, threshold=body.threshold).to_json()
 
-    def explain(self, body: ExplainRequest) -> dict[str, Any]:
+    def explain(self, body: schemas.ExplainRequest) -> dict[str, Any]:
         """Explain a comparison: the regions of two images that match."""
         model = self.service.model_for(body.faces)
         found, threshold = model.explain(body.a, body.b), model.manifest.threshold
@@ -76,7 +63,7 @@ class ModelService:
             "links": [{"left": a, "right": b, "match": match} for a, b, match in found.strongest()],
         }
 
-    def faces(self, body: FacesRequest) -> dict[str, Any]:
+    def faces(self, body: schemas.FacesRequest) -> dict[str, Any]:
         """Find the faces of a photograph, with their quality, and cut them out."""
         image, spec = open_image(body.image), self.service.model.spec
         found = search(image, every=True, min_face=body.min_face)
@@ -101,13 +88,13 @@ class ModelService:
             ],
         }
 
-    def embed(self, body: EmbedRequest) -> list[dict[str, Any]]:
+    def embed(self, body: schemas.EmbedRequest) -> list[dict[str, Any]]:
         """Embed images."""
         images, model = body.all(), self.service.model_for(body.faces)
         vectors = model.embed_pixels(np.stack([read_image(image, model.spec) for image in images]))
         return [{"image": image.name, "vector": vector.tolist()} for image, vector in zip(images, vectors)]
 
-    def classify(self, body: ClassifyRequest) -> list[dict[str, Any]]:
+    def classify(self, body: schemas.ClassifyRequest) -> list[dict[str, Any]]:
         """Classify images from as few as one example per class."""
         images, model = body.all(), self.service.model_for(body.faces)
         return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
@@ -117,15 +104,15 @@ def routes(service: Service) -> APIRouter:
     """Make the routes."""
     router, model = APIRouter(tags=["model"], dependencies=[Depends(check_query)]), ModelService(service)
     add = partial(add_route, router, service.for_model, "POST")
-    add("/v1/verify", Verdict, model.verify)
-    add("/v1/explain", Explanation, model.explain)
-    add("/v1/faces", FoundFaces, model.faces)
-    add("/v1/embed", list_of(Vector), model.embed)
-    add("/v1/classify", list_of(Prediction), model.classify)
+    add("/v1/verify", schemas.Verdict, model.verify)
+    add("/v1/explain", schemas.Explanation, model.explain)
+    add("/v1/faces", schemas.FoundFaces, model.faces)
+    add("/v1/embed", schemas.list_of(schemas.Vector), model.embed)
+    add("/v1/classify", schemas.list_of(schemas.Prediction), model.classify)
 
     @router.get(
         "/v1/model",
-        response_model=ModelFacts,
+        response_model=schemas.ModelFacts,
         responses=problems(422, 503),
         summary="Describe the model, its metrics, the gallery and the limits",
     )

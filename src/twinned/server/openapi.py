@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable
 from functools import partial
@@ -34,8 +33,7 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     """Describe a request's body: the same fields as multipart or as JSON."""
-    schema = kind.model_json_schema()
-    as_parts = copy.deepcopy(schema)
+    schema, as_parts = kind.model_json_schema(), kind.model_json_schema()
     if "images" in as_parts["properties"]:  # a form needs one field only, which may be repeated
         del as_parts["anyOf"]
         del as_parts["properties"]["image"]

@@ -32,7 +32,9 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's word
 
     def response(self) -> Response:
         """Return the response."""
-        return Response(body(self.status, self.detail), self.status, self.headers, MEDIA_TYPE)
+        title = HTTPStatus(self.status).phrase
+        body = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail}
+        return Response(json.dumps(body), self.status, self.headers, MEDIA_TYPE)
 
 
 def overloaded(reason: str) -> Problem:
@@ -47,9 +49,3 @@ def of(error: Problem | TwinnedError, address: str = "") -> Problem:
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 503)
     detail = str(error).replace(address, os.path.basename(address)) if address else str(error)
     return Problem(status, detail, {"Retry-After": "60"} if status == 503 else None)
-
-
-def body(status: int, detail: str) -> bytes:
-    """Return the problem document."""
-    title = HTTPStatus(status).phrase
-    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()

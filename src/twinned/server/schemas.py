@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import inspect
 import unicodedata
 from typing import Annotated, Any, ClassVar, Literal, get_type_hints
@@ -21,24 +21,22 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 
+from ..data.faces import quality
 from ..evaluation import calibration
 from ..gallery import results as gallery
 from ..gallery.store import Record
+from . import embedding_map
 from .uploads import Upload
 
 
 def _image(value: Any, info: ValidationInfo) -> Upload:
     if isinstance(value, Upload):
         return value
-    if not isinstance(value, str):
-        raise ValueError("expected an image: a file in multipart, or base64 in JSON")
-    try:
-        data = base64.b64decode("".join(value.split()), validate=True)  # base64 is often broken into lines
-    except (binascii.Error, ValueError):
-        raise ValueError(
-            "expected an image as base64 (without data:...), or as a file in multipart"
-        ) from None
-    return Upload.called(info.field_name or "image", data)
+    with contextlib.suppress(ValueError):
+        if isinstance(value, str):  # base64 is often broken into lines
+            data = base64.b64decode("".join(value.split()), validate=True)
+            return Upload.called(info.field_name or "image", data)
+    raise ValueError("expected an image as base64 (without data:...), or as a file in multipart")
 
 
 def _references(value: Any, info: ValidationInfo) -> list[Upload]:
@@ -54,10 +52,8 @@ def _references(value: Any, info: ValidationInfo) -> list[Upload]:
 
 
 def _label(text: str) -> str:
-    if not text.strip():
-        raise ValueError("a label must not be empty")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
-        raise ValueError("a label must be one line of printable text")
+    if not text.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError("a label must be one line of printable text, not empty")
     return text.strip()
 
 
@@ -283,12 +279,7 @@ Identification = _schema_of(
 )
 Item = _schema_of(Record, name="Item")
 Items = _schema_of(gallery.Page, name="Items", items=list_of(Item))
-Quality = _answer(
-    "Quality",
-    "Quality of a face in words, and the reason why it cannot be recognized, or null.",
-    words=list[str],
-    refused=str | None,
-)
+Quality = _schema_of(quality.Quality)
 FoundFace = _answer(
     "FoundFace",
     "Face: left, top, right and bottom in pixels of the upright image, and the aligned face, base64 PNG.",
@@ -339,15 +330,7 @@ Made = _answer(
     count=int,
     temporary=bool,
 )
-Added = _answer(
-    "Added",
-    "Result of adding images; stored images are on disk.",
-    stored=int,
-    skipped=int,
-    unreadable=list[str],
-    count=int,
-    ids=list[str | None],
-)
+Added = _schema_of(gallery.Added, unreadable=list[str], count=int)
 Updated = _answer("Updated", "Number of images that were changed.", updated=int)
 Removed = _answer(
     "Removed",
@@ -357,18 +340,7 @@ Removed = _answer(
     undo=str,
 )
 Restored = _answer("Restored", "Number of restored images.", restored=int, count=int)
-GalleryMap = _answer(
-    "GalleryMap",
-    "Map in two dimensions; `label` indexes `labels`, -1 is none; `ready` is false until it is done.",
-    method=str,
-    ready=bool,
-    count=int,
-    labels=list[str],
-    ids=list[str],
-    label=list[int],
-    x=list[float],
-    y=list[float],
-)
+GalleryMap = _schema_of(embedding_map.GalleryMap)
 ProblemDetails = _answer("ProblemDetails", "Error (RFC 9457).", type=str, title=str, status=int, detail=str)
 Health = _answer("Health", "State of the service.", status=str)
 ModelFacts = _answer(

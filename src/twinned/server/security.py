@@ -13,7 +13,6 @@ import ipaddress
 import socket
 import time
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,15 +59,12 @@ class Hosts:
 class SecurityMiddleware:
     """Middleware that passes a request to the application, or rejects it.
 
-    The ``token`` is required in ``Authorization: Bearer``; None allows every request. It can be replaced
-    while the service runs.
+    The ``token``, which can be replaced while the service runs, is required unless it is None.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Hosts, token: str | None, metrics: Metrics) -> None:
-        self.app = app
-        self._hosts = hosts
-        self.token = token
-        self._metrics = metrics
+        self.app, self.token = app, token
+        self._hosts, self._metrics = hosts, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -135,9 +131,8 @@ class SecurityMiddleware:
 def _check_origin(scope: Scope, headers: dict[bytes, str], host: str) -> None:
     """Check the page that a browser's request comes from: the service's own, or a typed or clicked link."""
     origin = headers.get(b"origin")
-    if origin is not None and (
-        not origin.startswith(("http://", "https://")) or _netloc(origin) != host.lower()
-    ):
+    scheme, _, site = (origin or "").lower().partition("://")
+    if origin is not None and (scheme not in ("http", "https") or site != host.lower()):
         raise Problem(
             403, f"A page of {origin[:200]!r} may not use this service. Open the service's own page"
         )
@@ -145,13 +140,6 @@ def _check_origin(scope: Scope, headers: dict[bytes, str], host: str) -> None:
     opened = headers.get(b"sec-fetch-mode") == "navigate" and scope["method"] == "GET"
     if foreign and not opened:
         raise Problem(403, "A page of another site may not use this service. Open the service's own page")
-
-
-def _netloc(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:  # not a URL
-        return ""
 
 
 def _host_of(header: str) -> str:

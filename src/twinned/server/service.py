@@ -73,13 +73,6 @@ class Service:
 
     Requests that need the gallery have their own threads, so a gallery server that does not respond never
     blocks requests that need the model only.
-
-    Args:
-        model: Model to serve. It does not change; the service works with a copy that has its own session.
-        gallery: Gallery for identification and search, or None.
-        read_only: Reject every change.
-        limits: Limits of requests.
-        plan: Execution of the encoder; chosen by `batching.plan` if None.
     """
 
     def __init__(
@@ -126,11 +119,7 @@ class Service:
         return self.model if faces is None else self.model.with_faces(faces)
 
     def opened(self, faces: str | None = None) -> Gallery:
-        """Return the gallery, with another handling of faces unless that is None.
-
-        Raises:
-            Problem: If the service has none.
-        """
+        """Return the gallery, with another handling of faces unless that is None."""
         if self.gallery is None:
             raise Problem(
                 404, "This service has no gallery. Start it with --gallery FOLDER, or make a temporary one"
@@ -138,12 +127,7 @@ class Service:
         return self.gallery if faces is None else self.gallery.with_embedder(self.model_for(faces))
 
     def make_gallery(self) -> Gallery:
-        """Make a temporary gallery, which is deleted when the service stops; return an existing one.
-
-        Raises:
-            Problem: If the service is read-only.
-            GalleryError: If there is no room for it.
-        """
+        """Make a temporary gallery, which is deleted when the service stops; return an existing one."""
         with self._making:
             if self.gallery is None and not self.read_only:
                 in_memory = Path("/dev/shm")
@@ -155,11 +139,7 @@ class Service:
         return self.changing()
 
     def changing(self, faces: str | None = None) -> Gallery:
-        """Return the gallery for a change, with another handling of faces unless that is None.
-
-        Raises:
-            Problem: If the service has none, or is read-only.
-        """
+        """Return the gallery for a change, unless the service is read-only."""
         gallery = self.opened(faces)
         if self.read_only:
             raise Problem(
@@ -168,10 +148,7 @@ class Service:
         return gallery
 
     def close(self) -> None:
-        """Finish running jobs, then close the gallery unless a thread still uses it.
-
-        The callers of such a thread have received a response, and acknowledged data is on disk.
-        """
+        """Finish running jobs, then close the gallery unless a thread still uses it."""
         end = time.monotonic() + CLOSE_SECONDS
         done = [lane.pool.close(max(0.0, end - time.monotonic())) for lane in self._lanes]
         if self.gallery is not None and all(done):

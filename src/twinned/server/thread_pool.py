@@ -17,12 +17,8 @@ T = TypeVar("T")
 class ThreadPool:
     """Fixed number of threads. Jobs that cannot start soon are rejected.
 
-    The threads are daemons, so one that waits for an unresponsive server does not keep the process alive.
-
-    Args:
-        threads: Number of threads.
-        waiting: Maximum number of jobs waiting for a thread.
-        wait_seconds: Seconds after which a job that has not started is rejected.
+    At most ``waiting`` jobs wait, each for ``wait_seconds``. The threads are daemons, so that one that waits
+    for an unresponsive server does not keep the process alive.
     """
 
     def __init__(self, threads: int, *, waiting: int, wait_seconds: float) -> None:
@@ -45,11 +41,7 @@ class ThreadPool:
             raise overloaded(f"The service is busy with {pending} requests")
 
     async def run(self, job: Callable[[], T]) -> T:
-        """Run the job in one of the threads and return its result.
-
-        Raises:
-            Problem: If too many jobs are pending.
-        """
+        """Run the job in a thread and return its result; raise a `Problem` if it cannot start."""
         self.check()
         mine: Future[T] = Future()
         self._unfinished.add(mine)

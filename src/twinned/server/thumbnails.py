@@ -13,7 +13,6 @@ import io
 import os
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,22 +27,21 @@ _KEPT = 2048  # thumbnails in memory, about 4 KB each
 
 
 class Thumbnails:
-    """Storage of thumbnails by record id; without a folder, the most recent ones are kept in memory."""
+    """Storage of thumbnails by record id: in the gallery's folder, or in memory if it has none."""
 
-    def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
-        self._folder = folder
+    def __init__(self, address: str | None, *, read_only: bool = False) -> None:
+        in_memory = address is None or "://" in address
+        self._folder = None if in_memory else Path(os.path.abspath(address or ""), "thumbnails")
         self._read_only = read_only
-        self._memory: OrderedDict[str, bytes] = OrderedDict()
+        self._memory: dict[str, bytes] = {}  # the oldest first
         self._lock = threading.Lock()
 
     def get(self, id: str) -> bytes | None:
         """Return the thumbnail file, or None."""
-        with self._lock:
-            if id in self._memory:
-                self._memory.move_to_end(id)
-                return self._memory[id]
+        if id in self._memory or self._folder is None:
+            return self._memory.get(id)
         try:
-            return None if self._folder is None else _path(self._folder, id).read_bytes()
+            return _path(self._folder, id).read_bytes()
         except OSError:
             return None
 
@@ -61,10 +59,8 @@ class Thumbnails:
         if self._folder is not None and not self._read_only:
             path = _path(self._folder, id)
             with contextlib.suppress(OSError):
-                self._folder.mkdir(
-                    exist_ok=True
-                )  # not its parents: a gallery that was moved must not reappear
-                path.parent.mkdir(exist_ok=True)
+                for folder in (self._folder, path.parent):  # not the gallery: it may have been moved
+                    folder.mkdir(exist_ok=True)
                 draft = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
                 draft.write_bytes(data)
                 draft.replace(path)
@@ -72,7 +68,7 @@ class Thumbnails:
         with self._lock:
             self._memory[id] = data
             while len(self._memory) > _KEPT:
-                self._memory.popitem(last=False)
+                del self._memory[next(iter(self._memory))]
 
     def take(self, ids: Iterable[str]) -> dict[str, bytes]:
         """Remove thumbnails and return the existing ones."""
@@ -94,22 +90,13 @@ class Thumbnails:
 
 
 def shrink(source: ImageSource) -> bytes:
-    """Convert an image to a small WebP file without metadata.
-
-    Raises:
-        ImageError: If it cannot be opened.
-    """
+    """Convert an image to a small WebP file without metadata."""
     image = open_image(source, at_least=(SIDE, SIDE))
     image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     bare = Image.frombytes(image.mode, image.size, image.tobytes())
     file = io.BytesIO()
     bare.save(file, "WEBP", quality=80, method=2)
     return file.getvalue()
-
-
-def folder_of(address: str) -> Path | None:
-    """Return the thumbnail folder of a gallery; None for a gallery on a server."""
-    return None if "://" in address else Path(os.path.abspath(address), "thumbnails")
 
 
 def _path(folder: Path, id: str) -> Path:

@@ -32,15 +32,10 @@ _NAME_CHARACTERS = 100
 
 
 class Upload(bytes):
-    """Image file from a request.
+    """Image file from a request."""
 
-    Attributes:
-        name: Name in errors and responses.
-        refused: Error found in its header, or None.
-    """
-
-    name: str = "image"
-    refused: ImageError | None = None
+    name: str = "image"  # in errors and responses
+    refused: ImageError | None = None  # error found in its header
 
     @classmethod
     def called(cls, name: str, data: bytes) -> Upload:
@@ -105,33 +100,22 @@ def _too_large(most: int) -> Problem:
 
 
 def check_query(request: Request) -> None:
-    """Check that the route has each query parameter, and that none is repeated.
-
-    Raises:
-        Problem: If a parameter is unknown or repeated.
-    """
+    """Check that the route has each query parameter, and that none is repeated."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
-    seen = set()
-    for name, _ in request.query_params.multi_items():
+    for name in request.query_params:
         shown = name[:100] if name.isprintable() else repr(name[:100])
         if name not in known:
             expected = f"Supported: {', '.join(known)}" if known else "This address supports none"
             raise Problem(422, f"{shown}: unknown query parameter. {expected}")
-        if name in seen:
+        if len(request.query_params.getlist(name)) > 1:
             raise Problem(422, f"{shown}: was given twice. Give it once")
-        seen.add(name)
 
 
 def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Body:
-    """Parse and validate a request.
-
-    Raises:
-        Problem: If the body does not match the schema.
-        ImageError: If an image is invalid, unless the schema skips such images.
-    """
+    """Parse and validate a request; an invalid image is an error unless the schema skips such images."""
     media, options = parse_options_header(content_type)
     if media == b"multipart/form-data":
-        values = _from_parts(kind, list(_parts(body, options.get(b"boundary", b""))), limits)
+        values = _from_parts(kind, _parts(body, options.get(b"boundary", b"")))
     elif media == b"application/json":
         values = _from_json(body)
     else:
@@ -156,11 +140,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
 
 
 def check(upload: Upload, limits: Limits) -> None:
-    """Check an image's header, before memory for its pixels is allocated.
-
-    Raises:
-        ImageError: If its format is not supported or it has too many pixels.
-    """
+    """Check an image's format and size in its header, before memory for its pixels is allocated."""
     if not upload:
         raise ImageError(upload.name, "is empty (0 bytes)")
     try:
@@ -183,18 +163,15 @@ def sentence(errors: Sequence[Any], fields: Iterable[str] = ()) -> str:
     if len(steps) > 1 and steps[0] in ("body", "query", "path"):  # where FastAPI found the field
         steps = steps[1:]
     where = ".".join(str(step) for step in steps if step != "[key]")
-    text = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "missing":
-        text = "is missing. Send it with the request"
-    elif error["type"] == "extra_forbidden":
-        text = f"unknown field. Supported: {', '.join(fields)}"
-    elif error["type"] == "model_type":
-        text = f"{reprlib.repr(error['input'])} is not an object with the fields {', '.join(fields)}"
-    elif error["type"] == "string_too_short":
-        text = "is empty. Send text"
-    elif text.startswith("Input should be "):
-        expected = text.removeprefix("Input should be ").partition(", ")[0]
-        text = f"{reprlib.repr(error['input'])} is not {expected}"
+    given, names = reprlib.repr(error["input"]), ", ".join(fields)
+    text = {
+        "missing": "is missing. Send it with the request",
+        "extra_forbidden": f"unknown field. Supported: {names}",
+        "model_type": f"{given} is not an object with the fields {names}",
+        "string_too_short": "is empty. Send text",
+    }.get(error["type"], error["msg"].removeprefix("Value error, "))
+    if text.startswith("Input should be "):
+        text = f"{given} is not {text.removeprefix('Input should be ').partition(', ')[0]}"
     return f"{where[:200]}: {text}" if where else text
 
 
@@ -205,10 +182,8 @@ def _from_json(body: bytes) -> Any:
         raise Problem(422, f"The body is not valid JSON ({error})") from None
 
 
-def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Limits) -> dict[str, Any]:
+def _from_parts(kind: type[BaseModel], parts: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Convert multipart parts to the values of a JSON body; ``support[anna]`` is an item of ``support``."""
-    if sum(isinstance(value, Upload) for _, value in parts) > limits.images:
-        raise Problem(413, f"The request has more than {limits.images} images. Send fewer")
     lists, objects, files = _shapes(kind)
     values: dict[str, Any] = {}
     for field, value in parts:
@@ -251,37 +226,27 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
     """Yield each part's field with its text, or its file as an `Upload`."""
     if not boundary:
         raise Problem(422, "The multipart body has no boundary. Name it in the header Content-Type")
-    headers: list[dict[bytes, bytes]] = []
-    contents: list[list[bytes]] = []
-    name = value = b""
+    parts: list[tuple[dict[bytes, bytes], list[bytes]]] = []
+    name, value = bytearray(), bytearray()  # of the header that is being read
 
     def begin() -> None:
-        if len(headers) == _MAX_PARTS:
+        if len(parts) == _MAX_PARTS:
             raise Problem(413, f"The request has more than {_MAX_PARTS:,} parts. Send fewer")
-        headers.append({})
-        contents.append([])
-
-    def add_name(data: bytes, start: int, end: int) -> None:
-        nonlocal name
-        name += data[start:end]
-
-    def add_value(data: bytes, start: int, end: int) -> None:
-        nonlocal value
-        value += data[start:end]
+        parts.append(({}, []))
 
     def end_header() -> None:
-        nonlocal name, value
-        headers[-1][name.lower()] = value
-        name = value = b""
+        parts[-1][0][bytes(name).lower()] = bytes(value)
+        name.clear()
+        value.clear()
 
     try:
         parser = MultipartParser(
             boundary,
             {
                 "on_part_begin": begin,
-                "on_part_data": lambda data, start, end: contents[-1].append(data[start:end]),
-                "on_header_field": add_name,
-                "on_header_value": add_value,
+                "on_part_data": lambda data, start, end: parts[-1][1].append(data[start:end]),
+                "on_header_field": lambda data, start, end: name.extend(data[start:end]),
+                "on_header_value": lambda data, start, end: value.extend(data[start:end]),
                 "on_header_end": end_header,
             },
         )
@@ -289,7 +254,7 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
         parser.finalize()
     except (MultipartParseError, ValueError) as error:
         raise Problem(422, f"The multipart body is damaged ({error})") from None
-    for header, content in zip(headers, contents):
+    for header, content in parts:
         _, options = parse_options_header(header.get(b"content-disposition", b""))
         field = options.get(b"name", b"").decode("utf-8", "replace")
         data = b"".join(content)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.augmentation import AnyAugmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.images import Pixels
 from ..data.pixel_stores import JoinedPixels, PixelStore
@@ -85,7 +85,7 @@ class FeatureCache:
 
     network: SiameseNetwork
     n_stages: int
-    augment: AnyAugmentation
+    augment: Augmentation
     n_augmentations: int
     seed: int
 
@@ -162,7 +162,7 @@ def cache_features(
     validation: DecodedSet | None,
     config: TrainConfig,
     *,
-    augment: AnyAugmentation,
+    augment: Augmentation,
     budget: Budget,
     record: Path | None = None,
     progress: bool = True,

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.augmentation import AnyAugmentation, Augmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.pixel_stores import PixelStore, is_in_memory
-from ..data.samplers import Batch, ReadAhead
+from ..data.samplers import Batch, prefetch
 from ..utils.random import Stream, rng, step_seed
 
 NO_AUGMENTATION = Augmentation()
@@ -24,7 +24,7 @@ class PixelSource:
     """Images as pixels, uint8 ``(n, height, width, channels)``, augmented at each step."""
 
     pixels: PixelStore
-    augment: AnyAugmentation
+    augment: Augmentation
     device: torch.device
     seed: int
     start_stage = 0
@@ -44,7 +44,7 @@ class PixelSource:
         self, batches: Callable[[int], Batch], rows: slice
     ) -> AbstractContextManager[Callable[[int], Batch]]:
         """Return batches whose pixels are read in advance, unless they are in memory."""
-        return nullcontext(batches) if is_in_memory(self.pixels) else ReadAhead(batches, self.pixels, rows)
+        return nullcontext(batches) if is_in_memory(self.pixels) else prefetch(batches, self.pixels, rows)
 
     def view(self, number: int, start: int, stop: int) -> Tensor:
         """Return one augmented view of some images; number 0 is not augmented."""
@@ -136,7 +136,7 @@ InputSource = PixelSource | FeatureSource
 
 
 def input_source(
-    data: DecodedSet, *, augment: AnyAugmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
+    data: DecodedSet, *, augment: Augmentation = NO_AUGMENTATION, device: torch.device, seed: int = 0
 ) -> InputSource:
     """Return the inputs of a dataset: its cached features, or its pixels."""
     if isinstance(data, CachedSet):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.augmentation import AnyAugmentation, Augmentation, FunctionAugmentation
+from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
 from ..data.preprocessing import ImageSpec
 from ..data.splits import subsample
@@ -61,10 +61,10 @@ class Trainer:
         return not self.relations or (warm_start is not None and warm_start.has_relations(self.relations))
 
     @property
-    def augmentation(self) -> AnyAugmentation:
+    def augmentation(self) -> Augmentation:
         """Augmentation of training images."""
         own = self.parts.augment
-        return Augmentation(**self.config.augment.model_dump()) if own is None else FunctionAugmentation(own)
+        return Augmentation(**self.config.augment.model_dump()) if own is None else Augmentation(function=own)
 
     def build(self) -> SiameseNetwork:
         """Build the network before training; the same seed gives the same weights."""
