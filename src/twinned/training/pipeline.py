@@ -135,11 +135,8 @@ def run(request: TrainRequest) -> Model:
             raise Interrupted(f"{str(stop) or 'stopped'}; {kept}") from None
         elapsed = time.monotonic() - started
         if length.minutes is not None and elapsed > length.minutes * 60 + _LATE:
-            note(
-                "overrun",
-                f"the run took {elapsed / 60:.1f} instead of {length.minutes:g} minutes: reading, scoring and"
-                " saving take that long on this machine",
-            )
+            took = f"{elapsed / 60:.1f} instead of {length.minutes:g} minutes"
+            note("overrun", f"the run took {took}, for reading, scoring and saving")
         return placed(folder, None) if target is None else Model(target)
 
 
@@ -306,9 +303,7 @@ def _check_target(target: Path, data: list[str], request: TrainRequest) -> bool:
     )
     if work.exists() and not request.resume:
         if not request.overwrite:
-            raise SettingError(
-                f"{work} holds an interrupted run. Continue it with `resume=True`, or start again"
-                " with `overwrite=True`."
-            )
+            remedy = "Continue it with `resume=True`, or start again with `overwrite=True`."
+            raise SettingError(f"{work} holds an interrupted run. {remedy}")
         shutil.rmtree(work)
     return False

@@ -124,15 +124,13 @@ class Trainer:
             has_lda or encoders.is_pretrained(config.encoder.name)
         ):
             raise SettingError(
-                "projection=lda needs an encoder that ends in a linear layer;"
-                f" {config.encoder.name} does not. Set `embedding_size=`, or"
-                ' `settings={"projection": "gradient"}`.'
+                f"projection=lda needs an encoder that ends in a linear layer; {config.encoder.name} does"
+                ' not. Set `embedding_size=`, or `settings={"projection": "gradient"}`.'
             )
         if config.length.steps != 0 and not has_lda and not self.freeze(network):
             raise SettingError(
-                f"freeze={config.transfer.freeze} freezes every layer of encoder"
-                f" {config.encoder.name}, so there is nothing to train. Freeze fewer stages, or add a layer"
-                " with `embedding_size=`."
+                f"freeze={config.transfer.freeze} freezes every layer of encoder {config.encoder.name}."
+                " Freeze fewer stages, or add a layer with `embedding_size=`."
             )
         return cache_features(
             network,
@@ -188,9 +186,8 @@ class Trainer:
             if is_main and config.length.steps != 0:
                 note(
                     "nothing-to-train",
-                    "every stage is frozen and the projection is fitted in closed form, so there are no"
-                    " training steps; steps, loss and learning rate have no effect"
-                    ' (`settings={"projection": "gradient"}` trains the projection)',
+                    "every stage is frozen and the projection is fitted in closed form, so steps, loss and"
+                    ' learning rate have no effect (`settings={"projection": "gradient"}` trains it)',
                 )
             steps = 0
         seconds = None

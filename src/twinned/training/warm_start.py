@@ -91,9 +91,8 @@ def load_for_input(
     wrong = [name for name in missing if not name.startswith("dense.")]
     if wrong and (config.input.height, config.input.width) != (theirs.input.height, theirs.input.width):
         raise SettingError(
-            f"The weights of encoder {theirs.encoder.name} for images of"
-            f" {theirs.input.height}x{theirs.input.width} do not fit images of {size}."
-            " Choose an `image_size=` nearer to the model's, or train a new model."
+            f"The weights of encoder {theirs.encoder.name} for images of {theirs.input.height}x"
+            f"{theirs.input.width} do not fit images of {size}. Choose a nearer `image_size=`"
         )
     if wrong:
         raise ModelError(
@@ -212,15 +211,13 @@ def base_config(
 
 def check_kept(theirs: TrainConfig, config: TrainConfig) -> None:
     """Raise a `SettingError` if options do not keep the model's network."""
-    if config.encoder.name != theirs.encoder.name or config.encoder.weights is not None:
+    own = theirs.encoder
+    if config.encoder.name != own.name or config.encoder.weights is not None:
         raise SettingError(
-            f"Fine-tuning keeps the model's encoder, {theirs.encoder.name}, and its weights. Use train for"
-            " others"
+            f"Fine-tuning keeps the model's encoder, {own.name}, and weights. Use train for others"
         )
-    if theirs.encoder.symmetric and not config.encoder.symmetric:
-        raise SettingError(
-            "The model averages each image with its mirror image; fine-tuning keeps that. Leave out symmetric"
-        )
+    if own.symmetric and not config.encoder.symmetric:
+        raise SettingError("Fine-tuning keeps the average with the mirror image. Leave out symmetric")
 
 
 def _lower_rate(model: Model, theirs: TrainConfig) -> TrainConfig:
