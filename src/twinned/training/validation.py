@@ -95,7 +95,7 @@ def embed(network: SiameseNetwork, data: DecodedSet, *, limit: int | None = None
     network.eval()
     source, size = input_source(data, device=network.mean.device), batch_size(network)
     count = len(source) if limit is None else min(limit, len(source))
-    batches = (source.get(i, min(i + size, count)) for i in range(0, count, size))
+    batches = (source.view(0, i, min(i + size, count)) for i in range(0, count, size))
     return torch.cat([network.embed(images, start_stage=source.start_stage).cpu() for images in batches])
 
 
