@@ -21,13 +21,7 @@ AnyMiner: TypeAlias = nn.Module | Callable[..., Indices]
 
 
 class OptionsModule(nn.Module):
-    """Module whose repr shows the options of its constructor.
-
-    Example:
-        >>> from twinned.losses import ArcFaceLoss
-        >>> ArcFaceLoss(num_classes=100, embedding_size=64)
-        ArcFaceLoss(num_classes=100, embedding_size=64, margin=0.5, scale=64.0)
-    """
+    """Module whose repr shows the options of its constructor, such as ``TripletLoss(margin=0.2)``."""
 
     def __init__(self) -> None:  # hides the *args and **kwargs of nn.Module from signature()
         super().__init__()

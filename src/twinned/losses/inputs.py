@@ -45,10 +45,8 @@ def check_positive(name: str, value: float) -> float:
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
     """Check the shapes ``(n, d)`` and ``(n,)`` and that labels are integers."""
     if embeddings.ndim != 2 or labels.ndim != 1 or len(embeddings) != len(labels) or len(labels) == 0:
-        raise DataError(
-            f"embeddings have shape {tuple(embeddings.shape)} and labels {tuple(labels.shape)}. "
-            "They must be (n, d) and (n,), with n at least 1"
-        )
+        shapes = f"{tuple(embeddings.shape)} and labels {tuple(labels.shape)}"
+        raise DataError(f"embeddings have shape {shapes}. They must be (n, d) and (n,), with n at least 1")
     if labels.is_floating_point():
         raise DataError(f"labels have type {labels.dtype}. They must be integers, one for each class")
 
@@ -60,10 +58,8 @@ def columns(embeddings: Tensor, labels: Tensor, reference: Reference | None) -> 
         return embeddings, labels
     check_batch(*reference)
     if reference[0].shape[1] != embeddings.shape[1]:
-        raise DataError(
-            f"embeddings have {embeddings.shape[1]} values in the batch and {reference[0].shape[1]} in the "
-            "reference. Both must come from one encoder"
-        )
+        sizes = f"{embeddings.shape[1]} values in the batch and {reference[0].shape[1]} in the reference"
+        raise DataError(f"embeddings have {sizes}. Both must come from one encoder")
     return torch.cat([embeddings, reference[0]]), torch.cat([labels, reference[1]])
 
 
@@ -72,10 +68,8 @@ def check_indices(indices: Any) -> Indices:
     tensors = isinstance(indices, (tuple, list)) and all(isinstance(one, Tensor) for one in indices)
     if not tensors or len(indices) not in (3, 4):
         got = f"{len(indices)} tensors" if tensors else repr(indices)
-        raise DataError(
-            f"the miner returned {got}. Expected tensors (anchor, positive, negative) or (anchor, positive,"
-            " anchor, negative)"
-        )
+        expected = "(anchor, positive, negative) or (anchor, positive, anchor, negative)"
+        raise DataError(f"the miner returned {got}. Expected tensors {expected}")
     return tuple(indices)
 
 

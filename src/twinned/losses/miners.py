@@ -52,10 +52,8 @@ class Miner(OptionsModule):
             DataError: If the shapes do not fit, or ``distance`` is not a distance matrix.
         """
         if distance.ndim != 2 or labels.shape != distance.shape[1:] or not 0 < len(distance) <= len(labels):
-            raise DataError(
-                f"distance has shape {tuple(distance.shape)} and labels {tuple(labels.shape)}. They must be "
-                f"(n, m) and (m,), where the first n columns are the rows; {EXPECTED}"
-            )
+            shapes = f"{tuple(distance.shape)} and labels {tuple(labels.shape)}"
+            raise DataError(f"distance has shape {shapes}. They must be (n, m) and (m,); {EXPECTED}")
         check_matrix(distance, what=f"miners.{type(self).__name__}")
         return self.select(distance, *pair_masks(labels, len(distance)))
 

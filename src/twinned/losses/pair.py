@@ -134,10 +134,8 @@ def _checked(distance: Tensor, same: Same) -> tuple[Tensor, Tensor]:
     """Return both as tensors on one device, the distance at least in single precision."""
     same = torch.as_tensor(same, device=distance.device)
     if distance.ndim != 1 or distance.shape != same.shape or len(distance) == 0:
-        raise DataError(
-            f"distance has shape {tuple(distance.shape)} and same {tuple(same.shape)}. "
-            "Both must have shape (pairs,), with at least one pair"
-        )
+        shapes = f"{tuple(distance.shape)} and same {tuple(same.shape)}"
+        raise DataError(f"distance has shape {shapes}. Both must have shape (pairs,), with at least one pair")
     if same.dtype != torch.bool:
         raise DataError(f"same has type {same.dtype}. It must be booleans, True for two images of one class")
     return to_float32(distance), same

@@ -119,9 +119,7 @@ def create_loss(
         sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
         needed = {size: value for size, value in sizes.items() if size in inspect.signature(loss).parameters}
         if None in needed.values():
-            raise SettingError(
-                f"loss {name!r} needs num_classes and embedding_size, because it has a vector for each class"
-            )
+            raise SettingError(f"loss {name!r} has proxies and needs num_classes and embedding_size")
         loss = loss(**needed, **given)
     created: AnyLoss = loss
     return created

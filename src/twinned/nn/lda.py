@@ -36,10 +36,8 @@ def fit_lda_projection(
     x = features.double()
     mean, n_features = x.mean(dim=0), x.shape[1]
     if size > n_features:
-        raise SettingError(
-            f"The embedding size {size} is larger than the {n_features} features of the encoder, so no"
-            " projection can be fitted. Choose a smaller embedding size, or layer=learned."
-        )
+        found = f"The embedding size {size} is larger than the {n_features} features of the encoder"
+        raise SettingError(f"{found}. Choose a smaller embedding size, or layer=learned.")
     generator = torch.Generator().manual_seed(0)
     random = torch.randn(n_features, size, dtype=x.dtype, generator=generator)
     # With fewer images than features, nothing varies outside of their span: work inside it, which is faster.

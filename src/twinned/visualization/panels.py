@@ -51,9 +51,7 @@ def neighbours(
         DataError: If there are no queries, or not one row of images for each.
     """
     if not queries or len(queries) != len(found):
-        raise DataError(
-            f"expected one row of images per query; got {len(queries)} queries and {len(found)} rows"
-        )
+        raise DataError(f"expected one row per query; got {len(queries)} queries and {len(found)} rows")
     columns = max(map(len, found))
     step, row = 1.12, 1.62
     ax = board(1.75 + step * columns, 0.75 + row * len(queries), inches=0.85, ax=ax)
@@ -99,9 +97,8 @@ def one_shot(
     """
     distances = [shown.distance for shown in support if shown.distance is not None]
     if not support or len(distances) != len(support):
-        raise DataError(
-            f"expected examples with distances; got {len(support)} examples, {len(distances)} distances"
-        )
+        found = f"{len(support)} examples, {len(distances)} distances"
+        raise DataError(f"expected examples with distances; got {found}")
     nearest = int(np.argmin(distances))
     known = threshold is None or distances[nearest] <= threshold
     answer = support[nearest].label if known else None

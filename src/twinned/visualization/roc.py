@@ -101,15 +101,12 @@ def det(result: Result, *, ax: Axes | None = None) -> Axes:
 def overview(
     result: VerificationResult, comparisons: Comparisons, found: Reliability
 ) -> tuple[Axes, Axes, Axes, Axes]:
-    """Draw ROC, DET, distances and reliability in one figure.
+    """Draw ROC, DET, distances and reliability in one figure, and return their axes in this order.
 
     Args:
         result: Result of `twinned.evaluation.evaluate_verification`.
         comparisons: Comparisons behind the result.
         found: Result of `twinned.evaluation.reliability`.
-
-    Returns:
-        The four axes, row by row.
 
     Raises:
         DataError: If there is no curve: genuine or impostor comparisons are missing.

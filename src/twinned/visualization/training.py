@@ -29,15 +29,12 @@ def history(
 ) -> tuple[Axes, Axes]:
     """Draw the training history: loss above, equal error rate and pair accuracy below.
 
-    The lowest held-out error is marked; its weights are those of the model.
+    The lowest held-out error is marked; its weights are those of the model. The upper axes come first.
 
     Args:
         table: A model, or the columns that ``model.record.history()`` returns.
         over: Unit of the horizontal axis.
         axes: Two axes to draw on instead of a new figure.
-
-    Returns:
-        Upper and lower axes.
 
     Raises:
         DataError: If it has no row; ``model.record.without_history()`` gives the reason.
@@ -89,16 +86,10 @@ def accuracy_over_time(
         raise DataError("accuracy over time requires at least one run")
     ax = ax or plain(5.4, 3.6)
     for k, (name, table) in enumerate(runs.items()):
-        ax.plot(
-            _column(table, "seconds"),
-            _column(table, measure),
-            color=CYCLE[k % len(CYCLE)],
-            marker=MARKERS[k % len(MARKERS)],
-            linestyle=("-", (0, (4, 1.5)), (0, (1, 1)))[k // len(CYCLE) % 3],
-            markersize=3.6,
-            linewidth=1.4,
-            label=short(name, 40),
-        )
+        line = ("-", (0, (4, 1.5)), (0, (1, 1)))[k // len(CYCLE) % 3]
+        looks = Looks(color=CYCLE[k % len(CYCLE)], marker=MARKERS[k % len(MARKERS)], linestyle=line)
+        seconds, values = _column(table, "seconds"), _column(table, measure)
+        ax.plot(seconds, values, **looks, markersize=3.6, linewidth=1.4, label=short(name, 40))
     ax.set_xlim(left=0)
     words = measure.replace("_", " ").replace("held out", "held-out").replace("eer", "equal error rate")
     dress(ax, title="Accuracy over training time", x=_NAMES["seconds"], y=words)

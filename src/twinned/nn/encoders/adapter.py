@@ -65,9 +65,7 @@ class ModuleEncoder(Encoder):
             ) from error
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
             what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise SettingError(
-                f"Encoder {name} returned {what} for 2 images. It must return one vector for each, (2, d)"
-            )
+            raise SettingError(f"Encoder {name} returned {what} for 2 images. It must return vectors, (2, d)")
         return found.shape[1]
 
     def stages(self) -> list[nn.Module]:
@@ -100,7 +98,7 @@ def as_encoder(
         )
     if embedding_size not in (None, size):
         raise SettingError(
-            f"Encoder {name} has embeddings of {size} values; got size {embedding_size}. Leave it out"
+            f"Encoder {name} has embeddings of {size} values; got {embedding_size}. Leave it out"
         )
     return module
 
@@ -131,7 +129,6 @@ def _evaluate(module: nn.Module, shape: tuple[int, ...]) -> Any:
 def _per_channel(values: Any) -> tuple[float, ...] | None:
     """Return numbers as a tuple; None for anything else, such as the method of a class."""
     try:
-        found = tuple(float(value) for value in values)
+        return tuple(float(value) for value in values) or None
     except (TypeError, ValueError, RuntimeError):
         return None
-    return found or None

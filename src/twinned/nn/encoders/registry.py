@@ -59,10 +59,8 @@ class Entry(NamedTuple):
 def _entry(part: Any) -> Entry:
     """Return the row of a registered encoder."""
     if isinstance(part, nn.Module) or not callable(part):
-        raise SettingError(
-            "register_encoder takes a class or a function that builds the encoder; got an object of class"
-            f" {type(part).__name__}"
-        )
+        given = f"an object of class {type(part).__name__}"
+        raise SettingError(f"register_encoder takes a class or a function that builds it; got {given}")
     return Entry(part)
 
 

@@ -34,12 +34,7 @@ class Html(str):
 
 
 def tag(name: str, /, *inside: object, **attributes: object) -> Html:
-    """Return an element. ``class_`` sets ``class``; children and attributes that are None are omitted.
-
-    Example:
-        >>> tag("p", "1 < 2", class_="sum")
-        '<p class="sum">1 &lt; 2</p>'
-    """
+    """Return an element. ``class_`` sets ``class``; children and attributes that are None are omitted."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
