@@ -14,7 +14,7 @@ import typer
 
 import twinned as package
 from twinned.cli.main import app
-from twinned.cli.options import as_options, print_result, show_notes
+from twinned.cli.options import Run, as_options, show_notes
 from twinned.utils.notes import note
 
 COMMANDS: dict[tuple[str, ...], dict[str, typer.core.TyperArgument | typer.core.TyperOption]] = {}
@@ -94,7 +94,7 @@ def test_errors_notes_and_results_name_options(twinned, glyphs, tmp_path, capsys
     shown = twinned("embed", "glyph", glyphs, "-o", tmp_path / "v.npz")
     assert shown.error == f"{tmp_path / 'v.npz'}: exists. Choose another name, or overwrite it with --force."
     note("code", "see `image_size=`")
-    print_result({}, as_json=False, text="see `min_face=20`")
+    Run().print({}, "see `min_face=20`")
     assert capsys.readouterr() == ("see --min-face 20\n", "twinned: see --image-size\n")
 
 
@@ -256,9 +256,7 @@ def test_undecodable_file_names_are_printed(twinned, tiny_model, glyphs, tmp_pat
 
 
 def test_json_names_options_in_messages_and_keeps_labels(capsys):
-    from twinned.cli.options import print_result
-
-    print_result({"label": "`a=1`", "unreadable": ["x: choose `min_face=20`"]}, as_json=True, text="")
+    Run(json=True).print({"label": "`a=1`", "unreadable": ["x: choose `min_face=20`"]}, "")
     assert json.loads(capsys.readouterr().out) == {
         "label": "`a=1`",
         "unreadable": ["x: choose --min-face 20"],

@@ -103,12 +103,13 @@ def test_verify_notes_unmeasured_forgeries_once(twinned, forgeries_missing, pair
 def test_train_calibrate_and_evaluate_report_unmeasured_forgeries(
     twinned, forgeries_missing, strangers, tmp_path
 ):
+    from twinned.cli.options import Run
     from twinned.cli.train import emit_model
 
     model = tw.load(forgeries_missing)
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        emit_model(model, forgeries_missing, as_json=False)
-        emit_model(model, forgeries_missing, as_json=True)
+        emit_model(Run(), model, forgeries_missing)
+        emit_model(Run(json=True), model, forgeries_missing)
     line, _, *following, value = out.getvalue().splitlines()
     assert line.endswith("; skilled forgeries: not measured")
     assert f"      twinned evaluate {forgeries_missing} OTHER_IMAGES" in following

@@ -153,7 +153,7 @@ def test_wrong_shapes_and_unknown_names_are_refused():
     with pytest.raises(DataError, match=r"\(3, 3\) and labels \(2,\)"):
         miners.BatchHard()(torch.rand(3, 3), torch.tensor([0, 1]))
     for shape in ((4, 3), (3, 8)):  # embeddings of another size
-        with pytest.raises(DataError, match="the first n columns are the rows; for embeddings z, pass dist"):
+        with pytest.raises(DataError, match=r"and \(m,\); for embeddings z, pass dist"):
             miners.BatchHard()(torch.rand(shape), torch.tensor([0, 1, 2]))
     with pytest.raises(SettingError, match=r"Unknown miner 'hardest'. Choose one of all, batch-hard"):
         miners.create_miner("hardest")

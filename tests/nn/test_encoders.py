@@ -106,7 +106,7 @@ def test_dropout_is_active_in_training_only(name):
         ({"name": "koch2015", "image_size": (35, 35)}, "takes images of 105x105 with 1 channels; got 35x35"),
         (
             {"name": "koch2015", "image_size": (105, 105), "embedding_size": 9},
-            "embeddings of 4096 values; got size 9",
+            "embeddings of 4096 values; got 9",
         ),
         ({"name": "chopra2005", "image_size": (56, 46), "dropout": 0.5}, "chopra2005 has no dropout"),
         ({"name": "conv4", "image_size": (15, 40)}, "at least 16x16; got 15x40"),

@@ -23,7 +23,7 @@ def values() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("shrink", [0.01, 1.0])
 def test_projection_whitens_the_within_class_covariance(values, shrink):
     x, labels = values
-    weight, bias = fit_lda_projection(x, labels, shrinkage=shrink)
+    weight, bias = fit_lda_projection(x, labels, 7, shrinkage=shrink)
     within = np.zeros((7, 7))
     for label in range(6):
         own = x[labels == label].double().numpy()
@@ -41,7 +41,7 @@ def test_projection_whitens_the_within_class_covariance(values, shrink):
 
 def test_fewer_outputs_are_the_directions_of_most_variance(values):
     x, labels = values
-    whole = x @ fit_lda_projection(x, labels)[0].T
+    whole = x @ fit_lda_projection(x, labels, 7)[0].T
     some = x @ fit_lda_projection(x, labels, size=3)[0].T
     apart = [(z - z.mean(dim=0)).square().sum() for z in (whole, some)]
     singular = torch.linalg.svdvals(whole - whole.mean(dim=0)).square()
@@ -55,7 +55,7 @@ def test_projection_separates_new_classes_better():
     labels = torch.arange(12).repeat_interleave(8)
     noise = torch.cat([torch.full((5,), 4.0), torch.full((5,), 0.2)])
     x = torch.randn(12, 10, generator=random)[labels] + noise * torch.randn(96, 10, generator=random)
-    weight, bias = fit_lda_projection(x[labels < 6], labels[labels < 6], shrinkage=0.1)
+    weight, bias = fit_lda_projection(x[labels < 6], labels[labels < 6], 10, shrinkage=0.1)
 
     def nearest_is_own(z: torch.Tensor, own: torch.Tensor) -> float:
         apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
@@ -68,9 +68,9 @@ def test_projection_separates_new_classes_better():
 
 def test_degenerate_data_are_refused():
     with pytest.raises(TrainingError, match="two different images"):
-        fit_lda_projection(torch.eye(4), torch.arange(4))
+        fit_lda_projection(torch.eye(4), torch.arange(4), 4)
     with pytest.raises(TrainingError, match="two different images"):
-        fit_lda_projection(torch.ones(4, 3), torch.zeros(4, dtype=torch.long))
+        fit_lda_projection(torch.ones(4, 3), torch.zeros(4, dtype=torch.long), 3)
     with pytest.raises(SettingError, match="size 4 is larger than the 3 features"):
         fit_lda_projection(torch.rand(4, 3), torch.tensor([0, 0, 1, 1]), size=4)
 
@@ -101,7 +101,7 @@ def test_fewer_images_than_outputs_keep_the_distances():
     torch.manual_seed(0)
     values, labels = torch.randn(12, 60), torch.arange(12) // 3
     weight, bias = fit_lda_projection(values, labels, size=20)
-    whole, shift = fit_lda_projection(values, labels)
+    whole, shift = fit_lda_projection(values, labels, 60)
     assert weight.shape == (20, 60)
     assert torch.isfinite(weight).all()
     torch.testing.assert_close(
@@ -129,7 +129,7 @@ def test_random_rotation_keeps_distances_and_leading_directions(wide, size):
     x = torch.randn(8, wide, generator=random)[labels] + torch.randn(32, wide, generator=random)
     new = torch.randn(200, wide, generator=random)
     weight, bias = fit_lda_projection(x, labels, size=size, random_rotation=True)
-    whole, shift = fit_lda_projection(x, labels)
+    whole, shift = fit_lda_projection(x, labels, wide)
     z, full = new @ weight.T + bias, new @ whole.T + shift
     ratio = torch.pdist(z).square() / torch.pdist(full).square()
     left, lead = size - size // 16, size // 16

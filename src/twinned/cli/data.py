@@ -12,16 +12,17 @@ import twinned as tw
 
 from ..errors import many, some
 from ..utils.notes import collect, logger
-from .options import Data, Force, Json, MinFace, Quiet, Seed, print_errors, print_result, working
+from .options import Commands, Data, Force, MinFace, Run, Seed, print_errors
 
-app = typer.Typer()
-group = typer.Typer(help="List and fetch public data sets.")
+app = Commands()
+group = Commands(help="List and fetch public data sets.")
 
 _FILES_SHOWN = 5  # of one issue
 
 
 @app.command()
 def check(
+    run: Run,
     data: Data,
     strict: Annotated[bool, Option("--strict", help="Exit with code 1 if there are errors.")] = False,
     faces: Annotated[
@@ -32,12 +33,10 @@ def check(
         ),
     ] = None,
     seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Report problems of data before training on it."""
-    with working(quiet):
-        found = tw.check_data(tw.data.load(data), seed=seed, progress=not quiet, faces=faces)
+    with run.working():
+        found = tw.check_data(tw.data.load(data), seed=seed, progress=run.progress, faces=faces)
     result = found.to_json()
     classes = "a pair list" if result["classes"] is None else many(result["classes"], "class")
     lines = [f"{many(result['images'], 'image')}, {classes}"]
@@ -48,12 +47,13 @@ def check(
             lines.append(f"    and {len(problem['files']) - _FILES_SHOWN} more")
     if not result["problems"]:
         lines.append("no problems found")
-    print_result(result, as_json=json, text="\n".join(lines))
+    run.print(result, "\n".join(lines))
     raise typer.Exit(int(strict and any(p["severity"] == "error" for p in result["problems"])))
 
 
 @app.command()
 def crop(
+    run: Run,
     photos: Annotated[Path, Argument(help="Folder of photographs, or one photograph.", metavar="PHOTOS")],
     output: Annotated[Path, Option("-o", "--output", help="Folder to write.")],
     size: Annotated[int, Option(help="Height and width of the faces in pixels.")] = 150,
@@ -66,8 +66,6 @@ def crop(
         bool, Option("--resume", help="Leave out photographs that are done.", rich_help_panel="Run")
     ] = False,
     force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Cut the faces out of photographs, aligned, into the same class folders, with a list in crops.csv."""
     found = tw.faces.crop(
@@ -79,7 +77,7 @@ def crop(
         min_face=min_face,
         resume=resume,
         overwrite=force,
-        progress=not quiet,
+        progress=run.progress,
     )
     print_errors(found.unreadable)
     notes = (
@@ -91,14 +89,12 @@ def crop(
         if files:
             logger.info(f"{what} in {len(files):,} of {many(found.images, 'image')}: {some(files)}")
     text = f"{output}: {many(found.faces, 'face')} from {many(found.images, 'image')}"
-    print_result(found._asdict(), as_json=json, text=text)
+    run.print(found._asdict(), text)
 
 
 @group.command(name="list")
-def list_(json: Json = False) -> None:
+def list_(run: Run) -> None:
     """List the public data sets: content, terms, addresses."""
-    from ..data.catalog.convert import INCLUDED
-
     found = [
         {
             "name": each.name,
@@ -112,17 +108,18 @@ def list_(json: Json = False) -> None:
         }
         for each in tw.data.DATA_SETS.values()
     ]
-    lines = [f"{name}\n  {each.title}" for name, each in INCLUDED.items()]
+    lines = []
     for each in tw.data.DATA_SETS.values():
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
         for file in each.downloads:
             trust = "checked by SHA-256" if file.sha256 else "no checksum: the first download is trusted"
             lines.append(f"    {file.addresses[0]}  ({trust})")
-    print_result(found, as_json=json, text="\n".join(lines))
+    run.print(found, "\n".join(lines))
 
 
 @group.command(name="get")
 def get(
+    run: Run,
     name: Annotated[
         str,
         Argument(
@@ -136,22 +133,16 @@ def get(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        Option("-o", "--output", help="Folder to write (default: named after the data set)."),
+        Path | None, Option("-o", "--output", help="Folder to write (default: named after the data set).")
     ] = None,
     force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Download a public data set from its owner, or convert a local copy, for training."""
-    from ..data.catalog.convert import INCLUDED
-
     with collect() as notes:
-        folder = tw.data.fetch(name, output, source=from_, force=force, progress=not quiet)
+        folder = tw.data.fetch(name, output, source=from_, force=force, progress=run.progress)
     images = len(tw.data.find_images(folder))
-    parts = INCLUDED[name].use if name in INCLUDED else tw.data.DATA_SETS[name].use
-    use = [str(folder / part) for part in parts if (folder / part).exists()]
+    use = [str(folder / part) for part in tw.data.DATA_SETS[name].use if (folder / part).exists()]
     result = {"name": name, "output": str(folder), "images": images, "data": use}
     result["notes"] = [note.text for note in notes]
     text = f"{folder}: {many(images, 'image')}; train on {' or '.join(use)}"
-    print_result(result, as_json=json, text=text)
+    run.print(result, text)

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from typer import Option
 
 import twinned as tw
@@ -17,9 +16,9 @@ import twinned as tw
 from ..errors import SettingError
 from ..utils.notes import muted
 from ..utils.progress import progress_bar
-from .options import Json, Quiet, Seed, print_result
+from .options import Commands, Run, Seed
 
-app = typer.Typer()
+app = Commands()
 
 _KNOWN, _NEW = ("latin", "greek", "cyrillic"), ("armenian", "georgian")
 # Chosen on held-out Latin, Greek and Cyrillic letters. Steps instead of minutes, so that the figures do not
@@ -45,19 +44,18 @@ _LINE = "   {:<44} {:>6.1%}  [{:.1%} to {:.1%}]"
 
 @app.command()
 def demo(
+    run: Run,
     output: Annotated[Path, Option("-o", "--output", help="Folder for model and pictures.")] = Path("demo"),
     seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Train on Latin, Greek and Cyrillic letters, then recognize Armenian and Georgian ones."""
-    report = (lambda sentence: None) if json or quiet else _print
-    result = run(output, seed=seed, progress=not quiet, report=report)
-    if json:
-        print_result(result, as_json=True, text="")
+    report = (lambda sentence: None) if run.json or run.quiet else _print
+    result = make(output, seed=seed, progress=run.progress, report=report)
+    if run.json:
+        run.print(result, "")
 
 
-def run(
+def make(
     output: Path, *, seed: int = 0, progress: bool = True, report: Callable[[str], None] = _print
 ) -> dict[str, Any]:
     """Train on the letters of three alphabets; recognize, identify and search those of two others.

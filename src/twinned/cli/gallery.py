@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 import twinned as tw
 
 from ..errors import DataError, SettingError, many, some
 from ..utils.notes import logger
-from ..utils.progress import progress_bar
 from .options import (
     ERRORS_SHOWN,
-    Faces,
-    Json,
-    MinFace,
+    Commands,
+    EveryFace,
+    Images,
     ModelFolder,
     OneFace,
-    Quiet,
-    Url,
-    answers_on,
+    Run,
+    Served,
     face_name,
-    image_paths,
-    load_or_connect,
-    print_answers,
     print_errors,
     print_note,
-    print_result,
-    working,
 )
 
 if TYPE_CHECKING:
     from ..gallery.results import Hit
 
-app = typer.Typer()
-group = typer.Typer(help="Enroll, list and manage the images of a gallery.")
+app = Commands()
+group = Commands(help="Enroll, list and manage the images of a gallery.")
 
 
 def _address(help_text: str, metavar: str) -> Any:
@@ -51,8 +43,7 @@ _BATCH = 32  # images between two steps of the progress bar
 Address = Annotated[str, _address("Gallery", "GALLERY")]
 Ids = Annotated[list[str] | None, Option("--id", help="Id of an image; can be repeated.")]
 Where = Annotated[
-    list[str] | None,
-    Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
+    list[str] | None, Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated.")
 ]
 Label = Annotated[str | None, Option(help="Label of the images.")]
 Metadata = Annotated[
@@ -61,34 +52,6 @@ Metadata = Annotated[
 OnlyLabel = Annotated[
     list[str] | None, Option("--label", help="Label that images must have; can be repeated.")
 ]
-
-
-def _open(
-    model: Path,
-    address: str,
-    *,
-    create: bool = False,
-    url: str | None = None,
-    faces: str | None = None,
-    min_face: int | None = None,
-) -> Any:
-    return load_or_connect(model, url, faces=faces, min_face=min_face).gallery(address, create=create)
-
-
-def _in_batches(
-    answer: Callable[[list[str]], list[Any]], what: str, *, size: int, progress: bool
-) -> Callable[[list[str]], list[Any]]:
-    """Return a function that answers on batches of images, and shows its progress."""
-
-    def answers(paths: list[str]) -> list[Any]:
-        found: list[Any] = []
-        with progress_bar(what, len(paths), show=progress) as advance:
-            for start in range(0, len(paths), size):
-                found += answer(paths[start : start + size])
-                advance(min(size, len(paths) - start))
-        return found
-
-    return answers
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
@@ -146,6 +109,7 @@ def _labeled(given: Path, label: str | None, shared: dict[str, Any]) -> list[tup
 
 @group.command()
 def add(
+    run: OneFace,
     model: ModelFolder,
     gallery: Address,
     images: Annotated[
@@ -154,11 +118,6 @@ def add(
     ],
     label: Label = None,
     metadata: Metadata = None,
-    faces: OneFace = None,
-    min_face: MinFace = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Enroll images, labeled by their folders. Images that the gallery has already are skipped.
 
@@ -171,49 +130,34 @@ def add(
     if not rows:
         raise DataError(f"no images in {', '.join(map(str, images))}")
     paths, labels, columns = zip(*rows, strict=True)
-    with _open(model, gallery, create=True, url=url, faces=faces, min_face=min_face) as opened:
-        added = opened.add(paths, labels, metadata=columns, progress=not quiet)
+    with run.load(model).gallery(gallery, create=True) as opened:
+        added = opened.add(paths, labels, metadata=columns, progress=run.progress)
         count = opened.count()
     if len(added.unreadable) == len(paths):
         errors = some([str(error) for error in added.unreadable], ERRORS_SHOWN)
         raise DataError(f"none of {many(len(paths), 'image')} can be read: {errors}")
     print_errors(added.unreadable)
-    print_result(
-        {
-            "stored": added.stored,
-            "skipped": added.skipped,
-            "unreadable": [str(error) for error in added.unreadable],
-            "count": count,
-        },
-        as_json=json,
-        text=f"{url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped:,} already there,"
+    unreadable = [str(error) for error in added.unreadable]
+    run.print(
+        {"stored": added.stored, "skipped": added.skipped, "unreadable": unreadable, "count": count},
+        f"{run.url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped:,} already there,"
         f" {len(added.unreadable):,} unreadable; {count:,} in total",
     )
 
 
 @group.command()
-def remove(
-    model: ModelFolder,
-    gallery: Address,
-    ids: Ids = None,
-    label: Label = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
+def remove(run: Served, model: ModelFolder, gallery: Address, ids: Ids = None, label: Label = None) -> None:
     """Remove images by id, or all images of a label."""
-    with _open(model, gallery, url=url) as opened:
+    with run.load(model).gallery(gallery, create=False) as opened:
         removed = opened.remove(ids, label=label)
         count = opened.count()
-    print_result(
-        {"removed": len(removed.items), "count": count},
-        as_json=json,
-        text=f"{url or gallery}: {many(len(removed.items), 'image')} removed; {count:,} left",
-    )
+    text = f"{run.url or gallery}: {many(len(removed.items), 'image')} removed; {count:,} left"
+    run.print({"removed": len(removed.items), "count": count}, text)
 
 
 @group.command()
 def update(
+    run: Served,
     model: ModelFolder,
     gallery: Address,
     ids: Ids = None,
@@ -222,12 +166,9 @@ def update(
     ] = None,
     rename: Annotated[str | None, Option(help="New name for the label --label.")] = None,
     metadata: Metadata = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Change the label or metadata of images, or rename a label."""
-    with _open(model, gallery, url=url) as opened:
+    with run.load(model).gallery(gallery, create=False) as opened:
         if rename is not None:
             if label is None or ids:
                 raise SettingError("--rename NEW requires --label OLD, without --id")
@@ -240,70 +181,49 @@ def update(
             for one in ids:
                 opened.update(one, label=label, metadata=_pairs(metadata) if metadata else None)
             changed = len(ids)
-    print_result(
-        {"updated": changed}, as_json=json, text=f"{url or gallery}: {many(changed, 'image')} updated"
-    )
+    run.print({"updated": changed}, f"{run.url or gallery}: {many(changed, 'image')} updated")
 
 
 @group.command(name="list")
 def list_(
-    model: ModelFolder,
-    gallery: Address,
-    label: OnlyLabel = None,
-    where: Where = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    run: Served, model: ModelFolder, gallery: Address, label: OnlyLabel = None, where: Where = None
 ) -> None:
     """List the enrolled images."""
-    with _open(model, gallery, url=url) as opened:
+    with run.load(model).gallery(gallery, create=False) as opened:
         page = opened.list(label=label, where=_pairs(where))
     lines = [f"{item.id}  {item.label or '-'}  {item.image or '-'}" for item in page.items]
-    print_result(page.to_json(), as_json=json, text="\n".join([*lines, many(page.count, "image")]))
+    run.print(page.to_json(), "\n".join([*lines, many(page.count, "image")]))
 
 
 @group.command()
 def count(
-    model: ModelFolder,
-    gallery: Address,
-    label: OnlyLabel = None,
-    where: Where = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    run: Served, model: ModelFolder, gallery: Address, label: OnlyLabel = None, where: Where = None
 ) -> None:
     """Count the enrolled images."""
-    with _open(model, gallery, url=url) as opened:
+    with run.load(model).gallery(gallery, create=False) as opened:
         found = opened.count(label=label, where=_pairs(where))
         labels = opened.labels(where=_pairs(where))
     if label:
         labels = {name: n for name, n in labels.items() if name in label}
-    print_result(
-        {"count": found, "labels": labels},
-        as_json=json,
-        text=f"{many(found, 'image')}, {many(len(labels), 'label')}",
-    )
+    run.print({"count": found, "labels": labels}, f"{many(found, 'image')}, {many(len(labels), 'label')}")
 
 
 @group.command()
 def duplicates(
+    run: Served,
     model: ModelFolder,
     gallery: Address,
     within: Annotated[
         float | None,
         Option(help="Largest distance of near-duplicates (default: a tenth of the threshold; 0.1 without)."),
     ] = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Find groups of near-duplicates, each image with its distance to the nearest other one of the group."""
-    with _open(model, gallery, url=url) as opened, working(quiet):
+    with run.load(model).gallery(gallery, create=False) as opened, run.working():
         groups = opened.duplicates(within)
-    print_result(
+    run.print(
         [[{"id": hit.id, **hit.to_json()} for hit in group] for group in groups],
-        as_json=json,
-        text="\n\n".join(map(_lines, groups)) or "no near-duplicates",
+        "\n\n".join(map(_lines, groups)) or "no near-duplicates",
     )
 
 
@@ -314,6 +234,7 @@ def _lines(hits: Iterable[Hit]) -> str:
 
 @group.command()
 def rebuild(
+    run: Run,
     model: ModelFolder,
     gallery: Address,
     into: Annotated[str | None, Option(help="New gallery to write (default: replace GALLERY).")] = None,
@@ -323,100 +244,79 @@ def rebuild(
     allow_loss: Annotated[
         int, Option(help="Number of images that replacing the gallery may lose.", metavar="N")
     ] = 0,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Embed the images of a gallery again, from their files, with another model.
 
     The gallery is replaced at the end, in one step. If images would be lost, it is replaced only as far as
     --allow-loss permits.
     """
-    from ..gallery.copy import rebuild as run
+    from ..gallery.copy import rebuild
 
-    added = run(
+    added = rebuild(
         gallery,
         tw.load(model),
         into=into,
         skip_missing=skip_missing,
         allow_loss=allow_loss,
-        progress=not quiet,
+        progress=run.progress,
     )
     print_errors(added.unreadable)
-    print_result(
+    run.print(
         {"stored": added.stored, "unreadable": [str(error) for error in added.unreadable]},
-        as_json=json,
-        text=f"{into or gallery}: {many(added.stored, 'image')} embedded again,"
-        f" {len(added.unreadable)} left out",
+        f"{into or gallery}: {many(added.stored, 'image')} embedded again, {len(added.unreadable)} left out",
     )
 
 
 @group.command()
 def copy(
+    run: Run,
     model: ModelFolder,
     source: Annotated[str, _address("Gallery to read", "SRC")],
     target: Annotated[str, _address("Gallery to write", "DST")],
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Copy a gallery, from a folder to a server or back. An interrupted copy continues when run again."""
-    from ..gallery.copy import copy as run
+    from ..gallery.copy import copy
 
-    with _open(model, source) as original, _open(model, target, create=True) as copied:
-        written = run(original, copied, progress=not quiet)
+    loaded = tw.load(model)
+    with loaded.gallery(source, create=False) as original, loaded.gallery(target) as copied:
+        written = copy(original, copied, progress=run.progress)
         total = copied.count()
-    print_result(
-        {"copied": written, "count": total},
-        as_json=json,
-        text=f"{target}: {many(written, 'image')} copied, {total:,} in total",
-    )
+    text = f"{target}: {many(written, 'image')} copied, {total:,} in total"
+    run.print({"copied": written, "count": total}, text)
 
 
 @app.command()
 def identify(
+    run: EveryFace,
     model: ModelFolder,
     gallery: Address,
-    images: Annotated[
-        list[Path], Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
-    ],
+    images: Images,
     fpir: Annotated[
-        float,
-        Option(help="False positive identification rate: fraction of unknown probes that get a label."),
+        float, Option(help="False positive identification rate: fraction of unknown probes that get a label.")
     ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,
-    faces: Faces = None,
-    min_face: MinFace = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Identify images: the label of each, or unknown. With --faces all, of each face, with its box."""
-    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
+    loaded = run.load(model)
     with loaded.gallery(gallery, create=False) as opened:
         near = partial(opened.identify, fpir=fpir, label=label, where=_pairs(where))
-        ask = _in_batches(near, "Identifying", size=_BATCH, progress=not quiet)
-        found = answers_on(image_paths(images), loaded.spec, ask)
-    print_answers(found, as_json=json)
+        found = run.answers_on(images, loaded.spec, near, "Identifying", _BATCH)
+    run.print_answers(found)
 
 
 @app.command()
 def search(
+    run: EveryFace,
     model: ModelFolder,
     gallery: Address,
-    images: Annotated[
-        list[Path], Argument(help="Images, folders or patterns to search for.", metavar="IMAGE...")
-    ],
+    images: Images,
     k: Annotated[int, Option("-k", help="Number of images to find.")] = 5,
     exact: Annotated[
         bool, Option("--exact", help="Compare with every image instead of using an index.")
     ] = False,
     label: OnlyLabel = None,
     where: Where = None,
-    faces: Faces = None,
-    min_face: MinFace = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Find the enrolled images that are most similar, nearest first.
 
@@ -425,17 +325,15 @@ def search(
     """
     from ..inference.inputs import queries_of
 
-    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
+    loaded = run.load(model)
     every = loaded.spec.faces == "all"
     with loaded.with_faces("none" if every else None).gallery(gallery, create=False) as opened:
         near = partial(opened.search, k=k, exact=exact, label=label, where=_pairs(where))
-        ask = _in_batches(
-            lambda paths: [(query, near(query.image)) for query in queries_of(paths, loaded.spec)[0]],
-            "Searching",
-            size=1,
-            progress=not quiet,
-        )
-        answers = answers_on(image_paths(images), loaded.spec, ask)
+
+        def ask(paths: list[str]) -> list[Any]:
+            return [(query, near(query.image)) for query in queries_of(paths, loaded.spec)[0]]
+
+        answers = run.answers_on(images, loaded.spec, ask, "Searching", 1)
     blocks = [
         f"{face_name(query.name, query.box)}\n" * (len(answers) > 1)
         + (_lines(hits) or "the gallery is empty")
@@ -445,4 +343,4 @@ def search(
     value: Any = values[0][1] if len(values) == 1 else {query.name: hits for query, hits in values}
     if every:
         value = [{"image": query.name, "box": query.box, "found": hits} for query, hits in values]
-    print_result(value, as_json=json, text="\n\n".join(blocks))
+    run.print(value, "\n\n".join(blocks))

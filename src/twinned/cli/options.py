@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import logging
 import math
@@ -13,20 +14,26 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, is_dataclass
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar, get_type_hints
 
+import typer
 from typer import Argument, Option
 
 import twinned as tw
 
+from ..errors import DataError
 from ..utils.notes import logger
+from ..utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from ..data.preprocessing import Box, ImageSpec
     from ..evaluation.calibration import Prediction
     from ..gallery.results import Identification
 
+_Command = TypeVar("_Command", bound=Callable[..., None])
 ERRORS_SHOWN = 20  # of unreadable images
 _MESSAGES = ("notes", "unreadable", "error", "message")  # keys of JSON
 _LITERALS = {"True": "true", "False": "false"}
@@ -74,13 +81,6 @@ def show_notes(quiet: bool) -> bool:
     return quiet
 
 
-def print_result(value: Any, *, as_json: bool, text: str) -> None:
-    """Print a result as one JSON value, or as text; of several processes, that of rank 0 prints."""
-    if os.environ.get("RANK", "0") == "0":
-        shown = json.dumps(_messages_as_options(value), allow_nan=False) if as_json else as_options(text)
-        print(shown, flush=True)
-
-
 def _messages_as_options(value: Any, message: bool = False) -> Any:
     """Write the Python arguments in the messages of a JSON value as options; labels and paths stay."""
     if isinstance(value, str):
@@ -90,13 +90,6 @@ def _messages_as_options(value: Any, message: bool = False) -> Any:
     if isinstance(value, dict):
         return {name: _messages_as_options(one, name in _MESSAGES) for name, one in value.items()}
     return value
-
-
-def working(quiet: bool) -> AbstractContextManager[Any]:
-    """Show that a command works while no other bar does."""
-    from ..utils.progress import progress_bar
-
-    return progress_bar("Working", show=not quiet)
 
 
 def print_errors(errors: Sequence[object]) -> None:
@@ -113,7 +106,6 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 
     from ..data.images import advice_on
     from ..data.readers import find_images
-    from ..errors import DataError
 
     paths: list[str] = []
     for path in map(str, given):
@@ -127,42 +119,6 @@ def image_paths(given: Sequence[Path]) -> list[str]:
     return paths
 
 
-def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
-    """Return the answers on images; of several, those at which ``answer`` fails are left out and reported."""
-    from ..data.decoded import in_threads
-    from ..data.preprocessing import read_faces
-    from ..errors import DataError
-
-    def read(index: int) -> None:
-        read_faces(paths[index], spec)
-
-    try:
-        return answer(paths)
-    except DataError:
-        errors = in_threads(read, len(paths), "Reading", progress=False)
-        left = [path for i, path in enumerate(paths) if i not in errors]
-        if not left or not errors:
-            raise
-    print_errors(list(errors.values()))
-    return answer(left)
-
-
-def print_answers(answers: Sequence[Prediction | Identification], *, as_json: bool) -> None:
-    """Print the labels of images or faces, as `classify` and `identify` return them."""
-    lines = [
-        f"{face_name(each.image, each.box)}"
-        f"  {each.label or ('unknown' + f' (nearest {each.nearest})' * bool(each.nearest))}"
-        + (
-            f"  probability {each.probability:.3f}  distance {each.distance:.4g}"
-            + ("" if each.label else f", beyond the threshold {each.threshold:.4g}")
-            if each.distance < math.inf
-            else "  no image with a label is enrolled"
-        )
-        for each in answers
-    ]
-    print_result([each.to_json() for each in answers], as_json=as_json, text="\n".join(lines))
-
-
 def face_name(image: str, box: Box | None) -> str:
     """Return the name of an image, with the box of a face."""
     return f"{image} {list(box)}" if box else image
@@ -173,6 +129,7 @@ ModelFolder = Annotated[Path, Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
     Path, Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
 ]
+Images = Annotated[list[Path], Argument(help="Images, folders or patterns.", metavar="IMAGE...")]
 EvaluationData = Annotated[
     Path,
     Argument(
@@ -182,26 +139,8 @@ EvaluationData = Annotated[
 Threshold = Annotated[
     float | None, Option(help="Largest distance that counts as the same (default: the model's).")
 ]
-Faces = Annotated[
-    str | None,
-    Option(
-        help="Faces of photographs to use: largest, all (an answer for each face), or none, the whole image"
-        " (default: as the model was made)."
-    ),
-]
-OneFace = Annotated[
-    str | None,
-    Option(
-        "--faces",
-        help="Face of photographs: largest, or none, the whole image (default: as the model was made).",
-    ),
-]
 MinFace = Annotated[
-    int | None,
-    Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
-]
-Json = Annotated[
-    bool, Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
+    int | None, Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX")
 ]
 Quiet = Annotated[
     bool,
@@ -213,35 +152,6 @@ Device = Annotated[
     str, Option(help="Device that runs the model: auto, cpu, cuda, ...", rich_help_panel="Run")
 ]
 
-Url = Annotated[
-    str | None,
-    Option(
-        "--url",
-        help="Address of a running service that answers instead, such as http://127.0.0.1:8000; model and"
-        " gallery are not opened (token: environment variable TWINNED_TOKEN).",
-        rich_help_panel="Run",
-    ),
-]
-
-
-def load_or_connect(
-    folder: Path,
-    url: str | None,
-    *,
-    device: str = "auto",
-    faces: str | None = None,
-    min_face: int | None = None,
-) -> Any:
-    """Load a model, or connect to a running service, with the faces of photographs that it looks for."""
-    loaded: Any
-    if url is None:
-        loaded = load_on(device, folder)
-    else:
-        from .remote import RemoteService
-
-        loaded = RemoteService(url)
-    return loaded if faces is None and min_face is None else loaded.with_faces(faces, min_face)
-
 
 def load_on(device: str, folder: Path) -> tw.Model:
     """Load a model on a device; add a note if ONNX Runtime does not support the device."""
@@ -249,3 +159,171 @@ def load_on(device: str, folder: Path) -> tw.Model:
     if device not in ("auto", "cpu") and model.encoder.note is not None:
         print_note(model.encoder.note)
     return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Options of all commands."""
+
+    json: Annotated[
+        bool, Option("--json", help="Print one JSON value on standard output.", rich_help_panel="Run")
+    ] = False
+    quiet: Quiet = False
+
+    @property
+    def progress(self) -> bool:
+        """True to show progress bars."""
+        return not self.quiet
+
+    def working(self) -> AbstractContextManager[Any]:
+        """Show that a command works while no other bar does."""
+        return progress_bar("Working", show=self.progress)
+
+    def print(self, value: Any, text: str) -> None:
+        """Print a result as one JSON value, or as text; of several processes, that of rank 0 prints."""
+        if os.environ.get("RANK", "0") == "0":
+            shown = (
+                json.dumps(_messages_as_options(value), allow_nan=False) if self.json else as_options(text)
+            )
+            print(shown, flush=True)
+
+    def answers_on(
+        self,
+        images: Sequence[Path],
+        spec: ImageSpec,
+        answer: Callable[[list[str]], list[Any]],
+        what: str,
+        size: int = sys.maxsize,
+    ) -> list[Any]:
+        """Return the answers on images, in batches; those at which ``answer`` fails are left out."""
+        from ..data.decoded import in_threads
+        from ..data.preprocessing import read_faces
+
+        def ask(paths: list[str]) -> list[Any]:
+            found: list[Any] = []
+            with progress_bar(what, len(paths), show=self.progress) as advance:
+                for start in range(0, len(paths), size):
+                    found += answer(paths[start : start + size])
+                    advance(min(size, len(paths) - start))
+            return found
+
+        def read(index: int) -> None:
+            read_faces(paths[index], spec)
+
+        paths = image_paths(images)
+        try:
+            return ask(paths)
+        except DataError:
+            errors = in_threads(read, len(paths), "Reading", progress=False)
+            left = [path for i, path in enumerate(paths) if i not in errors]
+            if not left or not errors:
+                raise
+        print_errors(list(errors.values()))
+        return ask(left)
+
+    def print_answers(self, answers: Sequence[Prediction | Identification]) -> None:
+        """Print the labels of images or faces, as `classify` and `identify` return them."""
+        lines = [
+            f"{face_name(each.image, each.box)}"
+            f"  {each.label or ('unknown' + f' (nearest {each.nearest})' * bool(each.nearest))}"
+            + (
+                f"  probability {each.probability:.3f}  distance {each.distance:.4g}"
+                + ("" if each.label else f", beyond the threshold {each.threshold:.4g}")
+                if each.distance < math.inf
+                else "  no image with a label is enrolled"
+            )
+            for each in answers
+        ]
+        self.print([each.to_json() for each in answers], "\n".join(lines))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served(Run):
+    """Options of commands that a running service can answer."""
+
+    url: Annotated[
+        str | None,
+        Option(
+            "--url",
+            help="Address of a running service that answers instead, such as http://127.0.0.1:8000; model and"
+            " gallery are not opened (token: environment variable TWINNED_TOKEN).",
+            rich_help_panel="Run",
+        ),
+    ] = None
+
+    def load(self, model: Path, device: str = "auto") -> Any:
+        """Load the model, or connect to the service."""
+        if self.url is None:
+            return load_on(device, model)
+        from .remote import RemoteService
+
+        return RemoteService(self.url)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneFace(Served):
+    """Options of commands that use one face of a photograph."""
+
+    faces: Annotated[
+        str | None,
+        Option(
+            help="Face of photographs: largest, or none, the whole image (default: as the model was made)."
+        ),
+    ] = None
+    min_face: MinFace = None
+
+    def load(self, model: Path, device: str = "auto") -> Any:
+        """Load the model, or connect to the service, with the faces that it looks for."""
+        loaded = super().load(model, device)
+        chosen = self.faces is not None or self.min_face is not None
+        return loaded.with_faces(self.faces, self.min_face) if chosen else loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryFace(OneFace):
+    """Options of commands that can answer for each face of a photograph."""
+
+    faces: Annotated[
+        str | None,
+        Option(
+            help="Faces of photographs to use: largest, all (an answer for each face), or none, the whole"
+            " image (default: as the model was made)."
+        ),
+    ] = None
+
+
+class Commands(typer.Typer):
+    """Typer application whose commands can take the options of a dataclass, such as `Run`, together."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[_Command], _Command]:
+        """Register a command; the fields of a parameter that is a dataclass become options."""
+        register = super().command(name, **options)
+
+        def decorate(function: _Command) -> _Command:
+            register(_expanded(function))
+            return function
+
+        return decorate
+
+
+def _expanded(function: Callable[..., None]) -> Callable[..., None]:
+    own = inspect.signature(function, eval_str=True).parameters
+    groups: dict[str, Any] = {
+        name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)
+    }
+    parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for name, one in own.items() if name not in groups]
+    for group in groups.values():
+        hints = get_type_hints(group, include_extras=True)
+        options = inspect.signature(group).parameters.items()
+        parameters += [one.replace(annotation=hints[name]) for name, one in options]
+
+    def command(**given: Any) -> None:
+        for name, group in groups.items():
+            options = inspect.signature(group).parameters
+            given[name] = group(**{option: given.pop(option) for option in options})
+        function(**given)
+
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__dict__["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command

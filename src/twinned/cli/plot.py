@@ -3,71 +3,59 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
 import twinned as tw
 
 from ..errors import DataError
 from ..utils.notes import logger
-from .options import (
-    MODEL_HELP,
-    Device,
-    EvaluationData,
-    Force,
-    Json,
-    ModelFolder,
-    Quiet,
-    Seed,
-    load_on,
-    print_result,
-    working,
-)
+from .options import MODEL_HELP, Commands, Device, EvaluationData, Force, ModelFolder, Run, Seed, load_on
 
-app = typer.Typer()
-group = typer.Typer(help="Draw a model, its training, its metrics or its images, as .png or .svg.")
+app = Commands()
+group = Commands(help="Draw a model, its training, its metrics or its images, as .png or .svg.")
 
 Images = Annotated[Path, Argument(help="Folder with one folder per class, or CSV file.", metavar="DATA")]
-Output = Annotated[Path, Option("-o", "--output", help="Picture to write, .png or .svg.")]
 View = Literal["overview", "roc", "det", "distances", "reliability", "mistakes", "confusion"]
 
 
-def _load(model: Path, output: Path, *data: Path, device: str = "auto", force: bool) -> tw.Model:
-    """Check that the picture can be written, then load the model."""
-    tw.plots.target(output, force=force, data=[model, *data])
-    return load_on(device, model)
+@dataclass(frozen=True, kw_only=True)
+class Picture(Run):
+    """Options of commands that draw."""
 
+    output: Annotated[Path, Option("-o", "--output", help="Picture to write, .png or .svg.")]
+    force: Force = False
 
-def _save(drawn: Any, output: Path, *, force: bool, json: bool) -> None:
-    tw.plots.save(drawn, output, force=force)
-    print_result({"output": str(output)}, as_json=json, text=str(output))
+    def load(self, model: Path, *data: Path, device: str = "auto") -> tw.Model:
+        """Check that the picture can be written, then load the model."""
+        tw.plots.target(self.output, force=self.force, data=[model, *data])
+        return load_on(device, model)
+
+    def save(self, drawn: Any) -> None:
+        """Write the picture, and print its path."""
+        tw.plots.save(drawn, self.output, force=self.force)
+        self.print({"output": str(self.output)}, str(self.output))
 
 
 @group.command()
-def architecture(
-    model: ModelFolder, output: Output, force: Force = False, json: Json = False, quiet: Quiet = False
-) -> None:
+def architecture(run: Picture, model: ModelFolder) -> None:
     """Draw the network: output shapes, parameter counts, two branches with shared weights."""
-    drawn = tw.plots.draw_architecture(_load(model, output, force=force))
-    _save(drawn, output, force=force, json=json)
+    run.save(tw.plots.draw_architecture(run.load(model)))
 
 
 @group.command()
 def history(
+    run: Picture,
     models: Annotated[list[Path], Argument(help=MODEL_HELP, metavar="MODEL...")],
-    output: Output,
     over: Annotated[
         Literal["step", "seconds", "epoch"], Option(help="Unit of the horizontal axis.")
     ] = "step",
-    force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Draw loss, held-out error and accuracy during training; for several models, accuracy over time."""
-    tw.plots.target(output, force=force, data=models)
+    tw.plots.target(run.output, force=run.force, data=models)
     tables = {}
     for folder in models:
         loaded = tw.load(folder)
@@ -79,29 +67,26 @@ def history(
         drawn = tw.plots.history(tables[str(models[0])], over=over)
     else:
         drawn = tw.plots.accuracy_over_time(tables)
-    _save(drawn, output, force=force, json=json)
+    run.save(drawn)
 
 
 @group.command()
 def verification(
+    run: Picture,
     model: ModelFolder,
     data: EvaluationData,
-    output: Output,
     view: Annotated[View, Option(help="Kind of picture.")] = "overview",
     protocol: Annotated[str, Option(help="Evaluation protocol: auto, classes, pairs or lfw.")] = "auto",
     seed: Seed = 0,
-    force: Force = False,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Draw verification metrics: ROC, DET, distances, reliability, mistakes, confusion."""
-    loaded = _load(model, output, data, device=device, force=force)
-    with working(quiet):
-        found = loaded.evaluate(str(data), protocol=protocol, seed=seed, progress=not quiet)
+    loaded = run.load(model, data, device=device)
+    with run.working():
+        found = loaded.evaluate(str(data), protocol=protocol, seed=seed, progress=run.progress)
     for text in found.notes:
         logger.info(text)
-    _save(_verification(loaded, found, view, str(data)), output, force=force, json=json)
+    run.save(_verification(loaded, found, view, str(data)))
 
 
 def _verification(model: tw.Model, found: tw.Evaluation, view: View, data: str) -> Any:
@@ -141,28 +126,25 @@ def _verification(model: tw.Model, found: tw.Evaluation, view: View, data: str) 
 
 @group.command()
 def embeddings(
+    run: Picture,
     model: ModelFolder,
     data: Images,
-    output: Output,
     method: Annotated[
         Literal["tsne", "umap"], Option(help="Projection to two dimensions; umap requires umap-learn.")
     ] = "tsne",
     most: Annotated[int, Option(help="Maximum number of images, drawn at random.", min=4)] = 1000,
     seed: Seed = 0,
-    force: Force = False,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Draw a map of the embeddings of images, with thumbnails; preferably of classes not used in training."""
     import numpy as np
 
-    loaded, images = _load(model, output, data, device=device, force=force), tw.load_images(data)
+    loaded, images = run.load(model, data, device=device), tw.load_images(data)
     if len(images) > most:
         images = images.subset(np.sort(np.random.default_rng(seed).permutation(len(images))[:most]))
         logger.info(f"{most} images of {data} are drawn. Set --most N to draw more")
-    with working(quiet):
-        vectors = loaded.embed(images.images, progress=not quiet)
+    with run.working():
+        vectors = loaded.embed(images.images, progress=run.progress)
         points = tw.plots.project(vectors, method=method, distance=loaded.distance, seed=seed)
     drawn = tw.plots.embedding_map(
         points,
@@ -171,26 +153,23 @@ def embeddings(
         seen=loaded.manifest.classes,
         method={"tsne": "t-SNE", "umap": "UMAP"}[method],
     )
-    _save(drawn, output, force=force, json=json)
+    run.save(drawn)
 
 
 @group.command()
 def neighbours(
+    run: Picture,
     model: ModelFolder,
     data: Images,
     queries: Annotated[list[Path], Argument(help="Images to search for.", metavar="IMAGE...")],
-    output: Output,
     k: Annotated[int, Option("-k", help="Number of neighbors of each image.", min=1, max=20)] = 6,
-    force: Force = False,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Draw the nearest images of DATA to each query; a query that is in DATA does not find itself."""
     import numpy as np
 
-    loaded, images = _load(model, output, data, *queries, device=device, force=force), tw.load_images(data)
-    vectors = loaded.embed(images.images, progress=not quiet)
+    loaded, images = run.load(model, data, *queries, device=device), tw.load_images(data)
+    vectors = loaded.embed(images.images, progress=run.progress)
     distances = loaded.distances(loaded.embed([str(q) for q in queries]), vectors)
     index = {os.path.realpath(str(image)): n for n, image in enumerate(images.images)}
     asked, found = [], []
@@ -201,29 +180,25 @@ def neighbours(
         found.append(
             [tw.plots.Shown(images.images[n], str(images.labels[n]), float(row[n])) for n in nearest]
         )
-    drawn = tw.plots.neighbours(asked, found, threshold=loaded.manifest.threshold)
-    _save(drawn, output, force=force, json=json)
+    run.save(tw.plots.neighbours(asked, found, threshold=loaded.manifest.threshold))
 
 
 @group.command("one-shot")
 def one_shot(
+    run: Picture,
     model: ModelFolder,
     support: Annotated[
         Path, Argument(help="Folder with one folder per class, whose first image is the example.")
     ],
     query: Annotated[Path, Argument(help="Image to classify.", metavar="IMAGE")],
-    output: Output,
     truth: Annotated[str | None, Option(help="True class of IMAGE, if known.")] = None,
     forced: Annotated[bool, Option("--forced", help="Never answer 'unknown'.")] = False,
-    force: Force = False,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Draw a one-shot classification: the query, one example per class, the answer."""
     import numpy as np
 
-    loaded = _load(model, output, support, query, device=device, force=force)
+    loaded = run.load(model, support, query, device=device)
     images = tw.load_images(support).genuine()
     first = np.unique(images.labels, return_index=True)[1]
     examples = [images.images[n] for n in first]
@@ -233,16 +208,15 @@ def one_shot(
         for image, n, distance in zip(examples, first, distances, strict=True)
     ]
     threshold = None if forced else loaded.manifest.threshold
-    drawn = tw.plots.one_shot(tw.plots.Shown(query, truth), shown, threshold=threshold)
-    _save(drawn, output, force=force, json=json)
+    run.save(tw.plots.one_shot(tw.plots.Shown(query, truth), shown, threshold=threshold))
 
 
 @app.command()
 def explain(
+    run: Picture,
     model: ModelFolder,
     a: Annotated[Path, Argument(help="First image.")],
     b: Annotated[Path, Argument(help="Second image.")],
-    output: Output,
     method: Annotated[
         Literal["auto", "exact", "occlusion"],
         Option(help="exact splits the similarity by region; occlusion covers one region at a time."),
@@ -250,27 +224,24 @@ def explain(
     cells: Annotated[
         int, Option(help="Number of regions along the shorter side, for --method occlusion.")
     ] = 7,
-    force: Force = False,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Draw why two images match: the regions of one that correspond to regions of the other."""
-    from ..inference.explain import explain as run
+    from ..inference.explain import explain
     from ..visualization.model_figures import draw_explanation
 
-    loaded = _load(model, output, a, b, device=device, force=force)
-    found = run(loaded, a, b, method=method, cells=cells)
+    loaded = run.load(model, a, b, device=device)
+    found = explain(loaded, a, b, method=method, cells=cells)
     threshold, same, probability = loaded.manifest.threshold, None, None
     verdict = f"distance {found.distance:.4g}, by {found.method}"
     if threshold is not None:
         same, probability = found.distance <= threshold, float(loaded.probability(found.distance))
         verdict = f"{'same' if same else 'different'}, {verdict}"
     drawn = draw_explanation(found, threshold=threshold, probability=probability)
-    tw.plots.save(drawn, output, force=force)
-    print_result(
+    tw.plots.save(drawn, run.output, force=run.force)
+    run.print(
         {
-            "output": str(output),
+            "output": str(run.output),
             "method": found.method,
             "same": same,
             "probability": probability,
@@ -283,6 +254,5 @@ def explain(
                 for left, right, weight in found.strongest()
             ],
         },
-        as_json=json,
-        text=f"{output}: {verdict}",
+        f"{run.output}: {verdict}",
     )

@@ -16,46 +16,36 @@ from ..utils import files
 from ..utils.notes import logger
 from .options import (
     MODEL_HELP,
+    Commands,
     Device,
     EvaluationData,
-    Faces,
+    EveryFace,
     Force,
-    Json,
-    MinFace,
+    Images,
     ModelFolder,
     OneFace,
-    Quiet,
+    Run,
     Seed,
     Threshold,
-    Url,
-    answers_on,
     image_paths,
     load_on,
-    load_or_connect,
-    print_answers,
     print_errors,
-    print_result,
-    working,
 )
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
 def verify(
+    run: OneFace,
     model: ModelFolder,
     a: Annotated[Path, Argument(help="Image, or folder with several images of one class.", metavar="A")],
     b: Annotated[Path, Argument(help="Image to compare with A.", metavar="B")],
     threshold: Threshold = None,
-    faces: OneFace = None,
-    min_face: MinFace = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Verify that two images show the same class: exit code 0 same, 1 different, 2 error."""
-    loaded = load_or_connect(model, url, device="cpu", faces=faces, min_face=min_face)
-    if url is None and (missing := loaded.manifest.unmeasured):
+    loaded = run.load(model, "cpu")
+    if run.url is None and (missing := loaded.manifest.unmeasured):
         logger.info(f"{missing}, so expect more false accepts of them than the model's figures show")
     verdict = loaded.verify(a, b, threshold=threshold)
     text = (
@@ -67,12 +57,13 @@ def verify(
         text += f": counts as {'the same' if verdict.same else 'different'}"
     if verdict.relation:
         text += f". Relation: {verdict.relation} {verdict.relation_probability:.3f}"
-    print_result(verdict.to_json(), as_json=json, text=text)
+    run.print(verdict.to_json(), text)
     raise typer.Exit(0 if verdict.same else 1)
 
 
 @app.command()
 def classify(
+    run: EveryFace,
     model: ModelFolder,
     support: Annotated[
         Path,
@@ -80,39 +71,27 @@ def classify(
             help="Folder with one folder per class, each with one or more examples.", metavar="SUPPORT_DIR"
         ),
     ],
-    images: Annotated[
-        list[Path], Argument(help="Images, folders or patterns to classify.", metavar="IMAGE...")
-    ],
+    images: Images,
     threshold: Threshold = None,
-    faces: Faces = None,
-    min_face: MinFace = None,
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
-    paths = image_paths(images)
-    loaded = load_or_connect(model, url, faces=faces, min_face=min_face)
-    ask = partial(loaded.classify, support=support, threshold=threshold, progress=not quiet)
-    print_answers(answers_on(paths, loaded.spec, ask), as_json=json)
+    loaded = run.load(model)
+    ask = partial(loaded.classify, support=support, threshold=threshold, progress=run.progress)
+    run.print_answers(run.answers_on(images, loaded.spec, ask, "Classifying"))
 
 
 @app.command()
 def embed(
+    run: EveryFace,
     model: ModelFolder,
-    images: Annotated[list[Path], Argument(help="Images, folders or patterns.", metavar="IMAGE...")],
+    images: Images,
     output: Annotated[Path, Option("-o", "--output", help="File to write, .npz or .parquet.")],
     strict: Annotated[bool, Option("--strict", help="Stop at the first unreadable image.")] = False,
     resume: Annotated[
         bool, Option("--resume", help="Continue an interrupted run.", rich_help_panel="Run")
     ] = False,
-    faces: Faces = None,
-    min_face: MinFace = None,
     force: Force = False,
     device: Device = "auto",
-    url: Url = None,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Embed images and write a file with the columns path, vector and error.
 
@@ -122,31 +101,31 @@ def embed(
 
     paths = image_paths(images)
     files.check_output(output, force=force or resume, data=images)
-    if url is not None and resume:
+    if run.url is not None and resume:
         raise SettingError("--resume is not supported together with --url")
-    loaded = load_or_connect(model, url, device=device, faces=faces, min_face=min_face)
+    loaded = run.load(model, device)
     written = embed_to_file(
-        loaded if url is None else loaded.embedder(),
+        loaded if run.url is None else loaded.embedder(),
         paths,
         output,
         strict=strict,
         resume=resume,
         force=force,
-        progress=not quiet,
+        progress=run.progress,
     )
     print_errors(written.errors)
     if len(written.errors) == written.images:
         raise DataError(f"none of {many(written.images, 'image')} could be read; {output} lists the errors")
-    print_result(
+    run.print(
         {"images": written.images, "errors": len(written.errors), "output": str(output)},
-        as_json=json,
-        text=f"{output}: {many(written.images - len(written.errors), 'image')} embedded"
+        f"{output}: {many(written.images - len(written.errors), 'image')} embedded"
         + (f", {len(written.errors)} unreadable" if written.errors else ""),
     )
 
 
 @app.command()
 def evaluate(
+    run: Run,
     model: ModelFolder,
     data: EvaluationData,
     protocol: Annotated[
@@ -156,16 +135,13 @@ def evaluate(
     shots: Annotated[int, Option(help="Number of examples per class in a few-shot episode.")] = 1,
     episodes: Annotated[int, Option(help="Number of few-shot episodes.")] = 1000,
     far: Annotated[
-        float | None,
-        Option(help="Additional false accept rate at which to report the true accept rate."),
+        float | None, Option(help="Additional false accept rate at which to report the true accept rate.")
     ] = None,
     report: Annotated[Path | None, Option(help="Report to write, FILE.html.")] = None,
     every: Annotated[bool, Option("--all", help="Print every figure instead of the main ones.")] = False,
     seed: Seed = 0,
     force: Force = False,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Evaluate a model, at its stored threshold, on data that was not used for training."""
     if report is not None:
@@ -176,7 +152,7 @@ def evaluate(
     loaded = load_on(device, model)
     if report is not None and loaded.manifest.threshold is None:
         raise SettingError(f"{model}: a report needs a model with a threshold; see twinned calibrate --help")
-    with working(quiet):
+    with run.working():
         found = loaded.evaluate(
             str(data),
             protocol=protocol,
@@ -185,37 +161,38 @@ def evaluate(
             episodes=episodes,
             far=far,
             seed=seed,
-            progress=not quiet,
+            progress=run.progress,
         )
     for text in found.notes:
         logger.info(text)
-    print_result(found.to_json(), as_json=json, text=str(found) if every else found.summary())
+    run.print(found.to_json(), str(found) if every else found.summary())
     if report is not None:
         from ..visualization.report.report import write_report
 
-        with working(quiet):
+        with run.working():
             write_report(loaded, found, report, data=str(data))
         logger.info(f"report written to {report}")
 
 
 @app.command()
 def compare(
+    run: Run,
     a: Annotated[Path, Argument(help=MODEL_HELP, metavar="A")],
     b: Annotated[Path, Argument(help=MODEL_HELP, metavar="B")],
     data: EvaluationData,
     seed: Seed = 0,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Compare two models on the same data: difference in error rates, with interval and p-value."""
-    with working(quiet):
-        found = tw.compare(load_on(device, a), load_on(device, b), str(data), seed=seed, progress=not quiet)
-    print_result(found.to_dict(), as_json=json, text=str(found))
+    with run.working():
+        found = tw.compare(
+            load_on(device, a), load_on(device, b), str(data), seed=seed, progress=run.progress
+        )
+    run.print(found.to_dict(), str(found))
 
 
 @app.command()
-def models(json: Json = False) -> None:
+def models(run: Run) -> None:
     """List the ready-made models, which need no training: content, licenses, figures, missing extras."""
     from ..inference.ready_made import READY_MADE
 
@@ -230,4 +207,4 @@ def models(json: Json = False) -> None:
             f"    trained on: {each['training_data']}",
             *(f"    {row['name']}: {row['value']}  ({row['command']})" for row in each["figures"]),
         ]
-    print_result(found, as_json=json, text="\n".join(lines))
+    run.print(found, "\n".join(lines))

@@ -9,18 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from typer import Option
 
 import twinned as tw
 
 from ..errors import MissingExtra, SettingError, TwinnedError
-from .options import Device, ModelFolder, Quiet, print_note
+from .options import Commands, Device, ModelFolder, Quiet, print_note
 
 if TYPE_CHECKING:
     from ..server.security import SecurityMiddleware
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()

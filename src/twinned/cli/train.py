@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import json as json_module
+import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +21,9 @@ from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
 from ..utils.options import describe
-from .options import Data, Force, Json, ModelFolder, Quiet, Seed, print_result, working, wrapped
+from .options import Commands, Data, Force, ModelFolder, Run, Seed, wrapped
 
-app = typer.Typer()
+app = Commands()
 
 Output = Annotated[Path, Option("-o", "--output", help="Model folder to write.")]
 OutputOrNone = Annotated[Path | None, Option("-o", "--output", help="Model folder to write.")]
@@ -89,6 +89,7 @@ def with_options(options: type) -> Callable[[Callable[..., None]], Callable[...,
 @app.command()
 @with_options(TrainOptions)
 def train(
+    run: Run,
     context: typer.Context,
     data: Data,
     output: OutputOrNone = None,
@@ -97,8 +98,6 @@ def train(
     print_config: PrintConfig = False,
     resume: Resume = False,
     force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
     **options: Any,
 ) -> None:
     """Train a Siamese network on your images and write a model folder."""
@@ -113,16 +112,17 @@ def train(
         return
     if output is None:
         context.fail("Missing option '-o' / '--output'.")
-    with _working(quiet, options):
-        from ..training.api import train as run
+    with _working(run, options):
+        from ..training.api import train
 
-        model = run(data, output, resume=resume, overwrite=force, progress=not quiet, **given)
-    emit_model(model, output, as_json=json)
+        model = train(data, output, resume=resume, overwrite=force, progress=run.progress, **given)
+    emit_model(run, model, output)
 
 
 @app.command()
 @with_options(TrainOptions)
 def finetune(
+    run: Run,
     model: ModelFolder,
     data: Data,
     output: Output,
@@ -133,8 +133,6 @@ def finetune(
     validate: Validation = None,
     resume: Resume = False,
     force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
     **options: Any,
 ) -> None:
     """Train a model further on other images: new classes, a new task, a new image size.
@@ -142,10 +140,10 @@ def finetune(
     If that does not help on held-out classes, the encoder stays unchanged. A model that learns new relations
     is always trained, and compared with the model before.
     """
-    with _working(quiet, options):
-        from ..training.finetune import finetune as run
+    with _working(run, options):
+        from ..training.finetune import finetune
 
-        found = run(
+        found = finetune(
             model,
             data,
             output,
@@ -153,18 +151,18 @@ def finetune(
             validation=validate,
             resume=resume,
             overwrite=force,
-            progress=not quiet,
+            progress=run.progress,
             **_options(options),
         )
     more = {name: found.manifest.held_out.get(name) for name in ("untouched", "old")}
     more |= {"trained": found.manifest.setting("length.steps") != 0}
-    emit_model(found, output, as_json=json, more=more)
+    emit_model(run, found, output, more=more)
 
 
-def _working(quiet: bool, options: dict[str, Any]) -> AbstractContextManager[Any]:
+def _working(run: Run, options: dict[str, Any]) -> AbstractContextManager[Any]:
     """Show that the program works while no other bar does; several processes show their own bars."""
     alone = options.get("devices") in (None, 1) and os.environ.get("RANK", "0") == "0"
-    return working(quiet or not alone)
+    return run.working() if alone else nullcontext()
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +182,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 def read_config(file: Path) -> tw.TrainConfig:
     """Read a configuration from a JSON file."""
     try:
-        values = json_module.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise SettingError("expected a JSON object")
         return tw.TrainConfig.from_saved(values)
@@ -194,7 +192,7 @@ def read_config(file: Path) -> tw.TrainConfig:
         raise SettingError(f"{file}: invalid JSON ({error})") from None
 
 
-def emit_model(model: tw.Model, output: Path, *, as_json: bool, more: dict[str, Any] | None = None) -> None:
+def emit_model(run: Run, model: tw.Model, output: Path, more: dict[str, Any] | None = None) -> None:
     """Print the figures of a new model."""
     manifest, fit = model.manifest, model.manifest.calibration
     labeled = bool(manifest.classes or manifest.held_out.get("classes"))
@@ -212,18 +210,14 @@ def emit_model(model: tw.Model, output: Path, *, as_json: bool, more: dict[str, 
     )
     if (relations := manifest.held_out.get("relations")) is not None:
         text += f"; relation accuracy {relations:.4f} on held-out pairs"
-    print_result(
-        {
-            "model": str(output),
-            **fit.model_dump(include={"threshold", "far", "eer", "eer_ci"}),
-            "classes": len(manifest.classes),
-            "not_measured": manifest.not_measured,
-            "notes": manifest.notes,
-            **(more or {}),
-        },
-        as_json=as_json,
-        text=_with_advice(text, model, output),
-    )
+    result = {
+        "model": str(output),
+        **fit.model_dump(include={"threshold", "far", "eer", "eer_ci"}),
+        "classes": len(manifest.classes),
+        "not_measured": manifest.not_measured,
+        "notes": manifest.notes,
+    }
+    run.print(result | (more or {}), _with_advice(text, model, output))
 
 
 def _with_advice(text: str, model: tw.Model, folder: Path) -> str:
@@ -252,6 +246,7 @@ def _at(far: float | None) -> str:
 @app.command()
 @with_options(InputOptions)
 def wrap(
+    run: Run,
     encoder: Annotated[
         Path, Argument(help="ONNX file that maps an image to an embedding.", metavar="ENCODER.onnx")
     ],
@@ -265,12 +260,10 @@ def wrap(
     licence: Annotated[str | None, Option(help="License of the encoder, for the model card.")] = None,
     seed: Seed = 0,
     force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
     **options: Any,
 ) -> None:
     """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
-    with working(quiet):
+    with run.working():
         model = tw.wrap(
             encoder,
             data,
@@ -280,10 +273,10 @@ def wrap(
             licence=licence,
             seed=seed,
             force=force,
-            progress=not quiet,
+            progress=run.progress,
             **options | {name: _numbers(f"--{name}", options[name]) for name in ("mean", "std")},
         )
-    emit_model(model, output, as_json=json, more={"spec": model.spec.model_dump(mode="json")})
+    emit_model(run, model, output, more={"spec": model.spec.model_dump(mode="json")})
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:
@@ -298,6 +291,7 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 
 @app.command()
 def calibrate(
+    run: Run,
     model: ModelFolder,
     data: Data,
     output: Annotated[
@@ -316,15 +310,13 @@ def calibrate(
     ] = None,
     force: Force = False,
     seed: Seed = 0,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Fit threshold and probability to new data; refuse images used in training."""
     from ..inference.recalibrate import recalibrate
 
     if (output is None) != in_place:
         raise SettingError("Set either -o NEW, to write a new model, or --in-place, to change MODEL")
-    with working(quiet):
+    with run.working():
         fit = recalibrate(
             model,
             data,
@@ -335,7 +327,7 @@ def calibrate(
             prior=prior,
             seed=seed,
             force=force,
-            progress=not quiet,
+            progress=run.progress,
         )
     model = output or model
     found = tw.load(model)
@@ -351,30 +343,29 @@ def calibrate(
         **fit.model_dump(include={*shown, "impostors_needed"}),
         "not_measured": found.manifest.not_measured,
     }
-    print_result(result, as_json=json, text=_with_advice(text, found, model))
+    run.print(result, _with_advice(text, found, model))
 
 
 @app.command()
 def export(
+    run: Run,
     model: ModelFolder,
     output: Annotated[Path, Option("-o", "--output", help="Folder to write.")],
     int8: Annotated[
         Path | None, Option(help="Images for calibrating an 8-bit encoder, in class folders.")
     ] = None,
     force: Force = False,
-    json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Export the encoder for other programs, with each file checked against the original."""
     from ..inference.export import export_model
 
-    with working(quiet):
+    with run.working():
         result = export_model(
-            tw.load(model, device="cpu"), output, int8=int8, force=force, progress=not quiet
+            tw.load(model, device="cpu"), output, int8=int8, force=force, progress=run.progress
         )
     lines = [f"{output}: {', '.join(result['files'])} (opset {result['opset']})"]
     if (cost := result["int8"]) is not None:
         before, after = cost["before"], cost["after"]
         lines.append(f"int8: equal error rate {before['eer']:.4f} before, {after['eer']:.4f} after")
         lines.append(f"      one-shot accuracy {before['one_shot']} before, {after['one_shot']} after")
-    print_result(result, as_json=json, text="\n".join(lines))
+    run.print(result, "\n".join(lines))

@@ -51,7 +51,7 @@ def as_array(values: object) -> NDArray[Any] | None:
 
 
 def channels_last(images: NDArray[Any], *, batch: bool = False) -> NDArray[Any]:
-    """Return a view of one image, or of a batch, with the channels last; refuse axes with two readings."""
+    """Return a view of one image, or of a batch, with the channels last; refuse ambiguous axes."""
     shape = images.shape[1:] if batch else images.shape
     if len(shape) == 2:
         return images
@@ -59,26 +59,12 @@ def channels_last(images: NDArray[Any], *, batch: bool = False) -> NDArray[Any]:
     found = f"{'the array of images ' if batch else ''}has shape {images.shape}"
     if first and last:
         raise DataError(
-            f"{found}, so the channels may be first or last; pass Pillow images, or arrays above 4 pixels"
+            f"{found}, so the channels may be first or last; pass Pillow images, or larger arrays"
         )
     if not first and not last:
         reason = ", without an axis of 1, 3 or 4 channels" if len(shape) == 3 else ""
         raise DataError(f"{found}{reason}; expected {_BATCH_AXES if batch else _IMAGE_AXES}")
     return np.moveaxis(images, -3, -1) if first else images
-
-
-def split_batch(images: NDArray[Any]) -> list[NDArray[Any]] | None:
-    """Return the images of an array; None if the array is one image. Refuse three axes with two readings."""
-    if images.ndim == 4:
-        return list(channels_last(images, batch=True))
-    if images.ndim != 3 or images.shape[2] in CHANNELS or images.shape[0] == 1:
-        return None
-    if images.shape[0] in CHANNELS:
-        raise DataError(
-            f"an array of shape {images.shape} is one image (channels, height, width) or {images.shape[0]}"
-            " gray images; pass images[None] for one image, images[..., None] for gray images"
-        )
-    return list(images)
 
 
 def to_pixels(image: NDArray[Any]) -> Any:

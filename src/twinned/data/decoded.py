@@ -89,10 +89,11 @@ def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: b
     """Read the headers of many files, and decode each image when it is needed.
 
     Images with unreadable headers are left out; of others, those that cannot be decoded are gray. Images in
-    memory, few ones, and those that must show a face are decoded at once.
+    memory, small sets, and images that must show a face are decoded at once.
     """
     are_files = all(isinstance(image, (str, os.PathLike)) for image in images)
-    if _is_small((len(images), *spec.shape)) or not are_files or spec.faces != "none":
+    few = len(images) * math.prod(spec.shape) <= IN_MEMORY_BYTES
+    if few or not are_files or spec.faces != "none":
         return decode(images, spec, progress=progress)
     # As in `checks.file_features.gather`, one thread reads headers faster than several.
     errors = in_threads(
@@ -103,16 +104,12 @@ def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: b
     return Decoded(pixels, LazyHashes(pixels, np.arange(len(kept))), kept, list(errors.values()))
 
 
-def _is_small(shape: tuple[int, ...]) -> bool:
-    """Return True if bytes of this shape are kept in memory."""
-    return math.prod(shape) <= IN_MEMORY_BYTES
-
-
 def _allocate(shape: tuple[int, int, int, int]) -> Pixels | None:
     """Return an array in memory or, if it is large, in a temporary file; None if no disk holds it."""
-    if _is_small(shape):
+    size = math.prod(shape)
+    if size <= IN_MEMORY_BYTES:
         return np.empty(shape, np.uint8)
-    if math.prod(shape) > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
+    if size > _DISK_SHARE * shutil.disk_usage(tempfile.gettempdir()).free:
         return None
     file = tempfile.TemporaryFile(prefix="twinned-")  # noqa: SIM115 - closed with the array
     return np.memmap(file, np.uint8, "w+", shape=shape)
@@ -142,8 +139,7 @@ def in_threads(
 ) -> dict[int, ImageError]:
     """Call a function with each index below ``count``, in threads, by default one per core.
 
-    Returns:
-        Each `ImageError` that the function raised, by its index, in order.
+    The result is each `ImageError` that the function raised, by its index, in order.
     """
     errors: dict[int, ImageError] = {}
 

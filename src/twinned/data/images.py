@@ -10,16 +10,14 @@ import stat
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError, ImageError
-
-if TYPE_CHECKING:
-    from .arrays import SupportsArray
+from .arrays import CHANNELS, NOT_NUMBERS, SupportsArray, as_array, channels_last, to_pixels
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -91,8 +89,11 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
             return _open_path(source, at_least)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return _decode(io.BytesIO(source), at_least)
-        if (array := _from_array(source)) is not None:
-            return _plain(array)
+        if (array := as_array(source)) is not None:
+            pixels = to_pixels(array)
+            if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+                raise DataError(f"has more pixels than the limit of {MAX_PIXELS:,}")
+            return _plain(Image.fromarray(np.ascontiguousarray(pixels)))
     except DataError as error:
         raise ImageError(name, str(error)) from None
     except UnidentifiedImageError:
@@ -162,15 +163,21 @@ def as_many(images: Any, *, gray_batches: bool = True) -> Any:
         return [images]
     if hasattr(images, "read"):  # an image of a lazy sequence, or a file, which `open_image` refuses
         return [images]
-    from .arrays import NOT_NUMBERS, as_array, split_batch
-
     array = as_array(images)
     if array is None:
         return [images] if getattr(images, "ndim", 1) != 1 else images  # a table
     if array.dtype.kind in NOT_NUMBERS:
         return list(array) if array.ndim == 1 else [images]
-    several = split_batch(array) if gray_batches or array.ndim != 3 else None
-    return [images] if several is None else several
+    if array.ndim == 4:
+        return list(channels_last(array, batch=True))
+    if array.ndim != 3 or not gray_batches or array.shape[2] in CHANNELS or array.shape[0] == 1:
+        return [images]
+    if array.shape[0] in CHANNELS:
+        raise DataError(
+            f"an array of shape {array.shape} is one image (channels, height, width) or {array.shape[0]} gray"
+            " images; pass images[None] for one image, images[..., None] for gray images"
+        )
+    return list(array)
 
 
 def is_folder(image: object) -> TypeGuard[str | os.PathLike[str]]:
@@ -224,19 +231,6 @@ def _decode(file: Any, at_least: tuple[int, int] | None) -> Image.Image:
         image.load()
         turnable = image.format == "TIFF" or not _ORIENTED.isdisjoint(image.info)
         return _plain(ImageOps.exif_transpose(image) if turnable else image)
-
-
-def _from_array(source: object) -> Image.Image | None:
-    """Return the image in an array or tensor; None for other objects."""
-    from .arrays import as_array, to_pixels
-
-    array = as_array(source)
-    if array is None:
-        return None
-    pixels = to_pixels(array)
-    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
-        raise DataError(f"has more pixels than the limit of {MAX_PIXELS:,}")
-    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def _plain(image: Image.Image) -> Image.Image:

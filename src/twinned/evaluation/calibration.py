@@ -25,13 +25,14 @@ _WORDS = (
     (0.05, "Probably different"),
     (0.0, "Different"),
 )
-_STORED = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Logistic(BaseModel):
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Logistic(_Stored):
     """Straight line: ``llr = intercept + slope * distance``."""
-
-    model_config = _STORED
 
     method: Literal["logistic"] = "logistic"
     intercept: float
@@ -42,10 +43,8 @@ class Logistic(BaseModel):
         return self.intercept + self.slope * np.asarray(distance, dtype=np.float64)
 
 
-class Isotonic(BaseModel):
+class Isotonic(_Stored):
     """Falling curve through knots, linear between them and constant beyond them."""
-
-    model_config = _STORED
 
     method: Literal["isotonic"] = "isotonic"
     knots: tuple[float, ...] = Field(min_length=1)
@@ -147,43 +146,23 @@ class Prediction(NamedTuple):
         return answer | ({"box": self.box} if self.box else {})
 
 
-class FittedThreshold(BaseModel):
-    """Threshold and probability, with the counts behind them.
+class FittedThreshold(_Stored):
+    """Threshold and probability, with the counts behind them; ``same = distance <= threshold``."""
 
-    Args:
-        threshold: In units of the distance; ``same = distance <= threshold``.
-        threshold_ci: 95 % interval from resampling classes; None without replicates.
-        far: Target false accept rate; None for equal error.
-        supported: True if at least 30 false accepts are expected at that rate (at the EER for equal error).
-        impostors_needed: Number of impostor comparisons needed for that.
-        n_genuine: Number of genuine comparisons.
-        n_impostor: Number of impostor comparisons; only those with forgeries if there are any.
-        n_classes: Number of classes.
-        evidence: Log likelihood ratio as a function of the distance, logistic or isotonic, whichever had the
-            lower Cllr in cross-validation over classes.
-        prior: P(same) in use.
-        cllr: Cost of the log likelihood ratios in bits, cross-validated; None with too few classes.
-        min_cllr: Cost with the best possible calibration of the same comparisons.
-        eer: Equal error rate of these comparisons.
-        eer_ci: 95 % interval of the equal error rate.
-    """
-
-    model_config = _STORED
-
-    threshold: float
-    threshold_ci: _Ends | None
-    far: Annotated[float, Field(gt=0, lt=1)] | None
-    supported: bool
-    impostors_needed: int = Field(ge=1)
-    n_genuine: int = Field(ge=1)
-    n_impostor: int = Field(ge=1)
+    threshold: float  # in units of the distance
+    threshold_ci: _Ends | None  # 95 % interval from resampling classes; None without replicates
+    far: Annotated[float, Field(gt=0, lt=1)] | None  # target false accept rate; None for equal error
+    supported: bool  # at least 30 false accepts are expected at that rate (at the EER for equal error)
+    impostors_needed: int = Field(ge=1)  # comparisons needed for that
+    n_genuine: int = Field(ge=1)  # comparisons
+    n_impostor: int = Field(ge=1)  # only those with forgeries if there are any
     n_classes: int = Field(ge=1)
-    evidence: Evidence
-    prior: float = Field(gt=0, lt=1)
-    cllr: Annotated[float, Field(ge=0)] | None
-    min_cllr: float = Field(ge=0)
-    eer: _Rate
-    eer_ci: _Ends | None
+    evidence: Evidence  # log likelihood ratio as a function of the distance
+    prior: float = Field(gt=0, lt=1)  # P(same) in use
+    cllr: Annotated[float, Field(ge=0)] | None  # in bits, cross-validated; None with too few classes
+    min_cllr: float = Field(ge=0)  # cost with the best possible calibration of the same comparisons
+    eer: _Rate  # equal error rate of these comparisons
+    eer_ci: _Ends | None  # 95 % interval
 
     def same(self, distance: npt.ArrayLike) -> Bools:
         """Return True for each distance within the threshold."""
@@ -219,10 +198,8 @@ class FittedThreshold(BaseModel):
         return Verdict(distance <= limit, float(self.probability(distance)), distance, limit, *likeliest)
 
 
-class Identification(BaseModel):
+class Identification(_Stored):
     """Thresholds by images per label, number of labels, and false positive identification rate."""
-
-    model_config = _STORED
 
     images: tuple[int, ...] = Field(min_length=1)
     labels: tuple[tuple[int, ...], ...]  # for each number of images
@@ -232,14 +209,13 @@ class Identification(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Identification:
         shape = [(len(row), {len(cells) for cells in row}) for row in self.threshold]
-        if shape != [(len(sizes), {len(self.fpir)}) for sizes in self.labels] or len(shape) != len(
-            self.images
-        ):
+        margins, expected = (self.images, self.fpir, *self.labels), {len(self.fpir)}
+        if len(shape) != len(self.images) or shape != [(len(sizes), expected) for sizes in self.labels]:
             raise ValueError("the table of identification thresholds does not have the shape of its margins")
-        if any(np.any(np.diff(margin) <= 0) for margin in (self.images, self.fpir, *self.labels)):
-            raise ValueError("the margins of the table of identification thresholds must rise")
-        if min(self.images) < 1 or any(sizes[0] != 1 for sizes in self.labels) or min(self.fpir) <= 0:
-            raise ValueError("the table of identification thresholds begins with one label and one image")
+        if any(np.any(np.diff(margin) <= 0) or margin[0] <= 0 for margin in margins):
+            raise ValueError("the margins of the table of identification thresholds must be above 0 and rise")
+        if any(sizes[0] != 1 for sizes in self.labels):
+            raise ValueError("the table of identification thresholds begins with one label")
         return self
 
     def at(self, labels: int, fpir: float, images_per_label: float = 1.0) -> float:
@@ -272,10 +248,8 @@ class ReferenceThreshold(FittedThreshold):
     scaled: bool  # the mean distance scaled by the spread of the references, rather than the nearest
 
 
-class ReferenceThresholds(BaseModel):
+class ReferenceThresholds(_Stored):
     """Thresholds for sets of references, by number of references, ascending."""
-
-    model_config = _STORED
 
     typical: float = Field(ge=0, le=1e30)  # mean distance of two held-out images of one class
     rows: tuple[ReferenceThreshold, ...] = Field(min_length=1)

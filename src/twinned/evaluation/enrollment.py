@@ -1,11 +1,8 @@
 """Enrollment: represent a label by the nearest of its images, or by their mean, the prototype.
 
-Both are tried on classes that training has not seen. The one that identifies more probes at the same false
-positive identification rate is stored with the model. Galleries of prototypes have a table of thresholds
-for themselves, since a mean is closer to all probes than a single image.
-
-References:
-    Snell, Swersky & Zemel, Prototypical Networks, NIPS 2017.
+The way that identifies more probes of held-out classes is stored with the model. Prototypes have a table of
+thresholds for themselves, since a mean is closer to all probes than a single image.
+Reference: Snell, Swersky & Zemel, Prototypical Networks, NIPS 2017.
 """
 
 from __future__ import annotations
@@ -88,21 +85,19 @@ def nearest_label(
 
     ``labels`` are those of the enrolled images; with ``prototype`` their mean counts, not the nearest.
     """
-    if len(queries) > (rows := max(1, _BLOCK_VALUES // len(enrolled))):
-        parts = [
-            nearest_label(queries[i : i + rows], enrolled, labels, distances, prototype=prototype)
-            for i in range(0, len(queries), rows)
-        ]
-        return tuple(np.concatenate(side) for side in zip(*parts, strict=True))  # type: ignore[return-value]
     names, code = np.unique(labels, return_inverse=True)
-    order = np.argsort(code.reshape(-1), kind="stable")
-    begin = np.searchsorted(code.reshape(-1)[order], np.arange(len(names)))
-    if prototype:
-        distance = distances(queries, _means(enrolled[order], begin))
-    else:
-        distance = np.minimum.reduceat(distances(queries, enrolled[order]), begin, axis=1)
-    best = distance.argmin(axis=1)
-    return names[best], distance[np.arange(len(best)), best]
+    order = np.argsort(code, kind="stable")
+    begin = np.searchsorted(code[order], np.arange(len(names)))
+    rows = max(1, _BLOCK_VALUES // len(enrolled))
+    enrolled = _means(enrolled[order], begin) if prototype else enrolled[order]
+    best, least = [], []
+    for start in range(0, len(queries), rows):
+        distance = distances(queries[start : start + rows], enrolled)
+        if not prototype:
+            distance = np.minimum.reduceat(distance, begin, axis=1)
+        best.append(distance.argmin(axis=1))
+        least.append(distance.min(axis=1))
+    return names[np.concatenate(best)], np.concatenate(least)
 
 
 def _means(vectors: Floats, begin: Ints) -> Floats:

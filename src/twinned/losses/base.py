@@ -21,13 +21,7 @@ AnyMiner: TypeAlias = nn.Module | Callable[..., Indices]
 
 
 class OptionsModule(nn.Module):
-    """Module whose repr shows the options of its constructor.
-
-    Example:
-        >>> from twinned.losses import ArcFaceLoss
-        >>> ArcFaceLoss(num_classes=100, embedding_size=64)
-        ArcFaceLoss(num_classes=100, embedding_size=64, margin=0.5, scale=64.0)
-    """
+    """Module whose repr shows the options of its constructor, such as ``TripletLoss(margin=0.2)``."""
 
     def __init__(self) -> None:  # hides the *args and **kwargs of nn.Module from signature()
         super().__init__()
@@ -40,7 +34,7 @@ class OptionsModule(nn.Module):
 
 
 class Loss(OptionsModule):
-    """Base class of the losses of this package.
+    """Base class of the losses of this package; an option out of its range raises a `SettingError`.
 
     A loss of another library has no attribute ``kind``; it is called as one of kind ``"embedding"``.
 

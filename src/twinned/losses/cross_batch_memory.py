@@ -51,9 +51,7 @@ class CrossBatchMemory(Loss):
         super().__init__()
         if getattr(loss, "kind", None) != "embedding":
             name = type(loss).__name__
-            raise SettingError(
-                f"{name} has no memory by itself. Pass embedding_loss(loss, distance=...) instead"
-            )
+            raise SettingError(f"{name} accepts no memory. Pass embedding_loss(loss, distance=...) instead")
         if getattr(loss, "proxies", False) is True:
             name = type(getattr(loss, "loss", loss)).__name__
             raise SettingError(f"{name} compares images with classes, not with images. Leave the memory out")

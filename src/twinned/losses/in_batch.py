@@ -65,10 +65,7 @@ class SupConLoss(InBatchLoss):
     and a negative. The strongest choice for many classes with few images each. Large batches help.
 
     Args:
-        temperature: Divisor of the similarities; the lower, the more the hardest impostors count.
-
-    Raises:
-        SettingError: If ``temperature`` is not positive.
+        temperature: Divisor of the similarities, above 0; the lower, the more the hardest impostors count.
 
     Example:
         >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -102,10 +99,7 @@ class InfoNCELoss(InBatchLoss):
     from both ends.
 
     Args:
-        temperature: Divisor of the similarities; the lower, the more the hardest impostors count.
-
-    Raises:
-        SettingError: If ``temperature`` is not positive.
+        temperature: Divisor of the similarities, above 0; the lower, the more the hardest impostors count.
 
     References:
         van den Oord et al., 2018, eq. 4; Sohn, NeurIPS 2016; Chen et al., ICML 2020, eq. 1.
@@ -128,12 +122,9 @@ class MultiSimilarityLoss(InBatchLoss):
     mean over images, at least 0. Use it with its own miner (`miners.MultiSimilarity`).
 
     Args:
-        alpha: Sharpness for positives; the higher, the more the hardest count.
-        beta: Sharpness for negatives; the higher, the more the hardest count.
+        alpha: Sharpness for positives, above 0; the higher, the more the hardest count.
+        beta: Sharpness for negatives, above 0; the higher, the more the hardest count.
         base: Similarity that separates easy pairs from hard ones.
-
-    Raises:
-        SettingError: If ``alpha`` or ``beta`` is not positive.
 
     References:
         Wang et al., CVPR 2019, eq. 15; base 0.5 from its authors' code.
@@ -161,10 +152,7 @@ class CircleLoss(InBatchLoss):
     Args:
         margin: Relaxation, between 0 and 1; the smaller, the stricter. The paper: 0.25 for faces, 0.4 for
             photos.
-        scale: Factor of the exponents. The paper: 256 for faces, 80 for photos.
-
-    Raises:
-        SettingError: If ``margin`` is not between 0 and 1, or ``scale`` is not positive.
+        scale: Factor of the exponents, above 0. The paper: 256 for faces, 80 for photos.
 
     References:
         Sun et al., CVPR 2020, eq. 4 to 8, with pair labels.

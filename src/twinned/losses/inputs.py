@@ -6,7 +6,7 @@ The checks read shapes and types only, never values, so none of them makes a GPU
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -45,10 +45,8 @@ def check_positive(name: str, value: float) -> float:
 def check_batch(embeddings: Tensor, labels: Tensor) -> None:
     """Check the shapes ``(n, d)`` and ``(n,)`` and that labels are integers."""
     if embeddings.ndim != 2 or labels.ndim != 1 or len(embeddings) != len(labels) or len(labels) == 0:
-        raise DataError(
-            f"embeddings have shape {tuple(embeddings.shape)} and labels {tuple(labels.shape)}. "
-            "They must be (n, d) and (n,), with n at least 1"
-        )
+        shapes = f"{tuple(embeddings.shape)} and labels {tuple(labels.shape)}"
+        raise DataError(f"embeddings have shape {shapes}. They must be (n, d) and (n,), with n at least 1")
     if labels.is_floating_point():
         raise DataError(f"labels have type {labels.dtype}. They must be integers, one for each class")
 
@@ -60,25 +58,19 @@ def columns(embeddings: Tensor, labels: Tensor, reference: Reference | None) -> 
         return embeddings, labels
     check_batch(*reference)
     if reference[0].shape[1] != embeddings.shape[1]:
-        raise DataError(
-            f"embeddings have {embeddings.shape[1]} values in the batch and {reference[0].shape[1]} in the "
-            "reference. Both must come from one encoder"
-        )
+        sizes = f"{embeddings.shape[1]} values in the batch and {reference[0].shape[1]} in the reference"
+        raise DataError(f"embeddings have {sizes}. Both must come from one encoder")
     return torch.cat([embeddings, reference[0]]), torch.cat([labels, reference[1]])
 
 
 def check_indices(indices: Any) -> Indices:
     """Return the result of a miner, which must be a tuple of three or four tensors."""
-    if not isinstance(indices, (tuple, list)) or not all(isinstance(one, Tensor) for one in indices):
-        got = repr(indices)
-    elif len(indices) in (3, 4):
-        return cast(Indices, indices)
-    else:
-        got = f"{len(indices)} tensors"
-    raise DataError(
-        f"the miner returned {got}. Expected tensors (anchor, positive, negative) or (anchor, positive,"
-        " anchor, negative)"
-    )
+    tensors = isinstance(indices, (tuple, list)) and all(isinstance(one, Tensor) for one in indices)
+    if not tensors or len(indices) not in (3, 4):
+        got = f"{len(indices)} tensors" if tensors else repr(indices)
+        expected = "(anchor, positive, negative) or (anchor, positive, anchor, negative)"
+        raise DataError(f"the miner returned {got}. Expected tensors {expected}")
+    return tuple(indices)
 
 
 def pair_masks(labels: Tensor, rows: int, indices: Indices | None = None) -> tuple[Tensor, Tensor]:

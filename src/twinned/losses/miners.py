@@ -24,14 +24,14 @@ The number of selected comparisons depends on the values, so on a GPU a miner wa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..distances import EXPECTED, check_matrix
 from ..errors import DataError
-from ..utils.registry import Registry
+from ..utils.registry import Part, Registry
 from .base import AnyMiner, OptionsModule, check_miner
 from .inputs import Indices, pair_masks
 
@@ -52,10 +52,8 @@ class Miner(OptionsModule):
             DataError: If the shapes do not fit, or ``distance`` is not a distance matrix.
         """
         if distance.ndim != 2 or labels.shape != distance.shape[1:] or not 0 < len(distance) <= len(labels):
-            raise DataError(
-                f"distance has shape {tuple(distance.shape)} and labels {tuple(labels.shape)}. They must be "
-                f"(n, m) and (m,), where the first n columns are the rows; {EXPECTED}"
-            )
+            shapes = f"{tuple(distance.shape)} and labels {tuple(labels.shape)}"
+            raise DataError(f"distance has shape {shapes}. They must be (n, m) and (m,); {EXPECTED}")
         check_matrix(distance, what=f"miners.{type(self).__name__}")
         return self.select(distance, *pair_masks(labels, len(distance)))
 
@@ -160,7 +158,6 @@ _BUILTIN: dict[str, Any] = {
 }
 # Miner classes, and the classes and functions of `register_miner`.
 MINERS: Registry[Any] = Registry("miner", "twinned.miners", _BUILTIN, check_miner)
-Part = TypeVar("Part", bound=Callable[..., Any])
 
 
 def register_miner(name: str) -> Callable[[Part], Part]:
@@ -179,12 +176,7 @@ def register_miner(name: str) -> Callable[[Part], Part]:
     Raises:
         SettingError: If the name is taken or malformed.
     """
-
-    def register(part: Part) -> Part:
-        MINERS.register(name, part)
-        return part
-
-    return register
+    return MINERS.decorator(name)
 
 
 def create_miner(name: str) -> AnyMiner:

@@ -35,11 +35,8 @@ class ContrastiveLoss(Loss):
     harder pairs.
 
     Args:
-        margin: Distance beyond which different pairs cost nothing, in the units of the distance.
-        factor: Factor of every cost: 0.5 as in Hadsell et al., 1 as in the slide deck.
-
-    Raises:
-        SettingError: If ``margin`` or ``factor`` is not positive.
+        margin: Distance beyond which different pairs cost nothing, in its units, above 0.
+        factor: Factor of every cost, above 0: 0.5 as in Hadsell et al., 1 as in the slide deck.
 
     Example:
         Only the first pair is the same class. The costs are 0, 0.5**2 / 2 and 0.
@@ -80,9 +77,6 @@ class ChopraLoss(Loss):
     Args:
         bound: Largest possible distance (Q in the paper): ``d`` for ``d`` sigmoid outputs. At that distance
             a different pair costs 6 % of its cost at 0.
-
-    Raises:
-        SettingError: If ``bound`` is not positive.
 
     Example:
         >>> distance = torch.tensor([0.5, 0.0])
@@ -140,10 +134,8 @@ def _checked(distance: Tensor, same: Same) -> tuple[Tensor, Tensor]:
     """Return both as tensors on one device, the distance at least in single precision."""
     same = torch.as_tensor(same, device=distance.device)
     if distance.ndim != 1 or distance.shape != same.shape or len(distance) == 0:
-        raise DataError(
-            f"distance has shape {tuple(distance.shape)} and same {tuple(same.shape)}. "
-            "Both must have shape (pairs,), with at least one pair"
-        )
+        shapes = f"{tuple(distance.shape)} and same {tuple(same.shape)}"
+        raise DataError(f"distance has shape {shapes}. Both must have shape (pairs,), with at least one pair")
     if same.dtype != torch.bool:
         raise DataError(f"same has type {same.dtype}. It must be booleans, True for two images of one class")
     return to_float32(distance), same

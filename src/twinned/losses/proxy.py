@@ -32,10 +32,8 @@ class ProxyLoss(Loss):
     def __init__(self, num_classes: int, embedding_size: int) -> None:
         super().__init__()
         if num_classes < 2 or embedding_size < 1:
-            raise SettingError(
-                f"num_classes is {num_classes} and embedding_size {embedding_size}. A loss with proxies needs"
-                " at least 2 classes and 1 value"
-            )
+            sizes = f"num_classes is {num_classes} and embedding_size {embedding_size}"
+            raise SettingError(f"{sizes}. A loss with proxies needs at least 2 classes and 1 value")
         self.num_classes, self.embedding_size = num_classes, embedding_size
         # One random direction for each class; only directions matter.
         self.weight = nn.Parameter(torch.randn(num_classes, embedding_size))
@@ -47,10 +45,8 @@ class ProxyLoss(Loss):
             raise SettingError("a loss with proxies compares images with classes. Leave the miner out")
         # On other devices the check would make the device wait, and the device checks indices itself.
         if labels.device.type == "cpu" and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.weight):
-            raise DataError(
-                f"labels range from {int(labels.min())} to {int(labels.max())}. This loss was made for "
-                f"{len(self.weight)} classes, numbered from 0"
-            )
+            found = f"labels range from {int(labels.min())} to {int(labels.max())}"
+            raise DataError(f"{found}. This loss was made for {len(self.weight)} classes, numbered from 0")
         return self.cost(compare(cosine_similarity, embeddings, self.weight), labels)
 
     def cost(self, cosine: Tensor, labels: Tensor) -> Tensor:
@@ -68,15 +64,7 @@ class ArcFaceLoss(ProxyLoss):
         num_classes: Number of classes; labels are 0 to ``num_classes - 1``.
         embedding_size: Values in an embedding.
         margin: Angle in radians, between 0 and pi.
-        scale: Factor of the cosines before the softmax; with few classes, 16 to 32.
-
-    Raises:
-        SettingError: If an option is out of range.
-
-    Example:
-        >>> loss = ArcFaceLoss(10, 4)
-        >>> loss(torch.randn(8, 4), torch.arange(8)).shape
-        torch.Size([])
+        scale: Factor of the cosines before the softmax, above 0; with few classes, 16 to 32.
 
     References:
         Deng et al., CVPR 2019, eq. 3. Beyond ``pi - margin`` the cosine continues as a straight line, as in
@@ -111,11 +99,8 @@ class ProxyAnchorLoss(ProxyLoss):
     Args:
         num_classes: Number of classes; labels are 0 to ``num_classes - 1``.
         embedding_size: Values in an embedding.
-        margin: Cosine similarity: positives should be above it and negatives below its negative.
-        alpha: Sharpness; the higher, the more the hardest images count.
-
-    Raises:
-        SettingError: If an option is out of range.
+        margin: Cosine similarity above 0: positives should be above it and negatives below its negative.
+        alpha: Sharpness, above 0; the higher, the more the hardest images count.
 
     References:
         Kim et al., CVPR 2020, eq. 4.

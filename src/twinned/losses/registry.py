@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import SettingError
-from ..utils.registry import Registry
+from ..utils.registry import Part, Registry
 from .base import AnyLoss, check_loss
 from .in_batch import CircleLoss, InfoNCELoss, MultiSimilarityLoss, SupConLoss
 from .pair import ChopraLoss, ContrastiveLoss, PairCrossEntropy
@@ -46,7 +46,6 @@ BUILTIN: dict[str, Any] = {
 LOSSES: Registry[Any] = Registry("loss", "twinned.losses", BUILTIN, check_loss)
 # Arguments of a constructor that are sizes of the data and the network, not options.
 SIZES = ("num_classes", "embedding_size")
-Part = TypeVar("Part", bound=Callable[..., Any])
 
 
 def register_loss(name: str) -> Callable[[Part], Part]:
@@ -81,12 +80,7 @@ def register_loss(name: str) -> Callable[[Part], Part]:
         True
         >>> del LOSSES["hinge"]
     """
-
-    def register(part: Part) -> Part:
-        LOSSES.register(name, part)
-        return part
-
-    return register
+    return LOSSES.decorator(name)
 
 
 def option_names(loss: Any) -> list[str]:
@@ -125,9 +119,7 @@ def create_loss(
         sizes = {"num_classes": num_classes, "embedding_size": embedding_size}
         needed = {size: value for size, value in sizes.items() if size in inspect.signature(loss).parameters}
         if None in needed.values():
-            raise SettingError(
-                f"loss {name!r} needs num_classes and embedding_size, because it has a vector for each class"
-            )
+            raise SettingError(f"loss {name!r} has proxies and needs num_classes and embedding_size")
         loss = loss(**needed, **given)
     created: AnyLoss = loss
     return created

@@ -26,10 +26,7 @@ class TripletLoss(Loss):
     and gets no gradient. Soon most triplets are, so mine the others (`miners.SemiHard`).
 
     Args:
-        margin: Required difference, in the units of the distances.
-
-    Raises:
-        SettingError: If ``margin`` is not positive.
+        margin: Required difference, in the units of the distances, above 0.
 
     Example:
         >>> import torch
@@ -82,8 +79,6 @@ class SoftTripletLoss(Loss):
 
 def _checked(positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     if positive.ndim != 1 or positive.shape != negative.shape or len(positive) == 0:
-        raise DataError(
-            f"positive has shape {tuple(positive.shape)} and negative {tuple(negative.shape)}. "
-            "Both must have shape (triplets,), with at least one triplet"
-        )
+        shapes = f"{tuple(positive.shape)} and negative {tuple(negative.shape)}"
+        raise DataError(f"positive has shape {shapes}. Both must be (triplets,), with at least one triplet")
     return to_float32(positive), to_float32(negative)

@@ -15,34 +15,18 @@ _LEADING = 1 / 16
 
 
 def fit_lda_projection(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    size: int | None = None,
-    shrinkage: float = 1.0,
-    random_rotation: bool = False,
+    features: Tensor, labels: Tensor, size: int, *, shrinkage: float = 1.0, random_rotation: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear projection that whitens the within-class covariance (regularized LDA).
 
-    The covariance is pooled over all classes, so the projection also separates new classes.
+    The covariance is pooled over all classes, so the projection also separates new classes. Returns the
+    weight ``(size, d)``, for features ``(n, d)``, and the bias ``(size,)``; outputs have mean 0 and root mean
+    square length 1. They are the directions of largest variance between images. ``shrinkage`` is the multiple
+    of the average variance that is added to every variance within classes.
 
-    Args:
-        features: Input of the projection, shape ``(n, d)``; augmented views of an image count as images.
-        labels: Class of each image, shape ``(n,)``.
-        size: Number of outputs: the directions of largest variance between images; None for ``d``.
-        shrinkage: Multiple of the average variance that is added to every variance within classes.
-        random_rotation: For few images, which do not show the directions in which other classes vary. All
-            outputs but a sixteenth are a random rotation of all directions, cut to ``size``, which preserves
-            distances on average.
-
-    Returns:
-        The weight ``(size, d)`` and the bias ``(size,)``; outputs have mean 0 and root mean square length 1.
-
-    Example:
-        >>> features = torch.tensor([[-9.0, 1], [9, 1], [-9, -1], [9, -1]])
-        >>> weight, bias = fit_lda_projection(features, torch.tensor([0, 0, 1, 1]), shrinkage=0.001)
-        >>> (weight[1, 1] > 10 * weight[0, 0]).item()
-        True
+    With ``random_rotation``, all outputs but a sixteenth are a random rotation of all directions, cut to
+    ``size``, which preserves distances on average. Few images do not show the directions in which other
+    classes vary.
 
     References:
         Hatch, Kajarekar & Stolcke, Within-class covariance normalization for SVM-based speaker recognition,
@@ -51,16 +35,14 @@ def fit_lda_projection(
     """
     x = features.double()
     mean, n_features = x.mean(dim=0), x.shape[1]
-    if size is not None and size > n_features:
-        raise SettingError(
-            f"The embedding size {size} is larger than the {n_features} features of the encoder, so no"
-            " projection can be fitted. Choose a smaller embedding size, or layer=learned."
-        )
+    if size > n_features:
+        found = f"The embedding size {size} is larger than the {n_features} features of the encoder"
+        raise SettingError(f"{found}. Choose a smaller embedding size, or layer=learned.")
     generator = torch.Generator().manual_seed(0)
-    random = torch.randn(n_features, size or 0, dtype=x.dtype, generator=generator)
+    random = torch.randn(n_features, size, dtype=x.dtype, generator=generator)
     # With fewer images than features, nothing varies outside of their span: work inside it, which is faster.
     span = None
-    if size is not None and max(size, len(x)) < n_features:
+    if max(size, len(x)) < n_features:
         # With more outputs than images, fill up with random directions.
         others = random[:, : 0 if random_rotation else max(0, size - len(x))]
         span = torch.linalg.qr(torch.cat([(x - mean).T, others], dim=1))[0]
@@ -73,17 +55,15 @@ def fit_lda_projection(
     if not average > 0:
         raise TrainingError("No class has two different images, which layer=solved needs. Add images.")
     within.diagonal().add_(shrinkage * average)
-    middle = x.mean(dim=0)
     whiten = torch.linalg.solve_triangular(
         torch.linalg.cholesky(within), torch.eye(x.shape[1], dtype=x.dtype), upper=False
     )
-    if size is not None:
-        spread = (x - middle) @ whiten.T
-        # NumPy's eigh: PyTorch's fails on some processors if many directions have no variance.
-        directions = torch.from_numpy(np.linalg.eigh((spread.T @ spread).numpy()).eigenvectors.copy())
-        whiten = directions.flip(1).T @ whiten
+    spread = (x - x.mean(dim=0)) @ whiten.T
+    # NumPy's eigh: PyTorch's fails on some processors if many directions have no variance.
+    directions = torch.from_numpy(np.linalg.eigh((spread.T @ spread).numpy()).eigenvectors.copy())
+    whiten = directions.flip(1).T @ whiten
     weight = whiten if span is None else whiten @ span.T
-    if size is not None and random_rotation:
+    if random_rotation:
         lead = round(_LEADING * size)
         rotation = torch.linalg.qr(random[:, lead:])[0].T
         inside = rotation if span is None else rotation @ span

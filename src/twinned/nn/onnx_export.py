@@ -24,7 +24,7 @@ _BATCH = 3  # images at export
 
 
 class ExportError(TwinnedError):
-    """Results of ONNX Runtime and PyTorch differ for the exported graph."""
+    """Exported graph that accepts one batch size only, or whose results differ from those of PyTorch."""
 
 
 class PixelEncoder(nn.Module):
@@ -72,10 +72,6 @@ def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None
     """Write encoder.onnx: uint8 ``(n, height, width, channels)`` with any n to embeddings ``(n, d)``.
 
     The second output is the last feature map, if the encoder has one; `twinned.inference.explain` uses it.
-
-    Raises:
-        ExportError: If the graph has one batch size only, or the embeddings of ONNX Runtime and PyTorch
-            differ by more than `TOLERANCE`.
     """
     module = PixelEncoder(network, spec).cpu().eval()
     rng = np.random.default_rng(0)
@@ -87,13 +83,8 @@ def export_encoder(network: SiameseNetwork, spec: ImageSpec, path: Path) -> None
 def export_head(network: SiameseNetwork, path: Path) -> bool:
     """Write the head.onnx of a learned head: two embeddings ``(n, d)`` to a score ``(n,)``.
 
-    A relation head has the probabilities of the relations, ``(n, relations)``, as a second output.
-
-    Returns:
-        True if the head is learned, and thus written.
-
-    Raises:
-        ExportError: If the scores of ONNX Runtime and PyTorch differ by more than `TOLERANCE`.
+    A relation head has the probabilities of the relations, ``(n, relations)``, as a second output. Returns
+    False for a plain head, which needs no file.
     """
     if isinstance(network.head, Distance):
         return False

@@ -15,16 +15,12 @@ _SHARE, _STRENGTH = 0.5, 3.0
 
 
 class CohortScoreNorm(nn.Module):
-    """Append a value to embeddings: the mean distance to the nearest quarter of a cohort.
+    """Append a value to embeddings: the mean cosine distance to the nearest quarter of a cohort.
 
-    With ``m`` the mean cosine distance to that quarter minus ``usual``, an embedding ``z`` becomes ``(z, w)``
-    with ``w = sqrt(1/2) * (1 + 3 m)``, scaled to length 1. The inner product of two such vectors contains
+    With ``m`` this distance minus ``usual``, its average, an embedding ``z`` becomes ``(z, w)`` with
+    ``w = sqrt(1/2) * (1 + 3 m)``, scaled to length 1. The inner product of two such vectors contains
     ``w w' = 1/2 + 3/2 (m + m') + ...``, so the similarity of two images rises in sparse regions and falls in
     dense ones.
-
-    Args:
-        members: Embeddings of the cohort, of length 1, shape ``(n, d)``, n at least 2.
-        usual: Average of the mean distance of an image to the nearest quarter of other classes, a scalar.
 
     References:
         Matejka et al., Analysis of score normalization in multilingual speaker recognition, Interspeech 2017

@@ -116,14 +116,9 @@ class SiameseNetwork(nn.Module):
         return embedding if self.cohort is None else self.cohort(embedding)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return the distance of each pair of images.
+        """Return the distance of each pair of images: shape ``(n,)``, at least 0, lower is closer.
 
-        Args:
-            left: Floats in [0, 1], shape ``(n, channels, height, width)``.
-            right: The same shape.
-
-        Returns:
-            Distances, shape ``(n,)``, at least 0, lower is closer.
+        Both inputs are floats in [0, 1], shape ``(n, channels, height, width)``.
         """
         distance: Tensor = self.head(self.embed(left), self.embed(right))
         return distance
@@ -131,9 +126,8 @@ class SiameseNetwork(nn.Module):
     def layers(self) -> list[Layer]:
         """List the layers in the order of the forward pass.
 
-        Each row has the output shape of a layer, without the batch dimension, and its number of parameters.
-        Parameters are counted once, in the first layer that uses them. A symmetric encoder is listed as one
-        pass, although it embeds the mirror image too.
+        Output shapes are without the batch dimension. Parameters are counted once, in the first layer that
+        uses them. A symmetric encoder is listed as one pass, although it embeds the mirror image too.
         """
         rows: list[Layer] = []
         counted: set[nn.Parameter] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
@@ -67,11 +68,12 @@ def check_callbacks(callbacks: Sequence[Callback]) -> Sequence[Callback]:
     return callbacks
 
 
+@dataclass(frozen=True, eq=False)
 class CallbackGroup(Callback):
     """Callbacks of the user, called in order; the run is saved if one fails."""
 
-    def __init__(self, callbacks: Sequence[Callback], save: Callable[[], Path | None]) -> None:
-        self.callbacks, self.save = callbacks, save
+    callbacks: Sequence[Callback]
+    save: Callable[[], Path | None]
 
     def on_step(self, step: Step) -> bool:
         return self._call("on_step", step)
@@ -112,23 +114,19 @@ def _kept(saved: Path | None) -> str:
     return f"the run is saved in {saved}; continue it with `resume=True`"
 
 
+@dataclass(frozen=True, eq=False)
 class Evaluation(Callback, Generic[Network]):
     """Evaluate the averaged network at regular steps, record the scores, and keep the best weights.
 
     The best are those with the lowest equal error rate on held-out classes; they are copied to ``best``.
     """
 
-    def __init__(
-        self,
-        evaluate: Callable[[Network], Scores] | None,
-        average: Network,
-        best: Network,
-        state: State,
-        schedule: Schedule,
-        callback: Callback,
-    ) -> None:
-        self.evaluate, self.average, self.best = evaluate, average, best
-        self.state, self.schedule, self.callback = state, schedule, callback
+    evaluate: Callable[[Network], Scores] | None
+    average: Network
+    best: Network
+    state: State
+    schedule: Schedule
+    callback: Callback
 
     def on_step(self, step: Step) -> bool:
         state, evaluate = self.state, self.evaluate

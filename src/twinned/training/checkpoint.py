@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,18 @@ FORMAT = "2"
 Parts = Mapping[str, nn.Module]
 
 
+@dataclass(eq=False)
 class CheckpointSaver(Callback):
     """Save a run every few seconds, in the first process; nothing without a path."""
 
-    def __init__(
-        self, path: Path | None, parts: Parts, optimizer: torch.optim.Optimizer, run: str, seconds: float
-    ) -> None:
-        self.path, self.parts, self.optimizer = path, parts, optimizer
-        self.run, self.seconds = run, seconds
-        self.state = State()
+    path: Path | None
+    parts: Parts
+    optimizer: torch.optim.Optimizer
+    run: str
+    seconds: float
+    state: State = field(default_factory=State)
+
+    def __post_init__(self) -> None:
         self._saved = time.monotonic()
 
     def resume(self, start: State) -> State:

@@ -94,22 +94,18 @@ def _fit_and_validate(
     folder: Path | None,
 ) -> FitResult:
     """Train a network and score it, and the baseline if there is one, on classes held out or on folds."""
-    few_images = trainer.has_few_images(train) if n_folds else None
     result = trainer.fit(
         train,
         validation,
         budget=budget.share(1 / (1 + _FOLD_STEPS * n_folds)),
         checkpoint=folder and folder / "main.safetensors",
         later_fits=n_folds,
-        few_images=few_images,
     )
     before: ValidationScore | None = None
     if n_folds:
         state = result.state
         steps = state.step if state.stopped is StopReason.CALLBACK else state.total
-        score, before = _score_folds(
-            trainer, train, n_folds, steps=steps, budget=budget, folder=folder, few=few_images
-        )
+        score, before = _score_folds(trainer, train, n_folds, steps=steps, budget=budget, folder=folder)
     else:
         score = trainer.score(result.network, validation or train)
         if trainer.baseline is not None and validation is not None:
@@ -127,7 +123,6 @@ def _score_folds(
     steps: int | None,
     budget: Budget,
     folder: Path | None,
-    few: bool | None,
 ) -> tuple[ValidationScore, ValidationScore | None]:
     """Train one network per fold on the other folds, and score it and the baseline on its own."""
     usable = train.images.usable_classes()
@@ -150,7 +145,7 @@ def _score_folds(
             steps=steps,
             scored=outside,
             later_fits=left,
-            few_images=few,
+            whole=train,
         )
         if result.state.stopped is StopReason.NOT_FINITE:
             note("not-finite", f"{title}: {result.state.stopped_because}. Use a smaller learning rate")

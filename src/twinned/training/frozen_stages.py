@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
+from ..data.images import Pixels
 from ..data.pixel_stores import JoinedPixels, PixelStore
 from ..data.splits import subsample
 from ..errors import SettingError
@@ -77,25 +79,19 @@ def freeze_parts(
     return any(parameter.requires_grad for parameter in network.parameters())
 
 
+@dataclass(frozen=True, eq=False)
 class FeatureCache:
     """Computes the features of the frozen stages for images and some augmented views of each."""
 
-    def __init__(
-        self,
-        network: SiameseNetwork,
-        n_stages: int,
-        *,
-        augment: Augmentation,
-        n_augmentations: int,
-        seed: int,
-    ) -> None:
-        self.network, self.n_stages = network, n_stages
-        self.augment, self.n_augmentations, self.seed = augment, n_augmentations, seed
-        self.device = network.mean.device
+    network: SiameseNetwork
+    n_stages: int
+    augment: Augmentation
+    n_augmentations: int
+    seed: int
 
     def seconds_per_image(self, pixels: PixelStore) -> float:
         """Measure the time per image on a few images."""
-        images = NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:16])).to(self.device))
+        images = NO_AUGMENTATION(self._on_device(pixels[:16]))
         self._features(images)
         start = time.perf_counter()
         self._features(images)
@@ -115,7 +111,7 @@ class FeatureCache:
         """
         _, first = np.unique(np.asarray(hashes), return_index=True)
         distinct = np.sort(first)
-        probe = self._features(NO_AUGMENTATION(torch.from_numpy(np.asarray(pixels[:1])).to(self.device)))[0]
+        probe = self._features(NO_AUGMENTATION(self._on_device(pixels[:1])))[0]
         size = len(distinct) * probe.numel() * probe.element_size()
         if size > MAX_CACHE_BYTES:
             return None
@@ -125,7 +121,7 @@ class FeatureCache:
             step, parts = int(np.clip((1 << 20) // (pixels.shape[1] * pixels.shape[2]), 1, 256)), []
             with progress_bar(title, len(distinct), show=progress) as advance:
                 for start in range(0, len(distinct), step):
-                    images = torch.from_numpy(pixels[distinct[start : start + step]]).to(self.device)
+                    images = self._on_device(pixels[distinct[start : start + step]])
                     parts.append(self._features(augment(images, seed=view_seed(self.seed, number, start))))
                     advance(len(images))
             return torch.cat(parts)
@@ -141,6 +137,9 @@ class FeatureCache:
         rows = {hashes[index]: row for row, index in enumerate(distinct)}
         symmetric = self.network.encoder.symmetric
         return CachedFeatures(torch.stack(views, dim=1), rows, self.n_stages, symmetric, self.seed)
+
+    def _on_device(self, pixels: Pixels) -> Tensor:
+        return torch.from_numpy(np.asarray(pixels)).to(self.network.mean.device)
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:

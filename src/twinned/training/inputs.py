@@ -20,14 +20,15 @@ from ..utils.random import Stream, rng, step_seed
 NO_AUGMENTATION = Augmentation()
 
 
+@dataclass(frozen=True, eq=False)
 class PixelSource:
     """Images as pixels, uint8 ``(n, height, width, channels)``, augmented at each step."""
 
+    pixels: PixelStore
+    augment: Augmentation
+    device: torch.device
+    seed: int
     start_stage = 0
-
-    def __init__(self, pixels: PixelStore, augment: Augmentation, *, device: torch.device, seed: int) -> None:
-        self.pixels = pixels
-        self.augment, self.device, self.seed = augment, device, seed
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -102,11 +103,13 @@ class CachedSet(DecodedSet):
         return cls(**values, features=features)
 
 
+@dataclass(frozen=True, eq=False)
 class FeatureSource:
     """Cached features as inputs; a batch uses one view of each image, drawn at random."""
 
-    def __init__(self, features: CachedFeatures, rows: Tensor, *, device: torch.device) -> None:
-        self.features, self.rows, self.device = features, rows, device
+    features: CachedFeatures
+    rows: Tensor
+    device: torch.device
 
     @property
     def start_stage(self) -> int:

@@ -42,8 +42,8 @@ class Rule(NamedTuple):
 
     code: str  # of the rule and of its note
     when: Callable[[TrainConfig, DataFacts], bool]
-    change: Mapping[str, Any]  # values that the condition requires, by dotted name
     reason: str  # of the change; ``{c}`` is the configuration. It begins the error, and the note.
+    change: Mapping[str, Any] = {}  # values that the condition requires, by dotted name
     default: Mapping[str, Any] = {}  # values that replace the recipe's, but not the user's
     unused: tuple[str, ...] = ()  # options without effect; it is an error to set them
     note: bool = False  # changes that only drop a recipe's option need none
@@ -87,22 +87,21 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "pairs-need-pair-loss",
         lambda c, d: d.pairs and not (d.pair_loss or _is_pair_loss(c.loss.name)),
-        {"loss.name": "contrastive"},
         f"A pair list has no class labels, which loss {{c.loss.name}} needs; its losses are"
         f" {', '.join(PAIR_LOSSES)}",
+        {"loss.name": "contrastive"},
         default={"comparison.distance": "euclidean", "mining.miner": None, "mining.memory": 0},
         note=True,
     ),
     Rule(
         "relation-head-needs-relations",
         lambda c, d: c.comparison.head == "relation" and not d.relations,
-        {"comparison.head": "weighted-l1"},
         "The relation head needs a pair list with a column relation",
+        {"comparison.head": "weighted-l1"},
     ),
     Rule(
         "relations-unused",
         lambda c, d: d.relations and c.comparison.head != "relation",
-        {},
         "The column relation is not used: only the relation head distinguishes relations",
         note=True,
     ),
@@ -110,8 +109,8 @@ RULES: tuple[Rule, ...] = (
         Rule(
             f"{name}-distance",
             lambda c, d, name=name, right=right: c.loss.name == name and c.comparison.distance != right,  # type: ignore[misc]
-            {"comparison.distance": right},
             f"Loss {name} requires distance {right}; got {{c.comparison.distance}}",
+            {"comparison.distance": right},
         )
         for name in losses.BUILTIN
         if (right := trait(name, "distance")) is not None
@@ -119,50 +118,48 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "loss-needs-learned-head",
         lambda c, d: trains_head(c) and c.comparison.head == "distance",
-        {"comparison.head": "weighted-l1"},
         "Loss {c.loss.name} trains a learned head, weighted-l1 or sigmoid-distance; got head distance",
+        {"comparison.head": "weighted-l1"},
     ),
     Rule(
         "head-needs-its-loss",
         lambda c, d: not trains_head(c) and c.comparison.head != "distance",
-        {"comparison.head": "distance"},
         "Head {c.comparison.head} requires loss cross-entropy; got loss {c.loss.name}",
+        {"comparison.head": "distance"},
     ),
     Rule(
         "head-learns-distance",
         lambda c, d: c.comparison.head in ("weighted-l1", "relation"),
-        {},
         "Head {c.comparison.head} learns its distance",
         unused=("comparison.distance",),
     ),
     Rule(
         "lda-needs-classes",
         lambda c, d: c.transfer.projection == "lda" and (d.pairs or trains_head(c)),
-        {"transfer.projection": "gradient"},
         "Projection lda requires class labels and a plain distance",
+        {"transfer.projection": "gradient"},
     ),
     Rule(
         "rotation-needs-square-images",
         lambda c, d: c.sampler.rotate_classes and c.input.height != c.input.width,
-        {"sampler.rotate_classes": False},
         "Rotated classes require square images; got {c.input.height}x{c.input.width} (`image_size=`)",
+        {"sampler.rotate_classes": False},
     ),
     Rule(
         "cohort-needs-unit-vectors",
         lambda c, d: c.comparison.cohort > 0 and (d.pairs or not _plain_unit_vectors(c)),
-        {"comparison.cohort": 0},
         "A cohort requires class labels, embeddings of length 1 and a plain distance other than manhattan",
+        {"comparison.cohort": 0},
     ),
     Rule(
         "pairs-fix-comparisons",
         lambda c, d: d.pairs and any(c.get(name) != value for name, value in _NO_CLASSES.items()),
-        _NO_CLASSES,
         "A pair list names the compared images itself, and has no classes",
+        _NO_CLASSES,
     ),
     Rule(
         "classes-multiplied",
         lambda c, d: not d.pairs and c.sampler.variants > 1,
-        {},
         "Rotated or mirrored, each class counts as {c.sampler.variants} classes. If they mean the same, use"
         ' `settings={{"rotate_classes": False, "flip_classes": False}}`',
         note=True,
@@ -170,7 +167,6 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "faces-aligned",
         lambda c, d: c.recipe == "face" and c.input.faces == "none" and (d.faces or 0) >= _MOST,
-        {},
         "Most images show a face, and the largest of each is found and aligned"
         ' (`settings={{"faces": "none"}}` turns this off)',
         default={"input.faces": "largest"},
@@ -179,10 +175,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "aligned-faces-vary-less",
         lambda c, d: c.recipe == "face" and c.input.faces != "none" and (d.faces or 0) >= _MOST,
-        {},
-        # Chosen on held-out people of LFW.
         "Aligned faces vary less in place and angle, so augmentation varies them less",
-        default={
+        default={  # chosen on held-out people of LFW
             "augment.rotation": 5,
             "augment.shear": 0.05,
             "augment.scale": 0.1,
@@ -192,7 +186,6 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "faces-not-installed",
         lambda c, d: c.recipe == "face" and not faces_installed(),
-        {},
         "Faces are not found and aligned, because the extra faces is not installed:"
         " pip install 'twinned[faces]'",
         default={"input.faces": "none"},
@@ -201,8 +194,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "length-missing",
         lambda c, d: c.length.minutes is None and c.length.steps is None and c.length.epochs is None,
-        {"length.minutes": 2.0},
         "No length of the run is set",
+        {"length.minutes": 2.0},
     ),
 )
 

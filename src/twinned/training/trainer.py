@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,30 +41,31 @@ from .warm_start import WarmStart
 _FEW_IMAGES = 0.5
 
 
+@dataclass(frozen=True, eq=False)
 class Trainer:
     """Build networks as the configuration describes, and fit them to data.
 
-    For a relation head, ``relations`` maps the names of the relations to True for *same*. ``warm_start`` is
-    the model with the initial weights, ``baseline`` the network before training, if it was trained before.
+    Args:
+        config: Configuration of the run.
+        spec: Input of the network, with mean and standard deviation.
+        device: Device to train on.
+        relations: For a relation head, the names of the relations, and whether their pairs are *same*.
+        warm_start: Model whose weights are the initial weights; None for fresh or pretrained ones.
+        baseline: Network before training; None without weights to compare with.
+        parts: Parts of one's own, in place of those that the configuration names.
+        callbacks: Called after steps and evaluations.
+        progress: Show progress bars.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        spec: ImageSpec,
-        *,
-        device: torch.device,
-        relations: dict[str, bool] | None = None,
-        warm_start: WarmStart | None = None,
-        baseline: SiameseNetwork | None = None,
-        parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
-        callbacks: Sequence[Callback] = (),
-        progress: bool = True,
-    ) -> None:
-        self.config, self.spec, self.device = config, spec, device
-        self.relations = relations or {}
-        self.warm_start, self.baseline = warm_start, baseline
-        self.parts, self.callbacks, self.progress = parts, callbacks, progress
+    config: TrainConfig
+    spec: ImageSpec
+    device: torch.device
+    relations: Mapping[str, bool] = field(default_factory=dict)
+    warm_start: WarmStart | None = None
+    baseline: SiameseNetwork | None = None
+    parts: OwnParts = field(default_factory=OwnParts)
+    callbacks: Sequence[Callback] = ()
+    progress: bool = True
 
     @property
     def baseline_is_usable(self) -> bool:
@@ -157,13 +158,6 @@ class Trainer:
             progress=self.progress,
         )
 
-    def has_few_images(self, train: DecodedSet) -> bool:
-        """Return True if an LDA projection is fitted and should be rotated at random, for few images."""
-        projection = (
-            self.build().encoder.linear_projection if self.config.transfer.projection == "lda" else None
-        )
-        return projection is not None and _has_few_images(train, projection)
-
     def fit(
         self,
         train: DecodedSet,
@@ -175,7 +169,7 @@ class Trainer:
         steps: int | None = None,
         scored: DecodedSet | None = None,
         later_fits: int = 0,
-        few_images: bool | None = None,
+        whole: DecodedSet | None = None,
     ) -> TrainResult[SiameseNetwork]:
         """Train a new network, and return the final state and the network with the best weights.
 
@@ -189,16 +183,15 @@ class Trainer:
             scored: For a fold or a pilot run, the data that the caller scores. Such a run is not evaluated
                 during training, calls no callbacks and emits no notes.
             later_fits: Number of folds that are trained after this run.
-            few_images: Rotate an LDA projection at random; by default decided by the number of images.
+            whole: Data of all folds, whose number of images decides on the rotation of an LDA projection.
         """
         config, is_main = self.config, scored is None
         network, source = self.build(), self.source(train)
         start, has_lda = time.monotonic(), self.has_lda_projection(network)
         if has_lda:
-            self._fit_projection(network, train, few_images)
+            self._fit_projection(network, train, whole or train)
         projection_seconds = time.monotonic() - start
-        relations = list(self.relations) if config.comparison.head == "relation" else []
-        batches = make_batches(train, config, relations)
+        batches = make_batches(train, config, list(self.relations))
         objective, extra = make_objective(
             network, config, batches, parts=self.parts, start_stage=source.start_stage
         )
@@ -252,13 +245,13 @@ class Trainer:
                 progress=title if self.progress else None,
             )
         if has_lda and result.state.total:
-            self._fit_projection(result.network, train, few_images)
+            self._fit_projection(result.network, train, whole or train)
         if config.comparison.cohort and config.length.steps != 0 and train.pairs is None:
             self._add_cohort(result.network, train)
         return result
 
     @torch.no_grad()
-    def _fit_projection(self, network: SiameseNetwork, train: DecodedSet, few_images: bool | None) -> None:
+    def _fit_projection(self, network: SiameseNetwork, train: DecodedSet, whole: DecodedSet) -> None:
         """Fit the projection to the features of some views of the images, in closed form."""
         projection = network.encoder.linear_projection
         assert projection is not None
@@ -280,7 +273,7 @@ class Trainer:
             torch.from_numpy(train.images.class_index[image][genuine]),
             size=projection.out_features,
             shrinkage=self.config.transfer.shrinkage,
-            random_rotation=_has_few_images(train, projection) if few_images is None else few_images,
+            random_rotation=bool(np.sum(~whole.images.forgery) < _FEW_IMAGES * projection.out_features),
         )
         projection.weight.copy_(weight)
         projection.bias.copy_(bias)
@@ -311,10 +304,6 @@ class Trainer:
             later += (1 if is_main else 1 + later_fits) * score_seconds(network, scored, n_networks)
         left = budget.reserve(later).remaining()
         return None if left is None else left - projection_seconds
-
-
-def _has_few_images(train: DecodedSet, projection: nn.Linear) -> bool:
-    return int(np.sum(~train.images.forgery)) < _FEW_IMAGES * projection.out_features
 
 
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:

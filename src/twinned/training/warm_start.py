@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..nn.score_norm import CohortScoreNorm
 from ..nn.siamese import SiameseNetwork
 from ..utils.notes import Note
 from . import recipes
-from .config import TrainConfig
+from .config import OPTIONS, TrainConfig
 from .parts import OwnParts
 
 # Learning rate of the first fine-tuning, relative to that of the original training.
@@ -31,18 +32,8 @@ _LOWER_RATE = 0.3
 _MINUTES = 2.0
 # Options that stay the model's when another recipe is chosen.
 _OF_THE_NETWORK = (
-    "input.height",
-    "input.width",
-    "input.channels",
-    "input.fit",
-    "input.ink",
-    "input.faces",
-    "input.min_face",
-    "encoder.name",
-    "encoder.embedding_size",
-    "encoder.dropout",
-    "encoder.symmetric",
     "comparison.normalize",
+    *(n for n in OPTIONS if n.startswith(("input.", "encoder.")) and n != "encoder.weights"),
 )
 # More of them, where only one of recipe and model has a pretrained encoder.
 _OF_ITS_TRAINING = (
@@ -69,7 +60,7 @@ class WarmStart:
     def sha256(self) -> str:
         return self.model.manifest.files["weights.safetensors"]
 
-    def has_relations(self, relations: dict[str, bool]) -> bool:
+    def has_relations(self, relations: Mapping[str, bool]) -> bool:
         """Return True if its head predicts these relations with the same meaning, or both have none."""
         head = self.network.head
         same = head.same.bool().tolist() if isinstance(head, heads.Relation) else []

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from ..errors import SettingError
 
 Entry = TypeVar("Entry")
+Part = TypeVar("Part", bound=Callable[..., Any])
 
 # Marks the name of a part in a configuration that no table holds.
 UNREGISTERED = "unregistered:"
@@ -47,6 +48,15 @@ class Registry(dict[str, Entry], Generic[Entry]):
         if name in self and not _is_same(self._part_of(self[name]), part):
             raise SettingError(f"The name {name!r} is taken by another {self.kind}. Choose another name")
         self[name] = self._make(part)
+
+    def decorator(self, name: str) -> Callable[[Part], Part]:
+        """Return a decorator that adds a part and returns it unchanged."""
+
+        def register(part: Part) -> Part:
+            self.register(name, part)
+            return part
+
+        return register
 
     def find(self, name: str) -> Entry:
         """Return the part of a name; one of an installed package is imported."""

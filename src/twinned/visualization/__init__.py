@@ -2,16 +2,6 @@
 
 Each function draws a result that was computed elsewhere and returns matplotlib axes, which `save` writes to
 a .png or .svg file. Importing this package imports matplotlib, without pyplot.
-
-    network         architecture
-    training        training history, accuracy over time
-    roc             ROC, DET, distances, reliability, confusion matrix
-    maps            map of embeddings with thumbnails
-    loss_fields     gradient arrows of a loss
-    panels          nearest neighbors, one-shot classification, hardest pairs, matching regions
-    model_figures   figures of a trained model, and of an explanation
-    report          HTML report of an evaluation
-    style           shared style, saving
 """
 
 from __future__ import annotations

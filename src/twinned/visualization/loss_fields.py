@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import DataError
 from .colors import CYCLE, GRAY, INK, PAPER, RULE
-from .style import MARKERS, Axes, dress, sheet, words
+from .style import MARKERS, Axes, Looks, dress, sheet, words
 
 _REACH = 0.2  # length of the longest arrow, as a fraction of the figure
 _STILL = 1e-3  # largest length, as a fraction of the longest, that counts as zero
@@ -22,7 +22,7 @@ def forces(
     *,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """Draw the direction in which each loss moves each embedding, one panel per loss.
+    """Draw the direction in which each loss moves each embedding, and return one axes per loss.
 
     Arrow lengths are proportional to the forces; the longest of a panel spans a fifth of it. Hollow points
     have zero gradient.
@@ -32,9 +32,6 @@ def forces(
         figures: Title and forces of each loss; forces are its gradient at the points times -1, ``(n, 2)``.
         labels: Class of each point.
         axes: Axes to draw on, one per loss, instead of a new figure.
-
-    Returns:
-        One axes per loss.
 
     Raises:
         DataError: If there is no loss, or not one label and one force per point.
@@ -58,18 +55,11 @@ def forces(
         moved = length > _STILL * length.max()
         for k in range(len(classes)):
             color, mine = CYCLE[k % len(CYCLE)], code == k
-            ax.scatter(
-                where[mine, 0],
-                where[mine, 1],
-                s=26,
-                marker=MARKERS[k % len(MARKERS)],
-                facecolors=[color if moves else PAPER for moves in moved[mine]],
-                edgecolors=color,
-                linewidths=1.2,
-                zorder=3,
-            )
+            looks = Looks(marker=MARKERS[k % len(MARKERS)], edgecolors=color, linewidths=1.2, zorder=3)
+            faces = [color if moves else PAPER for moves in moved[mine]]
+            ax.scatter(where[mine, 0], where[mine, 1], s=26, facecolors=faces, **looks)
         for (x, y), (dx, dy) in zip(where[moved], scale * arrow[moved]):
-            looks = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+            looks = Looks(arrowstyle="-|>", color=INK, linewidth=0.9, shrinkA=0, shrinkB=0)
             ax.annotate("", (x + dx, y + dy), (x, y), arrowprops=looks, zorder=4)
         dress(ax, title=title, grid="")
         ax.spines[:].set(visible=True, color=RULE)

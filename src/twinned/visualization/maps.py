@@ -11,7 +11,7 @@ from ..data.images import ImageSource
 from ..errors import DataError
 from ..metrics.comparisons import Floats
 from .colors import CYCLE, GRAY
-from .style import MARKERS, Axes, dress, halo, picture, plain, short, thumbnail
+from .style import MARKERS, Axes, Looks, dress, halo, picture, plain, short, thumbnail
 
 MOST_LABELS = 20  # more class names would hide the map
 _SIZE, _SIDE = np.array([10.0, 8.6]), 0.6  # sizes of map and thumbnails, in units of the axes
@@ -61,16 +61,9 @@ def embedding_map(
     colors = [CYCLE[k % len(CYCLE)] for k in range(len(classes))]
     pale = [name in (seen or ()) for name in classes]
     for k in range(len(classes)):
-        ax.scatter(
-            where[code == k, 0],
-            where[code == k, 1],
-            s=14,
-            marker=MARKERS[(k + k // len(CYCLE)) % len(MARKERS)],
-            color=colors[k],
-            alpha=0.35 if pale[k] else 0.9,
-            edgecolors="none",
-            zorder=2,
-        )
+        marker, alpha = MARKERS[(k + k // len(CYCLE)) % len(MARKERS)], 0.35 if pale[k] else 0.9
+        looks = Looks(marker=marker, color=colors[k], alpha=alpha, edgecolors="none", zorder=2)
+        ax.scatter(where[code == k, 0], where[code == k, 1], s=14, **looks)
     named: Floats = np.empty((0, 4))
     if len(classes) <= MOST_LABELS:
         spots = np.array([_top(where[code == k]) for k in range(len(classes))])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def story(model: Model, images: ImageSet, folder: str | os.PathLike[str], *, seed: int = 0) -> list[Path]:
-    """Write architecture.png, history.png and embeddings.png of a model.
+    """Write architecture.png, history.png and embeddings.png of a model, and return their paths.
 
     There is no history.png of a model that was not trained step by step.
 
@@ -29,9 +29,6 @@ def story(model: Model, images: ImageSet, folder: str | os.PathLike[str], *, see
         images: At least 4 images for the map, preferably of classes not used in training.
         folder: Folder to write to.
         seed: Seed of the map.
-
-    Returns:
-        Paths of the files.
 
     Raises:
         SettingError: If a file exists.

@@ -68,9 +68,7 @@ def architecture(
     head = rows.pop() if rows and rows[-1][0] == "head" else ("head", "", (), 0)
     stages = summarize(rows)
     if not stages:
-        raise SettingError(
-            "a network without layers cannot be drawn. Pass rows of name, kind, shape, parameters"
-        )
+        raise SettingError("a network without layers cannot be drawn. Pass rows; see `architecture`")
     flat_size = math.prod(stages[-1].shape)
     if len(stages[-1].shape) != 1 or embedding_size not in (None, flat_size):
         title = "flattened" if embedding_size in (None, flat_size) else "pooled and flattened"
@@ -112,11 +110,6 @@ def summarize(rows: Sequence[Row], most: int = MOST_STAGES) -> list[Stage]:
     Normalization and layers without weights join the layer before them. The layers of a custom block, such
     as a residual block, stay together. If there are too many stages, adjacent ones with the same output shape
     are merged, then those with the same height and width, then the shortest.
-
-    Example:
-        >>> rows = [("0", "Conv2d", (8, 9, 9), 80), ("1", "ReLU", (8, 9, 9), 0), ("2", "Linear", (5,), 3245)]
-        >>> [stage.title for stage in summarize(rows)]
-        ['Conv · ReLU', 'Linear']
     """
     units = _with_their_followers(_units(_steps([(tuple(str(row[0]).split(".")), row) for row in rows])))
     parts = [[unit] for unit in units]

@@ -19,7 +19,10 @@ from .style import Axes, Looks, arrow, board, box, picture, short, thumbnail, to
 
 
 class Shown(NamedTuple):
-    """An image in a panel, with its class, and its distance to the query or the other image of the pair."""
+    """An image in a panel, with its class, and its distance to the query or the other image of the pair.
+
+    Drawing an image that cannot be opened raises an `ImageError`.
+    """
 
     image: ImageSource
     label: str | None = None
@@ -46,12 +49,9 @@ def neighbours(
 
     Raises:
         DataError: If there are no queries, or not one row of images for each.
-        ImageError: If an image cannot be opened.
     """
     if not queries or len(queries) != len(found):
-        raise DataError(
-            f"expected one row of images per query; got {len(queries)} queries and {len(found)} rows"
-        )
+        raise DataError(f"expected one row per query; got {len(queries)} queries and {len(found)} rows")
     columns = max(map(len, found))
     step, row = 1.12, 1.62
     ax = board(1.75 + step * columns, 0.75 + row * len(queries), inches=0.85, ax=ax)
@@ -94,13 +94,11 @@ def one_shot(
 
     Raises:
         DataError: If there are no examples, or one lacks a distance.
-        ImageError: If an image cannot be opened.
     """
     distances = [shown.distance for shown in support if shown.distance is not None]
     if not support or len(distances) != len(support):
-        raise DataError(
-            f"expected examples with distances; got {len(support)} examples, {len(distances)} distances"
-        )
+        found = f"{len(support)} examples, {len(distances)} distances"
+        raise DataError(f"expected examples with distances; got {found}")
     nearest = int(np.argmin(distances))
     known = threshold is None or distances[nearest] <= threshold
     answer = support[nearest].label if known else None
@@ -154,7 +152,6 @@ def hardest_pairs(
 
     Raises:
         DataError: If there are no pairs, or not one truth for each.
-        ImageError: If an image cannot be opened.
     """
     if not pairs or len(pairs) != len(same):
         raise DataError(f"expected one truth per pair; got {len(pairs)} pairs and {len(same)} truths")
@@ -200,7 +197,6 @@ def worst_mistakes(
 
     Raises:
         DataError: If the images of the comparisons are unknown, or there are no errors.
-        ImageError: If an image cannot be opened.
     """
     left, right = comparisons.left_image, comparisons.right_image
     if left is None or right is None:

@@ -101,15 +101,12 @@ def det(result: Result, *, ax: Axes | None = None) -> Axes:
 def overview(
     result: VerificationResult, comparisons: Comparisons, found: Reliability
 ) -> tuple[Axes, Axes, Axes, Axes]:
-    """Draw ROC, DET, distances and reliability in one figure.
+    """Draw ROC, DET, distances and reliability in one figure, and return their axes in this order.
 
     Args:
         result: Result of `twinned.evaluation.evaluate_verification`.
         comparisons: Comparisons behind the result.
         found: Result of `twinned.evaluation.reliability`.
-
-    Returns:
-        The four axes, row by row.
 
     Raises:
         DataError: If there is no curve: genuine or impostor comparisons are missing.
@@ -166,28 +163,13 @@ def _curve(
     """
     assert result.roc is not None
     curve = result.roc.thinned()
-    ax.plot(
-        curve.far.clip(_TINY),
-        height(curve.frr.clip(_TINY, 1 - _TINY)),
-        drawstyle="steps-post",
-        color=color,
-        linewidth=1.6,
-        linestyle=line,
-        label=f"{name}EER {result.eer:.3g}",
-        zorder=3,
-    )
+    looks = Looks(drawstyle="steps-post", color=color, linestyle=line, linewidth=1.6, zorder=3)
+    frr = height(curve.frr.clip(_TINY, 1 - _TINY))
+    ax.plot(curve.far.clip(_TINY), frr, **looks, label=f"{name}EER {result.eer:.3g}")
     if (found := result.band) is not None:
-        ax.fill_between(
-            found.far.clip(_TINY),
-            height(found.low.clip(_TINY, 1 - _TINY)),
-            height(found.high.clip(_TINY, 1 - _TINY)),
-            step="post",
-            color=color,
-            alpha=0.16,
-            linewidth=0,
-            zorder=2,
-            label=band,
-        )
+        low, high = (height(side.clip(_TINY, 1 - _TINY)) for side in (found.low, found.high))
+        looks = Looks(step="post", color=color, alpha=0.16, linewidth=0, zorder=2)
+        ax.fill_between(found.far.clip(_TINY), low, high, **looks, label=band)
 
 
 def _decimal(value: float, _: object) -> str:

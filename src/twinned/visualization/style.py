@@ -77,17 +77,8 @@ def dress(
 
 def legend(ax: Axes, **place: Any) -> None:
     """Add a legend in small type, without math parsing of ``$``."""
-    box = ax.legend(
-        fontsize=8,
-        labelcolor=INK,
-        handlelength=1.8,
-        borderaxespad=0.6,
-        facecolor=PAPER,
-        edgecolor="none",
-        framealpha=0.85,
-        **place,
-    )
-    for text in box.get_texts():
+    looks = Looks(fontsize=8, labelcolor=INK, facecolor=PAPER, edgecolor="none", framealpha=0.85)
+    for text in ax.legend(handlelength=1.8, borderaxespad=0.6, **looks, **place).get_texts():
         text.set_parse_math(False)
 
 
@@ -201,9 +192,7 @@ def target(
     """
     file = Path(path)
     if file.suffix.lower() not in (".png", ".svg"):
-        raise SettingError(
-            f"{file}: pictures are written as .png or .svg. Choose a name with one of these suffixes"
-        )
+        raise SettingError(f"{file}: pictures are written as .png or .svg. Choose one of these suffixes")
     check_output(file, force=force, data=data)
     return file
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import DataError
 from .colors import BLUE, CYCLE, GREEN, INK, VERMILLION
-from .style import MARKERS, Axes, Looks, dress, legend, plain, sheet, short
+from .style import MARKERS, Axes, Looks, dress, legend, note, plain, sheet, short
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -29,15 +29,12 @@ def history(
 ) -> tuple[Axes, Axes]:
     """Draw the training history: loss above, equal error rate and pair accuracy below.
 
-    The lowest held-out error is marked; its weights are those of the model.
+    The lowest held-out error is marked; its weights are those of the model. The upper axes come first.
 
     Args:
         table: A model, or the columns that ``model.record.history()`` returns.
         over: Unit of the horizontal axis.
         axes: Two axes to draw on instead of a new figure.
-
-    Returns:
-        Upper and lower axes.
 
     Raises:
         DataError: If it has no row; ``model.record.without_history()`` gives the reason.
@@ -61,15 +58,9 @@ def history(
     error = _column(table, "held_out_eer")
     if np.isfinite(error).any():
         best = int(np.nanargmin(error))
-        below.annotate(
-            f"best {error[best]:.3g}",
-            (x[best], error[best]),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="left" if best == 0 else "right" if best == len(x) - 1 else "center",
-            fontsize=8,
-            color=VERMILLION,
-        )
+        ha = "left" if best == 0 else "right" if best == len(x) - 1 else "center"
+        at, looks = (x[best], error[best]), Looks(ha=ha, color=VERMILLION, path_effects=None)
+        note(below, f"best {error[best]:.3g}", at, offset=(0, 9), **looks)
     below.set(ylim=(0, 1.02))
     below.locator_params(axis="x", integer=over == "step", nbins=8)
     dress(below, x=_NAMES[over])
@@ -95,16 +86,10 @@ def accuracy_over_time(
         raise DataError("accuracy over time requires at least one run")
     ax = ax or plain(5.4, 3.6)
     for k, (name, table) in enumerate(runs.items()):
-        ax.plot(
-            _column(table, "seconds"),
-            _column(table, measure),
-            color=CYCLE[k % len(CYCLE)],
-            marker=MARKERS[k % len(MARKERS)],
-            linestyle=("-", (0, (4, 1.5)), (0, (1, 1)))[k // len(CYCLE) % 3],
-            markersize=3.6,
-            linewidth=1.4,
-            label=short(name, 40),
-        )
+        line = ("-", (0, (4, 1.5)), (0, (1, 1)))[k // len(CYCLE) % 3]
+        looks = Looks(color=CYCLE[k % len(CYCLE)], marker=MARKERS[k % len(MARKERS)], linestyle=line)
+        seconds, values = _column(table, "seconds"), _column(table, measure)
+        ax.plot(seconds, values, **looks, markersize=3.6, linewidth=1.4, label=short(name, 40))
     ax.set_xlim(left=0)
     words = measure.replace("_", " ").replace("held out", "held-out").replace("eer", "equal error rate")
     dress(ax, title="Accuracy over training time", x=_NAMES["seconds"], y=words)

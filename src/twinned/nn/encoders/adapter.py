@@ -65,9 +65,7 @@ class ModuleEncoder(Encoder):
             ) from error
         if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
             what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise SettingError(
-                f"Encoder {name} returned {what} for 2 images. It must return one vector for each, (2, d)"
-            )
+            raise SettingError(f"Encoder {name} returned {what} for 2 images. It must return vectors, (2, d)")
         return found.shape[1]
 
     def stages(self) -> list[nn.Module]:
@@ -82,13 +80,7 @@ class ModuleEncoder(Encoder):
 def as_encoder(
     module: Any, *, image_size: tuple[int, int], channels: int, embedding_size: int | None = None
 ) -> Encoder:
-    """Return an `Encoder` unchanged, and adapt another module; see `ModuleEncoder`.
-
-    Args:
-        module: An encoder, or a module that maps images to vectors.
-        image_size: Height and width of the input.
-        channels: 1 or 3.
-        embedding_size: Size of the embedding; None for that of the module.
+    """Return an `Encoder` unchanged, and adapt another module; arguments as for `ModuleEncoder`.
 
     Raises:
         SettingError: If it is not a module, or does not fit the input or the size.
@@ -106,7 +98,7 @@ def as_encoder(
         )
     if embedding_size not in (None, size):
         raise SettingError(
-            f"Encoder {name} has embeddings of {size} values; got size {embedding_size}. Leave it out"
+            f"Encoder {name} has embeddings of {size} values; got {embedding_size}. Leave it out"
         )
     return module
 
@@ -137,7 +129,6 @@ def _evaluate(module: nn.Module, shape: tuple[int, ...]) -> Any:
 def _per_channel(values: Any) -> tuple[float, ...] | None:
     """Return numbers as a tuple; None for anything else, such as the method of a class."""
     try:
-        found = tuple(float(value) for value in values)
+        return tuple(float(value) for value in values) or None
     except (TypeError, ValueError, RuntimeError):
         return None
-    return found or None

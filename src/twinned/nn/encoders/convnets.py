@@ -101,12 +101,8 @@ class ResNet(_ConvNet):
     """Small residual network (He et al. 2016): slower than `Conv4`, more accurate after long training.
 
     Args:
-        image_size: Height and width, at least 16.
-        channels: 1 or 3.
-        embedding_size: Size of the embedding, made by a linear layer; None for the pooled features.
         filters: Number of filters of the stem and of each residual block; every block but the last halves
-            height and width.
-        dropout: Dropout probability of the pooled features, in [0, 1).
+            height and width. The other arguments are those of `Conv4`.
     """
 
     def __init__(

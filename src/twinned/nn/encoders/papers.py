@@ -96,9 +96,9 @@ class Deck(Encoder):
     ) -> None:
         super().__init__(image_size=image_size, channels=channels)
         if min(image_size) < (least := 4 * 2 ** len(filters)):
+            size = f"{image_size[0]}x{image_size[1]}"
             raise SettingError(
-                f"The deck's network needs images of at least {least} pixels a side; got {image_size[0]}x"
-                f"{image_size[1]}. Choose a larger image size."
+                f"The deck's network needs at least {least} pixels a side; the images have {size}"
             )
         sizes = pairwise((channels, *filters))
         blocks = (nn.Sequential(nn.Conv2d(*s, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)) for s in sizes)

@@ -86,14 +86,9 @@ class EfficientNetMaps(EfficientNetLite0):
     projection on top (`twinned.nn.lda`).
 
     Args:
-        grids: Rows and columns of cells for each map, by the index of its stage.
-        image_size: Height and width.
-        channels: 1 or 3.
-        embedding_size: Size of the embedding, made by a linear layer; None for the features of all cells.
-        pretrained: Load the ImageNet weights.
-
-    Raises:
-        MissingExtra: If the packages with the network and its weights are not installed.
+        grids: Rows and columns of cells for each map, by the index of its stage. The other arguments are
+            those of `EfficientNetLite0`; without ``embedding_size``, the embedding has the features of all
+            cells.
     """
 
     def __init__(
@@ -169,17 +164,15 @@ def load_matching(encoder: Encoder, state: dict[str, Tensor]) -> list[str]:
         Names of the encoder's weights that are missing in ``state`` or have another shape there.
     """
     given = {name.removeprefix("encoder."): value for name, value in state.items()}
-    missing, fitting = [], {}
-    for name, own in encoder.state_dict().items():
-        value = given.get(name)
-        if value is not None and value.ndim == 4 and {value.shape[1], own.shape[1]} == {1, 3}:
-            value = _to_channels(value, own.shape[1])
-        if value is None or value.shape != own.shape:
-            missing.append(name)
-        else:
+    fitting, shapes = {}, {name: value.shape for name, value in encoder.state_dict().items()}
+    for name in shapes.keys() & given.keys():
+        value, shape = given[name], shapes[name]
+        if value.ndim == 4 and {value.shape[1], shape[1]} == {1, 3}:
+            value = _to_channels(value, shape[1])
+        if value.shape == shape:
             fitting[name] = value
     encoder.load_state_dict(fitting, strict=False)
-    return missing
+    return [name for name in shapes if name not in fitting]
 
 
 def _to_channels(weight: Tensor, channels: int) -> Tensor:

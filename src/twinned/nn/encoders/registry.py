@@ -29,18 +29,8 @@ def deck(
 ) -> Deck:
     """Build an example network of the slide deck: 3x3 convolutions with max pooling, then a dense layer.
 
-    The slides' networks by name, with a dense layer of 128:
-
-    - ``deck``, slide 1: filters (64,), any image size.
-    - ``deck_shared``, slide 3: filters (32, 64), 64 x 64 x 3.
-    - ``deck_face``, slide 10: filters (64, 128), 96 x 96 x 3.
-    - ``deck_signature``, slide 11: filters (32, 64), 100 x 200 x 1.
-
-    Args:
-        filters: Number of filters of each convolution.
-        dense: Size of the embedding.
-        image_size: Height and width.
-        channels: 1 or 3.
+    Filters are (64,) on slide 1, (32, 64) on slides 3 and 11, and (64, 128) on slide 10. Arguments as for
+    `Deck`.
     """
     return Deck(filters=filters, dense=dense, image_size=image_size, channels=channels)
 
@@ -69,10 +59,8 @@ class Entry(NamedTuple):
 def _entry(part: Any) -> Entry:
     """Return the row of a registered encoder."""
     if isinstance(part, nn.Module) or not callable(part):
-        raise SettingError(
-            "register_encoder takes a class or a function that builds the encoder; got an object of class"
-            f" {type(part).__name__}"
-        )
+        given = f"an object of class {type(part).__name__}"
+        raise SettingError(f"register_encoder takes a class or a function that builds it; got {given}")
     return Entry(part)
 
 
@@ -135,38 +123,24 @@ def register_encoder(name: str) -> Callable[[Part], Part]:
         16
         >>> del ENCODERS["flat"]
     """
-
-    def register(part: Part) -> Part:
-        ENCODERS.register(name, part)
-        return part
-
-    return register
+    return ENCODERS.decorator(name)
 
 
 def input_shape(name: str) -> tuple[int, int, int] | None:
     """Return the (height, width, channels) that an encoder was designed for; None for any.
 
-    Raises:
-        SettingError: If the name is unknown.
+    An unknown name raises a `SettingError`, here and in `is_pretrained` and `installed`.
     """
     return _find(name).shape
 
 
 def is_pretrained(name: str) -> bool:
-    """Return True if an encoder comes with pretrained weights.
-
-    Raises:
-        SettingError: If the name is unknown.
-    """
+    """Return True if an encoder comes with pretrained weights."""
     return bool(_find(name).packages)
 
 
 def installed(name: str) -> bool:
-    """Return True if the packages that an encoder needs are installed.
-
-    Raises:
-        SettingError: If the name is unknown.
-    """
+    """Return True if the packages that an encoder needs are installed."""
     return all(find_spec(package) is not None for package in _find(name).packages)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ...data.images import ImageSource
+from ...errors import ImageError
 from ...evaluation.results import number
 from .. import colors
 from ..style import svg, thumbnail
@@ -33,12 +34,7 @@ class Html(str):
 
 
 def tag(name: str, /, *inside: object, **attributes: object) -> Html:
-    """Return an element. ``class_`` sets ``class``; children and attributes that are None are omitted.
-
-    Example:
-        >>> tag("p", "1 < 2", class_="sum")
-        '<p class="sum">1 &lt; 2</p>'
-    """
+    """Return an element. ``class_`` sets ``class``; children and attributes that are None are omitted."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
@@ -98,10 +94,13 @@ def inline(picture: str, name: str) -> Html:
     return Html(f'<svg {box[0] if box else ""} role="img" aria-label="{html.escape(name)}">{rest}')
 
 
-def photo(source: ImageSource, *, size: int = 144, alt: str = "") -> Html:
-    """Return an image as an element with embedded data."""
+def photo(source: ImageSource, alt: str, *, size: int = 288) -> Html:
+    """Return an image as an element with embedded data, or a note if it was deleted after the evaluation."""
     file = io.BytesIO()
-    Image.fromarray(thumbnail(source, size)).save(file, "JPEG", quality=86)
+    try:
+        Image.fromarray(thumbnail(source, size)).save(file, "JPEG", quality=86)
+    except ImageError:
+        return tag("span", "file not found", class_="gone")
     address = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
     return tag("img", src=address, alt=alt)
 

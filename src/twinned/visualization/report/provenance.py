@@ -5,12 +5,10 @@ from __future__ import annotations
 import tomllib
 from importlib.resources import files
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 
 from ...data.images import source_name
-from ...errors import ImageError
 from ...evaluation.results import EmbeddedSet, Evaluation, number
 from ...evaluation.verification import VerificationResult, class_errors, mistakes
 from ...inference.model import Model
@@ -49,20 +47,13 @@ def _pair(model: Model, c: Comparisons, data: EmbeddedSet, row: int, protocol: s
     files = ["/".join(PurePath(source_name(data.images[k])).parts[-2:]) for k in images]
     summary = tag(
         "summary",
-        tag("div", *(_photo(data.images[k], file) for k, file in zip(images, files, strict=True))),
+        tag("div", *(photo(data.images[k], file) for k, file in zip(images, files, strict=True))),
         tag("b", f"P(same) {float(model.probability(distance)):.3f}"),
         f", distance {distance:.4g}",
         tag("span", labels) if labels else None,
         *(tag("code", file) for file in files),
     )
     return tag("details", summary, class_="pair")
-
-
-def _photo(image: Any, name: str, size: int = 288) -> Html:
-    try:
-        return photo(image, alt=name, size=size)
-    except ImageError:  # the file was deleted after the evaluation
-        return tag("span", "file not found", class_="gone")
 
 
 def worst_classes(model: Model, found: Evaluation) -> list[Html] | None:
@@ -84,7 +75,7 @@ def worst_classes(model: Model, found: Evaluation) -> list[Html] | None:
     rows = []
     for k in order:
         name, genuine, impostor = names[errors.label[k]], errors.n_genuine[k], errors.n_impostor[k]
-        image = _photo(data.images[int(np.argmax(data.labels == name))], "", 96)
+        image = photo(data.images[int(np.argmax(data.labels == name))], "", size=96)
         rejects = rate(errors.frr[k], genuine), f"{genuine:,}"
         rows.append([tag("span", image, name), *rejects, rate(errors.far[k], impostor), f"{impostor:,}"])
     text = f"The {len(order)} classes with the most errors, of {len(errors.label):,}."
