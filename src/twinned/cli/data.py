@@ -95,8 +95,6 @@ def crop(
 @group.command(name="list")
 def list_(run: Run) -> None:
     """List the public data sets: content, terms, addresses."""
-    from ..data.catalog.convert import INCLUDED
-
     found = [
         {
             "name": each.name,
@@ -110,7 +108,7 @@ def list_(run: Run) -> None:
         }
         for each in tw.data.DATA_SETS.values()
     ]
-    lines = [f"{name}\n  {each.title}" for name, each in INCLUDED.items()]
+    lines = []
     for each in tw.data.DATA_SETS.values():
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
         for file in each.downloads:
@@ -135,19 +133,15 @@ def get(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
-        Option("-o", "--output", help="Folder to write (default: named after the data set)."),
+        Path | None, Option("-o", "--output", help="Folder to write (default: named after the data set).")
     ] = None,
     force: Force = False,
 ) -> None:
     """Download a public data set from its owner, or convert a local copy, for training."""
-    from ..data.catalog.convert import INCLUDED
-
     with collect() as notes:
         folder = tw.data.fetch(name, output, source=from_, force=force, progress=run.progress)
     images = len(tw.data.find_images(folder))
-    parts = INCLUDED[name].use if name in INCLUDED else tw.data.DATA_SETS[name].use
-    use = [str(folder / part) for part in parts if (folder / part).exists()]
+    use = [str(folder / part) for part in tw.data.DATA_SETS[name].use if (folder / part).exists()]
     result = {"name": name, "output": str(folder), "images": images, "data": use}
     result["notes"] = [note.text for note in notes]
     text = f"{folder}: {many(images, 'image')}; train on {' or '.join(use)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,18 +14,16 @@ import twinned as tw
 
 from ..errors import DataError, SettingError, many, some
 from ..utils.notes import logger
-from ..utils.progress import progress_bar
 from .options import (
     ERRORS_SHOWN,
     Commands,
     EveryFace,
+    Images,
     ModelFolder,
     OneFace,
     Run,
     Served,
-    answers_on,
     face_name,
-    image_paths,
     print_errors,
     print_note,
 )
@@ -45,8 +43,7 @@ _BATCH = 32  # images between two steps of the progress bar
 Address = Annotated[str, _address("Gallery", "GALLERY")]
 Ids = Annotated[list[str] | None, Option("--id", help="Id of an image; can be repeated.")]
 Where = Annotated[
-    list[str] | None,
-    Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated."),
+    list[str] | None, Option("--where", help="Metadata that images must have, KEY=VALUE; can be repeated.")
 ]
 Label = Annotated[str | None, Option(help="Label of the images.")]
 Metadata = Annotated[
@@ -55,22 +52,6 @@ Metadata = Annotated[
 OnlyLabel = Annotated[
     list[str] | None, Option("--label", help="Label that images must have; can be repeated.")
 ]
-
-
-def _in_batches(
-    answer: Callable[[list[str]], list[Any]], what: str, *, size: int, progress: bool
-) -> Callable[[list[str]], list[Any]]:
-    """Return a function that answers on batches of images, and shows its progress."""
-
-    def answers(paths: list[str]) -> list[Any]:
-        found: list[Any] = []
-        with progress_bar(what, len(paths), show=progress) as advance:
-            for start in range(0, len(paths), size):
-                found += answer(paths[start : start + size])
-                advance(min(size, len(paths) - start))
-        return found
-
-    return answers
 
 
 def _pairs(given: list[str] | None) -> dict[str, Any]:
@@ -165,13 +146,7 @@ def add(
 
 
 @group.command()
-def remove(
-    run: Served,
-    model: ModelFolder,
-    gallery: Address,
-    ids: Ids = None,
-    label: Label = None,
-) -> None:
+def remove(run: Served, model: ModelFolder, gallery: Address, ids: Ids = None, label: Label = None) -> None:
     """Remove images by id, or all images of a label."""
     with run.load(model).gallery(gallery, create=False) as opened:
         removed = opened.remove(ids, label=label)
@@ -211,11 +186,7 @@ def update(
 
 @group.command(name="list")
 def list_(
-    run: Served,
-    model: ModelFolder,
-    gallery: Address,
-    label: OnlyLabel = None,
-    where: Where = None,
+    run: Served, model: ModelFolder, gallery: Address, label: OnlyLabel = None, where: Where = None
 ) -> None:
     """List the enrolled images."""
     with run.load(model).gallery(gallery, create=False) as opened:
@@ -226,11 +197,7 @@ def list_(
 
 @group.command()
 def count(
-    run: Served,
-    model: ModelFolder,
-    gallery: Address,
-    label: OnlyLabel = None,
-    where: Where = None,
+    run: Served, model: ModelFolder, gallery: Address, label: OnlyLabel = None, where: Where = None
 ) -> None:
     """Count the enrolled images."""
     with run.load(model).gallery(gallery, create=False) as opened:
@@ -323,12 +290,9 @@ def identify(
     run: EveryFace,
     model: ModelFolder,
     gallery: Address,
-    images: Annotated[
-        list[Path], Argument(help="Images, folders or patterns to identify.", metavar="IMAGE...")
-    ],
+    images: Images,
     fpir: Annotated[
-        float,
-        Option(help="False positive identification rate: fraction of unknown probes that get a label."),
+        float, Option(help="False positive identification rate: fraction of unknown probes that get a label.")
     ] = 0.01,
     label: OnlyLabel = None,
     where: Where = None,
@@ -337,8 +301,7 @@ def identify(
     loaded = run.load(model)
     with loaded.gallery(gallery, create=False) as opened:
         near = partial(opened.identify, fpir=fpir, label=label, where=_pairs(where))
-        ask = _in_batches(near, "Identifying", size=_BATCH, progress=run.progress)
-        found = answers_on(image_paths(images), loaded.spec, ask)
+        found = run.answers_on(images, loaded.spec, near, "Identifying", _BATCH)
     run.print_answers(found)
 
 
@@ -347,9 +310,7 @@ def search(
     run: EveryFace,
     model: ModelFolder,
     gallery: Address,
-    images: Annotated[
-        list[Path], Argument(help="Images, folders or patterns to search for.", metavar="IMAGE...")
-    ],
+    images: Images,
     k: Annotated[int, Option("-k", help="Number of images to find.")] = 5,
     exact: Annotated[
         bool, Option("--exact", help="Compare with every image instead of using an index.")
@@ -368,13 +329,11 @@ def search(
     every = loaded.spec.faces == "all"
     with loaded.with_faces("none" if every else None).gallery(gallery, create=False) as opened:
         near = partial(opened.search, k=k, exact=exact, label=label, where=_pairs(where))
-        ask = _in_batches(
-            lambda paths: [(query, near(query.image)) for query in queries_of(paths, loaded.spec)[0]],
-            "Searching",
-            size=1,
-            progress=run.progress,
-        )
-        answers = answers_on(image_paths(images), loaded.spec, ask)
+
+        def ask(paths: list[str]) -> list[Any]:
+            return [(query, near(query.image)) for query in queries_of(paths, loaded.spec)[0]]
+
+        answers = run.answers_on(images, loaded.spec, ask, "Searching", 1)
     blocks = [
         f"{face_name(query.name, query.box)}\n" * (len(answers) > 1)
         + (_lines(hits) or "the gallery is empty")

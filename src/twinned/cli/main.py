@@ -120,8 +120,7 @@ def _options(
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool,
-        Option("--debug", help=f"Print the traceback of an error, as the variable {_TRACEBACK}=1 does."),
+        bool, Option("--debug", help=f"Print the traceback of an error, as the variable {_TRACEBACK}=1 does.")
     ] = False,
 ) -> None:
     if debug:

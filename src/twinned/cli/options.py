@@ -24,6 +24,7 @@ from typer import Argument, Option
 
 import twinned as tw
 
+from ..errors import DataError
 from ..utils.notes import logger
 from ..utils.progress import progress_bar
 
@@ -105,7 +106,6 @@ def image_paths(given: Sequence[Path]) -> list[str]:
 
     from ..data.images import advice_on
     from ..data.readers import find_images
-    from ..errors import DataError
 
     paths: list[str] = []
     for path in map(str, given):
@@ -119,26 +119,6 @@ def image_paths(given: Sequence[Path]) -> list[str]:
     return paths
 
 
-def answers_on(paths: list[str], spec: ImageSpec, answer: Callable[[list[str]], list[Any]]) -> list[Any]:
-    """Return the answers on images; of several, those at which ``answer`` fails are left out and reported."""
-    from ..data.decoded import in_threads
-    from ..data.preprocessing import read_faces
-    from ..errors import DataError
-
-    def read(index: int) -> None:
-        read_faces(paths[index], spec)
-
-    try:
-        return answer(paths)
-    except DataError:
-        errors = in_threads(read, len(paths), "Reading", progress=False)
-        left = [path for i, path in enumerate(paths) if i not in errors]
-        if not left or not errors:
-            raise
-    print_errors(list(errors.values()))
-    return answer(left)
-
-
 def face_name(image: str, box: Box | None) -> str:
     """Return the name of an image, with the box of a face."""
     return f"{image} {list(box)}" if box else image
@@ -149,6 +129,7 @@ ModelFolder = Annotated[Path, Argument(help=MODEL_HELP, metavar="MODEL")]
 Data = Annotated[
     Path, Argument(help="Folder with one folder per class, CSV file, or pair list.", metavar="DATA")
 ]
+Images = Annotated[list[Path], Argument(help="Images, folders or patterns.", metavar="IMAGE...")]
 EvaluationData = Annotated[
     Path,
     Argument(
@@ -159,8 +140,7 @@ Threshold = Annotated[
     float | None, Option(help="Largest distance that counts as the same (default: the model's).")
 ]
 MinFace = Annotated[
-    int | None,
-    Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX"),
+    int | None, Option("--min-face", help="Size of the smallest faces in pixels, at least 10.", metavar="PX")
 ]
 Quiet = Annotated[
     bool,
@@ -206,6 +186,40 @@ class Run:
                 json.dumps(_messages_as_options(value), allow_nan=False) if self.json else as_options(text)
             )
             print(shown, flush=True)
+
+    def answers_on(
+        self,
+        images: Sequence[Path],
+        spec: ImageSpec,
+        answer: Callable[[list[str]], list[Any]],
+        what: str,
+        size: int = sys.maxsize,
+    ) -> list[Any]:
+        """Return the answers on images, in batches; those at which ``answer`` fails are left out."""
+        from ..data.decoded import in_threads
+        from ..data.preprocessing import read_faces
+
+        def ask(paths: list[str]) -> list[Any]:
+            found: list[Any] = []
+            with progress_bar(what, len(paths), show=self.progress) as advance:
+                for start in range(0, len(paths), size):
+                    found += answer(paths[start : start + size])
+                    advance(min(size, len(paths) - start))
+            return found
+
+        def read(index: int) -> None:
+            read_faces(paths[index], spec)
+
+        paths = image_paths(images)
+        try:
+            return ask(paths)
+        except DataError:
+            errors = in_threads(read, len(paths), "Reading", progress=False)
+            left = [path for i, path in enumerate(paths) if i not in errors]
+            if not left or not errors:
+                raise
+        print_errors(list(errors.values()))
+        return ask(left)
 
     def print_answers(self, answers: Sequence[Prediction | Identification]) -> None:
         """Print the labels of images or faces, as `classify` and `identify` return them."""

@@ -21,12 +21,12 @@ from .options import (
     EvaluationData,
     EveryFace,
     Force,
+    Images,
     ModelFolder,
     OneFace,
     Run,
     Seed,
     Threshold,
-    answers_on,
     image_paths,
     load_on,
     print_errors,
@@ -71,23 +71,20 @@ def classify(
             help="Folder with one folder per class, each with one or more examples.", metavar="SUPPORT_DIR"
         ),
     ],
-    images: Annotated[
-        list[Path], Argument(help="Images, folders or patterns to classify.", metavar="IMAGE...")
-    ],
+    images: Images,
     threshold: Threshold = None,
 ) -> None:
     """Classify images from one or more examples per class; an image of none of the classes is unknown."""
-    paths = image_paths(images)
     loaded = run.load(model)
     ask = partial(loaded.classify, support=support, threshold=threshold, progress=run.progress)
-    run.print_answers(answers_on(paths, loaded.spec, ask))
+    run.print_answers(run.answers_on(images, loaded.spec, ask, "Classifying"))
 
 
 @app.command()
 def embed(
     run: EveryFace,
     model: ModelFolder,
-    images: Annotated[list[Path], Argument(help="Images, folders or patterns.", metavar="IMAGE...")],
+    images: Images,
     output: Annotated[Path, Option("-o", "--output", help="File to write, .npz or .parquet.")],
     strict: Annotated[bool, Option("--strict", help="Stop at the first unreadable image.")] = False,
     resume: Annotated[
@@ -138,8 +135,7 @@ def evaluate(
     shots: Annotated[int, Option(help="Number of examples per class in a few-shot episode.")] = 1,
     episodes: Annotated[int, Option(help="Number of few-shot episodes.")] = 1000,
     far: Annotated[
-        float | None,
-        Option(help="Additional false accept rate at which to report the true accept rate."),
+        float | None, Option(help="Additional false accept rate at which to report the true accept rate.")
     ] = None,
     report: Annotated[Path | None, Option(help="Report to write, FILE.html.")] = None,
     every: Annotated[bool, Option("--all", help="Print every figure instead of the main ones.")] = False,

@@ -51,7 +51,7 @@ def as_array(values: object) -> NDArray[Any] | None:
 
 
 def channels_last(images: NDArray[Any], *, batch: bool = False) -> NDArray[Any]:
-    """Return a view of one image, or of a batch, with the channels last; refuse axes with two readings."""
+    """Return a view of one image, or of a batch, with the channels last; refuse ambiguous axes."""
     shape = images.shape[1:] if batch else images.shape
     if len(shape) == 2:
         return images
@@ -59,7 +59,7 @@ def channels_last(images: NDArray[Any], *, batch: bool = False) -> NDArray[Any]:
     found = f"{'the array of images ' if batch else ''}has shape {images.shape}"
     if first and last:
         raise DataError(
-            f"{found}, so the channels may be first or last; pass Pillow images, or arrays above 4 pixels"
+            f"{found}, so the channels may be first or last; pass Pillow images, or larger arrays"
         )
     if not first and not last:
         reason = ", without an axis of 1, 3 or 4 channels" if len(shape) == 3 else ""

@@ -149,7 +149,7 @@ class Augmentation:
 
 
 def _checked(changed: Any, images: Tensor) -> Tensor:
-    """Return the images that an own augmentation made of others; refuse other shapes, types and ranges."""
+    """Return the output of an own augmentation, which must have the shape, type and range of its input."""
     if not isinstance(changed, Tensor) or changed.shape != images.shape or changed.dtype != images.dtype:
         found = (tuple(changed.shape), changed.dtype) if isinstance(changed, Tensor) else type(changed)
         raise SettingError(

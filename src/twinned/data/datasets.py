@@ -115,7 +115,7 @@ class ImageSet:
             raise MissingExtra("train", "ImageSet.as_dataset") from None
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> ImageSet:
-        """Return the images of some indices in their order, or of a mask."""
+        """Return the images at some indices, in their order, or inside a mask."""
         index = np.arange(len(self))[chosen]
         images: Any = self.images
         picked: Any = images[index] if isinstance(images, np.ndarray) else [images[i] for i in index]
@@ -147,7 +147,7 @@ class ImageSet:
     def split_classes(
         self, fraction: float, *, seed: int = 0, whole_groups: bool = False
     ) -> tuple[ImageSet, ImageSet]:
-        """Split the classes at random into two sets without a common class, each with one at least.
+        """Split the classes at random into two sets without a common class, neither of them empty.
 
         Args:
             fraction: Fraction of the classes in the first set, in (0, 1).
@@ -209,12 +209,12 @@ class PairSet:
         return bool(self.same.any() and not self.same.all())
 
     def subset(self, chosen: Index | NDArray[np.bool_]) -> PairSet:
-        """Return the pairs of some indices or of a mask, and only the images that they use."""
+        """Return the pairs at some indices or inside a mask, and only the images that they use."""
         index = np.arange(len(self))[chosen]
         return self._of(index, np.unique([self.left[index], self.right[index]]))
 
     def keep_images(self, kept: Index) -> PairSet:
-        """Return the images of some distinct indices, and the pairs of which both images are kept."""
+        """Return the images at some distinct indices, and the pairs of which both images are kept."""
         return self._of(np.flatnonzero(np.isin(self.left, kept) & np.isin(self.right, kept)), kept)
 
     def _of(self, pairs: NDArray[Any], images: NDArray[Any]) -> PairSet:

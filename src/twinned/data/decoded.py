@@ -89,7 +89,7 @@ def decode_lazily(images: Sequence[ImageSource], spec: ImageSpec, *, progress: b
     """Read the headers of many files, and decode each image when it is needed.
 
     Images with unreadable headers are left out; of others, those that cannot be decoded are gray. Images in
-    memory, few ones, and those that must show a face are decoded at once.
+    memory, small sets, and images that must show a face are decoded at once.
     """
     are_files = all(isinstance(image, (str, os.PathLike)) for image in images)
     few = len(images) * math.prod(spec.shape) <= IN_MEMORY_BYTES

@@ -25,13 +25,14 @@ _WORDS = (
     (0.05, "Probably different"),
     (0.0, "Different"),
 )
-_STORED = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Logistic(BaseModel):
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Logistic(_Stored):
     """Straight line: ``llr = intercept + slope * distance``."""
-
-    model_config = _STORED
 
     method: Literal["logistic"] = "logistic"
     intercept: float
@@ -42,10 +43,8 @@ class Logistic(BaseModel):
         return self.intercept + self.slope * np.asarray(distance, dtype=np.float64)
 
 
-class Isotonic(BaseModel):
+class Isotonic(_Stored):
     """Falling curve through knots, linear between them and constant beyond them."""
-
-    model_config = _STORED
 
     method: Literal["isotonic"] = "isotonic"
     knots: tuple[float, ...] = Field(min_length=1)
@@ -147,10 +146,8 @@ class Prediction(NamedTuple):
         return answer | ({"box": self.box} if self.box else {})
 
 
-class FittedThreshold(BaseModel):
+class FittedThreshold(_Stored):
     """Threshold and probability, with the counts behind them; ``same = distance <= threshold``."""
-
-    model_config = _STORED
 
     threshold: float  # in units of the distance
     threshold_ci: _Ends | None  # 95 % interval from resampling classes; None without replicates
@@ -201,10 +198,8 @@ class FittedThreshold(BaseModel):
         return Verdict(distance <= limit, float(self.probability(distance)), distance, limit, *likeliest)
 
 
-class Identification(BaseModel):
+class Identification(_Stored):
     """Thresholds by images per label, number of labels, and false positive identification rate."""
-
-    model_config = _STORED
 
     images: tuple[int, ...] = Field(min_length=1)
     labels: tuple[tuple[int, ...], ...]  # for each number of images
@@ -253,10 +248,8 @@ class ReferenceThreshold(FittedThreshold):
     scaled: bool  # the mean distance scaled by the spread of the references, rather than the nearest
 
 
-class ReferenceThresholds(BaseModel):
+class ReferenceThresholds(_Stored):
     """Thresholds for sets of references, by number of references, ascending."""
-
-    model_config = _STORED
 
     typical: float = Field(ge=0, le=1e30)  # mean distance of two held-out images of one class
     rows: tuple[ReferenceThreshold, ...] = Field(min_length=1)

@@ -303,23 +303,15 @@ class EmbeddedSet:
         """Return the notes on these images."""
         found = []
         if names := self.details().get("seen_in_training"):
+            text = f"{len(names)} of {len(self.seen)} images were seen in training ({some(names)})"
             found.append(
-                Note(
-                    SEEN_IN_TRAINING,
-                    f"{len(names)} of {len(self.seen)} images were seen in training ({some(names)}): these"
-                    " figures flatter the model; evaluate on others",
-                )
+                Note(SEEN_IN_TRAINING, f"{text}: these figures flatter the model; evaluate on others")
             )
         if self.hash_limitation is not None:
             found.append(Note("hash-limitation", self.hash_limitation))
         if (count := int(self.used_for_threshold.sum())) > 0:
-            found.append(
-                Note(
-                    USED_FOR_THRESHOLD,
-                    f"the threshold was chosen on {count} of these {len(self.seen)} images, so its"
-                    " error rates are too optimistic here; evaluate on others",
-                )
-            )
+            text = f"the threshold was chosen on {count} of these {len(self.seen)} images, so its error rates"
+            found.append(Note(USED_FOR_THRESHOLD, f"{text} are too optimistic here; evaluate on others"))
         if self.unreadable:
             left_out = many(len(self.unreadable), "unreadable image")
             found.append(Note("unreadable", f"{left_out} left out: {some(self.unreadable)}"))

@@ -25,11 +25,8 @@ def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> It
     few = [many(fit.n_classes, "class")] if fit.n_classes < FEW_CLASSES else []
     few += [many(fit.n_genuine, "genuine comparison")] if fit.n_genuine < _FEW_GENUINE else []
     if not fit.unseen_classes:
-        yield Note(
-            "threshold-seen-classes",
-            "the threshold is from classes that training saw, so its error rates are too optimistic:"
-            f" calibrate on other classes{more}",
-        )
+        text = "the threshold is from classes that training saw, so its error rates are too optimistic"
+        yield Note("threshold-seen-classes", f"{text}: calibrate on other classes{more}")
     if few:
         text = f"the threshold rests on {' and '.join(few)}, too few to be reliable: calibrate on more images"
         yield Note("threshold-few-data", text)
@@ -37,23 +34,17 @@ def threshold_warnings(calibration: Calibration, comparisons: Comparisons) -> It
         text = f"the threshold is {fit.threshold:g}, so only identical images are the same: train for longer"
         yield Note("threshold-zero", text)
     if fit.eer > 0.4:
-        yield Note(
-            "threshold-chance",
-            "the threshold is near chance: the equal error rate on its classes is"
-            f" {fit.eer:.2f} (chance is 0.5). Train for longer, use more classes, or run twinned check",
-        )
+        text = f"the threshold is near chance: the equal error rate on its classes is {fit.eer:.2f}"
+        remedy = "Train for longer, use more classes, or run twinned check"
+        yield Note("threshold-chance", f"{text} (chance is 0.5). {remedy}")
     if fit.far is not None and not fit.supported:
-        yield Note(
-            "threshold-unsupported",
-            f"the threshold is for a false accept rate of {fit.far:g}, which {fit.n_impostor:,} impostor"
-            f" comparisons do not support: {fit.impostors_needed:,} are needed",
-        )
+        text = f"the threshold is for a false accept rate of {fit.far:g}, which {fit.n_impostor:,} impostor"
+        needed = f"comparisons do not support: {fit.impostors_needed:,} are needed"
+        yield Note("threshold-unsupported", f"{text} {needed}")
     elif fit.far is not None and not all(row.supported for row in references):
-        yield Note(
-            "threshold-references-unsupported",
-            f"the thresholds for several references do not support a false accept rate of {fit.far:g}: they"
-            f" rest on {min(row.n_impostor for row in references):,} impostor comparisons",
-        )
+        text = f"the thresholds for several references do not support a false accept rate of {fit.far:g}"
+        least = min(row.n_impostor for row in references)
+        yield Note("threshold-references-unsupported", f"{text}: they rest on {least:,} impostor comparisons")
     if (warning := unknown_probes_pass(comparisons, fit.threshold)) is not None:
         yield warning
 

@@ -108,10 +108,7 @@ def evaluate_verification(
     """
     check_far(extra_far)
     fars = sorted({*FARS, *([] if extra_far is None else [extra_far])}, reverse=True)
-
-    def measure(pairs: Comparisons, impostors: Literal["all", "random", "skilled"]) -> VerificationResult:
-        return _measure(pairs.ascending(), impostors, calibration, fars, bootstrap, seed)
-
+    measure = partial(_measure, calibration=calibration, fars=fars, bootstrap=bootstrap, seed=seed)
     if not comparisons.forged.any():
         return measure(comparisons, "all")
     parts = {kind: measure(comparisons.against(kind), kind) for kind in ("random", "skilled")}
@@ -126,6 +123,7 @@ def _measure(
     bootstrap: int,
     seed: int,
 ) -> VerificationResult:
+    pairs = pairs.ascending()
     n_genuine = int(np.count_nonzero(pairs.same))
     n_impostor = len(pairs) - n_genuine
     result = VerificationResult(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -85,8 +86,7 @@ def rebuild(
         raise SettingError(
             "`allow_loss=` cannot be combined with `into=`, because the old gallery is kept. Leave it out"
         )
-    old = open_store(address, None)
-    try:
+    with contextlib.closing(open_store(address, None)) as old:
         in_place = old if into is None and isinstance(old, EdgeStore) else None
         if into is None and in_place is None:
             raise SettingError(
@@ -102,18 +102,11 @@ def rebuild(
                 _check_loss(old, new.store, added, allow_loss)
                 in_place.adopt(new.store)
         return added
-    finally:
-        old.close()
 
 
 def _check_files(old: Store, skip_missing: bool, allow_loss: int | None) -> None:
     """Check that the image files exist before embedding; ``allow_loss`` is None without a limit."""
-    lost = [
-        record
-        for records, _ in pages(old, Filter())
-        for record in records
-        if not os.path.isfile(record.image or "")
-    ]
+    lost = [one for page, _ in pages(old, Filter()) for one in page if not os.path.isfile(one.image or "")]
     count = old.count(Filter())
     allowed = count - 1 if allow_loss is None else allow_loss
     if not lost or (skip_missing and len(lost) <= allowed):
@@ -150,16 +143,14 @@ def _add_all(old: Store, new: Gallery, skip_missing: bool, progress: bool) -> Ad
     total = Added([], 0, 0, [])
     with progress_bar("Embedding", old.count(Filter()), show=progress) as advance:
         for records, _ in pages(old, Filter()):
-            filed = [(record.image, record) for record in records if record.image is not None]
+            filed = [one for one in records if one.image]
             unfiled = [
-                ImageError(f"id {record.id}", "did not come from a file")
-                for record in records
-                if record.image is None
+                ImageError(f"id {one.id}", "did not come from a file") for one in records if not one.image
             ]
             added = new.add(
-                [image for image, _ in filed],
-                [record.label for _, record in filed],
-                metadata=[record.metadata for _, record in filed],
+                [one.image or "" for one in filed],
+                [one.label for one in filed],
+                metadata=[one.metadata for one in filed],
                 progress=False,
             )
             if added.unreadable and not skip_missing:

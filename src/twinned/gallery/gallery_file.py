@@ -80,14 +80,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def need_room(folder: Path, needed: int) -> None:
     """Check that the disk has this many bytes free."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise system_error(folder, error) or GalleryError(
-            f"{folder}: its free space cannot be read ({error}); nothing was written. Check the folder and "
-            "run this again"
-        ) from error
-    if free < needed:
+    if (free := shutil.disk_usage(folder).free) < needed:
         raise _refused(folder, errno.ENOSPC, f" ({free >> 20:,} MB free, {needed >> 20:,} MB required)")
 
 

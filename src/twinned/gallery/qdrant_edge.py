@@ -215,8 +215,8 @@ class EdgeStore(Store):
     def _update(self, operation: Any, ids: Sequence[str], *, room: int = files.ROOM_TO_OPEN) -> None:
         with self.writing():
             self._require_place()
-            files.need_room(self._folder, room)
             with self._explain("writing"):
+                files.need_room(self._folder, room)
                 self._shard.update(operation)
             self._labels = None
             if self._touched is not None:

@@ -73,11 +73,8 @@ class LabelSearch:
             if self._store.count(only) > sum(counts.values()):
                 only = replace(only, labeled=True)
             found = nearest(self._store, self._embedder, queries, 1, only)
-            near = [
-                (one.records[0].label or "", one.distances[0]) if one.records else ("", np.inf)
-                for one in found
-            ]
-            return [label for label, _ in near], np.array([distance for _, distance in near])
+            labels = [one.records[0].label or "" if one.records else "" for one in found]
+            return labels, np.array([one.distances[0] if one.records else np.inf for one in found])
         means = self._means(only, counts)
         if not means:
             return [""] * len(queries), np.full(len(queries), np.inf)

@@ -184,16 +184,9 @@ def _by_occlusion(model: Embedder, a: Pixels, b: Pixels, cells: int) -> Explanat
     apart = np.asarray(model.distances(embedding[: regions + 1], embedding[regions + 1 :]), np.float64)
     # Row and column 0 are the uncovered images.
     left, right = apart[1:, 0] - apart[0, 0], apart[0, 1:] - apart[0, 0]
-    matches = left[:, None] + right - (apart[1:, 1:] - apart[0, 0])
-    return Explanation(
-        a,
-        b,
-        matches.reshape(*grid, *grid),
-        left.reshape(grid),
-        right.reshape(grid),
-        "occlusion",
-        float(apart[0, 0]),
-    )
+    matches = (left[:, None] + right - (apart[1:, 1:] - apart[0, 0])).reshape(*grid, *grid)
+    shares = left.reshape(grid), right.reshape(grid)
+    return Explanation(a, b, matches, *shares, "occlusion", float(apart[0, 0]))
 
 
 def _covered(pixels: Pixels, grid: tuple[int, ...]) -> Pixels:

@@ -220,12 +220,8 @@ class Model(FolderEmbedder):
         index = [[place[inputs.image_key(image)] for image in side] for side in (first, second)]
         sides = vectors[np.array(index, np.intp)]
         calibration = self.manifest.calibration
-        return [
-            calibration.verdict(float(distance), threshold, relations)
-            for distance, relations in zip(
-                self.paired_distances(*sides), self._relations(*sides), strict=True
-            )
-        ]
+        measured = zip(self.paired_distances(*sides), self._relations(*sides), strict=True)
+        return [calibration.verdict(float(distance), threshold, found) for distance, found in measured]
 
     @overload
     def classify(  # type: ignore[overload-overlap] # a string is an iterable of strings

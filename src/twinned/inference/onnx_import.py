@@ -106,19 +106,16 @@ def build(found: OnnxEncoder, input_format: InputFormat, path: Path) -> None:
     import onnx
 
     for free in (True, False) if found.shape[0] in (None, 1) else (False,):
+        is_attempt = free and found.shape[0] is not None
         onnx.save(_around(found, input_format, loop=not free), str(path))
         try:
             graph = Graph(path, device="cpu")
             pixels = np.random.default_rng(0).integers(0, 256, (3, *input_format.spec.shape), dtype=np.uint8)
             together = graph(pixels)
-            if (
-                free
-                and found.shape[0] is not None
-                and not _agree(together, embed_pixels(pixels, graph, batch=1))
-            ):
+            if is_attempt and not _agree(together, embed_pixels(pixels, graph, batch=1)):
                 continue
         except Exception as error:  # ONNX Runtime has no common base for its errors
-            if free and found.shape[0] is not None:
+            if is_attempt:
                 continue
             reason = str(error).strip().splitlines()[0]
             height, width, channels = input_format.spec.shape

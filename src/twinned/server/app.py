@@ -44,17 +44,10 @@ def create_app(
     limits: Limits | None = None,
     plan: EncoderPlan | None = None,
 ) -> SecurityMiddleware:
-    """Create the service as an ASGI application. It closes the gallery on shutdown.
+    """Create the service as an ASGI application, which closes the gallery on shutdown.
 
-    Args:
-        model: Model to serve.
-        gallery: Gallery for identification and search.
-        token: Token required in ``Authorization: Bearer``; None allows every request.
-        host: Address to listen on; it determines the accepted Host headers.
-        names: Further accepted host names.
-        read_only: Reject every change of the gallery.
-        limits: Limits of requests.
-        plan: Execution of the encoder; chosen by `batching.plan` if None.
+    The address ``host`` and further ``names`` are accepted in the header Host. The ``token`` is required in
+    ``Authorization: Bearer`` unless it is None. `batching.plan` chooses how the encoder runs by default.
     """
     service = Service(model, gallery, read_only=read_only, limits=limits or Limits(), plan=plan)
 

@@ -21,7 +21,7 @@ from .embedding_map import Maps, Method
 from .openapi import add_route, problems
 from .problems import Problem
 from .service import Service
-from .thumbnails import MEDIA_TYPE, Thumbnails, folder_of
+from .thumbnails import MEDIA_TYPE, Thumbnails
 from .uploads import check_query
 
 _UNDO_SECONDS = 600.0
@@ -48,8 +48,8 @@ class GalleryService:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        folder = None if service.gallery is None else folder_of(service.gallery.store.address)
-        self.thumbnails = Thumbnails(folder, read_only=service.read_only)
+        address = None if service.gallery is None else service.gallery.store.address
+        self.thumbnails = Thumbnails(address, read_only=service.read_only)
         self._undo: dict[str, _Removal] = {}  # the oldest first
         self._changes = 0
         self._maps = Maps(service.opened, lambda: self._changes)

@@ -69,7 +69,7 @@ class Lane:
 
 
 class Service:
-    """Model, gallery, and the threads that work for them; see `create_app` for the arguments.
+    """Model, gallery, and the threads that work for them.
 
     Requests that need the gallery have their own threads, so a gallery server that does not respond never
     blocks requests that need the model only.

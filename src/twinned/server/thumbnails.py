@@ -13,7 +13,6 @@ import io
 import os
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,22 +27,21 @@ _KEPT = 2048  # thumbnails in memory, about 4 KB each
 
 
 class Thumbnails:
-    """Storage of thumbnails by record id; without a folder, the most recent ones are kept in memory."""
+    """Storage of thumbnails by record id: in the gallery's folder, or in memory if it has none."""
 
-    def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
-        self._folder = folder
+    def __init__(self, address: str | None, *, read_only: bool = False) -> None:
+        in_memory = address is None or "://" in address
+        self._folder = None if in_memory else Path(os.path.abspath(address or ""), "thumbnails")
         self._read_only = read_only
-        self._memory: OrderedDict[str, bytes] = OrderedDict()
+        self._memory: dict[str, bytes] = {}  # the oldest first
         self._lock = threading.Lock()
 
     def get(self, id: str) -> bytes | None:
         """Return the thumbnail file, or None."""
-        with self._lock:
-            if id in self._memory:
-                self._memory.move_to_end(id)
-                return self._memory[id]
+        if id in self._memory or self._folder is None:
+            return self._memory.get(id)
         try:
-            return None if self._folder is None else _path(self._folder, id).read_bytes()
+            return _path(self._folder, id).read_bytes()
         except OSError:
             return None
 
@@ -70,7 +68,7 @@ class Thumbnails:
         with self._lock:
             self._memory[id] = data
             while len(self._memory) > _KEPT:
-                self._memory.popitem(last=False)
+                del self._memory[next(iter(self._memory))]
 
     def take(self, ids: Iterable[str]) -> dict[str, bytes]:
         """Remove thumbnails and return the existing ones."""
@@ -99,11 +97,6 @@ def shrink(source: ImageSource) -> bytes:
     file = io.BytesIO()
     bare.save(file, "WEBP", quality=80, method=2)
     return file.getvalue()
-
-
-def folder_of(address: str) -> Path | None:
-    """Return the thumbnail folder of a gallery; None for a gallery on a server."""
-    return None if "://" in address else Path(os.path.abspath(address), "thumbnails")
 
 
 def _path(folder: Path, id: str) -> Path:

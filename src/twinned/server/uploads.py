@@ -115,7 +115,7 @@ def read(kind: type[Body], content_type: str, body: bytes, limits: Limits) -> Bo
     """Parse and validate a request; an invalid image is an error unless the schema skips such images."""
     media, options = parse_options_header(content_type)
     if media == b"multipart/form-data":
-        values = _from_parts(kind, list(_parts(body, options.get(b"boundary", b""))), limits)
+        values = _from_parts(kind, _parts(body, options.get(b"boundary", b"")))
     elif media == b"application/json":
         values = _from_json(body)
     else:
@@ -182,10 +182,8 @@ def _from_json(body: bytes) -> Any:
         raise Problem(422, f"The body is not valid JSON ({error})") from None
 
 
-def _from_parts(kind: type[BaseModel], parts: list[tuple[str, Any]], limits: Limits) -> dict[str, Any]:
+def _from_parts(kind: type[BaseModel], parts: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Convert multipart parts to the values of a JSON body; ``support[anna]`` is an item of ``support``."""
-    if sum(isinstance(value, Upload) for _, value in parts) > limits.images:
-        raise Problem(413, f"The request has more than {limits.images} images. Send fewer")
     lists, objects, files = _shapes(kind)
     values: dict[str, Any] = {}
     for field, value in parts:

@@ -8,7 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,31 +71,6 @@ def write_letters(folder: Path) -> None:
     write_images(load_letters(), folder / "known")
     for script in ("armenian", "georgian"):
         write_images(load_letters([script]), folder / script)
-
-
-class Included(NamedTuple):
-    """Data set that needs no download."""
-
-    title: str
-    origin: str
-    write: Callable[[Path], None]  # writes the files into a folder
-    use: tuple[str, ...]  # paths below the folder to train on
-
-
-INCLUDED = {
-    "digits": Included(
-        "1,797 handwritten digits of 10 classes, 8x8; included in scikit-learn",
-        "scikit-learn's digits",
-        write_digits,
-        ("known", "novel"),
-    ),
-    "letters": Included(
-        "4,258 printed letters of 307 classes, 64x64; drawn with the typefaces of matplotlib",
-        "letters in the typefaces of matplotlib",
-        write_letters,
-        ("known", "armenian", "georgian"),
-    ),
-}
 
 
 def list_signatures(folder: Path) -> None:

@@ -20,7 +20,7 @@ from ...utils import files
 from ...utils.notes import note
 from ...utils.progress import progress_bar
 from ..readers import find_images
-from . import convert, registry
+from . import registry
 from .archives import SUFFIXES, unpack
 from .registry import DataSet, Download
 
@@ -68,12 +68,7 @@ def fetch(
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
         work = Path(temporary, "new")
         work.mkdir()
-        if name in convert.INCLUDED:
-            included = convert.INCLUDED[name]
-            included.write(work)
-            facts: dict[str, Any] = {"name": name, "files": [{"file": included.origin}]}
-        else:
-            facts = _fill(name, work, source, before, target, progress=progress)
+        facts = _fill(name, work, source, before, target, progress=progress)
         facts["images"] = len(find_images(work))
         (work / RECORD).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         if target.exists():
@@ -153,7 +148,7 @@ def _fill(
         for copy in copies:
             for part in _parts(copy, data_set):
                 left -= unpack(part, work, place=data_set.place, max_bytes=left, advance=advance)
-    if not any(work.iterdir()):
+    if data_set.rules and not any(work.iterdir()):
         raise DataError(
             f"{', '.join(map(str, copies))}: Holds no files of {name}. Expected"
             f" {' or '.join(data_set.local[:2])}, or their content."

@@ -38,7 +38,7 @@ class DataSet:
     title: str
     terms: str  # license, or the conditions of the owner
     page: str  # of the owner
-    downloads: tuple[Download, ...]
+    downloads: tuple[Download, ...]  # empty if the data set is made
     local: tuple[str, ...]  # names of files and folders that can be a local copy
     # Pattern of a path inside an archive, and the path to write, of groups of the pattern and constants.
     rules: tuple[tuple[str, str], ...]
@@ -76,6 +76,5 @@ DATA_SETS: dict[str, DataSet] = {name: _read(name, row) for name, row in _ROWS.i
 def named(name: str) -> DataSet:
     """Return the data set with the given name, or raise `SettingError`."""
     if name not in DATA_SETS:
-        known = ", ".join((*DATA_SETS, *convert.INCLUDED))
-        raise SettingError(f"Unknown data set {name!r}. Choose one of {known}.")
+        raise SettingError(f"Unknown data set {name!r}. Choose one of {', '.join(DATA_SETS)}.")
     return DATA_SETS[name]
