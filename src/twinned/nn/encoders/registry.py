@@ -15,9 +15,8 @@ from ...utils.registry import UNREGISTERED, Registry
 from .adapter import as_encoder
 from .base import Encoder
 from .convnets import Conv4, ResNet, conv4_wide
-from .dlib import DlibFace
 from .papers import Chopra2005, Deck, Koch2015
-from .pretrained import EfficientNetLite0, EfficientNetMaps
+from .pretrained import DlibFace, EfficientNetLite0, EfficientNetMaps
 
 
 def deck(
