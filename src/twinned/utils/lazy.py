@@ -12,11 +12,6 @@ def lazy_attributes(package: str, modules: Mapping[str, str]) -> tuple[Callable[
 
     The package imports the same names under ``if TYPE_CHECKING``, and calls this function otherwise: with
     ``__getattr__``, type checkers would accept every name.
-
-    Example:
-        >>> get, names = lazy_attributes("twinned.utils", {"groups": "members rank_within_group"})
-        >>> names, get("members").__name__
-        (['members', 'rank_within_group'], 'members')
     """
     home = {name: module for module, names in modules.items() for name in names.split()}
 
