@@ -141,7 +141,7 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(TrainingError, match=r"cannot be written .*No space left"):
         write(path, seed=2)
     assert path.read_bytes() == before

@@ -306,7 +306,7 @@ def test_training_equals_a_plain_loop(quick, some, strangers):
         ({"encoder": Mine(), "settings": {"dropout": 0.1}}, "dropout has no effect with encoder Mine"),
         ({"loss": nn.TripletMarginLoss()}, r"TripletMarginLoss takes \(anchor, positive, negative\)"),
         ({"loss": hinge, "margin": 1}, "margin has no effect with loss hinge"),
-        ({"loss": spread, "miner": miners.BatchHard()}, "spread has no third parameter for the indices"),
+        ({"loss": spread, "miner": miners.BatchHard()}, "spread takes embeddings and labels only"),
         ({"loss": their_losses.ArcFaceLoss(3, 8)}, "vectors for 3 classes, and training has 8"),
         ({"loss": "unregistered:hinge"}, r"loss hinge is not registered.*register_loss\('hinge'\)"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)}, "other parameters"),

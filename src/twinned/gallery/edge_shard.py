@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +66,22 @@ def _config(binding: Binding) -> Any:
 
 
 @contextlib.contextmanager
-def explaining(folder: Path, other: Callable[[BaseException], GalleryError]) -> Iterator[None]:
-    """Convert errors of Qdrant Edge and of the system; ``other`` does those that `system_error` does not."""
+def explaining(folder: Path, doing: str | None = None) -> Iterator[None]:
+    """Explain errors of Qdrant Edge and of the system, on opening a gallery or ``doing`` something else."""
     try:
         yield
     except BaseException as error:
         if not _is_edge_error(error) and not isinstance(error, OSError):
             raise
-        raise system_error(folder, error) or other(error) from error
+        raise system_error(folder, error) or _explained(folder, error, doing) from error
 
 
-def not_opened(folder: Path, error: BaseException) -> GalleryError:
-    """Make the error for a gallery that cannot be opened: it is in use or damaged."""
+def _explained(folder: Path, error: BaseException, doing: str | None) -> GalleryError:
+    if doing is not None:
+        return GalleryError(
+            f"{folder}: {doing} failed ({error}); acknowledged data is stored. Close the gallery and open it "
+            "again"
+        )
     if "WouldBlock" not in str(error):  # Qdrant Edge raises no type of its own for a held lock
         return damaged(folder, str(error))
     return GalleryError(

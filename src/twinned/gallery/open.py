@@ -40,8 +40,8 @@ def open_gallery(
         store.close()
         raise GalleryError(
             f"{address}: was filled by another model ({_describe(store.binding)}; this one is "
-            f"{_describe(wanted)}), and embeddings of different models cannot be compared. Open it "
-            "with that model, or embed its images again with this one: twinned gallery rebuild"
+            f"{_describe(wanted)}). Open it with that model, or embed its images again with this one: "
+            "twinned gallery rebuild"
         )
     return Gallery(store, embedder, read_only=read_only)
 

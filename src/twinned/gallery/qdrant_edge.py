@@ -24,7 +24,6 @@ import sys
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,7 +32,7 @@ import numpy as np
 from ..errors import GalleryError
 from . import gallery_file as files
 from . import store
-from .edge_shard import edge, explaining, last_write, not_opened
+from .edge_shard import edge, explaining, last_write
 from .qdrant import Api, Store
 from .store import Filter, IndexReport, Record, Vectors
 
@@ -59,7 +58,7 @@ class EdgeStore(Store):
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self._folder = folder
-        with self._opening():
+        with explaining(folder):
             self._open()
 
     def _open(self) -> None:
@@ -288,7 +287,7 @@ class EdgeStore(Store):
         path = self._folder / shard
         if not (path / "segments").is_dir():
             raise files.damaged(self._folder, f"{shard}/segments is missing")
-        with self._opening():
+        with explaining(self._folder):
             return edge.EdgeShard.load(str(path)), files.identity(path / "wal")
 
     def _check(self) -> None:
@@ -316,17 +315,8 @@ class EdgeStore(Store):
             raise files.damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)
 
-    def _opening(self) -> contextlib.AbstractContextManager[None]:
-        return explaining(self._folder, partial(not_opened, self._folder))
-
     def _explain(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        return explaining(
-            self._folder,
-            lambda error: GalleryError(
-                f"{self.address}: {doing} failed ({error}); acknowledged data is stored. Close the gallery "
-                "and open it again"
-            ),
-        )
+        return explaining(self._folder, doing)
 
 
 _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()

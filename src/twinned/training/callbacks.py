@@ -92,10 +92,9 @@ class CallbackGroup(Callback):
             except Interrupted:
                 raise
             except Exception as error:
-                raise TrainingError(
-                    f"Callback {type(callback).__name__}.{method} failed"
-                    f" ({type(error).__name__}: {error}); {_kept(self.save())}"
-                ) from error
+                what = f"Callback {type(callback).__name__}.{method}"
+                why = f"{type(error).__name__}: {error}"
+                raise TrainingError(f"{what} failed ({why}); {_kept(self.save())}") from error
         return any(stops)
 
 

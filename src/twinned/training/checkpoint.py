@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from ..data.decoded import DecodedSet
 from ..errors import TrainingError
+from ..utils.files import replacing
 from . import distributed
 from .callbacks import Callback
 from .config import TrainConfig
@@ -65,20 +65,16 @@ def save(path: Path, *, state: State, parts: Parts, optimizer: torch.optim.Optim
 
     ``run`` identifies the run, its settings and data, in JSON; `load` refuses another one.
     """
-    tensors: dict[str, Tensor] = {}
-    for name, module in parts.items():
-        tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
+    tensors = _weights(parts)
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in moments.items()}
     # safetensors requires contiguous tensors that share no memory.
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    new = path.with_suffix(".new")
+    metadata = {"format": FORMAT, "state": json.dumps(asdict(state)), "run": run}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, new, metadata={"format": FORMAT, "state": json.dumps(asdict(state)), "run": run})
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(new, path)
+        with replacing(path) as new:
+            save_file(plain, new, metadata)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: The checkpoint cannot be written ({error}).") from None
 
@@ -107,10 +103,7 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
             f"{path}: The checkpoint belongs to a run with other settings or data ({differences})."
             " Use the same ones to resume it, or `overwrite=True` to start from the beginning."
         )
-    state_of = {name: module.state_dict() for name, module in parts.items()}
-    expected = {
-        f"{name}/{key}": value.shape for name, values in state_of.items() for key, value in values.items()
-    }
+    expected = {key: value.shape for key, value in _weights(parts).items()}
     found = {key: value.shape for key, value in tensors.items() if not key.startswith("optimizer/")}
     if other := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
         raise _other_version(path, f"{other[0]} is missing or has another shape")
@@ -130,6 +123,12 @@ def load(path: Path, *, parts: Parts, optimizer: torch.optim.Optimizer, run: str
         groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
     return state
+
+
+def _weights(parts: Parts) -> dict[str, Tensor]:
+    """Return the weights and buffers of all modules, by the names in the file."""
+    states = {name: module.state_dict() for name, module in parts.items()}
+    return {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
 
 
 def run_identity(

@@ -58,10 +58,7 @@ def fit_best(
     )
     train, held_out, n_folds = split_data(data, validation, config, has_baseline=baseline is not None)
     if baseline is not None and held_out is None and not n_folds:
-        note(
-            "baseline-kept",
-            "fewer than 4 classes are too few to score a trained network, so the encoder is kept untrained",
-        )
+        note("baseline-kept", "fewer than 4 classes are too few to score a network, so the encoder is kept")
         return baseline_result(trainer, data, None)
     result = _fit_and_validate(trainer, train, held_out, n_folds, budget=budget, folder=folder)
     result = keep_better(result, trainer, data, validation)
@@ -174,10 +171,7 @@ def keep_better(
     elif is_better(before, after):
         note("trained", f"training improved the encoder {figures}")
     else:
-        note(
-            "baseline-kept",
-            f"the encoder before training is kept, because training did not improve it {figures}",
-        )
+        note("baseline-kept", f"the encoder before training is kept: training did not improve it {figures}")
         return baseline_result(trainer, data, validation, before)
     return result
 

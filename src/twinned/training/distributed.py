@@ -86,10 +86,7 @@ def gather_embeddings(embed: Callable[[Tensor], Tensor], images: Tensor, total: 
     if count == 1:
         return embed(images)
     if total < count:
-        raise SettingError(
-            f"A batch of {total} images is too small for {count} processes. Use fewer devices or a larger"
-            " batch."
-        )
+        raise SettingError(f"A batch of {total} images is too small for {count} devices. Use fewer of them.")
     with _SyncBatchNorm():
         own = embed(images)
     most = -(-total // count)

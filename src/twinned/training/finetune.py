@@ -53,21 +53,18 @@ def finetune(
     before = model if isinstance(model, Model) else Model(model)
     earlier = None if old is None else as_dataset(old)
     if earlier is not None:
-        force = any(map(given.get, ("resume", "overwrite")))
-        _check_old_data(earlier, None if output is None else Path(output), force=force)
+        if not earlier.has_both_kinds:
+            raise DataError(
+                f"`old=`: {earlier.origin}: evaluation needs two classes, one of them with two images"
+            )
+        if output is not None:
+            force = any(map(given.get, ("resume", "overwrite")))
+            model_folder.check_output(Path(output), force=force, data=[earlier.origin], option="overwrite")
     result = train(data, output, init_from=before, **given)
     if earlier is None or distributed.rank() > 0:
         return result
     with interruptible():
         return _measure_old(before, result, earlier, given.get("seed") or 0, given.get("progress", True))
-
-
-def _check_old_data(data: ImageSet | PairSet, target: Path | None, *, force: bool) -> None:
-    """Check that the data of the original task can be evaluated, and that the output spares them."""
-    if not data.has_both_kinds:
-        raise DataError(f"`old=`: {data.origin}: evaluation needs two classes, one of them with two images")
-    if target is not None:
-        model_folder.check_output(target, force=force, data=[data.origin], option="overwrite")
 
 
 def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: int, progress: bool) -> Model:

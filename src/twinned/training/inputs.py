@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,18 +46,12 @@ class PixelSource:
         """Return batches whose pixels are read in advance, unless they are in memory."""
         return nullcontext(batches) if is_in_memory(self.pixels) else prefetch(batches, self.pixels, rows)
 
-    def get(self, start: int, stop: int) -> Tensor:
-        """Return some images without augmentation."""
-        return NO_AUGMENTATION(self._on_device(slice(start, stop)))
-
-    def view(self, number: int, start: int, stop: int) -> Tensor | None:
+    def view(self, number: int, start: int, stop: int) -> Tensor:
         """Return one augmented view of some images; number 0 is not augmented."""
+        # Bytes are a quarter of the size of floats.
+        images = torch.from_numpy(np.asarray(self.pixels[start:stop])).to(self.device)
         augment = self.augment if number else NO_AUGMENTATION
-        return augment(self._on_device(slice(start, stop)), seed=view_seed(self.seed, number, start))
-
-    def _on_device(self, index: Any) -> Tensor:
-        """Return images as bytes, which are a quarter of the size of floats."""
-        return torch.from_numpy(np.asarray(self.pixels[index])).to(self.device)
+        return augment(images, seed=view_seed(self.seed, number, start))
 
 
 def view_seed(seed: int, number: int, start: int) -> int:
@@ -131,13 +124,7 @@ class FeatureSource:
     ) -> AbstractContextManager[Callable[[int], Batch]]:
         return nullcontext(batches)
 
-    def get(self, start: int, stop: int) -> Tensor:
-        return self._to_device(self.features.values[self.rows[start:stop], 0])
-
-    def view(self, number: int, start: int, stop: int) -> Tensor | None:
-        """Return one view of some images; None beyond the last view."""
-        if number >= self.features.values.shape[1]:
-            return None
+    def view(self, number: int, start: int, stop: int) -> Tensor:
         return self._to_device(self.features.values[self.rows[start:stop], number])
 
     def _to_device(self, values: Tensor) -> Tensor:

@@ -92,10 +92,7 @@ def join_processes(device: str, devices: int) -> None:
             f"devices is {devices}, but torchrun has started {local} processes on this machine."
         )
     if total % local:
-        raise SettingError(
-            f"torchrun has started {total} processes, {local} of them on this machine. Start the same number"
-            " on every machine."
-        )
+        raise SettingError(f"torchrun started {local} of {total} processes here. Start as many everywhere.")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     device = training_device(device, local)
     strategy = DDPStrategy(

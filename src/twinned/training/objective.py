@@ -71,10 +71,7 @@ def make_objective(
     by_logit = getattr(loss, "input_kind", None) == "logit"
 
     def of_pairs(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        if batch.pairs is None:
-            raise SettingError(
-                f"Loss {config.loss.name} needs pairs, and the batch has none. Choose another loss."
-            )
+        assert batch.pairs is not None
         left, right, same = (torch.from_numpy(np.asarray(p)).to(images.device) for p in batch.pairs)
         z = embed(net, images, batch)
         value = net.head.logit(z[left], z[right]) if by_logit else net.head(z[left], z[right])  # type: ignore[operator]
@@ -123,11 +120,9 @@ def _relation_loss(
     batch: Batch,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the cross-entropy over the relations of the pairs."""
-    if batch.pairs is None or batch.relation is None or not isinstance(net.head, heads.Relation):
-        raise SettingError(
-            "The relation head needs a pair list with a column relation. Add the column, or choose another"
-            " head."
-        )
+    assert batch.pairs is not None
+    assert batch.relation is not None
+    assert isinstance(net.head, heads.Relation)
     z = embed(net, images, batch)
     left, right, relation = (
         torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
@@ -140,11 +135,7 @@ def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:
 
     def logits(a: Tensor, b: Tensor, *, pairwise: bool = True) -> Tensor:
         head = network.head
-        if isinstance(head, (heads.Distance, heads.Relation)):
-            raise SettingError(
-                f"Loss cross-entropy needs a learned head; got {type(head).__name__}. Choose head weighted-l1"
-                " or sigmoid-distance."
-            )
+        assert not isinstance(head, (heads.Distance, heads.Relation))  # by a rule
         if not pairwise:
             return head.logit(a, b)
         n, m = len(a), len(b)

@@ -52,10 +52,7 @@ class TrainOptions(TypedDict, total=False):
     ]
     recipe: Annotated[
         str | None,
-        Option(
-            "Model",
-            f"Name of a recipe: {_RECIPES}; auto chooses one from the images (docs/settings.md)",
-        ),
+        Option("Model", f"Name of a recipe: {_RECIPES}; auto chooses one from the images (docs/settings.md)"),
     ]
     encoder: Annotated[
         str | EncoderPart | None,

@@ -213,7 +213,5 @@ def _check_unused(parts: OwnParts, chosen: Mapping[str, Any]) -> None:
     for part in parts.given():
         section, used = _REPLACED.get(part, (part, ()))
         if unused := [n for n in chosen if n.startswith(f"{section}.") and n not in used]:
-            raise SettingError(
-                f"Option {short_name(unused[0])} has no effect with {part}"
-                f" {plain_name(parts.given()[part])}. Leave it out"
-            )
+            own = f"{part} {plain_name(parts.given()[part])}"
+            raise SettingError(f"Option {short_name(unused[0])} has no effect with {own}. Leave it out")

@@ -37,7 +37,7 @@ from .cross_validation import fit_best
 from .encoder_selection import choose_encoder
 from .options import TrainRequest
 from .parts import OwnParts, split_arguments
-from .process import training_device, training_process
+from .process import keep_freed_memory, kept_random_state, training_device
 from .rules import DataFacts, resolve
 from .save import data_hashes, write_baseline, write_model
 from .schedule import Budget
@@ -64,12 +64,10 @@ _RUN_SUFFIXES = (".safetensors", ".json", ".new")
 # of their own.
 _OPEN = ("seed", "run.", "calibration.", "length.minutes", "transfer.", "input.faces", "input.min_face")
 _STARTS_FROM_FACE = (
-    "training starts from the ready-made model face instead of a new network;"
-    ' `recipe="face"` trains one on these images alone'
+    'training starts from the ready-made model face; `recipe="face"` trains a network on these images alone'
 )
 _TRAINS_ALONE = (
-    "a network is trained on these images alone, because {} is set; without it, training starts from"
-    " the ready-made model face"
+    "a network is trained on these images alone, not from the ready-made model face, because {} is set"
 )
 
 
@@ -85,10 +83,11 @@ class Setup(NamedTuple):
     model: Model | None  # to start from
 
 
-@training_process()
+@kept_random_state()
 def run(request: TrainRequest) -> Model:
     """Train a model in this process and write its folder; see `twinned.train`."""
     started = time.monotonic() if request.started is None else request.started
+    keep_freed_memory()
     device = torch.device(training_device(request.device))
     with progress_bar("Reading the data", show=request.progress):
         setup = set_up(request, device)
@@ -136,11 +135,8 @@ def run(request: TrainRequest) -> Model:
             raise Interrupted(f"{str(stop) or 'stopped'}; {kept}") from None
         elapsed = time.monotonic() - started
         if length.minutes is not None and elapsed > length.minutes * 60 + _LATE:
-            note(
-                "overrun",
-                f"the run took {elapsed / 60:.1f} instead of {length.minutes:g} minutes: reading, scoring and"
-                " saving take that long on this machine",
-            )
+            took = f"{elapsed / 60:.1f} instead of {length.minutes:g} minutes"
+            note("overrun", f"the run took {took}, for reading, scoring and saving")
         return placed(folder, None) if target is None else Model(target)
 
 
@@ -307,9 +303,7 @@ def _check_target(target: Path, data: list[str], request: TrainRequest) -> bool:
     )
     if work.exists() and not request.resume:
         if not request.overwrite:
-            raise SettingError(
-                f"{work} holds an interrupted run. Continue it with `resume=True`, or start again"
-                " with `overwrite=True`."
-            )
+            remedy = "Continue it with `resume=True`, or start again with `overwrite=True`."
+            raise SettingError(f"{work} holds an interrupted run. {remedy}")
         shutil.rmtree(work)
     return False

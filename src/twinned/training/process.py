@@ -70,14 +70,6 @@ def keep_freed_memory() -> bool:
 
 
 @contextmanager
-def training_process() -> Iterator[None]:
-    """Set up this process for training; restore the state of PyTorch's random numbers at the end."""
-    keep_freed_memory()
-    with kept_random_state():
-        yield
-
-
-@contextmanager
 def kept_random_state() -> Iterator[None]:
     """Restore the state of PyTorch's global random number generators at the end of a block or function."""
     on_cpu = torch.get_rng_state()

@@ -26,11 +26,6 @@ _SETTLE_STEPS, _MEASURE_STEPS, _MEASURE_SHARE = 3, 12, 0.1
 class Budget:
     """Time for one part of a run.
 
-    Args:
-        deadline: End of the run on the monotonic clock, in seconds; None for unlimited time.
-        fraction: Fraction of the time that belongs to this part, in (0, 1].
-        reserved: Seconds before the deadline for the work after this part.
-
     Example:
         >>> Budget(time.monotonic() + 100).reserve(20).share(0.5).remaining() <= 40
         True
@@ -38,9 +33,9 @@ class Budget:
         True
     """
 
-    deadline: float | None = None
-    fraction: float = 1.0
-    reserved: float = 0.0
+    deadline: float | None = None  # seconds of the monotonic clock; None for unlimited time
+    fraction: float = 1.0  # of the time that belongs to this part, in (0, 1]
+    reserved: float = 0.0  # seconds before the deadline for the work after this part
 
     def share(self, fraction: float) -> Budget:
         """Return the budget of a part that takes a fraction of this one."""
@@ -59,38 +54,21 @@ class Budget:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length of a run, learning rate at each step, and intervals of evaluations and checkpoints.
+    """Length of a run, learning rate at each step, and intervals of evaluations and checkpoints."""
 
-    Args:
-        steps: Number of steps; None to fit it to ``seconds``.
-        seconds: Time for the whole loop; the number of steps then follows from the speed of the first ones.
-        max_steps: Limit of the number of steps that is fitted to ``seconds``; None for no limit.
-        learning_rate: Peak learning rate.
-        factor: Maps a step and the number of steps (None while unknown) to the factor of the learning rate,
-            in place of ``warmup`` and ``decay_start``.
-        warmup: Steps over which the learning rate rises linearly to its peak.
-        decay_start: Fraction of the steps after which it falls to 0 along half a cosine; 1 for never.
-        epoch_steps: Steps per epoch, for the history's column ``epoch``.
-        ema_decay: Decay of the moving average of the weights, which is evaluated; 0 keeps the last weights.
-        evaluations: Number of evaluations during the run.
-        bfloat16: Run the network in bfloat16.
-        seed: Seed of dropout and augmentation.
-        checkpoint_seconds: Seconds between two checkpoints.
-    """
-
-    steps: int | None = None
-    seconds: float | None = None
-    max_steps: int | None = None
-    learning_rate: float = 3e-3
-    factor: Rate | None = None
-    warmup: int = 30
-    decay_start: float = 0.3
-    epoch_steps: float = 1.0
-    ema_decay: float = 0.99
+    steps: int | None = None  # None to fit it to the speed of the first ones, and to ``seconds``
+    seconds: float | None = None  # for the whole loop
+    max_steps: int | None = None  # limit of the steps that are fitted to ``seconds``
+    learning_rate: float = 3e-3  # peak
+    factor: Rate | None = None  # of the learning rate, in place of ``warmup`` and ``decay_start``
+    warmup: int = 30  # steps over which the learning rate rises linearly
+    decay_start: float = 0.3  # fraction of the steps after which it falls to 0 along half a cosine
+    epoch_steps: float = 1.0  # steps per epoch, for the history
+    ema_decay: float = 0.99  # of the averaged weights, which are evaluated; 0 keeps the last weights
     evaluations: int = 10
     bfloat16: bool = False
-    seed: int = 0
-    checkpoint_seconds: float = 15.0
+    seed: int = 0  # of dropout and augmentation
+    checkpoint_seconds: float = 15.0  # between two checkpoints
 
     def rate(self, step: int, total: int | None) -> float:
         """Return the learning rate of a step; it does not decay while the total is None."""

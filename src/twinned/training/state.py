@@ -28,29 +28,17 @@ class StopReason(StrEnum):
 
 @dataclass
 class State:
-    """Progress of a run, without its weights; the step is also the state of every random generator.
+    """Progress of a run, without its weights; the step is also the state of every random generator."""
 
-    Args:
-        step: Number of steps taken.
-        total: Number of steps to take; None until the speed has been measured.
-        seconds: Time spent in the loop, including the time before an interruption.
-        bfloat16: Run the network in bfloat16; a resumed run keeps the precision it started with.
-        best_eer: Lowest held-out equal error rate so far.
-        best_step: Number of steps after which the best weights were evaluated; 0 before the first evaluation.
-        stopped: Reason why the run ended before its last step; None otherwise.
-        stopped_because: Description of that reason, for people.
-        history: One row per evaluation: the lines of history.csv.
-    """
-
-    step: int = 0
-    total: int | None = None
-    seconds: float = 0.0
-    bfloat16: bool = False
-    best_eer: float | None = None
-    best_step: int = 0
+    step: int = 0  # number of steps taken
+    total: int | None = None  # steps to take; None until the speed has been measured
+    seconds: float = 0.0  # spent in the loop, also before an interruption
+    bfloat16: bool = False  # a resumed run keeps the precision it started with
+    best_eer: float | None = None  # lowest held-out equal error rate so far
+    best_step: int = 0  # steps before the best evaluation; 0 before the first one
     stopped: StopReason | None = None
-    stopped_because: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)
+    stopped_because: str = ""  # for people
+    history: list[dict[str, float]] = field(default_factory=list)  # lines of history.csv
 
     @property
     def finished(self) -> bool:
@@ -63,27 +51,16 @@ class State:
 
 
 class Step(NamedTuple):
-    """Report of one step, passed to callbacks.
+    """Report of one step, passed to callbacks."""
 
-    Args:
-        step: Index of the step, from 0.
-        total: Number of steps to take; None until the speed has been measured.
-        loss: Loss of the whole batch.
-        learning_rate: Learning rate of the step.
-        seconds: Time spent in the loop so far.
-        images: Number of images in the batch.
-        batch: Indices and labels of the images.
-        embeddings: Shape ``(images, d)``; None if the objective returns none.
-    """
-
-    step: int
-    total: int | None
-    loss: float
+    step: int  # from 0
+    total: int | None  # steps to take; None until the speed has been measured
+    loss: float  # of the whole batch
     learning_rate: float
-    seconds: float
-    images: int
+    seconds: float  # spent in the loop so far
+    images: int  # number of images in the batch
     batch: Batch
-    embeddings: Tensor | None
+    embeddings: Tensor | None  # shape ``(images, d)``; None if the objective returns none
 
 
 class Scores(NamedTuple):

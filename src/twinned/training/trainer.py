@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
@@ -27,7 +26,7 @@ from .callbacks import Callback, TrainingMonitor
 from .checkpoint import run_identity
 from .config import TrainConfig
 from .frozen_stages import LDA_VIEWS, cache_features, freeze_parts, frozen_stages
-from .inputs import InputSource, input_source
+from .inputs import CachedSet, InputSource, input_source
 from .loop import train_network
 from .objective import make_batches, make_objective
 from .optimizers import create_optimizer
@@ -35,7 +34,7 @@ from .parts import OwnParts
 from .schedule import Budget, make_schedule
 from .state import TrainResult
 from .validation import ValidationScore, batch_size, embed, make_evaluation, score, score_seconds
-from .warm_start import WarmStart
+from .warm_start import WarmStart, load_if_fits
 
 # Fewer images than this fraction of the projection's outputs do not show the directions of other classes.
 _FEW_IMAGES = 0.5
@@ -43,26 +42,14 @@ _FEW_IMAGES = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """Build networks as the configuration describes, and fit them to data.
-
-    Args:
-        config: Configuration of the run.
-        spec: Input of the network, with mean and standard deviation.
-        device: Device to train on.
-        relations: For a relation head, the names of the relations, and whether their pairs are *same*.
-        warm_start: Model whose weights are the initial weights; None for fresh or pretrained ones.
-        baseline: Network before training; None without weights to compare with.
-        parts: Parts of one's own, in place of those that the configuration names.
-        callbacks: Called after steps and evaluations.
-        progress: Show progress bars.
-    """
+    """Build networks as the configuration describes, and fit them to data."""
 
     config: TrainConfig
-    spec: ImageSpec
+    spec: ImageSpec  # with mean and standard deviation
     device: torch.device
-    relations: Mapping[str, bool] = field(default_factory=dict)
-    warm_start: WarmStart | None = None
-    baseline: SiameseNetwork | None = None
+    relations: Mapping[str, bool] = field(default_factory=dict)  # of a relation head; True for *same*
+    warm_start: WarmStart | None = None  # initial weights; None for fresh or pretrained ones
+    baseline: SiameseNetwork | None = None  # before training; None without weights to compare with
     parts: OwnParts = field(default_factory=OwnParts)
     callbacks: Sequence[Callback] = ()
     progress: bool = True
@@ -97,7 +84,7 @@ class Trainer:
             relations=list(self.relations.values()),
         )
         if warm_start is not None and warm_start.has_relations(self.relations):
-            _copy_weights(warm_start.network.head, head)
+            load_if_fits(head, warm_start.network.head.state_dict())
         network = SiameseNetwork(
             encoder, head, normalize=config.comparison.normalize, mean=self.spec.mean, std=self.spec.std
         )
@@ -137,15 +124,13 @@ class Trainer:
             has_lda or encoders.is_pretrained(config.encoder.name)
         ):
             raise SettingError(
-                "projection=lda needs an encoder that ends in a linear layer;"
-                f" {config.encoder.name} does not. Set `embedding_size=`, or"
-                ' `settings={"projection": "gradient"}`.'
+                f"projection=lda needs an encoder that ends in a linear layer; {config.encoder.name} does"
+                ' not. Set `embedding_size=`, or `settings={"projection": "gradient"}`.'
             )
         if config.length.steps != 0 and not has_lda and not self.freeze(network):
             raise SettingError(
-                f"freeze={config.transfer.freeze} freezes every layer of encoder"
-                f" {config.encoder.name}, so there is nothing to train. Freeze fewer stages, or add a layer"
-                " with `embedding_size=`."
+                f"freeze={config.transfer.freeze} freezes every layer of encoder {config.encoder.name}."
+                " Freeze fewer stages, or add a layer with `embedding_size=`."
             )
         return cache_features(
             network,
@@ -201,9 +186,8 @@ class Trainer:
             if is_main and config.length.steps != 0:
                 note(
                     "nothing-to-train",
-                    "every stage is frozen and the projection is fitted in closed form, so there are no"
-                    " training steps; steps, loss and learning rate have no effect"
-                    ' (`settings={"projection": "gradient"}` trains the projection)',
+                    "every stage is frozen and the projection is fitted in closed form, so steps, loss and"
+                    ' learning rate have no effect (`settings={"projection": "gradient"}` trains it)',
                 )
             steps = 0
         seconds = None
@@ -258,11 +242,12 @@ class Trainer:
         network.encoder.eval()
         source, size = self.source(train), batch_size(network)
         features, index = [], []
-        for number in range(1 + min(LDA_VIEWS - 1, self.config.transfer.n_augmentations)):
+        views = min(LDA_VIEWS, 1 + self.config.transfer.n_augmentations)
+        if isinstance(train, CachedSet):
+            views = min(views, 1 + train.features.n_augmentations)
+        for number in range(views):
             for start in range(0, len(source), size):
                 images = source.view(number, start, start + size)
-                if images is None:
-                    break
                 pooled = network.pooled_features(images, start_stage=source.start_stage)
                 features.append(pooled.float().cpu())
                 index.append(torch.arange(start, start + len(images)))
@@ -304,11 +289,3 @@ class Trainer:
             later += (1 if is_main else 1 + later_fits) * score_seconds(network, scored, n_networks)
         left = budget.reserve(later).remaining()
         return None if left is None else left - projection_seconds
-
-
-def _copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Copy the weights of a head to another of the same type and shape; leave others unchanged."""
-    old, new = source.state_dict(), target.state_dict()
-    same = {k: v.shape for k, v in old.items()} == {k: v.shape for k, v in new.items()}
-    if type(source) is type(target) and same:
-        target.load_state_dict(old)

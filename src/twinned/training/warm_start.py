@@ -91,9 +91,8 @@ def load_for_input(
     wrong = [name for name in missing if not name.startswith("dense.")]
     if wrong and (config.input.height, config.input.width) != (theirs.input.height, theirs.input.width):
         raise SettingError(
-            f"The weights of encoder {theirs.encoder.name} for images of"
-            f" {theirs.input.height}x{theirs.input.width} do not fit images of {size}."
-            " Choose an `image_size=` nearer to the model's, or train a new model."
+            f"The weights of encoder {theirs.encoder.name} for images of {theirs.input.height}x"
+            f"{theirs.input.width} do not fit images of {size}. Choose a nearer `image_size=`"
         )
     if wrong:
         raise ModelError(
@@ -104,7 +103,14 @@ def load_for_input(
     if missing:
         text = f"the embedding layer does not fit images of {size} with {config.input.channels} channels"
         notes.append(Note("new-projection", f"{text}, so it is initialized at random"))
-    head, head_fits = _load_head(state, theirs, encoder.embedding_size)
+    head = heads.build(
+        theirs.comparison.head,
+        distance=theirs.comparison.distance,
+        embedding_size=encoder.embedding_size,
+        relations=state.get("head.same", torch.empty(0)).bool().tolist(),
+    )
+    of_head = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
+    head_fits = load_if_fits(head, of_head)
     if not head_fits and not missing:
         text = f"the head does not fit embeddings of {encoder.embedding_size} values"
         notes.append(Note("new-head", f"{text}, so it is initialized at random"))
@@ -119,19 +125,12 @@ def load_for_input(
     return WarmStart(model, network.eval(), complete=not missing and head_fits, notes=tuple(notes))
 
 
-def _load_head(state: dict[str, Tensor], config: TrainConfig, embedding_size: int) -> tuple[heads.Head, bool]:
-    """Return the head of a saved network, and True if its weights fit and were loaded."""
-    head = heads.build(
-        config.comparison.head,
-        distance=config.comparison.distance,
-        embedding_size=embedding_size,
-        relations=state.get("head.same", torch.empty(0)).bool().tolist(),
-    )
-    saved = {name.removeprefix("head."): v for name, v in state.items() if name.startswith("head.")}
-    fits = {n: v.shape for n, v in saved.items()} == {n: v.shape for n, v in head.state_dict().items()}
+def load_if_fits(head: heads.Head, state: dict[str, Tensor]) -> bool:
+    """Load the weights of a head if their names and shapes are its own; return True if they are."""
+    fits = {n: v.shape for n, v in state.items()} == {n: v.shape for n, v in head.state_dict().items()}
     if fits:
-        head.load_state_dict(saved)
-    return head, fits
+        head.load_state_dict(state)
+    return fits
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -212,15 +211,13 @@ def base_config(
 
 def check_kept(theirs: TrainConfig, config: TrainConfig) -> None:
     """Raise a `SettingError` if options do not keep the model's network."""
-    if config.encoder.name != theirs.encoder.name or config.encoder.weights is not None:
+    own = theirs.encoder
+    if config.encoder.name != own.name or config.encoder.weights is not None:
         raise SettingError(
-            f"Fine-tuning keeps the model's encoder, {theirs.encoder.name}, and its weights. Use train for"
-            " others"
+            f"Fine-tuning keeps the model's encoder, {own.name}, and weights. Use train for others"
         )
-    if theirs.encoder.symmetric and not config.encoder.symmetric:
-        raise SettingError(
-            "The model averages each image with its mirror image; fine-tuning keeps that. Leave out symmetric"
-        )
+    if own.symmetric and not config.encoder.symmetric:
+        raise SettingError("Fine-tuning keeps the average with the mirror image. Leave out symmetric")
 
 
 def _lower_rate(model: Model, theirs: TrainConfig) -> TrainConfig:

@@ -18,12 +18,7 @@ class Stream(IntEnum):
 
 
 def rng(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """Return the generator of a stream, or of a step or an epoch of it, so that no state is saved.
-
-    Example:
-        >>> int(rng(0, Stream.SAMPLER, 5).integers(100)) == int(rng(0, Stream.SAMPLER, 5).integers(100))
-        True
-    """
+    """Return the generator of a stream, or of a step or an epoch of it, so that no state is saved."""
     return np.random.default_rng([seed, int(stream), *position])
 
 

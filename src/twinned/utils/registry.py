@@ -41,10 +41,8 @@ class Registry(dict[str, Entry], Generic[Entry]):
     def register(self, name: str, part: Any) -> None:
         """Add a part; a class or function that was defined again replaces the one before."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise SettingError(
-                f"{self.kind.capitalize()} cannot be registered as {name!r}. Use letters, digits and the"
-                " signs . _ -"
-            )
+            kind = self.kind.capitalize()
+            raise SettingError(f"{kind} cannot be registered as {name!r}. Use letters, digits and . _ -")
         if name in self and not _is_same(self._part_of(self[name]), part):
             raise SettingError(f"The name {name!r} is taken by another {self.kind}. Choose another name")
         self[name] = self._make(part)
@@ -68,10 +66,8 @@ class Registry(dict[str, Entry], Generic[Entry]):
         if plain in self:
             return self[plain]
         if plain != name:
-            raise SettingError(
-                f"The {self.kind} {plain} is not registered. Register it with"
-                f" twinned.register_{self.kind}({plain!r})"
-            )
+            register = f"twinned.register_{self.kind}({plain!r})"
+            raise SettingError(f"The {self.kind} {plain} is not registered. Register it with {register}")
         raise SettingError(f"Unknown {self.kind} {name!r}. Choose one of {', '.join(self.names())}")
 
     def names(self) -> list[str]:
