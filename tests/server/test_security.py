@@ -156,7 +156,7 @@ def test_public_address_requires_a_token() -> None:
         ("192.168.1.7", None, "--token-file"),
         ("::", None, "--token-file"),
         ("127.0.0.1", "short", "at least 16"),
-        ("127.0.0.1", "spaces in the middle of it", "not allowed in a header"),
+        ("127.0.0.1", "spaces in the middle of it", "must be at least 16 letters, digits"),
     ):
         with pytest.raises(SettingError, match=says):
             check_token(host, token)

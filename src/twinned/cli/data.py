@@ -95,25 +95,18 @@ def crop(
 @group.command(name="list")
 def list_(run: Run) -> None:
     """List the public data sets: content, terms, addresses."""
-    found = [
-        {
-            "name": each.name,
-            "title": each.title,
-            "terms": each.terms,
-            "page": each.page,
-            "files": [
-                {"address": file.addresses[0], "sha256": file.sha256, "most_bytes": file.max_bytes}
-                for file in each.downloads
-            ],
-        }
-        for each in tw.data.DATA_SETS.values()
-    ]
-    lines = []
+    found, lines = [], []
     for each in tw.data.DATA_SETS.values():
+        files = [
+            {"address": file.addresses[0], "sha256": file.sha256, "most_bytes": file.max_bytes}
+            for file in each.downloads
+        ]
+        about = {key: getattr(each, key) for key in ("name", "title", "terms", "page")}
+        found.append({**about, "files": files})
         lines.append(f"{each.name}\n  {each.title}\n  terms: {each.terms}\n  {each.page}")
-        for file in each.downloads:
-            trust = "checked by SHA-256" if file.sha256 else "no checksum: the first download is trusted"
-            lines.append(f"    {file.addresses[0]}  ({trust})")
+        for file in files:
+            trust = "checked by SHA-256" if file["sha256"] else "no checksum: the first download is trusted"
+            lines.append(f"    {file['address']}  ({trust})")
     run.print(found, "\n".join(lines))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +37,6 @@ Go on with your own images, one folder for each person, product or symbol:
    twinned train IMAGES -o mine.twin --minutes 3
    twinned verify mine.twin a.jpg b.jpg
    twinned classify mine.twin ONE_EXAMPLE_EACH new.jpg"""
-_print = partial(print, flush=True)
 _LINE = "   {:<44} {:>6.1%}  [{:.1%} to {:.1%}]"
 
 
@@ -49,20 +47,12 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Train on Latin, Greek and Cyrillic letters, then recognize Armenian and Georgian ones."""
-    report = (lambda sentence: None) if run.json or run.quiet else _print
-    result = make(output, seed=seed, progress=run.progress, report=report)
-    if run.json:
-        run.print(result, "")
 
+    def report(sentence: str) -> None:
+        if not (run.json or run.quiet):
+            print(sentence, flush=True)
 
-def make(
-    output: Path, *, seed: int = 0, progress: bool = True, report: Callable[[str], None] = _print
-) -> dict[str, Any]:
-    """Train on the letters of three alphabets; recognize, identify and search those of two others.
-
-    An earlier demo in the folder is replaced. ``report`` prints a line; figures and paths are returned.
-    """
-    began = time.monotonic()
+    began, progress = time.monotonic(), run.progress
     if output.is_file():
         raise SettingError(f"{output}: is a file; choose a folder with -o")
     if output.exists():
@@ -93,13 +83,10 @@ def make(
     seconds = round(time.monotonic() - began, 1)
     report(f"\nThe demo took {seconds:.0f} s. See the letters and the model in a browser:")
     report(f"   twinned serve {output / 'letters.twin'} --gallery {output / 'letters.gallery'}")
-    return {
-        "folder": str(output),
-        "seconds": seconds,
-        "figures": found.to_json(),
-        "digits": digits.to_json(),
-        "pictures": [str(p) for p in pictures],
-    }
+    if run.json:
+        result = {"folder": str(output), "seconds": seconds, "figures": found.to_json()}
+        result |= {"digits": digits.to_json(), "pictures": [str(p) for p in pictures]}
+        run.print(result, "")
 
 
 def write_letters(

@@ -12,12 +12,12 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, is_dataclass
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar, get_args, get_type_hints
 
 import typer
 from typer import Argument, Option
@@ -26,6 +26,7 @@ import twinned as tw
 
 from ..errors import DataError
 from ..utils.notes import logger
+from ..utils.options import describe
 from ..utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ class Commands(typer.Typer):
     """Typer application whose commands can take the options of a dataclass, such as `Run`, together."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[_Command], _Command]:
-        """Register a command; the fields of a parameter that is a dataclass become options."""
+        """Register a command; the fields of a dataclass and the items of ``**options`` become options."""
         register = super().command(name, **options)
 
         def decorate(function: _Command) -> _Command:
@@ -306,12 +307,27 @@ class Commands(typer.Typer):
         return decorate
 
 
+def _described(options: type) -> Iterator[Parameter]:
+    """Yield the options that a `TypedDict` describes."""
+    for name, kind, found in describe(options):
+        flag = found.flag or f"--{name.replace('_', '-')}"
+        option = Option(flag, help=f"{found.help}.", rich_help_panel=found.panel, min=found.least)
+        shown: Any = Annotated[found.cli or kind, option]
+        yield Parameter(name, Parameter.KEYWORD_ONLY, default=found.default, annotation=shown)
+
+
 def _expanded(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function with one parameter for each option."""
     own = inspect.signature(function, eval_str=True).parameters
     groups: dict[str, Any] = {
         name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)
     }
-    parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for name, one in own.items() if name not in groups]
+    parameters: list[Parameter] = []
+    for name, one in own.items():
+        if one.kind is Parameter.VAR_KEYWORD:
+            parameters += _described(*get_args(one.annotation))
+        elif name not in groups:
+            parameters.append(one.replace(kind=Parameter.KEYWORD_ONLY))
     for group in groups.values():
         hints = get_type_hints(group, include_extras=True)
         options = inspect.signature(group).parameters.items()

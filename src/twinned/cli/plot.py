@@ -62,12 +62,10 @@ def history(
         if (reason := loaded.record.without_history()) is not None:
             raise DataError(f"{folder}: has no training history to draw: {reason}")
         tables[str(folder)] = loaded.record.history()
-    drawn: Any
     if len(models) == 1:
-        drawn = tw.plots.history(tables[str(models[0])], over=over)
+        run.save(tw.plots.history(tables[str(models[0])], over=over))
     else:
-        drawn = tw.plots.accuracy_over_time(tables)
-    run.save(drawn)
+        run.save(tw.plots.accuracy_over_time(tables))
 
 
 @group.command()

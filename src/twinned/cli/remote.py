@@ -46,9 +46,7 @@ class RemoteService:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingError(
-                f"--url {url}: expected the address of a service, such as http://127.0.0.1:8000"
-            )
+            raise SettingError(f"--url {url}: expected the address of a service, http://HOST:PORT")
         self._url = url.rstrip("/")
         self._faces: str | None = None
         self._session = requests.Session()
@@ -181,10 +179,9 @@ class RemoteService:
 
     def count(self, *, label: Sequence[str] | None = None, where: Mapping[str, Any] | None = None) -> int:
         """Count the enrolled images."""
-        labels = self.labels(where=where or {})
-        if not label:
-            return int(self._ask("GET", "/v1/gallery/labels")["count"])
-        return sum(labels.get(name, 0) for name in label)
+        _unsupported("--where", where)
+        found = self._ask("GET", "/v1/gallery/labels")
+        return int(sum(found["labels"].get(name, 0) for name in label) if label else found["count"])
 
     def labels(self, *, where: Mapping[str, Any]) -> dict[str, int]:
         """Count the images of each label."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import typer
 from typer import Argument, Option
@@ -20,7 +18,6 @@ import twinned as tw
 from ..errors import SettingError, many
 from ..inference.input_options import InputOptions
 from ..training.options import TrainOptions
-from ..utils.options import describe
 from .options import Commands, Data, Force, ModelFolder, Run, Seed, wrapped
 
 app = Commands()
@@ -56,38 +53,7 @@ PrintConfig = Annotated[
 Far = Annotated[float | None, Option(help="False accept rate of the threshold (default: equal error rate).")]
 
 
-def with_options(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace ``**options`` of a command by the options that a `TypedDict` describes."""
-    generated = [
-        Parameter(
-            name,
-            Parameter.KEYWORD_ONLY,
-            default=found.default,
-            annotation=Annotated[
-                found.cli or kind,
-                Option(
-                    found.flag or f"--{name.replace('_', '-')}",
-                    help=f"{found.help}.",
-                    rich_help_panel=found.panel,
-                    min=found.least,
-                ),
-            ],
-        )
-        for name, kind, found in describe(options)
-    ]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True).parameters.values()
-        parameters = [*(one for one in own if one.kind is not Parameter.VAR_KEYWORD), *generated]
-        command.__dict__["__signature__"] = inspect.Signature(parameters)
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return command
-
-    return decorate
-
-
 @app.command()
-@with_options(TrainOptions)
 def train(
     run: Run,
     context: typer.Context,
@@ -98,7 +64,7 @@ def train(
     print_config: PrintConfig = False,
     resume: Resume = False,
     force: Force = False,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> None:
     """Train a Siamese network on your images and write a model folder."""
     given: dict[str, Any] = _options(options) | {"validation": validate}
@@ -120,7 +86,6 @@ def train(
 
 
 @app.command()
-@with_options(TrainOptions)
 def finetune(
     run: Run,
     model: ModelFolder,
@@ -133,7 +98,7 @@ def finetune(
     validate: Validation = None,
     resume: Resume = False,
     force: Force = False,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> None:
     """Train a model further on other images: new classes, a new task, a new image size.
 
@@ -159,13 +124,13 @@ def finetune(
     emit_model(run, found, output, more=more)
 
 
-def _working(run: Run, options: dict[str, Any]) -> AbstractContextManager[Any]:
+def _working(run: Run, options: TrainOptions) -> AbstractContextManager[Any]:
     """Show that the program works while no other bar does; several processes show their own bars."""
     alone = options.get("devices") in (None, 1) and os.environ.get("RANK", "0") == "0"
     return run.working() if alone else nullcontext()
 
 
-def _options(given: dict[str, Any]) -> dict[str, Any]:
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set, with ``--set`` as a dictionary."""
     chosen = {name: value for name, value in given.items() if value is not None}
     return chosen | {"settings": parse_settings(given.get("settings") or [])}
@@ -244,7 +209,6 @@ def _at(far: float | None) -> str:
 
 
 @app.command()
-@with_options(InputOptions)
 def wrap(
     run: Run,
     encoder: Annotated[
@@ -260,9 +224,10 @@ def wrap(
     licence: Annotated[str | None, Option(help="License of the encoder, for the model card.")] = None,
     seed: Seed = 0,
     force: Force = False,
-    **options: Any,
+    **options: Unpack[InputOptions],
 ) -> None:
     """Make a model from another framework's encoder; threshold and probability are fitted to your data."""
+    given: dict[str, Any] = {**options}
     with run.working():
         model = tw.wrap(
             encoder,
@@ -274,7 +239,7 @@ def wrap(
             seed=seed,
             force=force,
             progress=run.progress,
-            **options | {name: _numbers(f"--{name}", options[name]) for name in ("mean", "std")},
+            **given | {name: _numbers(f"--{name}", given[name]) for name in ("mean", "std")},
         )
     emit_model(run, model, output, more={"spec": model.spec.model_dump(mode="json")})
 

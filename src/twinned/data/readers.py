@@ -86,10 +86,8 @@ def load_images(
         return _from_folder(folder)
     header, rows = read_csv(path)
     if not {"path", "label"} <= set(header):
-        pairs = {"left", "right"} <= set(header)
-        hint = " This is a pair list, which has no class labels." if pairs else ""
-        if pairs and "same" not in header:
-            hint = " A pair list has the columns left,right,same."
+        is_pairs = {"left", "right"} <= set(header)
+        hint = " A pair list has the columns left,right,same, and no class labels." if is_pairs else ""
         raise DataError(
             f"{path}: The first line must be the column names path,label[,split][,group][,role];"
             f" got {','.join(header) or 'an empty file'}.{hint}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CalibrationReport(NamedTuple):
-    """Result of `calibrate`."""
+    """Result of `calibrate`: figures are the equal error rate and about 200 points of the error curve."""
 
     calibration: Calibration
     comparisons: Comparisons  # that it was fitted on
@@ -53,12 +53,23 @@ def calibrate(
     if isinstance(dataset, ImageSet):
         measure, labels, forgery = comparator.distances, dataset.labels, dataset.forgery
         sets = draw_reference_sets(embeddings, labels, measure, forgery=forgery, seed=seed)
-    fitted = fit_calibration(
-        comparisons, sets=sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed
-    )
+    return calibrate_on(comparisons, sets, far=far, prior=prior, unseen_classes=unseen_classes, seed=seed)
+
+
+def calibrate_on(comparisons: Comparisons, sets: Sequence[ReferenceSet], **options: Any) -> CalibrationReport:
+    """Do as `calibrate` for comparisons and reference sets that are there, such as those of folds."""
+    fitted = fit_calibration(comparisons, sets=sets, **options)
     for warning in threshold_warnings(fitted, comparisons):
         note(*warning)
-    return CalibrationReport(fitted, comparisons, held_out_figures(fitted, comparisons))
+    pairs = comparisons.hardest()
+    found = roc(pairs.distance, pairs.same).thinned(200)
+    finite = np.isfinite(found.threshold)
+    curve = {
+        name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
+        for name in ("threshold", "far", "frr")
+    }
+    figures = {"eer": fitted.eer, "eer_ci": fitted.eer_ci, "curve": curve}
+    return CalibrationReport(fitted, comparisons, figures)
 
 
 def fit_calibration(
@@ -82,15 +93,3 @@ def fit_calibration(
         identification=fit_identification(comparisons, seed=seed),
         references=fit_references(sets, far=far, prior=prior, seed=seed),
     )
-
-
-def held_out_figures(calibration: Calibration, comparisons: Comparisons) -> dict[str, Any]:
-    """Return the equal error rate and the error curve, at about 200 thresholds, for model.json."""
-    pairs = comparisons.hardest()
-    found = roc(pairs.distance, pairs.same).thinned(200)
-    finite = np.isfinite(found.threshold)
-    curve = {
-        name: [float(f"{v:.6g}") for v in getattr(found, name)[finite]]
-        for name in ("threshold", "far", "frr")
-    }
-    return {"eer": calibration.eer, "eer_ci": calibration.eer_ci, "curve": curve}

@@ -1,11 +1,13 @@
-"""gallery.json of an embedded gallery, and file operations that survive a crash."""
+"""Files of an embedded gallery: gallery.json, operations that survive a crash, and errors explained."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +110,36 @@ def system_error(folder: Path, error: BaseException) -> GalleryError | None:
 def _refused(folder: Path, number: int, detail: str) -> GalleryError:
     what, remedy = _REFUSED[number]
     return GalleryError(f"{folder}: {what}{detail}. {remedy}")
+
+
+@contextlib.contextmanager
+def explaining(folder: Path, doing: str | None = None) -> Iterator[None]:
+    """Explain errors of Qdrant Edge and of the system, on opening a gallery or ``doing`` something else."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        raise system_error(folder, error) or _explained(folder, error, doing) from error
+
+
+def _explained(folder: Path, error: BaseException, doing: str | None) -> GalleryError:
+    if doing is not None:
+        return GalleryError(
+            f"{folder}: {doing} failed ({error}); acknowledged data is stored. Close the gallery and open it "
+            "again"
+        )
+    if "WouldBlock" not in str(error):  # Qdrant Edge raises no type of its own for a held lock
+        return damaged(folder, str(error))
+    return GalleryError(
+        f"{folder}: is open already, in another process or in this one, and can be open only once. Close the "
+        "other one, or ask its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
+    )
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return True for errors of the system and of Qdrant Edge: plain `Exception`, or Rust's panics."""
+    return isinstance(error, OSError) or type(error) is Exception or type(error).__name__ == "PanicException"
 
 
 def identity(path: str | os.PathLike[str] | int) -> tuple[int, int]:

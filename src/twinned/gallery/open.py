@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import GalleryError, SettingError
-from . import edge_shard, qdrant_edge
+from . import qdrant_edge
 from .gallery import Gallery
 from .gallery_file import system_error
 from .qdrant import Store
@@ -40,8 +40,8 @@ def open_gallery(
         store.close()
         raise GalleryError(
             f"{address}: was filled by another model ({_describe(store.binding)}; this one is "
-            f"{_describe(wanted)}), and embeddings of different models cannot be compared. Open it "
-            "with that model, or embed its images again with this one: twinned gallery rebuild"
+            f"{_describe(wanted)}). Open it with that model, or embed its images again with this one: "
+            "twinned gallery rebuild"
         )
     return Gallery(store, embedder, read_only=read_only)
 
@@ -75,7 +75,7 @@ def open_store(
             raise GalleryError(
                 f"{address}: the gallery does not exist. Add images to create it: twinned gallery add"
             )
-        edge_shard.create(folder, binding)
+        qdrant_edge.create(folder, binding)
     return qdrant_edge.EdgeStore(folder)
 
 

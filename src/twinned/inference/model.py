@@ -175,7 +175,7 @@ class Model(FolderEmbedder):
             SettingError: If the threshold is not finite.
         """
         references = list(as_many(left, gray_batches=False))
-        if any(is_folder(image) for image in references):
+        if any(map(is_folder, references)):
             from ..data.readers import references_of
 
             references = [image for given in references for image in references_of(given)]

@@ -221,21 +221,26 @@ def read(folder: Path) -> Manifest:
         raise ModelError(f"{path}: The file is damaged ({error})") from None
 
 
+def check_files(folder: Path, names: Iterable[str], manifest: Manifest) -> None:
+    """Check the SHA-256 of files of the folder; raise `ModelError` where one is missing or was changed."""
+    for path in map(folder.joinpath, names):
+        if not path.is_file():
+            raise ModelError(f"{path}: No such file; the model folder is incomplete. Restore it from a copy")
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise ModelError(f"{path}: The file cannot be read ({error.strerror})") from None
+        if found != manifest.files.get(path.name):
+            raise ModelError(
+                f"{path}: The file differs from the one that model.json was written for (SHA-256)."
+                " Restore it from a copy, or train again"
+            )
+
+
 def checked(folder: Path, name: str, manifest: Manifest) -> Path:
-    """Return the path of a file of the folder; raise `ModelError` where it is missing or was changed."""
-    path = folder / name
-    if not path.is_file():
-        raise ModelError(f"{path}: No such file; the model folder is incomplete. Restore it from a copy")
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise ModelError(f"{path}: The file cannot be read ({error.strerror})") from None
-    if found != manifest.files.get(name):
-        raise ModelError(
-            f"{path}: The file differs from the one that model.json was written for (SHA-256)."
-            " Restore it from a copy, or train again"
-        )
-    return path
+    """Return the path of a file of the folder after `check_files`."""
+    check_files(folder, [name], manifest)
+    return folder / name
 
 
 def write(

@@ -34,21 +34,20 @@ from .session import Floats, Graph, embed_pixels
 
 
 class _Scaling(NamedTuple):
-    """Scaling of pixels to a float encoder's input: ``(pixels * scale - mean) / std``."""
+    """Scaling of pixels to a float encoder's input: ``(pixels / 255 - mean) / std``."""
 
     words: str
-    scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-_BYTES = _Scaling("as bytes", 1.0, (0.0,), (1.0,))
+_BYTES = _Scaling("as bytes", (0.0,), (1 / 255,))
 # Usual inputs of float encoders, most frequent first.
 _USUAL = (
-    _Scaling("by ImageNet's mean and deviation", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    _Scaling("from -1 to 1", 1 / 255, (0.5,), (0.5,)),
-    _Scaling("from 0 to 1", 1 / 255, (0.0,), (1.0,)),
-    _Scaling("from 0 to 255", 1.0, (0.0,), (1.0,)),
+    _Scaling("by ImageNet's mean and deviation", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    _Scaling("from -1 to 1", (0.5,), (0.5,)),
+    _Scaling("from 0 to 1", (0.0,), (1.0,)),
+    _Scaling("from 0 to 255", (0.0,), (1 / 255,)),
 )
 _LOOK_AT = 256  # number of images that guesses are checked on
 
@@ -223,10 +222,7 @@ def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
         height, width, channels = _shape(found, layout, options)
         for scaling in scalings:
             if {len(scaling.mean), len(scaling.std)} <= {1, channels}:
-                mean, std = (  # of pixels divided by 255
-                    tuple(np.broadcast_to(np.array(values) / (255 * scaling.scale), channels).tolist())
-                    for values in (scaling.mean, scaling.std)
-                )
+                mean, std = (tuple(np.broadcast_to(values, channels).tolist()) for values in scaling[1:])
                 spec = ImageSpec(height=height, width=width, channels=channels, fit=fit, mean=mean, std=std)
                 formats.append(InputFormat(layout, spec, scaling.words))
             elif scaling not in _USUAL:
@@ -255,7 +251,7 @@ def _scalings(found: OnnxEncoder, options: InputOptions) -> Sequence[_Scaling]:
     if not (std.size and np.isfinite([scale, *mean, *std]).all() and scale > 0 and (std > 0).all()):
         raise SettingError(f"scale and std must be above 0, and mean finite; got {shown}")
     words = f"as (pixels * {scale:.4g} - {mean.tolist()}) / {std.tolist()}"
-    return [_Scaling(words, scale, tuple(mean.tolist()), tuple(std.tolist()))]
+    return [_Scaling(words, *(tuple((values / (255 * scale)).tolist()) for values in (mean, std)))]
 
 
 def _shape(found: OnnxEncoder, layout: str, options: InputOptions) -> tuple[int, int, int]:

@@ -76,10 +76,7 @@ class EmbeddingLoss(Loss):
         measures = self._kind not in ("embedding", "foreign") or not (miner is None or self._mines_embeddings)
         distance, problem = distance or required, ""
         if self._on_logits and not callable(distance):
-            problem = (
-                f"is computed from a learned head's logits; got distance {distance!r}. Pass a function that"
-                " returns the head's logits"
-            )
+            problem = f"needs a function that returns the learned head's logits; got distance {distance!r}"
         elif required is not None and distance != required:
             problem = f"requires the distance {required!r}; got {distance!r}"
         elif self.proxies and miner is not None:

@@ -50,8 +50,7 @@ class CrossBatchMemory(Loss):
     def __init__(self, loss: nn.Module, embedding_size: int, *, size: int = 1024) -> None:
         super().__init__()
         if getattr(loss, "kind", None) != "embedding":
-            name = type(loss).__name__
-            raise SettingError(f"{name} accepts no memory. Pass embedding_loss(loss, distance=...) instead")
+            raise SettingError(f"{type(loss).__name__} accepts no memory. Pass embedding_loss(loss, ...)")
         if getattr(loss, "proxies", False) is True:
             name = type(getattr(loss, "loss", loss)).__name__
             raise SettingError(f"{name} compares images with classes, not with images. Leave the memory out")

@@ -75,8 +75,8 @@ class ChopraLoss(Loss):
     ``2 * bound * exp(-2.77 * d / bound)``. The loss has no margin, and every different pair has a gradient.
 
     Args:
-        bound: Largest possible distance (Q in the paper): ``d`` for ``d`` sigmoid outputs. At that distance
-            a different pair costs 6 % of its cost at 0.
+        bound: Largest possible distance, above 0 (Q in the paper): ``d`` for ``d`` sigmoid outputs. At that
+            distance a different pair costs 6 % of its cost at 0.
 
     Example:
         >>> distance = torch.tensor([0.5, 0.0])

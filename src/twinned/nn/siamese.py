@@ -89,15 +89,12 @@ class SiameseNetwork(nn.Module):
         return self.encoder.embedding_size + (self.cohort is not None)
 
     def embed(self, images: Tensor, *, start_stage: int = 0) -> Tensor:
-        """Embed images.
+        """Embed images: shape ``(n, d)``, of length 1 if the network normalizes.
 
         Args:
             images: Floats in [0, 1], shape ``(n, channels, height, width)``; or, with ``start_stage`` above
                 0, cached input of that stage of the encoder.
             start_stage: First stage of the encoder to run.
-
-        Returns:
-            Shape ``(n, d)``; of length 1 if the network normalizes.
         """
         embedding: Tensor = self.encoder(self._normalized(images, start_stage), start_stage=start_stage)
         # Losses need the precision of float32 under autocast to bfloat16.

@@ -90,15 +90,13 @@ class SecurityMiddleware:
 
         try:
             self._check(scope)
+            await self.app(scope, receive, dress)
         except Problem as problem:
             await problem.response()(scope, receive, dress)
-        else:
-            try:
-                await self.app(scope, receive, dress)
-            except asyncio.CancelledError:  # a stopping server cancels requests that run too long
-                if started:
-                    raise
-                await overloaded("The service is stopping").response()(scope, receive, dress)
+        except asyncio.CancelledError:  # a stopping server cancels requests that run too long
+            if started:
+                raise
+            await overloaded("The service is stopping").response()(scope, receive, dress)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.answered(route, scope["method"], status, time.perf_counter() - began)

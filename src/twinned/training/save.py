@@ -12,10 +12,8 @@ from safetensors.torch import save_file
 
 from ..data.decoded import DecodedSet
 from ..data.splits import enrollment_size, subsample
-from ..evaluation.calibration import Calibration
 from ..evaluation.enrollment import choose_enrollment
-from ..evaluation.fitting import fit_calibration, held_out_figures
-from ..evaluation.threshold_warnings import threshold_warnings
+from ..evaluation.fitting import CalibrationReport, calibrate_on
 from ..inference import model_folder
 from ..inference.embedder import GraphEmbedder
 from ..inference.model_card import card
@@ -24,7 +22,7 @@ from ..inference.session import Graph
 from ..nn import onnx_export
 from ..nn.siamese import SiameseNetwork
 from ..utils import files
-from ..utils.notes import Note, note
+from ..utils.notes import Note
 from .cross_validation import FitResult
 from .trainer import Trainer
 from .warm_start import WarmStart
@@ -42,15 +40,10 @@ def write_model(
     ``notes`` are those of the run, ``given`` the hashes of the data and of the initial model.
     """
     config, score = trainer.config, result.score
-    calibration = fit_calibration(
-        score.comparisons,
-        sets=score.sets,
-        far=config.calibration.far,
-        unseen_classes=result.unseen,
-        seed=config.seed,
+    far = config.calibration.far
+    report = calibrate_on(
+        score.comparisons, score.sets, far=far, unseen_classes=result.unseen, seed=config.seed
     )
-    for warning in threshold_warnings(calibration, score.comparisons):
-        note(*warning)
     network = result.network.eval().cpu()
     _write_encoder(folder, trainer, result)
     has_head = write_weights(network, folder)
@@ -61,7 +54,7 @@ def write_model(
     if trainer.warm_start is not None:  # it was trained on its own classes before
         classes = sorted({*classes, *trainer.warm_start.model.manifest.classes})
     _write_training_json(folder / "training.json", trainer, result, classes=classes, given=given)
-    manifest = _manifest(trainer, result, calibration, notes, classes=classes, has_head=has_head)
+    manifest = _manifest(trainer, result, report, notes, classes=classes, has_head=has_head)
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
         manifest = _choose_enrollment(folder, manifest, result.held_out, config.seed)
     model_folder.write(folder, manifest, card=card(manifest))
@@ -129,7 +122,7 @@ def _write_training_json(
 def _manifest(
     trainer: Trainer,
     result: FitResult,
-    calibration: Calibration,
+    report: CalibrationReport,
     notes: Sequence[Note],
     *,
     classes: list[str],
@@ -157,16 +150,16 @@ def _manifest(
         distance=network.head.name,
         head=has_head,
         relations=relations if has_head else [],
-        calibration=calibration,
+        calibration=report.calibration,
         classes=classes,
         data=data,
-        held_out=_held_out_figures(trainer, result, calibration),
+        held_out=_held_out_figures(trainer, result, report),
         recipe=config,
         licence=license_text,
     ).with_notes(notes)
 
 
-def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibration) -> dict[str, Any]:
+def _held_out_figures(trainer: Trainer, result: FitResult, report: CalibrationReport) -> dict[str, Any]:
     """Return the figures of model.json: those of the network, and of the baseline as ``untouched``."""
     held_out, score = result.held_out, result.score
     parts = [part.labelled for part in (result.train, held_out) if part is not None]
@@ -174,7 +167,7 @@ def _held_out_figures(trainer: Trainer, result: FitResult, calibration: Calibrat
     figures: dict[str, Any] = {
         "images": len(held_out.hashes) if held_out else 0,
         "classes": held_out.classes if held_out else [],
-        **held_out_figures(calibration, score.comparisons),
+        **report.figures,
         **model_folder.harder_impostors(
             score.comparisons,
             recipe=result.config.recipe,

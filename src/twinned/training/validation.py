@@ -17,7 +17,8 @@ from ..data.datasets import PairSet
 from ..data.decoded import DecodedSet
 from ..data.splits import enrollment_size, subsample
 from ..evaluation.reference_sets import ReferenceSet, draw_reference_sets
-from ..metrics.comparisons import Comparisons, compare_all, compare_pairs
+from ..metrics.comparisons import Comparisons
+from ..metrics.comparisons import compare as compare_embeddings
 from ..metrics.retrieval import evaluate_retrieval
 from ..metrics.roc import eer as equal_error_rate
 from ..nn import heads
@@ -80,10 +81,7 @@ def score(
         accuracy = _relation_accuracy(network, data.pairs, vectors, relations)
         return ValidationScore(comparisons, None, len(data.pixels), relation=accuracy)
     embeddings, labels, forgery = vectors.numpy(), data.images.labels, data.images.forgery
-
-    def distance(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-        return _all_distances(network, a, b)
-
+    distance = HeadDistances(network).distances
     retrieval = evaluate_retrieval(embeddings[~forgery], labels[~forgery], distance)
     sets = draw_reference_sets(embeddings, labels, distance, forgery=forgery, seed=seed)
     return ValidationScore(comparisons, retrieval.recall_at[1], retrieval.queries, sets)
@@ -107,22 +105,8 @@ def batch_size(network: SiameseNetwork) -> int:
 
 def compare(network: SiameseNetwork, data: DecodedSet, vectors: Tensor) -> Comparisons:
     """Return the distances of all pairs of labeled images, or of the pairs of a list."""
-    device = network.mean.device
-    if data.pairs is not None:
-        left, right = vectors[data.pairs.left], vectors[data.pairs.right]
-        with torch.no_grad():
-            distance = network.head(left.to(device), right.to(device)).cpu().numpy()
-        group = data.pairs.identity_groups()
-        return compare_pairs(
-            distance, data.pairs.same, left=group[data.pairs.left], right=group[data.pairs.right]
-        )
-    return compare_all(
-        vectors.numpy(),
-        data.images.labels,
-        lambda a, b: _all_distances(network, a, b),
-        forgery=data.images.forgery,
-        limit=_MAX_COMPARISONS,
-    )
+    measure = HeadDistances(network)
+    return compare_embeddings(vectors.numpy(), data.dataset, measure, limit=_MAX_COMPARISONS)
 
 
 def make_evaluation(
@@ -176,14 +160,26 @@ def _relation_accuracy(
     return float(np.mean(predicted == pairs.relation))
 
 
-@torch.no_grad()
-def _all_distances(network: SiameseNetwork, a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """Return the distances of all pairs, shape ``(len(a), len(b))``."""
-    if isinstance(network.head, heads.Distance):
-        plain: NDArray[Any] = distances.get(network.head.name)(a, b, pairwise=True)
-        return plain
-    device = network.mean.device
-    left, right = torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)
-    rows = [network.head(row.expand(len(right), -1), right) for row in left]
-    found: NDArray[Any] = torch.stack(rows).cpu().numpy()
-    return found
+class HeadDistances:
+    """Distances of embeddings by the head of a network, a `Comparator`."""
+
+    def __init__(self, network: SiameseNetwork) -> None:
+        self.head, self.device = network.head, network.mean.device
+
+    @torch.no_grad()
+    def distances(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+        """Return the distances of all pairs, shape ``(len(left), len(right))``."""
+        if isinstance(self.head, heads.Distance):
+            plain: NDArray[Any] = distances.get(self.head.name)(left, right, pairwise=True)
+            return plain
+        a, b = (torch.from_numpy(side).to(self.device) for side in (left, right))
+        rows = [self.head(row.expand(len(b), -1), b) for row in a]
+        found: NDArray[Any] = torch.stack(rows).cpu().numpy()
+        return found
+
+    @torch.no_grad()
+    def paired_distances(self, left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+        """Return distances row by row, shape ``(len(left),)``."""
+        a, b = (torch.from_numpy(side).to(self.device) for side in (left, right))
+        found: NDArray[Any] = self.head(a, b).cpu().numpy()
+        return found

@@ -40,10 +40,8 @@ def forces(
     arrows = [np.asarray(force, np.float64) for _, force in figures]
     shapes = {arrow.shape for arrow in arrows}
     if shapes | {where.shape} != {(len(names), 2)} or not figures:
-        raise DataError(
-            f"expected points (n, 2), n labels and forces (n, 2); got {where.shape}, {len(names)} and"
-            f" {', '.join(map(str, shapes)) or 'none'}"
-        )
+        got = f"{where.shape}, {len(names)} and {', '.join(map(str, shapes)) or 'none'}"
+        raise DataError(f"expected points (n, 2), n labels and forces (n, 2); got {got}")
     if axes is None:
         axes = list(sheet(4.1 * len(figures), 4.4).subplots(1, len(figures), squeeze=False).flat)
     classes, code = np.unique(names, return_inverse=True)

@@ -49,10 +49,8 @@ def embedding_map(
     """
     where, names = np.asarray(points, dtype=np.float64), np.array([str(label) for label in labels])
     if where.ndim != 2 or len(where) != len(names) or (images is not None and len(images) != len(names)):
-        raise DataError(
-            f"expected one point, label and image each; got points {where.shape}, {len(names)} labels,"
-            f" {'no' if images is None else len(images)} images"
-        )
+        got = f"{where.shape}, {len(names)} labels, {'no' if images is None else len(images)} images"
+        raise DataError(f"expected one point, label and image each; got points {got}")
     ax = ax or plain(6.6, 6.0)
     # The axes have no unit, so each is stretched to fill the figure.
     where = (where - where.min(axis=0)) / np.maximum(np.ptp(where, axis=0), 1e-12) * _SIZE

@@ -283,6 +283,5 @@ def _title(ax: Axes, y: float, text: str, *, size: float, color: str) -> None:
 
 
 def _count(parameters: int | None) -> str:
-    if parameters is None:
-        return "parameters not recorded"
-    return f"{parameters:,} parameters" if parameters else "no parameters"
+    known = f"{parameters:,} parameters" if parameters else "no parameters"
+    return "parameters not recorded" if parameters is None else known

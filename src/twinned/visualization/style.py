@@ -135,11 +135,7 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **look
 
 
 def thumbnail(source: ImageSource, size: int = 160) -> NDArray[np.uint8]:
-    """Return an image as RGB, uint8 ``(h, w, 3)``, with no side longer than ``size``.
-
-    Raises:
-        ImageError: If it cannot be opened.
-    """
+    """Return an image as RGB, uint8 ``(h, w, 3)``, no side longer than ``size``, or raise `ImageError`."""
     image = open_image(source, at_least=(size, size)).convert("RGB")
     image.thumbnail((size, size))
     return np.asarray(image)
@@ -164,13 +160,11 @@ def picture(
     width, height = image.shape[1] * scale, image.shape[0] * scale
     left, top = at[0] + (outer[0] - width) / 2, at[1] + (outer[1] - height) / 2
     limits = ax.get_xlim(), ax.get_ylim()
-    ax.imshow(
-        image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2),
-        extent=(left, left + width, top + height, top),
-        origin="lower" if limits[1][0] < limits[1][1] else "upper",
-        interpolation="nearest" if max(image.shape[:2]) < 100 else "antialiased",
-        zorder=3,
-    )
+    pixels = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    origin: Literal["lower", "upper"] = "lower" if limits[1][0] < limits[1][1] else "upper"
+    smoothing = "nearest" if max(image.shape[:2]) < 100 else "antialiased"
+    extent = left, left + width, top + height, top
+    ax.imshow(pixels, extent=extent, origin=origin, interpolation=smoothing, zorder=3)
     ax.set(xlim=limits[0], ylim=limits[1])
     box(ax, (left, top), (width, height), fill=False, edgecolor=frame, linewidth=line, zorder=4)
     return left, top, width, height

@@ -99,8 +99,6 @@ def accuracy_over_time(
 
 def _column(table: Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     if name not in table or not np.size(table[name]):
-        raise DataError(
-            f"no training history to draw: column {name!r} is missing or empty"
-            f" (columns: {', '.join(table) or 'none'}). Pass the history of a model trained step by step"
-        )
+        columns = f"column {name!r} is missing or empty (columns: {', '.join(table) or 'none'})"
+        raise DataError(f"no training history to draw: {columns}. Pass that of a model trained step by step")
     return np.asarray(table[name], dtype=np.float64)

@@ -158,13 +158,8 @@ def _fill(
     found = len(find_images(work))
     if found != data_set.images:
         note("incomplete", f"incomplete copy: found {found:,} of {data_set.images:,} images")
-    return {
-        "name": name,
-        "title": data_set.title,
-        "terms": data_set.terms,
-        "page": data_set.page,
-        "files": origins,
-    }
+    about = {key: getattr(data_set, key) for key in ("name", "title", "terms", "page")}
+    return {**about, "files": origins}
 
 
 def _copies(data_set: DataSet, root: str | os.PathLike[str] | None) -> list[Path]:

@@ -105,7 +105,8 @@ def gather(
             values[place, len(HEADER) :] = _drawn(picture)
             if spec is not None:
                 picture = Image.fromarray(np.squeeze(read_image(images[place], spec)))
-            thumbnails[place] = _thumbnail(picture)
+            small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            thumbnails[place] = np.asarray(small)
         elif header is None:
             open_image(images[place])  # raises the error
 
@@ -198,7 +199,3 @@ def _frame(gray: Pixels) -> float:
     rows, columns = np.flatnonzero(uneven.any(axis=1)), np.flatnonzero(uneven.any(axis=0))
     gaps = rows[0], len(gray) - 1 - rows[-1], columns[0], gray.shape[1] - 1 - columns[-1]
     return float(min(gaps) / min(gray.shape))
-
-
-def _thumbnail(image: Image.Image) -> Pixels:
-    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))

@@ -133,13 +133,7 @@ def _one_image(
 
 
 def _two_files(
-    what: str,
-    facts: Facts,
-    images: Sequence[ImageSource],
-    pairs: _Pairs,
-    unit: Ints,
-    *,
-    seed: int,
+    what: str, facts: Facts, images: Sequence[ImageSource], pairs: _Pairs, unit: Ints, *, seed: int
 ) -> list[Shortcut]:
     """Probe with the differences of file features, except the size in bytes, which depends on content."""
     left, right, same, fold = pairs

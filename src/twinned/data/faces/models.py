@@ -34,12 +34,10 @@ ENCODER = _Source(
     "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
 )
 DETECTOR = _Source(
-    "mmod_human_face_detector.dat",
-    "4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6",
+    "mmod_human_face_detector.dat", "4cb19393e2fbaf2b1609a9319ad5386618c886a6234ec1b971f3e87c85d87fe6"
 )
 LANDMARKS = _Source(
-    "shape_predictor_5_face_landmarks.dat",
-    "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
+    "shape_predictor_5_face_landmarks.dat", "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"
 )
 
 
@@ -134,7 +132,7 @@ def write_encoder(path: Path) -> None:
 
 
 def encoder_weights() -> dict[str, Floats]:
-    """Return the weights of the face encoder by the names in `twinned.nn.encoders.dlib.DlibFace`."""
+    """Return the weights of the face encoder by the names in `twinned.nn.encoders.pretrained.DlibFace`."""
     *layers, last = folded(read_network(read_source(ENCODER), ENCODER.file).layers)
     found = {"dense.weight": np.ascontiguousarray(last.weights.T)}
     for number, layer in enumerate(layer for layer in layers if layer.kind == "con_4"):

@@ -58,15 +58,11 @@ class Encoder(nn.Module):
         return embedding
 
     def forward_features(self, x: Tensor, *, start_stage: int = 0) -> tuple[Tensor, Tensor]:
-        """Run the backbone.
+        """Return the pooled features ``(n, n_features)`` and the last map ``(n, filters, rows, columns)``.
 
         Args:
             x: Images, shape ``(n, channels, height, width)``; or the input of stage ``start_stage``.
             start_stage: First stage to run.
-
-        Returns:
-            The pooled features, shape ``(n, n_features)``, and the last feature map, shape
-            ``(n, filters, rows, columns)``.
         """
         for stage in self.stages()[start_stage:-1]:
             x = stage(x)

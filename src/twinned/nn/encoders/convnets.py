@@ -144,9 +144,8 @@ class _Residual(nn.Module):
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
             pool: nn.Module = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
-            self.skip = nn.Sequential(
-                pool, nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-            )
+            match_filters = nn.Conv2d(inputs, outputs, 1, bias=False)
+            self.skip = nn.Sequential(pool, match_filters, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))

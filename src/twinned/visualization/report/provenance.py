@@ -164,6 +164,5 @@ def _measured(model: Model, found: Evaluation, data: str) -> _Facts:
 
 def glossary(result: VerificationResult | None) -> list[Html] | None:
     """Return definitions of the terms."""
-    if result is None:
-        return None
-    return [facts(tomllib.loads(files(__package__).joinpath("glossary.toml").read_text("utf-8")).items())]
+    text = files(__package__).joinpath("glossary.toml").read_text("utf-8")
+    return None if result is None else [facts(tomllib.loads(text).items())]
