@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.intp]
 
-_SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,7 +89,7 @@ class ImageSet:
 
         An empty value is ``train`` if any image has one of these three splits, otherwise "".
         """
-        found = [_SPLIT_NAMES.get(word, word) for word in map(str.lower, self.split.tolist())]
+        found = [SPLIT_NAMES.get(word, word) for word in map(str.lower, self.split.tolist())]
         blank = "" if {"train", "val", "test"}.isdisjoint(found) else "train"
         return np.array([name or blank for name in found], np.str_)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .arrays import SupportsArray
 from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
 from .datasets import ImageSet, PairSet
 from .images import SUFFIXES, ImageSource, advice_on, as_many, is_folder
-from .sequences import from_images, from_items, is_sequence_of_items
+from .sequences import from_images, from_items, image_set, is_sequence_of_items
 
 
 class Items(Protocol):
@@ -70,44 +70,28 @@ def load_images(
         >>> faces.classes
         ['anna', 'ben']
     """
-    if labels is not None:
-        if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)):
+        if labels is not None:
             raise DataError(f"labels require a sequence of images; got the path {source}")
+        return _images(_table(source))
+    if labels is not None:
         return from_images(source, labels, groups)
-    if not isinstance(source, (str, os.PathLike)):
-        if isinstance(source, tuple) and len(source) == 2:
-            return from_images(*source, groups=groups)
-        if is_sequence_of_items(source):
-            return from_items(source)
-        raise DataError("images without a path require labels=, one per image, or (images, labels)")
-    folder = _existing(source, "a folder of class folders or a CSV")
-    path = _list_of(folder)
-    if path is None:
-        return _from_folder(folder)
-    header, rows = read_csv(path)
-    if not {"path", "label"} <= set(header):
-        is_pairs = {"left", "right"} <= set(header)
-        hint = " A pair list has the columns left,right,same, and no class labels." if is_pairs else ""
-        raise DataError(
-            f"{path}: The first line must be the column names path,label[,split][,group][,role];"
-            f" got {','.join(header) or 'an empty file'}.{hint}"
-        )
-    return _from_rows(path, rows, ignored_columns(path, header, IMAGE_COLUMNS))
+    if isinstance(source, tuple) and len(source) == 2:
+        return from_images(*source, groups=groups)
+    if is_sequence_of_items(source):
+        return from_items(source)
+    raise DataError("images without a path require labels=, one per image, or (images, labels)")
 
 
 def load_with_metadata(source: str | os.PathLike[str]) -> tuple[ImageSet, list[dict[str, str]]]:
     """Find images like `load_images`, and for each the non-empty columns except path, label and role."""
-    images = load_images(source)
-    path = _list_of(Path(source))
-    if path is None:
+    table = _table(source)
+    images, hidden = _images(table), ("", "path", "label", "role")
+    if not table.rows:  # a folder
         return images, [{} for _ in range(len(images))]
-    header, rows = read_csv(path)
-    hidden = ("", "path", "label", "role")
-    metadata = [
-        {name: value for name, value in row.items() if value and name not in hidden} for _, row in rows
+    return replace(images, notes=()), [
+        {name: value for name, value in row.items() if value and name not in hidden} for _, row in table.rows
     ]
-    unread = ignored_columns(path, header, IMAGE_COLUMNS)
-    return replace(images, notes=tuple(note for note in images.notes if note not in unread)), metadata
 
 
 def load_pairs(source: str | os.PathLike[str]) -> PairSet:
@@ -118,10 +102,47 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
     Raises:
         DataError: If a column is missing or a value is invalid; names the line.
     """
-    path = _existing(source, "a CSV with the columns left,right,same")
-    if path.is_dir():
-        raise DataError(f"{path}: expected a CSV with the columns left,right,same; got a folder")
-    header, rows = read_csv(path)
+    if is_folder(source):
+        raise DataError(f"{source}: expected a CSV with the columns left,right,same; got a folder")
+    return _pairs(_table(source))
+
+
+def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
+    """Read a folder or a CSV of images like `load_images`, or a pair list like `load_pairs`."""
+    table = _table(source)
+    return _pairs(table) if {"left", "right", "same"} <= set(table.header) else _images(table)
+
+
+def as_dataset(data: Data) -> ImageSet | PairSet:
+    """Return a dataset unchanged, read it from a path as `load` does, or else as `load_images` does."""
+    if isinstance(data, (ImageSet, PairSet)):
+        return data
+    return load(data) if isinstance(data, (str, os.PathLike)) else load_images(data)
+
+
+class _Table(NamedTuple):
+    path: Path  # a CSV, or a folder of class folders, which has no header
+    header: list[str]
+    rows: list[Row]
+
+
+def _table(source: str | os.PathLike[str]) -> _Table:
+    """Read a CSV, or that in a folder; images.csv without labels is ignored."""
+    path = Path(source)
+    if not path.exists():
+        advice = advice_on(str(path)) or "expected a folder of class folders or a CSV"
+        raise DataError(f"{path}: no such file or folder; {advice}.")
+    if not path.is_dir():
+        return _Table(path, *read_csv(path))
+    if (listed := path / LIST).is_file():
+        table = _Table(listed, *read_csv(listed))
+        if {"path", "label"} <= set(table.header):
+            return table
+    return _Table(path, [], [])
+
+
+def _pairs(table: _Table) -> PairSet:
+    path, header, rows = table
     if not {"left", "right", "same"} <= set(header):
         raise DataError(f"{path}: The first line must be left,right,same; got {','.join(header)}.")
     if not rows:
@@ -143,21 +164,6 @@ def load_pairs(source: str | os.PathLike[str]) -> PairSet:
         origin=str(path),
         notes=ignored_columns(path, header, PAIR_COLUMNS),
     )
-
-
-def load(source: str | os.PathLike[str]) -> ImageSet | PairSet:
-    """Read a folder or a CSV of images like `load_images`, or a pair list like `load_pairs`."""
-    path = Path(source)
-    if path.is_file() and {"left", "right", "same"} <= set(read_csv(path)[0]):
-        return load_pairs(path)
-    return load_images(path)
-
-
-def as_dataset(data: Data) -> ImageSet | PairSet:
-    """Return a dataset unchanged, read it from a path as `load` does, or else as `load_images` does."""
-    if isinstance(data, (ImageSet, PairSet)):
-        return data
-    return load(data) if isinstance(data, (str, os.PathLike)) else load_images(data)
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
@@ -190,22 +196,6 @@ def references_of(image: ImageSource) -> list[ImageSource]:
     return list(files)
 
 
-def _existing(source: str | os.PathLike[str], expected: str) -> Path:
-    """Return the source, which must exist, as a path."""
-    path = Path(source)
-    if path.exists():
-        return path
-    raise DataError(f"{path}: no such file or folder; {advice_on(str(path)) or f'expected {expected}'}.")
-
-
-def _list_of(path: Path) -> Path | None:
-    """Return the CSV that lists the images: the path, or images.csv in the folder; None for class folders."""
-    if not path.is_dir():
-        return path
-    listed = path / LIST
-    return listed if listed.is_file() and {"path", "label"} <= set(read_csv(listed)[0]) else None
-
-
 def _from_folder(root: Path) -> ImageSet:
     folders = list(_folders(str(root)))
     inside = sorted((*above, file) for above, images, _ in folders for file in images if above)
@@ -232,15 +222,9 @@ def _from_folder(root: Path) -> ImageSet:
     labels = ["/".join(parts[:-1]) for parts in inside]
     for label in set(labels):
         check_label(str(root), label)
-    return ImageSet(
-        images=[os.path.join(root, *parts) for parts in inside],
-        labels=np.array(labels),
-        groups=np.array(["/".join(parts[:-2]) for parts in inside]),
-        forgery=np.zeros(len(inside), np.bool_),
-        split=np.full(len(inside), ""),
-        origin=str(root),
-        notes=tuple(notes),
-    )
+    groups = ["/".join(parts[:-2]) for parts in inside]
+    found = image_set([os.path.join(root, *parts) for parts in inside], np.array(labels), groups)
+    return replace(found, origin=str(root), notes=tuple(notes))
 
 
 def _folders(root: str) -> Iterator[tuple[tuple[str, ...], list[str], list[str]]]:
@@ -263,7 +247,17 @@ def _folders(root: str) -> Iterator[tuple[tuple[str, ...], list[str], list[str]]
         yield above, images, [suffix for _, suffix in kinds if suffix in _UNSUPPORTED]
 
 
-def _from_rows(path: Path, rows: list[Row], notes: tuple[str, ...]) -> ImageSet:
+def _images(table: _Table) -> ImageSet:
+    path, header, rows = table
+    if path.is_dir():
+        return _from_folder(path)
+    if not {"path", "label"} <= set(header):
+        is_pairs = {"left", "right"} <= set(header)
+        hint = " A pair list has the columns left,right,same, and no class labels." if is_pairs else ""
+        raise DataError(
+            f"{path}: The first line must be the column names path,label[,split][,group][,role];"
+            f" got {','.join(header) or 'an empty file'}.{hint}"
+        )
     if not rows:
         raise DataError(f"{path}: no images after the first line")
     for line, row in rows:
@@ -280,5 +274,5 @@ def _from_rows(path: Path, rows: list[Row], notes: tuple[str, ...]) -> ImageSet:
         forgery=np.array([role.lower() == "forgery" for role in values["role"]]),
         split=np.array(values["split"]),
         origin=str(path),
-        notes=notes,
+        notes=ignored_columns(path, header, IMAGE_COLUMNS),
     )

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from ...metrics.bootstrap import class_count, interval, replicates
 from ...metrics.comparisons import Comparisons
 from ...metrics.roc import auc
-from ..datasets import ImageSet, PairSet, connected
+from ..datasets import ImageSet, Index, PairSet
 from ..images import ImageSource
 from ..pairs import make_pairs
 from .file_features import CATEGORIES, FACTS, Facts, packing
 
-Index = NDArray[np.intp]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
@@ -82,7 +81,7 @@ def of_pairs(pairs: PairSet, facts: Facts, *, seed: int = 0) -> list[Shortcut]:
     # Components share no image. If one is too large, use groups of images that same pairs link.
     unit = pairs.components()
     if np.bincount(unit[left]).max(initial=0) > len(chosen) / 4:
-        unit = connected(len(pairs.images), pairs.left[pairs.same], pairs.right[pairs.same])
+        unit = pairs.identity_groups()
     what = "same and different pairs can be distinguished from the"
     found = _two_files(
         f"{what} two files, without their content",
