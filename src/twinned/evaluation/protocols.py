@@ -24,7 +24,7 @@ from ..metrics.roc import lfw_folds
 from ..utils.groups import rank_within_group
 from ..utils.notes import Note
 from .calibration import Calibration
-from .enrollment import nearest_label
+from .identification import nearest_label
 from .reference_sets import compare_references, distinct_probes, draw_reference_sets
 from .results import EmbeddedSet, Evaluation
 from .threshold_warnings import FEW_CLASSES

@@ -11,8 +11,8 @@ from ..data.decoded import DecodedSet
 from ..data.readers import Data
 from ..errors import DataError, SettingError, many, some
 from ..evaluation.calibration import Calibration
-from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import CalibrationReport, calibrate
+from ..evaluation.identification import choose_enrollment
 from ..evaluation.threshold_warnings import is_threshold_warning
 from ..utils.notes import Note, collect, note
 from . import model_folder
