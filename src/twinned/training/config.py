@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import torch
@@ -22,13 +22,11 @@ from ..losses import miners
 from ..losses.registry import SIZES, option_names
 from ..nn import encoders
 from ..utils.options import describe
-from ..utils.registry import UNREGISTERED
+from ..utils.registry import UNREGISTERED, Registry
 from .options import OLD_NAMES, OLD_VALUES, TrainOptions
 
 # Options with a flag of their own; their descriptions are the help of the flags.
 HELP = {name: option.help for name, _, option in describe(TrainOptions)}
-
-
 # A command line gives digits.
 Channels = Annotated[Literal[1, 3], BeforeValidator(lambda v: int(v) if str(v).isdecimal() else v)]
 
@@ -115,9 +113,8 @@ class Loss(Section):
 
 def loss_options(name: str) -> dict[str, FieldInfo]:
     """Return the options of a built-in loss, as its constructor and docstring define them."""
-    if name not in losses.BUILTIN:
+    if (loss := losses.BUILTIN.get(name)) is None:
         return {}
-    loss = losses.BUILTIN[name]
     one_line_each = re.sub(r"\n {8,}", " ", inspect.getdoc(loss) or "")
     described = dict(re.findall(r"^ {4}(\w+): (.+?)(?:\. .*|\.)?$", one_line_each, re.MULTILINE))
     return {
@@ -162,9 +159,7 @@ class Augment(Section):
     brightness: float = Field(0.0, ge=0, le=1, description="Largest change of brightness")
     contrast: float = Field(0.0, ge=0, le=1, description="Largest change of contrast")
     saturation: float = Field(0.0, ge=0, le=1, description="Largest change of saturation")
-    erase: float = Field(
-        0.0, ge=0, lt=1, description="Relative side of a square erased in half of the images"
-    )
+    erase: float = Field(0.0, ge=0, lt=1, description="Relative side of a square erased in half the images")
 
 
 class Length(Section):
@@ -239,9 +234,6 @@ class CalibrationConfig(Section):
     far: float | None = Field(None, gt=0, lt=1, description=HELP["far"])
 
 
-Optimizer = Annotated[AdamW | Muon | SGD, Field(discriminator="name")]
-
-
 class TrainConfig(Section):
     """Configuration of a training run.
 
@@ -264,7 +256,7 @@ class TrainConfig(Section):
     sampler: Sampler = Sampler()
     augment: Augment = Augment()
     length: Length = Length()
-    optimizer: Optimizer = AdamW()
+    optimizer: AdamW | Muon | SGD = Field(AdamW(), discriminator="name")
     schedule: ScheduleConfig = ScheduleConfig()
     run: Run = Run()
     calibration: CalibrationConfig = CalibrationConfig()
@@ -337,11 +329,8 @@ class TrainConfig(Section):
             SettingError: If a value is not allowed.
         """
         nested = _from_flat(values) if isinstance(values.get("encoder"), str) else dict(values)
-        for section, option, known in (
-            ("encoder", "name", encoders.ENCODERS),
-            ("loss", "name", losses.LOSSES),
-            ("mining", "miner", miners.MINERS),
-        ):
+        for full, known in REGISTRIES.items():
+            section, _, option = full.partition(".")
             found = nested.get(section)
             if isinstance(found, dict) and isinstance(name := found.get(option), str):
                 nested[section] = found | {option: known.current_name(name)}
@@ -350,6 +339,12 @@ class TrainConfig(Section):
 
 LENGTHS = ("minutes", "steps", "epochs")
 VARIANTS = ("loss.name", "optimizer.name")
+# Tables of the parts that options name.
+REGISTRIES: dict[str, Registry[Any]] = {
+    "encoder.name": encoders.ENCODERS,
+    "loss.name": losses.LOSSES,
+    "mining.miner": miners.MINERS,
+}
 
 
 def variants(section: str) -> dict[str, dict[str, FieldInfo]]:
@@ -362,18 +357,13 @@ def variants(section: str) -> dict[str, dict[str, FieldInfo]]:
     return {k.model_fields["name"].default if named else section: k.model_fields for k in sections}
 
 
-def _all_options() -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the dotted name and the field of every option."""
-    for section, field in TrainConfig.model_fields.items():
-        if section == "functions":
-            continue
-        if not (kinds := variants(section)):
-            yield section, field
-        for fields in kinds.values():
-            yield from ((f"{section}.{option}", found) for option, found in fields.items())
-
-
-OPTIONS = dict(_all_options())
+OPTIONS = {name: TrainConfig.model_fields[name] for name in ("recipe", "seed")} | {
+    f"{section}.{option}": field
+    for section in TrainConfig.model_fields
+    if section != "functions"
+    for fields in variants(section).values()
+    for option, field in fields.items()
+}
 _OPTIONAL = frozenset(name for name, field in OPTIONS.items() if field.default is None)
 
 
@@ -414,10 +404,10 @@ def _explain(error: ValidationError) -> SettingError:
     """Convert pydantic's first error to one sentence."""
     first = error.errors()[0]
     kind, reason = first["type"], first["msg"]
-    section, *where = [str(part) for part in first["loc"] or [""]]
+    section, *where = map(str, first["loc"] or [""])
     if kind == "value_error":  # from a validator of ours
-        reason = reason.removeprefix("Value error, ")
-        return SettingError(reason[:1].upper() + reason[1:])
+        cause = str(first["ctx"]["error"])
+        return SettingError(cause[:1].upper() + cause[1:])
     if kind == "missing" or kind.startswith("union_tag"):
         wrong = f"Unknown {section} {first['ctx']['tag']!r}" if "tag" in first.get("ctx", ()) else ""
         wrong = wrong or f"Section {section} has no name"
@@ -437,12 +427,10 @@ def _from_flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the flat settings of version 0.1; options that no longer exist are dropped."""
     nested: dict[str, Any] = {"augment": values.get("augment", {})}
     for name, value in values.items():
-        full = ALIASES.get(name, "")
-        section, _, option = full.partition(".")
-        varies = f"{section}.name" in VARIANTS and full not in VARIANTS
-        known = variants(section).get(values[section], {}) if varies else {}
-        if varies and (value is None or option not in known):  # None stood for the variant's own default
-            continue
+        section, _, option = ALIASES.get(name, "").partition(".")
+        varies = f"{section}.name" in VARIANTS and option != "name"
+        if varies and (value is None or option not in variants(section).get(values[section], {})):
+            continue  # None stood for the variant's own default
         if option:
             nested.setdefault(section, {})[option] = OLD_VALUES.get((name, str(value)), value)
         elif section:

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .. import losses
 from ..errors import SettingError
-from ..losses import miners
 from ..losses.base import AnyLoss, AnyMiner, Loss, check_loss, check_miner
 from ..losses.registry import option_names
 from ..nn import encoders
@@ -24,7 +22,7 @@ from ..nn.encoders.adapter import can_rebuild
 from ..nn.encoders.base import Encoder
 from ..utils.notes import Note
 from ..utils.registry import UNREGISTERED, plain_name
-from .config import Augment, Functions, TrainConfig, by_full_name, short_name
+from .config import REGISTRIES, Augment, Functions, TrainConfig, by_full_name, short_name
 from .options import NOT_SETTINGS
 
 if TYPE_CHECKING:
@@ -34,8 +32,8 @@ Augmenter: TypeAlias = Callable[[Tensor], Tensor]
 OptimizerMaker: TypeAlias = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 Rate: TypeAlias = Callable[[int, int | None], float]
 
-# Parts that can be given by name: the option that holds the name.
-_NAMED = {"encoder": "encoder", "loss": "loss", "miner": "mining.miner", "optimizer": "optimizer"}
+# Parts that can be given by name.
+_NAMED = ("encoder", "loss", "miner", "optimizer")
 # Section that a part replaces, with the options that stay in effect.
 _REPLACED: dict[str, tuple[str, tuple[str, ...]]] = {
     "encoder": ("encoder", ("encoder.embedding_size", "encoder.symmetric")),
@@ -83,12 +81,9 @@ class OwnParts:
         """Return the configuration with the names of the parts, and notes on parts that are missing."""
         if self.encoder is not None:
             config = named_encoder(self.make_encoder(config), config)  # fails before images are decoded
-        for part, name, known in (
-            (self.encoder, config.encoder.name, encoders.ENCODERS),
-            (self.loss, config.loss.name, losses.LOSSES),
-            (self.miner, config.mining.miner, miners.MINERS),
-        ):
-            if part is None and name is not None:
+        for option, known in REGISTRIES.items():
+            name = config.get(option)
+            if short_name(option) not in self.given() and name is not None:
                 known.find(name)
         named = {name: plain_name(part) for name, part in self.given().items()}
         functions = Functions(**{name: named[name] for name in Functions.model_fields if name in named})
@@ -111,7 +106,7 @@ def split_arguments(arguments: TrainArguments) -> tuple[OwnParts, dict[str, Any]
     for field in fields(OwnParts):
         value = named.pop(field.name, None)
         if isinstance(value, str) and field.name in _NAMED:
-            named[_NAMED[field.name]] = value
+            named[field.name] = value
         elif field.name == "augment" and isinstance(value, (Mapping, Augment)):
             given = value if isinstance(value, Mapping) else value.model_dump(exclude_unset=True)
             named |= {f"augment.{name}": each for name, each in given.items()}
@@ -174,17 +169,13 @@ def _checked(name: str, value: Any) -> Any:
 
 def _names(parts: OwnParts) -> dict[str, Any]:
     """Return the names of the parts, and the options of a registered loss, by dotted name."""
-    named: dict[str, Any] = {}
-    if parts.encoder is not None:
-        named["encoder.name"] = encoders.ENCODERS.name_of(parts.encoder)
-    if parts.loss is not None:
-        name = losses.LOSSES.name_of(parts.loss)
-        named["loss.name"] = name
-        if not name.startswith(UNREGISTERED):
-            values = {option: getattr(parts.loss, option, None) for option in option_names(type(parts.loss))}
-            named |= {f"loss.{k}": v for k, v in values.items() if isinstance(v, (int, float))}
-    if parts.miner is not None:
-        named["mining.miner"] = miners.MINERS.name_of(parts.miner)
+    given = {option: getattr(parts, short_name(option)) for option in REGISTRIES}
+    named: dict[str, Any] = {
+        name: REGISTRIES[name].name_of(part) for name, part in given.items() if part is not None
+    }
+    if not named.get("loss.name", UNREGISTERED).startswith(UNREGISTERED):
+        values = {option: getattr(parts.loss, option, None) for option in option_names(type(parts.loss))}
+        named |= {f"loss.{k}": v for k, v in values.items() if isinstance(v, (int, float))}
     return named
 
 

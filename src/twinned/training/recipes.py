@@ -171,25 +171,18 @@ PRETRAINED: dict[str, Any] = {
 # Number of frozen stages; all of them for other pretrained encoders.
 FREEZE = {"efficientnet_lite0": "6", "efficientnet_lite0_photo": "6"}
 
-RECIPES["photo"] = TrainConfig.parse(
-    RECIPES["photo-small"]
-    .merge(
-        PRETRAINED
-        | {
-            "encoder.name": "efficientnet_lite0_photo",
-            "encoder.symmetric": True,
-            "input.height": 224,
-            "input.width": 224,
-            "augment.erase": 0,
-            "augment.flip": False,  # mirrored writing is not the same writing
-            "transfer.freeze": FREEZE["efficientnet_lite0_photo"],
-            "transfer.shrinkage": 3,
-            "transfer.n_augmentations": 3,
-        }
-    )
-    .model_dump()
-    | {"recipe": "photo"}
-)
+_photo = PRETRAINED | {
+    "encoder.name": "efficientnet_lite0_photo",
+    "encoder.symmetric": True,
+    "input.height": 224,
+    "input.width": 224,
+    "augment.erase": 0,
+    "augment.flip": False,  # mirrored writing is not the same writing
+    "transfer.freeze": FREEZE["efficientnet_lite0_photo"],
+    "transfer.shrinkage": 3,
+    "transfer.n_augmentations": 3,
+}
+RECIPES["photo"] = RECIPES["photo-small"].merge(_photo).model_copy(update={"recipe": "photo"})
 
 
 def get(name: str) -> TrainConfig:
