@@ -270,3 +270,9 @@ def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:
         parent[root(a)] = root(b)
     roots = np.array([root(i) for i in range(count)], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def check_label(where: str, label: str) -> None:
+    """Check that a label is one line, which the service requires."""
+    if label.splitlines() not in ([label], []):
+        raise DataError(f"{where}: the label {label!r} has a line break; it must be one line of text")

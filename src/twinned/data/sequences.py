@@ -15,8 +15,7 @@ from PIL import Image
 
 from ..errors import DataError
 from .arrays import ValueCheck, as_array, channels_last, check_values, to_pixels
-from .csv_files import check_label
-from .datasets import ImageSet
+from .datasets import ImageSet, check_label
 from .images import ImageSource, LazyImage, source_name
 
 # Images of a lazy sequence are kept after the first reading while they fit in this many bytes. The difference
