@@ -123,7 +123,7 @@ def write_encoder(path: Path) -> None:
 
 
 def encoder_weights() -> dict[str, Floats]:
-    """Return the weights of the face encoder by the names in `twinned.nn.encoders.dlib.DlibFace`."""
+    """Return the weights of the face encoder by the names in `twinned.nn.encoders.pretrained.DlibFace`."""
     *layers, last = folded(read_network(read_source(ENCODER), ENCODER.file).layers)
     found = {"dense.weight": np.ascontiguousarray(last.weights.T)}
     for number, layer in enumerate(layer for layer in layers if layer.kind == "con_4"):
