@@ -55,10 +55,7 @@ def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
     if path.is_dir():
         lists = _lists(path, _LFW)
         if not lists:
-            raise DataError(
-                f"{path}: No {_LFW} found. Give the folder with the LFW images and the official lists, or a"
-                " list beside the images."
-            )
+            raise DataError(f"{path}: No {_LFW} found. Give the folder of the LFW images and lists.")
         path, below = lists[0], path
     else:
         below = path.parent if find_images(path.parent) else path.parent.parent

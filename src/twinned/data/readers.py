@@ -313,9 +313,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[_Row]]:
                     raise DataError(f"{path}, line {line}: more values than column names")
                 rows.append((line, dict(zip_longest(header, values, fillvalue=""))))
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: Not a CSV in UTF-8 ({error}). Expected a folder of class folders or a CSV."
-        ) from None
+        raise DataError(f"{path}: Not a CSV in UTF-8 ({error}). Expected a folder or a CSV.") from None
     except OSError as error:
         raise DataError(f"{path}: The file cannot be read ({error.strerror}).") from None
     if len(header) == 1 and ";" in header[0]:
@@ -344,10 +342,7 @@ def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]
                 raise DataError(f"{path}, line {start + 1}: not a row of a CSV ({error})") from None
             line = 1
         if line is not None:
-            raise DataError(
-                f'{path}, line {start + line}: A quote (") opens here and is not closed on this line. Close'
-                " or remove it."
-            )
+            raise DataError(f'{path}, line {start + line}: Close or remove the quote (") that opens here.')
         header = header or _header(values)
         if values:
             yield start + 1, values
