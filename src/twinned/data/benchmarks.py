@@ -44,10 +44,9 @@ def official_protocol(source: str | os.PathLike[str]) -> str | None:
 
 
 def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
-    """Read an official pair list of LFW (Huang et al., UMass Amherst TR 07-49, 2007), and find its images.
+    """Read a pair list of LFW (Huang et al., UMass Amherst TR 07-49, 2007), and find its images.
 
-    The source is a folder with the images and pairs.txt (View 2), or a list of View 1, which has one fold,
-    beside the images.
+    The source is a folder with the images and pairs.txt (View 2), or a list of View 1 beside the images.
     """
     path = Path(source)
     if not path.exists():

@@ -240,10 +240,8 @@ class PairSet:
             if name == "":
                 raise DataError(f"{self.origin}: {len(same)} pairs have no relation. Each pair needs one.")
             if same.any() and not same.all():
-                raise DataError(
-                    f"{self.origin}: relation {str(name)!r} has {same.sum()} same pairs and {(~same).sum()}"
-                    " different ones. The pairs of a relation must be all same or all different."
-                )
+                kinds = f"{same.sum()} same pairs and {(~same).sum()} different ones"
+                raise DataError(f"{self.origin}: relation {str(name)!r} has {kinds}; it must have one kind.")
             found[str(name)] = bool(same[0])
         return found
 

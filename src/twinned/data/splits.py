@@ -218,10 +218,7 @@ def check_validation(train: DecodedSet, validation: DecodedSet) -> None:
             " chosen on them would be too optimistic. Use other images for validation."
         )
     if not validation.dataset.has_both_kinds:
-        raise DataError(
-            "The validation data give no same or no different pair. Two classes are needed, and two readable"
-            " images of one of them."
-        )
+        raise DataError("The validation data give no same or no different pair. Add images of two classes.")
 
 
 def shared_classes(train: DecodedSet, held_out: DecodedSet) -> bool:
