@@ -18,8 +18,7 @@ from ..errors import DataError, SettingError, many, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Embedder, Floats, compare, compare_pairs, count_pairs
 from ..metrics.few_shot import OneShot, check_episodes, few_shot, possible_ways
-from ..metrics.open_set import open_set
-from ..metrics.retrieval import Retrieval, evaluate_retrieval
+from ..metrics.retrieval import Retrieval, evaluate_retrieval, open_set
 from ..metrics.roc import lfw_folds
 from ..utils.groups import rank_within_group
 from ..utils.notes import Note
