@@ -27,14 +27,14 @@ def judgement(
         )
     if eer < 0.001:
         return "Very good: fewer than 1 of 1,000 answers are wrong"
-    wrong = (
-        f"about 1 of {round(1 / eer):,} answers is wrong" if eer < 0.4 else "the answers are nearly guesses"
-    )
+    wrong = f"about 1 of {round(1 / eer):,} answers is wrong"
+    more = f"more images{' or for longer' * can_train_longer}"
     if eer <= 0.03:
         return f"Good: {wrong}"
     if eer <= 0.1:
-        return f"Usable: {wrong}. Training on more images{' or for longer' * can_train_longer} would help"
-    return f"Weak: {wrong}. Train on more images{' or for longer' * can_train_longer}, or run twinned check"
+        return f"Usable: {wrong}. Training on {more} would help"
+    wrong = wrong if eer < 0.4 else "the answers are nearly guesses"
+    return f"Weak: {wrong}. Train on {more}, or run twinned check"
 
 
 def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
