@@ -149,11 +149,7 @@ DISTANCES: dict[str, Distance] = {
 
 
 def get(name: str) -> Distance:
-    """Return a distance function by name.
-
-    Raises:
-        SettingError: If the name is not a key of `DISTANCES`; the message lists them.
-    """
+    """Return a distance function by name; one that is not in `DISTANCES` raises a `SettingError`."""
     if name not in DISTANCES:
         raise SettingError(f"distance {name!r} is not known; choose one of {', '.join(DISTANCES)}")
     return DISTANCES[name]
@@ -163,10 +159,7 @@ def all_pairs(distance: str | Callable[[Any, Any], Array]) -> Callable[[Any, Any
     """Return a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
 
     Args:
-        distance: Name, a function of this module, or a function that computes all pairs.
-
-    Raises:
-        SettingError: If the name is not a key of `DISTANCES`.
+        distance: Name, as for `get`, a function of this module, or a function that computes all pairs.
 
     Example:
         >>> import numpy as np

@@ -1,11 +1,13 @@
-"""gallery.json of an embedded gallery, and file operations that survive a crash."""
+"""Files of an embedded gallery: gallery.json, operations that survive a crash, and errors explained."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +112,34 @@ def _refused(folder: Path, number: int, detail: str) -> GalleryError:
     return GalleryError(f"{folder}: {what}{detail}. {remedy}")
 
 
+@contextlib.contextmanager
+def explaining(folder: Path, doing: str | None = None) -> Iterator[None]:
+    """Explain errors of Qdrant Edge and of the system, on opening a gallery or ``doing`` something else."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        if doing is not None:
+            other = GalleryError(
+                f"{folder}: {doing} failed ({error}); acknowledged data is stored. Close the gallery and "
+                "open it again"
+            )
+        elif "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
+            other = GalleryError(
+                f"{folder}: is open already, in another process or in this one. Close the other one, or ask "
+                "its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
+            )
+        else:
+            other = damaged(folder, str(error))
+        raise system_error(folder, error) or other from error
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return True for errors of the system and of Qdrant Edge: plain `Exception`, or Rust's panics."""
+    return isinstance(error, OSError) or type(error) is Exception or type(error).__name__ == "PanicException"
+
+
 def identity(path: str | os.PathLike[str] | int) -> tuple[int, int]:
     """Return device and inode, which stay the same when a folder is renamed."""
     seen = os.stat(path)
@@ -127,12 +157,8 @@ def sync(path: Path) -> None:
         os.close(file)
 
 
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a folder of sparse files and keep their holes."""
-    shutil.copytree(source, target, copy_function=_copy_file)
-
-
-def _copy_file(source: str, target: str) -> None:
+def copy_sparse(source: str, target: str) -> None:
+    """Copy a sparse file and keep its holes."""
     with open(source, "rb") as whole, open(target, "wb") as sparse:
         while block := whole.read(len(_BLOCK)):
             if block == _BLOCK[: len(block)]:

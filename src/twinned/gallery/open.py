@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import GalleryError, SettingError
-from . import edge_shard, qdrant_edge
+from . import qdrant_edge
 from .gallery import Gallery
 from .gallery_file import system_error
 from .qdrant import Store
@@ -75,7 +75,7 @@ def open_store(
             raise GalleryError(
                 f"{address}: the gallery does not exist. Add images to create it: twinned gallery add"
             )
-        edge_shard.create(folder, binding)
+        qdrant_edge.create(folder, binding)
     return qdrant_edge.EdgeStore(folder)
 
 

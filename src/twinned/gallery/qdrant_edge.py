@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -28,14 +29,21 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import qdrant_edge
 
 from ..errors import GalleryError
 from . import gallery_file as files
-from . import store
-from .edge_shard import edge, explaining, last_write
+from . import qdrant, store
 from .qdrant import Api, Store
-from .store import Filter, IndexReport, Record, Vectors
+from .store import Binding, Filter, IndexReport, Record, Vectors
 
+edge: Any = qdrant_edge  # its stubs are stricter than its code
+_METRIC = {
+    "cosine": edge.Distance.Cosine,
+    "euclidean": edge.Distance.Euclid,
+    "squared_euclidean": edge.Distance.Euclid,
+    "manhattan": edge.Distance.Manhattan,
+}
 _FLUSH_EVERY = 64  # writes between two flushes of the segments; opening replays at most this many
 _BATCH = 256
 _CHECKED = 1000  # records read on opening; ids are hashes, so these are a random sample
@@ -49,8 +57,47 @@ shard.close()
 _Loaded: TypeAlias = tuple[Any, tuple[int, int]]  # Qdrant's shard, and the identity of its log's folder
 
 
+def create(folder: Path, binding: Binding) -> None:
+    """Create an empty gallery. The folder appears complete or not at all."""
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    shard = f"shard-{uuid.uuid4().hex[:8]}"
+    try:
+        (draft / shard).mkdir(parents=True)
+        files.need_room(draft, files.ROOM_TO_ADD)
+        opened = edge.EdgeShard.create(str(draft / shard), _config(binding))
+        opened.update(edge.UpdateOperation.create_field_index("label", edge.PayloadSchemaType.Keyword))
+        opened.flush()
+        opened.close()
+        files.write_manifest(draft, files.Manifest(binding=binding, shard=shard))
+        draft.replace(folder)  # replaces nothing, or an empty folder
+        files.sync(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not files.is_failure(error):
+            raise
+        raise GalleryError(
+            f"{folder}: a gallery cannot be created there ({error}). Choose a folder that is writable"
+        ) from error
+
+
+def _config(binding: Binding) -> Any:
+    return edge.EdgeConfig(
+        vectors=edge.EdgeVectorParams(
+            size=binding.embedding_size, distance=_METRIC[binding.distance], memory=edge.Memory.Cold
+        ),
+        payload_memory=edge.Memory.Cold,
+        hnsw_config=edge.HnswIndexConfig(
+            m=qdrant.HNSW_LINKS, ef_construct=qdrant.HNSW_BUILD_WIDTH, full_scan_threshold=qdrant.FULL_SCAN_KB
+        ),
+        quantization_config=edge.ScalarQuantizationConfig(
+            type=edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned
+        ),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=store.EXACT_BELOW_KB),
+    )
+
+
 class EdgeStore(Store):
-    """Store in a folder, made by `edge_shard.create`."""
+    """Store in a folder, made by `create`."""
 
     # The bindings convert Python's True to the integer 1; NumPy's arrives as a boolean.
     api = Api(edge, edge.Point, edge.RangeFloat, edge.IsEmptyCondition, edge.Query.Nearest, boolean=np.bool_)
@@ -58,7 +105,7 @@ class EdgeStore(Store):
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self._folder = folder
-        with explaining(folder):
+        with files.explaining(folder):
             self._open()
 
     def _open(self) -> None:
@@ -138,7 +185,7 @@ class EdgeStore(Store):
                 self._flush()
                 source = self._path
                 files.need_room(self._folder, files.ROOM_TO_ADD + 3 * files.size_on_disk(source))
-                files.copy_sparse(source, copy)
+                shutil.copytree(source, copy, copy_function=files.copy_sparse)
             command = [sys.executable, "-c", _COMPACT, str(copy)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -245,7 +292,7 @@ class EdgeStore(Store):
     def _flush(self) -> None:
         with self._explain("writing"):
             self._shard.flush()
-            written = last_write(self._path)
+            written = _last_write(self._path)
         self._unflushed = 0
         self._save(at_least=self.count(Filter()), written=written)
 
@@ -273,7 +320,7 @@ class EdgeStore(Store):
                 new.update(edge.UpdateOperation.delete_points(ids))
                 new.update(edge.UpdateOperation.upsert_points(points))
             new.flush()
-            bounds = {"at_least": self.count(Filter()), "written": last_write(self._folder / shard)}
+            bounds = {"at_least": self.count(Filter()), "written": _last_write(self._folder / shard)}
         self._replace(shard, opened, manifest=self._manifest.model_copy(update=bounds))
 
     def _replace(self, shard: str, opened: _Loaded, *, manifest: files.Manifest) -> None:
@@ -287,7 +334,7 @@ class EdgeStore(Store):
         path = self._folder / shard
         if not (path / "segments").is_dir():
             raise files.damaged(self._folder, f"{shard}/segments is missing")
-        with explaining(self._folder):
+        with files.explaining(self._folder):
             return edge.EdgeShard.load(str(path)), files.identity(path / "wal")
 
     def _check(self) -> None:
@@ -310,13 +357,18 @@ class EdgeStore(Store):
         """Check the log's numbering: without its log, new writes would start at 0 and be ignored as old."""
         self._shard.update(edge.UpdateOperation.delete_points([str(uuid.UUID(int=0))]))
         self._shard.flush()
-        written = last_write(self._path)
+        written = _last_write(self._path)
         if written <= self._manifest.written:
             raise files.damaged(self._folder, "its write-ahead log is missing or cut short")
         self._save(written=written)
 
     def _explain(self, doing: str) -> contextlib.AbstractContextManager[None]:
-        return explaining(self._folder, doing)
+        return files.explaining(self._folder, doing)
+
+
+def _last_write(shard: Path) -> int:
+    """Return the number of the last write that was moved from the log to the segments."""
+    return int(json.loads((shard / "wal" / "first-index").read_bytes())["ack_index"])
 
 
 _stores: weakref.WeakSet[EdgeStore] = weakref.WeakSet()

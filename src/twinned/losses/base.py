@@ -55,22 +55,14 @@ class Loss(OptionsModule):
 
 
 def check_loss(loss: Any) -> Any:
-    """Return a loss, or a class of losses, if it can be called with two inputs.
-
-    Raises:
-        SettingError: If it cannot.
-    """
+    """Return a loss, or a class of losses; raise a `SettingError` if it cannot take two inputs."""
     if isinstance(loss, Loss) or (isinstance(loss, type) and issubclass(loss, Loss)):
         return loss
     return _checked(loss, "loss", "(embeddings, labels) or (distance, same)")
 
 
 def check_miner(miner: Any) -> Any:
-    """Return a miner, or a class of miners, if it can be called with two inputs.
-
-    Raises:
-        SettingError: If it cannot.
-    """
+    """Return a miner, or a class of miners; raise a `SettingError` if it cannot take two inputs."""
     return _checked(miner, "miner", "(distance, labels) or (embeddings, labels)")
 
 

@@ -3,7 +3,7 @@
 Each compares every image with every other in one matrix, and scales the embeddings to unit length itself.
 Batches need at least two classes and two images of each class. An image without a positive or a negative
 is left out of the mean, and a batch of such images costs 0. Multi-similarity, whose two terms are
-independent, uses every image that has either.
+independent, uses every image that has either. Shapes that do not fit raise a `DataError`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,6 @@ class InBatchLoss(Loss):
                 selects all.
             reference: More embeddings and their labels to compare with, such as those of a
                 `CrossBatchMemory`. Row ``i`` of the batch is column ``i``; the reference's columns follow.
-
-        Raises:
-            DataError: If the shapes do not fit.
         """
         others, other_labels = columns(embeddings, labels, reference)
         genuine, impostor = pair_masks(other_labels, len(embeddings), indices)

@@ -168,22 +168,14 @@ def register_miner(name: str) -> Callable[[Part], Part]:
     with embeddings ``(n, d)``, as those of pytorch-metric-learning. The second argument is the labels, and
     the result indices as above.
 
-    An installed package registers miners by entry points of the group ``twinned.miners``.
-
-    Args:
-        name: Name: letters, digits and the signs ``. _ -``.
-
-    Raises:
-        SettingError: If the name is taken or malformed.
+    An installed package registers miners by entry points of the group ``twinned.miners``. The name has
+    letters, digits and the signs ``. _ -``; one that is taken raises a `SettingError`.
     """
     return MINERS.decorator(name)
 
 
 def create_miner(name: str) -> AnyMiner:
-    """Create a miner by name, with its default options.
-
-    Raises:
-        SettingError: If the name is not a key of `MINERS`; the message lists them.
+    """Create a miner by name, with its default options; an unknown name raises a `SettingError`.
 
     Example:
         >>> create_miner("multi-similarity")

@@ -63,14 +63,8 @@ def register_loss(name: str) -> Callable[[Part], Part]:
     ``num_classes`` and ``embedding_size`` receive the number of training classes and the size of an
     embedding. Parameters of the loss are trained.
 
-    An installed package registers losses for the command line by entry points of the group
-    ``twinned.losses``.
-
-    Args:
-        name: Name: letters, digits and the signs ``. _ -``.
-
-    Raises:
-        SettingError: If the name is taken or malformed, or the loss has another call.
+    An installed package registers losses by entry points of the group ``twinned.losses``. The name has
+    letters, digits and the signs ``. _ -``; one that is taken, or another call, raises a `SettingError`.
 
     Example:
         >>> @register_loss("hinge")

@@ -115,11 +115,8 @@ def deck(
 
     Args:
         compare: Input of the dense layer: ``difference`` for ``|a - b|`` (slide 1), ``euclidean`` for the
-            Euclidean distance (slides 10 and 11).
+            Euclidean distance (slides 10 and 11); another value raises a `SettingError`.
         embedding_size: Values in an embedding.
-
-    Raises:
-        SettingError: If ``compare`` is not known.
     """
     if compare == "difference":
         difference = WeightedL1(embedding_size)
@@ -141,14 +138,11 @@ class Relation(nn.Module):
     P(same), is the total probability of the relations whose pairs are *same*.
 
     Args:
-        same: For each relation, True if its pairs are *same*; at least two relations.
+        same: For each relation, True if its pairs are *same*; fewer than two raise a `SettingError`.
         embedding_size: Values in an embedding.
         hidden: Units of the hidden layer.
         concatenate: Use ``a`` and ``b`` as inputs instead, as slide 13 of the deck, for relations that depend
             on the order of a pair.
-
-    Raises:
-        SettingError: If there are fewer than two relations.
 
     Example:
         >>> head = Relation([True, False, False], embedding_size=4)
@@ -196,16 +190,13 @@ HEADS = ("distance", "weighted-l1", "sigmoid-distance", "relation")
 
 
 def create_head(name: str, *, distance: str, embedding_size: int, relations: Sequence[bool] = ()) -> Head:
-    """Create a head by name.
+    """Create a head by name; an unknown one raises a `SettingError`.
 
     Args:
         name: One of ``HEADS``.
         distance: Distance of the heads ``distance`` and ``sigmoid-distance``.
         embedding_size: Values in an embedding.
         relations: For the relation head: for each relation, True if its pairs are *same*.
-
-    Raises:
-        SettingError: If the name is not known.
     """
     if name == "distance":
         return Distance(distance)

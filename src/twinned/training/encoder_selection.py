@@ -62,9 +62,8 @@ def choose_encoder(
     It is unchanged where the recipe has one encoder, or ``changes``, the user's options, fix it.
     """
     candidates, minutes = _CANDIDATES.get(config.recipe), config.length.minutes
-    if candidates is None or not minutes:
-        return config, []
-    if changes.keys() & _FIXES_ENCODER or not encoders.installed(_PRETRAINED):
+    fixed = changes.keys() & _FIXES_ENCODER
+    if candidates is None or not minutes or fixed or not encoders.installed(_PRETRAINED):
         return config, []
     small_recipe, pretrained = candidates
     small, _ = resolve(recipes.get(small_recipe), changes, facts)

@@ -79,13 +79,6 @@ class OwnParts:
         encoder.symmetric = config.encoder.symmetric
         return encoder
 
-    def statistics(self, config: TrainConfig) -> dict[str, tuple[float, ...]] | None:
-        """Return the mean and std of the pixels that the encoder expects; None for any."""
-        encoder = self.make_encoder(config)
-        if encoder.mean is None or encoder.std is None:
-            return None
-        return {"mean": encoder.mean, "std": encoder.std}
-
     def finish(self, config: TrainConfig) -> tuple[TrainConfig, list[Note]]:
         """Return the configuration with the names of the parts, and notes on parts that are missing."""
         if self.encoder is not None:

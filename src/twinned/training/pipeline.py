@@ -211,7 +211,9 @@ def make_trainer(
         baseline = pretrained_baseline(config, spec)
         known = baseline.statistics
     elif parts.encoder is not None:
-        known = parts.statistics(config)
+        encoder = parts.make_encoder(config)
+        if encoder.mean is not None and encoder.std is not None:
+            known = {"mean": encoder.mean, "std": encoder.std}
     if config.encoder.weights is not None:
         known = known or weights_statistics(config.encoder.weights, spec.channels)
         name = Path(config.encoder.weights).name
@@ -235,11 +237,7 @@ def make_trainer(
 
 
 def _decode(setup: Setup, *, progress: bool) -> tuple[DecodedSet, DecodedSet | None]:
-    """Decode the training and the validation data; many files later, during training.
-
-    Validation data must not share images with the training data, and a time budget has to cover all decoding,
-    so then all files are decoded now.
-    """
+    """Decode the data; many files during training, unless validation or a time budget need all now."""
     spec, lazy = setup.config.spec(), setup.validation is None and setup.config.length.minutes is None
     validation = None
     if setup.validation is not None:

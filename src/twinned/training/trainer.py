@@ -192,10 +192,11 @@ class Trainer:
             steps = 0
         seconds = None
         if budget.deadline is not None:
-            held_out = scored or validation or (train if later_fits else None)
-            seconds = self._training_seconds(
-                network, budget, held_out, projection_seconds, is_main=is_main, later_fits=later_fits
-            )
+            later = 2 * projection_seconds * later_fits
+            if (held_out := scored or validation or (train if later_fits else None)) is not None:
+                n_networks = 1 if self.baseline is None else 2
+                later += (1 if is_main else 1 + later_fits) * score_seconds(network, held_out, n_networks)
+            seconds = (budget.reserve(later).remaining() or 0.0) - projection_seconds
         epoch = len(source) / len(batches(0).index)
         rate, factor = optimizer.param_groups[0]["lr"], self.parts.schedule
         schedule = make_schedule(config, steps, seconds, epoch, rate, factor=factor, device=self.device)
@@ -271,21 +272,3 @@ class Trainer:
         some = subsample(genuine, self.config.comparison.cohort, seed=self.config.seed)
         cohort = CohortScoreNorm.of(embed(network, some), torch.from_numpy(some.images.class_index))
         network.cohort = cohort.to(self.device)
-
-    def _training_seconds(
-        self,
-        network: SiameseNetwork,
-        budget: Budget,
-        scored: DecodedSet | None,
-        projection_seconds: float,
-        *,
-        is_main: bool,
-        later_fits: int,
-    ) -> float | None:
-        """Return the seconds for training steps: the budget without the scores and projections to come."""
-        later = 2 * projection_seconds * later_fits
-        if scored is not None:
-            n_networks = 1 if self.baseline is None else 2
-            later += (1 if is_main else 1 + later_fits) * score_seconds(network, scored, n_networks)
-        left = budget.reserve(later).remaining()
-        return None if left is None else left - projection_seconds

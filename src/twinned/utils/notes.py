@@ -1,10 +1,4 @@
-"""Notes to the user: logged by ``twinned``, and collected for the model card.
-
->>> with collect() as notes:
-...     note("few-classes", "9 classes are too few to hold some out")
->>> notes
-[Note(code='few-classes', text='9 classes are too few to hold some out')]
-"""
+"""Notes to the user: logged by ``twinned``, and collected for the model card."""
 
 from __future__ import annotations
 

@@ -88,12 +88,7 @@ class Registry(dict[str, Entry], Generic[Entry]):
 
 
 def plain_name(part: Any) -> str:
-    """Return the name of a function or class, or that of the class of an object.
-
-    Example:
-        >>> plain_name(len), plain_name({})
-        ('len', 'dict')
-    """
+    """Return the name of a function or class, or that of the class of an object."""
     if isinstance(part, functools.partial):
         return plain_name(part.func)
     return str(getattr(part, "__name__", type(part).__name__))

@@ -135,11 +135,7 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **look
 
 
 def thumbnail(source: ImageSource, size: int = 160) -> NDArray[np.uint8]:
-    """Return an image as RGB, uint8 ``(h, w, 3)``, with no side longer than ``size``.
-
-    Raises:
-        ImageError: If it cannot be opened.
-    """
+    """Return an image as RGB, uint8 ``(h, w, 3)``, no side longer than ``size``, or raise `ImageError`."""
     image = open_image(source, at_least=(size, size)).convert("RGB")
     image.thumbnail((size, size))
     return np.asarray(image)

@@ -23,11 +23,10 @@ map, and ``stages()`` the parts from the input on, which can be frozen.
 
 from __future__ import annotations
 
-from . import convnets, dlib, papers, pretrained
+from . import convnets, papers, pretrained
 from .adapter import ModuleEncoder, as_encoder
 from .base import Encoder
 from .convnets import *
-from .dlib import *
 from .papers import *
 from .pretrained import *
 from .registry import ENCODERS, create_encoder, deck, input_shape, installed, is_pretrained, register_encoder
@@ -47,4 +46,4 @@ __all__ = [
     "is_pretrained",
     "register_encoder",
 ]
-__all__ += convnets.__all__ + dlib.__all__ + papers.__all__ + pretrained.__all__
+__all__ += convnets.__all__ + papers.__all__ + pretrained.__all__

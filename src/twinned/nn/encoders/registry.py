@@ -15,9 +15,8 @@ from ...utils.registry import UNREGISTERED, Registry
 from .adapter import as_encoder
 from .base import Encoder
 from .convnets import Conv4, ResNet, conv4_wide
-from .dlib import DlibFace
 from .papers import Chopra2005, Deck, Koch2015
-from .pretrained import EfficientNetLite0, EfficientNetMaps
+from .pretrained import DlibFace, EfficientNetLite0, EfficientNetMaps
 
 
 def deck(
@@ -105,14 +104,8 @@ def register_encoder(name: str) -> Callable[[Part], Part]:
     set) and ``dropout`` (if it is set) that it has parameters for. It returns a module that maps floats
     ``(n, channels, height, width)`` to ``(n, d)``; see `ModuleEncoder`.
 
-    An installed package registers encoders for the command line by entry points of the group
-    ``twinned.encoders``.
-
-    Args:
-        name: Name: letters, digits and the signs ``. _ -``.
-
-    Raises:
-        SettingError: If the name is taken or malformed.
+    An installed package registers encoders by entry points of the group ``twinned.encoders``. The name has
+    letters, digits and the signs ``. _ -``; one that is taken raises a `SettingError`.
 
     Example:
         >>> @register_encoder("flat")
