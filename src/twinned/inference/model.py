@@ -320,15 +320,7 @@ class Model(FolderEmbedder):
         label: Labels = None,
         where: Where | None = None,
     ) -> list[Identification]:
-        """Identify images in a gallery; see `Gallery.identify`.
-
-        Args:
-            images: One image or many.
-            gallery: An open gallery, or its folder or URL.
-            fpir: False positive identification rate, in (0, 1).
-            label: Labels to consider; None for all.
-            where: Metadata to require.
-        """
+        """Identify images in a gallery: an open one, or its folder or URL; see `Gallery.identify`."""
         with self._opened(gallery) as opened:
             return opened.identify(images, fpir=fpir, label=label, where=where)
 
@@ -342,16 +334,7 @@ class Model(FolderEmbedder):
         where: Where | None = None,
         exact: bool = False,
     ) -> list[Hit]:
-        """Find the k most similar images of a gallery, nearest first; see `Gallery.search`.
-
-        Args:
-            image: Query.
-            gallery: An open gallery, or its folder or URL.
-            k: Number of hits.
-            label: Labels to consider; None for all.
-            where: Metadata to require.
-            exact: Compare with every image, even if there is an index.
-        """
+        """Find the k most similar images of a gallery, as `identify` takes it; see `Gallery.search`."""
         with self._opened(gallery) as opened:
             return opened.search(image, k, label=label, where=where, exact=exact)
 
