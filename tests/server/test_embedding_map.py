@@ -55,13 +55,12 @@ def waited(made: Maps) -> GalleryMap:
 
 def test_tsne_is_computed_in_the_background(gallery: Gallery) -> None:
     gallery.add([png("circle", s) for s in range(6)], "c", progress=False)
-    version = [0]
-    made = Maps(lambda: gallery, lambda: version[0])
+    made = Maps(lambda: gallery)
     first = made.get("tsne")
     assert (first.ready, first.ids) == (False, [])
     whole = waited(made)
     assert len(whole.ids) == 6
-    version[0] = 1
+    gallery.rename("c", "circle")
     between = made.get("tsne")
     assert between.ready is False
     assert between.ids == whole.ids  # the previous map until the next one is ready
@@ -73,7 +72,7 @@ def test_background_error_is_reported_once(gallery: Gallery, monkeypatch) -> Non
         raise GalleryError("the disk is gone")
 
     monkeypatch.setattr(embedding_map.Maps, "_by_neighbours", broken)
-    made = Maps(lambda: gallery, lambda: 0)
+    made = Maps(lambda: gallery)
     assert made.get("tsne").ready is False
     while made._failed is None:
         time.sleep(0.01)

@@ -59,6 +59,11 @@ class Gallery:
     def __repr__(self) -> str:
         return f"Gallery({self.store.address!r})"
 
+    @property
+    def changes(self) -> int:
+        """Number of changes made through this object since it was opened."""
+        return self._labels.changes
+
     def with_embedder(self, embedder: Embedder) -> Gallery:
         """Return this gallery with another session or preprocessing of its encoder; both share the store."""
         found = copy(self)
@@ -414,14 +419,11 @@ class Gallery:
             limit: Maximum number of records; None for all.
         """
         only = filter_by(label, where)
-        if limit is None:
-            items, following = (
-                [item for page, _ in pages(self.store, only, after=after) for item in page],
-                None,
-            )
-        else:
+        if limit is not None:
             items, _, following = self.store.page(only, after=after, limit=limit)
-        return Page(self.store.count(only), items, following)
+            return Page(self.store.count(only), items, following)
+        items = [item for page, _ in pages(self.store, only, after=after) for item in page]
+        return Page(self.store.count(only), items, None)
 
 
 def _is_uuid(text: str) -> bool:

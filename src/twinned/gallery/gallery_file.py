@@ -120,21 +120,19 @@ def explaining(folder: Path, doing: str | None = None) -> Iterator[None]:
     except BaseException as error:
         if not is_failure(error):
             raise
-        raise system_error(folder, error) or _explained(folder, error, doing) from error
-
-
-def _explained(folder: Path, error: BaseException, doing: str | None) -> GalleryError:
-    if doing is not None:
-        return GalleryError(
-            f"{folder}: {doing} failed ({error}); acknowledged data is stored. Close the gallery and open it "
-            "again"
-        )
-    if "WouldBlock" not in str(error):  # Qdrant Edge raises no type of its own for a held lock
-        return damaged(folder, str(error))
-    return GalleryError(
-        f"{folder}: is open already, in another process or in this one, and can be open only once. Close the "
-        "other one, or ask its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
-    )
+        if doing is not None:
+            other = GalleryError(
+                f"{folder}: {doing} failed ({error}); acknowledged data is stored. Close the gallery and "
+                "open it again"
+            )
+        elif "WouldBlock" in str(error):  # Qdrant Edge raises no type of its own for a held lock
+            other = GalleryError(
+                f"{folder}: is open already, in another process or in this one. Close the other one, or ask "
+                "its service: twinned search MODEL GALLERY IMAGE --url http://127.0.0.1:8000"
+            )
+        else:
+            other = damaged(folder, str(error))
+        raise system_error(folder, error) or other from error
 
 
 def is_failure(error: BaseException) -> bool:
@@ -159,12 +157,8 @@ def sync(path: Path) -> None:
         os.close(file)
 
 
-def copy_sparse(source: Path, target: Path) -> None:
-    """Copy a folder of sparse files and keep their holes."""
-    shutil.copytree(source, target, copy_function=_copy_file)
-
-
-def _copy_file(source: str, target: str) -> None:
+def copy_sparse(source: str, target: str) -> None:
+    """Copy a sparse file and keep its holes."""
     with open(source, "rb") as whole, open(target, "wb") as sparse:
         while block := whole.read(len(_BLOCK)):
             if block == _BLOCK[: len(block)]:

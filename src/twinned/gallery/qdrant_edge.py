@@ -185,7 +185,7 @@ class EdgeStore(Store):
                 self._flush()
                 source = self._path
                 files.need_room(self._folder, files.ROOM_TO_ADD + 3 * files.size_on_disk(source))
-                files.copy_sparse(source, copy)
+                shutil.copytree(source, copy, copy_function=files.copy_sparse)
             command = [sys.executable, "-c", _COMPACT, str(copy)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

@@ -53,11 +53,11 @@ class LabelSearch:
     def __init__(self, store: Store, embedder: Embedder) -> None:
         self._store, self._embedder = store, embedder
         self._kept: dict[str, tuple[int, Vectors]] = {}  # label -> number of images, mean embedding
-        self._changes = 0
+        self.changes = 0
 
     def forget(self, labels: Iterable[str | None]) -> None:
         """Drop the cached means of labels whose images have changed."""
-        self._changes += 1
+        self.changes += 1
         for label in labels:
             self._kept.pop(label or "", None)
 
@@ -96,7 +96,7 @@ class LabelSearch:
         # Another client of the same server may have added or removed images; then the count differs.
         stale = {label: count for label, count in counts.items() if kept.get(label, (0,))[0] != count}
         if stale:
-            before = self._changes
+            before = self.changes
             scope = only if len(stale) == len(counts) else replace(only, labels=tuple(stale))
             sums = {label: np.zeros(self._embedder.embedding_size) for label in stale}
             seen = Counter[str]()
@@ -107,7 +107,7 @@ class LabelSearch:
                         seen[record.label] += 1
             fresh = {label: (n, (sums[label] / n).astype(np.float32)) for label, n in seen.items()}
             kept |= fresh
-            if whole and before == self._changes:
+            if whole and before == self.changes:
                 self._kept |= fresh
         return {label: kept[label][1] for label in counts if label in kept}
 

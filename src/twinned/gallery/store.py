@@ -123,9 +123,7 @@ class Embedder(Protocol):
 
 def binding_of(embedder: Embedder) -> Binding:
     """Return the binding of galleries of this model."""
-    return Binding.model_validate(
-        {name: getattr(embedder, name) for name in ("encoder_sha256", "embedding_size", "distance")}
-    )
+    return Binding.model_validate(embedder, from_attributes=True)
 
 
 def exact_below(binding: Binding) -> int:

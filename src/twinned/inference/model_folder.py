@@ -20,7 +20,7 @@ from ..utils.files import file_sha256, place, write_text
 from ..utils.notes import Note, note
 
 if TYPE_CHECKING:
-    from ..evaluation.enrollment import Enrollment
+    from ..evaluation.identification import Enrollment
     from ..metrics.comparisons import Comparisons
 
 FORMAT_VERSION = 2

@@ -9,9 +9,8 @@ from ..data.decoded import DecodedSet
 from ..data.readers import Data
 from ..errors import DataError, SettingError, many, some
 from ..evaluation.calibration import Calibration
-from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import CalibrationReport, calibrate
-from ..evaluation.threshold_warnings import is_threshold_warning
+from ..evaluation.identification import choose_enrollment
 from ..utils.notes import Note, collect, note
 from . import model_folder
 from .inputs import calibration_data
@@ -106,7 +105,7 @@ def _manifest(old: Manifest, decoded: DecodedSet, report: CalibrationReport, not
     recipe, forged = old.recipe.get("recipe", ""), "impostors" in old.held_out
     figures = old.held_out | held_out(decoded, report, recipe=recipe, encoder=old.encoder, forged=forged)
     figures.pop("identified", None)
-    kept = [one for one in old.coded_notes() if not is_threshold_warning(one.code)] + notes
+    kept = [one for one in old.coded_notes() if not one.code.startswith("threshold-")] + notes
     return old.with_notes(kept).model_copy(
         update={"stored_calibration": report.calibration, "prototype": False, "held_out": figures}
     )

@@ -35,32 +35,30 @@ class GalleryMap:
 
 
 class Maps:
-    """Cache of the latest map of each method, recomputed when the version of the gallery has changed."""
+    """Cache of the latest map of each method, recomputed when the gallery has changed."""
 
-    def __init__(self, opened: Callable[[], Gallery], version: Callable[[], object]) -> None:
+    def __init__(self, opened: Callable[[], Gallery]) -> None:
         self._opened = opened
-        self._version = version
-        self._made: dict[Method, tuple[object, GalleryMap]] = {}
+        self._made: dict[Method, tuple[int, GalleryMap]] = {}
         self._failed: TwinnedError | None = None
         self._making = threading.Lock()
 
     def get(self, method: Method) -> GalleryMap:
         """Return the map; for t-SNE the previous one with ``ready`` false while the next is computed."""
-        self._opened()
-        version, found = self._version(), self._made.get(method)
+        version, found = self._opened().changes, self._made.get(method)
         if found is not None and found[0] == version:
             return found[1]
         if method == "pca":
             return self._make("pca", version, principal)
-        if self._failed is not None:
-            error, self._failed = self._failed, None
+        error, self._failed = self._failed, None
+        if error is not None:
             raise error
         if self._making.acquire(blocking=False):
             threading.Thread(target=self._in_background, args=(version,), daemon=True).start()
         last = found[1] if found is not None else _described(method, [], np.empty((0, 2)), 0)
         return replace(last, ready=False)
 
-    def _in_background(self, version: object) -> None:
+    def _in_background(self, version: int) -> None:
         try:
             self._make("tsne", version, self._by_neighbours)
         except TwinnedError as error:
@@ -68,7 +66,7 @@ class Maps:
         finally:
             self._making.release()
 
-    def _make(self, method: Method, version: object, project: Projection) -> GalleryMap:
+    def _make(self, method: Method, version: int, project: Projection) -> GalleryMap:
         from threadpoolctl import threadpool_limits  # comes with scikit-learn
 
         gallery = self._opened()

@@ -51,8 +51,7 @@ class GalleryService:
         address = None if service.gallery is None else service.gallery.store.address
         self.thumbnails = Thumbnails(address, read_only=service.read_only)
         self._undo: dict[str, _Removal] = {}  # the oldest first
-        self._changes = 0
-        self._maps = Maps(service.opened, lambda: self._changes)
+        self._maps = Maps(service.opened)
 
     # ---- query
 
@@ -133,7 +132,6 @@ class GalleryService:
         unreadable = [*(image.refused for image in images if image.refused), *added.unreadable]
         if len(unreadable) == len(images):
             raise unreadable[0] if len(images) == 1 else DataError("; ".join(map(str, unreadable)))
-        self._changes += 1
         ids = dict(zip(map(id, usable), added.ids))
         for image in usable:
             if (found := ids[id(image)]) is not None and self.thumbnails.get(found) is None:
@@ -151,15 +149,11 @@ class GalleryService:
         gallery = self.service.changing()
         if body.label is None and body.metadata is None:
             raise Problem(422, "The request changes nothing. Send label, metadata, or both")
-        record = gallery.update(id, label=body.label, metadata=body.metadata)
-        self._changes += 1
-        return _item(record)
+        return _item(gallery.update(id, label=body.label, metadata=body.metadata))
 
     def rename(self, body: schemas.RenameRequest) -> dict[str, Any]:
         """Rename a label, or merge it into another."""
-        updated = self.service.changing().rename(body.label, body.new)
-        self._changes += 1
-        return {"updated": updated}
+        return {"updated": self.service.changing().rename(body.label, body.new)}
 
     def remove(self, id: str) -> dict[str, Any]:
         """Remove an image."""
@@ -170,7 +164,6 @@ class GalleryService:
         return self._removed(self.service.changing().remove(label=label))
 
     def _removed(self, removed: Removed) -> dict[str, Any]:
-        self._changes += 1
         key, now = secrets.token_urlsafe(12), time.monotonic()
         self._undo[key] = _Removal(now, removed, self.thumbnails.take(one.id for one in removed.items))
         for old, removal in list(self._undo.items()):
@@ -186,7 +179,6 @@ class GalleryService:
             raise Problem(404, "This removal can no longer be undone. Enroll the images again")
         gallery.restore(removal.removed)
         self._undo.pop(body.undo, None)
-        self._changes += 1
         for id, data in removal.thumbnails.items():
             self.thumbnails.put(id, data)
         return {"restored": len(removal.removed.items), "count": gallery.count()}

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from ..data.decoded import DecodedSet
 from ..data.splits import enrollment_size, subsample
-from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import CalibrationReport, calibrate_on
+from ..evaluation.identification import choose_enrollment
 from ..inference import model_folder
 from ..inference.embedder import GraphEmbedder
 from ..inference.model_folder import UNTOUCHED, Manifest
