@@ -68,14 +68,7 @@ def export_model(
     """Write a folder with the encoder in the forms that other programs need, atomically.
 
     Labeled images for ``int8`` calibrate an int8 encoder and measure its loss of accuracy, each with half of
-    the classes; training should not have seen them.
-
-    Returns:
-        Files, opset, difference of the float encoder from the original, and for ``int8`` the equal error
-        rate and one-shot accuracy before and after.
-
-    Raises:
-        ModelError: If an exported graph does not agree with the original.
+    the classes; training should not have seen them. Returns the figures under their JSON keys.
     """
     target = Path(output)
     given = [int8] if isinstance(int8, (str, os.PathLike)) else []

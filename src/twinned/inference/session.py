@@ -142,10 +142,9 @@ def embed_stream(
 def embed_images(
     images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, advance: Callable[[int], None] | None = None
 ) -> Floats:
-    """Embed any number of images, shape ``(n, d)``; ``advance`` gets the number of images of each batch.
+    """Embed any number of images, shape ``(n, d)``; raise at the first one that cannot be opened.
 
-    Raises:
-        ImageError: At the first image that cannot be opened.
+    ``advance`` gets the number of images of each batch.
     """
     vectors = []
     for batch in embed_stream(images, spec, graph):

@@ -331,10 +331,9 @@ def _errors(
             try:
                 build(found, tried, path)
                 by_distance = _error_by_distance(Graph(path, device="cpu"), tried.spec, metrics, some, seed)
+                errors |= {(number, metric): error for metric, error in by_distance.items()}
             except ModelError as error:
                 problem = error
-            else:
-                errors |= {(number, metric): error for metric, error in by_distance.items()}
     if not errors:
         raise problem or _useless(found.path)
     return errors
