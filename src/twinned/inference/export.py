@@ -205,12 +205,10 @@ def _quantize(model: Model, folder: Path, pixels: PixelStore, labels: NDArray[An
     result: dict[str, Any] = {"images": len(kept), "ways": ways}
     for when, embedded in vectors.items():
         found = compare_all(embedded, names_kept, model.distances)
-        result[when] = {
-            "eer": float(eer(found.distance, found.same)),
-            "one_shot": few_shot(embedded, names_kept, ways, distance=model.distances).accuracy
-            if ways > 1
-            else None,
-        }
+        result[when] = {"eer": float(eer(found.distance, found.same)), "one_shot": None}
+        if ways > 1:
+            shots = few_shot(embedded, names_kept, ways, distance=model.distances)
+            result[when]["one_shot"] = shots.accuracy
     return result
 
 

@@ -214,11 +214,12 @@ class Model(FolderEmbedder):
         first, second = list(left), list(right)
         if len(first) != len(second):
             raise DataError(f"Pairs need as many left as right images; got {len(first)} and {len(second)}")
-        images = {inputs.image_key(image): image for image in (*first, *second)}
+        every = [*first, *second]
+        keys = [os.fspath(one) if isinstance(one, (str, os.PathLike)) else id(one) for one in every]
+        images = dict(zip(keys, every, strict=True))
         place = {key: index for index, key in enumerate(images)}
         vectors = self._embed(list(images.values()), progress=progress)
-        index = [[place[inputs.image_key(image)] for image in side] for side in (first, second)]
-        sides = vectors[np.array(index, np.intp)]
+        sides = vectors[np.array([place[key] for key in keys], np.intp).reshape(2, -1)]
         calibration = self.manifest.calibration
         measured = zip(self.paired_distances(*sides), self._relations(*sides), strict=True)
         return [calibration.verdict(float(distance), threshold, found) for distance, found in measured]
