@@ -52,8 +52,8 @@ from twinned.data.faces.photographs import search
 from twinned.data.faces.quality import measure
 from twinned.data.images import open_image
 from twinned.data.readers import find_images
-from twinned.evaluation.enrollment import choose_enrollment
 from twinned.evaluation.fitting import calibrate
+from twinned.evaluation.identification import choose_enrollment
 from twinned.inference import faces as ready_made
 from twinned.inference.embedder import GraphEmbedder
 from twinned.inference.session import Graph

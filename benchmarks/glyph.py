@@ -22,7 +22,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 import twinned as tw
-from twinned.inference import model_card, model_folder, ready_made
+from twinned.inference import model_folder, ready_made
 from twinned.inference.model_folder import Manifest
 from twinned.nn.onnx_export import export_encoder
 from twinned.utils.files import place
@@ -63,9 +63,7 @@ def train(options: argparse.Namespace) -> None:
 def _write(folder: Path, manifest: Manifest, note: Note) -> None:
     """Write the manifest and the card with another note, which replaces one of the same code."""
     notes = [note, *(each for each in manifest.coded_notes() if each.code != note.code)]
-    update = {"notes": [each.text for each in notes], "note_codes": [each.code for each in notes]}
-    manifest = manifest.model_copy(update=update)
-    model_folder.write(folder, manifest, card=model_card.card(manifest))
+    model_folder.write(folder, manifest.with_notes(notes))
 
 
 def _size() -> int:

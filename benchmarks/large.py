@@ -30,7 +30,7 @@ FEW = 2000  # images of the run that others are compared with
 STEPS = 40
 TRAIN = """
 import json, os, sys, threading, time
-import twinned as tw, twinned.data.decoded as decoded, twinned.training.frozen_stages as inputs
+import twinned as tw, twinned.data.decoded as decoded, twinned.training.inputs as inputs
 from contextlib import nullcontext
 from torch import nn
 

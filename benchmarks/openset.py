@@ -24,7 +24,7 @@ import numpy as np
 
 import twinned as tw
 from twinned.data.datasets import ImageSet
-from twinned.evaluation.enrollment import nearest_label
+from twinned.evaluation.identification import nearest_label
 from twinned.inference.recalibrate import recalibrate
 from twinned.metrics.open_set import OpenSet, open_set
 

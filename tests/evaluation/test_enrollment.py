@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from twinned.distances import cosine, euclidean
-from twinned.evaluation import enrollment
-from twinned.evaluation.enrollment import choose_enrollment, nearest_label
+from twinned.evaluation import identification
+from twinned.evaluation.identification import choose_enrollment, nearest_label
 
 distances = partial(cosine, pairwise=True)
 
@@ -50,7 +50,7 @@ def test_nearest_label_equals_a_loop():
 def test_queries_are_compared_in_blocks(monkeypatch, prototype):
     vectors, label = people(0, 9, 6)
     whole = nearest_label(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
-    monkeypatch.setattr(enrollment, "_BLOCK_VALUES", 60)
+    monkeypatch.setattr(identification, "_BLOCK_VALUES", 60)
     parts = nearest_label(vectors[20:], vectors[:20], label[:20], distances, prototype=prototype)
     np.testing.assert_array_equal(whole[0], parts[0])
     np.testing.assert_allclose(whole[1], parts[1], atol=1e-6)

@@ -5,7 +5,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from twinned.evaluation.calibration import Isotonic, Logistic
-from twinned.evaluation.likelihood_ratio import cllr, fit_evidence, fit_isotonic, fit_logistic, min_cllr
+from twinned.evaluation.thresholds import cllr, fit_evidence, fit_isotonic, fit_logistic, min_cllr
 from twinned.metrics.comparisons import compare_pairs
 from twinned.metrics.roc import tally
 
@@ -70,7 +70,7 @@ def test_cllr_equals_a_loop():
     llr, same = np.array([2.0, -1.0, 0.5, -3.0, 1.0]), np.array([True, True, False, False, False])
     genuine = [np.log2(1 + 1 / np.exp(x)) for x in llr[same]]
     impostor = [np.log2(1 + np.exp(x)) for x in llr[~same]]
-    assert cllr(llr, same) == pytest.approx((np.mean(genuine) + np.mean(impostor)) / 2)
+    assert cllr(llr, same, ~same) == pytest.approx((np.mean(genuine) + np.mean(impostor)) / 2)
 
 
 def test_min_cllr_is_the_minimum_over_monotone_functions():
@@ -78,9 +78,11 @@ def test_min_cllr_is_the_minimum_over_monotone_functions():
     weight = np.where(same, 1 / same.sum(), 1 / (~same).sum())
     best = IsotonicRegression(increasing=False).fit(distance, same, weight).predict(distance)
     with np.errstate(divide="ignore"):
-        expected = cllr(np.log(best) - np.log(1 - best), same)
+        expected = cllr(np.log(best) - np.log(1 - best), same, ~same)
     assert min_cllr(tally(distance, same)) == pytest.approx(expected)
-    assert min_cllr(tally(distance, same)) < cllr(fit_logistic(tally(distance, same)).llr(distance), same)
+    assert min_cllr(tally(distance, same)) < cllr(
+        fit_logistic(tally(distance, same)).llr(distance), same, ~same
+    )
     assert min_cllr(tally([0, 0, 1, 1], [True, True, False, False])) == 0
     assert min_cllr(tally([1, 1], [True, False])) == 1
 
@@ -117,7 +119,8 @@ def test_cross_validated_cllr_equals_a_loop():
         for name, method in (("logistic", fit_logistic), ("isotonic", fit_isotonic)):
             llr[name].extend(method(tally(distance[others], same[others])).llr(distance[own]))
         truth.extend(same[own])
-    costs = {name: cllr(values, truth) for name, values in llr.items()}
+    truth = np.array(truth)
+    costs = {name: cllr(np.array(values), truth, ~truth) for name, values in llr.items()}
     assert fit.method == min(costs, key=costs.get)
     assert cost == pytest.approx(min(costs.values()))
     inside = fold[left] == fold[right]  # the minimum is over the same comparisons

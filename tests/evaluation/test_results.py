@@ -20,7 +20,6 @@ from twinned.errors import DataError, SettingError
 from twinned.evaluation.calibration import Identification
 from twinned.evaluation.results import Evaluation
 from twinned.inference import model_folder
-from twinned.inference.model_card import card
 from twinned.inference.recalibrate import recalibrate
 from twinned.metrics.comparisons import compare
 from twinned.visualization.report import figures, provenance
@@ -71,7 +70,7 @@ def folder(glyphs, tmp_path_factory):
     path = place / "m.twin" / "training.json"
     training = json.loads(path.read_text()) | {"images": [pixels_sha256(one) for one in pixels]}
     manifest = wrapped.manifest.model_copy(update={"origin": "trained", "classes": list(known)})
-    model_folder.write(place / "m.twin", manifest, card=card(manifest), training=training)
+    model_folder.write(place / "m.twin", manifest, training)
     return place / "m.twin"
 
 

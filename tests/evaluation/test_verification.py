@@ -5,7 +5,7 @@ import pytest
 
 from twinned.errors import SettingError
 from twinned.evaluation.fitting import fit_calibration
-from twinned.evaluation.likelihood_ratio import cllr, min_cllr
+from twinned.evaluation.thresholds import cllr, min_cllr
 from twinned.evaluation.verification import class_errors, evaluate_verification, mistakes, reliability
 from twinned.metrics.comparisons import Comparisons, compare_pairs
 from twinned.metrics.roc import roc, tally
@@ -31,7 +31,7 @@ def test_figures_match_their_definitions(world, calibration):
     for name in ("eer", "auc", "d_prime"):
         assert getattr(result, name) == pytest.approx(getattr(curve, name)())
     assert result.min_cllr == pytest.approx(min_cllr(tally(found.distance, found.same)))
-    assert result.cllr == pytest.approx(cllr(calibration.llr(found.distance), found.same))
+    assert result.cllr == pytest.approx(cllr(calibration.llr(found.distance), found.same, ~found.same))
     for far, row in result.tar_at_far.items():
         assert row.tar == pytest.approx(curve.tar_at_far(far))
         assert row.supported == (far * len(found.impostor) >= 30)

@@ -6,7 +6,7 @@ import pytest
 
 from twinned.distances import euclidean
 from twinned.errors import DataError
-from twinned.evaluation.threshold_warnings import unknown_probes_pass
+from twinned.evaluation.fitting import unknown_probes_pass
 from twinned.metrics import comparisons as module
 from twinned.metrics.comparisons import Comparisons, compare_all, compare_pairs, count_pairs
 

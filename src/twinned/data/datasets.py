@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Index = NDArray[np.intp]
 
-_SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,7 +89,7 @@ class ImageSet:
 
         An empty value is ``train`` if any image has one of these three splits, otherwise "".
         """
-        found = [_SPLIT_NAMES.get(word, word) for word in map(str.lower, self.split.tolist())]
+        found = [SPLIT_NAMES.get(word, word) for word in map(str.lower, self.split.tolist())]
         blank = "" if {"train", "val", "test"}.isdisjoint(found) else "train"
         return np.array([name or blank for name in found], np.str_)
 
@@ -270,3 +270,9 @@ def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:
         parent[root(a)] = root(b)
     roots = np.array([root(i) for i in range(count)], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def check_label(where: str, label: str) -> None:
+    """Check that a label is one line, which the service requires."""
+    if label.splitlines() not in ([label], []):
+        raise DataError(f"{where}: the label {label!r} has a line break; it must be one line of text")

@@ -42,27 +42,14 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 @dataclass(frozen=True, eq=False)
 class LazyImage:
-    """Image of a lazy sequence, which is read when it is opened; the facts are those of the first reading.
+    """Image of a lazy sequence, which is read when it is opened; the facts are those of the first reading."""
 
-    ``load`` maps the index to the image, ``size`` is (width, height), ``mode`` is Pillow's or the kind of the
-    array, and ``length`` is the number of bytes of the pixels.
-    """
-
-    load: Callable[[int], Image.Image | NDArray[Any]]
-    index: int
-    size: tuple[int, int]
-    mode: str
-    length: int
+    read: Callable[[], Image.Image | NDArray[Any]]
+    name: str  # for messages
+    size: tuple[int, int]  # width and height
+    mode: str  # of Pillow, or the kind of the array
+    length: int  # bytes of the pixels
     sha256: str
-
-    @property
-    def name(self) -> str:
-        """Name for messages."""
-        return f"item {self.index}"
-
-    def read(self) -> Image.Image | NDArray[Any]:
-        """Return the image as a Pillow image or an array."""
-        return self.load(self.index)
 
 
 ImageSource: TypeAlias = (

@@ -1,7 +1,6 @@
 """Batch samplers: P classes with K images each, or pairs from a list.
 
-A batch depends only on the seed and the step, so a resumed run sees the same batches as an uninterrupted one
-and there is no sampler state to save.
+A batch depends only on the seed and the step, so a resumed run needs no state of the sampler.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -14,8 +15,7 @@ from PIL import Image
 
 from ..errors import DataError
 from .arrays import ValueCheck, as_array, channels_last, check_values, to_pixels
-from .csv_files import check_label
-from .datasets import ImageSet
+from .datasets import ImageSet, check_label
 from .images import ImageSource, LazyImage, source_name
 
 # Images of a lazy sequence are kept after the first reading while they fit in this many bytes. The difference
@@ -52,7 +52,7 @@ def from_images(images: Any, labels: Any, groups: Sequence[str] | None = None) -
         check_values(found)
     else:
         found = [image for image, _ in _read_all(images, labeled=False)]
-    return _image_set(found, names, groups)
+    return image_set(found, names, groups)
 
 
 def from_items(items: Any) -> ImageSet:
@@ -68,7 +68,7 @@ def from_items(items: Any) -> ImageSet:
     if count == 0:
         raise DataError(f"{type(items).__name__} is empty")
     images, labels = zip(*_read_all(items, labeled=True), strict=True)
-    return _image_set(list(images), label_names(labels))
+    return image_set(list(images), label_names(labels))
 
 
 def is_sequence_of_items(data: object) -> bool:
@@ -97,7 +97,8 @@ def label_names(labels: Any) -> NDArray[np.str_]:
     return np.array(names, np.str_)
 
 
-def _image_set(images: Any, names: NDArray[np.str_], groups: Sequence[str] | None = None) -> ImageSet:
+def image_set(images: Any, names: NDArray[np.str_], groups: Sequence[str] | None = None) -> ImageSet:
+    """Return genuine images without splits."""
     return ImageSet(
         images=images,
         labels=names,
@@ -148,7 +149,8 @@ class _Reader:
         height, width, *channels = values.shape
         mode = item.mode if array is None else f"{array.dtype} x {channels[0] if channels else 1}"
         sha256 = hashlib.sha256(values.data).hexdigest()
-        return LazyImage(self.read, index, (width, height), mode, values.nbytes, sha256), label
+        read = partial(self.read, index)
+        return LazyImage(read, f"item {index}", (width, height), mode, values.nbytes, sha256), label
 
     def read(self, index: int) -> _Image:
         """Return an image that was read before: the kept one, or read again."""

@@ -6,18 +6,24 @@ Beyond their sizes, a gallery m times as large counts as m independent ones. For
 distances below t falls like a power of t, as it does near 0 for any smooth distribution of embeddings; the
 power is Hill's estimate less one standard error, the stricter side.
 
+A label is represented by the nearest of its images, or by their mean, the prototype. Prototypes have a table
+of their own, since a mean is closer to all probes than a single image.
+
 References:
     Grother, Ngan & Hanaoka, NIST FRVT part 2 (NISTIR 8271): FPIR and FNIR.
     Hill, Annals of Statistics 1975. ISO/IEC 5152:2024: extreme values for error rates from small sets.
+    Snell, Swersky & Zemel, NIPS 2017: prototypes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from ..metrics.comparisons import Comparisons, Floats, Ints
+from ..metrics.comparisons import Comparisons, Distances, Floats, Ints
 from ..utils.groups import rank_within_group
 from .calibration import Identification
 
@@ -25,9 +31,15 @@ _RATES = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3)
 _IMAGES = (1, 2, 4, 8)  # per label
 _SIZES = tuple(int(first * 10**power) for power in range(4) for first in (1, 2, 5))  # labels in the gallery
 _GALLERIES = 10  # drawn for each number of images per label
-PROBES = 1000
+_PROBES = 1000
 _SUPPORT = 20  # unknown probes below a quantile that is read off without extrapolation
 _TINY = 1e-12
+_BLOCK_VALUES = 1 << 22  # distances computed at a time
+# To choose between nearest images and prototypes:
+_DRAWS = 10  # galleries
+_MOST_IMAGES = 4  # maximum enrolled per label
+_FPIR = 0.01
+_LEAST = 5  # least number of unknown probes accepted at the threshold
 
 
 def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identification:
@@ -40,16 +52,14 @@ def fit_identification(comparisons: Comparisons, *, seed: int = 0) -> Identifica
     if not impostors.forged.all():
         impostors = impostors.subset(~impostors.forged)
     if impostors.left_image is None or impostors.right_image is None:
-        tables = {1: {1: _quantiles(impostors.distance, len(impostors), len(impostors))}}
-    else:
-        random = np.random.default_rng(seed)
-        sides = np.stack([impostors.left_image, impostors.right_image])
-        tables = _tables(*_probes(impostors, sides, random), random)
-    return table_of(tables)
+        return _stored({1: {1: _quantiles(impostors.distance, len(impostors), len(impostors))}})
+    random = np.random.default_rng(seed)
+    sides = np.stack([impostors.left_image, impostors.right_image])
+    return _fit_nearest(*_probes(impostors, sides, random), random)
 
 
-def table_of(tables: dict[int, dict[int, Floats]]) -> Identification:
-    """Convert the result of `tabulate` to the form that a model stores."""
+def _stored(tables: dict[int, dict[int, Floats]]) -> Identification:
+    """Convert distances at each rate, ``{images per label: {labels: (rates,)}}``, to the form of a model."""
     # Thresholds fall with the number of labels, except where some probes met too few labels.
     rows = [np.minimum.accumulate(list(by_size.values()), axis=0).tolist() for by_size in tables.values()]
     return Identification(
@@ -67,7 +77,7 @@ def _probes(impostors: Comparisons, sides: Ints, random: np.random.Generator) ->
     images = np.argsort(label, kind="stable")[np.count_nonzero(label < 0) :]
     column, row = np.full((2, len(label)), -1)
     column[images] = np.arange(len(images))
-    probes = random.permutation(images)[:PROBES]
+    probes = random.permutation(images)[:_PROBES]
     row[probes] = np.arange(len(probes))
     matrix = np.full((len(probes), len(images)), np.inf, dtype=np.float32)
     for one, other in (sides, sides[::-1]):
@@ -76,8 +86,8 @@ def _probes(impostors: Comparisons, sides: Ints, random: np.random.Generator) ->
     return matrix, label[images]
 
 
-def _tables(matrix: Floats, label: Ints, random: np.random.Generator) -> dict[int, dict[int, Floats]]:
-    """Return the distances at each rate: ``{images per label: {labels: (rates,)}}``."""
+def _fit_nearest(matrix: Floats, label: Ints, random: np.random.Generator) -> Identification:
+    """Tabulate thresholds for galleries of single images, given the result of `_probes`."""
     first = np.flatnonzero(np.diff(label, prepend=-1))
     counts = np.diff(first, append=len(label))
     known = np.add.reduceat(np.isfinite(matrix), first, axis=1, dtype=np.int64)
@@ -88,18 +98,17 @@ def _tables(matrix: Floats, label: Ints, random: np.random.Generator) -> dict[in
         found: Floats = np.minimum.reduceat(matrix[:, enrolled], begin, axis=1)
         return found
 
-    return tabulate(nearest, label, int(most_images), strangers=len(matrix), random=random)
+    return _tabulate(nearest, label, int(most_images), len(matrix), random)
 
 
-def tabulate(
+def _tabulate(
     nearest: Callable[[Ints, Ints], Floats],
     label: Ints,
     most_images: int,
-    *,
     strangers: int,
     random: np.random.Generator,
-) -> dict[int, dict[int, Floats]]:
-    """Tabulate the distances at each rate in random galleries: ``{images per label: {labels: (rates,)}}``.
+) -> Identification:
+    """Tabulate the distances at each rate in random galleries.
 
     ``nearest`` gets the enrolled images, label by label, and the first position of each label. It returns
     the distance of each probe to each label, ``(probes, labels)``, inf for its own. Labels are ascending.
@@ -124,7 +133,7 @@ def tabulate(
         tables[images] = {
             size: _quantiles(np.concatenate(closest[size]), strangers, len(first)) for size in sorted(closest)
         }
-    return tables
+    return _stored(tables)
 
 
 def _quantiles(closest: Floats, strangers: int, classes: int) -> Floats:
@@ -138,3 +147,103 @@ def _quantiles(closest: Floats, strangers: int, classes: int) -> Floats:
     reach /= max(1 - min(support, classes) ** -0.5, 0.1)
     found: Floats = np.where(rates >= anchor, np.quantile(closest, rates), start * (rates / anchor) ** reach)
     return found
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """Representation of labels in a gallery."""
+
+    prototype: bool  # by the mean of a label's images rather than by the nearest
+    named: dict[str, float]  # share of probes identified correctly, for each way; empty with too few classes
+    identification: Identification | None  # thresholds for galleries of prototypes; None for the nearest
+
+
+def choose_enrollment(
+    embeddings: npt.ArrayLike, labels: npt.ArrayLike, distances: Distances, *, seed: int = 0
+) -> Enrollment:
+    """Choose the nearest image or the mean of the images of a label, by the probes identified.
+
+    Half of the classes with three images or more are enrolled with half of their images, at most four. Their
+    other images are probes, and so are all images of the other classes, which are unknown. The threshold
+    accepts one unknown probe in a hundred. Prototypes are chosen only if they identify more probes.
+    """
+    vectors = np.asarray(embeddings, np.float32)
+    code = np.unique(np.asarray(labels), return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(code)
+    several = np.flatnonzero(counts > 2)
+    if len(several) < 4:
+        return Enrollment(False, {}, None)
+    random = np.random.default_rng(seed)
+    labelled = np.sort(code)
+    rank = rank_within_group(labelled)
+    images = np.minimum(counts // 2, _MOST_IMAGES)[labelled]
+    named: dict[str, list[float]] = {"nearest": [], "prototype": []}
+    for _ in range(_DRAWS):
+        order = np.lexsort((random.random(len(code)), code))
+        inside = np.isin(labelled, random.permutation(several)[: len(several) // 2])
+        known = order[inside & (rank < images)]
+        probes = random.permutation(order[inside & (rank >= images)])[:_PROBES]
+        unknown = random.permutation(order[~inside])[:_PROBES]
+        queries = vectors[np.concatenate([probes, unknown])]
+        rate = max(_FPIR, _LEAST / len(unknown))
+        for way, found in named.items():
+            label, distance = nearest_label(
+                queries, vectors[known], code[known], distances, prototype=way == "prototype"
+            )
+            within = distance <= np.quantile(distance[len(probes) :], min(rate, 1))
+            found.append(float(np.mean((within & (label == code[[*probes, *unknown]]))[: len(probes)])))
+    mean = {way: float(np.mean(found)) for way, found in named.items()}
+    if mean["prototype"] <= mean["nearest"]:
+        return Enrollment(False, mean, None)
+    return Enrollment(True, mean, _fit_prototypes(vectors, code, distances, random))
+
+
+def nearest_label(
+    queries: Floats,
+    enrolled: Floats,
+    labels: npt.NDArray[np.generic],
+    distances: Distances,
+    *,
+    prototype: bool,
+) -> tuple[npt.NDArray[np.generic], Floats]:
+    """Return the closest label of each query and its distance, both of shape ``(n,)``.
+
+    ``labels`` are those of the enrolled images; with ``prototype`` their mean counts, not the nearest.
+    """
+    names, code = np.unique(labels, return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    begin = np.searchsorted(code[order], np.arange(len(names)))
+    rows = max(1, _BLOCK_VALUES // len(enrolled))
+    enrolled = _means(enrolled[order], begin) if prototype else enrolled[order]
+    best, least = [], []
+    for start in range(0, len(queries), rows):
+        distance = distances(queries[start : start + rows], enrolled)
+        if not prototype:
+            distance = np.minimum.reduceat(distance, begin, axis=1)
+        best.append(distance.argmin(axis=1))
+        least.append(distance.min(axis=1))
+    return names[np.concatenate(best)], np.concatenate(least)
+
+
+def _means(vectors: Floats, begin: Ints) -> Floats:
+    """Return the mean of each run of rows, given the first row of each."""
+    counts = np.diff(begin, append=len(vectors))
+    found: Floats = (np.add.reduceat(vectors, begin, axis=0) / counts[:, None]).astype(np.float32)
+    return found
+
+
+def _fit_prototypes(
+    vectors: Floats, code: Ints, distances: Distances, random: np.random.Generator
+) -> Identification:
+    """Tabulate thresholds for galleries of prototypes drawn from these images."""
+    order = np.argsort(code, kind="stable")
+    vectors, code = vectors[order], code[order]
+    probes = random.permutation(len(code))[:_PROBES]
+
+    def nearest(enrolled: Ints, begin: Ints) -> Floats:
+        apart = np.array(distances(vectors[probes], _means(vectors[enrolled], begin)), np.float32)
+        apart[np.arange(len(probes)), code[probes]] = np.inf
+        return apart
+
+    most = int(np.median(np.bincount(code)))
+    return _tabulate(nearest, code, most, len(probes), random)

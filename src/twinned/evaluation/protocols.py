@@ -24,10 +24,10 @@ from ..metrics.roc import lfw_folds
 from ..utils.groups import rank_within_group
 from ..utils.notes import Note
 from .calibration import Calibration
-from .enrollment import nearest_label
+from .fitting import FEW_CLASSES
+from .identification import nearest_label
 from .reference_sets import compare_references, distinct_probes, draw_reference_sets
 from .results import EmbeddedSet, Evaluation
-from .threshold_warnings import FEW_CLASSES
 from .verification import evaluate_verification
 
 PROTOCOLS = ("classes", "pairs", "lfw", "omniglot-runs")

@@ -15,8 +15,7 @@ from ..metrics.comparisons import Bools, Comparisons, Floats, Ints
 from ..metrics.roc import Roc, check_far, roc_of, tally, tally_sorted
 from ..utils.groups import rank_within_group
 from .calibration import FittedThreshold
-from .likelihood_ratio import cllr, min_cllr
-from .thresholds import impostors_needed, supported
+from .thresholds import cllr, impostors_needed, min_cllr, supported
 
 FARS = (0.1, 0.01, 0.001, 0.0001)
 
@@ -158,7 +157,7 @@ def _measure(
         threshold = calibration.threshold
         measured["far"] = (lambda r: r.at(threshold)[0], n_impostor)
         measured["frr"] = (lambda r: r.at(threshold)[1], n_genuine)
-        figures["cllr"] = cllr(calibration.llr(pairs.distance), pairs.same)
+        figures["cllr"] = cllr(calibration.llr(pairs.distance), pairs.same, ~pairs.same)
     for name, (figure, trials) in measured.items():
         figures[name], figures[f"{name}_ci"] = rate_of(figure, trials)
     d_prime = curve.d_prime()

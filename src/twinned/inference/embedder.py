@@ -87,7 +87,8 @@ class FolderEmbedder(GraphEmbedder):
         self.folder = model_folder.locate(folder)
         self.manifest: Manifest = model_folder.read(self.folder)
         needed = ["encoder.onnx", *(["head.onnx"] if self.manifest.head else [])]
-        model_folder.check_files(self.folder, sorted({*needed, *self.manifest.files}), self.manifest)
+        for name in sorted({*needed, *self.manifest.files}):
+            model_folder.checked(self.folder, name, self.manifest)
         self.spec, self.distance = self.manifest.spec, self.manifest.distance
         self.device = device
         self._loading = threading.Lock()

@@ -13,7 +13,6 @@ from ..data.preprocessing import ImageSpec
 from ..evaluation.calibration import Calibration
 from ..utils.notes import Note
 from . import model_folder
-from .model_card import card
 from .model_folder import Manifest
 from .ready_made import READY_MADE
 
@@ -47,11 +46,8 @@ _NOTES = (
 
 
 def stamp() -> list[str]:
-    """Return what the model folder depends on: versions, and the SHA-256 of weights and figures."""
-    from .. import __version__
-
-    figures = hashlib.sha256(_figures().encode()).hexdigest()
-    return [models.VERSION, models.ENCODER.sha256, figures, __version__]
+    """Return what the model folder depends on: version, and the SHA-256 of weights and figures."""
+    return [models.VERSION, models.ENCODER.sha256, hashlib.sha256(_figures().encode()).hexdigest()]
 
 
 def _figures() -> str:
@@ -63,8 +59,6 @@ def write(folder: Path) -> Manifest:
     """Write the model folder, which must not exist, and return the contents of its model.json."""
     from safetensors.numpy import save_file
 
-    from .. import __version__
-
     folder.mkdir()
     stored = json.loads(_figures())
     models.write_encoder(folder / "encoder.onnx")
@@ -72,7 +66,6 @@ def write(folder: Path) -> Manifest:
     save_file(weights, folder / "weights.safetensors")
     notes = [*_NOTES, *(Note(code, text) for code, text in stored["notes"])]
     manifest = Manifest(
-        twinned=__version__,
         origin="wrapped",
         encoder=RECIPE["encoder"]["name"],
         spec=SPEC,
@@ -86,4 +79,4 @@ def write(folder: Path) -> Manifest:
         recipe=RECIPE,
         licence=READY_MADE["face"].license,
     ).with_notes(notes)
-    return model_folder.write(folder, manifest, card=card(manifest))
+    return model_folder.write(folder, manifest)

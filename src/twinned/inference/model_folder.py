@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .. import __version__
 from ..data.preprocessing import ImageSpec
 from ..errors import ModelError, SettingError
 from ..evaluation.calibration import Calibration
@@ -18,7 +20,7 @@ from ..utils.files import file_sha256, place, write_text
 from ..utils.notes import Note, note
 
 if TYPE_CHECKING:
-    from ..evaluation.enrollment import Enrollment
+    from ..evaluation.identification import Enrollment
     from ..metrics.comparisons import Comparisons
 
 FORMAT_VERSION = 2
@@ -44,7 +46,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format_version: int = FORMAT_VERSION
-    twinned: str  # version that wrote the folder
+    twinned: str = __version__  # that wrote the folder
     origin: Literal["trained", "finetuned", "wrapped"] = "trained"  # wrapped: from an ONNX file
     encoder: str  # name
     spec: ImageSpec
@@ -210,7 +212,7 @@ def read(folder: Path) -> Manifest:
                 f"{path}: The format version is {version}; this Twinned reads up to version {FORMAT_VERSION}."
                 " Install the version that wrote it, or train again"
             )
-        found = Manifest(**values)
+        found = Manifest(**{"twinned": None, **values})  # the default is for new folders
         if strange := [name for name in found.files if Path(name).name != name]:
             raise ModelError(f"{path}: files: {strange[0]!r} is not the name of a file in the folder")
         return found
@@ -221,39 +223,35 @@ def read(folder: Path) -> Manifest:
         raise ModelError(f"{path}: The file is damaged ({error})") from None
 
 
-def check_files(folder: Path, names: Iterable[str], manifest: Manifest) -> None:
-    """Check the SHA-256 of files of the folder; raise `ModelError` where one is missing or was changed."""
-    for path in map(folder.joinpath, names):
-        if not path.is_file():
-            raise ModelError(f"{path}: No such file; the model folder is incomplete. Restore it from a copy")
-        try:
-            found = file_sha256(path)
-        except OSError as error:
-            raise ModelError(f"{path}: The file cannot be read ({error.strerror})") from None
-        if found != manifest.files.get(path.name):
-            raise ModelError(
-                f"{path}: The file differs from the one that model.json was written for (SHA-256)."
-                " Restore it from a copy, or train again"
-            )
-
-
 def checked(folder: Path, name: str, manifest: Manifest) -> Path:
-    """Return the path of a file of the folder after `check_files`."""
-    check_files(folder, [name], manifest)
-    return folder / name
+    """Return the path of a file of the folder; raise `ModelError` if it is missing or was changed."""
+    path = folder / name
+    if not path.is_file():
+        raise ModelError(f"{path}: No such file; the model folder is incomplete. Restore it from a copy")
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path}: The file cannot be read ({error.strerror})") from None
+    if found != manifest.files.get(name):
+        raise ModelError(
+            f"{path}: The file differs from the one that model.json was written for (SHA-256)."
+            " Restore it from a copy, or train again"
+        )
+    return path
 
 
-def write(
-    folder: Path, manifest: Manifest, *, card: str | None = None, training: dict[str, Any] | None = None
-) -> Manifest:
-    """Write training.json, README.md and model.json with the SHA-256 of every other file; return the last.
+def write(folder: Path, manifest: Manifest, training: dict[str, Any] | None = None) -> Manifest:
+    """Write README.md, and model.json with the SHA-256 of every other file; return the contents of the last.
 
-    Without a card or the contents of training.json, these files are left unchanged.
+    ``training`` has new or changed entries of training.json.
     """
+    from .model_card import card
+
     if training is not None:
-        write_text(folder / "training.json", json.dumps(training, indent=1) + "\n")
-    if card is not None:
-        write_text(folder / "README.md", card)
+        path = folder / "training.json"
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        write_text(path, json.dumps(earlier | training, indent=1) + "\n")
+    write_text(folder / "README.md", card(manifest))
     others = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != "model.json")
     files = {path.name: file_sha256(path) for path in others}
     full = manifest.model_copy(update={"files": files, "format_version": FORMAT_VERSION})
@@ -265,6 +263,21 @@ def copy(source: Path, target: Path, *, force: bool = False) -> None:
     """Copy a model folder atomically; see `check_output` for refusals."""
     check_output(target, force=force)
     place(source, target)
+
+
+def change(
+    source: Path,
+    target: Path,
+    manifest: Manifest,
+    training: dict[str, Any] | None = None,
+    *,
+    force: bool = False,
+) -> None:
+    """Write a model folder with changes to another folder, or in its place, atomically; see `write`."""
+    with tempfile.TemporaryDirectory(prefix="twinned-") as name:
+        place(source, Path(name))
+        write(Path(name), manifest, training)
+        copy(Path(name), target, force=force or target == source)
 
 
 def check_output(

@@ -16,10 +16,8 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def stamp() -> list[str]:
-    """Return what the model folder depends on: versions, and the SHA-256 of the weights."""
-    from .. import __version__
-
-    return [_VERSION, _SHA256, __version__]
+    """Return what the model folder depends on: version, and the SHA-256 of the weights."""
+    return [_VERSION, _SHA256]
 
 
 def write(folder: Path) -> None:

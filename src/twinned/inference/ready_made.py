@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import MissingExtra
 from ..utils.files import cache_path, cached_folder, is_whole
 
@@ -32,7 +33,7 @@ class ReadyMade:
     def available(self) -> bool:
         """True if the model can be used now: its extra is installed, or its folder is in the user's cache."""
         installed = all(find_spec(package) is not None for package in self.packages)
-        return installed or is_whole(cache_path(self.name, self._writer().stamp()))
+        return installed or is_whole(cache_path(self.name, self._stamp()))
 
     def folder(self) -> Path:
         """Return the model folder, which is written to the user's cache on first use."""
@@ -40,8 +41,8 @@ class ReadyMade:
             return Path(str(files(__package__).joinpath(self.name)))
         if not self.available:
             raise MissingExtra(self.extra, f"The ready-made model {self.name}")
-        writer = self._writer()
-        return cached_folder(self.name, writer.stamp(), lambda new: writer.write(new / self.name)) / self.name
+        write = self._writer().write
+        return cached_folder(self.name, self._stamp(), lambda new: write(new / self.name)) / self.name
 
     def to_json(self) -> dict[str, Any]:
         """Return the description under its JSON keys."""
@@ -55,6 +56,9 @@ class ReadyMade:
             "available": self.available,
             "extra": self.extra,
         }
+
+    def _stamp(self) -> list[str]:
+        return [*self._writer().stamp(), __version__]
 
     def _writer(self) -> Any:
         return import_module(f".{self.module}", __package__)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from pathlib import Path
 
 from ..data.decoded import DecodedSet
 from ..data.readers import Data
 from ..errors import DataError, SettingError, many, some
 from ..evaluation.calibration import Calibration
-from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import CalibrationReport, calibrate
-from ..evaluation.threshold_warnings import is_threshold_warning
+from ..evaluation.identification import choose_enrollment
 from ..utils.notes import Note, collect, note
 from . import model_folder
 from .inputs import calibration_data
 from .model import Model
-from .model_card import card
 from .model_folder import Manifest
 from .wrap import held_out
 
@@ -89,7 +85,9 @@ def recalibrate(
         manifest = manifest.enrolling(
             choose_enrollment(embeddings[genuine], labels, loaded.distances, seed=seed)
         )
-    _write(loaded, decoded, manifest, output, force=force)
+    target = loaded.folder if output is None else Path(output)
+    training = {"held_out_classes": decoded.classes, "held_out_images": sorted(decoded.hashes)}
+    model_folder.change(loaded.folder, target, manifest, training, force=force)
     return report.calibration
 
 
@@ -107,27 +105,7 @@ def _manifest(old: Manifest, decoded: DecodedSet, report: CalibrationReport, not
     recipe, forged = old.recipe.get("recipe", ""), "impostors" in old.held_out
     figures = old.held_out | held_out(decoded, report, recipe=recipe, encoder=old.encoder, forged=forged)
     figures.pop("identified", None)
-    kept = [one for one in old.coded_notes() if not is_threshold_warning(one.code)] + notes
+    kept = [one for one in old.coded_notes() if not one.code.startswith("threshold-")] + notes
     return old.with_notes(kept).model_copy(
         update={"stored_calibration": report.calibration, "prototype": False, "held_out": figures}
     )
-
-
-def _write(
-    model: Model,
-    decoded: DecodedSet,
-    manifest: Manifest,
-    output: str | os.PathLike[str] | None,
-    *,
-    force: bool,
-) -> None:
-    """Write the changed model to a new folder, or in its place."""
-    with tempfile.TemporaryDirectory(prefix="twinned-") as name:
-        folder = Path(name)
-        model_folder.copy(model.folder, folder, force=True)
-        path = folder / "training.json"
-        training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        training |= {"held_out_classes": decoded.classes, "held_out_images": sorted(decoded.hashes)}
-        model_folder.write(folder, manifest, card=card(manifest), training=training)
-        target = model.folder if output is None else Path(output)
-        model_folder.copy(folder, target, force=force or output is None)

@@ -27,7 +27,6 @@ from .embedder import GraphEmbedder
 from .input_options import InputOptions
 from .inputs import calibration_data
 from .model import Model
-from .model_card import card
 from .model_folder import Manifest
 from .onnx_import import InputFormat, OnnxEncoder, build, open_onnx
 from .session import Floats, Graph, embed_pixels
@@ -169,8 +168,6 @@ def write_calibrated(
     ``source`` names the file or network in messages, ``encoder`` in model.json. The model keeps the
     ``notes``, which `collect` fills. ``record`` has more entries of training.json.
     """
-    from .. import __version__
-
     embeddings = embedder.embed_pixels(decoded.pixels)
     if _is_constant(embeddings):
         raise _useless(source)
@@ -178,7 +175,6 @@ def write_calibrated(
     note("trained-elsewhere", text)
     report = calibrate(embeddings, decoded.dataset, embedder, far=far, seed=seed)
     manifest = Manifest(
-        twinned=__version__,
         origin="wrapped",
         encoder=encoder,
         spec=embedder.spec,
@@ -197,7 +193,7 @@ def write_calibrated(
         "held_out_classes": decoded.classes,
         "held_out_images": sorted(decoded.hashes),
     }
-    model_folder.write(folder, manifest, card=card(manifest), training=training)
+    model_folder.write(folder, manifest, training)
 
 
 def held_out(

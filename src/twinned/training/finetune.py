@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Unpack
 
@@ -13,7 +12,6 @@ from ..errors import DataError
 from ..evaluation.results import NAMES
 from ..inference import model_folder
 from ..inference.model import Model
-from ..inference.model_card import card
 from ..utils.notes import Note, note
 from . import distributed
 from .api import train, with_new_names
@@ -89,9 +87,6 @@ def _measure_old(before: Model, after: Model, data: ImageSet | PairSet, seed: in
     held_out = after.manifest.held_out | {"old": found}
     earlier = [one for one in after.manifest.coded_notes() if one.code != measured.code]
     changed = after.manifest.with_notes([*earlier, measured]).model_copy(update={"held_out": held_out})
-    with tempfile.TemporaryDirectory(prefix="twinned-") as folder:
-        model_folder.copy(after.folder, Path(folder), force=True)
-        model_folder.write(Path(folder), changed, card=card(changed))
-        model_folder.copy(Path(folder), after.folder, force=True)
+    model_folder.change(after.folder, after.folder, changed)
     after.manifest = model_folder.read(after.folder)
     return after

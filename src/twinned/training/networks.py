@@ -15,7 +15,7 @@ from ..data.datasets import ImageSet, PairSet
 from ..data.images import open_image
 from ..data.preprocessing import ImageSpec
 from ..errors import ModelError, SettingError
-from ..inference import model_card, model_folder
+from ..inference import model_folder
 from ..inference.embedder import GraphEmbedder
 from ..inference.inputs import calibration_data
 from ..inference.model import Model
@@ -95,8 +95,6 @@ def to_torch(model: Model) -> SiameseNetwork:
 
 def write_photo(folder: Path, encoder: str) -> None:
     """Write a new model folder of a pretrained encoder without training, and without a threshold."""
-    from .. import __version__
-
     changes = {"encoder.name": encoder, "encoder.embedding_size": None, "encoder.symmetric": False}
     config = recipes.get("photo").merge(changes | {"transfer.freeze": recipes.FREEZE[encoder]})
     built = OwnParts().make_encoder(config)
@@ -106,7 +104,6 @@ def write_photo(folder: Path, encoder: str) -> None:
     _export(network, spec, folder, encoder)
     ready_made = READY_MADE["photo"]
     manifest = Manifest(
-        twinned=__version__,
         origin="wrapped",
         encoder=encoder,
         spec=spec,
@@ -118,8 +115,7 @@ def write_photo(folder: Path, encoder: str) -> None:
         recipe=config.model_dump(mode="json"),
         licence=built.license,
     )
-    record = {"layers": network.layers()}
-    model_folder.write(folder, manifest, card=model_card.card(manifest), training=record)
+    model_folder.write(folder, manifest, {"layers": network.layers()})
 
 
 def _siamese(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,10 @@ from safetensors.torch import save_file
 
 from ..data.decoded import DecodedSet
 from ..data.splits import enrollment_size, subsample
-from ..evaluation.enrollment import choose_enrollment
 from ..evaluation.fitting import CalibrationReport, calibrate_on
+from ..evaluation.identification import choose_enrollment
 from ..inference import model_folder
 from ..inference.embedder import GraphEmbedder
-from ..inference.model_card import card
 from ..inference.model_folder import UNTOUCHED, Manifest
 from ..inference.session import Graph
 from ..nn import onnx_export
@@ -53,11 +51,10 @@ def write_model(
     files.write_text(folder / "history.csv", "\n".join([",".join(names), *rows]) + "\n")
     if trainer.warm_start is not None:  # it was trained on its own classes before
         classes = sorted({*classes, *trainer.warm_start.model.manifest.classes})
-    _write_training_json(folder / "training.json", trainer, result, classes=classes, given=given)
     manifest = _manifest(trainer, result, report, notes, classes=classes, has_head=has_head)
     if result.held_out is not None and result.held_out.labelled is not None and not has_head:
         manifest = _choose_enrollment(folder, manifest, result.held_out, config.seed)
-    model_folder.write(folder, manifest, card=card(manifest))
+    model_folder.write(folder, manifest, _training_record(trainer, result, classes=classes, given=given))
 
 
 def write_weights(network: SiameseNetwork, folder: Path) -> bool:
@@ -91,16 +88,17 @@ def _write_encoder(folder: Path, trainer: Trainer, result: FitResult) -> None:
         write_baseline(folder, trainer)
 
 
-def _write_training_json(
-    path: Path, trainer: Trainer, result: FitResult, *, classes: list[str], given: dict[str, str | None]
-) -> None:
+def _training_record(
+    trainer: Trainer, result: FitResult, *, classes: list[str], given: dict[str, str | None]
+) -> dict[str, Any]:
+    """Return the contents of training.json."""
     config = result.config.model_dump(mode="json")
     held_out, state, images, hash_limited = result.held_out, result.state, set(result.train.hashes), False
     if trainer.warm_start is not None:
         model = trainer.warm_start.model
         images |= model.record.image_hashes
         hash_limited = bool(model.record.hash_limitation) or model.spec.shape != trainer.spec.shape
-    record: dict[str, Any] = {
+    return {
         "recipe": config["recipe"],
         "settings": config,
         "asked": trainer.config.model_dump(mode="json"),
@@ -116,7 +114,6 @@ def _write_training_json(
         "unmatched": hash_limited,
         "held_out_images": sorted(held_out.hashes) if held_out else [],
     }
-    files.write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _manifest(
@@ -128,8 +125,6 @@ def _manifest(
     classes: list[str],
     has_head: bool,
 ) -> Manifest:
-    from .. import __version__
-
     network, train, warm_start = result.network, result.train, trainer.warm_start
     config = result.config.model_dump(mode="json")
     relations = list(trainer.relations)
@@ -141,7 +136,6 @@ def _manifest(
         license_text = manifest.licence
         data = data if train.hashes else manifest.data
     return Manifest(
-        twinned=__version__,
         origin="trained" if warm_start is None else "finetuned",
         encoder=trainer.config.encoder.name,
         spec=trainer.spec,

@@ -17,7 +17,6 @@ from ..preprocessing import ImageSpec
 from ..readers import Data, as_dataset
 from . import counts, shortcuts
 from .duplicates import Groups, identical, lookalikes
-from .faces import missing_and_several
 from .file_features import Facts, gather
 from .issues import SEVERITIES, Check, Issue, Kind, Severity
 
@@ -89,7 +88,7 @@ def check_data(
         problems += _of_pairs(data.subset(whole), facts.at(used), seed)
     shown = [data.images[place] for place in facts.readable.tolist()]
     if (share_with_faces(shown, seed=seed) or 0) >= _PEOPLE if faces is None and not quick else faces:
-        problems += missing_and_several(shown, facts.named(facts.readable), seed=seed, progress=progress)
+        problems += counts.faces(shown, facts.named(facts.readable), seed=seed, progress=progress)
     problems.sort(key=lambda problem: SEVERITIES.index(problem.severity))
     classes = len(data.classes) if isinstance(data, ImageSet) else None
     return Check(len(data.images), classes, problems)

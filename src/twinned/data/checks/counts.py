@@ -1,22 +1,26 @@
-"""Check the numbers of classes and pairs, splits, modes and sizes."""
+"""Check the numbers of classes, pairs and faces, splits, modes and sizes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import many, some
-from ..datasets import ImageSet, PairSet
+from ..datasets import SPLIT_NAMES, ImageSet, PairSet
+from ..decoded import in_threads
+from ..faces.photographs import search
+from ..images import ImageSource, open_image
 from ..splits import HOLD_OUT_FROM
 from .file_features import Facts
 from .issues import Issue, Severity
 
 Strings = NDArray[np.str_]
 
-_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+_SPLITS = {*SPLIT_NAMES, *SPLIT_NAMES.values()}
+_FACES_SAMPLE = 1000  # images
 _FLAT = 2  # maximum range of gray levels in a thumbnail of a blank image
 _LOSSLESS = ("1", "L", "P", "RGB")  # modes that convert to L or RGB without loss
 
@@ -24,12 +28,10 @@ _LOSSLESS = ("1", "L", "P", "RGB")  # modes that convert to L or RGB without los
 def unreadable(facts: Facts) -> Iterator[Issue]:
     """Yield images that cannot be opened."""
     if facts.errors:
-        reasons = [f"{facts.names[i]} {error.reason}" for i, error in facts.errors.items()]
-        text = (
-            f"{many(len(reasons), 'image')} of {len(facts):,} cannot be read, so training would ignore them:"
-            f" {some(reasons)}. Save them again or remove them"
-        )
-        yield Issue("unreadable", "error", text, facts.named([*facts.errors]))
+        reasons = some([f"{facts.names[i]} {error.reason}" for i, error in facts.errors.items()])
+        text = f"{many(len(facts.errors), 'image')} of {len(facts):,} cannot be read: {reasons}."
+        advice = "Training would ignore them: save them again or remove them"
+        yield Issue("unreadable", "error", f"{text} {advice}", facts.named([*facts.errors]))
 
 
 def decoded(facts: Facts) -> Iterator[Issue]:
@@ -37,34 +39,28 @@ def decoded(facts: Facts) -> Iterator[Issue]:
     if facts.thumbnails is None or not len(facts):
         return
     if files := facts.named(np.ptp(facts.thumbnails.reshape(len(facts), -1), axis=1) <= _FLAT):
-        text = (
-            f"{many(len(files), 'image')} of one color, without content: {some(files)}. They look the same"
-            " whatever their label: remove them"
-        )
+        text = f"{many(len(files), 'image')} of one color, without content: {some(files)}. Remove them"
         yield Issue("unreadable", "warning", text, files)
     (main, most), *others = Counter(facts.mode.tolist()).most_common()
     if others:
         lossy = any(mode not in _LOSSLESS and " x " not in mode for mode, _ in others)
-        text = (
-            f"{many(most, 'image')} of mode {main}, but also "
-            + ", ".join(f"{count:,} {mode}" for mode, count in others)
-            + ". All are converted (transparency becomes white, 16 bits become 8): check the results"
-        )
+        found = ", ".join(f"{count:,} {mode}" for mode, count in others)
+        advice = "All are converted (transparency becomes white, 16 bits become 8): check the results"
+        text = f"{many(most, 'image')} of mode {main}, but also {found}. {advice}"
         yield Issue("mode", "warning" if lossy else "info", text, facts.named(facts.mode != main))
     if files := facts.named(facts.animated):
-        text = f"{many(len(files), 'file')} with several frames: only the first frame is used. Save the"
-        yield Issue("mode", "warning", f"{text} required frames as images", files)
+        text = (
+            f"{many(len(files), 'file')} with several frames: only the first is used. Save others as images"
+        )
+        yield Issue("mode", "warning", text, files)
     width, height, spec = facts["width"], facts["height"], facts.spec
     area, shape = np.log2(width * height), np.log2(width / height)
     odd = np.flatnonzero((np.abs(area - np.median(area)) > 4) | (np.abs(shape - np.median(shape)) > 1.6))
     if len(odd):
-        text = (
-            f"{many(len(odd), 'image')} of unusual size or aspect ratio (the median is"
-            f" {np.median(width):.0f}x{np.median(height):.0f}):"
-            f" {some([f'{facts.names[i]} {width[i]:.0f}x{height[i]:.0f}' for i in odd])}."
-            " Check if they belong here"
-        )
-        yield Issue("size", "info", text, facts.named(odd))
+        usual = f"the median is {np.median(width):.0f}x{np.median(height):.0f}"
+        found = some([f"{facts.names[i]} {width[i]:.0f}x{height[i]:.0f}" for i in odd])
+        text = f"{many(len(odd), 'image')} of unusual size or aspect ratio ({usual}): {found}"
+        yield Issue("size", "info", f"{text}. Check if they belong here", facts.named(odd))
     if spec and (files := facts.named((2 * width < spec.width) | (2 * height < spec.height))):
         text = (
             f"{many(len(files), 'image')} less than half as wide or high as the model's input of"
@@ -152,9 +148,28 @@ def _crossing(
     known = (split != "") & (of != "")
     sides = np.unique(np.stack([of[known], split[known]]), axis=1)[0]
     each, count = np.unique(sides, return_counts=True)
-    crossing = each[count > 1]
-    if len(crossing):
-        text = (
-            f"{many(len(crossing), what)} with images in several splits: {some(crossing.tolist())}. {advice}"
-        )
+    if len(crossing := each[count > 1]):
+        found = some(crossing.tolist())
+        text = f"{many(len(crossing), what)} with images in several splits: {found}. {advice}"
         yield Issue("group_straddles_split", severity, text, facts.named(known & np.isin(of, crossing)))
+
+
+def faces(
+    images: Sequence[ImageSource], names: Sequence[str], *, seed: int, progress: bool
+) -> Iterator[Issue]:
+    """Search at most 1,000 of the images for faces, and yield those without a face and those with several."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[:_FACES_SAMPLE]).tolist()
+    found = np.ones(len(chosen), int)
+
+    def count(index: int) -> None:
+        found[index] = sum(face.score > 0 for face in search(open_image(images[chosen[index]])))
+
+    in_threads(count, len(chosen), "Finding faces", progress=progress)
+    of_all = f"of {len(chosen):,}{' sampled' if len(chosen) < len(images) else ''} images"
+    if files := [names[chosen[place]] for place in np.flatnonzero(found == 0)]:
+        advice = "Leave them out; of small ones the whole image is used"
+        yield Issue("faces", "warning", f"no face in {len(files):,} {of_all}: {some(files)}. {advice}", files)
+    if files := [names[chosen[place]] for place in np.flatnonzero(found > 1)]:
+        advice = "The largest is used: see that it is the right one, or use twinned crop"
+        text = f"several faces in {len(files):,} {of_all}: {some(files)}. {advice}"
+        yield Issue("faces", "info", text, files)

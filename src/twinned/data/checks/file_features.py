@@ -1,8 +1,4 @@
-"""Per-image features for shortcut detection: file metadata and a thumbnail.
-
-The features do not depend on the content of the picture: dimensions, file format, background. The size in
-bytes is separate, because it also depends on the content.
-"""
+"""Per-image features for shortcut detection: file metadata, background and frame, and a thumbnail."""
 
 from __future__ import annotations
 
@@ -115,12 +111,13 @@ def gather(
     for column, name in enumerate(CATEGORIES):
         codes = np.unique(words[:, column].astype(np.str_), return_inverse=True)[1]
         values[:, FACTS.index(name)] = codes.reshape(-1)
-    names = np.array([_name(image, place) for place, image in enumerate(images)], dtype=object)
-    return Facts(names, values, words[:, 1].astype(np.str_), animated, thumbnails, errors, spec)
-
-
-def _name(source: ImageSource, place: int) -> str:
-    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"image {place}"
+    names = [
+        os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {place}"
+        for place, image in enumerate(images)
+    ]
+    return Facts(
+        np.array(names, object), values, words[:, 1].astype(np.str_), animated, thumbnails, errors, spec
+    )
 
 
 def packing(source: ImageSource) -> float:

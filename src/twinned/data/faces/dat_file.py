@@ -70,7 +70,9 @@ class Reader:
             case "r":
                 return self.reals(1)[0]
             case "b":
-                return self.boolean()
+                if (value := self.text(1)) not in ("0", "1"):
+                    raise self.error("a boolean is expected")
+                return value == "1"
             case "t":
                 return self.tensor()
             case "n" | "i":
@@ -112,13 +114,6 @@ class Reader:
         if np.abs(exponent).max(initial=0) > _MAX_EXPONENT:
             raise self.error("a float is not finite")
         return np.ldexp(mantissa.astype(np.float64), exponent.astype(np.int32))
-
-    def boolean(self) -> bool:
-        """Read one boolean: the character 0 or 1."""
-        value = self.text(1)
-        if value not in ("0", "1"):
-            raise self.error("a boolean is expected")
-        return value == "1"
 
     def text(self, length: int) -> str:
         """Read ASCII characters."""
@@ -166,11 +161,7 @@ class Network(NamedTuple):
 
 
 def read_network(content: bytes, name: str) -> Network:
-    """Read a network for embeddings (``loss_metric_2``) or for detection (``loss_mmod_``).
-
-    Raises:
-        ModelError: If the file is damaged, or has a layer of another kind than dlib's face models.
-    """
+    """Read a network for embeddings (``loss_metric_2``) or for detection (``loss_mmod_``)."""
     reader = Reader(content, name)
     reader.integer(1, 1)
     reader.part(_LOSSES)  # its options are known for each model
@@ -242,11 +233,7 @@ class ShapePredictor(NamedTuple):
 
 
 def read_shape_predictor(content: bytes, name: str) -> ShapePredictor:
-    """Read a shape predictor whose trees all have the same size.
-
-    Raises:
-        ModelError: If the file is damaged.
-    """
+    """Read a shape predictor whose trees all have the same size."""
     reader = Reader(content, name)
     reader.integer(1, 1)
     rows = -reader.integer(-_MAX_SIDE, -1)  # negative sizes mark the format of a matrix, here one column

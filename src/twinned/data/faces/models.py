@@ -66,14 +66,8 @@ def is_installed() -> bool:
 
 
 def read_source(source: _Source) -> bytes:
-    """Read a file of the extra after its SHA-256 has been checked.
-
-    Raises:
-        MissingExtra: If the extra is not installed.
-        ModelError: If the file is missing or differs from the published one.
-    """
-    folder = _models_folder()
-    if folder is None:
+    """Read a file of the extra, which must be the published one."""
+    if (folder := _models_folder()) is None:
         raise MissingExtra("faces", "dlib's face models")
     path = folder / source.file
     try:
@@ -81,15 +75,13 @@ def read_source(source: _Source) -> bytes:
     except OSError as error:
         raise ModelError(f"{path}: The file cannot be read ({error.strerror})") from None
     if hashlib.sha256(content).hexdigest() != source.sha256:
-        raise ModelError(
-            f"{path}: The file differs from the published one (SHA-256). Install the extra again"
-        )
+        raise ModelError(f"{path}: The file differs from the published one. Install the extra again")
     return content
 
 
 @cache
 def finder() -> Finder:
-    """Load detector and shape predictor, which are converted on first use; raises as `read_source` does."""
+    """Load detector and shape predictor, which are converted on first use."""
     import onnxruntime
     from safetensors.numpy import load_file
 
@@ -121,9 +113,8 @@ def _convert(folder: Path) -> None:
     (folder / "scan.onnx").write_bytes(detector_graph(network, fast=True))
     (folder / "inspect.onnx").write_bytes(detector_graph(network))
     predictor = read_shape_predictor(read_source(LANDMARKS), LANDMARKS.file)
-    values: dict[str, Any] = {**predictor._asdict(), "grid": np.array(grid(network))}
-    values["mean"] = np.array(network.mean)
-    save_file(values, folder / "landmarks.safetensors")
+    numbers = {"grid": np.array(grid(network)), "mean": np.array(network.mean)}
+    save_file({**predictor._asdict(), **numbers}, folder / "landmarks.safetensors")
 
 
 def write_encoder(path: Path) -> None:

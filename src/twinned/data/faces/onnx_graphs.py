@@ -69,14 +69,11 @@ class _Builder:
 
     def sum(self, *values: _Value) -> _Value:
         """Add two values; the smaller of the two is padded with zeros at the end of each axis."""
-        shape = tuple(np.max([value.shape for value in values], axis=0).tolist())
-        return _Value(self.add("Add", *[self._padded(value, shape) for value in values]), shape)
-
-    def _padded(self, value: _Value, shape: tuple[int, ...]) -> str:
-        if value.shape == shape:
-            return value.name
-        pads = [0] * 5 + [after - before for before, after in zip(value.shape, shape)]
-        return self.add("Pad", value.name, self.constant(np.array(pads, np.int64)))
+        shape, names = tuple(np.max([value.shape for value in values], axis=0).tolist()), list[str]()
+        for name, before in values:
+            pads = np.array([0] * 5 + [after - side for side, after in zip(before, shape)], np.int64)
+            names.append(self.add("Pad", name, self.constant(pads)) if pads.any() else name)
+        return _Value(self.add("Add", *names), shape)
 
     def model(self, output: str, shape: list[int | str], **inputs: tuple[str, list[int | str]]) -> bytes:
         """Return the serialized graph from inputs, each a type and a shape, to the last node."""
@@ -98,11 +95,7 @@ class _Builder:
 
 
 def folded(layers: list[Layer]) -> list[Layer]:
-    """Return equal layers, with each affine layer after a convolution made part of it.
-
-    Raises:
-        ModelError: If the two do not fit each other.
-    """
+    """Return equal layers, with each affine layer after a convolution made part of it."""
     result: list[Layer] = []
     for layer in layers:
         if layer.kind != "affine_" or not result or result[-1].kind != "con_4":
@@ -120,10 +113,6 @@ def encoder_graph(network: Network) -> bytes:
     """Convert the face encoder: uint8 ``pixels`` (n, height, width, 3) to ``embedding`` (n, d).
 
     The embedding is the mean of those of the image and of its mirror image.
-
-    Raises:
-        MissingExtra: If ``onnx`` is not installed.
-        ModelError: If the layers do not fit each other.
     """
     graph, (height, width) = _Builder(), network.size
     # The first four nodes are those that `twinned.inference.export` expects.
@@ -179,10 +168,6 @@ def detector_graph(network: Network, *, fast: bool = False) -> bytes:
     """Convert the face detector: ``planes`` (n, 3, height, width) to ``scores`` (n, 1, rows, columns).
 
     ``fast`` replaces convolutions of stride 1 by two smaller ones that are almost equal.
-
-    Raises:
-        MissingExtra: If ``onnx`` is not installed.
-        ModelError: If the layers do not fit each other, or do not end with one filter.
     """
     first, *rest = folded(network.layers)
     layers = _in_blocks([first._replace(weights=first.weights / np.float32(_DIVISOR)), *rest])

@@ -93,12 +93,13 @@ def check_chip(size: int, margin: float) -> None:
 def expected_faces(
     image: Image.Image, source: ImageSource, *, every: bool = False, min_face: float | None = None
 ) -> list[Face]:
-    """Find the faces of an image that must have one, as `search` does: the largest, or each.
-
-    Raises:
-        ImageError: If no face is found in an image that is too large for the cut-out of a face.
-    """
-    name, key = source_name(source), _identity(source, every, min_face)
+    """Find the faces of an image that must have one, as `search` does: the largest, or each."""
+    name = source_name(source)
+    key: tuple[object, ...] = ()
+    if isinstance(source, (str, os.PathLike)):
+        with suppress(OSError):
+            status = os.stat(source)
+            key = os.fspath(source), status.st_mtime_ns, status.st_size, every, min_face
     found = _searched.get(key, [])
     if not found:
         found = search(image, every=every, min_face=min_face)
@@ -119,16 +120,6 @@ def expected_faces(
             ' `faces="all"`, identify, classify, search and embed answer for each',
         )
     return found if every else found[:1]
-
-
-def _identity(source: ImageSource, *how: object) -> tuple[object, ...]:
-    """Return what identifies a file and a search in it; empty for an image in memory."""
-    if not isinstance(source, (str, os.PathLike)):
-        return ()
-    with suppress(OSError):
-        status = os.stat(source)
-        return os.fspath(source), status.st_mtime_ns, status.st_size, *how
-    return ()
 
 
 def search(image: Image.Image, *, every: bool = False, min_face: float | None = None) -> list[Face]:
