@@ -195,7 +195,7 @@ class RemoteService:
         """List the enrolled images, of one label or all."""
         _unsupported("--where", where)
         _unsupported("more than one --label", (label or [])[1:])
-        params: dict[str, Any] = {"limit": _PAGE} | ({"label": label[0]} if label else {})
+        params: dict[str, Any] = {"limit": _PAGE, "label": label[0] if label else None}
         found = self._ask("GET", "/v1/gallery", params=params)
         items = list(found["items"])
         while found["after"] is not None:
@@ -216,8 +216,7 @@ class RemoteService:
 
     def duplicates(self, within: float | None = None) -> _Groups:
         """Find groups of near-duplicates."""
-        params = {} if within is None else {"within": within}
-        groups = self._ask("GET", "/v1/gallery/duplicates", params=params)
+        groups = self._ask("GET", "/v1/gallery/duplicates", params={"within": within})
         return [[_hit(one) for one in group] for group in groups]
 
     def remove(self, ids: Sequence[str] | None, *, label: str | None) -> _Removed:
@@ -232,8 +231,7 @@ class RemoteService:
 
     def update(self, id: str, *, label: str | None, metadata: Mapping[str, Any] | None) -> None:
         """Change the label or metadata of an image."""
-        changes = {"label": label, "metadata": metadata}
-        self._ask("PATCH", _path_of(id), json={k: v for k, v in changes.items() if v is not None})
+        self._ask("PATCH", _path_of(id), json={"label": label, "metadata": metadata})
 
     def rename(self, label: str, new: str) -> int:
         """Rename a label, or merge it into another; return the number of images changed."""
