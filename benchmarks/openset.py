@@ -26,7 +26,7 @@ import twinned as tw
 from twinned.data.datasets import ImageSet
 from twinned.evaluation.identification import nearest_label
 from twinned.inference.recalibrate import recalibrate
-from twinned.metrics.open_set import OpenSet, open_set
+from twinned.metrics import OpenSet, open_set
 
 RESULTS = Path(__file__).parent / "results" / "openset.json"
 TARGETS = (0.01, 0.05, 0.1)

@@ -509,7 +509,9 @@ def test_unclosed_quote_in_csv_is_refused_with_its_line(twinned, tiny_model, gly
         ["calibrate", tiny_model, "q.csv", "--in-place"],
         ["gallery", "add", tiny_model, "g", "q.csv"],
     ):
-        assert twinned(*command).error.startswith('q.csv, line 32: A quote (") opens here and is not closed')
+        assert twinned(*command).error.startswith(
+            'q.csv, line 32: Close or remove the quote (") that opens here'
+        )
 
 
 @pytest.mark.parametrize(

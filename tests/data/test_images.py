@@ -316,7 +316,7 @@ def test_arrays_of_every_dtype_give_the_same_image() -> None:
         (np.full((4, 4), np.nan), r"NaN.*\[0, 1\]"),
         (np.full((4, 4), -0.1), r"-0.1.*\[0, 1\]"),
         (np.zeros((8, 8, 2), np.uint8), r"\(8, 8, 2\), without an axis of 1, 3 or 4 channels"),
-        (np.zeros((3, 8, 3), np.uint8), r"\(3, 8, 3\), so the channels may be first or last"),
+        (np.zeros((3, 8, 3), np.uint8), r"\(3, 8, 3\): the channels may be first or last"),
         (np.zeros(4, np.uint8), r"\(4,\); expected \(height, width\)"),
         (np.zeros((0, 4), np.uint8), r"\(0, 4\), which is empty"),
         (np.full((4, 4), 200), "int64 with values from 200 to 200.*astype"),

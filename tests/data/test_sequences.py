@@ -103,7 +103,7 @@ def test_half_precision_is_rounded() -> None:
         (pictures() // 200, "highest value of the uint8 images is 1"),
         (pictures().astype(np.uint16), "of the uint16 images is 2.. of 65535"),
         (pictures()[..., :2], "without an axis of 1, 3 or 4 channels"),
-        (pictures()[:, :3], r"\(24, 3, 24, 3\), so the channels may be first or last"),
+        (pictures()[:, :3], r"\(24, 3, 24, 3\): the channels may be first or last"),
         (pictures()[..., None], r"shape \(24, 20, 24, 3, 1\); expected \(n, height, width\)"),
         (pictures()[:20], "got 20 images, 24 labels"),
         (pictures()[0], r"got 20 images, 24 labels; .*images\[None\]"),

@@ -216,7 +216,7 @@ def test_hold_out_refuses_too_few_pairs():
 
 @pytest.mark.parametrize(("same", "word"), [(True, "same"), (False, "different")])
 def test_hold_out_refuses_pairs_of_one_kind(same, word):
-    with pytest.raises(DataError, match=f"p.csv: All 4 pairs are {word}. Training needs both"):
+    with pytest.raises(DataError, match=f"p.csv: All 4 pairs are {word}. Add"):
         hold_out(pairs_of([0, 2, 4, 6], [1, 3, 5, 7], [same] * 4))
 
 

@@ -8,8 +8,8 @@ from twinned.distances import cosine
 from twinned.errors import DataError, SettingError
 from twinned.evaluation.calibration import Identification
 from twinned.evaluation.identification import fit_identification
+from twinned.metrics import open_set
 from twinned.metrics.comparisons import compare_all, compare_pairs
-from twinned.metrics.open_set import open_set
 
 from ..conftest import slow
 

@@ -27,5 +27,4 @@ def test_resume_refuses_another_image_preprocessing(tiny_model, glyphs, tmp_path
             embed_file.embed_to_file(twinned.load(tiny_model), paths, tmp_path / "v.npz")
     with pytest.raises(SettingError, match="another model or other images"):
         embed_file.embed_to_file(twinned.load(tmp_path / "m.twin"), paths, tmp_path / "v.npz", resume=True)
-    written = embed_file.embed_to_file(twinned.load(tiny_model), paths, tmp_path / "v.npz", resume=True)
-    assert written == (len(paths), [])
+    assert embed_file.embed_to_file(twinned.load(tiny_model), paths, tmp_path / "v.npz", resume=True) == []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from twinned.errors import SettingError
-from twinned.server.lifecycle import check_token, token_from
+from twinned.server.lifecycle import read_token
 from twinned.server.security import Hosts
 
 from .conftest import Client, detail, pictures, png
@@ -148,21 +150,24 @@ def test_static_route_serves_only_its_files(client: Client, name: str) -> None:
     assert "class Guard" not in answer.text
 
 
-def test_public_address_requires_a_token() -> None:
-    check_token("127.0.0.1", None)
-    check_token("0.0.0.0", TOKEN)
-    for host, token, says in (
-        ("0.0.0.0", None, "--token-file"),
-        ("192.168.1.7", None, "--token-file"),
-        ("::", None, "--token-file"),
-        ("127.0.0.1", "short", "at least 16"),
-        ("127.0.0.1", "spaces in the middle of it", "must be at least 16 letters, digits"),
-    ):
-        with pytest.raises(SettingError, match=says):
-            check_token(host, token)
+def test_public_address_requires_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TWINNED_TOKEN", raising=False)
+    assert read_token("127.0.0.1", None) is None
+    for host in ("0.0.0.0", "192.168.1.7", "::"):
+        with pytest.raises(SettingError, match="--token-file"):
+            read_token(host, None)
+    monkeypatch.setenv("TWINNED_TOKEN", TOKEN)
+    assert read_token("0.0.0.0", None) == TOKEN
+    for token in ("short", "spaces in the middle of it"):
+        monkeypatch.setenv("TWINNED_TOKEN", token)
+        with pytest.raises(SettingError, match="must be at least 16 letters, digits"):
+            read_token("127.0.0.1", None)
 
 
-def test_token_file_gives_its_first_line() -> None:
-    assert token_from([" secret \n", "more\n"]) == "secret"
+def test_token_file_gives_its_first_line(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f" {TOKEN} \nmore\n")
+    assert read_token("0.0.0.0", file) == TOKEN
+    file.write_text("\n")
     with pytest.raises(SettingError, match="empty"):
-        token_from(["\n"])
+        read_token("127.0.0.1", file)

@@ -321,7 +321,7 @@ def test_training_equals_a_plain_loop(quick, some, strangers):
         ({"schedule": lambda step, total: None}, "schedule returned None for step 0"),
         ({"schedule": lambda step, total: -1}, "schedule returned -1 for step 0"),
         ({"loss": tw.losses.TripletLoss(), "miner": lambda distance, labels: 3}, "the miner returned 3"),
-        ({"augment": lambda images: 255 * images}, "augment returned values from 0 to 255"),
+        ({"augment": lambda images: 255 * images}, "augment returned 0 to 255"),
         ({"callbacks": [Losses]}, "list of twinned.Callback objects; got the class Losses"),
         ({"callbacks": Losses()}, "list of twinned.Callback objects; got <"),
         ({"callbacks": [print]}, "got <built-in function print>"),

@@ -52,11 +52,11 @@ def demo(
         if not (run.json or run.quiet):
             print(sentence, flush=True)
 
-    began, progress = time.monotonic(), run.progress
+    began, progress, folder = time.monotonic(), run.progress, output / "letters.twin"
     if output.is_file():
         raise SettingError(f"{output}: is a file; choose a folder with -o")
     if output.exists():
-        if any(output.iterdir()) and not (output / "letters.twin").exists():
+        if any(output.iterdir()) and not folder.exists():
             raise SettingError(f"{output}: exists and holds no demo; choose another folder with -o")
         shutil.rmtree(output)
     report("1. Draw letters with the 16 typefaces that matplotlib ships")
@@ -66,8 +66,11 @@ def demo(
     report(f"   {len(new):,} images of {len(new.classes)} Armenian and Georgian letters, never trained on")
 
     report(f"\n2. Train a Siamese network, {SETTINGS['steps']} steps")
-    model = _train(known, output / "letters.twin", seed=seed, progress=progress)
-    report(f"   {output / 'letters.twin'}, {time.monotonic() - began:.0f} s after the start")
+    with progress_bar("   Loading PyTorch", show=progress):
+        config, train = tw.recipes.get("glyph").merge(SETTINGS), tw.train
+    with muted():  # notes of training explain choices that a demo does not make
+        model = train(known, folder, config=config, seed=seed, progress=progress)
+    report(f"   {folder}, {time.monotonic() - began:.0f} s after the start")
 
     report("\n3. Measure it on the alphabets that it has never seen [95 % interval]")
     found = model.evaluate(new, ways=_WAYS, shots=1, seed=seed, progress=progress)
@@ -82,7 +85,7 @@ def demo(
     report(_NEXT)
     seconds = round(time.monotonic() - began, 1)
     report(f"\nThe demo took {seconds:.0f} s. See the letters and the model in a browser:")
-    report(f"   twinned serve {output / 'letters.twin'} --gallery {output / 'letters.gallery'}")
+    report(f"   twinned serve {folder} --gallery {output / 'letters.gallery'}")
     if run.json:
         result = {"folder": str(output), "seconds": seconds, "figures": found.to_json()}
         result |= {"digits": digits.to_json(), "pictures": [str(p) for p in pictures]}
@@ -99,15 +102,6 @@ def write_letters(
     with progress_bar("   Writing images", len(letters), show=progress) as advance:
         write_images(letters, folder, advance=advance)
     return tw.load_images(folder)
-
-
-def _train(known: tw.ImageSet, folder: Path, *, seed: int, progress: bool) -> tw.Model:
-    """Train without the notes of training, which explain choices that a demo does not make."""
-    with progress_bar("   Loading PyTorch", None, show=progress):
-        config = tw.recipes.get("glyph").merge(SETTINGS)
-        run_training = tw.train
-    with muted():
-        return run_training(known, folder, config=config, seed=seed, progress=progress)
 
 
 def _report_figures(found: tw.Evaluation, things: str, report: Callable[[str], None]) -> None:

@@ -133,15 +133,14 @@ def add(
     with run.load(model).gallery(gallery, create=True) as opened:
         added = opened.add(paths, labels, metadata=columns, progress=run.progress)
         count = opened.count()
-    if len(added.unreadable) == len(paths):
-        errors = some([str(error) for error in added.unreadable], ERRORS_SHOWN)
-        raise DataError(f"none of {many(len(paths), 'image')} can be read: {errors}")
-    print_errors(added.unreadable)
-    unreadable = [str(error) for error in added.unreadable]
+    errors = [str(error) for error in added.unreadable]
+    if len(errors) == len(paths):
+        raise DataError(f"none of {many(len(paths), 'image')} can be read: {some(errors, ERRORS_SHOWN)}")
+    print_errors(errors)
     run.print(
-        {"stored": added.stored, "skipped": added.skipped, "unreadable": unreadable, "count": count},
+        {"stored": added.stored, "skipped": added.skipped, "unreadable": errors, "count": count},
         f"{run.url or gallery}: {many(added.stored, 'image')} enrolled, {added.skipped:,} already there,"
-        f" {len(added.unreadable):,} unreadable; {count:,} in total",
+        f" {len(errors):,} unreadable; {count:,} in total",
     )
 
 

@@ -275,9 +275,7 @@ class OneFace(Served):
 
     def load(self, model: Path, device: str = "auto") -> Any:
         """Load the model, or connect to the service, with the faces that it looks for."""
-        loaded = super().load(model, device)
-        chosen = self.faces is not None or self.min_face is not None
-        return loaded.with_faces(self.faces, self.min_face) if chosen else loaded
+        return super().load(model, device).with_faces(self.faces, self.min_face)
 
 
 @dataclass(frozen=True, kw_only=True)

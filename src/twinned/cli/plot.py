@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,10 +35,10 @@ class Picture(Run):
         tw.plots.target(self.output, force=self.force, data=[model, *data])
         return load_on(device, model)
 
-    def save(self, drawn: Any) -> None:
-        """Write the picture, and print its path."""
+    def save(self, drawn: Any, value: Mapping[str, Any] | None = None, text: str = "") -> None:
+        """Write the picture, and print its path with further results."""
         tw.plots.save(drawn, self.output, force=self.force)
-        self.print({"output": str(self.output)}, str(self.output))
+        self.print({"output": str(self.output), **(value or {})}, f"{self.output}{text}")
 
 
 @group.command()
@@ -236,10 +237,9 @@ def explain(
         same, probability = found.distance <= threshold, float(loaded.probability(found.distance))
         verdict = f"{'same' if same else 'different'}, {verdict}"
     drawn = draw_explanation(found, threshold=threshold, probability=probability)
-    tw.plots.save(drawn, run.output, force=run.force)
-    run.print(
+    run.save(
+        drawn,
         {
-            "output": str(run.output),
             "method": found.method,
             "same": same,
             "probability": probability,
@@ -252,5 +252,5 @@ def explain(
                 for left, right, weight in found.strongest()
             ],
         },
-        f"{run.output}: {verdict}",
+        f": {verdict}",
     )

@@ -104,7 +104,7 @@ def embed(
     if run.url is not None and resume:
         raise SettingError("--resume is not supported together with --url")
     loaded = run.load(model, device)
-    written = embed_to_file(
+    errors = embed_to_file(
         loaded if run.url is None else loaded.embedder(),
         paths,
         output,
@@ -113,13 +113,13 @@ def embed(
         force=force,
         progress=run.progress,
     )
-    print_errors(written.errors)
-    if len(written.errors) == written.images:
-        raise DataError(f"none of {many(written.images, 'image')} could be read; {output} lists the errors")
+    print_errors(errors)
+    if len(errors) == len(paths):
+        raise DataError(f"none of {many(len(paths), 'image')} could be read; {output} lists the errors")
     run.print(
-        {"images": written.images, "errors": len(written.errors), "output": str(output)},
-        f"{output}: {many(written.images - len(written.errors), 'image')} embedded"
-        + (f", {len(written.errors)} unreadable" if written.errors else ""),
+        {"images": len(paths), "errors": len(errors), "output": str(output)},
+        f"{output}: {many(len(paths) - len(errors), 'image')} embedded"
+        + (f", {len(errors)} unreadable" if errors else ""),
     )
 
 

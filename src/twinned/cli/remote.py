@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
@@ -30,7 +30,7 @@ _SECONDS = 60.0
 _MAX_BYTES, _MAX_IMAGES = 16 * 1024 * 1024, 32
 _PAGE = 500
 File = tuple[str, tuple[str, bytes]]  # field of a form, name, content
-_Answer = TypeVar("_Answer", Prediction, Identification)
+_Answer = TypeVar("_Answer", bound=Prediction | Identification)
 _Groups = list[list[Hit]]  # inside the class, `list` is its method
 
 
@@ -82,18 +82,15 @@ class RemoteService:
         return Verdict(**{name: found[name] for name in Verdict._fields if name in found})
 
     def classify(
-        self, images: Sequence[str], support: Path, *, threshold: float | None = None, progress: bool = True
+        self, images: Sequence[str], support: Path, *, threshold: float | None, progress: bool
     ) -> list[Prediction]:
         """Classify images from a folder with one folder per class."""
         given = load_images(support)
         pairs = zip(given.images, given.labels, strict=True)
         examples = [_read(image, f"support[{label}]") for image, label in pairs]
-        found: list[dict[str, Any]] = []
-        with progress_bar("Classifying", len(images), show=progress) as advance:
-            for batch in _batches(images):
-                found += self._post("/v1/classify", [*examples, *batch], threshold=threshold)
-                advance(len(batch))
-        return _answers(Prediction, found, images)
+        return self._answers(
+            "/v1/classify", Prediction, images, examples, progress=progress, threshold=threshold
+        )
 
     def embedder(self) -> Callable[[Sequence[str]], Iterator[Rows]]:
         """Return a function that embeds images, for `embed_to_file`, after the service has answered once."""
@@ -127,12 +124,41 @@ class RemoteService:
             count, vectors = len(images), np.array([one["vector"] for one in found], np.float32)
             yield Rows(count, [*images], [None] * count, vectors, [None] * count)
 
+    def _answers(
+        self,
+        path: str,
+        kind: type[_Answer],
+        images: Sequence[str],
+        examples: Sequence[File] = (),
+        *,
+        progress: bool = False,
+        **options: Any,
+    ) -> list[_Answer]:
+        """Return answers on images under their paths, or the service's names if it answers for each face."""
+        found: list[dict[str, Any]] = []
+        with progress_bar("Classifying", len(images), show=progress) as advance:
+            for batch in _batches(images):
+                found += self._post(path, [*examples, *batch], **options)
+                advance(len(batch))
+        names = images if len(found) == len(images) else [one["image"] for one in found]
+        return [
+            kind(
+                image=name,
+                label=one["label"],
+                probability=one["probability"],
+                distance=math.inf if one["distance"] is None else one["distance"],
+                threshold=math.inf if one["threshold"] is None else one["threshold"],
+                nearest=one["nearest"] and one["nearest"]["label"],
+                box=one.get("box"),
+            )
+            for one, name in zip(found, names, strict=True)
+        ]
+
     # ---- gallery
 
     def identify(self, images: Sequence[str], **options: Any) -> list[Identification]:
         """Identify images."""
-        answers = [self._post("/v1/identify", batch, **options) for batch in _batches(images)]
-        return _answers(Identification, list(chain.from_iterable(answers)), images)
+        return self._answers("/v1/identify", Identification, images, **options)
 
     def search(self, image: str, k: int, **options: Any) -> list[Hit]:
         """Find the enrolled images that are most similar, nearest first."""
@@ -169,7 +195,7 @@ class RemoteService:
         """List the enrolled images, of one label or all."""
         _unsupported("--where", where)
         _unsupported("more than one --label", (label or [])[1:])
-        params: dict[str, Any] = {"limit": _PAGE} | ({"label": label[0]} if label else {})
+        params: dict[str, Any] = {"limit": _PAGE, "label": label[0] if label else None}
         found = self._ask("GET", "/v1/gallery", params=params)
         items = list(found["items"])
         while found["after"] is not None:
@@ -190,8 +216,7 @@ class RemoteService:
 
     def duplicates(self, within: float | None = None) -> _Groups:
         """Find groups of near-duplicates."""
-        params = {} if within is None else {"within": within}
-        groups = self._ask("GET", "/v1/gallery/duplicates", params=params)
+        groups = self._ask("GET", "/v1/gallery/duplicates", params={"within": within})
         return [[_hit(one) for one in group] for group in groups]
 
     def remove(self, ids: Sequence[str] | None, *, label: str | None) -> _Removed:
@@ -206,8 +231,7 @@ class RemoteService:
 
     def update(self, id: str, *, label: str | None, metadata: Mapping[str, Any] | None) -> None:
         """Change the label or metadata of an image."""
-        changes = {"label": label, "metadata": metadata}
-        self._ask("PATCH", _path_of(id), json={k: v for k, v in changes.items() if v is not None})
+        self._ask("PATCH", _path_of(id), json={"label": label, "metadata": metadata})
 
     def rename(self, label: str, new: str) -> int:
         """Rename a label, or merge it into another; return the number of images changed."""
@@ -243,23 +267,6 @@ class RemoteService:
                 detail = f"{detail.partition('. ')[0]}. Set the environment variable TWINNED_TOKEN"
             raise DataError(detail) if answer.status_code == 422 else GalleryError(f"{self._url}: {detail}")
         return found
-
-
-def _answers(kind: type[_Answer], found: Sequence[dict[str, Any]], images: Sequence[str]) -> list[_Answer]:
-    """Return answers on images under their paths, or the service's names if it answers for each face."""
-    names = images if len(found) == len(images) else [one["image"] for one in found]
-    return [
-        kind(
-            image=name,
-            label=one["label"],
-            probability=one["probability"],
-            distance=math.inf if one["distance"] is None else one["distance"],
-            threshold=math.inf if one["threshold"] is None else one["threshold"],
-            nearest=one["nearest"] and one["nearest"]["label"],
-            box=one.get("box"),
-        )
-        for one, name in zip(found, names, strict=True)
-    ]
 
 
 def _hit(found: dict[str, Any]) -> Hit:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from typer import Option
 
 import twinned as tw
 
-from ..errors import MissingExtra, SettingError, TwinnedError
+from ..errors import MissingExtra, TwinnedError
 from .options import Commands, Device, ModelFolder, Quiet, print_note
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def serve(
         if error.name in ("fastapi", "starlette", "uvicorn", "h11", "python_multipart", "prometheus_client"):
             raise MissingExtra("serve", "the service") from None
         raise
-    token = _checked_token(host, token_file)
+    read_token = partial(lifecycle.read_token, host, token_file)
+    token = read_token()
     loaded = tw.load(model, device=device)
     listening = lifecycle.listen(host, port)
     opened = None
@@ -68,7 +69,7 @@ def serve(
     service = server.create_app(
         loaded, opened, token=token, host=host, names=allow_host or (), read_only=read_only
     )
-    _reload_on_hangup(service, lambda: _checked_token(host, token_file), token_file, quiet=quiet)
+    _reload_on_hangup(service, read_token, token_file, quiet=quiet)
     if not quiet:
         address, number = listening.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
@@ -97,17 +98,3 @@ def _reload_on_hangup(
                     print_note(f"SIGHUP: {done}")
 
     signal.signal(signal.SIGHUP, reload)
-
-
-def _checked_token(host: str, file: Path | None) -> str | None:
-    from ..server.lifecycle import check_token, token_from
-
-    token = os.environ.get("TWINNED_TOKEN")
-    if file is not None:
-        try:
-            with file.open(encoding="utf-8") as lines:
-                token = token_from(lines)
-        except UnicodeDecodeError:
-            raise SettingError(f"{file}: is not text. Its first line must be the token") from None
-    check_token(host, token)
-    return token

@@ -133,15 +133,11 @@ def _working(run: Run, options: TrainOptions) -> AbstractContextManager[Any]:
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set, with ``--set`` as a dictionary."""
     chosen = {name: value for name, value in given.items() if value is not None}
-    return chosen | {"settings": parse_settings(given.get("settings") or [])}
-
-
-def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """Convert ``name=value`` strings to a dictionary."""
+    pairs = chosen.get("settings", [])
     for pair in pairs:
         if "=" not in pair:
             raise SettingError(f"--set {pair}: expected NAME=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
+    return chosen | {"settings": dict(pair.split("=", 1) for pair in pairs)}
 
 
 def read_config(file: Path) -> tw.TrainConfig:

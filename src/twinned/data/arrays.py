@@ -58,9 +58,7 @@ def channels_last(images: NDArray[Any], *, batch: bool = False) -> NDArray[Any]:
     first, last = (len(shape) == 3 and shape[axis] in CHANNELS for axis in (0, -1))
     found = f"{'the array of images ' if batch else ''}has shape {images.shape}"
     if first and last:
-        raise DataError(
-            f"{found}, so the channels may be first or last; pass Pillow images, or larger arrays"
-        )
+        raise DataError(f"{found}: the channels may be first or last; pass Pillow images, or larger arrays")
     if not first and not last:
         reason = ", without an axis of 1, 3 or 4 channels" if len(shape) == 3 else ""
         raise DataError(f"{found}{reason}; expected {_BATCH_AXES if batch else _IMAGE_AXES}")

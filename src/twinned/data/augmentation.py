@@ -157,10 +157,7 @@ def _checked(changed: Any, images: Tensor) -> Tensor:
         )
     low, high = torch.stack(changed.aminmax()).tolist()
     if not (low >= -_FAR and high <= 1 + _FAR):
-        raise SettingError(
-            f"augment returned values from {low:g} to {high:g}. It must return images in [0, 1]; the network"
-            " normalizes them itself"
-        )
+        raise SettingError(f"augment returned {low:g} to {high:g}; expected values in [0, 1], not normalized")
     return changed
 
 

@@ -44,10 +44,9 @@ def official_protocol(source: str | os.PathLike[str]) -> str | None:
 
 
 def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
-    """Read an official pair list of LFW (Huang et al., UMass Amherst TR 07-49, 2007), and find its images.
+    """Read a pair list of LFW (Huang et al., UMass Amherst TR 07-49, 2007), and find its images.
 
-    The source is a folder with the images and pairs.txt (View 2), or a list of View 1, which has one fold,
-    beside the images.
+    The source is a folder with the images and pairs.txt (View 2), or a list of View 1 beside the images.
     """
     path = Path(source)
     if not path.exists():
@@ -55,10 +54,7 @@ def read_lfw(source: str | os.PathLike[str]) -> LfwPairs:
     if path.is_dir():
         lists = _lists(path, _LFW)
         if not lists:
-            raise DataError(
-                f"{path}: No {_LFW} found. Give the folder with the LFW images and the official lists, or a"
-                " list beside the images."
-            )
+            raise DataError(f"{path}: No {_LFW} found. Give the folder of the LFW images and lists.")
         path, below = lists[0], path
     else:
         below = path.parent if find_images(path.parent) else path.parent.parent

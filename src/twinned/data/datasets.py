@@ -240,10 +240,8 @@ class PairSet:
             if name == "":
                 raise DataError(f"{self.origin}: {len(same)} pairs have no relation. Each pair needs one.")
             if same.any() and not same.all():
-                raise DataError(
-                    f"{self.origin}: relation {str(name)!r} has {same.sum()} same pairs and {(~same).sum()}"
-                    " different ones. The pairs of a relation must be all same or all different."
-                )
+                kinds = f"{same.sum()} same pairs and {(~same).sum()} different ones"
+                raise DataError(f"{self.origin}: relation {str(name)!r} has {kinds}; it must have one kind.")
             found[str(name)] = bool(same[0])
         return found
 
@@ -270,3 +268,9 @@ def connected(count: int, left: Index, right: Index) -> NDArray[np.int64]:
         parent[root(a)] = root(b)
     roots = np.array([root(i) for i in range(count)], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def check_label(where: str, label: str) -> None:
+    """Check that a label is one line, which the service requires."""
+    if label.splitlines() not in ([label], []):
+        raise DataError(f"{where}: the label {label!r} has a line break; it must be one line of text")

@@ -196,10 +196,8 @@ class DecodedSet:
         for sentence in decoded.left_out():
             note("unreadable-images", sentence)
         if len(decoded.kept) == 0:
-            raise DataError(
-                f"{source.origin}: none of {many(len(source.images), 'image')} can be read; the first error:"
-                f" {decoded.unreadable[0]}"
-            )
+            total = many(len(source.images), "image")
+            raise DataError(f"{source.origin}: none of {total} can be read: {decoded.unreadable[0]}")
         for sentence in source.notes:
             note("reader", sentence)
         if isinstance(source, PairSet):

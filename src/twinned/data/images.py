@@ -93,9 +93,7 @@ def open_image(source: ImageSource, *, at_least: tuple[int, int] | None = None) 
         raise ImageError(name, f"is damaged or truncated ({error})") from None
     if hasattr(source, "read"):
         raise ImageError(name, "is an open file; pass its path, or the bytes that read() returns")
-    raise ImageError(
-        name, "is not an image; pass a path, the bytes of a file, a Pillow image or a NumPy array"
-    )
+    raise ImageError(name, "is not an image; pass a path, bytes, a Pillow image or a NumPy array")
 
 
 def open_known(file: Any) -> Image.Image:

@@ -1,7 +1,4 @@
-"""Pixels of decoded images: in memory, in a file, in rows of another store, or decoded when they are read.
-
-`LazyPixels` lets training start before all images are decoded.
-"""
+"""Pixels of decoded images: in memory, in a file, in rows of another store, or decoded when they are read."""
 
 from __future__ import annotations
 

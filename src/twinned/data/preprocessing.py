@@ -114,9 +114,7 @@ def read_image(source: ImageSource, spec: ImageSpec, *, enroll: bool = False) ->
     `ImageError` names the file and the reason.
     """
     if spec.faces == "all":
-        raise SettingError(
-            'One face of each image is expected here. Choose `faces="largest"` or `faces="none"`'
-        )
+        raise SettingError('One face of each image is expected. Choose `faces="largest"` or `faces="none"`')
     return read_faces(source, spec, enroll=enroll)[0][1]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -14,9 +16,8 @@ import numpy as np
 
 from ..errors import DataError, many, some
 from .arrays import SupportsArray
-from .csv_files import IMAGE_COLUMNS, PAIR_COLUMNS, Row, check_label, ignored_columns, read_csv
-from .datasets import ImageSet, PairSet
-from .images import SUFFIXES, ImageSource, advice_on, as_many, is_folder
+from .datasets import ImageSet, PairSet, check_label
+from .images import SUFFIXES, ImageSource, advice_on, as_many, is_folder, open_known
 from .sequences import from_images, from_items, image_set, is_sequence_of_items
 
 
@@ -35,6 +36,23 @@ _RAW = (".dng", ".cr2", ".nef", ".arw")
 _UNSUPPORTED = (*_RAW, ".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".pdf", ".eps")
 _ADVICE = "save them as PNG or JPEG"
 LIST = "images.csv"  # in a folder, replaces the folder names as the source of labels
+_IMAGE_COLUMNS = ("path", "label", "split", "group", "role")
+_PAIR_COLUMNS = ("left", "right", "same", "relation")
+_KNOWN = {*_IMAGE_COLUMNS, *_PAIR_COLUMNS}
+_Row: TypeAlias = tuple[int, dict[str, str]]  # number of the first line, values by column name
+_BREAK = re.compile(r"\r\n|\r|\n")
+# First bytes of ZIP, gzip, bzip2, xz, 7z, RAR and Zstandard; a tar archive has its own at byte 257.
+_ARCHIVES = (
+    b"PK\3\4",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\7",
+    b"\x28\xb5\x2f\xfd",
+)
+_TAR, _TAR_AT = b"ustar", 257
+_WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
 _TRUE, _FALSE = {"1", "true", "yes", "same", "y", "t"}, {"0", "false", "no", "different", "n", "f"}
 
 
@@ -123,7 +141,7 @@ def as_dataset(data: Data) -> ImageSet | PairSet:
 class _Table(NamedTuple):
     path: Path  # a CSV, or a folder of class folders, which has no header
     header: list[str]
-    rows: list[Row]
+    rows: list[_Row]
 
 
 def _table(source: str | os.PathLike[str]) -> _Table:
@@ -133,9 +151,9 @@ def _table(source: str | os.PathLike[str]) -> _Table:
         advice = advice_on(str(path)) or "expected a folder of class folders or a CSV"
         raise DataError(f"{path}: no such file or folder; {advice}.")
     if not path.is_dir():
-        return _Table(path, *read_csv(path))
+        return _Table(path, *_read_csv(path))
     if (listed := path / LIST).is_file():
-        table = _Table(listed, *read_csv(listed))
+        table = _Table(listed, *_read_csv(listed))
         if {"path", "label"} <= set(table.header):
             return table
     return _Table(path, [], [])
@@ -162,7 +180,7 @@ def _pairs(table: _Table) -> PairSet:
         same=np.array([row["same"].lower() in _TRUE for _, row in rows]),
         relation=np.array([row["relation"] for _, row in rows]) if "relation" in header else None,
         origin=str(path),
-        notes=ignored_columns(path, header, PAIR_COLUMNS),
+        notes=_ignored_columns(path, header, _PAIR_COLUMNS),
     )
 
 
@@ -266,7 +284,7 @@ def _images(table: _Table) -> ImageSet:
         check_label(f"{path}, line {line}", row["label"])
         if (role := row.get("role", "").lower()) not in ("", "genuine", "forgery"):
             raise DataError(f"{path}, line {line}: role must be genuine or forgery; got {role!r}")
-    values = {name: [row.get(name, "") for _, row in rows] for name in IMAGE_COLUMNS}
+    values = {name: [row.get(name, "") for _, row in rows] for name in _IMAGE_COLUMNS}
     return ImageSet(
         images=[str(path.parent / name) for name in values["path"]],
         labels=np.array(values["label"]),
@@ -274,5 +292,96 @@ def _images(table: _Table) -> ImageSet:
         forgery=np.array([role.lower() == "forgery" for role in values["role"]]),
         split=np.array(values["split"]),
         origin=str(path),
-        notes=ignored_columns(path, header, IMAGE_COLUMNS),
+        notes=_ignored_columns(path, header, _IMAGE_COLUMNS),
     )
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[_Row]]:
+    """Return the column names, and each row with the number of its first line, without surrounding spaces."""
+    try:
+        if path.is_file():  # a pipe can be read only once
+            _refuse_other_files(path)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            records = _records(path, file)
+            header = _header(next(records, (1, []))[1])
+            rows = []
+            for line, values in records:
+                values = [value.strip() for value in values]
+                if not any(values):
+                    continue  # a spreadsheet leaves rows of commas behind
+                if len(values) > len(header):
+                    raise DataError(f"{path}, line {line}: more values than column names")
+                rows.append((line, dict(zip_longest(header, values, fillvalue=""))))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: Not a CSV in UTF-8 ({error}). Expected a folder or a CSV.") from None
+    except OSError as error:
+        raise DataError(f"{path}: The file cannot be read ({error.strerror}).") from None
+    if len(header) == 1 and ";" in header[0]:
+        raise DataError(f"{path}: Columns are separated by semicolons. Save the file with commas.")
+    return header, rows
+
+
+def _header(names: Iterable[str]) -> list[str]:
+    """Return column names without surrounding spaces, and known names in lower case."""
+    return [low if (low := name.strip().lower()) in _KNOWN else name.strip() for name in names]
+
+
+def _records(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield each record of a CSV with the number of its first line; empty lines are skipped."""
+    lines = [*file, "\n"]  # a quote that is open at the end takes this line, too
+    reader = csv.reader(lines)
+    header: list[str] = []
+    while (start := reader.line_num) < len(lines):
+        line = None
+        try:
+            values = next(reader)
+            if reader.line_num > start + 1:
+                line = _open_quote(header, values, "".join(lines[start : reader.line_num]))
+        except csv.Error as error:  # a value is too long
+            if reader.line_num == start + 1:
+                raise DataError(f"{path}, line {start + 1}: not a row of a CSV ({error})") from None
+            line = 1
+        if line is not None:
+            raise DataError(f'{path}, line {start + line}: Close or remove the quote (") that opens here.')
+        header = header or _header(values)
+        if values:
+            yield start + 1, values
+
+
+def _open_quote(header: list[str], values: list[str], record: str) -> int | None:
+    """Return the line of a record, from 1, where a quote opens that should close on that line; else None.
+
+    Only a quoted value of an unknown column may have line breaks.
+    """
+    line = 1
+    for name, value in zip_longest(header[: len(values)], values, fillvalue=""):
+        if breaks := len(_BREAK.findall(value)):
+            quoted = value.rstrip(" \t").replace('"', '""')
+            if not header or name in _KNOWN or f'"{quoted}"' not in record:
+                return line
+            line += breaks
+    return None
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Check that a file is not an archive, a workbook or an image."""
+    if path.suffix.lower() in _WORKBOOKS:
+        raise DataError(f"{path}: This is a workbook. Save the sheet as CSV (UTF-8).")
+    with path.open("rb") as file:
+        head = file.read(_TAR_AT + len(_TAR))
+    if head.startswith(_ARCHIVES) or head[_TAR_AT:] == _TAR:
+        raise DataError(f"{path}: This is an archive. Extract it, and give the folder or CSV inside.")
+    try:
+        with open_known(path) as image:
+            kind = image.format
+    except Exception:  # Pillow raises many kinds of errors on other files
+        return
+    raise DataError(f"{path}: expected a folder of class folders or a CSV; got an image ({kind})")
+
+
+def _ignored_columns(path: Path, header: list[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on ignored columns, or (); it reveals misspelled names."""
+    others = [name for name in header if name and name not in known]
+    if not others:
+        return ()
+    return (f"{path}: ignored columns: {some(others)}; known columns: {','.join(known)}",)

@@ -1,7 +1,6 @@
 """Batch samplers: P classes with K images each, or pairs from a list.
 
-A batch depends only on the seed and the step, so a resumed run sees the same batches as an uninterrupted one
-and there is no sampler state to save.
+A batch depends only on the seed and the step, so a resumed run needs no state of the sampler.
 """
 
 from __future__ import annotations
@@ -201,9 +200,8 @@ class PairBatches:
         missing = [name for name, members in zip(self.names, self.kinds, strict=True) if not len(members)]
         if missing:
             raise DataError(
-                f"{pairs.origin}: no {missing[0]} pair among the training pairs. Training needs"
-                f" {' and '.join(self.names)} pairs: add some, or give separate validation data, so that none"
-                " are held out for the threshold."
+                f"{pairs.origin}: no {missing[0]} pair among the training pairs. Add some, or give separate"
+                " validation data, so that none are held out for the threshold."
             )
         self.relation = kind.astype(np.intp) if relations else None
         self.drawable = np.empty(0, np.int64)  # pairs have no classes

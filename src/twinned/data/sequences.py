@@ -15,8 +15,7 @@ from PIL import Image
 
 from ..errors import DataError
 from .arrays import ValueCheck, as_array, channels_last, check_values, to_pixels
-from .csv_files import check_label
-from .datasets import ImageSet
+from .datasets import ImageSet, check_label
 from .images import ImageSource, LazyImage, source_name
 
 # Images of a lazy sequence are kept after the first reading while they fit in this many bytes. The difference
@@ -27,10 +26,7 @@ _Image: TypeAlias = "Image.Image | NDArray[Any]"
 
 
 def from_images(images: Any, labels: Any, groups: Sequence[str] | None = None) -> ImageSet:
-    """Return images with their labels.
-
-    Items of a sequence that is no list, tuple or array are read one at a time, when an image is needed.
-    """
+    """Return images with their labels; those of sequences other than lists and tuples are read lazily."""
     array = as_array(images)
     if array is None and not hasattr(images, "__len__"):
         images = list(images)

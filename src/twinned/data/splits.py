@@ -41,8 +41,7 @@ def split_by_column(
         marks = ", ".join(sorted({*source.split.tolist()} - {""}))
         if not {"val", "test"}.isdisjoint(split.tolist()):
             raise DataError(
-                f"{source.origin}: The column split has the values {marks}, but not train. Mark the training"
-                " images as train, or remove the column."
+                f"{source.origin}: The column split has {marks}, but not train. Mark the training images."
             )
         return source, other, [*notes, f"the column split is ignored: its values are {marks}, never train"]
     train, val = source.subset(split == "train"), source.subset(split == "val")
@@ -206,10 +205,7 @@ def check_pairs(pairs: PairSet) -> None:
     """Check that the pairs suffice for training: same and different ones."""
     if not pairs.has_both_kinds:
         kind, other = ("same", "different") if pairs.same.any() else ("different", "same")
-        raise DataError(
-            f"{pairs.origin}: All {len(pairs)} pairs are {kind}. Training needs both kinds;"
-            f" add {other} pairs."
-        )
+        raise DataError(f"{pairs.origin}: All {len(pairs)} pairs are {kind}. Add {other} pairs.")
 
 
 def check_validation(train: DecodedSet, validation: DecodedSet) -> None:
@@ -222,10 +218,7 @@ def check_validation(train: DecodedSet, validation: DecodedSet) -> None:
             " chosen on them would be too optimistic. Use other images for validation."
         )
     if not validation.dataset.has_both_kinds:
-        raise DataError(
-            "The validation data give no same or no different pair. Two classes are needed, and two readable"
-            " images of one of them."
-        )
+        raise DataError("The validation data give no same or no different pair. Add images of two classes.")
 
 
 def shared_classes(train: DecodedSet, held_out: DecodedSet) -> bool:

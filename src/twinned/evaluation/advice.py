@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .calibration import FittedThreshold
     from .verification import VerificationResult
 
+_CALIBRATE = "twinned calibrate MODEL DATA -o NEW"
 _FEW_CLASSES = 20
 _UNKNOWN = 0.3  # false negative identification rate
 _UNFIT = 2.0  # ratio of a measured rate to the expected one above which the threshold should be fitted again
@@ -27,14 +28,14 @@ def judgement(
         )
     if eer < 0.001:
         return "Very good: fewer than 1 of 1,000 answers are wrong"
-    wrong = (
-        f"about 1 of {round(1 / eer):,} answers is wrong" if eer < 0.4 else "the answers are nearly guesses"
-    )
+    wrong = f"about 1 of {round(1 / eer):,} answers is wrong"
+    more = f"more images{' or for longer' * can_train_longer}"
     if eer <= 0.03:
         return f"Good: {wrong}"
     if eer <= 0.1:
-        return f"Usable: {wrong}. Training on more images{' or for longer' * can_train_longer} would help"
-    return f"Weak: {wrong}. Train on more images{' or for longer' * can_train_longer}, or run twinned check"
+        return f"Usable: {wrong}. Training on {more} would help"
+    wrong = wrong if eer < 0.4 else "the answers are nearly guesses"
+    return f"Weak: {wrong}. Train on {more}, or run twinned check"
 
 
 def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
@@ -45,24 +46,17 @@ def on_model(fit: FittedThreshold | None, *, unseen: bool | None) -> list[str]:
     if fit is None:
         return [
             "This model has no threshold: it searches, but does not decide what is the same",
-            "Choose one from your images, with a folder for each class: twinned calibrate MODEL DATA -o NEW",
+            f"Choose one from your images, with a folder for each class: {_CALIBRATE}",
         ]
     found = [judgement(fit.eer, fit.eer_ci)]
     if unseen is False:
-        found.append(
-            "The threshold was chosen on classes used in training, so the figures are too optimistic. Fit it"
-            " to other images: twinned calibrate MODEL DATA -o NEW"
-        )
+        text = "The threshold was chosen on classes used in training, so the figures are too optimistic"
+        found.append(f"{text}. Fit it to other images: {_CALIBRATE}")
     elif not fit.supported or fit.n_classes < _FEW_CLASSES:
-        found.append(
-            f"The threshold rests on only {many(fit.n_classes, 'class')}. Fit it to more images:"
-            " twinned calibrate MODEL DATA -o NEW"
-        )
-    found.append(
-        "Measure the model on your own images, since these figures are valid for images like those they were"
-        " measured on: twinned evaluate MODEL IMAGES --report report.html"
-    )
-    return found
+        text = f"The threshold rests on only {many(fit.n_classes, 'class')}"
+        found.append(f"{text}. Fit it to more images: {_CALIBRATE}")
+    text = "Measure the model on your own images, since the figures are valid for images like those measured"
+    return [*found, f"{text}: twinned evaluate MODEL IMAGES --report report.html"]
 
 
 def on_evaluation(
@@ -79,10 +73,8 @@ def on_evaluation(
         wanted = max(v.eer if fit.far is None else fit.far, 30 / max(v.n_impostor, 1))
         strict = fit.far is None and v.frr > _UNFIT * max(v.eer, 30 / max(v.n_genuine, 1))
         if (lenient := v.far > _UNFIT * wanted) or strict:
-            found.append(
-                f"The stored threshold is too {'lenient' if lenient else 'strict'} for these images. Fit it"
-                " to such images: twinned calibrate MODEL DATA -o NEW"
-            )
+            text = f"The stored threshold is too {'lenient' if lenient else 'strict'} for these images"
+            found.append(f"{text}. Fit it to such images: {_CALIBRATE}")
     if open_set is not None and open_set["fnir"] > _UNKNOWN:
         found.append(
             f"In a gallery, {open_set['fnir']:.0%} of the images of enrolled classes are unknown if at most"

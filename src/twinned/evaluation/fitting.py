@@ -135,8 +135,8 @@ def unknown_probes_pass(comparisons: Comparisons, threshold: float) -> Note | No
     if not comparisons.forged.any():
         return None
     forgeries, random = (
-        float(np.mean(part.distance[~part.same] <= threshold)) if not part.same.all() else 0.0
-        for part in (comparisons.against("skilled"), comparisons.against("random"))
+        float(np.mean(found <= threshold)) if len(found := comparisons.against(kind).impostor) else 0.0
+        for kind in ("skilled", "random")
     )
     if random <= max(2 * forgeries, 0.02):
         return None

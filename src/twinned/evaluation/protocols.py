@@ -18,8 +18,7 @@ from ..errors import DataError, SettingError, many, some
 from ..metrics.bootstrap import mean_interval
 from ..metrics.comparisons import Comparisons, Embedder, Floats, compare, compare_pairs, count_pairs
 from ..metrics.few_shot import OneShot, check_episodes, few_shot, possible_ways
-from ..metrics.open_set import open_set
-from ..metrics.retrieval import Retrieval, evaluate_retrieval
+from ..metrics.retrieval import Retrieval, evaluate_retrieval, open_set
 from ..metrics.roc import lfw_folds
 from ..utils.groups import rank_within_group
 from ..utils.notes import Note
@@ -111,11 +110,8 @@ class _Run:
         notes += found.notes()
         shared = sorted({*facts.threshold_classes} & {*map(str, found.labels)})
         if shared and not found.used_for_threshold.any():
-            text = (
-                f"the threshold was chosen on {many(len(shared), 'class')} with these names ({some(shared)})"
-            )
-            text += ": if they are the same classes, its error rates flatter the model"
-            notes.append(Note("shared-class-names", text))
+            text = f"{many(len(shared), 'class')} of the threshold have the same names ({some(shared)})"
+            notes.append(Note("shared-class-names", f"{text}: its error rates may flatter the model"))
         _, counts = np.unique(found.labels[~forgery], return_counts=True)
         if len(counts) < 2 or counts.max() < 2:
             raise DataError(
@@ -124,10 +120,8 @@ class _Run:
             )
         comparisons = compare(found.embeddings, data.subset(found.kept), self.embedder, seed=self.seed)
         if (total := sum(count_pairs(found.labels, forgery))) > len(comparisons):
-            text = (
-                f"{len(comparisons):,} of {total:,} comparisons were made: those within a class and with"
-                " forgeries, up to half of all, and a sample of the others"
-            )
+            text = f"{len(comparisons):,} of {total:,} comparisons were made: those within a class and with"
+            text += " forgeries, up to half of all, and a sample of the others"
             notes.append(Note("sampled-comparisons", text))
         if not forgery.any():
             notes += [
@@ -262,14 +256,11 @@ class _Run:
                 comparisons, self.facts.calibration, extra_far=self.far, seed=self.seed
             )
             if comparisons.n_classes < FEW_CLASSES:
-                text = (
-                    f"{comparisons.n_classes} classes are too few to be representative, however many"
-                    " comparisons: figures on other classes may lie far outside of these intervals"
-                )
-                notes.append(Note("few-classes", text))
-        details = found.details() | details
+                text = f"{comparisons.n_classes} classes are too few to be representative: figures on other"
+                notes.append(Note("few-classes", f"{text} classes may lie far outside of these intervals"))
+        details, seed = found.details() | details, self.seed
         return Evaluation(
-            verification, one_shot, retrieval, protocol, notes, details, found, comparisons, self.seed
+            verification, one_shot, retrieval, protocol, notes, details, found, comparisons, seed
         )
 
     def _one_shot(self, vectors: Floats, labels: np.ndarray[Any, Any]) -> tuple[OneShot | None, list[Note]]:
@@ -282,8 +273,7 @@ class _Run:
         if most < ways:
             text = f"{most} classes have {shots + 1} images or more, so ways are {most} instead of {ways}"
             notes.append(Note("fewer-ways", text))
-        measure = self.embedder.distances
-        ways = min(ways, most)
+        ways, measure = min(ways, most), self.embedder.distances
         return few_shot(vectors, labels, ways, shots, self.episodes, self.seed, distance=measure), notes
 
     def _references(self, found: EmbeddedSet) -> dict[str, Any]:

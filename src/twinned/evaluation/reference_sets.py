@@ -100,12 +100,8 @@ def fit_references(
         )
         fitted = fit_threshold(measured if scaled else nearest, far=far, prior=prior, seed=seed)
         n_genuine, n_impostor = distinct_probes(drawn, count)
-        figures = {
-            "n_classes": classes,
-            "n_genuine": n_genuine,
-            "n_impostor": n_impostor,
-            "supported": supported(fitted.eer if far is None else far, n_impostor),
-        }
+        figures = {"n_classes": classes, "n_genuine": n_genuine, "n_impostor": n_impostor}
+        figures["supported"] = supported(fitted.eer if far is None else far, n_impostor)
         rows.append(ReferenceThreshold(**dict(fitted) | figures, images=count, scaled=scaled))
     return ReferenceThresholds(typical=typical, rows=tuple(rows)) if rows else None
 
@@ -114,10 +110,8 @@ def compare_references(
     drawn: Sequence[ReferenceSet], references: ReferenceThresholds
 ) -> list[tuple[ReferenceThreshold, Comparisons]]:
     """Compare probes with sets of references, for each threshold that the images suffice for."""
-    found = [
-        (row, _score_probes(drawn, row.images, references.typical, scaled=row.scaled))
-        for row in references.rows
-    ]
+    typical = references.typical
+    found = [(row, _score_probes(drawn, row.images, typical, scaled=row.scaled)) for row in references.rows]
     return [(row, pairs) for row, pairs in found if len(pairs.genuine) and len(pairs.impostor)]
 
 
@@ -126,14 +120,9 @@ def distinct_probes(drawn: Sequence[ReferenceSet], count: int) -> tuple[int, int
 
     An image compared with several sets of a class counts once, since these comparisons are not independent.
     """
-    genuine: set[tuple[Any, int]] = set()
-    impostor: set[tuple[Any, int]] = set()
-    for one in drawn:
-        if one.genuine.shape[1] > count:
-            own, strangers = one.rows
-            genuine.update((one.label, int(row)) for row in own[count : count + _PROBES])
-            impostor.update((one.label, int(row)) for row in strangers)
-    return len(genuine), len(impostor)
+    used = [(one.label, *one.rows) for one in drawn if one.genuine.shape[1] > count]
+    genuine = {(label, int(row)) for label, own, _ in used for row in own[count : count + _PROBES]}
+    return len(genuine), len({(label, int(row)) for label, _, strangers in used for row in strangers})
 
 
 def _score_probes(drawn: Sequence[ReferenceSet], count: int, typical: float, *, scaled: bool) -> Comparisons:

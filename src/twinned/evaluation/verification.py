@@ -140,31 +140,30 @@ def _measure(
         rate = float(wrong.mean()) if len(pairs) else None
         return replace(result, far=rate if n_impostor else None, frr=rate if n_genuine else None)
     counts = tally_sorted(pairs.distance, pairs.same)
-    curve = roc_of(counts)
+    curve, units = roc_of(counts), class_count(pairs)
     resampled = list(replicates(pairs, count=bootstrap, seed=seed))
-    units = class_count(pairs)
+    figures: dict[str, Any] = {}
 
     def rate_of(figure: Callable[[Roc], float], trials: int) -> tuple[float, Interval | None]:
         value = figure(curve)
         return value, rate_interval([figure(r) for r in resampled], figure=value, units=units, trials=trials)
 
-    figures: dict[str, Any] = {}
-    measured: dict[str, tuple[Callable[[Roc], float], int]] = {
-        "eer": (Roc.eer, min(n_genuine, n_impostor)),
-        "auc": (Roc.auc, min(n_genuine, n_impostor)),
-    }
     if calibration is not None:
         threshold = calibration.threshold
-        measured["far"] = (lambda r: r.at(threshold)[0], n_impostor)
-        measured["frr"] = (lambda r: r.at(threshold)[1], n_genuine)
+        figures["far"], figures["far_ci"] = rate_of(lambda r: r.at(threshold)[0], n_impostor)
+        figures["frr"], figures["frr_ci"] = rate_of(lambda r: r.at(threshold)[1], n_genuine)
         figures["cllr"] = cllr(calibration.llr(pairs.distance), pairs.same, ~pairs.same)
-    for name, (figure, trials) in measured.items():
-        figures[name], figures[f"{name}_ci"] = rate_of(figure, trials)
+    eer, eer_ci = rate_of(Roc.eer, min(n_genuine, n_impostor))
+    auc, auc_ci = rate_of(Roc.auc, min(n_genuine, n_impostor))
     d_prime = curve.d_prime()
     rows = {level: rate_of(partial(Roc.tar_at_far, far=level), n_genuine) for level in fars}
     return replace(
         result,
         **figures,
+        eer=eer,
+        eer_ci=eer_ci,
+        auc=auc,
+        auc_ci=auc_ci,
         d_prime=d_prime if np.isfinite(d_prime) else None,
         d_prime_ci=interval([r.d_prime() for r in resampled], figure=d_prime, units=units),
         min_cllr=min_cllr(counts),

@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 _PART = 4096  # images
 
 
-class Written(NamedTuple):
-    """Result of `embed_to_file`: number of images, and a sentence for each unreadable one."""
-
-    images: int
-    errors: list[str]
-
-
 def embed_to_file(
     model: Model | Callable[[list[str]], Iterator[Rows]],
     paths: Sequence[str],
@@ -46,8 +39,8 @@ def embed_to_file(
     resume: bool = False,
     force: bool = False,
     progress: bool = True,
-) -> Written:
-    """Embed image files into a .npz or .parquet file with path, vector and error of each.
+) -> list[str]:
+    """Embed image files into a .npz or .parquet file with path, vector and error of each; return the errors.
 
     An unreadable image has a vector of NaN and its reason under error. If the model embeds every face, each
     has a row, and the column box has its left, top, right and bottom in pixels; -1 for an unreadable image.
@@ -66,7 +59,7 @@ def embed_to_file(
     work = target.with_name(target.name + ".partial")
     if target.exists() and not force:
         if resume and not work.exists():
-            return Written(len(paths), [])
+            return []
         raise SettingError(f"{target}: The file exists. Choose another name, or set `force=True`")
     if not target.parent.is_dir():
         raise SettingError(f"{target.parent}: No such folder to write to")
@@ -91,7 +84,7 @@ def embed_to_file(
     with replacing(target) as new:
         join(parts, new)
     shutil.rmtree(work)
-    return Written(len(paths), errors)
+    return errors
 
 
 class Rows(NamedTuple):

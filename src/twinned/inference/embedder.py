@@ -53,11 +53,6 @@ class GraphEmbedder:
     def __init__(self, graph: Graph, spec: ImageSpec, distance: str, *, head: Graph | None = None) -> None:
         self.encoder, self.spec, self.distance, self._head = graph, spec, distance, head
 
-    @property
-    def has_head(self) -> bool:
-        """True if a learned head computes the distances."""
-        return self._head is not None
-
     def embed_pixels(self, pixels: PixelStore) -> Floats:
         """Embed decoded images: uint8 ``(n, height, width, channels)`` to ``(n, d)``."""
         return embed_pixels(pixels, self.encoder)

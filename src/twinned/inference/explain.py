@@ -64,13 +64,11 @@ class Explanation:
         else:
             change = f"{self.distance:.2g} by at most {self._most():.2g}"
             text = f"{weak}covering one region changes the distance of {change}"
-        text = text[0].upper() + text[1:]
+        text = f"{text[0].upper()}{text[1:]}. "
         if threshold is None or self.distance <= threshold:
-            return f"{text}. Lines: regions that match best."
-        return (
-            f"{text}. The images count as different. Lines: regions that match best, which is not enough for"
-            " the same."
-        )
+            return f"{text}Lines: regions that match best."
+        different = "The images count as different. Lines: regions that match best"
+        return f"{text}{different}, which is not enough for the same."
 
     def _most(self) -> float:
         return float(max(np.abs(self.left_share).max(), np.abs(self.right_share).max()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -69,14 +68,7 @@ def export_model(
     """Write a folder with the encoder in the forms that other programs need, atomically.
 
     Labeled images for ``int8`` calibrate an int8 encoder and measure its loss of accuracy, each with half of
-    the classes; training should not have seen them.
-
-    Returns:
-        Files, opset, difference of the float encoder from the original, and for ``int8`` the equal error
-        rate and one-shot accuracy before and after.
-
-    Raises:
-        ModelError: If an exported graph does not agree with the original.
+    the classes; training should not have seen them. Returns the figures under their JSON keys.
     """
     target = Path(output)
     given = [int8] if isinstance(int8, (str, os.PathLike)) else []
@@ -102,7 +94,9 @@ def export_model(
             shutil.copyfile(model_folder.checked(model.folder, graph, model.manifest), folder / graph)
         encoder = onnx.load(str(folder / "encoder.onnx"))
         onnx.save(_float_input(encoder), str(folder / "encoder_float.onnx"))
-        gap = _gap(model, folder / "encoder_float.onnx", pixels[:64])
+        ours = model.embed_pixels(pixels[:64])
+        theirs = Graph(folder / "encoder_float.onnx", device="cpu")(normalized(model, pixels[:64]))
+        gap = float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
         if not gap <= _TOLERANCE:
             raise ModelError(f"encoder_float.onnx differs from the original by {gap:g}")
         result: dict[str, Any] = {
@@ -170,12 +164,6 @@ def normalized(model: Model, pixels: Pixels) -> NDArray[np.float32]:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
 
 
-def _gap(model: Model, path: Path, pixels: Pixels) -> float:
-    ours = model.embed_pixels(pixels)
-    theirs = Graph(path, device="cpu")(normalized(model, pixels))
-    return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(ours).max())))
-
-
 def _quantize(model: Model, folder: Path, pixels: PixelStore, labels: NDArray[Any]) -> dict[str, Any]:
     """Write encoder_int8.onnx and measure its accuracy on classes that did not calibrate it."""
     from onnxruntime import quantization
@@ -188,13 +176,10 @@ def _quantize(model: Model, folder: Path, pixels: PixelStore, labels: NDArray[An
     calibrate = pixels[np.flatnonzero(first)[:: max(1, int(first.sum()) // _CALIBRATION_IMAGES)]]
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.feeds: Iterator[dict[str, Any]] = iter(
-                {"pixels": calibrate[i : i + 16]} for i in range(0, len(calibrate), 16)
-            )
+        batches = iter({"pixels": calibrate[i : i + 16]} for i in range(0, len(calibrate), 16))
 
         def get_next(self) -> dict[str, Any] | None:
-            return next(self.feeds, None)
+            return next(self.batches, None)
 
     prepared = folder / "prepared.onnx"
     quant_pre_process(str(folder / "encoder.onnx"), str(prepared), skip_symbolic_shape=True)
@@ -220,12 +205,10 @@ def _quantize(model: Model, folder: Path, pixels: PixelStore, labels: NDArray[An
     result: dict[str, Any] = {"images": len(kept), "ways": ways}
     for when, embedded in vectors.items():
         found = compare_all(embedded, names_kept, model.distances)
-        result[when] = {
-            "eer": float(eer(found.distance, found.same)),
-            "one_shot": few_shot(embedded, names_kept, ways, distance=model.distances).accuracy
-            if ways > 1
-            else None,
-        }
+        result[when] = {"eer": float(eer(found.distance, found.same)), "one_shot": None}
+        if ways > 1:
+            shots = few_shot(embedded, names_kept, ways, distance=model.distances)
+            result[when]["one_shot"] = shots.accuracy
     return result
 
 

@@ -16,8 +16,6 @@ from . import model_folder
 from .model_folder import Manifest
 from .ready_made import READY_MADE
 
-DISTANCE = "euclidean"
-EMBEDDING_SIZE = 128
 _HEIGHT, _WIDTH = models.SIDE
 SPEC = ImageSpec(height=_HEIGHT, width=_WIDTH, faces="largest", mean=models.MEAN, std=models.STD)
 # The network, and how it is trained further; the options of `twinned.training.config`.
@@ -25,7 +23,7 @@ RECIPE: dict[str, Any] = {
     "recipe": "face",
     "input": SPEC.model_dump(exclude={"mean", "std"}),
     "encoder": {"name": "dlib_face", "symmetric": True},
-    "comparison": {"distance": DISTANCE, "normalize": False},
+    "comparison": {"distance": "euclidean", "normalize": False},
     "transfer": {"freeze": "all", "projection": "lda", "shrinkage": 10.0, "n_augmentations": 0},
     "length": {"steps": 0},
 }
@@ -69,9 +67,9 @@ def write(folder: Path) -> Manifest:
         origin="wrapped",
         encoder=RECIPE["encoder"]["name"],
         spec=SPEC,
-        embedding_size=EMBEDDING_SIZE,
+        embedding_size=128,
         normalized=False,
-        distance=DISTANCE,
+        distance=RECIPE["comparison"]["distance"],
         calibration=Calibration(**stored["calibration"]),
         prototype=stored["prototype"],
         held_out=stored["held_out"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from PIL import Image
 
@@ -70,7 +70,3 @@ def calibration_data(data: Data) -> ImageSet | PairSet:
         for text in texts:
             note("split-column", text)
     return found
-
-
-def image_key(image: ImageSource) -> Any:
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else id(image)

@@ -214,11 +214,12 @@ class Model(FolderEmbedder):
         first, second = list(left), list(right)
         if len(first) != len(second):
             raise DataError(f"Pairs need as many left as right images; got {len(first)} and {len(second)}")
-        images = {inputs.image_key(image): image for image in (*first, *second)}
+        every = [*first, *second]
+        keys = [os.fspath(one) if isinstance(one, (str, os.PathLike)) else id(one) for one in every]
+        images = dict(zip(keys, every, strict=True))
         place = {key: index for index, key in enumerate(images)}
         vectors = self._embed(list(images.values()), progress=progress)
-        index = [[place[inputs.image_key(image)] for image in side] for side in (first, second)]
-        sides = vectors[np.array(index, np.intp)]
+        sides = vectors[np.array([place[key] for key in keys], np.intp).reshape(2, -1)]
         calibration = self.manifest.calibration
         measured = zip(self.paired_distances(*sides), self._relations(*sides), strict=True)
         return [calibration.verdict(float(distance), threshold, found) for distance, found in measured]
@@ -320,15 +321,7 @@ class Model(FolderEmbedder):
         label: Labels = None,
         where: Where | None = None,
     ) -> list[Identification]:
-        """Identify images in a gallery; see `Gallery.identify`.
-
-        Args:
-            images: One image or many.
-            gallery: An open gallery, or its folder or URL.
-            fpir: False positive identification rate, in (0, 1).
-            label: Labels to consider; None for all.
-            where: Metadata to require.
-        """
+        """Identify images in a gallery: an open one, or its folder or URL; see `Gallery.identify`."""
         with self._opened(gallery) as opened:
             return opened.identify(images, fpir=fpir, label=label, where=where)
 
@@ -342,16 +335,7 @@ class Model(FolderEmbedder):
         where: Where | None = None,
         exact: bool = False,
     ) -> list[Hit]:
-        """Find the k most similar images of a gallery, nearest first; see `Gallery.search`.
-
-        Args:
-            image: Query.
-            gallery: An open gallery, or its folder or URL.
-            k: Number of hits.
-            label: Labels to consider; None for all.
-            where: Metadata to require.
-            exact: Compare with every image, even if there is an index.
-        """
+        """Find the k most similar images of a gallery, as `identify` takes it; see `Gallery.search`."""
         with self._opened(gallery) as opened:
             return opened.search(image, k, label=label, where=where, exact=exact)
 

@@ -30,7 +30,6 @@ _READABLE = (1, FORMAT_VERSION)
 # Settings that had another name or value in version 1.
 _OLD_SETTINGS = {"transfer.projection": ("layer", {"learned": "gradient", "solved": "lda"})}
 _MAX_JSON_BYTES = 64 * 1024 * 1024
-_FORGERIES = "skilled forgeries"
 # Beginnings of the threshold warnings in folders of format version 1.
 _VERSION_1_WARNINGS = (
     "the threshold is ",
@@ -74,7 +73,9 @@ class Manifest(BaseModel):
         """Derive the codes of notes and the origin, which format version 1 does not have."""
         if "origin" not in values and values.get("recipe", {}).get("recipe") == "wrap":
             values = values | {"origin": "wrapped"}
-        return {"note_codes": [_version_1_code(text) for text in values.get("notes", [])], **values}
+        plain = [text.removeprefix("doctor: ") for text in values.get("notes", [])]
+        codes = ["threshold-version-1" if text.startswith(_VERSION_1_WARNINGS) else "" for text in plain]
+        return {"note_codes": codes, **values}
 
     def coded_notes(self) -> list[Note]:
         """Return the notes with their codes."""
@@ -151,12 +152,6 @@ class Manifest(BaseModel):
         )
 
 
-def _version_1_code(note: str) -> str:
-    """Return the code of a note in a folder of format version 1, which stores texts only."""
-    text = note.removeprefix("doctor: ")
-    return "threshold-version-1" if text.startswith(_VERSION_1_WARNINGS) else ""
-
-
 def harder_impostors(
     comparisons: Comparisons, *, recipe: str, encoder: str, forged: bool = False, marked: bool = True
 ) -> dict[str, dict[str, str]]:
@@ -168,7 +163,7 @@ def harder_impostors(
     if not (measured or forged or recipe == "signature" or encoder.endswith("_signature")):
         return {}
     missing = "not measured" if marked else "not marked in the pair list"
-    return {"impostors": {_FORGERIES: "measured" if measured else missing}}
+    return {"impostors": {"skilled forgeries": "measured" if measured else missing}}
 
 
 def locate(model: str | os.PathLike[str]) -> Path:

@@ -16,7 +16,6 @@ from ..data.preprocessing import ImageSpec
 from ..errors import MissingExtra, ModelError
 from .session import Floats, Graph, embed_pixels
 
-LAYOUTS = ("nchw", "nhwc")
 _OLDEST_OPSET = 9
 _AGREE = 1e-3  # tolerance between embeddings of one image and of a batch, relative to the largest value
 _KINDS = ("float32", "float16", "float64", "uint8")
@@ -41,18 +40,13 @@ class OnnxEncoder:
     kind: str  # NumPy name of the input's type
     shape: tuple[int | None, ...]  # of the input, with the batch first; None where a size is free
 
-    @property
-    def shape_text(self) -> str:
-        """Shape of the input, with ? where a size is free."""
-        return _shape_text(self.shape)
-
     def layouts(self) -> list[str]:
         """Return the layouts that the input's sizes allow: one size must be 1 or 3."""
         _, a, _, c = self.shape
         first, last = (size in (None, 1, 3) for size in (a, c))
         if first and last and (a is None) != (c is None):  # the fixed one is the channels
             first, last = a is not None, c is not None
-        return [name for name, fits in zip(LAYOUTS, (first, last), strict=True) if fits]
+        return [name for name, fits in zip(("nchw", "nhwc"), (first, last), strict=True) if fits]
 
     def size(self, layout: str) -> tuple[int | None, int | None, int | None]:
         """Return height, width and channels in a layout; None where they are free."""
@@ -86,8 +80,9 @@ def open_onnx(path: Path) -> OnnxEncoder:
         raise ModelError(f"{path}: {expected}; it has {_listed(inputs)}")
     outputs = {v.name: _tensor(v) for v in proto.graph.output}
     flat = [name for name, (_, shape) in outputs.items() if len(shape) == 2]
-    # A 1x1 map counts as a vector unless there is one.
-    vectors = flat or [name for name, (_, shape) in outputs.items() if _is_pooled(shape)]
+    # A 1x1 map, (n, d, 1, 1) or (n, 1, 1, d), counts as a vector unless there is one.
+    maps = {name: shape for name, (_, shape) in outputs.items() if len(shape) == 4}
+    vectors = flat or [name for name, (_, a, b, c) in maps.items() if b == 1 and 1 in (a, c)]
     if len(vectors) != 1:
         raise ModelError(
             f"{path}: One output is expected, a vector per image, (n, d); it has {_listed(outputs)}."
@@ -224,15 +219,11 @@ def _tensor(value: Any) -> tuple[str, tuple[int | None, ...]]:
     return kind, tuple(sizes)
 
 
-def _is_pooled(shape: tuple[int | None, ...]) -> bool:
-    """Return True for a 1x1 map: ``(n, d, 1, 1)`` or ``(n, 1, 1, d)``."""
-    return len(shape) == 4 and 1 in (shape[1], shape[3]) and shape[2] == 1
-
-
 def _listed(tensors: dict[str, tuple[str, tuple[int | None, ...]]]) -> str:
-    shown = (f"{name}, {kind} {_shape_text(shape)}" for name, (kind, shape) in tensors.items())
+    shown = (f"{name}, {kind} {shape_text(shape)}" for name, (kind, shape) in tensors.items())
     return "; ".join(shown) or "none"
 
 
-def _shape_text(shape: tuple[int | None, ...]) -> str:
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """Return a shape in words, with ? where a size is free."""
     return f"({', '.join('?' if size is None else str(size) for size in shape)})"

@@ -32,21 +32,10 @@ def recalibrate(
     force: bool = False,
     progress: bool = True,
 ) -> Calibration:
-    """Fit the threshold of a saved model to other data, and return the new calibration.
+    """Fit the threshold of a saved model to images that training has not seen; return the new calibration.
 
-    Notes are logged (`twinned.utils.notes`). The model keeps them, except those on a kept rate or prior.
-
-    Args:
-        model: Model folder, or the name of a ready-made model.
-        data: Images or pairs that training has not seen, or their path.
-        output: Model folder to write; or ``in_place`` to rewrite that of ``model``, atomically.
-        far: False accept rate of the threshold; by default that of the current one, or equal error.
-        equal_error: Choose the threshold at equal error, whatever the current one was chosen at.
-        prior: P(same) in use; by default that of the model, which is 0.5 unless it was set.
-
-    Raises:
-        DataError: If an image was seen in training, or there are too few images.
-        SettingError: If arguments contradict each other, or a number is out of range.
+    ``far`` and ``prior``, P(same) in use, are those of the model by default; ``equal_error`` drops its rate.
+    The model keeps the notes, except those on a kept rate or prior.
     """
     if equal_error and far is not None:
         raise SettingError(f"Choose a false accept rate or equal error; got far={far} and equal error")

@@ -64,14 +64,13 @@ class Graph:
             self.note = f"{self.providers[0]} did not start (missing libraries?); running on the CPU"
             self.providers = started
         self.inputs = [i.name for i in self.session.get_inputs()]
-        # Without the batch dimension; a name stands for any size.
-        self.input_shape: tuple[int | str, ...] = tuple(self.session.get_inputs()[0].shape[1:])
-        self.output_shape: tuple[int | str, ...] = tuple(self.session.get_outputs()[0].shape[1:])
         self.outputs = [o.name for o in self.session.get_outputs()]
 
     def check(self, *expected: tuple[int, ...]) -> None:
         """Compare the shapes of input and output with those in model.json; a name matches any size."""
-        for end, found, wanted in zip(("input", "output"), (self.input_shape, self.output_shape), expected):
+        ends = {"input": self.session.get_inputs()[0], "output": self.session.get_outputs()[0]}
+        for (end, tensor), wanted in zip(ends.items(), expected, strict=True):
+            found = tuple(tensor.shape[1:])  # without the batch dimension
             if len(found) != len(wanted) or any(f != w for f, w in zip(found, wanted) if isinstance(f, int)):
                 raise ModelError(
                     f"{self.path.parent}: The {end} of {self.path.name} has the shape {found}, in model.json"
@@ -143,10 +142,9 @@ def embed_stream(
 def embed_images(
     images: Iterable[ImageSource], spec: ImageSpec, graph: Graph, advance: Callable[[int], None] | None = None
 ) -> Floats:
-    """Embed any number of images, shape ``(n, d)``; ``advance`` gets the number of images of each batch.
+    """Embed any number of images, shape ``(n, d)``; raise at the first one that cannot be opened.
 
-    Raises:
-        ImageError: At the first image that cannot be opened.
+    ``advance`` gets the number of images of each batch.
     """
     vectors = []
     for batch in embed_stream(images, spec, graph):

@@ -28,7 +28,7 @@ from .input_options import InputOptions
 from .inputs import calibration_data
 from .model import Model
 from .model_folder import Manifest
-from .onnx_import import InputFormat, OnnxEncoder, build, open_onnx
+from .onnx_import import InputFormat, OnnxEncoder, build, open_onnx, shape_text
 from .session import Floats, Graph, embed_pixels
 
 
@@ -48,6 +48,7 @@ _USUAL = (
     _Scaling("from 0 to 1", (0.0,), (1.0,)),
     _Scaling("from 0 to 255", (0.0,), (1 / 255,)),
 )
+_METRICS = ("cosine", "euclidean")  # that are tried
 _LOOK_AT = 256  # number of images that guesses are checked on
 
 
@@ -94,7 +95,7 @@ def wrap(
     path = Path(encoder)
     found = open_onnx(path)
     formats = _formats(found, options)
-    metrics = ("cosine", "euclidean") if distance is None else (distance,)
+    metrics = _METRICS if distance is None else (distance,)
     for metric in metrics:
         distances.get(metric)
     target = None if output is None else Path(output)
@@ -181,7 +182,7 @@ def write_calibrated(
         embedding_size=embeddings.shape[1],
         normalized=bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)),
         distance=embedder.distance,
-        head=embedder.has_head,
+        head=(folder / "head.onnx").is_file(),
         calibration=report.calibration,
         held_out=held_out(decoded, report, recipe="wrap", encoder=source.removesuffix(".onnx")),
         recipe=recipe,
@@ -208,11 +209,12 @@ def held_out(
 def _formats(found: OnnxEncoder, options: InputOptions) -> list[InputFormat]:
     """Return the input formats that the file and the options leave open."""
     formats, fit, given = [], options.get("fit") or "stretch", options.get("layout")
-    if not (layouts := found.layouts()):
-        raise ModelError(f"{found.path}: The input is {found.shape_text}; 1 or 3 channels are expected")
+    shape, layouts = shape_text(found.shape), found.layouts()
+    if not layouts:
+        raise ModelError(f"{found.path}: The input is {shape}; 1 or 3 channels are expected")
     if given not in (None, *layouts):
-        allowed = f"{found.path}: The layout of the input {found.shape_text} must be {' or '.join(layouts)}"
-        raise SettingError(f"{allowed}; got {given!r}")
+        allowed = f"The layout of the input {shape} must be {' or '.join(layouts)}"
+        raise SettingError(f"{found.path}: {allowed}; got {given!r}")
     scalings = _scalings(found, options)
     for layout in [given] if given else layouts:
         height, width, channels = _shape(found, layout, options)
@@ -259,7 +261,7 @@ def _shape(found: OnnxEncoder, layout: str, options: InputOptions) -> tuple[int,
             raise SettingError(f"{found.path}: Images must be {height}x{width}; got {given[0]}x{given[1]}")
         height, width = given
     if height is None or width is None:
-        raise SettingError(f"{found.path}: The input is {found.shape_text}. Set the image size")
+        raise SettingError(f"{found.path}: The input is {shape_text(found.shape)}. Set the image size")
     channels = options.get("channels")
     if channels is not None and planes not in (None, channels):
         raise SettingError(f"{found.path}: Images must have {planes} channels, {layout}; got {channels}")
@@ -293,9 +295,9 @@ def _choose(
     return best, metric
 
 
-def choose_distance(graph: Graph, spec: ImageSpec, decoded: DecodedSet, seed: int = 0) -> str:
+def choose_distance(graph: Graph, spec: ImageSpec, decoded: DecodedSet) -> str:
     """Return the distance, cosine or Euclidean, with the lower equal error rate on some of the images."""
-    errors = _error_by_distance(graph, spec, ("cosine", "euclidean"), _some(decoded, seed), seed)
+    errors = _error_by_distance(graph, spec, _METRICS, _some(decoded, seed=0), seed=0)
     return min(errors, key=errors.__getitem__, default="cosine")
 
 
@@ -329,10 +331,9 @@ def _errors(
             try:
                 build(found, tried, path)
                 by_distance = _error_by_distance(Graph(path, device="cpu"), tried.spec, metrics, some, seed)
+                errors |= {(number, metric): error for metric, error in by_distance.items()}
             except ModelError as error:
                 problem = error
-            else:
-                errors |= {(number, metric): error for metric, error in by_distance.items()}
     if not errors:
         raise problem or _useless(found.path)
     return errors

@@ -138,33 +138,21 @@ class EmbeddingLoss(Loss):
                 if not selected.any():
                     return mean_where(selected, matrix)
                 return self._scalar(self.loss(matrix[selected], genuine[selected]), matrix)
-            case "foreign":
-                if reference is not None:
-                    return self._foreign(embeddings, labels, indices, others, other_labels)
+            case "foreign" if reference is None:
                 mined = () if indices is None else (indices,)
                 return self._scalar(self.loss(embeddings, labels, *mined), embeddings)
+            case "foreign":
+                if not {"ref_emb", "ref_labels"} <= {*call_inputs(self.loss, "loss")}:
+                    name = plain_name(self.loss)
+                    raise SettingError(f"{name} needs parameters ref_emb and ref_labels for a memory")
+                if indices is None:  # other libraries do not know that row i is column i
+                    genuine, impostor = pair_masks(other_labels, len(labels))
+                    indices = *genuine.nonzero(as_tuple=True), *impostor.nonzero(as_tuple=True)
+                found = self.loss(embeddings, labels, indices, ref_emb=others, ref_labels=other_labels)
+                return self._scalar(found, embeddings)
         memory = {} if reference is None else {"reference": reference}
         value: Tensor = self.loss(embeddings, labels, indices, **memory)
         return value
-
-    def _foreign(
-        self,
-        embeddings: Tensor,
-        labels: Tensor,
-        indices: Indices | None,
-        others: Tensor,
-        other_labels: Tensor,
-    ) -> Tensor:
-        """Compute the loss of another library with a memory."""
-        if not {"ref_emb", "ref_labels"} <= {*call_inputs(self.loss, "loss")}:
-            raise SettingError(
-                f"{plain_name(self.loss)} needs parameters ref_emb and ref_labels for a memory"
-            )
-        if indices is None:  # other libraries do not know that row i is column i
-            genuine, impostor = pair_masks(other_labels, len(labels))
-            indices = *genuine.nonzero(as_tuple=True), *impostor.nonzero(as_tuple=True)
-        value = self.loss(embeddings, labels, indices, ref_emb=others, ref_labels=other_labels)
-        return self._scalar(value, embeddings)
 
     def _scalar(self, value: Tensor, embeddings: Tensor) -> Tensor:
         if not isinstance(value, Tensor) or value.ndim:
@@ -207,9 +195,5 @@ embedding_loss = EmbeddingLoss
 
 def _without_itself(indices: Indices) -> Indices:
     """Remove pairs of an image with itself: other libraries do not know that row ``i`` is column ``i``."""
-    pair = indices[0] != indices[1]
-    return (
-        indices[0][pair],
-        indices[1][pair],
-        *(index[pair] if len(indices) == 3 else index for index in indices[2:]),
-    )
+    pair, paired = indices[0] != indices[1], 3 if len(indices) == 3 else 2
+    return *(index[pair] for index in indices[:paired]), *indices[paired:]

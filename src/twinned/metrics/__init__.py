@@ -15,8 +15,7 @@ Example:
 from .bootstrap import mean_interval
 from .comparisons import Comparator, Comparisons, compare, compare_all, compare_pairs
 from .few_shot import Episodes, OneShot, episodes, few_shot, possible_ways
-from .open_set import OpenSet, open_set
-from .retrieval import Retrieval, evaluate_retrieval, map_at_r, nearest_labels, recall_at_k
+from .retrieval import OpenSet, Retrieval, evaluate_retrieval, map_at_r, nearest_labels, open_set, recall_at_k
 from .roc import Folds, Roc, auc, eer, lfw_folds, roc
 
 __all__ = [

@@ -19,10 +19,9 @@ def fit_lda_projection(
 ) -> tuple[Tensor, Tensor]:
     """Fit a linear projection that whitens the within-class covariance (regularized LDA).
 
-    The covariance is pooled over all classes, so the projection also separates new classes. Returns the
-    weight ``(size, d)``, for features ``(n, d)``, and the bias ``(size,)``; outputs have mean 0 and root mean
-    square length 1. They are the directions of largest variance between images. ``shrinkage`` is the multiple
-    of the average variance that is added to every variance within classes.
+    Returns the weight ``(size, d)``, for features ``(n, d)``, and the bias ``(size,)``. Outputs are the
+    directions of largest variance between images, with mean 0 and root mean square length 1. ``shrinkage``
+    is the multiple of the average variance that is added to every variance within classes.
 
     With ``random_rotation``, all outputs but a sixteenth are a random rotation of all directions, cut to
     ``size``, which preserves distances on average. Few images do not show the directions in which other

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import os
 import re
 import socket
-from collections.abc import Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -25,8 +26,17 @@ MIN_TOKEN = 16  # characters
 _MMAP_THRESHOLD = -3  # parameter of mallopt(3)
 
 
-def check_token(host: str, token: str | None) -> None:
-    """Check the token: an address that other machines can reach requires one."""
+def read_token(host: str, file: Path | None) -> str | None:
+    """Return the token of a file's first line, or of TWINNED_TOKEN; a public address requires one."""
+    token = os.environ.get("TWINNED_TOKEN")
+    if file is not None:
+        try:
+            with file.open(encoding="utf-8") as lines:
+                token = lines.readline().strip()
+        except UnicodeDecodeError:
+            raise SettingError(f"{file}: is not text. Its first line must be the token") from None
+        if not token:
+            raise SettingError("The token file is empty. Write the token on its first line")
     if token is None and host not in LOOPBACK:
         raise SettingError(
             f"{host} can be reached from other machines, so a token is required. Give --token-file FILE, or "
@@ -37,6 +47,7 @@ def check_token(host: str, token: str | None) -> None:
             f"The token ({len(token)} characters) must be at least {MIN_TOKEN} letters, digits, - and _. "
             "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
+    return token
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -51,20 +62,13 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _return_freed_memory() -> None:
-    """Configure glibc to return large blocks to the system when they are freed.
-
-    By default, uploads of up to 32 MB leave gaps in the heap of each thread: 20 MB in 40 hostile seconds.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 1 << 20)
-
-
 def serve(app: Any, listening: socket.socket, *, limits: Limits | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; running requests are completed. The socket is that of `listen`."""
     bounds = limits or Limits()
-    _return_freed_memory()
+    # Makes glibc return large blocks to the system when they are freed. By default, uploads of up to 32 MB
+    # leave gaps in the heap of each thread: 20 MB in 40 hostile seconds.
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_MMAP_THRESHOLD, 1 << 20)
     # The response describes a damaged body. Clients must not be able to fill the log with them.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
@@ -141,11 +145,3 @@ class _Connection(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
-
-
-def token_from(text: Iterable[str]) -> str:
-    """Return the token of a file, its first line."""
-    first = next(iter(text), "").strip()
-    if not first:
-        raise SettingError("The token file is empty. Write the token on its first line")
-    return first

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from .problems import MEDIA_TYPE
 from .schemas import ProblemDetails
 from .service import Lane
+from .uploads import shapes
 
 _COMMON = {401: "The token is missing or wrong.", 403: "This host, origin or change is not allowed."}
 _BODY = {
@@ -33,40 +34,30 @@ def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     """Describe a request's body: the same fields as multipart or as JSON."""
-    schema, as_parts = kind.model_json_schema(), kind.model_json_schema()
-    if "images" in as_parts["properties"]:  # a form needs one field only, which may be repeated
-        del as_parts["anyOf"]
-        del as_parts["properties"]["image"]
-        as_parts["properties"]["images"] |= {
-            "minItems": 1,
-            "description": "Image files; `image` for a single one.",
-        }
-        as_parts["required"] = [*as_parts.get("required", []), "images"]
-    for either in (*as_parts.get("oneOf", ()), *as_parts.get("anyOf", ())):
-        either.pop("properties")  # these exclude null, which a form cannot express
-    for name, field in list(as_parts["properties"].items()):
-        if "anyOf" in field:  # a form has no null: a field is present or not
-            field["anyOf"] = [choice for choice in field["anyOf"] if choice.get("type") != "null"]
-            lists = [choice for choice in field["anyOf"] if choice.get("items", {}).get("format") == "byte"]
-            field["anyOf"] = lists or field["anyOf"]  # a field given once is a list of one
-            if len(field["anyOf"]) == 1:
-                field |= field.pop("anyOf")[0]
-        for choice in field.get("anyOf", [field]):
-            inner = choice.get("items") or choice
-            if inner.get("format") == "byte":
-                inner["format"] = "binary"
-                inner["description"] = "An image file."
-            elif choice.get("type") == "object" and "format" in str(choice):
-                # In multipart, each entry of a mapping of images is one field.
-                del as_parts["properties"][name]
-                as_parts["required"] = [n for n in as_parts.get("required", []) if n != name]
-                as_parts["patternProperties"] = {
-                    rf"^{name}\[.+\]$": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                }
+    schema, form = kind.model_json_schema(), kind.model_json_schema()
+    fields, required = form["properties"], form.setdefault("required", [])
+    if "images" in fields:  # a form needs one field only, which may be repeated
+        del form["anyOf"], fields["image"]
+        fields["images"] |= {"minItems": 1, "description": "Image files; `image` for a single one."}
+        required.append("images")
+    for either in form.get("oneOf", form.get("anyOf", ())):
+        del either["properties"]  # these exclude null, which a form cannot express
+    _, objects, images = shapes(kind)
+    for name, field in list(fields.items()):
+        if name in images & objects:  # each entry of a mapping of images is one field
+            del fields[name]
+            required.remove(name)
+            files = {"type": "array", "items": {"type": "string", "format": "binary"}}
+            form["patternProperties"] = {rf"^{name}\[.+\]$": files}
+            continue
+        if "anyOf" in field:  # a form has no null; of an image and a list of images, the list is the last
+            field |= [choice for choice in field.pop("anyOf") if choice.get("type") != "null"][-1]
+        if name in images:
+            field.get("items", field).update(format="binary", description="An image file.")
     return {
         "requestBody": {
             "required": True,
-            "content": {"multipart/form-data": {"schema": as_parts}, "application/json": {"schema": schema}},
+            "content": {"multipart/form-data": {"schema": form}, "application/json": {"schema": schema}},
         }
     }
 

@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
-    ValidationInfo,
     WithJsonSchema,
     create_model,
     model_validator,
@@ -29,26 +28,19 @@ from . import embedding_map
 from .uploads import Upload
 
 
-def _image(value: Any, info: ValidationInfo) -> Upload:
+def _image(value: Any) -> Upload:
     if isinstance(value, Upload):
         return value
     with contextlib.suppress(ValueError):
         if isinstance(value, str):  # base64 is often broken into lines
-            data = base64.b64decode("".join(value.split()), validate=True)
-            return Upload.called(info.field_name or "image", data)
+            return Upload(base64.b64decode("".join(value.split()), validate=True))
     raise ValueError("expected an image as base64 (without data:...), or as a file in multipart")
 
 
-def _references(value: Any, info: ValidationInfo) -> list[Upload]:
-    if not isinstance(value, list):
-        return [_image(value, info)]
-    if not value:
+def _references(value: Any) -> list[Upload]:
+    if value == []:
         raise ValueError("holds no image. Send at least one reference")
-    images = [_image(one, info) for one in value]
-    for place, image in enumerate(images):
-        if image.name == info.field_name and len(images) > 1:
-            image.name = f"{image.name}[{place}]"
-    return images
+    return [_image(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def _label(text: str) -> str:
@@ -125,9 +117,6 @@ class _Images(_Body):
     def _at_least_one(self) -> _Images:
         if not self.all():
             raise ValueError("The request has no image. Send `image` or `images`")
-        for place, image in enumerate(self.images):
-            if image.name == "images":
-                image.name = f"images[{place}]"
         return self
 
     def all(self) -> list[Upload]:

@@ -34,7 +34,7 @@ _NAME_CHARACTERS = 100
 class Upload(bytes):
     """Image file from a request."""
 
-    name: str = "image"  # in errors and responses
+    name: str = ""  # in errors and responses; without a file name, its place in the request
     refused: ImageError | None = None  # error found in its header
 
     @classmethod
@@ -43,7 +43,7 @@ class Upload(bytes):
         upload = cls(data)
         last = name.replace("\\", "/").rpartition("/")[2]
         printable = "".join(c for c in last if unicodedata.category(c)[0] != "C")
-        upload.name = printable[:_NAME_CHARACTERS].strip() or "image"
+        upload.name = printable[:_NAME_CHARACTERS].strip()
         return upload
 
 
@@ -184,7 +184,7 @@ def _from_json(body: bytes) -> Any:
 
 def _from_parts(kind: type[BaseModel], parts: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Convert multipart parts to the values of a JSON body; ``support[anna]`` is an item of ``support``."""
-    lists, objects, files = _shapes(kind)
+    lists, objects, files = shapes(kind)
     values: dict[str, Any] = {}
     for field, value in parts:
         name, bracket, key = field.partition("[")
@@ -207,7 +207,7 @@ def _from_parts(kind: type[BaseModel], parts: Iterable[tuple[str, Any]]) -> dict
 
 
 @cache
-def _shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+def shapes(kind: type[BaseModel]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Return the fields that are lists, those that are objects, and those that hold images."""
     fields = kind.model_json_schema()["properties"]
 
@@ -261,7 +261,7 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
         if b"filename" in options:
             yield field, Upload.called(options[b"filename"].decode("utf-8", "replace"), data)
         elif header.get(b"content-type", b"").startswith((b"image/", b"application/octet-stream")):
-            yield field, Upload.called(field, data)
+            yield field, Upload(data)
         else:
             try:
                 yield field, data.decode()
@@ -269,10 +269,16 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, Any]]:
                 raise Problem(422, f"{field[:100]}: is neither a file nor UTF-8 text") from None
 
 
-def images_of(value: Any) -> list[Upload]:
-    """Return the images of a request, or of a value in it."""
+def images_of(value: Any, place: str = "") -> list[Upload]:
+    """Return the images of a request, or of a value in it; those without a name get their place as name."""
     if isinstance(value, Upload):
+        value.name = value.name or place
         return [value]
-    if isinstance(value, (BaseModel, dict)):
-        value = list(dict(value).values())
-    return [image for one in value for image in images_of(one)] if isinstance(value, list) else []
+    if isinstance(value, BaseModel):
+        items = [(name, one) for name, one in value]
+    elif isinstance(value, (dict, list)):
+        keys = value if isinstance(value, dict) else range(len(value))
+        items = [(f"{place}[{key}]", value[key]) for key in keys]
+    else:
+        return []
+    return [image for name, one in items for image in images_of(one, name)]

@@ -7,14 +7,13 @@ a .png or .svg file. Importing this package imports matplotlib, without pyplot.
 from __future__ import annotations
 
 from ..inference.projection import project
-from .loss_fields import forces
 from .maps import embedding_map
 from .model_figures import draw_architecture, story
 from .network import architecture
 from .panels import Shown, hardest_pairs, matches, neighbours, one_shot, worst_mistakes
 from .roc import confusion, det, distances, overview, reliability, roc
 from .style import plain, png, save, svg, target, thumbnail
-from .training import accuracy_over_time, history
+from .training import accuracy_over_time, forces, history
 
 __all__ = [
     "Shown",

@@ -1,4 +1,4 @@
-"""Figures of training: loss, held-out error and accuracy by step; several runs by time."""
+"""Figures of training: history of one run, accuracy of several by time, and gradients of losses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import DataError
-from .colors import BLUE, CYCLE, GREEN, INK, VERMILLION
-from .style import MARKERS, Axes, Looks, dress, legend, note, plain, sheet, short
+from .colors import BLUE, CYCLE, GRAY, GREEN, INK, PAPER, RULE, VERMILLION
+from .style import MARKERS, Axes, Looks, dress, legend, note, plain, sheet, short, words
 
 if TYPE_CHECKING:
     from ..inference.model import Model
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Table: TypeAlias = Mapping[str, ArrayLike]
 """Columns of history.csv, as ``model.record.history()`` reads them, with one value per evaluation."""
 
+_REACH = 0.2  # length of the longest arrow of a force, as a fraction of the figure
+_STILL = 1e-3  # largest length, as a fraction of the longest, that counts as zero
 _NAMES = {"step": "step", "seconds": "seconds of training", "epoch": "epoch"}
 
 
@@ -47,14 +49,14 @@ def history(
     above, below = axes
     above.plot(x, _column(table, "loss"), color=INK, linewidth=1.4, marker="o", markersize=3)
     dress(above, title="Training", y="loss")
-    for name, words, color, line, marker in (
+    for name, label, color, line, marker in (
         ("held_out_accuracy", "pair accuracy, held-out classes", BLUE, "-", "o"),
         ("train_accuracy", "pair accuracy, training classes", GREEN, (0, (4, 1.5)), "^"),
         ("held_out_eer", "equal error rate, held-out classes", VERMILLION, "-", "s"),
     ):
         y, looks = _column(table, name), Looks(color=color, linestyle=line, marker=marker)
         if np.isfinite(y).any():
-            below.plot(x, y, **looks, markersize=3.2, linewidth=1.4, label=words)
+            below.plot(x, y, **looks, markersize=3.2, linewidth=1.4, label=label)
     error = _column(table, "held_out_eer")
     if np.isfinite(error).any():
         best = int(np.nanargmin(error))
@@ -91,10 +93,63 @@ def accuracy_over_time(
         seconds, values = _column(table, "seconds"), _column(table, measure)
         ax.plot(seconds, values, **looks, markersize=3.6, linewidth=1.4, label=short(name, 40))
     ax.set_xlim(left=0)
-    words = measure.replace("_", " ").replace("held out", "held-out").replace("eer", "equal error rate")
-    dress(ax, title="Accuracy over training time", x=_NAMES["seconds"], y=words)
+    measured = measure.replace("_", " ").replace("held out", "held-out").replace("eer", "equal error rate")
+    dress(ax, title="Accuracy over training time", x=_NAMES["seconds"], y=measured)
     legend(ax, loc="best")
     return ax
+
+
+def forces(
+    points: ArrayLike,
+    figures: Sequence[tuple[str, ArrayLike]],
+    labels: Sequence[object],
+    *,
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Draw the direction in which each loss moves each embedding, and return one axes per loss.
+
+    Arrow lengths are proportional to the forces; the longest of a panel spans a fifth of it. Hollow points
+    have zero gradient.
+
+    Args:
+        points: Embeddings, ``(n, 2)``.
+        figures: Title and forces of each loss; forces are its gradient at the points times -1, ``(n, 2)``.
+        labels: Class of each point.
+        axes: Axes to draw on, one per loss, instead of a new figure.
+
+    Raises:
+        DataError: If there is no loss, or not one label and one force per point.
+    """
+    where, names = np.asarray(points, np.float64), np.array([str(label) for label in labels])
+    arrows = [np.asarray(force, np.float64) for _, force in figures]
+    shapes = {arrow.shape for arrow in arrows}
+    if shapes | {where.shape} != {(len(names), 2)} or not figures:
+        got = f"{where.shape}, {len(names)} and {', '.join(map(str, shapes)) or 'none'}"
+        raise DataError(f"expected points (n, 2), n labels and forces (n, 2); got {got}")
+    if axes is None:
+        axes = list(sheet(4.1 * len(figures), 4.4).subplots(1, len(figures), squeeze=False).flat)
+    classes, code = np.unique(names, return_inverse=True)
+    middle = (where.max(axis=0) + where.min(axis=0)) / 2
+    half = 0.62 * float(np.ptp(where, axis=0).max() or 1.0)
+    for ax, (title, _), arrow in zip(axes, figures, arrows):
+        length = np.linalg.norm(arrow, axis=1)
+        scale = 2 * half * _REACH / max(float(length.max()), 1e-300)
+        moved = length > _STILL * length.max()
+        for k in range(len(classes)):
+            color, mine = CYCLE[k % len(CYCLE)], code == k
+            looks = Looks(marker=MARKERS[k % len(MARKERS)], edgecolors=color, linewidths=1.2, zorder=3)
+            faces = [color if moves else PAPER for moves in moved[mine]]
+            ax.scatter(where[mine, 0], where[mine, 1], s=26, facecolors=faces, **looks)
+        for (x, y), (dx, dy) in zip(where[moved], scale * arrow[moved]):
+            looks = Looks(arrowstyle="-|>", color=INK, linewidth=0.9, shrinkA=0, shrinkB=0)
+            ax.annotate("", (x + dx, y + dy), (x, y), arrowprops=looks, zorder=4)
+        dress(ax, title=title, grid="")
+        ax.spines[:].set(visible=True, color=RULE)
+        ax.set(xlim=middle[0] + half * np.array([-1, 1]), ylim=middle[1] + half * np.array([-1, 1]))
+        ax.set(aspect="equal", xticks=[], yticks=[])
+        text = "no point has zero gradient" if moved.all() else "hollow: zero gradient"
+        words(ax, middle[0], middle[1] - 0.93 * half, text, color=GRAY, size=8)
+    return list(axes)
 
 
 def _column(table: Table, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

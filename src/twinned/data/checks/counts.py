@@ -62,10 +62,8 @@ def decoded(facts: Facts) -> Iterator[Issue]:
         text = f"{many(len(odd), 'image')} of unusual size or aspect ratio ({usual}): {found}"
         yield Issue("size", "info", f"{text}. Check if they belong here", facts.named(odd))
     if spec and (files := facts.named((2 * width < spec.width) | (2 * height < spec.height))):
-        text = (
-            f"{many(len(files), 'image')} less than half as wide or high as the model's input of"
-            f" {spec.width}x{spec.height}, so enlarging blurs them. Use larger images or a smaller input"
-        )
+        text = f"{many(len(files), 'image')} less than half as wide or high as the model's input"
+        text += f" of {spec.width}x{spec.height}. Use larger images or a smaller input"
         yield Issue("size", "warning", text, files)
 
 
@@ -84,24 +82,20 @@ def class_sizes(data: ImageSet, facts: Facts) -> Iterator[Issue]:
         unseen = len(usable) >= 4
         source = "cross-validation over them" if unseen else "training classes, so it may not generalize"
         text = (
-            f"only {len(usable)} classes have two images: the threshold will come from {source}."
-            " More classes help more than more images of each"
+            f"only {len(usable)} classes have two images: the threshold will come from {source}. Add classes"
         )
         yield Issue("too_few", "info" if unseen else "warning", text, [])
     if single := facts.named(genuine[counts[place] == 1]):
-        text = (
-            f"{len(single):,} of {many(len(labels), 'class')} have one image: they give no same pair and"
-            " serve as impostors only. Add second images if possible"
-        )
+        text = f"{len(single):,} of {many(len(labels), 'class')} have one image: add second ones if possible"
         severity: Severity = "warning" if 2 * len(single) > len(labels) else "info"
         yield Issue("single_image_class", severity, text, single)
     few = usable[(len(usable) - 1) // 4] if len(usable) > 1 else 0
     if len(usable) > 1 and usable[-1] >= 10 * few:
         largest = labels[counts == usable[-1]][0]
         text = (
-            f"{largest} has {usable[-1]:,} images, but a quarter of the classes {few} or fewer. Batches are"
-            " balanced, but metrics over pairs mostly measure the large classes: add images to the small ones"
+            f"{largest} has {usable[-1]:,} images, but a quarter of the classes {few} or fewer. Metrics over"
         )
+        text += " pairs mostly measure the large classes: add images to the small ones"
         yield Issue("imbalance", "warning", text, facts.named(genuine[labels[place] == largest]))
 
 

@@ -1,8 +1,4 @@
-"""Per-image features for shortcut detection: file metadata and a thumbnail.
-
-The features do not depend on the content of the picture: dimensions, file format, background. The size in
-bytes is separate, because it also depends on the content.
-"""
+"""Per-image features for shortcut detection: file metadata, background and frame, and a thumbnail."""
 
 from __future__ import annotations
 

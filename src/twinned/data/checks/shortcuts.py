@@ -1,14 +1,13 @@
 """Detect shortcuts: labels that can be predicted without comparing the content of two images.
 
-A small random forest predicts the label from information that must not suffice: if an image is a forgery or a
-listed pair is the same, from one image (file features and a thumbnail); if two images are of one class, from
-the agreement of their file features. It is tested on classes that it was not trained on, and a shortcut is
-reported if the 95 % interval of its area under the ROC curve, by resampling classes, is above 0.6.
+A small random forest predicts the label from one image, or the class of two from the agreement of their file
+features. It is tested on other classes than it was trained on; the interval of its AUC resamples classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,12 +122,8 @@ def _one_image(
         text = "the picture itself, at 16 x 16 pixels" + (f", also {best}" if best else "")
         probes.append((np.hstack([columns, pixels]), text))
     fold = _folds(unit, seed)
-    found = [
-        Shortcut(what, *result, text or "several features together")
-        for features, text in probes
-        if (result := _probe(features, target, (unit, unit), fold, seed)) is not None
-    ]
-    return sorted((one for one in found if one.low > ABOVE), key=lambda one: -one.low)[:1]
+    found = [_probe(what, text, features, target, (unit, unit), fold, seed) for features, text in probes]
+    return sorted(chain(*found), key=lambda one: -one.low)[:1]
 
 
 def _two_files(
@@ -148,11 +143,9 @@ def _two_files(
     difference = {name: values for name, values in difference.items() if values.any()}
     if not difference:
         return []
-    result = _probe(np.stack(list(difference.values()), axis=1), same, (unit[left], unit[right]), fold, seed)
-    if result is None or result[1] <= ABOVE:
-        return []
     best = _best_features({name: auc(values, same) for name, values in difference.items()}, {})
-    return [Shortcut(what, *result, best or "several features together")]
+    features = np.stack(list(difference.values()), axis=1)
+    return _probe(what, best, features, same, (unit[left], unit[right]), fold, seed)
 
 
 def _packing(images: Sequence[ImageSource], seed: int) -> Floats:
@@ -165,9 +158,15 @@ def _packing(images: Sequence[ImageSource], seed: int) -> Floats:
 
 
 def _probe(
-    features: NDArray[Any], target: Bools, units: tuple[Ints, Ints], fold: Index, seed: int
-) -> tuple[float, float, float] | None:
-    """Return cross-validated AUC of a forest and its interval; None if it cannot be computed."""
+    what: str,
+    best: str,
+    features: NDArray[Any],
+    target: Bools,
+    units: tuple[Ints, Ints],
+    fold: Index,
+    seed: int,
+) -> list[Shortcut]:
+    """Cross-validate a forest, and return a shortcut if the interval of its AUC is above `ABOVE`."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     score = np.full(len(target), np.nan)
@@ -179,17 +178,16 @@ def _probe(
             score[test] = forest.predict_proba(features[test])[:, 1]
     known = np.isfinite(score)
     if known.sum() < _MIN_SAMPLES or target[known].all() or not target[known].any():
-        return None
-    comparisons = Comparisons(
-        distance=1 - score[known],
-        same=target[known],
-        left=units[0][known].astype(np.int32),
-        right=units[1][known].astype(np.int32),
-    )
+        return []
+    left, right = (unit[known].astype(np.int32) for unit in units)
+    comparisons = Comparisons(distance=1 - score[known], same=target[known], left=left, right=right)
     figure = auc(comparisons.distance, comparisons.same)
     drawn = [curve.auc() for curve in replicates(comparisons, count=400, seed=seed)]
     ends = interval(drawn, figure=figure, units=class_count(comparisons))
-    return (round(figure, 4), round(ends[0], 4), round(ends[1], 4)) if ends else None
+    if not ends or round(ends[0], 4) <= ABOVE:
+        return []
+    figure, low, high = (round(value, 4) for value in (figure, *ends))
+    return [Shortcut(what, figure, low, high, best or "several features together")]
 
 
 def _best_features(alone: dict[str, float], more: dict[str, str]) -> str:

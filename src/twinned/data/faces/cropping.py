@@ -120,9 +120,8 @@ def crop(
         csv.writer(file).writerows([COLUMNS, *rows])
     unreadable = [str(error) for error in errors.values()]
     if not (faces := sum(bool(row[3]) for row in rows)):
-        raise DataError(
-            ": ".join([f"{source}: no face was found in {many(len(paths), 'image')}", *unreadable[:1]])
-        )
+        found = f"{source}: no face was found in {many(len(paths), 'image')}"
+        raise DataError(": ".join([found, *unreadable[:1]]))
     no_face = [str(folder / row[0]) for row in rows if not row[3]]
     whole = [str(folder / row[0]) for row in rows if row[3] and float(row[2]) == 0]
     return Crops(len(paths), faces, no_face, whole, sorted(several), unreadable, str(target))

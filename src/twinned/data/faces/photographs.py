@@ -114,10 +114,9 @@ def expected_faces(
     if found[0].score == 0:
         _note_once("no-face", f"{name}: no face was found; the whole image is used as the face")
     if len(found) > 1 and not every:
+        advice = 'With `faces="all"`, identify, classify, search and embed answer for each'
         _note_once(
-            "several-faces",
-            f"{name}: {len(found)} faces were found, and the largest is used. With"
-            ' `faces="all"`, identify, classify, search and embed answer for each',
+            "several-faces", f"{name}: {len(found)} faces were found, and the largest is used. {advice}"
         )
     return found if every else found[:1]
 

@@ -42,17 +42,11 @@ def _slide(
 
 
 class Entry(NamedTuple):
-    """Row of the table of encoders.
+    """Row of the table of encoders."""
 
-    Args:
-        builder: Function or class that makes the encoder.
-        shape: Designed (height, width, channels); None for any.
-        packages: Import names of the packages with its pretrained weights.
-    """
-
-    builder: Callable[..., nn.Module]
-    shape: tuple[int, int, int] | None = None
-    packages: tuple[str, ...] = ()
+    builder: Callable[..., nn.Module]  # function or class that makes the encoder
+    shape: tuple[int, int, int] | None = None  # designed (height, width, channels); None for any
+    packages: tuple[str, ...] = ()  # those with its pretrained weights, by their import names
 
 
 def _entry(part: Any) -> Entry:
