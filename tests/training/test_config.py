@@ -8,6 +8,7 @@ import pytest
 
 from twinned import losses, recipes
 from twinned.errors import SettingError
+from twinned.losses.registry import loss_options
 from twinned.training.config import (
     ALIASES,
     OPTIONS,
@@ -15,7 +16,6 @@ from twinned.training.config import (
     Loss,
     TrainConfig,
     full_name,
-    loss_options,
     variants,
 )
 

@@ -18,8 +18,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from ..errors import SettingError
 from ..utils.registry import Part, Registry
@@ -45,7 +48,7 @@ BUILTIN: dict[str, Any] = {
 # Loss classes, and the classes and functions of `register_loss`.
 LOSSES: Registry[Any] = Registry("loss", "twinned.losses", BUILTIN, check_loss)
 # Arguments of a constructor that are sizes of the data and the network, not options.
-SIZES = ("num_classes", "embedding_size")
+_SIZES = ("num_classes", "embedding_size")
 
 
 def register_loss(name: str) -> Callable[[Part], Part]:
@@ -77,10 +80,23 @@ def register_loss(name: str) -> Callable[[Part], Part]:
     return LOSSES.decorator(name)
 
 
+def loss_options(name: str) -> dict[str, FieldInfo]:
+    """Return the options of a built-in loss, as its constructor and docstring define them."""
+    if (loss := BUILTIN.get(name)) is None:
+        return {}
+    one_line_each = re.sub(r"\n {8,}", " ", inspect.getdoc(loss) or "")
+    described = dict(re.findall(r"^ {4}(\w+): (.+?)(?:\. .*|\.)?$", one_line_each, re.MULTILINE))
+    return {
+        option: FieldInfo(annotation=float, default=parameter.default, description=described.get(option))
+        for option, parameter in inspect.signature(loss).parameters.items()
+        if option not in _SIZES
+    }
+
+
 def option_names(loss: Any) -> list[str]:
     """Return the names of the options of a loss class; none for a function."""
     known = inspect.signature(loss).parameters if isinstance(loss, type) else {}
-    return [name for name in known if name not in SIZES]
+    return [name for name in known if name not in _SIZES]
 
 
 def create_loss(

@@ -6,8 +6,6 @@ Precedence, lowest first: recipe, defaults of the chosen encoder, loss and optim
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,7 +17,7 @@ from .. import losses
 from ..data.preprocessing import ImageSpec
 from ..errors import SettingError
 from ..losses import miners
-from ..losses.registry import SIZES, option_names
+from ..losses.registry import loss_options, option_names
 from ..nn import encoders
 from ..utils.options import describe
 from ..utils.registry import UNREGISTERED, Registry
@@ -109,19 +107,6 @@ class Loss(Section):
             with torch.device("meta"):  # the loss checks its options; random proxies are not drawn
                 losses.create_loss(**self.model_dump(), num_classes=2, embedding_size=1)
         return self
-
-
-def loss_options(name: str) -> dict[str, FieldInfo]:
-    """Return the options of a built-in loss, as its constructor and docstring define them."""
-    if (loss := losses.BUILTIN.get(name)) is None:
-        return {}
-    one_line_each = re.sub(r"\n {8,}", " ", inspect.getdoc(loss) or "")
-    described = dict(re.findall(r"^ {4}(\w+): (.+?)(?:\. .*|\.)?$", one_line_each, re.MULTILINE))
-    return {
-        option: FieldInfo(annotation=float, default=parameter.default, description=described.get(option))
-        for option, parameter in inspect.signature(loss).parameters.items()
-        if option not in SIZES
-    }
 
 
 class Mining(Section):
@@ -298,13 +283,13 @@ class TrainConfig(Section):
             values["length"] |= dict.fromkeys(LENGTHS)
         for name, value in sorted(named.items(), key=lambda item: item[0] not in VARIANTS):
             section, _, option = name.partition(".")
-            if not option:
-                values[section] = value
-            elif name in VARIANTS and values[section]["name"] != value:
+            if name in VARIANTS and values[section]["name"] != value:
                 values[section] = {"name": value}
-            else:
+            elif option:
                 is_none = name in _OPTIONAL and str(value).lower() == "none"
                 values[section][option] = None if is_none else value
+            else:
+                values[section] = value
         return TrainConfig.parse(values)
 
     @classmethod

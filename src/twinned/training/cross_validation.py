@@ -17,6 +17,7 @@ from .schedule import Budget
 from .state import State, StopReason
 from .trainer import Trainer
 from .validation import ValidationScore
+from .warm_start import config_of
 
 _MAX_FOLDS = 3
 # A fold is trained for this fraction of the main run's steps.
@@ -189,10 +190,10 @@ def baseline_result(
 ) -> FitResult:
     """Return the baseline as the result; its threshold is fitted on all images, as it was trained on none."""
     assert trainer.baseline is not None
-    described = {"embedding_size": None, "head": "distance", "distance": "cosine", "normalize": True}
-    described |= {"symmetric": False}
+    described = {"head": "distance", "distance": "cosine", "normalize": True}
+    described |= {"embedding_size": None, "symmetric": False}
     if trainer.warm_start is not None:
-        theirs = TrainConfig.from_saved(trainer.warm_start.model.manifest.recipe)
+        theirs = config_of(trainer.warm_start.model)
         described = {name: theirs.get(name) for name in described}
     config = trainer.config.merge(described | {"steps": 0})
     result = untrained_result(trainer, trainer.baseline, data, validation, score)

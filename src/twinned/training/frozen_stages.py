@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from ..data.augmentation import Augmentation
 from ..data.decoded import DecodedSet
-from ..data.images import Pixels
-from ..data.pixel_stores import JoinedPixels, PixelStore
+from ..data.pixel_stores import JoinedPixels, PixelRows, PixelStore
 from ..data.splits import subsample
 from ..errors import SettingError
 from ..nn.encoders.base import Encoder
@@ -30,7 +29,7 @@ from ..utils.notes import note
 from ..utils.progress import progress_bar
 from . import distributed
 from .config import TrainConfig
-from .inputs import NO_AUGMENTATION, CachedFeatures, CachedSet, view_seed
+from .inputs import CachedFeatures, CachedSet, PixelSource
 from .schedule import Budget
 
 # Memory limit of the cached features: beyond it there are fewer views, or no cache.
@@ -91,7 +90,7 @@ class FeatureCache:
 
     def seconds_per_image(self, pixels: PixelStore) -> float:
         """Measure the time per image on a few images."""
-        images = NO_AUGMENTATION(self._on_device(pixels[:16]))
+        images = self._source(pixels).view(0, 0, 16)
         self._features(images)
         start = time.perf_counter()
         self._features(images)
@@ -111,19 +110,18 @@ class FeatureCache:
         """
         _, first = np.unique(np.asarray(hashes), return_index=True)
         distinct = np.sort(first)
-        probe = self._features(NO_AUGMENTATION(self._on_device(pixels[:1])))[0]
-        size = len(distinct) * probe.numel() * probe.element_size()
+        probe = self._features(self._source(pixels).view(0, 0, 1))[0]
+        source = self._source(PixelRows(pixels, distinct))
+        size = len(source) * probe.numel() * probe.element_size()
         if size > MAX_CACHE_BYTES:
             return None
 
         def view(number: int, title: str) -> Tensor:
-            augment = self.augment if number else NO_AUGMENTATION
             step, parts = int(np.clip((1 << 20) // (pixels.shape[1] * pixels.shape[2]), 1, 256)), []
-            with progress_bar(title, len(distinct), show=progress) as advance:
-                for start in range(0, len(distinct), step):
-                    images = self._on_device(pixels[distinct[start : start + step]])
-                    parts.append(self._features(augment(images, seed=view_seed(self.seed, number, start))))
-                    advance(len(images))
+            with progress_bar(title, len(source), show=progress) as advance:
+                for start in range(0, len(source), step):
+                    parts.append(self._features(source.view(number, start, start + step)))
+                    advance(len(parts[-1]))
             return torch.cat(parts)
 
         start = time.monotonic()
@@ -138,8 +136,8 @@ class FeatureCache:
         symmetric = self.network.encoder.symmetric
         return CachedFeatures(torch.stack(views, dim=1), rows, self.n_stages, symmetric, self.seed)
 
-    def _on_device(self, pixels: Pixels) -> Tensor:
-        return torch.from_numpy(np.asarray(pixels)).to(self.network.mean.device)
+    def _source(self, pixels: PixelStore) -> PixelSource:
+        return PixelSource(pixels, self.augment, device=self.network.mean.device, seed=self.seed)
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:

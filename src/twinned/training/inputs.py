@@ -51,12 +51,9 @@ class PixelSource:
         # Bytes are a quarter of the size of floats.
         images = torch.from_numpy(np.asarray(self.pixels[start:stop])).to(self.device)
         augment = self.augment if number else NO_AUGMENTATION
-        return augment(images, seed=view_seed(self.seed, number, start))
-
-
-def view_seed(seed: int, number: int, start: int) -> int:
-    """Return the seed of one augmented view of the images from index ``start`` on."""
-    return int(rng(seed, Stream.AUGMENTED_VIEW, number, start).integers(1 << 62))
+        return augment(
+            images, seed=int(rng(self.seed, Stream.AUGMENTED_VIEW, number, start).integers(1 << 62))
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ from . import recipes
 from .config import Comparison, EncoderConfig, Input, Length, TrainConfig
 from .parts import OwnParts, first_channels, named_encoder
 from .save import write_weights
-from .warm_start import config_of, load_for_input
+from .warm_start import load_for_input
 
 _LOOK_AT = 16  # images whose sizes are compared, where a network does not determine that of its input
 
@@ -83,8 +83,7 @@ def from_network(
 
 def to_torch(model: Model) -> SiameseNetwork:
     """Rebuild the network of a model; see `Model.to_torch`."""
-    config = config_of(model)
-    found = load_for_input(model, config, config)
+    found = load_for_input(model)
     if not found.complete:
         raise ModelError(
             f"{model.folder}: weights.safetensors does not fit the network that model.json describes"

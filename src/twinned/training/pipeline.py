@@ -93,7 +93,7 @@ def run(request: TrainRequest) -> Model:
         setup = set_up(request, device)
     warm_start = None
     if setup.model is not None:
-        warm_start = load_for_input(setup.model, config_of(setup.model), setup.config, setup.parts)
+        warm_start = load_for_input(setup.model, setup.config, setup.parts)
     target = None if request.output is None else Path(request.output)
     if target is not None and _is_finished(target, request, setup, warm_start):
         note("finished", f"{target}: this run is finished; there is nothing to resume")

@@ -75,14 +75,15 @@ class WarmStart:
 
 def load_for_input(
     model: Model,
-    theirs: TrainConfig,
-    config: TrainConfig,
+    run: TrainConfig | None = None,
     parts: OwnParts = OwnParts(),  # noqa: B008 - immutable
 ) -> WarmStart:
-    """Load the network of a model, trained with the configuration ``theirs``, for the input of a run.
+    """Load the network of a model for the input of a run; by default for its own.
 
     ``parts`` has the encoder of a model whose encoder is not registered.
     """
+    theirs = config_of(model)
+    config = run or theirs
     state = load_file(model_folder.checked(model.folder, "weights.safetensors", model.manifest))
     encoder = parts.make_encoder(theirs.model_copy(update={"input": config.input}), pretrained=False)
     own = {name: value for name, value in state.items() if name.startswith("encoder.")}
