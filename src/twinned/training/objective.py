@@ -64,8 +64,17 @@ def make_objective(
     def embed(net: SiameseNetwork, images: Tensor, batch: Batch) -> Tensor:
         return gather_embeddings(partial(net.embed, start_stage=start_stage), images, len(batch.index))
 
+    def of_relations(net: SiameseNetwork, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        assert batch.pairs is not None
+        assert batch.relation is not None
+        assert isinstance(net.head, heads.Relation)
+        z = embed(net, images, batch)
+        given = (*batch.pairs[:2], batch.relation)
+        left, right, relation = (torch.from_numpy(part).to(images.device) for part in given)
+        return F.cross_entropy(net.head.logits(z[left], z[right]), relation), z
+
     if isinstance(network.head, heads.Relation):
-        return partial(_relation_loss, embed), nn.Module()
+        return of_relations, nn.Module()
     num_classes = batches.num_classes if isinstance(batches, ClassBatches) else None
     loss = _make_loss(parts.loss, config, num_classes, network.embedding_size)
     by_logit = getattr(loss, "input_kind", None) == "logit"
@@ -111,23 +120,6 @@ def _make_loss(own: AnyLoss | None, config: TrainConfig, num_classes: int | None
             f" and mirrored ones included). Create it with num_classes={num_classes}"
         )
     return copy.deepcopy(own)
-
-
-def _relation_loss(
-    embed: Callable[[SiameseNetwork, Tensor, Batch], Tensor],
-    net: SiameseNetwork,
-    images: Tensor,
-    batch: Batch,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the cross-entropy over the relations of the pairs."""
-    assert batch.pairs is not None
-    assert batch.relation is not None
-    assert isinstance(net.head, heads.Relation)
-    z = embed(net, images, batch)
-    left, right, relation = (
-        torch.from_numpy(part).to(images.device) for part in (*batch.pairs[:2], batch.relation)
-    )
-    return F.cross_entropy(net.head.logits(z[left], z[right]), relation), z
 
 
 def _all_logits(network: SiameseNetwork) -> Callable[..., Tensor]:

@@ -158,17 +158,9 @@ class Trainer:
     ) -> TrainResult[SiameseNetwork]:
         """Train a new network, and return the final state and the network with the best weights.
 
-        Args:
-            train: Training data.
-            validation: Held-out data that is evaluated during training.
-            budget: Time for training, for the scores after it, and for the reserve of later fits.
-            checkpoint: File to save the run to, and to resume it from if it exists.
-            title: Title of the progress bar.
-            steps: Number of steps; by default that of the configuration.
-            scored: For a fold or a pilot run, the data that the caller scores. Such a run is not evaluated
-                during training, calls no callbacks and emits no notes.
-            later_fits: Number of folds that are trained after this run.
-            whole: Data of all folds, whose number of images decides on the rotation of an LDA projection.
+        With ``scored``, the data that the caller scores, it is a fold or a pilot run, without evaluations,
+        callbacks and notes. ``later_fits`` folds follow, for which ``budget`` keeps time. ``whole`` has the
+        data of all folds: the number of its images decides on the rotation of an LDA projection.
         """
         config, is_main = self.config, scored is None
         network, source = self.build(), self.source(train)
