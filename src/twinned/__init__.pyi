@@ -21,9 +21,9 @@ from .data.readers import load_pairs as load_pairs
 from .errors import TwinnedError as TwinnedError
 from .evaluation.calibration import Verdict as Verdict
 from .evaluation.comparison import Comparison as Comparison
+from .evaluation.comparison import compare as compare
 from .evaluation.results import Evaluation as Evaluation
 from .gallery.gallery import Gallery as Gallery
-from .inference.compare import compare as compare
 from .inference.model import Model as Model
 from .inference.model import load as load
 from .inference.wrap import wrap as wrap

@@ -156,31 +156,16 @@ def get(name: str) -> Distance:
 
 
 def all_pairs(distance: str | Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
-    """Return a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``.
-
-    Args:
-        distance: Name, as for `get`, a function of this module, or a function that computes all pairs.
-
-    Example:
-        >>> import numpy as np
-        >>> all_pairs("manhattan")(np.eye(2), np.eye(2)).tolist()
-        [[0.0, 2.0], [2.0, 0.0]]
-    """
+    """Return a function that computes all pairs, ``(n, d), (m, d) -> (n, m)``, by a name or a function."""
     found: Any = get(distance) if isinstance(distance, str) else distance
     return partial(found, pairwise=True) if found in DISTANCES.values() else found
 
 
 def check_matrix(matrix: Array, *, what: str) -> None:
-    """Check that a matrix holds the distances of some rows to themselves, followed by distances to others.
+    """Check distances ``(n, m)`` of rows to themselves, in the first ``n`` columns, and to others.
 
-    Values are compared up to the rounding of their type. NaN passes, so that it shows in the loss.
-
-    Args:
-        matrix: Shape ``(n, m)``, n at most m; the first ``n`` columns are the rows.
-        what: Name of the function that takes the matrix, for the message.
-
-    Raises:
-        DataError: If a value is negative, or the first ``n`` columns are not symmetric with a diagonal of 0.
+    They must be at least 0, the first ``n`` columns symmetric with a diagonal of 0, up to the rounding of
+    their type; otherwise a `DataError` names the function ``what``. NaN passes, so that it shows in the loss.
     """
     if not _checked.get():
         return

@@ -258,7 +258,7 @@ def test_unusable_split_column_is_ignored_or_refused(quick, glyphs, tmp_path):
         typo = csv_with_split(
             tmp_path / "t.csv", glyphs, lambda i, word=word: "test" if i.stem == "5" else word
         )
-        with pytest.raises(DataError, match=rf"values .*{word}.*, but not train. Mark the training"):
+        with pytest.raises(DataError, match=rf"split has .*{word}.*, but not train. Mark the training"):
             quick(typo)
     blank = csv_with_split(tmp_path / "blank.csv", glyphs, lambda image: "test" if image.stem == "5" else "")
     assert quick(blank, on_note=notes.append).manifest.data["images"] == 60
@@ -730,7 +730,7 @@ def test_ctrl_c_reports_the_resume_command(quick, some, tmp_path):
         quick(some(12), output=tmp_path / "m.twin", on_step=later, settings={"checkpoint_seconds": 0})
 
 
-@pytest.mark.parametrize("where", ["save.fit_calibration", "pipeline.write_model"])
+@pytest.mark.parametrize("where", ["save.calibrate_on", "pipeline.write_model"])
 @pytest.mark.parametrize("name", ["SIGTERM", *slow("SIGHUP")])
 def test_signal_after_training_reports_the_resume_command(quick, some, tmp_path, monkeypatch, name, where):
     number = getattr(signal, name, None)

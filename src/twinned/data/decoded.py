@@ -183,14 +183,8 @@ class DecodedSet:
     ) -> DecodedSet:
         """Decode a dataset; leave out unreadable images and their pairs, and note what was left out.
 
-        Args:
-            source: Labeled images or pairs.
-            spec: Input of the model.
-            progress: Show a progress bar.
-            lazy: Decode many files only when they are needed; see `finish`.
-
-        Raises:
-            DataError: If no image is readable.
+        With ``lazy``, many files are decoded only when they are needed; see `finish`. Raise a `DataError` if
+        no image is readable.
         """
         decoded = (decode_lazily if lazy else decode)(source.images, spec, progress=progress)
         for sentence in decoded.left_out():

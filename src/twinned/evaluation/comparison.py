@@ -1,14 +1,15 @@
-"""Comparison of two models on the same data, paired over classes."""
+"""Comparison of two models on the same images, paired over classes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, SettingError
 from ..metrics.bootstrap import (
     REPLICATES,
     Interval,
@@ -19,7 +20,12 @@ from ..metrics.bootstrap import (
     paired_replicates,
 )
 from ..metrics.roc import eer as equal_error_rate
+from .protocols import evaluate
 from .results import NAMES, SEEN_IN_TRAINING, Evaluation
+
+if TYPE_CHECKING:
+    from ..data.datasets import ImageSet, PairSet
+    from ..inference.model import Model
 
 # Notes that matter where no threshold is measured.
 _NOTES = (
@@ -102,6 +108,44 @@ class Comparison:
         rows = [("eer", self.eer), ("recall_at_1", self.recall_at_1)]
         lines = [f"  {NAMES[key]:<18} {found}" for key, found in rows if found is not None]
         return "\n".join([f"{head} comparisons, 95 % interval of the difference", *lines, *self.notes])
+
+
+def compare(
+    model_a: Model,
+    model_b: Model,
+    images: ImageSet | PairSet | str | os.PathLike[str],
+    *,
+    protocol: str = "auto",
+    seed: int = 0,
+    progress: bool = True,
+) -> Comparison:
+    """Compare two models on the same images: the difference in equal error rate and in recall at 1.
+
+    Each difference is B minus A, with a 95 % interval and a p-value from a paired bootstrap: both models are
+    measured on the same resampled classes. The thresholds of the models are not used.
+
+    Args:
+        model_a: Model A.
+        model_b: Model B. Encoder, input and distance may be others than those of A.
+        images: Labeled images or pairs that neither model was trained on, or their path.
+        protocol: Protocol of `Model.evaluate` that makes comparisons: ``classes``, ``pairs`` or ``lfw``.
+        seed: Seed of the resampling. The same seed gives the same result.
+        progress: Show progress bars.
+
+    Returns:
+        The differences; ``print`` shows them, and ``to_dict()`` returns JSON values.
+
+    Raises:
+        DataError: If the data do not fit the protocol.
+        SettingError: If the protocol is unknown, or a model is something else.
+    """
+    if wrong := [one for one in (model_a, model_b) if not hasattr(one, "_facts")]:
+        raise SettingError(f"compare takes two models; got {wrong[0]!r}. Load a model with `twinned.load`")
+    a, b = (
+        evaluate(model, images, model._facts(), protocol=protocol, seed=seed, progress=progress)
+        for model in (model_a, model_b)
+    )
+    return compare_evaluations(a, b, seed=seed)
 
 
 def compare_evaluations(

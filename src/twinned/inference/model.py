@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ..gallery.ingest import Where
     from ..gallery.results import Hit, Identification
     from .explain import Explanation
-    from .training_record import TrainingRecord
 
 _PUBLIC = """classify embed evaluate explain from_network gallery identify load manifest preprocess save
 search threshold to_torch verify verify_many with_faces"""
@@ -128,11 +127,9 @@ class Model(FolderEmbedder):
         model_folder.copy(self.folder, Path(path), force=force)
 
     @cached_property
-    def record(self) -> TrainingRecord:
+    def record(self) -> model_folder.TrainingRecord:
         """Record of the training: hashes of its images, layers, history."""
-        from .training_record import TrainingRecord
-
-        return TrainingRecord(self.folder, self.manifest, owner=self._temporary)
+        return model_folder.TrainingRecord(self.folder, self.manifest, owner=self._temporary)
 
     def embed(self, images: Images, *, progress: bool = False) -> Floats:
         """Embed one image or many.

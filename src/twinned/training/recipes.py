@@ -204,18 +204,10 @@ PEOPLE, _FACE = 0.8, 0.25
 
 
 def choose(data: ImageSet | PairSet, *, seed: int = 0, faces: bool = True) -> tuple[TrainConfig, Note]:
-    """Choose a recipe from the size, color and roles of a sample of the images, and from the faces in them.
+    """Choose a recipe, with an input size that fits the images, and return it with the reason.
 
-    Args:
-        data: Training data.
-        seed: Seed of the sample.
-        faces: Search photographs for faces, where the extra ``faces`` is installed.
-
-    Returns:
-        The recipe, with an input size that fits the images, and the reason.
-
-    Raises:
-        DataError: If no image of the sample can be read.
+    It depends on the size, color and roles of a sample of the images, and on the faces in them, where
+    ``faces`` is set and the extra is installed.
     """
     width, height, in_color, two_toned = _measure(data.images, seed)
     size = f"{width:g}x{height:g} (median width x height)"

@@ -9,12 +9,7 @@ from numpy.typing import NDArray
 
 
 def rank_within_group(labels: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the position of each element among those of its group, from 0, in order of appearance.
-
-    Example:
-        >>> rank_within_group(np.array(["a", "b", "a", "a", "b"]))
-        array([0, 0, 1, 2, 1])
-    """
+    """Return the position of each element among those of its group, from 0, in order of appearance."""
     _, group, count = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(group, kind="stable")
     rank = np.empty(len(group), np.intp)
@@ -23,11 +18,6 @@ def rank_within_group(labels: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def members(labels: NDArray[Any]) -> list[NDArray[np.intp]]:
-    """Return the ascending indices of the elements of each group, groups in sorted order.
-
-    Example:
-        >>> [list(map(int, index)) for index in members(np.array(["b", "a", "b"]))]
-        [[1], [0, 2]]
-    """
+    """Return the ascending indices of the elements of each group, groups in sorted order."""
     _, group, count = np.unique(labels, return_inverse=True, return_counts=True)
     return np.split(np.argsort(group, kind="stable"), np.cumsum(count)[:-1]) if len(group) else []
