@@ -1,8 +1,13 @@
 """Commands load only the modules that they need."""
 
+import importlib
 import json
 import subprocess
 import sys
+
+import typer
+
+from twinned.cli.main import _COMMANDS
 
 VERIFY = """
 import json, sys
@@ -26,3 +31,10 @@ def test_verify_loads_few_modules(tiny_model, strangers):
     for needless in ("data.catalog", "data.samplers", "evaluation.protocols", "gallery", "nn", "losses"):
         assert f"twinned.{needless}" not in ours
     assert len(ours) <= 25, ours
+
+
+def test_table_of_commands_equals_the_registered_ones() -> None:
+    for name, commands in _COMMANDS.items():
+        module = importlib.import_module(f"twinned.cli.{name}")
+        found = set(typer.main.get_group(module.app).commands)
+        assert found | ({name} if hasattr(module, "group") else set()) == set(commands)
