@@ -140,7 +140,9 @@ class FolderEmbedder(GraphEmbedder):
         return found
 
     def with_faces(self, faces: str | None = None, min_face: int | None = None) -> Self:
-        """Return a copy that looks for the faces of photographs in another way; needs the extra ``faces``.
+        """Return a model that looks for the faces of photographs in another way; needs the extra ``faces``.
+
+        The model itself is not changed; it is returned where it already works in this way.
 
         Args:
             faces: ``largest``, the largest face of an image; ``all``, every face, for which `classify` and
@@ -150,8 +152,11 @@ class FolderEmbedder(GraphEmbedder):
         Raises:
             SettingError: If a value is invalid.
         """
+        spec = self.spec.with_faces(faces, min_face)
+        if spec == self.spec:
+            return self
         found = copy(self)
-        found.spec = self.spec.with_faces(faces, min_face)
+        found.spec = spec
         return found
 
     def with_session(self, session: Any) -> Self:

@@ -59,7 +59,7 @@ class GalleryService:
         """Identify images: find the label of each, or unknown."""
         images = body.all()
         self.service.opened()
-        queries, spec = queries_of(images, self.service.model_for(body.faces).spec)
+        queries, spec = queries_of(images, self.service.model.with_faces(body.faces).spec)
         gallery = self.service.opened(spec.faces)
         sources = [query.image for query in queries]
         found = gallery.identify(sources, fpir=body.fpir, label=body.label, where=body.where)

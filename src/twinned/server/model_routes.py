@@ -37,12 +37,12 @@ class ModelService:
 
     def verify(self, body: schemas.VerifyRequest) -> dict[str, Any]:
         """Verify that two images show the same class."""
-        model = self.service.model_for(body.faces)
+        model = self.service.model.with_faces(body.faces)
         return model.verify(body.a, body.b, threshold=body.threshold).to_json()
 
     def explain(self, body: schemas.ExplainRequest) -> dict[str, Any]:
         """Explain a comparison: the regions of two images that match."""
-        model = self.service.model_for(body.faces)
+        model = self.service.model.with_faces(body.faces)
         found, threshold = model.explain(body.a, body.b), model.manifest.threshold
         sides = (found.left, found.left_share), (found.right, found.right_share)
         return {
@@ -90,13 +90,13 @@ class ModelService:
 
     def embed(self, body: schemas.EmbedRequest) -> list[dict[str, Any]]:
         """Embed images."""
-        images, model = body.all(), self.service.model_for(body.faces)
+        images, model = body.all(), self.service.model.with_faces(body.faces)
         vectors = model.embed_pixels(np.stack([read_image(image, model.spec) for image in images]))
         return [{"image": image.name, "vector": vector.tolist()} for image, vector in zip(images, vectors)]
 
     def classify(self, body: schemas.ClassifyRequest) -> list[dict[str, Any]]:
         """Classify images from as few as one example per class."""
-        images, model = body.all(), self.service.model_for(body.faces)
+        images, model = body.all(), self.service.model.with_faces(body.faces)
         return [one.to_json() for one in model.classify(images, body.support, threshold=body.threshold)]
 
 

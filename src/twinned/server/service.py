@@ -114,17 +114,13 @@ class Service:
                 return await self.for_gallery.pool.run(lambda: ask(gallery))
         return None
 
-    def model_for(self, faces: str | None) -> Model:
-        """Return the model with another handling of faces; None keeps its own."""
-        return self.model if faces is None else self.model.with_faces(faces)
-
     def opened(self, faces: str | None = None) -> Gallery:
         """Return the gallery, with another handling of faces unless that is None."""
         if self.gallery is None:
             raise Problem(
                 404, "This service has no gallery. Start it with --gallery FOLDER, or make a temporary one"
             )
-        return self.gallery if faces is None else self.gallery.with_embedder(self.model_for(faces))
+        return self.gallery if faces is None else self.gallery.with_embedder(self.model.with_faces(faces))
 
     def make_gallery(self) -> Gallery:
         """Make a temporary gallery, which is deleted when the service stops; return an existing one."""
